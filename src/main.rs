@@ -1,0 +1,3 @@
+//! The `pgweir` program.
+
+fn main() {}
