@@ -1,1 +1,10 @@
-//! (being built)
+//! Bytes of the Postgres frontend/backend protocol: frames, the few messages we build, and what is still owed.
+//!
+//! Nothing here does I/O, knows a config or a pool. Manual: "Frontend/Backend Protocol", chapters "Message Formats" and
+//! "Message Flow".
+
+pub mod build;
+pub mod frame;
+pub mod ring;
+pub mod splice;
+pub mod startup;

@@ -1,0 +1,266 @@
+//! The messages pgweir writes itself.
+//!
+//! What stands on the way of a query is appended by hand; errors, parameters and rows of the console go through `pgwire`.
+//! Manual: "Message Formats".
+
+use bytes::BytesMut;
+use pgwire::messages::Message;
+use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
+use pgwire::messages::response::{ErrorResponse, NoticeResponse};
+use pgwire::messages::startup::{
+    BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
+};
+
+use super::frame::HEADER_LEN;
+use super::ring::TransactionStatus;
+
+/// ParseComplete.
+pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
+/// BindComplete.
+pub const BIND_COMPLETE: &[u8] = b"2\0\0\0\x04";
+/// CloseComplete.
+pub const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
+/// NoData.
+pub const NO_DATA: &[u8] = b"n\0\0\0\x04";
+/// ParameterDescription of a statement without parameters.
+pub const NO_PARAMETERS: &[u8] = b"t\0\0\0\x06\0\0";
+/// EmptyQueryResponse.
+pub const EMPTY_QUERY: &[u8] = b"I\0\0\0\x04";
+/// Sync.
+pub const SYNC: &[u8] = b"S\0\0\0\x04";
+/// Terminate.
+pub const TERMINATE: &[u8] = b"X\0\0\0\x04";
+
+/// Appends a frame whose body `fill` writes.
+pub fn frame(out: &mut Vec<u8>, tag: u8, fill: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[tag, 0, 0, 0, 0]);
+    fill(out);
+    let length = u32::try_from(out.len() - start - 1).expect("we build no message near 4 GiB");
+    out[start + 1..start + HEADER_LEN].copy_from_slice(&length.to_be_bytes());
+}
+
+/// Appends bytes as a string of the protocol.
+pub fn cstring(out: &mut Vec<u8>, text: &[u8]) {
+    out.extend_from_slice(text);
+    out.push(0);
+}
+
+/// ReadyForQuery.
+pub fn ready_for_query(out: &mut Vec<u8>, status: TransactionStatus) {
+    out.extend_from_slice(&[b'Z', 0, 0, 0, 5, status.byte()]);
+}
+
+/// CommandComplete.
+pub fn command_complete(out: &mut Vec<u8>, tag: &[u8]) {
+    frame(out, b'C', |out| cstring(out, tag));
+}
+
+/// Query.
+pub fn query(out: &mut Vec<u8>, text: &[u8]) {
+    frame(out, b'Q', |out| cstring(out, text));
+}
+
+/// Parse; `rest` is what follows the name: text and parameter types.
+pub fn parse(out: &mut Vec<u8>, name: &[u8], rest: &[u8]) {
+    frame(out, b'P', |out| {
+        cstring(out, name);
+        out.extend_from_slice(rest);
+    });
+}
+
+/// Close of a prepared statement.
+pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
+    frame(out, b'C', |out| {
+        out.push(b'S');
+        cstring(out, name);
+    });
+}
+
+/// ParameterStatus.
+pub fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
+    put(
+        out,
+        &ParameterStatus::new(name.to_owned(), value.to_owned()),
+    );
+}
+
+/// BackendKeyData with a key of any length.
+pub fn backend_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
+    put(
+        out,
+        &BackendKeyData::new(pid, SecretKey::Bytes(secret.to_vec().into())),
+    );
+}
+
+/// NegotiateProtocolVersion: the newest minor we speak and the options we do not.
+pub fn negotiate_protocol_version(out: &mut Vec<u8>, newest: i32, unsupported: &[String]) {
+    put(
+        out,
+        &NegotiateProtocolVersion::new(newest, unsupported.to_vec()),
+    );
+}
+
+/// Fields of an ErrorResponse or NoticeResponse (manual: "Error and Notice Message Fields").
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// `ERROR`, `FATAL`, `WARNING` …
+    pub severity: &'static str,
+    /// SQLSTATE.
+    pub code: &'static str,
+    /// One line.
+    pub message: String,
+    /// The facts, if any.
+    pub detail: Option<String>,
+    /// What to change.
+    pub hint: Option<String>,
+}
+
+impl Report {
+    fn fields(&self) -> Vec<(u8, String)> {
+        let mut fields = vec![
+            (b'S', self.severity.to_owned()),
+            (b'V', self.severity.to_owned()),
+            (b'C', self.code.to_owned()),
+            (b'M', self.message.clone()),
+        ];
+        fields.extend(self.detail.clone().map(|text| (b'D', text)));
+        fields.extend(self.hint.clone().map(|text| (b'H', text)));
+        fields.push((b'W', "pgweir".to_owned()));
+        fields
+    }
+}
+
+/// ErrorResponse; its CONTEXT says `pgweir`, so that nobody looks for it in Postgres.
+pub fn error_response(out: &mut Vec<u8>, report: &Report) {
+    put(out, &ErrorResponse::new(report.fields()));
+}
+
+/// NoticeResponse.
+pub fn notice_response(out: &mut Vec<u8>, report: &Report) {
+    put(out, &NoticeResponse::new(report.fields()));
+}
+
+/// Object id of `text` (`pg_type.dat`).
+const TEXT_OID: u32 = 25;
+
+/// RowDescription of text columns.
+pub fn text_columns<'a>(out: &mut Vec<u8>, names: impl IntoIterator<Item = &'a str>) {
+    let fields = names
+        .into_iter()
+        .map(|name| FieldDescription::new(name.to_owned(), 0, 0, TEXT_OID, -1, -1, 0))
+        .collect();
+    put(out, &RowDescription::new(fields));
+}
+
+/// DataRow of text values.
+pub fn text_row<'a>(out: &mut Vec<u8>, values: impl IntoIterator<Item = Option<&'a str>>) {
+    let (mut data, mut count) = (BytesMut::new(), 0);
+    for value in values {
+        count += 1;
+        match value {
+            Some(text) => {
+                let length = i32::try_from(text.len()).expect("console values are short");
+                data.extend_from_slice(&length.to_be_bytes());
+                data.extend_from_slice(text.as_bytes());
+            }
+            None => data.extend_from_slice(&(-1i32).to_be_bytes()),
+        }
+    }
+    put(out, &DataRow::new(data, count));
+}
+
+fn put(out: &mut Vec<u8>, message: &impl Message) {
+    let mut buffer = BytesMut::new();
+    message
+        .encode(&mut buffer)
+        .expect("messages we build are within their limits");
+    out.extend_from_slice(&buffer);
+}
+
+/// The fields of an ErrorResponse or NoticeResponse body that decide anything. Borrowed: text may not be UTF-8.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ErrorFields<'a> {
+    /// `V`, or `S` from servers before 9.6.
+    pub severity: &'a [u8],
+    /// `C`.
+    pub code: &'a [u8],
+    /// `M`.
+    pub message: &'a [u8],
+}
+
+/// Reads the body of an ErrorResponse or NoticeResponse; what is missing or malformed stays empty.
+pub fn error_fields(body: &[u8]) -> ErrorFields<'_> {
+    let mut fields = ErrorFields::default();
+    let mut rest = body;
+    while let Some((&kind, tail)) = rest.split_first() {
+        let Some(end) = memchr::memchr(0, tail).filter(|_| kind != 0) else {
+            break;
+        };
+        let value = &tail[..end];
+        match kind {
+            b'V' => fields.severity = value,
+            b'S' if fields.severity.is_empty() => fields.severity = value,
+            b'C' => fields.code = value,
+            b'M' => fields.message = value,
+            _ => {}
+        }
+        rest = &tail[end + 1..];
+    }
+    fields
+}
+
+/// Splits a string of the protocol off the front; `None` when it has no end.
+#[inline]
+pub fn split_cstring(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = memchr::memchr(0, bytes)?;
+    Some((&bytes[..end], &bytes[end + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_carries_its_code_hint_and_context() {
+        let mut out = Vec::new();
+        error_response(
+            &mut out,
+            &Report {
+                severity: "ERROR",
+                code: "53300",
+                message: "the line is full".into(),
+                detail: None,
+                hint: Some("Raise pool.waiters_max.".into()),
+            },
+        );
+        let fields = error_fields(&out[5..]);
+        assert_eq!(
+            (fields.severity, fields.code),
+            (&b"ERROR"[..], &b"53300"[..])
+        );
+        let text = String::from_utf8_lossy(&out).into_owned();
+        assert!(
+            text.contains("HRaise pool.waiters_max.\0Wpgweir\0"),
+            "{text:?}"
+        );
+    }
+
+    // c-poolers trap 58: a server's error without SQLSTATE
+    #[test]
+    fn errors_without_fields_or_ends_are_read_as_empty() {
+        assert_eq!(error_fields(b""), ErrorFields::default());
+        assert_eq!(error_fields(b"\0"), ErrorFields::default());
+        assert_eq!(error_fields(b"C57P01"), ErrorFields::default());
+    }
+
+    #[test]
+    fn built_lengths_count_themselves() {
+        let mut out = Vec::new();
+        query(&mut out, b"SELECT 1");
+        assert_eq!(out, b"Q\0\0\0\x0dSELECT 1\0");
+        out.clear();
+        ready_for_query(&mut out, TransactionStatus::Failed);
+        assert_eq!(out, b"Z\0\0\0\x05E");
+    }
+}

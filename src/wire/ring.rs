@@ -1,0 +1,769 @@
+//! Cycle accounting: what was sent to a backend and is not answered yet.
+//!
+//! Each message that Postgres answers pushes one entry; each answer moves or pops the oldest. A backend may go to another
+//! client only when the ring [is at rest](Ring::is_at_rest). The rules are those of `PostgresMain` in
+//! `src/backend/tcop/postgres.c` and of the manual's "Extended Query", "COPY Operations" and "Pipelining":
+//!
+//! 1. After an error in the extended protocol everything up to the next Sync is dropped, a Query included.
+//! 2. While COPY FROM STDIN runs, Sync and Flush are swallowed.
+//! 3. A COPY that fails under Execute drops to Sync, under Query it ends itself.
+//! 4. Flush yields answers and no ReadyForQuery; the implicit transaction stays open until Sync.
+//! 5. An answer may come before the whole request was sent.
+//!
+//! Entries carry a note `N` of the caller, handed back when the entry is answered or dropped. No I/O, no time.
+
+use std::collections::VecDeque;
+
+use thiserror::Error;
+
+/// What the backend will answer an entry with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// Query: any results, then ReadyForQuery.
+    Query,
+    /// FunctionCall: FunctionCallResponse, then ReadyForQuery.
+    FunctionCall,
+    /// Parse: ParseComplete.
+    Parse,
+    /// Bind: BindComplete.
+    Bind,
+    /// Describe of a statement: ParameterDescription, then RowDescription or NoData.
+    DescribeStatement,
+    /// Describe of a portal: RowDescription or NoData.
+    DescribePortal,
+    /// Execute: rows, then CommandComplete, EmptyQueryResponse or PortalSuspended.
+    Execute,
+    /// Close: CloseComplete.
+    Close,
+    /// Sync: ReadyForQuery.
+    Sync,
+    /// CopyDone or CopyFail: nothing of its own.
+    CopyEnd,
+    /// Never sent: an answer of ours that waits for its place.
+    Synthetic,
+}
+
+impl Expect {
+    /// Ends with a ReadyForQuery.
+    fn is_cycle(self) -> bool {
+        matches!(self, Self::Query | Self::FunctionCall | Self::Sync)
+    }
+
+    /// Belongs to an extended-protocol unit that a Sync ends.
+    fn is_extended(self) -> bool {
+        matches!(
+            self,
+            Self::Parse
+                | Self::Bind
+                | Self::DescribeStatement
+                | Self::DescribePortal
+                | Self::Execute
+                | Self::Close
+        )
+    }
+}
+
+/// Whose message an entry stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The client's: the answer is forwarded.
+    Client,
+    /// Ours: the answer is swallowed.
+    Own,
+}
+
+/// Backend status as of the last ReadyForQuery (manual: ReadyForQuery).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TransactionStatus {
+    /// `I`
+    #[default]
+    Idle,
+    /// `T`
+    InTransaction,
+    /// `E`
+    Failed,
+}
+
+impl TransactionStatus {
+    /// From the byte of a ReadyForQuery.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            b'I' => Some(Self::Idle),
+            b'T' => Some(Self::InTransaction),
+            b'E' => Some(Self::Failed),
+            _ => None,
+        }
+    }
+
+    /// The byte in a ReadyForQuery.
+    pub fn byte(self) -> u8 {
+        match self {
+            Self::Idle => b'I',
+            Self::InTransaction => b'T',
+            Self::Failed => b'E',
+        }
+    }
+}
+
+/// One entry, oldest first.
+#[derive(Debug)]
+pub struct Entry<N> {
+    /// What answers it.
+    pub expect: Expect,
+    /// Who sent it.
+    pub origin: Origin,
+    /// The caller's note.
+    pub note: Option<N>,
+}
+
+/// COPY FROM STDIN or COPY BOTH, as far as the messages we send are concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Copy {
+    #[default]
+    None,
+    /// CopyInResponse seen, the client has not ended it: Sync and Flush vanish.
+    In {
+        /// Syncs the server may or may not have read inside the COPY.
+        doubtful: bool,
+    },
+    /// The end was sent; the answer is under way.
+    Ending {
+        /// As in `In`.
+        doubtful: bool,
+    },
+    /// CopyBothResponse seen: the walsender protocol until ReadyForQuery.
+    Both,
+}
+
+/// The answer that came fits nothing that was sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("message {tag:?} from the backend answers nothing that was sent to it")]
+pub struct Unexpected {
+    /// Message type byte.
+    pub tag: char,
+}
+
+/// What one backend message meant.
+#[derive(Debug)]
+pub struct Answer<N> {
+    /// Whether the client or we caused it; `None`: nobody, it came unasked.
+    pub origin: Option<Origin>,
+    /// The entry it completed.
+    pub completed: Option<Entry<N>>,
+}
+
+/// Messages outstanding at one backend.
+#[derive(Debug)]
+pub struct Ring<N> {
+    entries: VecDeque<Entry<N>>,
+    copy: Copy,
+    /// An extended-protocol error was seen and its Sync was not sent yet.
+    skipping: bool,
+    /// Extended-protocol messages were sent that no Sync (or Query) followed yet.
+    unsynced: bool,
+    /// After a failed COPY the number of ReadyForQuery to come is not certain.
+    doubtful: bool,
+    status: TransactionStatus,
+}
+
+impl<N> Default for Ring<N> {
+    fn default() -> Self {
+        Self {
+            entries: VecDeque::new(),
+            copy: Copy::None,
+            skipping: false,
+            unsynced: false,
+            doubtful: false,
+            status: TransactionStatus::Idle,
+        }
+    }
+}
+
+impl<N> Ring<N> {
+    /// Status as of the last ReadyForQuery.
+    #[inline]
+    pub fn status(&self) -> TransactionStatus {
+        self.status
+    }
+
+    /// Nothing is outstanding and no unit is open: a cycle may begin.
+    #[inline]
+    pub fn is_quiet(&self) -> bool {
+        self.entries.is_empty() && !self.unsynced && !self.skipping && self.copy == Copy::None
+    }
+
+    /// A release point: quiet and outside a transaction.
+    #[inline]
+    pub fn is_at_rest(&self) -> bool {
+        self.is_quiet() && self.status == TransactionStatus::Idle
+    }
+
+    /// A failed COPY left it open how many ReadyForQuery will come; such a backend is not used again.
+    pub fn is_doubtful(&self) -> bool {
+        self.doubtful
+    }
+
+    /// The backend waits for COPY data from the client.
+    pub fn is_copying_in(&self) -> bool {
+        matches!(self.copy, Copy::In { .. } | Copy::Both)
+    }
+
+    /// An error was seen whose Sync was not sent: what is sent now is dropped by the server.
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// Extended-protocol messages were sent and no Sync yet.
+    pub fn is_unsynced(&self) -> bool {
+        self.unsynced
+    }
+
+    /// Entries not answered yet.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// No entry is outstanding.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The oldest entry.
+    #[inline]
+    pub fn head_mut(&mut self) -> Option<&mut Entry<N>> {
+        self.entries.front_mut()
+    }
+
+    /// All entries, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry<N>> {
+        self.entries.iter()
+    }
+
+    /// Records a message on its way to the backend. A note of a message that the server will drop unread comes back.
+    #[inline]
+    pub fn push(&mut self, expect: Expect, origin: Origin, note: Option<N>) -> Option<N> {
+        match (expect, self.copy) {
+            // Rule 2.
+            (Expect::Sync, Copy::In { .. }) => {
+                self.copy = Copy::In { doubtful: true };
+                return note;
+            }
+            (Expect::CopyEnd, Copy::In { doubtful }) => {
+                self.copy = Copy::Ending { doubtful };
+                return note;
+            }
+            (_, Copy::Both) => return note,
+            _ => {}
+        }
+        if self.skipping {
+            if expect != Expect::Sync {
+                return note;
+            }
+            self.skipping = false;
+        }
+        match expect {
+            Expect::Sync | Expect::Query | Expect::FunctionCall => self.unsynced = false,
+            // A CopyEnd without a COPY is ignored by the server, so it holds nothing up.
+            Expect::CopyEnd if self.entries.is_empty() => return note,
+            Expect::CopyEnd => {}
+            _ => self.unsynced = true,
+        }
+        self.entries.push_back(Entry {
+            expect,
+            origin,
+            note,
+        });
+        None
+    }
+
+    /// Takes account of one message from the backend. Entries that an error made the server drop go to `dropped`,
+    /// oldest first. `status` is the body of a ReadyForQuery.
+    #[inline]
+    pub fn answer(
+        &mut self,
+        tag: u8,
+        status: Option<TransactionStatus>,
+        dropped: &mut Vec<Entry<N>>,
+    ) -> Result<Answer<N>, Unexpected> {
+        let unexpected = Unexpected {
+            tag: char::from(tag),
+        };
+        let Some(head) = self.entries.front() else {
+            return match tag {
+                b'N' | b'A' | b'S' | b'E' => Ok(Answer {
+                    origin: None,
+                    completed: None,
+                }),
+                b'Z' if self.doubtful => {
+                    self.status = status.ok_or(unexpected)?;
+                    Ok(Answer {
+                        origin: Some(Origin::Client),
+                        completed: None,
+                    })
+                }
+                _ => Err(unexpected),
+            };
+        };
+        let (expect, origin) = (head.expect, head.origin);
+        let completes = match (tag, expect) {
+            (b'N' | b'A' | b'S', _) => false,
+            (b'Z', e) if e.is_cycle() => {
+                self.status = status.ok_or(unexpected)?;
+                self.copy = Copy::None;
+                true
+            }
+            (b'E', _) => {
+                self.fail(dropped);
+                false
+            }
+            (b'1', Expect::Parse)
+            | (b'2', Expect::Bind)
+            | (b'3', Expect::Close)
+            | (b'T' | b'n', Expect::DescribeStatement | Expect::DescribePortal)
+            | (b's' | b'I', Expect::Execute) => true,
+            (b'C', Expect::Execute) => {
+                self.copy = Copy::None;
+                true
+            }
+            (b'C', Expect::Query) => {
+                if self.copy != Copy::Both {
+                    self.copy = Copy::None;
+                }
+                false
+            }
+            (b't', Expect::DescribeStatement)
+            | (b'T' | b'I', Expect::Query)
+            | (b'V', Expect::FunctionCall)
+            | (b'D' | b'd' | b'c' | b'H', Expect::Query | Expect::Execute) => false,
+            (b'G', Expect::Query | Expect::Execute) => {
+                self.copy_in(dropped);
+                false
+            }
+            (b'W', Expect::Query | Expect::Execute) => {
+                self.copy = Copy::Both;
+                false
+            }
+            _ => return Err(unexpected),
+        };
+        let completed = if completes {
+            self.entries.pop_front()
+        } else {
+            None
+        };
+        self.skip_stray_copy_ends();
+        Ok(Answer {
+            origin: Some(origin),
+            completed,
+        })
+    }
+
+    /// The next answer of ours, if it is its turn.
+    #[inline]
+    pub fn pop_synthetic(&mut self) -> Option<Entry<N>> {
+        match self.entries.front() {
+            Some(entry) if entry.expect == Expect::Synthetic => {
+                let entry = self.entries.pop_front();
+                self.skip_stray_copy_ends();
+                entry
+            }
+            _ => None,
+        }
+    }
+
+    /// Everything outstanding, when the backend is lost.
+    pub fn drain(&mut self) -> impl Iterator<Item = Entry<N>> + '_ {
+        self.copy = Copy::None;
+        self.skipping = false;
+        self.entries.drain(..)
+    }
+
+    /// A CopyEnd that no COPY took is ignored by the server.
+    #[inline]
+    fn skip_stray_copy_ends(&mut self) {
+        while self
+            .entries
+            .front()
+            .is_some_and(|e| e.expect == Expect::CopyEnd)
+        {
+            self.entries.pop_front();
+        }
+    }
+
+    /// Rule 1 and 3: what the server drops after an ErrorResponse.
+    fn fail(&mut self, dropped: &mut Vec<Entry<N>>) {
+        let copy = std::mem::take(&mut self.copy);
+        if let Copy::In { doubtful: true } | Copy::Ending { doubtful: true } = copy {
+            self.doubtful = true;
+        }
+        let head = self.entries.front().expect("checked by the caller").expect;
+        if matches!(copy, Copy::In { .. })
+            && self
+                .entries
+                .get(1)
+                .is_some_and(|e| e.expect != Expect::Sync)
+        {
+            // "unexpected message type during COPY from stdin": that message is used up.
+            dropped.extend(self.entries.remove(1));
+        }
+        if !head.is_extended() {
+            return;
+        }
+        while let Some(entry) = self.entries.front() {
+            if entry.expect == Expect::Sync {
+                return;
+            }
+            dropped.extend(self.entries.pop_front());
+        }
+        self.skipping = true;
+        self.unsynced = false;
+    }
+
+    /// Rule 2: Syncs sent ahead of the COPY data were read inside the COPY.
+    fn copy_in(&mut self, dropped: &mut Vec<Entry<N>>) {
+        let end = self
+            .entries
+            .iter()
+            .position(|e| e.expect == Expect::CopyEnd);
+        let until = end.unwrap_or(self.entries.len());
+        let mut index = 1;
+        let mut left = until.saturating_sub(1);
+        let mut doubtful = false;
+        while left > 0 {
+            left -= 1;
+            if self.entries[index].expect == Expect::Sync {
+                dropped.extend(self.entries.remove(index));
+                doubtful = true;
+            } else {
+                index += 1;
+            }
+        }
+        self.copy = match end {
+            Some(_) => {
+                self.entries.remove(index);
+                Copy::Ending { doubtful }
+            }
+            None => {
+                // The Syncs are gone, so the unit is open again.
+                self.unsynced |= doubtful;
+                Copy::In { doubtful }
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn answer(ring: &mut Ring<u32>, tag: u8) -> Answer<u32> {
+        let status = (tag == b'Z').then_some(TransactionStatus::Idle);
+        ring.answer(tag, status, &mut Vec::new()).unwrap()
+    }
+
+    fn client(ring: &mut Ring<u32>, expects: &[Expect]) {
+        for expect in expects {
+            ring.push(*expect, Origin::Client, None);
+        }
+    }
+
+    use Expect::*;
+
+    // c-poolers trap 1, modern-poolers trap 5
+    #[test]
+    fn the_first_ready_of_a_pipeline_is_no_release_point() {
+        let mut ring = Ring::default();
+        client(
+            &mut ring,
+            &[Parse, Bind, Execute, Sync, Bind, Execute, Sync],
+        );
+        for tag in *b"12CZ" {
+            answer(&mut ring, tag);
+        }
+        assert!(!ring.is_at_rest());
+        for tag in *b"2CZ" {
+            answer(&mut ring, tag);
+        }
+        assert!(ring.is_at_rest());
+    }
+
+    // c-poolers trap 2
+    #[test]
+    fn a_half_sent_unit_behind_a_sync_holds_the_backend() {
+        let mut ring = Ring::default();
+        client(&mut ring, &[Parse, Sync, Parse]);
+        for tag in *b"1Z1" {
+            answer(&mut ring, tag);
+        }
+        assert!(ring.is_empty() && !ring.is_at_rest());
+        client(&mut ring, &[Sync]);
+        answer(&mut ring, b'Z');
+        assert!(ring.is_at_rest());
+    }
+
+    // architecture 4.1 rule 1, modern-poolers trap 2
+    #[test]
+    fn an_error_drops_a_query_that_was_sent_before_the_sync() {
+        let mut ring = Ring::default();
+        client(&mut ring, &[Parse, Query, Sync]);
+        let mut dropped = Vec::new();
+        ring.answer(b'E', None, &mut dropped).unwrap();
+        assert_eq!(
+            dropped.iter().map(|e| e.expect).collect::<Vec<_>>(),
+            [Parse, Query]
+        );
+        answer(&mut ring, b'Z');
+        assert!(ring.is_at_rest());
+    }
+
+    // c-poolers trap 4
+    #[test]
+    fn after_an_error_nothing_counts_until_the_delayed_sync() {
+        let mut ring = Ring::default();
+        client(&mut ring, &[Bind]);
+        answer(&mut ring, b'E');
+        assert!(!ring.is_at_rest());
+        client(&mut ring, &[Execute, Query]);
+        assert!(ring.is_empty() && !ring.is_at_rest());
+        client(&mut ring, &[Sync]);
+        answer(&mut ring, b'Z');
+        assert!(ring.is_at_rest());
+    }
+
+    // c-poolers trap 9, architecture 4.1 rule 2
+    #[test]
+    fn a_sync_sent_ahead_of_copy_data_is_swallowed_by_the_copy() {
+        let mut ring = Ring::default();
+        client(&mut ring, &[Bind, Execute, Sync, CopyEnd, Sync]);
+        for tag in *b"2GCZ" {
+            answer(&mut ring, tag);
+        }
+        assert!(ring.is_at_rest());
+    }
+
+    #[test]
+    fn a_sync_while_copying_in_is_swallowed() {
+        let mut ring = Ring::default();
+        client(&mut ring, &[Bind, Execute]);
+        answer(&mut ring, b'2');
+        answer(&mut ring, b'G');
+        client(&mut ring, &[Sync, CopyEnd, Sync]);
+        answer(&mut ring, b'C');
+        assert!(!ring.is_at_rest());
+        answer(&mut ring, b'Z');
+        assert!(ring.is_at_rest());
+    }
+
+    // c-poolers trap 10
+    #[test]
+    fn a_copy_done_behind_a_failed_copy_does_not_hold_the_backend() {
+        let mut ring = Ring::default();
+        client(&mut ring, &[Query]);
+        answer(&mut ring, b'G');
+        answer(&mut ring, b'E');
+        client(&mut ring, &[CopyEnd]);
+        answer(&mut ring, b'Z');
+        assert!(ring.is_at_rest());
+        client(&mut ring, &[CopyEnd]);
+        assert!(ring.is_at_rest());
+    }
+
+    // modern-poolers trap 6
+    #[test]
+    fn an_answered_flush_without_sync_holds_the_backend() {
+        let mut ring = Ring::default();
+        client(&mut ring, &[Parse, DescribeStatement]);
+        for tag in *b"1tT" {
+            answer(&mut ring, tag);
+        }
+        assert!(ring.is_empty() && !ring.is_at_rest());
+    }
+
+    #[test]
+    fn an_answer_to_nothing_is_refused() {
+        let mut ring = Ring::<u32>::default();
+        assert!(ring.answer(b'C', None, &mut Vec::new()).is_err());
+        client(&mut ring, &[Parse]);
+        assert!(ring.answer(b'2', None, &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn our_own_answers_wait_for_their_place() {
+        let mut ring = Ring::default();
+        client(&mut ring, &[Bind]);
+        ring.push(Synthetic, Origin::Client, Some(7));
+        client(&mut ring, &[Sync]);
+        assert!(ring.pop_synthetic().is_none());
+        answer(&mut ring, b'2');
+        assert_eq!(ring.pop_synthetic().unwrap().note, Some(7));
+    }
+
+    /// A message of the model's client; the flag: the server fails at it.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Message {
+        Query(Run),
+        Call(bool),
+        Extended(Expect, bool),
+        Execute(Run),
+        Sync,
+        Flush,
+        CopyData,
+        CopyEnd,
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Run {
+        Rows,
+        Fails,
+        Copies,
+        FailsAfterData,
+    }
+
+    /// `PostgresMain` reduced to what it reads and answers.
+    #[derive(Default)]
+    struct Server {
+        skipping: bool,
+        copy: Option<(Message, Run)>,
+    }
+
+    impl Server {
+        fn read(&mut self, message: Message) -> &'static [u8] {
+            if let Some((starter, run)) = self.copy {
+                let extended = matches!(starter, Message::Execute(_));
+                return match message {
+                    Message::Sync | Message::Flush => b"",
+                    Message::CopyData if run == Run::FailsAfterData => {
+                        self.copy = None;
+                        self.skipping = extended;
+                        if extended { b"E" } else { b"EZ" }
+                    }
+                    Message::CopyData => b"",
+                    Message::CopyEnd => {
+                        self.copy = None;
+                        if extended { b"C" } else { b"CZ" }
+                    }
+                    _ => unreachable!("the client is well behaved"),
+                };
+            }
+            if self.skipping && message != Message::Sync {
+                return b"";
+            }
+            match message {
+                Message::Sync => {
+                    self.skipping = false;
+                    b"Z"
+                }
+                Message::Flush | Message::CopyData | Message::CopyEnd => b"",
+                Message::Query(Run::Rows) => b"TDCTDDCZ",
+                Message::Query(Run::Fails) => b"TDEZ",
+                Message::Call(false) => b"VZ",
+                Message::Call(true) => b"EZ",
+                Message::Query(run) => {
+                    self.copy = Some((message, run));
+                    b"G"
+                }
+                Message::Execute(Run::Rows) => b"DDC",
+                Message::Execute(run @ (Run::Copies | Run::FailsAfterData)) => {
+                    self.copy = Some((message, run));
+                    b"G"
+                }
+                Message::Execute(Run::Fails) | Message::Extended(_, true) => {
+                    self.skipping = true;
+                    b"E"
+                }
+                Message::Extended(expect, false) => match expect {
+                    Parse => b"1",
+                    Bind => b"2",
+                    DescribeStatement => b"tT",
+                    DescribePortal => b"n",
+                    _ => b"3",
+                },
+            }
+        }
+    }
+
+    fn unit() -> impl Strategy<Value = Vec<Message>> {
+        let fails = prop::bool::weighted(0.1);
+        let copy = prop::sample::select(vec![Run::Copies, Run::FailsAfterData]);
+        let extended = prop_oneof![
+            5 => (prop::sample::select(vec![Parse, Bind, DescribeStatement, DescribePortal, Close]), fails.clone())
+                .prop_map(|(e, f)| Message::Extended(e, f)),
+            2 => Just(Message::Execute(Run::Rows)),
+            1 => Just(Message::Execute(Run::Fails)),
+            1 => Just(Message::Query(Run::Rows)),
+            1 => Just(Message::Flush),
+            1 => Just(Message::CopyEnd),
+        ];
+        prop_oneof![
+            2 => prop::sample::select(vec![Run::Rows, Run::Fails]).prop_map(|r| vec![Message::Query(r)]),
+            1 => fails.prop_map(|f| vec![Message::Call(f)]),
+            4 => prop::collection::vec(extended, 0..8).prop_map(|mut v| {
+                v.push(Message::Sync);
+                v
+            }),
+            1 => (copy.clone(), 1usize..4).prop_map(|(run, data)| {
+                let mut v = vec![Message::Query(run)];
+                v.extend(vec![Message::CopyData; data]);
+                v.push(Message::CopyEnd);
+                v
+            }),
+            1 => (copy, prop::bool::ANY, 1usize..4).prop_map(|(run, early, data)| {
+                let mut v = vec![Message::Extended(Bind, false), Message::Execute(run)];
+                v.extend(early.then_some(Message::Sync));
+                v.extend(vec![Message::CopyData; data]);
+                v.extend([Message::CopyEnd, Message::Sync]);
+                v
+            }),
+        ]
+    }
+
+    fn push(ring: &mut Ring<u32>, message: Message, number: u32) {
+        let expect = match message {
+            Message::Query(_) => Query,
+            Message::Call(_) => FunctionCall,
+            Message::Extended(expect, _) => expect,
+            Message::Execute(_) => Execute,
+            Message::Sync => Sync,
+            Message::CopyEnd => CopyEnd,
+            Message::Flush | Message::CopyData => return,
+        };
+        ring.push(expect, Origin::Client, Some(number));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+        /// Whatever a well-behaved client pipelines, and however sending, answering and reading interleave: every answer
+        /// is expected, and the ring is at rest exactly when the server owes nothing.
+        #[test]
+        fn the_ring_agrees_with_the_server(
+            units in prop::collection::vec(unit(), 1..12),
+            order in prop::collection::vec(0u8..3, 1..400),
+        ) {
+            let messages: Vec<Message> = units.into_iter().flatten().collect();
+            let (mut ring, mut server) = (Ring::<u32>::default(), Server::default());
+            let (mut wire_in, mut wire_out) = (VecDeque::new(), VecDeque::new());
+            let mut to_send = messages.iter().copied().enumerate().collect::<VecDeque<_>>();
+            let mut order = order.into_iter().chain((0..3).cycle());
+            while !(to_send.is_empty() && wire_in.is_empty() && wire_out.is_empty()) {
+                match order.next().unwrap() {
+                    0 => if let Some((number, message)) = to_send.pop_front() {
+                        push(&mut ring, message, number as u32);
+                        wire_in.push_back(message);
+                    },
+                    1 => if let Some(message) = wire_in.pop_front() {
+                        wire_out.extend(server.read(message).iter().copied());
+                    },
+                    _ => if let Some(tag) = wire_out.pop_front() {
+                        let status = (tag == b'Z').then_some(TransactionStatus::Idle);
+                        let result = ring.answer(tag, status, &mut Vec::new());
+                        prop_assert!(result.is_ok(), "{:?} at {:?} of {:?}", result, ring, messages);
+                    },
+                }
+                let owed = !wire_out.is_empty() || server.skipping || server.copy.is_some()
+                    || wire_in.iter().any(|m| !matches!(m, Message::Flush | Message::CopyData | Message::CopyEnd));
+                prop_assert!(!(owed && ring.is_at_rest() && !ring.is_doubtful()), "released early: {:?}", messages);
+            }
+            prop_assert!(ring.is_at_rest(), "never released: {:?} {:?}", ring, messages);
+        }
+    }
+}
