@@ -1,1 +1,3 @@
-//! (being built)
+//! Sockets: accepting, one stream type for TCP, Unix sockets and TLS, and TLS settings.
+
+pub mod stream;

@@ -7,9 +7,7 @@ use bytes::BytesMut;
 use pgwire::messages::Message;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use pgwire::messages::response::{ErrorResponse, NoticeResponse};
-use pgwire::messages::startup::{
-    BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
-};
+use pgwire::messages::startup::{BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey};
 
 use super::frame::HEADER_LEN;
 use super::ring::TransactionStatus;
@@ -79,26 +77,17 @@ pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
 
 /// ParameterStatus.
 pub fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
-    put(
-        out,
-        &ParameterStatus::new(name.to_owned(), value.to_owned()),
-    );
+    put(out, &ParameterStatus::new(name.to_owned(), value.to_owned()));
 }
 
 /// BackendKeyData with a key of any length.
 pub fn backend_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
-    put(
-        out,
-        &BackendKeyData::new(pid, SecretKey::Bytes(secret.to_vec().into())),
-    );
+    put(out, &BackendKeyData::new(pid, SecretKey::Bytes(secret.to_vec().into())));
 }
 
 /// NegotiateProtocolVersion: the newest minor we speak and the options we do not.
 pub fn negotiate_protocol_version(out: &mut Vec<u8>, newest: i32, unsupported: &[String]) {
-    put(
-        out,
-        &NegotiateProtocolVersion::new(newest, unsupported.to_vec()),
-    );
+    put(out, &NegotiateProtocolVersion::new(newest, unsupported.to_vec()));
 }
 
 /// Fields of an ErrorResponse or NoticeResponse (manual: "Error and Notice Message Fields").
@@ -146,10 +135,8 @@ const TEXT_OID: u32 = 25;
 
 /// RowDescription of text columns.
 pub fn text_columns<'a>(out: &mut Vec<u8>, names: impl IntoIterator<Item = &'a str>) {
-    let fields = names
-        .into_iter()
-        .map(|name| FieldDescription::new(name.to_owned(), 0, 0, TEXT_OID, -1, -1, 0))
-        .collect();
+    let fields =
+        names.into_iter().map(|name| FieldDescription::new(name.to_owned(), 0, 0, TEXT_OID, -1, -1, 0)).collect();
     put(out, &RowDescription::new(fields));
 }
 
@@ -172,9 +159,7 @@ pub fn text_row<'a>(out: &mut Vec<u8>, values: impl IntoIterator<Item = Option<&
 
 fn put(out: &mut Vec<u8>, message: &impl Message) {
     let mut buffer = BytesMut::new();
-    message
-        .encode(&mut buffer)
-        .expect("messages we build are within their limits");
+    message.encode(&mut buffer).expect("messages we build are within their limits");
     out.extend_from_slice(&buffer);
 }
 
@@ -235,15 +220,9 @@ mod tests {
             },
         );
         let fields = error_fields(&out[5..]);
-        assert_eq!(
-            (fields.severity, fields.code),
-            (&b"ERROR"[..], &b"53300"[..])
-        );
+        assert_eq!((fields.severity, fields.code), (&b"ERROR"[..], &b"53300"[..]));
         let text = String::from_utf8_lossy(&out).into_owned();
-        assert!(
-            text.contains("HRaise pool.waiters_max.\0Wpgweir\0"),
-            "{text:?}"
-        );
+        assert!(text.contains("HRaise pool.waiters_max.\0Wpgweir\0"), "{text:?}");
     }
 
     // c-poolers trap 58: a server's error without SQLSTATE

@@ -43,59 +43,47 @@ pub fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     // Checked as signed before anything is widened: 0xffffffff must not become a huge reservation.
     match usize::try_from(length) {
         Ok(n) if (4..=BODY_MAX + 4).contains(&n) => Ok(Some(Header { tag, body: n - 4 })),
-        _ => Err(FrameError::Length {
-            tag: char::from(tag),
-            length,
-        }),
+        _ => Err(FrameError::Length { tag: char::from(tag), length }),
     }
 }
 
 /// A part of the stream, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// A frame of interest, header included; `fresh` bytes of it are at the front of what was fed, the rest came before.
-    Whole {
-        /// Message type byte.
-        tag: u8,
-        /// Header and body.
-        frame: &'a [u8],
-        /// How many of the bytes belong to the current read.
-        fresh: usize,
-    },
-    /// The start of a frame that is passed through as it comes; nothing of it was yielded before.
-    Start {
+    /// A frame begins; nothing of it was yielded before.
+    Head {
         /// Message type byte.
         tag: u8,
         /// Length of the body, in bytes.
         body: usize,
-        /// Header and as much of the body as is there.
+        /// Header and at least as much of the body as was wanted.
         bytes: &'a [u8],
-        /// How many of the bytes belong to the current read.
+        /// How many of the bytes are at the front of the current read; the others came earlier and were `Kept`.
         fresh: usize,
     },
-    /// More of the frame last started.
+    /// More of the frame last begun.
     More {
         /// The bytes, all of the current read.
         bytes: &'a [u8],
     },
-    /// The read ends in a frame that was kept back: drop this many bytes from it, they come again with the rest.
+    /// The read ends in a frame that cannot be yielded yet: these bytes come again in its `Head`.
     Kept {
         /// Bytes taken from the current read.
         fresh: usize,
     },
 }
 
-/// Says for a header whether the whole frame is wanted.
-pub type Interest = fn(Header) -> bool;
+/// Says how many bytes of a frame's body are wanted before it is yielded; more than the body means all of it.
+pub type Want = fn(Header) -> usize;
 
 /// Position in one direction of a connection.
 #[derive(Debug, Default)]
 pub struct Walker {
-    /// Bytes of a started frame still to come.
+    /// Bytes of a begun frame still to come.
     ahead: usize,
-    /// An incomplete header or frame of interest.
+    /// An incomplete header or head.
     kept: Vec<u8>,
-    /// `kept` was yielded whole and is to be forgotten.
+    /// `kept` was yielded and is to be forgotten.
     spent: bool,
 }
 
@@ -103,30 +91,21 @@ pub struct Walker {
 const KEPT_CAPACITY: usize = 4096;
 
 impl Walker {
-    /// Nothing half-received: the next byte starts a frame.
+    /// Nothing is half-received: the next byte starts a frame.
     #[inline]
     pub fn is_at_boundary(&self) -> bool {
         self.ahead == 0 && (self.spent || self.kept.is_empty())
     }
 
-    /// A frame was started and passed on, and not all of it was seen yet.
+    /// A frame was begun and passed on, and its end was not seen yet.
     #[inline]
     pub fn is_inside(&self) -> bool {
         self.ahead > 0
     }
 
-    /// Heap bytes held, for the books.
-    pub fn held(&self) -> usize {
-        self.kept.capacity()
-    }
-
     /// Takes the next piece off `input`; `None` when it is used up.
     #[inline]
-    pub fn next<'a, 'b: 'a>(
-        &'a mut self,
-        input: &mut &'b [u8],
-        interest: Interest,
-    ) -> Result<Option<Piece<'a>>, FrameError> {
+    pub fn next<'a, 'b: 'a>(&'a mut self, input: &mut &'b [u8], want: Want) -> Result<Option<Piece<'a>>, FrameError> {
         if self.ahead > 0 {
             if input.is_empty() {
                 return Ok(None);
@@ -142,83 +121,51 @@ impl Walker {
             return Ok(None);
         }
         if !self.kept.is_empty() {
-            return self.complete(input, interest).map(Some);
+            return self.complete(input, want).map(Some);
         }
         let Some(header) = header(input)? else {
-            let fresh = input.len();
-            self.kept.extend_from_slice(take(input, fresh));
-            return Ok(Some(Piece::Kept { fresh }));
+            return Ok(Some(self.keep(input)));
         };
         let total = HEADER_LEN + header.body;
-        if total <= input.len() {
-            let frame = take(input, total);
-            let (tag, fresh) = (header.tag, total);
-            return Ok(Some(if interest(header) {
-                Piece::Whole { tag, frame, fresh }
-            } else {
-                Piece::Start {
-                    tag,
-                    body: header.body,
-                    bytes: frame,
-                    fresh,
-                }
-            }));
+        if input.len() < total && input.len() < HEADER_LEN.saturating_add(want(header)) {
+            return Ok(Some(self.keep(input)));
         }
+        let bytes = take(input, total);
+        self.ahead = total - bytes.len();
+        Ok(Some(Piece::Head { tag: header.tag, body: header.body, bytes, fresh: bytes.len() }))
+    }
+
+    fn keep<'a>(&'a mut self, input: &mut &[u8]) -> Piece<'a> {
         let fresh = input.len();
-        let bytes = take(input, fresh);
-        if interest(header) {
-            self.kept.reserve_exact(total.min(KEPT_CAPACITY).max(fresh));
-            self.kept.extend_from_slice(bytes);
-            return Ok(Some(Piece::Kept { fresh }));
-        }
-        self.ahead = total - fresh;
-        Ok(Some(Piece::Start {
-            tag: header.tag,
-            body: header.body,
-            bytes,
-            fresh,
-        }))
+        self.kept.extend_from_slice(take(input, fresh));
+        Piece::Kept { fresh }
     }
 
     /// Goes on with what an earlier read left behind.
-    fn complete<'a, 'b: 'a>(
-        &'a mut self,
-        input: &mut &'b [u8],
-        interest: Interest,
-    ) -> Result<Piece<'a>, FrameError> {
-        let mut fresh = 0;
-        if self.kept.len() < HEADER_LEN {
-            let part = take(input, HEADER_LEN - self.kept.len());
-            fresh += part.len();
-            self.kept.extend_from_slice(part);
-        }
+    fn complete<'a, 'b: 'a>(&'a mut self, input: &mut &'b [u8], want: Want) -> Result<Piece<'a>, FrameError> {
+        let before = self.kept.len();
+        let part = take(input, HEADER_LEN.saturating_sub(before));
+        self.kept.extend_from_slice(part);
         let Some(header) = header(&self.kept)? else {
-            return Ok(Piece::Kept { fresh });
+            return Ok(Piece::Kept { fresh: part.len() });
         };
         let total = HEADER_LEN + header.body;
-        let rest = take(input, total - self.kept.len());
-        fresh += rest.len();
+        let wanted = total.min(HEADER_LEN.saturating_add(want(header)));
+        let rest = take(input, wanted.saturating_sub(self.kept.len()));
         self.kept.extend_from_slice(rest);
-        let tag = header.tag;
-        if interest(header) && self.kept.len() < total {
+        let fresh = self.kept.len() - before;
+        if self.kept.len() < wanted {
             return Ok(Piece::Kept { fresh });
         }
         self.spent = true;
         self.ahead = total - self.kept.len();
-        Ok(if interest(header) {
-            Piece::Whole {
-                tag,
-                frame: &self.kept,
-                fresh,
-            }
-        } else {
-            Piece::Start {
-                tag,
-                body: header.body,
-                bytes: &self.kept,
-                fresh,
-            }
-        })
+        Ok(Piece::Head { tag: header.tag, body: header.body, bytes: &self.kept, fresh })
+    }
+
+    /// Forgets the frame last begun: the caller has its bytes and will feed them again.
+    pub fn rewind(&mut self) {
+        self.ahead = 0;
+        self.forget();
     }
 
     fn forget(&mut self) {
@@ -232,10 +179,8 @@ impl Walker {
 
     /// Gives idle memory back; the position is kept.
     pub fn shrink(&mut self) {
-        if self.spent {
+        if self.is_at_boundary() && self.kept.capacity() > 0 {
             self.spent = false;
-            self.kept = Vec::new();
-        } else if self.kept.is_empty() {
             self.kept = Vec::new();
         }
     }
@@ -260,9 +205,13 @@ mod tests {
         out
     }
 
-    /// Interest in upper-case tags with bodies below 64 bytes.
-    fn upper(header: Header) -> bool {
-        header.tag.is_ascii_uppercase() && header.body < 64
+    /// Upper-case frames whole up to 64 bytes of body, else 16 bytes of them; the others as they come.
+    fn upper(header: Header) -> usize {
+        match header.tag.is_ascii_uppercase() {
+            true if header.body < 64 => usize::MAX,
+            true => 16,
+            false => 0,
+        }
     }
 
     #[test]
@@ -283,27 +232,34 @@ mod tests {
     fn two_frames_in_one_read_are_two_pieces() {
         let bytes = [frame(b'Q', b"a"), frame(b'd', b"b")].concat();
         let (mut walker, mut input) = (Walker::default(), &bytes[..]);
-        assert!(matches!(
-            walker.next(&mut input, upper),
-            Ok(Some(Piece::Whole { tag: b'Q', .. }))
-        ));
-        assert!(matches!(
-            walker.next(&mut input, upper),
-            Ok(Some(Piece::Start {
-                tag: b'd',
-                body: 1,
-                ..
-            }))
-        ));
-        assert!(matches!(walker.next(&mut input, upper), Ok(None)));
+        for expected in [b'Q', b'd'] {
+            let piece = walker.next(&mut input, upper).unwrap();
+            assert!(matches!(piece, Some(Piece::Head { tag, body: 1, .. }) if tag == expected));
+        }
+        assert_eq!(walker.next(&mut input, upper), Ok(None));
         assert!(walker.is_at_boundary());
     }
 
+    #[test]
+    fn a_rewound_frame_can_be_fed_again() {
+        let bytes = frame(b'd', b"abcdef");
+        let mut walker = Walker::default();
+        let mut input = &bytes[..7];
+        assert!(matches!(walker.next(&mut input, upper), Ok(Some(Piece::Head { tag: b'd', .. }))));
+        walker.rewind();
+        let mut input = &bytes[..];
+        let piece = walker.next(&mut input, upper).unwrap();
+        assert_eq!(piece, Some(Piece::Head { tag: b'd', body: 6, bytes: &bytes, fresh: bytes.len() }));
+    }
+
     proptest! {
-        /// However the stream is cut, the pieces put together are the stream, and each frame starts once.
+        /// However the stream is cut, the pieces put together are the stream, and each frame begins once.
         #[test]
         fn any_cut_yields_the_same_stream(
-            frames in prop::collection::vec((prop::sample::select(b"QPdDzZ".to_vec()), prop::collection::vec(any::<u8>(), 0..150)), 1..20),
+            frames in prop::collection::vec(
+                (prop::sample::select(b"QPdDzZ".to_vec()), prop::collection::vec(any::<u8>(), 0..150)),
+                1..20,
+            ),
             cuts in prop::collection::vec(1usize..40, 1..200),
         ) {
             let stream: Vec<u8> = frames.iter().flat_map(|(tag, body)| frame(*tag, body)).collect();
@@ -317,13 +273,9 @@ mod tests {
                 let mut left = read.len();
                 while let Some(piece) = walker.next(&mut read, upper).unwrap() {
                     match piece {
-                        Piece::Whole { tag, frame, fresh } => {
-                            prop_assert_eq!(header(frame).unwrap().unwrap().body + HEADER_LEN, frame.len());
-                            out.extend_from_slice(frame);
-                            tags.push(tag);
-                            left -= fresh;
-                        }
-                        Piece::Start { tag, bytes, fresh, .. } => {
+                        Piece::Head { tag, body, bytes, fresh } => {
+                            let wanted = upper(Header { tag, body }).min(body);
+                            prop_assert!(bytes.len() >= HEADER_LEN + wanted);
                             out.extend_from_slice(bytes);
                             tags.push(tag);
                             left -= fresh;

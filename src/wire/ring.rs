@@ -53,12 +53,7 @@ impl Expect {
     fn is_extended(self) -> bool {
         matches!(
             self,
-            Self::Parse
-                | Self::Bind
-                | Self::DescribeStatement
-                | Self::DescribePortal
-                | Self::Execute
-                | Self::Close
+            Self::Parse | Self::Bind | Self::DescribeStatement | Self::DescribePortal | Self::Execute | Self::Close
         )
     }
 }
@@ -268,11 +263,7 @@ impl<N> Ring<N> {
             Expect::CopyEnd => {}
             _ => self.unsynced = true,
         }
-        self.entries.push_back(Entry {
-            expect,
-            origin,
-            note,
-        });
+        self.entries.push_back(Entry { expect, origin, note });
         None
     }
 
@@ -285,21 +276,13 @@ impl<N> Ring<N> {
         status: Option<TransactionStatus>,
         dropped: &mut Vec<Entry<N>>,
     ) -> Result<Answer<N>, Unexpected> {
-        let unexpected = Unexpected {
-            tag: char::from(tag),
-        };
+        let unexpected = Unexpected { tag: char::from(tag) };
         let Some(head) = self.entries.front() else {
             return match tag {
-                b'N' | b'A' | b'S' | b'E' => Ok(Answer {
-                    origin: None,
-                    completed: None,
-                }),
+                b'N' | b'A' | b'S' | b'E' => Ok(Answer { origin: None, completed: None }),
                 b'Z' if self.doubtful => {
                     self.status = status.ok_or(unexpected)?;
-                    Ok(Answer {
-                        origin: Some(Origin::Client),
-                        completed: None,
-                    })
+                    Ok(Answer { origin: Some(Origin::Client), completed: None })
                 }
                 _ => Err(unexpected),
             };
@@ -345,16 +328,9 @@ impl<N> Ring<N> {
             }
             _ => return Err(unexpected),
         };
-        let completed = if completes {
-            self.entries.pop_front()
-        } else {
-            None
-        };
+        let completed = if completes { self.entries.pop_front() } else { None };
         self.skip_stray_copy_ends();
-        Ok(Answer {
-            origin: Some(origin),
-            completed,
-        })
+        Ok(Answer { origin: Some(origin), completed })
     }
 
     /// The next answer of ours, if it is its turn.
@@ -380,11 +356,7 @@ impl<N> Ring<N> {
     /// A CopyEnd that no COPY took is ignored by the server.
     #[inline]
     fn skip_stray_copy_ends(&mut self) {
-        while self
-            .entries
-            .front()
-            .is_some_and(|e| e.expect == Expect::CopyEnd)
-        {
+        while self.entries.front().is_some_and(|e| e.expect == Expect::CopyEnd) {
             self.entries.pop_front();
         }
     }
@@ -396,12 +368,7 @@ impl<N> Ring<N> {
             self.doubtful = true;
         }
         let head = self.entries.front().expect("checked by the caller").expect;
-        if matches!(copy, Copy::In { .. })
-            && self
-                .entries
-                .get(1)
-                .is_some_and(|e| e.expect != Expect::Sync)
-        {
+        if matches!(copy, Copy::In { .. }) && self.entries.get(1).is_some_and(|e| e.expect != Expect::Sync) {
             // "unexpected message type during COPY from stdin": that message is used up.
             dropped.extend(self.entries.remove(1));
         }
@@ -420,10 +387,7 @@ impl<N> Ring<N> {
 
     /// Rule 2: Syncs sent ahead of the COPY data were read inside the COPY.
     fn copy_in(&mut self, dropped: &mut Vec<Entry<N>>) {
-        let end = self
-            .entries
-            .iter()
-            .position(|e| e.expect == Expect::CopyEnd);
+        let end = self.entries.iter().position(|e| e.expect == Expect::CopyEnd);
         let until = end.unwrap_or(self.entries.len());
         let mut index = 1;
         let mut left = until.saturating_sub(1);
@@ -473,10 +437,7 @@ mod tests {
     #[test]
     fn the_first_ready_of_a_pipeline_is_no_release_point() {
         let mut ring = Ring::default();
-        client(
-            &mut ring,
-            &[Parse, Bind, Execute, Sync, Bind, Execute, Sync],
-        );
+        client(&mut ring, &[Parse, Bind, Execute, Sync, Bind, Execute, Sync]);
         for tag in *b"12CZ" {
             answer(&mut ring, tag);
         }
@@ -508,10 +469,7 @@ mod tests {
         client(&mut ring, &[Parse, Query, Sync]);
         let mut dropped = Vec::new();
         ring.answer(b'E', None, &mut dropped).unwrap();
-        assert_eq!(
-            dropped.iter().map(|e| e.expect).collect::<Vec<_>>(),
-            [Parse, Query]
-        );
+        assert_eq!(dropped.iter().map(|e| e.expect).collect::<Vec<_>>(), [Parse, Query]);
         answer(&mut ring, b'Z');
         assert!(ring.is_at_rest());
     }

@@ -16,13 +16,7 @@ impl<'a> Splice<'a> {
     /// Starts with nothing put out; `copy` is cleared.
     pub fn new(source: &'a [u8], copy: &'a mut Vec<u8>) -> Self {
         copy.clear();
-        Self {
-            source,
-            position: 0,
-            start: 0,
-            copy,
-            changed: false,
-        }
+        Self { source, position: 0, start: 0, copy, changed: false }
     }
 
     /// Puts the next `n` bytes of the read out as they are.
@@ -74,8 +68,7 @@ impl<'a> Splice<'a> {
     #[inline]
     pub fn finish(self) -> &'a [u8] {
         if self.changed {
-            self.copy
-                .extend_from_slice(&self.source[self.start..self.position]);
+            self.copy.extend_from_slice(&self.source[self.start..self.position]);
             self.copy
         } else {
             &self.source[self.start..self.position]
@@ -85,8 +78,7 @@ impl<'a> Splice<'a> {
     #[inline]
     fn settle(&mut self) {
         self.changed = true;
-        self.copy
-            .extend_from_slice(&self.source[self.start..self.position]);
+        self.copy.extend_from_slice(&self.source[self.start..self.position]);
         self.start = self.position;
     }
 }

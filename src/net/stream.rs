@@ -1,0 +1,248 @@
+//! One connection, whatever carries it: TCP or a Unix socket, in clear text or under TLS.
+//!
+//! A stream belongs to the reactor of the worker that opened it; [`Stream::adopt`] moves it to the current one.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::{client, server};
+
+/// A socket in clear text.
+#[derive(Debug)]
+pub enum Socket {
+    /// TCP.
+    Tcp(TcpStream),
+    /// Unix.
+    Unix(UnixStream),
+    /// On its way to another reactor; never seen outside [`Stream::adopt`], or its registration failed.
+    Lost,
+}
+
+/// A connection with a client or a backend.
+#[derive(Debug)]
+pub enum Stream {
+    /// Clear text.
+    Plain(Socket),
+    /// We are the TLS server: a client.
+    Client(Box<server::TlsStream<Socket>>),
+    /// We are the TLS client: a backend.
+    Backend(Box<client::TlsStream<Socket>>),
+}
+
+fn lost() -> io::Error {
+    io::Error::from(io::ErrorKind::NotConnected)
+}
+
+impl Socket {
+    /// Switches Nagle off and keepalive on: a reply must not wait for a delayed ACK, a dead peer must be noticed.
+    pub fn tune(&self) -> io::Result<()> {
+        if let Self::Tcp(tcp) = self {
+            tcp.set_nodelay(true)?;
+            let keepalive =
+                TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(10));
+            let socket = SockRef::from(tcp);
+            socket.set_tcp_keepalive(&keepalive)?;
+            #[cfg(target_os = "linux")]
+            socket.set_tcp_user_timeout(Some(Duration::from_secs(90)))?;
+        }
+        Ok(())
+    }
+
+    /// The peer is on this machine.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.peer_addr().is_ok_and(|a| a.ip().to_canonical().is_loopback()),
+            Self::Unix(_) => true,
+            Self::Lost => false,
+        }
+    }
+
+    fn adopt(&mut self) -> io::Result<()> {
+        *self = match std::mem::replace(self, Self::Lost) {
+            Self::Tcp(tcp) => Self::Tcp(TcpStream::from_std(tcp.into_std()?)?),
+            Self::Unix(unix) => Self::Unix(UnixStream::from_std(unix.into_std()?)?),
+            Self::Lost => return Err(lost()),
+        };
+        Ok(())
+    }
+
+    fn is_readable(&self, cx: &mut Context<'_>) -> bool {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx).is_ready(),
+            Self::Unix(unix) => unix.poll_read_ready(cx).is_ready(),
+            Self::Lost => true,
+        }
+    }
+
+    /// Bytes wait in the kernel, or the peer is gone. One system call, needed where the reactor may not have looked yet.
+    fn has_input(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let peek = match self {
+            Self::Tcp(tcp) => SockRef::from(tcp).peek(&mut byte),
+            Self::Unix(unix) => SockRef::from(unix).peek(&mut byte),
+            Self::Lost => return true,
+        };
+        !matches!(peek, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl AsyncRead for Socket {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
+            Self::Lost => Poll::Ready(Err(lost())),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    #[inline]
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
+            Self::Lost => Poll::Ready(Err(lost())),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
+            Self::Lost => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl Stream {
+    /// Reads once into `buffer`; 0 is the end.
+    #[inline]
+    pub fn poll_read_once(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut buf = ReadBuf::new(buffer);
+        ready!(Pin::new(self).poll_read(cx, &mut buf))?;
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    /// Writes as much as the socket takes now, under TLS flushed as far as possible; returns what was taken.
+    #[inline]
+    pub fn poll_write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match Pin::new(&mut *self).poll_write(cx, &bytes[done..]) {
+                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(n)) => done += n,
+                Poll::Ready(Err(error)) => return Err(error),
+                Poll::Pending => break,
+            }
+        }
+        if let Poll::Ready(Err(error)) = Pin::new(self).poll_flush(cx) {
+            return Err(error);
+        }
+        Ok(done)
+    }
+
+    /// Moves the socket to the current thread's reactor.
+    pub fn adopt(&mut self) -> io::Result<()> {
+        self.socket_mut().adopt()
+    }
+
+    /// The reactor has seen input (or the end) that nobody read.
+    pub fn is_readable(&self, cx: &mut Context<'_>) -> bool {
+        self.socket().is_readable(cx)
+    }
+
+    /// As [`Self::is_readable`], but asks the kernel.
+    pub fn has_input(&self) -> bool {
+        self.socket().has_input()
+    }
+
+    /// Waits until the peer has closed (or reset) the connection, dropping what it still sends.
+    pub async fn closed(&mut self) {
+        let socket = self.socket_mut();
+        let mut sink = [0; 512];
+        loop {
+            let ready = match socket {
+                Socket::Tcp(tcp) => tcp.ready(Interest::READABLE).await.map(|_| tcp.try_read(&mut sink)),
+                Socket::Unix(unix) => unix.ready(Interest::READABLE).await.map(|_| unix.try_read(&mut sink)),
+                Socket::Lost => return,
+            };
+            match ready {
+                Ok(Ok(n)) if n > 0 => {}
+                Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+                _ => return,
+            }
+        }
+    }
+
+    /// The socket under it.
+    pub fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Client(tls) => tls.get_ref().0,
+            Self::Backend(tls) => tls.get_ref().0,
+        }
+    }
+
+    fn socket_mut(&mut self) -> &mut Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Client(tls) => tls.get_mut().0,
+            Self::Backend(tls) => tls.get_mut().0,
+        }
+    }
+
+    /// Under TLS.
+    pub fn is_tls(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+}
+
+impl AsyncRead for Stream {
+    #[inline]
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Client(tls) => Pin::new(tls).poll_read(cx, buf),
+            Self::Backend(tls) => Pin::new(tls).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    #[inline]
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Client(tls) => Pin::new(tls).poll_write(cx, buf),
+            Self::Backend(tls) => Pin::new(tls).poll_write(cx, buf),
+        }
+    }
+
+    #[inline]
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Client(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Backend(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Client(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Backend(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}
