@@ -1,1 +1,7 @@
-//! (being built)
+//! Who gets which backend: the pure core, the backends themselves, and how they are opened and looked after.
+//!
+//! Pools never know sessions: a waiter is a ticket, not a client.
+
+pub mod backend;
+pub mod core;
+pub mod lease;

@@ -1,0 +1,94 @@
+//! Everything that can go wrong between a client and its backend, as one sum.
+//!
+//! What a client is told about each is in [`crate::sqlstate`].
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::pool::lease::LeaseError;
+use crate::wire::frame::FrameError;
+use crate::wire::ring::Unexpected;
+
+/// An error or notice of Postgres that is passed on in our name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerError {
+    /// SQLSTATE.
+    pub code: String,
+    /// Its message.
+    pub message: String,
+}
+
+/// A fault that ends a cycle or a session.
+#[derive(Debug, Error)]
+pub enum Fault {
+    /// Bytes that are no frames.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A message the protocol does not have.
+    #[error("invalid frontend message type {0}")]
+    MessageType(u8),
+    /// A message whose body does not fit its type.
+    #[error("invalid {0} message")]
+    Malformed(&'static str),
+    /// The backend broke the protocol.
+    #[error(transparent)]
+    Backend(#[from] Unexpected),
+    /// No backend to be had.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The server refused pgweir's own login for this pool.
+    #[error("the server refused the login: {}", .0.message)]
+    LoginRefused(ServerError),
+    /// Waited as long as allowed.
+    #[error("no backend became free within {waited:?}")]
+    WaitTimeout {
+        /// How long.
+        waited: Duration,
+    },
+    /// A CancelRequest while in line.
+    #[error("canceled while waiting for a backend")]
+    Canceled,
+    /// The backend is gone.
+    #[error("the connection to the server was lost")]
+    Lost(Lost),
+    /// The client's own transaction was lost before.
+    #[error("the transaction was lost with its backend")]
+    TransactionLost,
+    /// The backend does not take the client's settings.
+    #[error("the server refused a setting of this session: {}", .0.message)]
+    SettingsRefused(ServerError),
+    /// BEGIN in statement mode.
+    #[error("transaction blocks are not allowed in statement mode")]
+    StatementMode,
+    /// More named statements than a client may hold.
+    #[error("too many prepared statements in one session")]
+    TooManyStatements,
+    /// Parse under a name that is taken.
+    #[error("prepared statement \"{0}\" already exists")]
+    DuplicateStatement(String),
+    /// Bind or Describe of the unnamed statement when there is none.
+    #[error("unnamed prepared statement does not exist")]
+    NoUnnamedStatement,
+    /// pgweir goes down.
+    #[error("pgweir is shutting down")]
+    Draining,
+    /// KILL in the console.
+    #[error("terminated by an administrator of pgweir")]
+    Killed,
+    /// The database or role left the configuration.
+    #[error("the database was removed from the configuration")]
+    Removed,
+    /// `listen.idle_timeout`.
+    #[error("idle for too long")]
+    IdleTimeout,
+}
+
+/// How a backend was lost, as far as its client must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// A COMMIT was under way: nobody knows whether it took effect.
+    pub in_commit: bool,
+    /// What the server said last, if anything.
+    pub last_words: Option<ServerError>,
+}

@@ -1,0 +1,301 @@
+//! The pools as sessions see them: ask for a backend, wait in line, give it back.
+//!
+//! [`Pools`] is the shell around the pure [`Core`]: one mutex, held for the length of one decision, and the commands it
+//! decided on carried out after unlocking. It runs on worker threads only, since dials and closes are local tasks there.
+
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, timeout};
+
+use super::backend::Backend;
+use super::core::{Command, Core, FailureKind, Lease as Decision, PoolId, Progress, SlotId, Ticket, WaitError};
+use super::keep;
+use super::open::{OpenError, Opener};
+use super::pool::Pool;
+use crate::wire::build;
+
+/// A backend is boxed once, at its login, and moves as a pointer.
+pub type Boxed = Box<Backend>;
+
+/// Commands of one decision; empty, and so without an allocation, on the way of a lease that finds a backend.
+pub type Commands = Vec<Command<Boxed>>;
+
+/// All pools of the process.
+#[derive(Debug)]
+pub struct Pools {
+    core: Mutex<Core<Boxed>>,
+    by_id: Mutex<HashMap<PoolId, Arc<Pool>>>,
+    opener: Opener,
+}
+
+/// Why there is no backend.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LeaseError {
+    /// `waiters_max` clients are in line.
+    #[error("the line for a backend is full")]
+    Full,
+    /// The endpoint stayed unreachable.
+    #[error("the database cannot be reached")]
+    Down,
+    /// The server refuses the login, with its own words.
+    #[error("the database refuses the login")]
+    Refused,
+    /// The database or role left the configuration.
+    #[error("the pool is gone")]
+    Removed,
+}
+
+impl From<WaitError> for LeaseError {
+    fn from(error: WaitError) -> Self {
+        match error {
+            WaitError::EndpointDown => Self::Down,
+            WaitError::Refused => Self::Refused,
+            WaitError::Removed => Self::Removed,
+        }
+    }
+}
+
+/// What became of a request for a backend.
+#[derive(Debug)]
+pub enum Ask {
+    /// A backend, at once.
+    Leased(Lease),
+    /// A place in line.
+    Waits(Waiter),
+}
+
+/// Longest time for a server to close a connection that we ended, before its slot is given up for free.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A backend idle for longer is asked of the kernel before a lease: the reactor may not have seen its end yet.
+const FRESH: Duration = Duration::from_millis(50);
+
+impl Pools {
+    /// No pools yet.
+    pub fn new(core: Core<Boxed>, opener: Opener) -> Self {
+        Self { core: Mutex::new(core), by_id: Mutex::default(), opener }
+    }
+
+    /// The core, for one decision.
+    pub fn core(&self) -> MutexGuard<'_, Core<Boxed>> {
+        self.core.lock().expect("the core does not panic")
+    }
+
+    /// How connections are opened.
+    pub fn opener(&self) -> &Opener {
+        &self.opener
+    }
+
+    /// Makes a pool findable for dials.
+    pub fn register(&self, pool: Arc<Pool>) {
+        self.registry().insert(pool.id, pool);
+    }
+
+    /// The pool with this id.
+    pub fn pool(&self, id: PoolId) -> Option<Arc<Pool>> {
+        self.registry().get(&id).cloned()
+    }
+
+    /// All registered pools.
+    pub fn all(&self) -> Vec<Arc<Pool>> {
+        self.registry().values().cloned().collect()
+    }
+
+    /// Forgets pools whose last slot is gone.
+    pub fn sweep(&self) {
+        let core = self.core();
+        self.registry().retain(|id, _| core.pool(*id).is_some());
+    }
+
+    fn registry(&self) -> MutexGuard<'_, HashMap<PoolId, Arc<Pool>>> {
+        self.by_id.lock().expect("no panic while held")
+    }
+
+    /// Lets the core decide something and carries out what it wants.
+    pub fn decide<R>(self: &Arc<Self>, decision: impl FnOnce(&mut Core<Boxed>, &mut Commands) -> R) -> R {
+        let mut commands = Commands::new();
+        let result = decision(&mut self.core(), &mut commands);
+        self.execute(commands);
+        result
+    }
+
+    /// Asks for a backend of `pool` on behalf of a client of `worker`.
+    #[inline]
+    pub fn lease(self: &Arc<Self>, pool: &Arc<Pool>, worker: usize, now: Instant, cx: &mut Context<'_>) -> Result<Ask, LeaseError> {
+        loop {
+            match self.decide(|core, out| core.lease(pool.id, worker, now, cx.waker(), out)) {
+                Decision::Ready(slot, backend) => {
+                    let lease = Lease { slot, backend: Some(backend), pools: Arc::clone(self) };
+                    if let Some(lease) = lease.ready(pool, worker, now, cx) {
+                        return Ok(Ask::Leased(lease));
+                    }
+                }
+                Decision::Wait(ticket) => {
+                    return Ok(Ask::Waits(Waiter { ticket: Some(ticket), pool: Arc::clone(pool), pools: Arc::clone(self) }));
+                }
+                Decision::Full => return Err(LeaseError::Full),
+                Decision::Failed(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn execute(self: &Arc<Self>, commands: Commands) {
+        for command in commands {
+            match command {
+                Command::Dial { pool, slot } => self.dial(pool, slot),
+                Command::Close { slot, backend } => self.close(slot, backend),
+                Command::Wake(waker) => Waker::wake(waker),
+            }
+        }
+    }
+
+    fn dial(self: &Arc<Self>, pool: PoolId, slot: SlotId) {
+        let pools = Arc::clone(self);
+        tokio::task::spawn_local(async move {
+            let opened = match pools.pool(pool) {
+                Some(pool) => pools.opener.open(&pool).await,
+                None => Err(OpenError::Removed),
+            };
+            let now = Instant::now();
+            pools.decide(|core, out| match opened {
+                Ok(backend) => {
+                    let worker = backend.worker;
+                    core.opened(slot, Box::new(backend), worker, now, out);
+                }
+                Err(error) => core.failed(slot, FailureKind::from(&error), now, out),
+            });
+        });
+    }
+
+    /// Ends a connection politely; its slot is free when the server has closed it too.
+    fn close(self: &Arc<Self>, slot: SlotId, mut backend: Boxed) {
+        let pools = Arc::clone(self);
+        tokio::task::spawn_local(async move {
+            let goodbye = async {
+                if backend.stream.adopt().is_ok() && backend.stream.write_all(build::TERMINATE).await.is_ok() {
+                    let _ = backend.stream.shutdown().await;
+                    backend.stream.closed().await;
+                }
+            };
+            let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
+            drop(backend);
+            let now = Instant::now();
+            pools.decide(|core, out| core.closed(slot, now, out));
+        });
+    }
+}
+
+/// The right to use one backend. Dropped without [`Lease::release`], the backend is closed: whoever lets go of it in a
+/// state they did not check cannot harm the next.
+#[derive(Debug)]
+#[must_use = "a dropped lease closes its backend"]
+pub struct Lease {
+    slot: SlotId,
+    backend: Option<Boxed>,
+    pools: Arc<Pools>,
+}
+
+impl Lease {
+    /// Checks a backend that was idle and brings it to this worker; a broken one is closed.
+    fn ready(mut self, pool: &Arc<Pool>, worker: usize, now: Instant, cx: &mut Context<'_>) -> Option<Self> {
+        let is_new = now.saturating_duration_since(self.idle_since) < FRESH;
+        if self.worker != worker {
+            self.stream.adopt().ok()?;
+            self.worker = worker;
+        }
+        if self.stream.is_readable(cx) || !is_new && self.stream.has_input() {
+            return keep::is_fit(&mut self, pool, cx).then_some(self);
+        }
+        Some(self)
+    }
+
+    /// Gives the backend back, ready for anybody.
+    #[inline]
+    pub fn release(mut self, now: Instant) {
+        if let Some(mut backend) = self.backend.take() {
+            backend.idle_since = now;
+            let worker = backend.worker;
+            self.pools.decide(|core, out| core.release(self.slot, backend, worker, now, out));
+        }
+    }
+
+    /// The pools it belongs to.
+    pub fn pools(&self) -> &Arc<Pools> {
+        &self.pools
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(backend) = self.backend.take() {
+            self.pools.core().discard(self.slot);
+            self.pools.close(self.slot, backend);
+        }
+    }
+}
+
+impl Deref for Lease {
+    type Target = Backend;
+
+    #[inline]
+    fn deref(&self) -> &Backend {
+        self.backend.as_ref().expect("taken only when the lease ends")
+    }
+}
+
+impl DerefMut for Lease {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Backend {
+        self.backend.as_mut().expect("taken only when the lease ends")
+    }
+}
+
+/// A place in line. Dropped, it leaves the line; a backend already handed to it goes on to the next.
+#[derive(Debug)]
+#[must_use = "a dropped waiter leaves the line"]
+pub struct Waiter {
+    ticket: Option<Ticket>,
+    pool: Arc<Pool>,
+    pools: Arc<Pools>,
+}
+
+impl Waiter {
+    /// Has its turn come?
+    pub fn poll(&mut self, worker: usize, cx: &mut Context<'_>) -> Poll<Result<Ask, LeaseError>> {
+        let Some(ticket) = self.ticket else {
+            return Poll::Ready(Err(LeaseError::Removed));
+        };
+        let progress = self.pools.core().poll_ticket(ticket, cx.waker());
+        match progress {
+            Progress::Pending => Poll::Pending,
+            Progress::Failed(error) => {
+                self.ticket = None;
+                Poll::Ready(Err(error.into()))
+            }
+            Progress::Ready(slot, backend) => {
+                self.ticket = None;
+                let lease = Lease { slot, backend: Some(backend), pools: Arc::clone(&self.pools) };
+                let now = Instant::now();
+                Poll::Ready(match lease.ready(&self.pool, worker, now, cx) {
+                    Some(lease) => Ok(Ask::Leased(lease)),
+                    // It broke on the way: ask again. Rare enough that the place in line is not kept.
+                    None => self.pools.lease(&self.pool, worker, now, cx),
+                })
+            }
+        }
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.pools.decide(|core, out| core.drop_ticket(ticket, Instant::now(), out));
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! What each message of a client means for its backend: forwarded, renamed, preceded by something, or answered by us.
+//!
+//! Nothing here does I/O: messages go into a [`Splice`] and into the books of the lease. Where Postgres would raise an
+//! error that only we can see coming, a message that is bound to fail is sent in its place and the error replaced, so
+//! that order, aborted transactions and skip-until-Sync stay Postgres's business.
+
+use std::sync::Arc;
+
+use super::leased::{Books, Leased};
+use super::note::{Note, Runs};
+use super::session::Session;
+use super::statements::{NAMES_MAX, Unnamed};
+use crate::config::PoolMode;
+use crate::error::Fault;
+use crate::pool::backend::Backend;
+use crate::sql::class::{Class, Effect, Suspects, classify};
+use crate::sqlstate;
+use crate::state::statements::{NAME_PREFIX, Statement, Statements, put_name};
+use crate::wire::build::{self, split_cstring};
+use crate::wire::frame::{HEADER_LEN, Header};
+use crate::wire::ring::{Expect, Origin, TransactionStatus};
+use crate::wire::splice::Splice;
+
+/// Longest Query or Parse body that is read whole, in bytes; longer ones are streamed and taken as uncertain.
+const TEXT_MAX: usize = 64 * 1024;
+
+/// Bytes of other messages that hold all names in them.
+const NAMES_WANTED: usize = 1024;
+
+/// Stands in for a statement we answer ourselves: cheap, allowed everywhere NOTIFY and DEALLOCATE are, without rows.
+const STAND_IN: &[u8] = b"UNLISTEN pgweir_noop";
+
+/// Bound to fail, in any state of a transaction.
+const DOOMED: &[u8] = b"pgweir refused this statement";
+
+/// How much of a client's frame is wanted before it is looked at.
+pub fn want(header: Header) -> usize {
+    match header.tag {
+        b'Q' | b'P' => TEXT_MAX,
+        b'B' | b'D' | b'C' | b'E' => NAMES_WANTED,
+        _ => 0,
+    }
+}
+
+/// One message, or the head of a long one.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a> {
+    /// Message type byte.
+    pub tag: u8,
+    /// Length of the body.
+    pub body: usize,
+    /// Header and as much of the body as is there.
+    pub bytes: &'a [u8],
+    /// How many of the bytes belong to the current read.
+    pub fresh: usize,
+}
+
+impl<'a> Message<'a> {
+    fn payload(&self) -> &'a [u8] {
+        &self.bytes[HEADER_LEN..]
+    }
+
+    fn is_whole(&self) -> bool {
+        self.bytes.len() == HEADER_LEN + self.body
+    }
+}
+
+/// What happens to the rest of a message that is not all there yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// It follows to the backend.
+    Forward,
+    /// It is left out.
+    Discard,
+}
+
+/// One message on its way, with everything it may touch.
+pub struct Frontend<'a, 'b> {
+    /// The client's session.
+    pub session: &'a mut Session,
+    /// Its backend.
+    pub leased: &'a mut Leased,
+    /// All prepared statements.
+    pub statements: &'a Statements,
+    /// Where bytes for the backend go.
+    pub out: &'a mut Splice<'b>,
+}
+
+impl Frontend<'_, '_> {
+    /// Puts one message on its way.
+    #[inline]
+    pub fn message(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
+        match message.tag {
+            b'Q' => self.query(message),
+            b'P' => self.parse(message),
+            b'B' => self.bind(message),
+            b'D' => self.describe(message),
+            b'E' => self.execute(message),
+            b'C' => self.close(message),
+            b'S' => Ok(self.pass(message, Some(Expect::Sync), None)),
+            b'F' => Ok(self.pass(message, Some(Expect::FunctionCall), None)),
+            b'c' | b'f' => Ok(self.pass(message, Some(Expect::CopyEnd), None)),
+            b'H' | b'd' => Ok(self.pass(message, None, None)),
+            other => Err(Fault::MessageType(other)),
+        }
+    }
+
+    fn books(&mut self) -> &mut Books {
+        &mut self.leased.books
+    }
+
+    fn backend(&mut self) -> &mut Backend {
+        &mut self.leased.lease
+    }
+
+    #[inline]
+    fn push(&mut self, expect: Expect, note: Option<Note>) {
+        let refused = self.books().ring.push(expect, Origin::Client, note);
+        if let Some(note) = refused {
+            self.session.take_back(note, &mut self.leased.lease);
+        }
+    }
+
+    /// Forwards a message as it is.
+    #[inline]
+    fn pass(&mut self, message: Message<'_>, expect: Option<Expect>, note: Option<Note>) -> Rest {
+        if let Some(expect) = expect {
+            self.push(expect, note);
+        }
+        self.out.pass(message.bytes, message.fresh);
+        Rest::Forward
+    }
+
+    /// Answers a message ourselves, in its place.
+    fn answer(&mut self, message: Message<'_>, note: Note) -> Rest {
+        self.push(Expect::Synthetic, Some(note));
+        self.out.skip(message.fresh);
+        Rest::Discard
+    }
+
+    /// Lets Postgres fail in the place of a message that we refuse.
+    fn refuse(&mut self, message: Message<'_>, fault: &Fault) -> Rest {
+        let mut error = Vec::new();
+        build::error_response(&mut error, &sqlstate::report(fault));
+        let is_query = message.tag == b'Q';
+        self.push(if is_query { Expect::Query } else { Expect::Parse }, Some(Note::Refuses(error.into())));
+        self.out.skip(message.fresh);
+        let out = self.out.buffer();
+        if is_query {
+            build::query(out, DOOMED);
+        } else {
+            build::parse(out, b"", &[DOOMED, b"\0\0\0"].concat());
+            self.session.statements.unnamed = Unnamed::None;
+        }
+        Rest::Discard
+    }
+
+    #[inline]
+    fn query(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
+        self.session.statements.unnamed = Unnamed::None;
+        self.session.pins.set_large_statement(false);
+        let class = match message.payload().split_last() {
+            Some((0, text)) if message.is_whole() => classify(text, self.session.lexer),
+            _ => uncertain(),
+        };
+        if class.is_ordinary() {
+            return Ok(self.pass(message, Some(Expect::Query), None));
+        }
+        if let Some(fault) = self.forbidden(&class) {
+            return Ok(self.refuse(message, &fault));
+        }
+        let stands_in = self.is_our_deallocate(&class);
+        let note = self.runs(Arc::new(class), stands_in);
+        if !stands_in {
+            return Ok(self.pass(message, Some(Expect::Query), note));
+        }
+        self.push(Expect::Query, note);
+        self.out.skip(message.fresh);
+        build::query(self.out.buffer(), STAND_IN);
+        Ok(Rest::Discard)
+    }
+
+    #[inline]
+    fn parse(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
+        let (name, rest) = split_cstring(message.payload()).ok_or(Fault::Malformed("Parse"))?;
+        let text = match split_cstring(rest) {
+            Some((text, _)) if message.is_whole() => Some(text),
+            _ => None,
+        };
+        if name.is_empty() {
+            Ok(self.parse_unnamed(message, rest, text))
+        } else {
+            self.parse_named(message, name, rest, text)
+        }
+    }
+
+    #[inline]
+    fn parse_unnamed(&mut self, message: Message<'_>, rest: &[u8], text: Option<&[u8]>) -> Rest {
+        let note = Note::Parses { id: None, undo: None };
+        let Some(text) = text else {
+            self.session.statements.unnamed = Unnamed::Large { class: Some(Arc::new(uncertain())) };
+            self.session.pins.set_large_statement(true);
+            return self.pass(message, Some(Expect::Parse), Some(note));
+        };
+        self.session.pins.set_large_statement(false);
+        let class = classify(text, self.session.lexer);
+        if class.is_ordinary() {
+            self.session.statements.keep_unnamed(rest, None);
+            return self.pass(message, Some(Expect::Parse), Some(note));
+        }
+        if let Some(fault) = self.forbidden(&class) {
+            return self.refuse(message, &fault);
+        }
+        if self.is_our_deallocate(&class) {
+            let rest = [STAND_IN, b"\0\0\0"].concat();
+            self.session.statements.keep_unnamed(&rest, Some(Arc::new(class)));
+            self.push(Expect::Parse, Some(note));
+            self.out.skip(message.fresh);
+            build::parse(self.out.buffer(), b"", &rest);
+            return Rest::Discard;
+        }
+        self.session.statements.keep_unnamed(rest, Some(Arc::new(class)));
+        self.pass(message, Some(Expect::Parse), Some(note))
+    }
+
+    fn parse_named(&mut self, message: Message<'_>, name: &[u8], rest: &[u8], text: Option<&[u8]>) -> Result<Rest, Fault> {
+        if self.session.statements.find(name).is_some() {
+            let fault = Fault::DuplicateStatement(String::from_utf8_lossy(name).into_owned());
+            return Ok(self.refuse(message, &fault));
+        }
+        if self.session.statements.len() >= NAMES_MAX {
+            return Ok(self.refuse(message, &Fault::TooManyStatements));
+        }
+        let meaning = self.session.settings.meaning();
+        let lexer = self.session.lexer;
+        let statement = match text {
+            Some(text) => self.statements.intern(rest, meaning, || classify(text, lexer)),
+            None => {
+                self.session.pins.set_large_statement(true);
+                self.statements.large(uncertain())
+            }
+        };
+        if let Some(fault) = self.forbidden(&statement.class) {
+            return Ok(self.refuse(message, &fault));
+        }
+        let (id, ends) = (statement.id, ends_transaction(&statement.class));
+        let undo = Some(self.session.statements.insert(name, statement));
+        // In a failed transaction Parse must fail, unless it is of what ends the transaction.
+        let is_failed = self.books().ring.status() == TransactionStatus::Failed && !ends;
+        if !is_failed && self.backend().statements.get(&id).is_some() {
+            return Ok(self.answer(message, Note::Answers { frames: build::PARSE_COMPLETE, undo }));
+        }
+        self.make_room();
+        self.backend().statements.put(id, ());
+        self.push(Expect::Parse, Some(Note::Parses { id: Some(id), undo }));
+        self.rename(message, &[], name, id);
+        Ok(Rest::Forward)
+    }
+
+    #[inline]
+    fn bind(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
+        let (portal, rest) = split_cstring(message.payload()).ok_or(Fault::Malformed("Bind"))?;
+        let (name, _) = split_cstring(rest).ok_or(Fault::Malformed("Bind"))?;
+        if name.is_empty() {
+            if !self.bring_unnamed() {
+                return Ok(self.refuse(message, &Fault::NoUnnamedStatement));
+            }
+            let class = self.session.statements.unnamed_class();
+            self.session.statements.bind(portal, class);
+            return Ok(self.pass(message, Some(Expect::Bind), None));
+        }
+        let Some(statement) = self.session.statements.find(name).cloned() else {
+            self.session.statements.bind(portal, self.session.pins.is_sql_prepared().then(|| Arc::new(uncertain())));
+            return Ok(self.unknown(message, Expect::Bind, portal, name));
+        };
+        self.bring(&statement);
+        let class = (!statement.class.is_ordinary()).then(|| Arc::new(statement.class.clone()));
+        self.session.statements.bind(portal, class);
+        self.push(Expect::Bind, Some(Note::Uses(statement.id)));
+        self.rename(message, &message.payload()[..=portal.len()], name, statement.id);
+        Ok(Rest::Forward)
+    }
+
+    fn describe(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
+        let malformed = Fault::Malformed("Describe");
+        let (&kind, rest) = message.payload().split_first().ok_or(Fault::Malformed("Describe"))?;
+        let (name, _) = split_cstring(rest).ok_or(Fault::Malformed("Describe"))?;
+        match (kind, name) {
+            (b'P', _) => Ok(self.pass(message, Some(Expect::DescribePortal), None)),
+            (b'S', b"") if self.bring_unnamed() => Ok(self.pass(message, Some(Expect::DescribeStatement), None)),
+            (b'S', b"") => Ok(self.refuse(message, &Fault::NoUnnamedStatement)),
+            (b'S', _) => {
+                let Some(statement) = self.session.statements.find(name).cloned() else {
+                    return Ok(self.unknown(message, Expect::DescribeStatement, b"S", name));
+                };
+                self.bring(&statement);
+                self.push(Expect::DescribeStatement, Some(Note::Uses(statement.id)));
+                self.rename(message, b"S", name, statement.id);
+                Ok(Rest::Forward)
+            }
+            _ => Err(malformed),
+        }
+    }
+
+    #[inline]
+    fn execute(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
+        let (portal, _) = split_cstring(message.payload()).ok_or(Fault::Malformed("Execute"))?;
+        let note = match self.session.statements.portal(portal) {
+            None => None,
+            Some(class) => {
+                let stands_in = self.is_our_deallocate(&class);
+                self.runs(class, stands_in)
+            }
+        };
+        Ok(self.pass(message, Some(Expect::Execute), note))
+    }
+
+    fn close(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
+        let (&kind, rest) = message.payload().split_first().ok_or(Fault::Malformed("Close"))?;
+        let (name, _) = split_cstring(rest).ok_or(Fault::Malformed("Close"))?;
+        match (kind, name) {
+            (b'P', _) => {
+                self.session.statements.bind(name, None);
+                Ok(self.pass(message, Some(Expect::Close), None))
+            }
+            (b'S', b"") => {
+                self.session.statements.unnamed = Unnamed::None;
+                Ok(self.pass(message, Some(Expect::Close), None))
+            }
+            // A name we do not know may be one of SQL PREPARE.
+            (b'S', _) if self.session.pins.is_sql_prepared() && self.session.statements.find(name).is_none() => {
+                Ok(self.pass(message, Some(Expect::Close), None))
+            }
+            (b'S', _) => {
+                let undo = self.session.statements.remove(name);
+                Ok(self.answer(message, Note::Answers { frames: build::CLOSE_COMPLETE, undo }))
+            }
+            _ => Err(Fault::Malformed("Close")),
+        }
+    }
+
+    /// Has the backend a statement, or will it before the next message?
+    #[inline]
+    fn bring(&mut self, statement: &Statement) {
+        if self.backend().statements.get(&statement.id).is_some() {
+            return;
+        }
+        self.make_room();
+        self.backend().statements.put(statement.id, ());
+        self.books().ring.push(Expect::Parse, Origin::Own, Some(Note::Parses { id: Some(statement.id), undo: None }));
+        let mut name = Vec::new();
+        statement.put_name(&mut name);
+        build::parse(self.out.buffer(), &name, &statement.rest);
+    }
+
+    /// As [`Self::bring`] for the unnamed statement; false if the client has none.
+    #[inline]
+    fn bring_unnamed(&mut self) -> bool {
+        match &mut self.session.statements.unnamed {
+            Unnamed::None => return false,
+            Unnamed::Kept { here: true, .. } | Unnamed::Large { .. } => return true,
+            Unnamed::Kept { here, .. } => *here = true,
+        }
+        self.books().ring.push(Expect::Parse, Origin::Own, Some(Note::Parses { id: None, undo: None }));
+        build::parse(self.out.buffer(), b"", self.session.statements.unnamed_text());
+        true
+    }
+
+    /// Closes the statement used longest ago if the backend is full of them.
+    fn make_room(&mut self) {
+        let most = self.session.pool.settings().pool.statements_max as usize;
+        while self.backend().statements.len() >= most.max(1) {
+            let Some((id, ())) = self.backend().statements.pop_lru() else { return };
+            self.books().ring.push(Expect::Close, Origin::Own, Some(Note::Evicts(id)));
+            let mut name = Vec::new();
+            put_name(id, &mut name);
+            build::close_statement(self.out.buffer(), &name);
+        }
+    }
+
+    /// A name that the client never gave: Postgres says so itself. Our own names stay hidden.
+    fn unknown(&mut self, message: Message<'_>, expect: Expect, before: &[u8], name: &[u8]) -> Rest {
+        if !name.starts_with(NAME_PREFIX) {
+            return self.pass(message, Some(expect), None);
+        }
+        self.push(expect, None);
+        let (before, terminated) = if expect == Expect::Bind { ([before, b"\0"].concat(), "?") } else { (before.to_vec(), "?") };
+        self.splice_name(message, &before, name, &[name, terminated.as_bytes()].concat());
+        Rest::Forward
+    }
+
+    /// Forwards a message with the shared name of statement `id` instead of the client's. `before`: the body in front of the name.
+    #[inline]
+    fn rename(&mut self, message: Message<'_>, before: &[u8], name: &[u8], id: u32) {
+        let mut ours = Vec::with_capacity(16);
+        put_name(id, &mut ours);
+        self.splice_name(message, before, name, &ours);
+    }
+
+    #[inline]
+    fn splice_name(&mut self, message: Message<'_>, before: &[u8], name: &[u8], ours: &[u8]) {
+        let length = message.body + 4 - name.len() + ours.len();
+        let length = u32::try_from(length).expect("checked by the walker");
+        self.out.skip(message.fresh);
+        let out = self.out.buffer();
+        out.push(message.tag);
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(before);
+        out.extend_from_slice(ours);
+        out.extend_from_slice(&message.payload()[before.len() + name.len()..]);
+    }
+
+    /// What the mode of the pool forbids.
+    fn forbidden(&self, class: &Class) -> Option<Fault> {
+        let begins = || class.effects.iter().any(|(_, effect)| matches!(effect, Effect::Begin));
+        (self.session.mode == PoolMode::Statement && begins()).then_some(Fault::StatementMode)
+    }
+
+    /// A lone DEALLOCATE of a name that Postgres does not know, because it is the client's own.
+    fn is_our_deallocate(&self, class: &Class) -> bool {
+        match class.effects.as_slice() {
+            [(_, Effect::Deallocate(name))] => class.statements == 1 && self.session.statements.find(name).is_some(),
+            _ => false,
+        }
+    }
+
+    /// The note for a text that is not ordinary.
+    fn runs(&mut self, class: Arc<Class>, stands_in: bool) -> Option<Note> {
+        self.books().is_committing |= ends_transaction(&class);
+        let follows = class.effects.iter().any(|(_, effect)| matches!(effect, Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll));
+        if follows {
+            self.session.follow.get_or_insert_default();
+        }
+        let only_transactions = (class.may_begin | class.may_end).is_empty()
+            && class.effects.iter().all(|(_, effect)| effect.controls_transaction());
+        if only_transactions && self.session.follow.is_none() {
+            return None;
+        }
+        let tag = stands_in.then_some(&b"DEALLOCATE"[..]);
+        Some(Note::Runs(Box::new(Runs { class, completed: 0, tag })))
+    }
+}
+
+/// COMMIT or ROLLBACK of a transaction.
+pub fn ends_transaction(class: &Class) -> bool {
+    class.effects.iter().any(|(_, effect)| matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. } | Effect::PrepareTransaction))
+}
+
+/// The class of a text nobody read to its end.
+fn uncertain() -> Class {
+    Class { may_begin: Suspects::UNCERTAIN, ..Class::default() }
+}

@@ -1,0 +1,100 @@
+//! A backend in the hands of one client: the lease, and all accounting that ends with it.
+
+use std::io;
+use std::task::Context;
+
+use tokio::time::Instant;
+
+use super::note::Note;
+use super::spill::Spill;
+use crate::error::ServerError;
+use crate::pool::backend::Backend;
+use crate::pool::lease::Lease;
+use crate::wire::build;
+use crate::wire::frame::Walker;
+use crate::wire::ring::{Entry, Expect, Origin, Ring};
+
+/// What a client has besides the backend itself while it holds one.
+#[derive(Debug)]
+pub struct Leased {
+    /// The backend.
+    pub lease: Lease,
+    /// What is outstanding, and how the backend's messages are cut.
+    pub books: Box<Books>,
+    /// When the lease began.
+    pub since: Instant,
+}
+
+/// The accounting of a lease; boxed and used again by the worker's next lease.
+#[derive(Debug, Default)]
+pub struct Books {
+    /// Messages not answered yet.
+    pub ring: Ring<Note>,
+    /// Position in what the backend sends.
+    pub walker: Walker,
+    /// What the backend's socket did not take yet.
+    pub spill: Spill,
+    /// The backend's frame under way goes to the client.
+    pub is_forwarding: bool,
+    /// A COMMIT is under way.
+    pub is_committing: bool,
+    /// An error was seen in the current cycle.
+    pub is_failed: bool,
+    /// Our replay of settings must succeed before anything of the client is sent.
+    pub is_checking: bool,
+    /// Parameters reported while our own query ran.
+    pub reported: Vec<(String, String)>,
+    /// What the server said before it ended the connection.
+    pub last_words: Option<ServerError>,
+    /// Our own query failed with this.
+    pub refusal: Option<ServerError>,
+    /// Scratch of the ring.
+    pub dropped: Vec<Entry<Note>>,
+}
+
+impl Books {
+    /// Ready for another lease. Only books at rest are used again.
+    pub fn reset(&mut self) {
+        self.is_forwarding = false;
+        self.is_committing = false;
+        self.is_failed = false;
+        self.is_checking = false;
+        self.reported.clear();
+        self.last_words = None;
+        self.refusal = None;
+        self.dropped.clear();
+    }
+
+    /// Appends a Query of ours.
+    pub fn query(&mut self, out: &mut Vec<u8>, sql: &[u8], note: Note) {
+        build::query(out, sql);
+        self.ring.push(Expect::Query, Origin::Own, Some(note));
+    }
+}
+
+impl Leased {
+    /// The backend.
+    #[inline]
+    pub fn backend(&mut self) -> &mut Backend {
+        &mut self.lease
+    }
+
+    /// Sends to the backend, behind what waits already.
+    #[inline]
+    pub fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+        self.books.spill.send(cx, &mut self.lease.stream, bytes)
+    }
+
+    /// Sends a Query of ours.
+    pub fn ask(&mut self, cx: &mut Context<'_>, sql: &[u8], note: Note) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        self.books.query(&mut bytes, sql, note);
+        self.send(cx, &bytes)
+    }
+
+    /// Sends what the backend's socket did not take.
+    #[inline]
+    pub fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.books.spill.flush(cx, &mut self.lease.stream)
+    }
+}

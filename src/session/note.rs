@@ -1,0 +1,51 @@
+//! What the ring keeps beside a message until Postgres has answered it.
+
+use std::sync::Arc;
+
+use super::statements::Undo;
+use crate::sql::class::{Class, Suspects};
+use crate::state::settings::Settings;
+
+/// A note on one outstanding message.
+#[derive(Debug)]
+pub enum Note {
+    /// A Query or Execute whose statements do something to the session.
+    Runs(Box<Runs>),
+    /// A Parse: the backend has the statement unless it fails or is dropped.
+    Parses {
+        /// Id of the shared statement; `None` for the unnamed one.
+        id: Option<u32>,
+        /// How to take the client's new name back.
+        undo: Option<Box<Undo>>,
+    },
+    /// Our Close of a statement that had to make room.
+    Evicts(u32),
+    /// An answer of ours.
+    Answers {
+        /// Frames to send.
+        frames: &'static [u8],
+        /// How to take the client's change of names back.
+        undo: Option<Box<Undo>>,
+    },
+    /// The message was sent to fail; the client gets this error instead of the backend's.
+    Refuses(Box<[u8]>),
+    /// A Bind or Describe of this shared statement.
+    Uses(u32),
+    /// Our replay of settings.
+    Applies(Settings),
+    /// Our question what state a session left behind.
+    Probes(Suspects),
+    /// Our DISCARD ALL.
+    Resets,
+}
+
+/// Statements under way.
+#[derive(Debug)]
+pub struct Runs {
+    /// What they do.
+    pub class: Arc<Class>,
+    /// How many of them have completed.
+    pub completed: u32,
+    /// CommandComplete to show instead of the stand-in's.
+    pub tag: Option<&'static [u8]>,
+}

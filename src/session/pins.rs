@@ -1,0 +1,129 @@
+//! State that ties a client to its backend because pgweir cannot carry it to another.
+//!
+//! The lexer only suspects; the server knows. After a statement that may have begun or ended such state the backend is
+//! asked, in the open gap before a release, what is really there. A suspicion costs one round trip that no client waits
+//! for; a pin stands exactly as long as its reason.
+
+use crate::sql::class::Suspects;
+use crate::wire::frame::HEADER_LEN;
+
+/// What a client holds, and what has to be asked.
+#[derive(Debug, Default)]
+pub struct Pins {
+    held: Suspects,
+    /// Possibly begun or ended since the last answer.
+    open: Suspects,
+    /// A statement too large to be parsed again elsewhere.
+    large_statement: bool,
+}
+
+/// Reasons as metrics and console name them.
+pub const REASONS: [(&str, Suspects); 8] = [
+    ("temp", Suspects::TEMP),
+    ("hold_cursor", Suspects::HOLD),
+    ("advisory_lock", Suspects::ADVISORY),
+    ("sql_prepare", Suspects::PREPARE),
+    ("listen", Suspects::LISTEN),
+    ("settings", Suspects::SETTINGS),
+    ("session_authorization", Suspects::AUTHORIZATION),
+    ("load", Suspects::LOAD),
+];
+
+/// Kinds the server can be asked about, in the order of the columns asked for.
+const ASKED: [(Suspects, &str); 5] = [
+    (
+        Suspects::TEMP,
+        "EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema() \
+         UNION ALL SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema() \
+         UNION ALL SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema())",
+    ),
+    (Suspects::HOLD, "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)"),
+    (
+        Suspects::ADVISORY,
+        "EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())",
+    ),
+    (Suspects::PREPARE, "EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"),
+    (Suspects::LISTEN, "EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"),
+];
+
+impl Pins {
+    /// Nothing ties the client to its backend.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty() && !self.large_statement
+    }
+
+    /// Nothing has to be asked.
+    #[inline]
+    pub fn is_settled(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// What is held.
+    pub fn held(&self) -> Suspects {
+        self.held
+    }
+
+    /// Statements of SQL PREPARE stand.
+    pub fn is_sql_prepared(&self) -> bool {
+        self.held.intersects(Suspects::PREPARE)
+    }
+
+    /// Names of the reasons.
+    pub fn reasons(&self) -> impl Iterator<Item = &'static str> {
+        let (held, large) = (self.held, self.large_statement);
+        let kinds = REASONS.iter().filter(move |(_, kind)| held.intersects(*kind)).map(|(name, _)| *name);
+        kinds.chain(large.then_some("large_statement"))
+    }
+
+    /// A statement ran that may begin `may_begin` or end `may_end`.
+    pub fn suspect(&mut self, may_begin: Suspects, may_end: Suspects) {
+        let ended: Suspects = REASONS
+            .iter()
+            .filter(|(_, kind)| self.held.intersects(*kind) && may_end.intersects(*kind))
+            .fold(Suspects::NONE, |all, (_, kind)| all | *kind);
+        self.open |= may_begin | ended;
+    }
+
+    /// The backend keeps a statement only this client can use, or no longer does.
+    pub fn set_large_statement(&mut self, kept: bool) {
+        self.large_statement = kept;
+    }
+
+    /// DISCARD ALL, or another backend: nothing is left.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Everything open is taken as said: `UNCERTAIN` means any kind.
+    pub fn question(&mut self) -> Option<(Suspects, Vec<u8>)> {
+        let open = std::mem::take(&mut self.open);
+        let is_uncertain = open.intersects(Suspects::UNCERTAIN);
+        // What the server cannot tell stands as suspected, or falls as ended.
+        for kind in [Suspects::SETTINGS, Suspects::AUTHORIZATION, Suspects::LOAD] {
+            if open.intersects(kind) {
+                self.held = if self.held.intersects(kind) { self.held.without(kind) } else { self.held | kind };
+            }
+        }
+        let mut asked = Suspects::NONE;
+        let mut columns = Vec::new();
+        for (kind, column) in ASKED {
+            if is_uncertain || open.intersects(kind) {
+                asked |= kind;
+                columns.push(column);
+            }
+        }
+        (!columns.is_empty()).then(|| (asked, format!("SELECT {}", columns.join(", ")).into_bytes()))
+    }
+
+    /// The server's row for a question about `asked`: one `t` or `f` for each.
+    pub fn answer(&mut self, asked: Suspects, row: &[u8]) {
+        let mut values = row.get(HEADER_LEN + 2..).unwrap_or_default();
+        for (kind, _) in ASKED.iter().filter(|(kind, _)| asked.intersects(*kind)) {
+            // Anything but a clear "f" is taken as a yes: a pin too many wastes a backend, one too few leaks.
+            let is_free = values.get(..5) == Some(&[0, 0, 0, 1, b'f']);
+            self.held = if is_free { self.held.without(*kind) } else { self.held | *kind };
+            values = values.get(5..).unwrap_or_default();
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Every connected client as others see it: cancel requests, the console, a drain.
+//!
+//! A client's task owns all of its state; others only find it here by its process id, read a few facts and leave a signal.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
+use std::time::SystemTime;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use slab::Slab;
+
+use crate::pool::backend::{Aim, Target};
+
+/// What a client's task is asked to do at its next poll; several may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Leave the line: a CancelRequest came while it waits.
+    Cancel = 1,
+    /// Go, now.
+    Kill = 2,
+    /// Go as soon as no transaction is open.
+    Drain = 4,
+    /// Its database or role is gone: go as soon as no transaction is open.
+    Evict = 8,
+    /// It was idle for too long.
+    Idle = 16,
+}
+
+/// What a client does, and where a cancel of it would go.
+#[derive(Debug)]
+enum Activity {
+    Idle,
+    Waiting,
+    Active(Arc<Target>),
+}
+
+/// One client.
+#[derive(Debug)]
+pub struct Entry {
+    /// Process id told to the client; positive, unique among those connected.
+    pub pid: i32,
+    /// Secret of its cancel key: 4 bytes for protocol 3.0, 32 for 3.2.
+    secret: Vec<u8>,
+    /// Login role.
+    pub role: Arc<str>,
+    /// Database asked for.
+    pub database: Arc<str>,
+    /// Peer, for the console.
+    pub addr: String,
+    /// Under TLS.
+    pub is_tls: bool,
+    /// Login.
+    pub connected: SystemTime,
+    /// Seconds since the process began, when the last cycle ended.
+    active: AtomicU32,
+    signals: AtomicU8,
+    activity: Mutex<Activity>,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// What the console shows of [`Entry`]'s activity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// No backend, none wanted.
+    Idle,
+    /// In line.
+    Waiting,
+    /// With a backend of this process id (0 if the server told none).
+    Active(i32),
+}
+
+impl Entry {
+    /// Leaves a signal and wakes the client's task.
+    pub fn signal(&self, signal: Signal) {
+        self.signals.fetch_or(signal as u8, Ordering::AcqRel);
+        let waker = self.waker.lock().expect("no panic while held").clone();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Signals left since the last look.
+    #[inline]
+    pub(super) fn take_signals(&self) -> u8 {
+        if self.signals.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        self.signals.swap(0, Ordering::AcqRel)
+    }
+
+    /// The task that signals wake.
+    pub(super) fn set_waker(&self, waker: &Waker) {
+        *self.waker.lock().expect("no panic while held") = Some(waker.clone());
+    }
+
+    /// No backend, none wanted. From here on no cancel can be aimed at the backend it had.
+    #[inline]
+    pub(super) fn set_idle(&self) {
+        *self.activity() = Activity::Idle;
+    }
+
+    /// In line.
+    pub(super) fn set_waiting(&self) {
+        *self.activity() = Activity::Waiting;
+    }
+
+    /// Holds the backend with this target.
+    #[inline]
+    pub(super) fn set_active(&self, target: Arc<Target>) {
+        *self.activity() = Activity::Active(target);
+    }
+
+    /// A cycle ended, so many seconds after the process began.
+    #[inline]
+    pub(super) fn touch(&self, second: u32) {
+        self.active.store(second, Ordering::Relaxed);
+    }
+
+    /// Second of the last cycle's end.
+    pub fn last_active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// What it does now.
+    pub fn state(&self) -> State {
+        match &*self.activity() {
+            Activity::Idle => State::Idle,
+            Activity::Waiting => State::Waiting,
+            Activity::Active(target) => State::Active(target.key.as_ref().map_or(0, |key| key.0)),
+        }
+    }
+
+    /// Secret of its cancel key.
+    pub(super) fn secret(&self) -> &[u8] {
+        &self.secret
+    }
+
+    fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().expect("no panic while held")
+    }
+}
+
+/// All clients.
+#[derive(Debug, Default)]
+pub struct Clients {
+    entries: Mutex<Slab<Arc<Entry>>>,
+    random: SystemRandom,
+}
+
+/// A client's place; gone when dropped.
+#[derive(Debug)]
+pub struct Place {
+    clients: Arc<Clients>,
+    entry: Arc<Entry>,
+}
+
+impl std::ops::Deref for Place {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.clients.entries().remove(slot(self.entry.pid));
+    }
+}
+
+/// What is known of a client once it logged in.
+#[derive(Debug)]
+pub struct Facts {
+    /// Login role.
+    pub role: Arc<str>,
+    /// Database asked for.
+    pub database: Arc<str>,
+    /// Peer.
+    pub addr: String,
+    /// Under TLS.
+    pub is_tls: bool,
+    /// Bytes of its cancel secret.
+    pub secret_len: usize,
+}
+
+/// Process ids start behind those of the kernel's own tasks; 0 would mean "no process".
+fn pid(slot: usize) -> i32 {
+    i32::try_from(slot + 1).expect("fewer clients than process ids")
+}
+
+fn slot(pid: i32) -> usize {
+    usize::try_from(pid).expect("pids are positive") - 1
+}
+
+impl Clients {
+    /// Takes a client in, with a fresh cancel key.
+    pub fn admit(self: &Arc<Self>, facts: Facts, second: u32) -> Place {
+        let mut secret = vec![0; facts.secret_len];
+        self.random.fill(&mut secret).expect("the system has randomness");
+        let mut entries = self.entries();
+        let vacant = entries.vacant_entry();
+        let entry = Arc::new(Entry {
+            pid: pid(vacant.key()),
+            secret,
+            role: facts.role,
+            database: facts.database,
+            addr: facts.addr,
+            is_tls: facts.is_tls,
+            connected: SystemTime::now(),
+            active: AtomicU32::new(second),
+            signals: AtomicU8::new(0),
+            activity: Mutex::new(Activity::Idle),
+            waker: Mutex::default(),
+        });
+        vacant.insert(Arc::clone(&entry));
+        drop(entries);
+        Place { clients: Arc::clone(self), entry }
+    }
+
+    /// Everybody connected.
+    pub fn all(&self) -> Vec<Arc<Entry>> {
+        self.entries().iter().map(|(_, entry)| Arc::clone(entry)).collect()
+    }
+
+    /// How many are connected.
+    pub fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// Nobody is connected.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A CancelRequest with this key: what is to be done at a backend, if anything. A client in line leaves it at once.
+    pub fn cancel(&self, pid: i32, secret: &[u8]) -> Option<Aim> {
+        let index = usize::try_from(pid).ok().filter(|pid| *pid > 0)? - 1;
+        let entry = Arc::clone(self.entries().get(index)?);
+        ring::constant_time::verify_slices_are_equal(entry.secret(), secret).ok()?;
+        // The lock is held while aiming, so the client cannot give the backend back in between.
+        let activity = entry.activity();
+        match &*activity {
+            Activity::Active(target) => Some(target.aim()),
+            Activity::Waiting => {
+                drop(activity);
+                entry.signal(Signal::Cancel);
+                None
+            }
+            Activity::Idle => None,
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Slab<Arc<Entry>>> {
+        self.entries.lock().expect("no panic while held")
+    }
+}

@@ -1,0 +1,146 @@
+//! The prepared statements of one client, under the names it gave them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::sql::class::Class;
+use crate::state::statements::Statement;
+
+/// Named statements one client may hold; a client that never closes any is stopped here.
+pub const NAMES_MAX: usize = 10_000;
+
+/// Names and the unnamed statement.
+#[derive(Debug, Default)]
+pub struct ClientStatements {
+    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    /// Text and types of the last unnamed Parse; meaningful while `unnamed` is not `None`.
+    text: Vec<u8>,
+    /// Where the unnamed statement is.
+    pub unnamed: Unnamed,
+    /// Portals whose statement does something to the session. The unnamed one has an empty name.
+    portals: Vec<(Box<[u8]>, Arc<Class>)>,
+}
+
+/// The unnamed statement of a client.
+#[derive(Debug, Default)]
+pub enum Unnamed {
+    /// Never parsed, or destroyed by a Query.
+    #[default]
+    None,
+    /// Parsed; kept as text, and on the backend of the current lease if `here`.
+    Kept {
+        /// The current backend has it.
+        here: bool,
+        /// What it does, if anything.
+        class: Option<Arc<Class>>,
+    },
+    /// Parsed and too large to be kept: only the current backend has it.
+    Large {
+        /// What it does, if anything.
+        class: Option<Arc<Class>>,
+    },
+}
+
+/// A change of a name that a failed or dropped message takes back.
+#[derive(Debug)]
+pub struct Undo {
+    name: Box<[u8]>,
+    before: Option<Arc<Statement>>,
+}
+
+impl ClientStatements {
+    /// The statement under a name.
+    #[inline]
+    pub fn find(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.named.get(name)
+    }
+
+    /// Names a statement.
+    pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) -> Box<Undo> {
+        let before = self.named.insert(name.into(), statement);
+        Box::new(Undo { name: name.into(), before })
+    }
+
+    /// Forgets a name.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Box<Undo>> {
+        let (name, statement) = self.named.remove_entry(name)?;
+        Some(Box::new(Undo { name, before: Some(statement) }))
+    }
+
+    /// Takes a change back.
+    pub fn undo(&mut self, undo: Undo) {
+        match undo.before {
+            Some(statement) => self.named.insert(undo.name, statement),
+            None => self.named.remove(&undo.name),
+        };
+    }
+
+    /// Named statements held.
+    pub fn len(&self) -> usize {
+        self.named.len()
+    }
+
+    /// No named statement is held.
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
+    /// DEALLOCATE ALL.
+    pub fn clear_named(&mut self) {
+        self.named = HashMap::new();
+    }
+
+    /// An unnamed Parse: its text is kept, because its Bind may come in another lease.
+    #[inline]
+    pub fn keep_unnamed(&mut self, rest: &[u8], class: Option<Arc<Class>>) {
+        self.text.clear();
+        self.text.extend_from_slice(rest);
+        self.unnamed = Unnamed::Kept { here: true, class };
+    }
+
+    /// Text and types of the unnamed statement.
+    pub fn unnamed_text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Another backend: the unnamed statement is not there yet.
+    #[inline]
+    pub fn leave_backend(&mut self) {
+        if let Unnamed::Kept { here, .. } = &mut self.unnamed {
+            *here = false;
+        }
+        self.portals.clear();
+    }
+
+    /// What the unnamed statement does.
+    pub fn unnamed_class(&self) -> Option<Arc<Class>> {
+        match &self.unnamed {
+            Unnamed::None => None,
+            Unnamed::Kept { class, .. } | Unnamed::Large { class } => class.clone(),
+        }
+    }
+
+    /// A portal now runs a statement of this class.
+    #[inline]
+    pub fn bind(&mut self, portal: &[u8], class: Option<Arc<Class>>) {
+        if class.is_none() && self.portals.is_empty() {
+            return;
+        }
+        self.portals.retain(|(name, _)| **name != *portal);
+        if let Some(class) = class {
+            self.portals.push((portal.into(), class));
+        }
+    }
+
+    /// What executing a portal does.
+    #[inline]
+    pub fn portal(&self, portal: &[u8]) -> Option<Arc<Class>> {
+        self.portals.iter().find(|(name, _)| **name == *portal).map(|(_, class)| Arc::clone(class))
+    }
+
+    /// The transaction is over: its portals are gone.
+    #[inline]
+    pub fn drop_portals(&mut self) {
+        self.portals.clear();
+    }
+}

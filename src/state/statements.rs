@@ -1,0 +1,90 @@
+//! Prepared statements as clients and backends share them.
+//!
+//! A statement is one (text, parameter types, settings that change its meaning). Clients hold it under names of their own,
+//! backends under `pgweir_<id>`. Ids are never used twice, so a name means the same statement on every backend.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, Weak};
+
+use crate::sql::class::Class;
+
+/// Prefix of the names we use towards Postgres.
+pub const NAME_PREFIX: &[u8] = b"pgweir_";
+
+/// One prepared statement.
+#[derive(Debug)]
+pub struct Statement {
+    /// Unique in this process.
+    pub id: u32,
+    /// The body of its Parse behind the name: text and parameter types.
+    pub rest: Box<[u8]>,
+    /// What executing it does to the session.
+    pub class: Class,
+}
+
+impl Statement {
+    /// Appends its name towards Postgres, without the terminator.
+    pub fn put_name(&self, out: &mut Vec<u8>) {
+        put_name(self.id, out);
+    }
+}
+
+/// Appends the name of statement `id` towards Postgres.
+pub fn put_name(id: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(NAME_PREFIX);
+    write!(out, "{id:x}").expect("writing to a Vec cannot fail");
+}
+
+/// All statements of the process that some client holds.
+#[derive(Debug, Default)]
+pub struct Statements {
+    known: Mutex<Known>,
+    next: AtomicU32,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    by_key: HashMap<Box<[u8]>, Weak<Statement>>,
+    /// Entries at which dead ones are looked for.
+    sweep_at: usize,
+}
+
+/// Fewest entries at which a sweep is worth it.
+const SWEEP_MIN: usize = 1024;
+
+impl Statements {
+    /// The statement with this text and types (`rest`, as in Parse) prepared under these settings (`meaning`).
+    pub fn intern(&self, rest: &[u8], meaning: u64, classify: impl FnOnce() -> Class) -> Arc<Statement> {
+        let key: Box<[u8]> = [rest, &meaning.to_be_bytes()].concat().into();
+        let mut known = self.known.lock().expect("no panic while held");
+        if let Some(statement) = known.by_key.get(&key).and_then(Weak::upgrade) {
+            return statement;
+        }
+        if known.by_key.len() >= known.sweep_at {
+            known.by_key.retain(|_, statement| statement.strong_count() > 0);
+            known.sweep_at = SWEEP_MIN.max(known.by_key.len() * 2);
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let statement = Arc::new(Statement { id, rest: rest.into(), class: classify() });
+        known.by_key.insert(key, Arc::downgrade(&statement));
+        statement
+    }
+
+    /// A statement whose text is too large to be kept: only the backend that parsed it ever has it.
+    pub fn large(&self, class: Class) -> Arc<Statement> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Statement { id, rest: Box::default(), class })
+    }
+
+    /// Statements some client holds, and those not swept yet.
+    pub fn len(&self) -> usize {
+        self.known.lock().expect("no panic while held").by_key.len()
+    }
+
+    /// None is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
