@@ -1,12 +1,33 @@
 //! `proxy.toml` as checked, immutable values.
 //!
 //! A file goes `raw` (as written) → `parse` (every mistake in one run) → [`Config`], which has no "maybe unset" left:
-//! defaults are filled in here and nowhere else. Nothing in this module does network I/O. `reload` watches the file.
+//! `defaults` are filled in there and nowhere else. `limits` says what holds for one (database, role), `reload` watches
+//! the file and compares two configurations. Nothing in this module does network I/O.
+
+mod defaults;
+mod limits;
+mod mistake;
+mod parse;
+mod raw;
+mod reload;
+mod show;
+mod value;
+mod word;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use limits::{Endpoint, PoolSettings, pool_settings};
+pub use mistake::{Mistake, Mistakes, Place};
+pub use parse::{load, parse};
+pub use reload::{Change, Changes, Watcher, diff};
+pub use show::{Value, entries};
+pub use word::Word;
+
+/// Names of the console; no database may have them.
+pub const CONSOLE_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];
 
 /// A whole checked configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,11 +40,13 @@ pub struct Config {
     pub backends_total_max: Option<u32>,
     /// Databases by the name clients ask for; `"*"` serves any name not listed.
     pub databases: BTreeMap<String, Database>,
-    /// Roles by name; `"*"` serves any role not listed.
+    /// Roles by name; `"*"`, if it is here, serves any role not listed.
     pub roles: BTreeMap<String, Role>,
+    /// Other files the configuration names, secrets and certificates, for [`Watcher`].
+    pub files: Vec<PathBuf>,
 }
 
-/// `[listen]`.
+/// `[listen]`; `Default` is the shipped file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listen {
     /// Every address to accept on.
@@ -43,7 +66,7 @@ pub struct Listen {
 }
 
 /// One address of `listen.addr`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ListenAddr {
     /// `host:port`.
     Tcp(SocketAddr),
@@ -73,7 +96,7 @@ pub struct ServerIdentity {
     pub key: PathBuf,
 }
 
-/// `[admin]`.
+/// `[admin]`; `Default` is the shipped file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     /// HTTP address of `/metrics`, `/healthz`, `/readyz`; `None` switches it off.
@@ -102,7 +125,7 @@ pub struct Database {
     pub port: u16,
     /// Name at the server; `None`: the name the client asked for.
     pub dbname: Option<String>,
-    /// Backends over all roles of this database.
+    /// Backends over all roles of this database; for `"*"`, of each database it serves.
     pub backends_max: Option<u32>,
     /// What the server must be.
     pub standing: Standing,
@@ -114,7 +137,7 @@ pub struct Database {
     pub pool: Pool,
 }
 
-/// The keys of `[pool]`, after a database's own values replaced them.
+/// The keys of `[pool]`, after a database's own values replaced them; `Default` is the shipped file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pool {
     /// Release rule.
@@ -123,7 +146,7 @@ pub struct Pool {
     pub size: u32,
     /// Longest wait for a backend.
     pub wait_timeout: Duration,
-    /// Clients in line per pool; more are refused with 53300.
+    /// Clients in line per pool, more are refused with 53300; zero: nobody waits.
     pub waiters_max: u32,
     /// Prepared statements kept per backend.
     pub statements_max: u32,
@@ -185,7 +208,7 @@ pub enum BackendTlsMode {
     VerifyFull,
 }
 
-/// `[roles.NAME]`, with the defaults of `[roles."*"]` filled in.
+/// `[roles.NAME]`, with `auth`, `mode`, `size`, `clients_max` and the timeouts of `[roles."*"]` filled in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Role {
     /// How clients of this role log in.
@@ -204,7 +227,7 @@ pub struct Role {
     pub timeouts: Timeouts,
 }
 
-/// Limits that Postgres enforces itself, sent as startup parameters.
+/// Limits that Postgres enforces itself, sent as startup parameters; zero: no limit, as in Postgres.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timeouts {
     /// `statement_timeout`.

@@ -1,0 +1,39 @@
+//! `pgweir check`: every mistake of a configuration file in one run.
+
+use std::path::Path;
+
+use pgweir::config::{self, Config};
+
+use super::Exit;
+
+/// Prints what is wrong with the file, or what is in it.
+pub(super) fn check(file: &Path) -> Exit {
+    match config::load(file) {
+        Ok(config) => {
+            println!("{}: ok: {}", file.display(), summary(&config));
+            Exit::Done
+        }
+        Err(mistakes) => {
+            eprintln!("{mistakes}");
+            eprintln!("{}", counted(mistakes.list.len(), "mistake"));
+            Exit::BadInput
+        }
+    }
+}
+
+fn summary(config: &Config) -> String {
+    let addr: Vec<String> = config.listen.addr.iter().map(ToString::to_string).collect();
+    format!(
+        "{}, {}, listening on {}",
+        counted(config.databases.len(), "database"),
+        counted(config.roles.len(), "role"),
+        addr.join(", ")
+    )
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    match count {
+        1 => format!("1 {noun}"),
+        count => format!("{count} {noun}s"),
+    }
+}

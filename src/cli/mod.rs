@@ -1,0 +1,117 @@
+//! The command line: which command, with what, and what it exits with.
+//!
+//! One file per command. Commands print for people on stdout, and what is wrong on stderr.
+
+mod check;
+mod log;
+mod run;
+mod verifier;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A connection-pooling proxy for Postgres that keeps the database from tipping over.
+///
+/// Without a command it serves clients as the configuration file says.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+/// Serve clients.
+#[derive(Debug, Args)]
+struct Run {
+    /// The configuration file.
+    #[arg(long, short, value_name = "FILE", default_value = "proxy.toml")]
+    config: PathBuf,
+    /// How log records are written to stderr.
+    #[arg(long, value_enum, default_value_t = log::Format::Text)]
+    log_format: log::Format,
+    /// Least level to log, such as "debug", or per module, such as "info,pgweir::pool=trace".
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = log::filter)]
+    log_level: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Check a configuration file and print every mistake in it.
+    Check {
+        /// The configuration file.
+        #[arg(default_value = "proxy.toml")]
+        file: PathBuf,
+    },
+    /// Turn a password read from stdin into a SCRAM-SHA-256 verifier, for `roles.*.password`.
+    Verifier,
+}
+
+/// What the program exits with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// All went well.
+    Done = 0,
+    /// The command line, its input or the configuration is wrong.
+    BadInput = 1,
+    /// An address cannot be listened on.
+    #[expect(dead_code, reason = "for run, as soon as it serves")]
+    CannotListen = 2,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Runs the command that the command line names.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors to clap, too; clap's own exit code for mistakes would be CannotListen.
+            let exit = match error.use_stderr() {
+                true => Exit::BadInput,
+                false => Exit::Done,
+            };
+            // A closed stdout or stderr leaves nobody to tell.
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    let exit = match cli.command {
+        None => run::run(&cli.run),
+        Some(Command::Check { file }) => check::check(&file),
+        Some(Command::Verifier) => verifier::verifier(),
+    };
+    exit.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_arguments_it_runs_the_file_in_the_working_directory() {
+        let cli = Cli::try_parse_from(["pgweir"]).expect("no arguments are needed");
+        assert!(cli.command.is_none());
+        assert_eq!(cli.run.config, PathBuf::from("proxy.toml"));
+    }
+
+    #[test]
+    fn log_level_that_cannot_be_read_is_refused() {
+        assert!(Cli::try_parse_from(["pgweir", "--log-level", "pgweir=loud"]).is_err());
+        assert!(Cli::try_parse_from(["pgweir", "--log-level", "info,pgweir::pool=trace"]).is_ok());
+    }
+}

@@ -1,0 +1,26 @@
+//! `pgweir`: reads the configuration, starts the log, and serves.
+
+use pgweir::config;
+
+use super::{Exit, Run, log};
+
+/// Serves until it is told to stop.
+pub(super) fn run(run: &Run) -> Exit {
+    log::start(run.log_format, &run.log_level);
+    let config = match config::load(&run.config) {
+        Ok(config) => config,
+        Err(mistakes) => {
+            for mistake in &mistakes.list {
+                tracing::error!("{mistake}");
+            }
+            return Exit::BadInput;
+        }
+    };
+    tracing::info!(
+        config = %run.config.display(),
+        databases = config.databases.len(),
+        roles = config.roles.len(),
+        "configuration read"
+    );
+    Exit::Done
+}

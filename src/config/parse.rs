@@ -1,0 +1,89 @@
+//! From the file as written to a checked [`Config`], or every mistake in it.
+//!
+//! One file per section reads its keys and holds its rules; rules over several sections are here.
+
+mod database;
+mod listen;
+mod role;
+mod secret;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::mistake::{Mistake, Mistakes};
+use super::raw::{Section, Source, read_file};
+use super::value::{list, socket_addr, text};
+use super::{Admin, Config, ListenAddr};
+use role::Logins;
+
+/// As many backends as any Postgres allows connections (`max_connections` ends at 262143).
+const BACKENDS_MAX: u32 = 262_143;
+
+/// More clients than this have more sockets than one process gets.
+const CLIENTS_MAX: u32 = 1_000_000;
+
+/// Reads and checks a configuration file and the files it names.
+pub fn load(path: &Path) -> Result<Config, Mistakes> {
+    let unreadable = |text: String| Mistakes {
+        list: vec![Mistake { file: path.to_path_buf(), place: None, key: String::new(), text }],
+        files: Vec::new(),
+    };
+    let bytes = read_file(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
+    let text = String::from_utf8(bytes).map_err(|_| unreadable("is not UTF-8".to_owned()))?;
+    parse(&text, path, &|name| std::env::var(name).ok())
+}
+
+/// Checks the text of a configuration file. `path` is what mistakes call it, and its directory is where relative paths
+/// begin; `env` looks up environment variables.
+pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Mistakes> {
+    let source = Source::new(path, text, env);
+    let table = source.table()?;
+    let mut root = source.root(&table);
+
+    let (listen, certificates) = listen::read(&mut root);
+    let (pool, backends_total_max) = database::read_defaults(&mut root);
+    let (databases, auth_query) = database::read(&mut root, &pool);
+    let roles = role::read(&mut root, Logins { certificates, auth_query });
+    let admin = admin(&mut root, &listen.addr, &|role| roles.contains_key(role) || roles.contains_key("*"));
+    root.finish();
+
+    if !source.is_clean() {
+        return Err(source.mistakes());
+    }
+    Ok(Config {
+        listen,
+        admin,
+        backends_total_max,
+        databases: whole(databases),
+        roles: whole(roles),
+        files: source.files(),
+    })
+}
+
+fn admin(root: &mut Section<'_>, listen: &[ListenAddr], may_log_in: &dyn Fn(&str) -> bool) -> Admin {
+    let default = Admin::default();
+    let mut section = root.section_or_empty("admin");
+    let addr = section.take("addr", |value| match text(value)?.as_str() {
+        "off" => Ok(None),
+        _ => socket_addr(value).map(Some),
+    });
+    let roles = section.take("roles", |value| list(value, text));
+    if let Some(Some(addr)) = addr
+        && addr.port() != 0
+        && listen.contains(&ListenAddr::Tcp(addr))
+    {
+        section.blame("addr", format!("\"{addr}\" is taken by listen.addr"));
+    }
+    for role in roles.iter().flatten() {
+        if !may_log_in(role) {
+            section.blame("roles", format!("{role:?} cannot log in; add [roles.{role}]"));
+        }
+    }
+    section.finish();
+    Admin { addr: addr.unwrap_or(default.addr), roles: roles.unwrap_or(default.roles) }
+}
+
+/// What was read without a mistake; all of it, where the file has none.
+fn whole<T>(read: impl IntoIterator<Item = (String, Option<T>)>) -> BTreeMap<String, T> {
+    read.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}

@@ -1,0 +1,333 @@
+//! The file as written: a TOML tree with positions, read key by key.
+//!
+//! A [`Section`] is one table of the file. `parse` takes the keys it knows, each through a check of `value`, and
+//! finishes the section, which refuses every key nobody took. A value that fails its check becomes a [`Mistake`] and
+//! reads as absent, so that one run finds them all; serde would stop at the first, which is why it is not used here.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::mistake::{Mistake, Mistakes, Place};
+use super::value::{kind, text};
+
+/// Keys that DESIGN names and this version does not have yet; `*` stands for the name of a database or role.
+const LATER: &[&str] = &[
+    "admission",
+    "fleet",
+    "notify",
+    "roles.*.adaptive",
+    "roles.*.class",
+    "roles.*.jitter",
+    "roles.*.override",
+    "roles.*.ramp",
+    "roles.*.rate",
+    "roles.*.rate_burst",
+    "roles.*.rate_delay_max",
+    "roles.*.rate_when",
+    "roles.*.spread_max",
+    "roles.*.transactions_max",
+    "roles.*.transactions_min",
+    "roles.*.weight",
+    "watch",
+];
+
+/// A configuration, secret or certificate larger than this is something else, such as a device.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// One configuration text, what it may ask of its surroundings, and what was found wrong with it.
+pub(super) struct Source<'a> {
+    path: &'a Path,
+    text: &'a str,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    mistakes: RefCell<Vec<(usize, Mistake)>>,
+    files: RefCell<BTreeSet<PathBuf>>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(path: &'a Path, text: &'a str, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
+        Self { path, text, env, mistakes: RefCell::default(), files: RefCell::default() }
+    }
+
+    /// The tree, or the first error of syntax: what follows one is guesswork.
+    pub(super) fn table(&self) -> Result<DeTable<'a>, Mistakes> {
+        let error = match DeTable::parse(self.text) {
+            Ok(table) => return Ok(table.into_inner()),
+            Err(error) => error,
+        };
+        let start = error.span().map_or(0, |span| span.start);
+        let before = self.text.get(..start).unwrap_or(self.text);
+        let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
+        let place = Place { line: self.line(start), column: Some(column) };
+        // The message alone: the error's own Display quotes the line, which may hold a password.
+        let text = error.message().trim().replace('\n', ", ");
+        self.push(start, Some(place), String::new(), text);
+        Err(self.mistakes())
+    }
+
+    /// The top of the tree.
+    pub(super) fn root<'s>(&'s self, table: &'s DeTable<'s>) -> Section<'s> {
+        Section {
+            source: self,
+            path: String::new(),
+            pattern: String::new(),
+            start: 0,
+            table: Some(table),
+            known: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn is_clean(&self) -> bool {
+        self.mistakes.borrow().is_empty()
+    }
+
+    /// Everything found wrong, in the order of the file.
+    pub(super) fn mistakes(&self) -> Mistakes {
+        let mut list = self.mistakes.borrow().clone();
+        list.sort_by(|(a, x), (b, y)| (a, &x.key).cmp(&(b, &y.key)));
+        Mistakes { list: list.into_iter().map(|(_, mistake)| mistake).collect(), files: self.files() }
+    }
+
+    /// Every other file the text named.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        self.files.borrow().iter().cloned().collect()
+    }
+
+    fn line(&self, start: usize) -> usize {
+        let before = self.text.get(..start).unwrap_or(self.text);
+        before.matches('\n').count() + 1
+    }
+
+    fn push(&self, start: usize, place: Option<Place>, key: String, text: String) {
+        let file = self.path.to_path_buf();
+        self.mistakes.borrow_mut().push((start, Mistake { file, place, key, text }));
+    }
+
+    /// The bytes of a file named in the text; relative to the directory of the configuration.
+    fn read(&self, named: &str) -> Result<(PathBuf, Vec<u8>), String> {
+        let path = self.path.parent().unwrap_or(Path::new("")).join(named);
+        self.files.borrow_mut().insert(path.clone());
+        match read_file(&path) {
+            Ok(bytes) => Ok((path, bytes)),
+            Err(error) => Err(format!("cannot read {}: {error}", path.display())),
+        }
+    }
+}
+
+/// One table of the file; an absent one reads as empty.
+pub(super) struct Section<'a> {
+    source: &'a Source<'a>,
+    path: String,
+    pattern: String,
+    start: usize,
+    table: Option<&'a DeTable<'a>>,
+    known: BTreeSet<&'static str>,
+}
+
+impl<'a> Section<'a> {
+    /// Whether the key is written here, right or wrong.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entry(key).is_some()
+    }
+
+    /// Whether the key is written as a table.
+    pub(super) fn is_table(&self, key: &str) -> bool {
+        matches!(self.entry(key), Some((_, value)) if value.get_ref().is_table())
+    }
+
+    /// The value of `key` if it is written and passes `check`; what fails becomes a mistake.
+    pub(super) fn take<T>(
+        &mut self,
+        key: &'static str,
+        check: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+    ) -> Option<T> {
+        self.known.insert(key);
+        let (_, value) = self.entry(key)?;
+        check(value.get_ref()).map_err(|text| self.blame(key, text)).ok()
+    }
+
+    /// As [`take`](Self::take), for a key that has no default.
+    pub(super) fn require<T>(
+        &mut self,
+        key: &'static str,
+        check: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
+    ) -> Option<T> {
+        if !self.has(key) {
+            self.blame(key, "is missing");
+        }
+        self.take(key, check)
+    }
+
+    /// A file that must be readable; its path, made relative to the working directory.
+    pub(super) fn file(&mut self, key: &'static str) -> Option<PathBuf> {
+        let source = self.source;
+        self.take(key, |value| source.read(&text(value)?).map(|(path, _)| path))
+    }
+
+    /// The text of a file, without the newline at its end.
+    pub(super) fn file_text(&mut self, key: &'static str) -> Option<String> {
+        let source = self.source;
+        self.take(key, |value| {
+            let (path, bytes) = source.read(&text(value)?)?;
+            let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))?;
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            let text = text.strip_suffix('\r').unwrap_or(text);
+            if text.is_empty() {
+                return Err(format!("{} is empty", path.display()));
+            }
+            Ok(text.to_owned())
+        })
+    }
+
+    /// The text of an environment variable.
+    pub(super) fn env_text(&mut self, key: &'static str) -> Option<String> {
+        let source = self.source;
+        self.take(key, |value| {
+            let name = text(value)?;
+            (source.env)(&name)
+                .filter(|text| !text.is_empty())
+                .ok_or_else(|| format!("{name:?} is not set in the environment, or is empty"))
+        })
+    }
+
+    /// The table under `key`, if it is written and a table.
+    pub(super) fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
+        self.known.insert(key);
+        let (start, value) = self.entry(key)?;
+        self.child(key, key, start, value)
+    }
+
+    /// The table under `key`; an empty one if it is absent.
+    pub(super) fn section_or_empty(&mut self, key: &'static str) -> Section<'a> {
+        self.section(key).unwrap_or(Section {
+            source: self.source,
+            path: join(&self.path, key),
+            pattern: pattern(&self.pattern, key),
+            start: self.start,
+            table: None,
+            known: BTreeSet::new(),
+        })
+    }
+
+    /// The tables under `key` by name, as in `[roles.web]`; `None` for one that is no table.
+    pub(super) fn children(&mut self, key: &'static str) -> Vec<(String, Option<Section<'a>>)> {
+        let Some(parent) = self.section(key) else {
+            return Vec::new();
+        };
+        let Some(table) = parent.table else {
+            return Vec::new();
+        };
+        table
+            .iter()
+            .map(|(name, value)| {
+                let start = name.span().start;
+                let section = parent.child(name.get_ref(), "*", start, value);
+                (name.get_ref().to_string(), section)
+            })
+            .collect()
+    }
+
+    /// Records a mistake at `key`, or at the section when `key` is not written.
+    pub(super) fn blame(&self, key: &str, text: impl Into<String>) {
+        let start = self.entry(key).map_or(self.start, |(start, _)| start);
+        self.blame_at(start, join(&self.path, key), text.into());
+    }
+
+    /// Records a mistake of the whole section.
+    pub(super) fn blame_all(&self, text: impl Into<String>) {
+        self.blame_at(self.start, self.path.clone(), text.into());
+    }
+
+    /// Refuses every key that was not taken.
+    pub(super) fn finish(self) {
+        for (name, _) in self.table.into_iter().flat_map(DeTable::iter) {
+            let key = name.get_ref().as_ref();
+            if self.known.contains(key) {
+                continue;
+            }
+            let pattern = pattern(&self.pattern, key);
+            let text = if LATER.contains(&pattern.as_str()) {
+                "this version of pgweir does not have this yet".to_owned()
+            } else {
+                self.unknown(key)
+            };
+            self.blame_at(name.span().start, join(&self.path, key), text);
+        }
+    }
+
+    fn unknown(&self, key: &str) -> String {
+        let likeness = |known: &str| strsim::jaro_winkler(key, known);
+        let near =
+            self.known.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|known| likeness(known) > 0.8);
+        match near {
+            Some(near) => format!("unknown key; did you mean {near:?}?"),
+            None => {
+                let known: Vec<&str> = self.known.iter().copied().collect();
+                format!("unknown key; allowed here: {}", known.join(", "))
+            }
+        }
+    }
+
+    fn child(&self, name: &str, step: &str, start: usize, value: &'a Spanned<DeValue<'a>>) -> Option<Section<'a>> {
+        let path = join(&self.path, name);
+        let DeValue::Table(table) = value.get_ref() else {
+            let text = format!("is {}, not a table such as [{path}]", kind(value.get_ref()));
+            self.blame_at(start, path, text);
+            return None;
+        };
+        Some(Section {
+            source: self.source,
+            path,
+            pattern: pattern(&self.pattern, step),
+            start,
+            table: Some(table),
+            known: BTreeSet::new(),
+        })
+    }
+
+    fn entry(&self, key: &str) -> Option<(usize, &'a Spanned<DeValue<'a>>)> {
+        let (name, value) = self.table?.get_key_value(key)?;
+        Some((name.span().start, value))
+    }
+
+    fn blame_at(&self, start: usize, key: String, text: String) {
+        let place = Place { line: self.source.line(start), column: None };
+        self.source.push(start, Some(place), key, text);
+    }
+}
+
+/// The bytes of a file, no more than a configuration can use.
+pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > FILE_BYTES_MAX {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB")),
+        false => Ok(bytes),
+    }
+}
+
+/// A key path as [`LATER`] writes it.
+fn pattern(path: &str, key: &str) -> String {
+    match path {
+        "" => key.to_owned(),
+        path => format!("{path}.{key}"),
+    }
+}
+
+/// A key path as it would be written in TOML: names that are no bare keys are quoted.
+pub(super) fn join(path: &str, key: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let quoted = match key.is_empty() || !key.chars().all(is_bare) {
+        true => format!("{key:?}"),
+        false => key.to_owned(),
+    };
+    match path {
+        "" => quoted,
+        path => format!("{path}.{quoted}"),
+    }
+}

@@ -1,0 +1,191 @@
+//! A configuration as rows of key path and value, for `SHOW CONFIG` and to tell what a reload changed.
+//!
+//! Structs are taken apart field by field, so a new key cannot be forgotten here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::raw::join;
+use super::value::duration_text;
+use super::{
+    Admin, Auth, AuthQuery, BackendTls, ClientTls, Config, Database, Listen, ListenAddr, Pool, Role, Secret,
+    ServerIdentity, Timeouts, Word,
+};
+
+/// A value to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// As the file would say it, without quotes.
+    Plain(String),
+    /// Shows as `***`, compares by what it is.
+    Secret(Secret),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(text) => f.write_str(text),
+            Self::Secret(secret) => fmt::Debug::fmt(secret, f),
+        }
+    }
+}
+
+/// Every setting in force by its key path, such as `roles.web.statement_timeout`; what is unset is absent.
+pub fn entries(config: &Config) -> BTreeMap<String, Value> {
+    let Config { listen, admin, backends_total_max, databases, roles, files: _ } = config;
+    let mut rows = Rows::default();
+    rows.listen(listen);
+    rows.admin(admin);
+    rows.maybe("pool", "backends_total_max", backends_total_max.as_ref());
+    for (name, database) in databases {
+        rows.database(&join("databases", name), database);
+    }
+    for (name, role) in roles {
+        rows.role(&join("roles", name), role);
+    }
+    rows.0
+}
+
+#[derive(Default)]
+struct Rows(BTreeMap<String, Value>);
+
+impl Rows {
+    fn listen(&mut self, listen: &Listen) {
+        let Listen { addr, clients_max, login_timeout, idle_timeout, workers, shutdown_timeout, tls } = listen;
+        let addr: Vec<String> = addr.iter().map(ListenAddr::to_string).collect();
+        self.plain("listen", "addr", addr.join(", "));
+        self.plain("listen", "clients_max", clients_max);
+        self.duration("listen", "login_timeout", *login_timeout);
+        self.duration("listen", "idle_timeout", *idle_timeout);
+        self.plain("listen", "workers", workers);
+        self.duration("listen", "shutdown_timeout", *shutdown_timeout);
+        let (mode, identity, client_ca) = match tls {
+            ClientTls::Disable => ("disable", None, None),
+            ClientTls::Allow(identity) => ("allow", Some(identity), None),
+            ClientTls::Require(identity) => ("require", Some(identity), None),
+            ClientTls::VerifyClient(identity, ca) => ("verify-client", Some(identity), Some(ca)),
+        };
+        self.plain("listen.tls", "mode", mode);
+        self.identity("listen.tls", identity);
+        self.path("listen.tls", "client_ca", client_ca.map(AsRef::as_ref));
+    }
+
+    fn admin(&mut self, admin: &Admin) {
+        let Admin { addr, roles } = admin;
+        let addr = addr.map_or("off".to_owned(), |addr| addr.to_string());
+        self.plain("admin", "addr", addr);
+        self.plain("admin", "roles", roles.join(", "));
+    }
+
+    fn database(&mut self, at: &str, database: &Database) {
+        let Database { hosts, port, dbname, backends_max, standing, tls, auth_query, pool } = database;
+        self.plain(at, "host", hosts.join(", "));
+        self.plain(at, "port", port);
+        self.maybe(at, "dbname", dbname.as_ref());
+        self.maybe(at, "backends_max", backends_max.as_ref());
+        self.plain(at, "standing", standing.word());
+        let BackendTls { mode, ca, identity } = tls;
+        let tls_at = join(at, "tls");
+        self.plain(&tls_at, "mode", mode.word());
+        self.path(&tls_at, "ca", ca.as_deref());
+        self.identity(&tls_at, identity.as_ref());
+        if let Some(AuthQuery { role, password, query }) = auth_query {
+            let at = join(at, "auth_query");
+            self.plain(&at, "role", role);
+            self.secret(&at, "password", password.as_ref());
+            self.plain(&at, "query", query);
+        }
+        self.pool(at, pool);
+    }
+
+    fn pool(&mut self, at: &str, pool: &Pool) {
+        let Pool {
+            mode,
+            size,
+            wait_timeout,
+            waiters_max,
+            statements_max,
+            idle_timeout,
+            lifetime,
+            connect_timeout,
+            cancel_timeout,
+        } = pool;
+        self.plain(at, "mode", mode.word());
+        self.plain(at, "size", size);
+        self.duration(at, "wait_timeout", *wait_timeout);
+        self.plain(at, "waiters_max", waiters_max);
+        self.plain(at, "statements_max", statements_max);
+        self.duration(at, "idle_timeout", *idle_timeout);
+        self.duration(at, "lifetime", *lifetime);
+        self.duration(at, "connect_timeout", *connect_timeout);
+        self.duration(at, "cancel_timeout", *cancel_timeout);
+    }
+
+    fn role(&mut self, at: &str, role: &Role) {
+        let Role { auth, login_as, backend_password, mode, size, clients_max, timeouts } = role;
+        let (method, password) = match auth {
+            Auth::Password { secret, md5: false } => ("password", Some(secret)),
+            Auth::Password { secret, md5: true } => ("md5", Some(secret)),
+            Auth::AuthQuery => ("auth-query", None),
+            Auth::Passthrough => ("passthrough", None),
+            Auth::Trust => ("trust", None),
+            Auth::Certificate => ("certificate", None),
+        };
+        self.plain(at, "auth", method);
+        self.secret(at, "password", password);
+        self.maybe(at, "login_as", login_as.as_ref());
+        self.secret(at, "backend_password", backend_password.as_ref());
+        self.maybe(at, "mode", mode.map(Word::word).as_ref());
+        self.maybe(at, "size", size.as_ref());
+        self.maybe(at, "clients_max", clients_max.as_ref());
+        let Timeouts { statement, lock, idle_in_transaction, transaction } = timeouts;
+        for (key, timeout) in [
+            ("statement_timeout", statement),
+            ("lock_timeout", lock),
+            ("idle_in_transaction_timeout", idle_in_transaction),
+            ("transaction_timeout", transaction),
+        ] {
+            self.maybe(at, key, timeout.map(duration_text).as_ref());
+        }
+    }
+
+    fn identity(&mut self, at: &str, identity: Option<&ServerIdentity>) {
+        self.path(at, "cert", identity.map(|identity| identity.cert.as_ref()));
+        self.path(at, "key", identity.map(|identity| identity.key.as_ref()));
+    }
+
+    fn path(&mut self, at: &str, key: &str, path: Option<&Path>) {
+        self.maybe(at, key, path.map(Path::display).as_ref());
+    }
+
+    fn duration(&mut self, at: &str, key: &str, duration: Duration) {
+        self.plain(at, key, duration_text(duration));
+    }
+
+    fn maybe(&mut self, at: &str, key: &str, value: Option<&impl fmt::Display>) {
+        if let Some(value) = value {
+            self.plain(at, key, value);
+        }
+    }
+
+    fn secret(&mut self, at: &str, key: &str, secret: Option<&Secret>) {
+        if let Some(secret) = secret {
+            self.0.insert(join(at, key), Value::Secret(secret.clone()));
+        }
+    }
+
+    fn plain(&mut self, at: &str, key: &str, value: impl fmt::Display) {
+        self.0.insert(join(at, key), Value::Plain(value.to_string()));
+    }
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,605 @@
+//! Configuration files, valid and invalid, and the rules between their keys.
+//!
+//! `tests/config/valid/x.toml` shows as `x.expected` (the settings in force), `tests/config/invalid/x.toml` as its
+//! mistakes. `UPDATE_EXPECTED=1 cargo test --test config` writes the `.expected` files anew.
+
+use std::fmt::Write;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use pgweir::config::{self, AuthQuery, BackendTls, Config, Listen, Mistakes, Pool};
+use proptest::prelude::*;
+
+// ## Files
+
+#[test]
+fn valid_files_are_in_force_as_expected() {
+    for file in files("valid") {
+        let mut config = read(&file).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        // Its default is the machine's.
+        config.listen.workers = 3;
+        compare(&file, &shown(&config));
+    }
+}
+
+#[test]
+fn invalid_files_show_every_mistake() {
+    for file in files("invalid") {
+        let mistakes = read(&file).expect_err("an invalid file");
+        compare(&file, &format!("{mistakes}\n"));
+    }
+}
+
+#[test]
+fn secrets_are_never_repeated() {
+    for file in files("invalid").chain(files("valid")) {
+        let text = match read(&file) {
+            Ok(config) => format!("{config:?} {}", shown(&config)),
+            Err(mistakes) => format!("{mistakes} {mistakes:?}"),
+        };
+        for secret in ["never", "s3cret", "found by lookup", "from the environment"] {
+            assert!(!text.contains(secret), "{}: {text}", file.display());
+        }
+    }
+}
+
+#[test]
+fn secrets_are_read_from_where_they_are() {
+    let config = read(Path::new("tests/config/valid/everything.toml")).expect("valid");
+    let web = config.role("web").expect("web");
+    assert_eq!(web.backend_password.as_ref().expect("set").expose(), "from the environment");
+    let auth_query = config.databases["app"].auth_query.as_ref().expect("set");
+    assert_eq!(auth_query.password.as_ref().expect("set").expose(), "found by lookup");
+    assert!(config.files.contains(&PathBuf::from("tests/config/valid/lookup.password")));
+}
+
+#[test]
+fn missing_file_is_a_mistake() {
+    let mistakes = config::load(Path::new("tests/config/none.toml")).expect_err("missing");
+    assert_eq!(mistakes.to_string(), "tests/config/none.toml: cannot be read: No such file or directory (os error 2)");
+}
+
+// ## The shipped file
+
+#[test]
+fn shipped_file_states_the_defaults() {
+    let shipped = config::load(Path::new("proxy.toml")).expect("the shipped file is valid");
+    let smallest = parse(
+        r#"
+        [databases."*"]
+        host = "127.0.0.1"
+        [roles."*"]
+        auth = "passthrough"
+        "#,
+    )
+    .expect("valid");
+    assert_eq!(shipped, smallest);
+    assert_eq!(shipped.listen, Listen::default());
+    assert_eq!(shipped.databases["*"].pool, Pool::default());
+    assert_eq!(shipped.databases["*"].tls, BackendTls::default());
+}
+
+#[test]
+fn shipped_file_writes_every_default_down() {
+    let shipped = fs::read_to_string("proxy.toml").expect("readable");
+    let written: Vec<&str> = shipped.lines().filter_map(key_of).collect();
+    let config = config::load(Path::new("proxy.toml")).expect("valid");
+    for path in config::entries(&config).keys().filter(|path| *path != "listen.workers") {
+        let key = path.trim_start_matches("databases.\"*\".").trim_start_matches("roles.\"*\".");
+        let key = key.split('.').find(|part| !["listen", "admin", "pool"].contains(part)).expect("a key");
+        assert!(written.contains(&key), "{path} is not written in proxy.toml");
+    }
+}
+
+#[test]
+fn shipped_file_names_every_key() {
+    let shipped = fs::read_to_string("proxy.toml").expect("readable");
+    let everything = read(Path::new("tests/config/valid/everything.toml")).expect("valid");
+    for path in config::entries(&everything).keys() {
+        let key = path.rsplit('.').next().expect("a key");
+        assert!(shipped.contains(&format!("{key} = ")), "{path} is not in proxy.toml");
+    }
+}
+
+#[test]
+fn examples_of_the_shipped_file_are_valid() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for file in ["server.crt", "server.key", "ca.crt", "pgweir.password"] {
+        fs::write(dir.path().join(file), "placeholder").expect("written");
+    }
+    let shipped = fs::read_to_string("proxy.toml").expect("readable");
+    let mut uncommented = String::new();
+    for line in shipped.lines() {
+        let line = match line.strip_prefix("# ") {
+            Some(example) if key_of(example).is_some() => example,
+            _ => line,
+        };
+        writeln!(uncommented, "{line}").expect("a string takes all");
+    }
+    let path = dir.path().join("proxy.toml");
+    let config = config::parse(&uncommented, &path, &|_| None).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    assert_eq!(config.listen.workers, 4);
+    let AuthQuery { query, .. } = config.databases["*"].auth_query.as_ref().expect("an example");
+    let unset = parse(&both("auth_query = { role = \"r\" }", "auth = \"trust\"")).expect("valid");
+    assert_eq!(*query, unset.databases["app"].auth_query.as_ref().expect("set").query);
+}
+
+// ## Rules between keys
+
+#[test]
+fn client_tls_needs_certificate_and_key() {
+    for mode in ["allow", "require"] {
+        refused(
+            &listening(&format!("tls = {{ mode = \"{mode}\" }}")),
+            &[
+                &format!("listen.tls.cert: is missing; mode \"{mode}\" needs it"),
+                &format!("listen.tls.key: is missing; mode \"{mode}\" needs it"),
+            ],
+        );
+    }
+    accepted(&listening("tls = { mode = \"disable\" }"));
+}
+
+#[test]
+fn verify_client_needs_a_client_ca() {
+    refused(
+        &listening(r#"tls = { mode = "verify-client", cert = "proxy.toml", key = "proxy.toml" }"#),
+        &["listen.tls.client_ca: is missing; mode \"verify-client\" needs it"],
+    );
+}
+
+#[test]
+fn client_ca_without_verify_client_is_refused() {
+    refused(
+        &listening(r#"tls = { mode = "require", cert = "proxy.toml", key = "proxy.toml", client_ca = "proxy.toml" }"#),
+        &["listen.tls.client_ca: is used by mode \"verify-client\" only"],
+    );
+}
+
+#[test]
+fn certificate_files_must_be_readable() {
+    refused(
+        &both(r#"tls = { mode = "verify-full", ca = "none.crt" }"#, "auth = \"trust\""),
+        &["databases.app.tls.ca: cannot read none.crt: No such file or directory (os error 2)"],
+    );
+}
+
+#[test]
+fn backend_tls_needs_certificate_and_key_together() {
+    refused(
+        &both(r#"tls = { mode = "require", cert = "proxy.toml" }"#, "auth = \"trust\""),
+        &["databases.app.tls.key: is missing; cert needs it"],
+    );
+}
+
+#[test]
+fn ca_that_nothing_checks_is_refused() {
+    refused(
+        &both(r#"tls = { mode = "require", ca = "proxy.toml" }"#, "auth = \"trust\""),
+        &["databases.app.tls.ca: mode \"require\" checks no certificate; use \"verify-ca\" or \"verify-full\""],
+    );
+}
+
+#[test]
+fn certificate_login_needs_verify_client() {
+    let role = "[databases.app]\nhost = \"h\"\n[roles.web]\nauth = \"certificate\"\n";
+    refused(role, &["roles.web.auth: \"certificate\" needs listen.tls with mode = \"verify-client\""]);
+    let tls = r#"tls = { mode = "verify-client", cert = "proxy.toml", key = "proxy.toml", client_ca = "proxy.toml" }"#;
+    accepted(&format!("[listen]\n{tls}\n{role}"));
+}
+
+#[test]
+fn passthrough_contradicts_another_login_towards_postgres() {
+    let why = "auth \"passthrough\" logs in as the client itself; use another auth, or remove this";
+    refused(
+        &role("auth = \"passthrough\"\nlogin_as = \"app\"\nbackend_password = \"p\""),
+        &[&format!("roles.web.login_as: {why}"), &format!("roles.web.backend_password: {why}")],
+    );
+}
+
+#[test]
+fn passthrough_of_the_star_contradicts_login_as_of_a_role() {
+    refused(
+        &format!("{}[roles.\"*\"]\nauth = \"passthrough\"\n", role("login_as = \"app\"")),
+        &["roles.web.login_as: auth \"passthrough\" logs in as the client itself; use another auth, or remove this"],
+    );
+}
+
+#[test]
+fn password_login_needs_a_password() {
+    for auth in ["password", "md5"] {
+        refused(
+            &role(&format!("auth = \"{auth}\"")),
+            &[&format!("roles.web.password: is missing; auth \"{auth}\" needs it")],
+        );
+    }
+}
+
+#[test]
+fn password_that_the_login_does_not_use_is_refused() {
+    for auth in ["trust", "passthrough"] {
+        refused(
+            &role(&format!("auth = \"{auth}\"\npassword = \"p\"")),
+            &[&format!("roles.web.password: auth \"{auth}\" does not use it; remove one of them")],
+        );
+    }
+}
+
+#[test]
+fn role_needs_a_way_to_log_in() {
+    refused(
+        &role("size = 5"),
+        &["roles.web: cannot log in: it needs a password, or auth = \"passthrough\", for example"],
+    );
+}
+
+#[test]
+fn password_replaces_the_login_of_the_star() {
+    let config = parse(&format!("{}[roles.\"*\"]\nauth = \"passthrough\"\n", role("password = \"p\""))).expect("valid");
+    assert!(matches!(config.roles["web"].auth, config::Auth::Password { md5: false, .. }));
+}
+
+#[test]
+fn star_has_no_password() {
+    let star = |keys| format!("[databases.app]\nhost = \"h\"\n[roles.\"*\"]\n{keys}\n");
+    refused(
+        &star("password = \"p\""),
+        &[
+            "roles.\"*\".password: one password would open every role; use auth \"passthrough\" or \"auth-query\", or name the roles",
+        ],
+    );
+    refused(&star("auth = \"md5\""), &["roles.\"*\".auth: \"md5\" needs a password, and \"*\" cannot have one"]);
+}
+
+#[test]
+fn stored_hash_must_suit_the_login() {
+    let verifier = format!("SCRAM-SHA-256$4096:c2FsdA==${0}=:{0}=", "A".repeat(43));
+    accepted(&role(&format!("password = \"{verifier}\"")));
+    refused(
+        &role(&format!("auth = \"md5\"\npassword = \"{verifier}\"")),
+        &["roles.web.auth: \"md5\" cannot be checked against a SCRAM verifier; use \"password\""],
+    );
+    let md5 = format!("md5{}", "0".repeat(32));
+    accepted(&role(&format!("auth = \"md5\"\npassword = \"{md5}\"")));
+    refused(
+        &role(&format!("password = \"{md5}\"")),
+        &["roles.web.password: is an md5 hash, which only auth = \"md5\" can check"],
+    );
+}
+
+#[test]
+fn verifier_is_no_backend_password() {
+    refused(
+        &role("password = \"p\"\nbackend_password = \"SCRAM-SHA-256$4096:a$b:c\""),
+        &["roles.web.backend_password: is a SCRAM verifier, which opens nothing; write the password itself"],
+    );
+}
+
+#[test]
+fn auth_query_login_needs_a_database_with_one() {
+    refused(&role("auth = \"auth-query\""), &["roles.web.auth: \"auth-query\" needs an auth_query in a database"]);
+    accepted(&both("auth_query = { role = \"lookup\" }", "auth = \"auth-query\""));
+}
+
+#[test]
+fn auth_query_needs_role_and_parameter() {
+    refused(
+        &both("auth_query = { query = \"SELECT 1\" }", "auth = \"auth-query\""),
+        &[
+            "databases.app.auth_query.role: is missing",
+            "databases.app.auth_query.query: has no $1, where the role's name goes",
+        ],
+    );
+}
+
+#[test]
+fn names_of_the_console_are_no_databases() {
+    for name in ["pgweir", "pgbouncer"] {
+        refused(
+            &format!("[databases.{name}]\nhost = \"h\"\n[roles.web]\npassword = \"p\"\n"),
+            &[&format!("databases.{name}: is the name of the console; choose another")],
+        );
+    }
+}
+
+#[test]
+fn database_needs_a_host() {
+    refused("[databases.app]\n[roles.web]\npassword = \"p\"\n", &["databases.app.host: is missing"]);
+}
+
+#[test]
+fn databases_and_roles_are_needed() {
+    refused(
+        "",
+        &[
+            "databases: there is none; add [databases.\"*\"] with a host, for example",
+            "roles: there is none; add [roles.\"*\"] with auth = \"passthrough\", for example",
+        ],
+    );
+}
+
+#[test]
+fn admin_roles_must_be_able_to_log_in() {
+    let admin = "[admin]\nroles = [\"ops\"]\n";
+    refused(&format!("{admin}{}", role("password = \"p\"")), &["admin.roles: \"ops\" cannot log in; add [roles.ops]"]);
+    accepted(&format!("{admin}{}[roles.\"*\"]\nauth = \"passthrough\"\n", role("password = \"p\"")));
+    refused(
+        &format!("{admin}{}[roles.\"*\"]\nsize = 5\n", role("password = \"p\"")),
+        &["admin.roles: \"ops\" cannot log in; add [roles.ops]"],
+    );
+}
+
+#[test]
+fn addresses_are_not_used_twice() {
+    refused(
+        &listening("addr = [\"127.0.0.1:1\", \"127.0.0.1:1\"]"),
+        &["listen.addr: \"127.0.0.1:1\" is written twice"],
+    );
+    refused(
+        &format!("{}[admin]\naddr = \"127.0.0.1:6432\"\n", listening("")),
+        &["admin.addr: \"127.0.0.1:6432\" is taken by listen.addr"],
+    );
+}
+
+#[test]
+fn mistake_in_one_section_brings_no_others_with_it() {
+    refused(
+        "[listen.tls]\nmode = \"off\"\n[databases.app]\nhost = 5\n[admin]\nroles = [\"web\"]\n\
+         [roles.web]\nauth = \"certificate\"\nsize = 0\n",
+        &[
+            "listen.tls.mode: \"off\" is not one of \"disable\", \"allow\", \"require\", \"verify-client\"",
+            "databases.app.host: 5 is not a string",
+            "roles.web.size: 0 is not between 1 and 262143",
+        ],
+    );
+}
+
+#[test]
+fn star_that_is_no_table_hides_no_mistake_of_others() {
+    refused(
+        "[databases.app]\nhost = \"h\"\n[admin]\nroles = [\"ops\"]\n[roles]\n\"*\" = \"passthrough\"\n[roles.web]\nsize = 0\n",
+        &[
+            "roles.\"*\": is a string, not a table such as [roles.\"*\"]",
+            "roles.web.size: 0 is not between 1 and 262143",
+        ],
+    );
+}
+
+#[test]
+fn mistakes_name_their_line() {
+    let mistakes =
+        parse("\n\n[pool]\nsize = 1\nmode = \"slow\"\n[databases.app]\nhost=\"h\"\n[roles.w]\npassword=\"p\"")
+            .expect_err("a mistake");
+    assert_eq!(
+        mistakes.to_string(),
+        "proxy.toml:5: pool.mode: \"slow\" is not one of \"transaction\", \"session\", \"statement\""
+    );
+}
+
+// ## The commands
+
+#[test]
+fn check_tells_what_is_in_a_valid_file() {
+    let output = pgweir(&["check", "tests/config/valid/smallest.toml"], "");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "tests/config/valid/smallest.toml: ok: 1 database, 1 role, listening on 127.0.0.1:6432\n"
+    );
+}
+
+#[test]
+fn check_tells_every_mistake_and_fails() {
+    let output = pgweir(&["check", "tests/config/invalid/later.toml"], "");
+    assert_eq!(output.status.code(), Some(1));
+    let expected = fs::read_to_string("tests/config/invalid/later.expected").expect("readable");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{expected}11 mistakes\n"));
+}
+
+#[test]
+fn run_with_an_invalid_file_fails() {
+    let output = pgweir(&["--config", "tests/config/invalid/empty.toml"], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("databases: there is none"));
+}
+
+#[test]
+fn wrong_command_line_is_not_taken_for_an_address_that_cannot_be_listened_on() {
+    assert_eq!(pgweir(&["chekc"], "").status.code(), Some(1));
+    assert_eq!(pgweir(&["--version"], "").status.code(), Some(0));
+}
+
+#[test]
+fn verifier_can_stand_in_the_file() {
+    let output = pgweir(&["verifier"], "s3cret\n");
+    assert_eq!(output.status.code(), Some(0));
+    let verifier = String::from_utf8(output.stdout).expect("base64 and ASCII");
+    accepted(&role(&format!("password = \"{}\"", verifier.trim_end())));
+    assert_eq!(pgweir(&["verifier"], "").status.code(), Some(1));
+}
+
+// ## Anything at all
+
+/// Values of every type, and strings that some key takes.
+fn any_value() -> impl Strategy<Value = toml::Value> {
+    let leaf = prop_oneof![
+        any::<i64>().prop_map(toml::Value::Integer),
+        any::<f64>().prop_map(toml::Value::Float),
+        any::<bool>().prop_map(toml::Value::Boolean),
+        ".*".prop_map(toml::Value::String),
+        "[0-9]{1,20}(ms|s|m|h|d)".prop_map(toml::Value::String),
+        "[0-9:.\\[\\]]{1,20}|unix:/.{0,120}".prop_map(toml::Value::String),
+        prop::sample::select(vec![
+            "transaction",
+            "standby",
+            "verify-full",
+            "verify-client",
+            "password",
+            "md5",
+            "certificate",
+            "*",
+            "SCRAM-SHA-256$1:a$b:c",
+            "",
+            "\0",
+            "proxy.toml",
+        ])
+        .prop_map(|text| toml::Value::String(text.to_owned())),
+    ];
+    leaf.prop_recursive(4, 64, 8, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(toml::Value::Array),
+            prop::collection::btree_map(any_key(), inner, 0..8)
+                .prop_map(|table| toml::Value::Table(table.into_iter().collect())),
+        ]
+    })
+}
+
+fn any_key() -> impl Strategy<Value = String> {
+    let known = vec![
+        "listen",
+        "admin",
+        "pool",
+        "databases",
+        "roles",
+        "addr",
+        "tls",
+        "mode",
+        "cert",
+        "key",
+        "client_ca",
+        "ca",
+        "workers",
+        "host",
+        "port",
+        "size",
+        "auth_query",
+        "role",
+        "password",
+        "query",
+        "auth",
+        "login_as",
+        "env",
+        "file",
+        "backend_password",
+        "statement_timeout",
+        "clients_max",
+        "*",
+        "pgweir",
+    ];
+    prop_oneof![
+        8 => prop::sample::select(known).prop_map(str::to_owned),
+        1 => ".{0,8}",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_tree_makes_parse_panic(tree in prop::collection::btree_map(any_key(), any_value(), 0..8)) {
+        let tree: toml::Table = tree.into_iter().collect();
+        let text = toml::to_string(&tree).expect("a tree can be written");
+        if let Ok(config) = parse(&text) {
+            prop_assert!(!config.databases.is_empty());
+            config::entries(&config);
+        }
+    }
+
+    #[test]
+    fn no_text_makes_parse_panic(text in "(?s).{0,200}") {
+        let shown = parse(&text).expect_err("no databases").to_string();
+        prop_assert!(shown.starts_with("proxy.toml"));
+    }
+}
+
+// ## Helpers
+
+fn files(kind: &str) -> impl Iterator<Item = PathBuf> {
+    let dir = Path::new("tests/config").join(kind);
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)
+        .expect("the directory is there")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    files.into_iter()
+}
+
+fn read(file: &Path) -> Result<Config, Mistakes> {
+    let env = |name: &str| match name {
+        "APP_RW_PASSWORD" => Some("from the environment".to_owned()),
+        "SET_BUT_EMPTY" => Some(String::new()),
+        _ => None,
+    };
+    config::parse(&fs::read_to_string(file).expect("readable"), file, &env)
+}
+
+fn parse(text: &str) -> Result<Config, Mistakes> {
+    config::parse(text, Path::new("proxy.toml"), &|_| None)
+}
+
+fn shown(config: &Config) -> String {
+    let mut shown = String::new();
+    for (key, value) in config::entries(config) {
+        writeln!(shown, "{key}: {value}").expect("a string takes all");
+    }
+    shown
+}
+
+fn compare(file: &Path, shown: &str) {
+    let expected = file.with_extension("expected");
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        fs::write(&expected, shown).expect("written");
+    }
+    let expected = fs::read_to_string(&expected).unwrap_or_default();
+    assert_eq!(shown, expected, "{}", file.display());
+}
+
+/// The key of a line such as `key = value`.
+fn key_of(line: &str) -> Option<&str> {
+    let (key, _) = line.split_once(" = ")?;
+    let is_key = key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    is_key.then_some(key)
+}
+
+/// A file with these keys in `[listen]`.
+fn listening(keys: &str) -> String {
+    format!("[listen]\n{keys}\n{}", role("auth = \"trust\""))
+}
+
+/// A file with these keys in one role.
+fn role(keys: &str) -> String {
+    both("", keys)
+}
+
+/// A file with these keys in its one database and one role.
+fn both(database: &str, role: &str) -> String {
+    format!("[databases.app]\nhost = \"127.0.0.1\"\n{database}\n[roles.web]\n{role}\n")
+}
+
+fn accepted(text: &str) {
+    if let Err(mistakes) = parse(text) {
+        panic!("{text}\n{mistakes}");
+    }
+}
+
+/// Exactly these mistakes, each as `key: text`.
+fn refused(text: &str, expected: &[&str]) {
+    let mistakes = parse(text).expect_err(text);
+    let found: Vec<String> = mistakes.list.iter().map(|mistake| format!("{}: {}", mistake.key, mistake.text)).collect();
+    assert_eq!(found, expected);
+}
+
+fn pgweir(args: &[&str], stdin: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pgweir"))
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // A program that does not read stdin may have closed it already.
+    let _ = child.stdin.take().expect("piped").write_all(stdin.as_bytes());
+    child.wait_with_output().expect("the program ends")
+}
