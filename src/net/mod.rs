@@ -1,3 +1,5 @@
 //! Sockets: accepting, one stream type for TCP, Unix sockets and TLS, and TLS settings.
 
+pub mod certificate;
 pub mod stream;
+pub mod tls;
