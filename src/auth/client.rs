@@ -1,0 +1,305 @@
+//! The login of one client, after its StartupMessage and before its AuthenticationOk.
+//!
+//! No I/O: [`ClientLogin::start`], then [`ClientLogin::message`] for each message of the client and
+//! [`ClientLogin::hashed`] for each hash, until [`Step::Done`] or [`Step::Refused`]. A role that does not exist goes
+//! through the same messages as one that does and fails with the same words.
+
+use std::sync::Arc;
+
+use subtle::ConstantTimeEq;
+
+use super::hashing::{HashJob, Lookup};
+use super::md5::Md5Hash;
+use super::message::{self, BODY_MAX, code};
+use super::scram::{
+    ClientFinal, ExpectClientFinal, ITERATIONS, Keys, RecoveredKeys, ScramError, ServerExchange, Verifier,
+};
+use super::secrets::{Secrets, Stored, nonce, random};
+use super::{Channel, Credential};
+use crate::config::Secret;
+
+/// How a client proves who it is: the role's `auth`, with what had to be looked up.
+#[derive(Debug, Clone)]
+pub enum Method {
+    /// Not at all.
+    Trust,
+    /// By its TLS certificate.
+    Certificate,
+    /// By knowing the role's secret, configured or from `auth_query`.
+    Password {
+        /// `None`: there is no such role, or it has no secret. Looks like the others and always fails.
+        secret: Option<Stored>,
+        /// Ask for MD5 where the secret allows it. Where it is an MD5 hash nothing else is possible, and where it is a
+        /// SCRAM verifier MD5 is not, as in Postgres.
+        md5: bool,
+    },
+    /// By a login that opens a backend.
+    Passthrough {
+        /// The role's verifier if it is known; without it the password is asked for, if the channel hides it.
+        verifier: Option<Verifier>,
+    },
+}
+
+/// Who logs in, and over what.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// `user` of the startup packet.
+    pub role: String,
+    /// What carries the login; the binding is that of our own certificate.
+    pub channel: Channel,
+    /// What TLS knows of the client.
+    pub certificate: ClientCertificate,
+}
+
+/// Whether TLS has verified a client's certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// No TLS, or `listen.tls.mode` is not `verify-client`.
+    NotAsked,
+    /// Verified against `client_ca`, with this common name: it must be the role, whatever the method.
+    Verified(Option<String>),
+}
+
+/// What the driver does next.
+#[derive(Debug)]
+pub enum Step {
+    /// Send this, wait for a message, give it to [`ClientLogin::message`].
+    Send(Vec<u8>),
+    /// Run this off the I/O threads, give the keys to [`ClientLogin::hashed`]; read nothing meanwhile.
+    Hash(HashJob),
+    /// The client is who it says it is, unless the credential is [`Credential::Unproved`].
+    Done {
+        /// To be sent before AuthenticationOk; may be empty.
+        send: Vec<u8>,
+        /// What opens this client's backends, if the configuration names nothing else.
+        credential: Credential,
+    },
+    /// Send an ErrorResponse and close.
+    Refused(Refusal),
+}
+
+/// Why a client may not log in. Texts are Postgres's where it has one; FATAL, with the SQLSTATE in parentheses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Wrong password, or no such role: not to be told apart (28P01).
+    #[error("password authentication failed for user \"{0}\"")]
+    Password(String),
+    /// Postgres allows no empty passwords (28P01).
+    #[error("empty password returned by client")]
+    EmptyPassword,
+    /// `auth = "certificate"`, but TLS asked for none (28000; hint: `listen.tls`).
+    #[error("connection requires a valid client certificate")]
+    CertificateMissing,
+    /// The certificate's common name is not the role (28000).
+    #[error("certificate authentication failed for user \"{0}\"")]
+    CertificateName(String),
+    /// Pass-through would need the password in clear text over a network (28000; hint: `listen.tls`).
+    #[error("pass-through authentication needs TLS, a Unix socket or a loopback address")]
+    ClearText,
+    /// Not the message expected now (08P01).
+    #[error("expected authentication response, got message type {0}")]
+    Unexpected(u8),
+    /// A body longer than [`BODY_MAX`] (08P01).
+    #[error("authentication message of {0} bytes is too long")]
+    TooLong(usize),
+    /// A password or SASL message whose lengths and terminators do not fit, or that is not UTF-8 (08P01).
+    #[error("invalid password packet")]
+    Malformed,
+    /// The exchange was broken off (see [`ScramError`]).
+    #[error(transparent)]
+    Scram(#[from] ScramError),
+}
+
+/// A login in progress.
+pub struct ClientLogin {
+    client: Client,
+    secrets: Arc<Secrets>,
+    state: State,
+}
+
+enum State {
+    Start(Method),
+    ExpectPassword,
+    ExpectMd5 { secret: Option<Stored>, salt: [u8; 4] },
+    ExpectFirst(ServerExchange, Known),
+    ExpectLast(ExpectClientFinal, Known),
+    ExpectKeys(ClientFinal, Secret),
+    Ended,
+}
+
+/// What a SCRAM proof is held against.
+enum Known {
+    Password(Secret),
+    Verifier(Verifier),
+    /// A mock: the exchange goes through and fails.
+    Nobody(Verifier),
+}
+
+impl ClientLogin {
+    /// A login that has not started.
+    pub fn new(client: Client, method: Method, secrets: Arc<Secrets>) -> Self {
+        Self { client, secrets, state: State::Start(method) }
+    }
+
+    /// The first step. Call it once.
+    pub fn start(&mut self) -> Step {
+        let State::Start(method) = std::mem::replace(&mut self.state, State::Ended) else {
+            unreachable!("a login is started once");
+        };
+        if let Err(refusal) = self.check_certificate(&method) {
+            return Step::Refused(refusal);
+        }
+        match method {
+            Method::Trust | Method::Certificate => done(Vec::new(), Credential::Nothing),
+            Method::Password { secret, md5 } => self.ask_for_secret(secret, md5),
+            Method::Passthrough { verifier: Some(verifier) } => self.ask_for_scram(Known::Verifier(verifier)),
+            Method::Passthrough { verifier: None } if self.client.channel.hides_passwords() => {
+                self.state = State::ExpectPassword;
+                Step::Send(message::authentication(code::CLEAR_TEXT, &[]))
+            }
+            Method::Passthrough { verifier: None } => Step::Refused(Refusal::ClearText),
+        }
+    }
+
+    /// Takes a message of the client.
+    pub fn message(&mut self, tag: u8, body: &[u8]) -> Step {
+        let step = match std::mem::replace(&mut self.state, State::Ended) {
+            _ if tag != b'p' => Err(Refusal::Unexpected(tag)),
+            _ if body.len() > BODY_MAX => Err(Refusal::TooLong(body.len())),
+            State::ExpectPassword => self.password(body),
+            State::ExpectMd5 { secret, salt } => self.md5(secret, salt, body),
+            State::ExpectFirst(exchange, known) => self.scram_first(exchange, known, body),
+            State::ExpectLast(exchange, known) => self.scram_last(exchange, known, body),
+            State::Start(_) | State::ExpectKeys(..) | State::Ended => Err(Refusal::Unexpected(tag)),
+        };
+        step.unwrap_or_else(Step::Refused)
+    }
+
+    /// Takes the result of [`Step::Hash`].
+    pub fn hashed(&mut self, keys: Keys) -> Step {
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::ExpectKeys(last, password) => {
+                self.judge_password(&last, &keys, password).unwrap_or_else(Step::Refused)
+            }
+            _ => unreachable!("keys are given only after they were asked for"),
+        }
+    }
+
+    fn check_certificate(&self, method: &Method) -> Result<(), Refusal> {
+        match (&self.client.certificate, method) {
+            (ClientCertificate::NotAsked, Method::Certificate) => Err(Refusal::CertificateMissing),
+            (ClientCertificate::NotAsked, _) => Ok(()),
+            (ClientCertificate::Verified(name), _) if name.as_ref() == Some(&self.client.role) => Ok(()),
+            (ClientCertificate::Verified(_), _) => Err(Refusal::CertificateName(self.client.role.clone())),
+        }
+    }
+
+    fn ask_for_secret(&mut self, secret: Option<Stored>, md5: bool) -> Step {
+        match secret {
+            Some(Stored::Verifier(verifier)) => self.ask_for_scram(Known::Verifier(verifier)),
+            Some(Stored::Plain(password)) if !md5 => self.ask_for_scram(Known::Password(password)),
+            None if !md5 => self.ask_for_scram(Known::Nobody(self.secrets.mock(&self.client.role))),
+            secret @ (Some(Stored::Md5(_) | Stored::Plain(_)) | None) => {
+                let salt = random();
+                self.state = State::ExpectMd5 { secret, salt };
+                Step::Send(message::authentication(code::MD5, &salt))
+            }
+        }
+    }
+
+    fn ask_for_scram(&mut self, known: Known) -> Step {
+        let exchange = ServerExchange::new(self.client.channel.binding());
+        let step = Step::Send(message::authentication_sasl(exchange.mechanisms()));
+        self.state = State::ExpectFirst(exchange, known);
+        step
+    }
+
+    // ## ExpectPassword => Done, unproved
+    fn password(&self, body: &[u8]) -> Result<Step, Refusal> {
+        let password = message::read_password(body).ok_or(Refusal::Malformed)?;
+        let password = std::str::from_utf8(password).map_err(|_| Refusal::Malformed)?;
+        if password.is_empty() {
+            return Err(Refusal::EmptyPassword);
+        }
+        Ok(done(Vec::new(), Credential::Unproved(Secret::new(password))))
+    }
+
+    // ## ExpectMd5 => Done
+    fn md5(&self, secret: Option<Stored>, salt: [u8; 4], body: &[u8]) -> Result<Step, Refusal> {
+        let answer = message::read_password(body).ok_or(Refusal::Malformed)?;
+        let role = &self.client.role;
+        let hash = match &secret {
+            Some(Stored::Plain(password)) => Md5Hash::new(password.expose(), role),
+            Some(Stored::Md5(hash)) => hash.clone(),
+            Some(Stored::Verifier(_)) | None => Md5Hash::new(&nonce(), role),
+        };
+        let is_right: bool = hash.answer(salt).as_bytes().ct_eq(answer).into();
+        match secret {
+            Some(secret) if is_right => Ok(done(Vec::new(), secret.credential())),
+            _ => Err(self.wrong_password()),
+        }
+    }
+
+    // ## ExpectFirst => ExpectLast
+    fn scram_first(&mut self, exchange: ServerExchange, known: Known, body: &[u8]) -> Result<Step, Refusal> {
+        let (mechanism, first) = message::read_sasl_initial(body).ok_or(Refusal::Malformed)?;
+        let salt;
+        let (salt, iterations) = match &known {
+            Known::Password(_) => {
+                salt = self.secrets.salt(&self.client.role);
+                (&salt[..], ITERATIONS)
+            }
+            Known::Verifier(verifier) | Known::Nobody(verifier) => (&*verifier.salt, verifier.iterations),
+        };
+        let (answer, exchange) = exchange.first(mechanism, first, &nonce(), salt, iterations)?;
+        self.state = State::ExpectLast(exchange, known);
+        Ok(Step::Send(message::authentication(code::SASL_CONTINUE, answer.as_bytes())))
+    }
+
+    // ## ExpectLast => (Done | ExpectKeys)
+    fn scram_last(&mut self, exchange: ExpectClientFinal, known: Known, body: &[u8]) -> Result<Step, Refusal> {
+        let last = exchange.last(body)?;
+        match known {
+            Known::Password(password) => {
+                match self.secrets.keys(&password, &self.secrets.salt(&self.client.role), ITERATIONS) {
+                    Lookup::Known(keys) => self.judge_password(&last, &keys, password),
+                    Lookup::Unknown(job) => {
+                        self.state = State::ExpectKeys(last, password);
+                        Ok(Step::Hash(job))
+                    }
+                }
+            }
+            Known::Verifier(verifier) => {
+                let (answer, keys) =
+                    last.check(&verifier.stored_key, &verifier.server_key).ok_or_else(|| self.wrong_password())?;
+                let Verifier { salt, iterations, .. } = verifier;
+                Ok(scram_done(&answer, Credential::Keys(RecoveredKeys { keys, salt, iterations })))
+            }
+            Known::Nobody(mock) => {
+                let _same_work_as_for_somebody = last.check(&mock.stored_key, &mock.server_key);
+                Err(self.wrong_password())
+            }
+        }
+    }
+
+    // ## ExpectKeys => Done
+    fn judge_password(&self, last: &ClientFinal, keys: &Keys, password: Secret) -> Result<Step, Refusal> {
+        let (answer, _) = last.check(&keys.stored_key(), &keys.server_key).ok_or_else(|| self.wrong_password())?;
+        Ok(scram_done(&answer, Credential::Password(password)))
+    }
+
+    fn wrong_password(&self) -> Refusal {
+        Refusal::Password(self.client.role.clone())
+    }
+}
+
+fn done(send: Vec<u8>, credential: Credential) -> Step {
+    Step::Done { send, credential }
+}
+
+fn scram_done(answer: &str, credential: Credential) -> Step {
+    done(message::authentication(code::SASL_FINAL, answer.as_bytes()), credential)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! What is known of a role's secret, and the secrets of this process that make unknown roles look like known ones.
+
+use std::num::NonZeroU32;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::Credential;
+use super::hashing::{HashJob, KeyCache, Lookup};
+use super::md5::Md5Hash;
+use super::scram::{ITERATIONS, Verifier};
+use crate::config::Secret;
+
+/// A role's secret, as configured or as `auth_query` returned it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// The password itself.
+    Plain(Secret),
+    /// A SCRAM verifier.
+    Verifier(Verifier),
+    /// An MD5 hash.
+    Md5(Md5Hash),
+}
+
+/// `SCRAM-SHA-256$…` that is not a verifier. Without this error a typing mistake would become the password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the secret starts like a SCRAM verifier but is none")]
+pub struct BadVerifier;
+
+impl Stored {
+    /// Tells the three forms apart as Postgres's `get_password_type` does.
+    pub fn parse(secret: &Secret) -> Result<Self, BadVerifier> {
+        let text = secret.expose();
+        if let Some(hash) = Md5Hash::parse(text) {
+            Ok(Self::Md5(hash))
+        } else if text.starts_with("SCRAM-SHA-256$") {
+            Verifier::parse(text).map(Self::Verifier).ok_or(BadVerifier)
+        } else {
+            Ok(Self::Plain(secret.clone()))
+        }
+    }
+
+    /// What a backend can be opened with by this alone, for `backend_password`: a verifier opens nothing.
+    pub fn credential(&self) -> Credential {
+        match self {
+            Self::Plain(password) => Credential::Password(password.clone()),
+            Self::Verifier(_) => Credential::Nothing,
+            Self::Md5(hash) => Credential::Md5(hash.clone()),
+        }
+    }
+}
+
+/// Random keys and the cache of derived keys, one per process. Keep it over a reload.
+pub struct Secrets {
+    role_key: hmac::Key,
+    cache: KeyCache,
+}
+
+impl Default for Secrets {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Secrets {
+    /// With new random keys.
+    pub fn new() -> Self {
+        Self { role_key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()), cache: KeyCache::new() }
+    }
+
+    /// The salt shown to clients of a role whose password is known in clear text, and of a role that does not exist: the
+    /// same at every try, so the two cannot be told apart (Postgres: `scram_mock_salt`).
+    pub(super) fn salt(&self, role: &str) -> [u8; 16] {
+        *self.derived("salt", role).first_chunk().expect("16 of 32 bytes")
+    }
+
+    /// A verifier that no password fits, for a role that does not exist.
+    pub(super) fn mock(&self, role: &str) -> Verifier {
+        Verifier {
+            iterations: ITERATIONS,
+            salt: self.salt(role).into(),
+            stored_key: self.derived("stored key", role),
+            server_key: self.derived("server key", role),
+        }
+    }
+
+    /// The keys of a known password, or the job that derives and caches them.
+    pub(super) fn keys(&self, password: &Secret, salt: &[u8], iterations: NonZeroU32) -> Lookup {
+        self.cache.lookup(password, salt, iterations)
+    }
+
+    /// The job for a password nobody vouches for; it is not cached.
+    pub(super) fn unproved_keys(&self, password: &Secret, salt: &[u8], iterations: NonZeroU32) -> Lookup {
+        Lookup::Unknown(HashJob::uncached(password, salt, iterations))
+    }
+
+    fn derived(&self, purpose: &str, role: &str) -> [u8; 32] {
+        let tag = hmac::sign(&self.role_key, format!("{purpose}\0{role}").as_bytes());
+        tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes")
+    }
+}
+
+/// Random bytes of the operating system.
+pub(super) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).expect("the operating system always has random bytes");
+    bytes
+}
+
+/// A nonce for SCRAM: 18 random bytes as 24 characters, as Postgres makes them.
+pub(super) fn nonce() -> String {
+    BASE64_STANDARD.encode(random::<18>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Stored, BadVerifier> {
+        Stored::parse(&Secret::new(text))
+    }
+
+    #[test]
+    fn the_three_forms_are_told_apart() {
+        let verifier = Verifier::new("pencil", b"salt", NonZeroU32::MIN);
+        assert_eq!(parse(&verifier.to_string()), Ok(Stored::Verifier(verifier)));
+        assert!(matches!(parse("md5f6100b06df553dbff70d9a6a8a6d9295"), Ok(Stored::Md5(_))));
+        assert_eq!(parse("md5rocks"), Ok(Stored::Plain(Secret::new("md5rocks"))));
+        assert_eq!(parse("SCRAM-SHA-256$4096:oops"), Err(BadVerifier));
+    }
+
+    #[test]
+    fn a_verifier_alone_opens_no_backend() {
+        let verifier = Verifier::new("pencil", b"salt", NonZeroU32::MIN);
+        assert_eq!(Stored::Verifier(verifier).credential(), Credential::Nothing);
+        assert_eq!(parse("pencil").unwrap().credential(), Credential::Password(Secret::new("pencil")));
+    }
+
+    #[test]
+    fn mock_of_a_role_is_the_same_at_every_try_and_differs_elsewhere() {
+        let (here, elsewhere) = (Secrets::new(), Secrets::new());
+        assert_eq!(here.mock("web"), here.mock("web"));
+        assert_ne!(here.mock("web").salt, here.mock("wec").salt);
+        assert_ne!(here.mock("web").salt, elsewhere.mock("web").salt);
+        assert_eq!(*here.mock("web").salt, here.salt("web"));
+    }
+
+    #[test]
+    fn nonces_are_new_and_printable() {
+        assert_ne!(nonce(), nonce());
+        assert!(nonce().bytes().all(|b| b.is_ascii_graphic() && b != b',') && nonce().len() == 24);
+    }
+}
