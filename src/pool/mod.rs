@@ -1,1 +1,3 @@
-//! (being built)
+//! Who gets which backend, and how backends are opened, kept and closed.
+
+pub mod core;
