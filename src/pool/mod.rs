@@ -4,4 +4,8 @@
 
 pub mod backend;
 pub mod core;
+pub mod keep;
 pub mod lease;
+pub mod open;
+#[expect(clippy::module_inception, reason = "a pool is what this module is about")]
+pub mod pool;

@@ -1,0 +1,218 @@
+//! How fast an endpoint may be dialled: a handful at once while it answers, one prober while it does not.
+//!
+//! Busy is not dead: a server that says "too many clients" is dialled as carefully as one that is down, but only
+//! a server that is down fails its waiters.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Dials in progress at once towards one healthy endpoint: enough to fill a pool in moments, few enough not to
+/// stampede a server whose logins cost a fork each.
+pub const DIALS_MAX: u32 = 4;
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Why a dial failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No answer, connection refused, reset, or 57P03: says something about the endpoint.
+    Unreachable,
+    /// The server answered and refuses this login (28P01, 28000, 3D000 …): says something about one pool.
+    Refused,
+    /// The server answered that it has no room (53300): neither down nor wrong, try later.
+    Busy,
+}
+
+/// A wait after failures in a row: full jitter, so that proxies do not retry in step.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backoff {
+    failures: u32,
+    retry_at: Instant,
+}
+
+impl Backoff {
+    pub(super) fn after_first(now: Instant, roll: f64) -> Self {
+        Self::new(1, now, roll)
+    }
+
+    pub(super) fn after_another(self, now: Instant, roll: f64) -> Self {
+        Self::new(self.failures.saturating_add(1), now, roll)
+    }
+
+    fn new(failures: u32, now: Instant, roll: f64) -> Self {
+        // 2^6 × 100 ms is past the ceiling already.
+        let ceiling = (BACKOFF_FIRST * (1 << (failures - 1).min(6))).min(BACKOFF_MAX);
+        Self {
+            failures,
+            retry_at: now + ceiling.mul_f64(roll),
+        }
+    }
+
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        now >= self.retry_at
+    }
+}
+
+/// What the last dials say about an endpoint.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Health {
+    Up { dials_max: u32 },
+    Busy { backoff: Backoff },
+    Down { since: Instant, backoff: Backoff },
+}
+
+impl Health {
+    /// An endpoint nobody has dialled yet is taken to be well.
+    pub(super) fn new() -> Self {
+        Health::Up {
+            dials_max: DIALS_MAX,
+        }
+    }
+
+    /// How many more dials may start while `dialing` are in progress.
+    pub(super) fn dials_allowed(&self, dialing: u32, now: Instant) -> u32 {
+        match self {
+            Health::Up { dials_max } => dials_max.saturating_sub(dialing),
+            Health::Busy { backoff } | Health::Down { backoff, .. } => {
+                u32::from(dialing == 0 && backoff.is_over(now))
+            }
+        }
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self, Health::Up { .. })
+    }
+
+    pub(super) fn down_since(&self) -> Option<Instant> {
+        match self {
+            Health::Down { since, .. } => Some(*since),
+            Health::Up { .. } | Health::Busy { .. } => None,
+        }
+    }
+
+    /// Nobody probed during a pause, so waiters' time with a down endpoint starts anew.
+    pub(super) fn resumed(&mut self, now: Instant) {
+        if let Health::Down { since, .. } = self {
+            *since = now;
+        }
+    }
+
+    /// A dial succeeded.
+    pub(super) fn succeeded(&mut self) {
+        *self = match *self {
+            // ## Up => Up, twice as fast
+            Health::Up { dials_max } => Health::Up {
+                dials_max: (dials_max * 2).min(DIALS_MAX),
+            },
+            // ## (Busy | Down) => Up, slowly: everybody else's proxy has noticed too
+            Health::Busy { .. } | Health::Down { .. } => Health::Up { dials_max: 1 },
+        };
+    }
+
+    /// A dial failed. Only a probe's failure lengthens a back-off that runs already: the others were started
+    /// before the first failure and tell nothing new.
+    pub(super) fn failed(&mut self, kind: FailureKind, probe: bool, now: Instant, roll: f64) {
+        *self = match (kind, *self) {
+            // ## (Up | Busy) => Down
+            (FailureKind::Unreachable, Health::Up { .. } | Health::Busy { .. }) => Health::Down {
+                since: now,
+                backoff: Backoff::after_first(now, roll),
+            },
+            // ## Down => Down, for longer
+            (FailureKind::Unreachable, Health::Down { since, backoff }) if probe => Health::Down {
+                since,
+                backoff: backoff.after_another(now, roll),
+            },
+            // ## (Up | Down) => Busy: it answers, so it is not down
+            (FailureKind::Busy, Health::Up { .. } | Health::Down { .. }) => Health::Busy {
+                backoff: Backoff::after_first(now, roll),
+            },
+            // ## Busy => Busy, for longer
+            (FailureKind::Busy, Health::Busy { backoff }) if probe => Health::Busy {
+                backoff: backoff.after_another(now, roll),
+            },
+            // ## (Busy | Down) => Up: it has room to judge a login; what it said concerns one pool
+            (FailureKind::Refused, Health::Busy { .. } | Health::Down { .. }) => {
+                Health::Up { dials_max: 1 }
+            }
+            (_, unchanged) => unchanged,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn healthy_endpoint_is_dialled_a_few_at_once() {
+        let health = Health::new();
+        assert_eq!(health.dials_allowed(0, Instant::now()), DIALS_MAX);
+        assert_eq!(health.dials_allowed(DIALS_MAX, Instant::now()), 0);
+    }
+
+    #[test]
+    fn one_prober_at_a_time_while_down_and_after_the_back_off() {
+        let now = Instant::now();
+        let mut health = Health::new();
+        health.failed(FailureKind::Unreachable, false, now, 0.5);
+        assert_eq!(health.dials_allowed(0, now + ms(49)), 0);
+        assert_eq!(health.dials_allowed(0, now + ms(50)), 1);
+        assert_eq!(health.dials_allowed(1, now + ms(50)), 0);
+    }
+
+    #[test]
+    fn back_off_doubles_per_probe_up_to_five_seconds() {
+        let now = Instant::now();
+        let mut health = Health::new();
+        let mut ceilings = Vec::new();
+        for _ in 0..8 {
+            health.failed(FailureKind::Unreachable, true, now, 1.0);
+            let Health::Down { backoff, .. } = health else {
+                panic!("an unreachable endpoint is down")
+            };
+            ceilings.push((backoff.retry_at - now).as_millis());
+        }
+        assert_eq!(ceilings, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    }
+
+    #[test]
+    fn dials_that_fail_together_lengthen_the_back_off_once() {
+        let now = Instant::now();
+        let mut health = Health::new();
+        for _ in 0..4 {
+            health.failed(FailureKind::Unreachable, false, now, 1.0);
+        }
+        assert_eq!(health.dials_allowed(0, now + ms(100)), 1);
+    }
+
+    #[test]
+    fn recovery_doubles_from_one() {
+        let now = Instant::now();
+        let mut health = Health::new();
+        health.failed(FailureKind::Unreachable, false, now, 0.0);
+        let allowed = [1, 2, 4, 4].map(|_| {
+            health.succeeded();
+            health.dials_allowed(0, now)
+        });
+        assert_eq!(allowed, [1, 2, 4, 4]);
+    }
+
+    #[test]
+    fn an_answer_of_any_kind_ends_down() {
+        let now = Instant::now();
+        for kind in [FailureKind::Busy, FailureKind::Refused] {
+            let mut health = Health::new();
+            health.failed(FailureKind::Unreachable, false, now, 0.0);
+            assert!(health.down_since().is_some());
+            health.failed(kind, true, now, 0.0);
+            assert!(health.down_since().is_none());
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What an operator or a reload changes: databases and pools, limits, generations, pause.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::bound::Bound;
+use super::endpoint::Health;
+use super::line::Line;
+use super::share::Level;
+use super::{Command, Core, Counts, Database, DatabaseId, Pool, PoolId, WaitError};
+
+/// What may change about a database at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseLimits {
+    /// Slots over all its pools.
+    pub backends_max: Option<u32>,
+    /// How long a waiter stands in line while the endpoint is down.
+    pub connect_timeout: Duration,
+}
+
+/// What may change about a pool at any time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Slots of this pool.
+    pub size: u32,
+    /// Length of its line.
+    pub waiters_max: u32,
+    /// An idle backend is closed after this long, ±20 %.
+    pub idle_timeout: Option<Duration>,
+    /// A backend is closed at this age, ±20 %, when nobody has it.
+    pub lifetime: Option<Duration>,
+}
+
+impl PoolLimits {
+    /// When a backend opened at `opened` is past its lifetime.
+    pub(super) fn expiry(&self, opened: Instant, spread: f64) -> Option<Instant> {
+        Some(opened + self.lifetime?.mul_f64(spread))
+    }
+}
+
+impl<B> Core<B> {
+    /// Adds an endpoint.
+    pub fn add_database(&mut self, limits: DatabaseLimits) -> DatabaseId {
+        self.databases.insert(Database {
+            bound: Bound::new(limits.backends_max),
+            limits,
+            health: Health::new(),
+            pools: Vec::new(),
+            is_paused: false,
+            is_removed: false,
+        })
+    }
+
+    /// Adds a pool; `None` when the database was removed.
+    pub fn add_pool(&mut self, database: DatabaseId, limits: PoolLimits) -> Option<PoolId> {
+        let owner = self
+            .databases
+            .get_mut(database)
+            .filter(|database| !database.is_removed)?;
+        let pool = self.pools.insert(Pool {
+            database,
+            limits,
+            generation: 0,
+            counts: Counts::default(),
+            openings_stale: 0,
+            idle: vec![Default::default(); self.workers],
+            line: Line::default(),
+            refused: None,
+            is_removed: false,
+        });
+        owner.pools.push(pool);
+        Some(pool)
+    }
+
+    /// Changes the bound over all. As with every limit: raising admits at once; lowering closes idle backends now and
+    /// leased ones as they come back.
+    pub fn set_total_max(
+        &mut self,
+        total_max: Option<u32>,
+        now: Instant,
+        out: &mut Vec<Command<B>>,
+    ) {
+        self.total.max = total_max;
+        self.trim(Level::Total, out);
+        self.serve(None, now, out);
+    }
+
+    /// Changes a database's limits.
+    pub fn set_database(
+        &mut self,
+        database: DatabaseId,
+        limits: DatabaseLimits,
+        now: Instant,
+        out: &mut Vec<Command<B>>,
+    ) {
+        let Some(changed) = self.databases.get_mut(database) else {
+            return;
+        };
+        changed.bound.max = limits.backends_max;
+        changed.limits = limits;
+        self.trim(Level::Database(database), out);
+        self.serve(Some(database), now, out);
+    }
+
+    /// Changes a pool's limits. A login refused before is tried again at once.
+    pub fn set_pool(
+        &mut self,
+        pool: PoolId,
+        limits: PoolLimits,
+        now: Instant,
+        out: &mut Vec<Command<B>>,
+    ) {
+        let Some(changed) = self.pools.get_mut(pool) else {
+            return;
+        };
+        for slot in self.slots.values_mut().filter(|slot| slot.pool == pool) {
+            slot.expires = limits.expiry(slot.opened, slot.spread);
+        }
+        changed.limits = limits;
+        changed.refused = None;
+        let database = changed.database;
+        while self.pools[pool].counts.live() > self.pools[pool].limits.size {
+            let Some((slot, _)) = self.longest_idle(pool) else {
+                break;
+            };
+            self.close_idle(slot, out);
+        }
+        self.serve(Some(database), now, out);
+    }
+
+    /// Fails the waiters, closes what is idle; leased backends are closed as they come back, and then the id ends.
+    pub fn remove_pool(&mut self, pool: PoolId, out: &mut Vec<Command<B>>) {
+        let Some(removed) = self.pools.get_mut(pool) else {
+            return;
+        };
+        removed.is_removed = true;
+        self.fail_waiters(pool, WaitError::Removed, |_| true, out);
+        self.close_all_idle(pool, out);
+        self.bury(pool);
+    }
+
+    /// Removes all pools of a database and, when their last slot is gone, the database.
+    pub fn remove_database(&mut self, database: DatabaseId, out: &mut Vec<Command<B>>) {
+        let Some(removed) = self.databases.get_mut(database) else {
+            return;
+        };
+        removed.is_removed = true;
+        for pool in removed.pools.clone() {
+            self.remove_pool(pool, out);
+        }
+        self.bury_database(database);
+    }
+
+    /// Starts a new generation: idle backends are closed now, leased ones (and those handed to a waiter) as they come
+    /// back, openings as they arrive. Waiters wait. A login refused before is tried again at once.
+    pub fn retire_pool(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
+        let Some(retired) = self.pools.get_mut(pool) else {
+            return;
+        };
+        retired.generation += 1;
+        retired.openings_stale = retired.counts.opening;
+        retired.refused = None;
+        let database = retired.database;
+        self.close_all_idle(pool, out);
+        self.serve(Some(database), now, out);
+    }
+
+    /// Retires every pool of a database.
+    pub fn retire_database(
+        &mut self,
+        database: DatabaseId,
+        now: Instant,
+        out: &mut Vec<Command<B>>,
+    ) {
+        let Some(retired) = self.databases.get(database) else {
+            return;
+        };
+        for pool in retired.pools.clone() {
+            self.retire_pool(pool, now, out);
+        }
+    }
+
+    /// No more leases and dials; who asks stands in line. See [`DatabaseView::is_drained`](super::DatabaseView).
+    pub fn pause(&mut self, database: DatabaseId) {
+        if let Some(paused) = self.databases.get_mut(database) {
+            paused.is_paused = true;
+        }
+    }
+
+    /// Ends a pause: the line gets what is idle, and dials start.
+    pub fn resume(&mut self, database: DatabaseId, now: Instant, out: &mut Vec<Command<B>>) {
+        let Some(resumed) = self.databases.get_mut(database) else {
+            return;
+        };
+        resumed.is_paused = false;
+        resumed.health.resumed(now);
+        for pool in resumed.pools.clone() {
+            while self.pools[pool].line.waiting() > 0
+                && let Some(slot) = self.pools[pool].take_idle(0)
+            {
+                let backend = self.take(slot);
+                self.place(slot, backend, now, out);
+            }
+        }
+        self.serve(Some(database), now, out);
+    }
+
+    fn trim(&mut self, level: Level, out: &mut Vec<Command<B>>) {
+        while self.bound(level).is_some_and(Bound::is_exceeded)
+            && let Some(slot) = self.least_recently_used(level, None)
+        {
+            self.close_idle(slot, out);
+        }
+    }
+
+    fn close_all_idle(&mut self, pool: PoolId, out: &mut Vec<Command<B>>) {
+        while let Some(slot) = self.pools[pool].take_idle(0) {
+            let backend = self.take(slot);
+            self.close(slot, backend, out);
+        }
+    }
+
+    /// Ends a removed pool once its last slot is gone.
+    pub(super) fn bury(&mut self, pool: PoolId) {
+        let buried = &self.pools[pool];
+        if buried.is_removed && buried.counts.open() == 0 {
+            let database = buried.database;
+            self.pools.remove(pool);
+            self.databases[database]
+                .pools
+                .retain(|other| *other != pool);
+            self.bury_database(database);
+        }
+    }
+
+    fn bury_database(&mut self, database: DatabaseId) {
+        let is_over = |database: &Database| database.is_removed && database.pools.is_empty();
+        if self.databases.get(database).is_some_and(is_over) {
+            self.databases.remove(database);
+        }
+    }
+}

@@ -1,0 +1,564 @@
+//! Random operations against a model that knows where every backend is and checks every promise after each step.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use slotmap::SecondaryMap;
+use tokio::time::Instant;
+
+use super::line::Turn;
+use super::slot::State;
+use super::*;
+
+const WORKERS: usize = 2;
+const DATABASES: usize = 2;
+const POOLS: usize = 5;
+
+#[derive(Debug, Clone)]
+enum Operation {
+    Lease { pool: Index, worker: usize },
+    Poll { ticket: Index },
+    DropTicket { ticket: Index },
+    Release { lease: Index, worker: usize },
+    Discard { lease: Index },
+    Closed { closing: Index },
+    Opened { dial: Index, worker: usize },
+    Failed { dial: Index, kind: FailureKind },
+    Advance { by: Duration },
+    RetirePool { pool: Index },
+    RetireDatabase { database: Index },
+    Pause { database: Index },
+    Resume { database: Index },
+    SetTotal { max: Option<u32> },
+    SetDatabase { database: Index, max: Option<u32> },
+    SetPool { pool: Index, size: u32 },
+    ReplacePool { pool: Index },
+    PeekIdle { pool: Index, worker: usize },
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let index = || any::<Index>();
+    let worker = || 0..WORKERS;
+    let kind = prop_oneof![
+        Just(FailureKind::Unreachable),
+        Just(FailureKind::Refused),
+        Just(FailureKind::Busy)
+    ];
+    let by = prop_oneof![5 => 1_u64..300, 1 => 300_u64..20_000].prop_map(Duration::from_millis);
+    prop_oneof![
+        24 => (index(), worker()).prop_map(|(pool, worker)| Operation::Lease { pool, worker }),
+        12 => index().prop_map(|ticket| Operation::Poll { ticket }),
+        4 => index().prop_map(|ticket| Operation::DropTicket { ticket }),
+        14 => (index(), worker()).prop_map(|(lease, worker)| Operation::Release { lease, worker }),
+        2 => index().prop_map(|lease| Operation::Discard { lease }),
+        8 => index().prop_map(|closing| Operation::Closed { closing }),
+        12 => (index(), worker()).prop_map(|(dial, worker)| Operation::Opened { dial, worker }),
+        3 => (index(), kind).prop_map(|(dial, kind)| Operation::Failed { dial, kind }),
+        8 => by.prop_map(|by| Operation::Advance { by }),
+        1 => index().prop_map(|pool| Operation::RetirePool { pool }),
+        1 => index().prop_map(|database| Operation::RetireDatabase { database }),
+        1 => index().prop_map(|database| Operation::Pause { database }),
+        3 => index().prop_map(|database| Operation::Resume { database }),
+        1 => prop::option::of(0_u32..10).prop_map(|max| Operation::SetTotal { max }),
+        1 => (index(), prop::option::of(0_u32..6))
+            .prop_map(|(database, max)| Operation::SetDatabase { database, max }),
+        1 => (index(), 0_u32..5).prop_map(|(pool, size)| Operation::SetPool { pool, size }),
+        1 => index().prop_map(|pool| Operation::ReplacePool { pool }),
+        1 => (index(), worker()).prop_map(|(pool, worker)| Operation::PeekIdle { pool, worker }),
+    ]
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Core,
+    Client,
+}
+
+#[derive(Default)]
+struct Bell(AtomicBool);
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Client {
+    ticket: Ticket,
+    pool: PoolId,
+    arrival: u64,
+    bell: Arc<Bell>,
+}
+
+struct Model {
+    core: Core<u64>,
+    now: Instant,
+    databases: Vec<DatabaseId>,
+    pools: Vec<PoolId>,
+    clients: Vec<Client>,
+    leases: Vec<(SlotId, u64)>,
+    dials: Vec<SlotId>,
+    closings: Vec<SlotId>,
+    backends: HashMap<u64, Holder>,
+    backends_born: u64,
+    arrivals: u64,
+    out: Vec<Command<u64>>,
+}
+
+fn database_limits(backends_max: Option<u32>) -> DatabaseLimits {
+    DatabaseLimits {
+        backends_max,
+        connect_timeout: Duration::from_secs(5),
+    }
+}
+
+fn pool_limits(size: u32) -> PoolLimits {
+    PoolLimits {
+        size,
+        waiters_max: 12,
+        idle_timeout: Some(Duration::from_secs(10)),
+        lifetime: Some(Duration::from_secs(30)),
+    }
+}
+
+/// Which of `from` an index means; `None` when there is nothing to choose from.
+fn pick<T>(index: &Index, from: &[T]) -> Option<usize> {
+    (!from.is_empty()).then(|| index.index(from.len()))
+}
+
+impl Model {
+    fn new() -> Self {
+        let mut core = Core::new(WORKERS, Some(7), 1);
+        let databases: Vec<_> = (0..DATABASES)
+            .map(|_| core.add_database(database_limits(Some(5))))
+            .collect();
+        let pools = (0..POOLS)
+            .map(|i| core.add_pool(databases[i % DATABASES], pool_limits(3)))
+            .collect::<Option<_>>()
+            .expect("the databases are there");
+        Self {
+            core,
+            now: Instant::now(),
+            databases,
+            pools,
+            clients: Vec::new(),
+            leases: Vec::new(),
+            dials: Vec::new(),
+            closings: Vec::new(),
+            backends: HashMap::new(),
+            backends_born: 0,
+            arrivals: 0,
+            out: Vec::new(),
+        }
+    }
+
+    fn apply(&mut self, operation: &Operation) {
+        let (now, mut out) = (self.now, std::mem::take(&mut self.out));
+        match operation {
+            Operation::Lease { pool, worker } => {
+                let pool = self.pools[pool.index(self.pools.len())];
+                let bell = Arc::new(Bell::default());
+                let waker = Waker::from(bell.clone());
+                let before = self.core.pool(pool).expect("it is there");
+                let paused = self.core.databases[before.database].is_paused;
+                match self.core.lease(pool, *worker, now, &waker, &mut out) {
+                    Lease::Ready(slot, backend) => {
+                        assert!(!paused, "a lease was granted during a pause");
+                        assert_eq!(before.waiting, 0, "a newcomer overtook a waiter");
+                        self.lease(slot, backend);
+                    }
+                    Lease::Wait(ticket) => {
+                        assert!(before.waiting < 12);
+                        self.arrivals += 1;
+                        let arrival = self.arrivals;
+                        self.clients.push(Client {
+                            ticket,
+                            pool,
+                            arrival,
+                            bell,
+                        });
+                    }
+                    Lease::Full => assert_eq!(before.waiting, 12),
+                    Lease::Failed(error) => {
+                        assert_eq!(error, WaitError::Refused);
+                        assert!(before.is_refused);
+                    }
+                }
+            }
+            Operation::Poll { ticket } => {
+                if let Some(i) = pick(ticket, &self.clients) {
+                    self.poll(i);
+                }
+            }
+            Operation::DropTicket { ticket } => {
+                if let Some(i) = pick(ticket, &self.clients) {
+                    let client = self.clients.swap_remove(i);
+                    self.core.drop_ticket(client.ticket, now, &mut out);
+                }
+            }
+            Operation::Release { lease, worker } => {
+                if let Some(i) = pick(lease, &self.leases) {
+                    let (slot, backend) = self.leases.swap_remove(i);
+                    self.backends.insert(backend, Holder::Core);
+                    self.core.release(slot, backend, *worker, now, &mut out);
+                }
+            }
+            Operation::Discard { lease } => {
+                if let Some(i) = pick(lease, &self.leases) {
+                    let (slot, backend) = self.leases.swap_remove(i);
+                    self.backends.remove(&backend);
+                    self.core.discard(slot);
+                    self.closings.push(slot);
+                }
+            }
+            Operation::Closed { closing } => {
+                if let Some(i) = pick(closing, &self.closings) {
+                    let slot = self.closings.swap_remove(i);
+                    self.core.closed(slot, now, &mut out);
+                    assert!(!self.core.slots.contains_key(slot), "a closed slot is gone");
+                    // A stale id finds nothing.
+                    let before = self.core.total();
+                    self.core.closed(slot, now, &mut Vec::new());
+                    assert_eq!(self.core.total(), before);
+                }
+            }
+            Operation::Opened { dial, worker } => {
+                if let Some(i) = pick(dial, &self.dials) {
+                    let slot = self.dials.swap_remove(i);
+                    self.backends_born += 1;
+                    self.backends.insert(self.backends_born, Holder::Core);
+                    self.core
+                        .opened(slot, self.backends_born, *worker, now, &mut out);
+                }
+            }
+            Operation::Failed { dial, kind } => {
+                if let Some(i) = pick(dial, &self.dials) {
+                    let slot = self.dials.swap_remove(i);
+                    self.core.failed(slot, *kind, now, &mut out);
+                }
+            }
+            Operation::Advance { by } => {
+                self.now += *by;
+                self.core.tick(self.now, &mut out);
+            }
+            Operation::RetirePool { pool } => {
+                let pool = self.pools[pool.index(self.pools.len())];
+                self.core.retire_pool(pool, now, &mut out);
+            }
+            Operation::RetireDatabase { database } => {
+                self.core
+                    .retire_database(self.databases[database.index(DATABASES)], now, &mut out);
+            }
+            Operation::Pause { database } => {
+                self.core.pause(self.databases[database.index(DATABASES)]);
+            }
+            Operation::Resume { database } => {
+                self.core
+                    .resume(self.databases[database.index(DATABASES)], now, &mut out);
+            }
+            Operation::SetTotal { max } => self.core.set_total_max(*max, now, &mut out),
+            Operation::SetDatabase { database, max } => {
+                let database = self.databases[database.index(DATABASES)];
+                self.core
+                    .set_database(database, database_limits(*max), now, &mut out);
+            }
+            Operation::SetPool { pool, size } => {
+                let pool = self.pools[pool.index(self.pools.len())];
+                self.core.set_pool(pool, pool_limits(*size), now, &mut out);
+            }
+            Operation::ReplacePool { pool } => {
+                let i = pool.index(self.pools.len());
+                let database = self.core.pool(self.pools[i]).expect("it is there").database;
+                self.core.remove_pool(self.pools[i], &mut out);
+                self.pools[i] = self
+                    .core
+                    .add_pool(database, pool_limits(3))
+                    .expect("the database is there");
+            }
+            Operation::PeekIdle { pool, worker } => {
+                let pool = self.pools[pool.index(self.pools.len())];
+                self.core
+                    .peek_idle(pool, *worker, |backend| *backend % 2 == 0, &mut out);
+            }
+        }
+        self.out = out;
+    }
+
+    fn lease(&mut self, slot: SlotId, backend: u64) {
+        let was = self.backends.insert(backend, Holder::Client);
+        assert_eq!(
+            was,
+            Some(Holder::Core),
+            "backend {backend} was not the core's to give"
+        );
+        self.leases.push((slot, backend));
+    }
+
+    fn poll(&mut self, i: usize) {
+        let Client { ticket, bell, .. } = &self.clients[i];
+        match self.core.poll_ticket(*ticket, &Waker::from(bell.clone())) {
+            Progress::Pending => return,
+            Progress::Ready(slot, backend) => self.lease(slot, backend),
+            Progress::Failed(_) => {}
+        }
+        self.clients.swap_remove(i);
+    }
+
+    /// Does what the shell does after unlocking. Dials are checked at the moment they are decided.
+    fn execute(&mut self) {
+        for command in std::mem::take(&mut self.out) {
+            match command {
+                Command::Dial { pool, slot } => {
+                    self.check_room(pool);
+                    self.dials.push(slot);
+                }
+                Command::Close { slot, backend } => {
+                    let was = self.backends.remove(&backend);
+                    assert_eq!(was, Some(Holder::Core), "backend {backend} closed twice");
+                    self.closings.push(slot);
+                }
+                Command::Wake(waker) => waker.wake(),
+            }
+        }
+    }
+
+    fn check_room(&self, pool: PoolId) {
+        let pool = &self.core.pools[pool];
+        let database = &self.core.databases[pool.database];
+        assert!(
+            pool.counts.open() <= pool.limits.size,
+            "more than the pool's size"
+        );
+        for bound in [&database.bound, &self.core.total] {
+            assert!(
+                bound.max.is_none_or(|max| bound.counts.open() <= max),
+                "over a bound"
+            );
+        }
+        let dialing = database.bound.counts.opening;
+        assert!(dialing <= DIALS_MAX, "too many dials at once");
+        assert!(
+            database.health.is_up() || dialing == 1,
+            "more than one prober"
+        );
+        assert!(!database.is_paused, "a dial during a pause");
+    }
+
+    fn check(&self) {
+        self.check_counts();
+        self.check_backends();
+        self.check_lines();
+        for pool in self.core.pools.keys() {
+            let database = &self.core.databases[self.core.pools[pool].database];
+            let is_full = database.bound.is_full() || self.core.total.is_full();
+            assert!(
+                self.core.claim(pool, self.now) == 0 || is_full,
+                "a dial that could be under way is not"
+            );
+        }
+    }
+
+    fn check_counts(&self) {
+        let core = &self.core;
+        let mut pools: SecondaryMap<PoolId, Counts> = SecondaryMap::new();
+        let mut stale: SecondaryMap<PoolId, u32> = SecondaryMap::new();
+        for slot in core.slots.values() {
+            entry(&mut pools, slot.pool).shift(None, Some(slot.state.phase()));
+            let is_stale = slot.generation != core.pools[slot.pool].generation;
+            if is_stale && matches!(slot.state, State::Opening { .. }) {
+                *entry(&mut stale, slot.pool) += 1;
+            }
+        }
+        for (id, pool) in &core.pools {
+            assert_eq!(pool.counts, pools.get(id).copied().unwrap_or_default());
+            assert_eq!(
+                pool.openings_stale,
+                stale.get(id).copied().unwrap_or_default()
+            );
+            let on_stacks: usize = pool.idle.iter().map(|stack| stack.len()).sum();
+            assert_eq!(on_stacks, pool.counts.idle as usize);
+            for slot in pool.idle.iter().flatten() {
+                assert!(matches!(core.slots[*slot].state, State::Idle { .. }));
+            }
+        }
+        for (id, database) in &core.databases {
+            let own = |pool: &&Pool| pool.database == id;
+            check_bound(&database.bound, core.pools.values().filter(own));
+        }
+        check_bound(&core.total, core.pools.values());
+    }
+
+    /// No backend is lost, doubled, or in two places.
+    fn check_backends(&self) {
+        let mut held = 0;
+        for slot in self.core.slots.values() {
+            if let State::Idle { backend, .. } | State::Handed { backend } = &slot.state {
+                assert_eq!(self.backends[backend], Holder::Core);
+                held += 1;
+            }
+        }
+        let of = |holder| {
+            self.backends
+                .values()
+                .filter(|held| **held == holder)
+                .count()
+        };
+        assert_eq!(of(Holder::Core), held, "a backend is lost");
+        let total = self.core.total();
+        assert_eq!(of(Holder::Client), total.leased as usize);
+        assert_eq!(self.closings.len(), total.closing as usize);
+        assert_eq!(self.dials.len(), total.opening as usize);
+    }
+
+    fn check_lines(&self) {
+        let mut first_waiting: SecondaryMap<PoolId, u64> = SecondaryMap::new();
+        let mut last_handed: SecondaryMap<PoolId, u64> = SecondaryMap::new();
+        for client in &self.clients {
+            let waiter = &self.core.waiters[client.ticket];
+            let has_rung = client.bell.0.load(Ordering::Relaxed);
+            match waiter.turn {
+                Turn::Waiting(_) => {
+                    let first = first_waiting.get(client.pool).copied();
+                    first_waiting
+                        .insert(client.pool, client.arrival.min(first.unwrap_or(u64::MAX)));
+                }
+                Turn::Handed(_) => {
+                    assert!(has_rung, "a waiter was served and not told");
+                    let last = entry(&mut last_handed, client.pool);
+                    *last = client.arrival.max(*last);
+                }
+                Turn::Failed(_) => assert!(has_rung, "a waiter was failed and not told"),
+            }
+        }
+        for (pool, last) in last_handed {
+            let first = first_waiting.get(pool).copied().unwrap_or(u64::MAX);
+            assert!(last < first, "somebody was overtaken");
+        }
+        for pool in self.core.pools.values() {
+            let is_paused = self.core.databases[pool.database].is_paused;
+            assert!(
+                pool.line.waiting() == 0 || pool.counts.idle == 0 || is_paused,
+                "a waiter beside an idle backend"
+            );
+        }
+        let waiting = self
+            .core
+            .waiters
+            .values()
+            .filter(|waiter| matches!(waiter.turn, Turn::Waiting(_)));
+        assert_eq!(waiting.count(), self.core.total.waiting as usize);
+        assert_eq!(self.core.waiters.len(), self.clients.len());
+    }
+
+    fn step(&mut self, operation: &Operation) {
+        self.apply(operation);
+        self.execute();
+        self.check();
+    }
+
+    /// Endpoints are well, holders give back, time passes: everybody must be served.
+    fn everybody_is_served(&mut self) {
+        let (now, mut out) = (self.now, std::mem::take(&mut self.out));
+        self.core.set_total_max(Some(2), now, &mut out);
+        for database in &self.databases {
+            self.core
+                .set_database(*database, database_limits(Some(2)), now, &mut out);
+            self.core.resume(*database, now, &mut out);
+        }
+        for pool in &self.pools {
+            self.core.set_pool(*pool, pool_limits(2), now, &mut out);
+        }
+        self.out = out;
+        self.execute();
+        self.check();
+        for _ in 0..600 {
+            if self.clients.is_empty() && self.leases.is_empty() {
+                break;
+            }
+            self.pass_time(Duration::from_millis(100));
+        }
+        assert!(
+            self.clients.is_empty(),
+            "{} waiters starve",
+            self.clients.len()
+        );
+        for _ in 0..12 {
+            self.pass_time(Duration::from_secs(5));
+        }
+        assert_eq!(
+            self.core.total().open(),
+            0,
+            "old age closes all that nobody uses"
+        );
+        assert_eq!(self.core.pools.len(), POOLS, "removed pools are gone");
+    }
+
+    fn pass_time(&mut self, by: Duration) {
+        let (now, mut out) = (self.now + by, std::mem::take(&mut self.out));
+        self.now = now;
+        self.core.tick(now, &mut out);
+        for slot in std::mem::take(&mut self.dials) {
+            self.backends_born += 1;
+            self.backends.insert(self.backends_born, Holder::Core);
+            self.core.opened(slot, self.backends_born, 0, now, &mut out);
+        }
+        for slot in std::mem::take(&mut self.closings) {
+            self.core.closed(slot, now, &mut out);
+        }
+        for (slot, backend) in std::mem::take(&mut self.leases) {
+            self.backends.insert(backend, Holder::Core);
+            self.core.release(slot, backend, 1, now, &mut out);
+        }
+        self.out = out;
+        self.execute();
+        for i in (0..self.clients.len()).rev() {
+            self.poll(i);
+        }
+        self.check();
+    }
+}
+
+/// A removed pool's ticket may outlive it, but never its line: every id here is alive.
+fn entry<V: Default>(map: &mut SecondaryMap<PoolId, V>, pool: PoolId) -> &mut V {
+    map.entry(pool)
+        .expect("no newer pool has this place")
+        .or_default()
+}
+
+fn check_bound<'a>(bound: &Bound, pools: impl Iterator<Item = &'a Pool>) {
+    let (mut counts, mut waiting, mut hungry, mut active) = (Counts::default(), 0, 0, 0);
+    for pool in pools {
+        counts.opening += pool.counts.opening;
+        counts.idle += pool.counts.idle;
+        counts.handed += pool.counts.handed;
+        counts.leased += pool.counts.leased;
+        counts.closing += pool.counts.closing;
+        waiting += pool.line.waiting();
+        hungry += usize::from(pool.line.waiting() > 0);
+        active += u32::from(pool.is_active());
+    }
+    assert_eq!(bound.counts, counts);
+    assert_eq!(bound.waiting, waiting);
+    assert_eq!(bound.hungry.len(), hungry);
+    assert_eq!(bound.active, active);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_promise_holds_after_every_operation(
+        operations in prop::collection::vec(operation(), 1..300)
+    ) {
+        let mut model = Model::new();
+        for operation in &operations {
+            model.step(operation);
+        }
+        model.everybody_is_served();
+    }
+}

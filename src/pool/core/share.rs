@@ -1,0 +1,284 @@
+//! Whose turn it is when slots are short: who may dial, who is evicted, whom a release is owed to.
+//!
+//! A bound is shared among the pools that have live slots or waiters; a pool's share is the smaller of what its
+//! database's bound and the bound over all leave it. A pool below its share comes first, then the one whose first
+//! waiter came first. What settles this instead of swapping slots for ever: only a pool *above* its share gives,
+//! only one *below* takes, and slots already on their way out count as given.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::bound::Bound;
+use super::slot::{Phase, Slot, State};
+use super::{Command, Core, DatabaseId, PoolId, SlotId};
+
+/// A pool within its share keeps a backend this long after its last use when the one that wants it has its share,
+/// so that a busy pool and one with a query now and then do not swap the same slot all the time.
+const REST: Duration = Duration::from_secs(1);
+
+/// A pool without any backend takes one even from a pool within its share once its first waiter stood this long:
+/// the pace at which pools take turns where they outnumber the slots.
+const TURN_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    Database(DatabaseId),
+    Total,
+}
+
+/// Slots that pools under a bound could use at once.
+#[derive(Default)]
+struct Claims {
+    all: u32,
+    /// Those that would only fill up a pool's share.
+    below_share: u32,
+}
+
+impl<B> Core<B> {
+    /// Dials or evicts for a pool whose line grew. The others' position is unchanged: what could be dialled for
+    /// them is being dialled already.
+    pub(super) fn serve_newcomer(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
+        if self.claim(pool, now) == 0 {
+            return;
+        }
+        if self.fits(pool) {
+            self.dial(pool, now, out);
+        } else {
+            self.evict_for_waiters(self.pools[pool].database, now, out);
+        }
+    }
+
+    /// Dials and evicts all that may be, after something changed in `database` or (`None`) anywhere.
+    pub(super) fn serve(
+        &mut self,
+        database: Option<DatabaseId>,
+        now: Instant,
+        out: &mut Vec<Command<B>>,
+    ) {
+        if self.total.waiting == 0 {
+            return;
+        }
+        // Under a bound over all, what one database frees another may use.
+        let level = match database {
+            Some(database) if self.total.max.is_none() => Level::Database(database),
+            _ => Level::Total,
+        };
+        while let Some(pool) = self.next_to_dial(level, now) {
+            self.dial(pool, now, out);
+        }
+        match database {
+            Some(database) => self.evict_for_waiters(database, now, out),
+            None => {
+                for i in 0..self.total.hungry.len() {
+                    let database = self.pools[self.total.hungry[i]].database;
+                    self.evict(Level::Database(database), now, out);
+                }
+                self.evict(Level::Total, now, out);
+            }
+        }
+    }
+
+    /// Closes idle backends of `database`, and of any, where a bound is full and somebody waits for a slot under it.
+    pub(super) fn evict_for_waiters(
+        &mut self,
+        database: DatabaseId,
+        now: Instant,
+        out: &mut Vec<Command<B>>,
+    ) {
+        self.evict(Level::Database(database), now, out);
+        self.evict(Level::Total, now, out);
+    }
+
+    fn evict(&mut self, level: Level, now: Instant, out: &mut Vec<Command<B>>) {
+        let Some(bound) = self.bound(level) else {
+            return;
+        };
+        if bound.waiting == 0 || bound.counts.idle == 0 || !bound.is_full() {
+            return;
+        }
+        let mut closing = bound.counts.closing;
+        let claims = self.claims(level, None, now);
+        while closing < claims.all {
+            let rested = (closing >= claims.below_share).then_some(now);
+            let Some(victim) = self.least_recently_used(level, rested) else {
+                return;
+            };
+            // ## Idle => Closing: evicted
+            self.close_idle(victim, out);
+            closing += 1;
+        }
+    }
+
+    /// Is the slot that `pool` is about to use again owed to a pool below its share?
+    pub(super) fn is_owed_elsewhere(&self, pool: PoolId, now: Instant) -> bool {
+        let own = &self.pools[pool];
+        [Level::Database(own.database), Level::Total]
+            .into_iter()
+            .any(|level| {
+                self.bound(level).is_some_and(|bound| {
+                    bound.is_full()
+                        && bound.waiting > own.line.waiting()
+                        && (own.counts.live() > self.share(pool)
+                            || self.is_anyone_starving(level, pool, now))
+                        && self.claims(level, Some(pool), now).below_share > bound.counts.closing
+                })
+            })
+    }
+
+    /// Has a pool without any backend waited its turn, longer than the first waiter of `pool`?
+    fn is_anyone_starving(&self, level: Level, pool: PoolId, now: Instant) -> bool {
+        let own_since = self.pools[pool].line.first_since();
+        self.claimants(level, now).any(|(other, _)| {
+            let other = &self.pools[other];
+            other.counts.live() == 0
+                && other.line.first_since().is_some_and(|since| {
+                    now >= since + TURN_MAX && own_since.is_none_or(|own_since| since < own_since)
+                })
+        })
+    }
+
+    fn next_to_dial(&self, level: Level, now: Instant) -> Option<PoolId> {
+        if self.total.is_full() {
+            return None;
+        }
+        self.claimants(level, now)
+            .filter(|(pool, _)| self.fits(*pool))
+            .min_by_key(|(pool, _)| {
+                let has_share = self.live(*pool) >= self.share(*pool);
+                (has_share, self.pools[*pool].line.first_since())
+            })
+            .map(|(pool, _)| pool)
+    }
+
+    fn dial(&mut self, pool_id: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
+        let pool = &self.pools[pool_id];
+        let health = &self.databases[pool.database].health;
+        // ## nothing => Opening
+        let slot = self.slots.insert(Slot {
+            pool: pool_id,
+            state: State::Opening {
+                probe: pool.refused.is_some() || !health.is_up(),
+            },
+            generation: pool.generation,
+            worker: 0,
+            opened: now,
+            spread: 1.0,
+            expires: None,
+        });
+        self.shift(pool_id, None, Some(Phase::Opening));
+        out.push(Command::Dial {
+            pool: pool_id,
+            slot,
+        });
+    }
+
+    /// How many more slots this pool could use at once, if the shared bounds had room.
+    pub(super) fn claim(&self, pool: PoolId, now: Instant) -> u32 {
+        let pool = &self.pools[pool];
+        let database = &self.databases[pool.database];
+        if database.is_paused || pool.is_removed {
+            return 0;
+        }
+        let arriving = pool.counts.opening - pool.openings_stale;
+        let by_line = pool.line.waiting().saturating_sub(arriving);
+        let by_size = pool.limits.size.saturating_sub(pool.counts.open());
+        let by_login = match pool.refused {
+            Some(backoff) => u32::from(pool.counts.opening == 0 && backoff.is_over(now)),
+            None => u32::MAX,
+        };
+        let by_pace = database
+            .health
+            .dials_allowed(database.bound.counts.opening, now);
+        by_line.min(by_size).min(by_login).min(by_pace)
+    }
+
+    /// Do the shared bounds have room for one more slot of this pool?
+    fn fits(&self, pool: PoolId) -> bool {
+        !self.total.is_full() && !self.databases[self.pools[pool].database].bound.is_full()
+    }
+
+    /// Pools that could use a slot under this bound, and how many. Where a database's own bound is full, room in
+    /// the bound over all would not help its pools.
+    fn claimants(&self, level: Level, now: Instant) -> impl Iterator<Item = (PoolId, u32)> {
+        let hungry = self.bound(level).map_or(&[][..], |bound| &bound.hungry);
+        hungry.iter().filter_map(move |pool| {
+            let claim = self.claim(*pool, now);
+            let is_held_back =
+                level == Level::Total && self.databases[self.pools[*pool].database].bound.is_full();
+            (claim > 0 && !is_held_back).then_some((*pool, claim))
+        })
+    }
+
+    /// What this pool may have before the others.
+    fn share(&self, pool: PoolId) -> u32 {
+        let database = self.pools[pool].database;
+        self.databases[database]
+            .bound
+            .share()
+            .min(self.total.share())
+    }
+
+    fn live(&self, pool: PoolId) -> u32 {
+        self.pools[pool].counts.live()
+    }
+
+    fn claims(&self, level: Level, except: Option<PoolId>, now: Instant) -> Claims {
+        self.claimants(level, now)
+            .filter(|(pool, _)| Some(*pool) != except)
+            .fold(Claims::default(), |sum, (pool, claim)| Claims {
+                all: sum.all + claim,
+                below_share: sum.below_share
+                    + claim.min(self.share(pool).saturating_sub(self.live(pool))),
+            })
+    }
+
+    /// The idle backend under this bound that was used the longest ago; with `rested`, only one that has rested by
+    /// then or whose pool has more than its share.
+    pub(super) fn least_recently_used(
+        &self,
+        level: Level,
+        rested: Option<Instant>,
+    ) -> Option<SlotId> {
+        let pools: &mut dyn Iterator<Item = PoolId> = match level {
+            Level::Database(database) => &mut self.databases[database].pools.iter().copied(),
+            Level::Total => &mut self.pools.keys(),
+        };
+        pools
+            .filter_map(|pool| {
+                let (slot, since) = self.longest_idle(pool)?;
+                let is_free = rested
+                    .is_none_or(|now| now >= since + REST || self.live(pool) > self.share(pool));
+                is_free.then_some((slot, since))
+            })
+            .min_by_key(|(_, since)| *since)
+            .map(|(slot, _)| slot)
+    }
+
+    /// The backend of a pool that was used the longest ago.
+    pub(super) fn longest_idle(&self, pool: PoolId) -> Option<(SlotId, Instant)> {
+        let pool = &self.pools[pool];
+        if pool.counts.idle == 0 {
+            return None;
+        }
+        pool.idle
+            .iter()
+            .filter_map(|stack| {
+                let slot = *stack.front()?;
+                match self.slots[slot].state {
+                    State::Idle { since, .. } => Some((slot, since)),
+                    _ => unreachable!("what lies on a stack is idle"),
+                }
+            })
+            .min_by_key(|(_, since)| *since)
+    }
+
+    pub(super) fn bound(&self, level: Level) -> Option<&Bound> {
+        match level {
+            Level::Database(database) => {
+                self.databases.get(database).map(|database| &database.bound)
+            }
+            Level::Total => Some(&self.total),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! A slot: the right to one backend, from the decision to dial until its socket is really closed.
+//!
+//! A slot counts against every bound for that whole time; a closed backend lives on in Postgres for some
+//! milliseconds, and replacing it at once would overshoot `max_connections`.
+
+use slotmap::new_key_type;
+use tokio::time::Instant;
+
+use super::PoolId;
+
+new_key_type! {
+    /// Names a slot; finds nothing once the slot is gone.
+    pub struct SlotId;
+}
+
+/// What a slot is doing, with the backend wherever the core holds it.
+#[derive(Debug)]
+pub(super) enum State<B> {
+    /// Being dialled. `probe`: dialled to find out whether the endpoint (or the pool's login) works again.
+    Opening { probe: bool },
+    /// On a worker's stack since `since`.
+    Idle { backend: B, since: Instant },
+    /// Promised to a waiter that has not picked it up.
+    Handed { backend: B },
+    /// With its holder.
+    Leased,
+    /// On its way out; the socket may still be open.
+    Closing,
+}
+
+/// [`State`] without its data, the index into [`Counts`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Opening,
+    Idle,
+    Handed,
+    Leased,
+    Closing,
+}
+
+impl<B> State<B> {
+    pub(super) fn phase(&self) -> Phase {
+        match self {
+            State::Opening { .. } => Phase::Opening,
+            State::Idle { .. } => Phase::Idle,
+            State::Handed { .. } => Phase::Handed,
+            State::Leased => Phase::Leased,
+            State::Closing => Phase::Closing,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Slot<B> {
+    pub(super) pool: PoolId,
+    pub(super) state: State<B>,
+    /// The pool's generation when the dial was decided.
+    pub(super) generation: u64,
+    /// The worker that last had it, whose stack it lies on when idle.
+    pub(super) worker: usize,
+    pub(super) opened: Instant,
+    /// Drawn at birth from 0.8–1.2: spreads this backend's lifetime and idle timeout, so that backends born
+    /// together do not die together.
+    pub(super) spread: f64,
+    pub(super) expires: Option<Instant>,
+}
+
+/// How many slots are in each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Being dialled.
+    pub opening: u32,
+    /// On a stack, free to lease.
+    pub idle: u32,
+    /// Promised to a waiter that has not picked it up yet.
+    pub handed: u32,
+    /// With a holder.
+    pub leased: u32,
+    /// Told to close, not yet reported closed.
+    pub closing: u32,
+}
+
+impl Counts {
+    /// Every slot: what the bounds are about.
+    pub fn open(&self) -> u32 {
+        self.live() + self.closing
+    }
+
+    /// Every slot but those on their way out.
+    pub fn live(&self) -> u32 {
+        self.opening + self.idle + self.handed + self.leased
+    }
+
+    pub(super) fn shift(&mut self, from: Option<Phase>, to: Option<Phase>) {
+        if let Some(from) = from {
+            *self.of(from) -= 1;
+        }
+        if let Some(to) = to {
+            *self.of(to) += 1;
+        }
+    }
+
+    fn of(&mut self, phase: Phase) -> &mut u32 {
+        match phase {
+            Phase::Opening => &mut self.opening,
+            Phase::Idle => &mut self.idle,
+            Phase::Handed => &mut self.handed,
+            Phase::Leased => &mut self.leased,
+            Phase::Closing => &mut self.closing,
+        }
+    }
+}

@@ -1,0 +1,685 @@
+//! One rule a test. A shell without sockets executes the commands when the test says so.
+
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::*;
+
+const OWN: usize = 0;
+const OTHER: usize = 1;
+
+struct Shell {
+    core: Core<u32>,
+    now: Instant,
+    dials: Vec<(PoolId, SlotId)>,
+    closes: Vec<(SlotId, u32)>,
+    dialled: u32,
+}
+
+type Held = (SlotId, u32);
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn limits(size: u32) -> PoolLimits {
+    PoolLimits {
+        size,
+        waiters_max: 1000,
+        idle_timeout: None,
+        lifetime: None,
+    }
+}
+
+impl Shell {
+    fn new(total_max: Option<u32>) -> Self {
+        Self {
+            core: Core::new(2, total_max, 7),
+            now: Instant::now(),
+            dials: Vec::new(),
+            closes: Vec::new(),
+            dialled: 0,
+        }
+    }
+
+    /// A database with one pool per size.
+    fn database(&mut self, backends_max: Option<u32>, sizes: &[u32]) -> (DatabaseId, Vec<PoolId>) {
+        let database = self.core.add_database(DatabaseLimits {
+            backends_max,
+            connect_timeout: ms(5000),
+        });
+        let pools = sizes
+            .iter()
+            .map(|size| {
+                self.core
+                    .add_pool(database, limits(*size))
+                    .expect("just added")
+            })
+            .collect();
+        (database, pools)
+    }
+
+    /// A shell with one unbounded database and one pool.
+    fn with_pool(size: u32) -> (Self, DatabaseId, PoolId) {
+        let mut shell = Self::new(None);
+        let (database, pools) = shell.database(None, &[size]);
+        (shell, database, pools[0])
+    }
+
+    fn run<R>(
+        &mut self,
+        act: impl FnOnce(&mut Core<u32>, Instant, &mut Vec<Command<u32>>) -> R,
+    ) -> R {
+        let mut out = Vec::new();
+        let result = act(&mut self.core, self.now, &mut out);
+        for command in out {
+            match command {
+                Command::Dial { pool, slot } => {
+                    self.dialled += 1;
+                    self.dials.push((pool, slot));
+                }
+                Command::Close { slot, backend } => self.closes.push((slot, backend)),
+                Command::Wake(waker) => waker.wake(),
+            }
+        }
+        result
+    }
+
+    fn lease(&mut self, pool: PoolId) -> Lease<u32> {
+        self.run(|core, now, out| core.lease(pool, OWN, now, Waker::noop(), out))
+    }
+
+    #[track_caller]
+    fn ready(&mut self, pool: PoolId) -> Held {
+        match self.lease(pool) {
+            Lease::Ready(slot, backend) => (slot, backend),
+            other => panic!("no idle backend: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn wait(&mut self, pool: PoolId) -> Ticket {
+        match self.lease(pool) {
+            Lease::Wait(ticket) => ticket,
+            other => panic!("not in line: {other:?}"),
+        }
+    }
+
+    fn poll(&mut self, ticket: Ticket) -> Progress<u32> {
+        self.core.poll_ticket(ticket, Waker::noop())
+    }
+
+    #[track_caller]
+    fn served(&mut self, ticket: Ticket) -> Held {
+        match self.poll(ticket) {
+            Progress::Ready(slot, backend) => (slot, backend),
+            other => panic!("not served: {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn pending(&mut self, ticket: Ticket) {
+        assert!(matches!(self.poll(ticket), Progress::Pending));
+    }
+
+    #[track_caller]
+    fn failed(&mut self, ticket: Ticket, expected: WaitError) {
+        assert!(matches!(self.poll(ticket), Progress::Failed(error) if error == expected));
+    }
+
+    fn release(&mut self, held: Held) {
+        self.release_on(OWN, held);
+    }
+
+    fn release_on(&mut self, worker: usize, (slot, backend): Held) {
+        self.run(|core, now, out| core.release(slot, backend, worker, now, out));
+    }
+
+    fn open_dials(&mut self) {
+        while let Some((_, slot)) = self.dials.pop() {
+            let backend = self.dialled * 100 + self.dials.len() as u32;
+            self.run(|core, now, out| core.opened(slot, backend, OWN, now, out));
+        }
+    }
+
+    fn fail_dials(&mut self, kind: FailureKind) {
+        for (_, slot) in std::mem::take(&mut self.dials) {
+            self.run(|core, now, out| core.failed(slot, kind, now, out));
+        }
+    }
+
+    fn finish_closes(&mut self) {
+        for (slot, _) in std::mem::take(&mut self.closes) {
+            self.run(|core, now, out| core.closed(slot, now, out));
+        }
+    }
+
+    fn pass(&mut self, by: Duration) {
+        self.now += by;
+        self.run(|core, now, out| core.tick(now, out));
+    }
+
+    /// Opens `count` backends of a pool and holds them.
+    fn hold(&mut self, pool: PoolId, count: usize) -> Vec<Held> {
+        let tickets: Vec<_> = (0..count).map(|_| self.wait(pool)).collect();
+        self.open_dials();
+        tickets
+            .into_iter()
+            .map(|ticket| self.served(ticket))
+            .collect()
+    }
+
+    fn counts(&self, pool: PoolId) -> Counts {
+        self.core.pool(pool).expect("it is there").counts
+    }
+}
+
+// Leasing
+
+#[test]
+fn last_used_backend_of_the_own_worker_is_leased_first() {
+    let (mut shell, _, pool) = Shell::with_pool(3);
+    let held = shell.hold(pool, 3);
+    shell.release_on(OWN, held[0]);
+    shell.release_on(OWN, held[1]);
+    shell.release_on(OTHER, held[2]);
+    assert_eq!(shell.ready(pool), held[1]);
+    assert_eq!(shell.ready(pool), held[0]);
+    assert_eq!(shell.ready(pool), held[2], "then another worker's");
+}
+
+#[test]
+fn waiter_is_served_before_newcomer() {
+    let (mut shell, _, pool) = Shell::with_pool(1);
+    let held = shell.hold(pool, 1);
+    let first = shell.wait(pool);
+    shell.release(held[0]);
+    let newcomer = shell.wait(pool);
+    assert_eq!(shell.served(first), held[0]);
+    shell.pending(newcomer);
+}
+
+#[test]
+fn backend_handed_to_a_client_that_left_goes_to_the_next_in_line() {
+    let (mut shell, _, pool) = Shell::with_pool(1);
+    let held = shell.hold(pool, 1);
+    let (first, second) = (shell.wait(pool), shell.wait(pool));
+    shell.release(held[0]);
+    shell.run(|core, now, out| core.drop_ticket(first, now, out));
+    assert_eq!(shell.served(second), held[0]);
+}
+
+#[test]
+fn order_survives_hundreds_who_leave_from_the_middle() {
+    let (mut shell, _, pool) = Shell::with_pool(1);
+    let held = shell.hold(pool, 1);
+    let tickets: Vec<_> = (0..900).map(|_| shell.wait(pool)).collect();
+    for (i, ticket) in tickets.iter().enumerate() {
+        if i % 10 != 3 {
+            shell.run(|core, now, out| core.drop_ticket(*ticket, now, out));
+        }
+    }
+    assert_eq!(shell.core.pool(pool).expect("it is there").waiting, 90);
+    for ticket in tickets.into_iter().skip(3).step_by(10) {
+        shell.release(held[0]);
+        assert_eq!(shell.served(ticket), held[0]);
+    }
+}
+
+#[test]
+fn line_has_an_end() {
+    let (mut shell, _, pool) = Shell::with_pool(1);
+    let short = PoolLimits {
+        waiters_max: 2,
+        ..limits(1)
+    };
+    shell.run(|core, now, out| core.set_pool(pool, short, now, out));
+    shell.wait(pool);
+    shell.wait(pool);
+    assert!(matches!(shell.lease(pool), Lease::Full));
+}
+
+#[test]
+fn what_is_given_back_under_a_stale_id_is_closed() {
+    let (mut shell, _, pool) = Shell::with_pool(1);
+    let (slot, backend) = shell.hold(pool, 1)[0];
+    shell.run(|core, now, out| core.closed(slot, now, out));
+    shell.release((slot, backend));
+    assert_eq!(shell.closes, [(slot, backend)]);
+    shell.finish_closes();
+    assert_eq!(shell.core.total(), Counts::default());
+}
+
+// Dialling
+
+#[test]
+fn no_more_is_dialled_than_waiters_need_and_pace_allows() {
+    let (mut shell, _, pool) = Shell::with_pool(20);
+    shell.wait(pool);
+    assert_eq!(shell.dials.len(), 1);
+    for _ in 0..9 {
+        shell.wait(pool);
+    }
+    assert_eq!(shell.dials.len(), DIALS_MAX as usize);
+    shell.open_dials();
+    assert_eq!(shell.dialled, 10);
+}
+
+#[test]
+fn slot_is_free_only_when_the_socket_is_really_closed() {
+    let (mut shell, _, pool) = Shell::with_pool(1);
+    let (slot, _) = shell.hold(pool, 1)[0];
+    let ticket = shell.wait(pool);
+    shell.core.discard(slot);
+    shell.pass(ms(100));
+    assert_eq!(shell.dials.len(), 0);
+    shell.run(|core, now, out| core.closed(slot, now, out));
+    shell.open_dials();
+    shell.served(ticket);
+}
+
+#[test]
+fn blip_is_not_noticed() {
+    let (mut shell, _, pool) = Shell::with_pool(1);
+    let ticket = shell.wait(pool);
+    shell.fail_dials(FailureKind::Unreachable);
+    shell.pass(ms(100));
+    shell.pending(ticket);
+    shell.open_dials();
+    shell.served(ticket);
+}
+
+#[test]
+fn waiters_of_a_down_endpoint_fail_after_connect_timeout_in_line() {
+    let (mut shell, database, pool) = Shell::with_pool(1);
+    let early = shell.wait(pool);
+    shell.fail_dials(FailureKind::Unreachable);
+    shell.pass(ms(3000));
+    shell.fail_dials(FailureKind::Unreachable);
+    let late = shell.wait(pool);
+    shell.pass(ms(1999));
+    shell.pending(early);
+    shell.pass(ms(1));
+    shell.failed(early, WaitError::EndpointDown);
+    shell.pending(late);
+    shell.pass(ms(3000));
+    shell.failed(late, WaitError::EndpointDown);
+    let view = shell.core.database(database).expect("it is there");
+    assert!(matches!(view.endpoint, EndpointView::Down(_)));
+}
+
+#[test]
+fn busy_server_fails_nobody() {
+    let (mut shell, _, pool) = Shell::with_pool(1);
+    let ticket = shell.wait(pool);
+    for _ in 0..20 {
+        shell.fail_dials(FailureKind::Busy);
+        shell.pass(ms(5000));
+    }
+    shell.pending(ticket);
+    shell.open_dials();
+    shell.served(ticket);
+}
+
+#[test]
+fn refused_login_fails_its_own_pool_at_once_and_no_other() {
+    let mut shell = Shell::new(None);
+    let (_, pools) = shell.database(None, &[1, 1]);
+    let refused = shell.wait(pools[0]);
+    shell.fail_dials(FailureKind::Refused);
+    shell.failed(refused, WaitError::Refused);
+    assert!(matches!(
+        shell.lease(pools[0]),
+        Lease::Failed(WaitError::Refused)
+    ));
+    shell.hold(pools[1], 1);
+
+    shell.pass(ms(100));
+    let retried = shell.wait(pools[0]);
+    shell.open_dials();
+    shell.served(retried);
+    assert!(!shell.core.pool(pools[0]).expect("it is there").is_refused);
+}
+
+#[test]
+fn refused_login_fails_nobody_while_another_backend_is_at_work() {
+    let (mut shell, _, pool) = Shell::with_pool(2);
+    let held = shell.hold(pool, 1);
+    let ticket = shell.wait(pool);
+    shell.fail_dials(FailureKind::Refused);
+    shell.pending(ticket);
+    shell.release(held[0]);
+    assert_eq!(shell.served(ticket), held[0]);
+}
+
+// Limits
+
+#[test]
+fn raised_size_is_dialled_at_once_and_lowered_size_drains() {
+    let (mut shell, _, pool) = Shell::with_pool(1);
+    let held = shell.hold(pool, 1);
+    let tickets = [shell.wait(pool), shell.wait(pool)];
+    shell.run(|core, now, out| core.set_pool(pool, limits(3), now, out));
+    shell.open_dials();
+    let more = tickets.map(|ticket| shell.served(ticket));
+    shell.release(held[0]);
+    shell.run(|core, now, out| core.set_pool(pool, limits(1), now, out));
+    assert_eq!(shell.closes, [held[0]], "idle ones close now");
+    shell.release(more[0]);
+    assert_eq!(
+        shell.closes,
+        [held[0], more[0]],
+        "leased ones as they come back"
+    );
+    shell.release(more[1]);
+    assert_eq!(shell.counts(pool).idle, 1);
+}
+
+#[test]
+fn removed_pool_fails_its_waiters_and_ends_with_its_last_backend() {
+    let (mut shell, database, pool) = Shell::with_pool(1);
+    let held = shell.hold(pool, 1);
+    let ticket = shell.wait(pool);
+    shell.run(|core, _, out| core.remove_database(database, out));
+    shell.failed(ticket, WaitError::Removed);
+    assert!(matches!(
+        shell.lease(pool),
+        Lease::Failed(WaitError::Removed)
+    ));
+    shell.release(held[0]);
+    shell.finish_closes();
+    assert_eq!(shell.core.pool(pool), None);
+    assert_eq!(shell.core.database(database), None);
+}
+
+#[test]
+fn least_recently_used_backend_makes_room_for_another_pool() {
+    let mut shell = Shell::new(None);
+    let (_, pools) = shell.database(Some(2), &[2, 2, 2]);
+    let (older, newer) = (shell.hold(pools[0], 1)[0], shell.hold(pools[1], 1)[0]);
+    shell.release(older);
+    shell.now += ms(1);
+    shell.release(newer);
+    let ticket = shell.wait(pools[2]);
+    assert_eq!(shell.closes, [older]);
+    shell.finish_closes();
+    shell.open_dials();
+    shell.served(ticket);
+}
+
+#[test]
+fn bound_over_all_evicts_across_databases() {
+    let mut shell = Shell::new(Some(1));
+    let (_, here) = shell.database(None, &[1]);
+    let (_, there) = shell.database(None, &[1]);
+    let held = shell.hold(here[0], 1)[0];
+    shell.release(held);
+    shell.wait(there[0]);
+    assert_eq!(shell.closes, [held]);
+}
+
+// Generations and pause
+
+#[test]
+fn retired_generation_is_never_leased_again() {
+    let (mut shell, database, pool) = Shell::with_pool(3);
+    let held = shell.hold(pool, 2);
+    shell.release(held[0]);
+    let second = shell.ready(pool);
+    let opening = shell.wait(pool);
+    shell.release(second);
+    assert_eq!(shell.served(opening), second);
+    shell.release(second);
+    assert_eq!(shell.dials.len(), 1);
+
+    shell.run(|core, now, out| core.retire_database(database, now, out));
+    assert_eq!(shell.closes, [second], "idle: now");
+    shell.release(held[1]);
+    assert_eq!(shell.closes.len(), 2, "leased: at release");
+    shell.open_dials();
+    assert_eq!(shell.closes.len(), 3, "opening: on arrival");
+    let ticket = shell.wait(pool);
+    shell.finish_closes();
+    shell.open_dials();
+    shell.served(ticket);
+}
+
+#[test]
+fn pause_lets_leases_end_and_resume_serves_the_line() {
+    let (mut shell, database, pool) = Shell::with_pool(2);
+    let held = shell.hold(pool, 2);
+    shell.core.pause(database);
+    shell.release(held[0]);
+    let ticket = shell.wait(pool);
+    assert!(
+        !shell
+            .core
+            .database(database)
+            .expect("it is there")
+            .is_drained
+    );
+    shell.release(held[1]);
+    assert!(
+        shell
+            .core
+            .database(database)
+            .expect("it is there")
+            .is_drained
+    );
+    shell.pass(ms(60_000));
+    shell.pending(ticket);
+    shell.run(|core, now, out| core.resume(database, now, out));
+    shell.served(ticket);
+}
+
+#[test]
+fn waiters_outlive_a_failover_during_a_pause() {
+    let (mut shell, database, pool) = Shell::with_pool(1);
+    let ticket = shell.wait(pool);
+    shell.fail_dials(FailureKind::Unreachable);
+    shell.core.pause(database);
+    shell.pass(ms(60_000));
+    shell.run(|core, now, out| core.resume(database, now, out));
+    shell.pass(ms(100));
+    shell.open_dials();
+    shell.served(ticket);
+}
+
+// Age
+
+#[test]
+fn backends_born_together_do_not_die_together() {
+    let (mut shell, _, pool) = Shell::with_pool(40);
+    let short = PoolLimits {
+        lifetime: Some(ms(100_000)),
+        ..limits(40)
+    };
+    shell.run(|core, now, out| core.set_pool(pool, short, now, out));
+    for held in shell.hold(pool, 40) {
+        shell.release(held);
+    }
+    shell.pass(ms(79_000));
+    assert_eq!(shell.closes.len(), 0);
+    let mut most_per_second = 0;
+    for _ in 0..42 {
+        let before = shell.closes.len();
+        (0..10).for_each(|_| shell.pass(ms(100)));
+        most_per_second = most_per_second.max(shell.closes.len() - before);
+    }
+    assert_eq!(shell.closes.len(), 40);
+    assert!(
+        most_per_second <= 6,
+        "{most_per_second} closed within a second"
+    );
+}
+
+#[test]
+fn lowered_idle_timeout_closes_a_few_at_a_time() {
+    let (mut shell, _, pool) = Shell::with_pool(40);
+    for held in shell.hold(pool, 40) {
+        shell.release(held);
+    }
+    shell.pass(ms(60_000));
+    let short = PoolLimits {
+        idle_timeout: Some(ms(1000)),
+        ..limits(40)
+    };
+    shell.run(|core, now, out| core.set_pool(pool, short, now, out));
+    for tick in 1..=10 {
+        shell.pass(ms(100));
+        assert_eq!(shell.closes.len(), 4 * tick);
+    }
+}
+
+#[test]
+fn backend_past_its_lifetime_is_closed_rather_than_leased() {
+    let (mut shell, _, pool) = Shell::with_pool(1);
+    let short = PoolLimits {
+        lifetime: Some(ms(1000)),
+        ..limits(1)
+    };
+    shell.run(|core, now, out| core.set_pool(pool, short, now, out));
+    let held = shell.hold(pool, 1)[0];
+    shell.release(held);
+    shell.now += ms(1200);
+    shell.wait(pool);
+    assert_eq!(shell.closes, [held]);
+}
+
+#[test]
+fn unfit_idle_backends_are_taken_out() {
+    let (mut shell, _, pool) = Shell::with_pool(2);
+    let held = shell.hold(pool, 2);
+    shell.release_on(OWN, held[0]);
+    shell.release_on(OTHER, held[1]);
+    shell.run(|core, _, out| core.peek_idle(pool, OTHER, |_| false, out));
+    assert_eq!(shell.closes, [held[1]]);
+    assert_eq!(shell.ready(pool), held[0]);
+}
+
+// Fair shares
+
+/// Clients of several pools whose leases each last 10 ms.
+struct Crowd {
+    pools: Vec<PoolId>,
+    lines: Vec<Vec<Ticket>>,
+    held: Vec<Held>,
+    served: Vec<u32>,
+}
+
+impl Crowd {
+    fn of(pools: &[PoolId]) -> Self {
+        Self {
+            pools: pools.to_vec(),
+            lines: vec![Vec::new(); pools.len()],
+            held: Vec::new(),
+            served: vec![0; pools.len()],
+        }
+    }
+
+    fn ask(&mut self, shell: &mut Shell, i: usize) {
+        match shell.lease(self.pools[i]) {
+            Lease::Ready(slot, backend) => {
+                self.held.push((slot, backend));
+                self.served[i] += 1;
+            }
+            Lease::Wait(ticket) => self.lines[i].push(ticket),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Keeps `depths[i]` clients in line at pool `i` for 100 ms.
+    fn stand(&mut self, shell: &mut Shell, depths: &[usize]) {
+        for _ in 0..10 {
+            shell.now += ms(10);
+            for lease in std::mem::take(&mut self.held) {
+                shell.release(lease);
+            }
+            shell.finish_closes();
+            shell.open_dials();
+            for (i, depth) in depths.iter().enumerate() {
+                for ticket in std::mem::take(&mut self.lines[i]) {
+                    match shell.poll(ticket) {
+                        Progress::Ready(slot, backend) => {
+                            self.held.push((slot, backend));
+                            self.served[i] += 1;
+                        }
+                        Progress::Pending => self.lines[i].push(ticket),
+                        Progress::Failed(error) => panic!("{error}"),
+                    }
+                }
+                while self.lines[i].len() < *depth {
+                    self.ask(shell, i);
+                }
+            }
+        }
+        shell.pass(ms(0));
+    }
+
+    /// `stand` for so many seconds; returns the dials this took.
+    fn stand_for(&mut self, shell: &mut Shell, seconds: u32, depths: &[usize]) -> u32 {
+        let before = shell.dialled;
+        (0..seconds * 10).for_each(|_| self.stand(shell, depths));
+        shell.dialled - before
+    }
+}
+
+#[test]
+fn saturated_pools_settle_at_their_shares_and_stop_swapping() {
+    for (backends_max, total_max) in [(Some(10), None), (None, Some(10))] {
+        let mut shell = Shell::new(total_max);
+        let (_, pools) = shell.database(backends_max, &[10, 10, 10]);
+        let mut crowd = Crowd::of(&pools);
+        crowd.stand_for(&mut shell, 1, &[20, 0, 0]);
+        assert_eq!(shell.counts(pools[0]).live(), 10);
+        crowd.stand_for(&mut shell, 1, &[20, 20, 20]);
+        let lives = [0, 1, 2].map(|i| shell.counts(pools[i]).live());
+        assert_eq!(lives, [4, 3, 3]);
+        assert_eq!(
+            crowd.stand_for(&mut shell, 5, &[20, 20, 20]),
+            0,
+            "no swapping once settled"
+        );
+    }
+}
+
+#[test]
+fn pool_that_needs_less_than_its_share_leaves_the_rest() {
+    let mut shell = Shell::new(None);
+    let (_, pools) = shell.database(Some(10), &[10, 1]);
+    let mut crowd = Crowd::of(&pools);
+    crowd.stand_for(&mut shell, 2, &[20, 3]);
+    assert_eq!(shell.counts(pools[0]).live(), 9);
+    assert_eq!(crowd.stand_for(&mut shell, 5, &[20, 3]), 0);
+}
+
+#[test]
+fn pools_that_outnumber_the_slots_take_turns() {
+    let mut shell = Shell::new(None);
+    let (_, pools) = shell.database(Some(2), &[5; 6]);
+    let mut crowd = Crowd::of(&pools);
+    let dialled = crowd.stand_for(&mut shell, 60, &[3; 6]);
+    let (least, most) = (crowd.served.iter().min(), crowd.served.iter().max());
+    assert!(least > Some(&600), "{:?}", crowd.served);
+    assert!(most < Some(&6000), "{:?}", crowd.served);
+    assert!(dialled < 60 * 6, "{dialled} dials in a minute");
+}
+
+#[test]
+fn query_now_and_then_and_a_busy_pool_do_not_swap_a_slot() {
+    let mut shell = Shell::new(None);
+    let (_, pools) = shell.database(Some(4), &[4, 4]);
+    let mut crowd = Crowd::of(&pools);
+    let mut dialled_by_then = 0;
+    for fifth in 0..50 {
+        crowd.ask(&mut shell, 1);
+        (0..2).for_each(|_| crowd.stand(&mut shell, &[10, 0]));
+        if fifth == 5 {
+            dialled_by_then = shell.dialled;
+        }
+    }
+    assert_eq!(crowd.served[1], 50);
+    assert_eq!(shell.dialled, dialled_by_then, "settled within a second");
+}

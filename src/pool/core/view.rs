@@ -1,0 +1,119 @@
+//! What the console and the metrics read, and the watch over idle backends.
+
+use tokio::time::Instant;
+
+use super::endpoint::Health;
+use super::{Command, Core, Counts, DatabaseId, PoolId, State};
+
+/// One pool at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolView {
+    /// Whose pool it is.
+    pub database: DatabaseId,
+    /// Its slots.
+    pub counts: Counts,
+    /// Length of its line.
+    pub waiting: u32,
+    /// When the first in line came.
+    pub waiting_since: Option<Instant>,
+    /// Counts retirements.
+    pub generation: u64,
+    /// The server refused this pool's login last.
+    pub is_refused: bool,
+    /// Going away with its last slot.
+    pub is_removed: bool,
+}
+
+/// One database at this moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseView {
+    /// Slots over all its pools.
+    pub counts: Counts,
+    /// Waiters over all its pools.
+    pub waiting: u32,
+    /// What the last dials say.
+    pub endpoint: EndpointView,
+    /// Between `pause` and `resume`.
+    pub is_paused: bool,
+    /// No backend is with a client or promised to one.
+    pub is_drained: bool,
+}
+
+/// What the last dials say about an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndpointView {
+    /// It answers.
+    Up,
+    /// It answers that it has no room.
+    Busy,
+    /// It has not answered since then.
+    Down(Instant),
+}
+
+impl<B> Core<B> {
+    /// One pool, unless it is gone.
+    pub fn pool(&self, pool: PoolId) -> Option<PoolView> {
+        self.pools.get(pool).map(|pool| PoolView {
+            database: pool.database,
+            counts: pool.counts,
+            waiting: pool.line.waiting(),
+            waiting_since: pool.line.first_since(),
+            generation: pool.generation,
+            is_refused: pool.refused.is_some(),
+            is_removed: pool.is_removed,
+        })
+    }
+
+    /// One database, unless it is gone.
+    pub fn database(&self, database: DatabaseId) -> Option<DatabaseView> {
+        self.databases.get(database).map(|database| {
+            let counts = database.bound.counts;
+            DatabaseView {
+                counts,
+                waiting: database.bound.waiting,
+                endpoint: match database.health {
+                    Health::Up { .. } => EndpointView::Up,
+                    Health::Busy { .. } => EndpointView::Busy,
+                    Health::Down { since, .. } => EndpointView::Down(since),
+                },
+                is_paused: database.is_paused,
+                is_drained: counts.handed + counts.leased == 0,
+            }
+        })
+    }
+
+    /// Slots over everything.
+    pub fn total(&self) -> Counts {
+        self.total.counts
+    }
+
+    /// All pools there are, removed ones until their last slot is gone.
+    pub fn pool_ids(&self) -> impl Iterator<Item = PoolId> {
+        self.pools.keys()
+    }
+
+    /// Lets the shell look at the idle backends on one worker's stack, the longest idle first; those it does not
+    /// want to keep are closed.
+    pub fn peek_idle(
+        &mut self,
+        pool: PoolId,
+        worker: usize,
+        mut keep: impl FnMut(&mut B) -> bool,
+        out: &mut Vec<Command<B>>,
+    ) {
+        let Some(peeked) = self.pools.get_mut(pool) else {
+            return;
+        };
+        let mut unfit = Vec::new();
+        for slot in &peeked.idle[worker] {
+            if let State::Idle { backend, .. } = &mut self.slots[*slot].state
+                && !keep(backend)
+            {
+                unfit.push(*slot);
+            }
+        }
+        for slot in unfit {
+            self.close_idle(slot, out);
+        }
+    }
+}
