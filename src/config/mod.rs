@@ -88,7 +88,7 @@ pub enum ClientTls {
 }
 
 /// Certificate chain and key, PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ServerIdentity {
     /// Certificate chain.
     pub cert: PathBuf,
@@ -183,7 +183,7 @@ pub enum Standing {
 }
 
 /// `databases.*.tls`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BackendTls {
     /// How much is checked.
     pub mode: BackendTlsMode,
@@ -194,7 +194,7 @@ pub struct BackendTls {
 }
 
 /// libpq's `sslmode`, without `allow`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum BackendTlsMode {
     /// Never.
     Disable,

@@ -4,9 +4,10 @@
 //! decided on carried out after unlocking. It runs on worker threads only, since dials and closes are local tasks there.
 
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -118,18 +119,43 @@ impl Pools {
     }
 
     /// Lets the core decide something and carries out what it wants.
-    pub fn decide<R>(self: &Arc<Self>, decision: impl FnOnce(&mut Core<Boxed>, &mut Commands) -> R) -> R {
+    ///
+    /// `worker` is the one whose thread this is: what is dialled now belongs to its reactor.
+    #[inline]
+    pub fn decide<R>(self: &Arc<Self>, worker: usize, decision: impl FnOnce(&mut Core<Boxed>, &mut Commands) -> R) -> R {
         let mut commands = Commands::new();
         let result = decision(&mut self.core(), &mut commands);
-        self.execute(commands);
+        if !commands.is_empty() {
+            self.execute(worker, commands);
+        }
         result
+    }
+
+    /// Waits for a backend of `pool`.
+    pub async fn wait(self: &Arc<Self>, pool: &Arc<Pool>, worker: usize) -> Result<Lease, LeaseError> {
+        let mut waiter = None;
+        poll_fn(|cx| {
+            let asked = match &mut waiter {
+                None => self.lease(pool, worker, Instant::now(), cx),
+                Some(waiter) => ready!(Waiter::poll(waiter, cx)),
+            };
+            match asked {
+                Ok(Ask::Leased(lease)) => Poll::Ready(Ok(lease)),
+                Ok(Ask::Waits(next)) => {
+                    waiter = Some(next);
+                    Poll::Pending
+                }
+                Err(error) => Poll::Ready(Err(error)),
+            }
+        })
+        .await
     }
 
     /// Asks for a backend of `pool` on behalf of a client of `worker`.
     #[inline]
     pub fn lease(self: &Arc<Self>, pool: &Arc<Pool>, worker: usize, now: Instant, cx: &mut Context<'_>) -> Result<Ask, LeaseError> {
         loop {
-            match self.decide(|core, out| core.lease(pool.id, worker, now, cx.waker(), out)) {
+            match self.decide(worker, |core, out| core.lease(pool.id, worker, now, cx.waker(), out)) {
                 Decision::Ready(slot, backend) => {
                     let lease = Lease { slot, backend: Some(backend), pools: Arc::clone(self) };
                     if let Some(lease) = lease.ready(pool, worker, now, cx) {
@@ -137,7 +163,7 @@ impl Pools {
                     }
                 }
                 Decision::Wait(ticket) => {
-                    return Ok(Ask::Waits(Waiter { ticket: Some(ticket), pool: Arc::clone(pool), pools: Arc::clone(self) }));
+                    return Ok(Ask::Waits(Waiter { ticket: Some(ticket), worker, pool: Arc::clone(pool), pools: Arc::clone(self) }));
                 }
                 Decision::Full => return Err(LeaseError::Full),
                 Decision::Failed(error) => return Err(error.into()),
@@ -145,36 +171,33 @@ impl Pools {
         }
     }
 
-    fn execute(self: &Arc<Self>, commands: Commands) {
+    fn execute(self: &Arc<Self>, worker: usize, commands: Commands) {
         for command in commands {
             match command {
-                Command::Dial { pool, slot } => self.dial(pool, slot),
-                Command::Close { slot, backend } => self.close(slot, backend),
+                Command::Dial { pool, slot } => self.dial(worker, pool, slot),
+                Command::Close { slot, backend } => self.close(worker, slot, backend),
                 Command::Wake(waker) => Waker::wake(waker),
             }
         }
     }
 
-    fn dial(self: &Arc<Self>, pool: PoolId, slot: SlotId) {
+    fn dial(self: &Arc<Self>, worker: usize, pool: PoolId, slot: SlotId) {
         let pools = Arc::clone(self);
         tokio::task::spawn_local(async move {
             let opened = match pools.pool(pool) {
-                Some(pool) => pools.opener.open(&pool).await,
+                Some(pool) => pools.opener.open(&pool, worker).await,
                 None => Err(OpenError::Removed),
             };
             let now = Instant::now();
-            pools.decide(|core, out| match opened {
-                Ok(backend) => {
-                    let worker = backend.worker;
-                    core.opened(slot, Box::new(backend), worker, now, out);
-                }
+            pools.decide(worker, |core, out| match opened {
+                Ok(backend) => core.opened(slot, Box::new(backend), worker, now, out),
                 Err(error) => core.failed(slot, FailureKind::from(&error), now, out),
             });
         });
     }
 
     /// Ends a connection politely; its slot is free when the server has closed it too.
-    fn close(self: &Arc<Self>, slot: SlotId, mut backend: Boxed) {
+    fn close(self: &Arc<Self>, worker: usize, slot: SlotId, mut backend: Boxed) {
         let pools = Arc::clone(self);
         tokio::task::spawn_local(async move {
             let goodbye = async {
@@ -186,7 +209,7 @@ impl Pools {
             let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
             drop(backend);
             let now = Instant::now();
-            pools.decide(|core, out| core.closed(slot, now, out));
+            pools.decide(worker, |core, out| core.closed(slot, now, out));
         });
     }
 }
@@ -221,7 +244,7 @@ impl Lease {
         if let Some(mut backend) = self.backend.take() {
             backend.idle_since = now;
             let worker = backend.worker;
-            self.pools.decide(|core, out| core.release(self.slot, backend, worker, now, out));
+            self.pools.decide(worker, |core, out| core.release(self.slot, backend, worker, now, out));
         }
     }
 
@@ -235,7 +258,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(backend) = self.backend.take() {
             self.pools.core().discard(self.slot);
-            self.pools.close(self.slot, backend);
+            self.pools.close(backend.worker, self.slot, backend);
         }
     }
 }
@@ -261,13 +284,14 @@ impl DerefMut for Lease {
 #[must_use = "a dropped waiter leaves the line"]
 pub struct Waiter {
     ticket: Option<Ticket>,
+    worker: usize,
     pool: Arc<Pool>,
     pools: Arc<Pools>,
 }
 
 impl Waiter {
     /// Has its turn come?
-    pub fn poll(&mut self, worker: usize, cx: &mut Context<'_>) -> Poll<Result<Ask, LeaseError>> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ask, LeaseError>> {
         let Some(ticket) = self.ticket else {
             return Poll::Ready(Err(LeaseError::Removed));
         };
@@ -282,10 +306,10 @@ impl Waiter {
                 self.ticket = None;
                 let lease = Lease { slot, backend: Some(backend), pools: Arc::clone(&self.pools) };
                 let now = Instant::now();
-                Poll::Ready(match lease.ready(&self.pool, worker, now, cx) {
+                Poll::Ready(match lease.ready(&self.pool, self.worker, now, cx) {
                     Some(lease) => Ok(Ask::Leased(lease)),
                     // It broke on the way: ask again. Rare enough that the place in line is not kept.
-                    None => self.pools.lease(&self.pool, worker, now, cx),
+                    None => self.pools.lease(&self.pool, self.worker, now, cx),
                 })
             }
         }
@@ -295,7 +319,7 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.pools.decide(|core, out| core.drop_ticket(ticket, Instant::now(), out));
+            self.pools.decide(self.worker, |core, out| core.drop_ticket(ticket, Instant::now(), out));
         }
     }
 }

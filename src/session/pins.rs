@@ -59,6 +59,11 @@ impl Pins {
         self.open.is_empty()
     }
 
+    /// A text ran that nobody could read: it may have changed anything.
+    pub fn is_uncertain(&self) -> bool {
+        self.open.intersects(Suspects::UNCERTAIN)
+    }
+
     /// What is held.
     pub fn held(&self) -> Suspects {
         self.held
@@ -67,6 +72,11 @@ impl Pins {
     /// Statements of SQL PREPARE stand.
     pub fn is_sql_prepared(&self) -> bool {
         self.held.intersects(Suspects::PREPARE)
+    }
+
+    /// A LISTEN stands, or may.
+    pub fn may_listen(&self) -> bool {
+        (self.held | self.open).intersects(Suspects::LISTEN)
     }
 
     /// Names of the reasons.

@@ -333,6 +333,12 @@ impl<N> Ring<N> {
         Ok(Answer { origin: Some(origin), completed })
     }
 
+    /// It is the turn of an answer of ours.
+    #[inline]
+    pub fn has_synthetic_due(&self) -> bool {
+        self.entries.front().is_some_and(|entry| entry.expect == Expect::Synthetic)
+    }
+
     /// The next answer of ours, if it is its turn.
     #[inline]
     pub fn pop_synthetic(&mut self) -> Option<Entry<N>> {

@@ -1,0 +1,400 @@
+//! Opens backends: name to address, TLS, login, standing.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::backend::{Backend, Target};
+use super::core::FailureKind;
+use super::pool::Pool;
+use crate::auth::secrets::Secrets;
+use crate::auth::server::{BackendLogin, LoggedIn, LoginError, Step};
+use crate::auth::{BODY_MAX, Channel, Credential};
+use crate::config::{BackendTls, Endpoint, PoolSettings, Standing};
+use crate::error::ServerError;
+use crate::net::certificate::Binding;
+use crate::net::stream::{Socket, Stream};
+use crate::net::tls::{ClientSide, TlsError, server_name};
+use crate::state::parameters::Parameters;
+use crate::state::settings::Settings;
+use crate::wire::build;
+use crate::wire::frame::{HEADER_LEN, header};
+use crate::wire::startup::{CancelKey, SSL_REQUEST, Unsendable, build_cancel, build_startup};
+
+/// Towards servers we speak 3.0: every server does, and 3.2 adds nothing but longer cancel keys.
+const MINOR: u16 = 0;
+
+/// A server's address as it was when a backend connected to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// TCP, with the name it came from (for TLS).
+    Tcp {
+        /// Where.
+        addr: SocketAddr,
+        /// As configured.
+        host: String,
+        /// TLS as at the login.
+        tls: BackendTls,
+    },
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { addr, .. } => addr.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Why a backend could not be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The pool is gone.
+    #[error("the pool was removed")]
+    Removed,
+    /// No address for the host.
+    #[error("cannot resolve {host}: {source}")]
+    Resolve {
+        /// As configured.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// The socket.
+    #[error("cannot reach {address}: {source}")]
+    Io {
+        /// Where.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `connect_timeout`.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// The server does not do TLS, and the mode wants it.
+    #[error("the server does not support TLS")]
+    NoTls,
+    /// The server spoke behind its answer to SSLRequest.
+    #[error("the server sent clear text behind its TLS answer")]
+    Injected,
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The login.
+    #[error(transparent)]
+    Login(#[from] LoginError),
+    /// A name or value that cannot be sent.
+    #[error(transparent)]
+    Unsendable(#[from] Unsendable),
+    /// The server is a standby where a primary is wanted, or the reverse.
+    #[error("the server is not a {0:?}")]
+    Standing(Standing),
+    /// `transaction_timeout` is no parameter of this server (before 17); the next login goes without it.
+    #[error("the server has no transaction_timeout")]
+    NoTransactionTimeout,
+    /// Half a message, or one that is too long.
+    #[error("the server broke the protocol")]
+    Protocol,
+}
+
+impl OpenError {
+    /// What the server itself said, if it did.
+    pub fn server_error(&self) -> Option<ServerError> {
+        match self {
+            Self::Login(LoginError::Server(error)) => Some(ServerError {
+                code: error.sqlstate.clone().unwrap_or_else(|| "XX000".into()),
+                message: error.message.clone(),
+            }),
+            Self::Login(error) => Some(ServerError { code: "28000".into(), message: error.to_string() }),
+            _ => None,
+        }
+    }
+}
+
+impl From<&OpenError> for FailureKind {
+    fn from(error: &OpenError) -> Self {
+        match error {
+            OpenError::Login(LoginError::Server(error)) => match error.sqlstate.as_deref() {
+                // too_many_connections; of a role's or database's own limit just as well
+                Some("53300") => Self::Busy,
+                // cannot_connect_now, admin_shutdown, crash_shutdown
+                Some(code) if code.starts_with("57P") => Self::Unreachable,
+                _ => Self::Refused,
+            },
+            OpenError::Login(_) | OpenError::Removed | OpenError::Unsendable(_) => Self::Refused,
+            _ => Self::Unreachable,
+        }
+    }
+}
+
+/// What dials need besides the pool.
+pub struct Opener {
+    secrets: Arc<Secrets>,
+    none: Settings,
+    tls: Mutex<HashMap<BackendTls, ClientSide>>,
+}
+
+impl std::fmt::Debug for Opener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opener").finish_non_exhaustive()
+    }
+}
+
+impl Opener {
+    /// `none` is the settings of a backend as it logs in.
+    pub fn new(secrets: Arc<Secrets>, none: Settings) -> Self {
+        Self { secrets, none, tls: Mutex::default() }
+    }
+
+    /// Certificates are read again for the next connection.
+    pub fn forget_certificates(&self) {
+        self.tls.lock().expect("no panic while held").clear();
+    }
+
+    /// Opens a backend of `pool` on the current reactor, which is `worker`'s.
+    pub async fn open(&self, pool: &Pool, worker: usize) -> Result<Backend, OpenError> {
+        let opened = self.open_with(pool, pool.credential(), worker).await;
+        match &opened {
+            Ok(_) => pool.set_refusal(None),
+            Err(error) => {
+                tracing::warn!(database = %pool.name.database, role = %pool.name.role, %error, "cannot open a backend");
+                if FailureKind::from(error) == FailureKind::Refused {
+                    pool.set_refusal(error.server_error());
+                }
+            }
+        }
+        opened
+    }
+
+    /// As [`Self::open`] with a credential that is to be tried first.
+    pub async fn open_with(&self, pool: &Pool, credential: Credential, worker: usize) -> Result<Backend, OpenError> {
+        let settings = Arc::clone(&pool.settings());
+        let limit = settings.pool.connect_timeout;
+        timeout(limit, self.try_hosts(pool, &settings, credential, worker)).await.map_err(|_| OpenError::Timeout(limit))?
+    }
+
+    /// One host after the other, beginning with the one that worked last, so that a dead one costs only once.
+    async fn try_hosts(&self, pool: &Pool, settings: &PoolSettings, credential: Credential, worker: usize) -> Result<Backend, OpenError> {
+        let hosts = &settings.endpoint.hosts;
+        let share = settings.pool.connect_timeout / u32::try_from(hosts.len()).unwrap_or(1).max(1);
+        let first = pool.host.load(Ordering::Relaxed);
+        let mut last = OpenError::Removed;
+        for index in (0..hosts.len()).map(|i| (first + i) % hosts.len()) {
+            let attempt = self.try_host(pool, settings, &hosts[index], credential.clone(), worker);
+            match timeout(share, attempt).await {
+                Ok(Ok(backend)) => {
+                    pool.host.store(index, Ordering::Relaxed);
+                    return Ok(backend);
+                }
+                // Another host of the same cluster would refuse the same login.
+                Ok(Err(error)) if FailureKind::from(&error) == FailureKind::Refused => return Err(error),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = OpenError::Timeout(share),
+            }
+        }
+        Err(last)
+    }
+
+    async fn try_host(&self, pool: &Pool, settings: &PoolSettings, host: &str, credential: Credential, worker: usize) -> Result<Backend, OpenError> {
+        let endpoint = &settings.endpoint;
+        let mut last = None;
+        // Names are resolved at every connect: after a failover the name leads elsewhere.
+        for address in addresses(host, endpoint).await? {
+            let mut opened = self.log_in(pool, settings, address.clone(), credential.clone(), worker).await;
+            if let Err(OpenError::NoTransactionTimeout) = opened {
+                opened = self.log_in(pool, settings, address, credential.clone(), worker).await;
+            }
+            match opened {
+                Err(error @ OpenError::Io { .. }) => last = Some(error),
+                other => return other,
+            }
+        }
+        Err(last.unwrap_or_else(|| OpenError::Resolve { host: host.to_owned(), source: io::ErrorKind::NotFound.into() }))
+    }
+
+    async fn log_in(&self, pool: &Pool, settings: &PoolSettings, address: Address, credential: Credential, worker: usize) -> Result<Backend, OpenError> {
+        let endpoint = &settings.endpoint;
+        let (mut stream, channel) = self.connect(&address).await?;
+        let packet = startup_packet(pool, settings)?;
+        let failed = |source| OpenError::Io { address: address.to_string(), source };
+        stream.write_all(&packet).await.map_err(failed)?;
+        let mut login = BackendLogin::new(endpoint.role.clone(), credential, channel, MINOR, Arc::clone(&self.secrets));
+        let logged_in = match drive(&mut stream, &mut login).await {
+            Err(OpenError::Login(LoginError::Server(error)))
+                if error.sqlstate.as_deref() == Some("42704") && pool.takes_transaction_timeout.swap(false, Ordering::Relaxed) =>
+            {
+                return Err(OpenError::NoTransactionTimeout);
+            }
+            other => other?,
+        };
+        let LoggedIn { parameters, key, .. } = logged_in;
+        let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
+        let parameters = Parameters::new(parameters.into_iter().map(|(name, value)| (name, text(value))).collect());
+        self.check_standing(&mut stream, endpoint.standing, &parameters).await?;
+        let parameters = pool.parameters.share(parameters);
+        let target = Target::new(address, key.map(|key| (key.pid, key.secret.into_vec())));
+        Ok(Backend::new(stream, parameters, self.none.clone(), target, worker))
+    }
+
+    /// Connects, under TLS if the address says so.
+    async fn connect(&self, address: &Address) -> Result<(Stream, Channel), OpenError> {
+        let failed = |source| OpenError::Io { address: address.to_string(), source };
+        let (addr, host, tls) = match address {
+            Address::Unix(path) => {
+                let socket = UnixStream::connect(path).await.map_err(failed)?;
+                return Ok((Stream::Plain(Socket::Unix(socket)), Channel::Local));
+            }
+            Address::Tcp { addr, host, tls } => (addr, host, tls),
+        };
+        let mut socket = Socket::Tcp(TcpStream::connect(addr).await.map_err(failed)?);
+        socket.tune().map_err(failed)?;
+        let Some(side) = self.client_side(tls)? else {
+            let channel = if socket.is_local() { Channel::Local } else { Channel::Open };
+            return Ok((Stream::Plain(socket), channel));
+        };
+        socket.write_all(&SSL_REQUEST).await.map_err(failed)?;
+        let mut answer = [0; 1];
+        socket.read_exact(&mut answer).await.map_err(failed)?;
+        match answer[0] {
+            b'S' if socket.has_input() => Err(OpenError::Injected),
+            b'S' => {
+                let connector = TlsConnector::from(side.config);
+                let stream = connector.connect(server_name(host)?, socket).await.map_err(failed)?;
+                let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                let binding = certificate.and_then(Binding::of);
+                Ok((Stream::Backend(Box::new(stream)), Channel::Tls { binding }))
+            }
+            b'N' if !side.is_required => {
+                let channel = if socket.is_local() { Channel::Local } else { Channel::Open };
+                Ok((Stream::Plain(socket), channel))
+            }
+            b'N' => Err(OpenError::NoTls),
+            _ => Err(OpenError::Protocol),
+        }
+    }
+
+    fn client_side(&self, tls: &BackendTls) -> Result<Option<ClientSide>, TlsError> {
+        let mut known = self.tls.lock().expect("no panic while held");
+        if let Some(side) = known.get(tls) {
+            return Ok(Some(side.clone()));
+        }
+        let side = ClientSide::new(tls)?;
+        if let Some(side) = &side {
+            known.insert(tls.clone(), side.clone());
+        }
+        Ok(side)
+    }
+
+    async fn check_standing(&self, stream: &mut Stream, wanted: Standing, parameters: &Parameters) -> Result<(), OpenError> {
+        if wanted == Standing::Any {
+            return Ok(());
+        }
+        let is_standby = match parameters.value("in_hot_standby") {
+            Some(value) => value == "on",
+            // Servers before 14 do not report it.
+            None => ask_for_bool(stream, "SELECT pg_catalog.pg_is_in_recovery()").await?,
+        };
+        if is_standby == (wanted == Standing::Standby) { Ok(()) } else { Err(OpenError::Standing(wanted)) }
+    }
+
+    /// Sends a CancelRequest and waits until the server has dealt with it, which it shows by closing.
+    pub async fn cancel(&self, target: &Target) -> Result<(), OpenError> {
+        let Some((pid, secret)) = &target.key else { return Ok(()) };
+        let (mut stream, _) = self.connect(&target.address).await?;
+        let key = CancelKey { pid: *pid, secret: secret.clone().into() };
+        let failed = |source| OpenError::Io { address: target.address.to_string(), source };
+        stream.write_all(&build_cancel(&key)).await.map_err(failed)?;
+        stream.flush().await.map_err(failed)?;
+        stream.closed().await;
+        Ok(())
+    }
+}
+
+async fn addresses(host: &str, endpoint: &Endpoint) -> Result<Vec<Address>, OpenError> {
+    if host.starts_with('/') {
+        return Ok(vec![Address::Unix(PathBuf::from(host).join(format!(".s.PGSQL.{}", endpoint.port)))]);
+    }
+    let found = tokio::net::lookup_host((host, endpoint.port)).await;
+    let found = found.map_err(|source| OpenError::Resolve { host: host.to_owned(), source })?;
+    Ok(found.map(|addr| Address::Tcp { addr, host: host.to_owned(), tls: endpoint.tls.clone() }).collect())
+}
+
+/// Only what belongs to the pool: RESET ALL and DISCARD ALL come back to exactly this.
+fn startup_packet(pool: &Pool, settings: &PoolSettings) -> Result<Vec<u8>, Unsendable> {
+    let endpoint = &settings.endpoint;
+    let timeouts = &settings.timeouts;
+    let transaction = timeouts.transaction.filter(|_| pool.takes_transaction_timeout.load(Ordering::Relaxed));
+    let milliseconds = |limit: Duration| limit.as_millis().to_string();
+    let limits = [
+        ("statement_timeout", timeouts.statement),
+        ("lock_timeout", timeouts.lock),
+        ("idle_in_transaction_session_timeout", timeouts.idle_in_transaction),
+        ("transaction_timeout", transaction),
+    ];
+    let limits: Vec<_> = limits.iter().filter_map(|(name, limit)| Some((*name, milliseconds((*limit)?)))).collect();
+    let named = [("user", endpoint.role.as_str()), ("database", endpoint.dbname.as_str())];
+    let replication = pool.name.replication.iter().flat_map(|all| all.iter()).map(|(n, v)| (n.as_str(), v.as_str()));
+    build_startup(MINOR, named.into_iter().chain(limits.iter().map(|(n, v)| (*n, v.as_str()))).chain(replication))
+}
+
+async fn drive(stream: &mut Stream, login: &mut BackendLogin) -> Result<LoggedIn, OpenError> {
+    loop {
+        let (tag, body) = read_frame(stream).await?;
+        let mut step = login.message(tag, &body)?;
+        if let Step::Hash(job) = step {
+            let keys = tokio::task::spawn_blocking(move || job.run()).await.map_err(|_| OpenError::Protocol)?;
+            step = login.hashed(keys);
+        }
+        match step {
+            Step::Read => {}
+            Step::Send(bytes) => send(stream, &bytes).await?,
+            Step::Done(logged_in) => return Ok(logged_in),
+            Step::Hash(_) => return Err(OpenError::Protocol),
+        }
+    }
+}
+
+async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Io { address: "the server".into(), source };
+    stream.write_all(bytes).await.map_err(failed)?;
+    stream.flush().await.map_err(failed)
+}
+
+/// Reads one frame, no longer than anything a login or a one-row answer may hold.
+pub async fn read_frame(stream: &mut Stream) -> Result<(u8, Vec<u8>), OpenError> {
+    let failed = |source| OpenError::Io { address: "the server".into(), source };
+    let mut head = [0; HEADER_LEN];
+    stream.read_exact(&mut head).await.map_err(failed)?;
+    let frame = header(&head).ok().flatten().filter(|frame| frame.body <= BODY_MAX).ok_or(OpenError::Protocol)?;
+    let mut body = vec![0; frame.body];
+    stream.read_exact(&mut body).await.map_err(failed)?;
+    Ok((frame.tag, body))
+}
+
+async fn ask_for_bool(stream: &mut Stream, sql: &str) -> Result<bool, OpenError> {
+    let mut query = Vec::new();
+    build::query(&mut query, sql.as_bytes());
+    send(stream, &query).await?;
+    let mut value = None;
+    loop {
+        match read_frame(stream).await? {
+            (b'D', body) => value = Some(body.last() == Some(&b't')),
+            (b'Z', _) => return value.ok_or(OpenError::Protocol),
+            (b'E', _) => return Err(OpenError::Protocol),
+            _ => {}
+        }
+    }
+}

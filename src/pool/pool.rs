@@ -1,0 +1,99 @@
+//! One pool as the shell knows it: whose it is, how it is set up, what its backends told.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+
+use super::core::{DatabaseId, PoolId};
+use crate::auth::Credential;
+use crate::config::PoolSettings;
+use crate::error::ServerError;
+use crate::metrics::PoolStats;
+use crate::state::parameters::Latest;
+
+/// What makes two clients share backends.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PoolName {
+    /// Database as clients ask for it.
+    pub database: Arc<str>,
+    /// Role as clients name it.
+    pub role: Arc<str>,
+    /// Startup parameters of a replication connection, which has its backend for itself.
+    pub replication: Option<Arc<[(String, String)]>>,
+}
+
+/// The backends of one role in one database.
+#[derive(Debug)]
+pub struct Pool {
+    /// In the core.
+    pub id: PoolId,
+    /// Its database in the core.
+    pub database: DatabaseId,
+    /// Whose it is.
+    pub name: PoolName,
+    /// What its backends reported.
+    pub parameters: Latest,
+    /// Counters.
+    pub stats: PoolStats,
+    /// Which of its hosts answered last.
+    pub host: AtomicUsize,
+    /// The server knows `transaction_timeout`; assumed until it says otherwise.
+    pub takes_transaction_timeout: AtomicBool,
+    settings: ArcSwap<PoolSettings>,
+    credential: Mutex<Credential>,
+    refusal: Mutex<Option<ServerError>>,
+}
+
+impl Pool {
+    /// A pool that exists in the core already.
+    pub fn new(id: PoolId, database: DatabaseId, name: PoolName, settings: PoolSettings, credential: Credential, stats: PoolStats) -> Self {
+        Self {
+            id,
+            database,
+            name,
+            parameters: Latest::default(),
+            stats,
+            host: AtomicUsize::new(0),
+            takes_transaction_timeout: AtomicBool::new(true),
+            settings: ArcSwap::from_pointee(settings),
+            credential: Mutex::new(credential),
+            refusal: Mutex::default(),
+        }
+    }
+
+    /// Its backends serve one client each and are closed after it: replication.
+    pub fn is_dedicated(&self) -> bool {
+        self.name.replication.is_some()
+    }
+
+    /// How it is set up now.
+    pub fn settings(&self) -> arc_swap::Guard<Arc<PoolSettings>> {
+        self.settings.load()
+    }
+
+    /// Sets it up anew.
+    pub fn set_settings(&self, settings: PoolSettings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// With what its backends log in.
+    pub fn credential(&self) -> Credential {
+        self.credential.lock().expect("no panic while held").clone()
+    }
+
+    /// Uses another secret from the next dial on.
+    pub fn set_credential(&self, credential: Credential) {
+        *self.credential.lock().expect("no panic while held") = credential;
+    }
+
+    /// Why the server refused the last login, if it did.
+    pub fn refusal(&self) -> Option<ServerError> {
+        self.refusal.lock().expect("no panic while held").clone()
+    }
+
+    /// Remembers the outcome of a login.
+    pub fn set_refusal(&self, refusal: Option<ServerError>) {
+        *self.refusal.lock().expect("no panic while held") = refusal;
+    }
+}

@@ -1,0 +1,291 @@
+//! The process: everything that workers, console and reload share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::auth::Credential;
+use crate::auth::secrets::{Secrets, Stored};
+use crate::config::{Auth, Config, Database, Pool as PoolConfig, PoolSettings, Role, Standing, pool_settings};
+use crate::metrics::{ErrorCounts, PoolStats};
+use crate::net::tls::{ServerTls, TlsError};
+use crate::pool::core::{Core, DatabaseId, DatabaseLimits, PoolLimits};
+use crate::pool::keep;
+use crate::pool::lease::Pools;
+use crate::pool::open::Opener;
+use crate::pool::pool::{Pool, PoolName};
+use crate::session::registry::{Clients, Signal};
+use crate::state::settings::SettingsRegistry;
+use crate::state::statements::Statements;
+
+/// Logins that are authenticated at the same time; more wait. A login costs tens of microseconds, a hash milliseconds.
+const LOGINS_AT_ONCE: usize = 64;
+
+/// Everything shared.
+#[derive(Debug)]
+pub struct Proxy {
+    /// The configuration in force.
+    pub config: ArcSwap<Config>,
+    /// TLS towards clients.
+    pub tls: ArcSwap<Option<ServerTls>>,
+    /// All pools.
+    pub pools: Arc<Pools>,
+    /// All clients that are logged in.
+    pub clients: Arc<Clients>,
+    /// All prepared statements.
+    pub statements: Statements,
+    /// All sets of settings.
+    pub settings: SettingsRegistry,
+    /// Errors that clients got.
+    pub errors: ErrorCounts,
+    /// Keys of logins.
+    pub secrets: Arc<Secrets>,
+    /// Places for logins under way.
+    pub logins: Semaphore,
+    /// Connections of clients, logins included.
+    pub connections: AtomicUsize,
+    /// Threads that serve clients.
+    pub workers: usize,
+    directory: Mutex<Directory>,
+    started: Instant,
+    is_draining: AtomicBool,
+}
+
+/// Which databases and pools exist in the core, by name.
+#[derive(Debug, Default)]
+struct Directory {
+    databases: HashMap<Arc<str>, DatabaseId>,
+    pools: HashMap<PoolName, Arc<Pool>>,
+}
+
+impl Proxy {
+    /// From a checked configuration; fails only on certificates.
+    pub fn new(config: Config) -> Result<Self, TlsError> {
+        let tls = ServerTls::new(&config.listen.tls)?;
+        let settings = SettingsRegistry::default();
+        let secrets = Arc::new(Secrets::new());
+        let workers = config.listen.workers;
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8);
+        let core = Core::new(workers, config.backends_total_max, seed);
+        let opener = Opener::new(Arc::clone(&secrets), settings.none());
+        Ok(Self {
+            config: ArcSwap::from_pointee(config),
+            tls: ArcSwap::from_pointee(tls),
+            pools: Arc::new(Pools::new(core, opener)),
+            clients: Arc::default(),
+            statements: Statements::default(),
+            settings,
+            errors: ErrorCounts::default(),
+            secrets,
+            logins: Semaphore::new(LOGINS_AT_ONCE),
+            connections: AtomicUsize::new(0),
+            workers,
+            directory: Mutex::default(),
+            started: Instant::now(),
+            is_draining: AtomicBool::new(false),
+        })
+    }
+
+    /// Seconds since the start.
+    #[inline]
+    pub fn second(&self, now: Instant) -> u32 {
+        u32::try_from(now.saturating_duration_since(self.started).as_secs()).unwrap_or(u32::MAX)
+    }
+
+    /// When it started.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// `pool.cancel_timeout` where no database's own is at hand: the longest of all.
+    pub fn cancel_timeout(&self) -> Duration {
+        let config = self.config.load();
+        config.databases.values().map(|database| database.pool.cancel_timeout).max().unwrap_or(Duration::from_secs(5))
+    }
+
+    /// The pool of a client, made if it is the first of its kind. `None`: the configuration does not serve it.
+    pub fn pool(&self, name: PoolName, credential: &Credential) -> Option<Arc<Pool>> {
+        let config = self.config.load();
+        let settings = pool_settings(&config, &name.database, &name.role)?;
+        let credential = configured(&config, &settings, &name.role).unwrap_or_else(|| credential.clone());
+        let mut directory = self.directory();
+        if let Some(pool) = directory.pools.get(&name) {
+            if credential != Credential::Nothing && pool.credential() != credential && !matches!(credential, Credential::Unproved(_)) {
+                pool.set_credential(credential);
+            }
+            return Some(Arc::clone(pool));
+        }
+        let mut core = self.pools.core();
+        let limits = database_limits(&settings);
+        let database = *directory.databases.entry(Arc::clone(&name.database)).or_insert_with(|| core.add_database(limits));
+        let id = core.add_pool(database, pool_limits(&settings.pool))?;
+        drop(core);
+        let stats = PoolStats::new(self.workers);
+        let pool = Arc::new(Pool::new(id, database, name.clone(), settings, credential.proved(), stats));
+        self.pools.register(Arc::clone(&pool));
+        directory.pools.insert(name, Arc::clone(&pool));
+        Some(pool)
+    }
+
+    /// All pools, in order of their names.
+    pub fn all_pools(&self) -> Vec<Arc<Pool>> {
+        let mut pools: Vec<_> = self.directory().pools.values().cloned().collect();
+        pools.sort_by(|a, b| a.name.cmp(&b.name));
+        pools
+    }
+
+    /// The databases that have pools, by name.
+    pub fn all_databases(&self) -> Vec<(Arc<str>, DatabaseId)> {
+        let mut databases: Vec<_> = self.directory().databases.iter().map(|(name, id)| (Arc::clone(name), *id)).collect();
+        databases.sort();
+        databases
+    }
+
+    /// A server said that it is not, or no longer, what the pool wants: all its backends are replaced.
+    pub fn demoted(&self, pool: &Pool) {
+        if pool.settings().endpoint.standing == Standing::Any && !pool.is_dedicated() {
+            return;
+        }
+        tracing::info!(database = %pool.name.database, "failover: backends are replaced");
+        self.retire(pool.database);
+    }
+
+    /// Replaces all backends of a database: idle ones now, the others when they are given back. Only on a worker's thread.
+    pub fn retire(&self, database: DatabaseId) {
+        self.pools.decide(0, |core, out| core.retire_database(database, Instant::now(), out));
+    }
+
+    /// Puts another configuration into force. Runs on a worker's thread.
+    pub fn reload(&self, worker: usize, config: Config) -> Result<(), TlsError> {
+        // Everything that can fail comes first: a bad file changes nothing.
+        let tls = ServerTls::new(&config.listen.tls)?;
+        crate::net::tls::check(&config).into_iter().next().map_or(Ok(()), |(_, error)| Err(error))?;
+        self.tls.store(Arc::new(tls));
+        self.pools.opener().forget_certificates();
+        let config = Arc::new(config);
+        self.config.store(Arc::clone(&config));
+        let now = Instant::now();
+        let mut gone = Vec::new();
+        let mut directory = self.directory();
+        self.pools.decide(worker, |core, out| {
+            core.set_total_max(config.backends_total_max, now, out);
+            directory.pools.retain(|name, pool| {
+                let Some(settings) = pool_settings(&config, &name.database, &name.role) else {
+                    core.remove_pool(pool.id, out);
+                    gone.push(name.clone());
+                    return false;
+                };
+                core.set_database(pool.database, database_limits(&settings), now, out);
+                core.set_pool(pool.id, pool_limits(&settings.pool), now, out);
+                if let Some(credential) = configured(&config, &settings, &name.role) {
+                    pool.set_credential(credential);
+                }
+                let before = Arc::clone(&pool.settings());
+                let is_replaced = before.endpoint != settings.endpoint || before.timeouts != settings.timeouts;
+                pool.set_settings(settings);
+                if is_replaced {
+                    core.retire_pool(pool.id, now, out);
+                }
+                true
+            });
+        });
+        drop(directory);
+        for entry in self.clients.all() {
+            if gone.iter().any(|name| name.database == entry.database && name.role == entry.role) {
+                entry.signal(Signal::Evict);
+            }
+        }
+        Ok(())
+    }
+
+    /// Regular work, on each worker for its own stacks; once in all for what is shared.
+    pub fn tick(self: &Arc<Self>, worker: usize) {
+        let now = Instant::now();
+        if worker == 0 {
+            self.pools.decide(worker, |core, out| core.tick(now, out));
+            self.pools.sweep();
+            self.end_idle_clients(now);
+        }
+        let pools = self.pools.all();
+        self.pools.decide(worker, |core, out| {
+            let mut cx = Context::from_waker(Waker::noop());
+            for pool in &pools {
+                core.peek_idle(pool.id, worker, |backend| !backend.stream.is_readable(&mut cx) || keep::is_fit(backend, pool, &mut cx), out);
+            }
+        });
+    }
+
+    fn end_idle_clients(&self, now: Instant) {
+        let limit = self.config.load().listen.idle_timeout;
+        if limit.is_zero() {
+            return;
+        }
+        let oldest = self.second(now).saturating_sub(u32::try_from(limit.as_secs()).unwrap_or(u32::MAX).max(1));
+        for entry in self.clients.all() {
+            if entry.last_active() < oldest {
+                entry.signal(Signal::Idle);
+            }
+        }
+    }
+
+    /// From now on clients leave as soon as no transaction of theirs is open, and nobody is taken in.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Release);
+        for entry in self.clients.all() {
+            entry.signal(Signal::Drain);
+        }
+    }
+
+    /// Going down.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
+    }
+
+    fn directory(&self) -> MutexGuard<'_, Directory> {
+        self.directory.lock().expect("no panic while held")
+    }
+}
+
+/// What the configuration says backends of a role log in with, whatever its clients know.
+fn configured(config: &Config, settings: &PoolSettings, role: &str) -> Option<Credential> {
+    if let Some(password) = &settings.endpoint.password {
+        return Stored::parse(password).ok().map(|stored| stored.credential());
+    }
+    match &config.role(role)?.auth {
+        Auth::Password { secret, .. } => match Stored::parse(secret).ok()?.credential() {
+            // A verifier opens nothing: the keys of a client's login do.
+            Credential::Nothing => None,
+            credential => Some(credential),
+        },
+        _ => None,
+    }
+}
+
+fn database_limits(settings: &PoolSettings) -> DatabaseLimits {
+    DatabaseLimits { backends_max: settings.backends_max, connect_timeout: settings.pool.connect_timeout }
+}
+
+fn pool_limits(pool: &PoolConfig) -> PoolLimits {
+    let limit = |duration: Duration| (!duration.is_zero()).then_some(duration);
+    PoolLimits {
+        size: pool.size,
+        waiters_max: pool.waiters_max,
+        idle_timeout: limit(pool.idle_timeout),
+        lifetime: limit(pool.lifetime),
+    }
+}
+
+/// The role and database a client asked for, as the configuration has them.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// `None`: not served.
+    pub database: Option<Database>,
+    /// `None`: not served.
+    pub role: Option<Role>,
+}

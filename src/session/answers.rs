@@ -1,0 +1,302 @@
+//! What each message of a backend means for its client: forwarded, swallowed, replaced, or a change of the session.
+//!
+//! Nothing here does I/O. The ring says whose answer it is; this file does what follows from it.
+
+use super::leased::Leased;
+use super::note::Note;
+use super::session::Session;
+use crate::error::{Fault, ServerError};
+use crate::pool::keep;
+use crate::state::settings::SettingsRegistry;
+use crate::sql::set::Value;
+use crate::wire::build::{self, error_fields};
+use crate::wire::frame::{HEADER_LEN, Header};
+use crate::wire::ring::{Entry, Expect, Origin, TransactionStatus};
+use crate::wire::splice::Splice;
+
+/// Longest error or notice that is read whole; of a longer one the head is.
+const REPORT_MAX: usize = 16 * 1024;
+
+/// How much of a backend's frame is wanted before it is looked at.
+pub fn want(header: Header) -> usize {
+    match header.tag {
+        b'C' | b'Z' | b'S' | b'A' => usize::MAX,
+        b'E' | b'N' => REPORT_MAX,
+        _ => 0,
+    }
+}
+
+/// Messages that must fit in memory: anything longer is not Postgres.
+pub fn is_oversized(header: Header) -> bool {
+    matches!(header.tag, b'C' | b'Z' | b'S' | b'A') && header.body > REPORT_MAX
+}
+
+/// What a message changed that somebody else has to act upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Nothing.
+    None,
+    /// A cycle of the client ended.
+    Cycle(TransactionStatus),
+    /// The server is no longer what the pool wants (25006 on a primary, or it goes down).
+    Demoted,
+    /// The backend cannot be used any further.
+    Ended,
+}
+
+/// A backend message on its way.
+pub struct Answers<'a, 'b> {
+    /// The client's session.
+    pub session: &'a mut Session,
+    /// Its backend.
+    pub leased: &'a mut Leased,
+    /// All sets of settings.
+    pub registry: &'a SettingsRegistry,
+    /// Where bytes for the client go.
+    pub out: &'a mut Splice<'b>,
+    /// SQLSTATEs seen by this client, for the counters.
+    pub on_error: &'a mut dyn FnMut(&[u8]),
+}
+
+impl Answers<'_, '_> {
+    /// Takes account of one message; `bytes` is its frame, or the head of a long one.
+    #[inline]
+    pub fn message(&mut self, tag: u8, bytes: &[u8], fresh: usize) -> Result<Event, Fault> {
+        if tag == b'E' && is_fatal(bytes) {
+            // The end of the connection follows and is told in our words: for the client it is not fatal.
+            self.leased.books.last_words = Some(server_error(bytes));
+            self.leased.books.is_forwarding = false;
+            self.out.skip(fresh);
+            let code = error_fields(&bytes[HEADER_LEN..]).code;
+            return Ok(if matches!(code, b"57P01" | b"57P02" | b"57P03") { Event::Demoted } else { Event::None });
+        }
+        let status = bytes.get(HEADER_LEN).copied().and_then(TransactionStatus::from_byte).filter(|_| tag == b'Z');
+        let books = &mut *self.leased.books;
+        let answer = books.ring.answer(tag, status, &mut books.dropped)?;
+        let is_own = answer.origin == Some(Origin::Own);
+        let mut event = Event::None;
+        let mut forwards = !is_own;
+        match tag {
+            b'C' => return Ok(self.command_complete(bytes, fresh, is_own, answer.completed)),
+            b'Z' => event = self.ready(is_own, answer.completed)?,
+            b'E' => return self.error(bytes, fresh, is_own, answer.origin),
+            b'S' => forwards = self.parameter(bytes, is_own),
+            b'A' => forwards = self.session.hears_notifications(),
+            b'D' if is_own => self.probed(bytes),
+            b'1' | b's' | b'I' | b'2' | b'3' | b'T' | b'n' => {}
+            _ => {}
+        }
+        self.leased.books.is_forwarding = forwards;
+        if forwards {
+            self.out.pass(bytes, fresh);
+        } else {
+            self.out.skip(fresh);
+        }
+        self.own_answers();
+        Ok(event)
+    }
+
+    /// Sends answers of ours whose turn it is.
+    #[inline]
+    pub fn own_answers(&mut self) {
+        while let Some(entry) = self.leased.books.ring.pop_synthetic() {
+            if let Some(Note::Answers { frames, .. }) = entry.note {
+                self.out.insert(frames);
+            }
+        }
+    }
+
+    fn command_complete(&mut self, bytes: &[u8], fresh: usize, is_own: bool, completed: Option<Entry<Note>>) -> Event {
+        self.leased.books.is_forwarding = !is_own;
+        let tag = bytes[HEADER_LEN..].strip_suffix(b"\0").unwrap_or_default();
+        let mut patched = None;
+        match completed {
+            Some(Entry { note: Some(Note::Runs(mut runs)), .. }) => {
+                self.session.completed(&mut runs, tag, &mut self.leased.lease, self.registry);
+                patched = runs.tag;
+            }
+            Some(_) => {}
+            // The Query goes on; its note is taken out while the session works with it.
+            None => {
+                if let Some(mut note) = self.leased.books.ring.head_mut().and_then(|head| head.note.take()) {
+                    if let Note::Runs(runs) = &mut note {
+                        self.session.completed(runs, tag, &mut self.leased.lease, self.registry);
+                        patched = runs.tag;
+                    }
+                    if let Some(head) = self.leased.books.ring.head_mut() {
+                        head.note = Some(note);
+                    }
+                }
+            }
+        }
+        if !is_own {
+            // Told by the tag alone: they may come from where no text was read.
+            match tag {
+                b"DISCARD ALL" => self.session.discard_all(&mut self.leased.lease, self.registry),
+                b"DEALLOCATE ALL" => self.session.deallocate_all(&mut self.leased.lease),
+                _ => {}
+            }
+        }
+        match patched {
+            _ if is_own => self.out.skip(fresh),
+            None => self.out.pass(bytes, fresh),
+            Some(tag) => {
+                self.out.skip(fresh);
+                build::command_complete(self.out.buffer(), tag);
+            }
+        }
+        self.own_answers();
+        Event::None
+    }
+
+    fn ready(&mut self, is_own: bool, completed: Option<Entry<Note>>) -> Result<Event, Fault> {
+        let status = self.leased.books.ring.status();
+        if !is_own {
+            let has_failed = std::mem::take(&mut self.leased.books.is_failed);
+            if status == TransactionStatus::Idle {
+                self.leased.books.is_committing = false;
+                self.session.finish_transaction(has_failed, &mut self.leased.lease, self.registry);
+            }
+            return Ok(Event::Cycle(status));
+        }
+        let refusal = self.leased.books.refusal.take();
+        match completed.and_then(|entry| entry.note) {
+            Some(Note::Applies(wanted)) => {
+                if let Some(error) = refusal {
+                    return Err(Fault::SettingsRefused(error));
+                }
+                wanted.accept();
+                self.leased.lease.applied = wanted;
+                self.leased.books.is_checking = false;
+                self.settle_reported();
+            }
+            Some(Note::Resets) => {
+                if refusal.is_some() {
+                    return Ok(Event::Ended);
+                }
+                let none = self.registry.none();
+                let backend = self.leased.backend();
+                backend.applied = none;
+                backend.is_soiled = false;
+                backend.statements.clear();
+                backend.stale.clear();
+                self.leased.books.reported.clear();
+                self.session.statements.leave_backend();
+            }
+            // Nobody knows what it holds then.
+            Some(Note::Probes(_)) if refusal.is_some() => return Ok(Event::Ended),
+            _ => {}
+        }
+        Ok(Event::None)
+    }
+
+    fn error(&mut self, bytes: &[u8], fresh: usize, is_own: bool, origin: Option<Origin>) -> Result<Event, Fault> {
+        let code = error_fields(&bytes[HEADER_LEN..]).code;
+        let books = &mut *self.leased.books;
+        let mut dropped = std::mem::take(&mut books.dropped);
+        // The failed message itself is the first of them; of a Query it is still the head.
+        let failed = match dropped.first() {
+            Some(entry) => Some((entry.expect, entry.origin, &entry.note)),
+            None => books.ring.head_mut().map(|head| (head.expect, head.origin, &head.note)),
+        };
+        let mut replacement = None;
+        let mut stale = None;
+        // A Parse of ours stands for the client's own: it has to learn why its Bind is not answered.
+        let mut forwards = !is_own;
+        if let Some((expect, _, note)) = failed {
+            forwards |= expect == Expect::Parse;
+            match note {
+                Some(Note::Refuses(error)) => replacement = Some(error.clone()),
+                // "cached plan must not change result type", or the name is unknown after all: it is parsed afresh.
+                Some(Note::Uses(id)) if matches!(code, b"0A000" | b"26000") => stale = Some((*id, code == b"0A000")),
+                _ => {}
+            }
+        }
+        while let Some(entry) = dropped.pop() {
+            if let Some(note) = entry.note {
+                self.session.take_back(note, &mut self.leased.lease);
+            }
+        }
+        let books = &mut *self.leased.books;
+        books.dropped = dropped;
+        books.is_forwarding = forwards;
+        if forwards {
+            books.is_failed = true;
+            (self.on_error)(code);
+        } else {
+            books.refusal = Some(server_error(bytes));
+        }
+        if let Some((id, must_close)) = stale {
+            let backend = self.leased.backend();
+            backend.statements.pop(&id);
+            if must_close {
+                backend.stale.push(id);
+            }
+        }
+        match replacement {
+            _ if !forwards => self.out.skip(fresh),
+            None => self.out.pass(bytes, fresh),
+            Some(error) => {
+                self.leased.books.is_forwarding = false;
+                self.out.skip(fresh);
+                self.out.insert(&error);
+            }
+        }
+        self.own_answers();
+        let is_demoted = code == b"25006" && origin.is_some();
+        Ok(if is_demoted { Event::Demoted } else { Event::None })
+    }
+
+    /// Whether a ParameterStatus is the client's business.
+    fn parameter(&mut self, bytes: &[u8], is_own: bool) -> bool {
+        let Some((name, value)) = keep::parameter(&bytes[HEADER_LEN..]) else { return !is_own };
+        if is_own {
+            self.leased.books.reported.push((name, value));
+            return false;
+        }
+        self.session.follow.get_or_insert_default().report(&name, &value);
+        true
+    }
+
+    /// Our replay is done: what the server made of the values is told to the client and kept, so that it is not replayed
+    /// for ever because `ISO` became `ISO, MDY`.
+    fn settle_reported(&mut self) {
+        let reported = std::mem::take(&mut self.leased.books.reported);
+        let mut values = None;
+        for (name, value) in reported {
+            if self.session.told_value(&name).as_deref() == Some(&value) {
+                continue;
+            }
+            build::parameter_status(self.out.buffer(), &name, &value);
+            let key = name.to_ascii_lowercase();
+            let values = values.get_or_insert_with(|| self.session.settings.values().clone());
+            if let Some(known) = values.get_mut(&key) {
+                *known = Value::Text(value.into_bytes().into());
+            }
+        }
+        if let Some(values) = values {
+            self.session.settings = self.registry.intern(values);
+            self.session.settings.accept();
+            self.leased.lease.applied = self.session.settings.clone();
+        }
+        self.session.update_lexer();
+    }
+
+    fn probed(&mut self, bytes: &[u8]) {
+        if let Some(Note::Probes(asked)) = self.leased.books.ring.head_mut().and_then(|head| head.note.as_ref()) {
+            self.session.pins.answer(*asked, bytes);
+        }
+    }
+}
+
+fn is_fatal(bytes: &[u8]) -> bool {
+    matches!(error_fields(&bytes[HEADER_LEN..]).severity, b"FATAL" | b"PANIC")
+}
+
+fn server_error(bytes: &[u8]) -> ServerError {
+    let fields = error_fields(&bytes[HEADER_LEN..]);
+    ServerError {
+        code: String::from_utf8_lossy(fields.code).into_owned(),
+        message: String::from_utf8_lossy(fields.message).into_owned(),
+    }
+}

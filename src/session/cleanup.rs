@@ -1,0 +1,146 @@
+//! Ends leases: the ordinary release, and the backend of a client that went away in the middle of something.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::answers;
+use super::leased::{Books, Leased};
+use super::note::Note;
+use super::session::Session;
+use crate::config::PoolMode;
+use crate::pool::backend::Backend;
+use crate::pool::lease::Lease;
+use crate::sql::class::Suspects;
+use crate::wire::build;
+use crate::wire::frame::{HEADER_LEN, Piece};
+use crate::wire::ring::{Expect, Origin, TransactionStatus};
+use crate::worker::Worker;
+
+/// Takes a session back to what it was after login.
+pub const RESET: &[u8] = b"DISCARD ALL";
+
+/// A vanished client's query may finish by itself this long: it may have been sent together with the goodbye.
+const GRACE: Duration = Duration::from_millis(100);
+
+/// Gives a backend back that is at rest; if a cancel is still under way to it, once that has arrived.
+#[inline]
+pub fn release(worker: &Rc<Worker>, lease: Lease, books: Box<Books>, now: Instant) {
+    worker.keep_books(books);
+    if !lease.target.is_aimed_at() {
+        lease.release(now);
+        return;
+    }
+    let target = lease.target.clone();
+    let limit = worker.proxy.cancel_timeout();
+    tokio::task::spawn_local(async move {
+        // A cancel that hangs may hit whoever comes next: then the lease is dropped, and the backend closed.
+        if timeout(limit, target.settle()).await.is_ok() {
+            lease.release(Instant::now());
+        }
+    });
+}
+
+/// The client is gone. Brings its backend back to rest in a task of its own, or closes it.
+pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &Session, is_mid_frame: bool) {
+    let is_loaded = session.pins.held().intersects(Suspects::LOAD);
+    if is_mid_frame || !leased.books.spill.is_empty() || is_loaded || leased.books.ring.is_doubtful() || session.pool.is_dedicated() {
+        // Half a message cannot be taken back, a library cannot be unloaded.
+        return;
+    }
+    let is_at_rest = leased.books.ring.is_at_rest() && leased.books.walker.is_at_boundary();
+    let is_owned = session.mode == PoolMode::Session || !session.pins.is_empty() || !session.pins.is_settled();
+    if is_at_rest && !is_owned && !leased.lease.is_soiled {
+        release(worker, leased.lease, leased.books, Instant::now());
+        return;
+    }
+    if !is_at_rest {
+        session.pool.stats.cell(worker.id).zombie();
+    }
+    let limit = session.pool.settings().pool.cancel_timeout;
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        // Past the limit the lease is dropped, and the backend closed.
+        if let Ok(Some(leased)) = timeout(limit, restore(&worker, leased)).await {
+            release(&worker, leased.lease, leased.books, Instant::now());
+        }
+    });
+}
+
+/// Cancels, drains, rolls back and resets.
+async fn restore(worker: &Rc<Worker>, mut leased: Leased) -> Option<Leased> {
+    let ring = &mut leased.books.ring;
+    let mut bytes = Vec::new();
+    if ring.is_copying_in() {
+        build::frame(&mut bytes, b'f', |out| build::cstring(out, b"client gone"));
+        ring.push(Expect::CopyEnd, Origin::Own, None);
+    }
+    if ring.is_unsynced() || ring.is_skipping() || !bytes.is_empty() {
+        bytes.extend_from_slice(build::SYNC);
+        ring.push(Expect::Sync, Origin::Own, None);
+    }
+    send(&mut leased, &bytes).await?;
+    if timeout(GRACE, drain(&mut leased)).await.ok().flatten().is_none() {
+        let aim = leased.lease.target.aim();
+        let opener = worker.proxy.pools.opener();
+        let (_, drained) = tokio::join!(opener.cancel(aim.target()), drain(&mut leased));
+        drained?;
+    }
+    if leased.books.ring.status() != TransactionStatus::Idle {
+        ask(&mut leased, b"ROLLBACK").await?;
+    }
+    // What its last statements did to the session nobody followed.
+    ask(&mut leased, RESET).await?;
+    let backend: &mut Backend = &mut leased.lease;
+    backend.applied = worker.proxy.settings.none();
+    backend.is_soiled = false;
+    backend.statements.clear();
+    backend.stale.clear();
+    Some(leased)
+}
+
+async fn ask(leased: &mut Leased, sql: &[u8]) -> Option<()> {
+    let mut bytes = Vec::new();
+    leased.books.refusal = None;
+    leased.books.query(&mut bytes, sql, Note::Resets);
+    send(leased, &bytes).await?;
+    drain(leased).await?;
+    leased.books.refusal.is_none().then_some(())
+}
+
+async fn send(leased: &mut Leased, bytes: &[u8]) -> Option<()> {
+    leased.books.spill.buffer().extend_from_slice(bytes);
+    poll_fn(|cx| match leased.flush(cx) {
+        Err(_) => Poll::Ready(None),
+        Ok(()) if leased.books.spill.is_empty() => Poll::Ready(Some(())),
+        Ok(()) => Poll::Pending,
+    })
+    .await
+}
+
+/// Reads and drops answers until nothing is outstanding. `None`: the backend is gone or makes no sense.
+async fn drain(leased: &mut Leased) -> Option<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        while leased.books.ring.pop_synthetic().is_some() {}
+        if leased.books.ring.is_quiet() && leased.books.walker.is_at_boundary() {
+            return Some(());
+        }
+        let n = poll_fn(|cx| leased.lease.stream.poll_read_once(cx, &mut buffer)).await.ok().filter(|n| *n > 0)?;
+        let mut input = &buffer[..n];
+        let Books { walker, ring, dropped, refusal, .. } = &mut *leased.books;
+        while let Some(piece) = walker.next(&mut input, answers::want).ok()? {
+            let Piece::Head { tag, bytes, .. } = piece else { continue };
+            let status = bytes.get(HEADER_LEN).copied().and_then(TransactionStatus::from_byte).filter(|_| tag == b'Z');
+            ring.answer(tag, status, dropped).ok()?;
+            while ring.pop_synthetic().is_some() {}
+            if tag == b'E' {
+                *refusal = Some(crate::error::ServerError { code: String::new(), message: String::new() });
+            }
+        }
+        dropped.clear();
+    }
+}

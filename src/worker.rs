@@ -1,0 +1,172 @@
+//! One thread that serves clients: a current-thread runtime, an inbox, and buffers that all its tasks share.
+//!
+//! Clients never move between workers, backends may. What must run on a worker (dials, closes, new clients) reaches it
+//! through its inbox.
+
+use std::cell::{RefCell, RefMut};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::mpsc;
+
+use crate::net::stream::Socket;
+use crate::proxy::Proxy;
+use crate::session::leased::Books;
+use crate::session::login;
+
+/// Bytes read at once. Larger saves calls on wide results, smaller stays in the first-level cache.
+const READ_SIZE: usize = 16 * 1024;
+
+/// Copies larger than this are given back after use.
+const COPY_KEPT: usize = 64 * 1024;
+
+/// Books kept for the next leases.
+const SPARE_BOOKS: usize = 64;
+
+/// Connections that may wait for a worker to take them in; beyond that the acceptor waits.
+const INBOX: usize = 1024;
+
+/// Buffers of one poll. Nothing in them survives it.
+#[derive(Debug)]
+pub struct Buffers {
+    /// What a read returns.
+    pub read: Box<[u8]>,
+    /// Output that differs from the read.
+    pub copy: Vec<u8>,
+}
+
+/// What the tasks of one thread share.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number, from 0.
+    pub id: usize,
+    /// The process.
+    pub proxy: Arc<Proxy>,
+    buffers: RefCell<Buffers>,
+    #[expect(clippy::vec_box, reason = "they are handed out boxed")]
+    books: RefCell<Vec<Box<Books>>>,
+}
+
+impl Worker {
+    fn new(id: usize, proxy: Arc<Proxy>) -> Self {
+        let buffers = Buffers { read: vec![0; READ_SIZE].into(), copy: Vec::new() };
+        Self { id, proxy, buffers: RefCell::new(buffers), books: RefCell::default() }
+    }
+
+    /// The buffers, for one poll.
+    #[inline]
+    pub fn buffers(&self) -> RefMut<'_, Buffers> {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffers.copy.capacity() > COPY_KEPT {
+            buffers.copy = Vec::new();
+        }
+        buffers
+    }
+
+    /// Books for a new lease.
+    #[inline]
+    pub fn books(&self) -> Box<Books> {
+        self.books.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes the books of an ended lease back.
+    #[inline]
+    pub fn keep_books(&self, mut books: Box<Books>) {
+        let mut spare = self.books.borrow_mut();
+        if spare.len() < SPARE_BOOKS && books.ring.is_at_rest() {
+            books.reset();
+            spare.push(books);
+        }
+    }
+}
+
+/// Something for a worker to do on its own thread.
+type Job = Box<dyn FnOnce(Rc<Worker>) + Send>;
+
+/// A worker as others see it.
+#[derive(Debug, Clone)]
+pub struct Inbox(mpsc::Sender<Job>);
+
+impl Inbox {
+    /// Has a worker serve a connection from its first byte.
+    pub async fn serve(&self, socket: Connection) {
+        let job = |worker: Rc<Worker>| {
+            tokio::task::spawn_local(login::serve(worker, socket));
+        };
+        // A worker that is gone takes nobody in: the process is going down.
+        let _ = self.0.send(Box::new(job)).await;
+    }
+
+    /// Runs something on the worker's thread and waits for what comes of it; `None` if the worker is gone.
+    pub async fn run<R: Send + 'static>(&self, work: impl FnOnce(&Rc<Worker>) -> R + Send + 'static) -> Option<R> {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let job = move |worker: Rc<Worker>| {
+            let _ = tell.send(work(&worker));
+        };
+        self.0.send(Box::new(job)).await.ok()?;
+        told.await.ok()
+    }
+}
+
+/// An accepted connection on its way to a worker, not registered with any reactor.
+#[derive(Debug)]
+pub enum Connection {
+    /// TCP.
+    Tcp(std::net::TcpStream, std::net::SocketAddr),
+    /// Unix.
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Connection {
+    /// Registers it with the current reactor; also says where it came from.
+    pub fn open(self) -> io::Result<(Socket, String)> {
+        match self {
+            Self::Tcp(stream, addr) => Ok((Socket::Tcp(tokio::net::TcpStream::from_std(stream)?), addr.to_string())),
+            Self::Unix(stream) => Ok((Socket::Unix(tokio::net::UnixStream::from_std(stream)?), "unix".to_owned())),
+        }
+    }
+}
+
+/// Threads for blocking work of one worker: password hashing and name resolution.
+const BLOCKING_THREADS: usize = 4;
+
+/// How often a worker looks after pools and idle backends.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Starts worker `id` on a thread of its own. It ends when all its inboxes are dropped.
+pub fn start(id: usize, proxy: Arc<Proxy>) -> io::Result<(Inbox, JoinHandle<()>)> {
+    let (sender, mut inbox) = mpsc::channel::<Job>(INBOX);
+    let runtime =
+        Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build_local(LocalOptions::default());
+    // A LocalRuntime stays on the thread that built it.
+    drop(runtime?);
+    let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .build_local(LocalOptions::default())
+            .expect("it could be built a moment ago");
+        runtime.block_on(async move {
+            let worker = Rc::new(Worker::new(id, proxy));
+            tokio::task::spawn_local(keep(Rc::clone(&worker)));
+            while let Some(job) = inbox.recv().await {
+                job(Rc::clone(&worker));
+            }
+        });
+    })?;
+    Ok((Inbox(sender), thread))
+}
+
+/// The coarse clock of a worker.
+async fn keep(worker: Rc<Worker>) {
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        worker.proxy.tick(worker.id);
+    }
+}
