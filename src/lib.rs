@@ -1,12 +1,24 @@
 //! pgweir: a connection-pooling proxy for Postgres that keeps the database from tipping over.
 //!
 //! Modules stand in the order data flows; each imports only modules above it.
+//!
+//! A query's way: `net::listen` accepts → `session::login` → `session::client` waits for a first message → `pool::lease`
+//! gives a backend, opens one, or queues → `session::frontend` puts messages on their way while `wire::ring` counts
+//! what is outstanding → `session::answers` takes account of what comes back → at the release point the oldest waiter
+//! gets the backend. Any fault on the way → `sqlstate` → ErrorResponse.
 
-pub mod admin;
-pub mod auth;
 pub mod config;
+pub mod wire;
+pub mod sql;
+pub mod state;
+pub mod metrics;
+pub mod auth;
 pub mod net;
 pub mod pool;
+pub mod error;
+pub mod sqlstate;
 pub mod session;
-pub mod sql;
-pub mod wire;
+pub mod worker;
+pub mod proxy;
+pub mod admin;
+pub mod run;

@@ -7,12 +7,12 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::auth::Credential;
 use crate::auth::secrets::{Secrets, Stored};
-use crate::config::{Auth, Config, Database, Pool as PoolConfig, PoolSettings, Role, Standing, pool_settings};
+use crate::config::{Auth, Config, Endpoint, Pool as PoolConfig, PoolSettings, Standing, Timeouts, pool_settings};
 use crate::metrics::{ErrorCounts, PoolStats};
 use crate::net::tls::{ServerTls, TlsError};
 use crate::pool::core::{Core, DatabaseId, DatabaseLimits, PoolLimits};
@@ -20,6 +20,7 @@ use crate::pool::keep;
 use crate::pool::lease::Pools;
 use crate::pool::open::Opener;
 use crate::pool::pool::{Pool, PoolName};
+use crate::run::Order;
 use crate::session::registry::{Clients, Signal};
 use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
@@ -28,7 +29,6 @@ use crate::state::statements::Statements;
 const LOGINS_AT_ONCE: usize = 64;
 
 /// Everything shared.
-#[derive(Debug)]
 pub struct Proxy {
     /// The configuration in force.
     pub config: ArcSwap<Config>,
@@ -52,9 +52,17 @@ pub struct Proxy {
     pub connections: AtomicUsize,
     /// Threads that serve clients.
     pub workers: usize,
+    /// What the console has the process do.
+    pub orders: mpsc::Sender<Order>,
     directory: Mutex<Directory>,
     started: Instant,
     is_draining: AtomicBool,
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxy").finish_non_exhaustive()
+    }
 }
 
 /// Which databases and pools exist in the core, by name.
@@ -66,7 +74,7 @@ struct Directory {
 
 impl Proxy {
     /// From a checked configuration; fails only on certificates.
-    pub fn new(config: Config) -> Result<Self, TlsError> {
+    pub fn new(config: Config, orders: mpsc::Sender<Order>) -> Result<Self, TlsError> {
         let tls = ServerTls::new(&config.listen.tls)?;
         let settings = SettingsRegistry::default();
         let secrets = Arc::new(Secrets::new());
@@ -86,6 +94,7 @@ impl Proxy {
             logins: Semaphore::new(LOGINS_AT_ONCE),
             connections: AtomicUsize::new(0),
             workers,
+            orders,
             directory: Mutex::default(),
             started: Instant::now(),
             is_draining: AtomicBool::new(false),
@@ -114,6 +123,17 @@ impl Proxy {
         let config = self.config.load();
         let settings = pool_settings(&config, &name.database, &name.role)?;
         let credential = configured(&config, &settings, &name.role).unwrap_or_else(|| credential.clone());
+        self.pool_with(name, settings, credential)
+    }
+
+    /// The pool of the role that looks secrets up, whether or not clients may log in as it.
+    pub fn lookup_pool(&self, name: PoolName, credential: &Credential) -> Option<Arc<Pool>> {
+        let config = self.config.load();
+        let settings = lookup_settings(&config, &name.database, &name.role)?;
+        self.pool_with(name, settings, credential.clone())
+    }
+
+    fn pool_with(&self, name: PoolName, settings: PoolSettings, credential: Credential) -> Option<Arc<Pool>> {
         let mut directory = self.directory();
         if let Some(pool) = directory.pools.get(&name) {
             if credential != Credential::Nothing && pool.credential() != credential && !matches!(credential, Credential::Unproved(_)) {
@@ -252,6 +272,28 @@ impl Proxy {
     }
 }
 
+/// Settings of the pool for look-ups: those of its role if it is one, else the database's.
+fn lookup_settings(config: &Config, database: &str, role: &str) -> Option<PoolSettings> {
+    if let Some(settings) = pool_settings(config, database, role) {
+        return Some(settings);
+    }
+    let found = config.database(database)?;
+    Some(PoolSettings {
+        endpoint: Endpoint {
+            hosts: found.hosts.clone(),
+            port: found.port,
+            dbname: found.dbname.clone().unwrap_or_else(|| database.to_owned()),
+            standing: found.standing,
+            tls: found.tls.clone(),
+            role: role.to_owned(),
+            password: None,
+        },
+        pool: found.pool.clone(),
+        backends_max: found.backends_max,
+        timeouts: Timeouts::default(),
+    })
+}
+
 /// What the configuration says backends of a role log in with, whatever its clients know.
 fn configured(config: &Config, settings: &PoolSettings, role: &str) -> Option<Credential> {
     if let Some(password) = &settings.endpoint.password {
@@ -279,13 +321,4 @@ fn pool_limits(pool: &PoolConfig) -> PoolLimits {
         idle_timeout: limit(pool.idle_timeout),
         lifetime: limit(pool.lifetime),
     }
-}
-
-/// The role and database a client asked for, as the configuration has them.
-#[derive(Debug, Clone)]
-pub struct Served {
-    /// `None`: not served.
-    pub database: Option<Database>,
-    /// `None`: not served.
-    pub role: Option<Role>,
 }

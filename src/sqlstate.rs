@@ -3,9 +3,12 @@
 //! ERROR keeps the session, FATAL ends it. Every hint names the setting to change. Nothing here shows an address or
 //! another role's data.
 
+use crate::auth::client::Refusal;
 use crate::error::Fault;
 use crate::pool::lease::LeaseError;
+use crate::session::login::LoginFault;
 use crate::wire::build::Report;
+use crate::wire::startup::Malformed;
 
 /// The report for a fault.
 pub fn report(fault: &Fault) -> Report {
@@ -40,4 +43,43 @@ pub fn report(fault: &Fault) -> Report {
         _ => None,
     };
     Report { severity, code, message: fault.to_string(), detail, hint: hint.map(str::to_owned) }
+}
+
+/// The report for a login that failed; always FATAL, and never more than the peer knows already.
+pub fn login(fault: &LoginFault) -> Report {
+    let mut message = fault.to_string();
+    let (code, hint): (_, Option<&str>) = match fault {
+        LoginFault::Io(_) | LoginFault::Injected => ("08006", None),
+        LoginFault::Startup(Malformed::Version { .. }) => ("0A000", None),
+        LoginFault::Startup(Malformed::NoUser) => ("28000", None),
+        LoginFault::Startup(_) | LoginFault::Frame(_) => ("08P01", None),
+        LoginFault::Options(_) => ("42601", Some("options may hold -c name=value and --name=value.")),
+        LoginFault::NoAlpn => ("08P01", Some("Use sslnegotiation=postgres, or a client that sends ALPN.")),
+        LoginFault::TlsRequired => ("28000", Some("listen.tls requires it; connect with sslmode=require.")),
+        LoginFault::TooManyClients => ("53300", Some("Raise listen.clients_max.")),
+        LoginFault::TooManyOfRole(_) => ("53300", Some("Raise roles.*.clients_max.")),
+        LoginFault::NoDatabase(_) => ("3D000", Some("Add it under [databases] in proxy.toml.")),
+        LoginFault::NotAdmin(_) => ("28000", Some("Add the role to admin.roles.")),
+        LoginFault::Refused(refusal) => match refusal {
+            Refusal::Password(_) | Refusal::EmptyPassword => ("28P01", None),
+            Refusal::CertificateMissing | Refusal::ClearText => ("28000", Some("Set listen.tls.")),
+            Refusal::CertificateName(_) => ("28000", None),
+            Refusal::Unexpected(_) | Refusal::TooLong(_) | Refusal::Malformed | Refusal::Scram(_) => ("08P01", None),
+        },
+        LoginFault::Lookup(_) => {
+            message = "the role's secret cannot be looked up".to_owned();
+            ("57P03", Some("Check databases.*.auth_query; the log of pgweir says more."))
+        }
+        LoginFault::Lease(LeaseError::Full) => ("53300", Some("Raise pool.waiters_max or pool.size.")),
+        LoginFault::Lease(LeaseError::Removed) => ("57P01", Some("The database or role was removed from proxy.toml.")),
+        LoginFault::Lease(_) => ("57P03", Some("Check databases.*.host and databases.*.port, and the server behind them.")),
+        LoginFault::Server(_) => ("28000", Some("The server refused the login that pgweir tried for this role.")),
+        LoginFault::Open(_) => {
+            message = "the database cannot be reached".to_owned();
+            ("57P03", Some("Check databases.*.host and databases.*.port; the log of pgweir says more."))
+        }
+        LoginFault::Draining => ("57P01", Some("Connect again; another pgweir may answer.")),
+        LoginFault::Timeout => ("57P03", Some("Raise pool.wait_timeout or pool.size.")),
+    };
+    Report { severity: "FATAL", code, message, detail: None, hint: hint.map(str::to_owned) }
 }

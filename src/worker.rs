@@ -7,13 +7,14 @@ use std::cell::{RefCell, RefMut};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 
-use crate::net::stream::Socket;
+use crate::net::listen::Accepted;
 use crate::proxy::Proxy;
 use crate::session::leased::Books;
 use crate::session::login;
@@ -84,21 +85,49 @@ impl Worker {
     }
 }
 
+/// One connection in a count, until it is dropped.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Something for a worker to do on its own thread.
 type Job = Box<dyn FnOnce(Rc<Worker>) + Send>;
 
 /// A worker as others see it.
 #[derive(Debug, Clone)]
-pub struct Inbox(mpsc::Sender<Job>);
+pub struct Inbox {
+    jobs: mpsc::Sender<Job>,
+    connections: Arc<AtomicUsize>,
+}
 
 impl Inbox {
-    /// Has a worker serve a connection from its first byte.
-    pub async fn serve(&self, socket: Connection) {
+    /// Connections it serves.
+    pub fn load(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Has the worker serve a connection from its first byte.
+    pub async fn serve(&self, accepted: Accepted) {
+        let counted = Counted::new(&self.connections);
         let job = |worker: Rc<Worker>| {
-            tokio::task::spawn_local(login::serve(worker, socket));
+            tokio::task::spawn_local(async move {
+                login::serve(worker, accepted).await;
+                drop(counted);
+            });
         };
         // A worker that is gone takes nobody in: the process is going down.
-        let _ = self.0.send(Box::new(job)).await;
+        let _ = self.jobs.send(Box::new(job)).await;
     }
 
     /// Runs something on the worker's thread and waits for what comes of it; `None` if the worker is gone.
@@ -107,27 +136,8 @@ impl Inbox {
         let job = move |worker: Rc<Worker>| {
             let _ = tell.send(work(&worker));
         };
-        self.0.send(Box::new(job)).await.ok()?;
+        self.jobs.send(Box::new(job)).await.ok()?;
         told.await.ok()
-    }
-}
-
-/// An accepted connection on its way to a worker, not registered with any reactor.
-#[derive(Debug)]
-pub enum Connection {
-    /// TCP.
-    Tcp(std::net::TcpStream, std::net::SocketAddr),
-    /// Unix.
-    Unix(std::os::unix::net::UnixStream),
-}
-
-impl Connection {
-    /// Registers it with the current reactor; also says where it came from.
-    pub fn open(self) -> io::Result<(Socket, String)> {
-        match self {
-            Self::Tcp(stream, addr) => Ok((Socket::Tcp(tokio::net::TcpStream::from_std(stream)?), addr.to_string())),
-            Self::Unix(stream) => Ok((Socket::Unix(tokio::net::UnixStream::from_std(stream)?), "unix".to_owned())),
-        }
     }
 }
 
@@ -158,7 +168,7 @@ pub fn start(id: usize, proxy: Arc<Proxy>) -> io::Result<(Inbox, JoinHandle<()>)
             }
         });
     })?;
-    Ok((Inbox(sender), thread))
+    Ok((Inbox { jobs: sender, connections: Arc::default() }, thread))
 }
 
 /// The coarse clock of a worker.

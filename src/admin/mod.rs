@@ -1,1 +1,4 @@
-//! (being built)
+//! What operators see: the console, metrics and health.
+
+pub mod console;
+pub mod http;

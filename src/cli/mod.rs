@@ -58,7 +58,6 @@ enum Exit {
     /// The command line, its input or the configuration is wrong.
     BadInput = 1,
     /// An address cannot be listened on.
-    #[expect(dead_code, reason = "for run, as soon as it serves")]
     CannotListen = 2,
 }
 

@@ -22,5 +22,11 @@ pub(super) fn run(run: &Run) -> Exit {
         roles = config.roles.len(),
         "configuration read"
     );
-    Exit::Done
+    match pgweir::run::run(&run.config, config) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            tracing::error!("{error}");
+            Exit::CannotListen
+        }
+    }
 }

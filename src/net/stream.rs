@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use super::listen::Accepted;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -39,6 +40,14 @@ fn lost() -> io::Error {
 }
 
 impl Socket {
+    /// Registers an accepted connection with the current reactor; also says where it came from.
+    pub fn open(accepted: Accepted) -> io::Result<(Self, String)> {
+        Ok(match accepted {
+            Accepted::Tcp(stream, peer) => (Self::Tcp(TcpStream::from_std(stream)?), peer.to_string()),
+            Accepted::Unix(stream) => (Self::Unix(UnixStream::from_std(stream)?), "unix".to_owned()),
+        })
+    }
+
     /// Switches Nagle off and keepalive on: a reply must not wait for a delayed ACK, a dead peer must be noticed.
     pub fn tune(&self) -> io::Result<()> {
         if let Self::Tcp(tcp) = self {
@@ -80,7 +89,7 @@ impl Socket {
     }
 
     /// Bytes wait in the kernel, or the peer is gone. One system call, needed where the reactor may not have looked yet.
-    fn has_input(&self) -> bool {
+    pub fn has_input(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         let peek = match self {
             Self::Tcp(tcp) => SockRef::from(tcp).peek(&mut byte),

@@ -42,6 +42,7 @@ pub struct Pool {
     pub takes_transaction_timeout: AtomicBool,
     settings: ArcSwap<PoolSettings>,
     credential: Mutex<Credential>,
+    proved: Mutex<Option<Credential>>,
     refusal: Mutex<Option<ServerError>>,
 }
 
@@ -58,6 +59,7 @@ impl Pool {
             takes_transaction_timeout: AtomicBool::new(true),
             settings: ArcSwap::from_pointee(settings),
             credential: Mutex::new(credential),
+            proved: Mutex::default(),
             refusal: Mutex::default(),
         }
     }
@@ -85,6 +87,17 @@ impl Pool {
     /// Uses another secret from the next dial on.
     pub fn set_credential(&self, credential: Credential) {
         *self.credential.lock().expect("no panic while held") = credential;
+    }
+
+    /// Backends of this pool have opened with exactly this.
+    pub fn is_proved(&self, credential: &Credential) -> bool {
+        *self.proved.lock().expect("no panic while held") == Some(credential.clone())
+    }
+
+    /// A backend opened with this: it is the pool's from now on.
+    pub fn prove(&self, credential: Credential) {
+        *self.proved.lock().expect("no panic while held") = Some(credential.clone());
+        self.set_credential(credential);
     }
 
     /// Why the server refused the last login, if it did.

@@ -8,7 +8,7 @@ use super::session::Session;
 use crate::error::{Fault, ServerError};
 use crate::pool::keep;
 use crate::state::settings::SettingsRegistry;
-use crate::sql::set::Value;
+use crate::sql::Value;
 use crate::wire::build::{self, error_fields};
 use crate::wire::frame::{HEADER_LEN, Header};
 use crate::wire::ring::{Entry, Expect, Origin, TransactionStatus};

@@ -14,7 +14,7 @@ use super::session::Session;
 use crate::config::PoolMode;
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
-use crate::sql::class::Suspects;
+use crate::sql::Suspects;
 use crate::wire::build;
 use crate::wire::frame::{HEADER_LEN, Piece};
 use crate::wire::ring::{Expect, Origin, TransactionStatus};

@@ -493,7 +493,7 @@ impl Client {
     fn wait(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<(), End> {
         let Phase::Waiting(waiting) = &mut self.phase else { return Ok(()) };
         let since = waiting.since;
-        match waiting.waiter.poll(self.worker.id, cx) {
+        match waiting.waiter.poll(cx) {
             Poll::Ready(Ok(Ask::Leased(lease))) => {
                 let now = Instant::now();
                 self.session.pool.stats.cell(self.worker.id).waited(now - since);

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use crate::sql::class::Effect;
-use crate::sql::set::{Scope, Setting, Value};
+use crate::sql::Effect;
+use crate::sql::{Scope, Setting, Value};
 use crate::state::parameters::{Parameters, is_read_only};
 use crate::state::settings::Values;
 

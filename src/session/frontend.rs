@@ -13,7 +13,7 @@ use super::statements::{NAMES_MAX, Unnamed};
 use crate::config::PoolMode;
 use crate::error::Fault;
 use crate::pool::backend::Backend;
-use crate::sql::class::{Class, Effect, Suspects, classify};
+use crate::sql::{Class, Effect, Suspects, classify};
 use crate::sqlstate;
 use crate::state::statements::{NAME_PREFIX, Statement, Statements, put_name};
 use crate::wire::build::{self, split_cstring};

@@ -1,1 +1,21 @@
-//! (being built)
+//! One client from accept to goodbye.
+//!
+//! [`login`] takes a connection in and becomes a [`client`]; its messages are judged by [`frontend`], the backend's by
+//! [`answers`]; [`leased`] holds the accounting while it has a backend, [`session`] what it keeps between backends.
+
+pub mod answers;
+pub mod auth_query;
+pub mod cleanup;
+pub mod client;
+pub mod follow;
+pub mod frontend;
+pub mod leased;
+pub mod login;
+pub mod note;
+pub mod orphan;
+pub mod pins;
+pub mod registry;
+#[expect(clippy::module_inception, reason = "the session is what this module is about")]
+pub mod session;
+pub mod spill;
+pub mod statements;

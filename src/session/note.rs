@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::statements::Undo;
-use crate::sql::class::{Class, Suspects};
+use crate::sql::{Class, Suspects};
 use crate::state::settings::Settings;
 
 /// A note on one outstanding message.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::frontend::{Message, ends_transaction};
 use super::session::Session;
 use crate::error::Fault;
-use crate::sql::class::classify;
+use crate::sql::classify;
 use crate::sqlstate;
 use crate::wire::build::{self, split_cstring};
 use crate::wire::frame::HEADER_LEN;

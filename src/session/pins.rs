@@ -4,7 +4,7 @@
 //! asked, in the open gap before a release, what is really there. A suspicion costs one round trip that no client waits
 //! for; a pin stands exactly as long as its reason.
 
-use crate::sql::class::Suspects;
+use crate::sql::Suspects;
 use crate::wire::frame::HEADER_LEN;
 
 /// What a client holds, and what has to be asked.

@@ -145,7 +145,6 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Clients {
     entries: Mutex<Slab<Arc<Entry>>>,
-    random: SystemRandom,
 }
 
 /// A client's place; gone when dropped.
@@ -197,7 +196,7 @@ impl Clients {
     /// Takes a client in, with a fresh cancel key.
     pub fn admit(self: &Arc<Self>, facts: Facts, second: u32) -> Place {
         let mut secret = vec![0; facts.secret_len];
-        self.random.fill(&mut secret).expect("the system has randomness");
+        SystemRandom::new().fill(&mut secret).expect("the system has randomness");
         let mut entries = self.entries();
         let vacant = entries.vacant_entry();
         let entry = Arc::new(Entry {

@@ -9,8 +9,8 @@ use super::statements::{ClientStatements, Unnamed};
 use crate::config::PoolMode;
 use crate::pool::backend::Backend;
 use crate::pool::pool::Pool;
-use crate::sql::class::{Context, Effect};
-use crate::sql::set::Value;
+use crate::sql::{Context, Effect};
+use crate::sql::Value;
 use crate::state::parameters::Parameters;
 use crate::state::settings::{Settings, SettingsRegistry};
 

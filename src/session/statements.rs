@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::sql::class::Class;
+use crate::sql::Class;
 use crate::state::statements::Statement;
 
 /// Named statements one client may hold; a client that never closes any is stopped here.

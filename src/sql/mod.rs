@@ -1,1 +1,19 @@
-//! (being built)
+//! What a text of SQL does to its session, read in one pass without a parser.
+//!
+//! [`classify`] is the one entry for the relay: it counts statements, names the effects it can read exactly ([`Effect`]) and raises a
+//! suspicion ([`Suspects`]) where it cannot. [`replay`] is the way back: settings to text. Below them: `lex` cuts bytes into tokens as
+//! `scan.l` of Postgres does, `scan` cuts tokens into statements, `read` and `set` understand the few statements that matter, `quote`
+//! decodes and encodes names and literals. No I/O; nothing here imports another module of ours.
+
+mod class;
+mod keyword;
+mod lex;
+mod quote;
+mod read;
+mod scan;
+mod set;
+
+pub use class::{Class, Context, Discarded, Effect, Effects, Suspects, classify};
+pub use quote::{quote_identifier, quote_literal};
+pub use scan::split;
+pub use set::{Scope, Setting, Value, replay};

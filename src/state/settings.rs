@@ -10,8 +10,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use crate::sql::quote;
-use crate::sql::set::Value;
+use crate::sql::{self, Value};
 
 /// Settings by folded name.
 pub type Values = BTreeMap<String, Value>;
@@ -70,32 +69,12 @@ impl Settings {
         self.0.meaning
     }
 
-    /// SQL that turns a backend with `self` into one with `wanted`.
+    /// SQL that turns a backend with `self` into one with `wanted`; empty if they say the same.
     pub fn replay(&self, wanted: &Self) -> Vec<u8> {
-        let mut sql = Vec::new();
         let (have, want) = (self.values(), wanted.values());
-        // A role may not be allowed to set what the role before it set, and the text of values is read in the encoding.
-        if have.contains_key("role") {
-            sql.extend_from_slice(b"RESET ROLE;");
-        }
-        for name in have.keys().filter(|name| !want.contains_key(*name) && *name != "role") {
-            sql.extend_from_slice(b"RESET ");
-            quote::identifier_path(&mut sql, name);
-            sql.push(b';');
-        }
-        let changed = |name: &str| want.get(name).filter(|value| have.get(name) != Some(*value));
-        if let Some(value) = changed("client_encoding") {
-            quote::set(&mut sql, "client_encoding", value);
-        }
-        for name in want.keys().filter(|name| *name != "client_encoding" && *name != "role") {
-            if let Some(value) = changed(name) {
-                quote::set(&mut sql, name, value);
-            }
-        }
-        if let Some(value) = want.get("role") {
-            quote::set(&mut sql, "role", value);
-        }
-        sql
+        let gone = have.keys().filter(|name| !want.contains_key(*name)).map(|name| (name.as_str(), &Value::Default));
+        let changed = want.iter().filter(|(name, value)| have.get(*name) != Some(*value)).map(|(n, v)| (n.as_str(), v));
+        sql::replay(gone.chain(changed))
     }
 }
 

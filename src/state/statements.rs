@@ -8,7 +8,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
-use crate::sql::class::Class;
+use crate::sql::Class;
 
 /// Prefix of the names we use towards Postgres.
 pub const NAME_PREFIX: &[u8] = b"pgweir_";

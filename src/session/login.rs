@@ -1,0 +1,476 @@
+//! From the first byte of a connection to its first ReadyForQuery.
+//!
+//! Runs in a boxed future that is gone before the client idles. Everything here is bounded: packets by length, the whole
+//! by `listen.login_timeout`, authentications at once by a semaphore. Cancel requests pass before any of these limits.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::auth_query::{self, LookupError};
+use super::client::Client;
+use super::registry::Facts;
+use super::session::Session;
+use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, Method, Refusal, Step};
+use crate::auth::secrets::Stored;
+use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
+use crate::config::{Auth, CONSOLE_NAMES, PoolMode};
+use crate::net::certificate::common_name;
+use crate::net::listen::Accepted;
+use crate::net::stream::{Socket, Stream};
+use crate::net::tls::{ALPN, ServerTls};
+use crate::pool::lease::LeaseError;
+use crate::pool::open::OpenError;
+use crate::pool::pool::{Pool, PoolName};
+use crate::sql::Value;
+use crate::sqlstate;
+use crate::state::parameters::Parameters;
+use crate::state::settings::{Settings, Values};
+use crate::wire::build;
+use crate::wire::frame::{FrameError, HEADER_LEN, header};
+use crate::wire::ring::TransactionStatus;
+use crate::wire::startup::{BadOptions, First, Framing, MINOR_MAX, Malformed, Replication, Startup, framing, parse, split_options};
+use crate::worker::Worker;
+
+/// Why a connection did not become a client.
+#[derive(Debug, Error)]
+pub enum LoginFault {
+    /// The socket broke or closed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The first packet.
+    #[error(transparent)]
+    Startup(#[from] Malformed),
+    /// `options`.
+    #[error(transparent)]
+    Options(#[from] BadOptions),
+    /// Bytes that are no frames.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// Clear text behind SSLRequest: somebody put words into the client's mouth.
+    #[error("clear text behind an SSLRequest")]
+    Injected,
+    /// Direct TLS without naming the protocol.
+    #[error("direct TLS connection without ALPN \"postgresql\"")]
+    NoAlpn,
+    /// TLS is required.
+    #[error("pgweir accepts only TLS connections")]
+    TlsRequired,
+    /// `listen.clients_max`.
+    #[error("sorry, too many clients already")]
+    TooManyClients,
+    /// `roles.*.clients_max`.
+    #[error("too many connections for role \"{0}\"")]
+    TooManyOfRole(String),
+    /// Not in the configuration.
+    #[error("database \"{0}\" does not exist")]
+    NoDatabase(String),
+    /// Not allowed into the console.
+    #[error("role \"{0}\" is not allowed to use the console")]
+    NotAdmin(String),
+    /// Who it is could not be proved.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The secret could not be looked up.
+    #[error("cannot look the role up: {0}")]
+    Lookup(#[from] LookupError),
+    /// A backend is needed to greet the client, and there is none.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The server refused the credential of a pass-through client, or of its pool.
+    #[error("{}", .0.message)]
+    Server(crate::error::ServerError),
+    /// The credential could not be tried.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Going down.
+    #[error("pgweir is shutting down")]
+    Draining,
+    /// `listen.login_timeout`.
+    #[error("login took too long")]
+    Timeout,
+}
+
+/// A connection counted against `listen.clients_max`.
+#[derive(Debug)]
+struct Counted(Arc<crate::proxy::Proxy>);
+
+impl Counted {
+    fn new(proxy: &Arc<crate::proxy::Proxy>) -> (Self, usize) {
+        let before = proxy.connections.fetch_add(1, Ordering::AcqRel);
+        (Self(Arc::clone(proxy)), before)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Serves one connection from its first byte to its last.
+pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let (_counted, before) = Counted::new(&worker.proxy);
+    let is_over = before >= worker.proxy.config.load().listen.clients_max as usize;
+    let limit = worker.proxy.config.load().listen.login_timeout;
+    let login: Pin<Box<dyn Future<Output = _>>> = Box::pin(timeout(limit, log_in(Rc::clone(&worker), accepted, is_over)));
+    match login.await {
+        Ok(Some(Welcome::Client(client))) => client.run().await,
+        Ok(Some(Welcome::Console(console))) => console.await,
+        Ok(None) | Err(_) => {}
+    }
+}
+
+/// Who came out of a login.
+enum Welcome {
+    Client(Box<Client>),
+    Console(Pin<Box<dyn Future<Output = ()>>>),
+}
+
+async fn log_in(worker: Rc<Worker>, accepted: Accepted, is_over: bool) -> Option<Welcome> {
+    let (socket, addr) = Socket::open(accepted).ok()?;
+    let _ = socket.tune();
+    let mut stream = Stream::Plain(socket);
+    let fault = match first_packet(&worker, &mut stream).await {
+        Ok(None) => return None,
+        Ok(Some(startup)) => match welcome(&worker, &mut stream, startup, &addr, is_over).await {
+            Ok(Guest::Client(session, facts)) => {
+                let client = greet(&worker, stream, *session, facts).await.ok()?;
+                return Some(Welcome::Client(Box::new(client)));
+            }
+            Ok(Guest::Console(role)) => {
+                return Some(Welcome::Console(Box::pin(crate::admin::console::serve(worker, stream, role))));
+            }
+            Err(fault) => fault,
+        },
+        Err(fault) => fault,
+    };
+    let report = sqlstate::login(&fault);
+    tracing::debug!(client.addr = %addr, %fault, "login failed");
+    if !matches!(fault, LoginFault::Io(_) | LoginFault::Injected) {
+        worker.proxy.errors.count(report.code);
+        let mut error = Vec::new();
+        build::error_response(&mut error, &report);
+        let _ = stream.write_all(&error).await;
+        let _ = stream.shutdown().await;
+        stream.closed().await;
+    }
+    None
+}
+
+// ---- the first packets ---------------------------------------------------------------------------------------------------
+
+/// Reads first packets up to a StartupMessage. `None`: it was a CancelRequest, which is dealt with.
+async fn first_packet(worker: &Rc<Worker>, stream: &mut Stream) -> Result<Option<Startup>, LoginFault> {
+    let tls = Arc::clone(&worker.proxy.tls.load());
+    if let (Stream::Plain(Socket::Tcp(tcp)), Some(tls)) = (&*stream, &*tls) {
+        let mut first = [0];
+        tcp.peek(&mut first).await?;
+        if framing(&first)? == Framing::DirectTls {
+            encrypt(stream, tls).await?;
+            require_alpn(stream)?;
+        }
+    }
+    loop {
+        let packet = read_packet(stream).await?;
+        match parse(&packet)? {
+            First::Startup(startup) => {
+                let is_required = tls.as_ref().as_ref().is_some_and(|tls| tls.is_required);
+                if is_required && !stream.is_tls() && !matches!(stream.socket(), Socket::Unix(_)) {
+                    return Err(LoginFault::TlsRequired);
+                }
+                return Ok(Some(startup));
+            }
+            First::Cancel(key) => {
+                if let Some(aim) = worker.proxy.clients.cancel(key.pid, &key.secret) {
+                    let limit = worker.proxy.cancel_timeout();
+                    let opener = worker.proxy.pools.opener();
+                    let _ = timeout(limit, opener.cancel(aim.target())).await;
+                }
+                return Ok(None);
+            }
+            First::Ssl => match &*tls {
+                Some(tls) if !stream.is_tls() => {
+                    if stream.has_input() {
+                        return Err(LoginFault::Injected);
+                    }
+                    stream.write_all(b"S").await?;
+                    encrypt(stream, tls).await?;
+                }
+                _ => stream.write_all(b"N").await?,
+            },
+            First::Gss => stream.write_all(b"N").await?,
+        }
+    }
+}
+
+async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, LoginFault> {
+    let mut packet = vec![0; 4];
+    stream.read_exact(&mut packet).await?;
+    let Framing::Packet(length) = framing(&packet)? else { return Err(LoginFault::NoAlpn) };
+    packet.resize(length, 0);
+    stream.read_exact(&mut packet[4..]).await?;
+    Ok(packet)
+}
+
+async fn encrypt(stream: &mut Stream, tls: &ServerTls) -> Result<(), LoginFault> {
+    let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+    let Stream::Plain(socket) = std::mem::replace(stream, Stream::Plain(Socket::Lost)) else { return Err(LoginFault::Injected) };
+    *stream = Stream::Client(Box::new(acceptor.accept(socket).await?));
+    Ok(())
+}
+
+fn require_alpn(stream: &Stream) -> Result<(), LoginFault> {
+    match stream {
+        Stream::Client(tls) if tls.get_ref().1.alpn_protocol() == Some(ALPN) => Ok(()),
+        _ => Err(LoginFault::NoAlpn),
+    }
+}
+
+// ---- authentication --------------------------------------------------------------------------------------------------------
+
+/// Who may come in.
+enum Guest {
+    Client(Box<Session>, Facts),
+    Console(String),
+}
+
+async fn welcome(worker: &Rc<Worker>, stream: &mut Stream, startup: Startup, addr: &str, is_over: bool) -> Result<Guest, LoginFault> {
+    let proxy = &worker.proxy;
+    if let Some(negotiation) = startup.negotiation() {
+        stream.write_all(&negotiation).await?;
+    }
+    if proxy.is_draining() {
+        return Err(LoginFault::Draining);
+    }
+    let is_console = CONSOLE_NAMES.contains(&startup.database.as_str());
+    if is_over && !is_console {
+        return Err(LoginFault::TooManyClients);
+    }
+    let credential = {
+        let _place = proxy.logins.acquire().await.map_err(|_| LoginFault::Draining)?;
+        authenticate(worker, stream, &startup).await?
+    };
+    if is_console {
+        if !proxy.config.load().admin.roles.contains(&startup.user) {
+            return Err(LoginFault::NotAdmin(startup.user));
+        }
+        stream.write_all(&AUTHENTICATION_OK).await?;
+        return Ok(Guest::Console(startup.user));
+    }
+    let settings = startup_settings(&startup)?;
+    let replication = replication(&startup);
+    let name = PoolName {
+        database: startup.database.as_str().into(),
+        role: startup.user.as_str().into(),
+        replication: replication.map(Into::into),
+    };
+    count_role(proxy, &startup.user)?;
+    let pool = proxy.pool(name, &credential).ok_or_else(|| LoginFault::NoDatabase(startup.database.clone()))?;
+    if let Credential::Unproved(password) = &credential
+        && pool.settings().endpoint.password.is_none()
+    {
+        prove(worker, &pool, Credential::Password(password.clone()), credential.clone()).await?;
+    }
+    let told = greeting(worker, &pool).await?;
+    let mode = if pool.is_dedicated() { PoolMode::Session } else { pool.settings().pool.mode };
+    let settings = if pool.is_dedicated() { proxy.settings.none() } else { proxy.settings.intern(settings) };
+    let facts = Facts {
+        role: Arc::clone(&pool.name.role),
+        database: Arc::clone(&pool.name.database),
+        addr: addr.to_owned(),
+        is_tls: stream.is_tls(),
+        secret_len: if startup.agreed_minor() >= MINOR_MAX { 32 } else { 4 },
+    };
+    Ok(Guest::Client(Box::new(session(pool, mode, told, settings)), facts))
+}
+
+fn session(pool: Arc<Pool>, mode: PoolMode, told: Parameters, settings: Settings) -> Session {
+    let mut session = Session {
+        pool,
+        mode,
+        told,
+        startup: settings.clone(),
+        settings,
+        statements: Default::default(),
+        follow: None,
+        pins: Default::default(),
+        lexer: Default::default(),
+    };
+    session.update_lexer();
+    session
+}
+
+fn count_role(proxy: &crate::proxy::Proxy, role: &str) -> Result<(), LoginFault> {
+    let Some(most) = proxy.config.load().role(role).and_then(|role| role.clients_max) else { return Ok(()) };
+    let connected = proxy.clients.all().iter().filter(|entry| *entry.role == *role).count();
+    if connected >= most as usize { Err(LoginFault::TooManyOfRole(role.to_owned())) } else { Ok(()) }
+}
+
+/// Settings of the StartupMessage and its `options`; of two with one name the plain parameter counts, as in Postgres.
+fn startup_settings(startup: &Startup) -> Result<Values, LoginFault> {
+    let mut values = Values::new();
+    let options = startup.options.as_deref().map(split_options).transpose()?.unwrap_or_default();
+    for (name, value) in options.into_iter().chain(startup.parameters.iter().cloned()) {
+        values.insert(name.to_ascii_lowercase(), Value::Text(Bytes::from(value)));
+    }
+    Ok(values)
+}
+
+/// A replication connection takes all its parameters to the server in its StartupMessage: SET is impossible there.
+fn replication(startup: &Startup) -> Option<Vec<(String, String)>> {
+    let kind = match startup.replication {
+        Replication::No => return None,
+        Replication::Physical => "true",
+        Replication::Logical => "database",
+    };
+    let mut parameters = vec![("replication".to_owned(), kind.to_owned())];
+    parameters.extend(startup.options.clone().map(|options| ("options".to_owned(), options)));
+    parameters.extend(startup.parameters.iter().cloned());
+    Some(parameters)
+}
+
+async fn authenticate(worker: &Rc<Worker>, stream: &mut Stream, startup: &Startup) -> Result<Credential, LoginFault> {
+    let method = method(worker, startup).await?;
+    let tls = Arc::clone(&worker.proxy.tls.load());
+    let tls = tls.as_ref().as_ref();
+    let channel = match stream {
+        Stream::Plain(socket) if socket.is_local() => Channel::Local,
+        Stream::Plain(_) => Channel::Open,
+        _ => Channel::Tls { binding: tls.and_then(|tls| tls.binding.clone()) },
+    };
+    let certificate = match stream {
+        Stream::Client(inner) if tls.is_some_and(|tls| tls.verifies_clients) => {
+            let chain = inner.get_ref().1.peer_certificates();
+            ClientCertificate::Verified(chain.and_then(|chain| chain.first()).and_then(common_name))
+        }
+        _ => ClientCertificate::NotAsked,
+    };
+    let applicant = Applicant { role: startup.user.clone(), channel, certificate };
+    let mut login = ClientLogin::new(applicant, method, Arc::clone(&worker.proxy.secrets));
+    let mut step = login.start();
+    loop {
+        step = match step {
+            Step::Send(bytes) => {
+                stream.write_all(&bytes).await?;
+                stream.flush().await?;
+                let (tag, body) = read_message(stream).await?;
+                login.message(tag, &body)
+            }
+            Step::Hash(job) => {
+                let keys = tokio::task::spawn_blocking(move || job.run()).await.map_err(std::io::Error::other)?;
+                login.hashed(keys)
+            }
+            Step::Done { send, credential } => {
+                stream.write_all(&send).await?;
+                return Ok(credential);
+            }
+            Step::Refused(refusal) => return Err(refusal.into()),
+        };
+    }
+}
+
+/// A message of a client that has not proved anything yet.
+async fn read_message(stream: &mut Stream) -> Result<(u8, Vec<u8>), LoginFault> {
+    let mut head = [0; HEADER_LEN];
+    stream.read_exact(&mut head).await?;
+    let frame = header(&head)?.ok_or(std::io::ErrorKind::UnexpectedEof).map_err(std::io::Error::from)?;
+    if frame.body > BODY_MAX {
+        return Err(Refusal::TooLong(frame.body).into());
+    }
+    let mut body = vec![0; frame.body];
+    stream.read_exact(&mut body).await?;
+    Ok((frame.tag, body))
+}
+
+async fn method(worker: &Rc<Worker>, startup: &Startup) -> Result<Method, LoginFault> {
+    let config = Arc::clone(&worker.proxy.config.load());
+    let unknown = Method::Password { secret: None, md5: false };
+    let Some(role) = config.role(&startup.user) else { return Ok(unknown) };
+    Ok(match &role.auth {
+        Auth::Trust => Method::Trust,
+        Auth::Certificate => Method::Certificate,
+        Auth::Password { secret, md5 } => Method::Password { secret: Stored::parse(secret).ok(), md5: *md5 },
+        Auth::AuthQuery => Method::Password { secret: look_up(worker, &config, startup).await?, md5: false },
+        Auth::Passthrough => {
+            let has_query = config.database(&startup.database).is_some_and(|database| database.auth_query.is_some());
+            let verifier = match has_query {
+                false => None,
+                true => match look_up(worker, &config, startup).await? {
+                    Some(Stored::Verifier(verifier)) => Some(verifier),
+                    _ => return Ok(unknown),
+                },
+            };
+            Method::Passthrough { verifier }
+        }
+    })
+}
+
+async fn look_up(worker: &Rc<Worker>, config: &crate::config::Config, startup: &Startup) -> Result<Option<Stored>, LoginFault> {
+    let database: Arc<str> = startup.database.as_str().into();
+    let Some(query) = config.database(&database).and_then(|found| found.auth_query.clone()) else { return Ok(None) };
+    Ok(auth_query::look_up(worker, &database, &query, &startup.user).await?)
+}
+
+/// A pass-through password is right if a backend opens with it, or if it is the one the pool's backends opened with.
+async fn prove(worker: &Rc<Worker>, pool: &Arc<Pool>, proved: Credential, unproved: Credential) -> Result<(), LoginFault> {
+    if pool.is_proved(&proved) {
+        return Ok(());
+    }
+    let opener = worker.proxy.pools.opener();
+    match opener.open_with(pool, unproved, worker.id).await {
+        Ok(mut backend) => {
+            let _ = backend.stream.write_all(build::TERMINATE).await;
+            pool.prove(proved);
+            Ok(())
+        }
+        Err(error) => match error.server_error() {
+            Some(refusal) => Err(LoginFault::Server(refusal)),
+            None => Err(error.into()),
+        },
+    }
+}
+
+/// What backends of this pool report; the first client has to wait for one to find out.
+async fn greeting(worker: &Rc<Worker>, pool: &Arc<Pool>) -> Result<Parameters, LoginFault> {
+    if pool.is_dedicated() {
+        return Ok(pool.parameters.current().unwrap_or_default());
+    }
+    if let Some(told) = pool.parameters.current() {
+        return Ok(told);
+    }
+    let wait = pool.settings().pool.wait_timeout;
+    let lease = timeout(wait, worker.proxy.pools.wait(pool, worker.id)).await.map_err(|_| LoginFault::Timeout)?;
+    let lease = match (lease, pool.refusal()) {
+        (Err(LeaseError::Refused), Some(refusal)) => return Err(LoginFault::Server(refusal)),
+        (lease, _) => lease?,
+    };
+    let told = lease.parameters.clone();
+    lease.release(Instant::now());
+    Ok(told)
+}
+
+/// AuthenticationOk, what the client is told of its session, ReadyForQuery.
+async fn greet(worker: &Rc<Worker>, mut stream: Stream, session: Session, facts: Facts) -> Result<Client, LoginFault> {
+    let proxy = &worker.proxy;
+    let mut out = AUTHENTICATION_OK.to_vec();
+    for (name, value) in session.told.iter() {
+        let told = session.told_value(name);
+        build::parameter_status(&mut out, name, told.as_deref().unwrap_or(value));
+    }
+    session.pool.stats.cell(worker.id).login();
+    let place = proxy.clients.admit(facts, proxy.second(Instant::now()));
+    build::backend_key_data(&mut out, place.pid, place.secret());
+    build::ready_for_query(&mut out, TransactionStatus::Idle);
+    stream.write_all(&out).await?;
+    stream.flush().await?;
+    Ok(Client::new(Rc::clone(worker), place, stream, session))
+}

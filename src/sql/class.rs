@@ -1,0 +1,330 @@
+//! What a text does to its session: the types, and [`classify`], the one pass that fills them.
+
+use std::fmt;
+use std::ops::{BitOr, BitOrAssign};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::keyword::*;
+use super::read;
+use super::scan::{Scanner, Settings, Statement};
+use super::set::{self, Scope, Setting};
+
+/// What the lexer must know about the session that the text is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Context {
+    /// The setting of that name: on, a backslash in a plain literal is a backslash.
+    pub standard_conforming_strings: bool,
+    /// Every byte below 0x80 in the client's encoding is the ASCII character. False for SJIS, SHIFT_JIS_2004, BIG5, GBK, UHC, GB18030
+    /// and JOHAB, whose second bytes may look like one.
+    pub ascii_safe: bool,
+}
+
+impl Context {
+    /// What `client_encoding` and `standard_conforming_strings` are, as their ParameterStatus reports them.
+    pub fn new(client_encoding: &str, standard_conforming_strings: bool) -> Self {
+        let is_unsafe = ["SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB"].contains(&client_encoding);
+        Self { standard_conforming_strings, ascii_safe: !is_unsafe }
+    }
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self { standard_conforming_strings: true, ascii_safe: true }
+    }
+}
+
+/// What one text does. Kept with a prepared statement, so that it is asked once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Class {
+    /// Statements that are not empty: as many as CommandCompletes to expect if none fails.
+    pub statements: u32,
+    /// State that the text may create.
+    pub may_begin: Suspects,
+    /// State that the text may end. Nothing to ask about while the client has none.
+    pub may_end: Suspects,
+    /// What was read exactly, in order of execution; nothing for an ordinary statement.
+    pub effects: Effects,
+}
+
+impl Class {
+    /// Whether the text leaves the session as it was, so that nothing has to be followed or asked.
+    pub fn is_ordinary(&self) -> bool {
+        self.effects.is_empty() && (self.may_begin | self.may_end).is_empty()
+    }
+
+    /// Whether a statement of the text begins or ends a transaction block or a savepoint.
+    pub fn controls_transaction(&self) -> bool {
+        self.effects.iter().any(|(_, effect)| effect.controls_transaction())
+    }
+}
+
+/// Effects, each with the number of its statement among those not empty, from zero. One fits without an allocation.
+pub type Effects = SmallVec<[(u32, Effect); 1]>;
+
+/// What a statement does to its session if it succeeds. Names are folded and cut to 63 bytes as Postgres does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// BEGIN, START TRANSACTION.
+    Begin,
+    /// COMMIT, END.
+    Commit {
+        /// AND CHAIN: another transaction begins at once.
+        chain: bool,
+    },
+    /// ROLLBACK, ABORT.
+    Rollback {
+        /// AND CHAIN: another transaction begins at once.
+        chain: bool,
+    },
+    /// SAVEPOINT.
+    Savepoint(Bytes),
+    /// RELEASE [SAVEPOINT].
+    Release(Bytes),
+    /// ROLLBACK TO [SAVEPOINT].
+    RollbackTo(Bytes),
+    /// PREPARE TRANSACTION: the block ends, its settings are kept as after a COMMIT.
+    PrepareTransaction,
+    /// SET, `set_config` with literals, and every special form of SET that is a setting underneath.
+    Set {
+        /// How long it lasts.
+        scope: Scope,
+        /// Name and value.
+        setting: Setting,
+    },
+    /// RESET, and SET … TO DEFAULT for the session.
+    Reset(String),
+    /// RESET ALL: every setting but `role`, `session_authorization` and those of the transaction (`GUC_NO_RESET_ALL`).
+    ResetAll,
+    /// SET SESSION AUTHORIZATION, in any form; never followed, so the suspect says whether it begins or ends.
+    SetSessionAuthorization {
+        /// Back to the role of the login.
+        to_default: bool,
+    },
+    /// SET TRANSACTION, SET CONSTRAINTS and settings of the transaction: over with it.
+    SetTransaction,
+    /// DISCARD ALL.
+    DiscardAll,
+    /// DISCARD of one kind.
+    Discard(Discarded),
+    /// PREPARE name AS.
+    Prepare(Bytes),
+    /// DEALLOCATE name.
+    Deallocate(Bytes),
+    /// DEALLOCATE ALL.
+    DeallocateAll,
+    /// LISTEN channel.
+    Listen(Bytes),
+    /// UNLISTEN channel.
+    Unlisten(Bytes),
+    /// UNLISTEN *.
+    UnlistenAll,
+    /// NOTIFY.
+    Notify {
+        /// The channel.
+        channel: Bytes,
+        /// Empty if none was given.
+        payload: Bytes,
+    },
+}
+
+impl Effect {
+    /// Whether it begins or ends a transaction block or a savepoint.
+    pub fn controls_transaction(&self) -> bool {
+        matches!(
+            self,
+            Self::Begin
+                | Self::Commit { .. }
+                | Self::Rollback { .. }
+                | Self::Savepoint(_)
+                | Self::Release(_)
+                | Self::RollbackTo(_)
+                | Self::PrepareTransaction
+        )
+    }
+}
+
+/// What DISCARD throws away, ALL aside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Discarded {
+    /// Cached plans.
+    Plans,
+    /// Cached sequence values and `lastval`.
+    Sequences,
+    /// Temporary tables.
+    Temp,
+}
+
+/// Kinds of session state that a text may touch in ways only the server can tell.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Suspects(u16);
+
+impl Suspects {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
+    /// Temporary tables, views, sequences and functions.
+    pub const TEMP: Self = Self(1);
+    /// Cursors WITH HOLD.
+    pub const HOLD: Self = Self(1 << 1);
+    /// Session-level advisory locks.
+    pub const ADVISORY: Self = Self(1 << 2);
+    /// Statements of SQL PREPARE.
+    pub const PREPARE: Self = Self(1 << 3);
+    /// Channels listened to.
+    pub const LISTEN: Self = Self(1 << 4);
+    /// Settings changed in a form that could not be read.
+    pub const SETTINGS: Self = Self(1 << 5);
+    /// SET SESSION AUTHORIZATION.
+    pub const AUTHORIZATION: Self = Self(1 << 6);
+    /// A loaded library.
+    pub const LOAD: Self = Self(1 << 7);
+    /// The text could not be cut or read: it may do anything, and its count and effects mean nothing.
+    pub const UNCERTAIN: Self = Self(1 << 8);
+
+    /// What a name written as `U&""` or a statement of SQL PREPARE may hide.
+    pub(super) const HIDDEN: Self = Self(Self::TEMP.0 | Self::ADVISORY.0 | Self::SETTINGS.0);
+    /// What DISCARD ALL ends.
+    const DISCARDED: Self = Self(
+        Self::TEMP.0
+            | Self::HOLD.0
+            | Self::ADVISORY.0
+            | Self::PREPARE.0
+            | Self::LISTEN.0
+            | Self::SETTINGS.0
+            | Self::AUTHORIZATION.0,
+    );
+
+    const NAMES: [(&str, Self); 9] = [
+        ("TEMP", Self::TEMP),
+        ("HOLD", Self::HOLD),
+        ("ADVISORY", Self::ADVISORY),
+        ("PREPARE", Self::PREPARE),
+        ("LISTEN", Self::LISTEN),
+        ("SETTINGS", Self::SETTINGS),
+        ("AUTHORIZATION", Self::AUTHORIZATION),
+        ("LOAD", Self::LOAD),
+        ("UNCERTAIN", Self::UNCERTAIN),
+    ];
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether all of `other` are among these.
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether any of `other` is among these.
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// These without `other`.
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+impl BitOr for Suspects {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Suspects {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl fmt::Debug for Suspects {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Self::NAMES.iter().filter(|(_, one)| self.contains(*one)).map(|(name, _)| *name);
+        write!(formatter, "Suspects({})", names.collect::<Vec<_>>().join(" | "))
+    }
+}
+
+/// What `text` does to its session. One pass; a second one over the few statements that have an effect.
+pub fn classify(text: &[u8], context: Context) -> Class {
+    let mut class = Class::default();
+    if !context.ascii_safe && !text.is_ascii() {
+        class.may_begin = Suspects::UNCERTAIN;
+        return class;
+    }
+    let mut scanner = Scanner::new(text, context);
+    while let Some(statement) = scanner.statement() {
+        class.add(text, context, &statement);
+        class.statements += 1;
+    }
+    if class.may_begin.contains(Suspects::UNCERTAIN) {
+        class.effects.clear();
+    }
+    class
+}
+
+impl Class {
+    fn add(&mut self, text: &[u8], context: Context, statement: &Statement) {
+        self.may_begin |= statement.may_begin;
+        self.may_end |= statement.may_end;
+        let text = &text[statement.span.clone()];
+        match statement.head {
+            SELECT if statement.settings != Settings::Untouched => match set::read_select(text, context) {
+                Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
+                None if statement.settings == Settings::Session => self.may_begin |= Suspects::SETTINGS,
+                None => {}
+            },
+            SELECT => {}
+            SET => match set::read_set(text, context) {
+                Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
+                None => self.may_begin |= Suspects::SETTINGS,
+            },
+            RESET => match set::read_reset(text, context) {
+                Some(effect) => self.push(effect),
+                None => self.may_begin |= Suspects::SETTINGS,
+            },
+            BEGIN | START | COMMIT | END | ROLLBACK | ABORT | SAVEPOINT | RELEASE | PREPARE | DEALLOCATE | LISTEN | UNLISTEN
+            | NOTIFY | DISCARD => match read::read(text, context, statement.head) {
+                Some(Some(effect)) => self.push(effect),
+                Some(None) => {}
+                None => self.may_begin |= Suspects::UNCERTAIN,
+            },
+            CLOSE => self.may_end |= Suspects::HOLD,
+            DROP => self.may_end |= Suspects::TEMP,
+            LOAD => self.may_begin |= Suspects::LOAD,
+            _ if statement.settings == Settings::Session => self.may_begin |= Suspects::SETTINGS,
+            _ => {}
+        }
+    }
+
+    fn push(&mut self, effect: Effect) {
+        let (begin, end) = effect.suspects();
+        self.may_begin |= begin;
+        self.may_end |= end;
+        self.effects.push((self.statements, effect));
+    }
+}
+
+impl Effect {
+    /// What an effect may begin and end that is worth asking about.
+    fn suspects(&self) -> (Suspects, Suspects) {
+        use Suspects as S;
+        match self {
+            // A table created without TEMP is temporary if pg_temp comes first.
+            Self::Set { setting, .. } if setting.names_pg_temp() => (S::TEMP, S::NONE),
+            Self::SetSessionAuthorization { to_default: false } => (S::AUTHORIZATION, S::NONE),
+            Self::SetSessionAuthorization { to_default: true } => (S::NONE, S::AUTHORIZATION),
+            Self::DiscardAll => (S::NONE, S::DISCARDED),
+            Self::Discard(Discarded::Temp) => (S::NONE, S::TEMP),
+            Self::Prepare(_) => (S::PREPARE, S::NONE),
+            Self::Deallocate(_) | Self::DeallocateAll => (S::NONE, S::PREPARE),
+            Self::Listen(_) => (S::LISTEN, S::NONE),
+            Self::Unlisten(_) | Self::UnlistenAll => (S::NONE, S::LISTEN),
+            _ => (S::NONE, S::NONE),
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Bytes to tokens, by the rules of Postgres's `src/backend/parser/scan.l`.
+//!
+//! A token is a kind and a span; nothing is copied or decoded here. Only what decides where literals, comments and statements end has
+//! to be exact, so numbers and operators come out in smaller pieces than in Postgres: `1.5e3` is four tokens and `<=` two.
+
+use memchr::{memchr, memchr2};
+
+/// What a token is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// An unquoted identifier or keyword.
+    Word,
+    /// `"name"`.
+    Quoted,
+    /// `U&"name"`, which may hide any name.
+    UnicodeQuoted,
+    /// `'text'` in which a backslash is a backslash.
+    Plain,
+    /// `E'text'`, or `'text'` with `standard_conforming_strings` off: a backslash escapes.
+    Escaped,
+    /// `$tag$text$tag$`.
+    Dollar,
+    /// `B''`, `X''`, `N''` and `U&''`: delimited, never decoded.
+    OtherLiteral,
+    /// A run of digits.
+    Number,
+    /// `(`
+    Open,
+    /// `)`
+    Close,
+    /// `;`
+    Semicolon,
+    /// Any other single byte outside the kinds above.
+    Symbol,
+    /// A literal, quoted name or comment that the text ends in.
+    Unterminated,
+    /// The end of the text.
+    End,
+}
+
+/// A kind and where its bytes are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Token {
+    pub(super) kind: Kind,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl Token {
+    /// The token's bytes, quotes and prefixes included.
+    pub(super) fn of<'a>(&self, text: &'a [u8]) -> &'a [u8] {
+        &text[self.start..self.end]
+    }
+}
+
+/// Walks a text once; copying it is a cheap look-ahead.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lexer<'a> {
+    text: &'a [u8],
+    at: usize,
+    standard_conforming_strings: bool,
+}
+
+/// How a quoted literal treats backslashes.
+#[derive(Clone, Copy, PartialEq)]
+enum Backslash {
+    Ordinary,
+    Escapes,
+}
+
+/// What a byte begins.
+#[derive(Clone, Copy, PartialEq)]
+enum Begin {
+    Space,
+    Word,
+    Digit,
+    Quote,
+    DoubleQuote,
+    Dollar,
+    Dash,
+    Slash,
+    Open,
+    Close,
+    Semicolon,
+    Symbol,
+}
+
+/// What each byte begins outside literals and comments.
+static BEGIN: [Begin; 256] = {
+    let mut table = [Begin::Symbol; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => Begin::Space,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80..=0xff => Begin::Word,
+            b'0'..=b'9' => Begin::Digit,
+            b'\'' => Begin::Quote,
+            b'"' => Begin::DoubleQuote,
+            b'$' => Begin::Dollar,
+            b'-' => Begin::Dash,
+            b'/' => Begin::Slash,
+            b'(' => Begin::Open,
+            b')' => Begin::Close,
+            b';' => Begin::Semicolon,
+            _ => Begin::Symbol,
+        };
+        byte += 1;
+    }
+    table
+};
+
+/// Which bytes continue a word (`ident_cont`).
+static CONTINUES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(BEGIN[byte], Begin::Word | Begin::Digit | Begin::Dollar);
+        byte += 1;
+    }
+    table
+};
+
+impl<'a> Lexer<'a> {
+    /// Begins at the start of `text`, which has no terminating zero.
+    pub(super) fn new(text: &'a [u8], standard_conforming_strings: bool) -> Self {
+        Self { text, at: 0, standard_conforming_strings }
+    }
+
+    /// The next token; at the end of the text, [`Kind::End`] for ever.
+    #[inline]
+    pub(super) fn token(&mut self) -> Token {
+        loop {
+            let start = self.at;
+            let Some(&byte) = self.text.get(start) else {
+                return self.cut(Kind::End, start, start);
+            };
+            let kind = match BEGIN[byte as usize] {
+                Begin::Space => {
+                    self.at += 1;
+                    continue;
+                }
+                Begin::Word => return self.word(start),
+                Begin::Open => Kind::Open,
+                Begin::Close => Kind::Close,
+                Begin::Semicolon => Kind::Semicolon,
+                Begin::Symbol => Kind::Symbol,
+                Begin::Digit => {
+                    let end = self.run(start + 1, |byte| byte.is_ascii_digit());
+                    return self.cut(Kind::Number, start, end);
+                }
+                Begin::Quote if self.standard_conforming_strings => {
+                    return self.literal(Kind::Plain, start, start, Backslash::Ordinary);
+                }
+                Begin::Quote => return self.literal(Kind::Escaped, start, start, Backslash::Escapes),
+                Begin::DoubleQuote => return self.quoted(Kind::Quoted, start, start),
+                Begin::Dollar => return self.dollar(start),
+                Begin::Dash if self.text.get(start + 1) == Some(&b'-') => {
+                    self.at = line_end(self.text, start + 2);
+                    continue;
+                }
+                Begin::Slash if self.text.get(start + 1) == Some(&b'*') => {
+                    match block_end(self.text, start + 2) {
+                        Some(end) => self.at = end,
+                        None => return self.cut(Kind::Unterminated, start, self.text.len()),
+                    }
+                    continue;
+                }
+                Begin::Dash | Begin::Slash => Kind::Symbol,
+            };
+            return self.cut(kind, start, start + 1);
+        }
+    }
+
+    fn cut(&mut self, kind: Kind, start: usize, end: usize) -> Token {
+        self.at = end;
+        Token { kind, start, end }
+    }
+
+    /// The first position from `at` on whose byte is not `wanted`.
+    #[inline]
+    fn run(&self, at: usize, wanted: impl Fn(u8) -> bool) -> usize {
+        let mut end = at;
+        while end < self.text.len() && wanted(self.text[end]) {
+            end += 1;
+        }
+        end
+    }
+
+    /// A word, or the literal that a one-letter word introduces when a quote follows without a space.
+    #[inline]
+    fn word(&mut self, start: usize) -> Token {
+        let end = self.run(start + 1, |byte| CONTINUES[byte as usize]);
+        if end == start + 1
+            && let Some(token) = self.prefixed(start)
+        {
+            return token;
+        }
+        self.cut(Kind::Word, start, end)
+    }
+
+    fn prefixed(&mut self, start: usize) -> Option<Token> {
+        let plain = if self.standard_conforming_strings { Backslash::Ordinary } else { Backslash::Escapes };
+        let (prefix, rest) = self.text[start..].split_first()?;
+        match (prefix.to_ascii_lowercase(), rest) {
+            (b'e', [b'\'', ..]) => Some(self.literal(Kind::Escaped, start, start + 1, Backslash::Escapes)),
+            (b'n', [b'\'', ..]) => Some(self.literal(Kind::OtherLiteral, start, start + 1, plain)),
+            (b'b' | b'x', [b'\'', ..]) => {
+                Some(self.literal(Kind::OtherLiteral, start, start + 1, Backslash::Ordinary))
+            }
+            (b'u', [b'&', b'\'', ..]) => {
+                Some(self.literal(Kind::OtherLiteral, start, start + 2, Backslash::Ordinary))
+            }
+            (b'u', [b'&', b'"', ..]) => Some(self.quoted(Kind::UnicodeQuoted, start, start + 2)),
+            _ => None,
+        }
+    }
+
+    /// A quoted literal with all its continuations on later lines, which keep the first part's backslash rule.
+    fn literal(&mut self, kind: Kind, start: usize, quote: usize, backslash: Backslash) -> Token {
+        let mut open = quote;
+        loop {
+            let Some(end) = literal_end(self.text, open + 1, backslash) else {
+                return self.cut(Kind::Unterminated, start, self.text.len());
+            };
+            match continuation(self.text, end) {
+                Some(next) => open = next,
+                None => return self.cut(kind, start, end),
+            }
+        }
+    }
+
+    fn quoted(&mut self, kind: Kind, start: usize, quote: usize) -> Token {
+        let mut at = quote + 1;
+        while let Some(found) = memchr(b'"', &self.text[at..]) {
+            at += found + 1;
+            if self.text.get(at) != Some(&b'"') {
+                return self.cut(kind, start, at);
+            }
+            at += 1;
+        }
+        self.cut(Kind::Unterminated, start, self.text.len())
+    }
+
+    /// `$1`, `$tag$…$tag$`, or a lone dollar sign.
+    fn dollar(&mut self, start: usize) -> Token {
+        let first = self.text.get(start + 1).copied();
+        if first.is_some_and(|byte| byte.is_ascii_digit()) {
+            let end = self.run(start + 2, |byte| byte.is_ascii_digit());
+            return self.cut(Kind::Symbol, start, end);
+        }
+        let tag_end = self.run(start + 1, |byte| byte != b'$' && CONTINUES[byte as usize]);
+        if self.text.get(tag_end) != Some(&b'$') {
+            return self.cut(Kind::Symbol, start, start + 1);
+        }
+        // A tag holds no dollar sign, so every comparison stops at the next one and the search stays linear.
+        let tag = &self.text[start..=tag_end];
+        let mut at = tag_end + 1;
+        while let Some(found) = memchr(b'$', &self.text[at..]) {
+            at += found;
+            if self.text[at..].starts_with(tag) {
+                return self.cut(Kind::Dollar, start, at + tag.len());
+            }
+            at += 1;
+        }
+        self.cut(Kind::Unterminated, start, self.text.len())
+    }
+}
+
+/// Where the line comment that is open at `at` ends.
+fn line_end(text: &[u8], at: usize) -> usize {
+    memchr2(b'\n', b'\r', &text[at..]).map_or(text.len(), |found| at + found)
+}
+
+/// Behind the block comment that is open at `at`; they nest.
+fn block_end(text: &[u8], mut at: usize) -> Option<usize> {
+    let mut depth = 1;
+    while let Some(found) = memchr2(b'*', b'/', &text[at..]) {
+        at += found;
+        match &text[at..] {
+            [b'/', b'*', ..] => depth += 1,
+            [b'*', b'/', ..] => depth -= 1,
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        at += 2;
+        if depth == 0 {
+            return Some(at);
+        }
+    }
+    None
+}
+
+/// Behind the closing quote of the literal whose content begins at `at`.
+fn literal_end(text: &[u8], mut at: usize, backslash: Backslash) -> Option<usize> {
+    loop {
+        let rest = text.get(at..)?;
+        let found = match backslash {
+            Backslash::Ordinary => memchr(b'\'', rest)?,
+            Backslash::Escapes => memchr2(b'\'', b'\\', rest)?,
+        };
+        at += found;
+        match &text[at..] {
+            [b'\\', ..] | [b'\'', b'\'', ..] => at += 2,
+            _ => return Some(at + 1),
+        }
+    }
+}
+
+/// The quote that continues a literal closed before `at`: white space with a newline in it, line comments included
+/// (`quotecontinue`).
+pub(super) fn continuation(text: &[u8], mut at: usize) -> Option<usize> {
+    let mut newline = false;
+    loop {
+        match text.get(at..)? {
+            [b'\n' | b'\r', ..] => newline = true,
+            [b' ' | b'\t' | 0x0b | 0x0c, ..] => {}
+            [b'-', b'-', ..] => {
+                at = line_end(text, at + 2);
+                continue;
+            }
+            [b'\'', ..] if newline => return Some(at),
+            _ => return None,
+        }
+        at += 1;
+    }
+}

@@ -1,0 +1,187 @@
+//! Names and literals between their written form and what they mean.
+//!
+//! Decoding answers `None` where the meaning depends on something the text does not say (`U&''` with its UESCAPE) or where Postgres
+//! would refuse it; the caller then treats the statement as unread.
+
+use bytes::Bytes;
+
+use super::lex::{Kind, Token, continuation};
+
+/// Bytes a name keeps: `NAMEDATALEN` − 1.
+const NAME_MAX: usize = 63;
+
+/// The name a token spells: folded unless quoted, cut to 63 bytes.
+pub(super) fn name(text: &[u8], token: Token) -> Option<Bytes> {
+    let written = token.of(text);
+    let mut name = match token.kind {
+        Kind::Word => written.to_ascii_lowercase(),
+        Kind::Quoted => undouble(&written[1..written.len() - 1], b'"'),
+        _ => return None,
+    };
+    truncate(&mut name);
+    (!name.is_empty()).then(|| name.into())
+}
+
+/// Cuts at a character boundary, as `truncate_identifier` does in a UTF-8 database.
+fn truncate(name: &mut Vec<u8>) {
+    if name.len() > NAME_MAX {
+        let is_boundary = |at: &usize| name[*at] & 0xc0 != 0x80;
+        let end = (NAME_MAX - 3..=NAME_MAX).rev().find(is_boundary).unwrap_or(NAME_MAX);
+        name.truncate(end);
+    }
+}
+
+/// The text a string literal stands for, its continuations joined.
+pub(super) fn literal(text: &[u8], token: Token) -> Option<Bytes> {
+    let written = token.of(text);
+    match token.kind {
+        Kind::Dollar => {
+            let tag = memchr::memchr(b'$', &written[1..])? + 2;
+            Some(Bytes::copy_from_slice(&written[tag..written.len() - tag]))
+        }
+        Kind::Plain => {
+            let mut value = Vec::with_capacity(written.len());
+            for part in parts(written, false) {
+                value.extend(undouble(part, b'\''));
+            }
+            Some(value.into())
+        }
+        Kind::Escaped => {
+            let mut value = Vec::with_capacity(written.len());
+            for part in parts(written, true) {
+                unescape(part, &mut value)?;
+            }
+            Some(value.into())
+        }
+        _ => None,
+    }
+}
+
+/// What stands between the quotes of a literal and of its continuations. The lexer made sure that all of them are closed.
+fn parts(written: &[u8], escapes: bool) -> impl Iterator<Item = &[u8]> {
+    let mut quote = memchr::memchr(b'\'', written);
+    std::iter::from_fn(move || {
+        let start = quote? + 1;
+        let mut end = start;
+        loop {
+            match written.get(end..)? {
+                [b'\\', ..] if escapes => end += 2,
+                [b'\'', b'\'', ..] => end += 2,
+                [b'\'', ..] => break,
+                _ => end += 1,
+            }
+        }
+        quote = continuation(written, end + 1);
+        Some(&written[start..end])
+    })
+}
+
+fn undouble(written: &[u8], quote: u8) -> Vec<u8> {
+    let mut value = Vec::with_capacity(written.len());
+    let mut rest = written;
+    while let Some((&byte, after)) = rest.split_first() {
+        value.push(byte);
+        rest = if byte == quote { after.get(1..).unwrap_or_default() } else { after };
+    }
+    value
+}
+
+/// `xeescape`, `xeoctesc`, `xehexesc` and `xeunicode` of `scan.l`.
+fn unescape(written: &[u8], value: &mut Vec<u8>) -> Option<()> {
+    let mut rest = written;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'\'' => {
+                value.push(byte);
+                rest = after.get(1..)?;
+            }
+            b'\\' => {
+                let sequence = after;
+                let (&escaped, after) = sequence.split_first()?;
+                rest = after;
+                match escaped {
+                    b'b' => value.push(0x08),
+                    b'f' => value.push(0x0c),
+                    b'n' => value.push(b'\n'),
+                    b'r' => value.push(b'\r'),
+                    b't' => value.push(b'\t'),
+                    b'v' => value.push(0x0b),
+                    b'0'..=b'7' => {
+                        let (code, count) = digits(sequence, 8, 3)?;
+                        value.push((code & 0xff) as u8);
+                        rest = &sequence[count..];
+                    }
+                    b'x' if after.first().is_some_and(u8::is_ascii_hexdigit) => {
+                        let (code, count) = digits(after, 16, 2)?;
+                        value.push(code as u8);
+                        rest = &after[count..];
+                    }
+                    b'u' | b'U' => {
+                        let width = if escaped == b'u' { 4 } else { 8 };
+                        let (code, count) = digits(after, 16, width)?;
+                        let character = char::from_u32(code).filter(|_| count == width)?;
+                        value.extend(character.encode_utf8(&mut [0; 4]).as_bytes());
+                        rest = &after[count..];
+                    }
+                    other => value.push(other),
+                }
+            }
+            other => value.push(other),
+        }
+    }
+    // A zero byte is an error in Postgres and would end our own text.
+    (!value.contains(&0)).then_some(())
+}
+
+/// The number that up to `max` digits spell, and how many there were.
+fn digits(written: &[u8], radix: u32, max: usize) -> Option<(u32, usize)> {
+    let mut code = 0u32;
+    let mut count = 0;
+    while count < max {
+        let Some(digit) = written.get(count).and_then(|&byte| char::from(byte).to_digit(radix)) else { break };
+        code = code.checked_mul(radix)?.checked_add(digit)?;
+        count += 1;
+    }
+    (count > 0).then_some((code, count))
+}
+
+/// `value` as a literal that means the same with `standard_conforming_strings` on and off (`quote_literal` of Postgres).
+pub fn quote_literal(value: &[u8]) -> Vec<u8> {
+    let mut quoted = Vec::with_capacity(value.len() + 3);
+    if value.contains(&b'\\') {
+        quoted.push(b'E');
+    }
+    quoted.push(b'\'');
+    for &byte in value {
+        if matches!(byte, b'\'' | b'\\') {
+            quoted.push(byte);
+        }
+        quoted.push(byte);
+    }
+    quoted.push(b'\'');
+    quoted
+}
+
+/// `name` as one quoted identifier.
+pub fn quote_identifier(name: &[u8]) -> Vec<u8> {
+    let mut quoted = Vec::with_capacity(name.len() + 2);
+    quoted.push(b'"');
+    for &byte in name {
+        if byte == b'"' {
+            quoted.push(byte);
+        }
+        quoted.push(byte);
+    }
+    quoted.push(b'"');
+    quoted
+}
+
+/// `written`, one plain or escaped literal, spelled so that both settings of `standard_conforming_strings` read it alike.
+pub(super) fn portable(text: &[u8], token: Token) -> Option<Vec<u8>> {
+    let written = token.of(text);
+    match token.kind {
+        Kind::Plain | Kind::Escaped if written.contains(&b'\\') => Some(quote_literal(&literal(text, token)?)),
+        _ => Some(written.to_vec()),
+    }
+}

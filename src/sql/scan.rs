@@ -1,0 +1,230 @@
+//! Tokens to statements: where each begins and ends, how it begins, and the few words and calls in it that matter.
+//!
+//! A text that Postgres's grammar refuses executes nothing, whatever it looks like to us; so only texts it accepts have to be cut
+//! right. In those a semicolon ends a statement except in the parentheses of `CREATE RULE … DO (a; b)` and in the `BEGIN ATOMIC … END`
+//! of a routine. That body ends with an `END` where a statement would begin, which no `CASE … END` or column label can be.
+
+use std::ops::Range;
+
+use super::Suspects;
+use super::class::Context;
+use super::keyword::*;
+use super::lex::{Kind, Lexer, Token};
+
+/// The statements of `text` that are not empty, as spans from first to last token; one that does not end is given to the end.
+pub fn split(text: &[u8], context: Context) -> impl Iterator<Item = Range<usize>> {
+    let mut scanner = Scanner::new(text, context);
+    std::iter::from_fn(move || scanner.statement().map(|statement| statement.span))
+}
+
+/// One statement and what was seen in it.
+#[derive(Debug)]
+pub(super) struct Statement {
+    pub(super) span: Range<usize>,
+    /// Its first word as [`keyword`] folds it; zero if it begins otherwise.
+    pub(super) head: u128,
+    /// State it may create, as far as single words tell.
+    pub(super) may_begin: Suspects,
+    /// State it may end, as far as single words tell.
+    pub(super) may_end: Suspects,
+    /// Calls of `set_config`.
+    pub(super) settings: Settings,
+}
+
+/// What the `set_config` calls of a statement do, the worst of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Settings {
+    /// There is none.
+    Untouched,
+    /// Every call has `true` as its third argument: nothing outlives the transaction.
+    Local,
+    /// A call may change the session.
+    Session,
+}
+
+/// Whether the statement being walked creates a routine, whose body may hold statements.
+#[derive(Clone, Copy, PartialEq)]
+enum Routine {
+    No,
+    /// So far `CREATE [OR REPLACE]`.
+    Perhaps,
+    Yes,
+}
+
+/// First bytes, in lower case, of the words [`Scanner::word`] cares about.
+static MATTERS: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < b"aehpt".len() {
+        table[b"aehpt"[at] as usize] = true;
+        table[b"aehpt"[at].to_ascii_uppercase() as usize] = true;
+        at += 1;
+    }
+    table
+};
+
+/// Tokens of one `set_config` call that are looked at to find its third argument; keeps nested calls linear.
+const ARGUMENT_TOKENS_MAX: usize = 64;
+
+/// Cuts a text into statements.
+pub(super) struct Scanner<'a> {
+    text: &'a [u8],
+    lexer: Lexer<'a>,
+}
+
+impl<'a> Scanner<'a> {
+    pub(super) fn new(text: &'a [u8], context: Context) -> Self {
+        Self { text, lexer: Lexer::new(text, context.standard_conforming_strings) }
+    }
+
+    /// The next statement that is not empty.
+    pub(super) fn statement(&mut self) -> Option<Statement> {
+        let mut token = self.lexer.token();
+        while token.kind == Kind::Semicolon {
+            token = self.lexer.token();
+        }
+        if token.kind == Kind::End {
+            return None;
+        }
+        let mut statement = Statement {
+            span: token.start..token.end,
+            head: if token.kind == Kind::Word { keyword(token.of(self.text)) } else { 0 },
+            may_begin: Suspects::NONE,
+            may_end: Suspects::NONE,
+            settings: Settings::Untouched,
+        };
+        let mut parentheses = 0usize;
+        let mut bodies = 0usize;
+        let mut routine = Routine::Perhaps;
+        // The two tokens before this one; at the start, this one.
+        let (mut before, mut previous) = (token, token);
+        let mut fresh = true;
+        loop {
+            let mut begins_body = false;
+            match token.kind {
+                Kind::Word => {
+                    if routine == Routine::Perhaps {
+                        routine = self.routine(token, fresh);
+                    }
+                    if MATTERS[self.text[token.start] as usize] {
+                        match keyword(token.of(self.text)) {
+                            ATOMIC if routine == Routine::Yes && parentheses == 0 && self.is(previous, BEGIN) => {
+                                bodies += 1;
+                                begins_body = true;
+                            }
+                            END if fresh && bodies > 0 && parentheses == 0 => bodies -= 1,
+                            word => self.word(word, token, before, previous, &mut statement),
+                        }
+                    }
+                }
+                Kind::Quoted if starts_with(&self.text[token.start + 1..token.end], b"pg_temp") => {
+                    statement.may_begin |= Suspects::TEMP;
+                }
+                Kind::UnicodeQuoted => statement.may_begin |= Suspects::HIDDEN,
+                Kind::Open => {
+                    parentheses += 1;
+                    self.call(previous, &mut statement);
+                }
+                Kind::Close => parentheses = parentheses.saturating_sub(1),
+                Kind::Semicolon if parentheses == 0 && bodies == 0 => return Some(statement),
+                Kind::End => return Some(statement),
+                Kind::Unterminated => {
+                    statement.may_begin |= Suspects::UNCERTAIN;
+                    statement.span.end = token.end;
+                    return Some(statement);
+                }
+                _ => {}
+            }
+            if begins_body || (token.kind == Kind::Semicolon && bodies > 0) {
+                fresh = true;
+                routine = Routine::Perhaps;
+            } else {
+                fresh = false;
+            }
+            statement.span.end = token.end;
+            (before, previous) = (previous, token);
+            token = self.lexer.token();
+        }
+    }
+
+    fn is(&self, token: Token, word: u128) -> bool {
+        token.kind == Kind::Word && keyword(token.of(self.text)) == word
+    }
+
+    fn routine(&self, token: Token, first: bool) -> Routine {
+        match (keyword(token.of(self.text)), first) {
+            (CREATE, true) | (OR | REPLACE, false) => Routine::Perhaps,
+            (FUNCTION | PROCEDURE, false) => Routine::Yes,
+            _ => Routine::No,
+        }
+    }
+
+    /// A word that is not a call, with the two tokens before it.
+    fn word(&self, word: u128, token: Token, before: Token, previous: Token, statement: &mut Statement) {
+        match word {
+            TEMP | TEMPORARY if previous.kind == Kind::Word => {
+                statement.may_begin |= match keyword(previous.of(self.text)) {
+                    CREATE | REPLACE | LOCAL | GLOBAL => Suspects::TEMP,
+                    INTO if !self.is(before, INSERT) && !self.is(before, MERGE) => Suspects::TEMP,
+                    _ => Suspects::NONE,
+                };
+            }
+            HOLD if statement.head == DECLARE && self.is(previous, WITH) => statement.may_begin |= Suspects::HOLD,
+            // What the prepared text does was told when it was prepared; what it did comes now.
+            EXECUTE => statement.may_begin |= Suspects::HIDDEN,
+            _ if starts_with(token.of(self.text), b"pg_temp") => statement.may_begin |= Suspects::TEMP,
+            _ => {}
+        }
+    }
+
+    /// A parenthesis behind `callee`, which may be anything.
+    #[inline]
+    fn call(&mut self, callee: Token, statement: &mut Statement) {
+        let name = match callee.kind {
+            Kind::Word => callee.of(self.text),
+            Kind::Quoted => &self.text[callee.start + 1..callee.end - 1],
+            _ => return,
+        };
+        if starts_with(name, b"pg_") {
+            if starts_with(name, b"pg_advisory_lock") || starts_with(name, b"pg_try_advisory_lock") {
+                statement.may_begin |= Suspects::ADVISORY;
+            } else if starts_with(name, b"pg_advisory_unlock") {
+                statement.may_end |= Suspects::ADVISORY;
+            }
+        } else if name.eq_ignore_ascii_case(b"set_config") && statement.settings != Settings::Session {
+            statement.settings = statement.settings.max(self.third_argument());
+        }
+    }
+
+    /// Reads ahead behind the parenthesis of a `set_config` call for a literal `true` as its third and last argument.
+    fn third_argument(&self) -> Settings {
+        let mut lexer = self.lexer;
+        let (mut parentheses, mut commas, mut tokens) = (1, 0, 0);
+        let mut is_true = false;
+        for _ in 0..ARGUMENT_TOKENS_MAX {
+            let token = lexer.token();
+            match token.kind {
+                Kind::Open => parentheses += 1,
+                Kind::Close if parentheses == 1 => {
+                    let local = commas == 2 && tokens == 1 && is_true;
+                    return if local { Settings::Local } else { Settings::Session };
+                }
+                Kind::Close => parentheses -= 1,
+                Kind::Symbol if parentheses == 1 && token.of(self.text) == b"," => {
+                    commas += 1;
+                    tokens = 0;
+                    continue;
+                }
+                Kind::End | Kind::Unterminated => break,
+                _ => {}
+            }
+            tokens += 1;
+            is_true = self.is(token, TRUE);
+        }
+        Settings::Session
+    }
+}
+
+fn starts_with(name: &[u8], prefix: &[u8]) -> bool {
+    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
