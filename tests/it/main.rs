@@ -2,6 +2,8 @@
 //! `PGWEIR_TEST_PG=18` runs them on version 18.
 
 mod copy;
+mod drivers;
 mod harness;
+mod pgbench;
 mod queries;
 mod support;

@@ -16,6 +16,7 @@ mod wire;
 pub(crate) use endpoint::{Endpoint, password_of};
 pub(crate) use link::{Link, Toward};
 pub(crate) use postgres::Postgres;
+pub(crate) use process::{output_of, root};
 pub(crate) use proxy::{Proxy, Row, proxy};
 pub(crate) use wire::{Frame, Wire, frontend, tags};
 
@@ -58,6 +59,11 @@ pub(crate) fn soon<T>(future: impl Future<Output = T>) -> impl Future<Output = T
 /// Runs `test` against Postgres itself, then through pgweir with its defaults: what holds for the one must hold for the
 /// other. `PGWEIR_TEST_TARGET=postgres` (or `pgweir`) keeps to one of them.
 pub(crate) async fn on_both(test: impl AsyncFn(&Endpoint)) {
+    on_both_with(proxy(), test).await;
+}
+
+/// [`on_both`] with a proxy of the test's own.
+pub(crate) async fn on_both_with(proxy: proxy::Builder<'_>, test: impl AsyncFn(&Endpoint)) {
     let wanted = std::env::var("PGWEIR_TEST_TARGET").ok();
     let wants = |target: &str| wanted.as_deref().is_none_or(|wanted| wanted == target);
     if wants("postgres") {
@@ -68,7 +74,7 @@ pub(crate) async fn on_both(test: impl AsyncFn(&Endpoint)) {
     }
     if wants("pgweir") {
         println!("through pgweir");
-        let proxy = proxy().start().await;
+        let proxy = proxy.start().await;
         test(&proxy).await;
     }
 }

@@ -37,7 +37,7 @@ GRANT ALL ON SCHEMA public TO PUBLIC
 const SETTINGS: &[&str] = &[
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
-    "max_connections=300",
+    "max_connections=800",
     "max_prepared_transactions=10",
     "max_wal_size=2GB",
     "fsync=off",
