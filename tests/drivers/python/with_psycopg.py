@@ -106,9 +106,9 @@ def pipelines_keep_order_and_recover_from_errors():
             good = conn.execute("SELECT 1")
             pipeline.sync()
             try:
-                conn.execute("SELECT 1/%s", [0])
-                conn.execute("INSERT INTO nowhere VALUES (1)")
-                pipeline.sync()
+                with conn.pipeline():  # ends with a Sync of its own
+                    conn.execute("SELECT 1/%s", [0])
+                    conn.execute("INSERT INTO nowhere VALUES (1)")
                 raise AssertionError("an error was expected")
             except errors.DivisionByZero:
                 pass

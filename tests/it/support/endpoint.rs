@@ -25,20 +25,12 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     /// The same address with another database.
     pub(crate) fn database(&self, dbname: &str) -> Self {
-        Self {
-            dbname: dbname.to_owned(),
-            ..*self
-        }
+        Self { dbname: dbname.to_owned(), ..*self }
     }
 
     /// For drivers and tools.
     pub(crate) fn url(&self, role: &str) -> String {
-        format!(
-            "postgres://{role}:{}@{}/{}",
-            password_of(role),
-            self.addr,
-            self.dbname
-        )
+        format!("postgres://{role}:{}@{}/{}", password_of(role), self.addr, self.dbname)
     }
 
     /// What `tokio_postgres` connects with, for tests that change some of it.
@@ -48,9 +40,7 @@ impl Endpoint {
 
     /// A client that is logged in.
     pub(crate) async fn connect(&self, role: &str) -> Client {
-        self.try_connect(role)
-            .await
-            .unwrap_or_else(|error| panic!("{role} cannot log in: {error:?}"))
+        self.try_connect(role).await.unwrap_or_else(|error| panic!("{role} cannot log in: {error:?}"))
     }
 
     /// A client, or why it cannot log in.
@@ -61,19 +51,14 @@ impl Endpoint {
     }
 
     /// A client, and its notices and notifications as they arrive.
-    pub(crate) async fn connect_and_hear(
-        &self,
-        role: &str,
-    ) -> (Client, mpsc::UnboundedReceiver<AsyncMessage>) {
-        let (client, mut connection) = soon(self.config(role).connect(NoTls))
-            .await
-            .expect("a login");
-        let (tx, rx) = mpsc::unbounded_channel();
+    pub(crate) async fn connect_and_hear(&self, role: &str) -> (Client, mpsc::Receiver<AsyncMessage>) {
+        let (client, mut connection) = soon(self.config(role).connect(NoTls)).await.expect("a login");
+        let (tx, rx) = mpsc::channel(100_000);
         tokio::spawn(async move {
             let messages = poll_fn(move |context| connection.poll_message(context));
             pin_mut!(messages);
             while let Some(Ok(message)) = messages.next().await {
-                if tx.send(message).is_err() {
+                if tx.send(message).await.is_err() {
                     break;
                 }
             }
@@ -96,20 +81,10 @@ impl Endpoint {
             .env("PGPASSWORD", password_of(role))
             .env("PGDATABASE", &self.dbname);
         let line = format!("{program:?}");
-        let ended = tokio::task::spawn_blocking(move || program.output())
-            .await
-            .expect("no panic in output()");
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = ended.unwrap_or_else(|error| panic!("{line}: {error}"));
+        let ended = tokio::task::spawn_blocking(move || program.output()).await.expect("no panic in output()");
+        let Output { status, stdout, stderr } = ended.unwrap_or_else(|error| panic!("{line}: {error}"));
         let stdout = String::from_utf8_lossy(&stdout).into_owned();
-        assert!(
-            status.success(),
-            "{line}: {status}\n{stdout}{}",
-            String::from_utf8_lossy(&stderr)
-        );
+        assert!(status.success(), "{line}: {status}\n{stdout}{}", String::from_utf8_lossy(&stderr));
         stdout
     }
 

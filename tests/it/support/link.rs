@@ -64,12 +64,7 @@ impl Link {
                 });
             }
         });
-        Self {
-            addr,
-            weather,
-            open,
-            accepting,
-        }
+        Self { addr, weather, open, accepting }
     }
 
     /// Connections it carries now.
@@ -84,14 +79,12 @@ impl Link {
 
     /// Nothing moves, in either direction, until [`resume`](Self::resume).
     pub(crate) fn pause(&self) {
-        self.weather
-            .send_modify(|weather| weather.paused = Some(None));
+        self.weather.send_modify(|weather| weather.paused = Some(None));
     }
 
     /// Nothing moves in this direction until [`resume`](Self::resume).
     pub(crate) fn pause_toward(&self, toward: Toward) {
-        self.weather
-            .send_modify(|weather| weather.paused = Some(Some(toward)));
+        self.weather.send_modify(|weather| weather.paused = Some(Some(toward)));
     }
 
     /// What was held back flows on.
@@ -106,14 +99,12 @@ impl Link {
 
     /// Every connection is reset when so many bytes of it went that way, counted from its start.
     pub(crate) fn truncate_after(&self, toward: Toward, bytes: usize) {
-        self.weather
-            .send_modify(|weather| weather.truncate = Some((toward, bytes)));
+        self.weather.send_modify(|weather| weather.truncate = Some((toward, bytes)));
     }
 
     /// This side sees the end of the stream; the other direction lives on.
     pub(crate) fn half_close(&self, toward: Toward) {
-        self.weather
-            .send_modify(|weather| weather.half_closed = Some(toward));
+        self.weather.send_modify(|weather| weather.half_closed = Some(toward));
     }
 
     /// Resets every connection there is; new ones are carried.
@@ -123,8 +114,7 @@ impl Link {
 
     /// Resets every new connection, or carries them again.
     pub(crate) fn refuse(&self, refusing: bool) {
-        self.weather
-            .send_modify(|weather| weather.refusing = refusing);
+        self.weather.send_modify(|weather| weather.refusing = refusing);
     }
 }
 
@@ -137,21 +127,11 @@ impl Drop for Link {
 
 /// Closing this socket resets the connection instead of ending it.
 pub(super) fn reset_on_close(stream: &TcpStream) {
-    socket2::SockRef::from(stream)
-        .set_linger(Some(Duration::ZERO))
-        .expect("a socket has SO_LINGER");
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("a socket has SO_LINGER");
 }
 
-async fn carry(
-    mut frontend: TcpStream,
-    backend: SocketAddr,
-    mut weather: watch::Receiver<Weather>,
-) {
-    let Weather {
-        refusing,
-        generation,
-        ..
-    } = *weather.borrow_and_update();
+async fn carry(mut frontend: TcpStream, backend: SocketAddr, mut weather: watch::Receiver<Weather>) {
+    let Weather { refusing, generation, .. } = *weather.borrow_and_update();
     if refusing {
         return reset_on_close(&frontend);
     }
@@ -159,9 +139,7 @@ async fn carry(
         return reset_on_close(&frontend);
     };
     for stream in [&frontend, &backend] {
-        stream
-            .set_nodelay(true)
-            .expect("a TCP socket has TCP_NODELAY");
+        stream.set_nodelay(true).expect("a TCP socket has TCP_NODELAY");
     }
     let (from_frontend, to_frontend) = frontend.split();
     let (from_backend, to_backend) = backend.split();
@@ -196,11 +174,7 @@ async fn pump(
         }
         let mut rest = &chunk[..read];
         while !rest.is_empty() {
-            let now = weather
-                .wait_for(|weather| !weather.stalls(toward))
-                .await
-                .map_err(io::Error::other)?
-                .clone();
+            let now = weather.wait_for(|weather| !weather.stalls(toward)).await.map_err(io::Error::other)?.clone();
             tokio::time::sleep(now.delay).await;
             let room = now.room(toward, carried);
             let size = if now.drip { 1 } else { rest.len() }.min(room);
@@ -216,8 +190,7 @@ async fn pump(
 
 impl Weather {
     fn stalls(&self, toward: Toward) -> bool {
-        self.paused
-            .is_some_and(|only| only.is_none_or(|only| only == toward))
+        self.paused.is_some_and(|only| only.is_none_or(|only| only == toward))
     }
 
     /// Bytes that may still pass on a connection that carried so many.

@@ -1,10 +1,6 @@
 //! What behaviour tests are written with: a Postgres of their own, pgweir in front of it, a link that misbehaves, a raw wire.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "a kit: each part is there for the tests that need it"
-)]
+#![allow(dead_code, unused_imports, reason = "a kit: each part is there for the tests that need it")]
 
 mod endpoint;
 mod link;

@@ -66,49 +66,25 @@ impl Postgres {
         let (bin, dir) = (server_bin(), scratch());
         let keeper = keep(&bin, &dir);
         let mut copy = Command::new("cp");
-        copy.args(["-a", "--reflink=auto"])
-            .arg(template())
-            .arg(dir.join("data"));
+        copy.args(["-a", "--reflink=auto"]).arg(template()).arg(dir.join("data"));
         output_of(copy);
-        let settings = SETTINGS
-            .iter()
-            .chain(settings)
-            .map(|&setting| setting.to_owned())
-            .collect();
-        let mut postgres = Self {
-            bin,
-            dir,
-            settings,
-            port: free_port(),
-            keeper,
-        };
+        let settings = SETTINGS.iter().chain(settings).map(|&setting| setting.to_owned()).collect();
+        let mut postgres = Self { bin, dir, settings, port: free_port(), keeper };
         postgres.start();
         postgres
     }
 
     /// Starts it again after [`stop`](Self::stop) or [`crash`](Self::crash), on the same port.
     pub(crate) fn start(&mut self) {
-        let settings: Vec<_> = self
-            .settings
-            .iter()
-            .map(|setting| format!("-c {setting}"))
-            .collect();
+        let settings: Vec<_> = self.settings.iter().map(|setting| format!("-c {setting}")).collect();
         let options = format!("-p {} {}", self.port, settings.join(" "));
         let log = self.dir.join("log");
         let mut start = self.pg_ctl("start");
         start.arg("-o").arg(options).arg("-l").arg(&log);
         // The server inherits what pg_ctl has open: with a pipe here, waiting for its end would wait for the server's.
-        let status = start
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
+        let status = start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         let started = status.is_ok_and(|status| status.success());
-        assert!(
-            started,
-            "{start:?}\n{}",
-            fs::read_to_string(log).unwrap_or_default()
-        );
+        assert!(started, "{start:?}\n{}", fs::read_to_string(log).unwrap_or_default());
     }
 
     /// Ends every session with 57P01, then the server.
@@ -127,18 +103,14 @@ impl Postgres {
 
     fn pg_ctl(&self, action: &str) -> Command {
         let mut command = server_program(&self.bin, "pg_ctl");
-        command
-            .args([action, "-s", "-w", "-t", "60", "-D"])
-            .arg(self.dir.join("data"));
+        command.args([action, "-s", "-w", "-t", "60", "-D"]).arg(self.dir.join("data"));
         command
     }
 
     /// Connects as the superuser.
     pub(crate) async fn admin(&self, dbname: &str) -> Client {
         let url = format!("postgres://postgres@127.0.0.1:{}/{dbname}", self.port);
-        let (client, connection) = tokio_postgres::connect(&url, NoTls)
-            .await
-            .expect("the superuser may log in");
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("the superuser may log in");
         tokio::spawn(connection);
         client
     }
@@ -148,27 +120,16 @@ impl Postgres {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let sql = format!("CREATE DATABASE {name}");
-        self.admin("postgres")
-            .await
-            .batch_execute(&sql)
-            .await
-            .expect("a new database");
+        self.admin("postgres").await.batch_execute(&sql).await.expect("a new database");
         name
     }
 
     /// Creates `role` with the password [`password_of`] it, unless another test already did.
     pub(crate) async fn role(&self, role: &str) {
-        let sql = format!(
-            "CREATE ROLE \"{role}\" LOGIN PASSWORD '{}'",
-            password_of(role)
-        );
+        let sql = format!("CREATE ROLE \"{role}\" LOGIN PASSWORD '{}'", password_of(role));
         match self.admin("postgres").await.batch_execute(&sql).await {
             Ok(()) => {}
-            Err(error)
-                if matches!(
-                    error.code(),
-                    Some(&SqlState::DUPLICATE_OBJECT | &SqlState::UNIQUE_VIOLATION)
-                ) => {}
+            Err(error) if matches!(error.code(), Some(&SqlState::DUPLICATE_OBJECT | &SqlState::UNIQUE_VIOLATION)) => {}
             Err(error) => panic!("{sql}: {error}"),
         }
     }
@@ -178,26 +139,15 @@ impl Postgres {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let role = format!("role_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let password = password_of(&role);
-        let md5 = if attributes.contains("login_md5") {
-            "SET password_encryption = md5;"
-        } else {
-            ""
-        };
+        let md5 = if attributes.contains("login_md5") { "SET password_encryption = md5;" } else { "" };
         let sql = format!("{md5} CREATE ROLE {role} LOGIN PASSWORD '{password}' {attributes}");
-        self.admin("postgres")
-            .await
-            .batch_execute(&sql)
-            .await
-            .expect("a new role");
+        self.admin("postgres").await.batch_execute(&sql).await.expect("a new role");
         role
     }
 
     /// The server itself, without pgweir.
     pub(crate) fn endpoint(&self, dbname: &str) -> Endpoint {
-        Endpoint {
-            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)),
-            dbname: dbname.to_owned(),
-        }
+        Endpoint { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)), dbname: dbname.to_owned() }
     }
 }
 
@@ -215,11 +165,7 @@ fn keep(bin: &Path, dir: &Path) -> Child {
     let mut keeper = server_program(Path::new("/bin"), "sh");
     keeper.args(["-c", KEEPER]).arg(bin).arg(dir);
     // A process group of its own, or Ctrl-C would end it together with us.
-    keeper
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    keeper.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
     keeper.spawn().expect("a shell")
 }
 
@@ -230,37 +176,18 @@ fn template() -> &'static Path {
         let keeper = keep(&bin, &dir);
         let data = dir.join("data");
         let mut initdb = server_program(&bin, "initdb");
-        initdb.args([
-            "--no-sync",
-            "--wal-segsize=1",
-            "--username=postgres",
-            "--auth=trust",
-        ]);
-        initdb
-            .args(["--encoding=UTF8", "--locale=C", "-D"])
-            .arg(&data);
+        initdb.args(["--no-sync", "--wal-segsize=1", "--username=postgres", "--auth=trust"]);
+        initdb.args(["--encoding=UTF8", "--locale=C", "-D"]).arg(&data);
         output_of(initdb);
         fs::write(data.join("pg_hba.conf"), HBA).expect("initdb made the directory");
         let mut single = server_program(&bin, "postgres");
-        single
-            .args(["--single", "-F", "-D"])
-            .arg(&data)
-            .arg("template1");
-        let mut single = single
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
+        single.args(["--single", "-F", "-D"]).arg(&data).arg("template1");
+        let mut single = single.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let single = single.as_mut().expect("initdb ran");
         let mut stdin = single.stdin.take().expect("stdin is piped");
-        stdin
-            .write_all(TEMPLATE.as_bytes())
-            .expect("the single-user backend reads");
+        stdin.write_all(TEMPLATE.as_bytes()).expect("the single-user backend reads");
         drop(stdin);
-        assert!(
-            single.wait().is_ok_and(|status| status.success()),
-            "single-user backend"
-        );
+        assert!(single.wait().is_ok_and(|status| status.success()), "single-user backend");
         (data, keeper)
     });
     &TEMPLATE_DIR.0
@@ -268,11 +195,7 @@ fn template() -> &'static Path {
 
 /// A directory that belongs to whom the server runs as; its keeper removes it.
 fn scratch() -> PathBuf {
-    let dir = tempfile::Builder::new()
-        .prefix("pgweir-test-")
-        .tempdir()
-        .expect("a temporary directory")
-        .keep();
+    let dir = tempfile::Builder::new().prefix("pgweir-test-").tempdir().expect("a temporary directory").keep();
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("our own directory");
     if rustix::process::geteuid().is_root() {
         let id = |flag| {
@@ -292,7 +215,5 @@ fn free_port() -> u16 {
         AtomicU16::new(20_000 + run * 100)
     });
     let mut ports = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed));
-    ports
-        .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
-        .expect("the iterator does not end")
+    ports.find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()).expect("the iterator does not end")
 }

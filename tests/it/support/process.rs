@@ -14,9 +14,7 @@ pub(crate) fn server_program(bin: &Path, name: &str) -> Command {
     let mut command;
     if rustix::process::geteuid().is_root() {
         command = Command::new("setpriv");
-        command
-            .args(["--reuid=postgres", "--regid=postgres", "--clear-groups"])
-            .arg(bin.join(name));
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(bin.join(name));
     } else {
         command = Command::new(bin.join(name));
     }
@@ -42,14 +40,8 @@ pub(crate) fn server_bin() -> PathBuf {
 
 /// Runs `command` to its end; panics with what it said unless it succeeds.
 pub(crate) fn output_of(mut command: Command) -> String {
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{said}",
-        output.status
-    );
+    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -24,21 +24,10 @@ pub(crate) type Row = BTreeMap<String, String>;
 /// pgweir in front of the shared Postgres, until told otherwise: `proxy().pool_size(1).wait_timeout("50ms").start()`.
 /// Clients find there the database `app`, new and empty, and the roles `app` and `ops` (who may use the console).
 pub(crate) fn proxy() -> Builder<'static> {
-    Builder {
-        postgres: Postgres::shared(),
-        dbname: None,
-        roles: vec!["app".to_owned()],
-        config: Table::new(),
-    }
-    .toml("[listen]\naddr = [\"127.0.0.1:0\"]\n[admin]\naddr = \"127.0.0.1:0\"\nroles = [\"ops\"]")
-    .toml(&format!(
-        "[roles.app]\npassword = \"{}\"",
-        password_of("app")
-    ))
-    .toml(&format!(
-        "[roles.ops]\npassword = \"{}\"",
-        password_of("ops")
-    ))
+    Builder { postgres: Postgres::shared(), dbname: None, roles: vec!["app".to_owned()], config: Table::new() }
+        .toml("[listen]\naddr = [\"127.0.0.1:0\"]\n[admin]\naddr = \"127.0.0.1:0\"\nroles = [\"ops\"]")
+        .toml(&format!("[roles.app]\npassword = \"{}\"", password_of("app")))
+        .toml(&format!("[roles.ops]\npassword = \"{}\"", password_of("ops")))
 }
 
 /// A proxy about to start.
@@ -52,18 +41,8 @@ pub(crate) struct Builder<'a> {
 impl<'a> Builder<'a> {
     /// In front of this server.
     pub(crate) fn postgres<'b>(self, postgres: &'b Postgres) -> Builder<'b> {
-        let Self {
-            dbname,
-            roles,
-            config,
-            ..
-        } = self;
-        Builder {
-            postgres,
-            dbname,
-            roles,
-            config,
-        }
+        let Self { dbname, roles, config, .. } = self;
+        Builder { postgres, dbname, roles, config }
     }
 
     /// `app` is this database of the server, which exists.
@@ -74,11 +53,7 @@ impl<'a> Builder<'a> {
 
     /// Backends are dialled here: a [`Link`](super::Link) to the server.
     pub(crate) fn backend(self, addr: SocketAddr) -> Self {
-        self.toml(&format!(
-            "[databases.app]\nhost = \"{}\"\nport = {}",
-            addr.ip(),
-            addr.port()
-        ))
+        self.toml(&format!("[databases.app]\nhost = \"{}\"\nport = {}", addr.ip(), addr.port()))
     }
 
     /// `pool.size`.
@@ -99,11 +74,8 @@ impl<'a> Builder<'a> {
     /// One more role, which exists at the server too, with these lines in its section.
     pub(crate) fn role(mut self, role: &str, lines: &str) -> Self {
         self.roles.push(role.to_owned());
-        self.toml(&format!(
-            "[roles.{role}]\npassword = \"{}\"",
-            password_of(role)
-        ))
-        .toml(&format!("[roles.{role}]\n{lines}"))
+        self.toml(&format!("[roles.{role}]\npassword = \"{}\"", password_of(role)))
+            .toml(&format!("[roles.{role}]\n{lines}"))
     }
 
     /// Any other part of `proxy.toml`; a key written before is replaced.
@@ -121,10 +93,7 @@ impl<'a> Builder<'a> {
             Some(dbname) => dbname.clone(),
             None => self.postgres.database().await,
         };
-        let server = format!(
-            "host = \"127.0.0.1\"\nport = {}\ndbname = \"{dbname}\"",
-            self.postgres.port
-        );
+        let server = format!("host = \"127.0.0.1\"\nport = {}\ndbname = \"{dbname}\"", self.postgres.port);
         let mut config = parse(&format!("[databases.app]\n{server}"));
         merge(&mut config, self.config);
 
@@ -133,48 +102,22 @@ impl<'a> Builder<'a> {
         fs::write(&file, config.to_string()).expect("our own directory");
         let (log, from_child) = (Log::default(), std::io::pipe().expect("a pipe"));
         let mut command = bound_to_this_thread(env!("CARGO_BIN_EXE_pgweir"));
-        command
-            .arg("--config")
-            .arg(&file)
-            .args(["--log-format", "json"])
-            .stdin(Stdio::null());
-        command
-            .stdout(from_child.1.try_clone().expect("a pipe"))
-            .stderr(from_child.1);
+        command.arg("--config").arg(&file).args(["--log-format", "json"]).stdin(Stdio::null());
+        command.stdout(from_child.1.try_clone().expect("a pipe")).stderr(from_child.1);
         let mut child = command.spawn().expect("pgweir is built");
         drop(command); // or the pipe would stay open on our side
         log.keep(from_child.0);
 
-        let listening = |kind: &str| {
-            log.records()
-                .iter()
-                .find_map(|record| record.listens_as(kind))
-        };
+        let listening = |kind: &str| log.records().iter().find_map(|record| record.listens_as(kind));
         let ready = || listening("postgres").is_some() && listening("admin").is_some();
         let exited = Mutex::new(&mut child);
-        let exited = || {
-            exited
-                .lock()
-                .is_ok_and(|mut child| child.try_wait().is_ok_and(|status| status.is_some()))
-        };
+        let exited = || exited.lock().is_ok_and(|mut child| child.try_wait().is_ok_and(|status| status.is_some()));
         eventually(async || ready() || exited()).await;
         let (Some(addr), Some(admin)) = (listening("postgres"), listening("admin")) else {
             panic!("pgweir did not start:\n{config}\n{}", log.text());
         };
-        let endpoint = Endpoint {
-            addr,
-            dbname: "app".to_owned(),
-        };
-        Proxy {
-            endpoint,
-            admin,
-            dbname,
-            config: Mutex::new(config),
-            file,
-            _dir: dir,
-            child,
-            log,
-        }
+        let endpoint = Endpoint { addr, dbname: "app".to_owned() };
+        Proxy { endpoint, admin, dbname, config: Mutex::new(config), file, _dir: dir, child, log }
     }
 }
 
@@ -210,15 +153,8 @@ impl Proxy {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
         });
-        let cell = |row: &tokio_postgres::SimpleQueryRow, at: usize| {
-            row.get(at).unwrap_or_default().to_owned()
-        };
-        let cells = |row| {
-            columns(row)
-                .into_iter()
-                .enumerate()
-                .map(move |(at, name)| (name, cell(row, at)))
-        };
+        let cell = |row: &tokio_postgres::SimpleQueryRow, at: usize| row.get(at).unwrap_or_default().to_owned();
+        let cells = |row| columns(row).into_iter().enumerate().map(move |(at, name)| (name, cell(row, at)));
         rows.map(|row| cells(row).collect()).collect()
     }
 
@@ -226,19 +162,10 @@ impl Proxy {
     pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         let series = |line: &&str| {
             let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| {
-                rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label))
-            })
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label)))
         };
-        let value = |line: &str| {
-            line.rsplit_once(' ')
-                .and_then(|(_, value)| value.parse::<f64>().ok())
-        };
-        self.metrics()
-            .lines()
-            .filter(series)
-            .filter_map(value)
-            .sum()
+        let value = |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
+        self.metrics().lines().filter(series).filter_map(value).sum()
     }
 
     /// `/metrics` as it stands.
@@ -251,18 +178,11 @@ impl Proxy {
     /// Status and body of an HTTP GET on the admin address.
     pub(crate) fn http(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.admin).expect("the admin address accepts");
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: pgweir\r\nConnection: close\r\n\r\n"
-        )
-        .expect("it reads");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: pgweir\r\nConnection: close\r\n\r\n").expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("text");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
-        let status = head
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok());
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         (status.expect("a status line"), body.to_owned())
     }
 
@@ -292,12 +212,7 @@ impl Proxy {
     /// Waits until pgweir ended; returns whether it did with status 0.
     pub(crate) async fn ended(&mut self) -> bool {
         let child = Mutex::new(&mut self.child);
-        let status = || {
-            child
-                .lock()
-                .ok()
-                .and_then(|mut child| child.try_wait().expect("our own child"))
-        };
+        let status = || child.lock().ok().and_then(|mut child| child.try_wait().expect("our own child"));
         eventually(async || status().is_some()).await;
         status().is_some_and(|status| status.success())
     }
@@ -309,16 +224,9 @@ impl Proxy {
 
     /// Waits until pgweir logged a record with this message; returns its fields.
     pub(crate) async fn logged(&self, message: &str) -> Value {
-        let find = || {
-            self.log
-                .records()
-                .into_iter()
-                .find(|record| record.fields()["message"] == message)
-        };
+        let find = || self.log.records().into_iter().find(|record| record.fields()["message"] == message);
         eventually(async || find().is_some()).await;
-        find()
-            .map(|record| record.fields().clone())
-            .expect("it was there")
+        find().map(|record| record.fields().clone()).expect("it was there")
     }
 }
 
@@ -342,26 +250,17 @@ impl Log {
         let log = self.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(reader).lines().map_while(Result::ok) {
-                log.0
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(line);
+                log.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         });
     }
 
     fn text(&self) -> String {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .join("\n")
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
     }
 
     fn records(&self) -> Vec<Record> {
-        self.text()
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok().map(Record))
-            .collect()
+        self.text().lines().filter_map(|line| serde_json::from_str(line).ok().map(Record)).collect()
     }
 }
 
@@ -377,23 +276,17 @@ impl Record {
     fn listens_as(&self, kind: &str) -> Option<SocketAddr> {
         let fields = self.fields();
         let matches = fields["message"] == "listening" && fields["kind"] == kind;
-        matches
-            .then(|| fields["addr"].as_str()?.parse().ok())
-            .flatten()
+        matches.then(|| fields["addr"].as_str()?.parse().ok()).flatten()
     }
 }
 
 fn columns(row: &tokio_postgres::SimpleQueryRow) -> Vec<String> {
-    row.columns()
-        .iter()
-        .map(|column| column.name().to_owned())
-        .collect()
+    row.columns().iter().map(|column| column.name().to_owned()).collect()
 }
 
 #[track_caller]
 fn parse(text: &str) -> Table {
-    text.parse()
-        .unwrap_or_else(|error| panic!("{error}\n{text}"))
+    text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
 /// Lays `over` over `base`, section by section.

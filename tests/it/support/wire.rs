@@ -33,9 +33,7 @@ impl Frame {
 
     /// SQLSTATE of an ErrorResponse or NoticeResponse.
     pub(crate) fn sqlstate(&self) -> String {
-        self.fields()
-            .remove(&'C')
-            .expect("every error has a SQLSTATE")
+        self.fields().remove(&'C').expect("every error has a SQLSTATE")
     }
 
     /// The columns of a DataRow as text; NULL is `None`.
@@ -67,11 +65,7 @@ impl Frame {
 
 /// Tags of `frames` in the notation of [`Wire::expect`]: `"T D D C Z"`.
 pub(crate) fn tags(frames: &[Frame]) -> String {
-    frames
-        .iter()
-        .map(|frame| frame.tag.to_string())
-        .collect::<Vec<_>>()
-        .join(" ")
+    frames.iter().map(|frame| frame.tag.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// A connection that speaks only when told to.
@@ -85,31 +79,18 @@ pub(crate) struct Wire {
 impl Wire {
     /// Connects and sends nothing yet.
     pub(crate) async fn open(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr)
-            .await
-            .expect("the endpoint accepts");
-        stream
-            .set_nodelay(true)
-            .expect("a TCP socket has TCP_NODELAY");
-        Self {
-            stream,
-            unread: BytesMut::new(),
-            key: None,
-        }
+        let stream = TcpStream::connect(addr).await.expect("the endpoint accepts");
+        stream.set_nodelay(true).expect("a TCP socket has TCP_NODELAY");
+        Self { stream, unread: BytesMut::new(), key: None }
     }
 
     /// Connects and logs in as `role`, up to the first ReadyForQuery.
     pub(crate) async fn login(endpoint: &Endpoint, role: &str) -> Self {
         let mut wire = Self::open(endpoint.addr).await;
         let params = [("user", role), ("database", &endpoint.dbname)];
-        wire.send(frontend::startup(frontend::PROTOCOL_3_0, &params))
-            .await;
+        wire.send(frontend::startup(frontend::PROTOCOL_3_0, &params)).await;
         let frames = wire.authenticate(role, &password_of(role)).await;
-        assert_eq!(
-            frames.last().map(|frame| frame.tag),
-            Some('Z'),
-            "login of {role}: {frames:?}"
-        );
+        assert_eq!(frames.last().map(|frame| frame.tag), Some('Z'), "login of {role}: {frames:?}");
         wire
     }
 
@@ -130,18 +111,13 @@ impl Wire {
                         let hash = md5_hash(role.as_bytes(), password.as_bytes(), salt);
                         self.send(frontend::password(&hash)).await;
                     }
-                    10 => {
-                        self.send(frontend::sasl_initial(SCRAM_SHA_256, scram.message()))
-                            .await
-                    }
+                    10 => self.send(frontend::sasl_initial(SCRAM_SHA_256, scram.message())).await,
                     11 => {
                         scram.update(&body).expect("a valid SCRAM challenge");
                         let message = scram.message().to_vec();
                         self.send(frontend::frame(b'p', &message)).await;
                     }
-                    12 => scram
-                        .finish(&body)
-                        .expect("the server proves that it knows the password"),
+                    12 => scram.finish(&body).expect("the server proves that it knows the password"),
                     other => panic!("authentication request {other}"),
                 },
                 tag => {
@@ -159,9 +135,7 @@ impl Wire {
 
     /// Writes bytes as they are.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        soon(self.stream.write_all(bytes.as_ref()))
-            .await
-            .expect("the endpoint reads");
+        soon(self.stream.write_all(bytes.as_ref())).await.expect("the endpoint reads");
     }
 
     /// Reads one byte: the answer to an SSLRequest.
@@ -171,9 +145,7 @@ impl Wire {
 
     /// Reads one frame.
     pub(crate) async fn frame(&mut self) -> Frame {
-        self.next()
-            .await
-            .expect("a frame, not the end of the connection")
+        self.next().await.expect("a frame, not the end of the connection")
     }
 
     /// Reads one frame; `None` when the connection ended, cleanly or by a reset.
@@ -183,17 +155,10 @@ impl Wire {
                 let length = u32::from_be_bytes([a, b, c, d]) as usize + 1;
                 if self.unread.len() >= length {
                     let body = self.unread.split_to(length).freeze().slice(5..);
-                    return Some(Frame {
-                        tag: tag.into(),
-                        body,
-                    });
+                    return Some(Frame { tag: tag.into(), body });
                 }
             }
-            if soon(self.stream.read_buf(&mut self.unread))
-                .await
-                .unwrap_or(0)
-                == 0
-            {
+            if soon(self.stream.read_buf(&mut self.unread)).await.unwrap_or(0) == 0 {
                 return None;
             }
         }
@@ -215,9 +180,7 @@ impl Wire {
         let mut frames = Vec::new();
         for tag in expected.split_whitespace() {
             let frame = self.next().await;
-            let came = frame
-                .as_ref()
-                .map_or_else(|| "the end".to_owned(), |frame| frame.tag.to_string());
+            let came = frame.as_ref().map_or_else(|| "the end".to_owned(), |frame| frame.tag.to_string());
             frames.extend(frame);
             if came != tag {
                 let seen: Vec<_> = frames.iter().map(Frame::describe).collect();
@@ -293,14 +256,7 @@ pub(crate) mod frontend {
     }
 
     pub(crate) fn cancel_request(process: u32, secret: &[u8]) -> Vec<u8> {
-        untagged(
-            &[
-                &(1234 << 16 | 5678_u32).to_be_bytes(),
-                &process.to_be_bytes(),
-                secret,
-            ]
-            .concat(),
-        )
+        untagged(&[&(1234 << 16 | 5678_u32).to_be_bytes(), &process.to_be_bytes(), secret].concat())
     }
 
     pub(crate) fn password(text: &str) -> Vec<u8> {
@@ -309,10 +265,7 @@ pub(crate) mod frontend {
 
     pub(crate) fn sasl_initial(mechanism: &str, message: &[u8]) -> Vec<u8> {
         let length = i32::try_from(message.len()).expect("a short message");
-        frame(
-            b'p',
-            &[&cstr(mechanism), &length.to_be_bytes()[..], message].concat(),
-        )
+        frame(b'p', &[&cstr(mechanism), &length.to_be_bytes()[..], message].concat())
     }
 
     pub(crate) fn query(sql: &str) -> Vec<u8> {
@@ -332,9 +285,7 @@ pub(crate) mod frontend {
         body.extend(count(0));
         body.extend(count(values.len()));
         for value in values {
-            let length = value.map_or(-1, |value| {
-                i32::try_from(value.len()).expect("a value below 2 GiB")
-            });
+            let length = value.map_or(-1, |value| i32::try_from(value.len()).expect("a value below 2 GiB"));
             body.extend(length.to_be_bytes());
             body.extend(value.unwrap_or_default());
         }
@@ -389,11 +340,7 @@ pub(crate) mod frontend {
         body.extend(count(0));
         body.extend(count(arguments.len()));
         for argument in arguments {
-            body.extend(
-                u32::try_from(argument.len())
-                    .expect("a short argument")
-                    .to_be_bytes(),
-            );
+            body.extend(u32::try_from(argument.len()).expect("a short argument").to_be_bytes());
             body.extend(*argument);
         }
         body.extend(count(0));
@@ -405,19 +352,11 @@ pub(crate) mod frontend {
     }
 
     fn count(n: usize) -> [u8; 2] {
-        u16::try_from(n)
-            .expect("at most 65535 of anything")
-            .to_be_bytes()
+        u16::try_from(n).expect("at most 65535 of anything").to_be_bytes()
     }
 
     /// Parse, Bind, Describe, Execute of the unnamed statement and portal, without Sync.
     pub(crate) fn extended(sql: &str, values: &[Option<&[u8]>]) -> Vec<u8> {
-        [
-            parse("", sql, &[]),
-            bind("", "", values),
-            describe_portal(""),
-            execute("", 0),
-        ]
-        .concat()
+        [parse("", sql, &[]), bind("", "", values), describe_portal(""), execute("", 0)].concat()
     }
 }
