@@ -27,9 +27,11 @@ check: install
 	scripts/deny
 
 test: install
+	cargo test --locked --lib --bins
+	cargo test --locked --doc
 	scripts/fuzz
 	PGWEIR_TEST_PG=18 cargo test --locked --test it -- $(PG18)
-	cargo test --locked
+	cargo test --locked --test '*'
 
 bench: build
 	benches/compare
