@@ -8,6 +8,7 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -106,7 +107,7 @@ impl<'a> Builder<'a> {
         command.stdout(from_child.1.try_clone().expect("a pipe")).stderr(from_child.1);
         let mut child = command.spawn().expect("pgweir is built");
         drop(command); // or the pipe would stay open on our side
-        log.keep(from_child.0);
+        let reader = log.keep(from_child.0);
 
         let listening = |kind: &str| log.records().iter().find_map(|record| record.listens_as(kind));
         let ready = || listening("postgres").is_some() && listening("admin").is_some();
@@ -114,10 +115,11 @@ impl<'a> Builder<'a> {
         let exited = || exited.lock().is_ok_and(|mut child| child.try_wait().is_ok_and(|status| status.is_some()));
         eventually(async || ready() || exited()).await;
         let (Some(addr), Some(admin)) = (listening("postgres"), listening("admin")) else {
+            reader.join().expect("it only reads");
             panic!("pgweir did not start:\n{config}\n{}", log.text());
         };
         let endpoint = Endpoint { addr, dbname: "app".to_owned() };
-        Proxy { endpoint, admin, dbname, config: Mutex::new(config), file, _dir: dir, child, log }
+        Proxy { endpoint, admin, dbname, config: Mutex::new(config), file, _dir: dir, child, log, reader: Some(reader) }
     }
 }
 
@@ -133,6 +135,7 @@ pub(crate) struct Proxy {
     _dir: TempDir,
     child: Child,
     log: Log,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Deref for Proxy {
@@ -235,6 +238,7 @@ impl Drop for Proxy {
         self.child.kill().expect("our own child");
         self.child.wait().expect("our own child");
         if std::thread::panicking() {
+            let _ = self.reader.take().map(JoinHandle::join); // now the log is whole
             println!("pgweir's log:\n{}", self.log.text());
         }
     }
@@ -245,14 +249,14 @@ impl Drop for Proxy {
 struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
-    /// Collects lines until the writer is gone.
-    fn keep(&self, reader: impl Read + Send + 'static) {
+    /// Collects lines, on the thread it returns, until the writer is gone.
+    fn keep(&self, reader: impl Read + Send + 'static) -> JoinHandle<()> {
         let log = self.clone();
         std::thread::spawn(move || {
             for line in BufReader::new(reader).lines().map_while(Result::ok) {
                 log.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
-        });
+        })
     }
 
     fn text(&self) -> String {
