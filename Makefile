@@ -1,0 +1,43 @@
+# Builds, runs and tests pgweir on Debian or Ubuntu with nothing but make and Rust: each target first installs what it needs
+# and this machine lacks (as root, or with sudo).
+
+.PHONY: help install build run check test bench fuzz
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make run     pgweir in front of a throw-away Postgres; make run DATABASE_URL=postgres://… for one of yours'
+	@echo 'make check   formatting, lints, docs, dependencies'
+	@echo 'make test    everything that can be tested'
+	@echo 'make bench   speed against PgBouncer'
+	@echo 'make fuzz    every fuzz target, FUZZ_SECONDS each (20)'
+
+install:
+	@scripts/install
+
+build: install
+	cargo build --release --locked
+
+run: build
+	@scripts/run
+
+check: install
+	cargo fmt --check
+	cargo clippy --locked --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	scripts/deny
+
+test: install
+	cargo test --locked --lib --bins
+	cargo test --locked --doc
+	scripts/fuzz
+	PGWEIR_TEST_PG=18 cargo test --locked --test it -- $(PG18)
+	cargo test --locked --test '*'
+
+bench: build
+	benches/compare
+
+fuzz: install
+	scripts/fuzz
+
+# What a server's version can change: its answers, COPY, starting and stopping it.
+PG18 := harness:: queries:: copy::

@@ -1,0 +1,91 @@
+//! Drivers of several languages, as their users use them, over three backends. The programs in `tests/drivers` print a line
+//! per check; `scripts/drivers` installs what they import.
+
+use std::process::Command;
+use std::sync::LazyLock;
+
+use futures_util::future::{join_all, try_join_all};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection, Executor, PgConnection, Row};
+
+use crate::support::{Endpoint, on_both_with, output_of, proxy, root, soon};
+
+/// Runs a driver's program; its output is shown when a check fails.
+async fn drive(program: impl Fn() -> Command) {
+    static INSTALLED: LazyLock<String> = LazyLock::new(|| output_of(Command::new(root().join("scripts/drivers"))));
+    LazyLock::force(&INSTALLED);
+    on_both_with(proxy().pool_size(3), async |at: &Endpoint| print!("{}", at.run("app", program()).await)).await;
+}
+
+fn python(program: &str) -> Command {
+    let mut command = Command::new(root().join("target/tools/python/bin/python"));
+    command.arg(root().join("tests/drivers/python").join(program));
+    command
+}
+
+#[tokio::test]
+async fn psycopg() {
+    drive(|| python("with_psycopg.py")).await;
+}
+
+#[tokio::test]
+async fn asyncpg() {
+    drive(|| python("with_asyncpg.py")).await;
+}
+
+#[tokio::test]
+async fn node_postgres() {
+    drive(|| {
+        let mut node = Command::new("node");
+        node.arg(root().join("tests/drivers/node/with_pg.js"));
+        node
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn tokio_postgres_pipelines_prepared_statements_and_portals() {
+    on_both_with(proxy().pool_size(3), async |at: &Endpoint| {
+        let mut client = at.connect("app").await;
+        let add = client.prepare("SELECT $1::int + $2::int").await.expect("a statement");
+        let sums = (0..500).map(async |n: i32| client.query_one(&add, &[&n, &1]).await);
+        let sums = soon(try_join_all(sums)).await.expect("500 answers in one pipeline");
+        assert!(sums.iter().map(|row| row.get::<_, i32>(0)).eq(1..=500));
+
+        let transaction = client.transaction().await.expect("BEGIN");
+        let portal = transaction.bind("SELECT generate_series(1, 10)", &[]).await.expect("a portal");
+        let (first, rest) = (transaction.query_portal(&portal, 4).await, transaction.query_portal(&portal, 0).await);
+        assert_eq!((first.expect("4 rows").len(), rest.expect("6 rows").len()), (4, 6));
+        transaction.rollback().await.expect("ROLLBACK");
+        assert_eq!(client.query_one(&add, &[&40, &2]).await.expect("a row").get::<_, i32>(0), 42);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sqlx_over_a_pool_of_its_own() {
+    on_both_with(proxy().pool_size(3), async |at: &Endpoint| {
+        let pool = PgPoolOptions::new().max_connections(30).connect(&at.url("app")).await.expect("a pool");
+        pool.execute("CREATE TABLE t (a int)").await.expect("a table");
+        let inserts = join_all((0..200_i32).map(async |n| {
+            let mut transaction = pool.begin().await?;
+            sqlx::query("INSERT INTO t VALUES ($1)").bind(n).execute(&mut *transaction).await?;
+            sqlx::query("INSERT INTO t VALUES ($1 * 1000)").bind(n).execute(&mut *transaction).await?;
+            if n % 2 == 0 { transaction.commit().await } else { transaction.rollback().await }
+        }));
+        assert!(soon(inserts).await.iter().all(Result::is_ok));
+        let row = sqlx::query("SELECT count(*), sum(a) FROM t").fetch_one(&pool).await.expect("a row");
+        assert_eq!((row.get::<i64, _>(0), row.get::<i64, _>(1)), (200, (0..200).step_by(2).sum::<i64>() * 1001));
+        let failed = sqlx::query("SELECT 1 / $1").bind(0).execute(&pool).await.expect_err("a division by zero");
+        assert_eq!(failed.as_database_error().and_then(|error| error.code()).as_deref(), Some("22012"));
+        pool.close().await;
+
+        let mut single = PgConnection::connect(&at.url("app")).await.expect("a login");
+        let mut copy = single.copy_in_raw("COPY t FROM STDIN").await.expect("COPY IN");
+        copy.send(&b"1\n2\n3\n"[..]).await.expect("it reads");
+        assert_eq!(copy.finish().await.expect("rows"), 3);
+        single.ping().await.expect("an answer");
+        single.close().await.expect("a goodbye");
+    })
+    .await;
+}

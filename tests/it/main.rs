@@ -1,0 +1,9 @@
+//! Behaviour of the running program, one file per kind of behaviour, against Postgres servers the tests start themselves.
+//! `PGWEIR_TEST_PG=18` runs them on version 18.
+
+mod copy;
+mod drivers;
+mod harness;
+mod pgbench;
+mod queries;
+mod support;
