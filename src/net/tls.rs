@@ -128,10 +128,9 @@ impl ServerTls {
         let binding = certified.cert.first().and_then(Binding::of);
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = vec![ALPN.to_vec()];
-        // Neither tickets nor a session cache, as in Postgres: clients of a pooler stay connected, and a cache costs
-        // memory per client that is never looked at again.
+        // No session cache, and so no tickets either, as in Postgres: clients of a pooler stay connected, and a cache
+        // costs memory per client that is never looked at again.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
         Ok(Some(Self { config: config.into(), binding, is_required, verifies_clients: client_ca.is_some() }))
     }
 }
