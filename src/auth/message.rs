@@ -1,5 +1,7 @@
 //! The authentication messages of both directions: built, and read with every length checked.
 
+use crate::wire::build::{self, split_cstring};
+
 /// Longest body of a message during a login, either way. Postgres takes 65,535 bytes; IAM tokens have 2 KiB and more.
 pub const BODY_MAX: usize = 65_535;
 
@@ -23,8 +25,10 @@ pub(super) fn authentication(code: u32, data: &[u8]) -> Vec<u8> {
 
 /// AuthenticationSASL.
 pub(super) fn authentication_sasl(mechanisms: &[&str]) -> Vec<u8> {
-    let mut list: Vec<u8> = mechanisms.iter().flat_map(|name| [name.as_bytes(), &[0]].concat()).collect();
-    list.push(0);
+    let mut list = Vec::new();
+    for mechanism in mechanisms.iter().chain(&[""]) {
+        build::cstring(&mut list, mechanism.as_bytes());
+    }
     authentication(code::SASL, &list)
 }
 
@@ -35,7 +39,8 @@ pub(super) fn password(text: &str) -> Vec<u8> {
 
 /// SASLInitialResponse.
 pub(super) fn sasl_initial(mechanism: &str, message: &str) -> Vec<u8> {
-    frame(b'p', &[mechanism.as_bytes(), &[0], &length(message.len()), message.as_bytes()])
+    let length = u32::try_from(message.len()).expect("SCRAM messages are short");
+    frame(b'p', &[mechanism.as_bytes(), &[0], &length.to_be_bytes(), message.as_bytes()])
 }
 
 /// SASLResponse.
@@ -44,22 +49,9 @@ pub(super) fn sasl_response(message: &str) -> Vec<u8> {
 }
 
 fn frame(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let body = parts.concat();
-    let mut frame = Vec::with_capacity(5 + body.len());
-    frame.push(tag);
-    frame.extend(length(4 + body.len()));
-    frame.extend(body);
+    let mut frame = Vec::new();
+    build::frame(&mut frame, tag, |body| parts.iter().for_each(|part| body.extend_from_slice(part)));
     frame
-}
-
-fn length(n: usize) -> [u8; 4] {
-    u32::try_from(n).expect("login messages are far below 4 GiB").to_be_bytes()
-}
-
-/// Splits off a NUL-terminated string.
-pub(super) fn cstring(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let end = memchr::memchr(0, bytes)?;
-    Some((&bytes[..end], &bytes[end + 1..]))
 }
 
 /// Splits off a big-endian word.
@@ -70,12 +62,12 @@ pub(super) fn word(bytes: &[u8]) -> Option<(u32, &[u8])> {
 
 /// The text of a PasswordMessage: one string and nothing behind it.
 pub(super) fn read_password(body: &[u8]) -> Option<&[u8]> {
-    cstring(body).filter(|(_, rest)| rest.is_empty()).map(|(text, _)| text)
+    split_cstring(body).filter(|(_, rest)| rest.is_empty()).map(|(text, _)| text)
 }
 
 /// Mechanism and data of a SASLInitialResponse.
 pub(super) fn read_sasl_initial(body: &[u8]) -> Option<(&str, &[u8])> {
-    let (mechanism, rest) = cstring(body)?;
+    let (mechanism, rest) = split_cstring(body)?;
     let (length, data) = word(rest)?;
     let is_whole = usize::try_from(length) == Ok(data.len());
     is_whole.then_some((std::str::from_utf8(mechanism).ok()?, data))

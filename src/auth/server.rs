@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use super::hashing::{HashJob, Lookup};
 use super::md5::Md5Hash;
-use super::message::{self, BODY_MAX, code, cstring, word};
+use super::message::{self, BODY_MAX, code, word};
 use super::scram::{ClientExchange, ExpectServerFinal, Keys, ScramError, ServerFirst};
 use super::secrets::{Secrets, nonce};
 use super::{Channel, Credential};
 use crate::config::Secret;
+use crate::wire::build::{error_fields, split_cstring};
 use crate::wire::startup::{CANCEL_SECRET, CancelKey};
 
 /// Messages a login may take. Postgres sends about 20; notices of login triggers and extensions come on top.
@@ -316,8 +317,8 @@ impl BackendLogin {
 
 /// Name and value of a ParameterStatus.
 fn parameter(body: &[u8]) -> Option<(&str, &[u8])> {
-    let (name, rest) = cstring(body)?;
-    let (value, rest) = cstring(rest)?;
+    let (name, rest) = split_cstring(body)?;
+    let (value, rest) = split_cstring(rest)?;
     let name = std::str::from_utf8(name).ok().filter(|name| !name.is_empty())?;
     rest.is_empty().then_some((name, value))
 }
@@ -326,7 +327,7 @@ fn parameter(body: &[u8]) -> Option<(&str, &[u8])> {
 fn mechanisms(mut data: &[u8]) -> Option<Vec<&str>> {
     let mut names = Vec::new();
     loop {
-        let (name, rest) = cstring(data)?;
+        let (name, rest) = split_cstring(data)?;
         if name.is_empty() {
             return rest.is_empty().then_some(names);
         }
@@ -335,24 +336,15 @@ fn mechanisms(mut data: &[u8]) -> Option<Vec<&str>> {
     }
 }
 
-/// Reads what an ErrorResponse has; one that is cut off or lacks a field still is an error.
+/// One that is cut off or lacks a field still is an error.
 fn error_response(body: &[u8]) -> ErrorResponse {
-    let mut error = ErrorResponse { sqlstate: None, message: String::new(), body: body.to_owned() };
-    let mut fields = body;
-    while let Some((&field, rest)) = fields.split_first() {
-        let Some((value, rest)) = cstring(rest) else {
-            break;
-        };
-        match field {
-            b'C' if value.len() == 5 && value.is_ascii() => {
-                error.sqlstate = Some(String::from_utf8_lossy(value).into_owned());
-            }
-            b'M' => error.message = String::from_utf8_lossy(value).into_owned(),
-            _ => {}
-        }
-        fields = rest;
+    let fields = error_fields(body);
+    let sqlstate = std::str::from_utf8(fields.code).ok().filter(|code| code.len() == 5 && code.is_ascii());
+    ErrorResponse {
+        sqlstate: sqlstate.map(str::to_owned),
+        message: String::from_utf8_lossy(fields.message).into_owned(),
+        body: body.to_owned(),
     }
-    error
 }
 
 #[cfg(test)]

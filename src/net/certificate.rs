@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ring::digest;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
-use x509_parser::oid_registry::{self as oid, Oid};
+use x509_parser::oid_registry as oid;
 use x509_parser::parse_x509_certificate;
 use x509_parser::signature_algorithm::SignatureAlgorithm;
 use x509_parser::x509::AlgorithmIdentifier;
@@ -35,46 +35,32 @@ impl Binding {
 }
 
 fn signature_hash(algorithm: &AlgorithmIdentifier<'_>) -> Option<&'static digest::Algorithm> {
-    if algorithm.algorithm == oid::OID_PKCS1_RSASSAPSS {
-        return match SignatureAlgorithm::try_from(algorithm).ok()? {
-            SignatureAlgorithm::RSASSA_PSS(parameters) => hash_of(parameters.hash_algorithm_oid()),
-            _ => None,
-        };
-    }
-    let table: [(&[Oid<'_>], &'static digest::Algorithm); 3] = [
-        (
-            &[
-                oid::OID_PKCS1_MD5WITHRSAENC,
-                oid::OID_PKCS1_SHA1WITHRSA,
-                oid::OID_PKCS1_SHA256WITHRSA,
-                oid::OID_SIG_ECDSA_WITH_SHA256,
-            ],
-            &digest::SHA256,
-        ),
-        (
-            &[oid::OID_PKCS1_SHA384WITHRSA, oid::OID_SIG_ECDSA_WITH_SHA384],
-            &digest::SHA384,
-        ),
-        (
-            &[oid::OID_PKCS1_SHA512WITHRSA, oid::OID_SIG_ECDSA_WITH_SHA512],
-            &digest::SHA512,
-        ),
+    let sha256 = [
+        oid::OID_PKCS1_MD5WITHRSAENC,
+        oid::OID_PKCS1_SHA1WITHRSA,
+        oid::OID_HASH_SHA1,
+        oid::OID_PKCS1_SHA256WITHRSA,
+        oid::OID_SIG_ECDSA_WITH_SHA256,
+        oid::OID_NIST_HASH_SHA256,
     ];
-    table
-        .iter()
-        .find(|(oids, _)| oids.contains(&algorithm.algorithm))
-        .map(|&(_, hash)| hash)
-}
+    let sha384 = [oid::OID_PKCS1_SHA384WITHRSA, oid::OID_SIG_ECDSA_WITH_SHA384, oid::OID_NIST_HASH_SHA384];
+    let sha512 = [oid::OID_PKCS1_SHA512WITHRSA, oid::OID_SIG_ECDSA_WITH_SHA512, oid::OID_NIST_HASH_SHA512];
 
-fn hash_of(hash: &Oid<'_>) -> Option<&'static digest::Algorithm> {
-    [
-        (oid::OID_HASH_SHA1, &digest::SHA256),
-        (oid::OID_NIST_HASH_SHA256, &digest::SHA256),
-        (oid::OID_NIST_HASH_SHA384, &digest::SHA384),
-        (oid::OID_NIST_HASH_SHA512, &digest::SHA512),
-    ]
-    .into_iter()
-    .find_map(|(known, algorithm)| (known == *hash).then_some(algorithm))
+    // RSASSA-PSS has its hash in its parameters, every other algorithm in its own name.
+    let parsed = (algorithm.algorithm == oid::OID_PKCS1_RSASSAPSS).then(|| SignatureAlgorithm::try_from(algorithm));
+    let named = match &parsed {
+        Some(Ok(SignatureAlgorithm::RSASSA_PSS(parameters))) => parameters.hash_algorithm_oid(),
+        _ => &algorithm.algorithm,
+    };
+    if sha256.contains(named) {
+        Some(&digest::SHA256)
+    } else if sha384.contains(named) {
+        Some(&digest::SHA384)
+    } else if sha512.contains(named) {
+        Some(&digest::SHA512)
+    } else {
+        None
+    }
 }
 
 /// The first common name of a certificate's subject, the one Postgres compares with the role. A NUL inside, with which a
@@ -96,47 +82,39 @@ pub(super) fn is_current(certificate: &CertificateDer<'_>, now: UnixTime) -> boo
 
 /// A certificate's public key, also where webpki does not read the certificate (version 1, as plain
 /// `openssl x509 -req` makes them).
-pub(super) fn public_key(
-    certificate: &CertificateDer<'_>,
-) -> Option<SubjectPublicKeyInfoDer<'static>> {
+pub(super) fn public_key(certificate: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
     let (_, parsed) = parse_x509_certificate(certificate).ok()?;
-    Some(SubjectPublicKeyInfoDer::from(
-        parsed.public_key().raw.to_vec(),
-    ))
+    Some(SubjectPublicKeyInfoDer::from(parsed.public_key().raw.to_vec()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use rcgen::{CertificateParams, DnType, KeyPair, SignatureAlgorithm};
+    use rustls::pki_types::pem::PemObject;
 
     fn signed_by(algorithm: &'static SignatureAlgorithm) -> CertificateDer<'static> {
         let key = KeyPair::generate_for(algorithm).unwrap();
-        CertificateParams::new(vec!["db".into()])
-            .unwrap()
-            .self_signed(&key)
-            .unwrap()
-            .into()
+        CertificateParams::new(vec!["db".into()]).unwrap().self_signed(&key).unwrap().into()
     }
 
     #[test]
     fn binding_uses_the_hash_of_the_signature() {
-        for (algorithm, length) in [
-            (&rcgen::PKCS_ECDSA_P256_SHA256, 32),
-            (&rcgen::PKCS_ECDSA_P384_SHA384, 48),
-        ] {
+        for (algorithm, length) in [(&rcgen::PKCS_ECDSA_P256_SHA256, 32), (&rcgen::PKCS_ECDSA_P384_SHA384, 48)] {
             let certificate = signed_by(algorithm);
-            let hash = if length == 32 {
-                &digest::SHA256
-            } else {
-                &digest::SHA384
-            };
+            let hash = if length == 32 { &digest::SHA256 } else { &digest::SHA384 };
             let expected = digest::digest(hash, &certificate);
-            assert_eq!(
-                Binding::of(&certificate).unwrap().as_bytes(),
-                expected.as_ref()
-            );
+            assert_eq!(Binding::of(&certificate).unwrap().as_bytes(), expected.as_ref());
         }
+    }
+
+    #[test]
+    fn binding_of_rsa_pss_uses_the_hash_of_its_parameters() {
+        // openssl req -x509 -newkey rsa:1024 -sigopt rsa_padding_mode:pss -sha384
+        let pem = include_bytes!("../../tests/tls/rsa-pss-sha384.crt");
+        let certificate = CertificateDer::from_pem_slice(pem).unwrap();
+        let expected = digest::digest(&digest::SHA384, &certificate);
+        assert_eq!(Binding::of(&certificate).unwrap().as_bytes(), expected.as_ref());
     }
 
     #[test]
@@ -148,12 +126,8 @@ mod tests {
     fn first_common_name_is_the_one() {
         let name = |common_name: &str| {
             let mut params = CertificateParams::default();
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, "org");
-            params
-                .distinguished_name
-                .push(DnType::CommonName, common_name);
+            params.distinguished_name.push(DnType::OrganizationName, "org");
+            params.distinguished_name.push(DnType::CommonName, common_name);
             common_name_of(params)
         };
         assert_eq!(name("web"), Some("web".into()));
@@ -163,12 +137,7 @@ mod tests {
     }
 
     fn common_name_of(params: CertificateParams) -> Option<String> {
-        common_name(
-            &params
-                .self_signed(&KeyPair::generate().unwrap())
-                .unwrap()
-                .into(),
-        )
+        common_name(&params.self_signed(&KeyPair::generate().unwrap()).unwrap().into())
     }
 
     #[test]

@@ -10,17 +10,13 @@ use std::sync::Arc;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{
-    CryptoProvider, verify_tls12_signature, verify_tls13_signature,
-    verify_tls13_signature_with_raw_key,
+    CryptoProvider, verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
 };
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig,
-    SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
 use super::certificate::{self, Binding};
 use crate::config::{BackendTls, BackendTlsMode, ClientTls, Config, ServerIdentity};
@@ -122,13 +118,9 @@ impl ServerTls {
         let builder = match client_ca {
             None => builder.with_no_client_auth(),
             Some(path) => {
-                let verifier =
-                    WebPkiClientVerifier::builder_with_provider(roots(path)?.into(), provider())
-                        .build()
-                        .map_err(|source| TlsError::ClientCa {
-                            path: path.clone(),
-                            source,
-                        })?;
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots(path)?.into(), provider())
+                    .build()
+                    .map_err(|source| TlsError::ClientCa { path: path.clone(), source })?;
                 builder.with_client_cert_verifier(verifier)
             }
         };
@@ -136,16 +128,10 @@ impl ServerTls {
         let binding = certified.cert.first().and_then(Binding::of);
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = vec![ALPN.to_vec()];
-        // Neither tickets nor a session cache, as in Postgres: clients of a pooler stay connected, and a cache costs
-        // memory per client that is never looked at again.
+        // No session cache, and so no tickets either, as in Postgres: clients of a pooler stay connected, and a cache
+        // costs memory per client that is never looked at again.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(Some(Self {
-            config: config.into(),
-            binding,
-            is_required,
-            verifies_clients: client_ca.is_some(),
-        }))
+        Ok(Some(Self { config: config.into(), binding, is_required, verifies_clients: client_ca.is_some() }))
     }
 }
 
@@ -157,14 +143,9 @@ impl ClientSide {
             BackendTlsMode::Prefer => (false, Check::Nothing),
             BackendTlsMode::Require => (true, Check::Nothing),
             BackendTlsMode::VerifyCa => (true, Check::Chain(Anchors::load(tls.ca.as_deref())?)),
-            BackendTlsMode::VerifyFull => {
-                (true, Check::ChainAndName(Anchors::load(tls.ca.as_deref())?))
-            }
+            BackendTlsMode::VerifyFull => (true, Check::ChainAndName(Anchors::load(tls.ca.as_deref())?)),
         };
-        let verifier = Verifier {
-            check,
-            provider: provider(),
-        };
+        let verifier = Verifier { check, provider: provider() };
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("ring has suites for TLS 1.2 and 1.3")
@@ -172,15 +153,10 @@ impl ClientSide {
             .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match &tls.identity {
             None => builder.with_no_client_auth(),
-            Some(identity) => {
-                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(load(identity)?)))
-            }
+            Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(load(identity)?))),
         };
         config.alpn_protocols = vec![ALPN.to_vec()];
-        Ok(Some(Self {
-            config: config.into(),
-            is_required,
-        }))
+        Ok(Some(Self { config: config.into(), is_required }))
     }
 }
 
@@ -191,13 +167,9 @@ pub fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
 
 /// Loads all that `config` names, as a start would, and tells of everything that is wrong with the key it is wrong in.
 pub fn check(config: &Config) -> Vec<(String, TlsError)> {
-    let listen = ServerTls::new(&config.listen.tls)
-        .err()
-        .map(|error| ("listen.tls".to_owned(), error));
+    let listen = ServerTls::new(&config.listen.tls).err().map(|error| ("listen.tls".to_owned(), error));
     let databases = config.databases.iter().filter_map(|(name, database)| {
-        ClientSide::new(&database.tls)
-            .err()
-            .map(|error| (format!("databases.{name}.tls"), error))
+        ClientSide::new(&database.tls).err().map(|error| (format!("databases.{name}.tls"), error))
     });
     listen.into_iter().chain(databases).collect()
 }
@@ -211,26 +183,16 @@ fn provider() -> Arc<CryptoProvider> {
 fn load(identity: &ServerIdentity) -> Result<CertifiedKey, TlsError> {
     let ServerIdentity { cert, key } = identity;
     let chain = certificates(cert)?;
-    let of_certificate =
-        certificate::public_key(&chain[0]).ok_or_else(|| TlsError::Certificate(cert.clone()))?;
+    let of_certificate = certificate::public_key(&chain[0]).ok_or_else(|| TlsError::Certificate(cert.clone()))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|source| match source {
         pem::Error::NoItemsFound => TlsError::NoKey(key.clone()),
-        source => TlsError::Pem {
-            path: key.clone(),
-            source,
-        },
+        source => TlsError::Pem { path: key.clone(), source },
     })?;
     let signer = provider()
         .key_provider
         .load_private_key(private)
-        .map_err(|source| TlsError::Key {
-            path: key.clone(),
-            source,
-        })?;
-    if signer
-        .public_key()
-        .is_some_and(|of_key| of_key != of_certificate)
-    {
+        .map_err(|source| TlsError::Key { path: key.clone(), source })?;
+    if signer.public_key().is_some_and(|of_key| of_key != of_certificate) {
         return Err(TlsError::Mismatch(cert.clone(), key.clone()));
     }
     Ok(CertifiedKey::new(chain, signer))
@@ -240,15 +202,8 @@ fn load(identity: &ServerIdentity) -> Result<CertifiedKey, TlsError> {
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect)
-        .map_err(|source| TlsError::Pem {
-            path: path.to_owned(),
-            source,
-        })?;
-    if chain.is_empty() {
-        Err(TlsError::NoCertificate(path.to_owned()))
-    } else {
-        Ok(chain)
-    }
+        .map_err(|source| TlsError::Pem { path: path.to_owned(), source })?;
+    if chain.is_empty() { Err(TlsError::NoCertificate(path.to_owned())) } else { Ok(chain) }
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
@@ -275,22 +230,11 @@ struct Anchors {
 impl Anchors {
     fn load(ca: Option<&Path>) -> Result<Self, TlsError> {
         if let Some(path) = ca {
-            return Ok(Self {
-                roots: roots(path)?,
-                pinned: certificates(path)?,
-            });
+            return Ok(Self { roots: roots(path)?, pinned: certificates(path)? });
         }
         let mut roots = RootCertStore::empty();
-        let (added, _) =
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if added == 0 {
-            Err(TlsError::NoSystemRoots)
-        } else {
-            Ok(Self {
-                roots,
-                pinned: Vec::new(),
-            })
-        }
+        let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if added == 0 { Err(TlsError::NoSystemRoots) } else { Ok(Self { roots, pinned: Vec::new() }) }
     }
 }
 
@@ -325,13 +269,7 @@ impl ServerCertVerifier for Verifier {
         let parsed = ParsedCertificate::try_from(leaf)?;
         if !anchors.pinned.contains(leaf) {
             let algorithms = self.provider.signature_verification_algorithms.all;
-            verify_server_cert_signed_by_trust_anchor(
-                &parsed,
-                &anchors.roots,
-                intermediates,
-                now,
-                algorithms,
-            )?;
+            verify_server_cert_signed_by_trust_anchor(&parsed, &anchors.roots, intermediates, now, algorithms)?;
         } else if !certificate::is_current(leaf, now) {
             return Err(CertificateError::Expired.into());
         }
@@ -347,12 +285,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            signature,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, cert, signature, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -364,17 +297,13 @@ impl ServerCertVerifier for Verifier {
         let algorithms = &self.provider.signature_verification_algorithms;
         match (&self.check, certificate::public_key(cert)) {
             // Where nothing of the certificate is checked, its key is all that is needed.
-            (Check::Nothing, Some(key)) => {
-                verify_tls13_signature_with_raw_key(message, &key, signature, algorithms)
-            }
+            (Check::Nothing, Some(key)) => verify_tls13_signature_with_raw_key(message, &key, signature, algorithms),
             _ => verify_tls13_signature(message, cert, signature, algorithms),
         }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -8,12 +8,14 @@
 //! A waiter here is a ticket, not a client. Its time limit is the shell's business: it drops the ticket.
 
 mod bound;
+mod dice;
 mod endpoint;
 mod line;
 mod manage;
 mod share;
 mod slot;
 mod tick;
+mod transition;
 mod view;
 
 #[cfg(test)]
@@ -27,7 +29,8 @@ use std::task::Waker;
 use slotmap::{SlotMap, new_key_type};
 use tokio::time::Instant;
 
-use bound::{Bound, Change};
+use bound::Bound;
+use dice::Dice;
 use endpoint::{Backoff, Health};
 use line::{Line, Turn, Waiter, Waiters};
 use slot::{Phase, Slot, State};
@@ -400,125 +403,5 @@ impl<B> Core<B> {
             });
             out.extend(waker.map(Command::Wake));
         }
-    }
-
-    /// Of an older generation, or past its lifetime.
-    fn is_spent(&self, slot: SlotId, now: Instant) -> bool {
-        let slot = &self.slots[slot];
-        slot.generation != self.pools[slot.pool].generation
-            || slot.expires.is_some_and(|expires| now >= expires)
-    }
-
-    fn is_in(&self, slot: SlotId, phase: Phase) -> bool {
-        self.slots
-            .get(slot)
-            .is_some_and(|slot| slot.state.phase() == phase)
-    }
-
-    /// Takes the backend out of an idle or handed slot, which is leased from then on.
-    fn take(&mut self, slot: SlotId) -> B {
-        match self.change(slot, State::Leased) {
-            State::Idle { backend, .. } | State::Handed { backend } => backend,
-            State::Opening { .. } | State::Leased | State::Closing => {
-                unreachable!("only slots that hold a backend are taken from")
-            }
-        }
-    }
-
-    fn close(&mut self, slot: SlotId, backend: B, out: &mut Vec<Command<B>>) {
-        self.change(slot, State::Closing);
-        out.push(Command::Close { slot, backend });
-    }
-
-    /// Closes an idle backend that is still on its stack.
-    fn close_idle(&mut self, slot: SlotId, out: &mut Vec<Command<B>>) {
-        let Slot { pool, worker, .. } = self.slots[slot];
-        self.pools[pool].idle[worker].retain(|idle| *idle != slot);
-        let backend = self.take(slot);
-        self.close(slot, backend, out);
-    }
-
-    fn change(&mut self, slot: SlotId, to: State<B>) -> State<B> {
-        let slot = &mut self.slots[slot];
-        let pool = slot.pool;
-        let phase = to.phase();
-        let was = std::mem::replace(&mut slot.state, to);
-        self.shift(pool, Some(was.phase()), Some(phase));
-        was
-    }
-
-    /// Ends a slot; tells whose bound it was under.
-    fn remove(&mut self, slot: SlotId) -> DatabaseId {
-        let slot = self
-            .slots
-            .remove(slot)
-            .expect("the caller has looked at it");
-        self.shift(slot.pool, Some(slot.state.phase()), None);
-        let database = self.pools[slot.pool].database;
-        self.bury(slot.pool);
-        database
-    }
-
-    /// The one place where slots are counted, at all three levels.
-    fn shift(&mut self, pool: PoolId, from: Option<Phase>, to: Option<Phase>) {
-        let pool = &mut self.pools[pool];
-        let was_active = pool.is_active();
-        pool.counts.shift(from, to);
-        let active = Change::between(was_active, pool.is_active());
-        self.databases[pool.database].bound.shift(from, to, active);
-        self.total.shift(from, to, active);
-    }
-
-    /// The one place where waiters are counted, at all three levels.
-    fn change_line<R>(
-        &mut self,
-        pool_id: PoolId,
-        change: impl FnOnce(&mut Line, &mut Waiters) -> R,
-    ) -> R {
-        let pool = &mut self.pools[pool_id];
-        let (was_active, waited) = (pool.is_active(), pool.line.waiting());
-        let result = change(&mut pool.line, &mut self.waiters);
-        let (is_active, waiting) = (pool.is_active(), pool.line.waiting());
-        for bound in [&mut self.databases[pool.database].bound, &mut self.total] {
-            bound.waiting = bound.waiting - waited + waiting;
-            bound.note(Change::between(was_active, is_active));
-            match Change::between(waited > 0, waiting > 0) {
-                Change::Began => bound.hungry.push(pool_id),
-                Change::Ended => bound.hungry.retain(|hungry| *hungry != pool_id),
-                Change::None => {}
-            }
-        }
-        result
-    }
-
-    /// Takes waiters out of line, first to last, as long as `is_due` says so of their arrival.
-    fn fail_waiters(
-        &mut self,
-        pool: PoolId,
-        error: WaitError,
-        is_due: impl Fn(Instant) -> bool,
-        out: &mut Vec<Command<B>>,
-    ) {
-        while self.pools[pool].line.first_since().is_some_and(&is_due) {
-            let waker = self.change_line(pool, |line, waiters| {
-                line.serve(waiters, Turn::Failed(error))
-            });
-            out.extend(waker.map(Command::Wake));
-        }
-    }
-}
-
-/// A small generator (splitmix64, Steele et al. 2014): spreading needs no more, and a seed makes every run repeatable.
-#[derive(Debug)]
-struct Dice(u64);
-
-impl Dice {
-    /// Uniform in `[0, 1)`.
-    fn roll(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
     }
 }

@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use super::build;
+
 /// Longest first packet, length word included (Postgres: `MAX_STARTUP_PACKET_LENGTH`).
 pub const PACKET_MAX: usize = 10_000;
 
@@ -67,9 +69,7 @@ pub struct CancelKey {
 
 impl fmt::Debug for CancelKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CancelKey")
-            .field("pid", &self.pid)
-            .finish_non_exhaustive()
+        f.debug_struct("CancelKey").field("pid", &self.pid).finish_non_exhaustive()
     }
 }
 
@@ -172,8 +172,7 @@ pub fn framing(bytes: &[u8]) -> Result<Framing, Malformed> {
 /// Parses one whole first packet, as long as [`framing`] said.
 pub fn parse(packet: &[u8]) -> Result<First, Malformed> {
     let wrong_length = || Malformed::Length(u32::try_from(packet.len()).unwrap_or(u32::MAX));
-    let (&[l0, l1, l2, l3, j0, j1, n0, n1], body) =
-        packet.split_first_chunk::<8>().ok_or_else(wrong_length)?;
+    let (&[l0, l1, l2, l3, j0, j1, n0, n1], body) = packet.split_first_chunk::<8>().ok_or_else(wrong_length)?;
     if framing(&[l0, l1, l2, l3])? != Framing::Packet(packet.len()) {
         return Err(wrong_length());
     }
@@ -188,16 +187,11 @@ pub fn parse(packet: &[u8]) -> Result<First, Malformed> {
 }
 
 fn parse_cancel(body: &[u8]) -> Result<CancelKey, Malformed> {
-    let (pid, secret) = body
-        .split_first_chunk::<4>()
-        .ok_or(Malformed::CancelSecret(0))?;
+    let (pid, secret) = body.split_first_chunk::<4>().ok_or(Malformed::CancelSecret(0))?;
     if !CANCEL_SECRET.contains(&secret.len()) {
         return Err(Malformed::CancelSecret(secret.len()));
     }
-    Ok(CancelKey {
-        pid: i32::from_be_bytes(*pid),
-        secret: secret.into(),
-    })
+    Ok(CancelKey { pid: i32::from_be_bytes(*pid), secret: secret.into() })
 }
 
 fn parse_startup(minor: u16, body: &[u8]) -> Result<Startup, Malformed> {
@@ -209,10 +203,7 @@ fn parse_startup(minor: u16, body: &[u8]) -> Result<Startup, Malformed> {
     // What is left is `name NUL value NUL` any number of times; an empty name would end the list early.
     let mut fields = body.split_terminator('\0');
     while let Some(name) = fields.next() {
-        let value = fields
-            .next()
-            .filter(|_| !name.is_empty())
-            .ok_or(Malformed::Layout)?;
+        let value = fields.next().filter(|_| !name.is_empty()).ok_or(Malformed::Layout)?;
         match name {
             "user" => once(&mut user, "user", value)?,
             "database" => once(&mut database, "database", value)?,
@@ -226,24 +217,10 @@ fn parse_startup(minor: u16, body: &[u8]) -> Result<Startup, Malformed> {
         return Err(Malformed::Layout);
     }
 
-    let user = user
-        .filter(|user| !user.is_empty())
-        .ok_or(Malformed::NoUser)?;
-    let database = database
-        .filter(|database| !database.is_empty())
-        .unwrap_or_else(|| user.clone());
-    let replication = replication
-        .as_deref()
-        .map_or(Ok(Replication::No), parse_replication)?;
-    Ok(Startup {
-        minor,
-        user,
-        database,
-        options,
-        replication,
-        parameters,
-        unknown_pq,
-    })
+    let user = user.filter(|user| !user.is_empty()).ok_or(Malformed::NoUser)?;
+    let database = database.filter(|database| !database.is_empty()).unwrap_or_else(|| user.clone());
+    let replication = replication.as_deref().map_or(Ok(Replication::No), parse_replication)?;
+    Ok(Startup { minor, user, database, options, replication, parameters, unknown_pq })
 }
 
 /// Postgres takes the last of two; here a second name for who the client is must be a mistake or a trick.
@@ -281,17 +258,9 @@ impl Startup {
         if self.minor <= MINOR_MAX && self.unknown_pq.is_empty() {
             return None;
         }
-        let names: usize = self.unknown_pq.iter().map(|name| name.len() + 1).sum();
-        let mut frame = Vec::with_capacity(13 + names);
-        frame.push(b'v');
-        frame.extend(word(12 + names));
-        frame.extend([0, 3]);
-        frame.extend(self.agreed_minor().to_be_bytes());
-        frame.extend(word(self.unknown_pq.len()));
-        for name in &self.unknown_pq {
-            frame.extend(name.as_bytes());
-            frame.push(0);
-        }
+        let mut frame = Vec::new();
+        let agreed = 3 << 16 | i32::from(self.agreed_minor());
+        build::negotiate_protocol_version(&mut frame, agreed, &self.unknown_pq);
         Some(frame)
     }
 }
@@ -304,16 +273,12 @@ pub fn split_options(options: &str) -> Result<Vec<(String, String)>, BadOptions>
     let mut words = split_words(options).into_iter();
     while let Some(word) = words.next() {
         let assignment = match word.strip_prefix("-c").or_else(|| word.strip_prefix("--")) {
-            Some("") if word == "-c" => words
-                .next()
-                .ok_or_else(|| BadOptions::NoValue(word.clone()))?,
+            Some("") if word == "-c" => words.next().ok_or_else(|| BadOptions::NoValue(word.clone()))?,
             Some("") | None => return Err(BadOptions::Unknown(word)),
             Some(assignment) => assignment.to_owned(),
         };
         match assignment.split_once('=') {
-            Some((name, value)) if !name.is_empty() => {
-                settings.push((name.replace('-', "_"), value.to_owned()))
-            }
+            Some((name, value)) if !name.is_empty() => settings.push((name.replace('-', "_"), value.to_owned())),
             _ if word.starts_with("--") => return Err(BadOptions::NoValue(word)),
             _ => return Err(BadOptions::NoValue(format!("-c {assignment}"))),
         }
@@ -375,9 +340,7 @@ pub fn build_cancel(key: &CancelKey) -> Vec<u8> {
 }
 
 fn word(n: usize) -> [u8; 4] {
-    u32::try_from(n)
-        .expect("packets built here are far below 4 GiB")
-        .to_be_bytes()
+    u32::try_from(n).expect("packets built here are far below 4 GiB").to_be_bytes()
 }
 
 #[cfg(test)]
@@ -404,10 +367,7 @@ mod tests {
         assert_eq!(framing(&[0, 0, 0x27, 0x10, 9]), Ok(Framing::Packet(10_000)));
         assert_eq!(framing(&[0, 0, 0x27, 0x11]), Err(Malformed::Length(10_001)));
         assert_eq!(framing(&[0, 0, 0, 7]), Err(Malformed::Length(7)));
-        assert_eq!(
-            framing(b"GET / HTTP/1.1"),
-            Err(Malformed::Length(0x4745_5420))
-        );
+        assert_eq!(framing(b"GET / HTTP/1.1"), Err(Malformed::Length(0x4745_5420)));
         assert_eq!(framing(&[0xff; 4]), Err(Malformed::Length(u32::MAX)));
     }
 
@@ -422,10 +382,7 @@ mod tests {
         assert_eq!(parse(&SSL_REQUEST), Ok(First::Ssl));
         assert_eq!(parse(&GSS_REQUEST), Ok(First::Gss));
         assert_eq!(parse(&packet(80_877_103, b"x")), Err(Malformed::Length(9)));
-        assert_eq!(
-            parse(&packet(80_877_104, &[0; 4])),
-            Err(Malformed::Length(12))
-        );
+        assert_eq!(parse(&packet(80_877_104, &[0; 4])), Err(Malformed::Length(12)));
     }
 
     #[test]
@@ -439,19 +396,14 @@ mod tests {
 
     #[test]
     fn startup_is_split_into_its_parts() {
-        let parsed = startup(
-            b"user\0web\0database\0app\0options\0-c a=b\0application_name\0\0TimeZone\0UTC\0\0",
-        );
+        let parsed = startup(b"user\0web\0database\0app\0options\0-c a=b\0application_name\0\0TimeZone\0UTC\0\0");
         let expected = Startup {
             minor: 0,
             user: "web".into(),
             database: "app".into(),
             options: Some("-c a=b".into()),
             replication: Replication::No,
-            parameters: vec![
-                ("application_name".into(), "".into()),
-                ("TimeZone".into(), "UTC".into()),
-            ],
+            parameters: vec![("application_name".into(), "".into()), ("TimeZone".into(), "UTC".into())],
             unknown_pq: vec![],
         };
         assert_eq!(parsed, Ok(expected));
@@ -460,10 +412,7 @@ mod tests {
     #[test]
     fn database_defaults_to_the_user() {
         assert_eq!(startup(b"user\0web\0\0").unwrap().database, "web");
-        assert_eq!(
-            startup(b"user\0web\0database\0\0\0").unwrap().database,
-            "web"
-        );
+        assert_eq!(startup(b"user\0web\0database\0\0\0").unwrap().database, "web");
     }
 
     #[test]
@@ -487,57 +436,30 @@ mod tests {
             b"user\0web\0\0a\0b\0\0",
             b"\0\0",
         ] {
-            assert_eq!(
-                startup(body),
-                Err(Malformed::Layout),
-                "{:?}",
-                String::from_utf8_lossy(body)
-            );
+            assert_eq!(startup(body), Err(Malformed::Layout), "{:?}", String::from_utf8_lossy(body));
         }
         assert_eq!(startup(b"user\0\xff\0\0"), Err(Malformed::NotUtf8));
     }
 
     #[test]
     fn identity_given_twice_is_refused_but_a_setting_is_not() {
-        assert_eq!(
-            startup(b"user\0a\0user\0b\0\0"),
-            Err(Malformed::Duplicate("user"))
-        );
-        assert_eq!(
-            startup(b"user\0a\0database\0b\0database\0b\0\0"),
-            Err(Malformed::Duplicate("database"))
-        );
-        assert_eq!(
-            startup(b"user\0a\0x\0one\0x\0two\0\0")
-                .unwrap()
-                .parameters
-                .len(),
-            2
-        );
+        assert_eq!(startup(b"user\0a\0user\0b\0\0"), Err(Malformed::Duplicate("user")));
+        assert_eq!(startup(b"user\0a\0database\0b\0database\0b\0\0"), Err(Malformed::Duplicate("database")));
+        assert_eq!(startup(b"user\0a\0x\0one\0x\0two\0\0").unwrap().parameters.len(), 2);
     }
 
     #[test]
     fn other_protocols_are_refused_in_postgres_words() {
-        for (code, named) in [
-            (0x0002_0000, "2.0"),
-            (0x0004_0001, "4.1"),
-            (0x04d2_0001, "1234.1"),
-        ] {
-            let refusal = parse(&packet(code, b"user\0a\0\0"))
-                .unwrap_err()
-                .to_string();
-            assert_eq!(
-                refusal,
-                format!("unsupported frontend protocol {named}: server supports 3.0 to 3.2")
-            );
+        for (code, named) in [(0x0002_0000, "2.0"), (0x0004_0001, "4.1"), (0x04d2_0001, "1234.1")] {
+            let refusal = parse(&packet(code, b"user\0a\0\0")).unwrap_err().to_string();
+            assert_eq!(refusal, format!("unsupported frontend protocol {named}: server supports 3.0 to 3.2"));
         }
     }
 
     #[test]
     fn replication_is_read_as_postgres_reads_it() {
-        let read = |value: &str| {
-            startup(format!("user\0a\0replication\0{value}\0\0").as_bytes()).map(|s| s.replication)
-        };
+        let read =
+            |value: &str| startup(format!("user\0a\0replication\0{value}\0\0").as_bytes()).map(|s| s.replication);
         for value in ["true", "T", "yes", "on", "1"] {
             assert_eq!(read(value), Ok(Replication::Physical), "{value}");
         }
@@ -546,38 +468,22 @@ mod tests {
         }
         assert_eq!(read("database"), Ok(Replication::Logical));
         for value in ["", "o", "Database", "truex", "2"] {
-            assert_eq!(
-                read(value),
-                Err(Malformed::Replication(value.into())),
-                "{value}"
-            );
+            assert_eq!(read(value), Err(Malformed::Replication(value.into())), "{value}");
         }
     }
 
     #[test]
     fn newer_minor_is_negotiated_down_to_3_2() {
-        let First::Startup(asked) = parse(&packet(0x0003_270f, b"user\0a\0\0")).unwrap() else {
-            panic!()
-        };
+        let First::Startup(asked) = parse(&packet(0x0003_270f, b"user\0a\0\0")).unwrap() else { panic!() };
         assert_eq!((asked.minor, asked.agreed_minor()), (9999, 2));
-        assert_eq!(
-            asked.negotiation().unwrap(),
-            b"v\0\0\0\x0c\0\x03\0\x02\0\0\0\0"
-        );
+        assert_eq!(asked.negotiation().unwrap(), b"v\0\0\0\x0c\0\x03\0\x02\0\0\0\0");
     }
 
     #[test]
     fn known_minors_need_no_negotiation() {
         for minor in 0..=2 {
-            let First::Startup(asked) =
-                parse(&packet(0x0003_0000 + minor, b"user\0a\0\0")).unwrap()
-            else {
-                panic!()
-            };
-            assert_eq!(
-                (u32::from(asked.agreed_minor()), asked.negotiation()),
-                (minor, None)
-            );
+            let First::Startup(asked) = parse(&packet(0x0003_0000 + minor, b"user\0a\0\0")).unwrap() else { panic!() };
+            assert_eq!((u32::from(asked.agreed_minor()), asked.negotiation()), (minor, None));
         }
     }
 
@@ -585,83 +491,51 @@ mod tests {
     fn unknown_protocol_options_are_listed_back() {
         let asked = startup(b"user\0a\0_pq_.one\x001\0_pq_.two\0\0\0").unwrap();
         assert!(asked.parameters.is_empty());
-        assert_eq!(
-            asked.negotiation().unwrap(),
-            b"v\0\0\0\x1e\0\x03\0\0\0\0\0\x02_pq_.one\0_pq_.two\0"
-        );
+        assert_eq!(asked.negotiation().unwrap(), b"v\0\0\0\x1e\0\x03\0\0\0\0\0\x02_pq_.one\0_pq_.two\0");
+    }
+
+    #[test]
+    fn as_many_unknown_options_as_fit_are_listed_back() {
+        let options = "_pq_.\0\0".repeat((PACKET_MAX - 20) / 7);
+        let asked = startup(format!("user\0a\0{options}\0").as_bytes()).unwrap();
+        assert_eq!(asked.unknown_pq.len(), 1425);
+        assert_eq!(asked.negotiation().unwrap().len(), 13 + 1425 * 6);
     }
 
     #[test]
     fn cancel_keys_have_four_to_256_bytes() {
-        let read = |secret: usize| {
-            parse(&packet(
-                80_877_102,
-                &[&7i32.to_be_bytes()[..], &vec![9; secret]].concat(),
-            ))
-        };
+        let read = |secret: usize| parse(&packet(80_877_102, &[&7i32.to_be_bytes()[..], &vec![9; secret]].concat()));
         for length in [4, 32, 256] {
-            assert_eq!(
-                read(length),
-                Ok(First::Cancel(CancelKey {
-                    pid: 7,
-                    secret: vec![9; length].into()
-                }))
-            );
+            assert_eq!(read(length), Ok(First::Cancel(CancelKey { pid: 7, secret: vec![9; length].into() })));
         }
         for length in [0, 3, 257] {
             assert_eq!(read(length), Err(Malformed::CancelSecret(length)));
         }
-        assert_eq!(
-            parse(&packet(80_877_102, &[1, 2])),
-            Err(Malformed::CancelSecret(0))
-        );
+        assert_eq!(parse(&packet(80_877_102, &[1, 2])), Err(Malformed::CancelSecret(0)));
     }
 
     #[test]
     fn cancel_key_does_not_print_its_secret() {
-        assert_eq!(
-            format!(
-                "{:?}",
-                CancelKey {
-                    pid: 7,
-                    secret: vec![42; 4].into()
-                }
-            ),
-            "CancelKey { pid: 7, .. }"
-        );
+        assert_eq!(format!("{:?}", CancelKey { pid: 7, secret: vec![42; 4].into() }), "CancelKey { pid: 7, .. }");
     }
 
     #[test]
     fn built_packets_parse_back() {
-        let key = CancelKey {
-            pid: -5,
-            secret: vec![1; 32].into(),
-        };
+        let key = CancelKey { pid: -5, secret: vec![1; 32].into() };
         assert_eq!(parse(&build_cancel(&key)), Ok(First::Cancel(key)));
         let built = build_startup(2, [("user", "web"), ("database", "app"), ("x", "")]).unwrap();
-        let First::Startup(parsed) = parse(&built).unwrap() else {
-            panic!()
-        };
-        assert_eq!(
-            (parsed.minor, &*parsed.user, parsed.parameters.len()),
-            (2, "web", 1)
-        );
+        let First::Startup(parsed) = parse(&built).unwrap() else { panic!() };
+        assert_eq!((parsed.minor, &*parsed.user, parsed.parameters.len()), (2, "web", 1));
     }
 
     #[test]
     fn a_nul_cannot_smuggle_a_parameter() {
         for bad in [("", "x"), ("a\0b", "x"), ("a", "x\0user")] {
-            assert!(
-                matches!(build_startup(0, [bad]), Err(Unsendable::Parameter(_))),
-                "{bad:?}"
-            );
+            assert!(matches!(build_startup(0, [bad]), Err(Unsendable::Parameter(_))), "{bad:?}");
         }
         let fits = "x".repeat(PACKET_MAX - 12);
         assert_eq!(build_startup(0, [("a", &*fits)]).unwrap().len(), PACKET_MAX);
-        assert_eq!(
-            build_startup(0, [("ab", &*fits)]),
-            Err(Unsendable::TooLong(PACKET_MAX + 1))
-        );
+        assert_eq!(build_startup(0, [("ab", &*fits)]), Err(Unsendable::TooLong(PACKET_MAX + 1)));
     }
 
     #[test]
@@ -670,14 +544,8 @@ mod tests {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(split(""), []);
         assert_eq!(split(" \t\x0b "), []);
-        assert_eq!(
-            split("-c a=b  -cc=d --e-f=g-h "),
-            [pair("a", "b"), pair("c", "d"), pair("e_f", "g-h")]
-        );
-        assert_eq!(
-            split(r"-c search_path=a,\ b\\c"),
-            [pair("search_path", r"a, b\c")]
-        );
+        assert_eq!(split("-c a=b  -cc=d --e-f=g-h "), [pair("a", "b"), pair("c", "d"), pair("e_f", "g-h")]);
+        assert_eq!(split(r"-c search_path=a,\ b\\c"), [pair("search_path", r"a, b\c")]);
         assert_eq!(split(r"--a=\-\"), [pair("a", "-")]);
         assert_eq!(split("--a=b=c --d="), [pair("a", "b=c"), pair("d", "")]);
         assert_eq!(split("-c --a=b"), [pair("__a", "b")]);
@@ -687,10 +555,7 @@ mod tests {
     fn options_that_set_nothing_are_refused() {
         for (options, why) in [
             ("-e", "invalid command-line argument for server process: -e"),
-            (
-                "a=b",
-                "invalid command-line argument for server process: a=b",
-            ),
+            ("a=b", "invalid command-line argument for server process: a=b"),
             ("--", "invalid command-line argument for server process: --"),
             ("-c", "-c requires a value"),
             ("-c a", "-c a requires a value"),
@@ -698,11 +563,7 @@ mod tests {
             ("--a", "--a requires a value"),
             ("-c =b", "-c =b requires a value"),
         ] {
-            assert_eq!(
-                split_options(options).unwrap_err().to_string(),
-                why,
-                "{options}"
-            );
+            assert_eq!(split_options(options).unwrap_err().to_string(), why, "{options}");
         }
     }
 

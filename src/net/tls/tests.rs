@@ -20,10 +20,7 @@ impl Pki {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let pki = Self {
-            dir: TempDir::new().unwrap(),
-            ca,
-        };
+        let pki = Self { dir: TempDir::new().unwrap(), ca };
         pki.write("ca.crt", &pki.ca.pem());
         pki
     }
@@ -52,10 +49,7 @@ impl Pki {
 
     fn identity(&self, name: &str, certificate: &str, key: &KeyPair) -> ServerIdentity {
         let cert = self.write(&format!("{name}.crt"), certificate);
-        ServerIdentity {
-            cert,
-            key: self.write(&format!("{name}.key"), &key.serialize_pem()),
-        }
+        ServerIdentity { cert, key: self.write(&format!("{name}.key"), &key.serialize_pem()) }
     }
 }
 
@@ -69,14 +63,8 @@ fn towards_clients(tls: &ClientTls) -> ServerTls {
     ServerTls::new(tls).unwrap().expect("it is on")
 }
 
-fn towards_server(
-    mode: BackendTlsMode,
-    ca: Option<PathBuf>,
-    identity: Option<ServerIdentity>,
-) -> ClientSide {
-    ClientSide::new(&BackendTls { mode, ca, identity })
-        .unwrap()
-        .expect("it is on")
+fn towards_server(mode: BackendTlsMode, ca: Option<PathBuf>, identity: Option<ServerIdentity>) -> ClientSide {
+    ClientSide::new(&BackendTls { mode, ca, identity }).unwrap().expect("it is on")
 }
 
 /// Both ends after the handshake.
@@ -108,11 +96,7 @@ fn is_accepted(server: &ServerIdentity, client: &ClientSide, host: &str) -> bool
 #[test]
 fn disabled_is_none() {
     assert!(ServerTls::new(&ClientTls::Disable).unwrap().is_none());
-    let tls = BackendTls {
-        mode: BackendTlsMode::Disable,
-        ca: None,
-        identity: None,
-    };
+    let tls = BackendTls { mode: BackendTlsMode::Disable, ca: None, identity: None };
     assert!(ClientSide::new(&tls).unwrap().is_none());
 }
 
@@ -126,10 +110,7 @@ fn modes_say_what_they_require() {
     };
     assert_eq!(facts(ClientTls::Allow(identity.clone())), (false, false));
     assert_eq!(facts(ClientTls::Require(identity.clone())), (true, false));
-    assert_eq!(
-        facts(ClientTls::VerifyClient(identity, pki.path("ca.crt"))),
-        (true, true)
-    );
+    assert_eq!(facts(ClientTls::VerifyClient(identity, pki.path("ca.crt"))), (true, true));
     assert!(!towards_server(BackendTlsMode::Prefer, None, None).is_required);
     assert!(towards_server(BackendTlsMode::Require, None, None).is_required);
 }
@@ -138,11 +119,7 @@ fn modes_say_what_they_require() {
 fn require_takes_any_certificate() {
     let pki = Pki::new();
     for mode in [BackendTlsMode::Prefer, BackendTlsMode::Require] {
-        assert!(is_accepted(
-            &pki.sign("other.test"),
-            &towards_server(mode, None, None),
-            "db.test"
-        ));
+        assert!(is_accepted(&pki.sign("other.test"), &towards_server(mode, None, None), "db.test"));
     }
 }
 
@@ -179,11 +156,7 @@ fn self_signed_certificate_may_be_its_own_ca() {
         assert!(is_accepted(&identity, &client, "db.test"), "{mode:?}");
         assert!(!is_accepted(&other, &client, "db.test"), "{mode:?}");
     }
-    let client = towards_server(
-        BackendTlsMode::VerifyFull,
-        Some(identity.cert.clone()),
-        None,
-    );
+    let client = towards_server(BackendTlsMode::VerifyFull, Some(identity.cert.clone()), None);
     assert!(!is_accepted(&identity, &client, "other.test"));
 }
 
@@ -212,31 +185,19 @@ fn binding_is_the_same_on_both_sides() {
 fn alpn_is_postgresql() {
     let pki = Pki::new();
     let server = towards_clients(&ClientTls::Require(pki.sign("db.test")));
-    let (server, _) = connect(
-        &server,
-        &towards_server(BackendTlsMode::Require, None, None),
-        "db.test",
-    )
-    .unwrap();
+    let (server, _) = connect(&server, &towards_server(BackendTlsMode::Require, None, None), "db.test").unwrap();
     assert_eq!(server.alpn_protocol(), Some(ALPN));
 }
 
 #[test]
 fn client_must_show_a_certificate_of_client_ca() {
     let (pki, stranger) = (Pki::new(), Pki::new());
-    let server = towards_clients(&ClientTls::VerifyClient(
-        pki.sign("db.test"),
-        pki.path("ca.crt"),
-    ));
+    let server = towards_clients(&ClientTls::VerifyClient(pki.sign("db.test"), pki.path("ca.crt")));
     let connect_as = |identity| {
         let client = towards_server(BackendTlsMode::Require, None, identity);
-        connect(&server, &client, "db.test")
-            .map(|(server, _)| common_name(&server.peer_certificates().unwrap()[0]))
+        connect(&server, &client, "db.test").map(|(server, _)| common_name(&server.peer_certificates().unwrap()[0]))
     };
-    assert_eq!(
-        connect_as(Some(pki.sign("web"))).unwrap(),
-        Some("web".into())
-    );
+    assert_eq!(connect_as(Some(pki.sign("web"))).unwrap(), Some("web".into()));
     assert!(connect_as(Some(stranger.sign("web"))).is_err());
     assert!(connect_as(None).is_err());
 }
@@ -261,20 +222,9 @@ fn data_flows_and_no_ticket_is_sent() {
 
 #[test]
 fn version_1_certificate_is_taken_where_nothing_is_checked() {
-    let file = |name: &str| {
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/tls")
-            .join(name)
-    };
-    let identity = ServerIdentity {
-        cert: file("version-1.crt"),
-        key: file("version-1.key"),
-    };
-    assert!(is_accepted(
-        &identity,
-        &towards_server(BackendTlsMode::Require, None, None),
-        "db.test"
-    ));
+    let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tls").join(name);
+    let identity = ServerIdentity { cert: file("version-1.crt"), key: file("version-1.key") };
+    assert!(is_accepted(&identity, &towards_server(BackendTlsMode::Require, None, None), "db.test"));
     let checking = towards_server(BackendTlsMode::VerifyCa, Some(identity.cert.clone()), None);
     assert!(!is_accepted(&identity, &checking, "db.test"));
 }
@@ -286,73 +236,29 @@ fn errors_name_the_file_and_what_is_wrong() {
     let other = pki.sign("other.test");
     let missing = pki.path("missing.crt");
     let text = pki.write("text.crt", "hello");
-    let broken = pki.write(
-        "broken.crt",
-        "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
-    );
-    let rubbish = pki.write(
-        "rubbish.crt",
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    );
+    let broken = pki.write("broken.crt", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n");
+    let rubbish = pki.write("rubbish.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     let identity = |cert: &Path, key: &Path| {
-        let identity = ServerIdentity {
-            cert: cert.to_owned(),
-            key: key.to_owned(),
-        };
-        ServerTls::new(&ClientTls::Require(identity))
-            .unwrap_err()
-            .to_string()
+        let identity = ServerIdentity { cert: cert.to_owned(), key: key.to_owned() };
+        ServerTls::new(&ClientTls::Require(identity)).unwrap_err().to_string()
     };
     let ca = |ca: &Path| {
-        let tls = BackendTls {
-            mode: BackendTlsMode::VerifyCa,
-            ca: Some(ca.to_owned()),
-            identity: None,
-        };
+        let tls = BackendTls { mode: BackendTlsMode::VerifyCa, ca: Some(ca.to_owned()), identity: None };
         ClientSide::new(&tls).unwrap_err().to_string()
     };
     for (error, file, what) in [
         (identity(&missing, &good.key), "missing.crt", "No such file"),
-        (
-            identity(&text, &good.key),
-            "text.crt",
-            "no certificate in it",
-        ),
+        (identity(&text, &good.key), "text.crt", "no certificate in it"),
         (identity(&broken, &good.key), "broken.crt", "base64"),
-        (
-            identity(&good.cert, &missing),
-            "missing.crt",
-            "No such file",
-        ),
-        (
-            identity(&good.cert, &good.cert),
-            "db.test.crt",
-            "no private key in it",
-        ),
-        (
-            identity(&good.cert, &other.key),
-            "db.test.crt",
-            "is not the certificate of the key in",
-        ),
-        (
-            identity(&rubbish, &good.key),
-            "rubbish.crt",
-            "not an X.509 certificate",
-        ),
+        (identity(&good.cert, &missing), "missing.crt", "No such file"),
+        (identity(&good.cert, &good.cert), "db.test.crt", "no private key in it"),
+        (identity(&good.cert, &other.key), "db.test.crt", "is not the certificate of the key in"),
+        (identity(&rubbish, &good.key), "rubbish.crt", "not an X.509 certificate"),
         (ca(&missing), "missing.crt", "No such file"),
         (ca(&text), "text.crt", "no certificate in it"),
-        (
-            ca(&rubbish),
-            "rubbish.crt",
-            "certificate 1 cannot be trusted",
-        ),
+        (ca(&rubbish), "rubbish.crt", "certificate 1 cannot be trusted"),
     ] {
         assert!(error.contains(file) && error.contains(what), "{error}");
     }
-    assert!(
-        server_name("not a host")
-            .unwrap_err()
-            .to_string()
-            .contains("not a host")
-    );
+    assert!(server_name("not a host").unwrap_err().to_string().contains("not a host"));
 }

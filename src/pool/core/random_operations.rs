@@ -382,6 +382,8 @@ impl Model {
             );
             let on_stacks: usize = pool.idle.iter().map(|stack| stack.len()).sum();
             assert_eq!(on_stacks, pool.counts.idle as usize);
+            let is_exceeded = pool.counts.live() > pool.limits.size;
+            assert!(!is_exceeded || pool.counts.idle == 0);
             for slot in pool.idle.iter().flatten() {
                 assert!(matches!(core.slots[*slot].state, State::Idle { .. }));
             }
@@ -546,6 +548,10 @@ fn check_bound<'a>(bound: &Bound, pools: impl Iterator<Item = &'a Pool>) {
     assert_eq!(bound.waiting, waiting);
     assert_eq!(bound.hungry.len(), hungry);
     assert_eq!(bound.active, active);
+    assert!(
+        !bound.is_exceeded() || counts.idle == 0,
+        "idle backends over a lowered bound"
+    );
 }
 
 proptest! {

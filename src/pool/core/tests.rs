@@ -410,6 +410,17 @@ fn least_recently_used_backend_makes_room_for_another_pool() {
 }
 
 #[test]
+fn backend_its_own_pool_has_no_use_for_makes_room_as_it_comes_back() {
+    let mut shell = Shell::new(None);
+    let (_, pools) = shell.database(Some(1), &[1, 1]);
+    let held = shell.hold(pools[0], 1)[0];
+    shell.wait(pools[1]);
+    assert!(shell.closes.is_empty());
+    shell.release(held);
+    assert_eq!(shell.closes, [held]);
+}
+
+#[test]
 fn bound_over_all_evicts_across_databases() {
     let mut shell = Shell::new(Some(1));
     let (_, here) = shell.database(None, &[1]);
@@ -418,6 +429,38 @@ fn bound_over_all_evicts_across_databases() {
     shell.release(held);
     shell.wait(there[0]);
     assert_eq!(shell.closes, [held]);
+}
+
+#[test]
+fn lowered_shared_bound_closes_what_comes_back_though_somebody_waits() {
+    for over_all in [true, false] {
+        let mut shell = Shell::new(None);
+        let (database, pools) = shell.database(None, &[3, 3]);
+        let (first, second) = (shell.hold(pools[0], 2), shell.hold(pools[1], 1));
+        let ticket = shell.wait(pools[0]);
+        shell.fail_dials(FailureKind::Busy);
+        shell.run(|core, now, out| {
+            if over_all {
+                core.set_total_max(Some(1), now, out);
+            } else {
+                let backends_max = Some(1);
+                core.set_database(
+                    database,
+                    DatabaseLimits {
+                        backends_max,
+                        connect_timeout: ms(5000),
+                    },
+                    now,
+                    out,
+                );
+            }
+        });
+        shell.release(first[0]);
+        shell.release(second[0]);
+        assert_eq!(shell.closes, [first[0], second[0]]);
+        shell.release(first[1]);
+        assert_eq!(shell.served(ticket), first[1]);
+    }
 }
 
 // Generations and pause
@@ -444,6 +487,14 @@ fn retired_generation_is_never_leased_again() {
     shell.finish_closes();
     shell.open_dials();
     shell.served(ticket);
+}
+
+#[test]
+fn opening_of_a_retired_generation_is_replaced_before_it_arrives() {
+    let (mut shell, _, pool) = Shell::with_pool(2);
+    shell.wait(pool);
+    shell.run(|core, now, out| core.retire_pool(pool, now, out));
+    assert_eq!(shell.dials.len(), 2);
 }
 
 #[test]
@@ -642,6 +693,23 @@ fn saturated_pools_settle_at_their_shares_and_stop_swapping() {
             0,
             "no swapping once settled"
         );
+    }
+}
+
+#[test]
+fn one_waiter_below_its_share_costs_the_others_one_backend() {
+    let mut shell = Shell::new(None);
+    let (_, pools) = shell.database(Some(8), &[8, 8]);
+    let held = shell.hold(pools[0], 8);
+    let tickets: Vec<_> = (0..8).map(|_| shell.wait(pools[0])).collect();
+    let other = shell.wait(pools[1]);
+    held.iter().for_each(|held| shell.release(*held));
+    assert_eq!(shell.closes, held[..1]);
+    shell.finish_closes();
+    shell.open_dials();
+    shell.served(other);
+    for (ticket, held) in tickets.into_iter().zip(&held[1..]) {
+        assert_eq!(shell.served(ticket), *held);
     }
 }
 

@@ -1,0 +1,117 @@
+//! The moves of a slot and of a line, each with its counting; nothing is decided here.
+//!
+//! Slots and waiters are counted at three levels (pool, database, all), in one function each.
+
+use tokio::time::Instant;
+
+use super::bound::Change;
+use super::line::{Line, Turn, Waiters};
+use super::slot::{Phase, Slot, State};
+use super::{Command, Core, DatabaseId, PoolId, SlotId, WaitError};
+
+impl<B> Core<B> {
+    /// Of an older generation, or past its lifetime.
+    pub(super) fn is_spent(&self, slot: SlotId, now: Instant) -> bool {
+        let slot = &self.slots[slot];
+        slot.generation != self.pools[slot.pool].generation
+            || slot.expires.is_some_and(|expires| now >= expires)
+    }
+
+    pub(super) fn is_in(&self, slot: SlotId, phase: Phase) -> bool {
+        self.slots
+            .get(slot)
+            .is_some_and(|slot| slot.state.phase() == phase)
+    }
+
+    /// Takes the backend out of an idle or handed slot, which is leased from then on.
+    pub(super) fn take(&mut self, slot: SlotId) -> B {
+        match self.change(slot, State::Leased) {
+            State::Idle { backend, .. } | State::Handed { backend } => backend,
+            State::Opening { .. } | State::Leased | State::Closing => {
+                unreachable!("only slots that hold a backend are taken from")
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, slot: SlotId, backend: B, out: &mut Vec<Command<B>>) {
+        self.change(slot, State::Closing);
+        out.push(Command::Close { slot, backend });
+    }
+
+    /// Closes an idle backend that is still on its stack.
+    pub(super) fn close_idle(&mut self, slot: SlotId, out: &mut Vec<Command<B>>) {
+        let Slot { pool, worker, .. } = self.slots[slot];
+        self.pools[pool].idle[worker].retain(|idle| *idle != slot);
+        let backend = self.take(slot);
+        self.close(slot, backend, out);
+    }
+
+    pub(super) fn change(&mut self, slot: SlotId, to: State<B>) -> State<B> {
+        let slot = &mut self.slots[slot];
+        let pool = slot.pool;
+        let phase = to.phase();
+        let was = std::mem::replace(&mut slot.state, to);
+        self.shift(pool, Some(was.phase()), Some(phase));
+        was
+    }
+
+    /// Ends a slot; tells whose bound it was under.
+    pub(super) fn remove(&mut self, slot: SlotId) -> DatabaseId {
+        let slot = self
+            .slots
+            .remove(slot)
+            .expect("the caller has looked at it");
+        self.shift(slot.pool, Some(slot.state.phase()), None);
+        let database = self.pools[slot.pool].database;
+        self.bury(slot.pool);
+        database
+    }
+
+    /// The one place where slots are counted, at all three levels.
+    pub(super) fn shift(&mut self, pool: PoolId, from: Option<Phase>, to: Option<Phase>) {
+        let pool = &mut self.pools[pool];
+        let was_active = pool.is_active();
+        pool.counts.shift(from, to);
+        let active = Change::between(was_active, pool.is_active());
+        self.databases[pool.database].bound.shift(from, to, active);
+        self.total.shift(from, to, active);
+    }
+
+    /// The one place where waiters are counted, at all three levels.
+    pub(super) fn change_line<R>(
+        &mut self,
+        pool_id: PoolId,
+        change: impl FnOnce(&mut Line, &mut Waiters) -> R,
+    ) -> R {
+        let pool = &mut self.pools[pool_id];
+        let (was_active, waited) = (pool.is_active(), pool.line.waiting());
+        let result = change(&mut pool.line, &mut self.waiters);
+        let (is_active, waiting) = (pool.is_active(), pool.line.waiting());
+        for bound in [&mut self.databases[pool.database].bound, &mut self.total] {
+            bound.waiting = bound.waiting - waited + waiting;
+            bound.note(Change::between(was_active, is_active));
+            match Change::between(waited > 0, waiting > 0) {
+                Change::Began => bound.hungry.push(pool_id),
+                Change::Ended => bound.hungry.retain(|hungry| *hungry != pool_id),
+                Change::None => {}
+            }
+        }
+        result
+    }
+
+    /// Takes waiters out of line, first to last, as long as `is_due` says so of their arrival.
+    pub(super) fn fail_waiters(
+        &mut self,
+        pool: PoolId,
+        error: WaitError,
+        is_due: impl Fn(Instant) -> bool,
+        out: &mut Vec<Command<B>>,
+    ) {
+        while self.pools[pool].line.first_since().is_some_and(&is_due) {
+            let waker = self.change_line(pool, |line, waiters| {
+                line.serve(waiters, Turn::Failed(error))
+            });
+            out.extend(waker.map(Command::Wake));
+        }
+    }
+}
