@@ -59,8 +59,11 @@ async fn serve(path: &Path, config: Config) -> Result<(), RunError> {
     let (orders, mut inbox) = mpsc::channel(16);
     let admin_addr = config.admin.addr;
     let proxy = Arc::new(Proxy::new(config, orders)?);
-    let workers = (0..proxy.workers).map(|id| worker::start(id, Arc::clone(&proxy))).collect::<io::Result<Vec<_>>>()?;
-    let inboxes: Arc<[Inbox]> = workers.iter().map(|(inbox, _)| inbox.clone()).collect();
+    let mut inboxes = Vec::new();
+    for id in 0..proxy.workers {
+        inboxes.push(worker::start(id, Arc::clone(&proxy)).await?);
+    }
+    let inboxes: Arc<[Inbox]> = inboxes.into();
     let stop = CancellationToken::new();
     if let Some(addr) = admin_addr {
         let http = crate::admin::http::bind(addr).await?;

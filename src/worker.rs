@@ -8,11 +8,10 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::net::listen::Accepted;
 use crate::proxy::Proxy;
@@ -132,7 +131,7 @@ impl Inbox {
 
     /// Runs something on the worker's thread and waits for what comes of it; `None` if the worker is gone.
     pub async fn run<R: Send + 'static>(&self, work: impl FnOnce(&Rc<Worker>) -> R + Send + 'static) -> Option<R> {
-        let (tell, told) = tokio::sync::oneshot::channel();
+        let (tell, told) = oneshot::channel();
         let job = move |worker: Rc<Worker>| {
             let _ = tell.send(work(&worker));
         };
@@ -148,27 +147,31 @@ const BLOCKING_THREADS: usize = 4;
 const TICK: Duration = Duration::from_millis(100);
 
 /// Starts worker `id` on a thread of its own. It ends when all its inboxes are dropped.
-pub fn start(id: usize, proxy: Arc<Proxy>) -> io::Result<(Inbox, JoinHandle<()>)> {
-    let (sender, mut inbox) = mpsc::channel::<Job>(INBOX);
-    let runtime =
-        Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build_local(LocalOptions::default());
-    // A LocalRuntime stays on the thread that built it.
-    drop(runtime?);
-    let thread = std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(BLOCKING_THREADS)
-            .build_local(LocalOptions::default())
-            .expect("it could be built a moment ago");
-        runtime.block_on(async move {
-            let worker = Rc::new(Worker::new(id, proxy));
-            tokio::task::spawn_local(keep(Rc::clone(&worker)));
-            while let Some(job) = inbox.recv().await {
-                job(Rc::clone(&worker));
+pub async fn start(id: usize, proxy: Arc<Proxy>) -> io::Result<Inbox> {
+    let (jobs, inbox) = mpsc::channel::<Job>(INBOX);
+    let (tell, started) = oneshot::channel();
+    std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
+        let mut builder = Builder::new_current_thread();
+        let built = builder.enable_all().max_blocking_threads(BLOCKING_THREADS).build_local(LocalOptions::default());
+        match built {
+            Ok(runtime) => {
+                let _ = tell.send(Ok(()));
+                runtime.block_on(work(Rc::new(Worker::new(id, proxy)), inbox));
             }
-        });
+            Err(error) => {
+                let _ = tell.send(Err(error));
+            }
+        }
     })?;
-    Ok((Inbox { jobs: sender, connections: Arc::default() }, thread))
+    started.await.map_err(io::Error::other)??;
+    Ok(Inbox { jobs, connections: Arc::default() })
+}
+
+async fn work(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Job>) {
+    tokio::task::spawn_local(keep(Rc::clone(&worker)));
+    while let Some(job) = inbox.recv().await {
+        job(Rc::clone(&worker));
+    }
 }
 
 /// The coarse clock of a worker.

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use slab::Slab;
+use subtle::ConstantTimeEq;
 
 use crate::pool::backend::{Aim, Target};
 
@@ -236,7 +237,7 @@ impl Clients {
     pub fn cancel(&self, pid: i32, secret: &[u8]) -> Option<Aim> {
         let index = usize::try_from(pid).ok().filter(|pid| *pid > 0)? - 1;
         let entry = Arc::clone(self.entries().get(index)?);
-        ring::constant_time::verify_slices_are_equal(entry.secret(), secret).ok()?;
+        bool::from(entry.secret().ct_eq(secret)).then_some(())?;
         // The lock is held while aiming, so the client cannot give the backend back in between.
         let activity = entry.activity();
         match &*activity {
