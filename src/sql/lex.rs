@@ -123,7 +123,11 @@ static CONTINUES: [bool; 256] = {
 impl<'a> Lexer<'a> {
     /// Begins at the start of `text`, which has no terminating zero.
     pub(super) fn new(text: &'a [u8], standard_conforming_strings: bool) -> Self {
-        Self { text, at: 0, standard_conforming_strings }
+        Self {
+            text,
+            at: 0,
+            standard_conforming_strings,
+        }
     }
 
     /// The next token; at the end of the text, [`Kind::End`] for ever.
@@ -151,7 +155,9 @@ impl<'a> Lexer<'a> {
                 Begin::Quote if self.standard_conforming_strings => {
                     return self.literal(Kind::Plain, start, start, Backslash::Ordinary);
                 }
-                Begin::Quote => return self.literal(Kind::Escaped, start, start, Backslash::Escapes),
+                Begin::Quote => {
+                    return self.literal(Kind::Escaped, start, start, Backslash::Escapes);
+                }
                 Begin::DoubleQuote => return self.quoted(Kind::Quoted, start, start),
                 Begin::Dollar => return self.dollar(start),
                 Begin::Dash if self.text.get(start + 1) == Some(&b'-') => {
@@ -199,10 +205,16 @@ impl<'a> Lexer<'a> {
     }
 
     fn prefixed(&mut self, start: usize) -> Option<Token> {
-        let plain = if self.standard_conforming_strings { Backslash::Ordinary } else { Backslash::Escapes };
+        let plain = if self.standard_conforming_strings {
+            Backslash::Ordinary
+        } else {
+            Backslash::Escapes
+        };
         let (prefix, rest) = self.text[start..].split_first()?;
         match (prefix.to_ascii_lowercase(), rest) {
-            (b'e', [b'\'', ..]) => Some(self.literal(Kind::Escaped, start, start + 1, Backslash::Escapes)),
+            (b'e', [b'\'', ..]) => {
+                Some(self.literal(Kind::Escaped, start, start + 1, Backslash::Escapes))
+            }
             (b'n', [b'\'', ..]) => Some(self.literal(Kind::OtherLiteral, start, start + 1, plain)),
             (b'b' | b'x', [b'\'', ..]) => {
                 Some(self.literal(Kind::OtherLiteral, start, start + 1, Backslash::Ordinary))
@@ -324,5 +336,129 @@ pub(super) fn continuation(text: &[u8], mut at: usize) -> Option<usize> {
             _ => return None,
         }
         at += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kinds(text: &str, standard_conforming_strings: bool) -> Vec<(Kind, &str)> {
+        let mut lexer = Lexer::new(text.as_bytes(), standard_conforming_strings);
+        std::iter::from_fn(|| {
+            let token = lexer.token();
+            (token.kind != Kind::End).then(|| (token.kind, &text[token.start..token.end]))
+        })
+        .collect()
+    }
+
+    fn on(text: &str) -> Vec<(Kind, &str)> {
+        kinds(text, true)
+    }
+
+    fn off(text: &str) -> Vec<(Kind, &str)> {
+        kinds(text, false)
+    }
+
+    #[test]
+    fn a_dollar_sign_inside_a_word_quotes_nothing() {
+        assert_eq!(on("a$b$c"), [(Kind::Word, "a$b$c")]);
+        assert_eq!(on("a$$b"), [(Kind::Word, "a$$b")]);
+        assert_eq!(on("é$ü"), [(Kind::Word, "é$ü")]);
+    }
+
+    #[test]
+    fn a_dollar_quote_ends_with_its_own_tag_only() {
+        assert_eq!(on("$$;$$"), [(Kind::Dollar, "$$;$$")]);
+        assert_eq!(
+            on("$a$ $b$ $$ $a $aa$ $a$x"),
+            [(Kind::Dollar, "$a$ $b$ $$ $a $aa$ $a$"), (Kind::Word, "x")]
+        );
+        assert_eq!(on("$é$;$é$"), [(Kind::Dollar, "$é$;$é$")]);
+        assert_eq!(on("$a$ $b$a$"), [(Kind::Dollar, "$a$ $b$a$")]);
+        assert_eq!(on("$a$ $a"), [(Kind::Unterminated, "$a$ $a")]);
+    }
+
+    #[test]
+    fn a_parameter_is_no_dollar_quote() {
+        assert_eq!(
+            on("$1$$;$$"),
+            [(Kind::Symbol, "$1"), (Kind::Dollar, "$$;$$")]
+        );
+        assert_eq!(on("$ $"), [(Kind::Symbol, "$"), (Kind::Symbol, "$")]);
+    }
+
+    #[test]
+    fn a_backslash_escapes_in_e_literals_and_with_conforming_strings_off() {
+        assert_eq!(on(r"E'\''"), [(Kind::Escaped, r"E'\''")]);
+        assert_eq!(on(r"e'\\'"), [(Kind::Escaped, r"e'\\'")]);
+        assert_eq!(on(r"'\'"), [(Kind::Plain, r"'\'")]);
+        assert_eq!(on(r"'\''"), [(Kind::Unterminated, r"'\''")]);
+        assert_eq!(off(r"'\''"), [(Kind::Escaped, r"'\''")]);
+        assert_eq!(off(r"'\'"), [(Kind::Unterminated, r"'\'")]);
+        assert_eq!(off(r"n'\''"), [(Kind::OtherLiteral, r"n'\''")]);
+        assert_eq!(off(r"b'\'"), [(Kind::OtherLiteral, r"b'\'")]);
+    }
+
+    #[test]
+    fn a_doubled_quote_stays_inside() {
+        assert_eq!(on("'it''s'"), [(Kind::Plain, "'it''s'")]);
+        assert_eq!(on(r#""a"";b""#), [(Kind::Quoted, r#""a"";b""#)]);
+        assert_eq!(
+            on(r#"U&"a;" u&'b;'"#),
+            [
+                (Kind::UnicodeQuoted, r#"U&"a;""#),
+                (Kind::OtherLiteral, "u&'b;'")
+            ]
+        );
+    }
+
+    #[test]
+    fn only_a_whole_word_introduces_a_literal() {
+        assert_eq!(on(r"be'\'"), [(Kind::Word, "be"), (Kind::Plain, r"'\'")]);
+        assert_eq!(on("e 'x'"), [(Kind::Word, "e"), (Kind::Plain, "'x'")]);
+        assert_eq!(
+            on("u & 'x'"),
+            [(Kind::Word, "u"), (Kind::Symbol, "&"), (Kind::Plain, "'x'")]
+        );
+        assert_eq!(
+            on(r"1E'\''"),
+            [(Kind::Number, "1"), (Kind::Escaped, r"E'\''")]
+        );
+    }
+
+    #[test]
+    fn a_literal_goes_on_after_a_newline_under_its_first_rule() {
+        assert_eq!(on("E'a'\n'\\''"), [(Kind::Escaped, "E'a'\n'\\''")]);
+        assert_eq!(
+            on("E'a' -- it's\n -- x\r '\\''"),
+            [(Kind::Escaped, "E'a' -- it's\n -- x\r '\\''")]
+        );
+        assert_eq!(on("'a' 'b'").len(), 2);
+        assert_eq!(on("'a' /*\n*/ 'b'").len(), 2);
+    }
+
+    #[test]
+    fn comments_nest_and_line_comments_end_at_either_newline() {
+        assert_eq!(on("/* /* ; */ ' */ a"), [(Kind::Word, "a")]);
+        assert_eq!(
+            on("/*/ a */ b /***/ c /*/*/ */ */"),
+            [(Kind::Word, "b"), (Kind::Word, "c")]
+        );
+        assert_eq!(on("-- ' \ra --"), [(Kind::Word, "a")]);
+        assert_eq!(on("/* /* */"), [(Kind::Unterminated, "/* /* */")]);
+    }
+
+    #[test]
+    fn comments_begin_inside_operators() {
+        assert_eq!(
+            on("+-- ;\n*/* ; */-"),
+            [
+                (Kind::Symbol, "+"),
+                (Kind::Symbol, "*"),
+                (Kind::Symbol, "-")
+            ]
+        );
+        assert_eq!(on("4 - - 2 / 1").len(), 6);
     }
 }

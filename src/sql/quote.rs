@@ -26,7 +26,10 @@ pub(super) fn name(text: &[u8], token: Token) -> Option<Bytes> {
 fn truncate(name: &mut Vec<u8>) {
     if name.len() > NAME_MAX {
         let is_boundary = |at: &usize| name[*at] & 0xc0 != 0x80;
-        let end = (NAME_MAX - 3..=NAME_MAX).rev().find(is_boundary).unwrap_or(NAME_MAX);
+        let end = (NAME_MAX - 3..=NAME_MAX)
+            .rev()
+            .find(is_boundary)
+            .unwrap_or(NAME_MAX);
         name.truncate(end);
     }
 }
@@ -81,7 +84,11 @@ fn undouble(written: &[u8], quote: u8) -> Vec<u8> {
     let mut rest = written;
     while let Some((&byte, after)) = rest.split_first() {
         value.push(byte);
-        rest = if byte == quote { after.get(1..).unwrap_or_default() } else { after };
+        rest = if byte == quote {
+            after.get(1..).unwrap_or_default()
+        } else {
+            after
+        };
     }
     value
 }
@@ -139,7 +146,12 @@ fn digits(written: &[u8], radix: u32, max: usize) -> Option<(u32, usize)> {
     let mut code = 0u32;
     let mut count = 0;
     while count < max {
-        let Some(digit) = written.get(count).and_then(|&byte| char::from(byte).to_digit(radix)) else { break };
+        let Some(digit) = written
+            .get(count)
+            .and_then(|&byte| char::from(byte).to_digit(radix))
+        else {
+            break;
+        };
         code = code.checked_mul(radix)?.checked_add(digit)?;
         count += 1;
     }
@@ -181,7 +193,64 @@ pub fn quote_identifier(name: &[u8]) -> Vec<u8> {
 pub(super) fn portable(text: &[u8], token: Token) -> Option<Vec<u8>> {
     let written = token.of(text);
     match token.kind {
-        Kind::Plain | Kind::Escaped if written.contains(&b'\\') => Some(quote_literal(&literal(text, token)?)),
+        Kind::Plain | Kind::Escaped if written.contains(&b'\\') => {
+            Some(quote_literal(&literal(text, token)?))
+        }
         _ => Some(written.to_vec()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::lex::Lexer;
+    use super::*;
+
+    fn read(text: &str) -> Option<Bytes> {
+        literal(text.as_bytes(), Lexer::new(text.as_bytes(), true).token())
+    }
+
+    fn named(text: &str) -> Option<Bytes> {
+        name(text.as_bytes(), Lexer::new(text.as_bytes(), true).token())
+    }
+
+    #[test]
+    fn literals_are_decoded() {
+        assert_eq!(read(r"'it''s \n'").unwrap(), r"it's \n");
+        assert_eq!(
+            read(r"E'it\'s''\n\t\\\x41\101\u00e9\U0001F600\q'").unwrap(),
+            "it's'\n\t\\AAé😀q"
+        );
+        assert_eq!(read("$a$x''\\y$a$").unwrap(), r"x''\y");
+        assert_eq!(read("'a' -- ''\n 'b''' \n'c'").unwrap(), "ab'c");
+    }
+
+    #[test]
+    fn literals_that_postgres_refuses_are_not_decoded() {
+        for text in [r"E'\u12'", r"E'\000'", r"E'\ud800'", "U&'a'", "x'41'"] {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_folded_unless_quoted_and_cut_to_63_bytes() {
+        assert_eq!(named("FooBar").unwrap(), "foobar");
+        assert_eq!(named(r#""Foo""Bar""#).unwrap(), r#"Foo"Bar"#);
+        assert_eq!(named(&"a".repeat(64)).unwrap().len(), 63);
+        assert_eq!(named(&"é".repeat(32)).unwrap(), "é".repeat(31));
+        assert_eq!(named(r#""""#), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_quoted_value_is_read_back_under_both_settings(value in proptest::collection::vec(1u8.., 0..40)) {
+            let quoted = quote_literal(&value);
+            for standard_conforming_strings in [true, false] {
+                let token = Lexer::new(&quoted, standard_conforming_strings).token();
+                prop_assert_eq!(token.end, quoted.len());
+                prop_assert_eq!(&literal(&quoted, token).unwrap()[..], &value[..]);
+            }
+        }
     }
 }

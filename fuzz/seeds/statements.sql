@@ -1,0 +1,438 @@
+-- One text per line; a line may hold several statements. Lines that begin with two dashes and a space are comments of this file.
+-- In a line, \n stands for a newline and \r for a carriage return; everything else is as written.
+SELECT 1
+SELECT 1;
+;;
+;
+SELECT 1;;SELECT 2;;
+SELECT abalance FROM pgbench_accounts WHERE aid = 42;
+UPDATE pgbench_accounts SET abalance = abalance + 1 WHERE aid = 42;
+INSERT INTO t (a, b) VALUES (1, 'x;y'), (2, 'it''s; here');
+DELETE FROM t WHERE a = 'a;b' RETURNING *; SELECT 2
+SELECT $$;$$
+SELECT $$;$$; SELECT $a$;$$;$b$;$a$
+SELECT $a$ $a $ab$ $$ $1 $a$; SELECT 1
+SELECT $é$;$é$; SELECT 2
+SELECT a$b FROM t; SELECT 1
+SELECT a$$b, c$$d FROM t; SELECT 1
+SELECT a$b$c FROM t; SELECT $b$c;$b$
+SELECT 1 AS a$; SELECT $a$;$a$
+SELECT E'\'';SELECT 2
+SELECT E'\\'; SELECT 2
+SELECT e'\\\'';SELECT 2
+SELECT E'a''b\'c;d'; SELECT 2
+SELECT '\'; SELECT 2
+SELECT 'a\'; SELECT '\\'; SELECT 3
+SELECT 'a'\n'b;c'; SELECT 2
+SELECT 'a' -- comment ' here\n'b;c'; SELECT 2
+SELECT E'a'\n'b\';c'; SELECT 2
+SELECT E'a' -- x\n -- y\n '\';'; SELECT 2
+SELECT 'a'\r'b;'; SELECT 2
+SELECT U&'d\0061t\+000061;'; SELECT 2
+SELECT U&'d!0061t' UESCAPE '!'; SELECT 2
+SELECT U&"d\0061t;" FROM t; SELECT 2
+SELECT u & 'x'; SELECT 2
+SELECT u&"x;" FROM t
+SELECT B'0101', X'1FF', N'abc;', b'01', x'ab', n'x;'; SELECT 2
+SELECT B'01'\n'10', 1; SELECT 2
+SELECT be'x', 2
+SELECT nb "x;y"; SELECT 1
+SELECT "a;b", "c""d;e" FROM "t;u"; SELECT 2
+SELECT 1 -- ;
+SELECT 1 --;\n; SELECT 2
+SELECT 1 --;\r; SELECT 2
+SELECT 1 /* ; */; SELECT 2
+SELECT 1 /* /* ; */ ; */; SELECT 2
+SELECT 1 /* ' " $$ */; SELECT 2
+SELECT 1 /*/ ; */; SELECT 2
+SELECT 1 /***/; SELECT 2 /* **/
+SELECT 1 /* /*/ */ */; SELECT 2
+SELECT 1 /* a *//* b */ ; SELECT 2
+SELECT 4 */* c ; */ 2; SELECT 2
+SELECT 4 +-- c ;\n 2; SELECT 2
+SELECT 4 - - 2; SELECT 4 / 2; SELECT 4 * 2
+SELECT 4 <-> 2, 4 @-/* x;*/ 2; SELECT 1
+SELECT -1, - -1, -(-1)
+SELECT a->b, a->>'c;', a #>> '{a,b;}', a @> '{}', a ?| array['x;'] FROM t; SELECT 2
+SELECT 1::text, CAST(2 AS text), text '3;', 'x'::varchar(3)
+SELECT a[1:2], b[:], (c).d, e.* FROM t
+SELECT $1, $2::int, text $$x;$$
+SELECT 1.5, .5, 5., 1e10, 1.5e-3, 1E+5, 0x1F, 0o17, 0b11, 1_000_000
+SELECT 1.5e-3-- x;\n; SELECT 2
+SELECT interval '1 day', timestamp 'now', INTERVAL(3) '1;' , interval '1' hour
+SELECT CASE WHEN a THEN 'x;' ELSE "y;" END; SELECT 2
+SELECT 1 end; SELECT 2
+SELECT 1 AS begin; SELECT 2
+SELECT begin atomic FROM t; SELECT 2
+SELECT a AS atomic, b begin FROM t; SELECT 2
+/* c */ SELECT 1
+--x\nSELECT 1
+/* only a comment */
+--only a comment
+/* a */ ; /* b */ ; -- c
+(SELECT 1); (SELECT 2)
+(SELECT 1) UNION ALL (SELECT 2); VALUES (1), (2); TABLE t
+WITH a AS (SELECT 1), b AS MATERIALIZED (SELECT ';') SELECT * FROM a, b; SELECT 2
+WITH hold AS (SELECT 1) SELECT * FROM hold
+WITH x AS (INSERT INTO t VALUES (1) RETURNING *) SELECT * FROM x
+SELECT * FROM f(a => 1, b := ';'); SELECT 2
+SELECT count(*) FILTER (WHERE a > 1) OVER (PARTITION BY b ORDER BY c ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM t
+SELECT * FROM a LEFT JOIN LATERAL (SELECT ';') b ON true; SELECT 2
+SELECT * FROM t WHERE x LIKE 'a\%;' ESCAPE '\'; SELECT 2
+SELECT 'é;ü' AS "Ärger;", größe FROM straße; SELECT 2
+SELECT * FROM t FOR UPDATE SKIP LOCKED; SELECT 2
+SELECT 1 INTO TEMP x; SELECT 2
+SELECT 1 INTO TEMPORARY TABLE x
+SELECT 1 INTO LOCAL TEMP x
+SELECT 1 INTO GLOBAL TEMPORARY x
+SELECT 1 INTO UNLOGGED x
+SELECT a INTO x FROM t
+SELECT temp, temporary FROM sensors
+INSERT INTO temp VALUES (1)
+MERGE INTO temp USING s ON temp.a = s.a WHEN MATCHED THEN DELETE
+SELECT * FROM pg_temp.x; SELECT 2
+SELECT * FROM "pg_temp".x
+SELECT * FROM pg_temp_3.x
+CREATE TABLE t (a int)
+CREATE TABLE t (a int DEFAULT 1, b text DEFAULT ';', CHECK (a > 0)); SELECT 2
+CREATE TEMP TABLE t (a int)
+CREATE TEMPORARY TABLE t AS SELECT 1
+CREATE LOCAL TEMP TABLE t (a int)
+CREATE GLOBAL TEMPORARY TABLE t (a int) ON COMMIT DROP
+create temp table if not exists t (a int)
+CREATE TEMP SEQUENCE s
+CREATE TEMP VIEW v AS SELECT 1
+CREATE OR REPLACE TEMP VIEW v AS SELECT 1
+CREATE OR REPLACE TEMPORARY VIEW v AS SELECT 1
+CREATE OR REPLACE LOCAL TEMPORARY VIEW v AS SELECT 1
+CREATE TEMP RECURSIVE VIEW v (n) AS SELECT 1
+CREATE TABLE pg_temp.t (a int)
+CREATE TABLE "pg_temp".t (a int)
+CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1;'
+CREATE UNLOGGED TABLE t (a int)
+CREATE TABLE t AS EXECUTE p
+CREATE TEMP TABLE t AS EXECUTE p(1)
+CREATE MATERIALIZED VIEW v AS SELECT ';'; SELECT 2
+CREATE INDEX i ON t (lower(a)) WHERE b <> ';'; SELECT 2
+CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT 1; SELECT 2; $$; SELECT 2
+CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $f$ BEGIN RETURN $x$;$x$; END $f$; SELECT 2
+CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; END; SELECT 2
+CREATE FUNCTION f() RETURNS int BEGIN ATOMIC END; SELECT 2
+CREATE FUNCTION f() RETURNS int BEGIN ATOMIC ; END
+CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT 3; SELECT 4
+CREATE FUNCTION f() RETURNS int BEGIN ATOMIC RETURN 1; END; SELECT 3
+CREATE FUNCTION f() RETURNS int RETURN 1; SELECT 2
+CREATE FUNCTION f() RETURNS int RETURN CASE WHEN true THEN 1 END; SELECT 2
+CREATE OR REPLACE FUNCTION f(a int DEFAULT 1) RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1 end; SELECT 2 AS end; SELECT x.end FROM x; END; SELECT 2
+CREATE OR REPLACE PROCEDURE p() BEGIN ATOMIC INSERT INTO t VALUES (1); DELETE FROM t; END; SELECT 2
+create procedure p() begin /* ; */ atomic insert into t values (';'); end; select 2
+CREATE PROCEDURE p() BEGIN ATOMIC SELECT begin atomic FROM t; END; SELECT 2
+CREATE PROCEDURE p() BEGIN ATOMIC CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END; SELECT 2; END; SELECT 3
+CREATE PROCEDURE p() BEGIN ATOMIC CREATE RULE r AS ON INSERT TO t DO ALSO (SELECT 1; SELECT 2); END; SELECT 3
+CREATE FUNCTION begin(atomic int) RETURNS int LANGUAGE sql AS 'SELECT 1'; SELECT 2
+CREATE FUNCTION begin.atomic() RETURNS int LANGUAGE sql AS 'SELECT 1'; SELECT 2
+CREATE FUNCTION f(begin atomic) RETURNS int LANGUAGE sql AS 'SELECT 1'; SELECT 2
+CREATE TABLE function (begin atomic); SELECT 2
+CREATE VIEW v AS SELECT begin atomic FROM t; SELECT 2
+CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path TO a, b AS 'SELECT 1'
+CREATE FUNCTION f() RETURNS int LANGUAGE sql SET work_mem FROM CURRENT AS 'SELECT 1'
+CREATE RULE r AS ON INSERT TO t DO ALSO (INSERT INTO u VALUES (1); DELETE FROM v); SELECT 2
+CREATE RULE r AS ON INSERT TO t DO INSTEAD (SELECT 1;;SELECT 2;); SELECT 2
+CREATE OR REPLACE RULE r AS ON UPDATE TO t WHERE new.a > 1 DO INSTEAD NOTHING; SELECT 2
+CREATE RULE r AS ON DELETE TO t DO NOTIFY c
+CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f(';'); SELECT 2
+CREATE SCHEMA s CREATE TABLE t (a int) CREATE VIEW v AS SELECT 1; SELECT 2
+CREATE SCHEMA s CREATE TEMP TABLE t (a int)
+CREATE CAST (a AS b) WITH FUNCTION f(a) AS IMPLICIT; CREATE OPERATOR @@- (FUNCTION = f, LEFTARG = a, RIGHTARG = b)
+CREATE EXTENSION x; CREATE ROLE r PASSWORD ';'; CREATE DATABASE d TEMPLATE t; CREATE TYPE e AS ENUM ('a;', 'b')
+ALTER TABLE t ADD COLUMN a int DEFAULT 1; ALTER TABLE t SET SCHEMA s; ALTER ROLE r SET work_mem = 1
+ALTER SYSTEM SET work_mem = '1MB'; ALTER DATABASE d SET search_path TO a; ALTER DATABASE d RESET ALL
+DROP TABLE t; DROP VIEW IF EXISTS v CASCADE; DROP FUNCTION f(int); DROP SCHEMA s; DROP SEQUENCE s
+DO $$ BEGIN PERFORM pg_advisory_lock(1); END $$; SELECT 2
+DO 'BEGIN NULL; END'
+CALL p(1, ';'); SELECT 2
+COPY t FROM STDIN; COPY t TO STDOUT WITH (FORMAT csv, DELIMITER ';'); COPY (SELECT ';') TO STDOUT
+COPY (SELECT pg_advisory_lock(1)) TO STDOUT
+VACUUM; ANALYZE t; CLUSTER; REINDEX TABLE t; CHECKPOINT; TRUNCATE t, u; LOCK TABLE t IN ACCESS EXCLUSIVE MODE
+COMMENT ON TABLE t IS 'a;b'; SECURITY LABEL ON TABLE t IS ';'; GRANT SELECT, INSERT ON t TO r; REVOKE ALL ON t FROM r
+GRANT EXECUTE ON FUNCTION f(int) TO r; REASSIGN OWNED BY a TO b; REFRESH MATERIALIZED VIEW v; SHOW work_mem; SHOW ALL
+EXPLAIN SELECT 1; EXPLAIN (ANALYZE, FORMAT json) SELECT ';'; EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1
+EXPLAIN ANALYZE EXECUTE p; EXPLAIN ANALYZE SELECT pg_advisory_lock(1)
+EXPLAIN ANALYZE SELECT 1 INTO TEMP t
+BEGIN
+BEGIN; SELECT 1; COMMIT
+BEGIN WORK
+BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE
+START TRANSACTION
+START TRANSACTION READ ONLY
+COMMIT
+COMMIT WORK
+COMMIT TRANSACTION
+COMMIT AND CHAIN
+COMMIT AND NO CHAIN
+COMMIT WORK AND CHAIN; SELECT 1
+END
+END WORK
+END TRANSACTION AND CHAIN
+ROLLBACK
+ROLLBACK WORK
+ROLLBACK TRANSACTION AND CHAIN
+ROLLBACK AND NO CHAIN
+ABORT
+ABORT WORK AND CHAIN
+ABORT TRANSACTION
+SAVEPOINT a
+SAVEPOINT "A b"
+SAVEPOINT savepoint
+RELEASE a
+RELEASE SAVEPOINT a
+RELEASE savepoint
+RELEASE SAVEPOINT savepoint
+ROLLBACK TO a
+ROLLBACK TO SAVEPOINT a
+ROLLBACK TO savepoint
+ROLLBACK WORK TO a
+ROLLBACK TRANSACTION TO SAVEPOINT "x""y"
+ROLLBACK TRANSACTION TO SAVEPOINT savepoint
+PREPARE TRANSACTION 'x;'
+PREPARE TRANSACTION $$x$$
+COMMIT PREPARED 'x'
+ROLLBACK PREPARED 'x'
+BEGIN; SAVEPOINT a; ROLLBACK TO a; RELEASE a; END
+begin; notify a; commit
+PREPARE p AS SELECT 1
+PREPARE p (int, text) AS SELECT $1, $2; EXECUTE p(1, ';')
+PREPARE transaction AS SELECT 1
+PREPARE transaction (int) AS SELECT 1
+PREPARE "P p" AS SELECT pg_advisory_lock(1)
+PREPARE p AS INSERT INTO t VALUES (';'); SELECT 2
+EXECUTE p
+EXECUTE p(1, 2)
+DEALLOCATE p
+DEALLOCATE PREPARE p
+DEALLOCATE ALL
+DEALLOCATE PREPARE ALL
+DEALLOCATE "all"
+DEALLOCATE prepare
+DEALLOCATE PREPARE prepare
+DEALLOCATE PREPARE "ALL"
+DECLARE c CURSOR FOR SELECT 1
+DECLARE c CURSOR WITH HOLD FOR SELECT 1
+DECLARE c BINARY INSENSITIVE SCROLL CURSOR WITH HOLD FOR SELECT ';'; SELECT 2
+DECLARE c CURSOR WITHOUT HOLD FOR SELECT 1
+DECLARE hold CURSOR FOR SELECT 1
+DECLARE c CURSOR /* ; */ WITH /* x */ HOLD FOR SELECT 1
+FETCH 1 FROM c; FETCH ALL c; MOVE FORWARD 10 IN c; CLOSE c; CLOSE ALL
+LISTEN a
+LISTEN "A;b"
+listen FooBar; UNLISTEN FooBar
+UNLISTEN a
+UNLISTEN *
+UNLISTEN "*"
+NOTIFY a
+NOTIFY a, 'payload;'
+NOTIFY a, $$pay'load$$
+NOTIFY a, E'pay\'load\n\t\x41\101\u00e9'
+NOTIFY a, 'pay'\n'load'
+NOTIFY "Chan nel", 'it''s'
+NOTIFY a, ''
+BEGIN; NOTIFY a, 'x'; NOTIFY b; COMMIT
+SELECT pg_notify('a', 'b;')
+LOAD 'x'
+LOAD 'x;'; SELECT 2
+SELECT pg_advisory_lock(1)
+SELECT pg_advisory_lock(1, 2), pg_advisory_lock_shared(3)
+SELECT PG_CATALOG.PG_ADVISORY_LOCK (1)
+SELECT "pg_advisory_lock"(1)
+SELECT pg_try_advisory_lock(1)
+SELECT pg_try_advisory_lock_shared(1)
+SELECT pg_advisory_xact_lock(1), pg_try_advisory_xact_lock(2), pg_advisory_xact_lock_shared(3)
+SELECT pg_advisory_unlock(1)
+SELECT pg_advisory_unlock_all()
+SELECT pg_advisory_lock FROM t
+SELECT 'pg_advisory_lock(1)', "pg_advisory_lock" FROM t
+SELECT pg_advisory_lock /* x */ (1)
+SELECT pg_advisory_lock\n(1)
+SELECT * FROM t WHERE (SELECT pg_try_advisory_lock(t.id)); SELECT 2
+SELECT * FROM pg_advisory_lock(1)
+SELECT U&"pg_advisory\005flock"(1)
+SELECT U&"pg_advisory!005flock" UESCAPE '!' (1)
+INSERT INTO t SELECT pg_advisory_lock(1)
+WITH x AS (SELECT pg_advisory_lock(1)) SELECT * FROM x
+SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;
+SELECT pg_catalog.set_config('jit', 'off', false)
+SELECT set_config('a.b', 'c;', true)
+SELECT set_config('search_path', $1, true), set_config('role', $2, true)
+SELECT set_config('search_path', $1, false)
+SELECT set_config($1, $2, $3)
+SELECT set_config('a.b', 'x', false), set_config('c.d', E'y\'z', true)
+SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new
+SELECT set_config('a.b', 'x', false) FROM t
+SELECT set_config('a.b', 'x', false) WHERE false
+SELECT set_config('a.b', 'x', false) AS x; SELECT 2
+SELECT set_config('a.b', 'x'::text, false) x
+SELECT set_config('a.b', 'x' || 'y', false)
+SELECT set_config('a.b', 'x', NOT true)
+SELECT set_config(set_config('a.b', 'x', false), 'y', true)
+SELECT set_config(setting_name => 'a.b', new_value => 'x', is_local => true)
+SELECT "set_config"('a.b', 'x', false)
+SELECT DISTINCT set_config('a.b', 'x', false)
+INSERT INTO t SELECT set_config('a.b', 'x', false)
+SELECT * FROM set_config('a.b', 'x', false)
+SELECT set_config FROM t
+SET work_mem = '64MB'
+SET work_mem TO '64MB'
+SET work_mem = 65536
+SET work_mem TO DEFAULT
+SET work_mem = DEFAULT
+SET SESSION work_mem = 1
+SET LOCAL work_mem = 1
+SET LOCAL work_mem TO DEFAULT
+SET SESSION work_mem TO DEFAULT
+SET extra_float_digits = 3
+SET extra_float_digits = -3
+SET extra_float_digits = +3
+SET extra_float_digits =-3
+SET x = 1.5e-3
+SET x = -.5
+SET x = 'a', 'b', 3, -4.5, on, "Quoted"
+SET search_path TO a, b, "C d", 'e f'
+SET search_path = 'a, b'
+SET search_path TO pg_temp, public
+SET search_path = 'pg_temp'
+SET search_path TO ''
+SET application_name = 'x'
+SET application_name = 'it''s;'; SELECT 2
+SET application_name = 'a\b'
+SET application_name = 'a'\n'b\c'
+SET application_name = E'a\\b\'c'
+SET application_name TO "Quoted;Name"
+SET application_name /* c */ = /* d */ 'x' -- e
+SET a.b = 1
+SET a.b TO 'x', 'y'
+SET "A"."b" = 'x'
+SET "DateStyle" = 'ISO, DMY'
+SET DateStyle TO ISO, DMY
+SET datestyle = iso
+SET enable_seqscan = off
+SET enable_seqscan TO true
+SET standard_conforming_strings = on
+SET client_min_messages TO warning
+SET a FROM CURRENT
+SET LOCAL a FROM CURRENT
+SET session = 1
+SET session TO 1
+SET session.x = 1
+SET SESSION session = 1
+SET local = 1
+SET local TO 1
+SET local.x TO 1
+SET LOCAL local.x TO 1
+SET LOCAL session = 1
+SET SESSION local TO 1
+SET role = 'x'
+SET role TO x
+SET ROLE x
+SET ROLE "X y"
+SET ROLE 'x'
+SET ROLE NONE
+SET LOCAL ROLE x
+SET SESSION ROLE x
+SET TIME ZONE 'UTC'
+SET TIME ZONE utc
+SET TIME ZONE "Europe/Rome"
+SET TIME ZONE -7
+SET TIME ZONE 1.5
+SET TIME ZONE LOCAL
+SET TIME ZONE DEFAULT
+SET TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE
+SET TIME ZONE INTERVAL(3) '-08:00'
+SET TIME ZONE INTERVAL '-08:00'
+SET LOCAL TIME ZONE 'UTC'
+SET LOCAL TIME ZONE DEFAULT
+SET SESSION TIME ZONE LOCAL
+SET timezone = 'UTC'
+SET TimeZone TO interval
+SET time TO 1
+SET NAMES 'UTF8'
+SET NAMES
+SET NAMES DEFAULT
+SET LOCAL NAMES 'latin1'
+SET names = 1
+SET client_encoding TO 'UTF8'
+SET SCHEMA 'x'
+SET SCHEMA 'a, b'
+SET schema TO 'x'
+SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY
+SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ WRITE, NOT DEFERRABLE
+SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ UNCOMMITTED READ ONLY
+SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE DEFERRABLE
+SET LOCAL SESSION CHARACTERISTICS AS TRANSACTION READ ONLY
+SET SESSION SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED
+SET XML OPTION DOCUMENT
+SET XML OPTION CONTENT
+SET LOCAL XML OPTION CONTENT
+SET xml TO 1
+SET SESSION AUTHORIZATION x
+SET SESSION AUTHORIZATION 'x'
+SET SESSION AUTHORIZATION DEFAULT
+SET LOCAL SESSION AUTHORIZATION x
+SET SESSION SESSION AUTHORIZATION x
+SET session_authorization = 'x'
+SET session_authorization TO DEFAULT
+SET TRANSACTION ISOLATION LEVEL SERIALIZABLE
+SET TRANSACTION READ ONLY, DEFERRABLE
+SET LOCAL TRANSACTION READ ONLY
+SET SESSION TRANSACTION READ ONLY
+SET TRANSACTION SNAPSHOT '00000003-0000001B-1'
+SET transaction_isolation TO 'serializable'
+SET transaction_read_only = on
+SET transaction = 1
+SET CONSTRAINTS ALL DEFERRED
+SET CONSTRAINTS a, b.c IMMEDIATE
+SET constraints = 1
+RESET work_mem
+RESET a.b
+RESET "A"."B"
+RESET ALL
+RESET ROLE
+RESET TIME ZONE
+RESET timezone
+RESET time
+RESET SESSION AUTHORIZATION
+RESET session_authorization
+RESET session.x
+RESET TRANSACTION ISOLATION LEVEL
+RESET transaction_isolation
+DISCARD ALL
+DISCARD PLANS
+DISCARD SEQUENCES
+DISCARD TEMP
+DISCARD TEMPORARY
+SET a = 1; SET b = 2; RESET c; SELECT 1; SET LOCAL d TO 'x;'
+SET statement_timeout = 5000; SELECT 1
+BEGIN; SET LOCAL statement_timeout = '5s'; SELECT 1; COMMIT; SET a = ';'
+SET a = $$x;y$$
+SET a = $q$x;y$q$, 'z'
+SELECT 1; /* c */ SET a = 1 /* d */ ; -- e
+SELECT 'x' SET FROM t
+UPDATE t SET a = 1, b = set_config('x', 'y', true)
+SELECT a.set, b.begin FROM a, b; COMMIT
+MERGE INTO t USING s ON t.a = s.a WHEN MATCHED THEN UPDATE SET b = ';' WHEN NOT MATCHED THEN INSERT VALUES (1); SELECT 2
+INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET b = excluded.b; SELECT 2
+INSERT INTO t DEFAULT VALUES; SELECT 2
+SELECT * FROM json_table(j, '$.a;' COLUMNS (x int PATH '$'));SELECT 2
+SELECT xmlelement(name a, 'x;'); SELECT 2
+SELECT '{"a": ";"}'::jsonb -> 'a', data ->> 'b' FROM t; SELECT 2
+SELECT extract(epoch FROM now()), position('a' IN 'b;'), substring('x' FROM 1 FOR 2), trim(both ';' FROM x) FROM t
+SELECT a IS NOT NULL, b BETWEEN 1 AND 2, c IN (1, 2), NOT d, e ~* 'x;', f !~ 'y', g % 2, h ^ 3, i | j, k & l, ~m, n # o FROM t
+SELECT t1."id" AS "t1_id", t1."name" AS "t1_name" FROM "users" t1 LEFT OUTER JOIN "posts" t2 ON t2."user_id" = t1."id" WHERE t1."active" = $1 AND t2."published_at" > $2 ORDER BY t1."id" ASC LIMIT $3 OFFSET $4
+ALTER TABLE t ALTER COLUMN a SET DEFAULT ';', ALTER COLUMN b TYPE int USING b::int; SELECT 2
+CREATE TABLE temp (temp int, temporary int, hold int, "execute" int)
+CREATE POLICY p ON t USING (a = ';'); CREATE PUBLICATION p FOR ALL TABLES; CREATE STATISTICS s ON a, b FROM t
+IMPORT FOREIGN SCHEMA s FROM SERVER r INTO l; CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (a ';'); SELECT 2
+SELECT 1 WHERE 'a' = 'b' 
+SELECT 1 ;\nSELECT 2
+SET "a.b" = 1
+RESET "a.b"
