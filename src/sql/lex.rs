@@ -131,7 +131,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// The next token; at the end of the text, [`Kind::End`] for ever.
-    #[inline]
+    #[inline(always)]
     pub(super) fn token(&mut self) -> Token {
         loop {
             let start = self.at;
@@ -185,11 +185,11 @@ impl<'a> Lexer<'a> {
     /// The first position from `at` on whose byte is not `wanted`.
     #[inline]
     fn run(&self, at: usize, wanted: impl Fn(u8) -> bool) -> usize {
-        let mut end = at;
-        while end < self.text.len() && wanted(self.text[end]) {
-            end += 1;
-        }
-        end
+        let rest = &self.text[at..];
+        at + rest
+            .iter()
+            .position(|&byte| !wanted(byte))
+            .unwrap_or(rest.len())
     }
 
     /// A word, or the literal that a one-letter word introduces when a quote follows without a space.

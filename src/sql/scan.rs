@@ -51,17 +51,15 @@ enum Routine {
     Yes,
 }
 
-/// First bytes, in lower case, of the words [`Scanner::word`] cares about.
-static MATTERS: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut at = 0;
-    while at < b"aehpt".len() {
-        table[b"aehpt"[at] as usize] = true;
-        table[b"aehpt"[at].to_ascii_uppercase() as usize] = true;
-        at += 1;
+/// Whether a word can be one that [`Scanner::word`] cares about: by length and first letter, which drops nearly all of them.
+#[inline]
+fn matters(word: &[u8]) -> bool {
+    match (word.len(), word[0] | 0x20) {
+        (3 | 7, b'e') | (4, b'h' | b't') | (6, b'a') | (9, b't') => true,
+        (7.., b'p') => starts_with(word, b"pg_temp"),
+        _ => false,
     }
-    table
-};
+}
 
 /// Tokens of one `set_config` call that are looked at to find its third argument; keeps nested calls linear.
 const ARGUMENT_TOKENS_MAX: usize = 64;
@@ -102,7 +100,11 @@ impl<'a> Scanner<'a> {
         };
         let mut parentheses = 0usize;
         let mut bodies = 0usize;
-        let mut routine = Routine::Perhaps;
+        let mut routine = if statement.head == CREATE {
+            Routine::Perhaps
+        } else {
+            Routine::No
+        };
         // The two tokens before this one; at the start, this one.
         let (mut before, mut previous) = (token, token);
         let mut fresh = true;
@@ -113,7 +115,7 @@ impl<'a> Scanner<'a> {
                     if routine == Routine::Perhaps {
                         routine = self.routine(token, fresh);
                     }
-                    if MATTERS[self.text[token.start] as usize] {
+                    if matters(token.of(self.text)) {
                         match keyword(token.of(self.text)) {
                             ATOMIC
                                 if routine == Routine::Yes
