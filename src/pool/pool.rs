@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
+use slotmap::Key;
 
 use super::core::{DatabaseId, PoolId};
 use crate::auth::Credential;
@@ -62,6 +63,11 @@ impl Pool {
             proved: Mutex::default(),
             refusal: Mutex::default(),
         }
+    }
+
+    /// Tells its prepared statements from those of other pools.
+    pub fn key(&self) -> u64 {
+        self.id.data().as_ffi()
     }
 
     /// Its backends serve one client each and are closed after it: replication.

@@ -83,7 +83,11 @@ impl Answers<'_, '_> {
             b'S' => forwards = self.parameter(bytes, is_own),
             b'A' => forwards = self.session.hears_notifications(),
             b'D' if is_own => self.probed(bytes),
-            b'1' | b's' | b'I' | b'2' | b'3' | b'T' | b'n' => {}
+            b'1' => {
+                if let Some(Entry { note: Some(Note::Parses { statement: Some(statement), .. }), .. }) = answer.completed {
+                    statement.set_accepted(true);
+                }
+            }
             _ => {}
         }
         self.leased.books.is_forwarding = forwards;
@@ -206,6 +210,7 @@ impl Answers<'_, '_> {
         if let Some((expect, _, note)) = failed {
             forwards |= expect == Expect::Parse;
             match note {
+                Some(Note::Parses { statement: Some(statement), .. }) => statement.set_accepted(false),
                 Some(Note::Refuses(error)) => replacement = Some(error.clone()),
                 // "cached plan must not change result type", or the name is unknown after all: it is parsed afresh.
                 Some(Note::Uses(id)) if matches!(code, b"0A000" | b"26000") => stale = Some((*id, code == b"0A000")),

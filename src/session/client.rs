@@ -425,6 +425,9 @@ impl Client {
                 }
                 self.spill.buffer().extend_from_slice(build::CLOSE_COMPLETE);
             }
+            b'P' if frontend::parse_without_backend(&mut self.session, &self.worker.proxy.statements, message) => {
+                self.spill.buffer().extend_from_slice(build::PARSE_COMPLETE);
+            }
             b'Q' | b'P' | b'B' | b'D' | b'C' | b'E' | b'F' => return Ok(false),
             other => return Err(Fault::MessageType(other).into()),
         }

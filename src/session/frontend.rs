@@ -196,7 +196,7 @@ impl Frontend<'_, '_> {
 
     #[inline]
     fn parse_unnamed(&mut self, message: Message<'_>, rest: &[u8], text: Option<&[u8]>) -> Rest {
-        let note = Note::Parses { id: None, undo: None };
+        let note = Note::Parses { statement: None, undo: None };
         let Some(text) = text else {
             self.session.statements.unnamed = Unnamed::Large { class: Some(Arc::new(uncertain())) };
             self.session.pins.set_large_statement(true);
@@ -231,10 +231,8 @@ impl Frontend<'_, '_> {
         if self.session.statements.len() >= NAMES_MAX {
             return Ok(self.refuse(message, &Fault::TooManyStatements));
         }
-        let meaning = self.session.settings.meaning();
-        let lexer = self.session.lexer;
         let statement = match text {
-            Some(text) => self.statements.intern(rest, meaning, || classify(text, lexer)),
+            Some(text) => intern(self.session, self.statements, rest, text),
             None => {
                 self.session.pins.set_large_statement(true);
                 self.statements.large(uncertain())
@@ -244,7 +242,7 @@ impl Frontend<'_, '_> {
             return Ok(self.refuse(message, &fault));
         }
         let (id, ends) = (statement.id, ends_transaction(&statement.class));
-        let undo = Some(self.session.statements.insert(name, statement));
+        let undo = Some(self.session.statements.insert(name, Arc::clone(&statement)));
         // In a failed transaction Parse must fail, unless it is of what ends the transaction.
         let is_failed = self.books().ring.status() == TransactionStatus::Failed && !ends;
         if !is_failed && self.backend().statements.get(&id).is_some() {
@@ -252,7 +250,7 @@ impl Frontend<'_, '_> {
         }
         self.make_room();
         self.backend().statements.put(id, ());
-        self.push(Expect::Parse, Some(Note::Parses { id: Some(id), undo }));
+        self.push(Expect::Parse, Some(Note::Parses { statement: Some(statement), undo }));
         self.rename(message, &[], name, id);
         Ok(Rest::Forward)
     }
@@ -341,13 +339,14 @@ impl Frontend<'_, '_> {
 
     /// Has the backend a statement, or will it before the next message?
     #[inline]
-    fn bring(&mut self, statement: &Statement) {
+    fn bring(&mut self, statement: &Arc<Statement>) {
         if self.backend().statements.get(&statement.id).is_some() {
             return;
         }
         self.make_room();
         self.backend().statements.put(statement.id, ());
-        self.books().ring.push(Expect::Parse, Origin::Own, Some(Note::Parses { id: Some(statement.id), undo: None }));
+        let note = Note::Parses { statement: Some(Arc::clone(statement)), undo: None };
+        self.books().ring.push(Expect::Parse, Origin::Own, Some(note));
         let mut name = Vec::new();
         statement.put_name(&mut name);
         build::parse(self.out.buffer(), &name, &statement.rest);
@@ -361,7 +360,7 @@ impl Frontend<'_, '_> {
             Unnamed::Kept { here: true, .. } | Unnamed::Large { .. } => return true,
             Unnamed::Kept { here, .. } => *here = true,
         }
-        self.books().ring.push(Expect::Parse, Origin::Own, Some(Note::Parses { id: None, undo: None }));
+        self.books().ring.push(Expect::Parse, Origin::Own, Some(Note::Parses { statement: None, undo: None }));
         build::parse(self.out.buffer(), b"", self.session.statements.unnamed_text());
         true
     }
@@ -439,6 +438,30 @@ impl Frontend<'_, '_> {
         let tag = stands_in.then_some(&b"DEALLOCATE"[..]);
         Some(Note::Runs(Box::new(Runs { class, completed: 0, tag })))
     }
+}
+
+/// A Parse of a client without a backend, if it needs none: the statement is known to be good in this pool. The client holds it
+/// from now on.
+pub fn parse_without_backend(session: &mut Session, statements: &Statements, message: Message<'_>) -> bool {
+    if !message.is_whole() || session.mode == PoolMode::Statement {
+        return false;
+    }
+    let Some((name, rest)) = split_cstring(message.payload()) else { return false };
+    let Some((text, _)) = split_cstring(rest) else { return false };
+    if name.is_empty() || session.statements.find(name).is_some() || session.statements.len() >= NAMES_MAX {
+        return false;
+    }
+    let statement = intern(session, statements, rest, text);
+    let is_known = statement.is_accepted();
+    if is_known {
+        session.statements.insert(name, statement);
+    }
+    is_known
+}
+
+fn intern(session: &Session, statements: &Statements, rest: &[u8], text: &[u8]) -> Arc<Statement> {
+    let scope = (session.pool.key(), session.settings.meaning());
+    statements.intern(rest, scope, || classify(text, session.lexer))
 }
 
 /// COMMIT or ROLLBACK of a transaction.

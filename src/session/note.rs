@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::statements::Undo;
 use crate::sql::{Class, Suspects};
 use crate::state::settings::Settings;
+use crate::state::statements::Statement;
 
 /// A note on one outstanding message.
 #[derive(Debug)]
@@ -13,8 +14,8 @@ pub enum Note {
     Runs(Box<Runs>),
     /// A Parse: the backend has the statement unless it fails or is dropped.
     Parses {
-        /// Id of the shared statement; `None` for the unnamed one.
-        id: Option<u32>,
+        /// The shared statement; `None` for the unnamed one.
+        statement: Option<Arc<Statement>>,
         /// How to take the client's new name back.
         undo: Option<Box<Undo>>,
     },

@@ -69,10 +69,10 @@ impl Session {
     /// A message was dropped or failed: what its sending did to names and to the books of the backend is taken back.
     pub fn take_back(&mut self, note: Note, backend: &mut Backend) {
         match note {
-            Note::Parses { id, undo } => {
-                match id {
-                    Some(id) => {
-                        backend.statements.pop(&id);
+            Note::Parses { statement, undo } => {
+                match statement {
+                    Some(statement) => {
+                        backend.statements.pop(&statement.id);
                     }
                     None => self.statements.unnamed = Unnamed::None,
                 }

@@ -1,11 +1,11 @@
 //! Prepared statements as clients and backends share them.
 //!
-//! A statement is one (text, parameter types, settings that change its meaning). Clients hold it under names of their own,
+//! A statement is one (pool, text, parameter types, settings that change its meaning). Clients hold it under names of their own,
 //! backends under `pgweir_<id>`. Ids are never used twice, so a name means the same statement on every backend.
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use crate::sql::Class;
@@ -22,9 +22,20 @@ pub struct Statement {
     pub rest: Box<[u8]>,
     /// What executing it does to the session.
     pub class: Class,
+    accepted: AtomicBool,
 }
 
 impl Statement {
+    /// A backend of its pool has parsed it, so another client's Parse of it needs none.
+    pub fn is_accepted(&self) -> bool {
+        self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// Remembers what a backend said to its Parse.
+    pub fn set_accepted(&self, accepted: bool) {
+        self.accepted.store(accepted, Ordering::Relaxed);
+    }
+
     /// Appends its name towards Postgres, without the terminator.
     pub fn put_name(&self, out: &mut Vec<u8>) {
         put_name(self.id, out);
@@ -55,9 +66,9 @@ struct Known {
 const SWEEP_MIN: usize = 1024;
 
 impl Statements {
-    /// The statement with this text and types (`rest`, as in Parse) prepared under these settings (`meaning`).
-    pub fn intern(&self, rest: &[u8], meaning: u64, classify: impl FnOnce() -> Class) -> Arc<Statement> {
-        let key: Box<[u8]> = [rest, &meaning.to_be_bytes()].concat().into();
+    /// The statement with this text and types (`rest`, as in Parse) in `scope`: a pool, and the meaning of a client's settings.
+    pub fn intern(&self, rest: &[u8], scope: (u64, u64), classify: impl FnOnce() -> Class) -> Arc<Statement> {
+        let key: Box<[u8]> = [rest, &scope.0.to_be_bytes(), &scope.1.to_be_bytes()].concat().into();
         let mut known = self.known.lock().expect("no panic while held");
         if let Some(statement) = known.by_key.get(&key).and_then(Weak::upgrade) {
             return statement;
@@ -67,7 +78,7 @@ impl Statements {
             known.sweep_at = SWEEP_MIN.max(known.by_key.len() * 2);
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let statement = Arc::new(Statement { id, rest: rest.into(), class: classify() });
+        let statement = Arc::new(Statement { id, rest: rest.into(), class: classify(), accepted: AtomicBool::new(false) });
         known.by_key.insert(key, Arc::downgrade(&statement));
         statement
     }
@@ -75,7 +86,7 @@ impl Statements {
     /// A statement whose text is too large to be kept: only the backend that parsed it ever has it.
     pub fn large(&self, class: Class) -> Arc<Statement> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Statement { id, rest: Box::default(), class })
+        Arc::new(Statement { id, rest: Box::default(), class, accepted: AtomicBool::new(false) })
     }
 
     /// Statements some client holds, and those not swept yet.
