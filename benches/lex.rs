@@ -9,14 +9,8 @@ fn main() {
 }
 
 const STATEMENTS: [(&str, &str); 7] = [
-    (
-        "pgbench_select",
-        "SELECT abalance FROM pgbench_accounts WHERE aid = 4242424;",
-    ),
-    (
-        "pgbench_update",
-        "UPDATE pgbench_accounts SET abalance = abalance + 4242 WHERE aid = 42424;",
-    ),
+    ("pgbench_select", "SELECT abalance FROM pgbench_accounts WHERE aid = 4242424;"),
+    ("pgbench_update", "UPDATE pgbench_accounts SET abalance = abalance + 4242 WHERE aid = 42424;"),
     (
         "orm_join",
         "SELECT \"t1\".\"id\", \"t1\".\"name\", \"t1\".\"created_at\", \"t2\".\"id\", \"t2\".\"title\", \"t2\".\"body\", \"t2\".\"user_id\", \
@@ -25,25 +19,17 @@ const STATEMENTS: [(&str, &str); 7] = [
          GROUP BY 1, 4 ORDER BY \"t1\".\"id\" ASC LIMIT $3 OFFSET $4",
     ),
     ("insert_2_kb_literal", ""),
-    (
-        "begin_notify_commit",
-        "BEGIN; NOTIFY channel, 'payload'; COMMIT",
-    ),
+    ("begin_notify_commit", "BEGIN; NOTIFY channel, 'payload'; COMMIT"),
     ("pg_notify", "SELECT pg_notify('channel', 'payload')"),
     ("set", "SET statement_timeout = '5s'"),
 ];
 
 #[divan::bench(args = STATEMENTS.map(|(name, _)| name))]
 fn read(bencher: Bencher<'_, '_>, name: &str) {
-    let (_, text) = STATEMENTS
-        .into_iter()
-        .find(|(other, _)| *other == name)
-        .expect("a name of the list");
+    let (_, text) = STATEMENTS.into_iter().find(|(other, _)| *other == name).expect("a name of the list");
     let text = match text {
         "" => format!("INSERT INTO documents VALUES (1, '{}')", "x y ".repeat(504)),
         text => text.to_owned(),
     };
-    bencher
-        .counter(BytesCount::of_str(&text))
-        .bench(|| classify(black_box(text.as_bytes()), Context::default()));
+    bencher.counter(BytesCount::of_str(&text)).bench(|| classify(black_box(text.as_bytes()), Context::default()));
 }

@@ -4,9 +4,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
-use pgweir::pool::core::{
-    Command, Core, DatabaseLimits, Lease, PoolId, PoolLimits, Progress, SlotId,
-};
+use pgweir::pool::core::{Command, Core, DatabaseLimits, Lease, PoolId, PoolLimits, Progress, SlotId};
 use tokio::time::Instant;
 
 const WORKERS: usize = 4;
@@ -20,24 +18,18 @@ type Held = (SlotId, Box<u64>);
 /// A pool with so many backends open, all leased.
 fn full_pool(size: u32, now: Instant) -> (Core<Box<u64>>, PoolId, Vec<Held>) {
     let mut core = Core::new(WORKERS, Some(10_000), 1);
-    let database = core.add_database(DatabaseLimits {
-        backends_max: Some(size),
-        connect_timeout: Duration::from_secs(5),
-    });
+    let database =
+        core.add_database(DatabaseLimits { backends_max: Some(size), connect_timeout: Duration::from_secs(5) });
     let limits = PoolLimits {
         size,
         waiters_max: 20_000,
         idle_timeout: Some(Duration::from_secs(600)),
         lifetime: Some(Duration::from_secs(3600)),
     };
-    let pool = core
-        .add_pool(database, limits)
-        .expect("the database is there");
+    let pool = core.add_pool(database, limits).expect("the database is there");
     let (mut out, mut held) = (Vec::new(), Vec::new());
     while held.len() < size as usize {
-        let Lease::Wait(ticket) = core.lease(pool, 0, now, Waker::noop(), &mut out) else {
-            panic!("nothing is idle")
-        };
+        let Lease::Wait(ticket) = core.lease(pool, 0, now, Waker::noop(), &mut out) else { panic!("nothing is idle") };
         while let Some(command) = out.pop() {
             if let Command::Dial { slot, .. } = command {
                 core.opened(slot, Box::new(0), 0, now, &mut out);
@@ -59,9 +51,7 @@ fn lease_and_release_an_idle_backend(bencher: Bencher) {
         core.release(slot, backend, 0, now, &mut out);
     }
     bencher.bench_local(|| {
-        let Lease::Ready(slot, backend) =
-            core.lease(pool, 0, black_box(now), Waker::noop(), &mut out)
-        else {
+        let Lease::Ready(slot, backend) = core.lease(pool, 0, black_box(now), Waker::noop(), &mut out) else {
             panic!("something is idle")
         };
         core.release(slot, backend, 0, now, &mut out);
@@ -74,13 +64,7 @@ fn wait_and_be_served(bencher: Bencher, line: usize) {
     let now = Instant::now();
     let (mut core, pool, mut held) = full_pool(20, now);
     let mut out = Vec::new();
-    let join = |core: &mut Core<Box<u64>>| match core.lease(
-        pool,
-        0,
-        now,
-        Waker::noop(),
-        &mut Vec::new(),
-    ) {
+    let join = |core: &mut Core<Box<u64>>| match core.lease(pool, 0, now, Waker::noop(), &mut Vec::new()) {
         Lease::Wait(ticket) => ticket,
         _ => panic!("nothing is idle"),
     };

@@ -7,18 +7,18 @@
 //! what is outstanding → `session::answers` takes account of what comes back → at the release point the oldest waiter
 //! gets the backend. Any fault on the way → `sqlstate` → ErrorResponse.
 
-pub mod config;
-pub mod wire;
-pub mod sql;
-pub mod state;
-pub mod metrics;
+pub mod admin;
 pub mod auth;
+pub mod config;
+pub mod error;
+pub mod metrics;
 pub mod net;
 pub mod pool;
-pub mod error;
-pub mod sqlstate;
-pub mod session;
-pub mod worker;
 pub mod proxy;
-pub mod admin;
 pub mod run;
+pub mod session;
+pub mod sql;
+pub mod sqlstate;
+pub mod state;
+pub mod wire;
+pub mod worker;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::auth::Credential;
 use crate::auth::secrets::{Secrets, Stored};
-use crate::config::{Auth, Config, Endpoint, Pool as PoolConfig, PoolSettings, Standing, Timeouts, pool_settings};
+use crate::config::{Auth, Config, Endpoint, Pool as PoolConfig, PoolSettings, Timeouts, pool_settings};
 use crate::metrics::{ErrorCounts, PoolStats};
 use crate::net::tls::{ServerTls, TlsError};
 use crate::pool::core::{Core, DatabaseId, DatabaseLimits, PoolLimits};
@@ -136,14 +136,18 @@ impl Proxy {
     fn pool_with(&self, name: PoolName, settings: PoolSettings, credential: Credential) -> Option<Arc<Pool>> {
         let mut directory = self.directory();
         if let Some(pool) = directory.pools.get(&name) {
-            if credential != Credential::Nothing && pool.credential() != credential && !matches!(credential, Credential::Unproved(_)) {
+            if credential != Credential::Nothing
+                && pool.credential() != credential
+                && !matches!(credential, Credential::Unproved(_))
+            {
                 pool.set_credential(credential);
             }
             return Some(Arc::clone(pool));
         }
         let mut core = self.pools.core();
         let limits = database_limits(&settings);
-        let database = *directory.databases.entry(Arc::clone(&name.database)).or_insert_with(|| core.add_database(limits));
+        let database =
+            *directory.databases.entry(Arc::clone(&name.database)).or_insert_with(|| core.add_database(limits));
         let id = core.add_pool(database, pool_limits(&settings.pool))?;
         drop(core);
         let stats = PoolStats::new(self.workers);
@@ -162,23 +166,15 @@ impl Proxy {
 
     /// The databases that have pools, by name.
     pub fn all_databases(&self) -> Vec<(Arc<str>, DatabaseId)> {
-        let mut databases: Vec<_> = self.directory().databases.iter().map(|(name, id)| (Arc::clone(name), *id)).collect();
+        let mut databases: Vec<_> =
+            self.directory().databases.iter().map(|(name, id)| (Arc::clone(name), *id)).collect();
         databases.sort();
         databases
     }
 
-    /// A server said that it is not, or no longer, what the pool wants: all its backends are replaced.
-    pub fn demoted(&self, pool: &Pool) {
-        if pool.settings().endpoint.standing == Standing::Any && !pool.is_dedicated() {
-            return;
-        }
-        tracing::info!(database = %pool.name.database, "failover: backends are replaced");
-        self.retire(pool.database);
-    }
-
     /// Replaces all backends of a database: idle ones now, the others when they are given back. Only on a worker's thread.
-    pub fn retire(&self, database: DatabaseId) {
-        self.pools.decide(0, |core, out| core.retire_database(database, Instant::now(), out));
+    pub fn retire(&self, worker: usize, database: DatabaseId) {
+        self.pools.decide(worker, |core, out| core.retire_database(database, Instant::now(), out));
     }
 
     /// Puts another configuration into force. Runs on a worker's thread.
@@ -236,7 +232,12 @@ impl Proxy {
         self.pools.decide(worker, |core, out| {
             let mut cx = Context::from_waker(Waker::noop());
             for pool in &pools {
-                core.peek_idle(pool.id, worker, |backend| !backend.stream.is_readable(&mut cx) || keep::is_fit(backend, pool, &mut cx), out);
+                core.peek_idle(
+                    pool.id,
+                    worker,
+                    |backend| !backend.stream.is_readable(&mut cx) || keep::is_fit(backend, pool, &mut cx),
+                    out,
+                );
             }
         });
     }

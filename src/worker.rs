@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::net::listen::Accepted;
+use crate::pool::standing;
 use crate::proxy::Proxy;
 use crate::session::leased::Books;
 use crate::session::login;
@@ -169,8 +170,19 @@ pub async fn start(id: usize, proxy: Arc<Proxy>) -> io::Result<Inbox> {
 
 async fn work(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Job>) {
     tokio::task::spawn_local(keep(Rc::clone(&worker)));
+    if worker.id == 0 {
+        tokio::task::spawn_local(follow_names(Rc::clone(&worker)));
+    }
     while let Some(job) = inbox.recv().await {
         job(Rc::clone(&worker));
+    }
+}
+
+/// Failovers that only DNS tells of.
+async fn follow_names(worker: Rc<Worker>) {
+    loop {
+        tokio::time::sleep(standing::RESOLVE_EVERY).await;
+        standing::follow_names(&worker.proxy.pools, worker.id).await;
     }
 }
 

@@ -161,6 +161,18 @@ impl Stream {
         Ok(done)
     }
 
+    /// Under TLS: sends records that were accepted but did not fit into the socket.
+    #[inline]
+    pub fn flush_records(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if matches!(self, Self::Plain(_)) {
+            return Ok(());
+        }
+        match Pin::new(self).poll_flush(cx) {
+            Poll::Ready(flushed) => flushed,
+            Poll::Pending => Ok(()),
+        }
+    }
+
     /// Moves the socket to the current thread's reactor.
     pub fn adopt(&mut self) -> io::Result<()> {
         self.socket_mut().adopt()

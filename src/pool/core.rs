@@ -157,12 +157,7 @@ impl Pool {
 
     /// The backend used last by this worker, else by the worker that has most to spare.
     fn take_idle(&mut self, worker: usize) -> Option<SlotId> {
-        self.idle[worker].pop_back().or_else(|| {
-            self.idle
-                .iter_mut()
-                .max_by_key(|stack| stack.len())?
-                .pop_back()
-        })
+        self.idle[worker].pop_back().or_else(|| self.idle.iter_mut().max_by_key(|stack| stack.len())?.pop_back())
     }
 }
 
@@ -213,11 +208,7 @@ impl<B> Core<B> {
         if asked.line.waiting() >= asked.limits.waiters_max {
             return Lease::Full;
         }
-        let ticket = self.waiters.insert(Waiter {
-            pool,
-            since: now,
-            turn: Turn::Waiting(waker.clone()),
-        });
+        let ticket = self.waiters.insert(Waiter { pool, since: now, turn: Turn::Waiting(waker.clone()) });
         self.change_line(pool, |line, _| line.join(ticket, now));
         self.serve_newcomer(pool, now, out);
         Lease::Wait(ticket)
@@ -260,14 +251,7 @@ impl<B> Core<B> {
     }
 
     /// Gives a leased backend back, ready for anybody, on the worker that had it.
-    pub fn release(
-        &mut self,
-        slot: SlotId,
-        backend: B,
-        worker: usize,
-        now: Instant,
-        out: &mut Vec<Command<B>>,
-    ) {
+    pub fn release(&mut self, slot: SlotId, backend: B, worker: usize, now: Instant, out: &mut Vec<Command<B>>) {
         match self.slots.get_mut(slot) {
             Some(leased) if matches!(leased.state, State::Leased) => {
                 leased.worker = worker;
@@ -295,14 +279,7 @@ impl<B> Core<B> {
     }
 
     /// A dial led to a backend ready for use, on `worker`.
-    pub fn opened(
-        &mut self,
-        slot: SlotId,
-        backend: B,
-        worker: usize,
-        now: Instant,
-        out: &mut Vec<Command<B>>,
-    ) {
+    pub fn opened(&mut self, slot: SlotId, backend: B, worker: usize, now: Instant, out: &mut Vec<Command<B>>) {
         if !self.is_in(slot, Phase::Opening) {
             out.push(Command::Close { slot, backend });
             return;
@@ -326,27 +303,14 @@ impl<B> Core<B> {
     }
 
     /// A dial failed and its socket is closed.
-    pub fn failed(
-        &mut self,
-        slot: SlotId,
-        kind: FailureKind,
-        now: Instant,
-        out: &mut Vec<Command<B>>,
-    ) {
-        let Some(&Slot {
-            pool: pool_id,
-            generation,
-            state: State::Opening { probe },
-            ..
-        }) = self.slots.get(slot)
+    pub fn failed(&mut self, slot: SlotId, kind: FailureKind, now: Instant, out: &mut Vec<Command<B>>) {
+        let Some(&Slot { pool: pool_id, generation, state: State::Opening { probe }, .. }) = self.slots.get(slot)
         else {
             return;
         };
         let roll = self.dice.roll();
         let pool = &mut self.pools[pool_id];
-        self.databases[pool.database]
-            .health
-            .failed(kind, probe, now, roll);
+        self.databases[pool.database].health.failed(kind, probe, now, roll);
         if generation != pool.generation {
             pool.openings_stale -= 1;
         } else if kind == FailureKind::Refused {
@@ -366,30 +330,19 @@ impl<B> Core<B> {
 
     /// Decides where a backend goes that nobody holds. Its slot is in any state that does not hold a backend.
     fn place(&mut self, slot: SlotId, backend: B, now: Instant, out: &mut Vec<Command<B>>) {
-        let Slot {
-            pool: pool_id,
-            worker,
-            ..
-        } = self.slots[slot];
+        let Slot { pool: pool_id, worker, .. } = self.slots[slot];
         let pool = &self.pools[pool_id];
         let database = &self.databases[pool.database];
         let has_waiters = pool.line.waiting() > 0 && !database.is_paused;
-        let is_too_many = pool.counts.live() > pool.limits.size
-            || database.bound.is_exceeded()
-            || self.total.is_exceeded();
+        let is_too_many =
+            pool.counts.live() > pool.limits.size || database.bound.is_exceeded() || self.total.is_exceeded();
         if is_too_many || pool.is_removed || self.is_spent(slot, now) {
             // ## (Opening | Handed | Leased) => Closing: it has no future
             self.close(slot, backend, out);
         } else if !has_waiters {
             // ## (Opening | Handed | Leased) => Idle
             let database = pool.database;
-            self.change(
-                slot,
-                State::Idle {
-                    backend,
-                    since: now,
-                },
-            );
+            self.change(slot, State::Idle { backend, since: now });
             self.pools[pool_id].idle[worker].push_back(slot);
             self.evict_for_waiters(database, now, out);
         } else if self.is_owed_elsewhere(pool_id, now) {
@@ -398,9 +351,7 @@ impl<B> Core<B> {
         } else {
             // ## (Opening | Handed | Leased) => Handed
             self.change(slot, State::Handed { backend });
-            let waker = self.change_line(pool_id, |line, waiters| {
-                line.serve(waiters, Turn::Handed(slot))
-            });
+            let waker = self.change_line(pool_id, |line, waiters| line.serve(waiters, Turn::Handed(slot)));
             out.extend(waker.map(Command::Wake));
         }
     }

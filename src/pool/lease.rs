@@ -122,7 +122,11 @@ impl Pools {
     ///
     /// `worker` is the one whose thread this is: what is dialled now belongs to its reactor.
     #[inline]
-    pub fn decide<R>(self: &Arc<Self>, worker: usize, decision: impl FnOnce(&mut Core<Boxed>, &mut Commands) -> R) -> R {
+    pub fn decide<R>(
+        self: &Arc<Self>,
+        worker: usize,
+        decision: impl FnOnce(&mut Core<Boxed>, &mut Commands) -> R,
+    ) -> R {
         let mut commands = Commands::new();
         let result = decision(&mut self.core(), &mut commands);
         if !commands.is_empty() {
@@ -153,7 +157,13 @@ impl Pools {
 
     /// Asks for a backend of `pool` on behalf of a client of `worker`.
     #[inline]
-    pub fn lease(self: &Arc<Self>, pool: &Arc<Pool>, worker: usize, now: Instant, cx: &mut Context<'_>) -> Result<Ask, LeaseError> {
+    pub fn lease(
+        self: &Arc<Self>,
+        pool: &Arc<Pool>,
+        worker: usize,
+        now: Instant,
+        cx: &mut Context<'_>,
+    ) -> Result<Ask, LeaseError> {
         loop {
             match self.decide(worker, |core, out| core.lease(pool.id, worker, now, cx.waker(), out)) {
                 Decision::Ready(slot, backend) => {
@@ -163,7 +173,12 @@ impl Pools {
                     }
                 }
                 Decision::Wait(ticket) => {
-                    return Ok(Ask::Waits(Waiter { ticket: Some(ticket), worker, pool: Arc::clone(pool), pools: Arc::clone(self) }));
+                    return Ok(Ask::Waits(Waiter {
+                        ticket: Some(ticket),
+                        worker,
+                        pool: Arc::clone(pool),
+                        pools: Arc::clone(self),
+                    }));
                 }
                 Decision::Full => return Err(LeaseError::Full),
                 Decision::Failed(error) => return Err(error.into()),

@@ -9,3 +9,4 @@ pub mod lease;
 pub mod open;
 #[expect(clippy::module_inception, reason = "a pool is what this module is about")]
 pub mod pool;
+pub mod standing;

@@ -183,11 +183,19 @@ impl Opener {
     pub async fn open_with(&self, pool: &Pool, credential: Credential, worker: usize) -> Result<Backend, OpenError> {
         let settings = Arc::clone(&pool.settings());
         let limit = settings.pool.connect_timeout;
-        timeout(limit, self.try_hosts(pool, &settings, credential, worker)).await.map_err(|_| OpenError::Timeout(limit))?
+        timeout(limit, self.try_hosts(pool, &settings, credential, worker))
+            .await
+            .map_err(|_| OpenError::Timeout(limit))?
     }
 
     /// One host after the other, beginning with the one that worked last, so that a dead one costs only once.
-    async fn try_hosts(&self, pool: &Pool, settings: &PoolSettings, credential: Credential, worker: usize) -> Result<Backend, OpenError> {
+    async fn try_hosts(
+        &self,
+        pool: &Pool,
+        settings: &PoolSettings,
+        credential: Credential,
+        worker: usize,
+    ) -> Result<Backend, OpenError> {
         let hosts = &settings.endpoint.hosts;
         let share = settings.pool.connect_timeout / u32::try_from(hosts.len()).unwrap_or(1).max(1);
         let first = pool.host.load(Ordering::Relaxed);
@@ -208,7 +216,14 @@ impl Opener {
         Err(last)
     }
 
-    async fn try_host(&self, pool: &Pool, settings: &PoolSettings, host: &str, credential: Credential, worker: usize) -> Result<Backend, OpenError> {
+    async fn try_host(
+        &self,
+        pool: &Pool,
+        settings: &PoolSettings,
+        host: &str,
+        credential: Credential,
+        worker: usize,
+    ) -> Result<Backend, OpenError> {
         let endpoint = &settings.endpoint;
         let mut last = None;
         // Names are resolved at every connect: after a failover the name leads elsewhere.
@@ -222,10 +237,18 @@ impl Opener {
                 other => return other,
             }
         }
-        Err(last.unwrap_or_else(|| OpenError::Resolve { host: host.to_owned(), source: io::ErrorKind::NotFound.into() }))
+        Err(last
+            .unwrap_or_else(|| OpenError::Resolve { host: host.to_owned(), source: io::ErrorKind::NotFound.into() }))
     }
 
-    async fn log_in(&self, pool: &Pool, settings: &PoolSettings, address: Address, credential: Credential, worker: usize) -> Result<Backend, OpenError> {
+    async fn log_in(
+        &self,
+        pool: &Pool,
+        settings: &PoolSettings,
+        address: Address,
+        credential: Credential,
+        worker: usize,
+    ) -> Result<Backend, OpenError> {
         let endpoint = &settings.endpoint;
         let (mut stream, channel) = self.connect(&address).await?;
         let packet = startup_packet(pool, settings)?;
@@ -234,7 +257,8 @@ impl Opener {
         let mut login = BackendLogin::new(endpoint.role.clone(), credential, channel, MINOR, Arc::clone(&self.secrets));
         let logged_in = match drive(&mut stream, &mut login).await {
             Err(OpenError::Login(LoginError::Server(error)))
-                if error.sqlstate.as_deref() == Some("42704") && pool.takes_transaction_timeout.swap(false, Ordering::Relaxed) =>
+                if error.sqlstate.as_deref() == Some("42704")
+                    && pool.takes_transaction_timeout.swap(false, Ordering::Relaxed) =>
             {
                 return Err(OpenError::NoTransactionTimeout);
             }
@@ -245,6 +269,9 @@ impl Opener {
         let parameters = Parameters::new(parameters.into_iter().map(|(name, value)| (name, text(value))).collect());
         self.check_standing(&mut stream, endpoint.standing, &parameters).await?;
         let parameters = pool.parameters.share(parameters);
+        if let Address::Tcp { addr, .. } = &address {
+            pool.add_address(addr.ip());
+        }
         let target = Target::new(address, key.map(|key| (key.pid, key.secret.into_vec())));
         Ok(Backend::new(stream, parameters, self.none.clone(), target, worker))
     }
@@ -298,7 +325,12 @@ impl Opener {
         Ok(side)
     }
 
-    async fn check_standing(&self, stream: &mut Stream, wanted: Standing, parameters: &Parameters) -> Result<(), OpenError> {
+    async fn check_standing(
+        &self,
+        stream: &mut Stream,
+        wanted: Standing,
+        parameters: &Parameters,
+    ) -> Result<(), OpenError> {
         if wanted == Standing::Any {
             return Ok(());
         }
@@ -384,7 +416,8 @@ pub async fn read_frame(stream: &mut Stream) -> Result<(u8, Vec<u8>), OpenError>
     Ok((frame.tag, body))
 }
 
-async fn ask_for_bool(stream: &mut Stream, sql: &str) -> Result<bool, OpenError> {
+/// Asks for one boolean.
+pub async fn ask_for_bool(stream: &mut Stream, sql: &str) -> Result<bool, OpenError> {
     let mut query = Vec::new();
     build::query(&mut query, sql.as_bytes());
     send(stream, &query).await?;

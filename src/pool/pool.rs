@@ -1,5 +1,7 @@
 //! One pool as the shell knows it: whose it is, how it is set up, what its backends told.
 
+use std::collections::HashSet;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 
@@ -39,17 +41,27 @@ pub struct Pool {
     pub stats: PoolStats,
     /// Which of its hosts answered last.
     pub host: AtomicUsize,
+    /// Somebody is asking what its server is.
+    pub is_doubted: AtomicBool,
     /// The server knows `transaction_timeout`; assumed until it says otherwise.
     pub takes_transaction_timeout: AtomicBool,
     settings: ArcSwap<PoolSettings>,
     credential: Mutex<Credential>,
     proved: Mutex<Option<Credential>>,
+    addresses: Mutex<HashSet<IpAddr>>,
     refusal: Mutex<Option<ServerError>>,
 }
 
 impl Pool {
     /// A pool that exists in the core already.
-    pub fn new(id: PoolId, database: DatabaseId, name: PoolName, settings: PoolSettings, credential: Credential, stats: PoolStats) -> Self {
+    pub fn new(
+        id: PoolId,
+        database: DatabaseId,
+        name: PoolName,
+        settings: PoolSettings,
+        credential: Credential,
+        stats: PoolStats,
+    ) -> Self {
         Self {
             id,
             database,
@@ -57,7 +69,9 @@ impl Pool {
             parameters: Latest::default(),
             stats,
             host: AtomicUsize::new(0),
+            is_doubted: AtomicBool::new(false),
             takes_transaction_timeout: AtomicBool::new(true),
+            addresses: Mutex::default(),
             settings: ArcSwap::from_pointee(settings),
             credential: Mutex::new(credential),
             proved: Mutex::default(),
@@ -104,6 +118,21 @@ impl Pool {
     pub fn prove(&self, credential: Credential) {
         *self.proved.lock().expect("no panic while held") = Some(credential.clone());
         self.set_credential(credential);
+    }
+
+    /// A backend was opened there.
+    pub fn add_address(&self, addr: IpAddr) {
+        self.addresses.lock().expect("no panic while held").insert(addr);
+    }
+
+    /// Where backends were opened since [`Self::forget_addresses`].
+    pub fn addresses(&self) -> HashSet<IpAddr> {
+        self.addresses.lock().expect("no panic while held").clone()
+    }
+
+    /// All backends are being replaced.
+    pub fn forget_addresses(&self) {
+        self.addresses.lock().expect("no panic while held").clear();
     }
 
     /// Why the server refused the last login, if it did.

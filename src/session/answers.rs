@@ -7,8 +7,8 @@ use super::note::Note;
 use super::session::Session;
 use crate::error::{Fault, ServerError};
 use crate::pool::keep;
-use crate::state::settings::SettingsRegistry;
 use crate::sql::Value;
+use crate::state::settings::SettingsRegistry;
 use crate::wire::build::{self, error_fields};
 use crate::wire::frame::{HEADER_LEN, Header};
 use crate::wire::ring::{Entry, Expect, Origin, TransactionStatus};
@@ -38,8 +38,10 @@ pub enum Event {
     None,
     /// A cycle of the client ended.
     Cycle(TransactionStatus),
-    /// The server is no longer what the pool wants (25006 on a primary, or it goes down).
-    Demoted,
+    /// 25006: the server may no longer be a primary.
+    ReadOnly,
+    /// The server goes down, or an administrator ended this connection.
+    Stopped,
     /// The backend cannot be used any further.
     Ended,
 }
@@ -68,7 +70,7 @@ impl Answers<'_, '_> {
             self.leased.books.is_forwarding = false;
             self.out.skip(fresh);
             let code = error_fields(&bytes[HEADER_LEN..]).code;
-            return Ok(if matches!(code, b"57P01" | b"57P02" | b"57P03") { Event::Demoted } else { Event::None });
+            return Ok(if matches!(code, b"57P01" | b"57P02" | b"57P03") { Event::Stopped } else { Event::None });
         }
         let status = bytes.get(HEADER_LEN).copied().and_then(TransactionStatus::from_byte).filter(|_| tag == b'Z');
         let books = &mut *self.leased.books;
@@ -84,7 +86,9 @@ impl Answers<'_, '_> {
             b'A' => forwards = self.session.hears_notifications(),
             b'D' if is_own => self.probed(bytes),
             b'1' => {
-                if let Some(Entry { note: Some(Note::Parses { statement: Some(statement), .. }), .. }) = answer.completed {
+                if let Some(Entry { note: Some(Note::Parses { statement: Some(statement), .. }), .. }) =
+                    answer.completed
+                {
                     statement.set_accepted(true);
                 }
             }
@@ -248,8 +252,7 @@ impl Answers<'_, '_> {
             }
         }
         self.own_answers();
-        let is_demoted = code == b"25006" && origin.is_some();
-        Ok(if is_demoted { Event::Demoted } else { Event::None })
+        Ok(if code == b"25006" && origin.is_some() { Event::ReadOnly } else { Event::None })
     }
 
     /// Whether a ParameterStatus is the client's business.

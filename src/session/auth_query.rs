@@ -35,7 +35,12 @@ pub enum LookupError {
 }
 
 /// Asks `database` for the secret of `role`. `None`: there is no such role, or it has none.
-pub async fn look_up(worker: &Worker, database: &Arc<str>, query: &AuthQuery, role: &str) -> Result<Option<Stored>, LookupError> {
+pub async fn look_up(
+    worker: &Worker,
+    database: &Arc<str>,
+    query: &AuthQuery,
+    role: &str,
+) -> Result<Option<Stored>, LookupError> {
     let name = PoolName { database: Arc::clone(database), role: query.role.as_str().into(), replication: None };
     let credential = match &query.password {
         Some(password) => Credential::Password(password.clone()),

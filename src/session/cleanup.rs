@@ -47,7 +47,12 @@ pub fn release(worker: &Rc<Worker>, lease: Lease, books: Box<Books>, now: Instan
 /// The client is gone. Brings its backend back to rest in a task of its own, or closes it.
 pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &Session, is_mid_frame: bool) {
     let is_loaded = session.pins.held().intersects(Suspects::LOAD);
-    if is_mid_frame || !leased.books.spill.is_empty() || is_loaded || leased.books.ring.is_doubtful() || session.pool.is_dedicated() {
+    if is_mid_frame
+        || !leased.books.spill.is_empty()
+        || is_loaded
+        || leased.books.ring.is_doubtful()
+        || session.pool.is_dedicated()
+    {
         // Half a message cannot be taken back, a library cannot be unloaded.
         return;
     }

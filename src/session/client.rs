@@ -26,6 +26,7 @@ use crate::config::PoolMode;
 use crate::error::{Fault, Lost};
 use crate::net::stream::Stream;
 use crate::pool::lease::{Ask, Lease, LeaseError, Waiter};
+use crate::pool::standing;
 use crate::sqlstate;
 use crate::wire::build;
 use crate::wire::frame::{FrameError, Header, Piece, Walker};
@@ -201,14 +202,18 @@ impl Client {
         self.heed_signals(cx)?;
         for _ in 0..ROUNDS {
             let mut moved = false;
-            if !self.spill.is_empty() {
-                self.spill.flush(cx, &mut self.stream)?;
-            }
+            self.spill.flush(cx, &mut self.stream)?;
             if let Phase::Waiting(_) = self.phase {
                 self.wait(cx, buffers)?;
             }
-            if let Phase::Leased(_) = self.phase {
-                moved |= self.read_backend(cx, buffers)?;
+            if let Phase::Leased(leased) = &mut self.phase {
+                moved |= match leased.flush(cx) {
+                    Ok(()) => self.read_backend(cx, buffers)?,
+                    Err(_) => {
+                        self.lose(cx)?;
+                        true
+                    }
+                };
             }
             moved |= self.read_client(cx, buffers)?;
             self.go_if_leaving()?;
@@ -270,17 +275,8 @@ impl Client {
         }
         match &mut self.phase {
             Phase::Waiting(_) if self.held.len() >= HELD_MAX => return Ok(false),
-            Phase::Leased(leased) if !leased.books.spill.is_empty() => {
-                if leased.flush(cx).is_err() {
-                    self.lose(cx)?;
-                    return Ok(true);
-                }
-                if let Phase::Leased(leased) = &self.phase
-                    && !leased.books.spill.is_empty()
-                {
-                    return Ok(false);
-                }
-            }
+            // A backend that does not read stops its client.
+            Phase::Leased(leased) if !leased.books.spill.is_empty() => return Ok(false),
             _ => {}
         }
         let is_holding = self.is_holding();
@@ -596,7 +592,7 @@ impl Client {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
         let mut walker = std::mem::take(&mut leased.books.walker);
         let worker = &self.worker;
-        let mut demoted = false;
+        let mut last = Event::None;
         let mut cycles = 0;
         let mut transactions = 0;
         let result: Result<(), Fault> = loop {
@@ -623,8 +619,7 @@ impl Client {
                             cycles += 1;
                             transactions += u64::from(status == TransactionStatus::Idle);
                         }
-                        Ok(Event::Demoted) => demoted = true,
-                        Ok(Event::Ended) => leased.books.walker = Walker::default(),
+                        Ok(event) => last = event,
                         Err(fault) => break Err(fault),
                     }
                 }
@@ -639,12 +634,15 @@ impl Client {
             self.session.pool.stats.cell(worker.id).sent(bytes.len());
             self.spill.send(cx, &mut self.stream, bytes)?;
         }
-        if demoted {
-            worker.proxy.demoted(&self.session.pool);
-        }
         if let Err(fault) = result {
             self.abandon();
             return Err(fault.into());
+        }
+        match last {
+            Event::None | Event::Cycle(_) => {}
+            Event::ReadOnly => standing::doubt(&worker.proxy.pools, &self.session.pool, worker.id),
+            Event::Stopped => worker.proxy.retire(worker.id, self.session.pool.database),
+            Event::Ended => self.abandon(),
         }
         self.settle(cx)
     }
@@ -657,7 +655,10 @@ impl Client {
         if !books.ring.is_at_rest() || !books.walker.is_at_boundary() || !self.held.is_empty() {
             return Ok(());
         }
-        if self.session.mode == PoolMode::Session || (self.walker.is_inside() && self.is_forwarding) || !books.spill.is_empty() {
+        if self.session.mode == PoolMode::Session
+            || (self.walker.is_inside() && self.is_forwarding)
+            || !books.spill.is_empty()
+        {
             return Ok(());
         }
         if !self.session.pins.is_settled() {

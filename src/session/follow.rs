@@ -88,7 +88,9 @@ impl Follow {
         for change in &self.changes {
             match change {
                 Change::Set(Setting { name, .. }) if base.reports(name) => {}
-                Change::Set(Setting { name, value: Value::Default }) | Change::Reset(name) => reset(values, startup, name),
+                Change::Set(Setting { name, value: Value::Default }) | Change::Reset(name) => {
+                    reset(values, startup, name)
+                }
                 Change::Set(Setting { name, value }) => {
                     values.insert(name.clone(), value.clone());
                 }

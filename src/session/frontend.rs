@@ -223,7 +223,13 @@ impl Frontend<'_, '_> {
         self.pass(message, Some(Expect::Parse), Some(note))
     }
 
-    fn parse_named(&mut self, message: Message<'_>, name: &[u8], rest: &[u8], text: Option<&[u8]>) -> Result<Rest, Fault> {
+    fn parse_named(
+        &mut self,
+        message: Message<'_>,
+        name: &[u8],
+        rest: &[u8],
+        text: Option<&[u8]>,
+    ) -> Result<Rest, Fault> {
         if self.session.statements.find(name).is_some() {
             let fault = Fault::DuplicateStatement(String::from_utf8_lossy(name).into_owned());
             return Ok(self.refuse(message, &fault));
@@ -383,7 +389,8 @@ impl Frontend<'_, '_> {
             return self.pass(message, Some(expect), None);
         }
         self.push(expect, None);
-        let (before, terminated) = if expect == Expect::Bind { ([before, b"\0"].concat(), "?") } else { (before.to_vec(), "?") };
+        let (before, terminated) =
+            if expect == Expect::Bind { ([before, b"\0"].concat(), "?") } else { (before.to_vec(), "?") };
         self.splice_name(message, &before, name, &[name, terminated.as_bytes()].concat());
         Rest::Forward
     }
@@ -426,7 +433,10 @@ impl Frontend<'_, '_> {
     /// The note for a text that is not ordinary.
     fn runs(&mut self, class: Arc<Class>, stands_in: bool) -> Option<Note> {
         self.books().is_committing |= ends_transaction(&class);
-        let follows = class.effects.iter().any(|(_, effect)| matches!(effect, Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll));
+        let follows = class
+            .effects
+            .iter()
+            .any(|(_, effect)| matches!(effect, Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll));
         if follows {
             self.session.follow.get_or_insert_default();
         }
@@ -466,7 +476,9 @@ fn intern(session: &Session, statements: &Statements, rest: &[u8], text: &[u8]) 
 
 /// COMMIT or ROLLBACK of a transaction.
 pub fn ends_transaction(class: &Class) -> bool {
-    class.effects.iter().any(|(_, effect)| matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. } | Effect::PrepareTransaction))
+    class.effects.iter().any(|(_, effect)| {
+        matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. } | Effect::PrepareTransaction)
+    })
 }
 
 /// The class of a text nobody read to its end.

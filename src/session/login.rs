@@ -37,7 +37,9 @@ use crate::state::settings::{Settings, Values};
 use crate::wire::build;
 use crate::wire::frame::{FrameError, HEADER_LEN, header};
 use crate::wire::ring::TransactionStatus;
-use crate::wire::startup::{BadOptions, First, Framing, MINOR_MAX, Malformed, Replication, Startup, framing, parse, split_options};
+use crate::wire::startup::{
+    BadOptions, First, Framing, MINOR_MAX, Malformed, Replication, Startup, framing, parse, split_options,
+};
 use crate::worker::Worker;
 
 /// Why a connection did not become a client.
@@ -121,7 +123,8 @@ pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let (_counted, before) = Counted::new(&worker.proxy);
     let is_over = before >= worker.proxy.config.load().listen.clients_max as usize;
     let limit = worker.proxy.config.load().listen.login_timeout;
-    let login: Pin<Box<dyn Future<Output = _>>> = Box::pin(timeout(limit, log_in(Rc::clone(&worker), accepted, is_over)));
+    let login: Pin<Box<dyn Future<Output = _>>> =
+        Box::pin(timeout(limit, log_in(Rc::clone(&worker), accepted, is_over)));
     match login.await {
         Ok(Some(Welcome::Client(client))) => client.run().await,
         Ok(Some(Welcome::Console(console))) => console.await,
@@ -223,7 +226,9 @@ async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, LoginFault> {
 
 async fn encrypt(stream: &mut Stream, tls: &ServerTls) -> Result<(), LoginFault> {
     let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
-    let Stream::Plain(socket) = std::mem::replace(stream, Stream::Plain(Socket::Lost)) else { return Err(LoginFault::Injected) };
+    let Stream::Plain(socket) = std::mem::replace(stream, Stream::Plain(Socket::Lost)) else {
+        return Err(LoginFault::Injected);
+    };
     *stream = Stream::Client(Box::new(acceptor.accept(socket).await?));
     Ok(())
 }
@@ -243,7 +248,13 @@ enum Guest {
     Console(String),
 }
 
-async fn welcome(worker: &Rc<Worker>, stream: &mut Stream, startup: Startup, addr: &str, is_over: bool) -> Result<Guest, LoginFault> {
+async fn welcome(
+    worker: &Rc<Worker>,
+    stream: &mut Stream,
+    startup: Startup,
+    addr: &str,
+    is_over: bool,
+) -> Result<Guest, LoginFault> {
     let proxy = &worker.proxy;
     if let Some(negotiation) = startup.negotiation() {
         stream.write_all(&negotiation).await?;
@@ -414,14 +425,23 @@ async fn method(worker: &Rc<Worker>, startup: &Startup) -> Result<Method, LoginF
     })
 }
 
-async fn look_up(worker: &Rc<Worker>, config: &crate::config::Config, startup: &Startup) -> Result<Option<Stored>, LoginFault> {
+async fn look_up(
+    worker: &Rc<Worker>,
+    config: &crate::config::Config,
+    startup: &Startup,
+) -> Result<Option<Stored>, LoginFault> {
     let database: Arc<str> = startup.database.as_str().into();
     let Some(query) = config.database(&database).and_then(|found| found.auth_query.clone()) else { return Ok(None) };
     Ok(auth_query::look_up(worker, &database, &query, &startup.user).await?)
 }
 
 /// A pass-through password is right if a backend opens with it, or if it is the one the pool's backends opened with.
-async fn prove(worker: &Rc<Worker>, pool: &Arc<Pool>, proved: Credential, unproved: Credential) -> Result<(), LoginFault> {
+async fn prove(
+    worker: &Rc<Worker>,
+    pool: &Arc<Pool>,
+    proved: Credential,
+    unproved: Credential,
+) -> Result<(), LoginFault> {
     if pool.is_proved(&proved) {
         return Ok(());
     }

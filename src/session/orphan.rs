@@ -28,7 +28,13 @@ pub struct Orphan {
 
 impl Orphan {
     /// Answers one message into `out`. True when the transaction is over.
-    pub fn message(&mut self, message: Message<'_>, session: &Session, out: &mut Vec<u8>, is_discarding: &mut bool) -> Result<bool, Fault> {
+    pub fn message(
+        &mut self,
+        message: Message<'_>,
+        session: &Session,
+        out: &mut Vec<u8>,
+        is_discarding: &mut bool,
+    ) -> Result<bool, Fault> {
         let body = &message.bytes[HEADER_LEN..];
         let ends = |text: &[u8]| ends_transaction(&classify(text, session.lexer));
         match message.tag {

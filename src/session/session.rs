@@ -9,8 +9,8 @@ use super::statements::{ClientStatements, Unnamed};
 use crate::config::PoolMode;
 use crate::pool::backend::Backend;
 use crate::pool::pool::Pool;
-use crate::sql::{Context, Effect};
 use crate::sql::Value;
+use crate::sql::{Context, Effect};
 use crate::state::parameters::Parameters;
 use crate::state::settings::{Settings, SettingsRegistry};
 
@@ -41,9 +41,8 @@ pub struct Session {
 const UNSAFE_ENCODINGS: [&str; 7] = ["SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB"];
 
 /// Aliases of them (`pg_encname_tbl`), folded and without punctuation.
-const UNSAFE_ALIASES: [&str; 11] = [
-    "sjis", "mskanji", "shiftjis", "win932", "windows932", "shiftjis2004", "big5", "win950", "gbk", "win936", "uhc",
-];
+const UNSAFE_ALIASES: [&str; 11] =
+    ["sjis", "mskanji", "shiftjis", "win932", "windows932", "shiftjis2004", "big5", "win950", "gbk", "win936", "uhc"];
 
 impl Session {
     /// The value a client has been told for a reported parameter, or would be.
@@ -61,7 +60,8 @@ impl Session {
 
     /// Has the lexer read texts as the server will.
     pub fn update_lexer(&mut self) {
-        let is_off = self.told_value("standard_conforming_strings").is_some_and(|value| value.eq_ignore_ascii_case("off"));
+        let is_off =
+            self.told_value("standard_conforming_strings").is_some_and(|value| value.eq_ignore_ascii_case("off"));
         let is_unsafe = self.told_value("client_encoding").is_some_and(|value| is_unsafe_encoding(&value));
         self.lexer = Context { standard_conforming_strings: !is_off, ascii_safe: !is_unsafe };
     }
@@ -165,6 +165,8 @@ impl Session {
 
 fn is_unsafe_encoding(name: &str) -> bool {
     let folded: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
-    UNSAFE_ENCODINGS.iter().any(|known| known.eq_ignore_ascii_case(name)) || UNSAFE_ALIASES.contains(&folded.as_str())
-        || folded == "gb18030" || folded == "johab"
+    UNSAFE_ENCODINGS.iter().any(|known| known.eq_ignore_ascii_case(name))
+        || UNSAFE_ALIASES.contains(&folded.as_str())
+        || folded == "gb18030"
+        || folded == "johab"
 }

@@ -36,7 +36,7 @@ impl Spill {
     #[inline]
     pub fn flush(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> io::Result<()> {
         if self.bytes.is_empty() {
-            return Ok(());
+            return stream.flush_records(cx);
         }
         self.sent += stream.poll_write_some(cx, &self.bytes[self.sent..])?;
         if self.sent == self.bytes.len() {

@@ -24,29 +24,14 @@ pub struct Context {
 impl Context {
     /// What `client_encoding` and `standard_conforming_strings` are, as their ParameterStatus reports them.
     pub fn new(client_encoding: &str, standard_conforming_strings: bool) -> Self {
-        let is_unsafe = [
-            "SJIS",
-            "SHIFT_JIS_2004",
-            "BIG5",
-            "GBK",
-            "UHC",
-            "GB18030",
-            "JOHAB",
-        ]
-        .contains(&client_encoding);
-        Self {
-            standard_conforming_strings,
-            ascii_safe: !is_unsafe,
-        }
+        let is_unsafe = ["SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB"].contains(&client_encoding);
+        Self { standard_conforming_strings, ascii_safe: !is_unsafe }
     }
 }
 
 impl Default for Context {
     fn default() -> Self {
-        Self {
-            standard_conforming_strings: true,
-            ascii_safe: true,
-        }
+        Self { standard_conforming_strings: true, ascii_safe: true }
     }
 }
 
@@ -71,9 +56,7 @@ impl Class {
 
     /// Whether a statement of the text begins or ends a transaction block or a savepoint.
     pub fn controls_transaction(&self) -> bool {
-        self.effects
-            .iter()
-            .any(|(_, effect)| effect.controls_transaction())
+        self.effects.iter().any(|(_, effect)| effect.controls_transaction())
     }
 }
 
@@ -261,15 +244,8 @@ impl BitOrAssign for Suspects {
 
 impl fmt::Debug for Suspects {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = Self::NAMES
-            .iter()
-            .filter(|(_, one)| self.contains(*one))
-            .map(|(name, _)| *name);
-        write!(
-            formatter,
-            "Suspects({})",
-            names.collect::<Vec<_>>().join(" | ")
-        )
+        let names = Self::NAMES.iter().filter(|(_, one)| self.contains(*one)).map(|(name, _)| *name);
+        write!(formatter, "Suspects({})", names.collect::<Vec<_>>().join(" | "))
     }
 }
 
@@ -297,15 +273,11 @@ impl Class {
         self.may_end |= statement.may_end;
         let text = &text[statement.span.clone()];
         match statement.head {
-            SELECT if statement.settings != Settings::Untouched => {
-                match set::read_select(text, context) {
-                    Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
-                    None if statement.settings == Settings::Session => {
-                        self.may_begin |= Suspects::SETTINGS
-                    }
-                    None => {}
-                }
-            }
+            SELECT if statement.settings != Settings::Untouched => match set::read_select(text, context) {
+                Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
+                None if statement.settings == Settings::Session => self.may_begin |= Suspects::SETTINGS,
+                None => {}
+            },
             SELECT => {}
             SET => match set::read_set(text, context) {
                 Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
@@ -315,14 +287,12 @@ impl Class {
                 Some(effect) => self.push(effect),
                 None => self.may_begin |= Suspects::SETTINGS,
             },
-            BEGIN | START | COMMIT | END | ROLLBACK | ABORT | SAVEPOINT | RELEASE | PREPARE
-            | DEALLOCATE | LISTEN | UNLISTEN | NOTIFY | DISCARD => {
-                match read::read(text, context, statement.head) {
-                    Some(Some(effect)) => self.push(effect),
-                    Some(None) => {}
-                    None => self.may_begin |= Suspects::UNCERTAIN,
-                }
-            }
+            BEGIN | START | COMMIT | END | ROLLBACK | ABORT | SAVEPOINT | RELEASE | PREPARE | DEALLOCATE | LISTEN
+            | UNLISTEN | NOTIFY | DISCARD => match read::read(text, context, statement.head) {
+                Some(Some(effect)) => self.push(effect),
+                Some(None) => {}
+                None => self.may_begin |= Suspects::UNCERTAIN,
+            },
             CLOSE => self.may_end |= Suspects::HOLD,
             DROP => self.may_end |= Suspects::TEMP,
             LOAD => self.may_begin |= Suspects::LOAD,
@@ -388,26 +358,14 @@ mod tests {
     fn state_that_may_begin_is_suspected() {
         for (text, suspects) in [
             ("CREATE TEMP TABLE t (a int)", Suspects::TEMP),
-            (
-                "CREATE OR REPLACE LOCAL TEMPORARY VIEW v AS SELECT 1",
-                Suspects::TEMP,
-            ),
+            ("CREATE OR REPLACE LOCAL TEMPORARY VIEW v AS SELECT 1", Suspects::TEMP),
             ("SELECT 1 INTO TEMP x", Suspects::TEMP),
-            (
-                "EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1",
-                Suspects::TEMP,
-            ),
+            ("EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1", Suspects::TEMP),
             ("CREATE TABLE \"pg_temp\".t (a int)", Suspects::TEMP),
             ("SET search_path = 'pg_temp'", Suspects::TEMP),
-            (
-                "DECLARE c CURSOR /* ; */ WITH HOLD FOR SELECT 1",
-                Suspects::HOLD,
-            ),
+            ("DECLARE c CURSOR /* ; */ WITH HOLD FOR SELECT 1", Suspects::HOLD),
             ("SELECT PG_Advisory_Lock /* x */ (1)", Suspects::ADVISORY),
-            (
-                "WITH x AS (SELECT \"pg_try_advisory_lock_shared\"(1)) SELECT 1",
-                Suspects::ADVISORY,
-            ),
+            ("WITH x AS (SELECT \"pg_try_advisory_lock_shared\"(1)) SELECT 1", Suspects::ADVISORY),
             ("PREPARE p AS SELECT 1", Suspects::PREPARE),
             ("LISTEN a", Suspects::LISTEN),
             ("SET SESSION AUTHORIZATION x", Suspects::AUTHORIZATION),
@@ -417,64 +375,33 @@ mod tests {
             ("SELECT U&\"pg_advisory\\005flock\"(1)", Suspects::HIDDEN),
         ] {
             let class = class(text);
-            assert_eq!(
-                (class.may_begin, class.may_end),
-                (suspects, Suspects::NONE),
-                "{text}"
-            );
+            assert_eq!((class.may_begin, class.may_end), (suspects, Suspects::NONE), "{text}");
         }
     }
 
     #[test]
     fn driver_boilerplate_can_only_end_state() {
-        let asyncpg =
-            class("SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;");
+        let asyncpg = class("SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;");
         assert_eq!(asyncpg.statements, 4);
         assert_eq!(asyncpg.may_begin, Suspects::NONE);
-        assert_eq!(
-            asyncpg.may_end,
-            Suspects::ADVISORY | Suspects::HOLD | Suspects::LISTEN
-        );
-        assert_eq!(
-            asyncpg.effects[..],
-            [(2, Effect::UnlistenAll), (3, Effect::ResetAll)]
-        );
-        for text in [
-            "DISCARD ALL",
-            "DEALLOCATE ALL",
-            "SET SESSION AUTHORIZATION DEFAULT",
-            "DROP TABLE t",
-        ] {
+        assert_eq!(asyncpg.may_end, Suspects::ADVISORY | Suspects::HOLD | Suspects::LISTEN);
+        assert_eq!(asyncpg.effects[..], [(2, Effect::UnlistenAll), (3, Effect::ResetAll)]);
+        for text in ["DISCARD ALL", "DEALLOCATE ALL", "SET SESSION AUTHORIZATION DEFAULT", "DROP TABLE t"] {
             let class = class(text);
-            assert!(
-                class.may_begin.is_empty() && !class.may_end.is_empty(),
-                "{text}"
-            );
+            assert!(class.may_begin.is_empty() && !class.may_end.is_empty(), "{text}");
         }
     }
 
     #[test]
     fn effects_carry_the_number_of_their_statement() {
         let class = class("BEGIN;; SELECT 1; SET LOCAL a = 1; COMMIT");
-        assert_eq!(
-            class
-                .effects
-                .iter()
-                .map(|(index, _)| *index)
-                .collect::<Vec<_>>(),
-            [0, 2, 3]
-        );
+        assert_eq!(class.effects.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 2, 3]);
         assert!(class.controls_transaction());
     }
 
     #[test]
     fn what_does_not_end_is_uncertain_and_has_no_effect() {
-        for text in [
-            "SELECT 'a",
-            "BEGIN; SELECT \"a",
-            "BEGIN; /* ",
-            "SET a = $x$",
-        ] {
+        for text in ["SELECT 'a", "BEGIN; SELECT \"a", "BEGIN; /* ", "SET a = $x$"] {
             let class = class(text);
             assert!(class.may_begin.contains(Suspects::UNCERTAIN), "{text}");
             assert!(class.effects.is_empty(), "{text}");
@@ -484,10 +411,7 @@ mod tests {
     #[test]
     fn encodings_whose_second_bytes_look_like_ascii_are_uncertain() {
         let context = Context::new("SJIS", true);
-        assert_eq!(
-            classify("SELECT 'é'".as_bytes(), context).may_begin,
-            Suspects::UNCERTAIN
-        );
+        assert_eq!(classify("SELECT 'é'".as_bytes(), context).may_begin, Suspects::UNCERTAIN);
         assert!(classify(b"SELECT 1", context).is_ordinary());
         assert!(classify("SELECT 'é'".as_bytes(), Context::new("UTF8", true)).is_ordinary());
     }
@@ -500,10 +424,7 @@ mod tests {
 
     #[test]
     fn suspects_print_their_names() {
-        assert_eq!(
-            format!("{:?}", Suspects::TEMP | Suspects::LOAD),
-            "Suspects(TEMP | LOAD)"
-        );
+        assert_eq!(format!("{:?}", Suspects::TEMP | Suspects::LOAD), "Suspects(TEMP | LOAD)");
     }
 
     proptest! {

@@ -123,11 +123,7 @@ static CONTINUES: [bool; 256] = {
 impl<'a> Lexer<'a> {
     /// Begins at the start of `text`, which has no terminating zero.
     pub(super) fn new(text: &'a [u8], standard_conforming_strings: bool) -> Self {
-        Self {
-            text,
-            at: 0,
-            standard_conforming_strings,
-        }
+        Self { text, at: 0, standard_conforming_strings }
     }
 
     /// The next token; at the end of the text, [`Kind::End`] for ever.
@@ -186,10 +182,7 @@ impl<'a> Lexer<'a> {
     #[inline]
     fn run(&self, at: usize, wanted: impl Fn(u8) -> bool) -> usize {
         let rest = &self.text[at..];
-        at + rest
-            .iter()
-            .position(|&byte| !wanted(byte))
-            .unwrap_or(rest.len())
+        at + rest.iter().position(|&byte| !wanted(byte)).unwrap_or(rest.len())
     }
 
     /// A word, or the literal that a one-letter word introduces when a quote follows without a space.
@@ -205,23 +198,13 @@ impl<'a> Lexer<'a> {
     }
 
     fn prefixed(&mut self, start: usize) -> Option<Token> {
-        let plain = if self.standard_conforming_strings {
-            Backslash::Ordinary
-        } else {
-            Backslash::Escapes
-        };
+        let plain = if self.standard_conforming_strings { Backslash::Ordinary } else { Backslash::Escapes };
         let (prefix, rest) = self.text[start..].split_first()?;
         match (prefix.to_ascii_lowercase(), rest) {
-            (b'e', [b'\'', ..]) => {
-                Some(self.literal(Kind::Escaped, start, start + 1, Backslash::Escapes))
-            }
+            (b'e', [b'\'', ..]) => Some(self.literal(Kind::Escaped, start, start + 1, Backslash::Escapes)),
             (b'n', [b'\'', ..]) => Some(self.literal(Kind::OtherLiteral, start, start + 1, plain)),
-            (b'b' | b'x', [b'\'', ..]) => {
-                Some(self.literal(Kind::OtherLiteral, start, start + 1, Backslash::Ordinary))
-            }
-            (b'u', [b'&', b'\'', ..]) => {
-                Some(self.literal(Kind::OtherLiteral, start, start + 2, Backslash::Ordinary))
-            }
+            (b'b' | b'x', [b'\'', ..]) => Some(self.literal(Kind::OtherLiteral, start, start + 1, Backslash::Ordinary)),
+            (b'u', [b'&', b'\'', ..]) => Some(self.literal(Kind::OtherLiteral, start, start + 2, Backslash::Ordinary)),
             (b'u', [b'&', b'"', ..]) => Some(self.quoted(Kind::UnicodeQuoted, start, start + 2)),
             _ => None,
         }
@@ -370,10 +353,7 @@ mod tests {
     #[test]
     fn a_dollar_quote_ends_with_its_own_tag_only() {
         assert_eq!(on("$$;$$"), [(Kind::Dollar, "$$;$$")]);
-        assert_eq!(
-            on("$a$ $b$ $$ $a $aa$ $a$x"),
-            [(Kind::Dollar, "$a$ $b$ $$ $a $aa$ $a$"), (Kind::Word, "x")]
-        );
+        assert_eq!(on("$a$ $b$ $$ $a $aa$ $a$x"), [(Kind::Dollar, "$a$ $b$ $$ $a $aa$ $a$"), (Kind::Word, "x")]);
         assert_eq!(on("$é$;$é$"), [(Kind::Dollar, "$é$;$é$")]);
         assert_eq!(on("$a$ $b$a$"), [(Kind::Dollar, "$a$ $b$a$")]);
         assert_eq!(on("$a$ $a"), [(Kind::Unterminated, "$a$ $a")]);
@@ -381,10 +361,7 @@ mod tests {
 
     #[test]
     fn a_parameter_is_no_dollar_quote() {
-        assert_eq!(
-            on("$1$$;$$"),
-            [(Kind::Symbol, "$1"), (Kind::Dollar, "$$;$$")]
-        );
+        assert_eq!(on("$1$$;$$"), [(Kind::Symbol, "$1"), (Kind::Dollar, "$$;$$")]);
         assert_eq!(on("$ $"), [(Kind::Symbol, "$"), (Kind::Symbol, "$")]);
     }
 
@@ -404,36 +381,21 @@ mod tests {
     fn a_doubled_quote_stays_inside() {
         assert_eq!(on("'it''s'"), [(Kind::Plain, "'it''s'")]);
         assert_eq!(on(r#""a"";b""#), [(Kind::Quoted, r#""a"";b""#)]);
-        assert_eq!(
-            on(r#"U&"a;" u&'b;'"#),
-            [
-                (Kind::UnicodeQuoted, r#"U&"a;""#),
-                (Kind::OtherLiteral, "u&'b;'")
-            ]
-        );
+        assert_eq!(on(r#"U&"a;" u&'b;'"#), [(Kind::UnicodeQuoted, r#"U&"a;""#), (Kind::OtherLiteral, "u&'b;'")]);
     }
 
     #[test]
     fn only_a_whole_word_introduces_a_literal() {
         assert_eq!(on(r"be'\'"), [(Kind::Word, "be"), (Kind::Plain, r"'\'")]);
         assert_eq!(on("e 'x'"), [(Kind::Word, "e"), (Kind::Plain, "'x'")]);
-        assert_eq!(
-            on("u & 'x'"),
-            [(Kind::Word, "u"), (Kind::Symbol, "&"), (Kind::Plain, "'x'")]
-        );
-        assert_eq!(
-            on(r"1E'\''"),
-            [(Kind::Number, "1"), (Kind::Escaped, r"E'\''")]
-        );
+        assert_eq!(on("u & 'x'"), [(Kind::Word, "u"), (Kind::Symbol, "&"), (Kind::Plain, "'x'")]);
+        assert_eq!(on(r"1E'\''"), [(Kind::Number, "1"), (Kind::Escaped, r"E'\''")]);
     }
 
     #[test]
     fn a_literal_goes_on_after_a_newline_under_its_first_rule() {
         assert_eq!(on("E'a'\n'\\''"), [(Kind::Escaped, "E'a'\n'\\''")]);
-        assert_eq!(
-            on("E'a' -- it's\n -- x\r '\\''"),
-            [(Kind::Escaped, "E'a' -- it's\n -- x\r '\\''")]
-        );
+        assert_eq!(on("E'a' -- it's\n -- x\r '\\''"), [(Kind::Escaped, "E'a' -- it's\n -- x\r '\\''")]);
         assert_eq!(on("'a' 'b'").len(), 2);
         assert_eq!(on("'a' /*\n*/ 'b'").len(), 2);
     }
@@ -441,24 +403,14 @@ mod tests {
     #[test]
     fn comments_nest_and_line_comments_end_at_either_newline() {
         assert_eq!(on("/* /* ; */ ' */ a"), [(Kind::Word, "a")]);
-        assert_eq!(
-            on("/*/ a */ b /***/ c /*/*/ */ */"),
-            [(Kind::Word, "b"), (Kind::Word, "c")]
-        );
+        assert_eq!(on("/*/ a */ b /***/ c /*/*/ */ */"), [(Kind::Word, "b"), (Kind::Word, "c")]);
         assert_eq!(on("-- ' \ra --"), [(Kind::Word, "a")]);
         assert_eq!(on("/* /* */"), [(Kind::Unterminated, "/* /* */")]);
     }
 
     #[test]
     fn comments_begin_inside_operators() {
-        assert_eq!(
-            on("+-- ;\n*/* ; */-"),
-            [
-                (Kind::Symbol, "+"),
-                (Kind::Symbol, "*"),
-                (Kind::Symbol, "-")
-            ]
-        );
+        assert_eq!(on("+-- ;\n*/* ; */-"), [(Kind::Symbol, "+"), (Kind::Symbol, "*"), (Kind::Symbol, "-")]);
         assert_eq!(on("4 - - 2 / 1").len(), 6);
     }
 }

@@ -26,10 +26,7 @@ pub(super) fn name(text: &[u8], token: Token) -> Option<Bytes> {
 fn truncate(name: &mut Vec<u8>) {
     if name.len() > NAME_MAX {
         let is_boundary = |at: &usize| name[*at] & 0xc0 != 0x80;
-        let end = (NAME_MAX - 3..=NAME_MAX)
-            .rev()
-            .find(is_boundary)
-            .unwrap_or(NAME_MAX);
+        let end = (NAME_MAX - 3..=NAME_MAX).rev().find(is_boundary).unwrap_or(NAME_MAX);
         name.truncate(end);
     }
 }
@@ -84,11 +81,7 @@ fn undouble(written: &[u8], quote: u8) -> Vec<u8> {
     let mut rest = written;
     while let Some((&byte, after)) = rest.split_first() {
         value.push(byte);
-        rest = if byte == quote {
-            after.get(1..).unwrap_or_default()
-        } else {
-            after
-        };
+        rest = if byte == quote { after.get(1..).unwrap_or_default() } else { after };
     }
     value
 }
@@ -146,10 +139,7 @@ fn digits(written: &[u8], radix: u32, max: usize) -> Option<(u32, usize)> {
     let mut code = 0u32;
     let mut count = 0;
     while count < max {
-        let Some(digit) = written
-            .get(count)
-            .and_then(|&byte| char::from(byte).to_digit(radix))
-        else {
+        let Some(digit) = written.get(count).and_then(|&byte| char::from(byte).to_digit(radix)) else {
             break;
         };
         code = code.checked_mul(radix)?.checked_add(digit)?;
@@ -193,9 +183,7 @@ pub fn quote_identifier(name: &[u8]) -> Vec<u8> {
 pub(super) fn portable(text: &[u8], token: Token) -> Option<Vec<u8>> {
     let written = token.of(text);
     match token.kind {
-        Kind::Plain | Kind::Escaped if written.contains(&b'\\') => {
-            Some(quote_literal(&literal(text, token)?))
-        }
+        Kind::Plain | Kind::Escaped if written.contains(&b'\\') => Some(quote_literal(&literal(text, token)?)),
         _ => Some(written.to_vec()),
     }
 }
@@ -218,10 +206,7 @@ mod tests {
     #[test]
     fn literals_are_decoded() {
         assert_eq!(read(r"'it''s \n'").unwrap(), r"it's \n");
-        assert_eq!(
-            read(r"E'it\'s''\n\t\\\x41\101\u00e9\U0001F600\q'").unwrap(),
-            "it's'\n\t\\AAé😀q"
-        );
+        assert_eq!(read(r"E'it\'s''\n\t\\\x41\101\u00e9\U0001F600\q'").unwrap(), "it's'\n\t\\AAé😀q");
         assert_eq!(read("$a$x''\\y$a$").unwrap(), r"x''\y");
         assert_eq!(read("'a' -- ''\n 'b''' \n'c'").unwrap(), "ab'c");
     }

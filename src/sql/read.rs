@@ -18,20 +18,14 @@ pub(super) fn read(text: &[u8], context: Context, head: u128) -> Option<Option<E
         START => return reader.word(TRANSACTION).then_some(Some(Effect::Begin)),
         // The second phase of a two-phase commit is no business of this session's transaction.
         COMMIT | ROLLBACK if reader.word(PREPARED) => return Some(None),
-        COMMIT | END => Effect::Commit {
-            chain: reader.chain()?,
-        },
-        ABORT => Effect::Rollback {
-            chain: reader.chain()?,
-        },
+        COMMIT | END => Effect::Commit { chain: reader.chain()? },
+        ABORT => Effect::Rollback { chain: reader.chain()? },
         ROLLBACK => {
             let _ = reader.word(WORK) || reader.word(TRANSACTION);
             if reader.word(TO) {
                 Effect::RollbackTo(reader.savepoint()?)
             } else {
-                Effect::Rollback {
-                    chain: reader.chain()?,
-                }
+                Effect::Rollback { chain: reader.chain()? }
             }
         }
         SAVEPOINT => Effect::Savepoint(reader.name()?),
@@ -43,11 +37,7 @@ pub(super) fn read(text: &[u8], context: Context, head: u128) -> Option<Option<E
         UNLISTEN => Effect::Unlisten(reader.name()?),
         NOTIFY => {
             let channel = reader.name()?;
-            let payload = if reader.symbol(b',') {
-                reader.literal()?
-            } else {
-                Bytes::new()
-            };
+            let payload = if reader.symbol(b',') { reader.literal()? } else { Bytes::new() };
             Effect::Notify { channel, payload }
         }
         DISCARD => reader.discard()?,
@@ -167,10 +157,7 @@ impl<'a> Reader<'a> {
 
     /// `TRANSACTION 'id'` or `name [(types)] AS …`.
     fn prepare(&mut self) -> Option<Option<Effect>> {
-        let is_literal = matches!(
-            self.second().kind,
-            Kind::Plain | Kind::Escaped | Kind::Dollar | Kind::OtherLiteral
-        );
+        let is_literal = matches!(self.second().kind, Kind::Plain | Kind::Escaped | Kind::Dollar | Kind::OtherLiteral);
         if self.is(TRANSACTION) && is_literal {
             return Some(Some(Effect::PrepareTransaction));
         }
@@ -207,11 +194,7 @@ mod tests {
 
     fn effect(text: &str) -> Effect {
         let class = classify(text.as_bytes(), Context::default());
-        assert_eq!(
-            (class.statements, class.effects.len()),
-            (1, 1),
-            "{text}: {class:?}"
-        );
+        assert_eq!((class.statements, class.effects.len()), (1, 1), "{text}: {class:?}");
         class.effects[0].1.clone()
     }
 
@@ -221,132 +204,59 @@ mod tests {
 
     #[test]
     fn transactions_begin_and_end_in_every_spelling() {
-        for text in [
-            "BEGIN",
-            "begin work",
-            "START TRANSACTION READ ONLY",
-            "BEGIN ISOLATION LEVEL SERIALIZABLE",
-        ] {
+        for text in ["BEGIN", "begin work", "START TRANSACTION READ ONLY", "BEGIN ISOLATION LEVEL SERIALIZABLE"] {
             assert_eq!(effect(text), Effect::Begin);
         }
-        for text in [
-            "COMMIT",
-            "END",
-            "COMMIT WORK",
-            "END TRANSACTION",
-            "COMMIT AND NO CHAIN",
-        ] {
+        for text in ["COMMIT", "END", "COMMIT WORK", "END TRANSACTION", "COMMIT AND NO CHAIN"] {
             assert_eq!(effect(text), Effect::Commit { chain: false });
         }
-        for text in [
-            "ROLLBACK",
-            "ABORT",
-            "ROLLBACK TRANSACTION",
-            "ABORT WORK AND NO CHAIN",
-        ] {
+        for text in ["ROLLBACK", "ABORT", "ROLLBACK TRANSACTION", "ABORT WORK AND NO CHAIN"] {
             assert_eq!(effect(text), Effect::Rollback { chain: false });
         }
-        assert_eq!(
-            effect("COMMIT WORK AND CHAIN"),
-            Effect::Commit { chain: true }
-        );
-        assert_eq!(
-            effect("ROLLBACK AND CHAIN"),
-            Effect::Rollback { chain: true }
-        );
-        assert_eq!(
-            effect("PREPARE TRANSACTION 'x'"),
-            Effect::PrepareTransaction
-        );
+        assert_eq!(effect("COMMIT WORK AND CHAIN"), Effect::Commit { chain: true });
+        assert_eq!(effect("ROLLBACK AND CHAIN"), Effect::Rollback { chain: true });
+        assert_eq!(effect("PREPARE TRANSACTION 'x'"), Effect::PrepareTransaction);
     }
 
     #[test]
     fn the_second_phase_of_two_is_not_followed() {
-        let class = classify(
-            b"COMMIT PREPARED 'x'; ROLLBACK PREPARED 'x'",
-            Context::default(),
-        );
+        let class = classify(b"COMMIT PREPARED 'x'; ROLLBACK PREPARED 'x'", Context::default());
         assert!(class.is_ordinary() && class.statements == 2);
     }
 
     #[test]
     fn savepoints_may_be_called_savepoint() {
         assert_eq!(effect("SAVEPOINT Foo"), Effect::Savepoint(bytes("foo")));
-        assert_eq!(
-            effect("RELEASE SAVEPOINT \"Foo\""),
-            Effect::Release(bytes("Foo"))
-        );
-        assert_eq!(
-            effect("RELEASE savepoint"),
-            Effect::Release(bytes("savepoint"))
-        );
-        assert_eq!(
-            effect("ROLLBACK WORK TO SAVEPOINT a"),
-            Effect::RollbackTo(bytes("a"))
-        );
-        assert_eq!(
-            effect("ROLLBACK TO savepoint"),
-            Effect::RollbackTo(bytes("savepoint"))
-        );
+        assert_eq!(effect("RELEASE SAVEPOINT \"Foo\""), Effect::Release(bytes("Foo")));
+        assert_eq!(effect("RELEASE savepoint"), Effect::Release(bytes("savepoint")));
+        assert_eq!(effect("ROLLBACK WORK TO SAVEPOINT a"), Effect::RollbackTo(bytes("a")));
+        assert_eq!(effect("ROLLBACK TO savepoint"), Effect::RollbackTo(bytes("savepoint")));
     }
 
     #[test]
     fn prepared_statements_may_be_called_transaction_or_prepare() {
-        assert_eq!(
-            effect("PREPARE transaction AS SELECT 1"),
-            Effect::Prepare(bytes("transaction"))
-        );
-        assert_eq!(
-            effect("PREPARE p (int) AS SELECT $1"),
-            Effect::Prepare(bytes("p"))
-        );
-        assert_eq!(
-            effect("DEALLOCATE prepare"),
-            Effect::Deallocate(bytes("prepare"))
-        );
-        assert_eq!(
-            effect("DEALLOCATE PREPARE p"),
-            Effect::Deallocate(bytes("p"))
-        );
+        assert_eq!(effect("PREPARE transaction AS SELECT 1"), Effect::Prepare(bytes("transaction")));
+        assert_eq!(effect("PREPARE p (int) AS SELECT $1"), Effect::Prepare(bytes("p")));
+        assert_eq!(effect("DEALLOCATE prepare"), Effect::Deallocate(bytes("prepare")));
+        assert_eq!(effect("DEALLOCATE PREPARE p"), Effect::Deallocate(bytes("p")));
         assert_eq!(effect("DEALLOCATE PREPARE ALL"), Effect::DeallocateAll);
-        assert_eq!(
-            effect("DEALLOCATE \"all\""),
-            Effect::Deallocate(bytes("all"))
-        );
+        assert_eq!(effect("DEALLOCATE \"all\""), Effect::Deallocate(bytes("all")));
     }
 
     #[test]
     fn channels_and_payloads_are_read() {
         assert_eq!(effect("LISTEN FooBar"), Effect::Listen(bytes("foobar")));
-        assert_eq!(
-            effect("UNLISTEN \"FooBar\""),
-            Effect::Unlisten(bytes("FooBar"))
-        );
+        assert_eq!(effect("UNLISTEN \"FooBar\""), Effect::Unlisten(bytes("FooBar")));
         assert_eq!(effect("UNLISTEN *"), Effect::UnlistenAll);
         let payload = bytes("it's");
-        assert_eq!(
-            effect("NOTIFY a, 'it''s'"),
-            Effect::Notify {
-                channel: bytes("a"),
-                payload
-            }
-        );
-        assert_eq!(
-            effect("NOTIFY a"),
-            Effect::Notify {
-                channel: bytes("a"),
-                payload: Bytes::new()
-            }
-        );
+        assert_eq!(effect("NOTIFY a, 'it''s'"), Effect::Notify { channel: bytes("a"), payload });
+        assert_eq!(effect("NOTIFY a"), Effect::Notify { channel: bytes("a"), payload: Bytes::new() });
     }
 
     #[test]
     fn discard_is_read() {
         assert_eq!(effect("DISCARD ALL"), Effect::DiscardAll);
-        assert_eq!(
-            effect("DISCARD TEMPORARY"),
-            Effect::Discard(Discarded::Temp)
-        );
+        assert_eq!(effect("DISCARD TEMPORARY"), Effect::Discard(Discarded::Temp));
     }
 
     #[test]

@@ -72,10 +72,7 @@ pub(super) struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     pub(super) fn new(text: &'a [u8], context: Context) -> Self {
-        Self {
-            text,
-            lexer: Lexer::new(text, context.standard_conforming_strings),
-        }
+        Self { text, lexer: Lexer::new(text, context.standard_conforming_strings) }
     }
 
     /// The next statement that is not empty.
@@ -89,22 +86,14 @@ impl<'a> Scanner<'a> {
         }
         let mut statement = Statement {
             span: token.start..token.end,
-            head: if token.kind == Kind::Word {
-                keyword(token.of(self.text))
-            } else {
-                0
-            },
+            head: if token.kind == Kind::Word { keyword(token.of(self.text)) } else { 0 },
             may_begin: Suspects::NONE,
             may_end: Suspects::NONE,
             settings: Settings::Untouched,
         };
         let mut parentheses = 0usize;
         let mut bodies = 0usize;
-        let mut routine = if statement.head == CREATE {
-            Routine::Perhaps
-        } else {
-            Routine::No
-        };
+        let mut routine = if statement.head == CREATE { Routine::Perhaps } else { Routine::No };
         // The two tokens before this one; at the start, this one.
         let (mut before, mut previous) = (token, token);
         let mut fresh = true;
@@ -117,11 +106,7 @@ impl<'a> Scanner<'a> {
                     }
                     if matters(token.of(self.text)) {
                         match keyword(token.of(self.text)) {
-                            ATOMIC
-                                if routine == Routine::Yes
-                                    && parentheses == 0
-                                    && self.is(previous, BEGIN) =>
-                            {
+                            ATOMIC if routine == Routine::Yes && parentheses == 0 && self.is(previous, BEGIN) => {
                                 bodies += 1;
                                 begins_body = true;
                             }
@@ -173,14 +158,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// A word that is not a call, with the two tokens before it.
-    fn word(
-        &self,
-        word: u128,
-        token: Token,
-        before: Token,
-        previous: Token,
-        statement: &mut Statement,
-    ) {
+    fn word(&self, word: u128, token: Token, before: Token, previous: Token, statement: &mut Statement) {
         match word {
             TEMP | TEMPORARY if previous.kind == Kind::Word => {
                 statement.may_begin |= match keyword(previous.of(self.text)) {
@@ -189,14 +167,10 @@ impl<'a> Scanner<'a> {
                     _ => Suspects::NONE,
                 };
             }
-            HOLD if statement.head == DECLARE && self.is(previous, WITH) => {
-                statement.may_begin |= Suspects::HOLD
-            }
+            HOLD if statement.head == DECLARE && self.is(previous, WITH) => statement.may_begin |= Suspects::HOLD,
             // What the prepared text does was told when it was prepared; what it did comes now.
             EXECUTE => statement.may_begin |= Suspects::HIDDEN,
-            _ if starts_with(token.of(self.text), b"pg_temp") => {
-                statement.may_begin |= Suspects::TEMP
-            }
+            _ if starts_with(token.of(self.text), b"pg_temp") => statement.may_begin |= Suspects::TEMP,
             _ => {}
         }
     }
@@ -210,15 +184,12 @@ impl<'a> Scanner<'a> {
             _ => return,
         };
         if starts_with(name, b"pg_") {
-            if starts_with(name, b"pg_advisory_lock") || starts_with(name, b"pg_try_advisory_lock")
-            {
+            if starts_with(name, b"pg_advisory_lock") || starts_with(name, b"pg_try_advisory_lock") {
                 statement.may_begin |= Suspects::ADVISORY;
             } else if starts_with(name, b"pg_advisory_unlock") {
                 statement.may_end |= Suspects::ADVISORY;
             }
-        } else if name.eq_ignore_ascii_case(b"set_config")
-            && statement.settings != Settings::Session
-        {
+        } else if name.eq_ignore_ascii_case(b"set_config") && statement.settings != Settings::Session {
             statement.settings = statement.settings.max(self.third_argument());
         }
     }
@@ -234,11 +205,7 @@ impl<'a> Scanner<'a> {
                 Kind::Open => parentheses += 1,
                 Kind::Close if parentheses == 1 => {
                     let local = commas == 2 && tokens == 1 && is_true;
-                    return if local {
-                        Settings::Local
-                    } else {
-                        Settings::Session
-                    };
+                    return if local { Settings::Local } else { Settings::Session };
                 }
                 Kind::Close => parentheses -= 1,
                 Kind::Symbol if parentheses == 1 && token.of(self.text) == b"," => {
@@ -257,8 +224,7 @@ impl<'a> Scanner<'a> {
 }
 
 fn starts_with(name: &[u8], prefix: &[u8]) -> bool {
-    name.get(..prefix.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 #[cfg(test)]
@@ -268,28 +234,20 @@ mod tests {
     use super::*;
 
     fn statements(text: &str) -> Vec<&str> {
-        split(text.as_bytes(), Context::default())
-            .map(|span| &text[span])
-            .collect()
+        split(text.as_bytes(), Context::default()).map(|span| &text[span]).collect()
     }
 
     #[test]
     fn empty_statements_do_not_count() {
         assert_eq!(statements(""), [""; 0]);
         assert_eq!(statements(";; /* ; */ -- ;\n;"), [""; 0]);
-        assert_eq!(
-            statements(" SELECT 1 ;; SELECT 2; "),
-            ["SELECT 1", "SELECT 2"]
-        );
+        assert_eq!(statements(" SELECT 1 ;; SELECT 2; "), ["SELECT 1", "SELECT 2"]);
     }
 
     #[test]
     fn literals_and_comments_end_no_statement() {
         assert_eq!(statements("SELECT 1 --;"), ["SELECT 1"]);
-        assert_eq!(
-            statements("SELECT ';', \";\", $$;$$ /* ; */; SELECT a$b").len(),
-            2
-        );
+        assert_eq!(statements("SELECT ';', \";\", $$;$$ /* ; */; SELECT a$b").len(), 2);
     }
 
     #[test]
@@ -301,22 +259,10 @@ mod tests {
     #[test]
     fn a_routine_body_holds_statements_to_its_end() {
         for (text, count) in [
-            (
-                "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; END; SELECT 2",
-                2,
-            ),
-            (
-                "CREATE OR REPLACE PROCEDURE p() begin /* ; */ atomic SELECT 1 end; SELECT 2 AS end; END; SELECT 3",
-                2,
-            ),
-            (
-                "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC ; END; SELECT 3",
-                2,
-            ),
-            (
-                "CREATE PROCEDURE p() BEGIN ATOMIC SELECT begin atomic FROM t; END; SELECT 2",
-                2,
-            ),
+            ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; END; SELECT 2", 2),
+            ("CREATE OR REPLACE PROCEDURE p() begin /* ; */ atomic SELECT 1 end; SELECT 2 AS end; END; SELECT 3", 2),
+            ("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC ; END; SELECT 3", 2),
+            ("CREATE PROCEDURE p() BEGIN ATOMIC SELECT begin atomic FROM t; END; SELECT 2", 2),
             (
                 "CREATE PROCEDURE p() BEGIN ATOMIC CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END; SELECT 2; END; SELECT 3",
                 2,
@@ -329,15 +275,8 @@ mod tests {
     #[test]
     fn begin_atomic_elsewhere_is_a_column_with_a_label() {
         assert_eq!(statements("SELECT begin atomic; SELECT 2").len(), 2);
-        assert_eq!(
-            statements("CREATE VIEW v AS SELECT begin atomic FROM t; SELECT 2").len(),
-            2
-        );
-        assert_eq!(
-            statements("CREATE FUNCTION f(begin atomic) RETURNS int LANGUAGE sql AS ''; SELECT 2")
-                .len(),
-            2
-        );
+        assert_eq!(statements("CREATE VIEW v AS SELECT begin atomic FROM t; SELECT 2").len(), 2);
+        assert_eq!(statements("CREATE FUNCTION f(begin atomic) RETURNS int LANGUAGE sql AS ''; SELECT 2").len(), 2);
     }
 
     fn valid() -> impl Strategy<Value = &'static str> {

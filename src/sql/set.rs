@@ -34,10 +34,7 @@ pub struct Setting {
 impl Setting {
     /// A value as StartupMessage and `set_config` carry it.
     fn text(name: &str, value: impl Into<Bytes>) -> Self {
-        Self {
-            name: name.to_owned(),
-            value: Value::Text(value.into()),
-        }
+        Self { name: name.to_owned(), value: Value::Text(value.into()) }
     }
 
     /// A `search_path` with the session's temporary schema in it.
@@ -46,11 +43,7 @@ impl Setting {
             Value::Default => return false,
             Value::Text(bytes) | Value::Raw(bytes) => bytes,
         };
-        self.name == "search_path"
-            && value
-                .to_ascii_lowercase()
-                .windows(7)
-                .any(|part| part == b"pg_temp")
+        self.name == "search_path" && value.to_ascii_lowercase().windows(7).any(|part| part == b"pg_temp")
     }
 }
 
@@ -90,16 +83,9 @@ impl Value {
 
 /// A sign, digits, dots and exponents without a space: what `NumericOnly` of the grammar may be made of, roughly.
 fn is_number(raw: &[u8]) -> bool {
-    let unsigned = raw
-        .strip_prefix(b"-")
-        .or(raw.strip_prefix(b"+"))
-        .unwrap_or(raw);
-    unsigned
-        .first()
-        .is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.')
-        && unsigned
-            .iter()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(byte))
+    let unsigned = raw.strip_prefix(b"-").or(raw.strip_prefix(b"+")).unwrap_or(raw);
+    unsigned.first().is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.')
+        && unsigned.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(byte))
 }
 
 /// The effects of one statement; almost always one.
@@ -113,10 +99,7 @@ pub(super) fn read_set(text: &[u8], context: Context) -> Option<Read> {
         return Some(smallvec![Effect::SetTransaction]);
     }
     let mut scope = Scope::Session;
-    if (reader.is(LOCAL) || reader.is(SESSION))
-        && !names_setting(text, &reader)
-        && !is_session_form(&reader)
-    {
+    if (reader.is(LOCAL) || reader.is(SESSION)) && !names_setting(text, &reader) && !is_session_form(&reader) {
         if reader.is(LOCAL) {
             scope = Scope::Local;
         }
@@ -206,34 +189,20 @@ fn special(text: &[u8], reader: &mut Reader<'_>, scope: Scope) -> Option<Read> {
         return Some(smallvec![Effect::SetTransaction]);
     }
     let setting = if reader.words(&[TIME, ZONE]) {
-        let is_default =
-            (reader.is(DEFAULT) || reader.is(LOCAL)) && reader.second().kind == Kind::End;
-        let value = if is_default {
-            Value::Default
-        } else {
-            Value::Raw(raw(text, reader)?)
-        };
+        let is_default = (reader.is(DEFAULT) || reader.is(LOCAL)) && reader.second().kind == Kind::End;
+        let value = if is_default { Value::Default } else { Value::Raw(raw(text, reader)?) };
         reader.skip();
-        Setting {
-            name: "timezone".to_owned(),
-            value,
-        }
+        Setting { name: "timezone".to_owned(), value }
     } else if reader.word(NAMES) {
         if reader.is_at_end() || reader.word(DEFAULT) {
-            Setting {
-                name: "client_encoding".to_owned(),
-                value: Value::Default,
-            }
+            Setting { name: "client_encoding".to_owned(), value: Value::Default }
         } else {
             Setting::text("client_encoding", reader.literal()?)
         }
     } else if reader.word(SCHEMA) {
         // One name, however it looks, so it stays a quoted literal.
         let value = Value::Raw(quote_literal(&reader.literal()?).into());
-        Setting {
-            name: "search_path".to_owned(),
-            value,
-        }
+        Setting { name: "search_path".to_owned(), value }
     } else if reader.word(ROLE) {
         let role = reader.name().or_else(|| reader.literal())?;
         Setting::text("role", role)
@@ -252,9 +221,7 @@ fn characteristics(reader: &mut Reader<'_>, scope: Scope) -> Option<Read> {
     let mut effects = Read::new();
     while !reader.is_at_end() {
         let (name, value) = match () {
-            () if reader.words(&[ISOLATION, LEVEL]) => {
-                ("default_transaction_isolation", isolation(reader)?)
-            }
+            () if reader.words(&[ISOLATION, LEVEL]) => ("default_transaction_isolation", isolation(reader)?),
             () if reader.words(&[READ, ONLY]) => ("default_transaction_read_only", "on"),
             () if reader.words(&[READ, WRITE]) => ("default_transaction_read_only", "off"),
             () if reader.word(DEFERRABLE) => ("default_transaction_deferrable", "on"),
@@ -280,13 +247,11 @@ fn isolation(reader: &mut Reader<'_>) -> Option<&'static str> {
 /// What setting this does: some names are not settings that a session keeps.
 fn effect(scope: Scope, setting: Setting) -> Effect {
     match (setting.name.as_str(), scope, &setting.value) {
-        ("transaction_isolation" | "transaction_read_only" | "transaction_deferrable", ..) => {
-            Effect::SetTransaction
-        }
+        ("transaction_isolation" | "transaction_read_only" | "transaction_deferrable", ..) => Effect::SetTransaction,
         ("session_authorization", Scope::Local, _) => Effect::SetTransaction,
-        ("session_authorization", Scope::Session, value) => Effect::SetSessionAuthorization {
-            to_default: *value == Value::Default,
-        },
+        ("session_authorization", Scope::Session, value) => {
+            Effect::SetSessionAuthorization { to_default: *value == Value::Default }
+        }
         (_, Scope::Session, Value::Default) => Effect::Reset(setting.name),
         _ => Effect::Set { scope, setting },
     }
@@ -297,19 +262,11 @@ pub(super) fn read_reset(text: &[u8], context: Context) -> Option<Effect> {
     let mut reader = Reader::new(text, context);
     reader.advance();
     let effect = match () {
-        () if reader.words(&[SESSION, AUTHORIZATION]) => {
-            Effect::SetSessionAuthorization { to_default: true }
-        }
+        () if reader.words(&[SESSION, AUTHORIZATION]) => Effect::SetSessionAuthorization { to_default: true },
         () if reader.words(&[TIME, ZONE]) => Effect::Reset("timezone".to_owned()),
         () if reader.words(&[TRANSACTION, ISOLATION, LEVEL]) => Effect::SetTransaction,
         () if reader.word(ALL) => Effect::ResetAll,
-        () => effect(
-            Scope::Session,
-            Setting {
-                name: setting_name(&mut reader)?,
-                value: Value::Default,
-            },
-        ),
+        () => effect(Scope::Session, Setting { name: setting_name(&mut reader)?, value: Value::Default }),
     };
     reader.is_at_end().then_some(effect)
 }
@@ -363,13 +320,7 @@ fn arguments(reader: &mut Reader<'_>) -> Option<Effect> {
         () if reader.word(FALSE) => Scope::Session,
         () => return None,
     };
-    Some(effect(
-        scope,
-        Setting {
-            name,
-            value: Value::Text(value),
-        },
-    ))
+    Some(effect(scope, Setting { name, value: Value::Text(value) }))
 }
 
 /// One string argument and the comma behind it.
@@ -438,17 +389,12 @@ fn restore(name: &str, value: &Value, query: &mut Vec<u8>) {
 fn is_interval(raw: &[u8]) -> bool {
     let mut lexer = Lexer::new(raw, true);
     let token = lexer.token();
-    token.kind == Kind::Word
-        && keyword(token.of(raw)) == INTERVAL
-        && lexer.token().kind != Kind::End
+    token.kind == Kind::Word && keyword(token.of(raw)) == INTERVAL && lexer.token().kind != Kind::End
 }
 
 /// `"name"` or `"class"."name"`.
 fn setting_identifier(name: &str) -> Vec<u8> {
-    let parts: Vec<_> = name
-        .split('.')
-        .map(|part| quote_identifier(part.as_bytes()))
-        .collect();
+    let parts: Vec<_> = name.split('.').map(|part| quote_identifier(part.as_bytes())).collect();
     parts.join(&b'.')
 }
 
@@ -459,25 +405,12 @@ mod tests {
 
     fn effects(text: &str) -> Vec<Effect> {
         let class = classify(text.as_bytes(), Context::default());
-        assert!(
-            class.may_begin.is_empty() && class.may_end.is_empty(),
-            "{text}: {class:?}"
-        );
-        class
-            .effects
-            .into_iter()
-            .map(|(_, effect)| effect)
-            .collect()
+        assert!(class.may_begin.is_empty() && class.may_end.is_empty(), "{text}: {class:?}");
+        class.effects.into_iter().map(|(_, effect)| effect).collect()
     }
 
     fn set(scope: Scope, name: &str, value: Value) -> Vec<Effect> {
-        vec![Effect::Set {
-            scope,
-            setting: Setting {
-                name: name.to_owned(),
-                value,
-            },
-        }]
+        vec![Effect::Set { scope, setting: Setting { name: name.to_owned(), value } }]
     }
 
     fn raw(text: &'static str) -> Value {
@@ -491,81 +424,36 @@ mod tests {
     #[test]
     fn set_keeps_its_value_as_written() {
         use Scope::{Local, Session};
-        assert_eq!(
-            effects("SET extra_float_digits = 3"),
-            set(Session, "extra_float_digits", raw("3"))
-        );
+        assert_eq!(effects("SET extra_float_digits = 3"), set(Session, "extra_float_digits", raw("3")));
         assert_eq!(effects("SET x =-1 -- c"), set(Session, "x", raw("-1")));
-        assert_eq!(
-            effects("SET SESSION Search_Path TO a, 'b, c'"),
-            set(Session, "search_path", raw("a, 'b, c'"))
-        );
-        assert_eq!(
-            effects("SET LOCAL \"A\".b TO 'x'"),
-            set(Local, "a.b", raw("'x'"))
-        );
-        assert_eq!(
-            effects("SET LOCAL x TO DEFAULT"),
-            set(Local, "x", Value::Default)
-        );
+        assert_eq!(effects("SET SESSION Search_Path TO a, 'b, c'"), set(Session, "search_path", raw("a, 'b, c'")));
+        assert_eq!(effects("SET LOCAL \"A\".b TO 'x'"), set(Local, "a.b", raw("'x'")));
+        assert_eq!(effects("SET LOCAL x TO DEFAULT"), set(Local, "x", Value::Default));
         assert_eq!(effects("SET x = DEFAULT"), [Effect::Reset("x".to_owned())]);
     }
 
     #[test]
     fn words_of_the_grammar_may_be_names_of_settings() {
         use Scope::{Local, Session};
-        assert_eq!(
-            effects("SET session = 1"),
-            set(Session, "session", raw("1"))
-        );
-        assert_eq!(
-            effects("SET LOCAL session.x = 1"),
-            set(Local, "session.x", raw("1"))
-        );
+        assert_eq!(effects("SET session = 1"), set(Session, "session", raw("1")));
+        assert_eq!(effects("SET LOCAL session.x = 1"), set(Local, "session.x", raw("1")));
         assert_eq!(effects("SET local TO 1"), set(Session, "local", raw("1")));
         assert_eq!(effects("SET time TO 1"), set(Session, "time", raw("1")));
-        assert_eq!(
-            effects("SET TimeZone TO interval"),
-            set(Session, "timezone", raw("interval"))
-        );
+        assert_eq!(effects("SET TimeZone TO interval"), set(Session, "timezone", raw("interval")));
     }
 
     #[test]
     fn special_forms_are_settings_underneath() {
         use Scope::{Local, Session};
         assert_eq!(effects("SET ROLE Foo"), set(Session, "role", text("foo")));
-        assert_eq!(
-            effects("SET LOCAL ROLE NONE"),
-            set(Local, "role", text("none"))
-        );
-        assert_eq!(
-            effects("SET NAMES 'UTF8'"),
-            set(Session, "client_encoding", text("UTF8"))
-        );
-        assert_eq!(
-            effects("SET NAMES"),
-            [Effect::Reset("client_encoding".to_owned())]
-        );
-        assert_eq!(
-            effects("SET SCHEMA 'a, b'"),
-            set(Session, "search_path", raw("'a, b'"))
-        );
-        assert_eq!(
-            effects("SET XML OPTION DOCUMENT"),
-            set(Session, "xmloption", text("document"))
-        );
-        assert_eq!(
-            effects("SET TIME ZONE -7"),
-            set(Session, "timezone", raw("-7"))
-        );
-        assert_eq!(
-            effects("SET TIME ZONE LOCAL"),
-            [Effect::Reset("timezone".to_owned())]
-        );
-        assert_eq!(
-            effects("RESET TIME ZONE"),
-            [Effect::Reset("timezone".to_owned())]
-        );
+        assert_eq!(effects("SET LOCAL ROLE NONE"), set(Local, "role", text("none")));
+        assert_eq!(effects("SET NAMES 'UTF8'"), set(Session, "client_encoding", text("UTF8")));
+        assert_eq!(effects("SET NAMES"), [Effect::Reset("client_encoding".to_owned())]);
+        assert_eq!(effects("SET SCHEMA 'a, b'"), set(Session, "search_path", raw("'a, b'")));
+        assert_eq!(effects("SET XML OPTION DOCUMENT"), set(Session, "xmloption", text("document")));
+        assert_eq!(effects("SET TIME ZONE -7"), set(Session, "timezone", raw("-7")));
+        assert_eq!(effects("SET TIME ZONE LOCAL"), [Effect::Reset("timezone".to_owned())]);
+        assert_eq!(effects("RESET TIME ZONE"), [Effect::Reset("timezone".to_owned())]);
         assert_eq!(effects("RESET ALL"), [Effect::ResetAll]);
     }
 
@@ -575,17 +463,9 @@ mod tests {
             "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY NOT DEFERRABLE",
         );
         let expected = [
-            set(
-                Scope::Session,
-                "default_transaction_isolation",
-                text("repeatable read"),
-            ),
+            set(Scope::Session, "default_transaction_isolation", text("repeatable read")),
             set(Scope::Session, "default_transaction_read_only", text("on")),
-            set(
-                Scope::Session,
-                "default_transaction_deferrable",
-                text("off"),
-            ),
+            set(Scope::Session, "default_transaction_deferrable", text("off")),
         ];
         assert_eq!(modes, expected.concat());
     }
@@ -605,16 +485,9 @@ mod tests {
     #[test]
     fn set_config_with_literals_is_a_setting() {
         use Scope::{Local, Session};
-        assert_eq!(
-            effects("SELECT pg_catalog.set_config('JIT', 'off', false)"),
-            set(Session, "jit", text("off"))
-        );
-        assert_eq!(
-            effects("SELECT set_config('a.b', 'x'::text, true) x"),
-            set(Local, "a.b", text("x"))
-        );
-        let asyncpg =
-            "SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new";
+        assert_eq!(effects("SELECT pg_catalog.set_config('JIT', 'off', false)"), set(Session, "jit", text("off")));
+        assert_eq!(effects("SELECT set_config('a.b', 'x'::text, true) x"), set(Local, "a.b", text("x")));
+        let asyncpg = "SELECT current_setting('jit') AS cur, set_config('jit', 'off', false) AS new";
         assert_eq!(effects(asyncpg), set(Session, "jit", text("off")));
     }
 
@@ -630,44 +503,25 @@ mod tests {
             "SET \"a.b\" = 1",
         ] {
             let class = classify(text.as_bytes(), Context::default());
-            assert_eq!(
-                (class.may_begin, class.effects.len()),
-                (Suspects::SETTINGS, 0),
-                "{text}"
-            );
+            assert_eq!((class.may_begin, class.effects.len()), (Suspects::SETTINGS, 0), "{text}");
         }
-        assert_eq!(
-            effects("SELECT set_config('search_path', $1, true), set_config($2, $3, true)"),
-            []
-        );
+        assert_eq!(effects("SELECT set_config('search_path', $1, true), set_config($2, $3, true)"), []);
     }
 
     #[test]
     fn a_raw_value_means_the_same_under_both_kinds_of_strings() {
         let read = |text: &str, standard_conforming_strings| {
-            let context = Context {
-                standard_conforming_strings,
-                ..Context::default()
-            };
+            let context = Context { standard_conforming_strings, ..Context::default() };
             classify(text.as_bytes(), context).effects[0].1.clone()
         };
         let expected = |value| set(Scope::Session, "a", value).remove(0);
         assert_eq!(read(r"SET a = 'x\y'", true), expected(raw(r"E'x\\y'")));
-        assert_eq!(
-            read(r"SET a = 'x\\y', b", false),
-            expected(raw(r"E'x\\y', b"))
-        );
+        assert_eq!(read(r"SET a = 'x\\y', b", false), expected(raw(r"E'x\\y', b")));
     }
 
     #[test]
     fn plain_is_the_one_string_of_a_value() {
-        for (value, plain) in [
-            ("'5s'", "5s"),
-            ("5000", "5000"),
-            ("-1.5e3", "-1.5e3"),
-            ("ON", "on"),
-            ("\"On\"", "On"),
-        ] {
+        for (value, plain) in [("'5s'", "5s"), ("5000", "5000"), ("-1.5e3", "-1.5e3"), ("ON", "on"), ("\"On\"", "On")] {
             assert_eq!(raw(value).plain().as_deref(), Some(plain.as_bytes()));
         }
         assert_eq!(raw("a, b").plain(), None);

@@ -9,8 +9,14 @@ use std::sync::{Arc, Mutex};
 pub struct Parameters(Arc<Vec<(String, String)>>);
 
 /// Reported, but not settings a client could carry from backend to backend.
-const READ_ONLY: [&str; 6] =
-    ["server_version", "server_encoding", "is_superuser", "session_authorization", "integer_datetimes", "in_hot_standby"];
+const READ_ONLY: [&str; 6] = [
+    "server_version",
+    "server_encoding",
+    "is_superuser",
+    "session_authorization",
+    "integer_datetimes",
+    "in_hot_standby",
+];
 
 impl Parameters {
     /// A set of its own.

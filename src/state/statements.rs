@@ -78,7 +78,8 @@ impl Statements {
             known.sweep_at = SWEEP_MIN.max(known.by_key.len() * 2);
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let statement = Arc::new(Statement { id, rest: rest.into(), class: classify(), accepted: AtomicBool::new(false) });
+        let statement =
+            Arc::new(Statement { id, rest: rest.into(), class: classify(), accepted: AtomicBool::new(false) });
         known.by_key.insert(key, Arc::downgrade(&statement));
         statement
     }

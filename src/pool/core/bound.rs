@@ -16,10 +16,7 @@ pub(super) struct Bound {
 
 impl Bound {
     pub(super) fn new(max: Option<u32>) -> Self {
-        Self {
-            max,
-            ..Self::default()
-        }
+        Self { max, ..Self::default() }
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -44,10 +44,7 @@ impl Backoff {
     fn new(failures: u32, now: Instant, roll: f64) -> Self {
         // 2^6 × 100 ms is past the ceiling already.
         let ceiling = (BACKOFF_FIRST * (1 << (failures - 1).min(6))).min(BACKOFF_MAX);
-        Self {
-            failures,
-            retry_at: now + ceiling.mul_f64(roll),
-        }
+        Self { failures, retry_at: now + ceiling.mul_f64(roll) }
     }
 
     pub(super) fn is_over(&self, now: Instant) -> bool {
@@ -66,18 +63,14 @@ pub(super) enum Health {
 impl Health {
     /// An endpoint nobody has dialled yet is taken to be well.
     pub(super) fn new() -> Self {
-        Health::Up {
-            dials_max: DIALS_MAX,
-        }
+        Health::Up { dials_max: DIALS_MAX }
     }
 
     /// How many more dials may start while `dialing` are in progress.
     pub(super) fn dials_allowed(&self, dialing: u32, now: Instant) -> u32 {
         match self {
             Health::Up { dials_max } => dials_max.saturating_sub(dialing),
-            Health::Busy { backoff } | Health::Down { backoff, .. } => {
-                u32::from(dialing == 0 && backoff.is_over(now))
-            }
+            Health::Busy { backoff } | Health::Down { backoff, .. } => u32::from(dialing == 0 && backoff.is_over(now)),
         }
     }
 
@@ -103,9 +96,7 @@ impl Health {
     pub(super) fn succeeded(&mut self) {
         *self = match *self {
             // ## Up => Up, twice as fast
-            Health::Up { dials_max } => Health::Up {
-                dials_max: (dials_max * 2).min(DIALS_MAX),
-            },
+            Health::Up { dials_max } => Health::Up { dials_max: (dials_max * 2).min(DIALS_MAX) },
             // ## (Busy | Down) => Up, slowly: everybody else's proxy has noticed too
             Health::Busy { .. } | Health::Down { .. } => Health::Up { dials_max: 1 },
         };
@@ -116,27 +107,23 @@ impl Health {
     pub(super) fn failed(&mut self, kind: FailureKind, probe: bool, now: Instant, roll: f64) {
         *self = match (kind, *self) {
             // ## (Up | Busy) => Down
-            (FailureKind::Unreachable, Health::Up { .. } | Health::Busy { .. }) => Health::Down {
-                since: now,
-                backoff: Backoff::after_first(now, roll),
-            },
-            // ## Down => Down, for longer
-            (FailureKind::Unreachable, Health::Down { since, backoff }) if probe => Health::Down {
-                since,
-                backoff: backoff.after_another(now, roll),
-            },
-            // ## (Up | Down) => Busy: it answers, so it is not down
-            (FailureKind::Busy, Health::Up { .. } | Health::Down { .. }) => Health::Busy {
-                backoff: Backoff::after_first(now, roll),
-            },
-            // ## Busy => Busy, for longer
-            (FailureKind::Busy, Health::Busy { backoff }) if probe => Health::Busy {
-                backoff: backoff.after_another(now, roll),
-            },
-            // ## (Busy | Down) => Up: it has room to judge a login; what it said concerns one pool
-            (FailureKind::Refused, Health::Busy { .. } | Health::Down { .. }) => {
-                Health::Up { dials_max: 1 }
+            (FailureKind::Unreachable, Health::Up { .. } | Health::Busy { .. }) => {
+                Health::Down { since: now, backoff: Backoff::after_first(now, roll) }
             }
+            // ## Down => Down, for longer
+            (FailureKind::Unreachable, Health::Down { since, backoff }) if probe => {
+                Health::Down { since, backoff: backoff.after_another(now, roll) }
+            }
+            // ## (Up | Down) => Busy: it answers, so it is not down
+            (FailureKind::Busy, Health::Up { .. } | Health::Down { .. }) => {
+                Health::Busy { backoff: Backoff::after_first(now, roll) }
+            }
+            // ## Busy => Busy, for longer
+            (FailureKind::Busy, Health::Busy { backoff }) if probe => {
+                Health::Busy { backoff: backoff.after_another(now, roll) }
+            }
+            // ## (Busy | Down) => Up: it has room to judge a login; what it said concerns one pool
+            (FailureKind::Refused, Health::Busy { .. } | Health::Down { .. }) => Health::Up { dials_max: 1 },
             (_, unchanged) => unchanged,
         };
     }
@@ -174,9 +161,7 @@ mod tests {
         let mut ceilings = Vec::new();
         for _ in 0..8 {
             health.failed(FailureKind::Unreachable, true, now, 1.0);
-            let Health::Down { backoff, .. } = health else {
-                panic!("an unreachable endpoint is down")
-            };
+            let Health::Down { backoff, .. } = health else { panic!("an unreachable endpoint is down") };
             ceilings.push((backoff.retry_at - now).as_millis());
         }
         assert_eq!(ceilings, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);

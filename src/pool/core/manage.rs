@@ -54,10 +54,7 @@ impl<B> Core<B> {
 
     /// Adds a pool; `None` when the database was removed.
     pub fn add_pool(&mut self, database: DatabaseId, limits: PoolLimits) -> Option<PoolId> {
-        let owner = self
-            .databases
-            .get_mut(database)
-            .filter(|database| !database.is_removed)?;
+        let owner = self.databases.get_mut(database).filter(|database| !database.is_removed)?;
         let pool = self.pools.insert(Pool {
             database,
             limits,
@@ -75,12 +72,7 @@ impl<B> Core<B> {
 
     /// Changes the bound over all. As with every limit: raising admits at once; lowering closes idle backends now and
     /// leased ones as they come back.
-    pub fn set_total_max(
-        &mut self,
-        total_max: Option<u32>,
-        now: Instant,
-        out: &mut Vec<Command<B>>,
-    ) {
+    pub fn set_total_max(&mut self, total_max: Option<u32>, now: Instant, out: &mut Vec<Command<B>>) {
         self.total.max = total_max;
         self.trim(Level::Total, out);
         self.serve(None, now, out);
@@ -104,13 +96,7 @@ impl<B> Core<B> {
     }
 
     /// Changes a pool's limits. A login refused before is tried again at once.
-    pub fn set_pool(
-        &mut self,
-        pool: PoolId,
-        limits: PoolLimits,
-        now: Instant,
-        out: &mut Vec<Command<B>>,
-    ) {
+    pub fn set_pool(&mut self, pool: PoolId, limits: PoolLimits, now: Instant, out: &mut Vec<Command<B>>) {
         let Some(changed) = self.pools.get_mut(pool) else {
             return;
         };
@@ -167,12 +153,7 @@ impl<B> Core<B> {
     }
 
     /// Retires every pool of a database.
-    pub fn retire_database(
-        &mut self,
-        database: DatabaseId,
-        now: Instant,
-        out: &mut Vec<Command<B>>,
-    ) {
+    pub fn retire_database(&mut self, database: DatabaseId, now: Instant, out: &mut Vec<Command<B>>) {
         let Some(retired) = self.databases.get(database) else {
             return;
         };
@@ -227,9 +208,7 @@ impl<B> Core<B> {
         if buried.is_removed && buried.counts.open() == 0 {
             let database = buried.database;
             self.pools.remove(pool);
-            self.databases[database]
-                .pools
-                .retain(|other| *other != pool);
+            self.databases[database].pools.retain(|other| *other != pool);
             self.bury_database(database);
         }
     }

@@ -44,11 +44,7 @@ enum Operation {
 fn operation() -> impl Strategy<Value = Operation> {
     let index = || any::<Index>();
     let worker = || 0..WORKERS;
-    let kind = prop_oneof![
-        Just(FailureKind::Unreachable),
-        Just(FailureKind::Refused),
-        Just(FailureKind::Busy)
-    ];
+    let kind = prop_oneof![Just(FailureKind::Unreachable), Just(FailureKind::Refused), Just(FailureKind::Busy)];
     let by = prop_oneof![5 => 1_u64..300, 1 => 300_u64..20_000].prop_map(Duration::from_millis);
     prop_oneof![
         24 => (index(), worker()).prop_map(|(pool, worker)| Operation::Lease { pool, worker }),
@@ -111,10 +107,7 @@ struct Model {
 }
 
 fn database_limits(backends_max: Option<u32>) -> DatabaseLimits {
-    DatabaseLimits {
-        backends_max,
-        connect_timeout: Duration::from_secs(5),
-    }
+    DatabaseLimits { backends_max, connect_timeout: Duration::from_secs(5) }
 }
 
 fn pool_limits(size: u32) -> PoolLimits {
@@ -134,9 +127,7 @@ fn pick<T>(index: &Index, from: &[T]) -> Option<usize> {
 impl Model {
     fn new() -> Self {
         let mut core = Core::new(WORKERS, Some(7), 1);
-        let databases: Vec<_> = (0..DATABASES)
-            .map(|_| core.add_database(database_limits(Some(5))))
-            .collect();
+        let databases: Vec<_> = (0..DATABASES).map(|_| core.add_database(database_limits(Some(5)))).collect();
         let pools = (0..POOLS)
             .map(|i| core.add_pool(databases[i % DATABASES], pool_limits(3)))
             .collect::<Option<_>>()
@@ -176,12 +167,7 @@ impl Model {
                         assert!(before.waiting < 12);
                         self.arrivals += 1;
                         let arrival = self.arrivals;
-                        self.clients.push(Client {
-                            ticket,
-                            pool,
-                            arrival,
-                            bell,
-                        });
+                        self.clients.push(Client { ticket, pool, arrival, bell });
                     }
                     Lease::Full => assert_eq!(before.waiting, 12),
                     Lease::Failed(error) => {
@@ -232,8 +218,7 @@ impl Model {
                     let slot = self.dials.swap_remove(i);
                     self.backends_born += 1;
                     self.backends.insert(self.backends_born, Holder::Core);
-                    self.core
-                        .opened(slot, self.backends_born, *worker, now, &mut out);
+                    self.core.opened(slot, self.backends_born, *worker, now, &mut out);
                 }
             }
             Operation::Failed { dial, kind } => {
@@ -251,21 +236,18 @@ impl Model {
                 self.core.retire_pool(pool, now, &mut out);
             }
             Operation::RetireDatabase { database } => {
-                self.core
-                    .retire_database(self.databases[database.index(DATABASES)], now, &mut out);
+                self.core.retire_database(self.databases[database.index(DATABASES)], now, &mut out);
             }
             Operation::Pause { database } => {
                 self.core.pause(self.databases[database.index(DATABASES)]);
             }
             Operation::Resume { database } => {
-                self.core
-                    .resume(self.databases[database.index(DATABASES)], now, &mut out);
+                self.core.resume(self.databases[database.index(DATABASES)], now, &mut out);
             }
             Operation::SetTotal { max } => self.core.set_total_max(*max, now, &mut out),
             Operation::SetDatabase { database, max } => {
                 let database = self.databases[database.index(DATABASES)];
-                self.core
-                    .set_database(database, database_limits(*max), now, &mut out);
+                self.core.set_database(database, database_limits(*max), now, &mut out);
             }
             Operation::SetPool { pool, size } => {
                 let pool = self.pools[pool.index(self.pools.len())];
@@ -275,15 +257,11 @@ impl Model {
                 let i = pool.index(self.pools.len());
                 let database = self.core.pool(self.pools[i]).expect("it is there").database;
                 self.core.remove_pool(self.pools[i], &mut out);
-                self.pools[i] = self
-                    .core
-                    .add_pool(database, pool_limits(3))
-                    .expect("the database is there");
+                self.pools[i] = self.core.add_pool(database, pool_limits(3)).expect("the database is there");
             }
             Operation::PeekIdle { pool, worker } => {
                 let pool = self.pools[pool.index(self.pools.len())];
-                self.core
-                    .peek_idle(pool, *worker, |backend| *backend % 2 == 0, &mut out);
+                self.core.peek_idle(pool, *worker, |backend| *backend % 2 == 0, &mut out);
             }
         }
         self.out = out;
@@ -291,11 +269,7 @@ impl Model {
 
     fn lease(&mut self, slot: SlotId, backend: u64) {
         let was = self.backends.insert(backend, Holder::Client);
-        assert_eq!(
-            was,
-            Some(Holder::Core),
-            "backend {backend} was not the core's to give"
-        );
+        assert_eq!(was, Some(Holder::Core), "backend {backend} was not the core's to give");
         self.leases.push((slot, backend));
     }
 
@@ -330,22 +304,13 @@ impl Model {
     fn check_room(&self, pool: PoolId) {
         let pool = &self.core.pools[pool];
         let database = &self.core.databases[pool.database];
-        assert!(
-            pool.counts.open() <= pool.limits.size,
-            "more than the pool's size"
-        );
+        assert!(pool.counts.open() <= pool.limits.size, "more than the pool's size");
         for bound in [&database.bound, &self.core.total] {
-            assert!(
-                bound.max.is_none_or(|max| bound.counts.open() <= max),
-                "over a bound"
-            );
+            assert!(bound.max.is_none_or(|max| bound.counts.open() <= max), "over a bound");
         }
         let dialing = database.bound.counts.opening;
         assert!(dialing <= DIALS_MAX, "too many dials at once");
-        assert!(
-            database.health.is_up() || dialing == 1,
-            "more than one prober"
-        );
+        assert!(database.health.is_up() || dialing == 1, "more than one prober");
         assert!(!database.is_paused, "a dial during a pause");
     }
 
@@ -356,10 +321,7 @@ impl Model {
         for pool in self.core.pools.keys() {
             let database = &self.core.databases[self.core.pools[pool].database];
             let is_full = database.bound.is_full() || self.core.total.is_full();
-            assert!(
-                self.core.claim(pool, self.now) == 0 || is_full,
-                "a dial that could be under way is not"
-            );
+            assert!(self.core.claim(pool, self.now) == 0 || is_full, "a dial that could be under way is not");
         }
     }
 
@@ -376,10 +338,7 @@ impl Model {
         }
         for (id, pool) in &core.pools {
             assert_eq!(pool.counts, pools.get(id).copied().unwrap_or_default());
-            assert_eq!(
-                pool.openings_stale,
-                stale.get(id).copied().unwrap_or_default()
-            );
+            assert_eq!(pool.openings_stale, stale.get(id).copied().unwrap_or_default());
             let on_stacks: usize = pool.idle.iter().map(|stack| stack.len()).sum();
             assert_eq!(on_stacks, pool.counts.idle as usize);
             let is_exceeded = pool.counts.live() > pool.limits.size;
@@ -404,12 +363,7 @@ impl Model {
                 held += 1;
             }
         }
-        let of = |holder| {
-            self.backends
-                .values()
-                .filter(|held| **held == holder)
-                .count()
-        };
+        let of = |holder| self.backends.values().filter(|held| **held == holder).count();
         assert_eq!(of(Holder::Core), held, "a backend is lost");
         let total = self.core.total();
         assert_eq!(of(Holder::Client), total.leased as usize);
@@ -426,8 +380,7 @@ impl Model {
             match waiter.turn {
                 Turn::Waiting(_) => {
                     let first = first_waiting.get(client.pool).copied();
-                    first_waiting
-                        .insert(client.pool, client.arrival.min(first.unwrap_or(u64::MAX)));
+                    first_waiting.insert(client.pool, client.arrival.min(first.unwrap_or(u64::MAX)));
                 }
                 Turn::Handed(_) => {
                     assert!(has_rung, "a waiter was served and not told");
@@ -443,16 +396,9 @@ impl Model {
         }
         for pool in self.core.pools.values() {
             let is_paused = self.core.databases[pool.database].is_paused;
-            assert!(
-                pool.line.waiting() == 0 || pool.counts.idle == 0 || is_paused,
-                "a waiter beside an idle backend"
-            );
+            assert!(pool.line.waiting() == 0 || pool.counts.idle == 0 || is_paused, "a waiter beside an idle backend");
         }
-        let waiting = self
-            .core
-            .waiters
-            .values()
-            .filter(|waiter| matches!(waiter.turn, Turn::Waiting(_)));
+        let waiting = self.core.waiters.values().filter(|waiter| matches!(waiter.turn, Turn::Waiting(_)));
         assert_eq!(waiting.count(), self.core.total.waiting as usize);
         assert_eq!(self.core.waiters.len(), self.clients.len());
     }
@@ -468,8 +414,7 @@ impl Model {
         let (now, mut out) = (self.now, std::mem::take(&mut self.out));
         self.core.set_total_max(Some(2), now, &mut out);
         for database in &self.databases {
-            self.core
-                .set_database(*database, database_limits(Some(2)), now, &mut out);
+            self.core.set_database(*database, database_limits(Some(2)), now, &mut out);
             self.core.resume(*database, now, &mut out);
         }
         for pool in &self.pools {
@@ -484,19 +429,11 @@ impl Model {
             }
             self.pass_time(Duration::from_millis(100));
         }
-        assert!(
-            self.clients.is_empty(),
-            "{} waiters starve",
-            self.clients.len()
-        );
+        assert!(self.clients.is_empty(), "{} waiters starve", self.clients.len());
         for _ in 0..12 {
             self.pass_time(Duration::from_secs(5));
         }
-        assert_eq!(
-            self.core.total().open(),
-            0,
-            "old age closes all that nobody uses"
-        );
+        assert_eq!(self.core.total().open(), 0, "old age closes all that nobody uses");
         assert_eq!(self.core.pools.len(), POOLS, "removed pools are gone");
     }
 
@@ -527,9 +464,7 @@ impl Model {
 
 /// A removed pool's ticket may outlive it, but never its line: every id here is alive.
 fn entry<V: Default>(map: &mut SecondaryMap<PoolId, V>, pool: PoolId) -> &mut V {
-    map.entry(pool)
-        .expect("no newer pool has this place")
-        .or_default()
+    map.entry(pool).expect("no newer pool has this place").or_default()
 }
 
 fn check_bound<'a>(bound: &Bound, pools: impl Iterator<Item = &'a Pool>) {
@@ -548,10 +483,7 @@ fn check_bound<'a>(bound: &Bound, pools: impl Iterator<Item = &'a Pool>) {
     assert_eq!(bound.waiting, waiting);
     assert_eq!(bound.hungry.len(), hungry);
     assert_eq!(bound.active, active);
-    assert!(
-        !bound.is_exceeded() || counts.idle == 0,
-        "idle backends over a lowered bound"
-    );
+    assert!(!bound.is_exceeded() || counts.idle == 0, "idle backends over a lowered bound");
 }
 
 proptest! {

@@ -50,12 +50,7 @@ impl<B> Core<B> {
     }
 
     /// Dials and evicts all that may be, after something changed in `database` or (`None`) anywhere.
-    pub(super) fn serve(
-        &mut self,
-        database: Option<DatabaseId>,
-        now: Instant,
-        out: &mut Vec<Command<B>>,
-    ) {
+    pub(super) fn serve(&mut self, database: Option<DatabaseId>, now: Instant, out: &mut Vec<Command<B>>) {
         if self.total.waiting == 0 {
             return;
         }
@@ -80,12 +75,7 @@ impl<B> Core<B> {
     }
 
     /// Closes idle backends of `database`, and of any, where a bound is full and somebody waits for a slot under it.
-    pub(super) fn evict_for_waiters(
-        &mut self,
-        database: DatabaseId,
-        now: Instant,
-        out: &mut Vec<Command<B>>,
-    ) {
+    pub(super) fn evict_for_waiters(&mut self, database: DatabaseId, now: Instant, out: &mut Vec<Command<B>>) {
         self.evict(Level::Database(database), now, out);
         self.evict(Level::Total, now, out);
     }
@@ -113,17 +103,14 @@ impl<B> Core<B> {
     /// Is the slot that `pool` is about to use again owed to a pool below its share?
     pub(super) fn is_owed_elsewhere(&self, pool: PoolId, now: Instant) -> bool {
         let own = &self.pools[pool];
-        [Level::Database(own.database), Level::Total]
-            .into_iter()
-            .any(|level| {
-                self.bound(level).is_some_and(|bound| {
-                    bound.is_full()
-                        && bound.waiting > own.line.waiting()
-                        && (own.counts.live() > self.share(pool)
-                            || self.is_anyone_starving(level, pool, now))
-                        && self.claims(level, Some(pool), now).below_share > bound.counts.closing
-                })
+        [Level::Database(own.database), Level::Total].into_iter().any(|level| {
+            self.bound(level).is_some_and(|bound| {
+                bound.is_full()
+                    && bound.waiting > own.line.waiting()
+                    && (own.counts.live() > self.share(pool) || self.is_anyone_starving(level, pool, now))
+                    && self.claims(level, Some(pool), now).below_share > bound.counts.closing
             })
+        })
     }
 
     /// Has a pool without any backend waited its turn, longer than the first waiter of `pool`?
@@ -132,9 +119,10 @@ impl<B> Core<B> {
         self.claimants(level, now).any(|(other, _)| {
             let other = &self.pools[other];
             other.counts.live() == 0
-                && other.line.first_since().is_some_and(|since| {
-                    now >= since + TURN_MAX && own_since.is_none_or(|own_since| since < own_since)
-                })
+                && other
+                    .line
+                    .first_since()
+                    .is_some_and(|since| now >= since + TURN_MAX && own_since.is_none_or(|own_since| since < own_since))
         })
     }
 
@@ -157,9 +145,7 @@ impl<B> Core<B> {
         // ## nothing => Opening
         let slot = self.slots.insert(Slot {
             pool: pool_id,
-            state: State::Opening {
-                probe: pool.refused.is_some() || !health.is_up(),
-            },
+            state: State::Opening { probe: pool.refused.is_some() || !health.is_up() },
             generation: pool.generation,
             worker: 0,
             opened: now,
@@ -167,10 +153,7 @@ impl<B> Core<B> {
             expires: None,
         });
         self.shift(pool_id, None, Some(Phase::Opening));
-        out.push(Command::Dial {
-            pool: pool_id,
-            slot,
-        });
+        out.push(Command::Dial { pool: pool_id, slot });
     }
 
     /// How many more slots this pool could use at once, if the shared bounds had room.
@@ -187,9 +170,7 @@ impl<B> Core<B> {
             Some(backoff) => u32::from(pool.counts.opening == 0 && backoff.is_over(now)),
             None => u32::MAX,
         };
-        let by_pace = database
-            .health
-            .dials_allowed(database.bound.counts.opening, now);
+        let by_pace = database.health.dials_allowed(database.bound.counts.opening, now);
         by_line.min(by_size).min(by_login).min(by_pace)
     }
 
@@ -204,8 +185,7 @@ impl<B> Core<B> {
         let hungry = self.bound(level).map_or(&[][..], |bound| &bound.hungry);
         hungry.iter().filter_map(move |pool| {
             let claim = self.claim(*pool, now);
-            let is_held_back =
-                level == Level::Total && self.databases[self.pools[*pool].database].bound.is_full();
+            let is_held_back = level == Level::Total && self.databases[self.pools[*pool].database].bound.is_full();
             (claim > 0 && !is_held_back).then_some((*pool, claim))
         })
     }
@@ -213,10 +193,7 @@ impl<B> Core<B> {
     /// What this pool may have before the others.
     fn share(&self, pool: PoolId) -> u32 {
         let database = self.pools[pool].database;
-        self.databases[database]
-            .bound
-            .share()
-            .min(self.total.share())
+        self.databases[database].bound.share().min(self.total.share())
     }
 
     fn live(&self, pool: PoolId) -> u32 {
@@ -224,22 +201,18 @@ impl<B> Core<B> {
     }
 
     fn claims(&self, level: Level, except: Option<PoolId>, now: Instant) -> Claims {
-        self.claimants(level, now)
-            .filter(|(pool, _)| Some(*pool) != except)
-            .fold(Claims::default(), |sum, (pool, claim)| Claims {
+        self.claimants(level, now).filter(|(pool, _)| Some(*pool) != except).fold(
+            Claims::default(),
+            |sum, (pool, claim)| Claims {
                 all: sum.all + claim,
-                below_share: sum.below_share
-                    + claim.min(self.share(pool).saturating_sub(self.live(pool))),
-            })
+                below_share: sum.below_share + claim.min(self.share(pool).saturating_sub(self.live(pool))),
+            },
+        )
     }
 
     /// The idle backend under this bound that was used the longest ago; with `rested`, only one that has rested by
     /// then or whose pool has more than its share.
-    pub(super) fn least_recently_used(
-        &self,
-        level: Level,
-        rested: Option<Instant>,
-    ) -> Option<SlotId> {
+    pub(super) fn least_recently_used(&self, level: Level, rested: Option<Instant>) -> Option<SlotId> {
         let pools: &mut dyn Iterator<Item = PoolId> = match level {
             Level::Database(database) => &mut self.databases[database].pools.iter().copied(),
             Level::Total => &mut self.pools.keys(),
@@ -247,8 +220,7 @@ impl<B> Core<B> {
         pools
             .filter_map(|pool| {
                 let (slot, since) = self.longest_idle(pool)?;
-                let is_free = rested
-                    .is_none_or(|now| now >= since + REST || self.live(pool) > self.share(pool));
+                let is_free = rested.is_none_or(|now| now >= since + REST || self.live(pool) > self.share(pool));
                 is_free.then_some((slot, since))
             })
             .min_by_key(|(_, since)| *since)
@@ -275,9 +247,7 @@ impl<B> Core<B> {
 
     pub(super) fn bound(&self, level: Level) -> Option<&Bound> {
         match level {
-            Level::Database(database) => {
-                self.databases.get(database).map(|database| &database.bound)
-            }
+            Level::Database(database) => self.databases.get(database).map(|database| &database.bound),
             Level::Total => Some(&self.total),
         }
     }

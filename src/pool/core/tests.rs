@@ -25,12 +25,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn limits(size: u32) -> PoolLimits {
-    PoolLimits {
-        size,
-        waiters_max: 1000,
-        idle_timeout: None,
-        lifetime: None,
-    }
+    PoolLimits { size, waiters_max: 1000, idle_timeout: None, lifetime: None }
 }
 
 impl Shell {
@@ -46,18 +41,8 @@ impl Shell {
 
     /// A database with one pool per size.
     fn database(&mut self, backends_max: Option<u32>, sizes: &[u32]) -> (DatabaseId, Vec<PoolId>) {
-        let database = self.core.add_database(DatabaseLimits {
-            backends_max,
-            connect_timeout: ms(5000),
-        });
-        let pools = sizes
-            .iter()
-            .map(|size| {
-                self.core
-                    .add_pool(database, limits(*size))
-                    .expect("just added")
-            })
-            .collect();
+        let database = self.core.add_database(DatabaseLimits { backends_max, connect_timeout: ms(5000) });
+        let pools = sizes.iter().map(|size| self.core.add_pool(database, limits(*size)).expect("just added")).collect();
         (database, pools)
     }
 
@@ -68,10 +53,7 @@ impl Shell {
         (shell, database, pools[0])
     }
 
-    fn run<R>(
-        &mut self,
-        act: impl FnOnce(&mut Core<u32>, Instant, &mut Vec<Command<u32>>) -> R,
-    ) -> R {
+    fn run<R>(&mut self, act: impl FnOnce(&mut Core<u32>, Instant, &mut Vec<Command<u32>>) -> R) -> R {
         let mut out = Vec::new();
         let result = act(&mut self.core, self.now, &mut out);
         for command in out {
@@ -165,10 +147,7 @@ impl Shell {
     fn hold(&mut self, pool: PoolId, count: usize) -> Vec<Held> {
         let tickets: Vec<_> = (0..count).map(|_| self.wait(pool)).collect();
         self.open_dials();
-        tickets
-            .into_iter()
-            .map(|ticket| self.served(ticket))
-            .collect()
+        tickets.into_iter().map(|ticket| self.served(ticket)).collect()
     }
 
     fn counts(&self, pool: PoolId) -> Counts {
@@ -231,10 +210,7 @@ fn order_survives_hundreds_who_leave_from_the_middle() {
 #[test]
 fn line_has_an_end() {
     let (mut shell, _, pool) = Shell::with_pool(1);
-    let short = PoolLimits {
-        waiters_max: 2,
-        ..limits(1)
-    };
+    let short = PoolLimits { waiters_max: 2, ..limits(1) };
     shell.run(|core, now, out| core.set_pool(pool, short, now, out));
     shell.wait(pool);
     shell.wait(pool);
@@ -330,10 +306,7 @@ fn refused_login_fails_its_own_pool_at_once_and_no_other() {
     let refused = shell.wait(pools[0]);
     shell.fail_dials(FailureKind::Refused);
     shell.failed(refused, WaitError::Refused);
-    assert!(matches!(
-        shell.lease(pools[0]),
-        Lease::Failed(WaitError::Refused)
-    ));
+    assert!(matches!(shell.lease(pools[0]), Lease::Failed(WaitError::Refused)));
     shell.hold(pools[1], 1);
 
     shell.pass(ms(100));
@@ -368,11 +341,7 @@ fn raised_size_is_dialled_at_once_and_lowered_size_drains() {
     shell.run(|core, now, out| core.set_pool(pool, limits(1), now, out));
     assert_eq!(shell.closes, [held[0]], "idle ones close now");
     shell.release(more[0]);
-    assert_eq!(
-        shell.closes,
-        [held[0], more[0]],
-        "leased ones as they come back"
-    );
+    assert_eq!(shell.closes, [held[0], more[0]], "leased ones as they come back");
     shell.release(more[1]);
     assert_eq!(shell.counts(pool).idle, 1);
 }
@@ -384,10 +353,7 @@ fn removed_pool_fails_its_waiters_and_ends_with_its_last_backend() {
     let ticket = shell.wait(pool);
     shell.run(|core, _, out| core.remove_database(database, out));
     shell.failed(ticket, WaitError::Removed);
-    assert!(matches!(
-        shell.lease(pool),
-        Lease::Failed(WaitError::Removed)
-    ));
+    assert!(matches!(shell.lease(pool), Lease::Failed(WaitError::Removed)));
     shell.release(held[0]);
     shell.finish_closes();
     assert_eq!(shell.core.pool(pool), None);
@@ -444,15 +410,7 @@ fn lowered_shared_bound_closes_what_comes_back_though_somebody_waits() {
                 core.set_total_max(Some(1), now, out);
             } else {
                 let backends_max = Some(1);
-                core.set_database(
-                    database,
-                    DatabaseLimits {
-                        backends_max,
-                        connect_timeout: ms(5000),
-                    },
-                    now,
-                    out,
-                );
+                core.set_database(database, DatabaseLimits { backends_max, connect_timeout: ms(5000) }, now, out);
             }
         });
         shell.release(first[0]);
@@ -504,21 +462,9 @@ fn pause_lets_leases_end_and_resume_serves_the_line() {
     shell.core.pause(database);
     shell.release(held[0]);
     let ticket = shell.wait(pool);
-    assert!(
-        !shell
-            .core
-            .database(database)
-            .expect("it is there")
-            .is_drained
-    );
+    assert!(!shell.core.database(database).expect("it is there").is_drained);
     shell.release(held[1]);
-    assert!(
-        shell
-            .core
-            .database(database)
-            .expect("it is there")
-            .is_drained
-    );
+    assert!(shell.core.database(database).expect("it is there").is_drained);
     shell.pass(ms(60_000));
     shell.pending(ticket);
     shell.run(|core, now, out| core.resume(database, now, out));
@@ -543,10 +489,7 @@ fn waiters_outlive_a_failover_during_a_pause() {
 #[test]
 fn backends_born_together_do_not_die_together() {
     let (mut shell, _, pool) = Shell::with_pool(40);
-    let short = PoolLimits {
-        lifetime: Some(ms(100_000)),
-        ..limits(40)
-    };
+    let short = PoolLimits { lifetime: Some(ms(100_000)), ..limits(40) };
     shell.run(|core, now, out| core.set_pool(pool, short, now, out));
     for held in shell.hold(pool, 40) {
         shell.release(held);
@@ -560,10 +503,7 @@ fn backends_born_together_do_not_die_together() {
         most_per_second = most_per_second.max(shell.closes.len() - before);
     }
     assert_eq!(shell.closes.len(), 40);
-    assert!(
-        most_per_second <= 6,
-        "{most_per_second} closed within a second"
-    );
+    assert!(most_per_second <= 6, "{most_per_second} closed within a second");
 }
 
 #[test]
@@ -573,10 +513,7 @@ fn lowered_idle_timeout_closes_a_few_at_a_time() {
         shell.release(held);
     }
     shell.pass(ms(60_000));
-    let short = PoolLimits {
-        idle_timeout: Some(ms(1000)),
-        ..limits(40)
-    };
+    let short = PoolLimits { idle_timeout: Some(ms(1000)), ..limits(40) };
     shell.run(|core, now, out| core.set_pool(pool, short, now, out));
     for tick in 1..=10 {
         shell.pass(ms(100));
@@ -587,10 +524,7 @@ fn lowered_idle_timeout_closes_a_few_at_a_time() {
 #[test]
 fn backend_past_its_lifetime_is_closed_rather_than_leased() {
     let (mut shell, _, pool) = Shell::with_pool(1);
-    let short = PoolLimits {
-        lifetime: Some(ms(1000)),
-        ..limits(1)
-    };
+    let short = PoolLimits { lifetime: Some(ms(1000)), ..limits(1) };
     shell.run(|core, now, out| core.set_pool(pool, short, now, out));
     let held = shell.hold(pool, 1)[0];
     shell.release(held);
@@ -688,11 +622,7 @@ fn saturated_pools_settle_at_their_shares_and_stop_swapping() {
         crowd.stand_for(&mut shell, 1, &[20, 20, 20]);
         let lives = [0, 1, 2].map(|i| shell.counts(pools[i]).live());
         assert_eq!(lives, [4, 3, 3]);
-        assert_eq!(
-            crowd.stand_for(&mut shell, 5, &[20, 20, 20]),
-            0,
-            "no swapping once settled"
-        );
+        assert_eq!(crowd.stand_for(&mut shell, 5, &[20, 20, 20]), 0, "no swapping once settled");
     }
 }
 

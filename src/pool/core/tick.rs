@@ -60,7 +60,6 @@ impl<B> Core<B> {
             return false;
         };
         let idle_timeout = self.pools[slot.pool].limits.idle_timeout;
-        idle_timeout.is_some_and(|timeout| now >= since + timeout.mul_f64(slot.spread))
-            || self.is_spent(id, now)
+        idle_timeout.is_some_and(|timeout| now >= since + timeout.mul_f64(slot.spread)) || self.is_spent(id, now)
     }
 }

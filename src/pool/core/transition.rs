@@ -13,14 +13,11 @@ impl<B> Core<B> {
     /// Of an older generation, or past its lifetime.
     pub(super) fn is_spent(&self, slot: SlotId, now: Instant) -> bool {
         let slot = &self.slots[slot];
-        slot.generation != self.pools[slot.pool].generation
-            || slot.expires.is_some_and(|expires| now >= expires)
+        slot.generation != self.pools[slot.pool].generation || slot.expires.is_some_and(|expires| now >= expires)
     }
 
     pub(super) fn is_in(&self, slot: SlotId, phase: Phase) -> bool {
-        self.slots
-            .get(slot)
-            .is_some_and(|slot| slot.state.phase() == phase)
+        self.slots.get(slot).is_some_and(|slot| slot.state.phase() == phase)
     }
 
     /// Takes the backend out of an idle or handed slot, which is leased from then on.
@@ -57,10 +54,7 @@ impl<B> Core<B> {
 
     /// Ends a slot; tells whose bound it was under.
     pub(super) fn remove(&mut self, slot: SlotId) -> DatabaseId {
-        let slot = self
-            .slots
-            .remove(slot)
-            .expect("the caller has looked at it");
+        let slot = self.slots.remove(slot).expect("the caller has looked at it");
         self.shift(slot.pool, Some(slot.state.phase()), None);
         let database = self.pools[slot.pool].database;
         self.bury(slot.pool);
@@ -78,11 +72,7 @@ impl<B> Core<B> {
     }
 
     /// The one place where waiters are counted, at all three levels.
-    pub(super) fn change_line<R>(
-        &mut self,
-        pool_id: PoolId,
-        change: impl FnOnce(&mut Line, &mut Waiters) -> R,
-    ) -> R {
+    pub(super) fn change_line<R>(&mut self, pool_id: PoolId, change: impl FnOnce(&mut Line, &mut Waiters) -> R) -> R {
         let pool = &mut self.pools[pool_id];
         let (was_active, waited) = (pool.is_active(), pool.line.waiting());
         let result = change(&mut pool.line, &mut self.waiters);
@@ -108,9 +98,7 @@ impl<B> Core<B> {
         out: &mut Vec<Command<B>>,
     ) {
         while self.pools[pool].line.first_since().is_some_and(&is_due) {
-            let waker = self.change_line(pool, |line, waiters| {
-                line.serve(waiters, Turn::Failed(error))
-            });
+            let waker = self.change_line(pool, |line, waiters| line.serve(waiters, Turn::Failed(error)));
             out.extend(waker.map(Command::Wake));
         }
     }

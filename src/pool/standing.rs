@@ -1,0 +1,68 @@
+//! Is a pool still connected to the server it is meant for?
+//!
+//! A server may stop being the primary, or a name may lead elsewhere, while its connections go on. Neither is believed on
+//! first sight: an application gets 25006 in a read-only transaction of its own, and a reader endpoint answers with another
+//! address each time. So 25006 makes us ask the server, and names are watched only where a primary is wanted.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::lease::Pools;
+use super::open::ask_for_bool;
+use super::pool::Pool;
+use crate::config::Standing;
+
+/// How often names are resolved again.
+pub const RESOLVE_EVERY: Duration = Duration::from_secs(5);
+
+/// Asks a backend what its server is, and replaces all of them if it is the wrong thing. Once at a time per pool.
+pub fn doubt(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
+    let wanted = pool.settings().endpoint.standing;
+    if wanted == Standing::Any || pool.is_doubted.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let (pools, pool) = (Arc::clone(pools), Arc::clone(pool));
+    tokio::task::spawn_local(async move {
+        let limit = pool.settings().pool.connect_timeout;
+        let is_standby = timeout(limit, async {
+            let mut lease = pools.wait(&pool, worker).await.ok()?;
+            let is_standby = ask_for_bool(&mut lease.stream, "SELECT pg_catalog.pg_is_in_recovery()").await.ok()?;
+            lease.release(Instant::now());
+            Some(is_standby)
+        })
+        .await;
+        if let Ok(Some(is_standby)) = is_standby
+            && is_standby != (wanted == Standing::Standby)
+        {
+            tracing::warn!(database = %pool.name.database, ?wanted, "the server changed its standing; backends are replaced");
+            pools.decide(worker, |core, out| core.retire_database(pool.database, Instant::now(), out));
+        }
+        pool.is_doubted.store(false, Ordering::Release);
+    });
+}
+
+/// Replaces backends whose address the name of their host no longer has.
+pub async fn follow_names(pools: &Arc<Pools>, worker: usize) {
+    for pool in pools.all() {
+        let settings = Arc::clone(&pool.settings());
+        let used: HashSet<IpAddr> = pool.addresses();
+        if settings.endpoint.standing != Standing::Primary || used.is_empty() {
+            continue;
+        }
+        let mut named = HashSet::new();
+        for host in settings.endpoint.hosts.iter().filter(|host| !host.starts_with('/')) {
+            let Ok(found) = tokio::net::lookup_host((host.as_str(), settings.endpoint.port)).await else { return };
+            named.extend(found.map(|addr| addr.ip()));
+        }
+        if !named.is_empty() && !used.is_subset(&named) {
+            tracing::info!(database = %pool.name.database, "the host's name leads elsewhere; backends are replaced");
+            pool.forget_addresses();
+            pools.decide(worker, |core, out| core.retire_pool(pool.id, Instant::now(), out));
+        }
+    }
+}
