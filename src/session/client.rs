@@ -145,18 +145,21 @@ impl Client {
         self.held.extend_from_slice(bytes);
     }
 
-    /// Serves the client to its end.
-    pub async fn run(mut self) {
+    /// Serves the client to its end. Boxed parts keep the task as small as a pointer while the client idles.
+    pub async fn run(mut self: Box<Self>) {
+        let mut is_known = false;
         let end = poll_fn(|cx| {
-            self.place.set_waker(cx.waker());
-            Poll::Ready(())
-        });
-        end.await;
-        let end = poll_fn(|cx| self.poll(cx)).await;
-        self.finish(end).await;
+            if !std::mem::replace(&mut is_known, true) {
+                self.place.set_waker(cx.waker());
+            }
+            self.poll(cx)
+        })
+        .await;
+        let goodbye: Pin<Box<dyn Future<Output = ()>>> = Box::pin(self.finish(end));
+        goodbye.await;
     }
 
-    async fn finish(mut self, end: End) {
+    async fn finish(mut self: Box<Self>, end: End) {
         if let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) {
             let is_mid_frame = self.walker.is_inside() && self.is_forwarding;
             cleanup::begin(&self.worker, leased, &self.session, is_mid_frame);
@@ -273,13 +276,14 @@ impl Client {
         if self.spill.len() > OWED_MAX {
             return Ok(false);
         }
-        match &mut self.phase {
-            Phase::Waiting(_) if self.held.len() >= HELD_MAX => return Ok(false),
-            // A backend that does not read stops its client.
-            Phase::Leased(leased) if !leased.books.spill.is_empty() => return Ok(false),
-            _ => {}
+        // A backend that does not read stops its client.
+        if matches!(&self.phase, Phase::Leased(leased) if !leased.books.spill.is_empty()) {
+            return Ok(false);
         }
         let is_holding = self.is_holding();
+        if is_holding && self.held.len() >= HELD_MAX {
+            return Ok(false);
+        }
         if !self.held.is_empty() && !is_holding {
             let held = std::mem::take(&mut self.held);
             self.take_in(&held, &mut buffers.copy, cx)?;
