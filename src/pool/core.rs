@@ -344,7 +344,9 @@ impl<B> Core<B> {
             let database = pool.database;
             self.change(slot, State::Idle { backend, since: now });
             self.pools[pool_id].idle[worker].push_back(slot);
-            self.evict_for_waiters(database, now, out);
+            if self.total.waiting > 0 {
+                self.evict_for_waiters(database, now, out);
+            }
         } else if self.is_owed_elsewhere(pool_id, now) {
             // ## (Opening | Handed | Leased) => Closing: another pool has less than its share
             self.close(slot, backend, out);

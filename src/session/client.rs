@@ -52,18 +52,18 @@ pub enum End {
     /// Terminate, or its socket closed or broke.
     Gone,
     /// It is told why.
-    Fatal(Fault),
+    Fatal(Box<Fault>),
 }
 
 impl From<Fault> for End {
     fn from(fault: Fault) -> Self {
-        Self::Fatal(fault)
+        Self::Fatal(Box::new(fault))
     }
 }
 
 impl From<FrameError> for End {
     fn from(error: FrameError) -> Self {
-        Self::Fatal(error.into())
+        Self::Fatal(Box::new(error.into()))
     }
 }
 
@@ -113,6 +113,17 @@ struct Waiting {
     waiter: Waiter,
     since: Instant,
     deadline: Pin<Box<Sleep>>,
+}
+
+/// What reading from the client came to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fed {
+    /// There was something.
+    Moved,
+    /// Its socket has nothing, and will wake us.
+    Dry,
+    /// Something else has to move first; its socket was not asked.
+    Blocked,
 }
 
 /// What became of a message of the client.
@@ -203,14 +214,15 @@ impl Client {
     /// Moves what can be moved; true if there may be more at once.
     fn turn(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<bool, End> {
         self.heed_signals(cx)?;
+        let mut fed = Fed::Moved;
         for _ in 0..ROUNDS {
-            let mut moved = false;
             self.spill.flush(cx, &mut self.stream)?;
             if let Phase::Waiting(_) = self.phase {
                 self.wait(cx, buffers)?;
             }
+            let mut moved = false;
             if let Phase::Leased(leased) = &mut self.phase {
-                moved |= match leased.flush(cx) {
+                moved = match leased.flush(cx) {
                     Ok(()) => self.read_backend(cx, buffers)?,
                     Err(_) => {
                         self.lose(cx)?;
@@ -218,9 +230,13 @@ impl Client {
                     }
                 };
             }
-            moved |= self.read_client(cx, buffers)?;
+            if fed != Fed::Dry || !self.held.is_empty() {
+                fed = self.read_client(cx, buffers)?;
+                moved |= fed == Fed::Moved;
+            }
             self.go_if_leaving()?;
-            if !moved {
+            let rests = fed == Fed::Dry && matches!(self.phase, Phase::Idle) && self.spill.is_empty();
+            if !moved || rests {
                 return Ok(false);
             }
         }
@@ -272,25 +288,25 @@ impl Client {
 
     // ---- from the client -----------------------------------------------------------------------------------------
 
-    fn read_client(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<bool, End> {
+    fn read_client(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<Fed, End> {
         if self.spill.len() > OWED_MAX {
-            return Ok(false);
+            return Ok(Fed::Blocked);
         }
         // A backend that does not read stops its client.
         if matches!(&self.phase, Phase::Leased(leased) if !leased.books.spill.is_empty()) {
-            return Ok(false);
+            return Ok(Fed::Blocked);
         }
         let is_holding = self.is_holding();
         if is_holding && self.held.len() >= HELD_MAX {
-            return Ok(false);
+            return Ok(Fed::Blocked);
         }
         if !self.held.is_empty() && !is_holding {
             let held = std::mem::take(&mut self.held);
             self.take_in(&held, &mut buffers.copy, cx)?;
-            return Ok(true);
+            return Ok(Fed::Moved);
         }
         match self.stream.poll_read_once(cx, &mut buffers.read) {
-            Poll::Pending => Ok(false),
+            Poll::Pending => Ok(Fed::Dry),
             Poll::Ready(Ok(0)) => Err(End::Gone),
             Poll::Ready(Err(error)) => Err(error.into()),
             Poll::Ready(Ok(n)) => {
@@ -300,7 +316,7 @@ impl Client {
                 } else {
                     self.take_in(&buffers.read[..n], &mut buffers.copy, cx)?;
                 }
-                Ok(true)
+                Ok(Fed::Moved)
             }
         }
     }
@@ -526,10 +542,11 @@ impl Client {
         self.place.set_idle();
         self.worker.proxy.errors.count(sqlstate::report(fault).code);
         if matches!(fault, Fault::Lease(LeaseError::Removed) | Fault::LoginRefused(_)) {
-            return Err(End::Fatal(match fault {
+            return Err(match fault {
                 Fault::LoginRefused(refusal) => Fault::LoginRefused(refusal.clone()),
                 _ => Fault::Removed,
-            }));
+            }
+            .into());
         }
         let held = std::mem::take(&mut self.held);
         let mut input = &held[..];

@@ -2,12 +2,13 @@
 //!
 //! [`classify`] is the one entry for the relay: it counts statements, names the effects it can read exactly ([`Effect`]) and raises a
 //! suspicion ([`Suspects`]) where it cannot. [`replay`] is the way back: settings to text. Below them: `lex` cuts bytes into tokens as
-//! `scan.l` of Postgres does, `scan` cuts tokens into statements, `read` and `set` understand the few statements that matter, `quote`
+//! `scan.l` of Postgres does (`quick` spares most texts that), `scan` cuts tokens into statements, `read` and `set` understand the few statements that matter, `quote`
 //! decodes and encodes names and literals. No I/O; nothing here imports another module of ours.
 
 mod class;
 mod keyword;
 mod lex;
+mod quick;
 mod quote;
 mod read;
 mod scan;

@@ -66,7 +66,12 @@ impl<B> Core<B> {
         let pool = &mut self.pools[pool];
         let was_active = pool.is_active();
         pool.counts.shift(from, to);
-        let active = Change::between(was_active, pool.is_active());
+        // From one live state to another, as every lease and release, changes nothing more.
+        let is_live = |phase: Option<Phase>| phase.is_some_and(|phase| phase != Phase::Closing);
+        let active = match is_live(from) && is_live(to) {
+            true => Change::None,
+            false => Change::between(was_active, pool.is_active()),
+        };
         self.databases[pool.database].bound.shift(from, to, active);
         self.total.shift(from, to, active);
     }
