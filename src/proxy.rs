@@ -1,7 +1,7 @@
 //! The process: everything that workers, console and reload share.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Waker};
 use std::time::Duration;
@@ -56,6 +56,7 @@ pub struct Proxy {
     pub orders: mpsc::Sender<Order>,
     directory: Mutex<Directory>,
     started: Instant,
+    second: AtomicU32,
     is_draining: AtomicBool,
 }
 
@@ -97,14 +98,15 @@ impl Proxy {
             orders,
             directory: Mutex::default(),
             started: Instant::now(),
+            second: AtomicU32::new(0),
             is_draining: AtomicBool::new(false),
         })
     }
 
-    /// Seconds since the start.
+    /// Seconds since the start, as of the last tick.
     #[inline]
-    pub fn second(&self, now: Instant) -> u32 {
-        u32::try_from(now.saturating_duration_since(self.started).as_secs()).unwrap_or(u32::MAX)
+    pub fn second(&self) -> u32 {
+        self.second.load(Ordering::Relaxed)
     }
 
     /// When it started.
@@ -224,9 +226,11 @@ impl Proxy {
     pub fn tick(self: &Arc<Self>, worker: usize) {
         let now = Instant::now();
         if worker == 0 {
+            let second = u32::try_from(now.saturating_duration_since(self.started).as_secs()).unwrap_or(u32::MAX);
+            self.second.store(second, Ordering::Relaxed);
             self.pools.decide(worker, |core, out| core.tick(now, out));
             self.pools.sweep();
-            self.end_idle_clients(now);
+            self.end_idle_clients();
         }
         let pools = self.pools.all();
         self.pools.decide(worker, |core, out| {
@@ -242,12 +246,12 @@ impl Proxy {
         });
     }
 
-    fn end_idle_clients(&self, now: Instant) {
+    fn end_idle_clients(&self) {
         let limit = self.config.load().listen.idle_timeout;
         if limit.is_zero() {
             return;
         }
-        let oldest = self.second(now).saturating_sub(u32::try_from(limit.as_secs()).unwrap_or(u32::MAX).max(1));
+        let oldest = self.second().saturating_sub(u32::try_from(limit.as_secs()).unwrap_or(u32::MAX).max(1));
         for entry in self.clients.all() {
             if entry.last_active() < oldest {
                 entry.signal(Signal::Idle);

@@ -107,6 +107,12 @@ impl Answers<'_, '_> {
     /// Sends answers of ours whose turn it is.
     #[inline]
     pub fn own_answers(&mut self) {
+        if self.leased.books.ring.has_synthetic_due() {
+            self.send_own_answers();
+        }
+    }
+
+    fn send_own_answers(&mut self) {
         while let Some(entry) = self.leased.books.ring.pop_synthetic() {
             if let Some(Note::Answers { frames, .. }) = entry.note {
                 self.out.insert(frames);

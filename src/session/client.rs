@@ -711,7 +711,7 @@ impl Client {
         let Leased { lease, books, since } = leased;
         let now = Instant::now();
         self.place.set_idle();
-        self.place.touch(self.worker.proxy.second(now));
+        self.place.touch(self.worker.proxy.second());
         self.session.pool.stats.cell(self.worker.id).leased(now - since);
         cleanup::release(&self.worker, lease, books, now);
         self.walker.shrink();

@@ -487,7 +487,7 @@ async fn greet(worker: &Rc<Worker>, mut stream: Stream, session: Session, facts:
         build::parameter_status(&mut out, name, told.as_deref().unwrap_or(value));
     }
     session.pool.stats.cell(worker.id).login();
-    let place = proxy.clients.admit(facts, proxy.second(Instant::now()));
+    let place = proxy.clients.admit(facts, proxy.second());
     build::backend_key_data(&mut out, place.pid, place.secret());
     build::ready_for_query(&mut out, TransactionStatus::Idle);
     stream.write_all(&out).await?;

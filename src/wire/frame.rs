@@ -106,6 +106,26 @@ impl Walker {
     /// Takes the next piece off `input`; `None` when it is used up.
     #[inline]
     pub fn next<'a, 'b: 'a>(&'a mut self, input: &mut &'b [u8], want: Want) -> Result<Option<Piece<'a>>, FrameError> {
+        // A whole frame, and nothing left over from before: almost always.
+        if self.ahead == 0
+            && self.kept.is_empty()
+            && let Some(&[tag, a, b, c, d]) = input.first_chunk::<HEADER_LEN>()
+        {
+            let length = u32::from_be_bytes([a, b, c, d]) as usize;
+            if length >= 4 && length < input.len() {
+                let (bytes, rest) = input.split_at(length + 1);
+                *input = rest;
+                return Ok(Some(Piece::Head { tag, body: length - 4, bytes, fresh: length + 1 }));
+            }
+        }
+        self.next_slowly(input, want)
+    }
+
+    fn next_slowly<'a, 'b: 'a>(
+        &'a mut self,
+        input: &mut &'b [u8],
+        want: Want,
+    ) -> Result<Option<Piece<'a>>, FrameError> {
         if self.ahead > 0 {
             if input.is_empty() {
                 return Ok(None);
