@@ -46,18 +46,17 @@ pub fn release(worker: &Rc<Worker>, lease: Lease, books: Box<Books>, now: Instan
 
 /// The client is gone. Brings its backend back to rest in a task of its own, or closes it.
 pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &Session, is_mid_frame: bool) {
-    let is_loaded = session.pins.held().intersects(Suspects::LOAD);
-    if is_mid_frame
-        || !leased.books.spill.is_empty()
-        || is_loaded
-        || leased.books.ring.is_doubtful()
-        || session.pool.is_dedicated()
-    {
-        // Half a message cannot be taken back, a library cannot be unloaded.
-        return;
-    }
     let is_at_rest = leased.books.ring.is_at_rest() && leased.books.walker.is_at_boundary();
     let is_owned = session.mode == PoolMode::Session || !session.pins.is_empty() || !session.pins.is_settled();
+    // Half a message cannot be taken back, a library cannot be unloaded.
+    let is_lost = is_mid_frame
+        || !leased.books.spill.is_empty()
+        || session.pins.held().intersects(Suspects::LOAD)
+        || leased.books.ring.is_doubtful()
+        || session.pool.is_dedicated();
+    if is_at_rest && is_lost {
+        return;
+    }
     if is_at_rest && !is_owned && !leased.lease.is_soiled {
         release(worker, leased.lease, leased.books, Instant::now());
         return;
@@ -68,6 +67,11 @@ pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &Session, is_mid_fram
     let limit = session.pool.settings().pool.cancel_timeout;
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
+        if is_lost {
+            // A server at work does not look for the end of its connection: what runs there is ended first.
+            let _ = timeout(limit, cancel(&worker, &leased)).await;
+            return;
+        }
         // Past the limit the lease is dropped, and the backend closed.
         if let Ok(Some(leased)) = timeout(limit, restore(&worker, leased)).await {
             release(&worker, leased.lease, leased.books, Instant::now());
@@ -75,24 +79,16 @@ pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &Session, is_mid_fram
     });
 }
 
-/// Cancels, drains, rolls back and resets.
+/// Ends what is under way, rolls back and resets.
 async fn restore(worker: &Rc<Worker>, mut leased: Leased) -> Option<Leased> {
-    let ring = &mut leased.books.ring;
-    let mut bytes = Vec::new();
-    if ring.is_copying_in() {
-        build::frame(&mut bytes, b'f', |out| build::cstring(out, b"client gone"));
-        ring.push(Expect::CopyEnd, Origin::Own, None);
-    }
-    if ring.is_unsynced() || ring.is_skipping() || !bytes.is_empty() {
-        bytes.extend_from_slice(build::SYNC);
-        ring.push(Expect::Sync, Origin::Own, None);
-    }
-    send(&mut leased, &bytes).await?;
-    if timeout(GRACE, drain(&mut leased)).await.ok().flatten().is_none() {
-        let aim = leased.lease.target.aim();
-        let opener = worker.proxy.pools.opener();
-        let (_, drained) = tokio::join!(opener.cancel(aim.target()), drain(&mut leased));
-        drained?;
+    end_unit(&mut leased).await?;
+    // A cancel ends one query of a pipeline, so there may have to be several.
+    loop {
+        match timeout(GRACE, drain(&mut leased)).await {
+            Ok(drained) => break drained?,
+            Err(_) if leased.books.ring.is_copying_in() => end_unit(&mut leased).await?,
+            Err(_) => cancel(worker, &leased).await,
+        }
     }
     if leased.books.ring.status() != TransactionStatus::Idle {
         ask(&mut leased, b"ROLLBACK").await?;
@@ -105,6 +101,29 @@ async fn restore(worker: &Rc<Worker>, mut leased: Leased) -> Option<Leased> {
     backend.statements.clear();
     backend.stale.clear();
     Some(leased)
+}
+
+async fn cancel(worker: &Rc<Worker>, leased: &Leased) {
+    let aim = leased.lease.target.aim();
+    let _ = worker.proxy.pools.opener().cancel(aim.target()).await;
+}
+
+/// Completes what the client left open so that it fails: a Sync alone would commit what was executed before it.
+async fn end_unit(leased: &mut Leased) -> Option<()> {
+    let ring = &mut leased.books.ring;
+    let mut bytes = Vec::new();
+    if ring.is_copying_in() {
+        build::frame(&mut bytes, b'f', |out| build::cstring(out, b"client gone"));
+        ring.push(Expect::CopyEnd, Origin::Own, None);
+    } else if ring.is_unsynced() && !ring.is_skipping() {
+        build::parse(&mut bytes, b"", b"client gone\0\0\0");
+        ring.push(Expect::Parse, Origin::Own, None);
+    }
+    if ring.is_unsynced() || ring.is_skipping() {
+        bytes.extend_from_slice(build::SYNC);
+        ring.push(Expect::Sync, Origin::Own, None);
+    }
+    send(leased, &bytes).await
 }
 
 async fn ask(leased: &mut Leased, sql: &[u8]) -> Option<()> {

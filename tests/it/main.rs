@@ -7,3 +7,4 @@ mod harness;
 mod pgbench;
 mod queries;
 mod support;
+mod vanish;

@@ -7,6 +7,7 @@ mod link;
 mod postgres;
 mod process;
 mod proxy;
+mod sessions;
 mod wire;
 
 pub(crate) use endpoint::{Endpoint, password_of};
@@ -14,6 +15,7 @@ pub(crate) use link::{Link, Toward};
 pub(crate) use postgres::Postgres;
 pub(crate) use process::{output_of, root};
 pub(crate) use proxy::{Proxy, Row, proxy};
+pub(crate) use sessions::Sessions;
 pub(crate) use wire::{Frame, Wire, frontend, tags};
 
 use std::time::Duration;
