@@ -243,14 +243,17 @@ impl Lease {
     /// Checks a backend that was idle and brings it to this worker; a broken one is closed.
     fn ready(mut self, pool: &Arc<Pool>, worker: usize, now: Instant, cx: &mut Context<'_>) -> Option<Self> {
         let is_new = now.saturating_duration_since(self.idle_since) < FRESH;
-        if self.worker != worker {
+        let is_moved = self.worker != worker;
+        if is_moved {
             self.stream.adopt().ok()?;
             self.worker = worker;
         }
-        if self.stream.is_readable(cx) || !is_new && self.stream.has_input() {
+        if self.stream.is_readable(cx) {
             return keep::is_fit(&mut self, pool, cx).then_some(self);
         }
-        Some(self)
+        // What this reactor has not seen yet cannot be read yet; it is hardly ever anything but the end.
+        let has_said_more = (is_moved || !is_new) && self.stream.has_input();
+        (!has_said_more).then_some(self)
     }
 
     /// Gives the backend back, ready for anybody.
