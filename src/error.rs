@@ -52,6 +52,9 @@ pub enum Fault {
     /// The backend is gone.
     #[error("the connection to the server was lost")]
     Lost(Lost),
+    /// The backend is gone, and with it what tied the client to it.
+    #[error("the connection to the server was lost, and the state of the session with it")]
+    SessionLost(Lost),
     /// The client's own transaction was lost before.
     #[error("the transaction was lost with its backend")]
     TransactionLost,

@@ -58,6 +58,14 @@ pub fn report(fault: &Fault) -> Report {
             ("ERROR", "08007", Some("The transaction may or may not have been committed."))
         }
         Fault::Lost(_) => ("ERROR", "08006", Some("The session stays usable; run the transaction again.")),
+        Fault::SessionLost(lost) => {
+            let code = if lost.in_commit { "08007" } else { "08006" };
+            (
+                "FATAL",
+                code,
+                Some("Session mode, or a pin that SHOW CLIENTS names, ties a client to its backend; connect again."),
+            )
+        }
         Fault::TransactionLost => {
             ("ERROR", "25P02", Some("The transaction was lost with its backend; send ROLLBACK and run it again."))
         }
@@ -81,7 +89,7 @@ pub fn report(fault: &Fault) -> Report {
         Fault::IdleTimeout => ("FATAL", "57P05", Some("Raise listen.idle_timeout.")),
     };
     let detail = match fault {
-        Fault::Lost(lost) => {
+        Fault::Lost(lost) | Fault::SessionLost(lost) => {
             lost.last_words.as_ref().map(|said| format!("The server said {}: {}", said.code, said.message))
         }
         Fault::WaitTimeout { waited } => Some(format!("Waited {:.1} s.", waited.as_secs_f64())),

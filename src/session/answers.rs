@@ -167,8 +167,11 @@ impl Answers<'_, '_> {
         let status = self.leased.books.ring.status();
         if !is_own {
             let has_failed = std::mem::take(&mut self.leased.books.is_failed);
-            if status == TransactionStatus::Idle {
+            if self.leased.books.ring.is_quiet() {
                 self.leased.books.is_committing = false;
+                self.leased.books.heading = None;
+            }
+            if status == TransactionStatus::Idle {
                 self.session.finish_transaction(has_failed, &mut self.leased.lease, self.registry);
             }
             return Ok(Event::Cycle(status));

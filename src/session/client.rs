@@ -18,7 +18,7 @@ use super::cleanup;
 use super::frontend::{self, Frontend, Message, Rest};
 use super::leased::Leased;
 use super::note::Note;
-use super::orphan::Orphan;
+use super::orphan::{Orphan, Outcome};
 use super::registry::{Place, Signal};
 use super::session::Session;
 use super::spill::Spill;
@@ -404,11 +404,15 @@ impl Client {
             }
             Phase::Waiting(_) => return Ok(Step::Hold),
             Phase::Orphaned(orphan) => {
-                out.skip(message.fresh);
-                let is_over = orphan.message(message, &self.session, self.spill.buffer(), &mut self.is_discarding)?;
-                if is_over {
+                let outcome = orphan.message(message, &self.session, self.spill.buffer())?;
+                self.is_discarding = matches!(outcome, Outcome::Refused | Outcome::Failed);
+                if matches!(outcome, Outcome::Over | Outcome::Failed | Outcome::Passed) {
                     self.phase = Phase::Idle;
                 }
+                if outcome == Outcome::Passed {
+                    return self.message(message, out, cx);
+                }
+                out.skip(message.fresh);
                 return Ok(Step::Done);
             }
         }
@@ -734,7 +738,9 @@ impl Client {
             // Half a message went out: no error can follow it.
             return Err(End::Gone);
         }
-        let fault = Fault::Lost(lost);
+        // The rest of a message that was on its way has nowhere to go, least of all to the next backend.
+        self.is_forwarding = false;
+        let fault = if is_session_lost { Fault::SessionLost(lost.clone()) } else { Fault::Lost(lost.clone()) };
         self.worker.proxy.errors.count(sqlstate::report(&fault).code);
         if is_session_lost {
             return Err(fault.into());
@@ -742,7 +748,15 @@ impl Client {
         let status = books.ring.status();
         let was_skipping = books.ring.is_skipping();
         let is_open = books.ring.is_unsynced() || was_skipping;
-        let in_transaction = status != TransactionStatus::Idle && !books.is_committing;
+        let has_more =
+            books.ring.iter().filter(|e| e.origin == Origin::Client && e.expect.is_cycle()).count() > 1 || is_open;
+        let in_transaction = match books.heading {
+            // A client that waits for the answer to its BEGIN is told that there is no transaction; one that has sent
+            // more already would have that run on its own.
+            Some(TransactionStatus::InTransaction) => has_more || status != TransactionStatus::Idle,
+            Some(_) => false,
+            None => status != TransactionStatus::Idle,
+        };
         let after = if in_transaction { TransactionStatus::Failed } else { TransactionStatus::Idle };
         let mut report = sqlstate::report(&fault);
         let mut is_told = was_skipping;
@@ -770,7 +784,8 @@ impl Client {
         self.session.pins.clear();
         self.session.statements.leave_backend();
         if in_transaction {
-            self.phase = Phase::Orphaned(Box::default());
+            let is_untold = !is_open && books.ring.iter().all(|entry| entry.origin == Origin::Own);
+            self.phase = Phase::Orphaned(Box::new(Orphan::new(is_untold.then_some(lost))));
         }
         self.spill.flush(cx, &mut self.stream)?;
         Ok(())

@@ -60,7 +60,8 @@ impl<'a> Message<'a> {
         &self.bytes[HEADER_LEN..]
     }
 
-    fn is_whole(&self) -> bool {
+    /// All of it is there.
+    pub fn is_whole(&self) -> bool {
         self.bytes.len() == HEADER_LEN + self.body
     }
 }
@@ -432,7 +433,18 @@ impl Frontend<'_, '_> {
 
     /// The note for a text that is not ordinary.
     fn runs(&mut self, class: Arc<Class>, stands_in: bool) -> Option<Note> {
-        self.books().is_committing |= ends_transaction(&class);
+        for (_, effect) in &class.effects {
+            self.books().heading = match effect {
+                Effect::Begin | Effect::Commit { chain: true } | Effect::Rollback { chain: true } => {
+                    Some(TransactionStatus::InTransaction)
+                }
+                Effect::Commit { .. } | Effect::Rollback { .. } | Effect::PrepareTransaction => {
+                    Some(TransactionStatus::Idle)
+                }
+                _ => continue,
+            };
+            self.books().is_committing |= matches!(effect, Effect::Commit { .. } | Effect::PrepareTransaction);
+        }
         let follows = class
             .effects
             .iter()
@@ -475,7 +487,7 @@ fn intern(session: &Session, statements: &Statements, rest: &[u8], text: &[u8]) 
 }
 
 /// COMMIT or ROLLBACK of a transaction.
-pub fn ends_transaction(class: &Class) -> bool {
+fn ends_transaction(class: &Class) -> bool {
     class.effects.iter().any(|(_, effect)| {
         matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. } | Effect::PrepareTransaction)
     })

@@ -12,7 +12,7 @@ use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
 use crate::wire::build;
 use crate::wire::frame::Walker;
-use crate::wire::ring::{Entry, Expect, Origin, Ring};
+use crate::wire::ring::{Entry, Expect, Origin, Ring, TransactionStatus};
 
 /// What a client has besides the backend itself while it holds one.
 #[derive(Debug)]
@@ -38,6 +38,8 @@ pub struct Books {
     pub is_forwarding: bool,
     /// A COMMIT is under way.
     pub is_committing: bool,
+    /// Where the last BEGIN, COMMIT or ROLLBACK under way leads.
+    pub heading: Option<TransactionStatus>,
     /// An error was seen in the current cycle.
     pub is_failed: bool,
     /// Our replay of settings must succeed before anything of the client is sent.
@@ -57,6 +59,7 @@ impl Books {
     pub fn reset(&mut self) {
         self.is_forwarding = false;
         self.is_committing = false;
+        self.heading = None;
         self.is_failed = false;
         self.is_checking = false;
         self.reported.clear();

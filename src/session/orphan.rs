@@ -4,68 +4,110 @@
 //! own. So the client is kept in a failed transaction, as Postgres would after an error: nothing but ROLLBACK or COMMIT
 //! (which is answered ROLLBACK) is done, everything else is 25P02.
 
-use std::sync::Arc;
-
-use super::frontend::{Message, ends_transaction};
+use super::frontend::Message;
 use super::session::Session;
-use crate::error::Fault;
-use crate::sql::classify;
+use crate::error::{Fault, Lost};
+use crate::sql::{Class, Effect, classify};
 use crate::sqlstate;
 use crate::wire::build::{self, split_cstring};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::ring::TransactionStatus;
 
-/// What of the extended protocol is open.
+/// What of the extended protocol is open, and what the client knows.
 #[derive(Debug, Default)]
 pub struct Orphan {
-    /// The unnamed statement ends the transaction.
-    statement_ends: bool,
-    /// The unnamed portal does.
-    portal_ends: bool,
+    /// The backend was lost while nothing was under way: the next error says so.
+    untold: Option<Lost>,
+    /// What the unnamed statement does.
+    statement: Ending,
+    /// What the unnamed portal does.
+    portal: Ending,
     /// It was executed; Sync completes it.
     is_over: bool,
 }
 
+/// How a text ends the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Ending {
+    /// Not at all, or not as its first and (unless it is a ROLLBACK) only statement.
+    #[default]
+    None,
+    Commit,
+    Rollback,
+    /// More statements follow the ROLLBACK.
+    RollbackAndMore,
+}
+
+impl Ending {
+    fn of(class: &Class) -> Self {
+        match class.effects.iter().find(|(at, _)| *at == 0) {
+            Some((_, Effect::Rollback { chain: false })) if class.statements > 1 => Self::RollbackAndMore,
+            Some((_, Effect::Rollback { chain: false })) => Self::Rollback,
+            Some((_, Effect::Commit { chain: false } | Effect::PrepareTransaction)) if class.statements == 1 => {
+                Self::Commit
+            }
+            _ => Self::None,
+        }
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was answered.
+    Answered,
+    /// It was refused, and everything up to Sync is.
+    Refused,
+    /// The transaction is over with it.
+    Over,
+    /// The transaction is over, but the error that said so has to be followed by a Sync.
+    Failed,
+    /// The transaction is over; the message goes to a backend, which warns that there is none to roll back.
+    Passed,
+}
+
 impl Orphan {
-    /// Answers one message into `out`. True when the transaction is over.
-    pub fn message(
-        &mut self,
-        message: Message<'_>,
-        session: &Session,
-        out: &mut Vec<u8>,
-        is_discarding: &mut bool,
-    ) -> Result<bool, Fault> {
+    /// For a client that was told of its loss, unless `untold`.
+    pub fn new(untold: Option<Lost>) -> Self {
+        Self { untold, ..Self::default() }
+    }
+
+    /// Answers one message into `out`.
+    pub fn message(&mut self, message: Message<'_>, session: &Session, out: &mut Vec<u8>) -> Result<Outcome, Fault> {
         let body = &message.bytes[HEADER_LEN..];
-        let ends = |text: &[u8]| ends_transaction(&classify(text, session.lexer));
+        let ending = |text: &[u8]| Ending::of(&classify(text, session.lexer));
         match message.tag {
             b'Q' => {
-                let text = body.strip_suffix(b"\0").unwrap_or(body);
-                if ends(text) {
-                    build::command_complete(out, b"ROLLBACK");
-                    build::ready_for_query(out, TransactionStatus::Idle);
-                    return Ok(true);
-                }
-                refuse(out);
-                build::ready_for_query(out, TransactionStatus::Failed);
+                let ending = match body.strip_suffix(b"\0") {
+                    Some(text) if message.is_whole() => ending(text),
+                    _ => Ending::None,
+                };
+                return Ok(self.query(ending, out));
             }
             b'P' => {
                 let (name, rest) = split_cstring(body).ok_or(Fault::Malformed("Parse"))?;
-                let (text, _) = split_cstring(rest).ok_or(Fault::Malformed("Parse"))?;
-                self.statement_ends = name.is_empty() && ends(text);
-                if !self.statement_ends {
-                    return Ok(fail(out, is_discarding));
+                let ending = match split_cstring(rest) {
+                    Some((text, _)) if name.is_empty() && message.is_whole() => ending(text),
+                    _ => Ending::None,
+                };
+                if !matches!(ending, Ending::Commit | Ending::Rollback) {
+                    return Ok(self.refuse(out));
                 }
+                self.statement = ending;
                 out.extend_from_slice(build::PARSE_COMPLETE);
             }
             b'B' => {
                 let (portal, rest) = split_cstring(body).ok_or(Fault::Malformed("Bind"))?;
                 let (name, _) = split_cstring(rest).ok_or(Fault::Malformed("Bind"))?;
-                let named = session.statements.find(name).map(Arc::as_ref);
-                let ends = named.map_or(self.statement_ends && name.is_empty(), |s| ends_transaction(&s.class));
-                self.portal_ends = ends && portal.is_empty();
-                if !self.portal_ends {
-                    return Ok(fail(out, is_discarding));
+                let ending = match session.statements.find(name) {
+                    Some(statement) => Ending::of(&statement.class),
+                    None if name.is_empty() => self.statement,
+                    None => Ending::None,
+                };
+                if !portal.is_empty() || !matches!(ending, Ending::Commit | Ending::Rollback) {
+                    return Ok(self.refuse(out));
                 }
+                self.portal = ending;
                 out.extend_from_slice(build::BIND_COMPLETE);
             }
             b'D' if body.first() == Some(&b'S') => {
@@ -73,34 +115,54 @@ impl Orphan {
                 out.extend_from_slice(build::NO_DATA);
             }
             b'D' => out.extend_from_slice(build::NO_DATA),
-            b'E' if self.portal_ends => {
-                build::command_complete(out, b"ROLLBACK");
-                self.is_over = true;
-            }
+            b'E' => match self.portal {
+                Ending::Commit if self.untold.is_some() => {
+                    self.report(out);
+                    return Ok(Outcome::Failed);
+                }
+                Ending::Commit | Ending::Rollback => {
+                    build::command_complete(out, b"ROLLBACK");
+                    self.is_over = true;
+                }
+                Ending::None | Ending::RollbackAndMore => return Ok(self.refuse(out)),
+            },
             b'C' => out.extend_from_slice(build::CLOSE_COMPLETE),
-            b'S' => {
-                let status = if self.is_over { TransactionStatus::Idle } else { TransactionStatus::Failed };
-                build::ready_for_query(out, status);
-                return Ok(self.is_over);
+            b'S' if self.is_over => {
+                build::ready_for_query(out, TransactionStatus::Idle);
+                return Ok(Outcome::Over);
             }
-            b'F' => {
-                refuse(out);
-                build::ready_for_query(out, TransactionStatus::Failed);
-            }
+            b'S' => build::ready_for_query(out, TransactionStatus::Failed),
+            b'F' => return Ok(self.query(Ending::None, out)),
             b'H' | b'd' | b'c' | b'f' => {}
-            b'E' => return Ok(fail(out, is_discarding)),
             other => return Err(Fault::MessageType(other)),
         }
-        Ok(false)
+        Ok(Outcome::Answered)
     }
-}
 
-fn refuse(out: &mut Vec<u8>) {
-    build::error_response(out, &sqlstate::report(&Fault::TransactionLost));
-}
+    /// A Query or FunctionCall.
+    fn query(&mut self, ending: Ending, out: &mut Vec<u8>) -> Outcome {
+        match ending {
+            Ending::None => {
+                self.report(out);
+                build::ready_for_query(out, TransactionStatus::Failed);
+                return Outcome::Answered;
+            }
+            Ending::RollbackAndMore => return Outcome::Passed,
+            // Nobody reads the tag of a COMMIT: who has not seen an error yet would take it for done.
+            Ending::Commit if self.untold.is_some() => self.report(out),
+            Ending::Commit | Ending::Rollback => build::command_complete(out, b"ROLLBACK"),
+        }
+        build::ready_for_query(out, TransactionStatus::Idle);
+        Outcome::Over
+    }
 
-fn fail(out: &mut Vec<u8>, is_discarding: &mut bool) -> bool {
-    refuse(out);
-    *is_discarding = true;
-    false
+    fn refuse(&mut self, out: &mut Vec<u8>) -> Outcome {
+        self.report(out);
+        Outcome::Refused
+    }
+
+    fn report(&mut self, out: &mut Vec<u8>) {
+        let fault = self.untold.take().map_or(Fault::TransactionLost, Fault::Lost);
+        build::error_response(out, &sqlstate::report(&fault));
+    }
 }

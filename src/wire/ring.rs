@@ -45,7 +45,7 @@ pub enum Expect {
 
 impl Expect {
     /// Ends with a ReadyForQuery.
-    fn is_cycle(self) -> bool {
+    pub fn is_cycle(self) -> bool {
         matches!(self, Self::Query | Self::FunctionCall | Self::Sync)
     }
 

@@ -4,6 +4,7 @@
 mod copy;
 mod drivers;
 mod harness;
+mod lost;
 mod pgbench;
 mod queries;
 mod support;
