@@ -324,7 +324,11 @@ fn databases_and_roles_are_needed() {
 fn admin_roles_must_be_able_to_log_in() {
     let admin = "[admin]\nroles = [\"ops\"]\n";
     refused(&format!("{admin}{}", role("password = \"p\"")), &["admin.roles: \"ops\" cannot log in; add [roles.ops]"]);
-    accepted(&format!("{admin}{}[roles.\"*\"]\nauth = \"passthrough\"\n", role("password = \"p\"")));
+    accepted(&format!("{admin}{}[roles.ops]\npassword = \"p\"\n", role("password = \"p\"")));
+    refused(
+        &format!("{admin}{}[roles.\"*\"]\nauth = \"passthrough\"\n", role("password = \"p\"")),
+        &["admin.roles: \"ops\" proves itself to a server, and the console has none; give [roles.ops] a password"],
+    );
     refused(
         &format!("{admin}{}[roles.\"*\"]\nsize = 5\n", role("password = \"p\"")),
         &["admin.roles: \"ops\" cannot log in; add [roles.ops]"],

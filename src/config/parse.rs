@@ -13,7 +13,7 @@ use std::path::Path;
 use super::mistake::{Mistake, Mistakes};
 use super::raw::{Section, Source, read_file};
 use super::value::{list, socket_addr, text};
-use super::{Admin, Config, ListenAddr};
+use super::{Admin, Auth, Config, ListenAddr, Role};
 use role::Logins;
 
 /// As many backends as any Postgres allows connections (`max_connections` ends at 262143).
@@ -44,7 +44,11 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     let (pool, backends_total_max) = database::read_defaults(&mut root);
     let (databases, auth_query) = database::read(&mut root, &pool);
     let roles = role::read(&mut root, Logins { certificates, auth_query });
-    let admin = admin(&mut root, &listen.addr, &|role| roles.contains_key(role) || roles.contains_key("*"));
+    let admin = admin(&mut root, &listen.addr, &|role| match roles.get(role).or_else(|| roles.get("*")) {
+        None => Login::Nowhere,
+        Some(Some(Role { auth: Auth::Passthrough | Auth::AuthQuery, .. })) => Login::AtServer,
+        Some(_) => Login::Here,
+    });
     root.finish();
 
     if !source.is_clean() {
@@ -60,7 +64,14 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     })
 }
 
-fn admin(root: &mut Section<'_>, listen: &[ListenAddr], may_log_in: &dyn Fn(&str) -> bool) -> Admin {
+/// Who checks what a role proves itself with.
+enum Login {
+    Nowhere,
+    AtServer,
+    Here,
+}
+
+fn admin(root: &mut Section<'_>, listen: &[ListenAddr], logins: &dyn Fn(&str) -> Login) -> Admin {
     let default = Admin::default();
     let mut section = root.section_or_empty("admin");
     let addr = section.take("addr", |value| match text(value)?.as_str() {
@@ -75,8 +86,13 @@ fn admin(root: &mut Section<'_>, listen: &[ListenAddr], may_log_in: &dyn Fn(&str
         section.blame("addr", format!("\"{addr}\" is taken by listen.addr"));
     }
     for role in roles.iter().flatten() {
-        if !may_log_in(role) {
-            section.blame("roles", format!("{role:?} cannot log in; add [roles.{role}]"));
+        match logins(role) {
+            Login::Nowhere => section.blame("roles", format!("{role:?} cannot log in; add [roles.{role}]")),
+            Login::AtServer => section.blame(
+                "roles",
+                format!("{role:?} proves itself to a server, and the console has none; give [roles.{role}] a password"),
+            ),
+            Login::Here => {}
         }
     }
     section.finish();
