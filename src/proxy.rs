@@ -7,26 +7,30 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use crate::auth::Credential;
 use crate::auth::secrets::{Secrets, Stored};
-use crate::config::{Auth, Config, Endpoint, Pool as PoolConfig, PoolSettings, Timeouts, pool_settings};
+use crate::config::{Auth, Config, Endpoint, Pool as PoolConfig, PoolSettings, Secret, Timeouts, pool_settings};
 use crate::metrics::{ErrorCounts, PoolStats};
 use crate::net::tls::{ServerTls, TlsError};
 use crate::pool::core::{Core, DatabaseId, DatabaseLimits, PoolLimits};
 use crate::pool::keep;
 use crate::pool::lease::Pools;
 use crate::pool::open::Opener;
-use crate::pool::pool::{Pool, PoolName};
+use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::run::Order;
 use crate::session::registry::{Clients, Signal};
 use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
 
-/// Logins that are authenticated at the same time; more wait. A login costs tens of microseconds, a hash milliseconds.
-const LOGINS_AT_ONCE: usize = 64;
+/// Logins that ask the servers of one database section something at the same time: whether a pass-through password is
+/// right, or what a role's secret is. More wait, so that people who guess passwords cannot take all of its connections.
+const ASKING_AT_ONCE: usize = 4;
+
+/// Backends that look secrets up, per database: one answers thousands in a second.
+const LOOKUP_BACKENDS: u32 = 2;
 
 /// Everything shared.
 pub struct Proxy {
@@ -46,8 +50,6 @@ pub struct Proxy {
     pub errors: ErrorCounts,
     /// Keys of logins.
     pub secrets: Arc<Secrets>,
-    /// Places for logins under way.
-    pub logins: Semaphore,
     /// Connections of clients, logins included.
     pub connections: AtomicUsize,
     /// Threads that serve clients.
@@ -55,6 +57,8 @@ pub struct Proxy {
     /// What the console has the process do.
     pub orders: mpsc::Sender<Order>,
     directory: Mutex<Directory>,
+    /// [`ASKING_AT_ONCE`], by database section.
+    turns: Mutex<HashMap<String, Arc<Semaphore>>>,
     started: Instant,
     second: AtomicU32,
     is_draining: AtomicBool,
@@ -92,7 +96,7 @@ impl Proxy {
             settings,
             errors: ErrorCounts::default(),
             secrets,
-            logins: Semaphore::new(LOGINS_AT_ONCE),
+            turns: Mutex::default(),
             connections: AtomicUsize::new(0),
             workers,
             orders,
@@ -121,30 +125,61 @@ impl Proxy {
     }
 
     /// The pool of a client, made if it is the first of its kind. `None`: the configuration does not serve it.
-    pub fn pool(&self, name: PoolName, credential: &Credential) -> Option<Arc<Pool>> {
+    pub fn pool(&self, name: PoolName, credential: &Credential, worker: usize) -> Option<Arc<Pool>> {
         let config = self.config.load();
         let settings = pool_settings(&config, &name.database, &name.role)?;
         let credential = configured(&config, &settings, &name.role).unwrap_or_else(|| credential.clone());
-        self.pool_with(name, settings, credential)
+        self.pool_with(name, settings, credential, worker)
     }
 
     /// The pool of the role that looks secrets up, whether or not clients may log in as it.
-    pub fn lookup_pool(&self, name: PoolName, credential: &Credential) -> Option<Arc<Pool>> {
+    pub fn lookup_pool(&self, name: PoolName, credential: Credential, worker: usize) -> Option<Arc<Pool>> {
         let config = self.config.load();
         let settings = lookup_settings(&config, &name.database, &name.role)?;
-        self.pool_with(name, settings, credential.clone())
+        self.pool_with(name, settings, credential, worker)
     }
 
-    fn pool_with(&self, name: PoolName, settings: PoolSettings, credential: Credential) -> Option<Arc<Pool>> {
+    /// A backend opened with this password: it is the pool's from now on.
+    pub fn prove(&self, pool: &Pool, password: &Secret, worker: usize) {
+        pool.prove(password.clone());
+        self.use_credential(pool, Credential::Password(password.clone()), worker);
+    }
+
+    /// Has backends log in with this from the next one on; at once if the last one was refused.
+    fn use_credential(&self, pool: &Pool, credential: Credential, worker: usize) {
+        if pool.credential() != credential {
+            pool.set_credential(credential);
+            let limits = pool_limits(&pool.settings().pool);
+            self.pools.decide(worker, |core, out| core.set_pool(pool.id, limits, Instant::now(), out));
+        }
+    }
+
+    /// Waits until one more login may ask the servers of this database something.
+    pub async fn turn_to_ask(&self, database: &str) -> OwnedSemaphorePermit {
+        let config = self.config.load();
+        let section = if config.databases.contains_key(database) { database } else { "*" };
+        let turns = {
+            let mut turns = self.turns.lock().expect("no panic while held");
+            Arc::clone(turns.entry(section.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(ASKING_AT_ONCE))))
+        };
+        turns.acquire_owned().await.expect("it is never closed")
+    }
+
+    fn pool_with(
+        &self,
+        name: PoolName,
+        settings: PoolSettings,
+        credential: Credential,
+        worker: usize,
+    ) -> Option<Arc<Pool>> {
         let mut directory = self.directory();
         if let Some(pool) = directory.pools.get(&name) {
-            if credential != Credential::Nothing
-                && pool.credential() != credential
-                && !matches!(credential, Credential::Unproved(_))
-            {
-                pool.set_credential(credential);
+            let pool = Arc::clone(pool);
+            drop(directory);
+            if !matches!(credential, Credential::Nothing | Credential::Unproved(_)) {
+                self.use_credential(&pool, credential, worker);
             }
-            return Some(Arc::clone(pool));
+            return Some(pool);
         }
         let mut core = self.pools.core();
         let limits = database_limits(&settings);
@@ -194,14 +229,22 @@ impl Proxy {
         self.pools.decide(worker, |core, out| {
             core.set_total_max(config.backends_total_max, now, out);
             directory.pools.retain(|name, pool| {
-                let Some(settings) = pool_settings(&config, &name.database, &name.role) else {
+                let settings = match name.kind {
+                    PoolKind::Lookup => lookup_settings(&config, &name.database, &name.role),
+                    PoolKind::Ordinary | PoolKind::Replication(_) => pool_settings(&config, &name.database, &name.role),
+                };
+                let Some(settings) = settings else {
                     core.remove_pool(pool.id, out);
-                    gone.push(name.clone());
+                    if name.kind != PoolKind::Lookup {
+                        gone.push(name.clone());
+                    }
                     return false;
                 };
                 core.set_database(pool.database, database_limits(&settings), now, out);
                 core.set_pool(pool.id, pool_limits(&settings.pool), now, out);
-                if let Some(credential) = configured(&config, &settings, &name.role) {
+                if name.kind != PoolKind::Lookup
+                    && let Some(credential) = configured(&config, &settings, &name.role)
+                {
                     pool.set_credential(credential);
                 }
                 let before = Arc::clone(&pool.settings());
@@ -229,6 +272,7 @@ impl Proxy {
             let second = u32::try_from(now.saturating_duration_since(self.started).as_secs()).unwrap_or(u32::MAX);
             self.second.store(second, Ordering::Relaxed);
             self.pools.decide(worker, |core, out| core.tick(now, out));
+            self.forget_unused(worker);
             self.pools.sweep();
             self.end_idle_clients();
         }
@@ -243,6 +287,38 @@ impl Proxy {
                     out,
                 );
             }
+        });
+    }
+
+    /// Forgets pools that the configuration does not name and nobody uses. Under `"*"` clients make them by asking, for any
+    /// database and role, so they must not be many for long. Those named in the file stay, with their counters.
+    fn forget_unused(&self, worker: usize) {
+        let config = self.config.load();
+        let mut directory = self.directory();
+        let Directory { databases, pools } = &mut *directory;
+        self.pools.decide(worker, |core, out| {
+            pools.retain(|name, pool| {
+                let is_named = name.kind == PoolKind::Ordinary
+                    && config.databases.contains_key(&*name.database)
+                    && config.roles.contains_key(&*name.role);
+                // This directory and the list of all pools have it, and neither a client nor a dial.
+                let is_unused = !is_named
+                    && Arc::strong_count(pool) == 2
+                    && core.pool(pool.id).is_none_or(|view| view.counts.open() == 0 || name.is_dedicated());
+                if is_unused {
+                    core.remove_pool(pool.id, out);
+                }
+                !is_unused
+            });
+            databases.retain(|name, id| {
+                let is_used = config.databases.contains_key(&**name)
+                    || core.database(*id).is_some_and(|view| view.is_paused)
+                    || pools.values().any(|pool| pool.database == *id);
+                if !is_used {
+                    core.remove_database(*id, out);
+                }
+                is_used
+            });
         });
     }
 
@@ -277,12 +353,11 @@ impl Proxy {
     }
 }
 
-/// Settings of the pool for look-ups: those of its role if it is one, else the database's.
+/// Settings of the pool for look-ups: the database's own, whatever may be configured for clients of that role. `None`: the
+/// database looks nothing up, or as another role.
 fn lookup_settings(config: &Config, database: &str, role: &str) -> Option<PoolSettings> {
-    if let Some(settings) = pool_settings(config, database, role) {
-        return Some(settings);
-    }
     let found = config.database(database)?;
+    found.auth_query.as_ref().filter(|query| query.role == role)?;
     Some(PoolSettings {
         endpoint: Endpoint {
             hosts: found.hosts.clone(),
@@ -293,7 +368,7 @@ fn lookup_settings(config: &Config, database: &str, role: &str) -> Option<PoolSe
             role: role.to_owned(),
             password: None,
         },
-        pool: found.pool.clone(),
+        pool: PoolConfig { size: found.pool.size.min(LOOKUP_BACKENDS), ..found.pool.clone() },
         backends_max: found.backends_max,
         timeouts: Timeouts::default(),
     })

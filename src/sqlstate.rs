@@ -106,14 +106,19 @@ pub fn login(fault: &LoginFault) -> Report {
         LoginFault::Io(_) | LoginFault::Injected => ("08006", None),
         LoginFault::Startup(Malformed::Version { .. }) => ("0A000", None),
         LoginFault::Startup(Malformed::NoUser) => ("28000", None),
+        LoginFault::Startup(Malformed::Replication(_)) => ("22023", None),
         LoginFault::Startup(_) | LoginFault::Frame(_) => ("08P01", None),
         LoginFault::Options(_) => ("42601", Some("options may hold -c name=value and --name=value.")),
+        LoginFault::NoTls => ("08P01", Some("Set listen.tls, or connect with sslnegotiation=postgres.")),
         LoginFault::NoAlpn => ("08P01", Some("Use sslnegotiation=postgres, or a client that sends ALPN.")),
         LoginFault::TlsRequired => ("28000", Some("listen.tls requires it; connect with sslmode=require.")),
         LoginFault::TooManyClients => ("53300", Some("Raise listen.clients_max.")),
         LoginFault::TooManyOfRole(_) => ("53300", Some("Raise roles.*.clients_max.")),
         LoginFault::NoDatabase(_) => ("3D000", Some("Add it under [databases] in proxy.toml.")),
         LoginFault::NotAdmin(_) => ("28000", Some("Add the role to admin.roles.")),
+        LoginFault::UnprovedAdmin => {
+            ("28000", Some("Give the role a password of its own under [roles] in proxy.toml."))
+        }
         LoginFault::Refused(refusal) => match refusal {
             Refusal::Password(_) | Refusal::EmptyPassword => ("28P01", None),
             Refusal::CertificateMissing | Refusal::ClearText => ("28000", Some("Set listen.tls.")),
@@ -129,13 +134,28 @@ pub fn login(fault: &LoginFault) -> Report {
         LoginFault::Lease(_) => {
             ("57P03", Some("Check databases.*.host and databases.*.port, and the server behind them."))
         }
-        LoginFault::Server(_) => ("28000", Some("The server refused the login that pgweir tried for this role.")),
+        LoginFault::Server(error) => (of_login(&error.code), None),
+        LoginFault::Backend(_) => (
+            "08006",
+            Some(
+                "Check roles.*.password, roles.*.backend_password and roles.*.login_as, and pg_hba.conf of the server.",
+            ),
+        ),
         LoginFault::Open(_) => {
             message = "the database cannot be reached".to_owned();
             ("57P03", Some("Check databases.*.host and databases.*.port; the log of pgweir says more."))
         }
         LoginFault::Draining => ("57P01", Some("Connect again; another pgweir may answer.")),
-        LoginFault::Timeout => ("57P03", Some("Raise pool.wait_timeout or pool.size.")),
+        LoginFault::TooSlow => {
+            ("57014", Some("Raise listen.login_timeout, if the client or the network is that slow."))
+        }
+        LoginFault::NoBackend => ("53300", Some("Raise pool.size or pool.wait_timeout.")),
     };
     Report { severity: "FATAL", code, message, detail: None, hint: hint.map(str::to_owned) }
+}
+
+/// What a server says of a login, as far as it is passed on.
+fn of_login(code: &str) -> &'static str {
+    const KNOWN: [&str; 6] = ["28P01", "28000", "3D000", "42501", "53300", "57P03"];
+    KNOWN.into_iter().find(|known| *known == code).unwrap_or("28000")
 }

@@ -206,6 +206,20 @@ impl Stream {
         }
     }
 
+    /// Waits until the peer has ended the connection, without reading anything. What it says meanwhile belongs to whoever
+    /// reads next, and hides its end until then.
+    pub async fn ended(&self) {
+        let peek = |socket: SockRef<'_>| socket.peek(&mut [std::mem::MaybeUninit::uninit()]);
+        let said = match self.socket() {
+            Socket::Tcp(tcp) => tcp.async_io(Interest::READABLE, || peek(SockRef::from(tcp))).await,
+            Socket::Unix(unix) => unix.async_io(Interest::READABLE, || peek(SockRef::from(unix))).await,
+            Socket::Lost => return,
+        };
+        if said.is_ok_and(|n| n > 0) {
+            std::future::pending().await
+        }
+    }
+
     /// The socket under it.
     pub fn socket(&self) -> &Socket {
         match self {

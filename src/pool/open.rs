@@ -173,6 +173,7 @@ impl Opener {
                 tracing::warn!(database = %pool.name.database, role = %pool.name.role, %error, "cannot open a backend");
                 if FailureKind::from(error) == FailureKind::Refused {
                     pool.set_refusal(error.server_error());
+                    pool.doubt_password();
                 }
             }
         }
@@ -378,7 +379,7 @@ fn startup_packet(pool: &Pool, settings: &PoolSettings) -> Result<Vec<u8>, Unsen
     ];
     let limits: Vec<_> = limits.iter().filter_map(|(name, limit)| Some((*name, milliseconds((*limit)?)))).collect();
     let named = [("user", endpoint.role.as_str()), ("database", endpoint.dbname.as_str())];
-    let replication = pool.name.replication.iter().flat_map(|all| all.iter()).map(|(n, v)| (n.as_str(), v.as_str()));
+    let replication = pool.name.parameters().iter().map(|(n, v)| (n.as_str(), v.as_str()));
     build_startup(MINOR, named.into_iter().chain(limits.iter().map(|(n, v)| (*n, v.as_str()))).chain(replication))
 }
 

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use slotmap::Key;
+use subtle::ConstantTimeEq;
 
 use super::core::{DatabaseId, PoolId};
 use crate::auth::Credential;
-use crate::config::PoolSettings;
+use crate::config::{PoolSettings, Secret};
 use crate::error::ServerError;
 use crate::metrics::PoolStats;
 use crate::state::parameters::Latest;
@@ -22,8 +23,34 @@ pub struct PoolName {
     pub database: Arc<str>,
     /// Role as clients name it.
     pub role: Arc<str>,
-    /// Startup parameters of a replication connection, which has its backend for itself.
-    pub replication: Option<Arc<[(String, String)]>>,
+    /// What for.
+    pub kind: PoolKind,
+}
+
+/// What the backends of a pool are for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PoolKind {
+    /// Clients' queries.
+    Ordinary,
+    /// Our own questions for the secrets of roles that log in.
+    Lookup,
+    /// One replication connection each, with these startup parameters.
+    Replication(Arc<[(String, String)]>),
+}
+
+impl PoolName {
+    /// Its backends serve one client each and are closed after it: replication.
+    pub fn is_dedicated(&self) -> bool {
+        matches!(self.kind, PoolKind::Replication(_))
+    }
+
+    /// More parameters for the StartupMessage.
+    pub fn parameters(&self) -> &[(String, String)] {
+        match &self.kind {
+            PoolKind::Replication(parameters) => parameters,
+            PoolKind::Ordinary | PoolKind::Lookup => &[],
+        }
+    }
 }
 
 /// The backends of one role in one database.
@@ -47,7 +74,7 @@ pub struct Pool {
     pub takes_transaction_timeout: AtomicBool,
     settings: ArcSwap<PoolSettings>,
     credential: Mutex<Credential>,
-    proved: Mutex<Option<Credential>>,
+    proved: Mutex<Option<Secret>>,
     addresses: Mutex<HashSet<IpAddr>>,
     refusal: Mutex<Option<ServerError>>,
 }
@@ -86,7 +113,7 @@ impl Pool {
 
     /// Its backends serve one client each and are closed after it: replication.
     pub fn is_dedicated(&self) -> bool {
-        self.name.replication.is_some()
+        self.name.is_dedicated()
     }
 
     /// How it is set up now.
@@ -109,15 +136,20 @@ impl Pool {
         *self.credential.lock().expect("no panic while held") = credential;
     }
 
-    /// Backends of this pool have opened with exactly this.
-    pub fn is_proved(&self, credential: &Credential) -> bool {
-        *self.proved.lock().expect("no panic while held") == Some(credential.clone())
+    /// A backend has opened with this password, and none was refused since.
+    pub fn is_proved(&self, password: &Secret) -> bool {
+        let proved = self.proved.lock().expect("no panic while held");
+        proved.as_ref().is_some_and(|proved| proved.expose().as_bytes().ct_eq(password.expose().as_bytes()).into())
     }
 
-    /// A backend opened with this: it is the pool's from now on.
-    pub fn prove(&self, credential: Credential) {
-        *self.proved.lock().expect("no panic while held") = Some(credential.clone());
-        self.set_credential(credential);
+    /// A backend opened with this password.
+    pub fn prove(&self, password: Secret) {
+        *self.proved.lock().expect("no panic while held") = Some(password);
+    }
+
+    /// The server took it back: whoever comes with it has to be proved again.
+    pub fn doubt_password(&self) {
+        *self.proved.lock().expect("no panic while held") = None;
     }
 
     /// A backend was opened there.

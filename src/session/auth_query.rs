@@ -13,15 +13,15 @@ use crate::auth::secrets::Stored;
 use crate::config::{AuthQuery, Secret};
 use crate::pool::lease::LeaseError;
 use crate::pool::open::{OpenError, read_frame};
-use crate::pool::pool::PoolName;
+use crate::pool::pool::{PoolKind, PoolName};
 use crate::wire::build::{self, error_fields};
 use crate::worker::Worker;
 
 /// Why a secret could not be looked up.
 #[derive(Debug, Error)]
 pub enum LookupError {
-    /// The look-up role is not served.
-    #[error("databases.*.auth_query.role is not a role of this configuration")]
+    /// A reload took the query away.
+    #[error("databases.*.auth_query was removed meanwhile")]
     NoPool,
     /// No backend for the question.
     #[error(transparent)]
@@ -41,12 +41,12 @@ pub async fn look_up(
     query: &AuthQuery,
     role: &str,
 ) -> Result<Option<Stored>, LookupError> {
-    let name = PoolName { database: Arc::clone(database), role: query.role.as_str().into(), replication: None };
+    let name = PoolName { database: Arc::clone(database), role: query.role.as_str().into(), kind: PoolKind::Lookup };
     let credential = match &query.password {
         Some(password) => Credential::Password(password.clone()),
         None => Credential::Nothing,
     };
-    let pool = worker.proxy.lookup_pool(name, &credential).ok_or(LookupError::NoPool)?;
+    let pool = worker.proxy.lookup_pool(name, credential, worker.id).ok_or(LookupError::NoPool)?;
     let mut lease = worker.proxy.pools.wait(&pool, worker.id).await?;
     lease.stream.write_all(&question(&query.query, role)).await.map_err(broken)?;
     lease.stream.flush().await.map_err(broken)?;

@@ -1,13 +1,15 @@
 //! From the first byte of a connection to its first ReadyForQuery.
 //!
-//! Runs in a boxed future that is gone before the client idles. Everything here is bounded: packets by length, the whole
-//! by `listen.login_timeout`, authentications at once by a semaphore. Cancel requests pass before any of these limits.
+//! Runs in a boxed future that is gone before the client idles. Everything here is bounded: packets by length, what the
+//! client does by `listen.login_timeout`, what we do for it by the time-outs of its pool. Cancel requests pass before any of
+//! these limits.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -22,14 +24,15 @@ use super::session::Session;
 use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, Method, Refusal, Step};
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
-use crate::config::{Auth, CONSOLE_NAMES, PoolMode};
+use crate::config::{Auth, CONSOLE_NAMES, PoolMode, Secret};
+use crate::error::ServerError;
 use crate::net::certificate::common_name;
 use crate::net::listen::Accepted;
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ALPN, ServerTls};
 use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
-use crate::pool::pool::{Pool, PoolName};
+use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::sql::Value;
 use crate::sqlstate;
 use crate::state::parameters::Parameters;
@@ -60,6 +63,9 @@ pub enum LoginFault {
     /// Clear text behind SSLRequest: somebody put words into the client's mouth.
     #[error("clear text behind an SSLRequest")]
     Injected,
+    /// A TLS handshake where there is none to be had.
+    #[error("unexpected TLS handshake")]
+    NoTls,
     /// Direct TLS without naming the protocol.
     #[error("direct TLS connection without ALPN \"postgresql\"")]
     NoAlpn,
@@ -78,6 +84,9 @@ pub enum LoginFault {
     /// Not allowed into the console.
     #[error("role \"{0}\" is not allowed to use the console")]
     NotAdmin(String),
+    /// A pass-through password, for which the console has no server to ask.
+    #[error("the console takes no pass-through logins")]
+    UnprovedAdmin,
     /// Who it is could not be proved.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -87,9 +96,12 @@ pub enum LoginFault {
     /// A backend is needed to greet the client, and there is none.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// The server refused the credential of a pass-through client, or of its pool.
+    /// The server refused the client's own credential, in pass-through.
     #[error("{}", .0.message)]
-    Server(crate::error::ServerError),
+    Server(ServerError),
+    /// The server refused what pgweir logs in with for this role.
+    #[error("the server refused the login: {}", .0.message)]
+    Backend(ServerError),
     /// The credential could not be tried.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -97,8 +109,11 @@ pub enum LoginFault {
     #[error("pgweir is shutting down")]
     Draining,
     /// `listen.login_timeout`.
-    #[error("login took too long")]
-    Timeout,
+    #[error("canceling authentication due to timeout")]
+    TooSlow,
+    /// `pool.wait_timeout`, for a backend to greet the client with.
+    #[error("no backend became free in time")]
+    NoBackend,
 }
 
 /// A connection counted against `listen.clients_max`.
@@ -118,17 +133,25 @@ impl Drop for Counted {
     }
 }
 
+/// Connections beyond `listen.clients_max` that are heard: cancels, the console, and those who are told that there is no
+/// room. Those beyond are closed at once.
+const SPARE: usize = 1024;
+
+/// Longest time for a peer that was refused to read why.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// Serves one connection from its first byte to its last.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
     let (_counted, before) = Counted::new(&worker.proxy);
-    let is_over = before >= worker.proxy.config.load().listen.clients_max as usize;
-    let limit = worker.proxy.config.load().listen.login_timeout;
-    let login: Pin<Box<dyn Future<Output = _>>> =
-        Box::pin(timeout(limit, log_in(Rc::clone(&worker), accepted, is_over)));
+    let most = worker.proxy.config.load().listen.clients_max as usize;
+    if before >= most + SPARE {
+        return;
+    }
+    let login: Pin<Box<dyn Future<Output = _>>> = Box::pin(log_in(Rc::clone(&worker), accepted, before >= most));
     match login.await {
-        Ok(Some(Welcome::Client(client))) => client.run().await,
-        Ok(Some(Welcome::Console(console))) => console.await,
-        Ok(None) | Err(_) => {}
+        Some(Welcome::Client(client)) => client.run().await,
+        Some(Welcome::Console(console)) => console.await,
+        None => {}
     }
 }
 
@@ -142,51 +165,103 @@ async fn log_in(worker: Rc<Worker>, accepted: Accepted, is_over: bool) -> Option
     let (socket, addr) = Socket::open(accepted).ok()?;
     let _ = socket.tune();
     let mut stream = Stream::Plain(socket);
-    let fault = match first_packet(&worker, &mut stream).await {
+    let limit = worker.proxy.config.load().listen.login_timeout;
+    let identified = timeout(limit, identify(&worker, &mut stream, is_over)).await;
+    let welcomed = match identified.unwrap_or(Err(LoginFault::TooSlow)) {
         Ok(None) => return None,
-        Ok(Some(startup)) => match welcome(&worker, &mut stream, startup, &addr, is_over).await {
-            Ok(Guest::Client(session, facts)) => {
-                let client = greet(&worker, stream, *session, facts).await.ok()?;
-                return Some(Welcome::Client(Box::new(client)));
-            }
-            Ok(Guest::Console(role)) => {
-                return Some(Welcome::Console(Box::pin(crate::admin::console::serve(worker, stream, role))));
-            }
-            Err(fault) => fault,
+        // A client that waits for its first backend may lose patience, and must not keep its place in line then.
+        Ok(Some((startup, credential))) => tokio::select! {
+            biased;
+            guest = welcome(&worker, startup, &credential, &addr, stream.is_tls()) => guest,
+            () = stream.ended() => return None,
         },
-        Err(fault) => fault,
+        Err(fault) => Err(fault),
     };
-    let report = sqlstate::login(&fault);
-    tracing::debug!(client.addr = %addr, %fault, "login failed");
-    if !matches!(fault, LoginFault::Io(_) | LoginFault::Injected) {
-        worker.proxy.errors.count(report.code);
-        let mut error = Vec::new();
-        build::error_response(&mut error, &report);
-        let _ = stream.write_all(&error).await;
-        let _ = stream.shutdown().await;
-        stream.closed().await;
+    match welcomed {
+        Ok(Guest::Client(session, facts)) => {
+            let greeted = timeout(limit, greet(&worker, stream, *session, facts)).await;
+            greeted.ok()?.ok().map(|client| Welcome::Client(Box::new(client)))
+        }
+        Ok(Guest::Console(role)) => {
+            timeout(limit, stream.write_all(&AUTHENTICATION_OK)).await.ok()?.ok()?;
+            Some(Welcome::Console(Box::pin(crate::admin::console::serve(worker, stream, role))))
+        }
+        Err(fault) => {
+            refuse(&worker, &mut stream, &addr, &fault).await;
+            None
+        }
     }
-    None
+}
+
+/// Tells a client why it may not come in.
+async fn refuse(worker: &Worker, stream: &mut Stream, addr: &str, fault: &LoginFault) {
+    match fault {
+        LoginFault::Lookup(_) => tracing::warn!(client.addr = %addr, %fault, "login failed"),
+        _ => tracing::debug!(client.addr = %addr, %fault, "login failed"),
+    }
+    if matches!(fault, LoginFault::Io(_) | LoginFault::Injected) {
+        return;
+    }
+    let report = sqlstate::login(fault);
+    worker.proxy.errors.count(report.code);
+    let mut error = Vec::new();
+    build::error_response(&mut error, &report);
+    let goodbye = async {
+        if stream.write_all(&error).await.is_ok() && stream.shutdown().await.is_ok() {
+            stream.closed().await;
+        }
+    };
+    let _ = timeout(GOODBYE, goodbye).await;
+}
+
+/// What a client does until it is known who it is. `None`: it was a CancelRequest, which is dealt with.
+async fn identify(
+    worker: &Rc<Worker>,
+    stream: &mut Stream,
+    is_over: bool,
+) -> Result<Option<(Startup, Credential)>, LoginFault> {
+    // One set of certificates for the whole login: a reload may come in between.
+    let tls = Arc::clone(&worker.proxy.tls.load());
+    let tls = tls.as_ref().as_ref();
+    let Some(startup) = first_packet(worker, stream, tls).await? else { return Ok(None) };
+    if let Some(negotiation) = startup.negotiation() {
+        stream.write_all(&negotiation).await?;
+    }
+    if worker.proxy.is_draining() {
+        return Err(LoginFault::Draining);
+    }
+    if is_over && !is_console(&startup) {
+        return Err(LoginFault::TooManyClients);
+    }
+    let credential = authenticate(worker, stream, &startup, tls).await?;
+    Ok(Some((startup, credential)))
+}
+
+fn is_console(startup: &Startup) -> bool {
+    CONSOLE_NAMES.contains(&startup.database.as_str())
 }
 
 // ---- the first packets ---------------------------------------------------------------------------------------------------
 
 /// Reads first packets up to a StartupMessage. `None`: it was a CancelRequest, which is dealt with.
-async fn first_packet(worker: &Rc<Worker>, stream: &mut Stream) -> Result<Option<Startup>, LoginFault> {
-    let tls = Arc::clone(&worker.proxy.tls.load());
-    if let (Stream::Plain(Socket::Tcp(tcp)), Some(tls)) = (&*stream, &*tls) {
+async fn first_packet(
+    worker: &Rc<Worker>,
+    stream: &mut Stream,
+    tls: Option<&ServerTls>,
+) -> Result<Option<Startup>, LoginFault> {
+    if let (Stream::Plain(Socket::Tcp(tcp)), Some(tls)) = (&*stream, tls) {
         let mut first = [0];
-        tcp.peek(&mut first).await?;
-        if framing(&first)? == Framing::DirectTls {
+        if tcp.peek(&mut first).await? > 0 && framing(&first)? == Framing::DirectTls {
             encrypt(stream, tls).await?;
             require_alpn(stream)?;
         }
     }
+    let (mut may_ask_ssl, mut may_ask_gss) = (!stream.is_tls(), true);
     loop {
         let packet = read_packet(stream).await?;
         match parse(&packet)? {
             First::Startup(startup) => {
-                let is_required = tls.as_ref().as_ref().is_some_and(|tls| tls.is_required);
+                let is_required = tls.is_some_and(|tls| tls.is_required);
                 if is_required && !stream.is_tls() && !matches!(stream.socket(), Socket::Unix(_)) {
                     return Err(LoginFault::TlsRequired);
                 }
@@ -200,17 +275,22 @@ async fn first_packet(worker: &Rc<Worker>, stream: &mut Stream) -> Result<Option
                 }
                 return Ok(None);
             }
-            First::Ssl => match &*tls {
-                Some(tls) if !stream.is_tls() => {
+            First::Ssl if std::mem::take(&mut may_ask_ssl) => match tls {
+                Some(tls) => {
                     if stream.has_input() {
                         return Err(LoginFault::Injected);
                     }
                     stream.write_all(b"S").await?;
                     encrypt(stream, tls).await?;
                 }
-                _ => stream.write_all(b"N").await?,
+                None => stream.write_all(b"N").await?,
             },
-            First::Gss => stream.write_all(b"N").await?,
+            First::Gss if std::mem::take(&mut may_ask_gss) => {
+                stream.write_all(b"N").await?;
+            }
+            // Asked again; the answer is Postgres's.
+            First::Ssl => return Err(Malformed::Version(1234, 5679).into()),
+            First::Gss => return Err(Malformed::Version(1234, 5680).into()),
         }
     }
 }
@@ -218,7 +298,7 @@ async fn first_packet(worker: &Rc<Worker>, stream: &mut Stream) -> Result<Option
 async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, LoginFault> {
     let mut packet = vec![0; 4];
     stream.read_exact(&mut packet).await?;
-    let Framing::Packet(length) = framing(&packet)? else { return Err(LoginFault::NoAlpn) };
+    let Framing::Packet(length) = framing(&packet)? else { return Err(LoginFault::NoTls) };
     packet.resize(length, 0);
     stream.read_exact(&mut packet[4..]).await?;
     Ok(packet)
@@ -250,55 +330,42 @@ enum Guest {
 
 async fn welcome(
     worker: &Rc<Worker>,
-    stream: &mut Stream,
     startup: Startup,
+    credential: &Credential,
     addr: &str,
-    is_over: bool,
+    is_tls: bool,
 ) -> Result<Guest, LoginFault> {
     let proxy = &worker.proxy;
-    if let Some(negotiation) = startup.negotiation() {
-        stream.write_all(&negotiation).await?;
-    }
-    if proxy.is_draining() {
-        return Err(LoginFault::Draining);
-    }
-    let is_console = CONSOLE_NAMES.contains(&startup.database.as_str());
-    if is_over && !is_console {
-        return Err(LoginFault::TooManyClients);
-    }
-    let credential = {
-        let _place = proxy.logins.acquire().await.map_err(|_| LoginFault::Draining)?;
-        authenticate(worker, stream, &startup).await?
-    };
-    if is_console {
+    if is_console(&startup) {
         if !proxy.config.load().admin.roles.contains(&startup.user) {
             return Err(LoginFault::NotAdmin(startup.user));
         }
-        stream.write_all(&AUTHENTICATION_OK).await?;
+        if let Credential::Unproved(_) = credential {
+            return Err(LoginFault::UnprovedAdmin);
+        }
         return Ok(Guest::Console(startup.user));
     }
     let settings = startup_settings(&startup)?;
-    let replication = replication(&startup);
     let name = PoolName {
         database: startup.database.as_str().into(),
         role: startup.user.as_str().into(),
-        replication: replication.map(Into::into),
+        kind: replication(&startup).map_or(PoolKind::Ordinary, |parameters| PoolKind::Replication(parameters.into())),
     };
-    count_role(proxy, &startup.user)?;
-    let pool = proxy.pool(name, &credential).ok_or_else(|| LoginFault::NoDatabase(startup.database.clone()))?;
-    if let Credential::Unproved(password) = &credential
-        && pool.settings().endpoint.password.is_none()
-    {
-        prove(worker, &pool, Credential::Password(password.clone()), credential.clone()).await?;
+    let pool =
+        proxy.pool(name, credential, worker.id).ok_or_else(|| LoginFault::NoDatabase(startup.database.clone()))?;
+    if let Credential::Unproved(password) = credential {
+        prove(worker, &pool, password).await?;
     }
+    let most = proxy.config.load().role(&startup.user).and_then(|role| role.clients_max);
+    let seat = proxy.clients.seat(&pool.name.role, most).ok_or(LoginFault::TooManyOfRole(startup.user.clone()))?;
     let told = greeting(worker, &pool).await?;
     let mode = if pool.is_dedicated() { PoolMode::Session } else { pool.settings().pool.mode };
     let settings = if pool.is_dedicated() { proxy.settings.none() } else { proxy.settings.intern(settings) };
     let facts = Facts {
-        role: Arc::clone(&pool.name.role),
+        seat,
         database: Arc::clone(&pool.name.database),
         addr: addr.to_owned(),
-        is_tls: stream.is_tls(),
+        is_tls,
         secret_len: if startup.agreed_minor() >= MINOR_MAX { 32 } else { 4 },
     };
     Ok(Guest::Client(Box::new(session(pool, mode, told, settings)), facts))
@@ -318,12 +385,6 @@ fn session(pool: Arc<Pool>, mode: PoolMode, told: Parameters, settings: Settings
     };
     session.update_lexer();
     session
-}
-
-fn count_role(proxy: &crate::proxy::Proxy, role: &str) -> Result<(), LoginFault> {
-    let Some(most) = proxy.config.load().role(role).and_then(|role| role.clients_max) else { return Ok(()) };
-    let connected = proxy.clients.all().iter().filter(|entry| *entry.role == *role).count();
-    if connected >= most as usize { Err(LoginFault::TooManyOfRole(role.to_owned())) } else { Ok(()) }
 }
 
 /// Settings of the StartupMessage and its `options`; of two with one name the plain parameter counts, as in Postgres.
@@ -349,10 +410,13 @@ fn replication(startup: &Startup) -> Option<Vec<(String, String)>> {
     Some(parameters)
 }
 
-async fn authenticate(worker: &Rc<Worker>, stream: &mut Stream, startup: &Startup) -> Result<Credential, LoginFault> {
+async fn authenticate(
+    worker: &Rc<Worker>,
+    stream: &mut Stream,
+    startup: &Startup,
+    tls: Option<&ServerTls>,
+) -> Result<Credential, LoginFault> {
     let method = method(worker, startup).await?;
-    let tls = Arc::clone(&worker.proxy.tls.load());
-    let tls = tls.as_ref().as_ref();
     let channel = match stream {
         Stream::Plain(socket) if socket.is_local() => Channel::Local,
         Stream::Plain(_) => Channel::Open,
@@ -430,26 +494,31 @@ async fn look_up(
     config: &crate::config::Config,
     startup: &Startup,
 ) -> Result<Option<Stored>, LoginFault> {
-    let database: Arc<str> = startup.database.as_str().into();
-    let Some(query) = config.database(&database).and_then(|found| found.auth_query.clone()) else { return Ok(None) };
-    Ok(auth_query::look_up(worker, &database, &query, &startup.user).await?)
+    // No server is asked for the console, which has no database.
+    let database = config.database(&startup.database).filter(|_| !is_console(startup));
+    let Some(query) = database.and_then(|found| found.auth_query.as_ref()) else { return Ok(None) };
+    let _turn = worker.proxy.turn_to_ask(&startup.database).await;
+    Ok(auth_query::look_up(worker, &startup.database.as_str().into(), query, &startup.user).await?)
 }
 
 /// A pass-through password is right if a backend opens with it, or if it is the one the pool's backends opened with.
-async fn prove(
-    worker: &Rc<Worker>,
-    pool: &Arc<Pool>,
-    proved: Credential,
-    unproved: Credential,
-) -> Result<(), LoginFault> {
-    if pool.is_proved(&proved) {
+///
+/// That backend is none of the pool's, and closed at once: the pool's own may all be busy, and a wrong password must not
+/// count as the pool's refusal. A few per database at a time, [`Proxy::turn_to_ask`](crate::proxy::Proxy::turn_to_ask).
+async fn prove(worker: &Rc<Worker>, pool: &Arc<Pool>, password: &Secret) -> Result<(), LoginFault> {
+    if pool.is_proved(password) {
+        return Ok(());
+    }
+    let _turn = worker.proxy.turn_to_ask(&pool.name.database).await;
+    // Who waited for its turn may find that somebody else has proved the same meanwhile.
+    if pool.is_proved(password) {
         return Ok(());
     }
     let opener = worker.proxy.pools.opener();
-    match opener.open_with(pool, unproved, worker.id).await {
+    match opener.open_with(pool, Credential::Unproved(password.clone()), worker.id).await {
         Ok(mut backend) => {
             let _ = backend.stream.write_all(build::TERMINATE).await;
-            pool.prove(proved);
+            worker.proxy.prove(pool, password, worker.id);
             Ok(())
         }
         Err(error) => match error.server_error() {
@@ -461,16 +530,16 @@ async fn prove(
 
 /// What backends of this pool report; the first client has to wait for one to find out.
 async fn greeting(worker: &Rc<Worker>, pool: &Arc<Pool>) -> Result<Parameters, LoginFault> {
-    if pool.is_dedicated() {
-        return Ok(pool.parameters.current().unwrap_or_default());
-    }
-    if let Some(told) = pool.parameters.current() {
+    // A dedicated backend is opened for this client alone: it learns now whether the server lets it in.
+    if !pool.is_dedicated()
+        && let Some(told) = pool.parameters.current()
+    {
         return Ok(told);
     }
     let wait = pool.settings().pool.wait_timeout;
-    let lease = timeout(wait, worker.proxy.pools.wait(pool, worker.id)).await.map_err(|_| LoginFault::Timeout)?;
+    let lease = timeout(wait, worker.proxy.pools.wait(pool, worker.id)).await.map_err(|_| LoginFault::NoBackend)?;
     let lease = match (lease, pool.refusal()) {
-        (Err(LeaseError::Refused), Some(refusal)) => return Err(LoginFault::Server(refusal)),
+        (Err(LeaseError::Refused), Some(refusal)) => return Err(LoginFault::Backend(refusal)),
         (lease, _) => lease?,
     };
     let told = lease.parameters.clone();

@@ -2,6 +2,7 @@
 //!
 //! A client's task owns all of its state; others only find it here by its process id, read a few facts and leave a signal.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -146,6 +147,8 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Clients {
     entries: Mutex<Slab<Arc<Entry>>>,
+    /// How many hold a [`Seat`], by role; only roles with clients are here.
+    seats: Mutex<HashMap<Arc<str>, u32>>,
 }
 
 /// A client's place; gone when dropped.
@@ -153,6 +156,26 @@ pub struct Clients {
 pub struct Place {
     clients: Arc<Clients>,
     entry: Arc<Entry>,
+    _seat: Seat,
+}
+
+/// One of the clients of a role, counted until it is dropped: from the proof of who it is to its goodbye.
+#[derive(Debug)]
+pub struct Seat {
+    clients: Arc<Clients>,
+    role: Arc<str>,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seats = self.clients.seats();
+        if let Some(taken) = seats.get_mut(&self.role) {
+            *taken -= 1;
+            if *taken == 0 {
+                seats.remove(&self.role);
+            }
+        }
+    }
 }
 
 impl std::ops::Deref for Place {
@@ -172,8 +195,8 @@ impl Drop for Place {
 /// What is known of a client once it logged in.
 #[derive(Debug)]
 pub struct Facts {
-    /// Login role.
-    pub role: Arc<str>,
+    /// Of its login role.
+    pub seat: Seat,
     /// Database asked for.
     pub database: Arc<str>,
     /// Peer.
@@ -203,7 +226,7 @@ impl Clients {
         let entry = Arc::new(Entry {
             pid: pid(vacant.key()),
             secret,
-            role: facts.role,
+            role: Arc::clone(&facts.seat.role),
             database: facts.database,
             addr: facts.addr,
             is_tls: facts.is_tls,
@@ -215,7 +238,18 @@ impl Clients {
         });
         vacant.insert(Arc::clone(&entry));
         drop(entries);
-        Place { clients: Arc::clone(self), entry }
+        Place { clients: Arc::clone(self), entry, _seat: facts.seat }
+    }
+
+    /// A seat for one more client of this role; `None` if `most` are taken.
+    pub fn seat(self: &Arc<Self>, role: &Arc<str>, most: Option<u32>) -> Option<Seat> {
+        let mut seats = self.seats();
+        let taken = seats.get(role).copied().unwrap_or(0);
+        if most.is_some_and(|most| taken >= most) {
+            return None;
+        }
+        seats.insert(Arc::clone(role), taken + 1);
+        Some(Seat { clients: Arc::clone(self), role: Arc::clone(role) })
     }
 
     /// Everybody connected.
@@ -249,6 +283,10 @@ impl Clients {
             }
             Activity::Idle => None,
         }
+    }
+
+    fn seats(&self) -> MutexGuard<'_, HashMap<Arc<str>, u32>> {
+        self.seats.lock().expect("no panic while held")
     }
 
     fn entries(&self) -> MutexGuard<'_, Slab<Arc<Entry>>> {

@@ -7,5 +7,6 @@ mod harness;
 mod lost;
 mod pgbench;
 mod queries;
+mod startup;
 mod support;
 mod vanish;

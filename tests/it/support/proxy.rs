@@ -25,10 +25,16 @@ pub(crate) type Row = BTreeMap<String, String>;
 /// pgweir in front of the shared Postgres, until told otherwise: `proxy().pool_size(1).wait_timeout("50ms").start()`.
 /// Clients find there the database `app`, new and empty, and the roles `app` and `ops` (who may use the console).
 pub(crate) fn proxy() -> Builder<'static> {
-    Builder { postgres: Postgres::shared(), dbname: None, roles: vec!["app".to_owned()], config: Table::new() }
-        .toml("[listen]\naddr = [\"127.0.0.1:0\"]\n[admin]\naddr = \"127.0.0.1:0\"\nroles = [\"ops\"]")
-        .toml(&format!("[roles.app]\npassword = \"{}\"", password_of("app")))
-        .toml(&format!("[roles.ops]\npassword = \"{}\"", password_of("ops")))
+    Builder {
+        postgres: Postgres::shared(),
+        dbname: None,
+        roles: vec!["app".to_owned()],
+        config: Table::new(),
+        log_level: "info",
+    }
+    .toml("[listen]\naddr = [\"127.0.0.1:0\"]\n[admin]\naddr = \"127.0.0.1:0\"\nroles = [\"ops\"]")
+    .toml(&format!("[roles.app]\npassword = \"{}\"", password_of("app")))
+    .toml(&format!("[roles.ops]\npassword = \"{}\"", password_of("ops")))
 }
 
 /// A proxy about to start.
@@ -37,13 +43,14 @@ pub(crate) struct Builder<'a> {
     dbname: Option<String>,
     roles: Vec<String>,
     config: Table,
+    log_level: &'static str,
 }
 
 impl<'a> Builder<'a> {
     /// In front of this server.
     pub(crate) fn postgres<'b>(self, postgres: &'b Postgres) -> Builder<'b> {
-        let Self { dbname, roles, config, .. } = self;
-        Builder { postgres, dbname, roles, config }
+        let Self { dbname, roles, config, log_level, .. } = self;
+        Builder { postgres, dbname, roles, config, log_level }
     }
 
     /// `app` is this database of the server, which exists.
@@ -85,6 +92,18 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// A role without a password of its own: these lines are its whole section. It exists at the server, too.
+    pub(crate) fn bare_role(mut self, role: &str, lines: &str) -> Self {
+        self.roles.push(role.to_owned());
+        self.toml(&format!("[roles.{role}]\n{lines}"))
+    }
+
+    /// `--log-level`.
+    pub(crate) fn log_level(mut self, level: &'static str) -> Self {
+        self.log_level = level;
+        self
+    }
+
     /// Starts it and waits until it listens.
     pub(crate) async fn start(self) -> Proxy {
         for role in &self.roles {
@@ -103,7 +122,11 @@ impl<'a> Builder<'a> {
         fs::write(&file, config.to_string()).expect("our own directory");
         let (log, from_child) = (Log::default(), std::io::pipe().expect("a pipe"));
         let mut command = bound_to_this_thread(env!("CARGO_BIN_EXE_pgweir"));
-        command.arg("--config").arg(&file).args(["--log-format", "json"]).stdin(Stdio::null());
+        command
+            .arg("--config")
+            .arg(&file)
+            .args(["--log-format", "json", "--log-level", self.log_level])
+            .stdin(Stdio::null());
         command.stdout(from_child.1.try_clone().expect("a pipe")).stderr(from_child.1);
         let mut child = command.spawn().expect("pgweir is built");
         drop(command); // or the pipe would stay open on our side
@@ -223,6 +246,11 @@ impl Proxy {
     /// Its process id: `setpriv` became pgweir.
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_child(&self.child)
+    }
+
+    /// Everything pgweir logged so far.
+    pub(crate) fn log_text(&self) -> String {
+        self.log.text()
     }
 
     /// Waits until pgweir logged a record with this message; returns its fields.

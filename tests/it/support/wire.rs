@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::{Buf, Bytes, BytesMut};
 use postgres_protocol::authentication::md5_hash;
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{Endpoint, password_of, soon};
@@ -68,9 +68,9 @@ pub(crate) fn tags(frames: &[Frame]) -> String {
     frames.iter().map(|frame| frame.tag.to_string()).collect::<Vec<_>>().join(" ")
 }
 
-/// A connection that speaks only when told to.
-pub(crate) struct Wire {
-    stream: TcpStream,
+/// A connection that speaks only when told to, over TCP unless made with [`Wire::over`].
+pub(crate) struct Wire<S = TcpStream> {
+    stream: S,
     unread: BytesMut,
     /// Process id and secret of BackendKeyData, once logged in.
     pub(crate) key: Option<(u32, Bytes)>,
@@ -81,7 +81,7 @@ impl Wire {
     pub(crate) async fn open(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).await.expect("the endpoint accepts");
         stream.set_nodelay(true).expect("a TCP socket has TCP_NODELAY");
-        Self { stream, unread: BytesMut::new(), key: None }
+        Self::over(stream)
     }
 
     /// Connects and logs in as `role`, up to the first ReadyForQuery.
@@ -92,6 +92,24 @@ impl Wire {
         let frames = wire.authenticate(role, &password_of(role)).await;
         assert_eq!(frames.last().map(|frame| frame.tag), Some('Z'), "login of {role}: {frames:?}");
         wire
+    }
+
+    /// Resets the connection.
+    pub(crate) fn reset(self) {
+        super::link::reset_on_close(&self.stream);
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// A connection that exists, with nothing read from it yet.
+    pub(crate) fn over(stream: S) -> Self {
+        Self { stream, unread: BytesMut::new(), key: None }
+    }
+
+    /// The connection itself, to go on with TLS; nothing may be unread.
+    pub(crate) fn into_inner(self) -> S {
+        assert!(self.unread.is_empty(), "unread: {:?}", self.unread);
+        self.stream
     }
 
     /// Answers whatever the other side asks after a startup message; returns the frames behind AuthenticationOk up to
@@ -208,11 +226,6 @@ impl Wire {
     /// Ends sending; the other side sees EOF and may still answer.
     pub(crate) async fn half_close(&mut self) {
         self.stream.shutdown().await.expect("an open connection");
-    }
-
-    /// Resets the connection.
-    pub(crate) fn reset(self) {
-        super::link::reset_on_close(&self.stream);
     }
 }
 
