@@ -1,0 +1,352 @@
+//! Who may come in, and as whom pgweir goes on to the server.
+
+use std::num::NonZeroU32;
+
+use futures_util::future::join_all;
+use pgweir::auth::scram::Verifier;
+
+use crate::support::frontend::{PROTOCOL_3_0, password, query, startup};
+use crate::support::{Endpoint, Frame, Postgres, Wire, eventually, password_of, proxy};
+
+/// Logs in; the SQLSTATE is that of the refusal.
+async fn log_in(at: &Endpoint, role: &str, password: &str) -> Result<Wire, String> {
+    let mut wire = Wire::open(at.addr).await;
+    wire.send(startup(PROTOCOL_3_0, &[("user", role), ("database", &at.dbname)])).await;
+    let frames = wire.authenticate(role, password).await;
+    match frames.last() {
+        Some(frame) if frame.tag == 'Z' => Ok(wire),
+        Some(frame) => {
+            assert_eq!(frame.fields()[&'S'], "FATAL");
+            Err(frame.sqlstate())
+        }
+        None => Err("a close".to_owned()),
+    }
+}
+
+async fn refusal(at: &Endpoint, role: &str, password: &str) -> String {
+    log_in(at, role, password).await.err().unwrap_or_else(|| panic!("{role} came in with {password}"))
+}
+
+/// The role at the server as which this client's queries run.
+async fn user_of(wire: &mut Wire) -> String {
+    let frames = wire.query("SELECT current_user").await;
+    let row = frames.iter().find(|frame| frame.tag == 'D');
+    row.unwrap_or_else(|| panic!("{frames:?}")).columns().remove(0).expect("a name")
+}
+
+/// Code of the first authentication request.
+async fn asked(at: &Endpoint, role: &str) -> i32 {
+    let mut wire = Wire::open(at.addr).await;
+    wire.send(startup(PROTOCOL_3_0, &[("user", role), ("database", &at.dbname)])).await;
+    let Frame { body, .. } = wire.frame().await;
+    i32::from_be_bytes(body[..4].try_into().expect("a code"))
+}
+
+async fn sql(postgres: &Postgres, sql: &str) {
+    postgres.admin("postgres").await.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+}
+
+fn verifier_of(role: &str) -> String {
+    let iterations = NonZeroU32::new(4096).expect("not zero");
+    Verifier::new(&password_of(role), b"sixteen bytes ok", iterations).to_string()
+}
+
+#[tokio::test]
+async fn every_method_lets_the_right_password_in_and_no_other() {
+    let postgres = Postgres::shared();
+    let hash = format!("md5{}", md5_of(&format!("{}hashed", password_of("hashed"))));
+    let verifier = verifier_of("keyed");
+    let proxy = proxy()
+        .role("old", "auth = \"md5\"")
+        .bare_role("hashed", &format!("auth = \"md5\"\npassword = \"{hash}\"\nbackend_password = \"hashed-secret\""))
+        .bare_role("keyed", &format!("password = \"{verifier}\""))
+        .bare_role("open", "auth = \"trust\"\nlogin_as = \"app\"\nbackend_password = \"app-secret\"")
+        .start()
+        .await;
+    sql(postgres, &format!("ALTER ROLE keyed PASSWORD '{verifier}'")).await;
+    for (role, request, user) in
+        [("app", 10, "app"), ("old", 5, "old"), ("hashed", 5, "hashed"), ("keyed", 10, "keyed"), ("open", 0, "app")]
+    {
+        assert_eq!(asked(&proxy, role).await, request, "{role}");
+        let mut wire = log_in(&proxy, role, &password_of(role)).await.unwrap_or_else(|code| panic!("{role}: {code}"));
+        assert_eq!(user_of(&mut wire).await, user);
+        if role != "open" {
+            for wrong in ["wrong", "", &password_of(role)[1..]] {
+                assert_eq!(refusal(&proxy, role, wrong).await, "28P01", "{role} with {wrong:?}");
+            }
+        }
+    }
+}
+
+fn md5_of(text: &str) -> String {
+    use md5::{Digest, Md5};
+    Md5::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn backends_log_in_as_the_configured_role_by_every_method_of_the_server() {
+    let postgres = Postgres::shared();
+    for group in ["", "IN ROLE login_md5", "IN ROLE login_password", "IN ROLE login_trust"] {
+        let role = postgres.own_role(group).await;
+        let lines = format!("login_as = \"{role}\"\nbackend_password = \"{}\"", password_of(&role));
+        let proxy = proxy().role("front", &lines).start().await;
+        let mut wire = log_in(&proxy, "front", &password_of("front")).await.expect(group);
+        assert_eq!(user_of(&mut wire).await, role);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_backend_password_is_said_at_once_and_tried_seldom() {
+    let proxy = proxy().role("broken", "backend_password = \"not-it\"").start().await;
+    let refusals = join_all((0..60).map(|_| refusal(&proxy, "broken", "broken-secret"))).await;
+    assert!(refusals.iter().all(|code| code == "08006"), "{refusals:?}");
+    let tried = proxy.log_text().matches("cannot open a backend").count();
+    assert!((1..20).contains(&tried), "{tried} logins at the server for 60 clients");
+    assert!(log_in(&proxy, "app", "app-secret").await.is_ok(), "it is that role's own trouble");
+}
+
+#[tokio::test]
+async fn a_changed_backend_password_is_used_without_a_restart() {
+    let proxy = proxy().role("mended", "backend_password = \"not-it\"").start().await;
+    assert_eq!(refusal(&proxy, "mended", "mended-secret").await, "08006");
+    proxy.rewrite("[roles.mended]\nbackend_password = \"mended-secret\"");
+    eventually(async || log_in(&proxy, "mended", "mended-secret").await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn secrets_are_looked_up_at_the_server() {
+    let postgres = Postgres::shared();
+    let lookup = postgres.own_role("SUPERUSER").await;
+    for role in ["aq_scram", "aq_md5", "aq_late"] {
+        postgres.role(role).await;
+    }
+    sql(
+        postgres,
+        "GRANT login_md5 TO aq_md5; SET password_encryption = md5; ALTER ROLE aq_md5 PASSWORD 'aq_md5-secret'",
+    )
+    .await;
+    sql(postgres, "ALTER ROLE aq_late VALID UNTIL '2001-01-01'").await;
+    let auth_query = format!("auth_query = {{ role = \"{lookup}\", password = \"{}\" }}", password_of(&lookup));
+    let proxy = proxy()
+        .toml(&format!("[databases.app]\n{auth_query}"))
+        .toml("[roles.\"*\"]\nauth = \"auth-query\"")
+        .start()
+        .await;
+    for role in ["aq_scram", "aq_md5"] {
+        // SCRAM keys of the login, and the MD5 hash, open the backend.
+        let mut wire = log_in(&proxy, role, &password_of(role)).await.unwrap_or_else(|code| panic!("{role}: {code}"));
+        assert_eq!(user_of(&mut wire).await, role);
+        assert_eq!(refusal(&proxy, role, "wrong").await, "28P01");
+    }
+    assert_eq!(refusal(&proxy, "aq_late", "aq_late-secret").await, "28P01", "its time is up");
+    assert_eq!(refusal(&proxy, "aq_nobody", "x").await, "28P01");
+    assert_eq!((asked(&proxy, "aq_nobody").await, asked(&proxy, "aq_scram").await), (10, 10));
+
+    // The secret is the server's: a change there holds at the next login.
+    sql(postgres, "ALTER ROLE aq_scram PASSWORD 'another'").await;
+    assert_eq!(refusal(&proxy, "aq_scram", "aq_scram-secret").await, "28P01");
+    let mut wire = log_in(&proxy, "aq_scram", "another").await.expect("the new one");
+    assert_eq!(user_of(&mut wire).await, "aq_scram");
+}
+
+#[tokio::test]
+async fn secrets_may_come_from_a_table_in_clear_text() {
+    let postgres = Postgres::shared();
+    let lookup = postgres.own_role("").await;
+    let proxy = proxy()
+        .toml(&format!(
+            "[databases.app]\nauth_query = {{ role = \"{lookup}\", password = \"{}\", query = \"SELECT $1, secret FROM secrets WHERE role = $1\" }}",
+            password_of(&lookup)
+        ))
+        .bare_role("tabled", "auth = \"auth-query\"")
+        .bare_role("untabled", "auth = \"auth-query\"");
+    let proxy = proxy.start().await;
+    let admin = postgres.admin(&proxy.dbname).await;
+    let before = refusal(&proxy, "tabled", "tabled-secret").await;
+    assert_eq!(before, "57P03", "the query fails, and that is not the client's fault");
+    assert!(proxy.log_text().contains("relation \\\"secrets\\\" does not exist"), "{}", proxy.log_text());
+    let table = "CREATE TABLE secrets (role text, secret text); GRANT SELECT ON secrets TO PUBLIC; \
+                 INSERT INTO secrets VALUES ('tabled', 'tabled-secret'), ('untabled', NULL)";
+    admin.batch_execute(table).await.expect("a table");
+    let mut wire = log_in(&proxy, "tabled", "tabled-secret").await.expect("a login");
+    assert_eq!(user_of(&mut wire).await, "tabled");
+    assert_eq!(refusal(&proxy, "untabled", "untabled-secret").await, "28P01");
+}
+
+#[tokio::test]
+async fn pass_through_takes_what_the_server_takes() {
+    let postgres = Postgres::shared();
+    let proxy = proxy().toml("[roles.\"*\"]\nauth = \"passthrough\"").start().await;
+    for group in ["", "IN ROLE login_md5", "IN ROLE login_password"] {
+        let role = postgres.own_role(group).await;
+        assert_eq!(refusal(&proxy, &role, "wrong").await, "28P01", "{group}");
+        for _ in 0..2 {
+            let mut wire = log_in(&proxy, &role, &password_of(&role)).await.expect(group);
+            assert_eq!(user_of(&mut wire).await, role);
+        }
+        assert_eq!(refusal(&proxy, &role, "wrong").await, "28P01", "{group}");
+    }
+    assert_eq!(refusal(&proxy, "no_such_role", "x").await, "28P01");
+    // A server that lets everybody in cannot tell whether the password is right.
+    let trusted = postgres.own_role("IN ROLE login_trust").await;
+    assert_eq!(refusal(&proxy, &trusted, &password_of(&trusted)).await, "28000");
+}
+
+#[tokio::test]
+async fn pass_through_takes_a_token_of_eight_kilobytes() {
+    let postgres = Postgres::shared();
+    let role = postgres.own_role("IN ROLE login_password").await;
+    let token = "t0ken/".repeat(1400);
+    sql(postgres, &format!("ALTER ROLE {role} PASSWORD '{token}'")).await;
+    let proxy = proxy().toml("[roles.\"*\"]\nauth = \"passthrough\"").start().await;
+    let mut wire = log_in(&proxy, &role, &token).await.expect("a login");
+    assert_eq!(user_of(&mut wire).await, role);
+    assert_eq!(refusal(&proxy, &role, &token[1..]).await, "28P01");
+}
+
+#[tokio::test]
+async fn pass_through_follows_a_password_that_changes_at_the_server() {
+    let postgres = Postgres::shared();
+    let role = postgres.own_role("").await;
+    let proxy = proxy().pool_size(2).toml("[roles.\"*\"]\nauth = \"passthrough\"").start().await;
+    let mut before = log_in(&proxy, &role, &password_of(&role)).await.expect("a login");
+    sql(postgres, &format!("ALTER ROLE {role} PASSWORD 'second'")).await;
+    let mut after = log_in(&proxy, &role, "second").await.expect("the new password");
+    assert_eq!(refusal(&proxy, &role, &password_of(&role)).await, "28P01", "the old one is refused from now on");
+    // New backends are opened with the new one, for clients of both.
+    before.query("BEGIN").await;
+    after.query("BEGIN").await;
+    assert_eq!((user_of(&mut before).await, user_of(&mut after).await), (role.clone(), role.clone()));
+}
+
+#[tokio::test]
+async fn pass_through_forgets_a_password_that_the_server_took_back() {
+    let postgres = Postgres::shared();
+    let role = postgres.own_role("").await;
+    let proxy = proxy().pool_size(1).toml("[roles.\"*\"]\nauth = \"passthrough\"").start().await;
+    let mut wire = log_in(&proxy, &role, &password_of(&role)).await.expect("a login");
+    wire.query("SELECT 1").await;
+    sql(postgres, &format!("ALTER ROLE {role} PASSWORD 'second'")).await;
+    // Its backend is gone, and no other can be opened: now pgweir knows.
+    sql(postgres, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'")).await;
+    eventually(async || {
+        let mut again = match log_in(&proxy, &role, &password_of(&role)).await {
+            Ok(wire) => wire,
+            Err(code) => return code == "28P01",
+        };
+        // Until a backend was refused, nobody knows.
+        again.send(query("SELECT 1")).await;
+        again.frame().await;
+        false
+    })
+    .await;
+    assert!(log_in(&proxy, &role, "second").await.is_ok());
+}
+
+#[tokio::test]
+async fn pass_through_guesses_do_not_take_the_servers_connections() {
+    let postgres = Postgres::shared();
+    let role = postgres.own_role("").await;
+    let proxy = proxy().toml("[roles.\"*\"]\nauth = \"passthrough\"").start().await;
+    let watched = postgres.admin("postgres").await;
+    let most = std::sync::atomic::AtomicI64::new(0);
+    let watch = async {
+        loop {
+            let count = watched.query_one("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", &[&role]).await;
+            most.fetch_max(count.expect("a count").get(0), std::sync::atomic::Ordering::Relaxed);
+        }
+    };
+    let guesses = join_all((0..100).map(async |n| refusal(&proxy, &role, &format!("guess {n}")).await));
+    tokio::select! {
+        () = watch => {}
+        refusals = guesses => assert!(refusals.iter().all(|code| code == "28P01"), "{refusals:?}"),
+    }
+    let most = most.into_inner();
+    assert!(most <= 8, "{most} at once");
+    assert!(log_in(&proxy, &role, &password_of(&role)).await.is_ok());
+}
+
+#[tokio::test]
+async fn pass_through_by_scram_keys_where_the_verifier_can_be_looked_up() {
+    let postgres = Postgres::shared();
+    let (lookup, role) = (postgres.own_role("SUPERUSER").await, postgres.own_role("").await);
+    let proxy = proxy()
+        .toml(&format!(
+            "[databases.app]\nauth_query = {{ role = \"{lookup}\", password = \"{}\" }}",
+            password_of(&lookup)
+        ))
+        .toml("[roles.\"*\"]\nauth = \"passthrough\"")
+        .start()
+        .await;
+    assert_eq!(asked(&proxy, &role).await, 10, "the password itself is not asked for");
+    let mut wire = log_in(&proxy, &role, &password_of(&role)).await.expect("a login");
+    assert_eq!(user_of(&mut wire).await, role);
+    assert_eq!(refusal(&proxy, &role, "wrong").await, "28P01");
+    assert_eq!(refusal(&proxy, "no_such_role", "wrong").await, "28P01");
+}
+
+#[tokio::test]
+async fn a_look_up_role_may_be_a_client_too() {
+    let postgres = Postgres::shared();
+    let lookup = postgres.own_role("SUPERUSER").await;
+    // As a client it is somebody else at the server: look-ups must not be.
+    let proxy = proxy()
+        .toml(&format!(
+            "[databases.app]\nauth_query = {{ role = \"{lookup}\", password = \"{}\" }}",
+            password_of(&lookup)
+        ))
+        .bare_role("looked_up", "auth = \"auth-query\"")
+        .toml(&format!(
+            "[roles.{lookup}]\npassword = \"front\"\nlogin_as = \"app\"\nbackend_password = \"{}\"",
+            password_of("app")
+        ))
+        .start()
+        .await;
+    for _ in 0..2 {
+        let mut wire = log_in(&proxy, &lookup, "front").await.expect("a login");
+        assert_eq!(user_of(&mut wire).await, "app");
+        assert!(log_in(&proxy, "looked_up", &password_of("looked_up")).await.is_ok());
+        // Nor does a reload put the one for the other.
+        proxy.rewrite("[listen]\nlogin_timeout = \"14s\"");
+        proxy.logged("configuration changed").await;
+    }
+}
+
+#[tokio::test]
+async fn no_secret_is_ever_logged() {
+    let postgres = Postgres::shared();
+    let (lookup, through) = (postgres.own_role("SUPERUSER").await, postgres.own_role("IN ROLE login_password").await);
+    let verifier = verifier_of("logged_keyed");
+    let proxy = proxy()
+        .log_level("trace")
+        .toml(&format!(
+            "[databases.app]\nauth_query = {{ role = \"{lookup}\", password = \"{}\" }}",
+            password_of(&lookup)
+        ))
+        .role("logged_md5", "auth = \"md5\"")
+        .bare_role("logged_keyed", &format!("password = \"{verifier}\""))
+        .bare_role("logged_query", "auth = \"auth-query\"")
+        .bare_role(&through, "auth = \"passthrough\"")
+        .role("logged_broken", "backend_password = \"hush-hush\"")
+        .start()
+        .await;
+    for role in ["app", "logged_md5", "logged_keyed", "logged_query", &through, "logged_broken"] {
+        for password in [password_of(role), format!("{role}-guess")] {
+            if let Ok(mut wire) = log_in(&proxy, role, &password).await {
+                wire.query("SELECT 'my precious'").await;
+            }
+        }
+    }
+    let mut wire = Wire::open(proxy.addr).await;
+    wire.send(startup(PROTOCOL_3_0, &[("user", &through), ("database", "app")])).await;
+    wire.frame().await;
+    wire.send([password("hush-hush"), password("hush-hush")].concat()).await;
+    wire.rest().await;
+    proxy.rewrite("[roles.logged_broken]\nbackend_password = \"hush-hush-2\"");
+    proxy.logged("configuration changed").await;
+    let log = proxy.log_text();
+    assert!(log.contains("\"level\":\"DEBUG\""), "the log says a lot");
+    for secret in ["-secret", "-guess", "hush", "precious", "SCRAM-SHA-256$", &verifier[20..40]] {
+        assert!(!log.contains(secret), "{secret:?} is in the log");
+    }
+}
