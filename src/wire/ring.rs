@@ -650,7 +650,7 @@ mod tests {
         let fails = prop::bool::weighted(0.1);
         let copy = prop::sample::select(vec![Run::Copies, Run::FailsAfterData]);
         let extended = prop_oneof![
-            5 => (prop::sample::select(vec![Parse, Bind, DescribeStatement, DescribePortal, Close]), fails.clone())
+            5 => (prop::sample::select(vec![Parse, Bind, DescribeStatement, DescribePortal, Close]), fails)
                 .prop_map(|(e, f)| Message::Extended(e, f)),
             2 => Just(Message::Execute(Run::Rows)),
             1 => Just(Message::Execute(Run::Fails)),
