@@ -32,8 +32,8 @@ pub struct Backend {
     pub target: Arc<Target>,
     /// Worker whose reactor has the socket.
     pub worker: usize,
-    /// When it was last given back.
-    pub idle_since: Instant,
+    /// Until then after its release the reactor is trusted to have seen whether it closed.
+    pub fresh_until: Instant,
     /// When it logged in.
     pub connected: SystemTime,
 }
@@ -51,7 +51,7 @@ impl Backend {
             is_soiled: false,
             target: Arc::new(target),
             worker,
-            idle_since: Instant::now(),
+            fresh_until: Instant::now(),
             connected: SystemTime::now(),
         }
     }

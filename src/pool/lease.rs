@@ -242,7 +242,7 @@ pub struct Lease {
 impl Lease {
     /// Checks a backend that was idle and brings it to this worker; a broken one is closed.
     fn ready(mut self, pool: &Arc<Pool>, worker: usize, now: Instant, cx: &mut Context<'_>) -> Option<Self> {
-        let is_new = now.saturating_duration_since(self.idle_since) < FRESH;
+        let is_stale = now > self.fresh_until;
         let is_moved = self.worker != worker;
         if is_moved {
             self.stream.adopt().ok()?;
@@ -252,7 +252,7 @@ impl Lease {
             return keep::is_fit(&mut self, pool, cx).then_some(self);
         }
         // What this reactor has not seen yet cannot be read yet; it is hardly ever anything but the end.
-        let has_said_more = (is_moved || !is_new) && self.stream.has_input();
+        let has_said_more = (is_moved || is_stale) && self.stream.has_input();
         (!has_said_more).then_some(self)
     }
 
@@ -260,7 +260,7 @@ impl Lease {
     #[inline]
     pub fn release(mut self, now: Instant) {
         if let Some(mut backend) = self.backend.take() {
-            backend.idle_since = now;
+            backend.fresh_until = now + FRESH;
             let worker = backend.worker;
             self.pools.decide(worker, |core, out| core.release(self.slot, backend, worker, now, out));
         }

@@ -627,6 +627,10 @@ impl Client {
                 Ok(Some(Piece::Kept { fresh })) => out.skip(fresh),
                 Ok(Some(Piece::More { bytes })) if leased.books.is_forwarding => out.keep(bytes.len()),
                 Ok(Some(Piece::More { bytes })) => out.skip(bytes.len()),
+                Ok(Some(Piece::Head { tag, bytes, fresh, .. })) if leased.books.ring.is_row(tag) => {
+                    leased.books.is_forwarding = true;
+                    out.pass(bytes, fresh);
+                }
                 Ok(Some(Piece::Head { tag, body, bytes, fresh })) => {
                     if answers::is_oversized(Header { tag, body }) {
                         break Err(Fault::Malformed("backend"));

@@ -267,6 +267,16 @@ impl<N> Ring<N> {
         None
     }
 
+    /// A row (or the description of rows) for the client: it changes nothing here and is forwarded as it is.
+    #[inline]
+    pub fn is_row(&self, tag: u8) -> bool {
+        match self.entries.front() {
+            Some(Entry { expect: Expect::Query, origin: Origin::Client, .. }) => matches!(tag, b'D' | b'T'),
+            Some(Entry { expect: Expect::Execute, origin: Origin::Client, .. }) => tag == b'D',
+            _ => false,
+        }
+    }
+
     /// Takes account of one message from the backend. Entries that an error made the server drop go to `dropped`,
     /// oldest first. `status` is the body of a ReadyForQuery.
     #[inline]
