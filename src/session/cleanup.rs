@@ -29,6 +29,10 @@ const GRACE: Duration = Duration::from_millis(100);
 /// Gives a backend back that is at rest; if a cancel is still under way to it, once that has arrived.
 #[inline]
 pub fn release(worker: &Rc<Worker>, lease: Lease, books: Box<Books>, now: Instant) {
+    if books.ring.is_doubtful() {
+        // One more ReadyForQuery may come: dropped, the lease closes its backend.
+        return;
+    }
     worker.keep_books(books);
     if !lease.target.is_aimed_at() {
         lease.release(now);
