@@ -10,4 +10,5 @@ mod pgbench;
 mod queries;
 mod startup;
 mod support;
+mod tls;
 mod vanish;

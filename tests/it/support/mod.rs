@@ -4,6 +4,7 @@
 
 mod endpoint;
 mod link;
+mod pki;
 mod postgres;
 mod process;
 mod proxy;
@@ -12,6 +13,7 @@ mod wire;
 
 pub(crate) use endpoint::{Endpoint, password_of};
 pub(crate) use link::{Link, Toward};
+pub(crate) use pki::Pki;
 pub(crate) use postgres::Postgres;
 pub(crate) use process::{output_of, root};
 pub(crate) use proxy::{Proxy, Row, proxy};

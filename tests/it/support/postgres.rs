@@ -20,6 +20,7 @@ use super::{Endpoint, password_of};
 const HBA: &str = "\
 local all all                                trust
 host  all postgres,+login_trust 127.0.0.1/32 trust
+hostssl all +login_cert         127.0.0.1/32 cert
 host  all +login_md5            127.0.0.1/32 md5
 host  all +login_password       127.0.0.1/32 password
 host  all all                   127.0.0.1/32 scram-sha-256
@@ -29,6 +30,7 @@ host  all all                   127.0.0.1/32 scram-sha-256
 const TEMPLATE: &str = "\
 CREATE ROLE login_trust
 CREATE ROLE login_md5
+CREATE ROLE login_cert
 CREATE ROLE login_password
 GRANT ALL ON SCHEMA public TO PUBLIC
 ";
