@@ -2,6 +2,7 @@
 //! `PGWEIR_TEST_PG=18` runs them on version 18.
 
 mod auth;
+mod cancel;
 mod copy;
 mod drivers;
 mod harness;
