@@ -343,6 +343,13 @@ impl Proxy {
         }
     }
 
+    /// All clients leave now, whatever they do.
+    pub fn kill(&self) {
+        for entry in self.clients.all() {
+            entry.signal(Signal::Kill);
+        }
+    }
+
     /// Going down.
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Acquire)

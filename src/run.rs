@@ -9,7 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Watcher, diff};
@@ -101,9 +101,11 @@ async fn serve(path: &Path, config: Config) -> Result<(), RunError> {
         }
     };
     stop.cancel();
+    proxy.drain();
     if !now {
         drain(&proxy, &mut stops).await;
     }
+    end(&proxy, &mut stops).await;
     Ok(())
 }
 
@@ -127,7 +129,6 @@ async fn drain(proxy: &Proxy, stops: &mut Stops) {
     let limit = proxy.config.load().listen.shutdown_timeout;
     let deadline = Instant::now() + limit;
     tracing::info!(clients = proxy.clients.len(), ?limit, "draining");
-    proxy.drain();
     loop {
         if proxy.connections.load(Ordering::Acquire) == 0 {
             tracing::info!("drained");
@@ -144,6 +145,21 @@ async fn drain(proxy: &Proxy, stops: &mut Stops) {
                 return;
             }
         }
+    }
+}
+
+/// Tells those who are left, and ends their queries: a server does not notice that nobody waits for them any more. Once
+/// more a signal, and that is left undone.
+async fn end(proxy: &Proxy, stops: &mut Stops) {
+    proxy.kill();
+    let ended = async {
+        while !proxy.clients.is_empty() || proxy.pools.core().total().leased > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        _ = timeout(proxy.cancel_timeout(), ended) => {}
+        () = stops.next() => {}
     }
 }
 

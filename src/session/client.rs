@@ -253,7 +253,8 @@ impl Client {
         }
         let has = |signal: Signal| signals & signal as u8 != 0;
         if has(Signal::Kill) {
-            return Err(Fault::Killed.into());
+            let is_end = self.worker.proxy.is_draining();
+            return Err(if is_end { Fault::Draining } else { Fault::Killed }.into());
         }
         if has(Signal::Cancel) && matches!(self.phase, Phase::Waiting(_)) {
             self.fail_waiting(&Fault::Canceled, cx)?;

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::auth_query::{self, LookupError};
 use super::client::Client;
-use super::registry::Facts;
+use super::registry::{Facts, Signal};
 use super::session::Session;
 use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, Method, Refusal, Step};
 use crate::auth::secrets::Stored;
@@ -557,6 +557,10 @@ async fn greet(worker: &Rc<Worker>, mut stream: Stream, session: Session, facts:
     }
     session.pool.stats.cell(worker.id).login();
     let place = proxy.clients.admit(facts, proxy.second());
+    if proxy.is_draining() {
+        // It began while this client was on its way in.
+        place.signal(Signal::Drain);
+    }
     build::backend_key_data(&mut out, place.pid, place.secret());
     build::ready_for_query(&mut out, TransactionStatus::Idle);
     stream.write_all(&out).await?;

@@ -4,12 +4,15 @@
 mod auth;
 mod cancel;
 mod copy;
+mod drain;
 mod drivers;
 mod harness;
 mod lost;
 mod pgbench;
 mod queries;
 mod startup;
+mod reload;
 mod support;
 mod tls;
 mod vanish;
+mod waiting;
