@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Deref;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -210,6 +210,11 @@ impl Proxy {
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
         (status.expect("a status line"), body.to_owned())
+    }
+
+    /// `proxy.toml`.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
     }
 
     /// Writes `proxy.toml` anew, with `text` over what it said before, and leaves it to pgweir to notice.
