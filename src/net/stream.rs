@@ -3,6 +3,7 @@
 //! A stream belongs to the reactor of the worker that opened it; [`Stream::adopt`] moves it to the current one.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -60,6 +61,14 @@ impl Socket {
             socket.set_tcp_user_timeout(Some(Duration::from_secs(90)))?;
         }
         Ok(())
+    }
+
+    /// Our end of a TCP connection.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(tcp) => tcp.local_addr().ok(),
+            Self::Unix(_) | Self::Lost => None,
+        }
     }
 
     /// The peer is on this machine.

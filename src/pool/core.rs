@@ -33,12 +33,12 @@ use bound::Bound;
 use dice::Dice;
 use endpoint::{Backoff, Health};
 use line::{Line, Turn, Waiter, Waiters};
-use slot::{Phase, Slot, State};
+use slot::{Slot, State};
 
 pub use endpoint::{DIALS_MAX, FailureKind};
 pub use line::Ticket;
 pub use manage::{DatabaseLimits, PoolLimits};
-pub use slot::{Counts, SlotId};
+pub use slot::{Counts, Phase, SlotId};
 pub use view::{DatabaseView, EndpointView, PoolView};
 
 new_key_type! {

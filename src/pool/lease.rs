@@ -19,6 +19,7 @@ use super::core::{Command, Core, FailureKind, Lease as Decision, PoolId, Progres
 use super::keep;
 use super::open::{OpenError, Opener};
 use super::pool::Pool;
+use super::roster::{Facts, Roster};
 use crate::wire::build;
 
 /// A backend is boxed once, at its login, and moves as a pointer.
@@ -33,6 +34,7 @@ pub struct Pools {
     core: Mutex<Core<Boxed>>,
     by_id: Mutex<HashMap<PoolId, Arc<Pool>>>,
     opener: Opener,
+    roster: Roster,
 }
 
 /// Why there is no backend.
@@ -80,7 +82,7 @@ const FRESH: Duration = Duration::from_millis(50);
 impl Pools {
     /// No pools yet.
     pub fn new(core: Core<Boxed>, opener: Opener) -> Self {
-        Self { core: Mutex::new(core), by_id: Mutex::default(), opener }
+        Self { core: Mutex::new(core), by_id: Mutex::default(), opener, roster: Roster::default() }
     }
 
     /// The core, for one decision.
@@ -91,6 +93,11 @@ impl Pools {
     /// How connections are opened.
     pub fn opener(&self) -> &Opener {
         &self.opener
+    }
+
+    /// Every open backend.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     /// Makes a pool findable for dials.
@@ -199,10 +206,14 @@ impl Pools {
     fn dial(self: &Arc<Self>, worker: usize, pool: PoolId, slot: SlotId) {
         let pools = Arc::clone(self);
         tokio::task::spawn_local(async move {
-            let opened = match pools.pool(pool) {
-                Some(pool) => pools.opener.open(&pool, worker).await,
+            let pool = pools.pool(pool);
+            let opened = match &pool {
+                Some(pool) => pools.opener.open(pool, worker).await,
                 None => Err(OpenError::Removed),
             };
+            if let (Some(pool), Ok(backend)) = (pool, &opened) {
+                pools.roster.enter(slot, Facts::new(pool, backend));
+            }
             let now = Instant::now();
             pools.decide(worker, |core, out| match opened {
                 Ok(backend) => core.opened(slot, Box::new(backend), worker, now, out),
@@ -223,6 +234,7 @@ impl Pools {
             };
             let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
             drop(backend);
+            pools.roster.leave(slot);
             let now = Instant::now();
             pools.decide(worker, |core, out| core.closed(slot, now, out));
         });

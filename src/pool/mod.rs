@@ -9,4 +9,5 @@ pub mod lease;
 pub mod open;
 #[expect(clippy::module_inception, reason = "a pool is what this module is about")]
 pub mod pool;
+pub mod roster;
 pub mod standing;

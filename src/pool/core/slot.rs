@@ -28,13 +28,18 @@ pub(super) enum State<B> {
     Closing,
 }
 
-/// [`State`] without its data, the index into [`Counts`].
+/// What a slot is doing; the index into [`Counts`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub enum Phase {
+    /// Being dialled.
     Opening,
+    /// On a stack, free to lease.
     Idle,
+    /// Promised to a waiter that has not picked it up yet.
     Handed,
+    /// With a holder.
     Leased,
+    /// Told to close, not yet reported closed.
     Closing,
 }
 

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::endpoint::Health;
-use super::{Command, Core, Counts, DatabaseId, PoolId, State};
+use super::{Command, Core, Counts, DatabaseId, Phase, PoolId, SlotId, State};
 
 /// One pool at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +80,11 @@ impl<B> Core<B> {
                 is_drained: counts.handed + counts.leased == 0,
             }
         })
+    }
+
+    /// What one slot is doing, unless it is gone.
+    pub fn phase(&self, slot: SlotId) -> Option<Phase> {
+        self.slots.get(slot).map(|slot| slot.state.phase())
     }
 
     /// Slots over everything.

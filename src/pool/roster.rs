@@ -1,0 +1,63 @@
+//! Every open backend as the console shows it, whoever holds it. Written when a backend opens and when it is closed only.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
+
+use super::backend::{Backend, Target};
+use super::core::SlotId;
+use super::pool::Pool;
+
+/// What does not change about a backend.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Whose it is.
+    pub pool: Arc<Pool>,
+    /// Where it is, with its process id; the same as its client's entry has while it is leased.
+    pub target: Arc<Target>,
+    /// Our end of the connection, if it is TCP.
+    pub local: Option<SocketAddr>,
+    /// Under TLS.
+    pub is_tls: bool,
+    /// When it logged in.
+    pub connected: SystemTime,
+}
+
+impl Facts {
+    /// Of a backend of `pool` that has just opened.
+    pub fn new(pool: Arc<Pool>, backend: &Backend) -> Self {
+        Self {
+            pool,
+            target: Arc::clone(&backend.target),
+            local: backend.stream.socket().local_addr(),
+            is_tls: backend.stream.is_tls(),
+            connected: backend.connected,
+        }
+    }
+}
+
+/// All open backends.
+#[derive(Debug, Default)]
+pub struct Roster(Mutex<HashMap<SlotId, Facts>>);
+
+impl Roster {
+    /// A backend opened in this slot.
+    pub fn enter(&self, slot: SlotId, facts: Facts) {
+        self.slots().insert(slot, facts);
+    }
+
+    /// The slot's backend is closed.
+    pub fn leave(&self, slot: SlotId) {
+        self.slots().remove(&slot);
+    }
+
+    /// Everything there is.
+    pub fn all(&self) -> Vec<(SlotId, Facts)> {
+        self.slots().iter().map(|(slot, facts)| (*slot, facts.clone())).collect()
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<SlotId, Facts>> {
+        self.0.lock().expect("no panic while held")
+    }
+}
