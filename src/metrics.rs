@@ -1,4 +1,13 @@
-//! Counters of the hot path: per worker, so that no two threads write the same line; summed when somebody looks.
+//! What is counted, and under which names it is shown.
+//!
+//! Counters of the hot path are per worker, so that no two threads write the same line, and summed when somebody looks.
+//! [`Metric`] is the one table of names, units and help; `text` writes them for Prometheus.
+
+mod history;
+mod text;
+
+pub use history::{History, PERIOD};
+pub use text::{Page, labels};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -123,6 +132,36 @@ pub struct Totals {
     pub lease: Distribution,
 }
 
+impl Totals {
+    /// What came since `before`, an earlier moment of the same.
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            queries: self.queries.saturating_sub(before.queries),
+            transactions: self.transactions.saturating_sub(before.transactions),
+            leases: self.leases.saturating_sub(before.leases),
+            received: self.received.saturating_sub(before.received),
+            sent: self.sent.saturating_sub(before.sent),
+            zombies: self.zombies.saturating_sub(before.zombies),
+            logins: self.logins.saturating_sub(before.logins),
+            wait: self.wait.since(&before.wait),
+            lease: self.lease.since(&before.lease),
+        }
+    }
+
+    /// Both together.
+    pub fn merge(&mut self, other: &Self) {
+        self.queries += other.queries;
+        self.transactions += other.transactions;
+        self.leases += other.leases;
+        self.received += other.received;
+        self.sent += other.sent;
+        self.zombies += other.zombies;
+        self.logins += other.logins;
+        self.wait.merge(&other.wait);
+        self.lease.merge(&other.lease);
+    }
+}
+
 /// A histogram at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Distribution {
@@ -138,6 +177,23 @@ impl Distribution {
             *sum += bucket.value();
         }
         self.sum_micros += histogram.sum_micros.value();
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (sum, bucket) in self.buckets.iter_mut().zip(other.buckets) {
+            *sum += bucket;
+        }
+        self.sum_micros += other.sum_micros;
+    }
+
+    /// What came since `before`, an earlier moment of the same.
+    fn since(&self, before: &Self) -> Self {
+        let mut since = self.clone();
+        for (bucket, before) in since.buckets.iter_mut().zip(before.buckets) {
+            *bucket = bucket.saturating_sub(before);
+        }
+        since.sum_micros = since.sum_micros.saturating_sub(before.sum_micros);
+        since
     }
 
     /// How many were recorded.
@@ -174,6 +230,106 @@ impl PoolStats {
         }
         totals
     }
+}
+
+/// Events of the whole process; each is rare.
+#[derive(Debug, Default)]
+pub struct ProcessStats {
+    login_failures: AtomicU64,
+    reloads_applied: AtomicU64,
+    reloads_refused: AtomicU64,
+}
+
+impl ProcessStats {
+    /// A connection was refused before it became a client.
+    pub fn login_failed(&self) {
+        self.login_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The configuration was read again, with this outcome.
+    pub fn reloaded(&self, is_applied: bool) {
+        let count = if is_applied { &self.reloads_applied } else { &self.reloads_refused };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections refused.
+    pub fn login_failures(&self) -> u64 {
+        self.login_failures.load(Ordering::Relaxed)
+    }
+
+    /// Reloads by outcome.
+    pub fn reloads(&self) -> [(&'static str, u64); 2] {
+        let [applied, refused] = [&self.reloads_applied, &self.reloads_refused].map(|n| n.load(Ordering::Relaxed));
+        [("applied", applied), ("refused", refused)]
+    }
+}
+
+/// What a metric's values mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// As it is now.
+    Gauge,
+    /// Counts by duration.
+    Histogram,
+}
+
+macro_rules! metrics {
+    ($($variant:ident: $kind:ident $name:literal $help:literal)*) => {
+        /// Everything `/metrics` shows.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Metric {
+            $(#[doc = $help] $variant,)*
+        }
+
+        impl Metric {
+            /// All, in the order they are shown.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// Its name, which ends in its unit.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What its values mean.
+            pub fn kind(self) -> Kind {
+                match self { $(Self::$variant => Kind::$kind,)* }
+            }
+
+            /// One sentence.
+            pub fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)* }
+            }
+        }
+    };
+}
+
+metrics! {
+    BuildInfo: Gauge "pgweir_build_info" "Always 1; its label is the version."
+    Uptime: Gauge "pgweir_uptime_seconds" "Time since the start."
+    Draining: Gauge "pgweir_draining" "1 while pgweir goes down."
+    Connections: Gauge "pgweir_connections" "Connections of clients, logins and consoles included."
+    Clients: Gauge "pgweir_clients" "Clients that are logged in, by database, role and state: idle, waiting or active."
+    Pins: Gauge "pgweir_pins" "Clients that keep their backend between transactions, by database, role and reason."
+    Backends: Gauge "pgweir_backends" "Backends, by database, role and state: opening, idle, handed, leased or closing."
+    BackendsMax: Gauge "pgweir_backends_max" "pool.size: backends that a pool may have."
+    Waiters: Gauge "pgweir_waiters" "Clients in line for a backend."
+    OldestWait: Gauge "pgweir_oldest_wait_seconds" "How long the first in line has waited."
+    EndpointUp: Gauge "pgweir_endpoint_up" "1 if the database's server answered when it was dialled last, or was never dialled."
+    Paused: Gauge "pgweir_paused" "1 between PAUSE and RESUME."
+    Logins: Counter "pgweir_logins_total" "Logins of clients."
+    LoginFailures: Counter "pgweir_login_failures_total" "Connections refused before they became clients."
+    Queries: Counter "pgweir_queries_total" "Cycles ended: a Query, or a Sync with what came before it."
+    Transactions: Counter "pgweir_transactions_total" "Transactions ended."
+    Leases: Counter "pgweir_leases_total" "Leases of a backend ended."
+    Zombies: Counter "pgweir_zombies_total" "Clients that vanished while their query ran; it was cancelled."
+    Received: Counter "pgweir_received_bytes_total" "Bytes from clients."
+    Sent: Counter "pgweir_sent_bytes_total" "Bytes to clients."
+    Errors: Counter "pgweir_errors_total" "Errors that clients got, by SQLSTATE, whoever raised them."
+    Reloads: Counter "pgweir_config_reloads_total" "Readings of the configuration after the first, by outcome: applied or refused."
+    Wait: Histogram "pgweir_pool_wait_seconds" "How long clients stood in line for a backend, of those that had to."
+    Lease: Histogram "pgweir_lease_seconds" "How long clients held a backend."
 }
 
 /// Errors that clients got, by SQLSTATE.
