@@ -1,10 +1,10 @@
 //! The process: everything that workers, console and reload share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -13,11 +13,11 @@ use tokio::time::Instant;
 use crate::auth::Credential;
 use crate::auth::secrets::{Secrets, Stored};
 use crate::config::{Auth, Config, Endpoint, Pool as PoolConfig, PoolSettings, Secret, Timeouts, pool_settings};
-use crate::metrics::{ErrorCounts, PoolStats};
+use crate::metrics::{ErrorCounts, History, PoolStats, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
 use crate::pool::core::{Core, DatabaseId, DatabaseLimits, PoolLimits};
 use crate::pool::keep;
-use crate::pool::lease::Pools;
+use crate::pool::lease::{Boxed, Pools};
 use crate::pool::open::Opener;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::run::Order;
@@ -48,6 +48,8 @@ pub struct Proxy {
     pub settings: SettingsRegistry,
     /// Errors that clients got.
     pub errors: ErrorCounts,
+    /// Events of the whole process.
+    pub process: ProcessStats,
     /// Keys of logins.
     pub secrets: Arc<Secrets>,
     /// Connections of clients, logins included.
@@ -57,9 +59,11 @@ pub struct Proxy {
     /// What the console has the process do.
     pub orders: mpsc::Sender<Order>,
     directory: Mutex<Directory>,
+    history: Mutex<History>,
     /// [`ASKING_AT_ONCE`], by database section.
     turns: Mutex<HashMap<String, Arc<Semaphore>>>,
     started: Instant,
+    started_at: SystemTime,
     second: AtomicU32,
     is_draining: AtomicBool,
 }
@@ -75,6 +79,10 @@ impl std::fmt::Debug for Proxy {
 struct Directory {
     databases: HashMap<Arc<str>, DatabaseId>,
     pools: HashMap<PoolName, Arc<Pool>>,
+    /// PAUSE of everything: databases yet to come are paused from the start.
+    is_paused: bool,
+    /// Databases that take no new clients.
+    disabled: HashSet<String>,
 }
 
 impl Proxy {
@@ -85,6 +93,7 @@ impl Proxy {
         let secrets = Arc::new(Secrets::new());
         let workers = config.listen.workers;
         let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8);
+        let started = Instant::now();
         let core = Core::new(workers, config.backends_total_max, seed);
         let opener = Opener::new(Arc::clone(&secrets), settings.none());
         Ok(Self {
@@ -95,13 +104,16 @@ impl Proxy {
             statements: Statements::default(),
             settings,
             errors: ErrorCounts::default(),
+            process: ProcessStats::default(),
             secrets,
             turns: Mutex::default(),
             connections: AtomicUsize::new(0),
             workers,
             orders,
             directory: Mutex::default(),
-            started: Instant::now(),
+            history: Mutex::new(History::new(started)),
+            started,
+            started_at: SystemTime::now(),
             second: AtomicU32::new(0),
             is_draining: AtomicBool::new(false),
         })
@@ -111,6 +123,11 @@ impl Proxy {
     #[inline]
     pub fn second(&self) -> u32 {
         self.second.load(Ordering::Relaxed)
+    }
+
+    /// When it started, by the calendar.
+    pub fn started_at(&self) -> SystemTime {
+        self.started_at
     }
 
     /// When it started.
@@ -183,8 +200,7 @@ impl Proxy {
         }
         let mut core = self.pools.core();
         let limits = database_limits(&settings);
-        let database =
-            *directory.databases.entry(Arc::clone(&name.database)).or_insert_with(|| core.add_database(limits));
+        let database = directory.database(&mut core, &name.database, limits);
         let id = core.add_pool(database, pool_limits(&settings.pool))?;
         drop(core);
         let stats = PoolStats::new(self.workers);
@@ -207,6 +223,66 @@ impl Proxy {
             self.directory().databases.iter().map(|(name, id)| (Arc::clone(name), *id)).collect();
         databases.sort();
         databases
+    }
+
+    /// The databases that a command of the console is about: the one it names, or all that exist. A configured database
+    /// nobody has asked for so far begins to exist; `None`: the configuration does not serve it.
+    pub fn meant(&self, name: Option<&str>) -> Option<Vec<DatabaseId>> {
+        let Some(name) = name else {
+            return Some(self.directory().databases.values().copied().collect());
+        };
+        let config = self.config.load();
+        let served = config.database(name)?;
+        let limits = DatabaseLimits { backends_max: served.backends_max, connect_timeout: served.pool.connect_timeout };
+        let mut directory = self.directory();
+        Some(vec![directory.database(&mut self.pools.core(), &name.into(), limits)])
+    }
+
+    /// Stops leases of these databases until [`Self::resume`], and closes their backends as they come back.
+    pub fn pause(&self, worker: usize, databases: &[DatabaseId]) {
+        let now = Instant::now();
+        self.pools.decide(worker, |core, out| {
+            for database in databases {
+                core.pause(*database);
+                core.retire_database(*database, now, out);
+            }
+        });
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self, worker: usize, databases: &[DatabaseId]) {
+        let now = Instant::now();
+        self.pools.decide(worker, |core, out| databases.iter().for_each(|database| core.resume(*database, now, out)));
+    }
+
+    /// Whether databases that nobody has asked for so far are to be paused from the start.
+    pub fn pause_newcomers(&self, is_paused: bool) {
+        self.directory().is_paused = is_paused;
+    }
+
+    /// Everything is paused.
+    pub fn is_paused(&self) -> bool {
+        self.directory().is_paused
+    }
+
+    /// Has a database take clients or refuse them.
+    pub fn set_disabled(&self, database: &str, is_disabled: bool) {
+        let disabled = &mut self.directory().disabled;
+        if is_disabled {
+            disabled.insert(database.to_owned());
+        } else {
+            disabled.remove(database);
+        }
+    }
+
+    /// The database takes no new clients.
+    pub fn is_disabled(&self, database: &str) -> bool {
+        self.directory().disabled.contains(database)
+    }
+
+    /// Earlier totals, for averages.
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().expect("no panic while held")
     }
 
     /// Replaces all backends of a database: idle ones now, the others when they are given back. Only on a worker's thread.
@@ -273,6 +349,8 @@ impl Proxy {
             self.second.store(second, Ordering::Relaxed);
             self.pools.decide(worker, |core, out| core.tick(now, out));
             self.forget_unused(worker);
+            self.history()
+                .roll(now, || self.pools.all().iter().map(|pool| (pool.key(), pool.stats.totals())).collect());
             self.pools.sweep();
             self.end_idle_clients();
         }
@@ -295,7 +373,7 @@ impl Proxy {
     fn forget_unused(&self, worker: usize) {
         let config = self.config.load();
         let mut directory = self.directory();
-        let Directory { databases, pools } = &mut *directory;
+        let Directory { databases, pools, .. } = &mut *directory;
         self.pools.decide(worker, |core, out| {
             pools.retain(|name, pool| {
                 let is_named = name.kind == PoolKind::Ordinary
@@ -357,6 +435,18 @@ impl Proxy {
 
     fn directory(&self) -> MutexGuard<'_, Directory> {
         self.directory.lock().expect("no panic while held")
+    }
+}
+
+impl Directory {
+    fn database(&mut self, core: &mut Core<Boxed>, name: &Arc<str>, limits: DatabaseLimits) -> DatabaseId {
+        *self.databases.entry(Arc::clone(name)).or_insert_with(|| {
+            let database = core.add_database(limits);
+            if self.is_paused {
+                core.pause(database);
+            }
+            database
+        })
     }
 }
 

@@ -82,11 +82,11 @@ async fn serve(path: &Path, config: Config) -> Result<(), RunError> {
             () = stops.next() => break false,
             _ = hangup.recv() => {
                 let read = watcher.reload();
-                report(apply(&proxy, &inboxes[0], read).await);
+                report(&proxy, apply(&proxy, &inboxes[0], read).await);
             }
             _ = watch.tick() => {
                 if let Some(read) = watcher.check() {
-                    report(apply(&proxy, &inboxes[0], read).await);
+                    report(&proxy, apply(&proxy, &inboxes[0], read).await);
                 }
             }
             Some(order) = inbox.recv() => match order {
@@ -94,7 +94,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), RunError> {
                 Order::Reload(answer) => {
                     let read = watcher.reload();
                     let outcome = apply(&proxy, &inboxes[0], read).await;
-                    report(outcome.clone());
+                    report(&proxy, outcome.clone());
                     let _ = answer.send(outcome);
                 }
             },
@@ -201,7 +201,8 @@ async fn apply(
     Ok(lines)
 }
 
-fn report(outcome: Result<Vec<String>, String>) {
+fn report(proxy: &Proxy, outcome: Result<Vec<String>, String>) {
+    proxy.process.reloaded(outcome.is_ok());
     match outcome {
         Ok(changes) if changes.is_empty() => tracing::info!("configuration read again; nothing changed"),
         Ok(changes) => changes.iter().for_each(|change| tracing::info!(%change, "configuration changed")),

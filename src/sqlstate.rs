@@ -3,6 +3,7 @@
 //! ERROR keeps the session, FATAL ends it. Every hint names the setting to change. Nothing here shows an address or
 //! another role's data.
 
+use crate::admin::fault::ConsoleFault;
 use crate::auth::client::Refusal;
 use crate::error::Fault;
 use crate::pool::lease::LeaseError;
@@ -115,6 +116,7 @@ pub fn login(fault: &LoginFault) -> Report {
         LoginFault::TooManyClients => ("53300", Some("Raise listen.clients_max.")),
         LoginFault::TooManyOfRole(_) => ("53300", Some("Raise roles.*.clients_max.")),
         LoginFault::NoDatabase(_) => ("3D000", Some("Add it under [databases] in proxy.toml.")),
+        LoginFault::Disabled(_) => ("3D000", Some("ENABLE in the console takes clients again.")),
         LoginFault::NotAdmin(_) => ("28000", Some("Add the role to admin.roles.")),
         LoginFault::UnprovedAdmin => {
             ("28000", Some("Give the role a password of its own under [roles] in proxy.toml."))
@@ -158,4 +160,34 @@ pub fn login(fault: &LoginFault) -> Report {
 fn of_login(code: &str) -> &'static str {
     const KNOWN: [&str; 6] = ["28P01", "28000", "3D000", "42501", "53300", "57P03"];
     KNOWN.into_iter().find(|known| *known == code).unwrap_or("28000")
+}
+
+/// The report for a fault of the console.
+pub fn console(fault: &ConsoleFault) -> Report {
+    let (severity, code, hint): (_, _, Option<&str>) = match fault {
+        ConsoleFault::Command(_) => ("ERROR", "42601", Some("SHOW HELP lists all commands.")),
+        ConsoleFault::SeveralCommands => ("ERROR", "42601", Some("Send them one by one, or as a simple query.")),
+        ConsoleFault::Parameters => ("ERROR", "08P01", Some("Write names and values into the command.")),
+        ConsoleFault::NoDatabase(_) => ("ERROR", "3D000", Some("SHOW DATABASES lists all databases.")),
+        ConsoleFault::NotPaused => ("ERROR", "55000", Some("SHOW DATABASES tells what is paused.")),
+        ConsoleFault::PauseCanceled => ("ERROR", "57014", None),
+        ConsoleFault::NoClient(_) => {
+            ("ERROR", "42704", Some("SHOW CLIENTS lists all clients; the id is the last column."))
+        }
+        ConsoleFault::Reload(_) => ("ERROR", "F0000", Some("pgweir check FILE says the same before a reload.")),
+        ConsoleFault::GoingDown => ("ERROR", "57P01", None),
+        ConsoleFault::NoStatement(_) => ("ERROR", "26000", None),
+        ConsoleFault::DuplicateStatement(_) => ("ERROR", "42P05", None),
+        ConsoleFault::NoPortal(_) => ("ERROR", "34000", None),
+        ConsoleFault::TooMany => ("ERROR", "53400", Some("Close prepared statements that are no longer used.")),
+        ConsoleFault::Frame(_) | ConsoleFault::Message(_) => ("FATAL", "08P01", None),
+        ConsoleFault::TooLong(_) => ("FATAL", "54000", None),
+        ConsoleFault::Killed => ("FATAL", "57P01", None),
+        ConsoleFault::Draining => ("FATAL", "57P01", Some("Connect again; another pgweir may answer.")),
+    };
+    let detail = match fault {
+        ConsoleFault::Reload(mistakes) => Some(mistakes.clone()),
+        _ => None,
+    };
+    Report { severity, code, message: fault.to_string(), detail, hint: hint.map(str::to_owned) }
 }

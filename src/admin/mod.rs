@@ -1,4 +1,17 @@
 //! What operators see: the console, metrics and health.
+//!
+//! `command` reads a text, `console` speaks the protocol, `act` carries commands out, `show` and `rows` make tables of
+//! what the process says about itself. `http` answers scrapes and probes from `scrape` and `health`.
 
+mod act;
+mod body;
+mod command;
 pub mod console;
+pub mod fault;
+mod group;
+mod health;
 pub mod http;
+mod rows;
+mod scrape;
+mod show;
+mod table;

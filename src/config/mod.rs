@@ -22,7 +22,7 @@ use std::time::Duration;
 pub use limits::{Endpoint, PoolSettings, pool_settings};
 pub use mistake::{Mistake, Mistakes, Place};
 pub use parse::{load, parse};
-pub use reload::{Change, Changes, Watcher, diff};
+pub use reload::{Change, Changes, Watcher, diff, needs_restart};
 pub use show::{Value, entries};
 pub use word::Word;
 

@@ -16,6 +16,11 @@ use super::{Config, Mistakes, load};
 /// Settings that are read at start only.
 const RESTART: [&str; 3] = ["admin.addr", "listen.addr", "listen.workers"];
 
+/// Whether a setting is read at start only.
+pub fn needs_restart(key: &str) -> bool {
+    RESTART.contains(&key)
+}
+
 /// What a reload changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
@@ -52,11 +57,8 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
         .map(|key| Change { old: old.remove(&key), new: new.remove(&key), key })
         .filter(|change| change.old != change.new)
         .collect();
-    let needs_restart = changed
-        .iter()
-        .filter(|change| RESTART.contains(&change.key.as_str()))
-        .map(|change| change.key.clone())
-        .collect();
+    let needs_restart =
+        changed.iter().filter(|change| needs_restart(&change.key)).map(|change| change.key.clone()).collect();
     Changes { changed, needs_restart }
 }
 

@@ -701,6 +701,7 @@ impl Client {
             }
         }
         if !self.session.pins.is_empty() {
+            self.place.set_pins(self.session.pins.bits());
             return Ok(());
         }
         if leased.lease.is_soiled {

@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::auth_query::{self, LookupError};
 use super::client::Client;
-use super::registry::{Facts, Signal};
+use super::registry::{Facts, Seat, Signal};
 use super::session::Session;
 use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, Method, Refusal, Step};
 use crate::auth::secrets::Stored;
@@ -81,6 +81,9 @@ pub enum LoginFault {
     /// Not in the configuration.
     #[error("database \"{0}\" does not exist")]
     NoDatabase(String),
+    /// DISABLE in the console.
+    #[error("database \"{0}\" takes no new clients")]
+    Disabled(String),
     /// Not allowed into the console.
     #[error("role \"{0}\" is not allowed to use the console")]
     NotAdmin(String),
@@ -182,9 +185,9 @@ async fn log_in(worker: Rc<Worker>, accepted: Accepted, is_over: bool) -> Option
             let greeted = timeout(limit, greet(&worker, stream, *session, facts)).await;
             greeted.ok()?.ok().map(|client| Welcome::Client(Box::new(client)))
         }
-        Ok(Guest::Console(role)) => {
+        Ok(Guest::Console(facts)) => {
             timeout(limit, stream.write_all(&AUTHENTICATION_OK)).await.ok()?.ok()?;
-            Some(Welcome::Console(Box::pin(crate::admin::console::serve(worker, stream, role))))
+            Some(Welcome::Console(Box::pin(crate::admin::console::serve(worker, stream, facts))))
         }
         Err(fault) => {
             refuse(&worker, &mut stream, &addr, &fault).await;
@@ -204,6 +207,7 @@ async fn refuse(worker: &Worker, stream: &mut Stream, addr: &str, fault: &LoginF
     }
     let report = sqlstate::login(fault);
     worker.proxy.errors.count(report.code);
+    worker.proxy.process.login_failed();
     let mut error = Vec::new();
     build::error_response(&mut error, &report);
     let goodbye = async {
@@ -325,7 +329,7 @@ fn require_alpn(stream: &Stream) -> Result<(), LoginFault> {
 /// Who may come in.
 enum Guest {
     Client(Box<Session>, Facts),
-    Console(String),
+    Console(Facts),
 }
 
 async fn welcome(
@@ -343,7 +347,13 @@ async fn welcome(
         if let Credential::Unproved(_) = credential {
             return Err(LoginFault::UnprovedAdmin);
         }
-        return Ok(Guest::Console(startup.user));
+        // Who has to look after pgweir is let in, however many clients the role has.
+        let seat = proxy.clients.seat(&startup.user.as_str().into(), None).expect("there is no limit");
+        let database = startup.database.as_str().into();
+        return Ok(Guest::Console(facts(&startup, seat, database, addr, is_tls)));
+    }
+    if proxy.is_disabled(&startup.database) {
+        return Err(LoginFault::Disabled(startup.database));
     }
     let settings = startup_settings(&startup)?;
     let name = PoolName {
@@ -361,14 +371,20 @@ async fn welcome(
     let told = greeting(worker, &pool).await?;
     let mode = if pool.is_dedicated() { PoolMode::Session } else { pool.settings().pool.mode };
     let settings = if pool.is_dedicated() { proxy.settings.none() } else { proxy.settings.intern(settings) };
-    let facts = Facts {
+    let facts = facts(&startup, seat, Arc::clone(&pool.name.database), addr, is_tls);
+    Ok(Guest::Client(Box::new(session(pool, mode, told, settings)), facts))
+}
+
+fn facts(startup: &Startup, seat: Seat, database: Arc<str>, addr: &str, is_tls: bool) -> Facts {
+    let application_name = startup.parameters.iter().rfind(|(name, _)| name == "application_name");
+    Facts {
         seat,
-        database: Arc::clone(&pool.name.database),
+        database,
         addr: addr.to_owned(),
+        application_name: application_name.map_or("", |(_, value)| value).into(),
         is_tls,
         secret_len: if startup.agreed_minor() >= MINOR_MAX { 32 } else { 4 },
-    };
-    Ok(Guest::Client(Box::new(session(pool, mode, told, settings)), facts))
+    }
 }
 
 fn session(pool: Arc<Pool>, mode: PoolMode, told: Parameters, settings: Settings) -> Session {

@@ -29,6 +29,16 @@ pub const REASONS: [(&str, Suspects); 8] = [
     ("load", Suspects::LOAD),
 ];
 
+/// Every reason there is, in the order of their bits.
+pub fn all_names() -> impl Iterator<Item = &'static str> {
+    REASONS.iter().map(|(name, _)| *name).chain(["large_statement"])
+}
+
+/// Names of the reasons in [`Pins::bits`].
+pub fn names(bits: u16) -> impl Iterator<Item = &'static str> {
+    all_names().enumerate().filter(move |(index, _)| bits & 1 << index != 0).map(|(_, name)| name)
+}
+
 /// Kinds the server can be asked about, in the order of the columns asked for.
 const ASKED: [(Suspects, &str); 5] = [
     (
@@ -79,11 +89,11 @@ impl Pins {
         (self.held | self.open).intersects(Suspects::LISTEN)
     }
 
-    /// Names of the reasons.
-    pub fn reasons(&self) -> impl Iterator<Item = &'static str> {
-        let (held, large) = (self.held, self.large_statement);
-        let kinds = REASONS.iter().filter(move |(_, kind)| held.intersects(*kind)).map(|(name, _)| *name);
-        kinds.chain(large.then_some("large_statement"))
+    /// The reasons as one number, to be left where others can see it; [`names`] reads it.
+    pub fn bits(&self) -> u16 {
+        let kinds = REASONS.iter().enumerate().filter(|(_, (_, kind))| self.held.intersects(*kind));
+        let large = u16::from(self.large_statement) << REASONS.len();
+        kinds.fold(large, |bits, (index, _)| bits | 1 << index)
     }
 
     /// A statement ran that may begin `may_begin` or end `may_end`.

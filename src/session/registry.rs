@@ -3,7 +3,7 @@
 //! A client's task owns all of its state; others only find it here by its process id, read a few facts and leave a signal.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::SystemTime;
@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use ring::rand::{SecureRandom, SystemRandom};
 use slab::Slab;
 use subtle::ConstantTimeEq;
+use tokio::time::Instant;
 
 use crate::pool::backend::{Aim, Target};
 
@@ -30,10 +31,13 @@ pub enum Signal {
 }
 
 /// What a client does, and where a cancel of it would go.
-#[derive(Debug)]
-enum Activity {
+#[derive(Debug, Clone)]
+pub enum Activity {
+    /// No backend, none wanted.
     Idle,
-    Waiting,
+    /// In line, since then.
+    Waiting(Instant),
+    /// With the backend of this target.
     Active(Arc<Target>),
 }
 
@@ -50,26 +54,19 @@ pub struct Entry {
     pub database: Arc<str>,
     /// Peer, for the console.
     pub addr: String,
+    /// `application_name` at its login.
+    pub application_name: Box<str>,
     /// Under TLS.
     pub is_tls: bool,
     /// Login.
     pub connected: SystemTime,
+    /// What ties it to its backend, as [`super::pins::Pins::bits`].
+    pins: AtomicU16,
     /// Seconds since the process began, when the last cycle ended.
     active: AtomicU32,
     signals: AtomicU8,
     activity: Mutex<Activity>,
     waker: Mutex<Option<Waker>>,
-}
-
-/// What the console shows of [`Entry`]'s activity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// No backend, none wanted.
-    Idle,
-    /// In line.
-    Waiting,
-    /// With a backend of this process id (0 if the server told none).
-    Active(i32),
 }
 
 impl Entry {
@@ -84,7 +81,7 @@ impl Entry {
 
     /// Signals left since the last look.
     #[inline]
-    pub(super) fn take_signals(&self) -> u8 {
+    pub(crate) fn take_signals(&self) -> u8 {
         if self.signals.load(Ordering::Relaxed) == 0 {
             return 0;
         }
@@ -92,25 +89,36 @@ impl Entry {
     }
 
     /// The task that signals wake.
-    pub(super) fn set_waker(&self, waker: &Waker) {
+    pub(crate) fn set_waker(&self, waker: &Waker) {
         *self.waker.lock().expect("no panic while held") = Some(waker.clone());
     }
 
     /// No backend, none wanted. From here on no cancel can be aimed at the backend it had.
     #[inline]
-    pub(super) fn set_idle(&self) {
-        *self.activity() = Activity::Idle;
+    pub(crate) fn set_idle(&self) {
+        self.pins.store(0, Ordering::Relaxed);
+        *self.lock() = Activity::Idle;
     }
 
     /// In line.
-    pub(super) fn set_waiting(&self) {
-        *self.activity() = Activity::Waiting;
+    pub(crate) fn set_waiting(&self) {
+        *self.lock() = Activity::Waiting(Instant::now());
+    }
+
+    /// Keeps its backend for these reasons, until [`Self::set_idle`].
+    pub(super) fn set_pins(&self, bits: u16) {
+        self.pins.store(bits, Ordering::Relaxed);
+    }
+
+    /// What ties it to its backend; read it with [`super::pins::names`].
+    pub fn pins(&self) -> u16 {
+        self.pins.load(Ordering::Relaxed)
     }
 
     /// Holds the backend with this target.
     #[inline]
     pub(super) fn set_active(&self, target: Arc<Target>) {
-        *self.activity() = Activity::Active(target);
+        *self.lock() = Activity::Active(target);
     }
 
     /// A cycle ended, so many seconds after the process began.
@@ -125,20 +133,16 @@ impl Entry {
     }
 
     /// What it does now.
-    pub fn state(&self) -> State {
-        match &*self.activity() {
-            Activity::Idle => State::Idle,
-            Activity::Waiting => State::Waiting,
-            Activity::Active(target) => State::Active(target.key.as_ref().map_or(0, |key| key.0)),
-        }
+    pub fn activity(&self) -> Activity {
+        self.lock().clone()
     }
 
     /// Secret of its cancel key.
-    pub(super) fn secret(&self) -> &[u8] {
+    pub(crate) fn secret(&self) -> &[u8] {
         &self.secret
     }
 
-    fn activity(&self) -> MutexGuard<'_, Activity> {
+    fn lock(&self) -> MutexGuard<'_, Activity> {
         self.activity.lock().expect("no panic while held")
     }
 }
@@ -201,6 +205,8 @@ pub struct Facts {
     pub database: Arc<str>,
     /// Peer.
     pub addr: String,
+    /// `application_name` of its StartupMessage.
+    pub application_name: Box<str>,
     /// Under TLS.
     pub is_tls: bool,
     /// Bytes of its cancel secret.
@@ -229,8 +235,10 @@ impl Clients {
             role: Arc::clone(&facts.seat.role),
             database: facts.database,
             addr: facts.addr,
+            application_name: facts.application_name,
             is_tls: facts.is_tls,
             connected: SystemTime::now(),
+            pins: AtomicU16::new(0),
             active: AtomicU32::new(second),
             signals: AtomicU8::new(0),
             activity: Mutex::new(Activity::Idle),
@@ -273,10 +281,10 @@ impl Clients {
         let entry = Arc::clone(self.entries().get(index)?);
         bool::from(entry.secret().ct_eq(secret)).then_some(())?;
         // The lock is held while aiming, so the client cannot give the backend back in between.
-        let activity = entry.activity();
+        let activity = entry.lock();
         match &*activity {
             Activity::Active(target) => Some(target.aim()),
-            Activity::Waiting => {
+            Activity::Waiting(_) => {
                 drop(activity);
                 entry.signal(Signal::Cancel);
                 None

@@ -24,6 +24,8 @@ pub const NO_DATA: &[u8] = b"n\0\0\0\x04";
 pub const NO_PARAMETERS: &[u8] = b"t\0\0\0\x06\0\0";
 /// EmptyQueryResponse.
 pub const EMPTY_QUERY: &[u8] = b"I\0\0\0\x04";
+/// PortalSuspended.
+pub const PORTAL_SUSPENDED: &[u8] = b"s\0\0\0\x04";
 /// Sync.
 pub const SYNC: &[u8] = b"S\0\0\0\x04";
 /// Terminate.
@@ -130,26 +132,29 @@ pub fn notice_response(out: &mut Vec<u8>, report: &Report) {
     put(out, &NoticeResponse::new(report.fields()));
 }
 
-/// Object id of `text` (`pg_type.dat`).
-const TEXT_OID: u32 = 25;
+/// Object ids of types (`pg_type.dat`).
+pub const TEXT_OID: u32 = 25;
+/// `int8`.
+pub const INT8_OID: u32 = 20;
 
-/// RowDescription of text columns.
-pub fn text_columns<'a>(out: &mut Vec<u8>, names: impl IntoIterator<Item = &'a str>) {
-    let fields =
-        names.into_iter().map(|name| FieldDescription::new(name.to_owned(), 0, 0, TEXT_OID, -1, -1, 0)).collect();
-    put(out, &RowDescription::new(fields));
+/// RowDescription; name, type, its size and format of each column.
+pub fn row_description<'a>(out: &mut Vec<u8>, columns: impl IntoIterator<Item = (&'a str, u32, i16, i16)>) {
+    let field = |(name, oid, size, format): (&str, _, _, _)| {
+        FieldDescription::new(name.to_owned(), 0, 0, oid, size, -1, format)
+    };
+    put(out, &RowDescription::new(columns.into_iter().map(field).collect()));
 }
 
-/// DataRow of text values.
-pub fn text_row<'a>(out: &mut Vec<u8>, values: impl IntoIterator<Item = Option<&'a str>>) {
+/// DataRow; `None` is NULL.
+pub fn data_row(out: &mut Vec<u8>, values: impl IntoIterator<Item = Option<Vec<u8>>>) {
     let (mut data, mut count) = (BytesMut::new(), 0);
     for value in values {
         count += 1;
         match value {
-            Some(text) => {
-                let length = i32::try_from(text.len()).expect("console values are short");
+            Some(value) => {
+                let length = i32::try_from(value.len()).expect("console values are short");
                 data.extend_from_slice(&length.to_be_bytes());
-                data.extend_from_slice(text.as_bytes());
+                data.extend_from_slice(&value);
             }
             None => data.extend_from_slice(&(-1i32).to_be_bytes()),
         }

@@ -96,6 +96,16 @@ impl Counts {
         self.opening + self.idle + self.handed + self.leased
     }
 
+    /// Those of another pool, too.
+    pub fn add(&mut self, other: Self) {
+        let Self { opening, idle, handed, leased, closing } = other;
+        self.opening += opening;
+        self.idle += idle;
+        self.handed += handed;
+        self.leased += leased;
+        self.closing += closing;
+    }
+
     pub(super) fn shift(&mut self, from: Option<Phase>, to: Option<Phase>) {
         if let Some(from) = from {
             *self.of(from) -= 1;

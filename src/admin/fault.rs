@@ -1,0 +1,64 @@
+//! What can be wrong with what the console is asked. What its user is told is in [`crate::sqlstate`].
+
+use thiserror::Error;
+
+use crate::wire::frame::FrameError;
+
+/// A fault of the console.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConsoleFault {
+    /// No command begins or goes on like this.
+    #[error("invalid command \"{0}\"")]
+    Command(String),
+    /// Several commands in one Parse.
+    #[error("cannot insert multiple commands into a prepared statement")]
+    SeveralCommands,
+    /// Values for parameters that no command has.
+    #[error("commands take no parameters")]
+    Parameters,
+    /// Not in the configuration.
+    #[error("database \"{0}\" does not exist")]
+    NoDatabase(String),
+    /// RESUME of what runs.
+    #[error("not paused")]
+    NotPaused,
+    /// A CancelRequest ended PAUSE.
+    #[error("PAUSE was canceled, and what it paused resumed")]
+    PauseCanceled,
+    /// No such client.
+    #[error("no client has the id {0}")]
+    NoClient(i32),
+    /// The file is not valid; its mistakes.
+    #[error("the configuration is invalid; the old one stays in force")]
+    Reload(String),
+    /// Nobody is there to carry the order out.
+    #[error("pgweir is shutting down")]
+    GoingDown,
+    /// Bind or Describe of an unknown statement.
+    #[error("prepared statement \"{0}\" does not exist")]
+    NoStatement(String),
+    /// Parse under a name that is taken.
+    #[error("prepared statement \"{0}\" already exists")]
+    DuplicateStatement(String),
+    /// Execute or Describe of an unknown portal.
+    #[error("portal \"{0}\" does not exist")]
+    NoPortal(String),
+    /// More statements or portals than a console may hold.
+    #[error("too many prepared statements or portals")]
+    TooMany,
+    /// Bytes that are no frames.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A message of a type the console does not have, or whose body does not fit its type.
+    #[error("invalid frontend message of type {0:?}")]
+    Message(char),
+    /// A message no command needs.
+    #[error("message of {0} bytes")]
+    TooLong(usize),
+    /// The client is told to go: KILL_CLIENT.
+    #[error("terminated by an administrator of pgweir")]
+    Killed,
+    /// The client is told to go: pgweir ends.
+    #[error("pgweir is shutting down")]
+    Draining,
+}

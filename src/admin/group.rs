@@ -1,0 +1,51 @@
+//! Pools as operators see them: by database and role, whatever their backends are for.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::metrics::Totals;
+use crate::pool::core::Counts;
+use crate::pool::pool::Pool;
+use crate::proxy::Proxy;
+
+/// Database and role.
+pub(super) type Name = (Arc<str>, Arc<str>);
+
+/// All pools of one name: the one for queries, those of replication connections, the one for look-ups of secrets.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// Any of them; they are set up alike.
+    pub(super) pool: Arc<Pool>,
+    /// Backends.
+    pub(super) counts: Counts,
+    /// Clients in line.
+    pub(super) waiting: u32,
+    /// Since when the first of them.
+    pub(super) waiting_since: Option<Instant>,
+    /// What was counted.
+    pub(super) totals: Totals,
+}
+
+/// Every group at this moment.
+pub(super) fn all(proxy: &Proxy) -> BTreeMap<Name, Group> {
+    let mut groups: BTreeMap<Name, Group> = BTreeMap::new();
+    for pool in proxy.all_pools() {
+        let Some(view) = proxy.pools.core().pool(pool.id) else { continue };
+        let name = (Arc::clone(&pool.name.database), Arc::clone(&pool.name.role));
+        let totals = pool.stats.totals();
+        let group = groups.entry(name).or_insert_with(|| Group {
+            pool,
+            counts: Counts::default(),
+            waiting: 0,
+            waiting_since: None,
+            totals: Totals::default(),
+        });
+        group.counts.add(view.counts);
+        group.waiting += view.waiting;
+        group.waiting_since = [group.waiting_since, view.waiting_since].into_iter().flatten().min();
+        group.totals.merge(&totals);
+    }
+    groups
+}

@@ -1,0 +1,378 @@
+//! The rows of SHOW, from what the process says about itself. Each lock is held for one copy, never for the table.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::group::{self, Group, Name};
+use super::table::{Cell, Row};
+use crate::config::{self, Config, Word};
+use crate::metrics::Totals;
+use crate::pool::core::{Counts, Phase};
+use crate::pool::open::Address;
+use crate::pool::pool::{Pool, PoolKind};
+use crate::proxy::Proxy;
+use crate::session::pins;
+use crate::session::registry::{Activity, Entry};
+
+/// Cells of one row, whatever they are made of.
+macro_rules! row {
+    ($($cell:expr),* $(,)?) => { vec![$(Cell::from($cell)),*] };
+}
+
+pub(super) fn pools(proxy: &Proxy) -> Vec<Row> {
+    let now = Instant::now();
+    let mut idle: HashMap<Name, u32> = HashMap::new();
+    for entry in proxy.clients.all() {
+        if matches!(entry.activity(), Activity::Idle) {
+            *idle.entry((Arc::clone(&entry.database), Arc::clone(&entry.role))).or_default() += 1;
+        }
+    }
+    let row = |(name, group): (Name, Group)| {
+        let Counts { opening, idle: free, handed, leased, closing: _ } = group.counts;
+        // As in PgBouncer, a client that wants nothing is active.
+        let active = idle.get(&name).copied().unwrap_or(0) + leased;
+        let (wait, wait_us) = wait(group.waiting_since.map(|since| now.saturating_duration_since(since)));
+        let settings = group.pool.settings();
+        let hosts = &settings.endpoint.hosts;
+        row![
+            &*name.0,
+            &*name.1,
+            active,
+            group.waiting,
+            0,
+            0,
+            leased + handed,
+            0,
+            0,
+            free,
+            0,
+            0,
+            opening,
+            wait,
+            wait_us,
+            settings.pool.mode.word(),
+            (hosts.len() > 1).then_some("disable"),
+        ]
+    };
+    group::all(proxy).into_iter().map(row).collect()
+}
+
+pub(super) fn clients(proxy: &Proxy) -> Vec<Row> {
+    let row = |entry: Arc<Entry>| {
+        let (addr, port) = address(&entry.addr);
+        let activity = entry.activity();
+        let (state, since, link) = match &activity {
+            Activity::Idle => ("idle", None, String::new()),
+            Activity::Waiting(since) => ("waiting", Some(since.elapsed()), String::new()),
+            Activity::Active(target) => ("active", None, pointer(target)),
+        };
+        let (wait, wait_us) = wait(since);
+        let active = proxy.started_at() + Duration::from_secs(entry.last_active().into());
+        row![
+            "C",
+            &*entry.role,
+            &*entry.database,
+            "none",
+            state,
+            addr,
+            port,
+            "",
+            0,
+            time(entry.connected),
+            time(active.max(entry.connected)),
+            wait,
+            wait_us,
+            0,
+            format!("{:p}", Arc::as_ptr(&entry)),
+            link,
+            0,
+            if entry.is_tls { "TLS" } else { "" },
+            &*entry.application_name,
+            0,
+            entry.pid,
+        ]
+    };
+    proxy.clients.all().into_iter().map(row).collect()
+}
+
+pub(super) fn servers(proxy: &Proxy) -> Vec<Row> {
+    let holders: HashMap<String, String> = proxy.clients.all().iter().filter_map(holding).collect();
+    let mut rows = Vec::new();
+    for (index, (slot, facts)) in proxy.pools.roster().all().into_iter().enumerate() {
+        let Some(phase) = proxy.pools.core().phase(slot) else { continue };
+        let state = match phase {
+            Phase::Opening => "new",
+            Phase::Idle => "idle",
+            Phase::Handed | Phase::Leased => "active",
+            Phase::Closing => "closing",
+        };
+        let (addr, port) = match &facts.target.address {
+            Address::Tcp { addr, .. } => (addr.ip().to_string(), addr.port()),
+            Address::Unix(path) => (path.display().to_string(), 0),
+        };
+        let local = facts.local.map_or((String::new(), 0), |local| (local.ip().to_string(), local.port()));
+        let name = &facts.pool.name;
+        let pointer = pointer(&facts.target);
+        let link = holders.get(&pointer).cloned().unwrap_or_default();
+        let connected = time(facts.connected);
+        rows.push(row![
+            "S",
+            &*name.role,
+            &*name.database,
+            replication(&facts.pool),
+            state,
+            addr,
+            port,
+            local.0,
+            local.1,
+            connected.clone(),
+            connected,
+            0,
+            0,
+            phase == Phase::Closing,
+            pointer,
+            link,
+            facts.target.key.as_ref().map_or(0, |key| key.0),
+            if facts.is_tls { "TLS" } else { "" },
+            "",
+            0,
+            index,
+        ]);
+    }
+    rows
+}
+
+/// A client with a backend: the backend's name and its own.
+fn holding(entry: &Arc<Entry>) -> Option<(String, String)> {
+    match entry.activity() {
+        Activity::Active(target) => Some((pointer(&target), format!("{:p}", Arc::as_ptr(entry)))),
+        Activity::Idle | Activity::Waiting(_) => None,
+    }
+}
+
+fn pointer<T>(of: &Arc<T>) -> String {
+    format!("{:p}", Arc::as_ptr(of))
+}
+
+/// We count no time of queries apart from that of leases, so both columns show it, and no prepared statements.
+pub(super) fn stats(proxy: &Proxy) -> Vec<Row> {
+    let now = Instant::now();
+    let history = proxy.history();
+    let mut by_database: BTreeMap<Arc<str>, (Totals, Totals)> = BTreeMap::new();
+    let mut period = Duration::ZERO;
+    for pool in proxy.all_pools() {
+        let totals = pool.stats.totals();
+        let (recent, since) = history.since(pool.key(), &totals, now);
+        let (all, lately) = by_database.entry(Arc::clone(&pool.name.database)).or_default();
+        all.merge(&totals);
+        lately.merge(&recent);
+        period = since;
+    }
+    let per_second = |n: u64| u128::from(n) * 1_000_000 / period.as_micros().max(1);
+    let row = |(database, (all, lately)): (Arc<str>, (Totals, Totals))| {
+        let each = |micros: u64, n: u64| micros.checked_div(n).unwrap_or(0);
+        row![
+            &*database,
+            all.leases,
+            all.transactions,
+            all.queries,
+            all.received,
+            all.sent,
+            all.lease.sum_micros,
+            all.lease.sum_micros,
+            all.wait.sum_micros,
+            0,
+            0,
+            0,
+            per_second(lately.leases),
+            per_second(lately.transactions),
+            per_second(lately.queries),
+            per_second(lately.received),
+            per_second(lately.sent),
+            each(lately.lease.sum_micros, lately.transactions),
+            each(lately.lease.sum_micros, lately.queries),
+            each(lately.wait.sum_micros, lately.leases),
+            0,
+            0,
+            0,
+        ]
+    };
+    by_database.into_iter().map(row).collect()
+}
+
+pub(super) fn databases(proxy: &Proxy) -> Vec<Row> {
+    let config = proxy.config.load();
+    let known = proxy.all_databases();
+    let ids: HashMap<&str, _> = known.iter().map(|(name, id)| (&**name, *id)).collect();
+    let mut names: Vec<&str> = config.databases.keys().map(String::as_str).chain(ids.keys().copied()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let clients = count(proxy, |entry| &entry.database);
+    let row = |name: &str| {
+        let database = config.database(name)?;
+        let view = ids.get(name).and_then(|id| proxy.pools.core().database(*id));
+        let pool = &database.pool;
+        Some(row![
+            name,
+            database.hosts.join(","),
+            database.port,
+            database.dbname.as_deref().unwrap_or(name),
+            Cell::Null,
+            pool.size,
+            0,
+            0,
+            pool.lifetime.as_secs(),
+            pool.mode.word(),
+            (database.hosts.len() > 1).then_some("disable"),
+            database.backends_max.unwrap_or(0),
+            view.as_ref().map_or(0, |view| view.counts.open()),
+            0,
+            clients.get(name).copied().unwrap_or(0),
+            view.as_ref().is_some_and(|view| view.is_paused),
+            proxy.is_disabled(name),
+        ])
+    };
+    names.into_iter().filter_map(row).collect()
+}
+
+pub(super) fn users(proxy: &Proxy) -> Vec<Row> {
+    let config = proxy.config.load();
+    let clients = count(proxy, |entry| &entry.role);
+    let mut backends: HashMap<Arc<str>, u32> = HashMap::new();
+    for pool in proxy.all_pools() {
+        if let Some(view) = proxy.pools.core().pool(pool.id) {
+            *backends.entry(Arc::clone(&pool.name.role)).or_default() += view.counts.open();
+        }
+    }
+    let mut names: Vec<&str> = config.roles.keys().map(String::as_str).collect();
+    names.extend(clients.keys().chain(backends.keys()).map(|name| &**name));
+    names.sort_unstable();
+    names.dedup();
+    let row = |name: &str| {
+        let role = config.role(name);
+        row![
+            name,
+            role.and_then(|role| role.size).map(|size| size.to_string()),
+            Cell::Null,
+            role.and_then(|role| role.mode).map(Word::word),
+            0,
+            backends.get(name).copied().unwrap_or(0),
+            role.and_then(|role| role.clients_max).unwrap_or(0),
+            clients.get(name).copied().unwrap_or(0),
+        ]
+    };
+    names.into_iter().map(row).collect()
+}
+
+/// Clients by one of their names.
+fn count(proxy: &Proxy, name: impl Fn(&Entry) -> &Arc<str>) -> HashMap<Arc<str>, u32> {
+    let mut counts = HashMap::new();
+    for entry in proxy.clients.all() {
+        *counts.entry(Arc::clone(name(&entry))).or_default() += 1;
+    }
+    counts
+}
+
+pub(super) fn pinned(proxy: &Proxy) -> Vec<Row> {
+    let row = |entry: Arc<Entry>| {
+        let reasons: Vec<_> = pins::names(entry.pins()).collect();
+        let Activity::Active(target) = entry.activity() else { return None };
+        let backend = target.key.as_ref().map_or(0, |key| key.0);
+        (!reasons.is_empty()).then(|| row![&*entry.database, &*entry.role, entry.pid, backend, reasons.join(", ")])
+    };
+    proxy.clients.all().into_iter().filter_map(row).collect()
+}
+
+pub(super) fn lists(proxy: &Proxy) -> Vec<Row> {
+    let config = proxy.config.load();
+    let clients = proxy.clients.len();
+    let connections = proxy.connections.load(std::sync::atomic::Ordering::Acquire);
+    let total = proxy.pools.core().total();
+    vec![
+        row!["databases", config.databases.len()],
+        row!["users", config.roles.len()],
+        row!["peers", 0],
+        row!["pools", proxy.all_pools().len()],
+        row!["peer_pools", 0],
+        row!["free_clients", (config.listen.clients_max as usize).saturating_sub(connections)],
+        row!["used_clients", clients],
+        row!["login_clients", connections.saturating_sub(clients)],
+        row!["free_servers", total.idle],
+        row!["used_servers", total.open() - total.idle],
+        row!["dns_names", 0],
+        row!["dns_zones", 0],
+        row!["dns_queries", 0],
+        row!["dns_pending", 0],
+    ]
+}
+
+/// Defaults are in `proxy.toml`, which says what they are good for, too.
+pub(super) fn config(config: &Config) -> Vec<Row> {
+    let row = |(key, value): (String, config::Value)| {
+        let changeable = if config::needs_restart(&key) { "no" } else { "yes" };
+        row![key, value.to_string(), Cell::Null, changeable]
+    };
+    config::entries(config).into_iter().map(row).collect()
+}
+
+pub(super) fn state(proxy: &Proxy) -> Vec<Row> {
+    let say = |is: bool| if is { "yes" } else { "no" };
+    let is_paused = proxy.is_paused();
+    vec![row!["active", say(!is_paused)], row!["paused", say(is_paused)], row!["suspended", "no"]]
+}
+
+/// Whole seconds and the microseconds of the rest.
+fn wait(wait: Option<Duration>) -> (u64, u32) {
+    wait.map_or((0, 0), |wait| (wait.as_secs(), wait.subsec_micros()))
+}
+
+fn address(text: &str) -> (String, u16) {
+    match text.parse::<SocketAddr>() {
+        Ok(addr) => (addr.ip().to_canonical().to_string(), addr.port()),
+        Err(_) => (text.to_owned(), 0),
+    }
+}
+
+/// As PgBouncer writes it: `2026-01-31 23:59:59 UTC`.
+fn time(at: SystemTime) -> String {
+    let at = OffsetDateTime::from(at);
+    let (date, hour, minute, second) = (at.date(), at.hour(), at.minute(), at.second());
+    format!("{date} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+/// Which replication protocol the pool's backends speak.
+fn replication(pool: &Pool) -> &'static str {
+    match &pool.name.kind {
+        PoolKind::Replication(parameters) if parameters.iter().any(|(_, value)| value == "database") => "logical",
+        PoolKind::Replication(_) => "physical",
+        PoolKind::Ordinary | PoolKind::Lookup => "none",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_pgbouncer_does() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_827_696, "2000-02-29 12:34:56 UTC"),
+            (1_798_761_599, "2026-12-31 23:59:59 UTC"),
+        ] {
+            assert_eq!(time(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn addresses_are_cut_at_their_port() {
+        assert_eq!(address("127.0.0.1:5432"), ("127.0.0.1".into(), 5432));
+        assert_eq!(address("[::1]:1"), ("::1".into(), 1));
+        assert_eq!(address("unix"), ("unix".into(), 0));
+    }
+}

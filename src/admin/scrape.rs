@@ -1,0 +1,113 @@
+//! Fills a page of metrics from what the process says about itself. Each lock is held for one copy, never for the page.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::time::Instant;
+
+use super::group::{self, Group, Name};
+use crate::metrics::{Metric, Page, labels};
+use crate::pool::core::{Counts, EndpointView};
+use crate::proxy::Proxy;
+use crate::session::pins;
+use crate::session::registry::Activity;
+
+/// Everything as it is now.
+pub(super) fn metrics(proxy: &Proxy) -> String {
+    let now = Instant::now();
+    let mut page = Page::default();
+    process(&mut page, proxy, now);
+    let groups = group::all(proxy);
+    clients(&mut page, proxy, &groups);
+    databases(&mut page, proxy);
+    for ((database, role), group) in &groups {
+        put_group(&mut page, (database, role), group, now);
+    }
+    page.text()
+}
+
+fn process(page: &mut Page, proxy: &Proxy, now: Instant) {
+    let none = labels(&[]);
+    page.put(Metric::BuildInfo, &labels(&[("version", env!("CARGO_PKG_VERSION"))]), 1);
+    page.put(Metric::Uptime, &none, now.saturating_duration_since(proxy.started()).as_secs_f64());
+    page.put(Metric::Draining, &none, u8::from(proxy.is_draining()));
+    page.put(Metric::Connections, &none, proxy.connections.load(Ordering::Acquire));
+    page.put(Metric::LoginFailures, &none, proxy.process.login_failures());
+    for (outcome, count) in proxy.process.reloads() {
+        page.put(Metric::Reloads, &labels(&[("outcome", outcome)]), count);
+    }
+    for (sqlstate, count) in proxy.errors.totals() {
+        page.put(Metric::Errors, &labels(&[("sqlstate", &sqlstate)]), count);
+    }
+}
+
+/// Clients of one database and role.
+#[derive(Default)]
+struct Clients {
+    idle: u32,
+    waiting: u32,
+    active: u32,
+    pins: HashMap<&'static str, u32>,
+}
+
+fn clients(page: &mut Page, proxy: &Proxy, pools: &BTreeMap<Name, Group>) {
+    // A pool whose clients have all left shows zeros.
+    let mut groups: HashMap<Name, Clients> = pools.keys().map(|name| (name.clone(), Clients::default())).collect();
+    for entry in proxy.clients.all() {
+        let group = groups.entry((Arc::clone(&entry.database), Arc::clone(&entry.role))).or_default();
+        match entry.activity() {
+            Activity::Idle => group.idle += 1,
+            Activity::Waiting(_) => group.waiting += 1,
+            Activity::Active(_) => group.active += 1,
+        }
+        for reason in pins::names(entry.pins()) {
+            *group.pins.entry(reason).or_default() += 1;
+        }
+    }
+    for ((database, role), Clients { idle, waiting, active, pins }) in groups {
+        for (state, count) in [("idle", idle), ("waiting", waiting), ("active", active)] {
+            page.put(Metric::Clients, &labels(&[("database", &database), ("role", &role), ("state", state)]), count);
+        }
+        for reason in pins::all_names() {
+            let count = pins.get(reason).copied().unwrap_or(0);
+            page.put(Metric::Pins, &labels(&[("database", &database), ("role", &role), ("reason", reason)]), count);
+        }
+    }
+}
+
+fn databases(page: &mut Page, proxy: &Proxy) {
+    for (name, id) in proxy.all_databases() {
+        let Some(view) = proxy.pools.core().database(id) else { continue };
+        let labels = labels(&[("database", &name)]);
+        page.put(Metric::EndpointUp, &labels, u8::from(!matches!(view.endpoint, EndpointView::Down(_))));
+        page.put(Metric::Paused, &labels, u8::from(view.is_paused));
+    }
+}
+
+fn put_group(page: &mut Page, (database, role): (&str, &str), group: &Group, now: Instant) {
+    let both = labels(&[("database", database), ("role", role)]);
+    let Counts { opening, idle, handed, leased, closing } = group.counts;
+    let states = [("opening", opening), ("idle", idle), ("handed", handed), ("leased", leased), ("closing", closing)];
+    for (state, count) in states {
+        page.put(Metric::Backends, &labels(&[("database", database), ("role", role), ("state", state)]), count);
+    }
+    page.put(Metric::BackendsMax, &both, group.pool.settings().pool.size);
+    page.put(Metric::Waiters, &both, group.waiting);
+    let oldest = group.waiting_since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
+    page.put(Metric::OldestWait, &both, oldest);
+    let totals = &group.totals;
+    for (metric, count) in [
+        (Metric::Queries, totals.queries),
+        (Metric::Transactions, totals.transactions),
+        (Metric::Leases, totals.leases),
+        (Metric::Zombies, totals.zombies),
+        (Metric::Logins, totals.logins),
+        (Metric::Received, totals.received),
+        (Metric::Sent, totals.sent),
+    ] {
+        page.put(metric, &both, count);
+    }
+    page.put_distribution(Metric::Wait, &both, &totals.wait);
+    page.put_distribution(Metric::Lease, &both, &totals.lease);
+}

@@ -1,0 +1,144 @@
+//! What can be shown, and its columns. Names, order and number of columns are PgBouncer's (1.24): its exporters count
+//! them. What PgBouncer does not have stands in tables of its own.
+
+use super::rows;
+use super::table::Type::{Int, Text};
+use super::table::{Cell, Column, Row};
+use crate::proxy::Proxy;
+
+macro_rules! shows {
+    ($($variant:ident $name:literal $help:literal $columns:expr;)*) => {
+        /// What can be shown.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(super) enum Show {
+            $(#[doc = $help] $variant,)*
+        }
+
+        impl Show {
+            /// All, as HELP lists them.
+            pub(super) const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// What follows SHOW.
+            pub(super) fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            fn help(self) -> &'static str {
+                match self { $(Self::$variant => $help,)* }
+            }
+
+            /// Its columns.
+            pub(super) fn columns(self) -> &'static [Column] {
+                match self { $(Self::$variant => const { &$columns },)* }
+            }
+        }
+    };
+}
+
+/// A socket, as SHOW CLIENTS and SHOW SERVERS have it.
+const SOCKET: [Column; 21] = [
+    ("type", Text),
+    ("user", Text),
+    ("database", Text),
+    ("replication", Text),
+    ("state", Text),
+    ("addr", Text),
+    ("port", Int),
+    ("local_addr", Text),
+    ("local_port", Int),
+    ("connect_time", Text),
+    ("request_time", Text),
+    ("wait", Int),
+    ("wait_us", Int),
+    ("close_needed", Int),
+    ("ptr", Text),
+    ("link", Text),
+    ("remote_pid", Int),
+    ("tls", Text),
+    ("application_name", Text),
+    ("prepared_statements", Int),
+    ("id", Int),
+];
+
+shows! {
+    Help "HELP" "every command" [("command", Text), ("what it does", Text)];
+    Pools "POOLS" "clients and backends by database and role" [
+        ("database", Text), ("user", Text), ("cl_active", Int), ("cl_waiting", Int), ("cl_active_cancel_req", Int),
+        ("cl_waiting_cancel_req", Int), ("sv_active", Int), ("sv_active_cancel", Int), ("sv_being_canceled", Int),
+        ("sv_idle", Int), ("sv_used", Int), ("sv_tested", Int), ("sv_login", Int), ("maxwait", Int),
+        ("maxwait_us", Int), ("pool_mode", Text), ("load_balance_hosts", Text),
+    ];
+    Clients "CLIENTS" "every client; link is its backend, id what KILL_CLIENT takes" SOCKET;
+    Servers "SERVERS" "every backend; link is its client" SOCKET;
+    Stats "STATS" "totals and averages per database; times are microseconds" [
+        ("database", Text), ("total_server_assignment_count", Int), ("total_xact_count", Int),
+        ("total_query_count", Int), ("total_received", Int), ("total_sent", Int), ("total_xact_time", Int),
+        ("total_query_time", Int), ("total_wait_time", Int), ("total_client_parse_count", Int),
+        ("total_server_parse_count", Int), ("total_bind_count", Int), ("avg_server_assignment_count", Int),
+        ("avg_xact_count", Int), ("avg_query_count", Int), ("avg_recv", Int), ("avg_sent", Int),
+        ("avg_xact_time", Int), ("avg_query_time", Int), ("avg_wait_time", Int), ("avg_client_parse_count", Int),
+        ("avg_server_parse_count", Int), ("avg_bind_count", Int),
+    ];
+    Databases "DATABASES" "every database, configured or asked for" [
+        ("name", Text), ("host", Text), ("port", Int), ("database", Text), ("force_user", Text), ("pool_size", Int),
+        ("min_pool_size", Int), ("reserve_pool_size", Int), ("server_lifetime", Int), ("pool_mode", Text),
+        ("load_balance_hosts", Text), ("max_connections", Int), ("current_connections", Int),
+        ("max_client_connections", Int), ("current_client_connections", Int), ("paused", Int), ("disabled", Int),
+    ];
+    Users "USERS" "every role, configured or connected" [
+        ("name", Text), ("pool_size", Text), ("reserve_pool_size", Text), ("pool_mode", Text),
+        ("max_user_connections", Int), ("current_connections", Int), ("max_user_client_connections", Int),
+        ("current_client_connections", Int),
+    ];
+    Pins "PINS" "clients that keep their backend between transactions, and why" [
+        ("database", Text), ("user", Text), ("id", Int), ("link", Int), ("reasons", Text),
+    ];
+    Lists "LISTS" "how many there are of everything" [("list", Text), ("items", Int)];
+    Config "CONFIG" "every setting in force" [("key", Text), ("value", Text), ("default", Text), ("changeable", Text)];
+    State "STATE" "whether everything is paused" [("key", Text), ("value", Text)];
+    Version "VERSION" "the version of pgweir" [("version", Text)];
+}
+
+/// HELP of what is not SHOW.
+const COMMANDS: [(&str, &str); 10] = [
+    ("RELOAD", "read the configuration again, and tell what changed"),
+    ("PAUSE [db]", "stop leases, wait until all backends are closed; clients wait"),
+    ("RESUME [db]", "end PAUSE or KILL"),
+    ("RECONNECT [db]", "replace the backends: idle ones now, others as they come back"),
+    ("KILL [db]", "drop clients and backends at once; new clients wait for RESUME"),
+    ("KILL_CLIENT id", "drop one client"),
+    ("DISABLE db", "take no new clients"),
+    ("ENABLE db", "take new clients again"),
+    ("SHUTDOWN", "end when transactions have ended, at the latest after listen.shutdown_timeout"),
+    ("SHUTDOWN NOW", "end at once"),
+];
+
+impl Show {
+    /// The table of this name.
+    pub(super) fn of(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|show| show.name().eq_ignore_ascii_case(name))
+    }
+
+    /// Its rows at this moment.
+    pub(super) fn rows(self, proxy: &Proxy) -> Vec<Row> {
+        match self {
+            Self::Help => help(),
+            Self::Pools => rows::pools(proxy),
+            Self::Clients => rows::clients(proxy),
+            Self::Servers => rows::servers(proxy),
+            Self::Stats => rows::stats(proxy),
+            Self::Databases => rows::databases(proxy),
+            Self::Users => rows::users(proxy),
+            Self::Pins => rows::pinned(proxy),
+            Self::Lists => rows::lists(proxy),
+            Self::Config => rows::config(&proxy.config.load()),
+            Self::State => rows::state(proxy),
+            Self::Version => vec![vec![Cell::from(concat!("pgweir ", env!("CARGO_PKG_VERSION")))]],
+        }
+    }
+}
+
+fn help() -> Vec<Row> {
+    let shows = Show::ALL.iter().map(|show| vec![Cell::from(format!("SHOW {}", show.name())), Cell::from(show.help())]);
+    shows.chain(COMMANDS.iter().map(|(command, help)| vec![Cell::from(*command), Cell::from(*help)])).collect()
+}
