@@ -10,10 +10,15 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 
 use crate::support::{Endpoint, on_both_with, output_of, proxy, root, soon};
 
-/// Runs a driver's program; its output is shown when a check fails.
-async fn drive(program: impl Fn() -> Command) {
+/// Installs what the programs import, once.
+pub(crate) fn install() {
     static INSTALLED: LazyLock<String> = LazyLock::new(|| output_of(Command::new(root().join("scripts/drivers"))));
     LazyLock::force(&INSTALLED);
+}
+
+/// Runs a driver's program; its output is shown when a check fails.
+async fn drive(program: impl Fn() -> Command) {
+    install();
     on_both_with(proxy().pool_size(3), async |at: &Endpoint| print!("{}", at.run("app", program()).await)).await;
 }
 

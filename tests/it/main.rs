@@ -3,11 +3,13 @@
 
 mod auth;
 mod cancel;
+mod console;
 mod copy;
 mod drain;
 mod drivers;
 mod harness;
 mod lost;
+mod metrics;
 mod pgbench;
 mod queries;
 mod reload;

@@ -1,0 +1,126 @@
+//! What the admin address says over HTTP.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use serde_json::Value;
+
+use crate::support::{Link, Postgres, Proxy, eventually, proxy};
+
+fn is(value: f64, expected: u32) -> bool {
+    (value - f64::from(expected)).abs() < f64::EPSILON
+}
+
+/// The first line of the answer to a request as it is written here.
+fn status(proxy: &Proxy, request: &str) -> String {
+    let mut stream = TcpStream::connect(proxy.admin).expect("the admin address accepts");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn counters_and_gauges_follow_what_clients_do() {
+    let proxy = proxy().pool_size(1).start().await;
+    let labels = ["database=\"app\"", "role=\"app\""];
+    let (busy, waiting) = (proxy.connect("app").await, proxy.connect("app").await);
+    busy.batch_execute("BEGIN").await.expect("a transaction");
+    let waits = tokio::spawn(async move { waiting.batch_execute("SELECT 1").await });
+    eventually(async || is(proxy.metric("pgweir_waiters", &labels), 1)).await;
+    assert!(is(proxy.metric("pgweir_clients", &["state=\"waiting\"", "role=\"app\""]), 1));
+    assert!(is(proxy.metric("pgweir_clients", &["state=\"active\"", "role=\"app\""]), 1));
+    assert!(is(proxy.metric("pgweir_backends", &["state=\"leased\""]), 1));
+    assert!(proxy.metric("pgweir_oldest_wait_seconds", &labels) > 0.0);
+    assert!(is(proxy.metric("pgweir_pool_wait_seconds_count", &labels), 0));
+
+    busy.batch_execute("SELECT 1/0").await.expect_err("an error");
+    busy.batch_execute("ROLLBACK").await.expect("an end");
+    waits.await.expect("no panic").expect("its turn came");
+    eventually(async || is(proxy.metric("pgweir_queries_total", &labels), 4)).await;
+    assert!(is(proxy.metric("pgweir_transactions_total", &labels), 2));
+    assert!(is(proxy.metric("pgweir_logins_total", &labels), 2));
+    assert!(is(proxy.metric("pgweir_errors_total", &["sqlstate=\"22012\""]), 1));
+    assert!(is(proxy.metric("pgweir_pool_wait_seconds_count", &labels), 1));
+    assert!(proxy.metric("pgweir_pool_wait_seconds_sum", &labels) > 0.0);
+    assert!(proxy.metric("pgweir_received_bytes_total", &labels) > 20.0);
+    assert!(is(proxy.metric("pgweir_waiters", &labels), 0));
+    assert!(proxy.try_connect("nobody").await.is_err());
+    eventually(async || is(proxy.metric("pgweir_login_failures_total", &[]), 1)).await;
+}
+
+#[tokio::test]
+async fn page_is_well_formed() {
+    let proxy = proxy().start().await;
+    proxy.connect("app").await.batch_execute("SELECT 1").await.expect("a query");
+    let page = proxy.metrics();
+    let mut kinds = BTreeMap::new();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut current = String::new();
+    for line in page.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect("a kind");
+            assert!(kinds.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} comes twice");
+            name.clone_into(&mut current);
+        } else if !line.starts_with('#') {
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            assert!(series.starts_with(&current), "{line} stands under {current}");
+            value.parse::<f64>().unwrap_or_else(|_| panic!("{line}"));
+            assert!(seen.insert(series.to_owned()), "{series} comes twice");
+        }
+    }
+    assert_eq!(kinds["pgweir_lease_seconds"], "histogram");
+    assert_eq!(kinds["pgweir_queries_total"], "counter");
+    assert!(page.contains(&format!("pgweir_build_info{{version=\"{}\"}} 1\n", env!("CARGO_PKG_VERSION"))));
+    assert!(!page.contains("secret"), "no secrets");
+}
+
+#[tokio::test]
+async fn only_what_is_known_is_answered() {
+    let proxy = proxy().start().await;
+    assert_eq!(proxy.http("/healthz").0, 200);
+    assert_eq!(proxy.http("/").0, 404);
+    assert_eq!(
+        status(&proxy, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
+        "HTTP/1.1 405 Method Not Allowed"
+    );
+    assert_eq!(status(&proxy, "HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), "HTTP/1.1 200 OK");
+    let long = "x".repeat(64 * 1024);
+    assert!(!status(&proxy, &format!("GET /metrics HTTP/1.1\r\nHost: {long}\r\n\r\n")).contains("200"));
+    assert!(!status(&proxy, "\u{16}\u{3}\u{1}").contains("200"));
+    assert_eq!(proxy.http("/healthz").0, 200);
+}
+
+#[tokio::test]
+async fn silent_connections_hold_nobody_up() {
+    let proxy = proxy().start().await;
+    let _silent: Vec<_> = (0..32).map(|_| TcpStream::connect(proxy.admin).expect("accepted")).collect();
+    assert_eq!(proxy.http("/metrics").0, 200);
+    proxy.connect("app").await.batch_execute("SELECT 1").await.expect("clients do not wait");
+}
+
+#[tokio::test]
+async fn ready_until_no_server_answers() {
+    let postgres = Postgres::shared();
+    let link = Link::to(postgres.endpoint("postgres").addr).await;
+    let proxy = proxy().backend(link.addr).toml("[pool]\nconnect_timeout = \"200ms\"").start().await;
+    let ready = || {
+        let (status, why) = proxy.http("/readyz");
+        (status, serde_json::from_str::<Value>(&why).expect("JSON"))
+    };
+    assert_eq!(ready().0, 200, "nothing was tried yet");
+    let client = proxy.connect("app").await;
+    assert_eq!(ready().1["databases"]["app"], "up");
+
+    link.refuse(true);
+    link.cut();
+    client.batch_execute("SELECT 1").await.expect_err("the server is away");
+    eventually(async || ready().0 == 503).await;
+    assert!(ready().1["databases"]["app"].as_str().is_some_and(|state| state.starts_with("down for ")));
+    assert!(is(proxy.metric("pgweir_endpoint_up", &["database=\"app\""]), 0));
+
+    link.refuse(false);
+    eventually(async || client.batch_execute("SELECT 1").await.is_ok()).await;
+    assert_eq!(ready().0, 200);
+}
