@@ -1,7 +1,10 @@
 //! The one table of what clients are told.
 //!
 //! ERROR keeps the session, FATAL ends it. Every hint names the setting to change. Nothing here shows an address or
-//! another role's data.
+//! another role's data. `docs/SQLSTATES.md` is printed from it.
+
+#[cfg(test)]
+mod document;
 
 use crate::admin::fault::ConsoleFault;
 use crate::auth::client::Refusal;
@@ -64,7 +67,7 @@ pub fn report(fault: &Fault) -> Report {
             (
                 "FATAL",
                 code,
-                Some("Session mode, or a pin that SHOW CLIENTS names, ties a client to its backend; connect again."),
+                Some("Session mode, or a pin that SHOW PINS names, ties a client to its backend; connect again."),
             )
         }
         Fault::TransactionLost => {
@@ -133,8 +136,11 @@ pub fn login(fault: &LoginFault) -> Report {
         }
         LoginFault::Lease(LeaseError::Full) => ("53300", Some("Raise pool.waiters_max or pool.size.")),
         LoginFault::Lease(LeaseError::Removed) => ("57P01", Some("The database or role was removed from proxy.toml.")),
-        LoginFault::Lease(_) => {
+        LoginFault::Lease(LeaseError::Down) => {
             ("57P03", Some("Check databases.*.host and databases.*.port, and the server behind them."))
+        }
+        LoginFault::Lease(LeaseError::Refused) => {
+            ("57P03", Some("Check roles.*.password, roles.*.backend_password and roles.*.login_as."))
         }
         LoginFault::Server(error) => (of_login(&error.code), None),
         LoginFault::Backend(_) => (

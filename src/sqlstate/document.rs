@@ -1,0 +1,270 @@
+//! `docs/SQLSTATES.md`, printed from the table. `UPDATE_EXPECTED=1 cargo test --lib sqlstate` writes it anew.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{console, login, report};
+use crate::admin::fault::ConsoleFault;
+use crate::auth::client::Refusal;
+use crate::auth::scram::ScramError;
+use crate::error::{Fault, Lost, ServerError};
+use crate::pool::lease::LeaseError;
+use crate::pool::open::OpenError;
+use crate::session::auth_query::LookupError;
+use crate::session::login::LoginFault;
+use crate::wire::build::Report;
+use crate::wire::frame::FrameError;
+use crate::wire::ring::Unexpected;
+use crate::wire::startup::{BadOptions, Malformed};
+
+const HEAD: &str = "\
+# What clients are told
+
+Every error that pgweir itself raises has the CONTEXT `pgweir`; errors of Postgres are passed on as they are. ERROR keeps the
+session, FATAL ends it. `…` stands for what differs from case to case.
+
+This file is printed from `src/sqlstate.rs`: `UPDATE_EXPECTED=1 cargo test --lib sqlstate`.
+";
+
+/// Stands for every name and text in samples.
+const ANY: &str = "…";
+
+fn any() -> String {
+    ANY.to_owned()
+}
+
+fn said() -> ServerError {
+    ServerError { code: any(), message: any() }
+}
+
+fn frame() -> FrameError {
+    FrameError::Length { tag: 'Q', length: -1 }
+}
+
+const LEASES: [LeaseError; 4] = [LeaseError::Full, LeaseError::Down, LeaseError::Refused, LeaseError::Removed];
+
+fn faults() -> Vec<Fault> {
+    let lost = |in_commit| Lost { in_commit, last_words: None };
+    let mut faults = vec![
+        Fault::Frame(frame()),
+        Fault::MessageType(b'?'),
+        Fault::Malformed(ANY),
+        Fault::Backend(Unexpected { tag: '?' }),
+        Fault::LoginRefused(said()),
+        Fault::WaitTimeout { waited: Duration::from_secs(30) },
+        Fault::Canceled,
+        Fault::Lost(lost(false)),
+        Fault::Lost(lost(true)),
+        Fault::SessionLost(lost(false)),
+        Fault::SessionLost(lost(true)),
+        Fault::TransactionLost,
+        Fault::SettingsRefused(said()),
+        Fault::StatementMode,
+        Fault::TooManyStatements,
+        Fault::DuplicateStatement(any()),
+        Fault::NoUnnamedStatement,
+        Fault::Draining,
+        Fault::Killed,
+        Fault::Removed,
+        Fault::IdleTimeout,
+    ];
+    faults.extend(LEASES.map(Fault::Lease));
+    faults
+}
+
+/// A new variant stops the build here: [`faults`] needs a sample of it.
+fn index(fault: &Fault) -> usize {
+    match fault {
+        Fault::Frame(_) => 0,
+        Fault::MessageType(_) => 1,
+        Fault::Malformed(_) => 2,
+        Fault::Backend(_) => 3,
+        Fault::Lease(_) => 4,
+        Fault::LoginRefused(_) => 5,
+        Fault::WaitTimeout { .. } => 6,
+        Fault::Canceled => 7,
+        Fault::Lost(_) => 8,
+        Fault::SessionLost(_) => 9,
+        Fault::TransactionLost => 10,
+        Fault::SettingsRefused(_) => 11,
+        Fault::StatementMode => 12,
+        Fault::TooManyStatements => 13,
+        Fault::DuplicateStatement(_) => 14,
+        Fault::NoUnnamedStatement => 15,
+        Fault::Draining => 16,
+        Fault::Killed => 17,
+        Fault::Removed => 18,
+        Fault::IdleTimeout => 19,
+    }
+}
+
+fn login_faults() -> Vec<LoginFault> {
+    let mut faults = vec![
+        LoginFault::Startup(Malformed::Length(0)),
+        LoginFault::Startup(Malformed::Version(2, 0)),
+        LoginFault::Startup(Malformed::Layout),
+        LoginFault::Startup(Malformed::Duplicate(ANY)),
+        LoginFault::Startup(Malformed::NotUtf8),
+        LoginFault::Startup(Malformed::NoUser),
+        LoginFault::Startup(Malformed::Replication(any())),
+        LoginFault::Options(BadOptions::Unknown(any())),
+        LoginFault::Options(BadOptions::NoValue(any())),
+        LoginFault::Frame(frame()),
+        LoginFault::NoTls,
+        LoginFault::NoAlpn,
+        LoginFault::TlsRequired,
+        LoginFault::TooManyClients,
+        LoginFault::TooManyOfRole(any()),
+        LoginFault::NoDatabase(any()),
+        LoginFault::Disabled(any()),
+        LoginFault::NotAdmin(any()),
+        LoginFault::UnprovedAdmin,
+        LoginFault::Refused(Refusal::Password(any())),
+        LoginFault::Refused(Refusal::EmptyPassword),
+        LoginFault::Refused(Refusal::CertificateMissing),
+        LoginFault::Refused(Refusal::CertificateName(any())),
+        LoginFault::Refused(Refusal::ClearText),
+        LoginFault::Refused(Refusal::Unexpected(b'?')),
+        LoginFault::Refused(Refusal::TooLong(100_000)),
+        LoginFault::Refused(Refusal::Malformed),
+        LoginFault::Refused(Refusal::Scram(ScramError::Malformed(ANY))),
+        LoginFault::Lookup(LookupError::NoPool),
+        LoginFault::Server(ServerError { code: "28P01".to_owned(), message: any() }),
+        LoginFault::Backend(said()),
+        LoginFault::Open(OpenError::NoTls),
+        LoginFault::Draining,
+        LoginFault::TooSlow,
+        LoginFault::NoBackend,
+    ];
+    faults.extend(LEASES.map(LoginFault::Lease));
+    faults
+}
+
+/// As [`index`]; 0 is what nobody is told of, because nobody is there to read it or ought to.
+fn login_index(fault: &LoginFault) -> usize {
+    match fault {
+        LoginFault::Io(_) | LoginFault::Injected => 0,
+        LoginFault::Startup(_) => 1,
+        LoginFault::Options(_) => 2,
+        LoginFault::Frame(_) => 3,
+        LoginFault::NoTls => 4,
+        LoginFault::NoAlpn => 5,
+        LoginFault::TlsRequired => 6,
+        LoginFault::TooManyClients => 7,
+        LoginFault::TooManyOfRole(_) => 8,
+        LoginFault::NoDatabase(_) => 9,
+        LoginFault::Disabled(_) => 10,
+        LoginFault::NotAdmin(_) => 11,
+        LoginFault::UnprovedAdmin => 12,
+        LoginFault::Refused(_) => 13,
+        LoginFault::Lookup(_) => 14,
+        LoginFault::Lease(_) => 15,
+        LoginFault::Server(_) => 16,
+        LoginFault::Backend(_) => 17,
+        LoginFault::Open(_) => 18,
+        LoginFault::Draining => 19,
+        LoginFault::TooSlow => 20,
+        LoginFault::NoBackend => 21,
+    }
+}
+
+fn console_faults() -> Vec<ConsoleFault> {
+    vec![
+        ConsoleFault::Command(any()),
+        ConsoleFault::SeveralCommands,
+        ConsoleFault::Parameters,
+        ConsoleFault::NoDatabase(any()),
+        ConsoleFault::NotPaused,
+        ConsoleFault::PauseCanceled,
+        ConsoleFault::NoClient(0),
+        ConsoleFault::Reload(any()),
+        ConsoleFault::GoingDown,
+        ConsoleFault::NoStatement(any()),
+        ConsoleFault::DuplicateStatement(any()),
+        ConsoleFault::NoPortal(any()),
+        ConsoleFault::TooMany,
+        ConsoleFault::Frame(frame()),
+        ConsoleFault::Message('?'),
+        ConsoleFault::TooLong(100_000),
+        ConsoleFault::Killed,
+        ConsoleFault::Draining,
+    ]
+}
+
+/// As [`index`].
+fn console_index(fault: &ConsoleFault) -> usize {
+    match fault {
+        ConsoleFault::Command(_) => 0,
+        ConsoleFault::SeveralCommands => 1,
+        ConsoleFault::Parameters => 2,
+        ConsoleFault::NoDatabase(_) => 3,
+        ConsoleFault::NotPaused => 4,
+        ConsoleFault::PauseCanceled => 5,
+        ConsoleFault::NoClient(_) => 6,
+        ConsoleFault::Reload(_) => 7,
+        ConsoleFault::GoingDown => 8,
+        ConsoleFault::NoStatement(_) => 9,
+        ConsoleFault::DuplicateStatement(_) => 10,
+        ConsoleFault::NoPortal(_) => 11,
+        ConsoleFault::TooMany => 12,
+        ConsoleFault::Frame(_) => 13,
+        ConsoleFault::Message(_) => 14,
+        ConsoleFault::TooLong(_) => 15,
+        ConsoleFault::Killed => 16,
+        ConsoleFault::Draining => 17,
+    }
+}
+
+fn document() -> String {
+    let (faults, logins, consoles) = (faults(), login_faults(), console_faults());
+    let sections = [
+        ("Queries and sessions", faults.iter().map(report).collect::<Vec<_>>()),
+        ("Logins", logins.iter().map(login).collect()),
+        ("The console", consoles.iter().map(console).collect()),
+    ];
+    let mut out = HEAD.to_owned();
+    for (title, mut reports) in sections {
+        out += &format!("\n## {title}\n\n| SQLSTATE | severity | message | hint |\n|---|---|---|---|\n");
+        reports.sort_by(|a, b| (a.code, &a.message).cmp(&(b.code, &b.message)));
+        for Report { severity, code, message, hint, .. } in reports {
+            out += &format!("| {code} | {severity} | {message} | {} |\n", hint.unwrap_or_default());
+        }
+    }
+    out
+}
+
+#[test]
+fn every_fault_has_its_line() {
+    let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
+    all(faults().iter().map(index).collect(), 0, 20);
+    all(login_faults().iter().map(login_index).collect(), 1, 22);
+    all(console_faults().iter().map(console_index).collect(), 0, 18);
+    assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);
+}
+
+#[test]
+fn the_document_says_what_the_code_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SQLSTATES.md");
+    let document = document();
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        std::fs::write(&path, &document).expect("docs/ is there");
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == document, "docs/SQLSTATES.md is not what src/sqlstate.rs says; run with UPDATE_EXPECTED=1");
+}
+
+#[test]
+fn hints_name_settings_that_exist() {
+    let reference = include_str!("../../proxy.toml");
+    let reports = faults().iter().map(report).chain(login_faults().iter().map(login)).collect::<Vec<_>>();
+    for hint in reports.into_iter().filter_map(|report| report.hint) {
+        let is_setting =
+            |word: &&str| ["pool.", "listen.", "admin.", "databases.", "roles."].iter().any(|at| word.starts_with(at));
+        for setting in hint.split([' ', ',', ';', ':']).map(|word| word.trim_end_matches('.')).filter(is_setting) {
+            let key = setting.rsplit('.').next().unwrap_or_default();
+            assert!(reference.contains(&format!("{key} = ")), "{setting}: {hint}");
+        }
+    }
+}
