@@ -377,9 +377,10 @@ impl Portal {
             out.extend_from_slice(build::EMPTY_QUERY);
             return;
         };
+        let columns = command.columns().unwrap_or_default();
         let most = if most == 0 { usize::MAX } else { most };
         for cells in answer.rows.by_ref().take(most) {
-            table::row(out, &cells, &self.formats);
+            table::row(out, &columns, &cells, &self.formats);
             answer.sent += 1;
         }
         if answer.rows.len() > 0 {

@@ -2,7 +2,7 @@
 //! them. What PgBouncer does not have stands in tables of its own.
 
 use super::rows;
-use super::table::Type::{Int, Text};
+use super::table::Type::{Int, Long, Text};
 use super::table::{Cell, Column, Row};
 use crate::proxy::Proxy;
 
@@ -71,13 +71,13 @@ shows! {
     Clients "CLIENTS" "every client; link is its backend, id what KILL_CLIENT takes" SOCKET;
     Servers "SERVERS" "every backend; link is its client" SOCKET;
     Stats "STATS" "totals and averages per database; times are microseconds" [
-        ("database", Text), ("total_server_assignment_count", Int), ("total_xact_count", Int),
-        ("total_query_count", Int), ("total_received", Int), ("total_sent", Int), ("total_xact_time", Int),
-        ("total_query_time", Int), ("total_wait_time", Int), ("total_client_parse_count", Int),
-        ("total_server_parse_count", Int), ("total_bind_count", Int), ("avg_server_assignment_count", Int),
-        ("avg_xact_count", Int), ("avg_query_count", Int), ("avg_recv", Int), ("avg_sent", Int),
-        ("avg_xact_time", Int), ("avg_query_time", Int), ("avg_wait_time", Int), ("avg_client_parse_count", Int),
-        ("avg_server_parse_count", Int), ("avg_bind_count", Int),
+        ("database", Text), ("total_server_assignment_count", Long), ("total_xact_count", Long),
+        ("total_query_count", Long), ("total_received", Long), ("total_sent", Long), ("total_xact_time", Long),
+        ("total_query_time", Long), ("total_wait_time", Long), ("total_client_parse_count", Long),
+        ("total_server_parse_count", Long), ("total_bind_count", Long), ("avg_server_assignment_count", Long),
+        ("avg_xact_count", Long), ("avg_query_count", Long), ("avg_recv", Long), ("avg_sent", Long),
+        ("avg_xact_time", Long), ("avg_query_time", Long), ("avg_wait_time", Long), ("avg_client_parse_count", Long),
+        ("avg_server_parse_count", Long), ("avg_bind_count", Long),
     ];
     Databases "DATABASES" "every database, configured or asked for" [
         ("name", Text), ("host", Text), ("port", Int), ("database", Text), ("force_user", Text), ("pool_size", Int),

@@ -7,7 +7,7 @@ use crate::wire::build;
 pub(super) enum Cell {
     /// `text`.
     Text(String),
-    /// `int8`.
+    /// `int4` or `int8`, as its column says.
     Int(i64),
     /// NULL.
     Null,
@@ -55,8 +55,10 @@ whole_numbers!(i32 u16 u32 u64 u128 usize);
 pub(super) enum Type {
     /// `text`.
     Text,
-    /// `int8`.
+    /// `int4`.
     Int,
+    /// `int8`.
+    Long,
 }
 
 /// Name and type.
@@ -87,22 +89,25 @@ pub(super) fn describe(out: &mut Vec<u8>, columns: &[Column], formats: &Formats)
         columns.iter().enumerate().map(|(index, (name, kind))| {
             let (oid, size) = match kind {
                 Type::Text => (build::TEXT_OID, -1),
-                Type::Int => (build::INT8_OID, 8),
+                Type::Int => (build::INT4_OID, 4),
+                Type::Long => (build::INT8_OID, 8),
             };
             (*name, oid, size, formats.of(index))
         }),
     );
 }
 
-/// DataRow. In binary `text` is its own bytes, `int8` big-endian.
-pub(super) fn row(out: &mut Vec<u8>, cells: &[Cell], formats: &Formats) {
-    build::data_row(
-        out,
-        cells.iter().enumerate().map(|(index, cell)| match cell {
-            Cell::Null => None,
-            Cell::Text(text) => Some(text.as_bytes().to_vec()),
-            Cell::Int(number) if formats.of(index) == 1 => Some(number.to_be_bytes().to_vec()),
-            Cell::Int(number) => Some(number.to_string().into_bytes()),
-        }),
-    );
+/// DataRow. In binary `text` is its own bytes, a number big-endian.
+pub(super) fn row(out: &mut Vec<u8>, columns: &[Column], cells: &[Cell], formats: &Formats) {
+    let value = |(index, (cell, (_, kind))): (usize, (&Cell, &Column))| match (cell, kind) {
+        (Cell::Null, _) => None,
+        (Cell::Text(text), _) => Some(text.as_bytes().to_vec()),
+        (Cell::Int(number), Type::Int) => {
+            let number = i32::try_from(*number).unwrap_or(i32::MAX);
+            Some(if formats.of(index) == 1 { number.to_be_bytes().to_vec() } else { number.to_string().into_bytes() })
+        }
+        (Cell::Int(number), _) if formats.of(index) == 1 => Some(number.to_be_bytes().to_vec()),
+        (Cell::Int(number), _) => Some(number.to_string().into_bytes()),
+    };
+    build::data_row(out, cells.iter().zip(columns).enumerate().map(value));
 }

@@ -134,6 +134,8 @@ pub fn notice_response(out: &mut Vec<u8>, report: &Report) {
 
 /// Object ids of types (`pg_type.dat`).
 pub const TEXT_OID: u32 = 25;
+/// `int4`.
+pub const INT4_OID: u32 = 23;
 /// `int8`.
 pub const INT8_OID: u32 = 20;
 

@@ -160,7 +160,11 @@ async fn extended_protocol_gives_text_or_binary_as_asked_and_rows_in_portions() 
     // tokio-postgres asks for binary results and checks the types it is told.
     let rows = client.query("SHOW LISTS", &[]).await.expect("rows");
     let used = rows.iter().find(|row| row.get::<_, &str>("list") == "used_clients").expect("a row");
-    assert_eq!(used.get::<_, i64>("items"), 1);
+    assert_eq!(used.get::<_, i32>("items"), 1);
+    assert_eq!(client.query_one("SELECT 1", &[]).await.expect("a row").get::<_, i32>(0), 1);
+    let _client = proxy.connect("app").await;
+    let stats = client.query_one("SHOW STATS", &[]).await.expect("a row");
+    assert_eq!(stats.get::<_, i64>("total_query_count"), 0);
     let error = client.query("SHOW LISTS", &[&1_i32]).await;
     assert!(error.is_err(), "no parameters");
 
