@@ -11,7 +11,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::backend::{Backend, Target};
@@ -198,7 +198,7 @@ impl Opener {
         worker: usize,
     ) -> Result<Backend, OpenError> {
         let hosts = &settings.endpoint.hosts;
-        let share = settings.pool.connect_timeout / u32::try_from(hosts.len()).unwrap_or(1).max(1);
+        let share = host_share(settings);
         let first = pool.host.load(Ordering::Relaxed);
         let mut last = OpenError::Removed;
         for index in (0..hosts.len()).map(|i| (first + i) % hosts.len()) {
@@ -225,21 +225,38 @@ impl Opener {
         credential: Credential,
         worker: usize,
     ) -> Result<Backend, OpenError> {
-        let endpoint = &settings.endpoint;
-        let mut last = None;
         // Names are resolved at every connect: after a failover the name leads elsewhere.
-        for address in addresses(host, endpoint).await? {
-            let mut opened = self.log_in(pool, settings, address.clone(), credential.clone(), worker).await;
-            if let Err(OpenError::NoTransactionTimeout) = opened {
-                opened = self.log_in(pool, settings, address, credential.clone(), worker).await;
-            }
-            match opened {
-                Err(error @ OpenError::Io { .. }) => last = Some(error),
-                other => return other,
+        let addresses = addresses(host, &settings.endpoint).await?;
+        let deadline = Instant::now() + host_share(settings);
+        let mut last = OpenError::Resolve { host: host.to_owned(), source: io::ErrorKind::NotFound.into() };
+        for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
+            // Each leaves the others their part: one that swallows packets must not hide those behind it.
+            let limit = deadline.saturating_duration_since(Instant::now()) / left;
+            let attempt = self.try_address(pool, settings, address, &credential, worker);
+            match timeout(limit, attempt).await {
+                Ok(Ok(backend)) => return Ok(backend),
+                Ok(Err(error)) if FailureKind::from(&error) == FailureKind::Refused => return Err(error),
+                Ok(Err(error)) => last = error,
+                Err(_) => last = OpenError::Timeout(limit),
             }
         }
-        Err(last
-            .unwrap_or_else(|| OpenError::Resolve { host: host.to_owned(), source: io::ErrorKind::NotFound.into() }))
+        Err(last)
+    }
+
+    async fn try_address(
+        &self,
+        pool: &Pool,
+        settings: &PoolSettings,
+        address: Address,
+        credential: &Credential,
+        worker: usize,
+    ) -> Result<Backend, OpenError> {
+        match self.log_in(pool, settings, address.clone(), credential.clone(), worker).await {
+            Err(OpenError::NoTransactionTimeout) => {
+                self.log_in(pool, settings, address, credential.clone(), worker).await
+            }
+            other => other,
+        }
     }
 
     async fn log_in(
@@ -259,6 +276,7 @@ impl Opener {
         let logged_in = match drive(&mut stream, &mut login).await {
             Err(OpenError::Login(LoginError::Server(error)))
                 if error.sqlstate.as_deref() == Some("42704")
+                    && settings.timeouts.transaction.is_some()
                     && pool.takes_transaction_timeout.swap(false, Ordering::Relaxed) =>
             {
                 return Err(OpenError::NoTransactionTimeout);
@@ -354,6 +372,11 @@ impl Opener {
         stream.closed().await;
         Ok(())
     }
+}
+
+/// Of several hosts each gets its part of `connect_timeout`.
+fn host_share(settings: &PoolSettings) -> Duration {
+    settings.pool.connect_timeout / u32::try_from(settings.endpoint.hosts.len()).unwrap_or(1).max(1)
 }
 
 async fn addresses(host: &str, endpoint: &Endpoint) -> Result<Vec<Address>, OpenError> {
