@@ -8,6 +8,8 @@ mod copy;
 mod drain;
 mod drivers;
 mod harness;
+mod hosts;
+mod limits;
 mod lost;
 mod metrics;
 mod pgbench;

@@ -19,6 +19,7 @@ use super::{Endpoint, password_of};
 /// Who may log in how. Roles are asked for SCRAM unless they are members of one of the `login_…` roles.
 const HBA: &str = "\
 local all all                                trust
+host  replication all           127.0.0.1/32 trust
 host  all postgres,+login_trust 127.0.0.1/32 trust
 hostssl all +login_cert         127.0.0.1/32 cert
 host  all +login_md5            127.0.0.1/32 md5
@@ -52,6 +53,8 @@ pub(crate) struct Postgres {
     bin: PathBuf,
     dir: PathBuf,
     settings: Vec<String>,
+    /// Where it listens; another than 127.0.0.1 only for a standby.
+    pub(crate) host: Ipv4Addr,
     pub(crate) port: u16,
     keeper: Child,
 }
@@ -71,9 +74,39 @@ impl Postgres {
         copy.args(["-a", "--reflink=auto"]).arg(template()).arg(dir.join("data"));
         output_of(copy);
         let settings = SETTINGS.iter().chain(settings).map(|&setting| setting.to_owned()).collect();
-        let mut postgres = Self { bin, dir, settings, port: free_port(), keeper };
+        let mut postgres = Self { bin, dir, settings, host: Ipv4Addr::LOCALHOST, port: free_port(), keeper };
         postgres.start();
         postgres
+    }
+
+    /// A standby of this server, which follows it: at another address, with the same port.
+    pub(crate) fn standby(&self) -> Self {
+        let (bin, dir) = (self.bin.clone(), scratch());
+        let keeper = keep(&bin, &dir);
+        let mut backup = server_program(&bin, "pg_basebackup");
+        backup.args([
+            "-h",
+            "127.0.0.1",
+            "-U",
+            "postgres",
+            "-R",
+            "--checkpoint=fast",
+            "-p",
+            &self.port.to_string(),
+            "-D",
+        ]);
+        backup.arg(dir.join("data"));
+        output_of(backup);
+        let host = Ipv4Addr::new(127, 0, 0, 2);
+        let settings = self.settings.iter().cloned().chain([format!("listen_addresses={host}")]).collect();
+        let mut standby = Self { bin, dir, settings, host, port: self.port, keeper };
+        standby.start();
+        standby
+    }
+
+    /// Makes a standby the primary.
+    pub(crate) fn promote(&self) {
+        output_of(self.pg_ctl("promote"));
     }
 
     /// Starts it again after [`stop`](Self::stop) or [`crash`](Self::crash), on the same port.
@@ -111,7 +144,7 @@ impl Postgres {
 
     /// Connects as the superuser.
     pub(crate) async fn admin(&self, dbname: &str) -> Client {
-        let url = format!("postgres://postgres@127.0.0.1:{}/{dbname}", self.port);
+        let url = format!("postgres://postgres@{}:{}/{dbname}", self.host, self.port);
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("the superuser may log in");
         tokio::spawn(connection);
         client
@@ -149,7 +182,7 @@ impl Postgres {
 
     /// The server itself, without pgweir.
     pub(crate) fn endpoint(&self, dbname: &str) -> Endpoint {
-        Endpoint { addr: SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)), dbname: dbname.to_owned() }
+        Endpoint { addr: SocketAddr::from((self.host, self.port)), dbname: dbname.to_owned() }
     }
 }
 
