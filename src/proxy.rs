@@ -379,10 +379,10 @@ impl Proxy {
                 let is_named = name.kind == PoolKind::Ordinary
                     && config.databases.contains_key(&*name.database)
                     && config.roles.contains_key(&*name.role);
-                // This directory and the list of all pools have it, and neither a client nor a dial.
-                let is_unused = !is_named
-                    && Arc::strong_count(pool) == 2
-                    && core.pool(pool.id).is_none_or(|view| view.counts.open() == 0 || name.is_dedicated());
+                let counts = core.pool(pool.id).map(|view| view.counts).unwrap_or_default();
+                let may_go = counts.open() == 0 || name.is_dedicated() && counts.open() == counts.idle;
+                // This directory, the list of all pools and its idle backends have it, and neither a client nor a dial.
+                let is_unused = !is_named && may_go && Arc::strong_count(pool) == 2 + counts.idle as usize;
                 if is_unused {
                     core.remove_pool(pool.id, out);
                 }
