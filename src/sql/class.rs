@@ -183,7 +183,9 @@ impl Suspects {
     /// The text could not be cut or read: it may do anything, and its count and effects mean nothing.
     pub const UNCERTAIN: Self = Self(1 << 8);
 
-    /// What a name written as `U&""` or a statement of SQL PREPARE may hide.
+    /// What a statement of SQL PREPARE may do when it is executed; settings were suspected when it was prepared.
+    pub(super) const EXECUTED: Self = Self(Self::TEMP.0 | Self::ADVISORY.0);
+    /// What a name written as `U&""` may hide.
     pub(super) const HIDDEN: Self = Self(Self::TEMP.0 | Self::ADVISORY.0 | Self::SETTINGS.0);
     /// What DISCARD ALL ends.
     const DISCARDED: Self = Self(
@@ -221,6 +223,16 @@ impl Suspects {
     /// Whether any of `other` is among these.
     pub const fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+
+    /// All of both.
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Those that are in both.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// These without `other`.
@@ -297,6 +309,9 @@ impl Class {
                 Some(effect) => self.push(effect),
                 None => self.may_begin |= Suspects::SETTINGS,
             },
+            PREPARE if statement.settings == Settings::Session => {
+                self.may_begin |= Suspects::PREPARE | Suspects::SETTINGS
+            }
             BEGIN | START | COMMIT | END | ROLLBACK | ABORT | SAVEPOINT | RELEASE | PREPARE | DEALLOCATE | LISTEN
             | UNLISTEN | NOTIFY | DISCARD => match read::read(text, context, statement.head) {
                 Some(Some(effect)) => self.push(effect),
@@ -381,7 +396,11 @@ mod tests {
             ("SET SESSION AUTHORIZATION x", Suspects::AUTHORIZATION),
             ("SET session_authorization = 'x'", Suspects::AUTHORIZATION),
             ("LOAD 'x'", Suspects::LOAD),
-            ("EXECUTE p", Suspects::HIDDEN),
+            ("EXECUTE p", Suspects::EXECUTED),
+            (
+                "PREPARE p AS SELECT set_config($1, $2, false)",
+                Suspects::PREPARE | Suspects::SETTINGS,
+            ),
             ("SELECT U&\"pg_advisory\\005flock\"(1)", Suspects::HIDDEN),
         ] {
             let class = class(text);

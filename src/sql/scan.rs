@@ -169,7 +169,7 @@ impl<'a> Scanner<'a> {
             }
             HOLD if statement.head == DECLARE && self.is(previous, WITH) => statement.may_begin |= Suspects::HOLD,
             // What the prepared text does was told when it was prepared; what it did comes now.
-            EXECUTE => statement.may_begin |= Suspects::HIDDEN,
+            EXECUTE => statement.may_begin |= Suspects::EXECUTED,
             _ if starts_with(token.of(self.text), b"pg_temp") => statement.may_begin |= Suspects::TEMP,
             _ => {}
         }
