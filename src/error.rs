@@ -70,6 +70,9 @@ pub enum Fault {
     /// Parse under a name that is taken.
     #[error("prepared statement \"{0}\" already exists")]
     DuplicateStatement(String),
+    /// Bind or Describe under a name that is ours, not the client's.
+    #[error("prepared statement \"{0}\" does not exist")]
+    NoStatement(String),
     /// Bind or Describe of the unnamed statement when there is none.
     #[error("unnamed prepared statement does not exist")]
     NoUnnamedStatement,

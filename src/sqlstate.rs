@@ -87,7 +87,7 @@ pub fn report(fault: &Fault) -> Report {
         ),
         Fault::TooManyStatements => ("ERROR", "53400", Some("Close prepared statements that are no longer used.")),
         Fault::DuplicateStatement(_) => ("ERROR", "42P05", None),
-        Fault::NoUnnamedStatement => ("ERROR", "26000", None),
+        Fault::NoStatement(_) | Fault::NoUnnamedStatement => ("ERROR", "26000", None),
         Fault::Draining => ("FATAL", "57P01", Some("Connect again; another pgweir may answer.")),
         Fault::Killed => ("FATAL", "57P01", None),
         Fault::IdleTimeout => ("FATAL", "57P05", Some("Raise listen.idle_timeout.")),

@@ -2,13 +2,15 @@
 //!
 //! Nothing here does I/O. The ring says whose answer it is; this file does what follows from it.
 
+use bytes::Bytes;
+
 use super::leased::Leased;
 use super::note::Note;
 use super::session::Session;
 use crate::error::{Fault, ServerError};
 use crate::pool::keep;
 use crate::sql::Value;
-use crate::state::settings::SettingsRegistry;
+use crate::state::settings::{Settings, SettingsRegistry};
 use crate::wire::build::{self, error_fields};
 use crate::wire::frame::{HEADER_LEN, Header};
 use crate::wire::ring::{Entry, Expect, Origin, TransactionStatus};
@@ -25,6 +27,9 @@ pub fn want(header: Header) -> usize {
         _ => 0,
     }
 }
+
+/// Settings that decide how texts are read.
+const LEXICAL: [&str; 2] = ["standard_conforming_strings", "client_encoding"];
 
 /// Messages that must fit in memory: anything longer is not Postgres.
 pub fn is_oversized(header: Header) -> bool {
@@ -85,6 +90,12 @@ impl Answers<'_, '_> {
             b'S' => forwards = self.parameter(bytes, is_own),
             b'A' => forwards = self.session.hears_notifications(),
             b'D' if is_own => self.probed(bytes),
+            // A portal with rows left has done what it does to the session.
+            b's' => {
+                if let Some(Entry { note: Some(Note::Runs(mut runs)), .. }) = answer.completed {
+                    self.session.completed(&mut runs, b"", &mut self.leased.lease, self.registry);
+                }
+            }
             b'1' => {
                 if let Some(Entry { note: Some(Note::Parses { statement: Some(statement), .. }), .. }) =
                     answer.completed
@@ -127,7 +138,7 @@ impl Answers<'_, '_> {
         match completed {
             Some(Entry { note: Some(Note::Runs(mut runs)), .. }) => {
                 self.session.completed(&mut runs, tag, &mut self.leased.lease, self.registry);
-                patched = runs.tag;
+                patched = runs.stands_in.map(|stand_in| stand_in.tag);
             }
             Some(_) => {}
             // The Query goes on; its note is taken out while the session works with it.
@@ -135,7 +146,7 @@ impl Answers<'_, '_> {
                 if let Some(mut note) = self.leased.books.ring.head_mut().and_then(|head| head.note.take()) {
                     if let Note::Runs(runs) = &mut note {
                         self.session.completed(runs, tag, &mut self.leased.lease, self.registry);
-                        patched = runs.tag;
+                        patched = runs.stands_in.as_ref().map(|stand_in| stand_in.tag);
                     }
                     if let Some(head) = self.leased.books.ring.head_mut() {
                         head.note = Some(note);
@@ -171,8 +182,16 @@ impl Answers<'_, '_> {
                 self.leased.books.is_committing = false;
                 self.leased.books.heading = None;
             }
+            if let Some(Entry { note: Some(Note::Runs(mut runs)), .. }) = completed {
+                self.session.failed(&mut runs);
+            }
             if status == TransactionStatus::Idle {
-                self.session.finish_transaction(has_failed, &mut self.leased.lease, self.registry);
+                let out = &mut *self.out;
+                let tell = |name: &str, value: &str| build::parameter_status(out.buffer(), name, value);
+                self.session.finish_transaction(has_failed, &mut self.leased.lease, self.registry, tell);
+            }
+            if self.leased.books.ring.is_at_rest() {
+                self.session.statements.drop_portals();
             }
             return Ok(Event::Cycle(status));
         }
@@ -180,12 +199,12 @@ impl Answers<'_, '_> {
         match completed.and_then(|entry| entry.note) {
             Some(Note::Applies(wanted)) => {
                 if let Some(error) = refusal {
+                    self.leased.lease.is_soiled = true;
                     return Err(Fault::SettingsRefused(error));
                 }
-                wanted.accept();
-                self.leased.lease.applied = wanted;
-                self.leased.books.is_checking = false;
-                self.settle_reported();
+                if let Some(wanted) = wanted {
+                    self.applied(wanted);
+                }
             }
             Some(Note::Resets) => {
                 if refusal.is_some() {
@@ -212,19 +231,21 @@ impl Answers<'_, '_> {
         let books = &mut *self.leased.books;
         let mut dropped = std::mem::take(&mut books.dropped);
         // The failed message itself is the first of them; of a Query it is still the head.
-        let failed = match dropped.first() {
-            Some(entry) => Some((entry.expect, entry.origin, &entry.note)),
-            None => books.ring.head_mut().map(|head| (head.expect, head.origin, &head.note)),
+        let failed = match dropped.first_mut() {
+            Some(entry) => Some((entry.expect, &mut entry.note)),
+            None => books.ring.head_mut().map(|head| (head.expect, &mut head.note)),
         };
         let mut replacement = None;
         let mut stale = None;
         // A Parse of ours stands for the client's own: it has to learn why its Bind is not answered.
         let mut forwards = !is_own;
-        if let Some((expect, _, note)) = failed {
+        if let Some((expect, note)) = failed {
             forwards |= expect == Expect::Parse;
             match note {
                 Some(Note::Parses { statement: Some(statement), .. }) => statement.set_accepted(false),
-                Some(Note::Refuses(error)) => replacement = Some(error.clone()),
+                // A Parse in a failed transaction fails with 25P02, whatever it says.
+                Some(Note::Refuses(error)) if code != b"25P02" => replacement = Some(error.clone()),
+                Some(Note::Runs(runs)) if expect == Expect::Execute => self.session.failed(runs),
                 // "cached plan must not change result type", or the name is unknown after all: it is parsed afresh.
                 Some(Note::Uses(id)) if matches!(code, b"0A000" | b"26000") => stale = Some((*id, code == b"0A000")),
                 _ => {}
@@ -272,30 +293,47 @@ impl Answers<'_, '_> {
             return false;
         }
         self.session.follow.get_or_insert_default().report(&name, &value);
+        if LEXICAL.iter().any(|lexical| *lexical == name) {
+            self.session.update_lexer();
+        }
         true
     }
 
-    /// Our replay is done: what the server made of the values is told to the client and kept, so that it is not replayed
+    /// Our replay is done. What the server made of the values is told to the client and kept, so that it is not replayed
     /// for ever because `ISO` became `ISO, MDY`.
-    fn settle_reported(&mut self) {
+    fn applied(&mut self, wanted: Settings) {
+        self.leased.books.is_checking = false;
         let reported = std::mem::take(&mut self.leased.books.reported);
-        let mut values = None;
-        for (name, value) in reported {
-            if self.session.told_value(&name).as_deref() == Some(&value) {
-                continue;
-            }
-            build::parameter_status(self.out.buffer(), &name, &value);
-            let key = name.to_ascii_lowercase();
-            let values = values.get_or_insert_with(|| self.session.settings.values().clone());
-            if let Some(known) = values.get_mut(&key) {
-                *known = Value::Text(value.into_bytes().into());
+        let backend = &mut *self.leased.lease;
+        let mut values = wanted.values().clone();
+        for (name, value) in &mut values {
+            let Value::Text(text) = value else { continue };
+            // What is not reported anew is as it was reported before.
+            let before = || match backend.applied.values().get(name) {
+                Some(Value::Text(text)) => Some(&text[..]),
+                _ => backend.parameters.value(name).map(str::as_bytes),
+            };
+            let now =
+                reported.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_bytes());
+            let Some(now) = now.or_else(|| backend.parameters.reports(name).then(before).flatten()) else { continue };
+            if now != text {
+                *text = Bytes::copy_from_slice(now);
             }
         }
-        if let Some(values) = values {
-            self.session.settings = self.registry.intern(values);
-            self.session.settings.accept();
-            self.leased.lease.applied = self.session.settings.clone();
+        wanted.accept();
+        let settings = self.registry.intern(values);
+        settings.accept();
+        for (name, at_login) in backend.parameters.iter() {
+            let value = match settings.values().get(&name.to_ascii_lowercase()) {
+                Some(Value::Text(text)) => String::from_utf8_lossy(text),
+                _ => at_login.into(),
+            };
+            if self.session.told_value(name).is_some_and(|told| told != value) {
+                build::parameter_status(self.out.buffer(), name, &value);
+            }
         }
+        backend.applied = settings.clone();
+        self.session.settings = settings;
         self.session.update_lexer();
     }
 

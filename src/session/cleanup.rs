@@ -51,11 +51,11 @@ pub fn release(worker: &Rc<Worker>, lease: Lease, books: Box<Books>, now: Instan
 /// The client is gone. Brings its backend back to rest in a task of its own, or closes it.
 pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &Session, is_mid_frame: bool) {
     let is_at_rest = leased.books.ring.is_at_rest() && leased.books.walker.is_at_boundary();
-    let is_owned = session.mode == PoolMode::Session || !session.pins.is_empty() || !session.pins.is_settled();
+    let is_owned = session.mode == PoolMode::Session || session.is_pinned() || !session.pins.is_settled();
     // Half a message cannot be taken back, a library cannot be unloaded.
     let is_lost = is_mid_frame
         || !leased.books.spill.is_empty()
-        || session.pins.held().intersects(Suspects::LOAD)
+        || session.pins.may_hold(Suspects::LOAD)
         || leased.books.ring.is_doubtful()
         || session.pool.is_dedicated();
     if is_at_rest && is_lost {

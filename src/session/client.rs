@@ -28,6 +28,7 @@ use crate::net::stream::Stream;
 use crate::pool::lease::{Ask, Lease, LeaseError, Waiter};
 use crate::pool::standing;
 use crate::sqlstate;
+use crate::state::settings::Replay;
 use crate::wire::build;
 use crate::wire::frame::{FrameError, Header, Piece, Walker};
 use crate::wire::ring::{Expect, Origin, TransactionStatus};
@@ -664,9 +665,14 @@ impl Client {
             self.session.pool.stats.cell(worker.id).sent(bytes.len());
             self.spill.send(cx, &mut self.stream, bytes)?;
         }
-        if let Err(fault) = result {
-            self.abandon();
-            return Err(fault.into());
+        match result {
+            Ok(()) => {}
+            // The backend is well; it is cleaned when the client goes.
+            Err(fault @ Fault::SettingsRefused(_)) => return Err(fault.into()),
+            Err(fault) => {
+                self.abandon();
+                return Err(fault.into());
+            }
         }
         match last {
             Event::None | Event::Cycle(_) => {}
@@ -700,8 +706,8 @@ impl Client {
                 return Ok(());
             }
         }
-        if !self.session.pins.is_empty() {
-            self.place.set_pins(self.session.pins.bits());
+        if self.session.is_pinned() {
+            self.place.set_pins(self.session.pin_bits());
             return Ok(());
         }
         if leased.lease.is_soiled {
@@ -738,7 +744,7 @@ impl Client {
         let Phase::Leased(mut leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
         self.place.set_idle();
         let books = &mut leased.books;
-        let is_session_lost = self.session.mode == PoolMode::Session || !self.session.pins.is_empty();
+        let is_session_lost = self.session.mode == PoolMode::Session || self.session.is_pinned();
         let lost = Lost { in_commit: books.is_committing, last_words: books.last_words.take() };
         if books.walker.is_inside() && books.is_forwarding {
             // Half a message went out: no error can follow it.
@@ -803,19 +809,16 @@ impl Client {
 fn begin_cycle(leased: &mut Leased, session: &Session, out: &mut Splice<'_>) -> bool {
     if !leased.lease.applied.is_same(&session.settings) {
         let wanted = session.settings.clone();
-        let sql = leased.lease.applied.replay(&wanted);
-        if sql.is_empty() {
+        let Replay { encoding, rest } = leased.lease.applied.replay(&wanted, &leased.lease.parameters);
+        if rest.is_empty() && encoding.is_empty() {
             leased.lease.applied = wanted;
         } else {
             leased.books.is_checking = !wanted.is_accepted();
-            leased.books.query(out.buffer(), &sql, Note::Applies(wanted));
+            if !encoding.is_empty() {
+                leased.books.query(out.buffer(), &encoding, Note::Applies(None));
+            }
+            leased.books.query(out.buffer(), &rest, Note::Applies(Some(wanted)));
         }
-    }
-    for id in std::mem::take(&mut leased.lease.stale) {
-        leased.books.ring.push(Expect::Close, Origin::Own, None);
-        let mut name = Vec::new();
-        crate::state::statements::put_name(id, &mut name);
-        build::close_statement(out.buffer(), &name);
     }
     leased.books.is_checking
 }

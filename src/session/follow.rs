@@ -3,7 +3,7 @@
 //! Settings that the server reports are taken from its reports, canonical and final. The others are taken from the
 //! statements, kept per savepoint, and adopted when the transaction commits. Postgres: `guc.c`, "GUC transaction support".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use crate::sql::{Scope, Setting, Value};
 use crate::state::parameters::{Parameters, is_read_only};
 use crate::state::settings::Values;
 
-/// Changes of one transaction that are not final yet.
+/// Changes that are not final yet.
 #[derive(Debug, Default)]
 pub struct Follow {
     changes: Vec<Change>,
@@ -20,6 +20,8 @@ pub struct Follow {
     savepoints: Vec<(Bytes, usize)>,
     /// What the server reported, by folded name; the last word on these.
     reported: BTreeMap<String, String>,
+    /// Back to what the client began with, of which the backend knows nothing: its reports on these are not the client's value.
+    reset: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -33,6 +35,11 @@ enum Change {
 const NOT_RESET: &str = "role";
 
 impl Follow {
+    /// A DISCARD ALL has completed: the client is back at `startup`, and the reports to come tell of the backend alone.
+    pub fn discarded(startup: &Values) -> Self {
+        Self { reset: startup.keys().cloned().collect(), ..Self::default() }
+    }
+
     /// A statement with this effect has completed; `rolled_back`: its tag was ROLLBACK, whatever it said.
     pub fn completed(&mut self, effect: &Effect, rolled_back: bool) -> Outcome {
         match effect {
@@ -40,16 +47,15 @@ impl Follow {
             Effect::Reset(name) => self.changes.push(Change::Reset(name.clone())),
             Effect::ResetAll => self.changes.push(Change::ResetAll),
             Effect::Savepoint(name) => self.savepoints.push((name.clone(), self.changes.len())),
+            // A savepoint that is not known was set before the first change.
             Effect::RollbackTo(name) => {
-                if let Some(at) = self.savepoints.iter().rposition(|(known, _)| known == name) {
-                    self.changes.truncate(self.savepoints[at].1);
-                    self.savepoints.truncate(at + 1);
-                }
+                let known = self.savepoints.iter().rposition(|(known, _)| known == name);
+                self.changes.truncate(known.map_or(0, |at| self.savepoints[at].1));
+                self.savepoints.truncate(known.map_or(0, |at| at + 1));
             }
             Effect::Release(name) => {
-                if let Some(at) = self.savepoints.iter().rposition(|(known, _)| known == name) {
-                    self.savepoints.truncate(at);
-                }
+                let known = self.savepoints.iter().rposition(|(known, _)| known == name);
+                self.savepoints.truncate(known.unwrap_or(0));
             }
             Effect::Commit { .. } | Effect::PrepareTransaction if !rolled_back => return Outcome::Committed,
             Effect::Commit { .. } | Effect::Rollback { .. } | Effect::PrepareTransaction => self.roll_back(),
@@ -65,6 +71,16 @@ impl Follow {
         }
     }
 
+    /// What the server reported of a setting since the last adoption.
+    pub fn reported(&self, name: &str) -> Option<&str> {
+        self.reported.get(name).map(String::as_str)
+    }
+
+    /// Everything that it reported.
+    pub fn reports(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.reported.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The transaction was rolled back. Reports stay: the server reports the values it went back to.
     pub fn roll_back(&mut self) {
         self.changes.clear();
@@ -76,39 +92,65 @@ impl Follow {
         self.changes.is_empty() && self.reported.is_empty()
     }
 
-    /// Applies committed changes to the values of a session that began with `startup` on a backend that began with `base`.
-    pub fn adopt(&self, values: &mut Values, startup: &Values, base: &Parameters) {
-        for (name, value) in &self.reported {
-            if base.value(name) == Some(value.as_str()) {
-                values.remove(name);
-            } else {
-                values.insert(name.clone(), Value::Text(Bytes::copy_from_slice(value.as_bytes())));
-            }
-        }
-        for change in &self.changes {
+    /// RESET ALL is among the changes.
+    pub fn resets_all(&self) -> bool {
+        self.changes.iter().any(|change| matches!(change, Change::ResetAll))
+    }
+
+    /// Applies what is final to the values of the client, who began with `startup`, and to those that its backend, which reported
+    /// `base` at its login, has of it.
+    pub fn adopt(&mut self, client: &mut Values, startup: &Values, backend: &mut Values, base: &Parameters) {
+        self.savepoints.clear();
+        let before = backend.clone();
+        for change in self.changes.drain(..) {
             match change {
-                Change::Set(Setting { name, .. }) if base.reports(name) => {}
+                // What the server made of it is what it reports, and if it reports nothing, what it was before.
+                Change::Set(Setting { name, .. }) if base.reports(&name) => {
+                    self.reset.remove(&name);
+                    let value = current(&before, &name, base);
+                    client.extend(value.clone().map(|value| (name.clone(), value)));
+                    backend.extend(value.map(|value| (name, value)));
+                }
                 Change::Set(Setting { name, value: Value::Default }) | Change::Reset(name) => {
-                    reset(values, startup, name)
+                    backend.remove(&name);
+                    match startup.get(&name) {
+                        Some(value) => {
+                            client.insert(name.clone(), value.clone());
+                            self.reset.insert(name);
+                        }
+                        None => drop(client.remove(&name)),
+                    }
                 }
                 Change::Set(Setting { name, value }) => {
-                    values.insert(name.clone(), value.clone());
+                    client.insert(name.clone(), value.clone());
+                    backend.insert(name, value);
                 }
                 Change::ResetAll => {
-                    let role = values.remove(NOT_RESET);
-                    values.clone_from(startup);
-                    values.extend(role.map(|role| (NOT_RESET.to_owned(), role)));
+                    let role = client.remove(NOT_RESET);
+                    client.clone_from(startup);
+                    client.remove(NOT_RESET);
+                    client.extend(role.map(|role| (NOT_RESET.to_owned(), role)));
+                    backend.retain(|name, _| name == NOT_RESET);
+                    self.reset.extend(startup.keys().cloned());
                 }
+            }
+        }
+        for (name, value) in std::mem::take(&mut self.reported) {
+            let value = Value::Text(value.into_bytes().into());
+            if current(backend, &name, base).as_ref() != Some(&value) {
+                backend.insert(name.clone(), value.clone());
+            }
+            if !self.reset.contains(&name) && current(client, &name, base).as_ref() != Some(&value) {
+                client.insert(name, value);
             }
         }
     }
 }
 
-fn reset(values: &mut Values, startup: &Values, name: &str) {
-    match startup.get(name) {
-        Some(value) => values.insert(name.to_owned(), value.clone()),
-        None => values.remove(name),
-    };
+/// The value in force of a setting that the server reports.
+fn current(values: &Values, name: &str, base: &Parameters) -> Option<Value> {
+    let at_login = || base.value(name).map(|value| Value::Text(Bytes::copy_from_slice(value.as_bytes())));
+    values.get(name).cloned().or_else(at_login)
 }
 
 /// What a completed effect means for what was followed.

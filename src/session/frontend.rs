@@ -4,18 +4,18 @@
 //! error that only we can see coming, a message that is bound to fail is sent in its place and the error replaced, so
 //! that order, aborted transactions and skip-until-Sync stay Postgres's business.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::leased::{Books, Leased};
-use super::note::{Note, Runs};
+use super::note::{Note, Runs, StandIn};
 use super::session::Session;
 use super::statements::{NAMES_MAX, Unnamed};
 use crate::config::PoolMode;
 use crate::error::Fault;
-use crate::pool::backend::Backend;
 use crate::sql::{Class, Effect, Suspects, classify};
 use crate::sqlstate;
-use crate::state::statements::{NAME_PREFIX, Statement, Statements, put_name};
+use crate::state::statements::{self, NAME_PREFIX, Statement, Statements};
 use crate::wire::build::{self, split_cstring};
 use crate::wire::frame::{HEADER_LEN, Header};
 use crate::wire::ring::{Expect, Origin, TransactionStatus};
@@ -30,14 +30,24 @@ const NAMES_WANTED: usize = 1024;
 /// Stands in for a statement we answer ourselves: cheap, allowed everywhere NOTIFY and DEALLOCATE are, without rows.
 const STAND_IN: &[u8] = b"UNLISTEN pgweir_noop";
 
-/// Bound to fail, in any state of a transaction.
-const DOOMED: &[u8] = b"pgweir refused this statement";
+/// Bound to fail in its analysis, so that a failed transaction comes first, as with any Parse.
+const DOOMED: &[u8] = b"SELECT pgweir_refused_this_statement";
+
+/// `pg_advisory_lock` and its like of `pg_proc.dat`.
+const ADVISORY_OIDS: RangeInclusive<u32> = 2880..=2892;
+
+/// `set_config` of `pg_proc.dat`.
+const SET_CONFIG_OID: u32 = 2078;
+
+/// A name that no statement has.
+const NOBODY: &[u8] = b"pgweir_nobody";
 
 /// How much of a client's frame is wanted before it is looked at.
 pub fn want(header: Header) -> usize {
     match header.tag {
         b'Q' | b'P' => TEXT_MAX,
         b'B' | b'D' | b'C' | b'E' => NAMES_WANTED,
+        b'F' => size_of::<u32>(),
         _ => 0,
     }
 }
@@ -99,7 +109,7 @@ impl Frontend<'_, '_> {
             b'E' => self.execute(message),
             b'C' => self.close(message),
             b'S' => Ok(self.pass(message, Some(Expect::Sync), None)),
-            b'F' => Ok(self.pass(message, Some(Expect::FunctionCall), None)),
+            b'F' => self.function_call(message),
             b'c' | b'f' => Ok(self.pass(message, Some(Expect::CopyEnd), None)),
             b'H' | b'd' => Ok(self.pass(message, None, None)),
             other => Err(Fault::MessageType(other)),
@@ -108,10 +118,6 @@ impl Frontend<'_, '_> {
 
     fn books(&mut self) -> &mut Books {
         &mut self.leased.books
-    }
-
-    fn backend(&mut self) -> &mut Backend {
-        &mut self.leased.lease
     }
 
     #[inline]
@@ -143,15 +149,21 @@ impl Frontend<'_, '_> {
     fn refuse(&mut self, message: Message<'_>, fault: &Fault) -> Rest {
         let mut error = Vec::new();
         build::error_response(&mut error, &sqlstate::report(fault));
-        let is_query = message.tag == b'Q';
-        self.push(if is_query { Expect::Query } else { Expect::Parse }, Some(Note::Refuses(error.into())));
+        let expect = match message.tag {
+            b'Q' => Expect::Query,
+            b'P' => Expect::Parse,
+            _ => Expect::Bind,
+        };
+        self.push(expect, Some(Note::Refuses(error.into())));
         self.out.skip(message.fresh);
         let out = self.out.buffer();
-        if is_query {
-            build::query(out, DOOMED);
-        } else {
-            build::parse(out, b"", &[DOOMED, b"\0\0\0"].concat());
-            self.session.statements.unnamed = Unnamed::None;
+        match expect {
+            Expect::Query => build::query(out, DOOMED),
+            Expect::Parse => {
+                build::parse(out, b"", &[DOOMED, b"\0\0\0"].concat());
+                self.session.statements.leave_unnamed();
+            }
+            _ => build::bind(out, NOBODY),
         }
         Rest::Discard
     }
@@ -159,7 +171,6 @@ impl Frontend<'_, '_> {
     #[inline]
     fn query(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
         self.session.statements.unnamed = Unnamed::None;
-        self.session.pins.set_large_statement(false);
         let class = match message.payload().split_last() {
             Some((0, text)) if message.is_whole() => classify(text, self.session.lexer),
             _ => uncertain(),
@@ -170,12 +181,12 @@ impl Frontend<'_, '_> {
         if let Some(fault) = self.forbidden(&class) {
             return Ok(self.refuse(message, &fault));
         }
-        let stands_in = self.is_our_deallocate(&class);
-        let note = self.runs(Arc::new(class), stands_in);
-        if !stands_in {
+        if !self.is_our_deallocate(&class) {
+            let note = self.runs(|| Arc::new(class.clone()), &class);
             return Ok(self.pass(message, Some(Expect::Query), note));
         }
-        self.push(Expect::Query, note);
+        let note = self.deallocates(Arc::new(class));
+        self.push(Expect::Query, Some(note));
         self.out.skip(message.fresh);
         build::query(self.out.buffer(), STAND_IN);
         Ok(Rest::Discard)
@@ -200,10 +211,8 @@ impl Frontend<'_, '_> {
         let note = Note::Parses { statement: None, undo: None };
         let Some(text) = text else {
             self.session.statements.unnamed = Unnamed::Large { class: Some(Arc::new(uncertain())) };
-            self.session.pins.set_large_statement(true);
             return self.pass(message, Some(Expect::Parse), Some(note));
         };
-        self.session.pins.set_large_statement(false);
         let class = classify(text, self.session.lexer);
         if class.is_ordinary() {
             self.session.statements.keep_unnamed(rest, None);
@@ -240,25 +249,23 @@ impl Frontend<'_, '_> {
         }
         let statement = match text {
             Some(text) => intern(self.session, self.statements, rest, text),
-            None => {
-                self.session.pins.set_large_statement(true);
-                self.statements.large(uncertain())
-            }
+            None => self.statements.large(uncertain()),
         };
-        if let Some(fault) = self.forbidden(&statement.class) {
+        if let Some(fault) = statement.class.as_deref().and_then(|class| self.forbidden(class)) {
             return Ok(self.refuse(message, &fault));
         }
-        let (id, ends) = (statement.id, ends_transaction(&statement.class));
         let undo = Some(self.session.statements.insert(name, Arc::clone(&statement)));
         // In a failed transaction Parse must fail, unless it is of what ends the transaction.
-        let is_failed = self.books().ring.status() == TransactionStatus::Failed && !ends;
-        if !is_failed && self.backend().statements.get(&id).is_some() {
+        let is_failed = self.leased.books.ring.status() == TransactionStatus::Failed
+            && !statement.class.as_deref().is_some_and(ends_transaction);
+        if !is_failed && self.leased.lease.statements.get(&statement.id).is_some() {
             return Ok(self.answer(message, Note::Answers { frames: build::PARSE_COMPLETE, undo }));
         }
-        self.make_room();
-        self.backend().statements.put(id, ());
-        self.push(Expect::Parse, Some(Note::Parses { statement: Some(statement), undo }));
-        self.rename(message, &[], name, id);
+        if !statement.is_large() {
+            admit(&statement, self.session, self.leased, self.out);
+        }
+        self.push(Expect::Parse, Some(Note::Parses { statement: Some(Arc::clone(&statement)), undo }));
+        rename(self.out, message, &[], name, statement.name());
         Ok(Rest::Forward)
     }
 
@@ -274,16 +281,26 @@ impl Frontend<'_, '_> {
             self.session.statements.bind(portal, class);
             return Ok(self.pass(message, Some(Expect::Bind), None));
         }
-        let Some(statement) = self.session.statements.find(name).cloned() else {
-            self.session.statements.bind(portal, self.session.pins.is_sql_prepared().then(|| Arc::new(uncertain())));
-            return Ok(self.unknown(message, Expect::Bind, portal, name));
+        let before = &message.payload()[..=portal.len()];
+        let Some(statement) = self.forward_use(message, before, name) else {
+            // Of SQL PREPARE, or the backend refuses it.
+            self.session.statements.bind(portal, Some(Arc::new(uncertain())));
+            return Ok(self.unknown(message, Expect::Bind, name));
         };
-        self.bring(&statement);
-        let class = (!statement.class.is_ordinary()).then(|| Arc::new(statement.class.clone()));
+        let (id, class) = (statement.id, statement.class.clone());
         self.session.statements.bind(portal, class);
-        self.push(Expect::Bind, Some(Note::Uses(statement.id)));
-        self.rename(message, &message.payload()[..=portal.len()], name, statement.id);
+        self.push(Expect::Bind, Some(Note::Uses(id)));
         Ok(Rest::Forward)
+    }
+
+    /// Puts out a message that names a statement of the client, with the statement itself before it if the backend lacks it.
+    /// `None`: the client has none of that name.
+    #[inline]
+    fn forward_use(&mut self, message: Message<'_>, before: &[u8], name: &[u8]) -> Option<&Statement> {
+        let statement = self.session.statements.find(name)?;
+        bring(statement, self.session, self.leased, self.out);
+        rename(self.out, message, before, name, statement.name());
+        Some(statement)
     }
 
     fn describe(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
@@ -294,15 +311,14 @@ impl Frontend<'_, '_> {
             (b'P', _) => Ok(self.pass(message, Some(Expect::DescribePortal), None)),
             (b'S', b"") if self.bring_unnamed() => Ok(self.pass(message, Some(Expect::DescribeStatement), None)),
             (b'S', b"") => Ok(self.refuse(message, &Fault::NoUnnamedStatement)),
-            (b'S', _) => {
-                let Some(statement) = self.session.statements.find(name).cloned() else {
-                    return Ok(self.unknown(message, Expect::DescribeStatement, b"S", name));
-                };
-                self.bring(&statement);
-                self.push(Expect::DescribeStatement, Some(Note::Uses(statement.id)));
-                self.rename(message, b"S", name, statement.id);
-                Ok(Rest::Forward)
-            }
+            (b'S', _) => match self.forward_use(message, b"S", name) {
+                Some(statement) => {
+                    let note = Note::Uses(statement.id);
+                    self.push(Expect::DescribeStatement, Some(note));
+                    Ok(Rest::Forward)
+                }
+                None => Ok(self.unknown(message, Expect::DescribeStatement, name)),
+            },
             _ => Err(malformed),
         }
     }
@@ -312,10 +328,8 @@ impl Frontend<'_, '_> {
         let (portal, _) = split_cstring(message.payload()).ok_or(Fault::Malformed("Execute"))?;
         let note = match self.session.statements.portal(portal) {
             None => None,
-            Some(class) => {
-                let stands_in = self.is_our_deallocate(&class);
-                self.runs(class, stands_in)
-            }
+            Some(class) if self.is_our_deallocate(&class) => Some(self.deallocates(class)),
+            Some(class) => self.runs(|| Arc::clone(&class), &class),
         };
         Ok(self.pass(message, Some(Expect::Execute), note))
     }
@@ -333,7 +347,9 @@ impl Frontend<'_, '_> {
                 Ok(self.pass(message, Some(Expect::Close), None))
             }
             // A name we do not know may be one of SQL PREPARE.
-            (b'S', _) if self.session.pins.is_sql_prepared() && self.session.statements.find(name).is_none() => {
+            (b'S', _)
+                if self.session.pins.may_hold(Suspects::PREPARE) && self.session.statements.find(name).is_none() =>
+            {
                 Ok(self.pass(message, Some(Expect::Close), None))
             }
             (b'S', _) => {
@@ -344,27 +360,14 @@ impl Frontend<'_, '_> {
         }
     }
 
-    /// Has the backend a statement, or will it before the next message?
-    #[inline]
-    fn bring(&mut self, statement: &Arc<Statement>) {
-        if self.backend().statements.get(&statement.id).is_some() {
-            return;
-        }
-        self.make_room();
-        self.backend().statements.put(statement.id, ());
-        let note = Note::Parses { statement: Some(Arc::clone(statement)), undo: None };
-        self.books().ring.push(Expect::Parse, Origin::Own, Some(note));
-        let mut name = Vec::new();
-        statement.put_name(&mut name);
-        build::parse(self.out.buffer(), &name, &statement.rest);
-    }
-
-    /// As [`Self::bring`] for the unnamed statement; false if the client has none.
+    /// Has the backend the unnamed statement, or will it before the next message? False if the client has none.
     #[inline]
     fn bring_unnamed(&mut self) -> bool {
         match &mut self.session.statements.unnamed {
             Unnamed::None => return false,
             Unnamed::Kept { here: true, .. } | Unnamed::Large { .. } => return true,
+            // Dropped anyway up to the next Sync.
+            Unnamed::Kept { .. } if self.leased.books.ring.is_skipping() => return true,
             Unnamed::Kept { here, .. } => *here = true,
         }
         self.books().ring.push(Expect::Parse, Origin::Own, Some(Note::Parses { statement: None, undo: None }));
@@ -372,49 +375,25 @@ impl Frontend<'_, '_> {
         true
     }
 
-    /// Closes the statement used longest ago if the backend is full of them.
-    fn make_room(&mut self) {
-        let most = self.session.pool.settings().pool.statements_max as usize;
-        while self.backend().statements.len() >= most.max(1) {
-            let Some((id, ())) = self.backend().statements.pop_lru() else { return };
-            self.books().ring.push(Expect::Close, Origin::Own, Some(Note::Evicts(id)));
-            let mut name = Vec::new();
-            put_name(id, &mut name);
-            build::close_statement(self.out.buffer(), &name);
+    /// A name that the client never gave. Postgres says so itself, if it is none of ours.
+    fn unknown(&mut self, message: Message<'_>, expect: Expect, name: &[u8]) -> Rest {
+        if name.starts_with(NAME_PREFIX) {
+            let fault = Fault::NoStatement(String::from_utf8_lossy(name).into_owned());
+            return self.refuse(message, &fault);
         }
+        self.pass(message, Some(expect), None)
     }
 
-    /// A name that the client never gave: Postgres says so itself. Our own names stay hidden.
-    fn unknown(&mut self, message: Message<'_>, expect: Expect, before: &[u8], name: &[u8]) -> Rest {
-        if !name.starts_with(NAME_PREFIX) {
-            return self.pass(message, Some(expect), None);
-        }
-        self.push(expect, None);
-        let (before, terminated) =
-            if expect == Expect::Bind { ([before, b"\0"].concat(), "?") } else { (before.to_vec(), "?") };
-        self.splice_name(message, &before, name, &[name, terminated.as_bytes()].concat());
-        Rest::Forward
-    }
-
-    /// Forwards a message with the shared name of statement `id` instead of the client's. `before`: the body in front of the name.
-    #[inline]
-    fn rename(&mut self, message: Message<'_>, before: &[u8], name: &[u8], id: u32) {
-        let mut ours = Vec::with_capacity(16);
-        put_name(id, &mut ours);
-        self.splice_name(message, before, name, &ours);
-    }
-
-    #[inline]
-    fn splice_name(&mut self, message: Message<'_>, before: &[u8], name: &[u8], ours: &[u8]) {
-        let length = message.body + 4 - name.len() + ours.len();
-        let length = u32::try_from(length).expect("checked by the walker");
-        self.out.skip(message.fresh);
-        let out = self.out.buffer();
-        out.push(message.tag);
-        out.extend_from_slice(&length.to_be_bytes());
-        out.extend_from_slice(before);
-        out.extend_from_slice(ours);
-        out.extend_from_slice(&message.payload()[before.len() + name.len()..]);
+    fn function_call(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
+        let oid = message.payload().first_chunk().ok_or(Fault::Malformed("FunctionCall"))?;
+        let may_begin = match u32::from_be_bytes(*oid) {
+            oid if ADVISORY_OIDS.contains(&oid) => Suspects::ADVISORY,
+            SET_CONFIG_OID => Suspects::SETTINGS,
+            _ => return Ok(self.pass(message, Some(Expect::FunctionCall), None)),
+        };
+        let class = Arc::new(Class { statements: 1, may_begin, ..Class::default() });
+        let note = Note::Runs(Box::new(Runs { class, completed: 0, stands_in: None }));
+        Ok(self.pass(message, Some(Expect::FunctionCall), Some(note)))
     }
 
     /// What the mode of the pool forbids.
@@ -423,18 +402,31 @@ impl Frontend<'_, '_> {
         (self.session.mode == PoolMode::Statement && begins()).then_some(Fault::StatementMode)
     }
 
-    /// A lone DEALLOCATE of a name that Postgres does not know, because it is the client's own.
+    /// A lone DEALLOCATE of names that Postgres does not know, because they are the client's own.
     fn is_our_deallocate(&self, class: &Class) -> bool {
-        match class.effects.as_slice() {
-            [(_, Effect::Deallocate(name))] => class.statements == 1 && self.session.statements.find(name).is_some(),
-            _ => false,
-        }
+        class.statements == 1
+            && match class.effects.as_slice() {
+                [(_, Effect::Deallocate(name))] => self.session.statements.find(name).is_some(),
+                [(_, Effect::DeallocateAll)] => !self.session.pins.may_hold(Suspects::PREPARE),
+                _ => false,
+            }
+    }
+
+    /// The note for such a DEALLOCATE. The names go now: what is pipelined behind it may give them anew.
+    fn deallocates(&mut self, class: Arc<Class>) -> Note {
+        let (tag, undo) = match class.effects.as_slice() {
+            [(_, Effect::Deallocate(name))] => (&b"DEALLOCATE"[..], self.session.statements.remove(name)),
+            _ => (&b"DEALLOCATE ALL"[..], Some(self.session.statements.clear_named())),
+        };
+        Note::Runs(Box::new(Runs { class, completed: 0, stands_in: Some(StandIn { tag, undo }) }))
     }
 
     /// The note for a text that is not ordinary.
-    fn runs(&mut self, class: Arc<Class>, stands_in: bool) -> Option<Note> {
+    #[inline]
+    fn runs(&mut self, shared: impl FnOnce() -> Arc<Class>, class: &Class) -> Option<Note> {
+        let books = &mut *self.leased.books;
         for (_, effect) in &class.effects {
-            self.books().heading = match effect {
+            books.heading = match effect {
                 Effect::Begin | Effect::Commit { chain: true } | Effect::Rollback { chain: true } => {
                     Some(TransactionStatus::InTransaction)
                 }
@@ -443,13 +435,10 @@ impl Frontend<'_, '_> {
                 }
                 _ => continue,
             };
-            self.books().is_committing |= matches!(effect, Effect::Commit { .. } | Effect::PrepareTransaction);
+            books.is_committing |= matches!(effect, Effect::Commit { .. } | Effect::PrepareTransaction);
         }
-        let follows = class
-            .effects
-            .iter()
-            .any(|(_, effect)| matches!(effect, Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll));
-        if follows {
+        let is_state = |effect: &Effect| matches!(effect, Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll);
+        if class.effects.iter().any(|(_, effect)| is_state(effect)) {
             self.session.follow.get_or_insert_default();
         }
         let only_transactions = (class.may_begin | class.may_end).is_empty()
@@ -457,9 +446,55 @@ impl Frontend<'_, '_> {
         if only_transactions && self.session.follow.is_none() {
             return None;
         }
-        let tag = stands_in.then_some(&b"DEALLOCATE"[..]);
-        Some(Note::Runs(Box::new(Runs { class, completed: 0, tag })))
+        Some(Note::Runs(Box::new(Runs { class: shared(), completed: 0, stands_in: None })))
     }
+}
+
+/// Has the backend a statement, or will it before the next message?
+#[inline]
+fn bring(statement: &Arc<Statement>, session: &Session, leased: &mut Leased, out: &mut Splice<'_>) {
+    // A large one is here as long as its client; what is sent while the backend skips to Sync does not arrive.
+    if leased.lease.statements.get(&statement.id).is_some() || statement.is_large() || leased.books.ring.is_skipping() {
+        return;
+    }
+    admit(statement, session, leased, out);
+    let note = Note::Parses { statement: Some(Arc::clone(statement)), undo: None };
+    leased.books.ring.push(Expect::Parse, Origin::Own, Some(note));
+    build::parse(out.buffer(), statement.name(), &statement.rest);
+}
+
+/// Notes that the backend is going to have a statement, and closes what must go for it: outdated ones, and those used longest ago if
+/// it is full.
+fn admit(statement: &Statement, session: &Session, leased: &mut Leased, out: &mut Splice<'_>) {
+    if leased.books.ring.is_skipping() {
+        leased.lease.statements.put(statement.id, ());
+        return;
+    }
+    for id in std::mem::take(&mut leased.lease.stale) {
+        leased.books.ring.push(Expect::Close, Origin::Own, Some(Note::Outdated(id)));
+        build::close_statement(out.buffer(), &statements::name(id));
+    }
+    let most = session.pool.settings().pool.statements_max.max(1) as usize;
+    while leased.lease.statements.len() >= most {
+        let Some((id, ())) = leased.lease.statements.pop_lru() else { break };
+        leased.books.ring.push(Expect::Close, Origin::Own, Some(Note::Evicts(id)));
+        build::close_statement(out.buffer(), &statements::name(id));
+    }
+    leased.lease.statements.put(statement.id, ());
+}
+
+/// Puts out a message with another name of its statement. `before`: the body in front of the name.
+#[inline]
+fn rename(out: &mut Splice<'_>, message: Message<'_>, before: &[u8], name: &[u8], ours: &[u8]) {
+    let length = message.body + 4 - name.len() + ours.len();
+    let length = u32::try_from(length).expect("checked by the walker");
+    out.skip(message.fresh);
+    let out = out.buffer();
+    out.push(message.tag);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(before);
+    out.extend_from_slice(ours);
+    out.extend_from_slice(&message.payload()[before.len() + name.len()..]);
 }
 
 /// A Parse of a client without a backend, if it needs none: the statement is known to be good in this pool. The client holds it

@@ -400,6 +400,7 @@ fn session(pool: Arc<Pool>, mode: PoolMode, told: Parameters, settings: Settings
         lexer: Default::default(),
     };
     session.update_lexer();
+    session.suspect_startup();
     session
 }
 

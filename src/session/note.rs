@@ -21,6 +21,8 @@ pub enum Note {
     },
     /// Our Close of a statement that had to make room.
     Evicts(u32),
+    /// Our Close of a statement that must be parsed afresh.
+    Outdated(u32),
     /// An answer of ours.
     Answers {
         /// Frames to send.
@@ -32,8 +34,8 @@ pub enum Note {
     Refuses(Box<[u8]>),
     /// A Bind or Describe of this shared statement.
     Uses(u32),
-    /// Our replay of settings.
-    Applies(Settings),
+    /// Our replay of settings; `None` for the encoding that the rest of it is written in.
+    Applies(Option<Settings>),
     /// Our question what state a session left behind.
     Probes(Suspects),
     /// Our DISCARD ALL.
@@ -47,6 +49,15 @@ pub struct Runs {
     pub class: Arc<Class>,
     /// How many of them have completed.
     pub completed: u32,
+    /// It is a DEALLOCATE of the client's own names, for which a stand-in was sent.
+    pub stands_in: Option<StandIn>,
+}
+
+/// What a stand-in stands for.
+#[derive(Debug)]
+pub struct StandIn {
     /// CommandComplete to show instead of the stand-in's.
-    pub tag: Option<&'static [u8]>,
+    pub tag: &'static [u8],
+    /// How to take the client's change of names back.
+    pub undo: Option<Box<Undo>>,
 }

@@ -100,7 +100,7 @@ impl Orphan {
                 let (portal, rest) = split_cstring(body).ok_or(Fault::Malformed("Bind"))?;
                 let (name, _) = split_cstring(rest).ok_or(Fault::Malformed("Bind"))?;
                 let ending = match session.statements.find(name) {
-                    Some(statement) => Ending::of(&statement.class),
+                    Some(statement) => statement.class.as_deref().map_or(Ending::None, Ending::of),
                     None if name.is_empty() => self.statement,
                     None => Ending::None,
                 };

@@ -11,14 +11,16 @@ use crate::wire::frame::HEADER_LEN;
 #[derive(Debug, Default)]
 pub struct Pins {
     held: Suspects,
-    /// Possibly begun or ended since the last answer.
-    open: Suspects,
-    /// A statement too large to be parsed again elsewhere.
-    large_statement: bool,
+    /// Possibly begun since the last question.
+    begun: Suspects,
+    /// Possibly ended since then.
+    ended: Suspects,
+    /// The question under way.
+    asked: Suspects,
 }
 
 /// Reasons as metrics and console name them.
-pub const REASONS: [(&str, Suspects); 8] = [
+const REASONS: [(&str, Suspects); 8] = [
     ("temp", Suspects::TEMP),
     ("hold_cursor", Suspects::HOLD),
     ("advisory_lock", Suspects::ADVISORY),
@@ -40,12 +42,13 @@ pub fn names(bits: u16) -> impl Iterator<Item = &'static str> {
 }
 
 /// Kinds the server can be asked about, in the order of the columns asked for.
-const ASKED: [(Suspects, &str); 5] = [
+const ASKED: [(Suspects, &str); 6] = [
     (
         Suspects::TEMP,
         "EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema() \
          UNION ALL SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema() \
-         UNION ALL SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema())",
+         UNION ALL SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()) \
+         OR pg_catalog.strpos(pg_catalog.lower(pg_catalog.current_setting('search_path')), 'pg_temp') > 0",
     ),
     (Suspects::HOLD, "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)"),
     (
@@ -54,86 +57,77 @@ const ASKED: [(Suspects, &str); 5] = [
     ),
     (Suspects::PREPARE, "EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"),
     (Suspects::LISTEN, "EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"),
+    (
+        Suspects::AUTHORIZATION,
+        "SESSION_USER <> (SELECT usename FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid())",
+    ),
 ];
+
+/// Kinds the server cannot tell about: begun, they stand until [`Pins::end`].
+const UNTOLD: Suspects = Suspects::SETTINGS.or(Suspects::LOAD);
 
 impl Pins {
     /// Nothing ties the client to its backend.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.held.is_empty() && !self.large_statement
+        self.held.is_empty()
     }
 
     /// Nothing has to be asked.
     #[inline]
     pub fn is_settled(&self) -> bool {
-        self.open.is_empty()
+        (self.begun | self.ended).is_empty()
     }
 
     /// A text ran that nobody could read: it may have changed anything.
     pub fn is_uncertain(&self) -> bool {
-        self.open.intersects(Suspects::UNCERTAIN)
+        self.begun.intersects(Suspects::UNCERTAIN)
     }
 
-    /// What is held.
-    pub fn held(&self) -> Suspects {
-        self.held
+    /// State of this kind stands, or may.
+    pub fn may_hold(&self, kind: Suspects) -> bool {
+        (self.held | self.begun | self.asked).intersects(kind)
     }
 
-    /// Statements of SQL PREPARE stand.
-    pub fn is_sql_prepared(&self) -> bool {
-        self.held.intersects(Suspects::PREPARE)
-    }
-
-    /// A LISTEN stands, or may.
-    pub fn may_listen(&self) -> bool {
-        (self.held | self.open).intersects(Suspects::LISTEN)
-    }
-
-    /// The reasons as one number, to be left where others can see it; [`names`] reads it.
-    pub fn bits(&self) -> u16 {
+    /// The reasons as one number, to be left where others can see it; [`names`] reads it. `large_statement` is of the statements.
+    pub fn bits(&self, large_statement: bool) -> u16 {
         let kinds = REASONS.iter().enumerate().filter(|(_, (_, kind))| self.held.intersects(*kind));
-        let large = u16::from(self.large_statement) << REASONS.len();
+        let large = u16::from(large_statement) << REASONS.len();
         kinds.fold(large, |bits, (index, _)| bits | 1 << index)
     }
 
     /// A statement ran that may begin `may_begin` or end `may_end`.
     pub fn suspect(&mut self, may_begin: Suspects, may_end: Suspects) {
-        let ended: Suspects = REASONS
-            .iter()
-            .filter(|(_, kind)| self.held.intersects(*kind) && may_end.intersects(*kind))
-            .fold(Suspects::NONE, |all, (_, kind)| all | *kind);
-        self.open |= may_begin | ended;
+        self.begun |= may_begin;
+        self.ended |= self.held.and(may_end);
     }
 
-    /// The backend keeps a statement only this client can use, or no longer does.
-    pub fn set_large_statement(&mut self, kept: bool) {
-        self.large_statement = kept;
-    }
-
-    /// DISCARD ALL, or another backend: nothing is left.
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    /// Everything open is taken as said: `UNCERTAIN` means any kind.
-    pub fn question(&mut self) -> Option<(Suspects, Vec<u8>)> {
-        let open = std::mem::take(&mut self.open);
-        let is_uncertain = open.intersects(Suspects::UNCERTAIN);
-        // What the server cannot tell stands as suspected, or falls as ended.
-        for kind in [Suspects::SETTINGS, Suspects::AUTHORIZATION, Suspects::LOAD] {
-            if open.intersects(kind) {
-                self.held = if self.held.intersects(kind) { self.held.without(kind) } else { self.held | kind };
-            }
+    /// Settings that could not be read are reset, unless more of them came meanwhile.
+    pub fn end_settings(&mut self) {
+        if !self.begun.intersects(Suspects::SETTINGS) {
+            self.held = self.held.without(Suspects::SETTINGS);
         }
-        let mut asked = Suspects::NONE;
+    }
+
+    /// DISCARD ALL, or another backend: nothing is left but loaded libraries.
+    pub fn clear(&mut self) {
+        let held = (self.held | self.begun).and(Suspects::LOAD);
+        *self = Self { held, ..Self::default() };
+    }
+
+    /// What to ask the server, and how; `UNCERTAIN` means any kind. From here on nothing is open.
+    pub fn question(&mut self) -> Option<(Suspects, Vec<u8>)> {
+        self.held |= self.begun.and(UNTOLD);
+        let open = std::mem::take(&mut self.begun) | std::mem::take(&mut self.ended);
+        let is_uncertain = open.intersects(Suspects::UNCERTAIN);
         let mut columns = Vec::new();
         for (kind, column) in ASKED {
             if is_uncertain || open.intersects(kind) {
-                asked |= kind;
+                self.asked |= kind;
                 columns.push(column);
             }
         }
-        (!columns.is_empty()).then(|| (asked, format!("SELECT {}", columns.join(", ")).into_bytes()))
+        (!columns.is_empty()).then(|| (self.asked, format!("SELECT {}", columns.join(", ")).into_bytes()))
     }
 
     /// The server's row for a question about `asked`: one `t` or `f` for each.
@@ -145,5 +139,62 @@ impl Pins {
             self.held = if is_free { self.held.without(*kind) } else { self.held | *kind };
             values = values.get(5..).unwrap_or_default();
         }
+        self.asked = Suspects::NONE;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reasons(pins: &Pins) -> Vec<&'static str> {
+        names(pins.bits(false)).collect()
+    }
+
+    fn ask(pins: &mut Pins, values: &[u8]) {
+        let (asked, _) = pins.question().expect("something to ask");
+        let columns: Vec<u8> = values.iter().flat_map(|value| [0, 0, 0, 1, *value]).collect();
+        pins.answer(asked, &[&[b'D', 0, 0, 0, 0, 0, 0][..], &columns].concat());
+    }
+
+    #[test]
+    fn what_the_server_cannot_tell_stands_however_often_it_is_begun() {
+        let mut pins = Pins::default();
+        for _ in 0..2 {
+            pins.suspect(Suspects::SETTINGS, Suspects::NONE);
+            assert!(pins.question().is_none());
+            assert_eq!(reasons(&pins), ["settings"]);
+        }
+        pins.end_settings();
+        assert!(pins.is_empty());
+    }
+
+    #[test]
+    fn a_pin_ends_when_the_server_says_so() {
+        let mut pins = Pins::default();
+        pins.suspect(Suspects::TEMP | Suspects::LISTEN, Suspects::NONE);
+        ask(&mut pins, b"tf");
+        assert_eq!(reasons(&pins), ["temp"]);
+        pins.suspect(Suspects::NONE, Suspects::LISTEN);
+        assert!(pins.is_settled(), "it holds none");
+        pins.suspect(Suspects::NONE, Suspects::TEMP);
+        ask(&mut pins, b"f");
+        assert!(pins.is_empty() && pins.is_settled());
+    }
+
+    #[test]
+    fn a_notification_during_the_question_is_heard() {
+        let mut pins = Pins::default();
+        pins.suspect(Suspects::LISTEN, Suspects::NONE);
+        pins.question();
+        assert!(pins.may_hold(Suspects::LISTEN));
+    }
+
+    #[test]
+    fn a_library_outlives_discard_all() {
+        let mut pins = Pins::default();
+        pins.suspect(Suspects::LOAD | Suspects::TEMP, Suspects::NONE);
+        pins.clear();
+        assert_eq!(reasons(&pins), ["load"]);
     }
 }

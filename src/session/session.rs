@@ -9,8 +9,7 @@ use super::statements::{ClientStatements, Unnamed};
 use crate::config::PoolMode;
 use crate::pool::backend::Backend;
 use crate::pool::pool::Pool;
-use crate::sql::Value;
-use crate::sql::{Context, Effect};
+use crate::sql::{Context, Effect, Suspects, Value};
 use crate::state::parameters::Parameters;
 use crate::state::settings::{Settings, SettingsRegistry};
 
@@ -55,14 +54,17 @@ impl Session {
 
     /// Notifications reach a client that has its backend for itself; others never asked for any.
     pub fn hears_notifications(&self) -> bool {
-        self.mode == PoolMode::Session || self.pins.may_listen()
+        self.mode == PoolMode::Session || self.pins.may_hold(Suspects::LISTEN)
     }
 
     /// Has the lexer read texts as the server will.
     pub fn update_lexer(&mut self) {
-        let is_off =
-            self.told_value("standard_conforming_strings").is_some_and(|value| value.eq_ignore_ascii_case("off"));
-        let is_unsafe = self.told_value("client_encoding").is_some_and(|value| is_unsafe_encoding(&value));
+        let in_force = |name| match self.follow.as_ref().and_then(|follow| follow.reported(name)) {
+            Some(reported) => Some(reported.to_owned()),
+            None => self.told_value(name),
+        };
+        let is_off = in_force("standard_conforming_strings").is_some_and(|value| value.eq_ignore_ascii_case("off"));
+        let is_unsafe = in_force("client_encoding").is_some_and(|value| is_unsafe_encoding(&value));
         self.lexer = Context { standard_conforming_strings: !is_off, ascii_safe: !is_unsafe };
     }
 
@@ -81,10 +83,27 @@ impl Session {
                 }
             }
             Note::Answers { undo: Some(undo), .. } => self.statements.undo(*undo),
+            Note::Runs(runs) => {
+                if let Some(undo) = runs.stands_in.and_then(|stand_in| stand_in.undo) {
+                    self.statements.undo(*undo);
+                }
+            }
             Note::Evicts(id) => {
                 backend.statements.put(id, ());
             }
+            Note::Outdated(id) => backend.stale.push(id),
             _ => {}
+        }
+    }
+
+    /// Statements that did not all complete: what those may have begun that did, or that failed too late, stands.
+    pub fn failed(&mut self, runs: &mut Runs) {
+        if runs.completed > 0 && runs.completed >= runs.class.statements {
+            return;
+        }
+        self.pins.suspect(runs.class.may_begin, runs.class.may_end);
+        if let Some(undo) = runs.stands_in.as_mut().and_then(|stand_in| stand_in.undo.take()) {
+            self.statements.undo(*undo);
         }
     }
 
@@ -93,17 +112,25 @@ impl Session {
         let index = runs.completed;
         runs.completed += 1;
         let class = Arc::clone(&runs.class);
-        if index + 1 == class.statements || class.statements == 0 {
+        if runs.completed >= class.statements {
             self.pins.suspect(class.may_begin, class.may_end);
         }
         let rolled_back = tag == b"ROLLBACK";
         for (_, effect) in class.effects.iter().filter(|(at, _)| *at == index) {
             match effect {
+                // The names went when it was sent.
+                Effect::Deallocate(_) | Effect::DeallocateAll if runs.stands_in.is_some() => {}
                 Effect::Deallocate(name) => {
                     self.statements.remove(name);
                 }
                 Effect::DeallocateAll => self.deallocate_all(backend),
                 Effect::DiscardAll => self.discard_all(backend, registry),
+                Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll => {
+                    if names_search_path(effect) {
+                        self.pins.suspect(Suspects::NONE, Suspects::TEMP);
+                    }
+                    self.follow.get_or_insert_default().completed(effect, rolled_back);
+                }
                 effect => {
                     let outcome = self.follow.as_mut().map(|follow| follow.completed(effect, rolled_back));
                     if outcome == Some(Outcome::Committed) {
@@ -116,7 +143,7 @@ impl Session {
 
     /// DEALLOCATE ALL took every statement off the backend, and this client's names with them.
     pub fn deallocate_all(&mut self, backend: &mut Backend) {
-        self.statements.clear_named();
+        drop(self.statements.clear_named());
         backend.statements.clear();
         backend.stale.clear();
     }
@@ -128,38 +155,82 @@ impl Session {
         self.settings = self.startup.clone();
         backend.applied = registry.none();
         backend.is_soiled = false;
-        self.follow = None;
+        self.follow = Some(Box::new(Follow::discarded(self.startup.values())));
         self.pins.clear();
+        self.suspect_startup();
         self.update_lexer();
+    }
+
+    /// With a `search_path` of temporary tables first, a plain CREATE TABLE makes one.
+    pub fn suspect_startup(&mut self) {
+        if let Some(Value::Text(path)) = self.startup.values().get("search_path")
+            && path.to_ascii_lowercase().windows(7).any(|part| part == b"pg_temp")
+        {
+            self.pins.suspect(Suspects::TEMP, Suspects::NONE);
+        }
     }
 
     /// What was followed is final, for the client and for the backend that did it.
     pub fn adopt(&mut self, backend: &mut Backend, registry: &SettingsRegistry) {
         let Some(follow) = self.follow.as_mut().filter(|follow| !follow.is_empty()) else { return };
-        let mut values = self.settings.values().clone();
-        follow.adopt(&mut values, self.startup.values(), &backend.parameters);
-        self.settings = registry.intern(values);
-        let mut values = backend.applied.values().clone();
-        follow.adopt(&mut values, registry.none().values(), &backend.parameters);
-        backend.applied = registry.intern(values);
+        if follow.resets_all() {
+            self.pins.end_settings();
+        }
+        let mut client = self.settings.values().clone();
+        let mut applied = backend.applied.values().clone();
+        follow.adopt(&mut client, self.startup.values(), &mut applied, &backend.parameters);
+        self.settings = registry.intern(client);
+        backend.applied = registry.intern(applied);
         if self.settings.is_same(&backend.applied) {
             self.settings.accept();
         }
-        **follow = Follow::default();
         self.update_lexer();
     }
 
-    /// The transaction that a cycle belonged to is over.
-    pub fn finish_transaction(&mut self, has_failed: bool, backend: &mut Backend, registry: &SettingsRegistry) {
-        self.statements.drop_portals();
-        if self.follow.is_none() {
-            return;
-        }
-        if has_failed && let Some(follow) = self.follow.as_mut() {
+    /// The transaction that a cycle belonged to is over. Reports of the server that are not what this client goes on with are
+    /// told anew.
+    pub fn finish_transaction(
+        &mut self,
+        has_failed: bool,
+        backend: &mut Backend,
+        registry: &SettingsRegistry,
+        mut tell: impl FnMut(&str, &str),
+    ) {
+        let Some(follow) = self.follow.as_mut() else { return };
+        if has_failed {
             follow.roll_back();
         }
+        let told: Vec<_> = follow.reports().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         self.adopt(backend, registry);
         self.follow = None;
+        for (name, told) in told {
+            let Some((spelled, _)) = backend.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name))
+            else {
+                continue;
+            };
+            if let Some(value) = self.told_value(&name).filter(|value| *value != told) {
+                tell(spelled, &value);
+            }
+        }
+    }
+
+    /// It may only go on with the backend it has.
+    #[inline]
+    pub fn is_pinned(&self) -> bool {
+        !self.pins.is_empty() || self.statements.is_large()
+    }
+
+    /// Why, as [`super::pins::names`] reads it.
+    pub fn pin_bits(&self) -> u16 {
+        self.pins.bits(self.statements.is_large())
+    }
+}
+
+fn names_search_path(effect: &Effect) -> bool {
+    match effect {
+        Effect::Set { setting, .. } => setting.name == "search_path",
+        Effect::Reset(name) => name == "search_path",
+        _ => true,
     }
 }
 

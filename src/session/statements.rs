@@ -13,6 +13,8 @@ pub const NAMES_MAX: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct ClientStatements {
     named: HashMap<Box<[u8]>, Arc<Statement>>,
+    /// How many of the named ones are too large to be parsed again elsewhere.
+    large: usize,
     /// Text and types of the last unnamed Parse; meaningful while `unnamed` is not `None`.
     text: Vec<u8>,
     /// Where the unnamed statement is.
@@ -41,11 +43,13 @@ pub enum Unnamed {
     },
 }
 
-/// A change of a name that a failed or dropped message takes back.
+/// A change of names that a failed or dropped message takes back.
 #[derive(Debug)]
-pub struct Undo {
-    name: Box<[u8]>,
-    before: Option<Arc<Statement>>,
+pub enum Undo {
+    /// What one name meant before.
+    One(Box<[u8]>, Option<Arc<Statement>>),
+    /// All names.
+    All(HashMap<Box<[u8]>, Arc<Statement>>),
 }
 
 impl ClientStatements {
@@ -57,22 +61,29 @@ impl ClientStatements {
 
     /// Names a statement.
     pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) -> Box<Undo> {
+        self.large += usize::from(statement.is_large());
         let before = self.named.insert(name.into(), statement);
-        Box::new(Undo { name: name.into(), before })
+        self.large -= before.as_ref().map_or(0, |before| usize::from(before.is_large()));
+        Box::new(Undo::One(name.into(), before))
     }
 
     /// Forgets a name.
     pub fn remove(&mut self, name: &[u8]) -> Option<Box<Undo>> {
         let (name, statement) = self.named.remove_entry(name)?;
-        Some(Box::new(Undo { name, before: Some(statement) }))
+        self.large -= usize::from(statement.is_large());
+        Some(Box::new(Undo::One(name, Some(statement))))
     }
 
     /// Takes a change back.
     pub fn undo(&mut self, undo: Undo) {
-        match undo.before {
-            Some(statement) => self.named.insert(undo.name, statement),
-            None => self.named.remove(&undo.name),
-        };
+        match undo {
+            Undo::One(name, Some(statement)) => drop(self.insert(&name, statement)),
+            Undo::One(name, None) => drop(self.remove(&name)),
+            Undo::All(named) => {
+                self.large = named.values().filter(|statement| statement.is_large()).count();
+                self.named = named;
+            }
+        }
     }
 
     /// Named statements held.
@@ -86,8 +97,15 @@ impl ClientStatements {
     }
 
     /// DEALLOCATE ALL.
-    pub fn clear_named(&mut self) {
-        self.named = HashMap::new();
+    pub fn clear_named(&mut self) -> Box<Undo> {
+        self.large = 0;
+        Box::new(Undo::All(std::mem::take(&mut self.named)))
+    }
+
+    /// A statement is too large to be parsed again elsewhere.
+    #[inline]
+    pub fn is_large(&self) -> bool {
+        self.large > 0 || matches!(self.unnamed, Unnamed::Large { .. })
     }
 
     /// An unnamed Parse: its text is kept, because its Bind may come in another lease.
@@ -103,12 +121,20 @@ impl ClientStatements {
         &self.text
     }
 
+    /// The backend's unnamed statement is no longer this client's.
+    #[inline]
+    pub fn leave_unnamed(&mut self) {
+        match &mut self.unnamed {
+            Unnamed::None => {}
+            Unnamed::Kept { here, .. } => *here = false,
+            Unnamed::Large { .. } => self.unnamed = Unnamed::None,
+        }
+    }
+
     /// Another backend: the unnamed statement is not there yet.
     #[inline]
     pub fn leave_backend(&mut self) {
-        if let Unnamed::Kept { here, .. } = &mut self.unnamed {
-            *here = false;
-        }
+        self.leave_unnamed();
         self.portals.clear();
     }
 

@@ -397,10 +397,7 @@ mod tests {
             ("SET session_authorization = 'x'", Suspects::AUTHORIZATION),
             ("LOAD 'x'", Suspects::LOAD),
             ("EXECUTE p", Suspects::EXECUTED),
-            (
-                "PREPARE p AS SELECT set_config($1, $2, false)",
-                Suspects::PREPARE | Suspects::SETTINGS,
-            ),
+            ("PREPARE p AS SELECT set_config($1, $2, false)", Suspects::PREPARE | Suspects::SETTINGS),
             ("SELECT U&\"pg_advisory\\005flock\"(1)", Suspects::HIDDEN),
         ] {
             let class = class(text);

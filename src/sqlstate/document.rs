@@ -64,6 +64,7 @@ fn faults() -> Vec<Fault> {
         Fault::StatementMode,
         Fault::TooManyStatements,
         Fault::DuplicateStatement(any()),
+        Fault::NoStatement(any()),
         Fault::NoUnnamedStatement,
         Fault::Draining,
         Fault::Killed,
@@ -92,11 +93,12 @@ fn index(fault: &Fault) -> usize {
         Fault::StatementMode => 12,
         Fault::TooManyStatements => 13,
         Fault::DuplicateStatement(_) => 14,
-        Fault::NoUnnamedStatement => 15,
-        Fault::Draining => 16,
-        Fault::Killed => 17,
-        Fault::Removed => 18,
-        Fault::IdleTimeout => 19,
+        Fault::NoStatement(_) => 15,
+        Fault::NoUnnamedStatement => 16,
+        Fault::Draining => 17,
+        Fault::Killed => 18,
+        Fault::Removed => 19,
+        Fault::IdleTimeout => 20,
     }
 }
 
@@ -238,7 +240,7 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 20);
+    all(faults().iter().map(index).collect(), 0, 21);
     all(login_faults().iter().map(login_index).collect(), 1, 22);
     all(console_faults().iter().map(console_index).collect(), 0, 18);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);

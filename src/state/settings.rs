@@ -10,6 +10,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use super::parameters::Parameters;
 use crate::sql::{self, Value};
 
 /// Settings by folded name.
@@ -59,9 +60,10 @@ impl Settings {
         self.0.accepted.load(Ordering::Relaxed)
     }
 
-    /// A backend has taken it.
+    /// A backend has taken it. A role is asked for every time: whoever may no longer take it must not go on with more rights.
     pub fn accept(&self) {
-        self.0.accepted.store(true, Ordering::Relaxed);
+        let may_be_revoked = self.0.values.contains_key(ROLE);
+        self.0.accepted.store(!may_be_revoked, Ordering::Relaxed);
     }
 
     /// Differs when a prepared statement could mean something else.
@@ -69,14 +71,47 @@ impl Settings {
         self.0.meaning
     }
 
-    /// SQL that turns a backend with `self` into one with `wanted`; empty if they say the same.
-    pub fn replay(&self, wanted: &Self) -> Vec<u8> {
+    /// What turns a backend that reported `base` at its login and has `self` into one with `wanted`.
+    pub fn replay(&self, wanted: &Self, base: &Parameters) -> Replay {
         let (have, want) = (self.values(), wanted.values());
-        let gone = have.keys().filter(|name| !want.contains_key(*name)).map(|name| (name.as_str(), &Value::Default));
-        let changed = want.iter().filter(|(name, value)| have.get(*name) != Some(*value)).map(|(n, v)| (n.as_str(), v));
-        sql::replay(gone.chain(changed))
+        let at_login = |name: &str, value: &Value| matches!(value, Value::Text(text) if base.value(name).is_some_and(|v| v.as_bytes() == &text[..]));
+        let gone = have.iter().filter(|(name, value)| !want.contains_key(*name) && !at_login(name, value));
+        let gone = gone.map(|(name, _)| (name.as_str(), &Value::Default));
+        let is_there = |name: &String, value: &Value| match have.get(name) {
+            Some(had) => had == value,
+            None => at_login(name, value),
+        };
+        let changed = want.iter().filter(|(name, value)| !is_there(name, value)).map(|(n, v)| (n.as_str(), v));
+        let mut changes: Vec<_> = gone.chain(changed).collect();
+        // What the login may set, the role perhaps may not.
+        if let Some(role) =
+            want.get(ROLE).filter(|_| !changes.is_empty() && changes.iter().all(|(name, _)| *name != ROLE))
+        {
+            changes.push((ROLE, role));
+        }
+        let sql = sql::replay(changes.iter().copied());
+        let is_encoding = |(name, _): &&(&str, &Value)| *name == ENCODING;
+        if sql.is_ascii() || !changes.iter().any(|change| is_encoding(&change)) {
+            return Replay { encoding: Vec::new(), rest: sql };
+        }
+        // Each Query is read in the encoding that is in force when it arrives.
+        let encoding = sql::replay(changes.iter().filter(is_encoding).copied());
+        let rest = sql::replay(changes.iter().filter(|change| !is_encoding(change)).copied());
+        Replay { encoding, rest }
     }
 }
+
+/// Queries that bring settings back; an empty one is not needed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Replay {
+    /// First, the encoding, if the rest depends on it.
+    pub encoding: Vec<u8>,
+    /// Everything else.
+    pub rest: Vec<u8>,
+}
+
+const ROLE: &str = "role";
+const ENCODING: &str = "client_encoding";
 
 /// All sets of the process.
 #[derive(Debug)]
@@ -129,5 +164,65 @@ impl Set {
         // Sets without any meaningful setting share the statements of those without any setting.
         let meaning = hasher.finish();
         Self { values, accepted: AtomicBool::new(false), meaning }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(values: &[(&str, &'static str)]) -> Settings {
+        let values =
+            values.iter().map(|(name, value)| ((*name).to_owned(), Value::Text(value.as_bytes().into()))).collect();
+        SettingsRegistry::default().intern(values)
+    }
+
+    fn base() -> Parameters {
+        Parameters::new(vec![("TimeZone".into(), "UTC".into()), ("client_encoding".into(), "UTF8".into())])
+    }
+
+    fn replay(have: &[(&str, &'static str)], want: &[(&str, &'static str)]) -> (String, String) {
+        let Replay { encoding, rest } = set(have).replay(&set(want), &base());
+        (String::from_utf8(encoding).unwrap(), String::from_utf8(rest).unwrap())
+    }
+
+    #[test]
+    fn a_value_the_backend_has_from_its_login_is_not_replayed() {
+        assert_eq!(replay(&[], &[("timezone", "UTC")]), Default::default());
+        assert_eq!(replay(&[("timezone", "UTC")], &[]), Default::default());
+        assert_eq!(replay(&[("timezone", "PST8PDT")], &[]).1, "RESET \"timezone\";");
+    }
+
+    // `sql::replay`: one Query is read in one encoding
+    #[test]
+    fn an_encoding_goes_before_values_written_in_it() {
+        let (encoding, rest) =
+            replay(&[("client_encoding", "LATIN1")], &[("client_encoding", "WIN1252"), ("app.name", "é")]);
+        assert_eq!(encoding, "SELECT pg_catalog.set_config('client_encoding','WIN1252',false);");
+        assert_eq!(rest, "SELECT pg_catalog.set_config('app.name','é',false);");
+        assert_eq!(replay(&[], &[("client_encoding", "LATIN1"), ("app.name", "e")]).0, "");
+    }
+
+    #[test]
+    fn a_role_is_left_for_other_settings_and_taken_again() {
+        let (_, sql) = replay(&[("role", "web")], &[("role", "web"), ("work_mem", "8MB")]);
+        assert!(sql.starts_with("RESET ROLE;") && sql.ends_with("set_config('role','web',false);"), "{sql}");
+    }
+
+    #[test]
+    fn a_role_is_never_taken_for_granted() {
+        let (role, zone) = (set(&[("role", "web")]), set(&[("timezone", "UTC")]));
+        role.accept();
+        zone.accept();
+        assert!(!role.is_accepted() && zone.is_accepted());
+    }
+
+    #[test]
+    fn equal_sets_are_one() {
+        let registry = SettingsRegistry::default();
+        let values: Values = [("a".to_owned(), Value::Default)].into();
+        let first = registry.intern(values.clone());
+        assert!(first.is_same(&registry.intern(values)));
+        assert!(registry.none().is_same(&registry.intern(Values::new())));
     }
 }

@@ -8,6 +8,8 @@ use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
+use smallvec::SmallVec;
+
 use crate::sql::Class;
 
 /// Prefix of the names we use towards Postgres.
@@ -20,10 +22,14 @@ pub struct Statement {
     pub id: u32,
     /// The body of its Parse behind the name: text and parameter types.
     pub rest: Box<[u8]>,
-    /// What executing it does to the session.
-    pub class: Class,
+    /// What executing it does to the session; `None`: nothing.
+    pub class: Option<Arc<Class>>,
+    name: Name,
     accepted: AtomicBool,
 }
+
+/// A name towards Postgres, at most `pgweir_ffffffff`.
+pub type Name = SmallVec<[u8; 16]>;
 
 impl Statement {
     /// A backend of its pool has parsed it, so another client's Parse of it needs none.
@@ -36,16 +42,29 @@ impl Statement {
         self.accepted.store(accepted, Ordering::Relaxed);
     }
 
-    /// Appends its name towards Postgres, without the terminator.
-    pub fn put_name(&self, out: &mut Vec<u8>) {
-        put_name(self.id, out);
+    fn new(id: u32, rest: Box<[u8]>, class: Class) -> Self {
+        let class = (!class.is_ordinary()).then(|| Arc::new(class));
+        Self { id, rest, class, name: name(id), accepted: AtomicBool::new(false) }
+    }
+
+    /// Its name towards Postgres, without the terminator.
+    #[inline]
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
+    /// Its text was too large to be kept: only the backend that parsed it has it.
+    #[inline]
+    pub fn is_large(&self) -> bool {
+        self.rest.is_empty()
     }
 }
 
-/// Appends the name of statement `id` towards Postgres.
-pub fn put_name(id: u32, out: &mut Vec<u8>) {
-    out.extend_from_slice(NAME_PREFIX);
-    write!(out, "{id:x}").expect("writing to a Vec cannot fail");
+/// The name of statement `id` towards Postgres, without the terminator.
+pub fn name(id: u32) -> Name {
+    let mut name = Name::from_slice(NAME_PREFIX);
+    write!(name, "{id:x}").expect("writing to memory cannot fail");
+    name
 }
 
 /// All statements of the process that some client holds.
@@ -78,16 +97,15 @@ impl Statements {
             known.sweep_at = SWEEP_MIN.max(known.by_key.len() * 2);
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let statement =
-            Arc::new(Statement { id, rest: rest.into(), class: classify(), accepted: AtomicBool::new(false) });
+        let statement = Arc::new(Statement::new(id, rest.into(), classify()));
         known.by_key.insert(key, Arc::downgrade(&statement));
         statement
     }
 
-    /// A statement whose text is too large to be kept: only the backend that parsed it ever has it.
+    /// A statement whose text is too large to be kept.
     pub fn large(&self, class: Class) -> Arc<Statement> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Statement { id, rest: Box::default(), class, accepted: AtomicBool::new(false) })
+        Arc::new(Statement::new(id, Box::default(), class))
     }
 
     /// Statements some client holds, and those not swept yet.

@@ -69,6 +69,15 @@ pub fn parse(out: &mut Vec<u8>, name: &[u8], rest: &[u8]) {
     });
 }
 
+/// Bind of a statement without parameters to the unnamed portal.
+pub fn bind(out: &mut Vec<u8>, name: &[u8]) {
+    frame(out, b'B', |out| {
+        out.push(0);
+        cstring(out, name);
+        out.extend_from_slice(&[0; 6]);
+    });
+}
+
 /// Close of a prepared statement.
 pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     frame(out, b'C', |out| {
