@@ -43,6 +43,7 @@ pub(crate) struct Link {
     pub(crate) addr: SocketAddr,
     weather: watch::Sender<Weather>,
     open: Arc<AtomicUsize>,
+    sent: Arc<AtomicUsize>,
     accepting: JoinHandle<()>,
 }
 
@@ -53,23 +54,29 @@ impl Link {
         let addr = listener.local_addr().expect("it is bound");
         let weather = watch::Sender::new(Weather::default());
         let (seen, open) = (weather.subscribe(), Arc::new(AtomicUsize::new(0)));
-        let count = open.clone();
+        let sent = Arc::new(AtomicUsize::new(0));
+        let (count, counter) = (open.clone(), sent.clone());
         let accepting = tokio::spawn(async move {
             while let Ok((frontend, _)) = listener.accept().await {
-                let (seen, open) = (seen.clone(), count.clone());
+                let (seen, open, sent) = (seen.clone(), count.clone(), counter.clone());
                 open.fetch_add(1, Ordering::SeqCst);
                 tokio::spawn(async move {
-                    carry(frontend, backend, seen).await;
+                    carry(frontend, backend, seen, &sent).await;
                     open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
-        Self { addr, weather, open, accepting }
+        Self { addr, weather, open, sent, accepting }
     }
 
     /// Connections it carries now.
     pub(crate) fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
+    }
+
+    /// Writes that reached the backend so far.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent.load(Ordering::SeqCst)
     }
 
     /// Every write waits this long first.
@@ -130,7 +137,12 @@ pub(super) fn reset_on_close(stream: &TcpStream) {
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("a socket has SO_LINGER");
 }
 
-async fn carry(mut frontend: TcpStream, backend: SocketAddr, mut weather: watch::Receiver<Weather>) {
+async fn carry(
+    mut frontend: TcpStream,
+    backend: SocketAddr,
+    mut weather: watch::Receiver<Weather>,
+    sent: &AtomicUsize,
+) {
     let Weather { refusing, generation, .. } = *weather.borrow_and_update();
     if refusing {
         return reset_on_close(&frontend);
@@ -143,8 +155,9 @@ async fn carry(mut frontend: TcpStream, backend: SocketAddr, mut weather: watch:
     }
     let (from_frontend, to_frontend) = frontend.split();
     let (from_backend, to_backend) = backend.split();
-    let up = pump(Toward::Backend, from_frontend, to_backend, weather.clone());
-    let down = pump(Toward::Frontend, from_backend, to_frontend, weather.clone());
+    let up = pump(Toward::Backend, from_frontend, to_backend, weather.clone(), sent);
+    let received = AtomicUsize::new(0);
+    let down = pump(Toward::Frontend, from_backend, to_frontend, weather.clone(), &received);
     let ended_by_itself = tokio::select! {
         ended = async { tokio::try_join!(up, down) } => ended.is_ok(),
         _ = weather.wait_for(|weather| weather.generation != generation) => false,
@@ -161,6 +174,7 @@ async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
     mut weather: watch::Receiver<Weather>,
+    chunks: &AtomicUsize,
 ) -> io::Result<()> {
     let mut chunk = vec![0; 64 << 10];
     let mut carried = 0;
@@ -172,6 +186,7 @@ async fn pump(
         if read == 0 {
             return to.shutdown().await;
         }
+        chunks.fetch_add(1, Ordering::SeqCst);
         let mut rest = &chunk[..read];
         while !rest.is_empty() {
             let now = weather.wait_for(|weather| !weather.stalls(toward)).await.map_err(io::Error::other)?.clone();

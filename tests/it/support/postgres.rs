@@ -25,6 +25,7 @@ hostssl all +login_cert         127.0.0.1/32 cert
 host  all +login_md5            127.0.0.1/32 md5
 host  all +login_password       127.0.0.1/32 password
 host  all all                   127.0.0.1/32 scram-sha-256
+host  replication all           127.0.0.1/32 scram-sha-256
 ";
 
 /// In every database: all roles may create tables, as before Postgres 15.

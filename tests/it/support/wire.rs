@@ -53,6 +53,15 @@ impl Frame {
         String::from_utf8_lossy(self.body.strip_suffix(&[0]).unwrap_or(&self.body)).into_owned()
     }
 
+    /// Name and value of a ParameterStatus.
+    pub(crate) fn parameter(&self) -> (String, String) {
+        assert_eq!(self.tag, 'S', "{self:?} is no ParameterStatus");
+        let text = String::from_utf8_lossy(&self.body).into_owned();
+        let (name, value) =
+            text.trim_end_matches('\0').split_once('\0').unwrap_or_else(|| (text.trim_end_matches('\0'), ""));
+        (name.to_owned(), value.to_owned())
+    }
+
     fn describe(&self) -> String {
         match self.tag {
             'E' | 'N' => format!("{} {:?}", self.tag, self.fields()),
@@ -92,6 +101,15 @@ impl Wire {
         let frames = wire.authenticate(role, &password_of(role)).await;
         assert_eq!(frames.last().map(|frame| frame.tag), Some('Z'), "login of {role}: {frames:?}");
         wire
+    }
+
+    /// Connects with more parameters in the startup message; returns what came behind AuthenticationOk too.
+    pub(crate) async fn login_with(endpoint: &Endpoint, role: &str, more: &[(&str, &str)]) -> (Self, Vec<Frame>) {
+        let mut wire = Self::open(endpoint.addr).await;
+        let params = [&[("user", role), ("database", &endpoint.dbname)], more].concat();
+        wire.send(frontend::startup(frontend::PROTOCOL_3_0, &params)).await;
+        let frames = wire.authenticate(role, &password_of(role)).await;
+        (wire, frames)
     }
 
     /// Resets the connection.
@@ -221,6 +239,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(crate) async fn query(&mut self, sql: &str) -> Vec<Frame> {
         self.send(frontend::query(sql)).await;
         self.cycle().await
+    }
+
+    /// A simple query that succeeds; returns the first column of its last row, if it has one.
+    pub(crate) async fn value(&mut self, sql: &str) -> String {
+        let frames = self.query(sql).await;
+        let seen: Vec<_> = frames.iter().map(Frame::describe).collect();
+        assert!(frames.iter().all(|frame| frame.tag != 'E'), "{sql}: {seen:#?}");
+        let row = frames.iter().rev().find(|frame| frame.tag == 'D');
+        row.and_then(|row| row.columns().swap_remove(0)).unwrap_or_default()
+    }
+
+    /// A simple query that fails; returns the SQLSTATE.
+    pub(crate) async fn failure(&mut self, sql: &str) -> String {
+        let frames = self.query(sql).await;
+        let error = frames.iter().find(|frame| frame.tag == 'E').unwrap_or_else(|| panic!("{sql} succeeds"));
+        error.sqlstate()
     }
 
     /// Ends sending; the other side sees EOF and may still answer.

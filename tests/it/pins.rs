@@ -1,0 +1,298 @@
+//! State that pgweir cannot carry ties a client to its backend, exactly as long as it lasts.
+
+use tokio_postgres::AsyncMessage;
+
+use crate::support::frontend::{bind, execute, extended, flush, frame, function_call, parse, query, sync};
+use crate::support::{Endpoint, Frame, Postgres, Proxy, Wire, eventually, on_both_with, proxy};
+
+/// One backend, so that a client that is pinned keeps all others out, and a short wait to see that.
+async fn one_backend() -> Proxy {
+    proxy().pool_size(1).wait_timeout("300ms").start().await
+}
+
+/// Whether another client gets through.
+async fn is_free(proxy: &Proxy) -> bool {
+    let mut other = proxy.wire("app").await;
+    let frames = other.query("SELECT 1").await;
+    let error = frames.iter().find(|frame| frame.tag == 'E');
+    assert!(error.is_none_or(|error| error.sqlstate() == "53300"), "{error:?}");
+    error.is_none()
+}
+
+// c-poolers trap 41, modern-poolers traps 18, 34 and 65
+#[tokio::test]
+async fn a_pin_begins_and_ends_with_its_reason() {
+    let proxy = one_backend().await;
+    let mut wire = proxy.wire("app").await;
+    for (begins, ends) in [
+        ("CREATE TEMP TABLE t (a int)", "DROP TABLE t"),
+        ("CREATE TEMP TABLE t (a int)", "DISCARD TEMP"),
+        ("SELECT 1 AS a INTO TEMP t", "DROP TABLE t"),
+        ("CREATE TABLE pg_temp.t (a int)", "DISCARD ALL"),
+        ("CREATE TEMP VIEW v AS SELECT 1", "DROP VIEW v"),
+        ("CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'", "DROP FUNCTION pg_temp.f()"),
+        ("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "CLOSE c"),
+        ("BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT", "CLOSE ALL"),
+        ("SELECT pg_advisory_lock(1)", "SELECT pg_advisory_unlock(1)"),
+        ("SELECT pg_try_advisory_lock(1), pg_advisory_lock_shared(2)", "SELECT pg_advisory_unlock_all()"),
+        ("PREPARE p AS SELECT 1", "DEALLOCATE p"),
+        ("PREPARE p AS SELECT 1", "DEALLOCATE ALL"),
+        ("LISTEN a", "UNLISTEN a"),
+        ("LISTEN a", "UNLISTEN *"),
+        ("SET SESSION AUTHORIZATION app", "RESET SESSION AUTHORIZATION"),
+        ("SELECT set_config('app.' || 'x', '1', false)", "RESET ALL"),
+        ("SELECT set_config('app.' || 'x', '1', false)", "DISCARD ALL"),
+        ("SET search_path = pg_temp, public", "SET search_path = public"),
+        ("SET search_path = pg_temp", "RESET search_path"),
+    ] {
+        for is_simple in [true, false] {
+            for sql in [begins, ends] {
+                assert!(is_free(&proxy).await || sql == ends, "before {sql}");
+                if is_simple || sql.contains(';') {
+                    wire.value(sql).await;
+                } else {
+                    wire.send([extended(sql, &[]), sync()].concat()).await;
+                    assert!(wire.cycle().await.iter().all(|frame| frame.tag != 'E'), "{sql}");
+                }
+                // Of no consequence for a role that is what it was.
+                let is_nothing = begins.contains("AUTHORIZATION");
+                assert_eq!(is_free(&proxy).await, sql == ends || is_nothing, "after {sql}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_gone_with_its_transaction_does_not_pin() {
+    let proxy = one_backend().await;
+    let mut wire = proxy.wire("app").await;
+    for sql in [
+        "BEGIN; CREATE TEMP TABLE t (a int); ROLLBACK",
+        "BEGIN; CREATE TEMP TABLE t (a int) ON COMMIT DROP; COMMIT",
+        "CREATE TEMP TABLE t (a int); SELECT 1/0",
+        "CREATE TEMP TABLE t (a int); DROP TABLE t",
+        "SELECT pg_advisory_xact_lock(1)",
+        "SELECT pg_try_advisory_xact_lock(1)",
+        "BEGIN; DECLARE c CURSOR FOR SELECT 1; COMMIT",
+        "BEGIN; LISTEN a; ROLLBACK",
+        "BEGIN; SET search_path = pg_temp; ROLLBACK",
+        "PREPARE p AS SELECT 1; DEALLOCATE p",
+        "CREATE TEMP TABLE t AS SELECT nope",
+    ] {
+        wire.query(sql).await;
+        assert!(is_free(&proxy).await, "{sql}");
+    }
+    wire.send([extended("CREATE TEMP TABLE t (a int)", &[]), extended("SELECT 1/0", &[]), sync()].concat()).await;
+    wire.cycle().await;
+    assert!(is_free(&proxy).await);
+}
+
+// What outlives a rollback must be seen although its statement, or one behind it, failed.
+#[tokio::test]
+async fn an_error_hides_no_pin() {
+    let proxy = one_backend().await;
+    for sql in [
+        "SELECT pg_advisory_lock(1); SELECT 1/0",
+        "BEGIN; SELECT pg_advisory_lock(1); ROLLBACK",
+        "SELECT pg_advisory_lock(x), 1/(x - 2) FROM generate_series(1, 2) x",
+        "BEGIN; CREATE TEMP TABLE t (a int); COMMIT; SELECT 1/0",
+        "PREPARE p AS SELECT 1; SELECT 1/0",
+    ] {
+        let mut wire = proxy.wire("app").await;
+        wire.query(sql).await;
+        assert!(!is_free(&proxy).await, "{sql}");
+        wire.query("DISCARD ALL").await;
+        assert!(is_free(&proxy).await, "{sql}");
+        if !sql.contains(';') || sql.starts_with("SELECT pg_advisory_lock(1)") {
+            let first = sql.split(';').next().unwrap_or(sql);
+            wire.send([extended(first, &[]), extended("SELECT 1/0", &[]), sync()].concat()).await;
+            wire.cycle().await;
+            assert!(!is_free(&proxy).await, "{first}");
+            wire.query("DISCARD ALL").await;
+        }
+        assert!(is_free(&proxy).await, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn every_way_to_run_a_statement_is_seen() {
+    let proxy = one_backend().await;
+    let mut wire = proxy.wire("app").await;
+    let lock = "SELECT pg_advisory_lock(1) FROM generate_series(1, 2)";
+    let ways = [
+        // A row limit leaves the portal open.
+        [parse("", lock, &[]), bind("", "", &[]), execute("", 1), sync()].concat(),
+        // A statement and a portal with names.
+        [parse("s", lock, &[]), bind("p", "s", &[]), execute("p", 0), sync()].concat(),
+        // The fast path: pg_advisory_lock(bigint) by its number.
+        function_call(2880, &[b"1"]),
+    ];
+    for way in ways {
+        wire.send(way).await;
+        assert!(wire.cycle().await.iter().all(|frame| frame.tag != 'E'));
+        assert!(!is_free(&proxy).await);
+        wire.query("SELECT pg_advisory_unlock_all()").await;
+        assert!(is_free(&proxy).await);
+    }
+    // Bound behind a query that is not answered yet, executed after its end.
+    wire.send([query("SELECT 1"), parse("", lock, &[]), bind("", "", &[]), flush()].concat()).await;
+    wire.expect("T D C Z 1 2").await;
+    wire.send([execute("", 0), sync()].concat()).await;
+    wire.expect("D D C Z").await;
+    assert!(!is_free(&proxy).await);
+    wire.query("DISCARD ALL").await;
+    // Of SQL PREPARE, through the extended protocol and by EXECUTE.
+    wire.query(&format!("PREPARE p AS {lock}")).await;
+    wire.send([bind("", "p", &[]), execute("", 0), sync()].concat()).await;
+    wire.expect("2 D D C Z").await;
+    wire.query("DEALLOCATE p").await;
+    assert!(!is_free(&proxy).await);
+    wire.query("SELECT pg_advisory_unlock_all()").await;
+    assert!(is_free(&proxy).await);
+}
+
+// modern-poolers trap 65
+#[tokio::test]
+async fn a_lock_taken_twice_is_held_until_it_is_given_back_twice() {
+    let proxy = one_backend().await;
+    let mut wire = proxy.wire("app").await;
+    wire.value("SELECT pg_advisory_lock(1)").await;
+    wire.value("SELECT pg_try_advisory_lock(1)").await;
+    wire.value("SELECT pg_advisory_unlock(1)").await;
+    assert!(!is_free(&proxy).await);
+    wire.value("SELECT pg_advisory_unlock(1)").await;
+    assert!(is_free(&proxy).await);
+}
+
+#[tokio::test]
+async fn a_table_in_a_search_path_of_pg_temp_stays_with_its_client() {
+    let proxy = one_backend().await;
+    let (mut wire, _) = Wire::login_with(&proxy, "app", &[("options", "-c search_path=pg_temp,public")]).await;
+    wire.value("SELECT 1").await;
+    wire.value("CREATE TABLE mine (a int)").await;
+    assert!(!is_free(&proxy).await);
+    wire.value("INSERT INTO mine VALUES (1)").await;
+    wire.send(frame(b'X', &[])).await;
+    wire.rest().await;
+    eventually(async || is_free(&proxy).await).await;
+    assert_eq!(proxy.wire("app").await.failure("SELECT * FROM pg_temp.mine").await, "42P01");
+}
+
+#[tokio::test]
+async fn the_next_client_finds_nothing_of_one_that_vanished() {
+    let proxy = proxy().pool_size(1).start().await;
+    let mut next = proxy.wire("app").await;
+    for sql in [
+        "CREATE TEMP TABLE t (a int)",
+        "SELECT pg_advisory_lock(1)",
+        "LISTEN a",
+        "PREPARE p AS SELECT 1",
+        "SELECT set_config('app.' || 'x', '1', false)",
+        "BEGIN; DECLARE c CURSOR WITH HOLD FOR SELECT 1; COMMIT",
+        "BEGIN; SET work_mem = '7MB'",
+    ] {
+        let mut wire = proxy.wire("app").await;
+        wire.query(sql).await;
+        drop(wire);
+        let left = "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()) \
+             + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) \
+             + (SELECT count(*) FROM pg_listening_channels()) + (SELECT count(*) FROM pg_prepared_statements) \
+             + (SELECT count(*) FROM pg_cursors WHERE is_holdable) + length(current_setting('app.x', true)) \
+             + (current_setting('work_mem') = '7MB')::int";
+        let left = left
+            .replace("length(current_setting('app.x', true))", "coalesce(length(current_setting('app.x', true)), 0)");
+        assert_eq!(next.value(&left).await, "0", "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn a_listener_hears_and_others_do_not() {
+    let proxy = proxy().pool_size(2).start().await;
+    let (listener, mut heard) = proxy.connect_and_hear("app").await;
+    let (_other, mut unheard) = proxy.connect_and_hear("app").await;
+    listener.batch_execute("LISTEN news").await.expect("LISTEN");
+    let sender = proxy.connect("app").await;
+    for n in 0..3 {
+        sender.batch_execute(&format!("NOTIFY news, '{n}'")).await.expect("NOTIFY");
+        let Some(AsyncMessage::Notification(news)) = crate::support::soon(heard.recv()).await else {
+            panic!("a notification")
+        };
+        assert_eq!(news.payload(), n.to_string());
+    }
+    listener.batch_execute("UNLISTEN news").await.expect("UNLISTEN");
+    assert!(unheard.try_recv().is_err());
+}
+
+// A text too long to be read may do anything.
+#[tokio::test]
+async fn a_long_query_leaks_nothing() {
+    let proxy = one_backend().await;
+    let (mut wire, mut other) = (proxy.wire("app").await, proxy.wire("app").await);
+    let filler = format!("SELECT '{}'", "x".repeat(200_000));
+    wire.value(&format!("{filler}; SET work_mem = '7MB'; SET app.x = '1'")).await;
+    assert_ne!(other.value("SHOW work_mem").await, "7MB");
+    assert_eq!(other.value("SELECT current_setting('app.x', true)").await, "");
+    wire.query(&format!("{filler}; SELECT pg_advisory_lock(1); SELECT 1/0")).await;
+    assert!(!is_free(&proxy).await);
+    wire.value("SELECT pg_advisory_unlock_all()").await;
+    assert!(is_free(&proxy).await);
+    // Prepared ones still work on the backend that was reset.
+    wire.send([parse("s", "SELECT 1", &[]), sync()].concat()).await;
+    wire.cycle().await;
+    wire.value(&filler).await;
+    wire.send([bind("", "s", &[]), execute("", 0), sync()].concat()).await;
+    wire.expect("2 D C Z").await;
+}
+
+#[tokio::test]
+async fn a_text_in_gbk_leaks_nothing() {
+    let proxy = one_backend().await;
+    let (mut wire, _) = Wire::login_with(&proxy, "app", &[("client_encoding", "GBK")]).await;
+    // The second byte of the character looks like a backslash; read as ASCII, the literal would not end where it does.
+    wire.send(frame(b'Q', b"SELECT E'\xbf\x5c'; SET work_mem = '7MB'; SELECT '\xbf\x5c'\0")).await;
+    assert!(wire.cycle().await.iter().all(|frame: &Frame| frame.tag != 'E'));
+    assert_ne!(proxy.wire("app").await.value("SHOW work_mem").await, "7MB");
+}
+
+#[tokio::test]
+async fn a_loaded_library_goes_with_its_client() {
+    let proxy = one_backend().await;
+    let postgres = Postgres::shared();
+    let superuser = postgres.own_role("SUPERUSER").await;
+    let proxy = {
+        drop(proxy);
+        crate::support::proxy().pool_size(1).role(&superuser, "").start().await
+    };
+    let mut wire = proxy.wire(&superuser).await;
+    let before = wire.value("SELECT pg_backend_pid()").await;
+    wire.value("LOAD 'plpgsql'").await;
+    wire.value("DISCARD ALL").await;
+    drop(wire);
+    assert_ne!(proxy.wire(&superuser).await.value("SELECT pg_backend_pid()").await, before);
+}
+
+// modern-poolers trap 20
+#[tokio::test]
+async fn session_authorization_pins_until_it_is_reset() {
+    let postgres = Postgres::shared();
+    let superuser = postgres.own_role("SUPERUSER").await;
+    let proxy = crate::support::proxy().pool_size(1).wait_timeout("300ms").role(&superuser, "").start().await;
+    let (mut wire, mut other) = (proxy.wire(&superuser).await, proxy.wire(&superuser).await);
+    wire.value("SET SESSION AUTHORIZATION app").await;
+    assert_eq!(other.failure("SELECT 1").await, "53300");
+    assert_eq!(wire.value("SELECT session_user").await, "app");
+    wire.value("SET SESSION AUTHORIZATION DEFAULT").await;
+    assert_eq!(other.value("SELECT session_user").await, superuser);
+    wire.query("BEGIN; SET SESSION AUTHORIZATION app; ROLLBACK").await;
+    assert_eq!(other.value("SELECT session_user").await, superuser);
+}
+
+#[tokio::test]
+async fn migrations_that_grant_execute_do_not_pin() {
+    on_both_with(proxy().pool_size(1).wait_timeout("300ms"), async |at: &Endpoint| {
+        let mut wire = at.wire("app").await;
+        wire.value("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE t (a int); CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f(); GRANT EXECUTE ON FUNCTION f() TO PUBLIC").await;
+        assert_eq!(at.wire("app").await.value("SELECT 1").await, "1");
+    })
+    .await;
+}
