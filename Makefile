@@ -1,7 +1,7 @@
 # Builds, runs and tests pgweir on Debian or Ubuntu with nothing but make and Rust: each target first installs what it needs
 # and this machine lacks (as root, or with sudo).
 
-.PHONY: help install build run check test bench fuzz
+.PHONY: help install build run check test bench budget fuzz
 .DEFAULT_GOAL := help
 
 help:
@@ -9,6 +9,7 @@ help:
 	@echo 'make check   formatting, lints, docs, dependencies'
 	@echo 'make test    everything that can be tested'
 	@echo 'make bench   speed against PgBouncer'
+	@echo 'make budget  syscalls and instructions per transaction'
 	@echo 'make fuzz    every fuzz target, FUZZ_SECONDS each (20)'
 
 install:
@@ -34,7 +35,11 @@ test: install
 	cargo test --locked --test '*'
 
 bench: build
-	benches/compare
+	python3 benches/compare
+
+# System calls and instructions per transaction: they hold on any machine, so CI can hold them.
+budget: build
+	python3 benches/compare/budget.py
 
 fuzz: install
 	scripts/fuzz
