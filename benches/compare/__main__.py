@@ -1,7 +1,7 @@
 """Speed against PgBouncer, as tables in Markdown.
 
-    python3 benches/compare           a quarter of an hour
-    python3 benches/compare --quick   rough, in four minutes
+    python3 benches/compare           ten minutes
+    python3 benches/compare --quick   rough, in four
 
 Microseconds of a shared machine scatter by a fifth from minute to minute, so the contenders run in turn, in blocks and in random order; ratios are
 taken within a block, and the median over the blocks is printed."""
@@ -43,7 +43,7 @@ def main():
     options.add_argument("--quick", action="store_true", help="one short block instead of several")
     options.add_argument("--realtime", action="store_true", help="as root, on a machine shared with other work: before that work")
     options = options.parse_args()
-    blocks, seconds = (1, 2) if options.quick else (5, 4)
+    blocks, seconds = (1, 2) if options.quick else (3, 3)
 
     if options.realtime:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
