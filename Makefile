@@ -33,6 +33,7 @@ test: install
 	scripts/fuzz
 	PGWEIR_TEST_PG=18 cargo test --locked --test it -- $(PG18)
 	cargo test --locked --test '*'
+	$(MAKE) budget
 
 bench: build
 	python3 benches/compare

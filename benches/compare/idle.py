@@ -24,6 +24,7 @@ def bytes_per_client(server, tls):
 def client(port, tls):
     """A connection that has done one query."""
     connection = socket.create_connection(("127.0.0.1", port))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as libpq
     if tls:
         connection.sendall(struct.pack("!ii", 8, 80877103))
         if connection.recv(1) != b"S":

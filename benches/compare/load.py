@@ -40,8 +40,9 @@ def cpu_seconds(pid):
 
 
 def resident_bytes(pid):
-    status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
+    # Counted now; VmRSS may be 64 pages behind for each CPU.
+    memory = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(re.search(r"^Rss:\s+(\d+) kB", memory, re.MULTILINE)[1]) * 1024
 
 
 def target(port):

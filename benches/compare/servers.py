@@ -13,8 +13,6 @@ import typing
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PGWEIR = ROOT / "target/release/pgweir"
-CERTIFICATE = ROOT / "tests/config/valid/server.crt"
-KEY = ROOT / "tests/config/valid/server.key"
 
 # Neither Postgres nor PgBouncer runs as root.
 UNPRIVILEGED = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"] if os.geteuid() == 0 else []
@@ -58,7 +56,8 @@ def running(command, port, log, stop=signal.SIGTERM):
             time.sleep(0.05)
         yield Server(port, process.pid)
     finally:
-        os.kill(watched(process.pid), stop)
+        if process.poll() is None:
+            os.kill(watched(process.pid), stop)
         try:
             process.wait(timeout=60)
         except subprocess.TimeoutExpired:
@@ -111,15 +110,27 @@ def wait_until_ready(port):
         time.sleep(0.05)
 
 
+def certificate(directory):
+    """A certificate for loopback and its key, made when first asked for."""
+    certificate, key = directory / "server.crt", directory / "server.key"
+    if not certificate.exists():
+        request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+        request += ["-subj", "/CN=localhost", "-out", str(certificate), "-keyout", str(key)]
+        subprocess.run(UNPRIVILEGED + request, check=True, capture_output=True, cwd=directory)
+    return certificate, key
+
+
 @contextlib.contextmanager
 def pgweir(directory, database, size=16, workers=1, tls=False, under=()):
     """The release build. `under`: a program that watches it, with its arguments."""
-    port, file = free_port(), directory / "proxy.toml"
+    port, file, listen_tls = free_port(), directory / "proxy.toml", ""
+    if tls:
+        listen_tls = 'tls = {{ mode = "allow", cert = "{}", key = "{}" }}'.format(*certificate(directory))
     file.write_text(f"""
 [listen]
 addr = ["127.0.0.1:{port}"]
 workers = {workers}
-{f'tls = {{ mode = "allow", cert = "{CERTIFICATE}", key = "{KEY}" }}' if tls else ""}
+{listen_tls}
 [admin]
 addr = "off"
 [pool]
@@ -141,11 +152,9 @@ def pgbouncer(directory, database, size=16, mode="transaction", tls=False, under
     """Debian's PgBouncer with its defaults, but for sizes and logging."""
     port, file, users = free_port(), directory / "pgbouncer.ini", directory / "users.txt"
     users.write_text('"bench" ""\n')
-    certificate, key = directory / "server.crt", directory / "server.key"
-    for source, copy in (CERTIFICATE, certificate), (KEY, key):
-        shutil.copy(source, copy)
-        if UNPRIVILEGED:
-            shutil.chown(copy, "postgres", "postgres")
+    client_tls = ""
+    if tls:
+        client_tls = "client_tls_sslmode = allow\nclient_tls_cert_file = {}\nclient_tls_key_file = {}".format(*certificate(directory))
     file.write_text(f"""
 [databases]
 bench = host=127.0.0.1 port={database.port}
@@ -161,9 +170,9 @@ max_client_conn = 10000
 log_connections = 0
 log_disconnections = 0
 log_stats = 0
-{f"client_tls_sslmode = allow{chr(10)}client_tls_cert_file = {certificate}{chr(10)}client_tls_key_file = {key}" if tls else ""}
+{client_tls}
 """)
-    command = [*UNPRIVILEGED, *under, shutil.which("pgbouncer") or "/usr/sbin/pgbouncer", "-q", str(file)]
+    command = [*UNPRIVILEGED, *under, shutil.which("pgbouncer") or "/usr/sbin/pgbouncer", str(file)]
     # SIGTERM stops it at once; SIGINT would wait for its clients.
     with running(command, port, directory / "pgbouncer.log") as server:
         yield server
