@@ -34,6 +34,9 @@ pub enum Fault {
     /// The backend broke the protocol.
     #[error(transparent)]
     Backend(#[from] Unexpected),
+    /// Bytes of the backend that are no frames.
+    #[error("{0} from the backend")]
+    BackendFrame(FrameError),
     /// No backend to be had.
     #[error(transparent)]
     Lease(#[from] LeaseError),

@@ -24,7 +24,7 @@ pub fn report(fault: &Fault) -> Report {
         ),
         Fault::MessageType(_) => ("FATAL", "08P01", None),
         Fault::Malformed(_) => ("FATAL", "08P01", None),
-        Fault::Backend(_) => {
+        Fault::Backend(_) | Fault::BackendFrame(_) => {
             ("FATAL", "08P01", Some("The server behind databases.*.host broke the protocol; is it Postgres?"))
         }
         Fault::Lease(LeaseError::Full) => {

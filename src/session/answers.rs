@@ -12,7 +12,7 @@ use crate::pool::keep;
 use crate::sql::Value;
 use crate::state::settings::{Settings, SettingsRegistry};
 use crate::wire::build::{self, error_fields};
-use crate::wire::frame::{HEADER_LEN, Header};
+use crate::wire::frame::{FrameError, HEADER_LEN, Header};
 use crate::wire::ring::{Entry, Expect, Origin, TransactionStatus};
 use crate::wire::splice::Splice;
 
@@ -22,7 +22,9 @@ const REPORT_MAX: usize = 16 * 1024;
 /// How much of a backend's frame is wanted before it is looked at.
 pub fn want(header: Header) -> usize {
     match header.tag {
-        b'C' | b'Z' | b'S' | b'A' => usize::MAX,
+        // One that is too long is refused by its header: nobody waits for the rest, or keeps it.
+        b'C' | b'Z' | b'S' | b'A' if header.body > REPORT_MAX => 0,
+        b'C' | b'Z' | b'S' | b'A' => header.body,
         b'E' | b'N' => REPORT_MAX,
         _ => 0,
     }
@@ -31,9 +33,13 @@ pub fn want(header: Header) -> usize {
 /// Settings that decide how texts are read.
 const LEXICAL: [&str; 2] = ["standard_conforming_strings", "client_encoding"];
 
-/// Messages that must fit in memory: anything longer is not Postgres.
-pub fn is_oversized(header: Header) -> bool {
-    matches!(header.tag, b'C' | b'Z' | b'S' | b'A') && header.body > REPORT_MAX
+/// Messages that are kept until they are whole: anything longer is not Postgres.
+pub fn check(header: Header) -> Result<(), FrameError> {
+    let Header { tag, body } = header;
+    if matches!(tag, b'C' | b'Z' | b'S' | b'A') && body > REPORT_MAX {
+        return Err(FrameError::Length { tag: char::from(tag), length: i32::try_from(body).unwrap_or(i32::MAX) });
+    }
+    Ok(())
 }
 
 /// What a message changed that somebody else has to act upon.
@@ -89,7 +95,7 @@ impl Answers<'_, '_> {
             b'E' => return self.error(bytes, fresh, is_own, answer.origin),
             b'S' => forwards = self.parameter(bytes, is_own),
             b'A' => forwards = self.session.hears_notifications(),
-            b'D' if is_own => self.probed(bytes),
+            b'D' if is_own => self.leased.books.row = bytes.to_vec(),
             // A portal with rows left has done what it does to the session.
             b's' => {
                 if let Some(Entry { note: Some(Note::Runs(mut runs)), .. }) = answer.completed {
@@ -133,6 +139,9 @@ impl Answers<'_, '_> {
 
     fn command_complete(&mut self, bytes: &[u8], fresh: usize, is_own: bool, completed: Option<Entry<Note>>) -> Event {
         self.leased.books.is_forwarding = !is_own;
+        if is_own {
+            self.probed();
+        }
         let tag = bytes[HEADER_LEN..].strip_suffix(b"\0").unwrap_or_default();
         let mut patched = None;
         match completed {
@@ -337,9 +346,11 @@ impl Answers<'_, '_> {
         self.session.update_lexer();
     }
 
-    fn probed(&mut self, bytes: &[u8]) {
+    /// The row that answers our question is whole.
+    fn probed(&mut self) {
+        let row = std::mem::take(&mut self.leased.books.row);
         if let Some(Note::Probes(asked)) = self.leased.books.ring.head_mut().and_then(|head| head.note.as_ref()) {
-            self.session.pins.answer(*asked, bytes);
+            self.session.pins.answer(*asked, &row);
         }
     }
 }

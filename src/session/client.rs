@@ -624,18 +624,21 @@ impl Client {
         let mut transactions = 0;
         let result: Result<(), Fault> = loop {
             match walker.next(&mut input, answers::want) {
-                Err(error) => break Err(error.into()),
+                Err(error) => break Err(Fault::BackendFrame(error)),
                 Ok(None) => break Ok(()),
                 Ok(Some(Piece::Kept { fresh })) => out.skip(fresh),
                 Ok(Some(Piece::More { bytes })) if leased.books.is_forwarding => out.keep(bytes.len()),
-                Ok(Some(Piece::More { bytes })) => out.skip(bytes.len()),
+                Ok(Some(Piece::More { bytes })) => {
+                    leased.books.go_on_with_row(bytes);
+                    out.skip(bytes.len());
+                }
                 Ok(Some(Piece::Head { tag, bytes, fresh, .. })) if leased.books.ring.is_row(tag) => {
                     leased.books.is_forwarding = true;
                     out.pass(bytes, fresh);
                 }
                 Ok(Some(Piece::Head { tag, body, bytes, fresh })) => {
-                    if answers::is_oversized(Header { tag, body }) {
-                        break Err(Fault::Malformed("backend"));
+                    if let Err(error) = answers::check(Header { tag, body }) {
+                        break Err(Fault::BackendFrame(error));
                     }
                     let mut answers = Answers {
                         session: &mut self.session,

@@ -25,6 +25,9 @@ pub struct Leased {
     pub since: Instant,
 }
 
+/// More than any answer to a question of ours.
+const ROW_MAX: usize = 1024;
+
 /// The accounting of a lease; boxed and used again by the worker's next lease.
 #[derive(Debug, Default)]
 pub struct Books {
@@ -46,6 +49,8 @@ pub struct Books {
     pub is_checking: bool,
     /// Parameters reported while our own query ran.
     pub reported: Vec<(String, String)>,
+    /// As much as has come of the row that answers our own question.
+    pub row: Vec<u8>,
     /// What the server said before it ended the connection.
     pub last_words: Option<ServerError>,
     /// Our own query failed with this.
@@ -63,9 +68,17 @@ impl Books {
         self.is_failed = false;
         self.is_checking = false;
         self.reported.clear();
+        self.row.clear();
         self.last_words = None;
         self.refusal = None;
         self.dropped.clear();
+    }
+
+    /// More of a row of ours, which may come in pieces.
+    pub fn go_on_with_row(&mut self, bytes: &[u8]) {
+        if !self.row.is_empty() && self.row.len() < ROW_MAX {
+            self.row.extend_from_slice(bytes);
+        }
     }
 
     /// Appends a Query of ours.

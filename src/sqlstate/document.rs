@@ -52,6 +52,7 @@ fn faults() -> Vec<Fault> {
         Fault::MessageType(b'?'),
         Fault::Malformed(ANY),
         Fault::Backend(Unexpected { tag: '?' }),
+        Fault::BackendFrame(frame()),
         Fault::LoginRefused(said()),
         Fault::WaitTimeout { waited: Duration::from_secs(30) },
         Fault::Canceled,
@@ -99,6 +100,7 @@ fn index(fault: &Fault) -> usize {
         Fault::Killed => 18,
         Fault::Removed => 19,
         Fault::IdleTimeout => 20,
+        Fault::BackendFrame(_) => 21,
     }
 }
 

@@ -7,6 +7,7 @@ mod console;
 mod copy;
 mod drain;
 mod drivers;
+mod faults;
 mod harness;
 mod hosts;
 mod limits;

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, reason = "a kit: each part is there for the tests that need it")]
 
 mod endpoint;
+pub(crate) mod fake;
 mod link;
 mod pki;
 mod postgres;
