@@ -1,0 +1,319 @@
+//! Moves bytes between a client and its backend, message by message, in both directions.
+//!
+//! Neither direction waits for the other: a client may pipeline without reading, a server may answer before the request is
+//! whole. What a message means is judged by [`frontend`] and [`answers`].
+
+use std::task::{Context, Poll};
+
+use super::{Client, End, Fed, Phase, Step, turn::begin_cycle};
+use crate::error::Fault;
+use crate::pool::standing;
+use crate::session::answers::{self, Answers, Event};
+use crate::session::frontend::{self, Frontend, Message, Rest};
+use crate::session::note::Note;
+use crate::session::orphan::Outcome;
+use crate::session::statements::Unnamed;
+use crate::sqlstate;
+use crate::wire::build;
+use crate::wire::frame::{Header, Piece};
+use crate::wire::ring::TransactionStatus;
+use crate::wire::splice::Splice;
+use crate::worker::Buffers;
+
+/// Bytes of a waiting client that are kept; then its socket is no longer read.
+const HELD_MAX: usize = 256 * 1024;
+
+/// Bytes owed to a client beyond which no more of its messages are read.
+const OWED_MAX: usize = 1024 * 1024;
+
+impl Client {
+    pub(super) fn read_client(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<Fed, End> {
+        if self.spill.len() > OWED_MAX {
+            return Ok(Fed::Blocked);
+        }
+        // A backend that does not read stops its client.
+        if matches!(&self.phase, Phase::Leased(leased) if !leased.books.spill.is_empty()) {
+            return Ok(Fed::Blocked);
+        }
+        let is_holding = self.is_holding();
+        if is_holding && self.held.len() >= HELD_MAX {
+            return Ok(Fed::Blocked);
+        }
+        if !self.held.is_empty() && !is_holding {
+            let held = std::mem::take(&mut self.held);
+            self.take_in(&held, &mut buffers.copy, cx)?;
+            return Ok(Fed::Moved);
+        }
+        match self.stream.poll_read_once(cx, &mut buffers.read) {
+            Poll::Pending => Ok(Fed::Dry),
+            Poll::Ready(Ok(0)) => Err(End::Gone),
+            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Ready(Ok(n)) => {
+                self.session.pool.stats.cell(self.worker.id).received(n);
+                if is_holding {
+                    self.held.extend_from_slice(&buffers.read[..n]);
+                } else {
+                    self.take_in(&buffers.read[..n], &mut buffers.copy, cx)?;
+                }
+                Ok(Fed::Moved)
+            }
+        }
+    }
+
+    /// What comes now is kept, because something before it waits.
+    fn is_holding(&self) -> bool {
+        match &self.phase {
+            Phase::Waiting(_) => true,
+            Phase::Leased(leased) => leased.books.is_checking,
+            Phase::Idle | Phase::Orphaned(_) => false,
+        }
+    }
+
+    /// Goes through bytes of the client, message by message.
+    pub(super) fn take_in(&mut self, bytes: &[u8], copy: &mut Vec<u8>, cx: &mut Context<'_>) -> Result<(), End> {
+        let mut input = bytes;
+        let mut out = Splice::new(bytes, copy);
+        let mut walker = std::mem::take(&mut self.walker);
+        let result = loop {
+            match walker.next(&mut input, frontend::want) {
+                Err(error) => break Err(error.into()),
+                Ok(None) => break Ok(()),
+                Ok(Some(Piece::Kept { fresh })) => out.skip(fresh),
+                Ok(Some(Piece::More { bytes })) if self.is_forwarding => out.keep(bytes.len()),
+                Ok(Some(Piece::More { bytes })) => out.skip(bytes.len()),
+                Ok(Some(Piece::Head { tag, body, bytes, fresh })) => {
+                    let message = Message { tag, body, bytes, fresh };
+                    match self.message(message, &mut out, cx) {
+                        Ok(Step::Done) => {}
+                        Ok(Step::Hold) => {
+                            self.held.splice(0..0, [bytes, input].concat());
+                            out.skip(fresh);
+                            walker.rewind();
+                            break Ok(());
+                        }
+                        Err(end) => break Err(end),
+                    }
+                }
+            }
+        };
+        self.walker = walker;
+        let bytes = out.finish();
+        if let Phase::Leased(leased) = &mut self.phase
+            && !bytes.is_empty()
+            && leased.send(cx, bytes).is_err()
+        {
+            self.lose(cx)?;
+        }
+        if !self.spill.is_empty() {
+            self.spill.flush(cx, &mut self.stream)?;
+        }
+        result
+    }
+
+    fn message(&mut self, message: Message<'_>, out: &mut Splice<'_>, cx: &mut Context<'_>) -> Result<Step, End> {
+        self.is_forwarding = false;
+        if message.tag == b'X' {
+            out.skip(message.fresh);
+            return Err(End::Gone);
+        }
+        if self.is_discarding {
+            out.skip(message.fresh);
+            if message.tag == b'S' {
+                self.is_discarding = false;
+                let status = self.status();
+                build::ready_for_query(self.spill.buffer(), status);
+            }
+            return Ok(Step::Done);
+        }
+        match &mut self.phase {
+            Phase::Leased(_) => {}
+            Phase::Idle => {
+                if self.needs_no_backend(message, out)? {
+                    return Ok(Step::Done);
+                }
+                match self.ask(cx) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(Step::Hold),
+                    Err(fault) => {
+                        out.skip(message.fresh);
+                        self.fail(message.tag, &fault);
+                        return Ok(Step::Done);
+                    }
+                }
+            }
+            Phase::Waiting(_) => return Ok(Step::Hold),
+            Phase::Orphaned(orphan) => {
+                let outcome = orphan.message(message, &self.session, self.spill.buffer())?;
+                self.is_discarding = matches!(outcome, Outcome::Refused | Outcome::Failed);
+                if matches!(outcome, Outcome::Over | Outcome::Failed | Outcome::Passed) {
+                    self.phase = Phase::Idle;
+                }
+                if outcome == Outcome::Passed {
+                    return self.message(message, out, cx);
+                }
+                out.skip(message.fresh);
+                return Ok(Step::Done);
+            }
+        }
+        let Phase::Leased(leased) = &mut self.phase else { return Ok(Step::Hold) };
+        if leased.books.ring.is_at_rest() && begin_cycle(leased, &self.session, out) {
+            return Ok(Step::Hold);
+        }
+        let statements = &self.worker.proxy.statements;
+        let mut frontend = Frontend { session: &mut self.session, leased, statements, out };
+        let rest = frontend.message(message)?;
+        self.is_forwarding = rest == Rest::Forward;
+        if leased.books.ring.has_synthetic_due() {
+            self.send_own_answers();
+        }
+        Ok(Step::Done)
+    }
+
+    /// Messages that an idle client gets answered (or ignored) without a backend.
+    fn needs_no_backend(&mut self, message: Message<'_>, out: &mut Splice<'_>) -> Result<bool, End> {
+        match message.tag {
+            // Left over from a COPY that failed; Postgres ignores them too.
+            b'd' | b'c' | b'f' | b'H' => {}
+            b'S' => build::ready_for_query(self.spill.buffer(), TransactionStatus::Idle),
+            b'C' if message.bytes.get(5) == Some(&b'S') && message.bytes.len() == message.body + 5 => {
+                let name = message.bytes[6..].strip_suffix(b"\0").ok_or(Fault::Malformed("Close"))?;
+                if name.is_empty() {
+                    self.session.statements.unnamed = Unnamed::None;
+                } else {
+                    self.session.statements.remove(name);
+                }
+                self.spill.buffer().extend_from_slice(build::CLOSE_COMPLETE);
+            }
+            b'P' if frontend::parse_without_backend(&mut self.session, &self.worker.proxy.statements, message) => {
+                self.spill.buffer().extend_from_slice(build::PARSE_COMPLETE);
+            }
+            b'Q' | b'P' | b'B' | b'D' | b'C' | b'E' | b'F' => return Ok(false),
+            other => return Err(Fault::MessageType(other).into()),
+        }
+        out.skip(message.fresh);
+        Ok(true)
+    }
+
+    fn send_own_answers(&mut self) {
+        let Phase::Leased(leased) = &mut self.phase else { return };
+        while let Some(entry) = leased.books.ring.pop_synthetic() {
+            if let Some(Note::Answers { frames, .. }) = entry.note {
+                self.spill.buffer().extend_from_slice(frames);
+            }
+        }
+    }
+
+    pub(super) fn status(&self) -> TransactionStatus {
+        match &self.phase {
+            Phase::Leased(leased) => leased.books.ring.status(),
+            Phase::Orphaned(_) => TransactionStatus::Failed,
+            Phase::Idle | Phase::Waiting(_) => TransactionStatus::Idle,
+        }
+    }
+
+    /// Answers a message with an error of ours, as Postgres would: up to Sync in the extended protocol.
+    pub(super) fn fail(&mut self, tag: u8, fault: &Fault) {
+        let status = self.status();
+        let out = self.spill.buffer();
+        build::error_response(out, &sqlstate::report(fault));
+        if matches!(tag, b'Q' | b'F') {
+            build::ready_for_query(out, status);
+        } else {
+            self.is_discarding = true;
+        }
+    }
+
+    pub(super) fn read_backend(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<bool, End> {
+        // A client that does not read stops its backend; everything else goes on.
+        if !self.spill.is_empty() {
+            return Ok(false);
+        }
+        let Phase::Leased(leased) = &mut self.phase else { return Ok(false) };
+        match leased.lease.stream.poll_read_once(cx, &mut buffers.read) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Ok(n)) if n > 0 => {
+                self.take_out(n, buffers, cx)?;
+                Ok(true)
+            }
+            Poll::Ready(_) => {
+                self.lose(cx)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Goes through bytes of the backend, message by message.
+    fn take_out(&mut self, n: usize, buffers: &mut Buffers, cx: &mut Context<'_>) -> Result<(), End> {
+        let Buffers { read, copy, .. } = buffers;
+        let mut input = &read[..n];
+        let mut out = Splice::new(input, copy);
+        let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
+        let mut walker = std::mem::take(&mut leased.books.walker);
+        let worker = &self.worker;
+        let mut last = Event::None;
+        let mut cycles = 0;
+        let mut transactions = 0;
+        let result: Result<(), Fault> = loop {
+            match walker.next(&mut input, answers::want) {
+                Err(error) => break Err(Fault::BackendFrame(error)),
+                Ok(None) => break Ok(()),
+                Ok(Some(Piece::Kept { fresh })) => out.skip(fresh),
+                Ok(Some(Piece::More { bytes })) if leased.books.is_forwarding => out.keep(bytes.len()),
+                Ok(Some(Piece::More { bytes })) => {
+                    leased.books.go_on_with_row(bytes);
+                    out.skip(bytes.len());
+                }
+                Ok(Some(Piece::Head { tag, bytes, fresh, .. })) if leased.books.ring.is_row(tag) => {
+                    leased.books.is_forwarding = true;
+                    out.pass(bytes, fresh);
+                }
+                Ok(Some(Piece::Head { tag, body, bytes, fresh })) => {
+                    if let Err(error) = answers::check(Header { tag, body }) {
+                        break Err(Fault::BackendFrame(error));
+                    }
+                    let mut answers = Answers {
+                        session: &mut self.session,
+                        leased: &mut *leased,
+                        registry: &worker.proxy.settings,
+                        out: &mut out,
+                        on_error: &mut |code| worker.proxy.errors.count_bytes(code),
+                    };
+                    match answers.message(tag, bytes, fresh) {
+                        Ok(Event::None) => {}
+                        Ok(Event::Cycle(status)) => {
+                            cycles += 1;
+                            transactions += u64::from(status == TransactionStatus::Idle);
+                        }
+                        Ok(event) => last = event,
+                        Err(fault) => break Err(fault),
+                    }
+                }
+            }
+        };
+        leased.books.walker = walker;
+        if cycles > 0 {
+            self.session.pool.stats.cell(worker.id).cycles(cycles, transactions);
+        }
+        let bytes = out.finish();
+        if !bytes.is_empty() {
+            self.session.pool.stats.cell(worker.id).sent(bytes.len());
+            self.spill.send(cx, &mut self.stream, bytes)?;
+        }
+        match result {
+            Ok(()) => {}
+            // The backend is well; it is cleaned when the client goes.
+            Err(fault @ Fault::SettingsRefused(_)) => return Err(fault.into()),
+            Err(fault) => {
+                self.abandon();
+                return Err(fault.into());
+            }
+        }
+        match last {
+            Event::None | Event::Cycle(_) => {}
+            Event::ReadOnly => standing::doubt(&worker.proxy.pools, &self.session.pool, worker.id),
+            Event::Stopped => worker.proxy.retire(worker.id, self.session.pool.database),
+            Event::Ended => self.abandon(),
+        }
+        self.settle(cx)
+    }
+}

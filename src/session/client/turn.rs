@@ -1,0 +1,266 @@
+//! How a client gets a backend, and how it lets go of it: ask, wait in line, begin; settle, release, lose.
+
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+
+use super::{Client, End, Phase, Waiting};
+use crate::config::PoolMode;
+use crate::error::{Fault, Lost};
+use crate::pool::lease::{Ask, Lease, LeaseError};
+use crate::session::cleanup;
+use crate::session::frontend;
+use crate::session::leased::Leased;
+use crate::session::note::Note;
+use crate::session::orphan::Orphan;
+use crate::session::session::Session;
+use crate::sqlstate;
+use crate::state::settings::Replay;
+use crate::wire::build;
+use crate::wire::frame::{Piece, Walker};
+use crate::wire::ring::{Expect, Origin, TransactionStatus};
+use crate::wire::splice::Splice;
+use crate::worker::Buffers;
+
+impl Client {
+    /// ## Idle => (Leased | Waiting). True if there is a backend now.
+    #[inline]
+    pub(super) fn ask(&mut self, cx: &mut Context<'_>) -> Result<bool, Fault> {
+        let now = Instant::now();
+        match self.worker.proxy.pools.lease(&self.session.pool, self.worker.id, now, cx) {
+            Ok(Ask::Leased(lease)) => {
+                self.begin_lease(lease, now);
+                Ok(true)
+            }
+            Ok(Ask::Waits(waiter)) => {
+                let deadline = Box::pin(tokio::time::sleep(self.session.pool.settings().pool.wait_timeout));
+                self.phase = Phase::Waiting(Box::new(Waiting { waiter, since: now, deadline }));
+                self.place.set_waiting();
+                Ok(false)
+            }
+            Err(error) => Err(self.lease_fault(error)),
+        }
+    }
+
+    fn lease_fault(&self, error: LeaseError) -> Fault {
+        match (error, self.session.pool.refusal()) {
+            (LeaseError::Refused, Some(refusal)) => Fault::LoginRefused(refusal),
+            (error, _) => error.into(),
+        }
+    }
+
+    /// ## Waiting => (Leased | Idle)
+    pub(super) fn wait(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<(), End> {
+        let Phase::Waiting(waiting) = &mut self.phase else { return Ok(()) };
+        let since = waiting.since;
+        match waiting.waiter.poll(cx) {
+            Poll::Ready(Ok(Ask::Leased(lease))) => {
+                let now = Instant::now();
+                self.session.pool.stats.cell(self.worker.id).waited(now - since);
+                self.begin_lease(lease, now);
+                let held = std::mem::take(&mut self.held);
+                self.take_in(&held, &mut buffers.copy, cx)
+            }
+            Poll::Ready(Ok(Ask::Waits(waiter))) => {
+                waiting.waiter = waiter;
+                cx.waker().wake_by_ref();
+                Ok(())
+            }
+            Poll::Ready(Err(error)) => {
+                let fault = self.lease_fault(error);
+                self.fail_waiting(&fault, cx)
+            }
+            Poll::Pending => match waiting.deadline.as_mut().poll(cx) {
+                Poll::Pending => Ok(()),
+                Poll::Ready(()) => self.fail_waiting(&Fault::WaitTimeout { waited: since.elapsed() }, cx),
+            },
+        }
+    }
+
+    /// ## Waiting => Idle: the first message in hand is answered with an error.
+    pub(super) fn fail_waiting(&mut self, fault: &Fault, cx: &mut Context<'_>) -> Result<(), End> {
+        self.phase = Phase::Idle;
+        self.place.set_idle();
+        self.worker.proxy.errors.count(sqlstate::report(fault).code);
+        if matches!(fault, Fault::Lease(LeaseError::Removed) | Fault::LoginRefused(_)) {
+            return Err(match fault {
+                Fault::LoginRefused(refusal) => Fault::LoginRefused(refusal.clone()),
+                _ => Fault::Removed,
+            }
+            .into());
+        }
+        let held = std::mem::take(&mut self.held);
+        let mut input = &held[..];
+        // The first message is whole or wanted no more; what is not all there is discarded as it comes.
+        let mut walker = Walker::default();
+        let head = walker.next(&mut input, frontend::want)?;
+        let Some(Piece::Head { tag, .. }) = head else { return Ok(()) };
+        self.is_forwarding = false;
+        self.fail(tag, fault);
+        self.walker = walker;
+        self.held = input.to_vec();
+        self.spill.flush(cx, &mut self.stream)?;
+        Ok(())
+    }
+
+    #[inline]
+    fn begin_lease(&mut self, lease: Lease, now: Instant) {
+        self.place.set_active(lease.target.clone());
+        self.session.statements.leave_backend();
+        if !self.session.told.is_same(&lease.parameters) {
+            self.tell_parameters(&lease);
+        }
+        self.phase = Phase::Leased(Leased { lease, books: self.worker.books(), since: now });
+    }
+
+    /// This backend reports other values than the client was told.
+    fn tell_parameters(&mut self, lease: &Lease) {
+        let before = std::mem::replace(&mut self.session.told, lease.parameters.clone());
+        for (name, value) in lease.parameters.iter() {
+            let is_own = self.session.settings.values().contains_key(&name.to_ascii_lowercase());
+            if before.value(name) != Some(value) && !is_own {
+                build::parameter_status(self.spill.buffer(), name, value);
+            }
+        }
+        self.session.update_lexer();
+    }
+
+    /// Asks, cleans or gives the backend back when nothing is outstanding.
+    #[inline]
+    pub(super) fn settle(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
+        let books = &mut *leased.books;
+        if !books.ring.is_at_rest() || !books.walker.is_at_boundary() || !self.held.is_empty() {
+            return Ok(());
+        }
+        if self.session.mode == PoolMode::Session
+            || (self.walker.is_inside() && self.is_forwarding)
+            || !books.spill.is_empty()
+        {
+            return Ok(());
+        }
+        if !self.session.pins.is_settled() {
+            leased.lease.is_soiled |= self.session.pins.is_uncertain();
+            if let Some((asked, sql)) = self.session.pins.question() {
+                if leased.ask(cx, &sql, Note::Probes(asked)).is_err() {
+                    return self.lose(cx);
+                }
+                return Ok(());
+            }
+        }
+        if self.session.is_pinned() {
+            self.place.set_pins(self.session.pin_bits());
+            return Ok(());
+        }
+        if leased.lease.is_soiled {
+            if leased.ask(cx, cleanup::RESET, Note::Resets).is_err() {
+                return self.lose(cx);
+            }
+            return Ok(());
+        }
+        self.release();
+        Ok(())
+    }
+
+    /// ## Leased => Idle
+    #[inline]
+    fn release(&mut self) {
+        let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
+        let Leased { lease, books, since } = leased;
+        let now = Instant::now();
+        self.place.set_idle();
+        self.place.touch(self.worker.proxy.second());
+        self.session.pool.stats.cell(self.worker.id).leased(now - since);
+        cleanup::release(&self.worker, lease, books, now);
+        self.walker.shrink();
+    }
+
+    /// The backend broke the protocol: it is closed, and nobody else sees it.
+    pub(super) fn abandon(&mut self) {
+        self.phase = Phase::Idle;
+        self.place.set_idle();
+    }
+
+    /// ## Leased => (Idle | Orphaned): the backend is gone. The client is told for every cycle it waits for, and stays.
+    pub(super) fn lose(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let Phase::Leased(mut leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
+        self.place.set_idle();
+        let books = &mut leased.books;
+        let is_session_lost = self.session.mode == PoolMode::Session || self.session.is_pinned();
+        let lost = Lost { in_commit: books.is_committing, last_words: books.last_words.take() };
+        if books.walker.is_inside() && books.is_forwarding {
+            // Half a message went out: no error can follow it.
+            return Err(End::Gone);
+        }
+        // The rest of a message that was on its way has nowhere to go, least of all to the next backend.
+        self.is_forwarding = false;
+        let fault = if is_session_lost { Fault::SessionLost(lost.clone()) } else { Fault::Lost(lost.clone()) };
+        self.worker.proxy.errors.count(sqlstate::report(&fault).code);
+        if is_session_lost {
+            return Err(fault.into());
+        }
+        let status = books.ring.status();
+        let was_skipping = books.ring.is_skipping();
+        let is_open = books.ring.is_unsynced() || was_skipping;
+        let has_more =
+            books.ring.iter().filter(|e| e.origin == Origin::Client && e.expect.is_cycle()).count() > 1 || is_open;
+        let in_transaction = match books.heading {
+            // A client that waits for the answer to its BEGIN is told that there is no transaction; one that has sent
+            // more already would have that run on its own.
+            Some(TransactionStatus::InTransaction) => has_more || status != TransactionStatus::Idle,
+            Some(_) => false,
+            None => status != TransactionStatus::Idle,
+        };
+        let after = if in_transaction { TransactionStatus::Failed } else { TransactionStatus::Idle };
+        let mut report = sqlstate::report(&fault);
+        let mut is_told = was_skipping;
+        let client_entries = |e: &&crate::wire::ring::Entry<Note>| e.origin == Origin::Client;
+        for entry in books.ring.iter().filter(client_entries) {
+            if !is_told {
+                build::error_response(self.spill.buffer(), &report);
+                is_told = true;
+            }
+            if matches!(entry.expect, Expect::Query | Expect::FunctionCall | Expect::Sync) {
+                build::ready_for_query(self.spill.buffer(), after);
+                is_told = false;
+                if in_transaction {
+                    report = sqlstate::report(&Fault::TransactionLost);
+                }
+            }
+        }
+        if is_open {
+            if !is_told {
+                build::error_response(self.spill.buffer(), &report);
+            }
+            self.is_discarding = true;
+        }
+        self.session.follow = None;
+        self.session.pins.clear();
+        self.session.statements.leave_backend();
+        if in_transaction {
+            let is_untold = !is_open && books.ring.iter().all(|entry| entry.origin == Origin::Own);
+            self.phase = Phase::Orphaned(Box::new(Orphan::new(is_untold.then_some(lost))));
+        }
+        self.spill.flush(cx, &mut self.stream)?;
+        Ok(())
+    }
+}
+
+/// Puts in front of a cycle what the backend lacks. True if the client's messages must wait for the outcome.
+#[inline]
+pub(super) fn begin_cycle(leased: &mut Leased, session: &Session, out: &mut Splice<'_>) -> bool {
+    if !leased.lease.applied.is_same(&session.settings) {
+        let wanted = session.settings.clone();
+        let Replay { encoding, rest } = leased.lease.applied.replay(&wanted, &leased.lease.parameters);
+        if rest.is_empty() && encoding.is_empty() {
+            leased.lease.applied = wanted;
+        } else {
+            leased.books.is_checking = !wanted.is_accepted();
+            if !encoding.is_empty() {
+                leased.books.query(out.buffer(), &encoding, Note::Applies(None));
+            }
+            leased.books.query(out.buffer(), &rest, Note::Applies(Some(wanted)));
+        }
+    }
+    leased.books.is_checking
+}
