@@ -8,7 +8,7 @@ use futures_util::{StreamExt, pin_mut};
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
-use super::{Wire, soon};
+use super::{PATIENCE, Wire, soon};
 
 /// Every role of the tests has a password made of its name.
 pub(crate) fn password_of(role: &str) -> String {
@@ -81,7 +81,10 @@ impl Endpoint {
             .env("PGPASSWORD", password_of(role))
             .env("PGDATABASE", &self.dbname);
         let line = format!("{program:?}");
-        let ended = tokio::task::spawn_blocking(move || program.output()).await.expect("no panic in output()");
+        let mut program = tokio::process::Command::from(program);
+        // A program that waits for ever is killed and fails its test.
+        let ended = tokio::time::timeout(4 * PATIENCE, program.kill_on_drop(true).output()).await;
+        let ended = ended.unwrap_or_else(|_| panic!("{line}: still running after {:?}", 4 * PATIENCE));
         let Output { status, stdout, stderr } = ended.unwrap_or_else(|error| panic!("{line}: {error}"));
         let stdout = String::from_utf8_lossy(&stdout).into_owned();
         assert!(status.success(), "{line}: {status}\n{stdout}{}", String::from_utf8_lossy(&stderr));
