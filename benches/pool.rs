@@ -21,6 +21,7 @@ fn full_pool(size: u32, now: Instant) -> (Core<Box<u64>>, PoolId, Vec<Held>) {
     let database =
         core.add_database(DatabaseLimits { backends_max: Some(size), connect_timeout: Duration::from_secs(5) });
     let limits = PoolLimits {
+        wait_timeout: None,
         size,
         waiters_max: 20_000,
         idle_timeout: Some(Duration::from_secs(600)),

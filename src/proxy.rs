@@ -495,6 +495,7 @@ fn pool_limits(pool: &PoolConfig) -> PoolLimits {
     PoolLimits {
         size: pool.size,
         waiters_max: pool.waiters_max,
+        wait_timeout: Some(pool.wait_timeout),
         idle_timeout: limit(pool.idle_timeout),
         lifetime: limit(pool.lifetime),
     }

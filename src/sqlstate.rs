@@ -50,7 +50,7 @@ pub fn report(fault: &Fault) -> Report {
                 "Check roles.*.password, roles.*.backend_password and roles.*.login_as, and pg_hba.conf of the server.",
             ),
         ),
-        Fault::WaitTimeout { .. } => (
+        Fault::WaitTimeout { .. } | Fault::Lease(LeaseError::TimedOut) => (
             "ERROR",
             "53300",
             Some(
@@ -134,6 +134,7 @@ pub fn login(fault: &LoginFault) -> Report {
             message = "the role's secret cannot be looked up".to_owned();
             ("57P03", Some("Check databases.*.auth_query; the log of pgweir says more."))
         }
+        LoginFault::Lease(LeaseError::TimedOut) => ("53300", Some("Raise pool.size or pool.wait_timeout.")),
         LoginFault::Lease(LeaseError::Full) => ("53300", Some("Raise pool.waiters_max or pool.size.")),
         LoginFault::Lease(LeaseError::Removed) => ("57P01", Some("The database or role was removed from proxy.toml.")),
         LoginFault::Lease(LeaseError::Down) => {
@@ -157,7 +158,6 @@ pub fn login(fault: &LoginFault) -> Report {
         LoginFault::TooSlow => {
             ("57014", Some("Raise listen.login_timeout, if the client or the network is that slow."))
         }
-        LoginFault::NoBackend => ("53300", Some("Raise pool.size or pool.wait_timeout.")),
     };
     Report { severity: "FATAL", code, message, detail: None, hint: hint.map(str::to_owned) }
 }

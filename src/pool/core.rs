@@ -101,6 +101,9 @@ pub enum WaitError {
     /// The endpoint stayed unreachable for `connect_timeout` while this waiter stood in line.
     #[error("the database cannot be reached")]
     EndpointDown,
+    /// It stood in line for `wait_timeout`.
+    #[error("no backend became free in time")]
+    TimedOut,
     /// The server refuses the pool's login, and no other backend of the pool is at work.
     #[error("the database refuses this login")]
     Refused,

@@ -43,6 +43,9 @@ pub enum LeaseError {
     /// `waiters_max` clients are in line.
     #[error("the line for a backend is full")]
     Full,
+    /// `wait_timeout` in line.
+    #[error("no backend became free in time")]
+    TimedOut,
     /// The endpoint stayed unreachable.
     #[error("the database cannot be reached")]
     Down,
@@ -58,6 +61,7 @@ impl From<WaitError> for LeaseError {
     fn from(error: WaitError) -> Self {
         match error {
             WaitError::EndpointDown => Self::Down,
+            WaitError::TimedOut => Self::TimedOut,
             WaitError::Refused => Self::Refused,
             WaitError::Removed => Self::Removed,
         }

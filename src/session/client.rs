@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, Sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::cleanup;
 use super::leased::Leased;
@@ -91,7 +91,7 @@ enum Phase {
     /// No backend.
     Idle,
     /// In line.
-    Waiting(Box<Waiting>),
+    Waiting(Waiting),
     /// With a backend.
     Leased(Leased),
     /// Its transaction was lost with the backend, and the client has not acknowledged that.
@@ -102,7 +102,6 @@ enum Phase {
 struct Waiting {
     waiter: Waiter,
     since: Instant,
-    deadline: Pin<Box<Sleep>>,
 }
 
 /// What reading from the client came to.

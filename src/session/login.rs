@@ -114,9 +114,6 @@ pub enum LoginFault {
     /// `listen.login_timeout`.
     #[error("canceling authentication due to timeout")]
     TooSlow,
-    /// `pool.wait_timeout`, for a backend to greet the client with.
-    #[error("no backend became free in time")]
-    NoBackend,
 }
 
 /// A connection counted against `listen.clients_max`.
@@ -553,9 +550,7 @@ async fn greeting(worker: &Rc<Worker>, pool: &Arc<Pool>) -> Result<Parameters, L
     {
         return Ok(told);
     }
-    let wait = pool.settings().pool.wait_timeout;
-    let lease = timeout(wait, worker.proxy.pools.wait(pool, worker.id)).await.map_err(|_| LoginFault::NoBackend)?;
-    let lease = match (lease, pool.refusal()) {
+    let lease = match (worker.proxy.pools.wait(pool, worker.id).await, pool.refusal()) {
         (Err(LeaseError::Refused), Some(refusal)) => return Err(LoginFault::Backend(refusal)),
         (lease, _) => lease?,
     };

@@ -26,6 +26,8 @@ pub struct PoolLimits {
     pub size: u32,
     /// Length of its line.
     pub waiters_max: u32,
+    /// A waiter leaves the line after this long, as of the next tick.
+    pub wait_timeout: Option<Duration>,
     /// An idle backend is closed after this long, ±20 %.
     pub idle_timeout: Option<Duration>,
     /// A backend is closed at this age, ±20 %, when nobody has it.

@@ -112,6 +112,7 @@ fn database_limits(backends_max: Option<u32>) -> DatabaseLimits {
 
 fn pool_limits(size: u32) -> PoolLimits {
     PoolLimits {
+        wait_timeout: None,
         size,
         waiters_max: 12,
         idle_timeout: Some(Duration::from_secs(10)),

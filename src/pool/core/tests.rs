@@ -25,7 +25,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn limits(size: u32) -> PoolLimits {
-    PoolLimits { size, waiters_max: 1000, idle_timeout: None, lifetime: None }
+    PoolLimits { size, waiters_max: 1000, wait_timeout: None, idle_timeout: None, lifetime: None }
 }
 
 impl Shell {
@@ -680,4 +680,18 @@ fn query_now_and_then_and_a_busy_pool_do_not_swap_a_slot() {
     }
     assert_eq!(crowd.served[1], 50);
     assert_eq!(shell.dialled, dialled_by_then, "settled within a second");
+}
+
+#[test]
+fn a_waiter_past_its_time_leaves_the_line_and_the_others_stay() {
+    let (mut shell, _, pool) = Shell::with_pool(1);
+    let limited = PoolLimits { wait_timeout: Some(ms(500)), ..limits(1) };
+    shell.run(|core, now, out| core.set_pool(pool, limited, now, out));
+    let _held = shell.hold(pool, 1);
+    let first = shell.wait(pool);
+    shell.pass(ms(300));
+    let second = shell.wait(pool);
+    shell.pass(ms(250));
+    shell.failed(first, WaitError::TimedOut);
+    shell.pending(second);
 }

@@ -12,9 +12,10 @@ const PATROL_STEP: usize = 64;
 const EXPIRIES_MAX: usize = 4;
 
 impl<B> Core<B> {
-    /// Fails waiters of endpoints that stay down, dials where a back-off is over, closes idle backends of old age.
+    /// Fails waiters whose time is up or whose endpoint stays down, dials where a back-off is over, closes idle backends of old age.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         self.fail_waiters_of_down_endpoints(now, out);
+        self.fail_waiters_past_their_time(now, out);
         self.serve(None, now, out);
         self.patrol(now, out);
     }
@@ -29,6 +30,16 @@ impl<B> Core<B> {
             {
                 let is_due = |since: Instant| now >= since.max(down) + connect_timeout;
                 self.fail_waiters(pool, WaitError::EndpointDown, is_due, out);
+            }
+        }
+    }
+
+    /// All waiters of a pool wait equally long, so the first in line is the first whose time is up: no timer for each.
+    fn fail_waiters_past_their_time(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
+        for i in (0..self.total.hungry.len()).rev() {
+            let pool = self.total.hungry[i];
+            if let Some(wait_timeout) = self.pools[pool].limits.wait_timeout {
+                self.fail_waiters(pool, WaitError::TimedOut, |since| now >= since + wait_timeout, out);
             }
         }
     }

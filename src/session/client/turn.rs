@@ -33,8 +33,7 @@ impl Client {
                 Ok(true)
             }
             Ok(Ask::Waits(waiter)) => {
-                let deadline = Box::pin(tokio::time::sleep(self.session.pool.settings().pool.wait_timeout));
-                self.phase = Phase::Waiting(Box::new(Waiting { waiter, since: now, deadline }));
+                self.phase = Phase::Waiting(Waiting { waiter, since: now });
                 self.place.set_waiting();
                 Ok(false)
             }
@@ -66,14 +65,14 @@ impl Client {
                 cx.waker().wake_by_ref();
                 Ok(())
             }
+            Poll::Ready(Err(LeaseError::TimedOut)) => {
+                self.fail_waiting(&Fault::WaitTimeout { waited: since.elapsed() }, cx)
+            }
             Poll::Ready(Err(error)) => {
                 let fault = self.lease_fault(error);
                 self.fail_waiting(&fault, cx)
             }
-            Poll::Pending => match waiting.deadline.as_mut().poll(cx) {
-                Poll::Pending => Ok(()),
-                Poll::Ready(()) => self.fail_waiting(&Fault::WaitTimeout { waited: since.elapsed() }, cx),
-            },
+            Poll::Pending => Ok(()),
         }
     }
 
