@@ -1,6 +1,6 @@
 //! Limits of roles that Postgres itself enforces, and limits of the login: timeouts, storms, idleness.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use futures_util::future::join_all;
 use tokio_postgres::error::SqlState;

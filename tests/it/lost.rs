@@ -383,7 +383,7 @@ async fn a_server_that_is_down_is_57p03_after_connect_timeout_until_it_is_back()
     let proxy = proxy().postgres(&postgres).pool_size(2).toml("[pool]\nconnect_timeout = \"300ms\"").start().await;
     postgres.stop();
     // Nobody was served yet, so there is nothing to greet a client with.
-    let refused = proxy.try_connect("app").await.err().expect("no server");
+    let refused = proxy.try_connect("app").await.expect_err("no server");
     assert_eq!(refused.code().map(|code| code.code()), Some("57P03"));
     postgres.start();
     let clients = {

@@ -156,7 +156,7 @@ async fn clients_of_a_removed_database_go_when_their_transaction_is_over() {
     let frames = busy.rest().await;
     assert_eq!((tags(&frames).as_str(), fatal(&frames).as_deref()), ("C Z E", Some("57P01")));
     sessions.until("true", 0).await;
-    let refused = proxy.try_connect("app").await.err().expect("it is gone");
+    let refused = proxy.try_connect("app").await.expect_err("it is gone");
     assert_eq!(refused.code().map(|code| code.code()), Some("3D000"));
     let other = proxy.database("other").connect("app").await;
     let rows = other.query_one("SELECT count(*) FROM t", &[]).await;

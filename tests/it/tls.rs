@@ -297,7 +297,7 @@ async fn why_a_server_is_not_trusted_is_in_the_log_and_not_told_to_clients() {
     let postgres = tls_postgres(&pki, "127.0.0.1");
     let tls = format!("mode = \"verify-full\", ca = \"{}\"", stranger.path("ca.crt").display());
     let proxy = towards(&postgres, &tls).await;
-    let error = proxy.try_connect("app").await.err().expect("no login");
+    let error = proxy.try_connect("app").await.expect_err("no login");
     let told = format!("{:?}", error.as_db_error());
     assert!(!told.contains("127.0.0.1") && !told.contains("certificate"), "{told}");
     let logged = proxy.logged("cannot open a backend").await;
