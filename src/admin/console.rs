@@ -1,4 +1,4 @@
-//! One console from its login to its end: the simple and the extended protocol over [`Command`]s, which `act` carries out.
+//! One console from its login to its end: the simple and the extended protocol over `Command`s, which `act` carries out.
 //!
 //! The console owns its connection and runs on the worker that accepted it, so that what it decides about pools happens
 //! on a worker's thread. It is a client like others to a drain, to KILL_CLIENT and to a CancelRequest, which ends PAUSE.

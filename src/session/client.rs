@@ -58,7 +58,7 @@ impl From<FrameError> for End {
 }
 
 impl From<std::io::Error> for End {
-    /// The client's socket; a backend's is [`Client::lose`]'s business.
+    /// The client's socket; a backend's is `Client::lose`'s business.
     fn from(_: std::io::Error) -> Self {
         Self::Gone
     }

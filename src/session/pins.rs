@@ -63,7 +63,7 @@ const ASKED: [(Suspects, &str); 6] = [
     ),
 ];
 
-/// Kinds the server cannot tell about: begun, they stand until [`Pins::end`].
+/// Kinds the server cannot tell about: begun, they stand until `Pins::end`.
 const UNTOLD: Suspects = Suspects::SETTINGS.or(Suspects::LOAD);
 
 impl Pins {

@@ -81,9 +81,9 @@ pub enum Effect {
     },
     /// SAVEPOINT.
     Savepoint(Bytes),
-    /// RELEASE [SAVEPOINT].
+    /// RELEASE \[SAVEPOINT\].
     Release(Bytes),
-    /// ROLLBACK TO [SAVEPOINT].
+    /// ROLLBACK TO \[SAVEPOINT\].
     RollbackTo(Bytes),
     /// PREPARE TRANSACTION: the block ends, its settings are kept as after a COMMIT.
     PrepareTransaction,
