@@ -10,7 +10,7 @@ help:
 	@echo 'make test    everything that can be tested'
 	@echo 'make bench   speed against PgBouncer'
 	@echo 'make budget  syscalls and instructions per transaction'
-	@echo 'make fuzz    every fuzz target, FUZZ_SECONDS each (20)'
+	@echo 'make fuzz    every fuzz target; FUZZ_SECONDS=60 for new inputs that long'
 
 install:
 	@scripts/install
