@@ -10,7 +10,7 @@ import typing
 import counts
 import servers
 
-ATTEMPTS = 4
+ATTEMPTS = 6
 
 
 class Budget(typing.NamedTuple):
@@ -28,7 +28,7 @@ BUDGETS = [
     Budget(counts.syscalls, "simple", 64, 8, 4.5),
     Budget(counts.syscalls, "prepared", 64, 8, 4.5),
     Budget(counts.instructions, "simple", 8, 16, 7_000),
-    Budget(counts.instructions, "prepared", 8, 16, 9_000),
+    Budget(counts.instructions, "prepared", 8, 16, 8_500),
 ]
 
 
