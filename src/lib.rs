@@ -1,6 +1,6 @@
 //! pgweir: a connection-pooling proxy for Postgres that keeps the database from tipping over.
 //!
-//! Modules stand in the order data flows; each imports only modules above it.
+//! `docs/ARCHITECTURE.md` lists the modules in the order data flows. `config`, `wire`, `sql` and `state` know nothing of the rest.
 //!
 //! A query's way: `net::listen` accepts → `session::login` → `session::client` waits for a first message → `pool::lease`
 //! gives a backend, opens one, or queues → `session::frontend` puts messages on their way while `wire::ring` counts
