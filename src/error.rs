@@ -7,17 +7,9 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::pool::lease::LeaseError;
+use crate::wire::build::ServerError;
 use crate::wire::frame::FrameError;
 use crate::wire::ring::Unexpected;
-
-/// An error or notice of Postgres that is passed on in our name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerError {
-    /// SQLSTATE.
-    pub code: String,
-    /// Its message.
-    pub message: String,
-}
 
 /// A fault that ends a cycle or a session.
 #[derive(Debug, Error)]

@@ -21,13 +21,13 @@ use crate::auth::secrets::Secrets;
 use crate::auth::server::{BackendLogin, LoggedIn, LoginError, Step};
 use crate::auth::{BODY_MAX, Channel, Credential};
 use crate::config::{BackendTls, Endpoint, PoolSettings, Standing};
-use crate::error::ServerError;
 use crate::net::certificate::Binding;
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ClientSide, TlsError, server_name};
 use crate::state::parameters::Parameters;
 use crate::state::settings::Settings;
 use crate::wire::build;
+use crate::wire::build::ServerError;
 use crate::wire::frame::{HEADER_LEN, header};
 use crate::wire::startup::{CancelKey, SSL_REQUEST, Unsendable, build_cancel, build_startup};
 

@@ -12,9 +12,9 @@ use subtle::ConstantTimeEq;
 use super::core::{DatabaseId, PoolId};
 use crate::auth::Credential;
 use crate::config::{PoolSettings, Secret};
-use crate::error::ServerError;
 use crate::metrics::PoolStats;
 use crate::state::parameters::Latest;
+use crate::wire::build::ServerError;
 
 /// What makes two clients share backends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

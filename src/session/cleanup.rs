@@ -166,7 +166,7 @@ async fn drain(leased: &mut Leased) -> Option<()> {
             ring.answer(tag, status, dropped).ok()?;
             while ring.pop_synthetic().is_some() {}
             if tag == b'E' {
-                *refusal = Some(crate::error::ServerError { code: String::new(), message: String::new() });
+                *refusal = Some(build::ServerError { code: String::new(), message: String::new() });
             }
         }
         dropped.clear();

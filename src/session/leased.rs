@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::note::Note;
 use super::spill::Spill;
-use crate::error::ServerError;
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
 use crate::wire::build;
+use crate::wire::build::ServerError;
 use crate::wire::frame::Walker;
 use crate::wire::ring::{Entry, Expect, Origin, Ring, TransactionStatus};
 

@@ -25,7 +25,6 @@ use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, M
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
 use crate::config::{Auth, CONSOLE_NAMES, PoolMode, Secret};
-use crate::error::ServerError;
 use crate::net::certificate::common_name;
 use crate::net::listen::Accepted;
 use crate::net::stream::{Socket, Stream};
@@ -38,6 +37,7 @@ use crate::sqlstate;
 use crate::state::parameters::Parameters;
 use crate::state::settings::{Settings, Values};
 use crate::wire::build;
+use crate::wire::build::ServerError;
 use crate::wire::frame::{FrameError, HEADER_LEN, header};
 use crate::wire::ring::TransactionStatus;
 use crate::wire::startup::{

@@ -179,6 +179,15 @@ fn put(out: &mut Vec<u8>, message: &impl Message) {
     out.extend_from_slice(&buffer);
 }
 
+/// An error or notice of Postgres that is passed on in our name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerError {
+    /// SQLSTATE.
+    pub code: String,
+    /// Its message.
+    pub message: String,
+}
+
 /// The fields of an ErrorResponse or NoticeResponse body that decide anything. Borrowed: text may not be UTF-8.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ErrorFields<'a> {
