@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use crate::auth::Credential;
 use crate::auth::secrets::{Secrets, Stored};
-use crate::config::{Auth, Config, Endpoint, Pool as PoolConfig, PoolSettings, Secret, Timeouts, pool_settings};
+use crate::config::{
+    Auth, Config, Endpoint, Override, Pool as PoolConfig, PoolSettings, Secret, Timeouts, pool_settings,
+};
 use crate::metrics::{ErrorCounts, History, PoolStats, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
 use crate::pool::core::{Core, DatabaseId, DatabaseLimits, PoolLimits};
@@ -468,6 +470,7 @@ fn lookup_settings(config: &Config, database: &str, role: &str) -> Option<PoolSe
         pool: PoolConfig { size: found.pool.size.min(LOOKUP_BACKENDS), ..found.pool.clone() },
         backends_max: found.backends_max,
         timeouts: Timeouts::default(),
+        set_override: Override::Any,
     })
 }
 

@@ -8,8 +8,9 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use pgweir::config::{self, AuthQuery, BackendTls, Config, Listen, Mistakes, Pool};
+use pgweir::config::{self, Admission, AuthQuery, BackendTls, Config, Listen, Mistakes, Pool, RoleAdmission};
 use proptest::prelude::*;
 
 // ## Files
@@ -79,6 +80,8 @@ fn shipped_file_states_the_defaults() {
     assert_eq!(shipped.listen, Listen::default());
     assert_eq!(shipped.databases["*"].pool, Pool::default());
     assert_eq!(shipped.databases["*"].tls, BackendTls::default());
+    assert_eq!(shipped.admission, Admission::default());
+    assert_eq!(shipped.roles["*"].admission, RoleAdmission::default());
 }
 
 #[test]
@@ -88,7 +91,7 @@ fn shipped_file_writes_every_default_down() {
     let config = config::load(Path::new("proxy.toml")).expect("valid");
     for path in config::entries(&config).keys().filter(|path| *path != "listen.workers") {
         let key = path.trim_start_matches("databases.\"*\".").trim_start_matches("roles.\"*\".");
-        let key = key.split('.').find(|part| !["listen", "admin", "pool"].contains(part)).expect("a key");
+        let key = key.split('.').find(|part| !["listen", "admin", "pool", "admission"].contains(part)).expect("a key");
         assert!(written.contains(&key), "{path} is not written in proxy.toml");
     }
 }
@@ -382,6 +385,77 @@ fn mistakes_name_their_line() {
     );
 }
 
+#[test]
+fn ramp_needs_a_limit_to_lead_to() {
+    let needs = "needs transactions_max, the limit that it leads to";
+    refused(&role("auth = \"trust\"\nramp = { over = \"1m\" }"), &[&format!("roles.web.ramp: {needs}")]);
+    accepted(&role("auth = \"trust\"\ntransactions_max = 0\nramp = { over = \"1m\" }"));
+    // What only holds defaults may leave the limit to each role.
+    let star = "[roles.\"*\"]\nramp = { over = \"1m\" }\n";
+    accepted(&format!("{}{star}", role("auth = \"trust\"\ntransactions_max = 40")));
+    refused(&format!("{}{star}", role("auth = \"trust\"")), &[&format!("roles.web.ramp: {needs}")]);
+}
+
+#[test]
+fn more_cannot_be_kept_for_a_role_than_it_may_use() {
+    let limits = |max, min| role(&format!("auth = \"trust\"\ntransactions_max = {max}\ntransactions_min = {min}"));
+    refused(&limits(4, 5), &["roles.web.transactions_min: 5 is above transactions_max (4)"]);
+    accepted(&limits(4, 4));
+    // A valve is closed in a hurry.
+    accepted(&limits(0, 5));
+    refused(
+        &format!("{}[roles.\"*\"]\ntransactions_max = 2\n", role("auth = \"trust\"\ntransactions_min = 3")),
+        &["roles.web.transactions_min: 3 is above transactions_max (2)"],
+    );
+}
+
+#[test]
+fn keys_of_a_rate_need_one() {
+    let keys = "auth = \"trust\"\nrate_burst = 5\nrate_delay_max = \"1s\"\nrate_when = \"always\"";
+    refused(
+        &role(keys),
+        &[
+            "roles.web.rate_burst: needs rate",
+            "roles.web.rate_delay_max: needs rate",
+            "roles.web.rate_when: needs rate",
+        ],
+    );
+    accepted(&role(&format!("{keys}\nrate = \"400/s\"")));
+    // Switched off for a while.
+    accepted(&role(&format!("{keys}\nrate = \"off\"")));
+    accepted(&format!("{}[roles.\"*\"]\nrate = \"24000/m\"\n", role(keys)));
+}
+
+#[test]
+fn rate_may_not_use_up_the_wait() {
+    let rate = "auth = \"trust\"\nrate = \"400/s\"";
+    refused(
+        &both("wait_timeout = \"10s\"", &format!("{rate}\nrate_delay_max = \"6s\"")),
+        &[
+            "roles.web.rate_delay_max: \"6s\" is more than half of the longest wait_timeout (\"10s\"), which goes on meanwhile",
+        ],
+    );
+    accepted(&both("wait_timeout = \"10s\"", &format!("{rate}\nrate_delay_max = \"5s\"")));
+    // A default gives way to what is written.
+    let config = parse(&both("wait_timeout = \"3s\"", rate)).expect("valid");
+    assert_eq!(config.roles["web"].admission.rate.expect("set").delay_max, Duration::from_millis(1500));
+}
+
+#[test]
+fn login_may_not_be_delayed_past_its_timeout() {
+    let file = |login_timeout, delay| {
+        format!("[admission]\n{delay}\n{}", listening(&format!("login_timeout = \"{login_timeout}\"")))
+    };
+    refused(
+        &file("10s", "login_delay_max = \"10s\""),
+        &["admission.login_delay_max: \"10s\" is not below listen.login_timeout (\"10s\")"],
+    );
+    accepted(&file("10s", "login_delay_max = \"9s\""));
+    // A default gives way to what is written.
+    assert_eq!(parse(&file("9s", "")).expect("valid").admission.login_delay_max, Duration::from_secs(6));
+    assert_eq!(parse(&file("60s", "")).expect("valid").admission.login_delay_max, Duration::from_secs(10));
+}
+
 // ## The commands
 
 #[test]
@@ -399,7 +473,7 @@ fn check_tells_every_mistake_and_fails() {
     let output = pgweir(&["check", "tests/config/invalid/later.toml"], "");
     assert_eq!(output.status.code(), Some(1));
     let expected = fs::read_to_string("tests/config/invalid/later.expected").expect("readable");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{expected}11 mistakes\n"));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{expected}3 mistakes\n"));
 }
 
 #[test]
@@ -443,6 +517,10 @@ fn any_value() -> impl Strategy<Value = toml::Value> {
             "password",
             "md5",
             "certificate",
+            "spread",
+            "batch",
+            "400/s",
+            "1/h",
             "*",
             "SCRAM-SHA-256$1:a$b:c",
             "",
@@ -489,6 +567,17 @@ fn any_key() -> impl Strategy<Value = String> {
         "backend_password",
         "statement_timeout",
         "clients_max",
+        "admission",
+        "initial",
+        "login_rate",
+        "login_delay_max",
+        "transactions_max",
+        "transactions_min",
+        "ramp",
+        "over",
+        "rate",
+        "rate_delay_max",
+        "weight",
         "*",
         "pgweir",
     ];

@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use super::{Admin, BackendTls, BackendTlsMode, ClientTls, Listen, ListenAddr, Pool, PoolMode, Standing};
+use super::{
+    Admin, Admission, AdmissionMode, BackendTls, BackendTlsMode, Class, ClientTls, Jitter, Listen, ListenAddr, Pool,
+    PoolMode, RateWhen, RoleAdmission, Standing,
+};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -17,6 +20,15 @@ pub(super) const STANDING: Standing = Standing::Any;
 /// `databases.*.auth_query.query`: the secret of a role that may log in, and none once it has expired.
 pub(super) const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END \
      FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+
+/// `roles.*.rate_burst`.
+pub(super) const RATE_BURST: u32 = 20;
+
+/// `roles.*.rate_delay_max`, unless half of the longest `wait_timeout` is shorter.
+pub(super) const RATE_DELAY_MAX: Duration = Duration::from_secs(2);
+
+/// `roles.*.rate_when`.
+pub(super) const RATE_WHEN: RateWhen = RateWhen::Burst;
 
 impl Default for Listen {
     fn default() -> Self {
@@ -58,5 +70,50 @@ impl Default for Pool {
 impl Default for BackendTls {
     fn default() -> Self {
         Self { mode: BackendTlsMode::Prefer, ca: None, identity: None }
+    }
+}
+
+/// How long a login may be delayed by default: well below the time it has in all.
+pub(super) fn login_delay_max(login_timeout: Duration) -> Duration {
+    login_timeout * 2 / 3
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self {
+            mode: AdmissionMode::On,
+            initial: 8,
+            slow_start_idle: Duration::from_secs(1),
+            jitter: Jitter::Soft,
+            jitter_window: Duration::from_millis(250),
+            spread_max: Duration::from_secs(1),
+            notice_after: Duration::from_secs(5),
+            // With the burst, and 1,000 a second over the ten of `login_delay_max`, every client that `clients_max`
+            // lets in has logged in again after a restart without a refusal.
+            login_rate: Some(1000.0),
+            login_burst: 1000,
+            login_delay_max: login_delay_max(Listen::default().login_timeout),
+            login_concurrency: 32,
+            login_rate_per_address: None,
+            cancel_rate_per_address: Some(100.0),
+            zombie_max: Duration::from_secs(60),
+        }
+    }
+}
+
+impl Default for RoleAdmission {
+    fn default() -> Self {
+        Self {
+            transactions_max: None,
+            transactions_min: 0,
+            waiters_max: None,
+            class: Class::Interactive,
+            weight: 1,
+            ramp: None,
+            rate: None,
+            adaptive: false,
+            jitter: None,
+            spread_max: None,
+        }
     }
 }

@@ -1,9 +1,14 @@
-//! What holds for one (database, role): role over database over `[pool]`.
+//! What holds for one (database, role), and for a role over all databases: role over database over `[pool]`.
 //!
 //! A pool is opened from these settings; after a reload it compares the old with the new ones: another [`Endpoint`]
 //! replaces its backends, everything else takes effect on those it has.
 
-use super::{BackendTls, Config, Database, Pool, Role, Secret, Standing, Timeouts};
+use std::time::Duration;
+
+use super::{
+    AdmissionMode, BackendTls, Class, Config, Database, Jitter, Override, Pool, Rate, Role, RoleAdmission, Secret,
+    Standing, Timeouts,
+};
 
 /// The settings of one pool.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +21,8 @@ pub struct PoolSettings {
     pub backends_max: Option<u32>,
     /// Injected into each backend's StartupMessage.
     pub timeouts: Timeouts,
+    /// What a client's own SET of one of them may do.
+    pub set_override: Override,
 }
 
 /// Where a pool's backends go, and as whom.
@@ -35,6 +42,41 @@ pub struct Endpoint {
     pub role: String,
     /// Its password, where the file says one; `None`: what the client's login gave.
     pub password: Option<Secret>,
+}
+
+/// The settings of a lane: how the transactions of one role are let in, over all databases.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaneSettings {
+    /// Whether bursts are broken up; if not, `jitter` is off and `adaptive` false already.
+    pub mode: AdmissionMode,
+    /// Transactions at once; zero closes the valve, `None`: the pools bound it.
+    pub transactions_max: Option<u32>,
+    /// Never lent to another lane.
+    pub transactions_min: u32,
+    /// Clients in line; `None`: the pools' own lines bound it.
+    pub waiters_max: Option<u32>,
+    /// Before or after others.
+    pub class: Class,
+    /// Share among those of the same class.
+    pub weight: u32,
+    /// How long the limit takes to grow from `initial` after a start, a recovery or RAMP.
+    pub ramp: Option<Duration>,
+    /// Starts per second.
+    pub rate: Option<Rate>,
+    /// Finds the effective limit by response time instead of starting slowly.
+    pub adaptive: bool,
+    /// Where the effective limit and a ramp begin.
+    pub initial: u32,
+    /// Below half of `initial` for this long, it starts slowly again.
+    pub slow_start_idle: Duration,
+    /// How those in line are mixed.
+    pub jitter: Jitter,
+    /// Nobody is overtaken by one who came later than this.
+    pub jitter_window: Duration,
+    /// Longest delay of [`Jitter::Spread`].
+    pub spread_max: Duration,
+    /// A client that waits longer gets a NOTICE; zero: never.
+    pub notice_after: Duration,
 }
 
 impl Config {
@@ -70,6 +112,42 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
         },
         backends_max: database.backends_max,
         timeouts: role.timeouts,
+        set_override: role.set_override,
+    })
+}
+
+/// The settings of the lane of this role; `None` if it is not served.
+pub fn lane_settings(config: &Config, role_name: &str) -> Option<LaneSettings> {
+    let RoleAdmission {
+        transactions_max,
+        transactions_min,
+        waiters_max,
+        class,
+        weight,
+        ramp,
+        rate,
+        adaptive,
+        jitter,
+        spread_max,
+    } = config.role(role_name)?.admission;
+    let admission = &config.admission;
+    let is_on = admission.mode == AdmissionMode::On;
+    Some(LaneSettings {
+        mode: admission.mode,
+        transactions_max,
+        transactions_min,
+        waiters_max,
+        class,
+        weight,
+        ramp,
+        rate,
+        adaptive: adaptive && is_on,
+        initial: admission.initial,
+        slow_start_idle: admission.slow_start_idle,
+        jitter: if is_on { jitter.unwrap_or(admission.jitter) } else { Jitter::Off },
+        jitter_window: admission.jitter_window,
+        spread_max: spread_max.unwrap_or(admission.spread_max),
+        notice_after: admission.notice_after,
     })
 }
 
@@ -125,6 +203,34 @@ mod tests {
         let eve = pool_settings(&config(), "app", "eve").expect("served");
         assert_eq!(eve.endpoint.role, "eve");
         assert_eq!(eve.endpoint.password, None);
+    }
+
+    #[test]
+    fn lane_takes_from_the_role_what_it_says_and_the_rest_from_admission() {
+        let text = r#"
+            [admission]
+            jitter = "spread"
+            spread_max = "3s"
+            initial = 4
+            [databases.app]
+            host = "app.example"
+            [roles.web]
+            password = "w"
+            jitter = "soft"
+            [roles."*"]
+            auth = "passthrough"
+            spread_max = "2s"
+            transactions_max = 40
+            adaptive = true
+        "#;
+        let mut config = parse(text, Path::new("proxy.toml"), &|_| None).expect("a valid file");
+        let web = lane_settings(&config, "web").expect("served");
+        assert_eq!((web.jitter, web.spread_max, web.initial), (Jitter::Soft, Duration::from_secs(2), 4));
+        assert_eq!((web.transactions_max, web.adaptive), (Some(40), true));
+        assert_eq!(lane_settings(&config, "eve").expect("served").jitter, Jitter::Spread);
+        config.admission.mode = AdmissionMode::Off;
+        let web = lane_settings(&config, "web").expect("served");
+        assert_eq!((web.transactions_max, web.adaptive, web.jitter), (Some(40), false, Jitter::Off));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use limits::{Endpoint, PoolSettings, pool_settings};
+pub use limits::{Endpoint, LaneSettings, PoolSettings, lane_settings, pool_settings};
 pub use mistake::{Mistake, Mistakes, Place};
 pub use parse::{load, parse};
 pub use reload::{Change, Changes, Watcher, diff, needs_restart};
@@ -42,6 +42,8 @@ pub struct Config {
     pub databases: BTreeMap<String, Database>,
     /// Roles by name; `"*"`, if it is here, serves any role not listed.
     pub roles: BTreeMap<String, Role>,
+    /// How bursts of transactions and logins are let in.
+    pub admission: Admission,
     /// Other files the configuration names, secrets and certificates, for [`Watcher`].
     pub files: Vec<PathBuf>,
 }
@@ -208,7 +210,7 @@ pub enum BackendTlsMode {
     VerifyFull,
 }
 
-/// `[roles.NAME]`, with `auth`, `mode`, `size`, `clients_max` and the timeouts of `[roles."*"]` filled in.
+/// `[roles.NAME]`, with everything of `[roles."*"]` filled in that says not who the role is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Role {
     /// How clients of this role log in.
@@ -225,6 +227,10 @@ pub struct Role {
     pub clients_max: Option<u32>,
     /// Injected into each backend's StartupMessage; `None`: the server's own value.
     pub timeouts: Timeouts,
+    /// What a client's own SET of such a timeout may do.
+    pub set_override: Override,
+    /// How many of its transactions may run, and how they are let in.
+    pub admission: RoleAdmission,
 }
 
 /// Limits that Postgres enforces itself, sent as startup parameters; zero: no limit, as in Postgres.
@@ -238,6 +244,127 @@ pub struct Timeouts {
     pub idle_in_transaction: Option<Duration>,
     /// `transaction_timeout`, sent only to servers that have it (17 and later).
     pub transaction: Option<Duration>,
+}
+
+/// `roles.*.override`: what a client's own SET, SET LOCAL or startup option of a timeout in [`Timeouts`] may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Override {
+    /// Anything, as without pgweir.
+    #[default]
+    Any,
+    /// Only lower it; zero counts as infinity.
+    Lower,
+    /// Nothing.
+    None,
+}
+
+/// `[admission]`; `Default` is the shipped file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admission {
+    /// Whether bursts are broken up at all.
+    pub mode: AdmissionMode,
+    /// Where the effective limit of a role, and a ramp, begin.
+    pub initial: u32,
+    /// A role below half of `initial` for this long starts slowly again.
+    pub slow_start_idle: Duration,
+    /// How those who wait are mixed, where the role does not say.
+    pub jitter: Jitter,
+    /// Nobody is overtaken by a transaction that came later than this.
+    pub jitter_window: Duration,
+    /// Longest delay of [`Jitter::Spread`], where the role does not say.
+    pub spread_max: Duration,
+    /// A client that waits longer gets a NOTICE; zero: never.
+    pub notice_after: Duration,
+    /// Logins per second; `None`: not limited.
+    pub login_rate: Option<f64>,
+    /// Logins that `login_rate` lets in at one instant.
+    pub login_burst: u32,
+    /// A login that would be delayed longer is refused with 53300.
+    pub login_delay_max: Duration,
+    /// Logins in authentication at once.
+    pub login_concurrency: u32,
+    /// Logins per second of one client address; `None`: not limited.
+    pub login_rate_per_address: Option<f64>,
+    /// Cancel requests per second of one client address; `None`: not limited.
+    pub cancel_rate_per_address: Option<f64>,
+    /// How long the slot of a closed backend counts while its server process lives on; zero: not at all.
+    pub zombie_max: Duration,
+}
+
+/// `admission.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AdmissionMode {
+    /// Everything.
+    On,
+    /// Limits and rates stay; no slow start, jitter, spreading or refusal by expected wait. For comparison.
+    Off,
+}
+
+/// How transactions in line are mixed, so that clients in lockstep fall out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Jitter {
+    /// Drawn at random from those who came in one `jitter_window`; costs no time.
+    Soft,
+    /// As `Soft`, and during a burst each waits up to `spread_max` first.
+    Spread,
+    /// Strictly in order of arrival.
+    Off,
+}
+
+/// The admission keys of a role; `Default` is the shipped file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoleAdmission {
+    /// Transactions at once over all databases; zero closes the valve, `None`: the pools bound it.
+    pub transactions_max: Option<u32>,
+    /// Of each database's backends, never lent to another role.
+    pub transactions_min: u32,
+    /// Clients in line over all databases; `None`: the pools' own lines bound it.
+    pub waiters_max: Option<u32>,
+    /// Who goes first when several roles wait for one database.
+    pub class: Class,
+    /// Share when several roles of a class wait for one database.
+    pub weight: u32,
+    /// How long the limit takes to grow from `admission.initial` after a start, a recovery or RAMP.
+    pub ramp: Option<Duration>,
+    /// Starts per second.
+    pub rate: Option<Rate>,
+    /// Finds the effective limit by the server's own response time.
+    pub adaptive: bool,
+    /// Overrides `admission.jitter`.
+    pub jitter: Option<Jitter>,
+    /// Overrides `admission.spread_max`.
+    pub spread_max: Option<Duration>,
+}
+
+/// `roles.*.class`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// People wait for it: before `Batch`.
+    Interactive,
+    /// Gets every eighth turn while `Interactive` waits.
+    Batch,
+}
+
+/// `roles.*.rate` and what belongs to it: for what concurrency does not bound, such as provisioned I/O.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// Transactions started per second.
+    pub per_second: f64,
+    /// Started at one instant.
+    pub burst: u32,
+    /// Longest delay; those who would wait longer for the rate alone are started.
+    pub delay_max: Duration,
+    /// When it holds.
+    pub when: RateWhen,
+}
+
+/// `roles.*.rate_when`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateWhen {
+    /// While a burst is recognised.
+    Burst,
+    /// Always.
+    Always,
 }
 
 /// How a client proves who it is.

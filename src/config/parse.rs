@@ -2,6 +2,7 @@
 //!
 //! One file per section reads its keys and holds its rules; rules over several sections are here.
 
+mod admission;
 mod database;
 mod listen;
 mod role;
@@ -9,15 +10,19 @@ mod secret;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use super::mistake::{Mistake, Mistakes};
 use super::raw::{Section, Source, read_file};
 use super::value::{list, socket_addr, text};
-use super::{Admin, Auth, Config, ListenAddr, Role};
-use role::Logins;
+use super::{Admin, Auth, Config, Database, ListenAddr, Role};
+use role::Others;
 
 /// As many backends as any Postgres allows connections (`max_connections` ends at 262143).
 const BACKENDS_MAX: u32 = 262_143;
+
+/// Clients in line hold memory; a line longer than this never moves in time.
+const WAITERS_MAX: u32 = 1_000_000;
 
 /// More clients than this have more sockets than one process gets.
 const CLIENTS_MAX: u32 = 1_000_000;
@@ -43,7 +48,9 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     let (listen, certificates) = listen::read(&mut root);
     let (pool, backends_total_max) = database::read_defaults(&mut root);
     let (databases, auth_query) = database::read(&mut root, &pool);
-    let roles = role::read(&mut root, Logins { certificates, auth_query });
+    let wait_max = longest_wait(&databases);
+    let roles = role::read(&mut root, &Others { certificates, auth_query, wait_max });
+    let admission = admission::read(&mut root, listen.login_timeout);
     let admin = admin(&mut root, &listen.addr, &|role| match roles.get(role).or_else(|| roles.get("*")) {
         None => Login::Nowhere,
         Some(Some(Role { auth: Auth::Passthrough | Auth::AuthQuery, .. })) => Login::AtServer,
@@ -60,6 +67,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         backends_total_max,
         databases: whole(databases),
         roles: whole(roles),
+        admission,
         files: source.files(),
     })
 }
@@ -97,6 +105,13 @@ fn admin(root: &mut Section<'_>, listen: &[ListenAddr], logins: &dyn Fn(&str) ->
     }
     section.finish();
     Admin { addr: addr.unwrap_or(default.addr), roles: roles.unwrap_or(default.roles) }
+}
+
+/// The longest `wait_timeout`; unknown while a database has mistakes.
+fn longest_wait(databases: &BTreeMap<String, Option<Database>>) -> Option<Duration> {
+    let waits: Option<Vec<Duration>> =
+        databases.values().map(|database| Some(database.as_ref()?.pool.wait_timeout)).collect();
+    waits?.into_iter().max()
 }
 
 /// What was read without a mistake; all of it, where the file has none.

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::raw::join;
-use super::value::duration_text;
+use super::value::{duration_text, rate_text};
 use super::{
-    Admin, Auth, AuthQuery, BackendTls, ClientTls, Config, Database, Listen, ListenAddr, Pool, Role, Secret,
-    ServerIdentity, Timeouts, Word,
+    Admin, Admission, Auth, AuthQuery, BackendTls, ClientTls, Config, Database, Listen, ListenAddr, Pool, Rate, Role,
+    RoleAdmission, Secret, ServerIdentity, Timeouts, Word,
 };
 
 /// A value to show.
@@ -34,7 +34,7 @@ impl fmt::Display for Value {
 
 /// Every setting in force by its key path, such as `roles.web.statement_timeout`; what is unset is absent.
 pub fn entries(config: &Config) -> BTreeMap<String, Value> {
-    let Config { listen, admin, backends_total_max, databases, roles, files: _ } = config;
+    let Config { listen, admin, backends_total_max, databases, roles, admission, files: _ } = config;
     let mut rows = Rows::default();
     rows.listen(listen);
     rows.admin(admin);
@@ -45,6 +45,7 @@ pub fn entries(config: &Config) -> BTreeMap<String, Value> {
     for (name, role) in roles {
         rows.role(&join("roles", name), role);
     }
+    rows.admission(admission);
     rows.0
 }
 
@@ -124,7 +125,8 @@ impl Rows {
     }
 
     fn role(&mut self, at: &str, role: &Role) {
-        let Role { auth, login_as, backend_password, mode, size, clients_max, timeouts } = role;
+        let Role { auth, login_as, backend_password, mode, size, clients_max, timeouts, set_override, admission } =
+            role;
         let (method, password) = match auth {
             Auth::Password { secret, md5: false } => ("password", Some(secret)),
             Auth::Password { secret, md5: true } => ("md5", Some(secret)),
@@ -149,6 +151,72 @@ impl Rows {
         ] {
             self.maybe(at, key, timeout.map(duration_text).as_ref());
         }
+        self.plain(at, "override", set_override.word());
+        self.role_admission(at, admission);
+    }
+
+    fn role_admission(&mut self, at: &str, admission: &RoleAdmission) {
+        let RoleAdmission {
+            transactions_max,
+            transactions_min,
+            waiters_max,
+            class,
+            weight,
+            ramp,
+            rate,
+            adaptive,
+            jitter,
+            spread_max,
+        } = admission;
+        self.maybe(at, "transactions_max", transactions_max.as_ref());
+        self.plain(at, "transactions_min", transactions_min);
+        self.maybe(at, "waiters_max", waiters_max.as_ref());
+        self.plain(at, "class", class.word());
+        self.plain(at, "weight", weight);
+        self.maybe(&join(at, "ramp"), "over", ramp.map(duration_text).as_ref());
+        if let Some(Rate { per_second, burst, delay_max, when }) = rate {
+            self.plain(at, "rate", rate_text(Some(*per_second)));
+            self.plain(at, "rate_burst", burst);
+            self.duration(at, "rate_delay_max", *delay_max);
+            self.plain(at, "rate_when", when.word());
+        }
+        self.plain(at, "adaptive", adaptive);
+        self.maybe(at, "jitter", jitter.map(Word::word).as_ref());
+        self.maybe(at, "spread_max", spread_max.map(duration_text).as_ref());
+    }
+
+    fn admission(&mut self, admission: &Admission) {
+        let Admission {
+            mode,
+            initial,
+            slow_start_idle,
+            jitter,
+            jitter_window,
+            spread_max,
+            notice_after,
+            login_rate,
+            login_burst,
+            login_delay_max,
+            login_concurrency,
+            login_rate_per_address,
+            cancel_rate_per_address,
+            zombie_max,
+        } = admission;
+        let at = "admission";
+        self.plain(at, "mode", mode.word());
+        self.plain(at, "initial", initial);
+        self.duration(at, "slow_start_idle", *slow_start_idle);
+        self.plain(at, "jitter", jitter.word());
+        self.duration(at, "jitter_window", *jitter_window);
+        self.duration(at, "spread_max", *spread_max);
+        self.duration(at, "notice_after", *notice_after);
+        self.plain(at, "login_rate", rate_text(*login_rate));
+        self.plain(at, "login_burst", login_burst);
+        self.duration(at, "login_delay_max", *login_delay_max);
+        self.plain(at, "login_concurrency", login_concurrency);
+        self.plain(at, "login_rate_per_address", rate_text(*login_rate_per_address));
+        self.plain(at, "cancel_rate_per_address", rate_text(*cancel_rate_per_address));
+        self.duration(at, "zombie_max", *zombie_max);
     }
 
     fn identity(&mut self, at: &str, identity: Option<&ServerIdentity>) {

@@ -25,6 +25,12 @@ const UNIX_PATH_BYTES_MAX: usize = 107;
 const UNITS: [(&str, u64); 5] =
     [("d", 24 * 60 * 60 * 1000), ("h", 60 * 60 * 1000), ("m", 60 * 1000), ("s", 1000), ("ms", 1)];
 
+/// Seconds of what a rate may be written in, the shortest first.
+const RATE_UNITS: [(&str, u32); 3] = [("s", 1), ("m", 60), ("h", 60 * 60)];
+
+/// A rate above this is none.
+const RATE_MAX: f64 = 1e6;
+
 type Checked<T> = Result<T, String>;
 
 /// What a value is, for mistakes; never the value itself.
@@ -123,6 +129,14 @@ pub(super) fn port(value: &DeValue<'_>) -> Checked<u16> {
     count(1..=u32::from(u16::MAX))(value).map(|port| u16::try_from(port).expect("count kept it within u16"))
 }
 
+/// `true` or `false`.
+pub(super) fn truth(value: &DeValue<'_>) -> Checked<bool> {
+    match value {
+        DeValue::Boolean(truth) => Ok(*truth),
+        other => Err(format!("{} is not true or false", shown(other))),
+    }
+}
+
 /// One of the words of a mode.
 pub(super) fn word<W: Word>(value: &DeValue<'_>) -> Checked<W> {
     if let DeValue::String(text) = value
@@ -192,6 +206,43 @@ pub(super) fn duration_text(duration: Duration) -> String {
     format!("{}{unit}", millis / size)
 }
 
+/// How many per second, such as `"400/s"`; `None` for `"off"`.
+pub(super) fn rate(value: &DeValue<'_>) -> Checked<Option<f64>> {
+    let example = "write for example \"400/s\", \"90/m\", or \"off\" for no limit";
+    let DeValue::String(text) = value else {
+        return Err(format!("{} is not a rate; {example}", shown(value)));
+    };
+    if text == "off" {
+        return Ok(None);
+    }
+    let per_second = read_rate(text).ok_or_else(|| format!("{text:?} is not a rate; {example}"))?;
+    match per_second {
+        0.0 => Err(format!("{text:?} lets nobody in; {example}")),
+        1.0e-3..=RATE_MAX => Ok(Some(per_second)),
+        _ => Err(format!("{text:?} is not between \"4/h\" and \"{RATE_MAX}/s\"")),
+    }
+}
+
+fn read_rate(text: &str) -> Option<f64> {
+    let (number, unit) = text.split_once('/')?;
+    let (_, seconds) = RATE_UNITS.iter().find(|(name, _)| *name == unit)?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    Some(is_number.then_some(number)?.parse::<f64>().ok()? / f64::from(*seconds))
+}
+
+/// A rate as the file would say it, in the shortest unit that makes it a whole number.
+pub(super) fn rate_text(rate: Option<f64>) -> String {
+    let Some(per_second) = rate else {
+        return "off".to_owned();
+    };
+    let (unit, number) = RATE_UNITS
+        .iter()
+        .map(|(unit, seconds)| (unit, per_second * f64::from(*seconds)))
+        .find(|(_, number)| (number - number.round()).abs() < 1e-6)
+        .expect("a rate is read as a whole number of some unit");
+    format!("{}/{unit}", number.round())
+}
+
 /// `host:port` in numbers, or `unix:/path`.
 pub(super) fn listen_addr(value: &DeValue<'_>) -> Checked<ListenAddr> {
     let text = text(value)?;
@@ -247,6 +298,22 @@ mod tests {
             assert_eq!(duration_text(duration), text);
         }
         assert_eq!(duration_text(Duration::from_millis(90_000)), "90s");
+    }
+
+    #[test]
+    fn every_rate_is_read_and_written_back() {
+        for text in ["400/s", "1/s", "90/m", "7/m", "4/h", "3599/h"] {
+            assert_eq!(rate_text(read_rate(text)), text);
+        }
+        assert_eq!(rate_text(read_rate("24000/m")), "400/s");
+        assert_eq!(rate_text(None), "off");
+    }
+
+    #[test]
+    fn what_is_no_rate_is_refused() {
+        for text in ["", "400", "/s", "400/", "-1/s", "1.5/s", "1e3/s", "inf/s", "400 /s", "400/S", "400/s "] {
+            assert_eq!(read_rate(text), None, "{text:?}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Modes that are one word in the file, and that word.
 
-use super::{BackendTlsMode, PoolMode, Standing};
+use super::{AdmissionMode, BackendTlsMode, Class, Jitter, Override, PoolMode, RateWhen, Standing};
 
 /// A mode written as one word.
 pub trait Word: Copy + PartialEq + 'static {
@@ -32,4 +32,25 @@ impl Word for BackendTlsMode {
         ("verify-ca", Self::VerifyCa),
         ("verify-full", Self::VerifyFull),
     ];
+}
+
+impl Word for Override {
+    const WORDS: &'static [(&'static str, Self)] = &[("any", Self::Any), ("lower", Self::Lower), ("none", Self::None)];
+}
+
+impl Word for AdmissionMode {
+    const WORDS: &'static [(&'static str, Self)] = &[("on", Self::On), ("off", Self::Off)];
+}
+
+impl Word for Jitter {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("soft", Self::Soft), ("spread", Self::Spread), ("off", Self::Off)];
+}
+
+impl Word for Class {
+    const WORDS: &'static [(&'static str, Self)] = &[("interactive", Self::Interactive), ("batch", Self::Batch)];
+}
+
+impl Word for RateWhen {
+    const WORDS: &'static [(&'static str, Self)] = &[("burst", Self::Burst), ("always", Self::Always)];
 }

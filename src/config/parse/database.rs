@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{BACKENDS_MAX, secret};
+use super::{BACKENDS_MAX, WAITERS_MAX, secret};
 use crate::config::defaults::{AUTH_QUERY, PORT, STANDING};
 use crate::config::raw::Section;
 use crate::config::value::{count, duration, duration_above_zero, host, port, some, text, word};
 use crate::config::{AuthQuery, BackendTls, BackendTlsMode, CONSOLE_NAMES, Database, Pool, ServerIdentity, Word};
-
-/// Clients in line hold memory; a line longer than this never moves in time.
-const WAITERS_MAX: u32 = 1_000_000;
 
 /// Each prepared statement takes memory of its backend.
 const STATEMENTS_MAX: u32 = 100_000;

@@ -2,26 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
+use super::admission::RoleKeys;
 use super::{BACKENDS_MAX, CLIENTS_MAX, secret};
 use crate::config::raw::Section;
 use crate::config::value::{count, postgres_timeout, text, word};
-use crate::config::{Auth, PoolMode, Role, Secret, Timeouts, Word};
+use crate::config::{Auth, Override, PoolMode, Role, Secret, Timeouts, Word};
 
 const VERIFIER_START: &str = "SCRAM-SHA-256$";
 
 /// A SHA-256 digest.
 const KEY_BYTES: usize = 32;
 
-/// What other sections allow roles to use.
-pub(super) struct Logins {
+/// What other sections say that matters to roles.
+pub(super) struct Others {
     /// `listen.tls` asks clients for certificates.
     pub(super) certificates: bool,
     /// Some database has an `auth_query`.
     pub(super) auth_query: bool,
+    /// The longest `wait_timeout`, if it is known.
+    pub(super) wait_max: Option<Duration>,
 }
 
 /// `roles.*.auth`.
@@ -56,11 +60,13 @@ struct Shared {
     size: Option<u32>,
     clients_max: Option<u32>,
     timeouts: Timeouts,
+    set_override: Option<Override>,
+    admission: RoleKeys,
 }
 
 /// Every role that may log in, `None` for one with mistakes. `"*"` is among them if it says how to log in; without
 /// `auth` it only holds defaults, and roles not named are refused.
-pub(super) fn read(root: &mut Section<'_>, logins: Logins) -> BTreeMap<String, Option<Role>> {
+pub(super) fn read(root: &mut Section<'_>, others: &Others) -> BTreeMap<String, Option<Role>> {
     let mut sections: BTreeMap<String, Option<Section<'_>>> = root.children("roles").into_iter().collect();
     if sections.is_empty() {
         root.blame("roles", "there is none; add [roles.\"*\"] with auth = \"passthrough\", for example");
@@ -70,7 +76,7 @@ pub(super) fn read(root: &mut Section<'_>, logins: Logins) -> BTreeMap<String, O
     match sections.remove("*") {
         Some(Some(mut section)) => {
             defaults = read_shared(&mut section, &Shared::default());
-            let role = read_star(section, &defaults, &logins);
+            let role = read_star(section, &defaults, others);
             if defaults.has_auth {
                 roles.insert("*".to_owned(), role);
             }
@@ -83,13 +89,13 @@ pub(super) fn read(root: &mut Section<'_>, logins: Logins) -> BTreeMap<String, O
         None => {}
     }
     for (name, section) in sections {
-        let role = section.and_then(|section| read_named(&name, section, &defaults, &logins));
+        let role = section.and_then(|section| read_named(&name, section, &defaults, others));
         roles.insert(name, role);
     }
     roles
 }
 
-fn read_star(mut section: Section<'_>, shared: &Shared, logins: &Logins) -> Option<Role> {
+fn read_star(mut section: Section<'_>, shared: &Shared, others: &Others) -> Option<Role> {
     let _ = secret::read(&mut section, "password");
     if section.has("password") {
         section.blame(
@@ -99,10 +105,10 @@ fn read_star(mut section: Section<'_>, shared: &Shared, logins: &Logins) -> Opti
     } else if let Some(method @ (Method::Password | Method::Md5)) = shared.auth {
         section.blame("auth", format!("{:?} needs a password, and \"*\" cannot have one", method.word()));
     }
-    finish(section, shared, None, logins)
+    finish(section, shared, None, others)
 }
 
-fn read_named(name: &str, mut section: Section<'_>, defaults: &Shared, logins: &Logins) -> Option<Role> {
+fn read_named(name: &str, mut section: Section<'_>, defaults: &Shared, others: &Others) -> Option<Role> {
     if name.is_empty() {
         section.blame_all("a role needs a name");
     }
@@ -129,7 +135,7 @@ fn read_named(name: &str, mut section: Section<'_>, defaults: &Shared, logins: &
     if let Some(password) = &password {
         check_stored(&section, shared.auth, password);
     }
-    finish(section, &shared, password, logins)
+    finish(section, &shared, password, others)
 }
 
 /// What is stored decides how it can be proved.
@@ -184,11 +190,13 @@ fn read_shared(section: &mut Section<'_>, default: &Shared) -> Shared {
         size: section.take("size", count(1..=BACKENDS_MAX)).or(default.size),
         clients_max: section.take("clients_max", count(1..=CLIENTS_MAX)).or(default.clients_max),
         timeouts,
+        set_override: section.take("override", word).or(default.set_override),
+        admission: RoleKeys::read(section, &default.admission),
     }
 }
 
 /// The rest of a role, and the rules over its keys and other sections.
-fn finish(mut section: Section<'_>, shared: &Shared, password: Option<Secret>, logins: &Logins) -> Option<Role> {
+fn finish(mut section: Section<'_>, shared: &Shared, password: Option<Secret>, others: &Others) -> Option<Role> {
     let login_as = section.take("login_as", text);
     let backend_password = secret::read(&mut section, "backend_password");
     if backend_password.as_ref().is_some_and(|secret| secret.expose().starts_with(VERIFIER_START)) {
@@ -205,13 +213,16 @@ fn finish(mut section: Section<'_>, shared: &Shared, password: Option<Secret>, l
                 }
             }
         }
-        Some(Method::Certificate) if !logins.certificates => {
+        Some(Method::Certificate) if !others.certificates => {
             section.blame("auth", "\"certificate\" needs listen.tls with mode = \"verify-client\"");
         }
-        Some(Method::AuthQuery) if !logins.auth_query => {
+        Some(Method::AuthQuery) if !others.auth_query => {
             section.blame("auth", "\"auth-query\" needs an auth_query in a database");
         }
         _ => {}
+    }
+    if shared.has_auth || shared.auth.is_some() {
+        shared.admission.check(&section, others.wait_max);
     }
     section.finish();
     let auth = match shared.auth? {
@@ -230,5 +241,7 @@ fn finish(mut section: Section<'_>, shared: &Shared, password: Option<Secret>, l
         size: shared.size,
         clients_max: shared.clients_max,
         timeouts: shared.timeouts,
+        set_override: shared.set_override.unwrap_or_default(),
+        admission: shared.admission.resolve(others.wait_max),
     })
 }
