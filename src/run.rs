@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Watcher, diff};
+use crate::config::{Config, Watcher, diff, overloads};
 use crate::net::listen::{ListenError, Listener, accept_all};
 use crate::net::tls::TlsError;
 use crate::proxy::Proxy;
@@ -55,6 +55,7 @@ pub fn run(path: &Path, config: Config) -> Result<(), RunError> {
 
 async fn serve(path: &Path, config: Config) -> Result<(), RunError> {
     let mut watcher = Watcher::new(path, &config);
+    warn_of_overloads(&config);
     let listeners = config.listen.addr.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
     let (orders, mut inbox) = mpsc::channel(16);
     let admin_addr = config.admin.addr;
@@ -190,6 +191,9 @@ async fn apply(
 ) -> Result<Vec<String>, String> {
     let config = read.map_err(|mistakes| mistakes.to_string())?;
     let changes = diff(&proxy.config.load(), &config);
+    if !changes.changed.is_empty() {
+        warn_of_overloads(&config);
+    }
     let applied = inbox.run(move |worker| worker.proxy.reload(worker.id, config)).await;
     match applied {
         Some(Ok(())) => {}
@@ -199,6 +203,12 @@ async fn apply(
     let mut lines: Vec<_> = changes.changed.iter().map(ToString::to_string).collect();
     lines.extend(changes.needs_restart.iter().map(|key| format!("{key} takes effect after a restart")));
     Ok(lines)
+}
+
+fn warn_of_overloads(config: &Config) {
+    for overload in overloads(config) {
+        tracing::warn!("{overload}");
+    }
 }
 
 fn report(proxy: &Proxy, outcome: Result<Vec<String>, String>) {

@@ -459,6 +459,28 @@ fn login_may_not_be_delayed_past_its_timeout() {
 // ## The commands
 
 #[test]
+fn check_warns_of_what_a_server_does_not_stand() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("proxy.toml");
+    let checked = |text: String| {
+        fs::write(&path, text).expect("written");
+        let output = pgweir(&["check", path.to_str().expect("UTF-8")], "");
+        assert_eq!(output.status.code(), Some(0), "a warning is no mistake");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    let timed = "auth = \"trust\"\nstatement_timeout = \"5s\"\nlock_timeout = \"800ms\"";
+    let warned = checked(both("size = 201", timed));
+    assert!(
+        warned.starts_with("warning: 127.0.0.1:5432 may get 201 transactions at once: the k-th waiter"),
+        "{warned}"
+    );
+    assert!(warned.contains("1,000 stop the server for 40 s"), "{warned}");
+    assert_eq!(checked(both("size = 201\nbackends_max = 200", timed)), "");
+    let warned = checked(both("", "auth = \"trust\""));
+    assert!(warned.starts_with("warning: no statement_timeout for \"web\"; no lock_timeout for \"web\": "), "{warned}");
+}
+
+#[test]
 fn check_tells_what_is_in_a_valid_file() {
     let output = pgweir(&["check", "tests/config/valid/smallest.toml"], "");
     assert_eq!(output.status.code(), Some(0));

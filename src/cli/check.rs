@@ -6,11 +6,17 @@ use pgweir::config::{self, Config};
 
 use super::Exit;
 
-/// Prints what is wrong with the file, or what is in it.
+/// Prints what is wrong with the file, or what is in it and what of that a database does not stand.
 pub(super) fn check(file: &Path) -> Exit {
     match config::load(file) {
         Ok(config) => {
             println!("{}: ok: {}", file.display(), summary(&config));
+            for overload in config::overloads(&config) {
+                eprintln!("warning: {overload}");
+            }
+            if let Some(untimed) = config::untimed(&config) {
+                eprintln!("warning: {untimed}");
+            }
             Exit::Done
         }
         Err(mistakes) => {

@@ -4,6 +4,7 @@
 //! `defaults` are filled in there and nowhere else. `limits` says what holds for one (database, role), `reload` watches
 //! the file and compares two configurations. Nothing in this module does network I/O.
 
+mod advice;
 mod defaults;
 mod limits;
 mod mistake;
@@ -19,6 +20,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use advice::{Overload, Untimed, overloads, untimed};
 pub use limits::{Endpoint, LaneSettings, PoolSettings, lane_settings, pool_settings};
 pub use mistake::{Mistake, Mistakes, Place};
 pub use parse::{load, parse};
