@@ -8,6 +8,7 @@
 //! gets the backend. Any fault on the way → `sqlstate` → ErrorResponse.
 
 pub mod admin;
+pub mod admission;
 pub mod auth;
 pub mod config;
 pub mod error;

@@ -1,0 +1,3 @@
+//! What protects the database from a crowd.
+
+pub mod login;
