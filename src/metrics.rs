@@ -232,10 +232,31 @@ impl PoolStats {
     }
 }
 
+/// Why a query is cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its client asked for it.
+    Client,
+    /// Its client is gone.
+    Zombie,
+}
+
+impl Cause {
+    const ALL: [Self; 2] = [Self::Client, Self::Zombie];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Zombie => "zombie",
+        }
+    }
+}
+
 /// Events of the whole process; each is rare.
 #[derive(Debug, Default)]
 pub struct ProcessStats {
     login_failures: AtomicU64,
+    cancels: [AtomicU64; Cause::ALL.len()],
     reloads_applied: AtomicU64,
     reloads_refused: AtomicU64,
 }
@@ -244,6 +265,16 @@ impl ProcessStats {
     /// A connection was refused before it became a client.
     pub fn login_failed(&self) {
         self.login_failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A CancelRequest goes to a server.
+    pub fn cancel(&self, cause: Cause) {
+        self.cancels[cause as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// CancelRequests sent to servers.
+    pub fn cancels(&self) -> [(&'static str, u64); Cause::ALL.len()] {
+        Cause::ALL.map(|cause| (cause.word(), self.cancels[cause as usize].load(Ordering::Relaxed)))
     }
 
     /// The configuration was read again, with this outcome.
@@ -312,7 +343,7 @@ metrics! {
     Connections: Gauge "pgweir_connections" "Connections of clients, logins and consoles included."
     Clients: Gauge "pgweir_clients" "Clients that are logged in, by database, role and state: idle, waiting or active."
     Pins: Gauge "pgweir_pins" "Clients that keep their backend between transactions, by database, role and reason."
-    Backends: Gauge "pgweir_backends" "Backends, by database, role and state: opening, idle, handed, leased or closing."
+    Backends: Gauge "pgweir_backends" "Backends, by database, role and state: opening, idle, handed, leased, closing, or zombie: given up in the middle of something, and not ended by the server yet."
     BackendsMax: Gauge "pgweir_backends_max" "pool.size: backends that a pool may have."
     Waiters: Gauge "pgweir_waiters" "Clients in line for a backend."
     OldestWait: Gauge "pgweir_oldest_wait_seconds" "How long the first in line has waited."
@@ -324,6 +355,7 @@ metrics! {
     Transactions: Counter "pgweir_transactions_total" "Transactions ended."
     Leases: Counter "pgweir_leases_total" "Leases of a backend ended."
     Zombies: Counter "pgweir_zombies_total" "Clients that vanished while their query ran; it was cancelled."
+    Cancels: Counter "pgweir_cancels_total" "CancelRequests sent to servers, by cause: client, or zombie for one that vanished."
     Received: Counter "pgweir_received_bytes_total" "Bytes from clients."
     Sent: Counter "pgweir_sent_bytes_total" "Bytes to clients."
     Errors: Counter "pgweir_errors_total" "Errors that clients got, by SQLSTATE, whoever raised them."

@@ -98,10 +98,12 @@ impl Proxy {
         let started = Instant::now();
         let core = Core::new(workers, config.backends_total_max, seed);
         let opener = Opener::new(Arc::clone(&secrets), settings.none());
+        let pools = Arc::new(Pools::new(core, opener));
+        pools.set_zombie_max(config.admission.zombie_max);
         Ok(Self {
             config: ArcSwap::from_pointee(config),
             tls: ArcSwap::from_pointee(tls),
-            pools: Arc::new(Pools::new(core, opener)),
+            pools,
             clients: Arc::default(),
             statements: Statements::default(),
             settings,
@@ -299,6 +301,7 @@ impl Proxy {
         crate::net::tls::check(&config).into_iter().next().map_or(Ok(()), |(_, error)| Err(error))?;
         self.tls.store(Arc::new(tls));
         self.pools.opener().forget_certificates();
+        self.pools.set_zombie_max(config.admission.zombie_max);
         let config = Arc::new(config);
         self.config.store(Arc::clone(&config));
         let now = Instant::now();

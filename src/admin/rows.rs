@@ -33,7 +33,7 @@ pub(super) fn pools(proxy: &Proxy) -> Vec<Row> {
         }
     }
     let row = |(name, group): (Name, Group)| {
-        let Counts { opening, idle: free, handed, leased, closing: _ } = group.counts;
+        let Counts { opening, idle: free, handed, leased, closing: _, zombie: _ } = group.counts;
         // As in PgBouncer, a client that wants nothing is active.
         let active = idle.get(&name).copied().unwrap_or(0) + leased;
         let (wait, wait_us) = wait(group.waiting_since.map(|since| now.saturating_duration_since(since)));
@@ -110,6 +110,7 @@ pub(super) fn servers(proxy: &Proxy) -> Vec<Row> {
             Phase::Idle => "idle",
             Phase::Handed | Phase::Leased => "active",
             Phase::Closing => "closing",
+            Phase::Zombie => "zombie",
         };
         let (addr, port) = match &facts.target.address {
             Address::Tcp { addr, .. } => (addr.ip().to_string(), addr.port()),

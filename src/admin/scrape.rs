@@ -34,6 +34,9 @@ fn process(page: &mut Page, proxy: &Proxy, now: Instant) {
     page.put(Metric::Draining, &none, u8::from(proxy.is_draining()));
     page.put(Metric::Connections, &none, proxy.connections.load(Ordering::Acquire));
     page.put(Metric::LoginFailures, &none, proxy.process.login_failures());
+    for (cause, count) in proxy.process.cancels() {
+        page.put(Metric::Cancels, &labels(&[("cause", cause)]), count);
+    }
     for (outcome, count) in proxy.process.reloads() {
         page.put(Metric::Reloads, &labels(&[("outcome", outcome)]), count);
     }
@@ -87,9 +90,9 @@ fn databases(page: &mut Page, proxy: &Proxy) {
 
 fn put_group(page: &mut Page, (database, role): (&str, &str), group: &Group, now: Instant) {
     let both = labels(&[("database", database), ("role", role)]);
-    let Counts { opening, idle, handed, leased, closing } = group.counts;
-    let states = [("opening", opening), ("idle", idle), ("handed", handed), ("leased", leased), ("closing", closing)];
-    for (state, count) in states {
+    let Counts { opening, idle, handed, leased, closing, zombie } = group.counts;
+    let at_rest = [("opening", opening), ("idle", idle), ("closing", closing)];
+    for (state, count) in at_rest.into_iter().chain([("handed", handed), ("leased", leased), ("zombie", zombie)]) {
         page.put(Metric::Backends, &labels(&[("database", database), ("role", role), ("state", state)]), count);
     }
     page.put(Metric::BackendsMax, &both, group.pool.settings().pool.size);

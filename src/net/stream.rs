@@ -2,8 +2,9 @@
 //!
 //! A stream belongs to the reactor of the worker that opened it; [`Stream::adopt`] moves it to the current one.
 
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -179,6 +180,22 @@ impl Stream {
         match Pin::new(self).poll_flush(cx) {
             Poll::Ready(flushed) => flushed,
             Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Ends our side with a last word, without waiting for the peer to make room for either.
+    pub async fn hang_up(&mut self, goodbye: &[u8]) {
+        let is_told = poll_fn(|cx| {
+            let _ = self.poll_write_some(cx, goodbye);
+            Poll::Ready(Pin::new(&mut *self).poll_shutdown(cx).is_ready())
+        });
+        if !is_told.await {
+            // No room for the last record of TLS: the end comes without it.
+            let _ = match self.socket() {
+                Socket::Tcp(tcp) => SockRef::from(tcp).shutdown(Shutdown::Write),
+                Socket::Unix(unix) => SockRef::from(unix).shutdown(Shutdown::Write),
+                Socket::Lost => Ok(()),
+            };
         }
     }
 

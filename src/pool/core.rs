@@ -267,15 +267,15 @@ impl<B> Core<B> {
     /// A leased backend is unfit; its holder closes it and reports [`Core::closed`].
     pub fn discard(&mut self, slot: SlotId) {
         if self.is_in(slot, Phase::Leased) {
-            // ## Leased => Closing
-            self.change(slot, State::Closing);
+            // ## Leased => Zombie
+            self.change(slot, State::Zombie);
         }
     }
 
     /// The socket is really closed: the slot is gone, and what it took of the bounds goes to whoever is owed it.
     pub fn closed(&mut self, slot: SlotId, now: Instant, out: &mut Vec<Command<B>>) {
         self.discard(slot);
-        if self.is_in(slot, Phase::Closing) {
+        if self.is_in(slot, Phase::Closing) || self.is_in(slot, Phase::Zombie) {
             let database = self.remove(slot);
             self.serve(Some(database), now, out);
         }

@@ -6,12 +6,12 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
 use super::backend::Backend;
@@ -35,6 +35,7 @@ pub struct Pools {
     by_id: Mutex<HashMap<PoolId, Arc<Pool>>>,
     opener: Opener,
     roster: Roster,
+    zombie_max_millis: AtomicU64,
 }
 
 /// Why there is no backend.
@@ -77,7 +78,7 @@ pub enum Ask {
     Waits(Waiter),
 }
 
-/// Longest time for a server to close a connection that we ended, before its slot is given up for free.
+/// Longest time for a server to close a connection that was idle, before its slot is taken to be free.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A backend idle for longer is asked of the kernel before a lease: the reactor may not have seen its end yet.
@@ -86,7 +87,23 @@ const FRESH: Duration = Duration::from_millis(50);
 impl Pools {
     /// No pools yet.
     pub fn new(core: Core<Boxed>, opener: Opener) -> Self {
-        Self { core: Mutex::new(core), by_id: Mutex::default(), opener, roster: Roster::default() }
+        Self {
+            core: Mutex::new(core),
+            by_id: Mutex::default(),
+            opener,
+            roster: Roster::default(),
+            zombie_max_millis: AtomicU64::new(0),
+        }
+    }
+
+    /// How long the slot of a backend counts that was given up, unless its server ends it before.
+    pub fn set_zombie_max(&self, limit: Duration) {
+        let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.zombie_max_millis.store(millis, Ordering::Relaxed);
+    }
+
+    fn zombie_max(&self) -> Duration {
+        Duration::from_millis(self.zombie_max_millis.load(Ordering::Relaxed))
     }
 
     /// The core, for one decision.
@@ -201,7 +218,7 @@ impl Pools {
         for command in commands {
             match command {
                 Command::Dial { pool, slot } => self.dial(worker, pool, slot),
-                Command::Close { slot, backend } => self.close(worker, slot, backend),
+                Command::Close { slot, backend } => self.close(worker, slot, backend, CLOSE_TIMEOUT),
                 Command::Wake(waker) => Waker::wake(waker),
             }
         }
@@ -226,17 +243,18 @@ impl Pools {
         });
     }
 
-    /// Ends a connection politely; its slot is free when the server has closed it too.
-    fn close(self: &Arc<Self>, worker: usize, slot: SlotId, mut backend: Boxed) {
+    /// Ends a connection politely; its slot is free when the server has closed it too. A server that is gone closes
+    /// nothing, so there is a limit.
+    fn close(self: &Arc<Self>, worker: usize, slot: SlotId, mut backend: Boxed, limit: Duration) {
         let pools = Arc::clone(self);
         tokio::task::spawn_local(async move {
             let goodbye = async {
-                if backend.stream.adopt().is_ok() && backend.stream.write_all(build::TERMINATE).await.is_ok() {
-                    let _ = backend.stream.shutdown().await;
+                if backend.stream.adopt().is_ok() {
+                    backend.stream.hang_up(build::TERMINATE).await;
                     backend.stream.closed().await;
                 }
             };
-            let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
+            let _ = timeout(limit, goodbye).await;
             drop(backend);
             pools.roster.leave(slot);
             let now = Instant::now();
@@ -292,7 +310,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(backend) = self.backend.take() {
             self.pools.core().discard(self.slot);
-            self.pools.close(backend.worker, self.slot, backend);
+            self.pools.close(backend.worker, self.slot, backend, self.pools.zombie_max());
         }
     }
 }

@@ -12,6 +12,7 @@ use super::leased::{Books, Leased};
 use super::note::Note;
 use super::session::Session;
 use crate::config::PoolMode;
+use crate::metrics::Cause;
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
 use crate::sql::Suspects;
@@ -108,6 +109,7 @@ async fn restore(worker: &Rc<Worker>, mut leased: Leased) -> Option<Leased> {
 }
 
 async fn cancel(worker: &Rc<Worker>, leased: &Leased) {
+    worker.proxy.process.cancel(Cause::Zombie);
     let aim = leased.lease.target.aim();
     let _ = worker.proxy.pools.opener().cancel(aim.target()).await;
 }

@@ -25,6 +25,7 @@ use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, M
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
 use crate::config::{Auth, CONSOLE_NAMES, PoolMode, Secret};
+use crate::metrics::Cause;
 use crate::net::certificate::common_name;
 use crate::net::listen::Accepted;
 use crate::net::stream::{Socket, Stream};
@@ -270,6 +271,7 @@ async fn first_packet(
             }
             First::Cancel(key) => {
                 if let Some(aim) = worker.proxy.clients.cancel(key.pid, &key.secret) {
+                    worker.proxy.process.cancel(Cause::Client);
                     let limit = worker.proxy.cancel_timeout();
                     let opener = worker.proxy.pools.opener();
                     let _ = timeout(limit, opener.cancel(aim.target())).await;

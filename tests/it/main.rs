@@ -25,3 +25,4 @@ mod support;
 mod tls;
 mod vanish;
 mod waiting;
+mod zombies;

@@ -368,7 +368,7 @@ impl Model {
         assert_eq!(of(Holder::Core), held, "a backend is lost");
         let total = self.core.total();
         assert_eq!(of(Holder::Client), total.leased as usize);
-        assert_eq!(self.closings.len(), total.closing as usize);
+        assert_eq!(self.closings.len(), (total.closing + total.zombie) as usize);
         assert_eq!(self.dials.len(), total.opening as usize);
     }
 
@@ -476,6 +476,7 @@ fn check_bound<'a>(bound: &Bound, pools: impl Iterator<Item = &'a Pool>) {
         counts.handed += pool.counts.handed;
         counts.leased += pool.counts.leased;
         counts.closing += pool.counts.closing;
+        counts.zombie += pool.counts.zombie;
         waiting += pool.line.waiting();
         hungry += usize::from(pool.line.waiting() > 0);
         active += u32::from(pool.is_active());

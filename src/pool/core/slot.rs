@@ -1,7 +1,8 @@
 //! A slot: the right to one backend, from the decision to dial until its socket is really closed.
 //!
 //! A slot counts against every bound for that whole time; a closed backend lives on in Postgres for some
-//! milliseconds, and replacing it at once would overshoot `max_connections`.
+//! milliseconds, and replacing it at once would overshoot `max_connections`. One that was given up at work may live on
+//! much longer.
 
 use slotmap::new_key_type;
 use tokio::time::Instant;
@@ -26,6 +27,8 @@ pub(super) enum State<B> {
     Leased,
     /// On its way out; the socket may still be open.
     Closing,
+    /// Given up by its holder: what its server process does may go on until that notices.
+    Zombie,
 }
 
 /// What a slot is doing; the index into [`Counts`].
@@ -39,8 +42,10 @@ pub enum Phase {
     Handed,
     /// With a holder.
     Leased,
-    /// Told to close, not yet reported closed.
+    /// Idle before, told to close, not yet reported closed.
     Closing,
+    /// Given up by its holder, not yet reported closed: its server process may still be at work.
+    Zombie,
 }
 
 impl<B> State<B> {
@@ -51,6 +56,7 @@ impl<B> State<B> {
             State::Handed { .. } => Phase::Handed,
             State::Leased => Phase::Leased,
             State::Closing => Phase::Closing,
+            State::Zombie => Phase::Zombie,
         }
     }
 }
@@ -81,14 +87,16 @@ pub struct Counts {
     pub handed: u32,
     /// With a holder.
     pub leased: u32,
-    /// Told to close, not yet reported closed.
+    /// Idle before, told to close, not yet reported closed.
     pub closing: u32,
+    /// Given up by its holder, not yet reported closed. Unlike those closing nobody can say how soon it is free.
+    pub zombie: u32,
 }
 
 impl Counts {
     /// Every slot: what the bounds are about.
     pub fn open(&self) -> u32 {
-        self.live() + self.closing
+        self.live() + self.closing + self.zombie
     }
 
     /// Every slot but those on their way out.
@@ -98,12 +106,13 @@ impl Counts {
 
     /// Those of another pool, too.
     pub fn add(&mut self, other: Self) {
-        let Self { opening, idle, handed, leased, closing } = other;
+        let Self { opening, idle, handed, leased, closing, zombie } = other;
         self.opening += opening;
         self.idle += idle;
         self.handed += handed;
         self.leased += leased;
         self.closing += closing;
+        self.zombie += zombie;
     }
 
     pub(super) fn shift(&mut self, from: Option<Phase>, to: Option<Phase>) {
@@ -122,6 +131,7 @@ impl Counts {
             Phase::Handed => &mut self.handed,
             Phase::Leased => &mut self.leased,
             Phase::Closing => &mut self.closing,
+            Phase::Zombie => &mut self.zombie,
         }
     }
 }

@@ -257,6 +257,25 @@ fn slot_is_free_only_when_the_socket_is_really_closed() {
 }
 
 #[test]
+fn slot_given_up_at_work_counts_but_is_not_one_that_is_soon_free() {
+    let mut shell = Shell::new(None);
+    let (_, pools) = shell.database(Some(2), &[2, 2]);
+    let held = shell.hold(pools[0], 2);
+    shell.core.discard(held[0].0);
+    let counts = shell.counts(pools[0]);
+    assert_eq!((counts.zombie, counts.open(), counts.live()), (1, 2, 1));
+    shell.release(held[1]);
+    shell.pass(ms(2000));
+    // Whoever wants a slot gets the idle one's, and does not wait for the other.
+    let ticket = shell.wait(pools[1]);
+    assert_eq!(shell.closes, [held[1]]);
+    assert_eq!(shell.dials.len(), 0);
+    shell.finish_closes();
+    shell.open_dials();
+    shell.served(ticket);
+}
+
+#[test]
 fn blip_is_not_noticed() {
     let (mut shell, _, pool) = Shell::with_pool(1);
     let ticket = shell.wait(pool);

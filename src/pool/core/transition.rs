@@ -24,7 +24,7 @@ impl<B> Core<B> {
     pub(super) fn take(&mut self, slot: SlotId) -> B {
         match self.change(slot, State::Leased) {
             State::Idle { backend, .. } | State::Handed { backend } => backend,
-            State::Opening { .. } | State::Leased | State::Closing => {
+            State::Opening { .. } | State::Leased | State::Closing | State::Zombie => {
                 unreachable!("only slots that hold a backend are taken from")
             }
         }
@@ -67,7 +67,8 @@ impl<B> Core<B> {
         let was_active = pool.is_active();
         pool.counts.shift(from, to);
         // From one live state to another, as every lease and release, changes nothing more.
-        let is_live = |phase: Option<Phase>| phase.is_some_and(|phase| phase != Phase::Closing);
+        let is_live =
+            |phase: Option<Phase>| phase.is_some_and(|phase| !matches!(phase, Phase::Closing | Phase::Zombie));
         let active = match is_live(from) && is_live(to) {
             true => Change::None,
             false => Change::between(was_active, pool.is_active()),
