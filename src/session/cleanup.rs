@@ -72,16 +72,22 @@ pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &Session, is_mid_fram
     let limit = session.pool.settings().pool.cancel_timeout;
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
+        // Past the limit the lease is dropped, and the backend closed; its slot counts until the server has ended it.
         if is_lost {
-            // A server at work does not look for the end of its connection: what runs there is ended first.
-            let _ = timeout(limit, cancel(&worker, &leased)).await;
-            return;
-        }
-        // Past the limit the lease is dropped, and the backend closed.
-        if let Ok(Some(leased)) = timeout(limit, restore(&worker, leased)).await {
+            let _ = timeout(limit, end(&worker, leased)).await;
+        } else if let Ok(Some(leased)) = timeout(limit, restore(&worker, leased)).await {
             release(&worker, leased.lease, leased.books, Instant::now());
         }
     });
+}
+
+/// Ends what is under way at a backend that cannot be used again, and waits until the server has ended it, too.
+async fn end(worker: &Rc<Worker>, mut leased: Leased) {
+    leased.lease.stream.hang_up(b"").await;
+    // A server at work does not look for the end of its connection, and a cancel ends one query of a pipeline.
+    while timeout(GRACE, leased.lease.stream.closed()).await.is_err() {
+        cancel(worker, &leased).await;
+    }
 }
 
 /// Ends what is under way, rolls back and resets.

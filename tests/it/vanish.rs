@@ -137,6 +137,13 @@ async fn a_query_ends_with_its_client_that_was_sending_the_next() {
         sessions.until_running(SLEEP, 1).await;
     })
     .await;
+    // A cancel ends one of them.
+    cut_off_after("transaction", async |wire, sessions| {
+        let long = query(&format!("SELECT 1 -- {}", "x".repeat(300_000)));
+        wire.send([&query(SLEEP).repeat(3)[..], &long[..200_000]].concat()).await;
+        sessions.until_running(SLEEP, 1).await;
+    })
+    .await;
 }
 
 // modern-poolers traps 39 and 41
