@@ -7,6 +7,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::pool::lease::LeaseError;
+use crate::state::timeout::Timeout;
 use crate::wire::build::ServerError;
 use crate::wire::frame::FrameError;
 use crate::wire::ring::Unexpected;
@@ -53,6 +54,19 @@ pub enum Fault {
     /// The client's own transaction was lost before.
     #[error("the transaction was lost with its backend")]
     TransactionLost,
+    /// A timeout of Postgres or of ours took the transaction, and the backend with it.
+    #[error("the transaction was ended: {}", match timeout {
+        Timeout::IdleInTransaction => "it was idle for too long",
+        _ => "it took too long",
+    })]
+    Expired {
+        /// Which.
+        timeout: Timeout,
+        /// Names its key.
+        hint: Option<String>,
+        /// The backend was tied to the client.
+        ends_session: bool,
+    },
     /// The backend does not take the client's settings.
     #[error("the server refused a setting of this session: {}", .0.message)]
     SettingsRefused(ServerError),

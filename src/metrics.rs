@@ -12,6 +12,8 @@ pub use text::{Page, labels};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::state::timeout::Timeout;
+
 /// Counters of one pool.
 #[derive(Debug)]
 pub struct PoolStats {
@@ -29,6 +31,7 @@ pub struct Cell {
     sent: Counter,
     zombies: Counter,
     logins: Counter,
+    timeouts: [Counter; Timeout::ALL.len()],
     wait: Histogram,
     lease: Histogram,
 }
@@ -107,6 +110,11 @@ impl Cell {
     pub fn login(&self) {
         self.logins.add(1);
     }
+
+    /// A timeout ended something.
+    pub fn timeout(&self, timeout: Timeout) {
+        self.timeouts[timeout as usize].add(1);
+    }
 }
 
 /// The sum over all workers at one moment.
@@ -126,6 +134,8 @@ pub struct Totals {
     pub zombies: u64,
     /// Logins.
     pub logins: u64,
+    /// What timeouts ended, as [`Timeout::ALL`].
+    pub timeouts: [u64; Timeout::ALL.len()],
     /// Waits for a backend, of those that had to.
     pub wait: Distribution,
     /// Lengths of leases.
@@ -143,6 +153,7 @@ impl Totals {
             sent: self.sent.saturating_sub(before.sent),
             zombies: self.zombies.saturating_sub(before.zombies),
             logins: self.logins.saturating_sub(before.logins),
+            timeouts: std::array::from_fn(|i| self.timeouts[i].saturating_sub(before.timeouts[i])),
             wait: self.wait.since(&before.wait),
             lease: self.lease.since(&before.lease),
         }
@@ -157,6 +168,9 @@ impl Totals {
         self.sent += other.sent;
         self.zombies += other.zombies;
         self.logins += other.logins;
+        for (sum, other) in self.timeouts.iter_mut().zip(other.timeouts) {
+            *sum += other;
+        }
         self.wait.merge(&other.wait);
         self.lease.merge(&other.lease);
     }
@@ -225,6 +239,9 @@ impl PoolStats {
             totals.sent += cell.sent.value();
             totals.zombies += cell.zombies.value();
             totals.logins += cell.logins.value();
+            for (sum, timeout) in totals.timeouts.iter_mut().zip(&cell.timeouts) {
+                *sum += timeout.value();
+            }
             totals.wait.add(&cell.wait);
             totals.lease.add(&cell.lease);
         }
@@ -356,6 +373,7 @@ metrics! {
     Leases: Counter "pgweir_leases_total" "Leases of a backend ended."
     Zombies: Counter "pgweir_zombies_total" "Clients that vanished while their query ran; it was cancelled."
     Cancels: Counter "pgweir_cancels_total" "CancelRequests sent to servers, by cause: client, or zombie for one that vanished."
+    Timeouts: Counter "pgweir_timeouts_total" "What timeouts ended, by database, role and kind: statement, lock, idle_in_transaction or transaction."
     Received: Counter "pgweir_received_bytes_total" "Bytes from clients."
     Sent: Counter "pgweir_sent_bytes_total" "Bytes to clients."
     Errors: Counter "pgweir_errors_total" "Errors that clients got, by SQLSTATE, whoever raised them."

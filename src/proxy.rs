@@ -17,6 +17,7 @@ use crate::config::{
 };
 use crate::metrics::{ErrorCounts, History, PoolStats, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
+use crate::pool::clock;
 use crate::pool::core::{Core, DatabaseId, DatabaseLimits, PoolLimits};
 use crate::pool::keep;
 use crate::pool::lease::{Boxed, Pools};
@@ -67,6 +68,7 @@ pub struct Proxy {
     started: Instant,
     started_at: SystemTime,
     second: AtomicU32,
+    ticks: AtomicU32,
     is_draining: AtomicBool,
 }
 
@@ -119,6 +121,7 @@ impl Proxy {
             started,
             started_at: SystemTime::now(),
             second: AtomicU32::new(0),
+            ticks: AtomicU32::new(1),
             is_draining: AtomicBool::new(false),
         })
     }
@@ -127,6 +130,17 @@ impl Proxy {
     #[inline]
     pub fn second(&self) -> u32 {
         self.second.load(Ordering::Relaxed)
+    }
+
+    /// The tick under way, or one a little earlier: no clock is asked.
+    #[inline]
+    pub fn ticks(&self) -> u32 {
+        self.ticks.load(Ordering::Relaxed)
+    }
+
+    /// The tick under way at `now`.
+    pub fn tick_at(&self, now: Instant) -> u32 {
+        clock::tick_of(now.saturating_duration_since(self.started))
     }
 
     /// When it started, by the calendar.
@@ -349,6 +363,7 @@ impl Proxy {
     /// Regular work, on each worker for its own stacks; once in all for what is shared.
     pub fn tick(self: &Arc<Self>, worker: usize) {
         let now = Instant::now();
+        self.ticks.store(self.tick_at(now), Ordering::Relaxed);
         if worker == 0 {
             let second = u32::try_from(now.saturating_duration_since(self.started).as_secs()).unwrap_or(u32::MAX);
             self.second.store(second, Ordering::Relaxed);

@@ -73,6 +73,9 @@ pub fn report(fault: &Fault) -> Report {
         Fault::TransactionLost => {
             ("ERROR", "25P02", Some("The transaction was lost with its backend; send ROLLBACK and run it again."))
         }
+        Fault::Expired { timeout, ends_session, .. } => {
+            (if *ends_session { "FATAL" } else { "ERROR" }, timeout.sqlstate(), None)
+        }
         Fault::SettingsRefused(_) => (
             "FATAL",
             "22023",
@@ -100,7 +103,11 @@ pub fn report(fault: &Fault) -> Report {
         Fault::LoginRefused(error) | Fault::SettingsRefused(error) => Some(format!("The server said {}.", error.code)),
         _ => None,
     };
-    Report { severity, code, message: fault.to_string(), detail, hint: hint.map(str::to_owned) }
+    let hint = match fault {
+        Fault::Expired { hint, .. } => hint.clone(),
+        _ => hint.map(str::to_owned),
+    };
+    Report { severity, code, message: fault.to_string(), detail, hint }
 }
 
 /// The report for a login that failed; always FATAL, and never more than the peer knows already.

@@ -8,12 +8,12 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::net::listen::Accepted;
+use crate::pool::clock::TICK;
 use crate::pool::standing;
 use crate::proxy::Proxy;
 use crate::session::leased::Books;
@@ -144,9 +144,6 @@ impl Inbox {
 /// Threads for blocking work of one worker: password hashing and name resolution.
 const BLOCKING_THREADS: usize = 4;
 
-/// How often a worker looks after pools and idle backends.
-const TICK: Duration = Duration::from_millis(100);
-
 /// Starts worker `id` on a thread of its own. It ends when all its inboxes are dropped.
 pub async fn start(id: usize, proxy: Arc<Proxy>) -> io::Result<Inbox> {
     let (jobs, inbox) = mpsc::channel::<Job>(INBOX);
@@ -186,7 +183,7 @@ async fn follow_names(worker: Rc<Worker>) {
     }
 }
 
-/// The coarse clock of a worker.
+/// The coarse clock of a worker: it looks after pools and idle backends.
 async fn keep(worker: Rc<Worker>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

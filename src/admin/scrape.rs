@@ -12,6 +12,7 @@ use crate::pool::core::{Counts, EndpointView};
 use crate::proxy::Proxy;
 use crate::session::pins;
 use crate::session::registry::Activity;
+use crate::state::timeout::Timeout;
 
 /// Everything as it is now.
 pub(super) fn metrics(proxy: &Proxy) -> String {
@@ -110,6 +111,10 @@ fn put_group(page: &mut Page, (database, role): (&str, &str), group: &Group, now
         (Metric::Sent, totals.sent),
     ] {
         page.put(metric, &both, count);
+    }
+    for (timeout, count) in Timeout::ALL.into_iter().zip(totals.timeouts) {
+        let labels = labels(&[("database", database), ("role", role), ("kind", timeout.label())]);
+        page.put(Metric::Timeouts, &labels, count);
     }
     page.put_distribution(Metric::Wait, &both, &totals.wait);
     page.put_distribution(Metric::Lease, &both, &totals.lease);

@@ -194,7 +194,7 @@ fn read_duration(text: &str) -> Option<Duration> {
 }
 
 /// A duration as the file would say it, in the largest unit that leaves no rest.
-pub(super) fn duration_text(duration: Duration) -> String {
+pub fn duration_text(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     if millis == 0 {
         return "0s".to_owned();

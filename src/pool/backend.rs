@@ -8,6 +8,7 @@ use lru::LruCache;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::clock::Clock;
 use super::open::Address;
 use crate::net::stream::Stream;
 use crate::state::parameters::Parameters;
@@ -64,6 +65,8 @@ pub struct Target {
     pub address: Address,
     /// Process id and secret of BackendKeyData; `None` from servers that send none (RDS Proxy).
     pub key: Option<(i32, Vec<u8>)>,
+    /// What it is at.
+    pub clock: Clock,
     in_flight: AtomicU32,
     settled: Notify,
 }
@@ -71,7 +74,7 @@ pub struct Target {
 impl Target {
     /// For a backend at `address`.
     pub fn new(address: Address, key: Option<(i32, Vec<u8>)>) -> Self {
-        Self { address, key, in_flight: AtomicU32::new(0), settled: Notify::new() }
+        Self { address, key, clock: Clock::default(), in_flight: AtomicU32::new(0), settled: Notify::new() }
     }
 
     /// Marks a cancel as under way until the guard is dropped. Must be called while the client is known to hold the backend.

@@ -3,6 +3,7 @@
 //! Pools never know sessions: a waiter is a ticket, not a client.
 
 pub mod backend;
+pub mod clock;
 pub mod core;
 pub mod keep;
 pub mod lease;

@@ -3,6 +3,7 @@
 //! Nothing here does I/O. The ring says whose answer it is; this file does what follows from it.
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::leased::Leased;
 use super::note::Note;
@@ -11,11 +12,13 @@ use crate::error::Fault;
 use crate::pool::keep;
 use crate::sql::Value;
 use crate::state::settings::{Settings, SettingsRegistry};
+use crate::state::timeout::Timeout;
 use crate::wire::build::ServerError;
 use crate::wire::build::{self, error_fields};
-use crate::wire::frame::{FrameError, HEADER_LEN, Header};
+use crate::wire::frame::{FrameError, HEADER_LEN, Header, header};
 use crate::wire::ring::{Entry, Expect, Origin, TransactionStatus};
 use crate::wire::splice::Splice;
+use crate::worker::Worker;
 
 /// Longest error or notice that is read whole; of a longer one the head is.
 const REPORT_MAX: usize = 16 * 1024;
@@ -66,10 +69,12 @@ pub struct Answers<'a, 'b> {
     pub leased: &'a mut Leased,
     /// All sets of settings.
     pub registry: &'a SettingsRegistry,
+    /// The thread's own, and what all share.
+    pub worker: &'a Worker,
+    /// The tick under way.
+    pub tick: u32,
     /// Where bytes for the client go.
     pub out: &'a mut Splice<'b>,
-    /// SQLSTATEs seen by this client, for the counters.
-    pub on_error: &'a mut dyn FnMut(&[u8]),
 }
 
 impl Answers<'_, '_> {
@@ -187,6 +192,12 @@ impl Answers<'_, '_> {
     fn ready(&mut self, is_own: bool, completed: Option<Entry<Note>>) -> Result<Event, Fault> {
         let status = self.leased.books.ring.status();
         if !is_own {
+            let clock = &self.leased.lease.target.clock;
+            if self.leased.books.ring.is_empty() {
+                clock.rest()
+            } else {
+                clock.begin(self.tick)
+            }
             let has_failed = std::mem::take(&mut self.leased.books.is_failed);
             if self.leased.books.ring.is_quiet() {
                 self.leased.books.is_committing = false;
@@ -238,6 +249,7 @@ impl Answers<'_, '_> {
 
     fn error(&mut self, bytes: &[u8], fresh: usize, is_own: bool, origin: Option<Origin>) -> Result<Event, Fault> {
         let code = error_fields(&bytes[HEADER_LEN..]).code;
+        let (timeout, hint) = self.expired(bytes);
         let books = &mut *self.leased.books;
         let mut dropped = std::mem::take(&mut books.dropped);
         // The failed message itself is the first of them; of a Query it is still the head.
@@ -271,7 +283,10 @@ impl Answers<'_, '_> {
         books.is_forwarding = forwards;
         if forwards {
             books.is_failed = true;
-            (self.on_error)(code);
+            self.worker.proxy.errors.count_bytes(code);
+            if let Some(timeout) = timeout {
+                self.session.pool.stats.cell(self.worker.id).timeout(timeout);
+            }
         } else {
             books.refusal = Some(server_error(bytes));
         }
@@ -282,10 +297,14 @@ impl Answers<'_, '_> {
                 backend.stale.push(id);
             }
         }
-        match replacement {
+        match (replacement, hint) {
             _ if !forwards => self.out.skip(fresh),
-            None => self.out.pass(bytes, fresh),
-            Some(error) => {
+            (None, None) => self.out.pass(bytes, fresh),
+            (None, Some(hint)) => {
+                self.out.skip(fresh);
+                build::hinted(self.out.buffer(), bytes, &hint);
+            }
+            (Some(error), _) => {
                 self.leased.books.is_forwarding = false;
                 self.out.skip(fresh);
                 self.out.insert(&error);
@@ -293,6 +312,23 @@ impl Answers<'_, '_> {
         }
         self.own_answers();
         Ok(if code == b"25006" && origin.is_some() { Event::ReadOnly } else { Event::None })
+    }
+
+    /// The timeout behind an error, and the key that set it, for an error that has no HINT and is here whole.
+    fn expired(&self, bytes: &[u8]) -> (Option<Timeout>, Option<String>) {
+        let fields = error_fields(&bytes[HEADER_LEN..]);
+        // Where interrupts are dealt with, and nowhere else: NOWAIT and a failed COPY have the same SQLSTATEs.
+        let is_interrupt = matches!(fields.routine, b"ProcessInterrupts" | b"");
+        let Some(timeout) = Timeout::of_sqlstate(fields.code).filter(|_| is_interrupt) else { return (None, None) };
+        let clock = &self.leased.lease.target.clock;
+        if timeout == Timeout::Statement && clock.is_asked() {
+            return (None, None);
+        }
+        let limit = timeout.limit(&self.session.pool.settings().timeouts);
+        let is_whole = header(bytes).is_ok_and(|head| head.is_some_and(|head| HEADER_LEN + head.body == bytes.len()));
+        let is_due = limit.is_some_and(|limit| clock.may_have_run(limit, self.worker.proxy.tick_at(Instant::now())));
+        let wants_hint = is_whole && is_due && !fields.has_hint;
+        (Some(timeout), wants_hint.then(|| self.session.hint(timeout)).flatten())
     }
 
     /// Whether a ParameterStatus is the client's business.

@@ -272,6 +272,7 @@ async fn first_packet(
             First::Cancel(key) => {
                 if let Some(aim) = worker.proxy.clients.cancel(key.pid, &key.secret) {
                     worker.proxy.process.cancel(Cause::Client);
+                    aim.target().clock.ask(worker.proxy.ticks());
                     let limit = worker.proxy.cancel_timeout();
                     let opener = worker.proxy.pools.opener();
                     let _ = timeout(limit, opener.cancel(aim.target())).await;

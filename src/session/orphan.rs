@@ -6,7 +6,7 @@
 
 use super::frontend::Message;
 use super::session::Session;
-use crate::error::{Fault, Lost};
+use crate::error::Fault;
 use crate::sql::{Class, Effect, classify};
 use crate::sqlstate;
 use crate::wire::build::{self, split_cstring};
@@ -16,8 +16,8 @@ use crate::wire::ring::TransactionStatus;
 /// What of the extended protocol is open, and what the client knows.
 #[derive(Debug, Default)]
 pub struct Orphan {
-    /// The backend was lost while nothing was under way: the next error says so.
-    untold: Option<Lost>,
+    /// The transaction was lost while nothing was under way: the next error says how.
+    untold: Option<Fault>,
     /// What the unnamed statement does.
     statement: Ending,
     /// What the unnamed portal does.
@@ -68,7 +68,7 @@ pub enum Outcome {
 
 impl Orphan {
     /// For a client that was told of its loss, unless `untold`.
-    pub fn new(untold: Option<Lost>) -> Self {
+    pub fn new(untold: Option<Fault>) -> Self {
         Self { untold, ..Self::default() }
     }
 
@@ -162,7 +162,7 @@ impl Orphan {
     }
 
     fn report(&mut self, out: &mut Vec<u8>) {
-        let fault = self.untold.take().map_or(Fault::TransactionLost, Fault::Lost);
+        let fault = self.untold.take().unwrap_or(Fault::TransactionLost);
         build::error_response(out, &sqlstate::report(&fault));
     }
 }

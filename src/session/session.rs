@@ -7,11 +7,13 @@ use super::note::{Note, Runs};
 use super::pins::Pins;
 use super::statements::{ClientStatements, Unnamed};
 use crate::config::PoolMode;
+use crate::error::Fault;
 use crate::pool::backend::Backend;
 use crate::pool::pool::Pool;
 use crate::sql::{Context, Effect, Suspects, Value};
 use crate::state::parameters::Parameters;
 use crate::state::settings::{Settings, SettingsRegistry};
+use crate::state::timeout::Timeout;
 
 /// One client's session.
 #[derive(Debug)]
@@ -212,6 +214,19 @@ impl Session {
                 tell(spelled, &value);
             }
         }
+    }
+
+    /// A timeout took its transaction.
+    pub fn expire(&self, timeout: Timeout, worker: usize) -> Fault {
+        self.pool.stats.cell(worker).timeout(timeout);
+        let ends_session = self.mode == PoolMode::Session || self.is_pinned();
+        Fault::Expired { timeout, hint: self.hint(timeout), ends_session }
+    }
+
+    /// Names the key that set a limit. A value of the client's own has none.
+    pub fn hint(&self, timeout: Timeout) -> Option<String> {
+        let is_own = self.settings.values().contains_key(timeout.setting());
+        timeout.hint(&self.pool.name.role, &self.pool.settings().timeouts).filter(|_| !is_own)
     }
 
     /// It may only go on with the backend it has.

@@ -9,11 +9,13 @@ use super::{console, login, report};
 use crate::admin::fault::ConsoleFault;
 use crate::auth::client::Refusal;
 use crate::auth::scram::ScramError;
+use crate::config::Timeouts;
 use crate::error::{Fault, Lost};
 use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
 use crate::session::auth_query::LookupError;
 use crate::session::login::LoginFault;
+use crate::state::timeout::Timeout;
 use crate::wire::build::Report;
 use crate::wire::build::ServerError;
 use crate::wire::frame::FrameError;
@@ -49,6 +51,11 @@ const LEASES: [LeaseError; 5] =
 
 fn faults() -> Vec<Fault> {
     let lost = |in_commit| Lost { in_commit, last_words: None };
+    let expired = |timeout, ends_session| {
+        let limit = Some(Duration::from_secs(20));
+        let timeouts = Timeouts { idle_in_transaction: limit, transaction: limit, ..Timeouts::default() };
+        Fault::Expired { timeout, hint: timeout.hint("*", &timeouts), ends_session }
+    };
     let mut faults = vec![
         Fault::Frame(frame()),
         Fault::MessageType(b'?'),
@@ -63,6 +70,10 @@ fn faults() -> Vec<Fault> {
         Fault::SessionLost(lost(false)),
         Fault::SessionLost(lost(true)),
         Fault::TransactionLost,
+        expired(Timeout::IdleInTransaction, false),
+        expired(Timeout::IdleInTransaction, true),
+        expired(Timeout::Transaction, false),
+        expired(Timeout::Transaction, true),
         Fault::SettingsRefused(said()),
         Fault::StatementMode,
         Fault::TooManyStatements,
@@ -103,6 +114,7 @@ fn index(fault: &Fault) -> usize {
         Fault::Killed => 19,
         Fault::Removed => 20,
         Fault::IdleTimeout => 21,
+        Fault::Expired { .. } => 22,
     }
 }
 
@@ -242,7 +254,7 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 22);
+    all(faults().iter().map(index).collect(), 0, 23);
     all(login_faults().iter().map(login_index).collect(), 1, 21);
     all(console_faults().iter().map(console_index).collect(), 0, 18);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);

@@ -197,6 +197,10 @@ pub struct ErrorFields<'a> {
     pub code: &'a [u8],
     /// `M`.
     pub message: &'a [u8],
+    /// `R`: the function of Postgres that raised it.
+    pub routine: &'a [u8],
+    /// There is a HINT.
+    pub has_hint: bool,
 }
 
 /// Reads the body of an ErrorResponse or NoticeResponse; what is missing or malformed stays empty.
@@ -213,11 +217,24 @@ pub fn error_fields(body: &[u8]) -> ErrorFields<'_> {
             b'S' if fields.severity.is_empty() => fields.severity = value,
             b'C' => fields.code = value,
             b'M' => fields.message = value,
+            b'R' => fields.routine = value,
+            b'H' => fields.has_hint = true,
             _ => {}
         }
         rest = &tail[end + 1..];
     }
     fields
+}
+
+/// Appends an ErrorResponse of the server with a HINT of ours, the server's other fields as they are.
+pub fn hinted(out: &mut Vec<u8>, error: &[u8], hint: &str) {
+    frame(out, b'E', |out| {
+        let body = error.get(HEADER_LEN..).unwrap_or_default();
+        out.extend_from_slice(body.strip_suffix(b"\0").unwrap_or(body));
+        out.push(b'H');
+        cstring(out, hint.as_bytes());
+        out.push(0);
+    });
 }
 
 /// Splits a string of the protocol off the front; `None` when it has no end.
@@ -256,6 +273,17 @@ mod tests {
         assert_eq!(error_fields(b""), ErrorFields::default());
         assert_eq!(error_fields(b"\0"), ErrorFields::default());
         assert_eq!(error_fields(b"C57P01"), ErrorFields::default());
+    }
+
+    #[test]
+    fn a_hint_joins_the_fields_of_the_server() {
+        let (mut error, mut out) = (Vec::new(), Vec::new());
+        frame(&mut error, b'E', |out| out.extend_from_slice(b"C57014\0RProcessInterrupts\0\0"));
+        assert!(!error_fields(&error[5..]).has_hint);
+        hinted(&mut out, &error, "because");
+        assert_eq!(&out[5..], b"C57014\0RProcessInterrupts\0Hbecause\0\0");
+        assert_eq!(out[..5], [b'E', 0, 0, 0, out.len() as u8 - 1]);
+        assert!(error_fields(&out[5..]).has_hint);
     }
 
     #[test]

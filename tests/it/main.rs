@@ -22,6 +22,7 @@ mod reload;
 mod settings;
 mod startup;
 mod support;
+mod timeouts;
 mod tls;
 mod vanish;
 mod waiting;

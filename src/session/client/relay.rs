@@ -156,8 +156,11 @@ impl Client {
             }
         }
         let Phase::Leased(leased) = &mut self.phase else { return Ok(Step::Hold) };
-        if leased.books.ring.is_at_rest() && begin_cycle(leased, &self.session, out) {
-            return Ok(Step::Hold);
+        if leased.books.ring.is_empty() {
+            leased.lease.target.clock.begin(self.worker.proxy.ticks());
+            if leased.books.ring.is_at_rest() && begin_cycle(leased, &self.session, out) {
+                return Ok(Step::Hold);
+            }
         }
         let statements = &self.worker.proxy.statements;
         let mut frontend = Frontend { session: &mut self.session, leased, statements, out };
@@ -250,6 +253,7 @@ impl Client {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
         let mut walker = std::mem::take(&mut leased.books.walker);
         let worker = &self.worker;
+        let tick = worker.proxy.ticks();
         let mut last = Event::None;
         let mut cycles = 0;
         let mut transactions = 0;
@@ -275,8 +279,9 @@ impl Client {
                         session: &mut self.session,
                         leased: &mut *leased,
                         registry: &worker.proxy.settings,
+                        worker,
+                        tick,
                         out: &mut out,
-                        on_error: &mut |code| worker.proxy.errors.count_bytes(code),
                     };
                     match answers.message(tag, bytes, fresh) {
                         Ok(Event::None) => {}

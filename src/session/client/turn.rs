@@ -16,6 +16,7 @@ use crate::session::orphan::Orphan;
 use crate::session::session::Session;
 use crate::sqlstate;
 use crate::state::settings::Replay;
+use crate::state::timeout::Timeout;
 use crate::wire::build;
 use crate::wire::frame::{Piece, Walker};
 use crate::wire::ring::{Expect, Origin, TransactionStatus};
@@ -187,13 +188,18 @@ impl Client {
         let books = &mut leased.books;
         let is_session_lost = self.session.mode == PoolMode::Session || self.session.is_pinned();
         let lost = Lost { in_commit: books.is_committing, last_words: books.last_words.take() };
+        let expired = lost.last_words.as_ref().and_then(|said| Timeout::of_sqlstate(said.code.as_bytes()));
         if books.walker.is_inside() && books.is_forwarding {
             // Half a message went out: no error can follow it.
             return Err(End::Gone);
         }
         // The rest of a message that was on its way has nowhere to go, least of all to the next backend.
         self.is_forwarding = false;
-        let fault = if is_session_lost { Fault::SessionLost(lost.clone()) } else { Fault::Lost(lost.clone()) };
+        let fault = match expired {
+            Some(timeout) if !lost.in_commit => self.session.expire(timeout, self.worker.id),
+            _ if is_session_lost => Fault::SessionLost(lost),
+            _ => Fault::Lost(lost),
+        };
         self.worker.proxy.errors.count(sqlstate::report(&fault).code);
         if is_session_lost {
             return Err(fault.into());
@@ -238,7 +244,7 @@ impl Client {
         self.session.statements.leave_backend();
         if in_transaction {
             let is_untold = !is_open && books.ring.iter().all(|entry| entry.origin == Origin::Own);
-            self.phase = Phase::Orphaned(Box::new(Orphan::new(is_untold.then_some(lost))));
+            self.phase = Phase::Orphaned(Box::new(Orphan::new(is_untold.then_some(fault))));
         }
         self.spill.flush(cx, &mut self.stream)?;
         Ok(())

@@ -1,0 +1,116 @@
+//! The four timeouts that Postgres enforces and pgweir owns per role: what each is called, and where.
+
+use std::time::Duration;
+
+use crate::config::{Timeouts, duration_text};
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timeout {
+    /// `statement_timeout`.
+    Statement,
+    /// `lock_timeout`.
+    Lock,
+    /// `idle_in_transaction_session_timeout`.
+    IdleInTransaction,
+    /// `transaction_timeout`, of Postgres 17 and later.
+    Transaction,
+}
+
+impl Timeout {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 4] = [Self::Statement, Self::Lock, Self::IdleInTransaction, Self::Transaction];
+
+    /// Postgres's name of the setting.
+    pub fn setting(self) -> &'static str {
+        match self {
+            Self::Statement => "statement_timeout",
+            Self::Lock => "lock_timeout",
+            Self::IdleInTransaction => "idle_in_transaction_session_timeout",
+            Self::Transaction => "transaction_timeout",
+        }
+    }
+
+    /// The key of a role's section.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::IdleInTransaction => "idle_in_transaction_timeout",
+            other => other.setting(),
+        }
+    }
+
+    /// In metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Statement => "statement",
+            Self::Lock => "lock",
+            Self::IdleInTransaction => "idle_in_transaction",
+            Self::Transaction => "transaction",
+        }
+    }
+
+    /// What Postgres says when it is over. The first two SQLSTATEs have other causes, too: a CancelRequest, NOWAIT.
+    pub fn sqlstate(self) -> &'static str {
+        match self {
+            Self::Statement => "57014",
+            Self::Lock => "55P03",
+            Self::IdleInTransaction => "25P03",
+            Self::Transaction => "25P04",
+        }
+    }
+
+    /// The one that says so.
+    pub fn of_sqlstate(code: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|timeout| timeout.sqlstate().as_bytes() == code)
+    }
+
+    /// The one that a setting's name, folded to lower case, is of.
+    pub fn of_setting(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|timeout| timeout.setting() == name)
+    }
+
+    /// What the configuration says; `None`: nothing, and zero: no limit.
+    pub fn limit(self, timeouts: &Timeouts) -> Option<Duration> {
+        match self {
+            Self::Statement => timeouts.statement,
+            Self::Lock => timeouts.lock,
+            Self::IdleInTransaction => timeouts.idle_in_transaction,
+            Self::Transaction => timeouts.transaction,
+        }
+    }
+
+    /// Names the key that set the limit, if it is ours: what a client reads in the HINT of its error.
+    pub fn hint(self, role: &str, timeouts: &Timeouts) -> Option<String> {
+        let limit = self.limit(timeouts).filter(|limit| !limit.is_zero())?;
+        Some(format!("roles.{role}.{} = {} in pgweir's configuration.", self.key(), duration_text(limit)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_names_the_key_and_its_value_if_there_is_a_limit() {
+        let timeouts = Timeouts {
+            statement: Some(Duration::from_secs(5)),
+            lock: Some(Duration::ZERO),
+            idle_in_transaction: Some(Duration::from_millis(90_000)),
+            transaction: None,
+        };
+        let hint = |timeout: Timeout| timeout.hint("web", &timeouts);
+        let expected = "roles.web.statement_timeout = 5s in pgweir's configuration.";
+        assert_eq!(hint(Timeout::Statement).as_deref(), Some(expected));
+        let expected = "roles.web.idle_in_transaction_timeout = 90s in pgweir's configuration.";
+        assert_eq!(hint(Timeout::IdleInTransaction).as_deref(), Some(expected));
+        assert_eq!((hint(Timeout::Lock), hint(Timeout::Transaction)), (None, None));
+    }
+
+    #[test]
+    fn names_lead_back() {
+        for timeout in Timeout::ALL {
+            assert_eq!(Timeout::of_setting(timeout.setting()), Some(timeout));
+            assert_eq!(Timeout::of_sqlstate(timeout.sqlstate().as_bytes()), Some(timeout));
+        }
+    }
+}
