@@ -27,6 +27,7 @@ use crate::run::Order;
 use crate::session::registry::{Clients, Signal};
 use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
+use crate::state::timeout::Timeout;
 
 /// Logins that ask the servers of one database section something at the same time: whether a pass-through password is
 /// right, or what a role's secret is. More wait, so that people who guess passwords cannot take all of its connections.
@@ -34,6 +35,9 @@ const ASKING_AT_ONCE: usize = 4;
 
 /// Backends that look secrets up, per database: one answers thousands in a second.
 const LOOKUP_BACKENDS: u32 = 2;
+
+/// Idle backends with outdated timeouts that a worker closes at one tick, so that a reload replaces them one after the other.
+const OUTDATED_AT_ONCE: u32 = 2;
 
 /// Everything shared.
 pub struct Proxy {
@@ -343,7 +347,11 @@ impl Proxy {
                     pool.set_credential(credential);
                 }
                 let before = Arc::clone(&pool.settings());
-                let is_replaced = before.endpoint != settings.endpoint || before.timeouts != settings.timeouts;
+                // No SET brings back what the server would say of itself: only a new login does.
+                let unset = |timeout: Timeout| {
+                    timeout.limit(&before.timeouts).is_some() && timeout.limit(&settings.timeouts).is_none()
+                };
+                let is_replaced = before.endpoint != settings.endpoint || Timeout::ALL.into_iter().any(unset);
                 pool.set_settings(settings);
                 if is_replaced {
                     core.retire_pool(pool.id, now, out);
@@ -377,11 +385,18 @@ impl Proxy {
         let pools = self.pools.all();
         self.pools.decide(worker, |core, out| {
             let mut cx = Context::from_waker(Waker::noop());
+            let mut outdated = 0;
             for pool in &pools {
                 core.peek_idle(
                     pool.id,
                     worker,
-                    |backend| !backend.stream.is_readable(&mut cx) || keep::is_fit(backend, pool, &mut cx),
+                    |backend| {
+                        if outdated < OUTDATED_AT_ONCE && backend.is_outdated(pool, now) {
+                            outdated += 1;
+                            return false;
+                        }
+                        !backend.stream.is_readable(&mut cx) || keep::is_fit(backend, pool, &mut cx)
+                    },
                     out,
                 );
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use lru::LruCache;
 use tokio::sync::Notify;
@@ -10,9 +10,12 @@ use tokio::time::Instant;
 
 use super::clock::Clock;
 use super::open::Address;
+use super::pool::Pool;
+use crate::config::Timeouts;
 use crate::net::stream::Stream;
 use crate::state::parameters::Parameters;
-use crate::state::settings::Settings;
+use crate::state::settings::{Settings, SettingsRegistry};
+use crate::state::timeout::Timeout;
 
 /// A backend between leases, or with the client that leases it.
 #[derive(Debug)]
@@ -21,8 +24,10 @@ pub struct Backend {
     pub stream: Stream,
     /// What it reported at login.
     pub parameters: Parameters,
-    /// Settings of a client that it still has.
+    /// Settings of a client that it still has, and of its role if they changed since it logged in.
     pub applied: Settings,
+    /// What of its role's timeouts it logged in with.
+    pub epoch: Epoch,
     /// Ids of the shared statements it has, the one used longest ago first to go.
     pub statements: LruCache<u32, ()>,
     /// Statements it has that must be parsed afresh: closed in front of the next cycle.
@@ -41,11 +46,19 @@ pub struct Backend {
 
 impl Backend {
     /// A backend fresh from its login.
-    pub fn new(stream: Stream, parameters: Parameters, none: Settings, target: Target, worker: usize) -> Self {
+    pub fn new(
+        stream: Stream,
+        parameters: Parameters,
+        none: Settings,
+        epoch: Epoch,
+        target: Target,
+        worker: usize,
+    ) -> Self {
         Self {
             stream,
             parameters,
             applied: none,
+            epoch,
             // Unbounded: who adds a statement also sends the Close of the one that makes room, and the bound may change.
             statements: LruCache::unbounded(),
             stale: Vec::new(),
@@ -55,6 +68,98 @@ impl Backend {
             fresh_until: Instant::now(),
             connected: SystemTime::now(),
         }
+    }
+
+    /// As it was after its login: DISCARD ALL is done.
+    pub fn forget_session(&mut self, none: Settings) {
+        self.applied = none;
+        self.is_soiled = false;
+        self.statements.clear();
+        self.stale.clear();
+    }
+
+    /// The settings it must have for a client with these: its role's timeouts are among them if they changed since it logged in.
+    pub fn wanted(&mut self, own: &Settings, pool: &Pool, registry: &SettingsRegistry) -> Settings {
+        let current = pool.epoch();
+        // Replication takes no SET.
+        if self.epoch.number == current || pool.is_dedicated() {
+            return own.clone();
+        }
+        let takes_transaction = self.takes_transaction_timeout();
+        let Epoch { number, timeouts, overlaid } = &mut self.epoch;
+        if let Some((epoch, known, wanted)) = overlaid
+            && *epoch == current
+            && known.is_same(own)
+        {
+            return wanted.clone();
+        }
+        let now = pool.settings().timeouts;
+        if now == *timeouts {
+            *number = current;
+            return own.clone();
+        }
+        let lacks = |timeout: &Timeout| {
+            timeout.limit(&now) != timeout.limit(timeouts)
+                && !own.values().contains_key(timeout.setting())
+                && (*timeout != Timeout::Transaction || takes_transaction)
+        };
+        let lacking =
+            Timeout::ALL.into_iter().filter(lacks).filter_map(|timeout| Some((timeout, timeout.limit(&now)?)));
+        let mut values = own.values().clone();
+        values.extend(lacking.map(|(timeout, limit)| (timeout.setting().to_owned(), Timeout::value(limit))));
+        let wanted = registry.intern(values);
+        if own.is_accepted() {
+            // Nothing can be wrong with what is added.
+            wanted.accept();
+        }
+        *overlaid = Some((current, own.clone(), wanted.clone()));
+        wanted
+    }
+
+    /// Its role's timeouts changed since it logged in, and nobody has used it for a while: to be replaced, so that RESET comes back
+    /// to what is in force.
+    pub fn is_outdated(&self, pool: &Pool, now: Instant) -> bool {
+        self.epoch.number != pool.epoch()
+            && now >= self.fresh_until + OUTDATED_AFTER
+            && self.epoch.timeouts != pool.settings().timeouts
+    }
+
+    /// Its server has the setting: Postgres 17 and later.
+    fn takes_transaction_timeout(&self) -> bool {
+        let version = self.parameters.value("server_version").unwrap_or_default();
+        let major = version.split(|c: char| !c.is_ascii_digit()).next().and_then(|major| major.parse::<u32>().ok());
+        major.is_some_and(|major| major >= TRANSACTION_TIMEOUT_SINCE)
+    }
+}
+
+/// A backend with outdated timeouts is closed when it has been idle for so long.
+const OUTDATED_AFTER: Duration = Duration::from_secs(1);
+
+/// The first version of Postgres with `transaction_timeout`.
+const TRANSACTION_TIMEOUT_SINCE: u32 = 17;
+
+/// The timeouts of a role as they were when a backend logged in.
+#[derive(Debug)]
+pub struct Epoch {
+    number: u32,
+    timeouts: Timeouts,
+    /// In this later epoch, what clients with those settings want of this backend: nearly always the same as the last one.
+    overlaid: Option<(u32, Settings, Settings)>,
+}
+
+impl Epoch {
+    /// Of a backend of `pool` that logged in with these.
+    pub fn new(pool: &Pool, timeouts: Timeouts) -> Self {
+        // In this order: a number that is too old does no harm.
+        let number = pool.epoch();
+        let is_current = pool.settings().timeouts == timeouts;
+        Self { number: if is_current { number } else { 0 }, timeouts, overlaid: None }
+    }
+
+    /// Counts changes of the role's timeouts.
+    #[inline]
+    pub fn number(&self) -> u32 {
+        self.number
     }
 }
 

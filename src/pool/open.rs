@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::backend::{Backend, Target};
+use super::backend::{Backend, Epoch, Target};
 use super::core::FailureKind;
 use super::pool::Pool;
 use crate::auth::secrets::Secrets;
@@ -26,6 +26,7 @@ use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ClientSide, TlsError, server_name};
 use crate::state::parameters::Parameters;
 use crate::state::settings::Settings;
+use crate::state::timeout::Timeout;
 use crate::wire::build;
 use crate::wire::build::ServerError;
 use crate::wire::frame::{HEADER_LEN, header};
@@ -292,7 +293,8 @@ impl Opener {
             pool.add_address(addr.ip());
         }
         let target = Target::new(address, key.map(|key| (key.pid, key.secret.into_vec())));
-        Ok(Backend::new(stream, parameters, self.none.clone(), target, worker))
+        let epoch = Epoch::new(pool, settings.timeouts);
+        Ok(Backend::new(stream, parameters, self.none.clone(), epoch, target, worker))
     }
 
     /// Connects, under TLS if the address says so.
@@ -391,16 +393,11 @@ async fn addresses(host: &str, endpoint: &Endpoint) -> Result<Vec<Address>, Open
 /// Only what belongs to the pool: RESET ALL and DISCARD ALL come back to exactly this.
 fn startup_packet(pool: &Pool, settings: &PoolSettings) -> Result<Vec<u8>, Unsendable> {
     let endpoint = &settings.endpoint;
-    let timeouts = &settings.timeouts;
-    let transaction = timeouts.transaction.filter(|_| pool.takes_transaction_timeout.load(Ordering::Relaxed));
-    let milliseconds = |limit: Duration| limit.as_millis().to_string();
-    let limits = [
-        ("statement_timeout", timeouts.statement),
-        ("lock_timeout", timeouts.lock),
-        ("idle_in_transaction_session_timeout", timeouts.idle_in_transaction),
-        ("transaction_timeout", transaction),
-    ];
-    let limits: Vec<_> = limits.iter().filter_map(|(name, limit)| Some((*name, milliseconds((*limit)?)))).collect();
+    let takes =
+        |timeout: &Timeout| *timeout != Timeout::Transaction || pool.takes_transaction_timeout.load(Ordering::Relaxed);
+    let limit =
+        |timeout: Timeout| Some((timeout.setting(), timeout.limit(&settings.timeouts)?.as_millis().to_string()));
+    let limits: Vec<_> = Timeout::ALL.into_iter().filter(takes).filter_map(limit).collect();
     let named = [("user", endpoint.role.as_str()), ("database", endpoint.dbname.as_str())];
     let replication = pool.name.parameters().iter().map(|(n, v)| (n.as_str(), v.as_str()));
     build_startup(MINOR, named.into_iter().chain(limits.iter().map(|(n, v)| (*n, v.as_str()))).chain(replication))

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
@@ -72,6 +72,7 @@ pub struct Pool {
     pub is_doubted: AtomicBool,
     /// The server knows `transaction_timeout`; assumed until it says otherwise.
     pub takes_transaction_timeout: AtomicBool,
+    epoch: AtomicU32,
     settings: ArcSwap<PoolSettings>,
     credential: Mutex<Credential>,
     proved: Mutex<Option<Secret>>,
@@ -98,6 +99,7 @@ impl Pool {
             host: AtomicUsize::new(0),
             is_doubted: AtomicBool::new(false),
             takes_transaction_timeout: AtomicBool::new(true),
+            epoch: AtomicU32::new(1),
             addresses: Mutex::default(),
             settings: ArcSwap::from_pointee(settings),
             credential: Mutex::new(credential),
@@ -121,9 +123,19 @@ impl Pool {
         self.settings.load()
     }
 
-    /// Sets it up anew.
+    /// Sets it up anew. Other timeouts, or another say of clients in them, begin an epoch.
     pub fn set_settings(&self, settings: PoolSettings) {
-        self.settings.store(Arc::new(settings));
+        let before = self.settings.swap(Arc::new(settings));
+        let now = self.settings.load();
+        if (before.timeouts, before.set_override) != (now.timeouts, now.set_override) {
+            self.epoch.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Counts epochs, from 1.
+    #[inline]
+    pub fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// With what its backends log in.

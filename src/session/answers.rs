@@ -233,10 +233,7 @@ impl Answers<'_, '_> {
                 }
                 let none = self.registry.none();
                 let backend = self.leased.backend();
-                backend.applied = none;
-                backend.is_soiled = false;
-                backend.statements.clear();
-                backend.stale.clear();
+                backend.forget_session(none);
                 self.leased.books.reported.clear();
                 self.session.statements.leave_backend();
             }
@@ -367,8 +364,13 @@ impl Answers<'_, '_> {
             }
         }
         wanted.accept();
+        // Of the role's timeouts among them its clients know nothing.
+        let mut own = values.clone();
+        own.retain(|name, _| self.session.settings.values().contains_key(name));
         let settings = self.registry.intern(values);
+        let own = self.registry.intern(own);
         settings.accept();
+        own.accept();
         for (name, at_login) in backend.parameters.iter() {
             let value = match settings.values().get(&name.to_ascii_lowercase()) {
                 Some(Value::Text(text)) => String::from_utf8_lossy(text),
@@ -378,8 +380,8 @@ impl Answers<'_, '_> {
                 build::parameter_status(self.out.buffer(), name, &value);
             }
         }
-        backend.applied = settings.clone();
-        self.session.settings = settings;
+        backend.applied = settings;
+        self.session.settings = own;
         self.session.update_lexer();
     }
 

@@ -107,10 +107,7 @@ async fn restore(worker: &Rc<Worker>, mut leased: Leased) -> Option<Leased> {
     // What its last statements did to the session nobody followed.
     ask(&mut leased, RESET).await?;
     let backend: &mut Backend = &mut leased.lease;
-    backend.applied = worker.proxy.settings.none();
-    backend.is_soiled = false;
-    backend.statements.clear();
-    backend.stale.clear();
+    backend.forget_session(worker.proxy.settings.none());
     Some(leased)
 }
 

@@ -152,11 +152,10 @@ impl Session {
 
     /// DISCARD ALL by the client itself: it is as after its login, the backend as after its own.
     pub fn discard_all(&mut self, backend: &mut Backend, registry: &SettingsRegistry) {
-        self.deallocate_all(backend);
+        drop(self.statements.clear_named());
         self.statements.unnamed = Unnamed::None;
         self.settings = self.startup.clone();
-        backend.applied = registry.none();
-        backend.is_soiled = false;
+        backend.forget_session(registry.none());
         self.follow = Some(Box::new(Follow::discarded(self.startup.values())));
         self.pins.clear();
         self.suspect_startup();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::{Timeouts, duration_text};
+use crate::sql::Value;
 
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,11 @@ impl Timeout {
             Self::IdleInTransaction => timeouts.idle_in_transaction,
             Self::Transaction => timeouts.transaction,
         }
+    }
+
+    /// A limit as a setting; whole milliseconds, so every server takes it.
+    pub fn value(limit: Duration) -> Value {
+        Value::Text(limit.as_millis().to_string().into_bytes().into())
     }
 
     /// Names the key that set the limit, if it is ours: what a client reads in the HINT of its error.

@@ -67,7 +67,7 @@ async fn changed_timeouts_reach_backends_without_a_client_noticing() {
     proxy.logged("configuration changed").await;
     assert_eq!(show(&mut wire, "statement_timeout").await, "50s");
     assert_eq!(show(&mut wire, "lock_timeout").await, "800ms");
-    // A transaction is not disturbed; the backend is replaced when it ends.
+    // A transaction is not disturbed; the backend is replaced when it idles.
     assert_eq!(show(&mut busy, "statement_timeout").await, "40s");
     assert_eq!(busy.query("COMMIT").await[1].text(), "I");
     assert_eq!(show(&mut busy, "statement_timeout").await, "50s");

@@ -15,7 +15,7 @@ use crate::session::note::Note;
 use crate::session::orphan::Orphan;
 use crate::session::session::Session;
 use crate::sqlstate;
-use crate::state::settings::Replay;
+use crate::state::settings::{Replay, SettingsRegistry};
 use crate::state::timeout::Timeout;
 use crate::wire::build;
 use crate::wire::frame::{Piece, Walker};
@@ -253,19 +253,32 @@ impl Client {
 
 /// Puts in front of a cycle what the backend lacks. True if the client's messages must wait for the outcome.
 #[inline]
-pub(super) fn begin_cycle(leased: &mut Leased, session: &Session, out: &mut Splice<'_>) -> bool {
-    if !leased.lease.applied.is_same(&session.settings) {
-        let wanted = session.settings.clone();
-        let Replay { encoding, rest } = leased.lease.applied.replay(&wanted, &leased.lease.parameters);
-        if rest.is_empty() && encoding.is_empty() {
-            leased.lease.applied = wanted;
-        } else {
-            leased.books.is_checking = !wanted.is_accepted();
-            if !encoding.is_empty() {
-                leased.books.query(out.buffer(), &encoding, Note::Applies(None));
-            }
-            leased.books.query(out.buffer(), &rest, Note::Applies(Some(wanted)));
-        }
+pub(super) fn begin_cycle(
+    leased: &mut Leased,
+    session: &Session,
+    registry: &SettingsRegistry,
+    out: &mut Splice<'_>,
+) -> bool {
+    let is_current = leased.lease.epoch.number() == session.pool.epoch();
+    if !is_current || !leased.lease.applied.is_same(&session.settings) {
+        bring_settings(leased, session, registry, out);
     }
     leased.books.is_checking
+}
+
+fn bring_settings(leased: &mut Leased, session: &Session, registry: &SettingsRegistry, out: &mut Splice<'_>) {
+    let wanted = leased.lease.wanted(&session.settings, &session.pool, registry);
+    if leased.lease.applied.is_same(&wanted) {
+        return;
+    }
+    let Replay { encoding, rest } = leased.lease.applied.replay(&wanted, &leased.lease.parameters);
+    if rest.is_empty() && encoding.is_empty() {
+        leased.lease.applied = wanted;
+        return;
+    }
+    leased.books.is_checking = !wanted.is_accepted();
+    if !encoding.is_empty() {
+        leased.books.query(out.buffer(), &encoding, Note::Applies(None));
+    }
+    leased.books.query(out.buffer(), &rest, Note::Applies(Some(wanted)));
 }
