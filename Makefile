@@ -1,7 +1,7 @@
 # Builds, runs and tests pgweir on Debian or Ubuntu with nothing but make and Rust: each target first installs what it needs
 # and this machine lacks (as root, or with sudo).
 
-.PHONY: help install build run check test bench budget fuzz
+.PHONY: help install build run check test bench drills budget fuzz
 .DEFAULT_GOAL := help
 
 help:
@@ -9,6 +9,7 @@ help:
 	@echo 'make check   formatting, lints, docs, dependencies'
 	@echo 'make test    everything that can be tested'
 	@echo 'make bench   speed against PgBouncer'
+	@echo 'make drills  incidents on purpose, 15 minutes; DRILL=burst, valve, lock-queue, zombie or leak for one'
 	@echo 'make budget  syscalls and instructions per transaction'
 	@echo 'make fuzz    every fuzz target; FUZZ_SECONDS=60 for new inputs that long'
 
@@ -37,6 +38,11 @@ test: install
 
 bench: build
 	python3 benches/compare
+
+# The load comes from a build of its own, which leaves target/release/pgweir as users have it.
+DRILL := all
+drills: build
+	cargo bench --locked --profile dev --bench drills -- $(DRILL)
 
 # System calls and instructions per transaction: they hold on any machine, so CI can hold them.
 budget: build

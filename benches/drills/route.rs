@@ -1,0 +1,167 @@
+//! How clients reach Postgres in a run: straight, through PgBouncer, or through pgweir.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::keeper::{Owner, Server, Stop};
+use crate::postgres::{Postgres, ROLES};
+use crate::process::root;
+use crate::session::DBNAME;
+
+/// Longer than any run, so that whoever waits is served or shows as unanswered.
+const WAIT_TIMEOUT_SECONDS: u32 = 120;
+
+/// One way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// Each client has a backend.
+    Direct,
+    /// In transaction mode, with so many backends per role.
+    PgBouncer(u32),
+    /// pgweir.
+    Pgweir(Pgweir),
+}
+
+/// pgweir's file, as far as drills differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pgweir {
+    /// `pool.size`.
+    pub(crate) size: u32,
+    /// Lines under `[roles.burst]`.
+    pub(crate) burst: String,
+    /// Lines under `[roles.deploy]`.
+    pub(crate) deploy: String,
+    /// Lines under `[admission]`.
+    pub(crate) admission: String,
+    /// What distinguishes it in tables.
+    pub(crate) label: String,
+}
+
+impl Pgweir {
+    /// A pool and nothing else.
+    pub(crate) fn pool(size: u32) -> Self {
+        let label = format!("pgweir, pool of {size}");
+        Self { size, burst: String::new(), deploy: String::new(), admission: String::new(), label }
+    }
+
+    /// The role of the burst may have so many transactions in the server.
+    pub(crate) fn capped(transactions_max: u32) -> Self {
+        Self {
+            burst: format!("transactions_max = {transactions_max}"),
+            label: format!("pgweir, transactions_max = {transactions_max}"),
+            ..Self::pool(transactions_max)
+        }
+    }
+
+    fn toml(&self, listen: u16, postgres: u16) -> String {
+        let Self { size, burst, deploy, admission, .. } = self;
+        format!(
+            r#"
+[listen]
+addr = ["127.0.0.1:{listen}"]
+shutdown_timeout = "1s"
+[admin]
+addr = "off"
+[pool]
+size = {size}
+wait_timeout = "{WAIT_TIMEOUT_SECONDS}s"
+[databases.{DBNAME}]
+host = "127.0.0.1"
+port = {postgres}
+tls = {{ mode = "disable" }}
+[roles."*"]
+auth = "trust"
+[roles.burst]
+{burst}
+[roles.deploy]
+{deploy}
+{admission}
+"#
+        )
+    }
+}
+
+/// A route that is open; dropped, it is closed.
+pub(crate) struct Open {
+    /// Where clients log in.
+    pub(crate) port: u16,
+    _proxy: Option<Server>,
+}
+
+impl Route {
+    /// Its name in tables.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Direct => "direct".to_owned(),
+            Self::PgBouncer(size) => format!("PgBouncer, pool of {size}"),
+            Self::Pgweir(pgweir) => pgweir.label.clone(),
+        }
+    }
+
+    /// Its name on the command line.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::PgBouncer(_) => "pgbouncer",
+            Self::Pgweir(_) => "pgweir",
+        }
+    }
+
+    /// Starts what it needs, with its files in `dir`.
+    pub(crate) async fn open(&self, postgres: &Postgres, dir: &Path) -> Open {
+        let port = crate::free_port();
+        let (program, owner, log) = match self {
+            Self::Direct => return Open { port: postgres.port, _proxy: None },
+            Self::PgBouncer(size) => {
+                let (file, users) = (dir.join("pgbouncer.ini"), dir.join("pgbouncer.users"));
+                fs::write(&users, ROLES.map(|role| format!("\"{role}\" \"\"\n")).concat()).expect("our own directory");
+                fs::write(&file, pgbouncer_ini(*size, port, postgres.port, &users)).expect("our own directory");
+                let mut program = Command::new("/usr/sbin/pgbouncer");
+                program.arg(file);
+                (program, Owner::Postgres, dir.join("pgbouncer.log"))
+            }
+            Self::Pgweir(pgweir) => {
+                let file = dir.join("proxy.toml");
+                fs::write(&file, pgweir.toml(port, postgres.port)).expect("our own directory");
+                let mut program = Command::new(root().join("target/release/pgweir"));
+                program.arg("--config").arg(file);
+                (program, Owner::Ourselves, dir.join("pgweir.log"))
+            }
+        };
+        let server = Server::start(&program, owner, Stop::Term, &log);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            let said = || fs::read_to_string(&log).unwrap_or_default();
+            assert!(Instant::now() < deadline, "{} did not start: {}", self.name(), said());
+            sleep(Duration::from_millis(20)).await;
+        }
+        Open { port, _proxy: Some(server) }
+    }
+}
+
+fn pgbouncer_ini(size: u32, listen: u16, postgres: u16, users: &Path) -> String {
+    format!(
+        "[databases]
+{DBNAME} = host=127.0.0.1 port={postgres}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {listen}
+unix_socket_dir =
+auth_type = trust
+auth_file = {}
+pool_mode = transaction
+default_pool_size = {size}
+max_client_conn = 10000
+query_wait_timeout = {WAIT_TIMEOUT_SECONDS}
+log_connections = 0
+log_disconnections = 0
+log_stats = 0
+",
+        users.display()
+    )
+}

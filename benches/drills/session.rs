@@ -1,0 +1,110 @@
+//! One client's connection: to Postgres or to a proxy in front of it.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::timeout;
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_util::task::AbortOnDropHandle;
+
+/// The database of every drill.
+pub(crate) const DBNAME: &str = "drill";
+
+/// Logins under way at once: enough for both cores, too few to be a storm.
+const LOGINS_MAX: usize = 48;
+
+/// A whole crowd's logins; direct ones to Postgres cost it 5 ms of CPU each.
+const LOGINS_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Why a client got no answer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Failure {
+    /// An error with a SQLSTATE.
+    Sqlstate(String),
+    /// The connection broke, or could not be made.
+    Connection,
+    /// The drill ended first.
+    Unanswered,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlstate(code) => f.write_str(code),
+            Self::Connection => f.write_str("connection lost"),
+            Self::Unanswered => f.write_str("unanswered"),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        error.code().map_or(Self::Connection, |code| Self::Sqlstate(code.code().to_owned()))
+    }
+}
+
+/// A logged-in client. Dropped, it is gone without a word, as a killed process is.
+pub(crate) struct Session {
+    client: Client,
+    /// Ends with it.
+    connection: AbortOnDropHandle<()>,
+}
+
+impl Session {
+    /// Logs in on a port of loopback.
+    pub(crate) async fn login(port: u16, role: &str) -> Result<Self, Failure> {
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(port).user(role).dbname(DBNAME);
+        let (client, connection) = config.connect(NoTls).await?;
+        let connection = AbortOnDropHandle::new(tokio::spawn(async {
+            // Its end shows in the client's next request.
+            let _ = connection.await;
+        }));
+        Ok(Self { client, connection })
+    }
+
+    /// So many, all logged in.
+    pub(crate) async fn crowd(port: u16, role: &str, count: usize) -> Vec<Self> {
+        let mut waiting = std::iter::repeat_with(|| Self::login(port, role)).take(count);
+        let mut under_way: FuturesUnordered<_> = waiting.by_ref().take(LOGINS_MAX).collect();
+        let mut crowd = Vec::with_capacity(count);
+        let everybody = async {
+            while let Some(session) = under_way.next().await {
+                crowd.push(session.unwrap_or_else(|failure| panic!("a login of {role} at rest: {failure}")));
+                under_way.extend(waiting.next());
+            }
+        };
+        let in_time = timeout(LOGINS_TIMEOUT, everybody).await;
+        assert!(in_time.is_ok(), "{} of {count} clients logged in within {LOGINS_TIMEOUT:?}", crowd.len());
+        crowd
+    }
+
+    /// One Query message, whatever its answer's rows.
+    pub(crate) async fn run(&self, sql: &str) -> Result<(), Failure> {
+        Ok(self.client.batch_execute(sql).await?)
+    }
+
+    /// The last row of a Query's answer.
+    pub(crate) async fn row(&self, sql: &str) -> Result<Vec<String>, Failure> {
+        let row = self.client.simple_query(sql).await?.into_iter().rev().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let row = row.unwrap_or_else(|| panic!("no row: {sql}"));
+        Ok((0..row.len()).map(|column| row.get(column).unwrap_or_default().to_owned()).collect())
+    }
+
+    /// The only number of a Query's answer.
+    pub(crate) async fn number(&self, sql: &str) -> Result<u64, Failure> {
+        Ok(self.row(sql).await?[0].parse().unwrap_or_else(|_| panic!("no number: {sql}")))
+    }
+
+    /// Leaves with a Terminate message.
+    pub(crate) async fn close(self) {
+        let Self { client, connection } = self;
+        drop(client);
+        // However the connection ends, it has ended.
+        let _ = connection.await;
+    }
+}
