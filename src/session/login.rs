@@ -4,6 +4,11 @@
 //! client does by `listen.login_timeout`, what we do for it by the time-outs of its pool. Cancel requests pass before any of
 //! these limits.
 
+mod fault;
+mod first;
+
+pub use fault::LoginFault;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,12 +17,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsAcceptor;
 
-use super::auth_query::{self, LookupError};
+use super::auth_query::{self};
 use super::client::Client;
 use super::registry::{Facts, Seat, Signal};
 use super::session::Session;
@@ -25,97 +28,21 @@ use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, M
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
 use crate::config::{Auth, CONSOLE_NAMES, PoolMode, Secret};
-use crate::metrics::Cause;
 use crate::net::certificate::common_name;
 use crate::net::listen::Accepted;
 use crate::net::stream::{Socket, Stream};
-use crate::net::tls::{ALPN, ServerTls};
+use crate::net::tls::ServerTls;
 use crate::pool::lease::LeaseError;
-use crate::pool::open::OpenError;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::sql::Value;
 use crate::sqlstate;
 use crate::state::parameters::Parameters;
 use crate::state::settings::{Settings, Values};
 use crate::wire::build;
-use crate::wire::build::ServerError;
-use crate::wire::frame::{FrameError, HEADER_LEN, header};
+use crate::wire::frame::{HEADER_LEN, header};
 use crate::wire::ring::TransactionStatus;
-use crate::wire::startup::{
-    BadOptions, First, Framing, MINOR_MAX, Malformed, Replication, Startup, framing, parse, split_options,
-};
+use crate::wire::startup::{MINOR_MAX, Replication, Startup, split_options};
 use crate::worker::Worker;
-
-/// Why a connection did not become a client.
-#[derive(Debug, Error)]
-pub enum LoginFault {
-    /// The socket broke or closed.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    /// The first packet.
-    #[error(transparent)]
-    Startup(#[from] Malformed),
-    /// `options`.
-    #[error(transparent)]
-    Options(#[from] BadOptions),
-    /// Bytes that are no frames.
-    #[error(transparent)]
-    Frame(#[from] FrameError),
-    /// Clear text behind SSLRequest: somebody put words into the client's mouth.
-    #[error("clear text behind an SSLRequest")]
-    Injected,
-    /// A TLS handshake where there is none to be had.
-    #[error("unexpected TLS handshake")]
-    NoTls,
-    /// Direct TLS without naming the protocol.
-    #[error("direct TLS connection without ALPN \"postgresql\"")]
-    NoAlpn,
-    /// TLS is required.
-    #[error("pgweir accepts only TLS connections")]
-    TlsRequired,
-    /// `listen.clients_max`.
-    #[error("sorry, too many clients already")]
-    TooManyClients,
-    /// `roles.*.clients_max`.
-    #[error("too many connections for role \"{0}\"")]
-    TooManyOfRole(String),
-    /// Not in the configuration.
-    #[error("database \"{0}\" does not exist")]
-    NoDatabase(String),
-    /// DISABLE in the console.
-    #[error("database \"{0}\" takes no new clients")]
-    Disabled(String),
-    /// Not allowed into the console.
-    #[error("role \"{0}\" is not allowed to use the console")]
-    NotAdmin(String),
-    /// A pass-through password, for which the console has no server to ask.
-    #[error("the console takes no pass-through logins")]
-    UnprovedAdmin,
-    /// Who it is could not be proved.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The secret could not be looked up.
-    #[error("cannot look the role up: {0}")]
-    Lookup(#[from] LookupError),
-    /// A backend is needed to greet the client, and there is none.
-    #[error(transparent)]
-    Lease(#[from] LeaseError),
-    /// The server refused the client's own credential, in pass-through.
-    #[error("{}", .0.message)]
-    Server(ServerError),
-    /// The server refused what pgweir logs in with for this role.
-    #[error("the server refused the login: {}", .0.message)]
-    Backend(ServerError),
-    /// The credential could not be tried.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Going down.
-    #[error("pgweir is shutting down")]
-    Draining,
-    /// `listen.login_timeout`.
-    #[error("canceling authentication due to timeout")]
-    TooSlow,
-}
 
 /// A connection counted against `listen.clients_max`.
 #[derive(Debug)]
@@ -225,7 +152,7 @@ async fn identify(
     // One set of certificates for the whole login: a reload may come in between.
     let tls = Arc::clone(&worker.proxy.tls.load());
     let tls = tls.as_ref().as_ref();
-    let Some(startup) = first_packet(worker, stream, tls).await? else { return Ok(None) };
+    let Some(startup) = first::packet(worker, stream, tls).await? else { return Ok(None) };
     if let Some(negotiation) = startup.negotiation() {
         stream.write_all(&negotiation).await?;
     }
@@ -241,87 +168,6 @@ async fn identify(
 
 fn is_console(startup: &Startup) -> bool {
     CONSOLE_NAMES.contains(&startup.database.as_str())
-}
-
-// ---- the first packets ---------------------------------------------------------------------------------------------------
-
-/// Reads first packets up to a StartupMessage. `None`: it was a CancelRequest, which is dealt with.
-async fn first_packet(
-    worker: &Rc<Worker>,
-    stream: &mut Stream,
-    tls: Option<&ServerTls>,
-) -> Result<Option<Startup>, LoginFault> {
-    if let (Stream::Plain(Socket::Tcp(tcp)), Some(tls)) = (&*stream, tls) {
-        let mut first = [0];
-        if tcp.peek(&mut first).await? > 0 && framing(&first)? == Framing::DirectTls {
-            encrypt(stream, tls).await?;
-            require_alpn(stream)?;
-        }
-    }
-    let (mut may_ask_ssl, mut may_ask_gss) = (!stream.is_tls(), true);
-    loop {
-        let packet = read_packet(stream).await?;
-        match parse(&packet)? {
-            First::Startup(startup) => {
-                let is_required = tls.is_some_and(|tls| tls.is_required);
-                if is_required && !stream.is_tls() && !matches!(stream.socket(), Socket::Unix(_)) {
-                    return Err(LoginFault::TlsRequired);
-                }
-                return Ok(Some(startup));
-            }
-            First::Cancel(key) => {
-                if let Some(aim) = worker.proxy.clients.cancel(key.pid, &key.secret) {
-                    worker.proxy.process.cancel(Cause::Client);
-                    aim.target().clock.ask(worker.proxy.ticks());
-                    let limit = worker.proxy.cancel_timeout();
-                    let opener = worker.proxy.pools.opener();
-                    let _ = timeout(limit, opener.cancel(aim.target())).await;
-                }
-                return Ok(None);
-            }
-            First::Ssl if std::mem::take(&mut may_ask_ssl) => match tls {
-                Some(tls) => {
-                    if stream.has_input() {
-                        return Err(LoginFault::Injected);
-                    }
-                    stream.write_all(b"S").await?;
-                    encrypt(stream, tls).await?;
-                }
-                None => stream.write_all(b"N").await?,
-            },
-            First::Gss if std::mem::take(&mut may_ask_gss) => {
-                stream.write_all(b"N").await?;
-            }
-            // Asked again; the answer is Postgres's.
-            First::Ssl => return Err(Malformed::Version(1234, 5679).into()),
-            First::Gss => return Err(Malformed::Version(1234, 5680).into()),
-        }
-    }
-}
-
-async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, LoginFault> {
-    let mut packet = vec![0; 4];
-    stream.read_exact(&mut packet).await?;
-    let Framing::Packet(length) = framing(&packet)? else { return Err(LoginFault::NoTls) };
-    packet.resize(length, 0);
-    stream.read_exact(&mut packet[4..]).await?;
-    Ok(packet)
-}
-
-async fn encrypt(stream: &mut Stream, tls: &ServerTls) -> Result<(), LoginFault> {
-    let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
-    let Stream::Plain(socket) = std::mem::replace(stream, Stream::Plain(Socket::Lost)) else {
-        return Err(LoginFault::Injected);
-    };
-    *stream = Stream::Client(Box::new(acceptor.accept(socket).await?));
-    Ok(())
-}
-
-fn require_alpn(stream: &Stream) -> Result<(), LoginFault> {
-    match stream {
-        Stream::Client(tls) if tls.get_ref().1.alpn_protocol() == Some(ALPN) => Ok(()),
-        _ => Err(LoginFault::NoAlpn),
-    }
 }
 
 // ---- authentication --------------------------------------------------------------------------------------------------------

@@ -1,0 +1,82 @@
+//! Why a connection did not become a client. What it is told about each is in [`crate::sqlstate`].
+
+use thiserror::Error;
+
+use crate::auth::client::Refusal;
+use crate::pool::lease::LeaseError;
+use crate::pool::open::OpenError;
+use crate::session::auth_query::LookupError;
+use crate::wire::build::ServerError;
+use crate::wire::frame::FrameError;
+use crate::wire::startup::{BadOptions, Malformed};
+
+/// Why a connection did not become a client.
+#[derive(Debug, Error)]
+pub enum LoginFault {
+    /// The socket broke or closed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The first packet.
+    #[error(transparent)]
+    Startup(#[from] Malformed),
+    /// `options`.
+    #[error(transparent)]
+    Options(#[from] BadOptions),
+    /// Bytes that are no frames.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// Clear text behind SSLRequest: somebody put words into the client's mouth.
+    #[error("clear text behind an SSLRequest")]
+    Injected,
+    /// A TLS handshake where there is none to be had.
+    #[error("unexpected TLS handshake")]
+    NoTls,
+    /// Direct TLS without naming the protocol.
+    #[error("direct TLS connection without ALPN \"postgresql\"")]
+    NoAlpn,
+    /// TLS is required.
+    #[error("pgweir accepts only TLS connections")]
+    TlsRequired,
+    /// `listen.clients_max`.
+    #[error("sorry, too many clients already")]
+    TooManyClients,
+    /// `roles.*.clients_max`.
+    #[error("too many connections for role \"{0}\"")]
+    TooManyOfRole(String),
+    /// Not in the configuration.
+    #[error("database \"{0}\" does not exist")]
+    NoDatabase(String),
+    /// DISABLE in the console.
+    #[error("database \"{0}\" takes no new clients")]
+    Disabled(String),
+    /// Not allowed into the console.
+    #[error("role \"{0}\" is not allowed to use the console")]
+    NotAdmin(String),
+    /// A pass-through password, for which the console has no server to ask.
+    #[error("the console takes no pass-through logins")]
+    UnprovedAdmin,
+    /// Who it is could not be proved.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The secret could not be looked up.
+    #[error("cannot look the role up: {0}")]
+    Lookup(#[from] LookupError),
+    /// A backend is needed to greet the client, and there is none.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The server refused the client's own credential, in pass-through.
+    #[error("{}", .0.message)]
+    Server(ServerError),
+    /// The server refused what pgweir logs in with for this role.
+    #[error("the server refused the login: {}", .0.message)]
+    Backend(ServerError),
+    /// The credential could not be tried.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Going down.
+    #[error("pgweir is shutting down")]
+    Draining,
+    /// `listen.login_timeout`.
+    #[error("canceling authentication due to timeout")]
+    TooSlow,
+}

@@ -1,0 +1,93 @@
+//! What comes before a StartupMessage: TLS, refusals of what we do not do, and CancelRequests, which end here.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use super::LoginFault;
+use crate::metrics::Cause;
+use crate::net::stream::{Socket, Stream};
+use crate::net::tls::{ALPN, ServerTls};
+use crate::wire::startup::{First, Framing, Malformed, Startup, framing, parse};
+use crate::worker::Worker;
+
+/// Reads first packets up to a StartupMessage. `None`: it was a CancelRequest, which is dealt with.
+pub(super) async fn packet(
+    worker: &Worker,
+    stream: &mut Stream,
+    tls: Option<&ServerTls>,
+) -> Result<Option<Startup>, LoginFault> {
+    if let (Stream::Plain(Socket::Tcp(tcp)), Some(tls)) = (&*stream, tls) {
+        let mut first = [0];
+        if tcp.peek(&mut first).await? > 0 && framing(&first)? == Framing::DirectTls {
+            encrypt(stream, tls).await?;
+            require_alpn(stream)?;
+        }
+    }
+    let (mut may_ask_ssl, mut may_ask_gss) = (!stream.is_tls(), true);
+    loop {
+        let packet = read_packet(stream).await?;
+        match parse(&packet)? {
+            First::Startup(startup) => {
+                let is_required = tls.is_some_and(|tls| tls.is_required);
+                if is_required && !stream.is_tls() && !matches!(stream.socket(), Socket::Unix(_)) {
+                    return Err(LoginFault::TlsRequired);
+                }
+                return Ok(Some(startup));
+            }
+            First::Cancel(key) => {
+                if let Some(aim) = worker.proxy.clients.cancel(key.pid, &key.secret) {
+                    worker.proxy.process.cancel(Cause::Client);
+                    aim.target().clock.ask(worker.proxy.ticks());
+                    let limit = worker.proxy.cancel_timeout();
+                    let opener = worker.proxy.pools.opener();
+                    let _ = timeout(limit, opener.cancel(aim.target())).await;
+                }
+                return Ok(None);
+            }
+            First::Ssl if std::mem::take(&mut may_ask_ssl) => match tls {
+                Some(tls) => {
+                    if stream.has_input() {
+                        return Err(LoginFault::Injected);
+                    }
+                    stream.write_all(b"S").await?;
+                    encrypt(stream, tls).await?;
+                }
+                None => stream.write_all(b"N").await?,
+            },
+            First::Gss if std::mem::take(&mut may_ask_gss) => {
+                stream.write_all(b"N").await?;
+            }
+            // Asked again; the answer is Postgres's.
+            First::Ssl => return Err(Malformed::Version(1234, 5679).into()),
+            First::Gss => return Err(Malformed::Version(1234, 5680).into()),
+        }
+    }
+}
+
+async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, LoginFault> {
+    let mut packet = vec![0; 4];
+    stream.read_exact(&mut packet).await?;
+    let Framing::Packet(length) = framing(&packet)? else { return Err(LoginFault::NoTls) };
+    packet.resize(length, 0);
+    stream.read_exact(&mut packet[4..]).await?;
+    Ok(packet)
+}
+
+async fn encrypt(stream: &mut Stream, tls: &ServerTls) -> Result<(), LoginFault> {
+    let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+    let Stream::Plain(socket) = std::mem::replace(stream, Stream::Plain(Socket::Lost)) else {
+        return Err(LoginFault::Injected);
+    };
+    *stream = Stream::Client(Box::new(acceptor.accept(socket).await?));
+    Ok(())
+}
+
+fn require_alpn(stream: &Stream) -> Result<(), LoginFault> {
+    match stream {
+        Stream::Client(tls) if tls.get_ref().1.alpn_protocol() == Some(ALPN) => Ok(()),
+        _ => Err(LoginFault::NoAlpn),
+    }
+}
