@@ -9,6 +9,7 @@ mod text;
 pub use history::{History, PERIOD};
 pub use text::{Page, labels};
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -53,6 +54,12 @@ impl Counter {
 /// Buckets by powers of two of microseconds: bucket `n` holds durations below 2^n µs, the last everything else.
 pub const BUCKETS: usize = 28;
 
+/// Where a duration is counted, and its microseconds.
+fn bucket(duration: Duration) -> (usize, u64) {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    ((64 - micros.leading_zeros() as usize).min(BUCKETS - 1), micros)
+}
+
 #[derive(Debug, Default)]
 struct Histogram {
     buckets: [Counter; BUCKETS],
@@ -62,8 +69,7 @@ struct Histogram {
 impl Histogram {
     #[inline]
     fn record(&self, duration: Duration) {
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let bucket = (64 - micros.leading_zeros() as usize).min(BUCKETS - 1);
+        let (bucket, micros) = bucket(duration);
         self.buckets[bucket].add(1);
         self.sum_micros.add(micros);
     }
@@ -186,6 +192,12 @@ pub struct Distribution {
 }
 
 impl Distribution {
+    fn record(&mut self, duration: Duration) {
+        let (bucket, micros) = bucket(duration);
+        self.buckets[bucket] += 1;
+        self.sum_micros += micros;
+    }
+
     fn add(&mut self, histogram: &Histogram) {
         for (sum, bucket) in self.buckets.iter_mut().zip(&histogram.buckets) {
             *sum += bucket.value();
@@ -269,10 +281,67 @@ impl Cause {
     }
 }
 
+/// Why a connection does not become a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginRefusal {
+    /// Not what the protocol has here, or TLS where there is none.
+    Protocol,
+    /// It did not prove who it is, or may not do what it wants.
+    Authentication,
+    /// No such database, or it takes no clients.
+    Database,
+    /// `listen.clients_max`.
+    ClientsMax,
+    /// `roles.*.clients_max`.
+    RoleClientsMax,
+    /// `admission.login_rate`.
+    LoginRate,
+    /// `admission.login_rate_per_address`.
+    LoginRatePerAddress,
+    /// The server was needed, and could not be had.
+    Server,
+    /// `listen.login_timeout`.
+    Timeout,
+    /// Going down.
+    Draining,
+}
+
+impl LoginRefusal {
+    const ALL: [Self; 10] = [
+        Self::Protocol,
+        Self::Authentication,
+        Self::Database,
+        Self::ClientsMax,
+        Self::RoleClientsMax,
+        Self::LoginRate,
+        Self::LoginRatePerAddress,
+        Self::Server,
+        Self::Timeout,
+        Self::Draining,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Protocol => "protocol",
+            Self::Authentication => "authentication",
+            Self::Database => "database",
+            Self::ClientsMax => "clients_max",
+            Self::RoleClientsMax => "role_clients_max",
+            Self::LoginRate => "login_rate",
+            Self::LoginRatePerAddress => "login_rate_per_address",
+            Self::Server => "server",
+            Self::Timeout => "timeout",
+            Self::Draining => "draining",
+        }
+    }
+}
+
 /// Events of the whole process; each is rare.
 #[derive(Debug, Default)]
 pub struct ProcessStats {
-    login_failures: AtomicU64,
+    login_refusals: [AtomicU64; LoginRefusal::ALL.len()],
+    login_delays: Mutex<Distribution>,
+    cancels_dropped: AtomicU64,
     cancels: [AtomicU64; Cause::ALL.len()],
     reloads_applied: AtomicU64,
     reloads_refused: AtomicU64,
@@ -280,8 +349,28 @@ pub struct ProcessStats {
 
 impl ProcessStats {
     /// A connection was refused before it became a client.
-    pub fn login_failed(&self) {
-        self.login_failures.fetch_add(1, Ordering::Relaxed);
+    pub fn login_refused(&self, reason: LoginRefusal) {
+        self.login_refusals[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A login was made to wait so long.
+    pub fn login_delayed(&self, delay: Duration) {
+        self.login_delays.lock().expect("no panic while held").record(delay);
+    }
+
+    /// Logins that had to wait.
+    pub fn login_delays(&self) -> Distribution {
+        self.login_delays.lock().expect("no panic while held").clone()
+    }
+
+    /// A CancelRequest came from an address that had sent too many.
+    pub fn cancel_dropped(&self) {
+        self.cancels_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// CancelRequests that were not looked at.
+    pub fn cancels_dropped(&self) -> u64 {
+        self.cancels_dropped.load(Ordering::Relaxed)
     }
 
     /// A CancelRequest goes to a server.
@@ -301,8 +390,8 @@ impl ProcessStats {
     }
 
     /// Connections refused.
-    pub fn login_failures(&self) -> u64 {
-        self.login_failures.load(Ordering::Relaxed)
+    pub fn login_refusals(&self) -> [(&'static str, u64); LoginRefusal::ALL.len()] {
+        LoginRefusal::ALL.map(|reason| (reason.word(), self.login_refusals[reason as usize].load(Ordering::Relaxed)))
     }
 
     /// Reloads by outcome.
@@ -367,13 +456,15 @@ metrics! {
     EndpointUp: Gauge "pgweir_endpoint_up" "1 if the database's server answered when it was dialled last, or was never dialled."
     Paused: Gauge "pgweir_paused" "1 between PAUSE and RESUME."
     Logins: Counter "pgweir_logins_total" "Logins of clients."
-    LoginFailures: Counter "pgweir_login_failures_total" "Connections refused before they became clients."
+    LoginFailures: Counter "pgweir_login_failures_total" "Connections refused before they became clients, by reason."
+    LoginDelay: Histogram "pgweir_login_delay_seconds" "How long logins over admission.login_rate were kept waiting, of those that were."
     Queries: Counter "pgweir_queries_total" "Cycles ended: a Query, or a Sync with what came before it."
     Transactions: Counter "pgweir_transactions_total" "Transactions ended."
     Leases: Counter "pgweir_leases_total" "Leases of a backend ended."
     Zombies: Counter "pgweir_zombies_total" "Clients that vanished while their query ran; it was cancelled."
     Cancels: Counter "pgweir_cancels_total" "CancelRequests sent to servers, by cause: client, or zombie for one that vanished."
     Timeouts: Counter "pgweir_timeouts_total" "What timeouts ended, by database, role and kind: statement, lock, idle_in_transaction or transaction."
+    CancelsDropped: Counter "pgweir_cancels_dropped_total" "CancelRequests of clients over admission.cancel_rate_per_address; nothing came of them."
     Received: Counter "pgweir_received_bytes_total" "Bytes from clients."
     Sent: Counter "pgweir_sent_bytes_total" "Bytes to clients."
     Errors: Counter "pgweir_errors_total" "Errors that clients got, by SQLSTATE, whoever raised them."
@@ -384,7 +475,7 @@ metrics! {
 
 /// Errors that clients got, by SQLSTATE.
 #[derive(Debug, Default)]
-pub struct ErrorCounts(std::sync::Mutex<std::collections::BTreeMap<[u8; 5], u64>>);
+pub struct ErrorCounts(Mutex<std::collections::BTreeMap<[u8; 5], u64>>);
 
 impl ErrorCounts {
     /// One of ours.

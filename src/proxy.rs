@@ -7,9 +7,10 @@ use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
+use crate::admission::entrance::Entrance;
 use crate::auth::Credential;
 use crate::auth::secrets::{Secrets, Stored};
 use crate::config::{
@@ -28,10 +29,6 @@ use crate::session::registry::{Clients, Signal};
 use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
 use crate::state::timeout::Timeout;
-
-/// Logins that ask the servers of one database section something at the same time: whether a pass-through password is
-/// right, or what a role's secret is. More wait, so that people who guess passwords cannot take all of its connections.
-const ASKING_AT_ONCE: usize = 4;
 
 /// Backends that look secrets up, per database: one answers thousands in a second.
 const LOOKUP_BACKENDS: u32 = 2;
@@ -57,6 +54,8 @@ pub struct Proxy {
     pub errors: ErrorCounts,
     /// Events of the whole process.
     pub process: ProcessStats,
+    /// When logins may come in.
+    pub entrance: Entrance,
     /// Keys of logins.
     pub secrets: Arc<Secrets>,
     /// Connections of clients, logins included.
@@ -67,8 +66,6 @@ pub struct Proxy {
     pub orders: mpsc::Sender<Order>,
     directory: Mutex<Directory>,
     history: Mutex<History>,
-    /// [`ASKING_AT_ONCE`], by database section.
-    turns: Mutex<HashMap<String, Arc<Semaphore>>>,
     started: Instant,
     started_at: SystemTime,
     second: AtomicU32,
@@ -107,6 +104,7 @@ impl Proxy {
         let pools = Arc::new(Pools::new(core, opener));
         pools.set_zombie_max(config.admission.zombie_max);
         Ok(Self {
+            entrance: Entrance::new(&config.admission),
             config: ArcSwap::from_pointee(config),
             tls: ArcSwap::from_pointee(tls),
             pools,
@@ -116,7 +114,6 @@ impl Proxy {
             errors: ErrorCounts::default(),
             process: ProcessStats::default(),
             secrets,
-            turns: Mutex::default(),
             connections: AtomicUsize::new(0),
             workers,
             orders,
@@ -197,11 +194,7 @@ impl Proxy {
     pub async fn turn_to_ask(&self, database: &str) -> OwnedSemaphorePermit {
         let config = self.config.load();
         let section = if config.databases.contains_key(database) { database } else { "*" };
-        let turns = {
-            let mut turns = self.turns.lock().expect("no panic while held");
-            Arc::clone(turns.entry(section.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(ASKING_AT_ONCE))))
-        };
-        turns.acquire_owned().await.expect("it is never closed")
+        self.entrance.turn_to_ask(section).await
     }
 
     fn pool_with(
@@ -320,6 +313,7 @@ impl Proxy {
         self.tls.store(Arc::new(tls));
         self.pools.opener().forget_certificates();
         self.pools.set_zombie_max(config.admission.zombie_max);
+        self.entrance.set(&config.admission);
         let config = Arc::new(config);
         self.config.store(Arc::clone(&config));
         let now = Instant::now();
@@ -374,7 +368,9 @@ impl Proxy {
         self.ticks.store(self.tick_at(now), Ordering::Relaxed);
         if worker == 0 {
             let second = u32::try_from(now.saturating_duration_since(self.started).as_secs()).unwrap_or(u32::MAX);
-            self.second.store(second, Ordering::Relaxed);
+            if self.second.swap(second, Ordering::Relaxed) != second {
+                self.entrance.tick(now);
+            }
             self.pools.decide(worker, |core, out| core.tick(now, out));
             self.forget_unused(worker);
             self.history()

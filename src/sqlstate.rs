@@ -7,6 +7,7 @@
 mod document;
 
 use crate::admin::fault::ConsoleFault;
+use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
 use crate::error::Fault;
 use crate::pool::lease::LeaseError;
@@ -125,6 +126,15 @@ pub fn login(fault: &LoginFault) -> Report {
         LoginFault::TlsRequired => ("28000", Some("listen.tls requires it; connect with sslmode=require.")),
         LoginFault::TooManyClients => ("53300", Some("Raise listen.clients_max.")),
         LoginFault::TooManyOfRole(_) => ("53300", Some("Raise roles.*.clients_max.")),
+        LoginFault::TooFast(TooFast::Rate) => (
+            "53300",
+            Some(
+                "Raise admission.login_rate, admission.login_burst or admission.login_delay_max, or connect less often.",
+            ),
+        ),
+        LoginFault::TooFast(TooFast::AddressRate) => {
+            ("53300", Some("Raise admission.login_rate_per_address, or connect less often."))
+        }
         LoginFault::NoDatabase(_) => ("3D000", Some("Add it under [databases] in proxy.toml.")),
         LoginFault::Disabled(_) => ("3D000", Some("ENABLE in the console takes clients again.")),
         LoginFault::NotAdmin(_) => ("28000", Some("Add the role to admin.roles.")),

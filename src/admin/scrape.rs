@@ -34,7 +34,11 @@ fn process(page: &mut Page, proxy: &Proxy, now: Instant) {
     page.put(Metric::Uptime, &none, now.saturating_duration_since(proxy.started()).as_secs_f64());
     page.put(Metric::Draining, &none, u8::from(proxy.is_draining()));
     page.put(Metric::Connections, &none, proxy.connections.load(Ordering::Acquire));
-    page.put(Metric::LoginFailures, &none, proxy.process.login_failures());
+    for (reason, count) in proxy.process.login_refusals() {
+        page.put(Metric::LoginFailures, &labels(&[("reason", reason)]), count);
+    }
+    page.put_distribution(Metric::LoginDelay, &none, &proxy.process.login_delays());
+    page.put(Metric::CancelsDropped, &none, proxy.process.cancels_dropped());
     for (cause, count) in proxy.process.cancels() {
         page.put(Metric::Cancels, &labels(&[("cause", cause)]), count);
     }

@@ -137,6 +137,11 @@ impl Pace {
         }
     }
 
+    /// Whether chance is asked at all.
+    pub fn is_jittered(&self) -> bool {
+        self.limits.is_jittered
+    }
+
     /// Forgets addresses whose rate is as if they had never come.
     pub fn tick(&mut self, now: Instant) {
         self.tell(now);

@@ -1,3 +1,4 @@
 //! What protects the database from a crowd.
 
+pub mod entrance;
 pub mod login;

@@ -1,7 +1,7 @@
 //! Accepts connections and deals them to workers, the least loaded first.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +54,16 @@ pub enum Accepted {
     Tcp(std::net::TcpStream, SocketAddr),
     /// Unix.
     Unix(std::os::unix::net::UnixStream),
+}
+
+impl Accepted {
+    /// The peer's address, if it has one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(_, peer) => Some(peer.ip()),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 impl Listener {

@@ -1,8 +1,8 @@
 //! From the first byte of a connection to its first ReadyForQuery.
 //!
 //! Runs in a boxed future that is gone before the client idles. Everything here is bounded: packets by length, what the
-//! client does by `listen.login_timeout`, what we do for it by the time-outs of its pool. Cancel requests pass before any of
-//! these limits.
+//! client does by `listen.login_timeout`, what we do for it by the time-outs of its pool, and how many come in and what that costs
+//! by [`Entrance`](crate::admission::entrance::Entrance). Cancel requests pass before any of these limits but the last.
 
 mod fault;
 mod first;
@@ -10,6 +10,7 @@ mod first;
 pub use fault::LoginFault;
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,10 +21,11 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
-use super::auth_query::{self};
+use super::auth_query;
 use super::client::Client;
 use super::registry::{Facts, Seat, Signal};
 use super::session::Session;
+use crate::admission::login::Address;
 use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, Method, Refusal, Step};
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
@@ -70,15 +72,16 @@ const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Serves one connection from its first byte to its last.
 pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
-    let (_counted, before) = Counted::new(&worker.proxy);
+    let (counted, before) = Counted::new(&worker.proxy);
     let most = worker.proxy.config.load().listen.clients_max as usize;
     if before >= most + SPARE {
         return;
     }
-    let login: Pin<Box<dyn Future<Output = _>>> = Box::pin(log_in(Rc::clone(&worker), accepted, before >= most));
+    let login = log_in(Rc::clone(&worker), accepted, counted, before >= most);
+    let login: Pin<Box<dyn Future<Output = _>>> = Box::pin(login);
     match login.await {
-        Some(Welcome::Client(client)) => client.run().await,
-        Some(Welcome::Console(console)) => console.await,
+        Some((Welcome::Client(client), _counted)) => client.run().await,
+        Some((Welcome::Console(console), _counted)) => console.await,
         None => {}
     }
 }
@@ -89,12 +92,13 @@ enum Welcome {
     Console(Pin<Box<dyn Future<Output = ()>>>),
 }
 
-async fn log_in(worker: Rc<Worker>, accepted: Accepted, is_over: bool) -> Option<Welcome> {
+async fn log_in(worker: Rc<Worker>, accepted: Accepted, counted: Counted, is_over: bool) -> Option<(Welcome, Counted)> {
+    let address = accepted.ip().map(Address::from);
     let (socket, addr) = Socket::open(accepted).ok()?;
     let _ = socket.tune();
     let mut stream = Stream::Plain(socket);
     let limit = worker.proxy.config.load().listen.login_timeout;
-    let identified = timeout(limit, identify(&worker, &mut stream, is_over)).await;
+    let identified = timeout(limit, identify(&worker, &mut stream, address, is_over)).await;
     let welcomed = match identified.unwrap_or(Err(LoginFault::TooSlow)) {
         Ok(None) => return None,
         // A client that waits for its first backend may lose patience, and must not keep its place in line then.
@@ -108,13 +112,21 @@ async fn log_in(worker: Rc<Worker>, accepted: Accepted, is_over: bool) -> Option
     match welcomed {
         Ok(Guest::Client(session, facts)) => {
             let greeted = timeout(limit, greet(&worker, stream, *session, facts)).await;
-            greeted.ok()?.ok().map(|client| Welcome::Client(Box::new(client)))
+            greeted.ok()?.ok().map(|client| (Welcome::Client(Box::new(client)), counted))
         }
         Ok(Guest::Console(facts)) => {
             timeout(limit, stream.write_all(&AUTHENTICATION_OK)).await.ok()?.ok()?;
-            Some(Welcome::Console(Box::pin(crate::admin::console::serve(worker, stream, facts))))
+            Some((Welcome::Console(Box::pin(crate::admin::console::serve(worker, stream, facts))), counted))
         }
         Err(fault) => {
+            if let LoginFault::TooFast(_) = fault {
+                // While it waits for its refusal it takes nobody's place.
+                drop(counted);
+                tokio::select! {
+                    () = worker.proxy.entrance.hold() => {}
+                    () = stream.ended() => return None,
+                }
+            }
             refuse(&worker, &mut stream, &addr, &fault).await;
             None
         }
@@ -132,7 +144,7 @@ async fn refuse(worker: &Worker, stream: &mut Stream, addr: &str, fault: &LoginF
     }
     let report = sqlstate::login(fault);
     worker.proxy.errors.count(report.code);
-    worker.proxy.process.login_failed();
+    worker.proxy.process.login_refused(fault.reason());
     let mut error = Vec::new();
     build::error_response(&mut error, &report);
     let goodbye = async {
@@ -147,12 +159,13 @@ async fn refuse(worker: &Worker, stream: &mut Stream, addr: &str, fault: &LoginF
 async fn identify(
     worker: &Rc<Worker>,
     stream: &mut Stream,
+    address: Option<Address>,
     is_over: bool,
 ) -> Result<Option<(Startup, Credential)>, LoginFault> {
     // One set of certificates for the whole login: a reload may come in between.
     let tls = Arc::clone(&worker.proxy.tls.load());
     let tls = tls.as_ref().as_ref();
-    let Some(startup) = first::packet(worker, stream, tls).await? else { return Ok(None) };
+    let Some(startup) = first::packet(worker, stream, address, tls).await? else { return Ok(None) };
     if let Some(negotiation) = startup.negotiation() {
         stream.write_all(&negotiation).await?;
     }
@@ -162,8 +175,26 @@ async fn identify(
     if is_over && !is_console(&startup) {
         return Err(LoginFault::TooManyClients);
     }
+    if !is_console(&startup) || !worker.proxy.config.load().admin.roles.contains(&startup.user) {
+        wait_for_slot(worker, stream, address).await?;
+    }
     let credential = authenticate(worker, stream, &startup, tls).await?;
     Ok(Some((startup, credential)))
+}
+
+/// Until [`Entrance`](crate::admission::entrance::Entrance) lets it in, or it leaves.
+async fn wait_for_slot(worker: &Worker, stream: &Stream, address: Option<Address>) -> Result<(), LoginFault> {
+    let waited = tokio::select! {
+        biased;
+        waited = worker.proxy.entrance.slot(address) => waited?,
+        () = stream.ended() => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+    };
+    if waited.is_zero() {
+        return Ok(());
+    }
+    worker.proxy.process.login_delayed(waited);
+    // It may have begun meanwhile.
+    if worker.proxy.is_draining() { Err(LoginFault::Draining) } else { Ok(()) }
 }
 
 fn is_console(startup: &Startup) -> bool {
@@ -304,7 +335,7 @@ async fn authenticate(
                 login.message(tag, &body)
             }
             Step::Hash(job) => {
-                let keys = tokio::task::spawn_blocking(move || job.run()).await.map_err(std::io::Error::other)?;
+                let keys = worker.proxy.entrance.compute(move || job.run()).await?;
                 login.hashed(keys)
             }
             Step::Done { send, credential } => {

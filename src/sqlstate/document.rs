@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{console, login, report};
 use crate::admin::fault::ConsoleFault;
+use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
 use crate::auth::scram::ScramError;
 use crate::config::Timeouts;
@@ -135,6 +136,8 @@ fn login_faults() -> Vec<LoginFault> {
         LoginFault::TlsRequired,
         LoginFault::TooManyClients,
         LoginFault::TooManyOfRole(any()),
+        LoginFault::TooFast(TooFast::Rate),
+        LoginFault::TooFast(TooFast::AddressRate),
         LoginFault::NoDatabase(any()),
         LoginFault::Disabled(any()),
         LoginFault::NotAdmin(any()),
@@ -183,6 +186,7 @@ fn login_index(fault: &LoginFault) -> usize {
         LoginFault::Open(_) => 18,
         LoginFault::Draining => 19,
         LoginFault::TooSlow => 20,
+        LoginFault::TooFast(_) => 21,
     }
 }
 
@@ -255,7 +259,7 @@ fn document() -> String {
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
     all(faults().iter().map(index).collect(), 0, 23);
-    all(login_faults().iter().map(login_index).collect(), 1, 21);
+    all(login_faults().iter().map(login_index).collect(), 1, 22);
     all(console_faults().iter().map(console_index).collect(), 0, 18);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);
 }
@@ -276,8 +280,9 @@ fn hints_name_settings_that_exist() {
     let reference = include_str!("../../proxy.toml");
     let reports = faults().iter().map(report).chain(login_faults().iter().map(login)).collect::<Vec<_>>();
     for hint in reports.into_iter().filter_map(|report| report.hint) {
-        let is_setting =
-            |word: &&str| ["pool.", "listen.", "admin.", "databases.", "roles."].iter().any(|at| word.starts_with(at));
+        let is_setting = |word: &&str| {
+            ["pool.", "listen.", "admin.", "admission.", "databases.", "roles."].iter().any(|at| word.starts_with(at))
+        };
         for setting in hint.split([' ', ',', ';', ':']).map(|word| word.trim_end_matches('.')).filter(is_setting) {
             let key = setting.rsplit('.').next().unwrap_or_default();
             assert!(reference.contains(&format!("{key} = ")), "{setting}: {hint}");

@@ -11,6 +11,7 @@ mod faults;
 mod harness;
 mod hosts;
 mod limits;
+mod login_pace;
 mod lost;
 mod metrics;
 mod modes;

@@ -2,7 +2,9 @@
 
 use thiserror::Error;
 
+use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
+use crate::metrics::LoginRefusal;
 use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
 use crate::session::auth_query::LookupError;
@@ -43,6 +45,9 @@ pub enum LoginFault {
     /// `roles.*.clients_max`.
     #[error("too many connections for role \"{0}\"")]
     TooManyOfRole(String),
+    /// `admission.login_rate` or `admission.login_rate_per_address`.
+    #[error(transparent)]
+    TooFast(#[from] TooFast),
     /// Not in the configuration.
     #[error("database \"{0}\" does not exist")]
     NoDatabase(String),
@@ -79,4 +84,30 @@ pub enum LoginFault {
     /// `listen.login_timeout`.
     #[error("canceling authentication due to timeout")]
     TooSlow,
+}
+
+impl LoginFault {
+    /// What it is counted as.
+    pub fn reason(&self) -> LoginRefusal {
+        match self {
+            Self::Io(_)
+            | Self::Startup(_)
+            | Self::Options(_)
+            | Self::Frame(_)
+            | Self::Injected
+            | Self::NoTls
+            | Self::NoAlpn => LoginRefusal::Protocol,
+            Self::TlsRequired | Self::NotAdmin(_) | Self::UnprovedAdmin | Self::Refused(_) | Self::Server(_) => {
+                LoginRefusal::Authentication
+            }
+            Self::TooManyClients => LoginRefusal::ClientsMax,
+            Self::TooManyOfRole(_) => LoginRefusal::RoleClientsMax,
+            Self::TooFast(TooFast::Rate) => LoginRefusal::LoginRate,
+            Self::TooFast(TooFast::AddressRate) => LoginRefusal::LoginRatePerAddress,
+            Self::NoDatabase(_) | Self::Disabled(_) => LoginRefusal::Database,
+            Self::Lookup(_) | Self::Lease(_) | Self::Backend(_) | Self::Open(_) => LoginRefusal::Server,
+            Self::Draining => LoginRefusal::Draining,
+            Self::TooSlow => LoginRefusal::Timeout,
+        }
+    }
 }

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::LoginFault;
+use crate::admission::login::Address;
 use crate::metrics::Cause;
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ALPN, ServerTls};
@@ -17,6 +18,7 @@ use crate::worker::Worker;
 pub(super) async fn packet(
     worker: &Worker,
     stream: &mut Stream,
+    address: Option<Address>,
     tls: Option<&ServerTls>,
 ) -> Result<Option<Startup>, LoginFault> {
     if let (Stream::Plain(Socket::Tcp(tcp)), Some(tls)) = (&*stream, tls) {
@@ -36,6 +38,11 @@ pub(super) async fn packet(
                     return Err(LoginFault::TlsRequired);
                 }
                 return Ok(Some(startup));
+            }
+            First::Cancel(_) if !worker.proxy.entrance.admits_cancel(address) => {
+                tracing::debug!("cancel dropped: too many from one address");
+                worker.proxy.process.cancel_dropped();
+                return Ok(None);
             }
             First::Cancel(key) => {
                 if let Some(aim) = worker.proxy.clients.cancel(key.pid, &key.secret) {

@@ -1,0 +1,286 @@
+//! The one door for logins: when they may come in, and how much is done for them at once.
+//!
+//! [`Pace`] decides when; here those who have to wait sleep, and a reload wakes them. What a login costs is bounded in two
+//! ways. Our own CPU, for key derivation and TLS handshakes, by `login_concurrency` in all: held while a thread computes
+//! and never while a peer is waited for, so that silent ones keep nobody out. Questions to servers by a few for each
+//! database, apart from the former, so that a server that does not answer keeps nobody out of another's database.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::login::{Address, Limits, Pace, TooFast};
+use crate::config::{Admission, AdmissionMode};
+
+/// Logins that ask the servers of one database section something at the same time: whether a pass-through password is
+/// right, or what a role's secret is. More wait, so that people who guess passwords cannot take all of its connections.
+const ASKING_AT_ONCE: usize = 4;
+
+/// Longest time until a refused login is answered.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// Refused logins that wait for their answer; beyond that it comes at once. Each costs a socket and a few KiB.
+const HOLDS_MAX: usize = 1024;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Entrance {
+    pace: Mutex<Pace>,
+    /// The pace is another one: who waits asks again.
+    changed: Notify,
+    turns: Mutex<Turns>,
+    /// [`ASKING_AT_ONCE`], by database section.
+    asking: Mutex<HashMap<String, Arc<Semaphore>>>,
+    holds: Semaphore,
+}
+
+/// The right to compute.
+#[derive(Debug)]
+struct Turns {
+    most: u32,
+    free: Arc<Semaphore>,
+}
+
+impl Turns {
+    fn new(most: u32) -> Self {
+        Self { most, free: Arc::new(Semaphore::new(most as usize)) }
+    }
+}
+
+impl From<&Admission> for Limits {
+    fn from(admission: &Admission) -> Self {
+        Self {
+            rate: admission.login_rate,
+            burst: admission.login_burst,
+            delay_max: admission.login_delay_max,
+            rate_per_address: admission.login_rate_per_address,
+            cancel_rate_per_address: admission.cancel_rate_per_address,
+            is_jittered: admission.mode == AdmissionMode::On,
+        }
+    }
+}
+
+impl Entrance {
+    /// Open to everybody who keeps to these limits.
+    pub fn new(admission: &Admission) -> Self {
+        Self {
+            pace: Mutex::new(Pace::new(admission.into(), Instant::now())),
+            changed: Notify::new(),
+            turns: Mutex::new(Turns::new(admission.login_concurrency)),
+            asking: Mutex::default(),
+            holds: Semaphore::new(HOLDS_MAX),
+        }
+    }
+
+    /// Other limits from now on, for those who wait already, too.
+    pub fn set(&self, admission: &Admission) {
+        if self.pace().set(admission.into(), Instant::now()) {
+            self.changed.notify_waiters();
+        }
+        let mut turns = self.turns();
+        if turns.most != admission.login_concurrency {
+            let old = std::mem::replace(&mut *turns, Turns::new(admission.login_concurrency));
+            old.free.close();
+        }
+    }
+
+    /// Waits until this login may come in; returns how long that took, nothing at all under the rate.
+    pub async fn slot(&self, address: Option<Address>) -> Result<Duration, TooFast> {
+        let came = Instant::now();
+        let mut changed = self.changed.notified();
+        let wait = self.pace().login(address, came, roll)?;
+        if wait.is_zero() {
+            return Ok(wait);
+        }
+        let mut slot = came + wait;
+        loop {
+            tokio::select! {
+                () = sleep_until(slot) => return Ok(came.elapsed()),
+                () = changed => {}
+            }
+            changed = self.changed.notified();
+            let now = Instant::now();
+            // Other limits may bring a slot nearer, and take nobody's away.
+            if let Ok(wait) = self.pace().login(address, now, roll) {
+                slot = slot.min(now + wait);
+            }
+        }
+    }
+
+    /// Keeps a refused login waiting for a moment, so that a client that comes back at once does not spin.
+    pub async fn hold(&self) {
+        let is_jittered = self.pace().is_jittered();
+        if is_jittered && let Ok(_held) = self.holds.try_acquire() {
+            sleep(HOLD.mul_f64(0.5 + roll() / 2.0)).await;
+        }
+    }
+
+    /// May this address's cancel pass?
+    pub fn admits_cancel(&self, address: Option<Address>) -> bool {
+        self.pace().cancel(address, Instant::now())
+    }
+
+    /// Computes something for a login on a thread that carries no traffic, when it is its turn. Fails if it panics.
+    pub async fn compute<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> io::Result<R> {
+        let turn = loop {
+            let free = Arc::clone(&self.turns().free);
+            // Closed: there is another number of them now.
+            if let Ok(turn) = free.acquire_owned().await {
+                break turn;
+            }
+        };
+        let computed = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            job()
+        });
+        computed.await.map_err(io::Error::other)
+    }
+
+    /// Waits until one more login may ask the servers of this database section something.
+    pub async fn turn_to_ask(&self, section: &str) -> OwnedSemaphorePermit {
+        let turns = {
+            let mut asking = self.asking.lock().expect("no panic while held");
+            Arc::clone(asking.entry(section.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(ASKING_AT_ONCE))))
+        };
+        turns.acquire_owned().await.expect("it is never closed")
+    }
+
+    /// Forgets addresses that have not come for a while.
+    pub fn tick(&self, now: Instant) {
+        self.pace().tick(now);
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().expect("no panic while held")
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().expect("no panic while held")
+    }
+}
+
+/// Uniform in `[0, 1)`: the keys of a hasher differ each time.
+fn roll() -> f64 {
+    (RandomState::new().hash_one(0_u8) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Poll;
+
+    use futures_util::future::join_all;
+    use futures_util::poll;
+
+    use super::*;
+
+    const NOBODY: Option<Address> = None;
+
+    fn admission(rate: f64, burst: u32) -> Admission {
+        let login_delay_max = Duration::from_secs(10);
+        Admission { login_rate: Some(rate), login_burst: burst, login_delay_max, ..Admission::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_the_rate_a_login_comes_in_without_a_wait() {
+        let entrance = Entrance::new(&admission(1.0, 2));
+        for _ in 0..2 {
+            assert_eq!(poll!(std::pin::pin!(entrance.slot(NOBODY))), Poll::Ready(Ok(Duration::ZERO)));
+        }
+        assert!(poll!(std::pin::pin!(entrance.slot(NOBODY))).is_pending());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_storm_is_spread_over_the_time_that_the_rate_needs() {
+        let entrance = Entrance::new(&admission(100.0, 10));
+        let start = Instant::now();
+        let waits = join_all((0..510).map(|_| entrance.slot(NOBODY))).await;
+        assert!(waits.iter().all(Result::is_ok));
+        let whole = start.elapsed();
+        assert!((Duration::from_millis(4990)..Duration::from_millis(5050)).contains(&whole), "{whole:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_higher_rate_wakes_those_who_wait() {
+        let entrance = Entrance::new(&admission(0.1, 1));
+        let (first, second) = (entrance.slot(NOBODY), entrance.slot(NOBODY));
+        let reload = async {
+            tokio::task::yield_now().await;
+            entrance.set(&admission(1000.0, 10));
+        };
+        let start = Instant::now();
+        let (first, second, ()) = tokio::join!(first, second, reload);
+        assert!(first.is_ok() && second.is_ok());
+        assert!(start.elapsed() < Duration::from_millis(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lower_rate_leaves_those_who_wait_their_slot() {
+        let entrance = Entrance::new(&admission(1.0, 1));
+        let waiting = join_all((0..5).map(|_| entrance.slot(NOBODY)));
+        let reload = async {
+            tokio::task::yield_now().await;
+            entrance.set(&admission(0.01, 1));
+        };
+        let start = Instant::now();
+        let (waits, ()) = tokio::join!(waiting, reload);
+        assert!(waits.iter().all(Result::is_ok));
+        assert!(start.elapsed() <= Duration::from_secs(5));
+        assert_eq!(entrance.slot(NOBODY).await, Err(TooFast::Rate));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_are_held_a_moment_and_only_so_many_of_them() {
+        let entrance = Entrance::new(&Admission::default());
+        let start = Instant::now();
+        let times = Rc::new(Cell::new(0));
+        join_all((0..HOLDS_MAX).map(|_| entrance.hold())).await;
+        assert!((HOLD / 2..=HOLD).contains(&start.elapsed()));
+        let holds = join_all((0..HOLDS_MAX + 1).map(|_| {
+            let times = Rc::clone(&times);
+            let entrance = &entrance;
+            async move {
+                let start = Instant::now();
+                entrance.hold().await;
+                times.set(times.get() + u32::from(start.elapsed().is_zero()));
+            }
+        }));
+        holds.await;
+        assert_eq!(times.get(), 1);
+        entrance.set(&Admission { mode: AdmissionMode::Off, ..Admission::default() });
+        assert!(poll!(std::pin::pin!(entrance.hold())).is_ready());
+    }
+
+    #[tokio::test]
+    async fn no_more_is_computed_at_once_than_allowed_and_a_reload_changes_how_much() {
+        let entrance = Entrance::new(&Admission { login_concurrency: 1, ..Admission::default() });
+        let (now, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let job = || {
+            let (now, most) = (Arc::clone(&now), Arc::clone(&most));
+            entrance.compute(move || {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::yield_now();
+                now.fetch_sub(1, Ordering::SeqCst);
+            })
+        };
+        let done = join_all((0..100).map(|_| job())).await;
+        assert!(done.iter().all(Result::is_ok));
+        assert_eq!(most.load(Ordering::SeqCst), 1);
+        // Two that wait for each other are only ever done together.
+        let both = Arc::new(std::sync::Barrier::new(2));
+        let wait = || {
+            let both = Arc::clone(&both);
+            entrance.compute(move || both.wait().is_leader())
+        };
+        let reload = async { entrance.set(&Admission { login_concurrency: 2, ..Admission::default() }) };
+        let (first, second, ()) = tokio::join!(wait(), wait(), reload);
+        assert!(first.is_ok() && second.is_ok());
+    }
+}

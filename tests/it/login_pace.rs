@@ -1,0 +1,213 @@
+//! How logins and cancels are let in: a storm is spread, what is too much is refused, and nobody is locked out by others.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, UnixStream};
+use tokio::time::Instant;
+
+use crate::support::frontend::{PROTOCOL_3_0, cancel_request, query, startup};
+use crate::support::{Endpoint, Postgres, Proxy, Sessions, Wire, eventually, password_of, proxy, tags};
+
+const SLEEP: &str = "SELECT pg_sleep(600)";
+const HERE: &str = "127.0.0.1";
+const THERE: &str = "127.0.0.2";
+
+/// A connection from this address.
+async fn from(source: &str, at: &Endpoint) -> Wire {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind(SocketAddr::new(source.parse().expect("an address"), 0)).expect("all of 127/8 is ours");
+    Wire::over(socket.connect(at.addr).await.expect("it accepts"))
+}
+
+/// Logs `app` in, or tells the fields of the refusal.
+async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(mut wire: Wire<S>) -> Result<Wire<S>, BTreeMap<char, String>> {
+    wire.send(startup(PROTOCOL_3_0, &[("user", "app"), ("database", "app")])).await;
+    let frames = wire.authenticate("app", &password_of("app")).await;
+    match frames.last() {
+        Some(last) if last.tag == 'Z' => Ok(wire),
+        Some(last) => Err(last.fields()),
+        None => panic!("closed without a word"),
+    }
+}
+
+async fn is_let_in(source: &str, at: &Endpoint) -> bool {
+    log_in(from(source, at).await).await.is_ok()
+}
+
+/// Waits until so many logins of this storm wait for their slot, and no more are on their way.
+async fn connected(proxy: &Proxy, count: f64) {
+    eventually(async || (proxy.metric("pgweir_connections", &[]) - count).abs() < 0.5).await;
+}
+
+// admission-and-incidents §8.4
+#[tokio::test]
+async fn a_storm_of_logins_is_spread_and_all_get_in() {
+    let proxy = proxy().toml("[admission]\nlogin_rate = \"100/s\"\nlogin_burst = 20").start().await;
+    let start = Instant::now();
+    let mut wires = join_all((0..200).map(|_| proxy.wire("app"))).await;
+    // 20 at once and the other 180 one by one, whenever they came.
+    assert!(start.elapsed() >= Duration::from_millis(1790), "{:?}", start.elapsed());
+    for wire in &mut wires {
+        assert_eq!(tags(&wire.query("SELECT 1").await), "T D C Z");
+    }
+    assert!(proxy.metric("pgweir_login_delay_seconds_count", &[]) > 0.5);
+    assert!(proxy.metric("pgweir_login_delay_seconds_sum", &[]) > 0.0);
+    assert!(proxy.metric("pgweir_login_failures_total", &[]) < 0.5);
+}
+
+#[tokio::test]
+async fn logins_under_the_rate_wait_for_nothing() {
+    let proxy = proxy().start().await;
+    join_all((0..50).map(|_| proxy.wire("app"))).await;
+    assert!(proxy.metric("pgweir_login_delay_seconds_count", &[]) < 0.5);
+}
+
+#[tokio::test]
+async fn a_login_too_far_over_the_rate_is_refused_with_the_key_and_not_at_once() {
+    let limits = "[admission]\nlogin_rate = \"4/h\"\nlogin_burst = 1\nlogin_delay_max = \"0s\"";
+    let proxy = proxy().toml(limits).start().await;
+    let mut first = proxy.wire("app").await;
+    let start = Instant::now();
+    let refused = log_in(Wire::open(proxy.addr).await).await.err().expect("one at once");
+    assert!(start.elapsed() >= Duration::from_millis(500), "a client that comes back at once would spin");
+    assert_eq!((refused[&'S'].as_str(), refused[&'C'].as_str()), ("FATAL", "53300"));
+    assert!(refused[&'H'].contains("admission.login_rate,"), "{refused:?}");
+    assert_eq!(tags(&first.query("SELECT 1").await), "T D C Z");
+    assert!((proxy.metric("pgweir_login_failures_total", &["reason=\"login_rate\""]) - 1.0).abs() < 0.5);
+
+    // Who may use the console gets in, whatever the rate; who only asks for it is one of the crowd.
+    assert_eq!(proxy.console("SHOW VERSION").await.len(), 1);
+    let mut wire = Wire::open(proxy.addr).await;
+    wire.send(startup(PROTOCOL_3_0, &[("user", "app"), ("database", "pgweir")])).await;
+    assert_eq!(wire.frame().await.sqlstate(), "53300");
+}
+
+#[tokio::test]
+async fn refused_logins_take_nobodys_place_while_they_wait_for_their_answer() {
+    let limits = "login_rate = \"4/h\"\nlogin_burst = 3\nlogin_delay_max = \"0s\"";
+    let proxy = proxy().toml(&format!("[listen]\nclients_max = 4\n[admission]\n{limits}")).start().await;
+    let _clients = join_all((0..3).map(|_| proxy.wire("app"))).await;
+    let mut refused = Vec::new();
+    for _ in 0..20 {
+        let mut wire = Wire::open(proxy.addr).await;
+        wire.send(startup(PROTOCOL_3_0, &[("user", "app"), ("database", "app")])).await;
+        connected(&proxy, 3.0).await;
+        refused.push(wire);
+    }
+    for wire in &mut refused {
+        assert!(wire.frame().await.fields()[&'H'].contains("login_rate"), "there was room for one more");
+    }
+}
+
+#[tokio::test]
+async fn an_address_over_its_rate_is_refused_and_the_others_are_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let front = dir.path().join("front");
+    let proxy = proxy()
+        .toml("[admission]\nlogin_rate_per_address = \"4/h\"\nlogin_delay_max = \"0s\"")
+        .toml(&format!("[listen]\naddr = [\"127.0.0.1:0\", \"unix:{}\"]", front.display()))
+        .start()
+        .await;
+    assert!(is_let_in(HERE, &proxy).await);
+    let refused = log_in(from(HERE, &proxy).await).await.err().expect("one at once");
+    assert_eq!((refused[&'S'].as_str(), refused[&'C'].as_str()), ("FATAL", "53300"));
+    assert!(refused[&'H'].contains("admission.login_rate_per_address"), "{refused:?}");
+    assert!(is_let_in(THERE, &proxy).await);
+    for _ in 0..3 {
+        let local = Wire::over(UnixStream::connect(&front).await.expect("it listens"));
+        assert!(log_in(local).await.is_ok(), "this machine has no rate of its own");
+    }
+    assert_eq!(proxy.console("SHOW VERSION").await.len(), 1);
+    assert!(!is_let_in(HERE, &proxy).await);
+    assert!((proxy.metric("pgweir_login_failures_total", &["reason=\"login_rate_per_address\""]) - 2.0).abs() < 0.5);
+}
+
+/// The second login waits for a minute, the third, too, and the fourth is refused.
+const SLOW: &str = "[listen]\nlogin_timeout = \"200s\"\n
+    [admission]\nlogin_rate = \"1/m\"\nlogin_burst = 1\nlogin_delay_max = \"150s\"";
+
+#[tokio::test]
+async fn a_reload_lets_those_in_who_wait() {
+    let proxy = proxy().toml(SLOW).start().await;
+    let _first = proxy.wire("app").await;
+    let waiting = join_all((0..2).map(|_| proxy.wire("app")));
+    let reload = async {
+        connected(&proxy, 3.0).await;
+        proxy.reload("[admission]\nlogin_rate = \"off\"").await;
+    };
+    let (mut wires, ()) = tokio::join!(waiting, reload);
+    for wire in &mut wires {
+        assert_eq!(tags(&wire.query("SELECT 1").await), "T D C Z");
+    }
+    // And back: the next one comes in as the first of the new rate, the one after it does not.
+    proxy.reload("[admission]\nlogin_rate = \"4/h\"\nlogin_delay_max = \"0s\"").await;
+    assert!(is_let_in(HERE, &proxy).await);
+    assert!(!is_let_in(HERE, &proxy).await);
+}
+
+#[tokio::test]
+async fn the_console_gets_in_during_a_storm() {
+    let proxy = proxy().toml(SLOW).start().await;
+    let _first = proxy.wire("app").await;
+    let storm = join_all((0..50).map(async |_| log_in(Wire::open(proxy.addr).await).await));
+    let console = async {
+        eventually(async || proxy.metric("pgweir_login_failures_total", &["reason=\"login_rate\""]) > 47.5).await;
+        assert_eq!(proxy.console("SHOW VERSION").await.len(), 1);
+    };
+    tokio::select! {
+        _ = storm => panic!("two of them wait"),
+        () = console => {}
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_leaves_while_it_waits_is_gone() {
+    let proxy = proxy().toml(SLOW).start().await;
+    drop(proxy.wire("app").await);
+    let mut wire = Wire::open(proxy.addr).await;
+    wire.send(startup(PROTOCOL_3_0, &[("user", "app"), ("database", "app")])).await;
+    connected(&proxy, 1.0).await;
+    drop(wire);
+    connected(&proxy, 0.0).await;
+}
+
+#[tokio::test]
+async fn cancels_over_an_addresss_rate_are_dropped() {
+    let proxy = proxy().toml("[admission]\ncancel_rate_per_address = \"4/h\"").start().await;
+    let sessions = Sessions::of(Postgres::shared(), &proxy.dbname).await;
+    let mut wire = proxy.wire("app").await;
+    wire.send(query(SLEEP)).await;
+    sessions.until_running(SLEEP, 1).await;
+    let (process, secret) = wire.key.clone().expect("BackendKeyData");
+    let cancel = async |source: &str, secret: &[u8]| {
+        let mut request = from(source, &proxy).await;
+        request.send(cancel_request(process, secret)).await;
+        assert!(request.rest().await.is_empty());
+    };
+    cancel(HERE, b"guess").await;
+    cancel(HERE, &secret).await;
+    assert_eq!(sessions.running(SLEEP).await, 1);
+    assert!((proxy.metric("pgweir_cancels_dropped_total", &[]) - 1.0).abs() < 0.5);
+    cancel(THERE, &secret).await;
+    let frames = wire.cycle().await;
+    assert!(frames.iter().any(|frame| frame.tag == 'E' && frame.sqlstate() == "57014"));
+    assert!((proxy.metric("pgweir_cancels_total", &["cause=\"client\""]) - 1.0).abs() < 0.5);
+}
+
+#[tokio::test]
+async fn silent_logins_hold_nobody_up() {
+    let proxy = proxy().toml("[admission]\nlogin_concurrency = 1").start().await;
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        let mut wire = Wire::open(proxy.addr).await;
+        wire.send(startup(PROTOCOL_3_0, &[("user", "app"), ("database", "app")])).await;
+        assert_eq!(wire.frame().await.tag, 'R');
+        silent.push(wire);
+        silent.push(Wire::open(proxy.addr).await);
+    }
+    join_all((0..10).map(|_| proxy.wire("app"))).await;
+}
