@@ -74,6 +74,26 @@ async fn certificate_shown(pki: &Pki, at: &Endpoint) -> Option<Vec<u8>> {
 }
 
 #[tokio::test]
+async fn silent_handshakes_hold_nobody_up() {
+    let (pki, _) = pki();
+    let proxy = proxy().toml(&listen_tls(&pki, "require")).toml("[admission]\nlogin_concurrency = 1").start().await;
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        let mut wire = Wire::open(proxy.addr).await;
+        wire.send(ssl_request()).await;
+        assert_eq!(wire.byte().await, b'S');
+        // The head of a record that never comes.
+        wire.send(b"\x16\x03\x01\x02\x00").await;
+        silent.push(wire);
+    }
+    for _ in 0..10 {
+        let mut wire = direct(&pki, &proxy, &["postgresql"]).await;
+        wire.send(startup(PROTOCOL_3_0, &WHO)).await;
+        assert_eq!(wire.authenticate("app", &password_of("app")).await.last().map(|frame| frame.tag), Some('Z'));
+    }
+}
+
+#[tokio::test]
 async fn each_mode_towards_clients_offers_and_demands_what_it_says() {
     let (pki, checked) = pki();
     for (mode, clear, tls) in [("disable", true, false), ("allow", true, true), ("require", false, true)] {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::rustls::server::Acceptor;
 
 use super::LoginFault;
 use crate::admission::login::Address;
@@ -24,7 +25,7 @@ pub(super) async fn packet(
     if let (Stream::Plain(Socket::Tcp(tcp)), Some(tls)) = (&*stream, tls) {
         let mut first = [0];
         if tcp.peek(&mut first).await? > 0 && framing(&first)? == Framing::DirectTls {
-            encrypt(stream, tls).await?;
+            encrypt(worker, stream, tls).await?;
             require_alpn(stream)?;
         }
     }
@@ -60,7 +61,7 @@ pub(super) async fn packet(
                         return Err(LoginFault::Injected);
                     }
                     stream.write_all(b"S").await?;
-                    encrypt(stream, tls).await?;
+                    encrypt(worker, stream, tls).await?;
                 }
                 None => stream.write_all(b"N").await?,
             },
@@ -83,12 +84,16 @@ async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, LoginFault> {
     Ok(packet)
 }
 
-async fn encrypt(stream: &mut Stream, tls: &ServerTls) -> Result<(), LoginFault> {
-    let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+/// The peer is waited for here; only what its first message makes us compute (the key exchange, our signature) waits for
+/// its turn, on a thread of its own.
+async fn encrypt(worker: &Worker, stream: &mut Stream, tls: &ServerTls) -> Result<(), LoginFault> {
     let Stream::Plain(socket) = std::mem::replace(stream, Stream::Plain(Socket::Lost)) else {
         return Err(LoginFault::Injected);
     };
-    *stream = Stream::Client(Box::new(acceptor.accept(socket).await?));
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+    let config = Arc::clone(&tls.config);
+    let answered = worker.proxy.entrance.compute(move || hello.into_stream(config)).await?;
+    *stream = Stream::Client(Box::new(answered.await?));
     Ok(())
 }
 
