@@ -27,6 +27,9 @@ pub const RESET: &[u8] = b"DISCARD ALL";
 /// A vanished client's query may finish by itself this long: it may have been sent together with the goodbye.
 const GRACE: Duration = Duration::from_millis(100);
 
+/// Longest time between two cancels of a query that pays them no heed: each costs the server a process.
+const GRACE_MAX: Duration = Duration::from_secs(1);
+
 /// Gives a backend back that is at rest; if a cancel is still under way to it, once that has arrived.
 #[inline]
 pub fn release(worker: &Rc<Worker>, lease: Lease, books: Box<Books>, now: Instant) {
@@ -85,8 +88,10 @@ pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &Session, is_mid_fram
 async fn end(worker: &Rc<Worker>, mut leased: Leased) {
     leased.lease.stream.hang_up(b"").await;
     // A server at work does not look for the end of its connection, and a cancel ends one query of a pipeline.
-    while timeout(GRACE, leased.lease.stream.closed()).await.is_err() {
+    let mut grace = GRACE;
+    while timeout(grace, leased.lease.stream.closed()).await.is_err() {
         cancel(worker, &leased).await;
+        grace = (grace * 2).min(GRACE_MAX);
     }
 }
 
@@ -94,11 +99,16 @@ async fn end(worker: &Rc<Worker>, mut leased: Leased) {
 async fn restore(worker: &Rc<Worker>, mut leased: Leased) -> Option<Leased> {
     end_unit(&mut leased).await?;
     // A cancel ends one query of a pipeline, so there may have to be several.
+    let (mut grace, mut outstanding) = (GRACE, None);
     loop {
-        match timeout(GRACE, drain(&mut leased)).await {
+        match timeout(grace, drain(&mut leased)).await {
             Ok(drained) => break drained?,
             Err(_) if leased.books.ring.is_copying_in() => end_unit(&mut leased).await?,
-            Err(_) => cancel(worker, &leased).await,
+            Err(_) => {
+                let before = outstanding.replace(leased.books.ring.len());
+                grace = if before == outstanding { (grace * 2).min(GRACE_MAX) } else { GRACE };
+                cancel(worker, &leased).await;
+            }
         }
     }
     if leased.books.ring.status() != TransactionStatus::Idle {

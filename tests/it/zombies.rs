@@ -113,6 +113,20 @@ async fn a_server_process_that_no_cancel_ends_keeps_its_slot_until_it_ends_itsel
 }
 
 #[tokio::test]
+async fn a_server_process_that_pays_no_heed_is_not_swamped_with_cancels() {
+    let proxy = proxy().pool_size(1).toml("[pool]\ncancel_timeout = \"2s\"").start().await;
+    let sessions = Sessions::of(Postgres::shared(), &proxy.dbname).await;
+    proxy.wire("app").await.query(STUBBORN).await;
+    let wires = all_ask(&proxy, 1, "SELECT stubborn(600)").await;
+    sessions.until_running("SELECT stubborn(600)", 1).await;
+    drop(wires);
+    zombies(&proxy, 1.0).await;
+    let cancels = proxy.metric("pgweir_cancels_total", &["cause=\"zombie\""]);
+    assert!((1.0..=6.0).contains(&cancels), "{cancels} in two seconds");
+    assert_eq!(sessions.terminate("query LIKE '%stubborn(600)'").await, 1);
+}
+
+#[tokio::test]
 async fn after_zombie_max_the_slot_is_free_whatever_the_server_does() {
     let limits = "[pool]\ncancel_timeout = \"100ms\"\n[admission]\nzombie_max = \"100ms\"";
     let proxy = proxy().pool_size(1).toml(limits).start().await;
