@@ -47,12 +47,16 @@ pub struct Class {
     pub may_end: Suspects,
     /// What was read exactly, in order of execution; nothing for an ordinary statement.
     pub effects: Effects,
+    /// Settings get values in it, by a SET or a call of `set_config`: [`replace_values`](super::replace_values) may find them.
+    pub assigns: bool,
+    /// Settings whose values were replaced in the text as it was sent, each with the number of its statement.
+    pub replaced: Vec<(u32, String)>,
 }
 
 impl Class {
     /// Whether the text leaves the session as it was, so that nothing has to be followed or asked.
     pub fn is_ordinary(&self) -> bool {
-        self.effects.is_empty() && (self.may_begin | self.may_end).is_empty()
+        self.effects.is_empty() && (self.may_begin | self.may_end).is_empty() && !self.assigns
     }
 
     /// Whether a statement of the text begins or ends a transaction block or a savepoint.
@@ -293,6 +297,7 @@ impl Class {
     fn add(&mut self, text: &[u8], context: Context, statement: &Statement) {
         self.may_begin |= statement.may_begin;
         self.may_end |= statement.may_end;
+        self.assigns |= statement.head == SET || statement.settings != Settings::Untouched;
         let text = &text[statement.span.clone()];
         match statement.head {
             SELECT if statement.settings != Settings::Untouched => match set::read_select(text, context) {

@@ -3,6 +3,7 @@
 //! Grammar: `VariableSetStmt` and `VariableResetStmt` of Postgres's `gram.y`. `None` means unread.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
@@ -98,18 +99,47 @@ pub(super) fn read_set(text: &[u8], context: Context) -> Option<Read> {
     if reader.is(CONSTRAINTS) && !names_setting(text, &reader) {
         return Some(smallvec![Effect::SetTransaction]);
     }
-    let mut scope = Scope::Session;
-    if (reader.is(LOCAL) || reader.is(SESSION)) && !names_setting(text, &reader) && !is_session_form(&reader) {
-        if reader.is(LOCAL) {
-            scope = Scope::Local;
-        }
-        reader.advance();
-    }
+    let scope = scope(text, &mut reader);
     if names_setting(text, &reader) {
         return generic(text, &mut reader, scope).map(|effect| smallvec![effect]);
     }
     let effects = special(text, &mut reader, scope)?;
     reader.is_at_end().then_some(effects)
+}
+
+/// Where a SET has its value, if it has one: the name, the value and its place.
+pub(super) fn find_value(text: &[u8], context: Context) -> Option<(String, Value, Range<usize>)> {
+    let mut reader = Reader::new(text, context);
+    reader.advance();
+    scope(text, &mut reader);
+    if !names_setting(text, &reader) {
+        return None;
+    }
+    let name = setting_name(&mut reader)?;
+    if !reader.symbol(b'=') && !reader.word(TO) {
+        return None;
+    }
+    if reader.is_at_end() || reader.is(DEFAULT) && reader.second().kind == Kind::End {
+        return None;
+    }
+    let raw = raw(text, &reader);
+    let mut span = reader.token().start..reader.token().end;
+    while !reader.is_at_end() {
+        span.end = reader.token().end;
+        reader.advance();
+    }
+    let value = Value::Raw(raw.unwrap_or_else(|| Bytes::copy_from_slice(&text[span.clone()])));
+    Some((name, value, span))
+}
+
+/// Takes LOCAL or SESSION, if that is what it stands on.
+fn scope(text: &[u8], reader: &mut Reader<'_>) -> Scope {
+    if !(reader.is(LOCAL) || reader.is(SESSION)) || names_setting(text, reader) || is_session_form(reader) {
+        return Scope::Session;
+    }
+    let scope = if reader.is(LOCAL) { Scope::Local } else { Scope::Session };
+    reader.advance();
+    scope
 }
 
 /// Whether the word it stands on is the name of a setting, whatever else it may mean: `SET session TO`, `SET local.x =`.

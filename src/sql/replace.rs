@@ -1,0 +1,216 @@
+//! Other values in the place of those that a text gives to settings, so that everything else about it stays as it was sent.
+//!
+//! Only what is written as a literal is found: `SET name TO value`, and `set_config('name', 'value', …)` wherever it is called. A
+//! routine's body in a `CREATE` is left alone; what it does is done when it is called.
+
+use std::ops::Range;
+
+use super::class::Context;
+use super::keyword::{ALTER, CREATE, SET};
+use super::lex::{Kind, Lexer, Token};
+use super::quote;
+use super::scan::{Scanner, Settings};
+use super::set::{self, Value};
+
+/// What stands for a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Substitute {
+    /// What RESET would set.
+    Default,
+    /// So many milliseconds.
+    Milliseconds(u32),
+}
+
+/// A text with other values in it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Replaced {
+    /// To be sent instead.
+    pub text: Vec<u8>,
+    /// The settings whose values were replaced, each with the number of its statement among those not empty.
+    pub settings: Vec<(u32, String)>,
+}
+
+/// Asks `judge` about each value by the name of its setting; `None` if nothing is replaced.
+pub fn replace_values(
+    text: &[u8],
+    context: Context,
+    mut judge: impl FnMut(&str, &Value) -> Option<Substitute>,
+) -> Option<Replaced> {
+    let mut replaced = Replaced { text: Vec::new(), settings: Vec::new() };
+    let mut copied = 0;
+    let mut scanner = Scanner::new(text, context);
+    let mut number = 0;
+    while let Some(statement) = scanner.statement() {
+        let start = statement.span.start;
+        let written = &text[statement.span];
+        let mut visit = |name: String, value: &Value, span: Range<usize>, is_call: bool| {
+            let Some(substitute) = judge(&name, value) else { return };
+            replaced.text.extend_from_slice(&text[copied..start + span.start]);
+            copied = start + span.end;
+            replaced.text.extend_from_slice(spelled(substitute, is_call).as_bytes());
+            replaced.settings.push((number, name));
+        };
+        match statement.head {
+            SET => {
+                if let Some((name, value, span)) = set::find_value(written, context) {
+                    visit(name, &value, span, false);
+                }
+            }
+            CREATE | ALTER => {}
+            _ if statement.settings != Settings::Untouched => calls(written, context, &mut visit),
+            _ => {}
+        }
+        number += 1;
+    }
+    if replaced.settings.is_empty() {
+        return None;
+    }
+    replaced.text.extend_from_slice(&text[copied..]);
+    Some(replaced)
+}
+
+fn spelled(substitute: Substitute, is_call: bool) -> String {
+    match substitute {
+        Substitute::Default if is_call => "NULL".to_owned(),
+        Substitute::Default => "DEFAULT".to_owned(),
+        Substitute::Milliseconds(limit) => format!("'{limit}'"),
+    }
+}
+
+/// Takes the name of a setting, its value, where that stands, and whether it is the argument of a call.
+type Visit<'a> = dyn FnMut(String, &Value, Range<usize>, bool) + 'a;
+
+/// Visits the values of `set_config` calls whose first two arguments are literals, perhaps with a cast behind.
+fn calls(text: &[u8], context: Context, visit: &mut Visit<'_>) {
+    let mut lexer = Lexer::new(text, context.standard_conforming_strings);
+    loop {
+        let token = lexer.token();
+        match token.kind {
+            Kind::End | Kind::Unterminated => return,
+            Kind::Word | Kind::Quoted if quote::name(text, token).as_deref() == Some(b"set_config") => {}
+            _ => continue,
+        }
+        let mut ahead = lexer;
+        if ahead.token().kind != Kind::Open {
+            continue;
+        }
+        let (Some(name), Some(value)) = (argument(text, &mut ahead), argument(text, &mut ahead)) else { continue };
+        let name = quote::literal(text, name).and_then(|name| String::from_utf8(name.to_ascii_lowercase()).ok());
+        let Some(name) = name else { continue };
+        let read = match quote::literal(text, value) {
+            Some(read) => Value::Text(read),
+            None => Value::Raw(value.of(text).to_vec().into()),
+        };
+        visit(name, &read, value.start..value.end, true);
+    }
+}
+
+/// One literal, the cast behind it if there is one, and the comma.
+fn argument(text: &[u8], lexer: &mut Lexer<'_>) -> Option<Token> {
+    let literal = lexer.token();
+    let is_literal = matches!(literal.kind, Kind::Plain | Kind::Escaped | Kind::Dollar | Kind::OtherLiteral);
+    let mut next = lexer.token();
+    if next.of(text) == b":" && lexer.token().of(text) == b":" {
+        lexer.token();
+        next = lexer.token();
+    }
+    (is_literal && next.of(text) == b",").then_some(literal)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::sql::{Milliseconds, classify, milliseconds};
+
+    fn replaced(text: &str, substitute: Substitute) -> Option<(String, Vec<u32>)> {
+        let judge = |name: &str, _: &Value| (name == "statement_timeout").then_some(substitute);
+        let replaced = replace_values(text.as_bytes(), Context::default(), judge)?;
+        let numbers = replaced.settings.iter().map(|(number, _)| *number).collect();
+        Some((String::from_utf8(replaced.text).unwrap(), numbers))
+    }
+
+    #[test]
+    fn a_value_is_replaced_where_it_stands() {
+        for (text, expected) in [
+            ("SET statement_timeout = 0", "SET statement_timeout = '5'"),
+            (" set local Statement_Timeout TO '60s' -- x", " set local Statement_Timeout TO '5' -- x"),
+            ("SET SESSION \"statement_timeout\" = -1; ", "SET SESSION \"statement_timeout\" = '5'; "),
+            ("SET statement_timeout = U&'60s'", "SET statement_timeout = '5'"),
+            (
+                "SELECT set_config('statement_timeout', '0', false), 1 FROM t",
+                "SELECT set_config('statement_timeout', '5', false), 1 FROM t",
+            ),
+            (
+                "INSERT INTO t SELECT pg_catalog.\"set_config\"('STATEMENT_TIMEOUT'::text, E'0'::text, $1)",
+                "INSERT INTO t SELECT pg_catalog.\"set_config\"('STATEMENT_TIMEOUT'::text, '5'::text, $1)",
+            ),
+            (
+                "PREPARE p AS SELECT set_config('statement_timeout', '0', true)",
+                "PREPARE p AS SELECT set_config('statement_timeout', '5', true)",
+            ),
+        ] {
+            let (text, numbers) = replaced(text, Substitute::Milliseconds(5)).expect(text);
+            assert_eq!((text.as_str(), &numbers[..]), (expected, &[0][..]));
+        }
+    }
+
+    #[test]
+    fn each_statement_of_a_text_is_looked_at() {
+        let text = "BEGIN; SET statement_timeout = 1; SELECT 1; SET LOCAL statement_timeout = 2; COMMIT";
+        let expected =
+            "BEGIN; SET statement_timeout = DEFAULT; SELECT 1; SET LOCAL statement_timeout = DEFAULT; COMMIT";
+        assert_eq!(replaced(text, Substitute::Default), Some((expected.to_owned(), vec![1, 3])));
+        let call = "SELECT set_config('statement_timeout', '1', false)";
+        let expected = "SELECT set_config('statement_timeout', NULL, false)";
+        assert_eq!(replaced(call, Substitute::Default), Some((expected.to_owned(), vec![0])));
+    }
+
+    #[test]
+    fn what_is_no_literal_and_what_is_no_value_is_left_alone() {
+        for text in [
+            "SET statement_timeout TO DEFAULT",
+            "RESET statement_timeout",
+            "SET lock_timeout = 0",
+            "SELECT set_config('statement_timeout', $1, false)",
+            "SELECT set_config('statement_timeout', '1' || '0', false)",
+            "SELECT set_config('statement_timeout', NULL, false)",
+            "SELECT 'set_config(''statement_timeout'', ''0'', false)'",
+            "CREATE FUNCTION f() RETURNS text BEGIN ATOMIC SELECT set_config('statement_timeout', '0', false); END",
+            "ALTER ROLE r SET statement_timeout = 0",
+            "DO $$ BEGIN SET statement_timeout = 0; END $$",
+        ] {
+            assert_eq!(replaced(text, Substitute::Milliseconds(5)), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_replaced_text_has_as_many_statements_and_only_the_new_value(
+            parts in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "SET statement_timeout = 9", "SET LOCAL statement_timeout TO '9s' /* ; */", "SELECT ';'", "BEGIN",
+                    "SELECT set_config('statement_timeout', '9', true)", "RESET statement_timeout", "SELECT $$;$$ -- ;\n",
+                ]),
+                0..6,
+            ),
+        ) {
+            let text = parts.join(";");
+            let before = classify(text.as_bytes(), Context::default());
+            let Some((text, _)) = replaced(&text, Substitute::Milliseconds(5)) else { return Ok(()) };
+            let after = classify(text.as_bytes(), Context::default());
+            prop_assert_eq!(before.statements, after.statements);
+            prop_assert_eq!(before.effects.len(), after.effects.len());
+            let mut seen = Vec::new();
+            replace_values(text.as_bytes(), Context::default(), |_, value| { seen.push(milliseconds(value)); None });
+            prop_assert!(seen.iter().all(|value| *value == Milliseconds::Known(5)));
+        }
+
+        #[test]
+        fn any_bytes_are_taken(text: Vec<u8>, standard_conforming_strings: bool) {
+            let context = Context { standard_conforming_strings, ascii_safe: true };
+            replace_values(&text, context, |_, _| Some(Substitute::Default));
+        }
+    }
+}
