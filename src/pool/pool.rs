@@ -13,6 +13,7 @@ use super::core::{DatabaseId, PoolId};
 use crate::auth::Credential;
 use crate::config::{PoolSettings, Secret};
 use crate::metrics::PoolStats;
+use crate::state::limits::Limits;
 use crate::state::parameters::Latest;
 use crate::wire::build::ServerError;
 
@@ -125,11 +126,16 @@ impl Pool {
 
     /// Sets it up anew. Other timeouts, or another say of clients in them, begin an epoch.
     pub fn set_settings(&self, settings: PoolSettings) {
+        let now = Limits::from(&settings);
         let before = self.settings.swap(Arc::new(settings));
-        let now = self.settings.load();
-        if (before.timeouts, before.set_override) != (now.timeouts, now.set_override) {
+        if Limits::from(&*before) != now {
             self.epoch.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Its role's timeouts and what clients may do about them.
+    pub fn limits(&self) -> Limits {
+        Limits::from(&**self.settings())
     }
 
     /// Counts epochs, from 1.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::leased::Leased;
-use super::note::Note;
+use super::note::{Note, Runs};
 use super::session::Session;
 use crate::error::Fault;
 use crate::pool::keep;
@@ -150,24 +150,29 @@ impl Answers<'_, '_> {
         }
         let tag = bytes[HEADER_LEN..].strip_suffix(b"\0").unwrap_or_default();
         let mut patched = None;
+        let mut warnings = Vec::new();
+        let mut completes = |runs: &mut Runs, leased: &mut Leased| {
+            self.session.completed(runs, tag, &mut leased.lease, self.registry);
+            self.session.warn_of(runs, |warning| build::notice_response(&mut warnings, warning));
+            patched = runs.stands_in.as_ref().map(|stand_in| stand_in.tag);
+        };
         match completed {
-            Some(Entry { note: Some(Note::Runs(mut runs)), .. }) => {
-                self.session.completed(&mut runs, tag, &mut self.leased.lease, self.registry);
-                patched = runs.stands_in.map(|stand_in| stand_in.tag);
-            }
+            Some(Entry { note: Some(Note::Runs(mut runs)), .. }) => completes(&mut runs, self.leased),
             Some(_) => {}
             // The Query goes on; its note is taken out while the session works with it.
             None => {
                 if let Some(mut note) = self.leased.books.ring.head_mut().and_then(|head| head.note.take()) {
                     if let Note::Runs(runs) = &mut note {
-                        self.session.completed(runs, tag, &mut self.leased.lease, self.registry);
-                        patched = runs.stands_in.as_ref().map(|stand_in| stand_in.tag);
+                        completes(runs, self.leased);
                     }
                     if let Some(head) = self.leased.books.ring.head_mut() {
                         head.note = Some(note);
                     }
                 }
             }
+        }
+        if !warnings.is_empty() {
+            self.out.insert(&warnings);
         }
         if !is_own {
             // Told by the tag alone: they may come from where no text was read.

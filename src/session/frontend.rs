@@ -13,7 +13,7 @@ use super::session::Session;
 use super::statements::{NAMES_MAX, Unnamed};
 use crate::config::PoolMode;
 use crate::error::Fault;
-use crate::sql::{Class, Effect, Suspects, classify};
+use crate::sql::{self, Class, Effect, Suspects, classify};
 use crate::sqlstate;
 use crate::state::statements::{self, NAME_PREFIX, Statement, Statements};
 use crate::wire::build::{self, split_cstring};
@@ -178,6 +178,14 @@ impl Frontend<'_, '_> {
         if class.is_ordinary() {
             return Ok(self.pass(message, Some(Expect::Query), None));
         }
+        if let Some((text, class)) = replace(self.session, message.payload().strip_suffix(b"\0"), &class) {
+            let class = Arc::new(class);
+            let note = self.runs(|| Arc::clone(&class), &class);
+            self.push(Expect::Query, note);
+            self.out.skip(message.fresh);
+            build::query(self.out.buffer(), &text);
+            return Ok(Rest::Discard);
+        }
         if let Some(fault) = self.forbidden(&class) {
             return Ok(self.refuse(message, &fault));
         }
@@ -223,14 +231,23 @@ impl Frontend<'_, '_> {
         }
         if self.is_our_deallocate(&class) {
             let rest = [STAND_IN, b"\0\0\0"].concat();
-            self.session.statements.keep_unnamed(&rest, Some(Arc::new(class)));
-            self.push(Expect::Parse, Some(note));
-            self.out.skip(message.fresh);
-            build::parse(self.out.buffer(), b"", &rest);
-            return Rest::Discard;
+            return self.parse_instead(message, note, &rest, class);
+        }
+        if let Some((other, class)) = replace(self.session, Some(text), &class) {
+            let rest = [&other, &rest[text.len()..]].concat();
+            return self.parse_instead(message, note, &rest, class);
         }
         self.session.statements.keep_unnamed(rest, Some(Arc::new(class)));
         self.pass(message, Some(Expect::Parse), Some(note))
+    }
+
+    /// Another unnamed statement in the place of the client's.
+    fn parse_instead(&mut self, message: Message<'_>, note: Note, rest: &[u8], class: Class) -> Rest {
+        self.session.statements.keep_unnamed(rest, Some(Arc::new(class)));
+        self.push(Expect::Parse, Some(note));
+        self.out.skip(message.fresh);
+        build::parse(self.out.buffer(), b"", rest);
+        Rest::Discard
     }
 
     fn parse_named(
@@ -265,6 +282,11 @@ impl Frontend<'_, '_> {
             admit(&statement, self.session, self.leased, self.out);
         }
         self.push(Expect::Parse, Some(Note::Parses { statement: Some(Arc::clone(&statement)), undo }));
+        if !statement.is_large() && *statement.rest != *rest {
+            self.out.skip(message.fresh);
+            build::parse(self.out.buffer(), statement.name(), &statement.rest);
+            return Ok(Rest::Discard);
+        }
         rename(self.out, message, &[], name, statement.name());
         Ok(Rest::Forward)
     }
@@ -441,7 +463,8 @@ impl Frontend<'_, '_> {
         if class.effects.iter().any(|(_, effect)| is_state(effect)) {
             self.session.follow.get_or_insert_default();
         }
-        let only_transactions = (class.may_begin | class.may_end).is_empty()
+        let only_transactions = class.replaced.is_empty()
+            && (class.may_begin | class.may_end).is_empty()
             && class.effects.iter().all(|(_, effect)| effect.controls_transaction());
         if only_transactions && self.session.follow.is_none() {
             return None;
@@ -516,9 +539,28 @@ pub fn parse_without_backend(session: &mut Session, statements: &Statements, mes
     is_known
 }
 
+/// The statement for a text, or for the one that is run instead of it.
 fn intern(session: &Session, statements: &Statements, rest: &[u8], text: &[u8]) -> Arc<Statement> {
-    let scope = (session.pool.key(), session.settings.meaning());
-    statements.intern(rest, scope, || classify(text, session.lexer))
+    let (key, meaning) = (session.pool.key(), session.settings.meaning());
+    let statement = statements.intern(rest, (key, meaning), || classify(text, session.lexer));
+    let class = statement.class.as_deref();
+    let Some((other, class)) = class.and_then(|class| replace(session, Some(text), class)) else { return statement };
+    // Under a key of its own: to whoever sent this very text nothing was replaced.
+    statements.intern(&[&other, &rest[text.len()..]].concat(), (!key, meaning), || class)
+}
+
+/// The text to run instead of one that gives its role's timeouts values that may not stand.
+fn replace(session: &Session, text: Option<&[u8]>, class: &Class) -> Option<(Vec<u8>, Class)> {
+    if !class.assigns {
+        return None;
+    }
+    let limits = session.pool.limits();
+    if limits.allow_all() || session.pool.is_dedicated() {
+        return None;
+    }
+    let replaced = sql::replace_values(text?, session.lexer, |name, value| limits.substitute(name, value))?;
+    let class = Class { replaced: replaced.settings, ..classify(&replaced.text, session.lexer) };
+    Some((replaced.text, class))
 }
 
 /// COMMIT or ROLLBACK of a transaction.

@@ -271,6 +271,7 @@ fn session(pool: Arc<Pool>, mode: PoolMode, told: Parameters, settings: Settings
         told,
         startup: settings.clone(),
         settings,
+        epoch: 0,
         statements: Default::default(),
         follow: None,
         pins: Default::default(),
@@ -440,7 +441,12 @@ async fn greeting(worker: &Rc<Worker>, pool: &Arc<Pool>) -> Result<Parameters, L
 }
 
 /// AuthenticationOk, what the client is told of its session, ReadyForQuery.
-async fn greet(worker: &Rc<Worker>, mut stream: Stream, session: Session, facts: Facts) -> Result<Client, LoginFault> {
+async fn greet(
+    worker: &Rc<Worker>,
+    mut stream: Stream,
+    mut session: Session,
+    facts: Facts,
+) -> Result<Client, LoginFault> {
     let proxy = &worker.proxy;
     let mut out = AUTHENTICATION_OK.to_vec();
     for (name, value) in session.told.iter() {
@@ -454,6 +460,8 @@ async fn greet(worker: &Rc<Worker>, mut stream: Stream, session: Session, facts:
         place.signal(Signal::Drain);
     }
     build::backend_key_data(&mut out, place.pid, place.secret());
+    let refused = session.begin_epoch(&proxy.settings);
+    session.warn(refused, |warning| build::notice_response(&mut out, warning));
     build::ready_for_query(&mut out, TransactionStatus::Idle);
     stream.write_all(&out).await?;
     stream.flush().await?;

@@ -14,6 +14,7 @@ use crate::sql::{Context, Effect, Suspects, Value};
 use crate::state::parameters::Parameters;
 use crate::state::settings::{Settings, SettingsRegistry};
 use crate::state::timeout::Timeout;
+use crate::wire::build::Report;
 
 /// One client's session.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Session {
     pub settings: Settings,
     /// Settings of its StartupMessage: what RESET goes back to.
     pub startup: Settings,
+    /// The epoch of its pool in which its own timeouts were judged.
+    pub epoch: u32,
     /// Its prepared statements.
     pub statements: ClientStatements,
     /// Changes of settings that are not final.
@@ -180,6 +183,7 @@ impl Session {
         let mut client = self.settings.values().clone();
         let mut applied = backend.applied.values().clone();
         follow.adopt(&mut client, self.startup.values(), &mut applied, &backend.parameters);
+        self.pool.limits().judge(&mut client);
         self.settings = registry.intern(client);
         backend.applied = registry.intern(applied);
         if self.settings.is_same(&backend.applied) {
@@ -220,6 +224,48 @@ impl Session {
         self.pool.stats.cell(worker).timeout(timeout);
         let ends_session = self.mode == PoolMode::Session || self.is_pinned();
         Fault::Expired { timeout, hint: self.hint(timeout), ends_session }
+    }
+
+    /// Judges what it keeps of its own against its role's timeouts: at its login, and when the configuration says something
+    /// else about them. Returns what it had asked for in vain.
+    pub fn begin_epoch(&mut self, registry: &SettingsRegistry) -> Vec<&'static str> {
+        // In this order: an epoch that is too old is noticed again.
+        self.epoch = self.pool.epoch();
+        let limits = self.pool.limits();
+        let judge = |settings: &mut Settings| {
+            let mut values = settings.values().clone();
+            let refused = limits.judge(&mut values);
+            let judged = registry.intern(values);
+            if settings.is_accepted() {
+                judged.accept();
+            }
+            *settings = judged;
+            refused
+        };
+        judge(&mut self.startup);
+        judge(&mut self.settings)
+    }
+
+    /// What it is told of values that were replaced in the statement that has just completed.
+    pub fn warn_of(&self, runs: &Runs, tell: impl FnMut(&Report)) {
+        if !runs.class.replaced.is_empty() {
+            let replaced = runs.class.replaced.iter().filter(|(number, _)| number + 1 == runs.completed);
+            self.warn(replaced.map(|(_, setting)| setting.as_str()), tell);
+        }
+    }
+
+    /// What it is told of settings that it may not have as it wants them.
+    pub fn warn<'a>(&self, refused: impl IntoIterator<Item = &'a str>, mut tell: impl FnMut(&Report)) {
+        if self.wants_warnings() {
+            let limits = self.pool.limits();
+            refused.into_iter().for_each(|setting| tell(&limits.warning(setting, &self.pool.name.role)));
+        }
+    }
+
+    /// `client_min_messages`, as far as it is known.
+    fn wants_warnings(&self) -> bool {
+        let least = self.settings.values().get("client_min_messages").and_then(Value::plain);
+        !least.is_some_and(|least| least.eq_ignore_ascii_case(b"error"))
     }
 
     /// Names the key that set a limit. A value of the client's own has none.

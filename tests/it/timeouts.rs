@@ -1,6 +1,8 @@
 //! Timeouts of a role: what clients are told of them, how they reach backends, and that nothing of them reaches anybody else.
 
-use crate::support::frontend::{cancel_request, copy_fail, extended, query, sync};
+use pgweir::sql::{Milliseconds, Value, milliseconds};
+
+use crate::support::frontend::{bind, cancel_request, copy_fail, execute, extended, parse, query, sync};
 use crate::support::{Frame, Link, Postgres, Proxy, Sessions, Wire, eventually, proxy, tags};
 
 const SLEEP: &str = "SELECT pg_sleep(600)";
@@ -256,4 +258,230 @@ async fn a_limit_that_the_server_does_not_know_harms_nobody() {
     proxy.reload("[roles.app]\nstatement_timeout = \"50s\"\ntransaction_timeout = \"60s\"").await;
     assert_eq!(wire.value("SHOW statement_timeout").await, "50s");
     assert_eq!(proxy.wire("app").await.value("SELECT 1").await, "1");
+}
+
+// ---- override --------------------------------------------------------------------------------------------------------------
+
+/// The texts of all warnings in `frames`, and that they come right before the end of their statement.
+fn warnings(frames: &[Frame]) -> Vec<String> {
+    let at = |index: usize| frames.get(index).map(|frame| frame.tag);
+    let warnings: Vec<_> = (0..frames.len()).filter(|index| at(*index) == Some('N')).collect();
+    assert!(warnings.iter().all(|index| matches!(at(index + 1), Some('C' | 'N'))), "{}", tags(frames));
+    let fields = |index: &usize| frames[*index].fields();
+    assert!(warnings.iter().all(|index| fields(index)[&'C'] == "01000" && fields(index)[&'S'] == "WARNING"));
+    warnings.iter().map(|index| format!("{} {}", fields(index)[&'M'], fields(index)[&'H'])).collect()
+}
+
+const SHOW: &str = "SELECT current_setting('statement_timeout')";
+
+/// What Postgres makes of a value must be what we compare.
+#[tokio::test]
+async fn values_are_read_as_postgres_reads_them() {
+    Postgres::shared().role("app").await;
+    let mut postgres = Postgres::shared().endpoint("postgres").wire("app").await;
+    let texts = "5000|0|5s| 5 s |1.5s|1.01min|1min|2h|1d|24d|400us|1500us|500us|010|0x10|010.5|1e3|.5s|+7|-0.4|2147483647|1.5|2.5|3.5ms\
+        ||abc|5 parsecs|5S|-1|09|2147483648|30d|5e|5e s|1_000|s|5s s|1.2.3|1e|08.5|--5|0x|1e+2|1e-1s|9999999999999999999|12h 5";
+    let numbers = "5000|010|+7|-7|1.5|2.5|1e3|.5|5.|0|'5s'|E'5\\x73'|$$5s$$|\"5s\"|2147483648|99999999999999999999|010.5|on|'0x10'|- 5";
+    let literals = texts.split('|').map(|text| (format!("'{text}'"), Value::Text(text.to_owned().into())));
+    let numbers = numbers.split('|').map(|number| (number.to_owned(), Value::Raw(number.to_owned().into())));
+    for (written, value) in literals.chain(numbers) {
+        let frames = postgres.query(&format!("SET statement_timeout = {written}")).await;
+        let expected = match frames[0].tag {
+            'E' => Milliseconds::Refused,
+            _ => {
+                let shown = postgres.value("SELECT setting FROM pg_settings WHERE name = 'statement_timeout'").await;
+                Milliseconds::Known(shown.parse().expect("a number"))
+            }
+        };
+        let read = milliseconds(&value);
+        assert!(read == expected || read == Milliseconds::Unread, "{written}: {read:?}, Postgres {expected:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_may_lower_a_limit_but_not_raise_it() {
+    let proxy = with("statement_timeout = \"40s\"\noverride = \"lower\"").await;
+    let mut other = proxy.wire("app").await;
+    let warned = "statement_timeout was set to 40s instead roles.app.override = \"lower\" and roles.app.statement_timeout = 40s \
+        in pgweir's configuration.";
+    for (set, shown, is_warned) in [
+        ("SET statement_timeout = '60s'", "40s", true),
+        ("SET statement_timeout = 0", "40s", true),
+        ("SET SESSION statement_timeout TO '400us'", "40s", true),
+        ("SET statement_timeout = U&'60s'", "40s", true),
+        ("SET statement_timeout = '7s'", "7s", false),
+        ("SET statement_timeout = 39999", "39999ms", false),
+        ("SET statement_timeout = 40000", "40s", false),
+        ("SELECT set_config('statement_timeout', '1h', false)", "40s", true),
+        ("SELECT set_config('statement_timeout', '7s', false)", "7s", false),
+        ("SET lock_timeout = 0", "40s", false),
+        ("SET statement_timeout TO DEFAULT", "40s", false),
+    ] {
+        for extended_too in [false, true] {
+            let mut wire = proxy.wire("app").await;
+            let frames = if extended_too {
+                wire.send([extended(set, &[]), sync()].concat()).await;
+                wire.cycle().await
+            } else {
+                wire.query(set).await
+            };
+            assert!(frames.iter().all(|frame| frame.tag != 'E'), "{set}: {frames:?}");
+            let expected = if is_warned { vec![warned.to_owned()] } else { vec![] };
+            assert_eq!(warnings(&frames), expected, "{set}");
+            for _ in 0..2 {
+                assert_eq!(wire.value(SHOW).await, shown, "{set}");
+                assert_eq!(other.value(SHOW).await, "40s", "{set}");
+            }
+        }
+    }
+    // Postgres says what it does not take.
+    assert_eq!(error(&other.query("SET statement_timeout = '5 parsecs'").await).0, "22023");
+}
+
+#[tokio::test]
+async fn transactions_texts_and_prepared_statements_stay_what_they_are() {
+    let proxy = with("statement_timeout = \"40s\"\noverride = \"lower\"").await;
+    let mut wire = proxy.wire("app").await;
+    let text = format!(
+        "BEGIN; SET LOCAL statement_timeout = '60s'; {SHOW}; SET LOCAL statement_timeout = 7; {SHOW}; COMMIT; {SHOW}"
+    );
+    let frames = wire.query(&text).await;
+    assert_eq!(tags(&frames), "C N C T D C C T D C C T D C Z");
+    let shown: Vec<_> = frames.iter().filter(|frame| frame.tag == 'D').map(|frame| frame.columns().remove(0)).collect();
+    assert_eq!(shown, ["40s", "7ms", "40s"].map(|value| Some(value.to_owned())));
+    // A savepoint takes it back.
+    wire.query(
+        "BEGIN; SAVEPOINT s; SET statement_timeout = '60s'; ROLLBACK TO s; SET statement_timeout = '8s'; COMMIT",
+    )
+    .await;
+    assert_eq!(wire.value(SHOW).await, "8s");
+    // Under a name, again and again, and beside somebody who means what the other was given.
+    let mut other = proxy.wire("app").await;
+    wire.send([parse("s", "SET statement_timeout = '60s'", &[]), sync()].concat()).await;
+    wire.expect("1 Z").await;
+    other.send([parse("s", "SET statement_timeout = '40000'", &[]), sync()].concat()).await;
+    other.expect("1 Z").await;
+    for _ in 0..2 {
+        wire.send([bind("", "s", &[]), execute("", 0), sync()].concat()).await;
+        assert_eq!(warnings(&wire.expect("2 N C Z").await).len(), 1);
+        assert_eq!(wire.value(SHOW).await, "40s");
+        other.send([bind("", "s", &[]), execute("", 0), sync()].concat()).await;
+        other.expect("2 C Z").await;
+    }
+    // An unnamed one whose parts come in different cycles.
+    wire.send([parse("", "SET statement_timeout = '61s'", &[]), sync()].concat()).await;
+    wire.expect("1 Z").await;
+    other.query("SELECT 1").await;
+    wire.send([bind("", "", &[]), execute("", 0), sync()].concat()).await;
+    wire.expect("2 N C Z").await;
+    assert_eq!(wire.value(SHOW).await, "40s");
+}
+
+#[tokio::test]
+async fn a_client_that_may_set_nothing_sets_nothing() {
+    let proxy = with("statement_timeout = \"40s\"\noverride = \"none\"").await;
+    let lock_timeout = Postgres::shared().endpoint(&proxy.dbname).wire("app").await.value("SHOW lock_timeout").await;
+    let (mut wire, mut other) = (proxy.wire("app").await, proxy.wire("app").await);
+    for set in ["SET statement_timeout = '7s'", "SET LOCAL statement_timeout = '7s'", "SET lock_timeout = '7s'"] {
+        let frames = wire.query(&format!("BEGIN; {set}; COMMIT")).await;
+        assert_eq!(tags(&frames), "C N C C Z");
+        let frames = wire.query(&format!("BEGIN; {set}; SHOW statement_timeout; SHOW lock_timeout; COMMIT")).await;
+        let shown: Vec<_> =
+            frames.iter().filter(|frame| frame.tag == 'D').map(|frame| frame.columns().remove(0)).collect();
+        assert_eq!(shown, [Some("40s".to_owned()), Some(lock_timeout.clone())], "{set}");
+        for wire in [&mut wire, &mut other] {
+            assert_eq!(wire.value(SHOW).await, "40s", "{set}");
+        }
+    }
+    assert_eq!(
+        warnings(&wire.query("SET lock_timeout = '7s'").await)[0],
+        "lock_timeout was set to its default instead roles.app.override = \"none\" in pgweir's configuration."
+    );
+    // Everything else is theirs.
+    wire.query("SET work_mem = '7MB'").await;
+    assert_eq!(wire.value("SHOW work_mem").await, "7MB");
+}
+
+#[tokio::test]
+async fn startup_parameters_and_options_are_judged_too() {
+    for (word, asked, shown) in [
+        ("lower", "7s", "7s"),
+        ("lower", "60s", "40s"),
+        ("lower", "0", "40s"),
+        ("none", "7s", "40s"),
+        ("any", "60s", "1min"),
+    ] {
+        let proxy = with(&format!("statement_timeout = \"40s\"\noverride = \"{word}\"")).await;
+        for params in [("statement_timeout", asked.to_owned()), ("options", format!("-c statement_timeout={asked}"))] {
+            let (mut wire, greeting) = Wire::login_with(&proxy, "app", &[(params.0, &params.1)]).await;
+            let warned = greeting.iter().filter(|frame| frame.tag == 'N').count();
+            assert_eq!(warned, usize::from(shown == "40s"), "{word} {params:?}");
+            for reset in ["SELECT 1", "RESET ALL", "DISCARD ALL", "RESET statement_timeout"] {
+                wire.query(reset).await;
+                assert_eq!(wire.value(SHOW).await, shown, "{word} {params:?} {reset}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_s_own_value_is_judged_again_after_a_reload() {
+    let proxy = with("statement_timeout = \"40s\"\noverride = \"lower\"").await;
+    let (mut wire, _) = Wire::login_with(&proxy, "app", &[("options", "-c statement_timeout=20s")]).await;
+    wire.query("SET statement_timeout = '30s'").await;
+    wire.send([parse("s", "SET statement_timeout = '29s'", &[]), sync()].concat()).await;
+    wire.expect("1 Z").await;
+    proxy.reload("[roles.app]\nstatement_timeout = \"10s\"").await;
+    assert_eq!(wire.value(SHOW).await, "10s");
+    wire.query("RESET ALL").await;
+    assert_eq!(wire.value(SHOW).await, "10s");
+    // A text from before does not outlive its transaction.
+    wire.send([bind("", "s", &[]), execute("", 0), sync()].concat()).await;
+    wire.expect("2 C Z").await;
+    assert_eq!(wire.value(SHOW).await, "10s");
+    // And another say of clients counts at once.
+    wire.query("SET statement_timeout = '5s'").await;
+    assert_eq!(wire.value(SHOW).await, "5s");
+    proxy.reload("[roles.app]\noverride = \"none\"").await;
+    assert_eq!(wire.value(SHOW).await, "10s");
+}
+
+// c-poolers: "SET statement_timeout leaks to other clients"; research: 40 of 200 innocent queries cancelled
+#[tokio::test]
+async fn a_worker_killed_between_set_and_reset_leaves_nothing_to_others() {
+    for word in ["any", "lower", "none"] {
+        let proxy = with(&format!("statement_timeout = \"40s\"\noverride = \"{word}\"")).await;
+        let mut other = proxy.wire("app").await;
+        let steps = [
+            query("SET statement_timeout = 20000"),
+            query("SELECT 1"),
+            query("BEGIN"),
+            [extended("SELECT set_config('statement_timeout', '19s', false)", &[]), sync()].concat(),
+            query("SET LOCAL statement_timeout = 18000"),
+            [parse("s", "SET statement_timeout = 17000", &[]), bind("", "s", &[]), execute("", 0), sync()].concat(),
+            query("COMMIT"),
+            query("RESET statement_timeout"),
+        ];
+        let bytes: usize = steps.iter().map(Vec::len).sum();
+        // After each step it waited for, and at places in the middle of messages it sent in one go.
+        for kept in 0..=steps.len() {
+            let mut wire = proxy.wire("app").await;
+            for step in &steps[..kept] {
+                wire.send(step.clone()).await;
+                wire.cycle().await;
+            }
+            wire.reset();
+            assert_eq!(other.value(SHOW).await, "40s", "{word}: killed after {kept} steps");
+        }
+        for cut in (0..bytes).step_by(11) {
+            let mut wire = proxy.wire("app").await;
+            wire.send(steps.concat()[..cut].to_vec()).await;
+            if cut % 2 == 0 {
+                drop(wire)
+            } else {
+                wire.reset()
+            }
+            assert_eq!(other.value(SHOW).await, "40s", "{word}: killed after {cut} bytes");
+        }
+    }
 }

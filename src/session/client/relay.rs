@@ -158,7 +158,9 @@ impl Client {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(Step::Hold) };
         if leased.books.ring.is_empty() {
             leased.lease.target.clock.begin(self.worker.proxy.ticks());
-            if leased.books.ring.is_at_rest() && begin_cycle(leased, &self.session, &self.worker.proxy.settings, out) {
+            if leased.books.ring.is_at_rest()
+                && begin_cycle(leased, &mut self.session, &self.worker.proxy.settings, out)
+            {
                 return Ok(Step::Hold);
             }
         }

@@ -255,11 +255,15 @@ impl Client {
 #[inline]
 pub(super) fn begin_cycle(
     leased: &mut Leased,
-    session: &Session,
+    session: &mut Session,
     registry: &SettingsRegistry,
     out: &mut Splice<'_>,
 ) -> bool {
-    let is_current = leased.lease.epoch.number() == session.pool.epoch();
+    let epoch = session.pool.epoch();
+    if session.epoch != epoch {
+        session.begin_epoch(registry);
+    }
+    let is_current = leased.lease.epoch.number() == epoch;
     if !is_current || !leased.lease.applied.is_same(&session.settings) {
         bring_settings(leased, session, registry, out);
     }
