@@ -213,7 +213,8 @@ async fn cancels_pass_a_full_pool_and_a_full_house() {
 // c-poolers trap 42
 #[tokio::test]
 async fn a_hundred_cancels_at_once_hit_nobody_else() {
-    let (proxy, sessions) = started(4).await;
+    let proxy = proxy().pool_size(4).toml("[admission]\ncancel_rate_per_address = \"off\"").start().await;
+    let sessions = Sessions::of(Postgres::shared(), &proxy.dbname).await;
     let mut bystanders = join_all((0..20).map(|_| proxy.wire("app"))).await;
     let mut targets = join_all((0..10).map(|_| proxy.wire("app"))).await;
     let stop = std::sync::atomic::AtomicBool::new(false);
