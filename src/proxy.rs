@@ -447,6 +447,7 @@ impl Proxy {
     /// From now on clients leave as soon as no transaction of theirs is open, and nobody is taken in.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
+        self.entrance.close();
         for entry in self.clients.all() {
             entry.signal(Signal::Drain);
         }

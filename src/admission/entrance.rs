@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -31,8 +32,9 @@ const HOLDS_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Entrance {
     pace: Mutex<Pace>,
-    /// The pace is another one: who waits asks again.
+    /// The pace is another one, or nobody is let in any more: who waits looks again.
     changed: Notify,
+    is_closed: AtomicBool,
     turns: Mutex<Turns>,
     /// [`ASKING_AT_ONCE`], by database section.
     asking: Mutex<HashMap<String, Arc<Semaphore>>>,
@@ -71,6 +73,7 @@ impl Entrance {
         Self {
             pace: Mutex::new(Pace::new(admission.into(), Instant::now())),
             changed: Notify::new(),
+            is_closed: AtomicBool::new(false),
             turns: Mutex::new(Turns::new(admission.login_concurrency)),
             asking: Mutex::default(),
             holds: Semaphore::new(HOLDS_MAX),
@@ -89,6 +92,12 @@ impl Entrance {
         }
     }
 
+    /// Going down: nobody has to wait any more to be told so.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
     /// Waits until this login may come in; returns how long that took, nothing at all under the rate.
     pub async fn slot(&self, address: Option<Address>) -> Result<Duration, TooFast> {
         let came = Instant::now();
@@ -98,7 +107,7 @@ impl Entrance {
             return Ok(wait);
         }
         let mut slot = came + wait;
-        loop {
+        while !self.is_closed.load(Ordering::Acquire) {
             tokio::select! {
                 () = sleep_until(slot) => return Ok(came.elapsed()),
                 () = changed => {}
@@ -110,6 +119,7 @@ impl Entrance {
                 slot = slot.min(now + wait);
             }
         }
+        Ok(came.elapsed())
     }
 
     /// Keeps a refused login waiting for a moment, so that a client that comes back at once does not spin.
@@ -173,7 +183,7 @@ fn roll() -> f64 {
 mod tests {
     use std::cell::Cell;
     use std::rc::Rc;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
     use std::task::Poll;
 
     use futures_util::future::join_all;

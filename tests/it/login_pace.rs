@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::Instant;
@@ -173,6 +174,19 @@ async fn a_login_that_leaves_while_it_waits_is_gone() {
     connected(&proxy, 1.0).await;
     drop(wire);
     connected(&proxy, 0.0).await;
+}
+
+#[tokio::test]
+async fn a_login_that_waits_is_told_of_a_shutdown_at_once() {
+    let mut proxy = proxy().toml(SLOW).start().await;
+    drop(proxy.wire("app").await);
+    let mut wire = Wire::open(proxy.addr).await;
+    wire.send(startup(PROTOCOL_3_0, &[("user", "app"), ("database", "app")])).await;
+    connected(&proxy, 1.0).await;
+    proxy.signal(Signal::TERM);
+    assert_eq!(wire.frame().await.sqlstate(), "57P01");
+    drop(wire);
+    assert!(proxy.ended().await);
 }
 
 #[tokio::test]
