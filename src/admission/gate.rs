@@ -1,0 +1,443 @@
+//! One role's gate: how many of its transactions may be active, and whether the next may start now.
+//!
+//! The smaller of two limits holds: what the operator allows ([`Limit`]: configuration, `LIMIT`, `RAMP`) and what the server
+//! has shown it can take (slow start, or the adaptive limit). The light path is a comparison and a few additions.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::adaptive::{self, Adaptive};
+use super::burst::Burst;
+use super::limit::Limit;
+pub use super::rate::Pace;
+use super::rate::Rate;
+use super::slow_start::{self, Baseline, SlowStart};
+use super::throughput::Throughput;
+use crate::config::{AdmissionMode, Jitter, LaneSettings, RateWhen};
+
+/// A lane in which nothing ends for this long, or for four times the usual, is stuck: Postgres's default `deadlock_timeout`,
+/// after which waiters begin to harm each other.
+const STUCK_MIN: f64 = 1.0;
+
+/// A line whose wait is expected to be this many times `wait_timeout` is not joined.
+const HOPELESS: f64 = 1.5;
+
+/// What the lane is going through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing special.
+    Calm,
+    /// Far more arrivals than usual, or a deep line.
+    Burst,
+    /// It is full, somebody waits, and nothing ends.
+    Convoy,
+    /// The limit is zero.
+    Closed,
+}
+
+impl State {
+    /// All, in the order of severity.
+    pub const ALL: [Self; 4] = [Self::Calm, Self::Burst, Self::Convoy, Self::Closed];
+
+    /// As the console and the metrics call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Calm => "calm",
+            Self::Burst => "burst",
+            Self::Convoy => "convoy",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// What has happened at a gate since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Transactions started.
+    pub starts: u64,
+    /// Of these, without a wait.
+    pub immediate: u64,
+    /// Refused: the line was full.
+    pub refused_full: u64,
+    /// Refused: the wait would have been too long.
+    pub refused_hopeless: u64,
+    /// Left the line after `wait_timeout`.
+    pub timed_out: u64,
+    /// Bursts begun.
+    pub bursts: u64,
+    /// Convoys ended.
+    pub convoys: u64,
+    /// Times the effective limit was lowered.
+    pub cuts: u64,
+    /// Times the adaptive limit took its cuts back.
+    pub reverts: u64,
+    /// Starts held up by the rate.
+    pub paced: u64,
+    /// Starts over the rate, after `rate_delay_max`.
+    pub overdue: u64,
+    /// Waiters held back by `jitter = "spread"`.
+    pub spread: u64,
+}
+
+/// A gate at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// Where the limit is or moves to; `None`: the pools bound it.
+    pub limit: Option<u32>,
+    /// What holds now.
+    pub effective: u32,
+    /// Backends with clients of the role.
+    pub active: u32,
+    /// Clients in line.
+    pub waiting: u32,
+    /// When the limit will have arrived.
+    pub moves_until: Option<Instant>,
+    /// What it is going through.
+    pub state: State,
+    /// Since the start.
+    pub tally: Tally,
+}
+
+#[derive(Debug)]
+enum Width {
+    Unbounded,
+    SlowStart(SlowStart),
+    Adaptive(Box<Adaptive>),
+}
+
+impl Width {
+    fn new(rules: &LaneSettings, now: Instant) -> Self {
+        match (rules.mode, rules.adaptive) {
+            (AdmissionMode::Off, _) => Self::Unbounded,
+            (AdmissionMode::On, true) => Self::Adaptive(Box::new(Adaptive::new(rules.initial, now))),
+            (AdmissionMode::On, false) => Self::SlowStart(SlowStart::new(rules.initial)),
+        }
+    }
+
+    fn value(&self) -> u32 {
+        match self {
+            Self::Unbounded => u32::MAX,
+            Self::SlowStart(slow_start) => slow_start.width(),
+            Self::Adaptive(adaptive) => adaptive.width(),
+        }
+    }
+
+    fn restart(&mut self, initial: u32) {
+        match self {
+            Self::Unbounded => {}
+            Self::SlowStart(slow_start) => slow_start.restart(initial),
+            Self::Adaptive(adaptive) => adaptive.restart(initial),
+        }
+    }
+}
+
+/// One role's gate.
+#[derive(Debug)]
+pub struct Gate {
+    rules: LaneSettings,
+    limit: Limit,
+    width: Width,
+    base: Baseline,
+    burst: Burst,
+    rate: Option<Rate>,
+    throughput: Throughput,
+    active: u32,
+    waiting: u32,
+    /// Since when fewer than half of `initial` are active.
+    quiet_since: Option<Instant>,
+    /// When a transaction ended last, or started in an empty lane.
+    progressed: Instant,
+    /// The rate held somebody up, who has not started yet.
+    is_pacing: bool,
+    tally: Tally,
+}
+
+impl Gate {
+    /// A gate that nobody has passed. Its limit grows by `ramp`, if there is one.
+    pub fn new(rules: LaneSettings, now: Instant) -> Self {
+        let mut gate = Self {
+            limit: Limit::new(rules.transactions_max),
+            width: Width::new(&rules, now),
+            base: Baseline::default(),
+            burst: Burst::new(now),
+            rate: rules.rate.map(|rate| Rate::new(rate, now)),
+            throughput: Throughput::new(now),
+            active: 0,
+            waiting: 0,
+            quiet_since: Some(now),
+            progressed: now,
+            is_pacing: false,
+            tally: Tally::default(),
+            rules,
+        };
+        gate.ramp(now);
+        gate
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &LaneSettings {
+        &self.rules
+    }
+
+    /// Clients in line, over all pools of the role.
+    pub fn waiting(&self) -> u32 {
+        self.waiting
+    }
+
+    /// What has happened, to be added to by who fails and refuses waiters.
+    pub fn tally(&mut self) -> &mut Tally {
+        &mut self.tally
+    }
+
+    // ---- asking ----------------------------------------------------------------------------------------------------------
+
+    /// A transaction wants to start.
+    #[inline]
+    pub fn arrived(&mut self, now: Instant) {
+        if self.burst.arrived(now) {
+            self.tally.bursts += 1;
+        }
+    }
+
+    /// How many more may start now, as far as the limits go.
+    #[inline]
+    pub fn permits(&self, now: Instant) -> u32 {
+        self.effective(now).saturating_sub(self.active)
+    }
+
+    /// May the head of the line, which came so long ago, start as far as the rate goes? To be asked by who has a permit and
+    /// starts unless the answer is `NotBefore`.
+    #[inline]
+    pub fn pace(&mut self, waited: Duration, now: Instant) -> Pace {
+        let Some(rate) = &self.rate else { return Pace::Now };
+        if rate.rules().when == RateWhen::Burst && !self.burst.is_on() {
+            return Pace::Now;
+        }
+        let pace = rate.pace(waited, now);
+        match pace {
+            Pace::NotBefore(_) => self.is_pacing = true,
+            Pace::Now | Pace::Overdue => {
+                self.tally.paced += u64::from(std::mem::take(&mut self.is_pacing));
+                self.tally.overdue += u64::from(pace == Pace::Overdue);
+            }
+        }
+        pace
+    }
+
+    /// Are newcomers held back for a moment of their own?
+    #[inline]
+    pub fn is_spreading(&self) -> bool {
+        self.rules.jitter == Jitter::Spread && self.burst.is_on()
+    }
+
+    /// Until when a newcomer is held back. `roll` is uniform in `[0, 1)`.
+    pub fn hold(&mut self, roll: f64, now: Instant) -> Option<Instant> {
+        self.is_spreading().then(|| {
+            self.tally.spread += 1;
+            now + self.rules.spread_max.mul_f64(roll)
+        })
+    }
+
+    /// Is the next drawn at random from its batch?
+    pub fn is_drawing(&self) -> bool {
+        self.rules.jitter != Jitter::Off
+    }
+
+    /// How long somebody who joins now would wait, if that is known to be hopeless.
+    pub fn hopeless(&self, wait_timeout: Duration, now: Instant) -> Option<Duration> {
+        let expected = self.throughput.expected_wait(self.waiting, now)?;
+        let is_hopeless = expected > wait_timeout.mul_f64(HOPELESS);
+        (self.rules.mode == AdmissionMode::On && is_hopeless).then_some(expected)
+    }
+
+    // ---- what happens ----------------------------------------------------------------------------------------------------
+
+    /// The lines of the role became longer or shorter.
+    #[inline]
+    pub fn queued(&mut self, before: u32, after: u32) {
+        self.waiting = self.waiting - before + after;
+    }
+
+    /// Somebody joined a line whose first has waited so long.
+    pub fn deepened(&mut self, oldest_wait: Duration, now: Instant) {
+        if self.burst.queued(self.waiting, self.effective(now), oldest_wait) {
+            self.tally.bursts += 1;
+        }
+    }
+
+    /// A transaction starts, having `waited` or not.
+    #[inline]
+    pub fn started(&mut self, has_waited: bool, now: Instant) {
+        if self.active == 0 {
+            self.progressed = now;
+        }
+        self.active += 1;
+        self.tally.starts += 1;
+        self.tally.immediate += u64::from(!has_waited);
+        if self.active >= self.half_of_initial()
+            && let Some(quiet_since) = self.quiet_since.take()
+            && now >= quiet_since + self.rules.slow_start_idle
+        {
+            self.width.restart(self.rules.initial);
+        }
+        if let Width::Adaptive(adaptive) = &mut self.width {
+            adaptive.started(self.active);
+        }
+    }
+
+    /// A transaction ended after so long with its backend.
+    #[inline]
+    pub fn completed(&mut self, served: Duration, now: Instant) {
+        if self.is_stuck(now) {
+            self.tally.convoys += 1;
+            self.restart(now);
+        }
+        self.progressed = now;
+        self.throughput.completed(now);
+        let served = served.as_secs_f64();
+        let effective = self.effective(now);
+        let may_grow = self.active >= effective.saturating_sub(1) && self.width.value() < self.limit.at(now);
+        let floor = self.rules.transactions_min.max(self.rules.initial);
+        match &mut self.width {
+            Width::Unbounded => self.base.note(served),
+            Width::SlowStart(slow_start) => {
+                let verdict = slow_start.completed(served, &mut self.base, may_grow, floor, now);
+                self.tally.cuts += u64::from(verdict == slow_start::Verdict::Cut);
+            }
+            Width::Adaptive(adaptive) => {
+                self.base.note(served);
+                adaptive.completed(served);
+            }
+        }
+        self.ended(now);
+        self.judge(now);
+    }
+
+    /// A permit comes back from a transaction that was not served, or whose backend was lost.
+    #[inline]
+    pub fn ended(&mut self, now: Instant) {
+        self.active -= 1;
+        if self.active < self.half_of_initial() {
+            self.quiet_since.get_or_insert(now);
+        }
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: Instant) {
+        self.burst.tick(self.waiting, now);
+        self.judge(now);
+    }
+
+    // ---- what is wanted --------------------------------------------------------------------------------------------------
+
+    /// Other rules. A changed `max` takes the place of what the console said; everything else of the lane goes on.
+    pub fn set(&mut self, rules: LaneSettings, now: Instant) {
+        if rules.transactions_max != self.rules.transactions_max {
+            self.limit = Limit::new(rules.transactions_max);
+        }
+        if (rules.mode, rules.adaptive) != (self.rules.mode, self.rules.adaptive) {
+            self.width = Width::new(&rules, now);
+        }
+        if rules.rate != self.rules.rate {
+            self.rate = rules.rate.clone().map(|rate| Rate::new(rate, now));
+        }
+        self.rules = rules;
+    }
+
+    /// `LIMIT`: another limit than the configured one, until that changes; at once, or `over` some time.
+    pub fn set_limit(&mut self, max: Option<u32>, over: Option<Duration>, now: Instant) {
+        let (Some(to), Some(over)) = (max, over.filter(|over| !over.is_zero())) else {
+            self.limit = Limit::new(max);
+            return;
+        };
+        // Where it is; from nowhere it begins as everything begins.
+        let from = match self.limit {
+            Limit::Unlimited => to.max(self.active),
+            _ => self.limit.at(now).max(to.min(self.rules.initial)),
+        };
+        self.limit = Limit::Moving { from, to, start: now, over };
+    }
+
+    /// `LIMIT … DEFAULT`: back to the configured limit.
+    pub fn reset_limit(&mut self) {
+        self.limit = Limit::new(self.rules.transactions_max);
+    }
+
+    /// `RAMP`: from `initial` to where the limit is, over this time. False if there is no limit to grow to.
+    pub fn ramp_over(&mut self, over: Duration, now: Instant) -> bool {
+        let Some(to) = self.limit.target() else { return false };
+        self.width.restart(self.rules.initial);
+        self.limit = match over.is_zero() {
+            true => Limit::Fixed(to),
+            false => Limit::Moving { from: to.min(self.rules.initial), to, start: now, over },
+        };
+        true
+    }
+
+    /// The server, or the way to it, is back after a failure, a pause or a convoy: in slowly.
+    pub fn restart(&mut self, now: Instant) {
+        self.width.restart(self.rules.initial);
+        self.ramp(now);
+    }
+
+    /// A gate at this moment.
+    pub fn view(&self, now: Instant) -> View {
+        View {
+            limit: self.limit.target(),
+            effective: self.effective(now),
+            active: self.active,
+            waiting: self.waiting,
+            moves_until: self.limit.moves_until(now),
+            state: self.state(now),
+            tally: self.tally,
+        }
+    }
+
+    // ----------------------------------------------------------------------------------------------------------------------
+
+    fn ramp(&mut self, now: Instant) {
+        if let (Some(over), Some(to @ 1..)) = (self.rules.ramp, self.limit.target()) {
+            self.limit = Limit::Moving { from: to.min(self.rules.initial), to, start: now, over };
+        }
+    }
+
+    fn judge(&mut self, now: Instant) {
+        let Width::Adaptive(adaptive) = &mut self.width else { return };
+        let floor = self.rules.transactions_min.max(self.rules.initial / 2).max(1);
+        match adaptive.judge(self.active, floor, self.limit.at(now), now) {
+            adaptive::Verdict::Kept => {}
+            adaptive::Verdict::Cut => self.tally.cuts += 1,
+            adaptive::Verdict::Reverted => self.tally.reverts += 1,
+        }
+    }
+
+    #[inline]
+    fn effective(&self, now: Instant) -> u32 {
+        self.limit.at(now).min(self.width.value())
+    }
+
+    fn half_of_initial(&self) -> u32 {
+        (self.rules.initial / 2).max(1)
+    }
+
+    fn state(&self, now: Instant) -> State {
+        if self.limit.target() == Some(0) && self.limit.at(now) == 0 {
+            State::Closed
+        } else if self.is_stuck(now) {
+            State::Convoy
+        } else if self.burst.is_on() {
+            State::Burst
+        } else {
+            State::Calm
+        }
+    }
+
+    /// A narrow lane in which nothing ends is a few long transactions.
+    #[inline]
+    fn is_stuck(&self, now: Instant) -> bool {
+        self.waiting > 0
+            && self.active >= self.rules.initial
+            && now.saturating_duration_since(self.progressed).as_secs_f64() > self.base.slow().max(STUCK_MIN)
+    }
+}

@@ -1,0 +1,320 @@
+//! Waiters in order of arrival, drawn at random within an arrival batch.
+//!
+//! Batches are served strictly in order; within one, the next is drawn. That costs no time, breaks the step of clients that
+//! fire together, and nobody is overtaken by somebody who came a window later. With `jitter = "spread"` a waiter may first be
+//! held back until a moment of its own. DESIGN §6, point 4.
+//!
+//! Who leaves from the middle stays behind as a dead entry, so leaving costs the same at any length; whether an entry is alive
+//! is the caller's to say. The first batch always has somebody alive.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::dice::Dice;
+
+/// More dead entries than this beside as many alive are swept.
+const DEAD_MAX: usize = 64;
+
+/// One pool's waiters.
+#[derive(Debug)]
+pub struct Line<T: Ord> {
+    batches: VecDeque<Batch<T>>,
+    /// The number of the next batch.
+    next: u64,
+    ready: u32,
+    held: BinaryHeap<Reverse<(Instant, T)>>,
+    held_alive: u32,
+}
+
+#[derive(Debug)]
+struct Batch<T> {
+    number: u64,
+    opened: Instant,
+    entries: VecDeque<T>,
+    alive: u32,
+}
+
+impl<T: Ord> Default for Line<T> {
+    fn default() -> Self {
+        Self { batches: VecDeque::new(), next: 0, ready: 0, held: BinaryHeap::new(), held_alive: 0 }
+    }
+}
+
+impl<T: Ord + Copy> Line<T> {
+    /// Everybody in line, those held back included.
+    pub fn waiting(&self) -> u32 {
+        self.ready + self.held_alive
+    }
+
+    /// Those who may be served.
+    pub fn ready(&self) -> u32 {
+        self.ready
+    }
+
+    /// When the first batch began.
+    pub fn first_since(&self) -> Option<Instant> {
+        self.batches.front().map(|batch| batch.opened)
+    }
+
+    /// When the next who is held back joins.
+    pub fn next_ripe(&self) -> Option<Instant> {
+        self.held.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Joins the batch of this moment, which others may join for `window`; returns its number.
+    pub fn join(&mut self, entry: T, now: Instant, window: Duration) -> u64 {
+        self.ready += 1;
+        if let Some(batch) = self.batches.back_mut().filter(|batch| now < batch.opened + window) {
+            batch.entries.push_back(entry);
+            batch.alive += 1;
+            return batch.number;
+        }
+        let number = self.next;
+        self.next += 1;
+        self.batches.push_back(Batch { number, opened: now, entries: VecDeque::from([entry]), alive: 1 });
+        number
+    }
+
+    /// Is held back until then.
+    pub fn hold(&mut self, entry: T, until: Instant) {
+        self.held_alive += 1;
+        self.held.push(Reverse((until, entry)));
+    }
+
+    /// Takes out somebody whose time has come, to be joined; whether it is alive is for the caller to see.
+    pub fn ripe(&mut self, now: Instant, is_alive: impl Fn(T) -> bool) -> Option<T> {
+        while self.next_ripe().is_some_and(|at| at <= now) {
+            let Reverse((_, entry)) = self.held.pop()?;
+            if is_alive(entry) {
+                self.held_alive -= 1;
+                return Some(entry);
+            }
+        }
+        None
+    }
+
+    /// Takes the next out of line: at random from the first batch, or its first.
+    pub fn draw(&mut self, is_random: bool, dice: &mut Dice, is_alive: impl Fn(T) -> bool) -> Option<T> {
+        let batch = self.batches.front_mut()?;
+        let drawn = loop {
+            let entry = match is_random {
+                true => batch.entries.swap_remove_back((dice.roll() * batch.entries.len() as f64) as usize)?,
+                false => batch.entries.pop_front()?,
+            };
+            if is_alive(entry) {
+                break entry;
+            }
+        };
+        batch.alive -= 1;
+        if batch.alive == 0 {
+            self.batches.pop_front();
+        }
+        self.ready -= 1;
+        Some(drawn)
+    }
+
+    /// Somebody of this batch (`None`: held back) left, and is no longer alive.
+    pub fn left(&mut self, batch: Option<u64>, is_alive: impl Fn(T) -> bool) {
+        let Some(number) = batch else {
+            self.held_alive -= 1;
+            if self.held.len() > 2 * self.held_alive as usize + DEAD_MAX {
+                self.held.retain(|Reverse((_, entry))| is_alive(*entry));
+            }
+            return;
+        };
+        let index = self.batches.partition_point(|batch| batch.number < number);
+        let batch = &mut self.batches[index];
+        batch.alive -= 1;
+        self.ready -= 1;
+        if batch.alive == 0 {
+            self.batches.remove(index);
+        } else if batch.entries.len() > 2 * batch.alive as usize + DEAD_MAX {
+            batch.entries.retain(|entry| is_alive(*entry));
+        }
+    }
+
+    /// Takes out all that are due, looking only into batches that began early enough to hold one.
+    pub fn take_due(&mut self, may_hold: impl Fn(Instant) -> bool, is_due: impl Fn(T) -> bool) -> Vec<T> {
+        let mut due = Vec::new();
+        let mut take = |entry: &T| {
+            let is_due = is_due(*entry);
+            if is_due {
+                due.push(*entry);
+            }
+            !is_due
+        };
+        let mut ready = 0;
+        for batch in self.batches.iter_mut().take_while(|batch| may_hold(batch.opened)) {
+            let before = batch.entries.len();
+            batch.entries.retain(&mut take);
+            let taken = (before - batch.entries.len()) as u32;
+            batch.alive -= taken;
+            ready += taken;
+        }
+        self.ready -= ready;
+        self.batches.retain(|batch| batch.alive > 0);
+        let before = self.held.len();
+        self.held.retain(|Reverse((_, entry))| take(entry));
+        self.held_alive -= (before - self.held.len()) as u32;
+        due
+    }
+
+    /// Everybody who joined by then, the dead included.
+    pub fn joined_by(&self, then: Instant) -> impl Iterator<Item = T> {
+        let batches = self.batches.iter().take_while(move |batch| batch.opened <= then);
+        batches.flat_map(|batch| batch.entries.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_millis(250);
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn drawn(line: &mut Line<u32>, is_random: bool) -> Vec<u32> {
+        let mut dice = Dice(1);
+        std::iter::from_fn(|| line.draw(is_random, &mut dice, |_| true)).collect()
+    }
+
+    #[test]
+    fn without_jitter_first_come_is_first_served() {
+        let now = Instant::now();
+        let mut line = Line::default();
+        for i in 0..100 {
+            line.join(i, now + ms(u64::from(i) * 10), WINDOW);
+        }
+        assert_eq!(drawn(&mut line, false), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_batch_is_drawn_in_random_order_and_wholly_before_the_next() {
+        let now = Instant::now();
+        let mut line = Line::default();
+        for i in 0..100 {
+            line.join(i, now + ms(if i < 50 { u64::from(i) } else { 200 + u64::from(i) }), WINDOW);
+        }
+        let drawn = drawn(&mut line, true);
+        assert!(drawn[..50].iter().all(|i| *i < 50) && drawn[50..].iter().all(|i| *i >= 50));
+        assert!(!drawn.is_sorted());
+    }
+
+    #[test]
+    fn draws_are_uniform() {
+        let now = Instant::now();
+        let mut firsts = [0; 10];
+        let mut dice = Dice(3);
+        for _ in 0..10_000 {
+            let mut line = Line::default();
+            for i in 0..10 {
+                line.join(i, now, WINDOW);
+            }
+            firsts[line.draw(true, &mut dice, |_| true).expect("ten are there") as usize] += 1;
+        }
+        assert!(firsts.iter().all(|n| (850..1150).contains(n)), "{firsts:?}");
+    }
+
+    #[test]
+    fn held_back_until_its_own_moment() {
+        let now = Instant::now();
+        let mut line = Line::default();
+        line.hold(1, now + ms(300));
+        line.hold(2, now + ms(100));
+        assert_eq!((line.waiting(), line.ready(), line.next_ripe()), (2, 0, Some(now + ms(100))));
+        assert_eq!(line.ripe(now + ms(99), |_| true), None);
+        assert_eq!(line.ripe(now + ms(300), |_| true), Some(2));
+        assert_eq!(line.ripe(now + ms(300), |entry| entry != 1), None);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Operation {
+        Join { after: u64 },
+        Hold { after: u64 },
+        Leave(prop::sample::Index),
+        Draw { is_random: bool },
+        Pass(u64),
+        TakeDue,
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        prop_oneof![
+            8 => (0_u64..80).prop_map(|after| Operation::Join { after }),
+            2 => (1_u64..500).prop_map(|after| Operation::Hold { after }),
+            4 => any::<prop::sample::Index>().prop_map(Operation::Leave),
+            4 => any::<bool>().prop_map(|is_random| Operation::Draw { is_random }),
+            2 => (0_u64..400).prop_map(Operation::Pass),
+            1 => Just(Operation::TakeDue),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_is_lost_doubled_or_overtaken_by_a_window(operations in prop::collection::vec(operation(), 1..400)) {
+            let mut line = Line::default();
+            let (mut now, mut next, mut dice) = (Instant::now(), 0_u32, Dice(7));
+            // When each who is in line joined which batch; `None` while held back.
+            let mut alive: HashMap<u32, Option<(Instant, u64)>> = HashMap::new();
+            for operation in operations {
+                match operation {
+                    Operation::Join { after } => {
+                        now += ms(after);
+                        alive.insert(next, Some((now, line.join(next, now, WINDOW))));
+                        next += 1;
+                    }
+                    Operation::Hold { after } => {
+                        line.hold(next, now + ms(after));
+                        alive.insert(next, None);
+                        next += 1;
+                    }
+                    Operation::Leave(index) if !alive.is_empty() => {
+                        let mut entries: Vec<_> = alive.keys().copied().collect();
+                        entries.sort_unstable();
+                        let entry = *index.get(&entries);
+                        let joined = alive.remove(&entry).expect("it is there");
+                        line.left(joined.map(|(_, batch)| batch), |entry| alive.contains_key(&entry));
+                    }
+                    Operation::Leave(_) => {}
+                    Operation::Draw { is_random } => {
+                        let drawn = line.draw(is_random, &mut dice, |entry| alive.contains_key(&entry));
+                        let joined = drawn.map(|entry| alive.remove(&entry).flatten().expect("alive and joined"));
+                        let first = alive.values().flatten().min();
+                        prop_assert!(joined.is_some() || first.is_none(), "somebody was not drawn");
+                        if let (Some((joined, _)), Some((first, _))) = (joined, first) {
+                            prop_assert!(joined < *first + WINDOW, "overtaken by more than a window");
+                        }
+                    }
+                    Operation::Pass(by) => {
+                        now += ms(by);
+                        while let Some(entry) = line.ripe(now, |entry| alive.contains_key(&entry)) {
+                            alive.insert(entry, Some((now, line.join(entry, now, WINDOW))));
+                        }
+                    }
+                    Operation::TakeDue => {
+                        let limit = now - ms(300);
+                        let is_due = |entry| {
+                            alive.get(&entry).is_some_and(|joined| joined.is_some_and(|(at, _)| at <= limit))
+                        };
+                        let due = line.take_due(|opened| opened <= limit, is_due);
+                        for entry in &due {
+                            alive.remove(entry).expect("alive");
+                        }
+                        prop_assert!(alive.values().flatten().all(|(at, _)| *at > limit));
+                    }
+                }
+                prop_assert_eq!(line.waiting() as usize, alive.len());
+                prop_assert_eq!(line.ready() as usize, alive.values().flatten().count());
+            }
+        }
+    }
+}
