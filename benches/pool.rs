@@ -4,6 +4,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
+use pgweir::config::{AdmissionMode, Class, Jitter, LaneSettings, Share};
 use pgweir::pool::core::{Command, Core, DatabaseLimits, Lease, PoolId, PoolLimits, Progress, SlotId};
 use tokio::time::Instant;
 
@@ -16,7 +17,7 @@ fn main() {
 type Held = (SlotId, Box<u64>);
 
 /// A pool with so many backends open, all leased.
-fn full_pool(size: u32, now: Instant) -> (Core<Box<u64>>, PoolId, Vec<Held>) {
+fn full_pool(size: u32, is_gated: bool, now: Instant) -> (Core<Box<u64>>, PoolId, Vec<Held>) {
     let mut core = Core::new(WORKERS, Some(10_000), 1);
     let database =
         core.add_database(DatabaseLimits { backends_max: Some(size), connect_timeout: Duration::from_secs(5) });
@@ -26,8 +27,10 @@ fn full_pool(size: u32, now: Instant) -> (Core<Box<u64>>, PoolId, Vec<Held>) {
         waiters_max: 20_000,
         idle_timeout: Some(Duration::from_secs(600)),
         lifetime: Some(Duration::from_secs(3600)),
+        share: Share::default(),
     };
-    let pool = core.add_pool(database, limits).expect("the database is there");
+    let lane = is_gated.then(|| core.add_lane(lane_settings(), now));
+    let pool = core.add_pool(database, lane, limits).expect("the database is there");
     let (mut out, mut held) = (Vec::new(), Vec::new());
     while held.len() < size as usize {
         let Lease::Wait(ticket) = core.lease(pool, 0, now, Waker::noop(), &mut out) else { panic!("nothing is idle") };
@@ -43,10 +46,32 @@ fn full_pool(size: u32, now: Instant) -> (Core<Box<u64>>, PoolId, Vec<Held>) {
     (core, pool, held)
 }
 
-#[divan::bench]
-fn lease_and_release_an_idle_backend(bencher: Bencher) {
+/// What the shipped file gives a role, with a limit, in order of arrival so that the bench knows who is next.
+fn lane_settings() -> LaneSettings {
+    LaneSettings {
+        mode: AdmissionMode::On,
+        transactions_max: Some(40),
+        transactions_min: 0,
+        waiters_max: None,
+        class: Class::Interactive,
+        weight: 1,
+        ramp: None,
+        rate: None,
+        adaptive: false,
+        initial: 20,
+        slow_start_idle: Duration::from_secs(1),
+        jitter: Jitter::Off,
+        jitter_window: Duration::from_millis(250),
+        spread_max: Duration::from_secs(1),
+        notice_after: Duration::from_secs(5),
+    }
+}
+
+/// The difference between the two is what admission costs under light load.
+#[divan::bench(args = [false, true])]
+fn lease_and_release_an_idle_backend(bencher: Bencher, is_gated: bool) {
     let now = Instant::now();
-    let (mut core, pool, held) = full_pool(20, now);
+    let (mut core, pool, held) = full_pool(20, is_gated, now);
     let mut out = Vec::new();
     for (slot, backend) in held {
         core.release(slot, backend, 0, now, &mut out);
@@ -60,10 +85,10 @@ fn lease_and_release_an_idle_backend(bencher: Bencher) {
     assert!(out.is_empty());
 }
 
-#[divan::bench(args = [1, 10_000])]
-fn wait_and_be_served(bencher: Bencher, line: usize) {
+#[divan::bench(args = [(1, false), (10_000, false), (1, true), (10_000, true)])]
+fn wait_and_be_served(bencher: Bencher, (line, is_gated): (usize, bool)) {
     let now = Instant::now();
-    let (mut core, pool, mut held) = full_pool(20, now);
+    let (mut core, pool, mut held) = full_pool(20, is_gated, now);
     let mut out = Vec::new();
     let join = |core: &mut Core<Box<u64>>| match core.lease(pool, 0, now, Waker::noop(), &mut Vec::new()) {
         Lease::Wait(ticket) => ticket,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
 use crate::state::timeout::Timeout;
 use crate::wire::build::ServerError;
@@ -41,6 +42,8 @@ pub enum Fault {
     WaitTimeout {
         /// How long.
         waited: Duration,
+        /// For what.
+        bottleneck: Bottleneck,
     },
     /// A CancelRequest while in line.
     #[error("canceled while waiting for a backend")]

@@ -14,12 +14,13 @@ use crate::admission::entrance::Entrance;
 use crate::auth::Credential;
 use crate::auth::secrets::{Secrets, Stored};
 use crate::config::{
-    Auth, Config, Endpoint, Override, Pool as PoolConfig, PoolSettings, Secret, Timeouts, pool_settings,
+    Auth, Config, Endpoint, Override, Pool as PoolConfig, PoolSettings, Secret, Share, Timeouts, lane_settings,
+    pool_settings,
 };
 use crate::metrics::{ErrorCounts, History, PoolStats, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
 use crate::pool::clock;
-use crate::pool::core::{Core, DatabaseId, DatabaseLimits, PoolLimits};
+use crate::pool::core::{Core, DatabaseId, DatabaseLimits, LaneId, PoolLimits};
 use crate::pool::keep;
 use crate::pool::lease::{Boxed, Pools};
 use crate::pool::open::Opener;
@@ -84,6 +85,7 @@ impl std::fmt::Debug for Proxy {
 struct Directory {
     databases: HashMap<Arc<str>, DatabaseId>,
     pools: HashMap<PoolName, Arc<Pool>>,
+    lanes: HashMap<Arc<str>, LaneId>,
     /// PAUSE of everything: databases yet to come are paused from the start.
     is_paused: bool,
     /// Databases that take no new clients.
@@ -185,7 +187,7 @@ impl Proxy {
     fn use_credential(&self, pool: &Pool, credential: Credential, worker: usize) {
         if pool.credential() != credential {
             pool.set_credential(credential);
-            let limits = pool_limits(&pool.settings().pool);
+            let limits = pool_limits(&pool.settings());
             self.pools.decide(worker, |core, out| core.set_pool(pool.id, limits, Instant::now(), out));
         }
     }
@@ -216,13 +218,29 @@ impl Proxy {
         let mut core = self.pools.core();
         let limits = database_limits(&settings);
         let database = directory.database(&mut core, &name.database, limits);
-        let id = core.add_pool(database, pool_limits(&settings.pool))?;
+        let lane = match name.kind {
+            PoolKind::Ordinary => directory.lane(&mut core, &self.config.load(), &name.role),
+            PoolKind::Lookup | PoolKind::Replication(_) => None,
+        };
+        let id = core.add_pool(database, lane, pool_limits(&settings))?;
         drop(core);
         let stats = PoolStats::new(self.workers);
         let pool = Arc::new(Pool::new(id, database, name.clone(), settings, credential.proved(), stats));
         self.pools.register(Arc::clone(&pool));
         directory.pools.insert(name, Arc::clone(&pool));
         Some(pool)
+    }
+
+    /// The lane of a role, made if nobody has asked for it so far; `None`: the configuration does not serve the role.
+    pub fn lane(&self, role: &str) -> Option<LaneId> {
+        self.directory().lane(&mut self.pools.core(), &self.config.load(), &role.into())
+    }
+
+    /// The roles that have lanes, by name.
+    pub fn all_lanes(&self) -> Vec<(Arc<str>, LaneId)> {
+        let mut lanes: Vec<_> = self.directory().lanes.iter().map(|(role, id)| (Arc::clone(role), *id)).collect();
+        lanes.sort();
+        lanes
     }
 
     /// All pools, in order of their names.
@@ -321,20 +339,30 @@ impl Proxy {
         let mut directory = self.directory();
         self.pools.decide(worker, |core, out| {
             core.set_total_max(config.backends_total_max, now, out);
+            directory.lanes.retain(|role, lane| match lane_settings(&config, role) {
+                Some(settings) => {
+                    core.set_lane(*lane, settings, now, out);
+                    true
+                }
+                None => {
+                    core.remove_lane(*lane);
+                    false
+                }
+            });
             directory.pools.retain(|name, pool| {
                 let settings = match name.kind {
                     PoolKind::Lookup => lookup_settings(&config, &name.database, &name.role),
                     PoolKind::Ordinary | PoolKind::Replication(_) => pool_settings(&config, &name.database, &name.role),
                 };
                 let Some(settings) = settings else {
-                    core.remove_pool(pool.id, out);
+                    core.remove_pool(pool.id, now, out);
                     if name.kind != PoolKind::Lookup {
                         gone.push(name.clone());
                     }
                     return false;
                 };
                 core.set_database(pool.database, database_limits(&settings), now, out);
-                core.set_pool(pool.id, pool_limits(&settings.pool), now, out);
+                core.set_pool(pool.id, pool_limits(&settings), now, out);
                 if name.kind != PoolKind::Lookup
                     && let Some(credential) = configured(&config, &settings, &name.role)
                 {
@@ -402,6 +430,7 @@ impl Proxy {
     /// Forgets pools that the configuration does not name and nobody uses. Under `"*"` clients make them by asking, for any
     /// database and role, so they must not be many for long. Those named in the file stay, with their counters.
     fn forget_unused(&self, worker: usize) {
+        let now = Instant::now();
         let config = self.config.load();
         let mut directory = self.directory();
         let Directory { databases, pools, .. } = &mut *directory;
@@ -415,7 +444,7 @@ impl Proxy {
                 // This directory, the list of all pools and its idle backends have it, and neither a client nor a dial.
                 let is_unused = !is_named && may_go && Arc::strong_count(pool) == 2 + counts.idle as usize;
                 if is_unused {
-                    core.remove_pool(pool.id, out);
+                    core.remove_pool(pool.id, now, out);
                 }
                 !is_unused
             });
@@ -424,7 +453,7 @@ impl Proxy {
                     || core.database(*id).is_some_and(|view| view.is_paused)
                     || pools.values().any(|pool| pool.database == *id);
                 if !is_used {
-                    core.remove_database(*id, out);
+                    core.remove_database(*id, now, out);
                 }
                 is_used
             });
@@ -480,6 +509,15 @@ impl Directory {
             database
         })
     }
+
+    fn lane(&mut self, core: &mut Core<Boxed>, config: &Config, role: &Arc<str>) -> Option<LaneId> {
+        if let Some(lane) = self.lanes.get(role) {
+            return Some(*lane);
+        }
+        let lane = core.add_lane(lane_settings(config, role)?, Instant::now());
+        self.lanes.insert(Arc::clone(role), lane);
+        Some(lane)
+    }
 }
 
 /// Settings of the pool for look-ups: the database's own, whatever may be configured for clients of that role. `None`: the
@@ -501,6 +539,7 @@ fn lookup_settings(config: &Config, database: &str, role: &str) -> Option<PoolSe
         backends_max: found.backends_max,
         timeouts: Timeouts::default(),
         set_override: Override::Any,
+        share: Share::default(),
     })
 }
 
@@ -523,7 +562,8 @@ fn database_limits(settings: &PoolSettings) -> DatabaseLimits {
     DatabaseLimits { backends_max: settings.backends_max, connect_timeout: settings.pool.connect_timeout }
 }
 
-fn pool_limits(pool: &PoolConfig) -> PoolLimits {
+fn pool_limits(settings: &PoolSettings) -> PoolLimits {
+    let pool = &settings.pool;
     let limit = |duration: Duration| (!duration.is_zero()).then_some(duration);
     PoolLimits {
         size: pool.size,
@@ -531,5 +571,6 @@ fn pool_limits(pool: &PoolConfig) -> PoolLimits {
         wait_timeout: Some(pool.wait_timeout),
         idle_timeout: limit(pool.idle_timeout),
         lifetime: limit(pool.lifetime),
+        share: settings.share,
     }
 }

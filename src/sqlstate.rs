@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod document;
 
+use std::time::Duration;
+
 use crate::admin::fault::ConsoleFault;
 use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
@@ -14,6 +16,20 @@ use crate::pool::lease::LeaseError;
 use crate::session::login::LoginFault;
 use crate::wire::build::Report;
 use crate::wire::startup::Malformed;
+
+/// What a client in line is told once, after `admission.notice_after`.
+pub fn still_waiting(waited: Duration, waiting: u32) -> Report {
+    Report {
+        severity: "NOTICE",
+        code: "00000",
+        message: format!("still waiting for a backend after {:.0} s", waited.as_secs_f64()),
+        detail: Some(format!("{waiting} clients of this role are in line.")),
+        hint: Some(
+            "admission.notice_after is when this is said; SHOW ROLES in the console says what holds the line up."
+                .to_owned(),
+        ),
+    }
+}
 
 /// The report for a fault.
 pub fn report(fault: &Fault) -> Report {
@@ -28,7 +44,7 @@ pub fn report(fault: &Fault) -> Report {
         Fault::Backend(_) | Fault::BackendFrame(_) => {
             ("FATAL", "08P01", Some("The server behind databases.*.host broke the protocol; is it Postgres?"))
         }
-        Fault::Lease(LeaseError::Full) => {
+        Fault::Lease(LeaseError::PoolFull { .. } | LeaseError::RoleFull { .. } | LeaseError::Hopeless { .. }) => {
             ("ERROR", "53300", Some("Raise pool.waiters_max or pool.size, or let fewer clients work at once."))
         }
         Fault::Lease(LeaseError::Down) => (
@@ -51,7 +67,7 @@ pub fn report(fault: &Fault) -> Report {
                 "Check roles.*.password, roles.*.backend_password and roles.*.login_as, and pg_hba.conf of the server.",
             ),
         ),
-        Fault::WaitTimeout { .. } | Fault::Lease(LeaseError::TimedOut) => (
+        Fault::WaitTimeout { .. } | Fault::Lease(LeaseError::TimedOut(_)) => (
             "ERROR",
             "53300",
             Some(
@@ -100,7 +116,7 @@ pub fn report(fault: &Fault) -> Report {
         Fault::Lost(lost) | Fault::SessionLost(lost) => {
             lost.last_words.as_ref().map(|said| format!("The server said {}: {}", said.code, said.message))
         }
-        Fault::WaitTimeout { waited } => Some(format!("Waited {:.1} s.", waited.as_secs_f64())),
+        Fault::WaitTimeout { waited, .. } => Some(format!("Waited {:.1} s.", waited.as_secs_f64())),
         Fault::LoginRefused(error) | Fault::SettingsRefused(error) => Some(format!("The server said {}.", error.code)),
         _ => None,
     };
@@ -151,8 +167,10 @@ pub fn login(fault: &LoginFault) -> Report {
             message = "the role's secret cannot be looked up".to_owned();
             ("57P03", Some("Check databases.*.auth_query; the log of pgweir says more."))
         }
-        LoginFault::Lease(LeaseError::TimedOut) => ("53300", Some("Raise pool.size or pool.wait_timeout.")),
-        LoginFault::Lease(LeaseError::Full) => ("53300", Some("Raise pool.waiters_max or pool.size.")),
+        LoginFault::Lease(LeaseError::TimedOut(_)) => ("53300", Some("Raise pool.size or pool.wait_timeout.")),
+        LoginFault::Lease(LeaseError::PoolFull { .. } | LeaseError::RoleFull { .. } | LeaseError::Hopeless { .. }) => {
+            ("53300", Some("Raise pool.waiters_max or pool.size."))
+        }
         LoginFault::Lease(LeaseError::Removed) => ("57P01", Some("The database or role was removed from proxy.toml.")),
         LoginFault::Lease(LeaseError::Down) => {
             ("57P03", Some("Check databases.*.host and databases.*.port, and the server behind them."))

@@ -101,7 +101,8 @@ impl Adaptive {
             return Verdict::Kept;
         }
         self.window = now;
-        let verdict = if self.samples.len() < SAMPLES_MIN { Verdict::Kept } else { self.judge_samples(floor, cap, now) };
+        let verdict =
+            if self.samples.len() < SAMPLES_MIN { Verdict::Kept } else { self.judge_samples(floor, cap, now) };
         self.peak = active;
         verdict
     }

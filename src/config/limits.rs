@@ -23,6 +23,25 @@ pub struct PoolSettings {
     pub timeouts: Timeouts,
     /// What a client's own SET of one of them may do.
     pub set_override: Override,
+    /// Its part of backends that are short.
+    pub share: Share,
+}
+
+/// What a pool's part goes by where several roles want the backends of one database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Before or after others.
+    pub class: Class,
+    /// Relative to others of the same class.
+    pub weight: u32,
+    /// Backends that no other role may have.
+    pub reserved: u32,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { class: Class::Interactive, weight: 1, reserved: 0 }
+    }
 }
 
 /// Where a pool's backends go, and as whom.
@@ -113,6 +132,11 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
         backends_max: database.backends_max,
         timeouts: role.timeouts,
         set_override: role.set_override,
+        share: Share {
+            class: role.admission.class,
+            weight: role.admission.weight,
+            reserved: role.admission.transactions_min,
+        },
     })
 }
 

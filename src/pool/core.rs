@@ -5,11 +5,12 @@
 //! that sees all three cannot let them get out of step. Every operation may append [`Command`]s, which the shell
 //! executes after unlocking; leasing an idle backend and giving it back appends none and allocates nothing.
 //!
-//! A waiter here is a ticket, not a client. Its time limit is the shell's business: it drops the ticket.
+//! A waiter here is a ticket, not a client. It stands in its pool's line; whether its role may start one more is for the
+//! role's gate (`admission::gate`) to say, so that a wait for a backend and a wait for the role's turn are one.
 
 mod bound;
-mod dice;
 mod endpoint;
+mod lane;
 mod line;
 mod manage;
 mod share;
@@ -21,21 +22,28 @@ mod view;
 #[cfg(test)]
 mod random_operations;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::task::Waker;
+use std::time::Duration;
 
 use slotmap::{SlotMap, new_key_type};
 use tokio::time::Instant;
 
 use bound::Bound;
-use dice::Dice;
 use endpoint::{Backoff, Health};
+use lane::{Lane, Outcome};
 use line::{Line, Turn, Waiter, Waiters};
 use slot::{Slot, State};
 
+use crate::admission::dice::Dice;
+
 pub use endpoint::{DIALS_MAX, FailureKind};
+pub use lane::{LaneId, LaneView};
 pub use line::Ticket;
 pub use manage::{DatabaseLimits, PoolLimits};
 pub use slot::{Counts, Phase, SlotId};
@@ -65,8 +73,10 @@ pub enum Command<B> {
         /// The backend, owned by nobody else any more.
         backend: B,
     },
-    /// A ticket has its outcome.
+    /// A ticket has its outcome, or its client is to be told that it waits.
     Wake(Waker),
+    /// Call [`Core::alarm`] then.
+    Alarm(Instant),
 }
 
 /// The answer to [`Core::lease`].
@@ -75,10 +85,8 @@ pub enum Command<B> {
 pub enum Lease<B> {
     /// An idle backend, at once.
     Ready(SlotId, B),
-    /// In line; the waker is called when [`Core::poll_ticket`] has something to say.
+    /// In line, or about to be refused; the waker is called when [`Core::poll_ticket`] has something to say.
     Wait(Ticket),
-    /// The line is as long as it may get.
-    Full,
     /// No use waiting.
     Failed(WaitError),
 }
@@ -89,6 +97,11 @@ pub enum Lease<B> {
 pub enum Progress<B> {
     /// Still in line.
     Pending,
+    /// Still in line, for `notice_after` by now. Said once.
+    Waits {
+        /// Clients of the role in line, this one included.
+        waiting: u32,
+    },
     /// A backend; the ticket is used up.
     Ready(SlotId, B),
     /// No backend; the ticket is used up.
@@ -103,7 +116,27 @@ pub enum WaitError {
     EndpointDown,
     /// It stood in line for `wait_timeout`.
     #[error("no backend became free in time")]
-    TimedOut,
+    TimedOut(Bottleneck),
+    /// The pool's line was as long as it may get.
+    #[error("{waiting} clients wait for this pool already")]
+    PoolFull {
+        /// Clients in line.
+        waiting: u32,
+    },
+    /// The role's lines were as long as they may get.
+    #[error("{waiting} clients of this role wait already")]
+    RoleFull {
+        /// Clients in line.
+        waiting: u32,
+    },
+    /// It would have stood in line for much longer than `wait_timeout`.
+    #[error("{waiting} clients of this role wait already, which will take {expected:?}")]
+    Hopeless {
+        /// Clients in line.
+        waiting: u32,
+        /// The time they will take.
+        expected: Duration,
+    },
     /// The server refuses the pool's login, and no other backend of the pool is at work.
     #[error("the database refuses this login")]
     Refused,
@@ -112,13 +145,32 @@ pub enum WaitError {
     Removed,
 }
 
+/// What somebody waited for in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bottleneck {
+    /// A backend of the pool.
+    Pool,
+    /// A transaction of the role to end.
+    Role,
+    /// The role's limit to be more than zero.
+    Closed,
+}
+
+/// Longest time until somebody who may not wait is told so.
+const REFUSAL_DELAY: Duration = Duration::from_secs(1);
+
 /// All pools. `B` is a backend: a boxed socket in production, a number in tests.
 #[derive(Debug)]
 pub struct Core<B> {
     databases: SlotMap<DatabaseId, Database>,
     pools: SlotMap<PoolId, Pool>,
+    lanes: SlotMap<LaneId, Lane>,
     slots: SlotMap<SlotId, Slot<B>>,
     waiters: Waiters,
+    /// When those who were refused are told.
+    refused: BinaryHeap<Reverse<(Instant, Ticket)>>,
+    /// The next moment the shell has been asked to wake us at.
+    alarm: Option<Instant>,
     total: Bound,
     workers: usize,
     /// Every opened slot, in the order `tick` looks at them.
@@ -139,6 +191,8 @@ struct Database {
 #[derive(Debug)]
 struct Pool {
     database: DatabaseId,
+    /// Its role's, unless it has nothing to do with transactions of clients.
+    lane: Option<LaneId>,
     limits: PoolLimits,
     generation: u64,
     counts: Counts,
@@ -170,8 +224,11 @@ impl<B> Core<B> {
         Self {
             databases: SlotMap::with_key(),
             pools: SlotMap::with_key(),
+            lanes: SlotMap::with_key(),
             slots: SlotMap::with_key(),
             waiters: SlotMap::with_key(),
+            refused: BinaryHeap::new(),
+            alarm: None,
             total: Bound::new(total_max),
             workers,
             patrol: VecDeque::new(),
@@ -194,10 +251,15 @@ impl<B> Core<B> {
             return Lease::Failed(WaitError::Removed);
         };
         let is_paused = self.databases[asked.database].is_paused;
-        if asked.line.waiting() == 0 && !is_paused && asked.counts.idle > 0 {
+        let may_be_idle = asked.line.waiting() == 0 && !is_paused && asked.counts.idle > 0;
+        if let Some(gate) = self.gate(pool) {
+            gate.arrived(now);
+        }
+        if may_be_idle && self.may_pass(pool, now) {
             while let Some(slot) = self.pools[pool].take_idle(worker) {
                 let backend = self.take(slot);
                 if !self.is_spent(slot, now) {
+                    self.enter(slot, false, now);
                     return Lease::Ready(slot, backend);
                 }
                 self.close(slot, backend, out);
@@ -208,13 +270,83 @@ impl<B> Core<B> {
         if is_refused && asked.counts.live() == 0 {
             return Lease::Failed(WaitError::Refused);
         }
-        if asked.line.waiting() >= asked.limits.waiters_max {
-            return Lease::Full;
+        match self.refusal(pool, now) {
+            Some(error) => Lease::Wait(self.refuse(pool, error, now, waker)),
+            None => Lease::Wait(self.queue(pool, worker, now, waker, out)),
         }
-        let ticket = self.waiters.insert(Waiter { pool, since: now, turn: Turn::Waiting(waker.clone()) });
-        self.change_line(pool, |line, _| line.join(ticket, now));
-        self.serve_newcomer(pool, now, out);
-        Lease::Wait(ticket)
+    }
+
+    /// Why nobody more may wait for this pool.
+    fn refusal(&self, pool: PoolId, now: Instant) -> Option<WaitError> {
+        let pool = &self.pools[pool];
+        let waiting = pool.line.waiting();
+        if waiting >= pool.limits.waiters_max {
+            return Some(WaitError::PoolFull { waiting });
+        }
+        let gate = &self.lanes[pool.lane?].gate;
+        let waiting = gate.waiting();
+        if gate.rules().waiters_max.is_some_and(|max| waiting >= max) {
+            return Some(WaitError::RoleFull { waiting });
+        }
+        let expected = gate.hopeless(pool.limits.wait_timeout?, now)?;
+        Some(WaitError::Hopeless { waiting, expected })
+    }
+
+    /// Has somebody refused a little later, so that a client without a back-off does not spin.
+    fn refuse(&mut self, pool: PoolId, error: WaitError, now: Instant, waker: &Waker) -> Ticket {
+        let roll = self.dice.roll();
+        let wait_timeout = self.pools[pool].limits.wait_timeout.unwrap_or(REFUSAL_DELAY * 10);
+        let delay = (wait_timeout / 10).min(REFUSAL_DELAY).mul_f64(0.5 + 0.5 * roll);
+        if let Some(gate) = self.gate(pool) {
+            match error {
+                WaitError::Hopeless { .. } => gate.tally().refused_hopeless += 1,
+                _ => gate.tally().refused_full += 1,
+            }
+        }
+        let turn = Turn::Refused(error, waker.clone());
+        let ticket = self.waiters.insert(Waiter {
+            pool,
+            since: now,
+            batch: None,
+            patience: 1.0,
+            is_told: true,
+            is_due_notice: false,
+            turn,
+        });
+        self.refused.push(Reverse((now + delay, ticket)));
+        ticket
+    }
+
+    fn queue(&mut self, pool: PoolId, worker: usize, now: Instant, waker: &Waker, out: &mut Vec<Command<B>>) -> Ticket {
+        let (patience, roll) = (0.9 + 0.2 * self.dice.roll(), self.dice.roll());
+        let oldest_wait = self.pools[pool].line.first_since().map_or(Duration::ZERO, |since| now - since);
+        let (mut held_until, mut window) = (None, Duration::ZERO);
+        if let Some(gate) = self.gate(pool) {
+            held_until = gate.hold(roll, now);
+            window = gate.rules().jitter_window;
+        }
+        let turn = Turn::Waiting(waker.clone());
+        let ticket = self.waiters.insert(Waiter {
+            pool,
+            since: now,
+            batch: None,
+            patience,
+            is_told: false,
+            is_due_notice: false,
+            turn,
+        });
+        self.change_line(pool, |line, waiters| match held_until {
+            Some(until) => line.hold(ticket, until),
+            None => waiters[ticket].batch = Some(line.join(ticket, now, window)),
+        });
+        if let Some(until) = held_until {
+            self.wake_at(until, out);
+        }
+        if let Some(gate) = self.gate(pool) {
+            gate.deepened(oldest_wait, now);
+        }
+        self.serve_lines(pool, worker, now, out);
+        ticket
     }
 
     /// Has this ticket's turn come?
@@ -224,6 +356,16 @@ impl<B> Core<B> {
         };
         let outcome = match &mut waiter.turn {
             Turn::Waiting(current) => {
+                current.clone_from(waker);
+                // Told at this poll, and at no other.
+                if !std::mem::replace(&mut waiter.is_due_notice, false) {
+                    return Progress::Pending;
+                }
+                let pool = waiter.pool;
+                let waiting = self.gate(pool).map_or(0, |gate| gate.waiting());
+                return Progress::Waits { waiting };
+            }
+            Turn::Refused(_, current) => {
                 current.clone_from(waker);
                 return Progress::Pending;
             }
@@ -244,12 +386,15 @@ impl<B> Core<B> {
             return;
         };
         match waiter.turn {
-            Turn::Waiting(_) => self.change_line(waiter.pool, |line, waiters| line.left(waiters)),
+            Turn::Waiting(_) => self.change_line(waiter.pool, |line, waiters| {
+                line.left(waiter.batch, |ticket| is_in_line(waiters, ticket));
+            }),
             Turn::Handed(slot) => {
                 let backend = self.take(slot);
+                self.leave(slot, Outcome::Lost, now);
                 self.place(slot, backend, now, out);
             }
-            Turn::Failed(_) => {}
+            Turn::Refused(..) | Turn::Failed(_) => {}
         }
     }
 
@@ -258,6 +403,7 @@ impl<B> Core<B> {
         match self.slots.get_mut(slot) {
             Some(leased) if matches!(leased.state, State::Leased) => {
                 leased.worker = worker;
+                self.leave(slot, Outcome::Served, now);
                 self.place(slot, backend, now, out);
             }
             _ => out.push(Command::Close { slot, backend }),
@@ -276,8 +422,16 @@ impl<B> Core<B> {
     pub fn closed(&mut self, slot: SlotId, now: Instant, out: &mut Vec<Command<B>>) {
         self.discard(slot);
         if self.is_in(slot, Phase::Closing) || self.is_in(slot, Phase::Zombie) {
-            let database = self.remove(slot);
-            self.serve(Some(database), now, out);
+            let pool = self.slots[slot].pool;
+            self.leave(slot, Outcome::Lost, now);
+            let lane = self.pools[pool].lane;
+            let mut database = Some(self.remove(slot));
+            if let Some(lane) = lane {
+                self.hand_out(lane, now, out);
+                // Its permit may be of use in another database.
+                database = database.filter(|_| self.lanes.get(lane).is_none_or(|lane| lane.pools.len() < 2));
+            }
+            self.serve(database, now, out);
         }
     }
 
@@ -299,6 +453,10 @@ impl<B> Core<B> {
             pool.openings_stale -= 1;
         }
         let database = pool.database;
+        if self.databases[database].health.down_since().is_some() {
+            let pools = self.databases[database].pools.clone();
+            self.restart_lanes(&pools, now);
+        }
         self.databases[database].health.succeeded();
         self.patrol.push_back(slot);
         self.place(slot, backend, now, out);
@@ -324,7 +482,7 @@ impl<B> Core<B> {
             }
             // This slot is the one still counted. Where others are at work, waiters are served by them.
             if pool.counts.live() == 1 {
-                self.fail_waiters(pool_id, WaitError::Refused, |_| true, out);
+                self.fail_waiters(pool_id, WaitError::Refused, |_| true, |_| true, out);
             }
         }
         let database = self.remove(slot);
@@ -336,28 +494,31 @@ impl<B> Core<B> {
         let Slot { pool: pool_id, worker, .. } = self.slots[slot];
         let pool = &self.pools[pool_id];
         let database = &self.databases[pool.database];
-        let has_waiters = pool.line.waiting() > 0 && !database.is_paused;
+        let has_waiters = pool.line.ready() > 0 && !database.is_paused;
         let is_too_many =
             pool.counts.live() > pool.limits.size || database.bound.is_exceeded() || self.total.is_exceeded();
         if is_too_many || pool.is_removed || self.is_spent(slot, now) {
             // ## (Opening | Handed | Leased) => Closing: it has no future
             self.close(slot, backend, out);
-        } else if !has_waiters {
+            self.serve_lines(pool_id, worker, now, out);
+        } else if has_waiters && self.is_owed_elsewhere(pool_id, now) {
+            // ## (Opening | Handed | Leased) => Closing: another pool has less than its share
+            self.close(slot, backend, out);
+            self.serve_lines(pool_id, worker, now, out);
+        } else {
             // ## (Opening | Handed | Leased) => Idle
             let database = pool.database;
             self.change(slot, State::Idle { backend, since: now });
             self.pools[pool_id].idle[worker].push_back(slot);
-            if self.total.waiting > 0 {
+            // ## Idle => Handed, to whoever of the role is next
+            self.serve_lines(pool_id, worker, now, out);
+            if self.total.waiting > 0 && self.is_in(slot, Phase::Idle) {
                 self.evict_for_waiters(database, now, out);
             }
-        } else if self.is_owed_elsewhere(pool_id, now) {
-            // ## (Opening | Handed | Leased) => Closing: another pool has less than its share
-            self.close(slot, backend, out);
-        } else {
-            // ## (Opening | Handed | Leased) => Handed
-            self.change(slot, State::Handed { backend });
-            let waker = self.change_line(pool_id, |line, waiters| line.serve(waiters, Turn::Handed(slot)));
-            out.extend(waker.map(Command::Wake));
         }
     }
+}
+
+fn is_in_line(waiters: &Waiters, ticket: Ticket) -> bool {
+    waiters.get(ticket).is_some_and(|waiter| waiter.turn.is_waiting())
 }

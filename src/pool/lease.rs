@@ -12,10 +12,12 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backend::Backend;
-use super::core::{Command, Core, FailureKind, Lease as Decision, PoolId, Progress, SlotId, Ticket, WaitError};
+use super::core::{
+    Bottleneck, Command, Core, FailureKind, Lease as Decision, PoolId, Progress, SlotId, Ticket, WaitError,
+};
 use super::keep;
 use super::open::{OpenError, Opener};
 use super::pool::Pool;
@@ -41,12 +43,29 @@ pub struct Pools {
 /// Why there is no backend.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LeaseError {
-    /// `waiters_max` clients are in line.
-    #[error("the line for a backend is full")]
-    Full,
-    /// `wait_timeout` in line.
+    /// `pool.waiters_max` clients are in line for this pool.
+    #[error("{waiting} clients wait for this pool already")]
+    PoolFull {
+        /// Clients in line.
+        waiting: u32,
+    },
+    /// `roles.*.waiters_max` clients of this role are in line.
+    #[error("{waiting} clients of this role wait already")]
+    RoleFull {
+        /// Clients in line.
+        waiting: u32,
+    },
+    /// It would have waited for much longer than `wait_timeout`.
+    #[error("{waiting} clients of this role wait already, which will take {expected:?}")]
+    Hopeless {
+        /// Clients in line.
+        waiting: u32,
+        /// The time they will take.
+        expected: Duration,
+    },
+    /// `wait_timeout` in line, for this.
     #[error("no backend became free in time")]
-    TimedOut,
+    TimedOut(Bottleneck),
     /// The endpoint stayed unreachable.
     #[error("the database cannot be reached")]
     Down,
@@ -62,7 +81,10 @@ impl From<WaitError> for LeaseError {
     fn from(error: WaitError) -> Self {
         match error {
             WaitError::EndpointDown => Self::Down,
-            WaitError::TimedOut => Self::TimedOut,
+            WaitError::TimedOut(bottleneck) => Self::TimedOut(bottleneck),
+            WaitError::PoolFull { waiting } => Self::PoolFull { waiting },
+            WaitError::RoleFull { waiting } => Self::RoleFull { waiting },
+            WaitError::Hopeless { waiting, expected } => Self::Hopeless { waiting, expected },
             WaitError::Refused => Self::Refused,
             WaitError::Removed => Self::Removed,
         }
@@ -203,12 +225,12 @@ impl Pools {
                 Decision::Wait(ticket) => {
                     return Ok(Ask::Waits(Waiter {
                         ticket: Some(ticket),
+                        notice: None,
                         worker,
                         pool: Arc::clone(pool),
                         pools: Arc::clone(self),
                     }));
                 }
-                Decision::Full => return Err(LeaseError::Full),
                 Decision::Failed(error) => return Err(error.into()),
             }
         }
@@ -220,8 +242,18 @@ impl Pools {
                 Command::Dial { pool, slot } => self.dial(worker, pool, slot),
                 Command::Close { slot, backend } => self.close(worker, slot, backend, CLOSE_TIMEOUT),
                 Command::Wake(waker) => Waker::wake(waker),
+                Command::Alarm(then) => self.alarm(worker, then),
             }
         }
+    }
+
+    /// Looks again at that moment whom a rate or a spread lets in.
+    fn alarm(self: &Arc<Self>, worker: usize, then: Instant) {
+        let pools = Arc::clone(self);
+        tokio::task::spawn_local(async move {
+            sleep_until(then).await;
+            pools.decide(worker, |core, out| core.alarm(Instant::now(), out));
+        });
     }
 
     fn dial(self: &Arc<Self>, worker: usize, pool: PoolId, slot: SlotId) {
@@ -336,12 +368,18 @@ impl DerefMut for Lease {
 #[must_use = "a dropped waiter leaves the line"]
 pub struct Waiter {
     ticket: Option<Ticket>,
+    notice: Option<u32>,
     worker: usize,
     pool: Arc<Pool>,
     pools: Arc<Pools>,
 }
 
 impl Waiter {
+    /// Says once, after `admission.notice_after`, how many clients of the role are in line.
+    pub fn take_notice(&mut self) -> Option<u32> {
+        self.notice.take()
+    }
+
     /// Has its turn come?
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ask, LeaseError>> {
         let Some(ticket) = self.ticket else {
@@ -350,6 +388,10 @@ impl Waiter {
         let progress = self.pools.core().poll_ticket(ticket, cx.waker());
         match progress {
             Progress::Pending => Poll::Pending,
+            Progress::Waits { waiting } => {
+                self.notice = Some(waiting);
+                Poll::Pending
+            }
             Progress::Failed(error) => {
                 self.ticket = None;
                 Poll::Ready(Err(error.into()))

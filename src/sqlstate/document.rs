@@ -12,6 +12,7 @@ use crate::auth::client::Refusal;
 use crate::auth::scram::ScramError;
 use crate::config::Timeouts;
 use crate::error::{Fault, Lost};
+use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
 use crate::session::auth_query::LookupError;
@@ -47,8 +48,15 @@ fn frame() -> FrameError {
     FrameError::Length { tag: 'Q', length: -1 }
 }
 
-const LEASES: [LeaseError; 5] =
-    [LeaseError::Full, LeaseError::TimedOut, LeaseError::Down, LeaseError::Refused, LeaseError::Removed];
+const LEASES: [LeaseError; 7] = [
+    LeaseError::PoolFull { waiting: 20_000 },
+    LeaseError::RoleFull { waiting: 20_000 },
+    LeaseError::Hopeless { waiting: 20_000, expected: Duration::from_secs(60) },
+    LeaseError::TimedOut(Bottleneck::Pool),
+    LeaseError::Down,
+    LeaseError::Refused,
+    LeaseError::Removed,
+];
 
 fn faults() -> Vec<Fault> {
     let lost = |in_commit| Lost { in_commit, last_words: None };
@@ -64,7 +72,7 @@ fn faults() -> Vec<Fault> {
         Fault::Backend(Unexpected { tag: '?' }),
         Fault::BackendFrame(frame()),
         Fault::LoginRefused(said()),
-        Fault::WaitTimeout { waited: Duration::from_secs(30) },
+        Fault::WaitTimeout { waited: Duration::from_secs(30), bottleneck: Bottleneck::Pool },
         Fault::Canceled,
         Fault::Lost(lost(false)),
         Fault::Lost(lost(true)),

@@ -2,6 +2,7 @@
 
 use super::PoolId;
 use super::slot::{Counts, Phase};
+use crate::config::{Class, Share};
 
 #[derive(Debug, Default)]
 pub(super) struct Bound {
@@ -10,9 +11,13 @@ pub(super) struct Bound {
     pub(super) waiting: u32,
     /// Pools with somebody in line.
     pub(super) hungry: Vec<PoolId>,
-    /// Pools with somebody in line or a live slot: those the bound is shared among.
-    pub(super) active: u32,
+    /// Weights of pools with somebody in line or a live slot: those the bound is shared among.
+    pub(super) interactive: u64,
+    pub(super) batch: u64,
 }
+
+/// While interactive pools want slots, all batch pools together have one of so many.
+const BATCH_PART: u32 = 8;
 
 impl Bound {
     pub(super) fn new(max: Option<u32>) -> Self {
@@ -28,23 +33,36 @@ impl Bound {
         self.max.is_some_and(|max| self.counts.live() > max)
     }
 
-    /// What each active pool may have before the others. At least one: where pools outnumber slots, they take turns.
-    pub(super) fn share(&self) -> u32 {
-        match self.max {
-            Some(max) => (max / self.active.max(1)).max(1),
-            None => u32::MAX,
-        }
+    /// What an active pool may have before the others. At least one: where pools outnumber slots, they take turns.
+    pub(super) fn share(&self, of: Share) -> u32 {
+        let Some(max) = self.max else { return u32::MAX };
+        let batch = match (self.interactive, self.batch) {
+            (_, 0) => 0,
+            (0, _) => max,
+            _ => (max / BATCH_PART).max(1).min(max),
+        };
+        let (part, weights) = match of.class {
+            Class::Interactive => (max - batch, self.interactive),
+            Class::Batch => (batch, self.batch),
+        };
+        let weight = u64::from(of.weight);
+        // No more than `part`, which is a u32.
+        ((u64::from(part) * weight / weights.max(weight)) as u32).max(1)
     }
 
-    pub(super) fn shift(&mut self, from: Option<Phase>, to: Option<Phase>, active: Change) {
+    pub(super) fn shift(&mut self, from: Option<Phase>, to: Option<Phase>, active: Change, of: Share) {
         self.counts.shift(from, to);
-        self.note(active);
+        self.note(active, of);
     }
 
-    pub(super) fn note(&mut self, active: Change) {
+    pub(super) fn note(&mut self, active: Change, of: Share) {
+        let weights = match of.class {
+            Class::Interactive => &mut self.interactive,
+            Class::Batch => &mut self.batch,
+        };
         match active {
-            Change::Began => self.active += 1,
-            Change::Ended => self.active -= 1,
+            Change::Began => *weights += u64::from(of.weight),
+            Change::Ended => *weights -= u64::from(of.weight),
             Change::None => {}
         }
     }

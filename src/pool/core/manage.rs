@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bound::Bound;
+use super::bound::{Bound, Change};
 use super::endpoint::Health;
+use super::lane::LaneId;
 use super::line::Line;
 use super::share::Level;
 use super::{Command, Core, Counts, Database, DatabaseId, Pool, PoolId, WaitError};
+use crate::config::Share;
 
 /// What may change about a database at any time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct PoolLimits {
     pub idle_timeout: Option<Duration>,
     /// A backend is closed at this age, ±20 %, when nobody has it.
     pub lifetime: Option<Duration>,
+    /// Its part where slots of a database are short.
+    pub share: Share,
 }
 
 impl PoolLimits {
@@ -54,11 +58,13 @@ impl<B> Core<B> {
         })
     }
 
-    /// Adds a pool; `None` when the database was removed.
-    pub fn add_pool(&mut self, database: DatabaseId, limits: PoolLimits) -> Option<PoolId> {
+    /// Adds a pool, in the lane of its role; `None` when the database was removed.
+    pub fn add_pool(&mut self, database: DatabaseId, lane: Option<LaneId>, limits: PoolLimits) -> Option<PoolId> {
         let owner = self.databases.get_mut(database).filter(|database| !database.is_removed)?;
+        let lane = lane.filter(|lane| self.lanes.contains_key(*lane));
         let pool = self.pools.insert(Pool {
             database,
+            lane,
             limits,
             generation: 0,
             counts: Counts::default(),
@@ -69,6 +75,9 @@ impl<B> Core<B> {
             is_removed: false,
         });
         owner.pools.push(pool);
+        if let Some(lane) = lane {
+            self.lanes[lane].pools.push(pool);
+        }
         Some(pool)
     }
 
@@ -105,9 +114,16 @@ impl<B> Core<B> {
         for slot in self.slots.values_mut().filter(|slot| slot.pool == pool) {
             slot.expires = limits.expiry(slot.opened, slot.spread);
         }
+        let database = changed.database;
+        if changed.is_active() {
+            let (before, after) = (changed.limits.share, limits.share);
+            for bound in [&mut self.databases[database].bound, &mut self.total] {
+                bound.note(Change::Ended, before);
+                bound.note(Change::Began, after);
+            }
+        }
         changed.limits = limits;
         changed.refused = None;
-        let database = changed.database;
         while self.pools[pool].counts.live() > self.pools[pool].limits.size {
             let Some((slot, _)) = self.longest_idle(pool) else {
                 break;
@@ -118,24 +134,30 @@ impl<B> Core<B> {
     }
 
     /// Fails the waiters, closes what is idle; leased backends are closed as they come back, and then the id ends.
-    pub fn remove_pool(&mut self, pool: PoolId, out: &mut Vec<Command<B>>) {
+    pub fn remove_pool(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
         let Some(removed) = self.pools.get_mut(pool) else {
             return;
         };
         removed.is_removed = true;
-        self.fail_waiters(pool, WaitError::Removed, |_| true, out);
+        removed.limits.share.reserved = 0;
+        self.fail_waiters(pool, WaitError::Removed, |_| true, |_| true, out);
         self.close_all_idle(pool, out);
+        let database = self.pools[pool].database;
         self.bury(pool);
+        // What was reserved for it is anybody's now.
+        if self.databases.contains_key(database) {
+            self.serve(Some(database), now, out);
+        }
     }
 
     /// Removes all pools of a database and, when their last slot is gone, the database.
-    pub fn remove_database(&mut self, database: DatabaseId, out: &mut Vec<Command<B>>) {
+    pub fn remove_database(&mut self, database: DatabaseId, now: Instant, out: &mut Vec<Command<B>>) {
         let Some(removed) = self.databases.get_mut(database) else {
             return;
         };
         removed.is_removed = true;
         for pool in removed.pools.clone() {
-            self.remove_pool(pool, out);
+            self.remove_pool(pool, now, out);
         }
         self.bury_database(database);
     }
@@ -178,13 +200,10 @@ impl<B> Core<B> {
         };
         resumed.is_paused = false;
         resumed.health.resumed(now);
-        for pool in resumed.pools.clone() {
-            while self.pools[pool].line.waiting() > 0
-                && let Some(slot) = self.pools[pool].take_idle(0)
-            {
-                let backend = self.take(slot);
-                self.place(slot, backend, now, out);
-            }
+        let pools = resumed.pools.clone();
+        self.restart_lanes(&pools, now);
+        for pool in pools {
+            self.serve_lines(pool, 0, now, out);
         }
         self.serve(Some(database), now, out);
     }
@@ -209,6 +228,7 @@ impl<B> Core<B> {
         let buried = &self.pools[pool];
         if buried.is_removed && buried.counts.open() == 0 {
             let database = buried.database;
+            self.leave_lane(pool);
             self.pools.remove(pool);
             self.databases[database].pools.retain(|other| *other != pool);
             self.bury_database(database);

@@ -14,10 +14,13 @@ use tokio::time::Instant;
 use super::line::Turn;
 use super::slot::State;
 use super::*;
+use crate::config::{AdmissionMode, Class, Jitter, LaneSettings, Rate, RateWhen, Share};
 
 const WORKERS: usize = 2;
 const DATABASES: usize = 2;
-const POOLS: usize = 5;
+const POOLS: usize = 6;
+const LANES: usize = 2;
+const WINDOW: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone)]
 enum Operation {
@@ -39,6 +42,52 @@ enum Operation {
     SetPool { pool: Index, size: u32 },
     ReplacePool { pool: Index },
     PeekIdle { pool: Index, worker: usize },
+    SetLane { lane: Index, settings: LaneSettings },
+    LimitLane { lane: Index, max: Option<u32>, over: Option<Duration> },
+    RampLane { lane: Index, over: Duration },
+    Alarm,
+}
+
+fn lane_settings() -> impl Strategy<Value = LaneSettings> {
+    let jitter = prop_oneof![Just(Jitter::Soft), Just(Jitter::Spread), Just(Jitter::Off)];
+    let rate = prop::option::of((1_u32..20, 1_u32..4));
+    (prop::option::of(0_u32..6), 1_u32..4, any::<bool>(), jitter, rate, any::<bool>()).prop_map(
+        |(max, initial, adaptive, jitter, rate, is_off)| LaneSettings {
+            mode: if is_off { AdmissionMode::Off } else { AdmissionMode::On },
+            transactions_max: max,
+            initial,
+            adaptive,
+            jitter,
+            rate: rate.map(|(per_second, burst)| Rate {
+                per_second: f64::from(per_second),
+                burst,
+                delay_max: Duration::from_millis(700),
+                when: RateWhen::Always,
+            }),
+            ..open_lane()
+        },
+    )
+}
+
+/// A lane that keeps nobody back.
+fn open_lane() -> LaneSettings {
+    LaneSettings {
+        mode: AdmissionMode::On,
+        transactions_max: None,
+        transactions_min: 0,
+        waiters_max: Some(20),
+        class: Class::Interactive,
+        weight: 1,
+        ramp: None,
+        rate: None,
+        adaptive: false,
+        initial: 8,
+        slow_start_idle: Duration::from_secs(1),
+        jitter: Jitter::Soft,
+        jitter_window: WINDOW,
+        spread_max: Duration::from_millis(500),
+        notice_after: Duration::from_secs(1),
+    }
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -66,6 +115,12 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (index(), 0_u32..5).prop_map(|(pool, size)| Operation::SetPool { pool, size }),
         1 => index().prop_map(|pool| Operation::ReplacePool { pool }),
         1 => (index(), worker()).prop_map(|(pool, worker)| Operation::PeekIdle { pool, worker }),
+        1 => (index(), lane_settings()).prop_map(|(lane, settings)| Operation::SetLane { lane, settings }),
+        1 => (index(), prop::option::of(0_u32..6), prop::option::of(1_u64..5))
+            .prop_map(|(lane, max, over)| Operation::LimitLane { lane, max, over: over.map(Duration::from_secs) }),
+        1 => (index(), 0_u64..5)
+            .prop_map(|(lane, over)| Operation::RampLane { lane, over: Duration::from_secs(over) }),
+        4 => Just(Operation::Alarm),
     ]
 }
 
@@ -87,7 +142,6 @@ impl Wake for Bell {
 struct Client {
     ticket: Ticket,
     pool: PoolId,
-    arrival: u64,
     bell: Arc<Bell>,
 }
 
@@ -96,13 +150,13 @@ struct Model {
     now: Instant,
     databases: Vec<DatabaseId>,
     pools: Vec<PoolId>,
+    lanes: Vec<LaneId>,
     clients: Vec<Client>,
     leases: Vec<(SlotId, u64)>,
     dials: Vec<SlotId>,
     closings: Vec<SlotId>,
     backends: HashMap<u64, Holder>,
     backends_born: u64,
-    arrivals: u64,
     out: Vec<Command<u64>>,
 }
 
@@ -111,13 +165,21 @@ fn database_limits(backends_max: Option<u32>) -> DatabaseLimits {
 }
 
 fn pool_limits(size: u32) -> PoolLimits {
+    // Pools of different sizes have different parts, so that every rule about parts is at work.
+    let class = if size.is_multiple_of(2) { Class::Batch } else { Class::Interactive };
     PoolLimits {
+        share: Share { class, weight: size + 1, reserved: size / 3 },
         wait_timeout: None,
         size,
         waiters_max: 12,
         idle_timeout: Some(Duration::from_secs(10)),
         lifetime: Some(Duration::from_secs(30)),
     }
+}
+
+/// Each lane has a pool in each database, and each database a pool without a lane.
+fn lane_of(lanes: &[LaneId], pool: usize) -> Option<LaneId> {
+    lanes.get(pool / DATABASES).copied()
 }
 
 /// Which of `from` an index means; `None` when there is nothing to choose from.
@@ -129,22 +191,24 @@ impl Model {
     fn new() -> Self {
         let mut core = Core::new(WORKERS, Some(7), 1);
         let databases: Vec<_> = (0..DATABASES).map(|_| core.add_database(database_limits(Some(5)))).collect();
+        let now = Instant::now();
+        let lanes: Vec<_> = (0..LANES).map(|_| core.add_lane(open_lane(), now)).collect();
         let pools = (0..POOLS)
-            .map(|i| core.add_pool(databases[i % DATABASES], pool_limits(3)))
+            .map(|i| core.add_pool(databases[i % DATABASES], lane_of(&lanes, i), pool_limits(3)))
             .collect::<Option<_>>()
             .expect("the databases are there");
         Self {
             core,
-            now: Instant::now(),
+            now,
             databases,
             pools,
+            lanes,
             clients: Vec::new(),
             leases: Vec::new(),
             dials: Vec::new(),
             closings: Vec::new(),
             backends: HashMap::new(),
             backends_born: 0,
-            arrivals: 0,
             out: Vec::new(),
         }
     }
@@ -165,12 +229,10 @@ impl Model {
                         self.lease(slot, backend);
                     }
                     Lease::Wait(ticket) => {
-                        assert!(before.waiting < 12);
-                        self.arrivals += 1;
-                        let arrival = self.arrivals;
-                        self.clients.push(Client { ticket, pool, arrival, bell });
+                        let is_refused = matches!(self.core.waiters[ticket].turn, Turn::Refused(..));
+                        assert!(is_refused || before.waiting < 12);
+                        self.clients.push(Client { ticket, pool, bell });
                     }
-                    Lease::Full => assert_eq!(before.waiting, 12),
                     Lease::Failed(error) => {
                         assert_eq!(error, WaitError::Refused);
                         assert!(before.is_refused);
@@ -257,12 +319,33 @@ impl Model {
             Operation::ReplacePool { pool } => {
                 let i = pool.index(self.pools.len());
                 let database = self.core.pool(self.pools[i]).expect("it is there").database;
-                self.core.remove_pool(self.pools[i], &mut out);
-                self.pools[i] = self.core.add_pool(database, pool_limits(3)).expect("the database is there");
+                self.core.remove_pool(self.pools[i], now, &mut out);
+                self.pools[i] = self
+                    .core
+                    .add_pool(database, lane_of(&self.lanes, i), pool_limits(3))
+                    .expect("the database is there");
             }
             Operation::PeekIdle { pool, worker } => {
                 let pool = self.pools[pool.index(self.pools.len())];
                 self.core.peek_idle(pool, *worker, |backend| *backend % 2 == 0, &mut out);
+            }
+            Operation::SetLane { lane, settings } => {
+                let lane = self.lanes[lane.index(LANES)];
+                self.core.set_lane(lane, settings.clone(), now, &mut out);
+            }
+            Operation::LimitLane { lane, max, over } => {
+                self.core.limit_lane(self.lanes[lane.index(LANES)], *max, *over, now, &mut out);
+            }
+            Operation::RampLane { lane, over } => {
+                self.core.ramp_lane(self.lanes[lane.index(LANES)], *over, now);
+            }
+            Operation::Alarm => {
+                if let Some(alarm) = self.core.alarm {
+                    self.now = self.now.max(alarm);
+                    self.core.alarm(self.now, &mut out);
+                    // Back-offs may have ended meanwhile.
+                    self.core.tick(self.now, &mut out);
+                }
             }
         }
         self.out = out;
@@ -277,7 +360,7 @@ impl Model {
     fn poll(&mut self, i: usize) {
         let Client { ticket, bell, .. } = &self.clients[i];
         match self.core.poll_ticket(*ticket, &Waker::from(bell.clone())) {
-            Progress::Pending => return,
+            Progress::Pending | Progress::Waits { .. } => return,
             Progress::Ready(slot, backend) => self.lease(slot, backend),
             Progress::Failed(_) => {}
         }
@@ -298,6 +381,7 @@ impl Model {
                     self.closings.push(slot);
                 }
                 Command::Wake(waker) => waker.wake(),
+                Command::Alarm(then) => assert!(then > self.now, "an alarm that is due already"),
             }
         }
     }
@@ -317,12 +401,16 @@ impl Model {
 
     fn check(&self) {
         self.check_counts();
+        self.check_permits();
         self.check_backends();
         self.check_lines();
+    }
+
+    /// A tick makes up for what a permit or a reservation given back allows elsewhere.
+    fn check_dials(&self) {
         for pool in self.core.pools.keys() {
-            let database = &self.core.databases[self.core.pools[pool].database];
-            let is_full = database.bound.is_full() || self.core.total.is_full();
-            assert!(self.core.claim(pool, self.now) == 0 || is_full, "a dial that could be under way is not");
+            let has_claim = self.core.claim(pool, self.now) > 0;
+            assert!(!has_claim || !self.core.fits(pool), "a dial that could be under way is not");
         }
     }
 
@@ -355,6 +443,25 @@ impl Model {
         check_bound(&core.total, core.pools.values());
     }
 
+    /// A permit for every backend that is busy, and for no other.
+    fn check_permits(&self) {
+        for slot in self.core.slots.values() {
+            match slot.state.phase() {
+                Phase::Opening | Phase::Idle => assert!(slot.entered.is_none(), "a permit for nobody"),
+                Phase::Handed | Phase::Leased => assert!(slot.entered.is_some(), "busy without a permit"),
+                Phase::Closing | Phase::Zombie => {}
+            }
+        }
+        for (id, lane) in &self.core.lanes {
+            let of_lane = |slot: &&Slot<u64>| self.core.pools[slot.pool].lane == Some(id) && slot.entered.is_some();
+            let held = self.core.slots.values().filter(of_lane).count();
+            let view = lane.gate.view(self.now);
+            assert_eq!(view.active as usize, held);
+            let waiting: u32 = lane.pools.iter().map(|pool| self.core.pools[*pool].line.waiting()).sum();
+            assert_eq!(view.waiting, waiting);
+        }
+    }
+
     /// No backend is lost, doubled, or in two places.
     fn check_backends(&self) {
         let mut held = 0;
@@ -374,30 +481,38 @@ impl Model {
 
     fn check_lines(&self) {
         let mut first_waiting: SecondaryMap<PoolId, u64> = SecondaryMap::new();
-        let mut last_handed: SecondaryMap<PoolId, u64> = SecondaryMap::new();
         for client in &self.clients {
             let waiter = &self.core.waiters[client.ticket];
             let has_rung = client.bell.0.load(Ordering::Relaxed);
             match waiter.turn {
                 Turn::Waiting(_) => {
-                    let first = first_waiting.get(client.pool).copied();
-                    first_waiting.insert(client.pool, client.arrival.min(first.unwrap_or(u64::MAX)));
+                    if let Some(batch) = waiter.batch {
+                        let first = first_waiting.get(client.pool).copied();
+                        first_waiting.insert(client.pool, first.map_or(batch, |first| batch.min(first)));
+                    }
                 }
-                Turn::Handed(_) => {
-                    assert!(has_rung, "a waiter was served and not told");
-                    let last = entry(&mut last_handed, client.pool);
-                    *last = client.arrival.max(*last);
-                }
+                Turn::Handed(_) => assert!(has_rung, "a waiter was served and not told"),
+                Turn::Refused(..) => {}
                 Turn::Failed(_) => assert!(has_rung, "a waiter was failed and not told"),
             }
         }
-        for (pool, last) in last_handed {
-            let first = first_waiting.get(pool).copied().unwrap_or(u64::MAX);
-            assert!(last < first, "somebody was overtaken");
+        for client in &self.clients {
+            let waiter = &self.core.waiters[client.ticket];
+            let Some(first) = first_waiting.get(client.pool) else { continue };
+            let is_handed = matches!(waiter.turn, Turn::Handed(_));
+            let batch = waiter.batch.filter(|_| is_handed);
+            assert!(batch.is_none_or(|batch| batch <= *first), "somebody was overtaken by a window");
         }
-        for pool in self.core.pools.values() {
+        for (id, pool) in &self.core.pools {
             let is_paused = self.core.databases[pool.database].is_paused;
-            assert!(pool.line.waiting() == 0 || pool.counts.idle == 0 || is_paused, "a waiter beside an idle backend");
+            let permits = pool.lane.map_or(u32::MAX, |lane| self.core.lanes[lane].gate.permits(self.now));
+            let is_idle = pool.line.ready() > 0 && pool.counts.idle > 0 && !is_paused && permits > 0;
+            assert!(
+                !is_idle || self.core.alarm.is_some(),
+                "a waiter of {id:?} beside an idle backend and an idle permit"
+            );
+            let is_held = pool.line.waiting() > pool.line.ready();
+            assert!(!is_held || self.core.alarm.is_some(), "held back for ever");
         }
         let waiting = self.core.waiters.values().filter(|waiter| matches!(waiter.turn, Turn::Waiting(_)));
         assert_eq!(waiting.count(), self.core.total.waiting as usize);
@@ -405,15 +520,29 @@ impl Model {
     }
 
     fn step(&mut self, operation: &Operation) {
+        let before: Vec<_> = self.lanes.iter().map(|lane| self.core.lanes[*lane].gate.view(self.now)).collect();
         self.apply(operation);
+        for (lane, before) in self.lanes.iter().zip(before) {
+            let gate = self.core.lanes[*lane].gate.view(self.now);
+            // A start may be what makes the lane narrower again.
+            let allowed = before.active.max(before.effective).max(gate.effective);
+            assert!(gate.active <= allowed, "more than the limit were let in");
+        }
         self.execute();
         self.check();
+        if matches!(operation, Operation::Advance { .. }) {
+            self.check_dials();
+        }
     }
 
     /// Endpoints are well, holders give back, time passes: everybody must be served.
     fn everybody_is_served(&mut self) {
         let (now, mut out) = (self.now, std::mem::take(&mut self.out));
         self.core.set_total_max(Some(2), now, &mut out);
+        for lane in &self.lanes {
+            self.core.set_lane(*lane, open_lane(), now, &mut out);
+            self.core.unlimit_lane(*lane, now, &mut out);
+        }
         for database in &self.databases {
             self.core.set_database(*database, database_limits(Some(2)), now, &mut out);
             self.core.resume(*database, now, &mut out);
@@ -469,7 +598,7 @@ fn entry<V: Default>(map: &mut SecondaryMap<PoolId, V>, pool: PoolId) -> &mut V 
 }
 
 fn check_bound<'a>(bound: &Bound, pools: impl Iterator<Item = &'a Pool>) {
-    let (mut counts, mut waiting, mut hungry, mut active) = (Counts::default(), 0, 0, 0);
+    let (mut counts, mut waiting, mut hungry, mut weights) = (Counts::default(), 0, 0, [0; 2]);
     for pool in pools {
         counts.opening += pool.counts.opening;
         counts.idle += pool.counts.idle;
@@ -479,12 +608,13 @@ fn check_bound<'a>(bound: &Bound, pools: impl Iterator<Item = &'a Pool>) {
         counts.zombie += pool.counts.zombie;
         waiting += pool.line.waiting();
         hungry += usize::from(pool.line.waiting() > 0);
-        active += u32::from(pool.is_active());
+        let share = pool.limits.share;
+        weights[usize::from(share.class == Class::Batch)] += u64::from(share.weight) * u64::from(pool.is_active());
     }
     assert_eq!(bound.counts, counts);
     assert_eq!(bound.waiting, waiting);
     assert_eq!(bound.hungry.len(), hungry);
-    assert_eq!(bound.active, active);
+    assert_eq!([bound.interactive, bound.batch], weights);
     assert!(!bound.is_exceeded() || counts.idle == 0, "idle backends over a lowered bound");
 }
 

@@ -5,6 +5,7 @@
 //! waiter came first. What settles this instead of swapping slots for ever: only a pool *above* its share gives,
 //! only one *below* takes, and slots already on their way out count as given.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use super::bound::Bound;
 use super::slot::{Phase, Slot, State};
 use super::{Command, Core, DatabaseId, PoolId, SlotId};
+use crate::config::Class;
 
 /// A pool within its share keeps a backend this long after its last use when the one that wants it has its share,
 /// so that a busy pool and one with a query now and then do not swap the same slot all the time.
@@ -36,16 +38,14 @@ struct Claims {
 }
 
 impl<B> Core<B> {
-    /// Dials or evicts for a pool whose line grew. The others' position is unchanged: what could be dialled for
-    /// them is being dialled already.
+    /// Dials or evicts for a pool whose line grew, or whose role may do more. The others' position is unchanged: what could
+    /// be dialled for them is being dialled already.
     pub(super) fn serve_newcomer(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
-        if self.claim(pool, now) == 0 {
-            return;
-        }
-        if self.fits(pool) {
+        while self.claim(pool, now) > 0 {
+            if !self.fits(pool) {
+                return self.evict_for_waiters(self.pools[pool].database, now, out);
+            }
             self.dial(pool, now, out);
-        } else {
-            self.evict_for_waiters(self.pools[pool].database, now, out);
         }
     }
 
@@ -84,7 +84,7 @@ impl<B> Core<B> {
         let Some(bound) = self.bound(level) else {
             return;
         };
-        if bound.waiting == 0 || bound.counts.idle == 0 || !bound.is_full() {
+        if bound.waiting == 0 || bound.counts.idle == 0 || !self.is_tight(level) {
             return;
         }
         let mut closing = bound.counts.closing;
@@ -105,7 +105,7 @@ impl<B> Core<B> {
         let own = &self.pools[pool];
         [Level::Database(own.database), Level::Total].into_iter().any(|level| {
             self.bound(level).is_some_and(|bound| {
-                bound.is_full()
+                self.is_tight(level)
                     && bound.waiting > own.line.waiting()
                     && (own.counts.live() > self.share(pool) || self.is_anyone_starving(level, pool, now))
                     && self.claims(level, Some(pool), now).below_share > bound.counts.closing
@@ -113,16 +113,16 @@ impl<B> Core<B> {
         })
     }
 
-    /// Has a pool without any backend waited its turn, longer than the first waiter of `pool`?
+    /// Has a pool less than is reserved for it, or a pool without any backend waited its turn, longer than the first waiter of
+    /// `pool`?
     fn is_anyone_starving(&self, level: Level, pool: PoolId, now: Instant) -> bool {
         let own_since = self.pools[pool].line.first_since();
         self.claimants(level, now).any(|(other, _)| {
             let other = &self.pools[other];
-            other.counts.live() == 0
-                && other
-                    .line
-                    .first_since()
-                    .is_some_and(|since| now >= since + TURN_MAX && own_since.is_none_or(|own_since| since < own_since))
+            let has_waited_its_turn =
+                |since| now >= since + TURN_MAX && own_since.is_none_or(|own_since| since < own_since);
+            other.counts.live() < other.limits.share.reserved
+                || other.counts.live() == 0 && other.line.first_since().is_some_and(has_waited_its_turn)
         })
     }
 
@@ -132,11 +132,21 @@ impl<B> Core<B> {
         }
         self.claimants(level, now)
             .filter(|(pool, _)| self.fits(*pool))
-            .min_by_key(|(pool, _)| {
-                let has_share = self.live(*pool) >= self.share(*pool);
-                (has_share, self.pools[*pool].line.first_since())
-            })
             .map(|(pool, _)| pool)
+            .min_by(|a, b| self.precedence(*a).partial_cmp(&self.precedence(*b)).unwrap_or(Ordering::Equal))
+    }
+
+    /// Smaller is first: what is reserved, shares, interactive before batch, the least for its weight, the longest wait.
+    fn precedence(&self, id: PoolId) -> (bool, bool, bool, f64, Option<Instant>) {
+        let pool = &self.pools[id];
+        let live = pool.counts.live();
+        (
+            live >= pool.limits.share.reserved,
+            live >= self.share(id),
+            pool.limits.share.class == Class::Batch,
+            f64::from(live) / f64::from(pool.limits.share.weight.max(1)),
+            pool.line.first_since(),
+        )
     }
 
     fn dial(&mut self, pool_id: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
@@ -149,6 +159,7 @@ impl<B> Core<B> {
             generation: pool.generation,
             worker: 0,
             opened: now,
+            entered: None,
             spread: 1.0,
             expires: None,
         });
@@ -164,19 +175,51 @@ impl<B> Core<B> {
             return 0;
         }
         let arriving = pool.counts.opening - pool.openings_stale;
-        let by_line = pool.line.waiting().saturating_sub(arriving);
+        // An idle backend beside a waiter is one that the role has no permit for, and is there when it has.
+        let coming = arriving + pool.counts.idle;
+        let by_line = pool.line.ready().saturating_sub(coming);
+        let permits = pool.lane.map_or(u32::MAX, |lane| self.lanes[lane].gate.permits(now));
+        let by_role = permits.saturating_sub(coming);
         let by_size = pool.limits.size.saturating_sub(pool.counts.open());
         let by_login = match pool.refused {
             Some(backoff) => u32::from(pool.counts.opening == 0 && backoff.is_over(now)),
             None => u32::MAX,
         };
         let by_pace = database.health.dials_allowed(database.bound.counts.opening, now);
-        by_line.min(by_size).min(by_login).min(by_pace)
+        by_line.min(by_role).min(by_size).min(by_login).min(by_pace)
     }
 
-    /// Do the shared bounds have room for one more slot of this pool?
-    fn fits(&self, pool: PoolId) -> bool {
-        !self.total.is_full() && !self.databases[self.pools[pool].database].bound.is_full()
+    /// Do the shared bounds have room for one more slot of this pool, those reserved for others left alone? A pool without
+    /// any has a right to one, however much is reserved.
+    pub(super) fn fits(&self, id: PoolId) -> bool {
+        let pool = &self.pools[id];
+        let database = &self.databases[pool.database];
+        if self.total.is_full() || database.bound.is_full() {
+            return false;
+        }
+        let Some(max) = database.bound.max else { return true };
+        pool.counts.live() == 0 || database.bound.counts.open() + self.reserved(pool.database, Some(id)) < max
+    }
+
+    /// Slots of a database that are reserved and not in use, for pools other than this.
+    fn reserved(&self, database: DatabaseId, except: Option<PoolId>) -> u32 {
+        let others = self.databases[database].pools.iter().filter(|pool| Some(**pool) != except);
+        others
+            .map(|pool| {
+                let pool = &self.pools[*pool];
+                pool.limits.share.reserved.saturating_sub(pool.counts.live())
+            })
+            .sum()
+    }
+
+    /// A bound with no room but what is reserved.
+    fn is_tight(&self, level: Level) -> bool {
+        match level {
+            Level::Total => self.total.is_full(),
+            Level::Database(id) => self.databases.get(id).is_some_and(|database| {
+                database.bound.max.is_some_and(|max| database.bound.counts.open() + self.reserved(id, None) >= max)
+            }),
+        }
     }
 
     /// Pools that could use a slot under this bound, and how many. Where a database's own bound is full, room in
@@ -192,8 +235,9 @@ impl<B> Core<B> {
 
     /// What this pool may have before the others.
     fn share(&self, pool: PoolId) -> u32 {
-        let database = self.pools[pool].database;
-        self.databases[database].bound.share().min(self.total.share())
+        let pool = &self.pools[pool];
+        let share = pool.limits.share;
+        self.databases[pool.database].bound.share(share).min(self.total.share(share)).max(pool.limits.share.reserved)
     }
 
     fn live(&self, pool: PoolId) -> u32 {

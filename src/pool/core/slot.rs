@@ -70,6 +70,8 @@ pub(super) struct Slot<B> {
     /// The worker that last had it, whose stack it lies on when idle.
     pub(super) worker: usize,
     pub(super) opened: Instant,
+    /// When its backend went to a client; it holds a permit of its role since.
+    pub(super) entered: Option<Instant>,
     /// Drawn at birth from 0.8–1.2: spreads this backend's lifetime and idle timeout, so that backends born
     /// together do not die together.
     pub(super) spread: f64,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
+use crate::config::Share;
 
 const OWN: usize = 0;
 const OTHER: usize = 1;
@@ -15,6 +16,7 @@ struct Shell {
     now: Instant,
     dials: Vec<(PoolId, SlotId)>,
     closes: Vec<(SlotId, u32)>,
+    alarms: Vec<Instant>,
     dialled: u32,
 }
 
@@ -25,7 +27,14 @@ fn ms(ms: u64) -> Duration {
 }
 
 fn limits(size: u32) -> PoolLimits {
-    PoolLimits { size, waiters_max: 1000, wait_timeout: None, idle_timeout: None, lifetime: None }
+    PoolLimits {
+        size,
+        waiters_max: 1000,
+        wait_timeout: None,
+        idle_timeout: None,
+        lifetime: None,
+        share: Share::default(),
+    }
 }
 
 impl Shell {
@@ -35,6 +44,7 @@ impl Shell {
             now: Instant::now(),
             dials: Vec::new(),
             closes: Vec::new(),
+            alarms: Vec::new(),
             dialled: 0,
         }
     }
@@ -42,7 +52,8 @@ impl Shell {
     /// A database with one pool per size.
     fn database(&mut self, backends_max: Option<u32>, sizes: &[u32]) -> (DatabaseId, Vec<PoolId>) {
         let database = self.core.add_database(DatabaseLimits { backends_max, connect_timeout: ms(5000) });
-        let pools = sizes.iter().map(|size| self.core.add_pool(database, limits(*size)).expect("just added")).collect();
+        let pools =
+            sizes.iter().map(|size| self.core.add_pool(database, None, limits(*size)).expect("just added")).collect();
         (database, pools)
     }
 
@@ -64,6 +75,7 @@ impl Shell {
                 }
                 Command::Close { slot, backend } => self.closes.push((slot, backend)),
                 Command::Wake(waker) => waker.wake(),
+                Command::Alarm(then) => self.alarms.push(then),
             }
         }
         result
@@ -214,7 +226,11 @@ fn line_has_an_end() {
     shell.run(|core, now, out| core.set_pool(pool, short, now, out));
     shell.wait(pool);
     shell.wait(pool);
-    assert!(matches!(shell.lease(pool), Lease::Full));
+    let third = shell.wait(pool);
+    shell.pass(ms(400));
+    shell.pending(third);
+    shell.pass(ms(700));
+    shell.failed(third, WaitError::PoolFull { waiting: 2 });
 }
 
 #[test]
@@ -370,7 +386,7 @@ fn removed_pool_fails_its_waiters_and_ends_with_its_last_backend() {
     let (mut shell, database, pool) = Shell::with_pool(1);
     let held = shell.hold(pool, 1);
     let ticket = shell.wait(pool);
-    shell.run(|core, _, out| core.remove_database(database, out));
+    shell.run(|core, now, out| core.remove_database(database, now, out));
     shell.failed(ticket, WaitError::Removed);
     assert!(matches!(shell.lease(pool), Lease::Failed(WaitError::Removed)));
     shell.release(held[0]);
@@ -610,7 +626,7 @@ impl Crowd {
                             self.held.push((slot, backend));
                             self.served[i] += 1;
                         }
-                        Progress::Pending => self.lines[i].push(ticket),
+                        Progress::Pending | Progress::Waits { .. } => self.lines[i].push(ticket),
                         Progress::Failed(error) => panic!("{error}"),
                     }
                 }
@@ -711,6 +727,6 @@ fn a_waiter_past_its_time_leaves_the_line_and_the_others_stay() {
     shell.pass(ms(300));
     let second = shell.wait(pool);
     shell.pass(ms(250));
-    shell.failed(first, WaitError::TimedOut);
+    shell.failed(first, WaitError::TimedOut(Bottleneck::Pool));
     shell.pending(second);
 }

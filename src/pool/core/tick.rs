@@ -1,9 +1,14 @@
 //! What happens because time passes. The shell calls it about ten times a second.
 
+use std::cmp::Reverse;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use super::slot::State;
-use super::{Command, Core, SlotId, WaitError};
+use super::line::{Turn, Waiter};
+use super::slot::State as SlotState;
+use super::{Bottleneck, Command, Core, PoolId, SlotId, WaitError};
+use crate::admission::gate::State;
 
 /// Backends looked at per tick: bounds the time under the lock. A thousand backends take 1.6 s at ten ticks a second.
 const PATROL_STEP: usize = 64;
@@ -12,10 +17,17 @@ const PATROL_STEP: usize = 64;
 const EXPIRIES_MAX: usize = 4;
 
 impl<B> Core<B> {
-    /// Fails waiters whose time is up or whose endpoint stays down, dials where a back-off is over, closes idle backends of old age.
+    /// Fails waiters whose time is up or whose endpoint stays down, admits whom a growing limit lets in, dials where a back-off
+    /// is over, closes idle backends of old age.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         self.fail_waiters_of_down_endpoints(now, out);
         self.fail_waiters_past_their_time(now, out);
+        self.tell_refused(now, out);
+        self.wake_for_notices(now, out);
+        for lane in self.lanes.values_mut() {
+            lane.gate.tick(now);
+        }
+        self.serve_lanes(now, out);
         self.serve(None, now, out);
         self.patrol(now, out);
     }
@@ -27,19 +39,69 @@ impl<B> Core<B> {
             let connect_timeout = database.limits.connect_timeout;
             if let Some(down) = database.health.down_since()
                 && !database.is_paused
+                && now >= down + connect_timeout
             {
-                let is_due = |since: Instant| now >= since.max(down) + connect_timeout;
-                self.fail_waiters(pool, WaitError::EndpointDown, is_due, out);
+                let is_due = |waiter: &Waiter| now >= waiter.since.max(down) + connect_timeout;
+                self.fail_waiters(pool, WaitError::EndpointDown, |_| true, is_due, out);
             }
         }
     }
 
-    /// All waiters of a pool wait equally long, so the first in line is the first whose time is up: no timer for each.
+    /// No timer for each: whoever's time is up is among the first batches.
     fn fail_waiters_past_their_time(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         for i in (0..self.total.hungry.len()).rev() {
-            let pool = self.total.hungry[i];
-            if let Some(wait_timeout) = self.pools[pool].limits.wait_timeout {
-                self.fail_waiters(pool, WaitError::TimedOut, |since| now >= since + wait_timeout, out);
+            let id = self.total.hungry[i];
+            let pool = &self.pools[id];
+            let Some(wait_timeout) = pool.limits.wait_timeout else { continue };
+            let bottleneck = self.bottleneck(id, now);
+            let spread_max = self.gate(id).map_or(Duration::ZERO, |gate| gate.rules().spread_max);
+            let may_hold = |opened: Instant| now + spread_max >= opened + wait_timeout.mul_f64(0.9);
+            let is_due = |waiter: &Waiter| now >= waiter.since + wait_timeout.mul_f64(waiter.patience);
+            let timed_out = self.fail_waiters(id, WaitError::TimedOut(bottleneck), may_hold, is_due, out);
+            if let Some(gate) = self.gate(id) {
+                gate.tally().timed_out += timed_out;
+            }
+        }
+    }
+
+    fn bottleneck(&self, pool: PoolId, now: Instant) -> Bottleneck {
+        let Some(lane) = self.pools[pool].lane else { return Bottleneck::Pool };
+        let gate = &self.lanes[lane].gate;
+        match gate.view(now).state {
+            State::Closed => Bottleneck::Closed,
+            _ if gate.permits(now) == 0 => Bottleneck::Role,
+            _ => Bottleneck::Pool,
+        }
+    }
+
+    fn tell_refused(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
+        while let Some(Reverse((at, ticket))) = self.refused.peek().copied()
+            && at <= now
+        {
+            self.refused.pop();
+            let Some(waiter) = self.waiters.get_mut(ticket) else { continue };
+            if let Turn::Refused(error, waker) = &waiter.turn {
+                out.push(Command::Wake(waker.clone()));
+                waiter.turn = Turn::Failed(*error);
+            }
+        }
+    }
+
+    fn wake_for_notices(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
+        for id in &self.total.hungry {
+            let pool = &self.pools[*id];
+            let notice_after = pool.lane.map(|lane| self.lanes[lane].gate.rules().notice_after);
+            let Some(notice_after) = notice_after.filter(|after| !after.is_zero()) else { continue };
+            let Some(then) = now.checked_sub(notice_after) else { continue };
+            for ticket in pool.line.joined_by(then) {
+                if let Some(waiter) = self.waiters.get_mut(ticket)
+                    && let Turn::Waiting(waker) = &waiter.turn
+                    && waiter.since <= then
+                    && !std::mem::replace(&mut waiter.is_told, true)
+                {
+                    waiter.is_due_notice = true;
+                    out.push(Command::Wake(waker.clone()));
+                }
             }
         }
     }
@@ -67,7 +129,7 @@ impl<B> Core<B> {
 
     fn is_too_old(&self, id: SlotId, now: Instant) -> bool {
         let slot = &self.slots[id];
-        let State::Idle { since, .. } = slot.state else {
+        let SlotState::Idle { since, .. } = slot.state else {
             return false;
         };
         let idle_timeout = self.pools[slot.pool].limits.idle_timeout;

@@ -2,12 +2,14 @@
 //!
 //! Slots and waiters are counted at three levels (pool, database, all), in one function each.
 
+use std::task::Waker;
+
 use tokio::time::Instant;
 
 use super::bound::Change;
-use super::line::{Line, Turn, Waiters};
+use super::line::{Line, Turn, Waiter, Waiters};
 use super::slot::{Phase, Slot, State};
-use super::{Command, Core, DatabaseId, PoolId, SlotId, WaitError};
+use super::{Command, Core, DatabaseId, PoolId, SlotId, WaitError, is_in_line};
 
 impl<B> Core<B> {
     /// Of an older generation, or past its lifetime.
@@ -73,8 +75,9 @@ impl<B> Core<B> {
             true => Change::None,
             false => Change::between(was_active, pool.is_active()),
         };
-        self.databases[pool.database].bound.shift(from, to, active);
-        self.total.shift(from, to, active);
+        let share = pool.limits.share;
+        self.databases[pool.database].bound.shift(from, to, active, share);
+        self.total.shift(from, to, active, share);
     }
 
     /// The one place where waiters are counted, at all three levels.
@@ -83,9 +86,13 @@ impl<B> Core<B> {
         let (was_active, waited) = (pool.is_active(), pool.line.waiting());
         let result = change(&mut pool.line, &mut self.waiters);
         let (is_active, waiting) = (pool.is_active(), pool.line.waiting());
+        if let Some(lane) = pool.lane {
+            self.lanes[lane].gate.queued(waited, waiting);
+        }
+        let share = pool.limits.share;
         for bound in [&mut self.databases[pool.database].bound, &mut self.total] {
             bound.waiting = bound.waiting - waited + waiting;
-            bound.note(Change::between(was_active, is_active));
+            bound.note(Change::between(was_active, is_active), share);
             match Change::between(waited > 0, waiting > 0) {
                 Change::Began => bound.hungry.push(pool_id),
                 Change::Ended => bound.hungry.retain(|hungry| *hungry != pool_id),
@@ -95,17 +102,41 @@ impl<B> Core<B> {
         result
     }
 
-    /// Takes waiters out of line, first to last, as long as `is_due` says so of their arrival.
+    /// Takes the next out of line, with its waker.
+    pub(super) fn draw(&mut self, pool: PoolId, is_random: bool, turn: Turn) -> Option<Waker> {
+        // Taken out for the time of the draw, because the line is ours, too.
+        let mut dice = std::mem::take(&mut self.dice);
+        let waker = self.change_line(pool, |line, waiters| {
+            let ticket = line.draw(is_random, &mut dice, |ticket| is_in_line(waiters, ticket))?;
+            match std::mem::replace(&mut waiters[ticket].turn, turn) {
+                Turn::Waiting(waker) => Some(waker),
+                Turn::Handed(_) | Turn::Refused(..) | Turn::Failed(_) => unreachable!("who is in line is waiting"),
+            }
+        });
+        self.dice = dice;
+        waker
+    }
+
+    /// Takes waiters out of line that are due, looking only into batches that began early enough.
     pub(super) fn fail_waiters(
         &mut self,
         pool: PoolId,
         error: WaitError,
-        is_due: impl Fn(Instant) -> bool,
+        may_hold: impl Fn(Instant) -> bool,
+        is_due: impl Fn(&Waiter) -> bool,
         out: &mut Vec<Command<B>>,
-    ) {
-        while self.pools[pool].line.first_since().is_some_and(&is_due) {
-            let waker = self.change_line(pool, |line, waiters| line.serve(waiters, Turn::Failed(error)));
-            out.extend(waker.map(Command::Wake));
-        }
+    ) -> u64 {
+        let due = self.change_line(pool, |line, waiters| {
+            let due = line.take_due(may_hold, |ticket| {
+                waiters.get(ticket).is_some_and(|waiter| waiter.turn.is_waiting() && is_due(waiter))
+            });
+            for ticket in &due {
+                if let Turn::Waiting(waker) = std::mem::replace(&mut waiters[*ticket].turn, Turn::Failed(error)) {
+                    out.push(Command::Wake(waker));
+                }
+            }
+            due.len()
+        });
+        due as u64
     }
 }

@@ -66,14 +66,20 @@ impl Client {
                 cx.waker().wake_by_ref();
                 Ok(())
             }
-            Poll::Ready(Err(LeaseError::TimedOut)) => {
-                self.fail_waiting(&Fault::WaitTimeout { waited: since.elapsed() }, cx)
+            Poll::Ready(Err(LeaseError::TimedOut(bottleneck))) => {
+                self.fail_waiting(&Fault::WaitTimeout { waited: since.elapsed(), bottleneck }, cx)
             }
             Poll::Ready(Err(error)) => {
                 let fault = self.lease_fault(error);
                 self.fail_waiting(&fault, cx)
             }
-            Poll::Pending => Ok(()),
+            Poll::Pending => {
+                if let Some(others) = waiting.waiter.take_notice() {
+                    build::notice_response(self.spill.buffer(), &sqlstate::still_waiting(since.elapsed(), others));
+                    self.spill.flush(cx, &mut self.stream)?;
+                }
+                Ok(())
+            }
         }
     }
 
