@@ -32,7 +32,7 @@ async fn settled(bystander: &mut Wire) {
 // modern-poolers 3.4, c-poolers 1.8
 #[tokio::test]
 async fn clients_are_served_in_the_order_in_which_they_came() {
-    let proxy = proxy().pool_size(1).toml("[listen]\nworkers = 1").start().await;
+    let proxy = proxy().pool_size(1).toml("[listen]\nworkers = 1\n[admission]\njitter = \"off\"").start().await;
     let mut holder = holder(&proxy).await;
     let mut bystander = proxy.wire("app").await;
     let mut waiters = join_all((0..30).map(|_| proxy.wire("app"))).await;
@@ -104,8 +104,9 @@ async fn a_message_longer_than_what_is_held_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn a_line_that_is_full_refuses_at_once() {
-    let proxy = proxy().pool_size(1).toml("[listen]\nworkers = 1\n[pool]\nwaiters_max = 2").start().await;
+async fn a_line_that_is_full_refuses_the_next() {
+    let settings = "[listen]\nworkers = 1\n[pool]\nwaiters_max = 2\n[admission]\nnotice_after = \"0s\"";
+    let proxy = proxy().pool_size(1).toml(settings).start().await;
     let mut holder = holder(&proxy).await;
     let mut waiters = join_all((0..2).map(|_| proxy.wire("app"))).await;
     let mut refused = proxy.wire("app").await;
