@@ -22,7 +22,7 @@ use crate::config::{Admission, AdmissionMode};
 /// right, or what a role's secret is. More wait, so that people who guess passwords cannot take all of its connections.
 const ASKING_AT_ONCE: usize = 4;
 
-/// Longest time until a refused login is answered.
+/// Longest time until a login is answered for which there is no room.
 const HOLD: Duration = Duration::from_secs(1);
 
 /// Refused logins that wait for their answer; beyond that it comes at once. Each costs a socket and a few KiB.

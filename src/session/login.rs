@@ -119,7 +119,7 @@ async fn log_in(worker: Rc<Worker>, accepted: Accepted, counted: Counted, is_ove
             Some((Welcome::Console(Box::pin(crate::admin::console::serve(worker, stream, facts))), counted))
         }
         Err(fault) => {
-            if let LoginFault::TooFast(_) = fault {
+            if fault.is_crowd() {
                 // While it waits for its refusal it takes nobody's place.
                 drop(counted);
                 tokio::select! {

@@ -88,6 +88,18 @@ async fn a_login_too_far_over_the_rate_is_refused_with_the_key_and_not_at_once()
 }
 
 #[tokio::test]
+async fn where_there_is_no_room_a_client_is_not_refused_at_once() {
+    for limits in ["[listen]\nclients_max = 1", "[roles.app]\nclients_max = 1"] {
+        let proxy = proxy().toml(limits).start().await;
+        let _first = proxy.wire("app").await;
+        let start = Instant::now();
+        let refused = log_in(Wire::open(proxy.addr).await).await.err().expect("one at a time");
+        assert_eq!(refused[&'C'], "53300");
+        assert!(start.elapsed() >= Duration::from_millis(500), "{limits}");
+    }
+}
+
+#[tokio::test]
 async fn refused_logins_take_nobodys_place_while_they_wait_for_their_answer() {
     let limits = "login_rate = \"4/h\"\nlogin_burst = 3\nlogin_delay_max = \"0s\"";
     let proxy = proxy().toml(&format!("[listen]\nclients_max = 4\n[admission]\n{limits}")).start().await;

@@ -87,6 +87,11 @@ pub enum LoginFault {
 }
 
 impl LoginFault {
+    /// There are too many, and it may come back later; at once would help nobody.
+    pub fn is_crowd(&self) -> bool {
+        matches!(self, Self::TooManyClients | Self::TooManyOfRole(_) | Self::TooFast(_))
+    }
+
     /// What it is counted as.
     pub fn reason(&self) -> LoginRefusal {
         match self {
