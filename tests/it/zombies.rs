@@ -74,7 +74,8 @@ async fn six_rounds_of_clients_that_give_up_leave_a_pool_of_five_as_it_was() {
 
 #[tokio::test]
 async fn a_server_process_that_no_cancel_ends_keeps_its_slot_until_it_ends_itself() {
-    let proxy = proxy().pool_size(3).toml("[pool]\ncancel_timeout = \"200ms\"").start().await;
+    let limits = "[pool]\ncancel_timeout = \"200ms\"\n[admission]\nnotice_after = \"0s\"";
+    let proxy = proxy().pool_size(3).toml(limits).start().await;
     let sessions = Sessions::of(Postgres::shared(), &proxy.dbname).await;
     proxy.wire("app").await.query(STUBBORN).await;
     let stubborn = "SELECT stubborn(7)";
@@ -110,6 +111,25 @@ async fn a_server_process_that_no_cancel_ends_keeps_its_slot_until_it_ends_itsel
     tokio::join!(answers, watch);
     zombies(&proxy, 0.0).await;
     assert!(sessions.open().await <= 3);
+}
+
+#[tokio::test]
+async fn a_zombie_is_one_of_its_roles_transactions() {
+    let limits = "[pool]\ncancel_timeout = \"200ms\"\n[roles.app]\ntransactions_max = 2";
+    let proxy = proxy().pool_size(10).toml(limits).start().await;
+    let sessions = Sessions::of(Postgres::shared(), &proxy.dbname).await;
+    proxy.wire("app").await.query(STUBBORN).await;
+    let stubborn = "SELECT stubborn(600)";
+    let wires = all_ask(&proxy, 2, stubborn).await;
+    sessions.until_running(stubborn, 2).await;
+    drop(wires);
+    zombies(&proxy, 2.0).await;
+    let mut waiting = all_ask(&proxy, 1, "SELECT 1").await;
+    eventually(async || proxy.metric("pgweir_waiters", &[]) > 0.5).await;
+    assert_eq!(sessions.running(stubborn).await, 2);
+    assert_eq!(sessions.terminate("query LIKE '%stubborn(600)'").await, 2);
+    assert_eq!(tags(&waiting[0].cycle().await), "T D C Z");
+    assert!(sessions.open().await <= 2);
 }
 
 #[tokio::test]
