@@ -2,12 +2,12 @@
 //!
 //! What a client is told about each is in [`crate::sqlstate`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::pool::core::Bottleneck;
-use crate::pool::lease::LeaseError;
 use crate::state::timeout::Timeout;
 use crate::wire::build::ServerError;
 use crate::wire::frame::FrameError;
@@ -31,15 +31,29 @@ pub enum Fault {
     /// Bytes of the backend that are no frames.
     #[error("{0} from the backend")]
     BackendFrame(FrameError),
-    /// No backend to be had.
-    #[error(transparent)]
-    Lease(#[from] LeaseError),
+    /// The endpoint stayed unreachable.
+    #[error("the database cannot be reached")]
+    Down,
+    /// The server refuses the login of this pool, and its words are not at hand.
+    #[error("the database refuses the login")]
+    Refused,
     /// The server refused pgweir's own login for this pool.
     #[error("the server refused the login: {}", .0.message)]
     LoginRefused(ServerError),
+    /// `pool.waiters_max` clients are in line.
+    #[error("the line for a backend is full")]
+    PoolFull(Queue),
+    /// `roles.*.waiters_max` clients are in line.
+    #[error("the line of the role is full")]
+    RoleFull(Queue),
+    /// It would have stood in line for far longer than it may.
+    #[error("the line moves too slowly to wait in")]
+    Hopeless(Queue),
     /// Waited as long as allowed.
-    #[error("no backend became free within {waited:?}")]
+    #[error("{bottleneck}")]
     WaitTimeout {
+        /// In which line.
+        queue: Queue,
         /// How long.
         waited: Duration,
         /// For what.
@@ -100,6 +114,17 @@ pub enum Fault {
     /// `listen.idle_timeout`.
     #[error("idle for too long")]
     IdleTimeout,
+}
+
+/// The line of a role, as far as a client in it must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// The client's own.
+    pub role: Arc<str>,
+    /// Clients in line.
+    pub waiting: u32,
+    /// The time they will take, if it is known.
+    pub expected: Option<Duration>,
 }
 
 /// How a backend was lost, as far as its client must know.

@@ -11,23 +11,22 @@ use std::time::Duration;
 use crate::admin::fault::ConsoleFault;
 use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
-use crate::error::Fault;
+use crate::error::{Fault, Queue};
+use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
 use crate::session::login::LoginFault;
 use crate::wire::build::Report;
 use crate::wire::startup::Malformed;
 
 /// What a client in line is told once, after `admission.notice_after`.
-pub fn still_waiting(waited: Duration, waiting: u32) -> Report {
+pub fn still_waiting(role: &str, waited: Duration, waiting: u32) -> Report {
+    let hint = "SHOW ROLES in the console tells what the line waits for; admission.notice_after is when this is said.";
     Report {
         severity: "NOTICE",
         code: "00000",
-        message: format!("still waiting for a backend after {:.0} s", waited.as_secs_f64()),
-        detail: Some(format!("{waiting} clients of this role are in line.")),
-        hint: Some(
-            "admission.notice_after is when this is said; SHOW ROLES in the console says what holds the line up."
-                .to_owned(),
-        ),
+        message: format!("still in line after {:.1} s", waited.as_secs_f64()),
+        detail: Some(format!("{} in line.", clients(waiting, role))),
+        hint: Some(hint.to_owned()),
     }
 }
 
@@ -44,22 +43,32 @@ pub fn report(fault: &Fault) -> Report {
         Fault::Backend(_) | Fault::BackendFrame(_) => {
             ("FATAL", "08P01", Some("The server behind databases.*.host broke the protocol; is it Postgres?"))
         }
-        Fault::Lease(LeaseError::PoolFull { .. } | LeaseError::RoleFull { .. } | LeaseError::Hopeless { .. }) => {
+        Fault::PoolFull(_) => {
             ("ERROR", "53300", Some("Raise pool.waiters_max or pool.size, or let fewer clients work at once."))
         }
-        Fault::Lease(LeaseError::Down) => (
+        Fault::RoleFull(_) => (
+            "ERROR",
+            "53300",
+            Some("Raise roles.*.waiters_max or roles.*.transactions_max, or let fewer clients work at once."),
+        ),
+        Fault::Hopeless(_) => (
+            "ERROR",
+            "53300",
+            Some(
+                "Try again later; if the server is not busy, raise roles.*.transactions_max or pool.size. pool.wait_timeout is how long a client may wait.",
+            ),
+        ),
+        Fault::Down => (
             "ERROR",
             "57P03",
             Some(
                 "Check databases.*.host and databases.*.port, and the server behind them; pool.connect_timeout is how long a client waits for it to return.",
             ),
         ),
-        Fault::Lease(LeaseError::Refused) => {
+        Fault::Refused => {
             ("ERROR", "57P03", Some("Check roles.*.password, roles.*.backend_password and roles.*.login_as."))
         }
-        Fault::Lease(LeaseError::Removed) | Fault::Removed => {
-            ("FATAL", "57P01", Some("The database or role was removed from proxy.toml."))
-        }
+        Fault::Removed => ("FATAL", "57P01", Some("The database or role was removed from proxy.toml.")),
         Fault::LoginRefused(_) => (
             "FATAL",
             "08006",
@@ -67,13 +76,7 @@ pub fn report(fault: &Fault) -> Report {
                 "Check roles.*.password, roles.*.backend_password and roles.*.login_as, and pg_hba.conf of the server.",
             ),
         ),
-        Fault::WaitTimeout { .. } | Fault::Lease(LeaseError::TimedOut(_)) => (
-            "ERROR",
-            "53300",
-            Some(
-                "Raise pool.size or pool.wait_timeout, or look for transactions that stay open: SHOW CLIENTS in the console.",
-            ),
-        ),
+        Fault::WaitTimeout { bottleneck, .. } => ("ERROR", "53300", Some(in_vain(*bottleneck))),
         Fault::Canceled => ("ERROR", "57014", None),
         Fault::Lost(lost) if lost.in_commit => {
             ("ERROR", "08007", Some("The transaction may or may not have been committed."))
@@ -116,7 +119,10 @@ pub fn report(fault: &Fault) -> Report {
         Fault::Lost(lost) | Fault::SessionLost(lost) => {
             lost.last_words.as_ref().map(|said| format!("The server said {}: {}", said.code, said.message))
         }
-        Fault::WaitTimeout { waited, .. } => Some(format!("Waited {:.1} s.", waited.as_secs_f64())),
+        Fault::PoolFull(queue) | Fault::RoleFull(queue) | Fault::Hopeless(queue) => Some(line(queue)),
+        Fault::WaitTimeout { queue, waited, .. } => {
+            Some(format!("Waited {:.1} s. {}", waited.as_secs_f64(), line(queue)))
+        }
         Fault::LoginRefused(error) | Fault::SettingsRefused(error) => Some(format!("The server said {}.", error.code)),
         _ => None,
     };
@@ -125,6 +131,36 @@ pub fn report(fault: &Fault) -> Report {
         _ => hint.map(str::to_owned),
     };
     Report { severity, code, message: fault.to_string(), detail, hint }
+}
+
+/// What to change after waiting in vain.
+fn in_vain(bottleneck: Bottleneck) -> &'static str {
+    match bottleneck {
+        Bottleneck::Pool => {
+            "Raise pool.size or pool.wait_timeout, or look for transactions that stay open: SHOW CLIENTS in the console."
+        }
+        Bottleneck::Role => {
+            "Raise roles.*.transactions_max or pool.wait_timeout, or look for transactions that stay open: SHOW CLIENTS in the console."
+        }
+        Bottleneck::Closed => {
+            "Raise roles.*.transactions_max above 0, or say LIMIT role transactions OVER '60s' in the console."
+        }
+    }
+}
+
+fn line(queue: &Queue) -> String {
+    let clients = clients(queue.waiting, &queue.role);
+    match queue.expected {
+        Some(expected) => format!("{clients} in line; one more would wait about {:.1} s.", expected.as_secs_f64()),
+        None => format!("{clients} in line."),
+    }
+}
+
+fn clients(count: u32, role: &str) -> String {
+    match count {
+        1 => format!("1 client of role {role:?} is"),
+        count => format!("{count} clients of role {role:?} are"),
+    }
 }
 
 /// The report for a login that failed; always FATAL, and never more than the peer knows already.
@@ -167,9 +203,13 @@ pub fn login(fault: &LoginFault) -> Report {
             message = "the role's secret cannot be looked up".to_owned();
             ("57P03", Some("Check databases.*.auth_query; the log of pgweir says more."))
         }
-        LoginFault::Lease(LeaseError::TimedOut(_)) => ("53300", Some("Raise pool.size or pool.wait_timeout.")),
-        LoginFault::Lease(LeaseError::PoolFull { .. } | LeaseError::RoleFull { .. } | LeaseError::Hopeless { .. }) => {
-            ("53300", Some("Raise pool.waiters_max or pool.size."))
+        LoginFault::Lease(LeaseError::TimedOut(bottleneck)) => ("53300", Some(in_vain(*bottleneck))),
+        LoginFault::Lease(LeaseError::PoolFull { .. }) => ("53300", Some("Raise pool.waiters_max or pool.size.")),
+        LoginFault::Lease(LeaseError::RoleFull { .. }) => {
+            ("53300", Some("Raise roles.*.waiters_max or roles.*.transactions_max."))
+        }
+        LoginFault::Lease(LeaseError::Hopeless { .. }) => {
+            ("53300", Some("Try again later, or raise roles.*.transactions_max or pool.size."))
         }
         LoginFault::Lease(LeaseError::Removed) => ("57P01", Some("The database or role was removed from proxy.toml.")),
         LoginFault::Lease(LeaseError::Down) => {
@@ -207,9 +247,15 @@ fn of_login(code: &str) -> &'static str {
 pub fn console(fault: &ConsoleFault) -> Report {
     let (severity, code, hint): (_, _, Option<&str>) = match fault {
         ConsoleFault::Command(_) => ("ERROR", "42601", Some("SHOW HELP lists all commands.")),
+        ConsoleFault::Usage(_) => ("ERROR", "42601", Some("SHOW HELP tells what it does.")),
         ConsoleFault::SeveralCommands => ("ERROR", "42601", Some("Send them one by one, or as a simple query.")),
         ConsoleFault::Parameters => ("ERROR", "08P01", Some("Write names and values into the command.")),
         ConsoleFault::NoDatabase(_) => ("ERROR", "3D000", Some("SHOW DATABASES lists all databases.")),
+        ConsoleFault::NoRole(_) => ("ERROR", "42704", Some("SHOW ROLES lists all roles.")),
+        ConsoleFault::NoLimit(_) => {
+            ("ERROR", "55000", Some("Set roles.*.transactions_max, or say LIMIT role transactions OVER '60s'."))
+        }
+        ConsoleFault::NoRamp(_) => ("ERROR", "55000", Some("Set roles.*.ramp, or say RAMP role OVER '60s'.")),
         ConsoleFault::NotPaused => ("ERROR", "55000", Some("SHOW DATABASES tells what is paused.")),
         ConsoleFault::PauseCanceled => ("ERROR", "57014", None),
         ConsoleFault::NoClient(_) => {

@@ -10,6 +10,9 @@ pub enum ConsoleFault {
     /// No command begins or goes on like this.
     #[error("invalid command \"{0}\"")]
     Command(String),
+    /// A known command that goes on otherwise.
+    #[error("the command is: {0}")]
+    Usage(&'static str),
     /// Several commands in one Parse.
     #[error("cannot insert multiple commands into a prepared statement")]
     SeveralCommands,
@@ -19,6 +22,15 @@ pub enum ConsoleFault {
     /// Not in the configuration.
     #[error("database \"{0}\" does not exist")]
     NoDatabase(String),
+    /// Not in the configuration.
+    #[error("role \"{0}\" does not exist")]
+    NoRole(String),
+    /// RAMP of a role without a limit to grow to.
+    #[error("role \"{0}\" has no limit")]
+    NoLimit(String),
+    /// RAMP without OVER of a role without a ramp.
+    #[error("role \"{0}\" has no ramp")]
+    NoRamp(String),
     /// RESUME of what runs.
     #[error("not paused")]
     NotPaused,

@@ -244,9 +244,14 @@ impl Gate {
         self.rules.jitter != Jitter::Off
     }
 
+    /// How long somebody who joins now would wait, if that is known.
+    pub fn expected_wait(&self, now: Instant) -> Option<Duration> {
+        self.throughput.expected_wait(self.waiting, now)
+    }
+
     /// How long somebody who joins now would wait, if that is known to be hopeless.
     pub fn hopeless(&self, wait_timeout: Duration, now: Instant) -> Option<Duration> {
-        let expected = self.throughput.expected_wait(self.waiting, now)?;
+        let expected = self.expected_wait(now)?;
         let is_hopeless = expected > wait_timeout.mul_f64(HOPELESS);
         (self.rules.mode == AdmissionMode::On && is_hopeless).then_some(expected)
     }

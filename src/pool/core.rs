@@ -115,7 +115,7 @@ pub enum WaitError {
     #[error("the database cannot be reached")]
     EndpointDown,
     /// It stood in line for `wait_timeout`.
-    #[error("no backend became free in time")]
+    #[error("{0}")]
     TimedOut(Bottleneck),
     /// The pool's line was as long as it may get.
     #[error("{waiting} clients wait for this pool already")]
@@ -146,13 +146,16 @@ pub enum WaitError {
 }
 
 /// What somebody waited for in vain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Bottleneck {
     /// A backend of the pool.
+    #[error("no backend became free in time")]
     Pool,
     /// A transaction of the role to end.
+    #[error("none of the transactions that the role may have at once ended in time")]
     Role,
     /// The role's limit to be more than zero.
+    #[error("the role's valve is closed: its limit is 0")]
     Closed,
 }
 

@@ -44,19 +44,19 @@ pub struct Pools {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LeaseError {
     /// `pool.waiters_max` clients are in line for this pool.
-    #[error("{waiting} clients wait for this pool already")]
+    #[error("the line for a backend is full")]
     PoolFull {
         /// Clients in line.
         waiting: u32,
     },
     /// `roles.*.waiters_max` clients of this role are in line.
-    #[error("{waiting} clients of this role wait already")]
+    #[error("the line of the role is full")]
     RoleFull {
         /// Clients in line.
         waiting: u32,
     },
     /// It would have waited for much longer than `wait_timeout`.
-    #[error("{waiting} clients of this role wait already, which will take {expected:?}")]
+    #[error("the line moves too slowly to wait in")]
     Hopeless {
         /// Clients in line.
         waiting: u32,
@@ -64,7 +64,7 @@ pub enum LeaseError {
         expected: Duration,
     },
     /// `wait_timeout` in line, for this.
-    #[error("no backend became free in time")]
+    #[error("{0}")]
     TimedOut(Bottleneck),
     /// The endpoint stayed unreachable.
     #[error("the database cannot be reached")]

@@ -11,7 +11,7 @@ use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
 use crate::auth::scram::ScramError;
 use crate::config::Timeouts;
-use crate::error::{Fault, Lost};
+use crate::error::{Fault, Lost, Queue};
 use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
@@ -48,15 +48,25 @@ fn frame() -> FrameError {
     FrameError::Length { tag: 'Q', length: -1 }
 }
 
-const LEASES: [LeaseError; 7] = [
+const LEASES: [LeaseError; 9] = [
     LeaseError::PoolFull { waiting: 20_000 },
     LeaseError::RoleFull { waiting: 20_000 },
     LeaseError::Hopeless { waiting: 20_000, expected: Duration::from_secs(60) },
     LeaseError::TimedOut(Bottleneck::Pool),
+    LeaseError::TimedOut(Bottleneck::Role),
+    LeaseError::TimedOut(Bottleneck::Closed),
     LeaseError::Down,
     LeaseError::Refused,
     LeaseError::Removed,
 ];
+
+fn queue() -> Queue {
+    Queue { role: any().into(), waiting: 20_000, expected: Some(Duration::from_secs(60)) }
+}
+
+fn in_vain(bottleneck: Bottleneck) -> Fault {
+    Fault::WaitTimeout { queue: queue(), waited: Duration::from_secs(30), bottleneck }
+}
 
 fn faults() -> Vec<Fault> {
     let lost = |in_commit| Lost { in_commit, last_words: None };
@@ -65,14 +75,21 @@ fn faults() -> Vec<Fault> {
         let timeouts = Timeouts { idle_in_transaction: limit, transaction: limit, ..Timeouts::default() };
         Fault::Expired { timeout, hint: timeout.hint("*", &timeouts), ends_session }
     };
-    let mut faults = vec![
+    vec![
         Fault::Frame(frame()),
         Fault::MessageType(b'?'),
         Fault::Malformed(ANY),
         Fault::Backend(Unexpected { tag: '?' }),
         Fault::BackendFrame(frame()),
         Fault::LoginRefused(said()),
-        Fault::WaitTimeout { waited: Duration::from_secs(30), bottleneck: Bottleneck::Pool },
+        in_vain(Bottleneck::Pool),
+        in_vain(Bottleneck::Role),
+        in_vain(Bottleneck::Closed),
+        Fault::PoolFull(queue()),
+        Fault::RoleFull(queue()),
+        Fault::Hopeless(queue()),
+        Fault::Down,
+        Fault::Refused,
         Fault::Canceled,
         Fault::Lost(lost(false)),
         Fault::Lost(lost(true)),
@@ -93,9 +110,7 @@ fn faults() -> Vec<Fault> {
         Fault::Killed,
         Fault::Removed,
         Fault::IdleTimeout,
-    ];
-    faults.extend(LEASES.map(Fault::Lease));
-    faults
+    ]
 }
 
 /// A new variant stops the build here: [`faults`] needs a sample of it.
@@ -106,7 +121,7 @@ fn index(fault: &Fault) -> usize {
         Fault::Malformed(_) => 2,
         Fault::Backend(_) => 3,
         Fault::BackendFrame(_) => 4,
-        Fault::Lease(_) => 5,
+        Fault::Down => 5,
         Fault::LoginRefused(_) => 6,
         Fault::WaitTimeout { .. } => 7,
         Fault::Canceled => 8,
@@ -124,6 +139,10 @@ fn index(fault: &Fault) -> usize {
         Fault::Removed => 20,
         Fault::IdleTimeout => 21,
         Fault::Expired { .. } => 22,
+        Fault::PoolFull(_) => 23,
+        Fault::RoleFull(_) => 24,
+        Fault::Hopeless(_) => 25,
+        Fault::Refused => 26,
     }
 }
 
@@ -205,6 +224,10 @@ fn console_faults() -> Vec<ConsoleFault> {
         ConsoleFault::Parameters,
         ConsoleFault::NoDatabase(any()),
         ConsoleFault::NotPaused,
+        ConsoleFault::Usage(ANY),
+        ConsoleFault::NoRole(any()),
+        ConsoleFault::NoLimit(any()),
+        ConsoleFault::NoRamp(any()),
         ConsoleFault::PauseCanceled,
         ConsoleFault::NoClient(0),
         ConsoleFault::Reload(any()),
@@ -242,6 +265,10 @@ fn console_index(fault: &ConsoleFault) -> usize {
         ConsoleFault::TooLong(_) => 15,
         ConsoleFault::Killed => 16,
         ConsoleFault::Draining => 17,
+        ConsoleFault::Usage(_) => 18,
+        ConsoleFault::NoRole(_) => 19,
+        ConsoleFault::NoLimit(_) => 20,
+        ConsoleFault::NoRamp(_) => 21,
     }
 }
 
@@ -266,9 +293,9 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 23);
+    all(faults().iter().map(index).collect(), 0, 27);
     all(login_faults().iter().map(login_index).collect(), 1, 22);
-    all(console_faults().iter().map(console_index).collect(), 0, 18);
+    all(console_faults().iter().map(console_index).collect(), 0, 22);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);
 }
 

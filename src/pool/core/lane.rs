@@ -83,6 +83,12 @@ impl<B> Core<B> {
         Some(LaneView { gate: lane.gate.view(now), waiting_since })
     }
 
+    /// The line of the role that a pool belongs to: its length, and how long it would take a newcomer, if that is known.
+    pub fn line(&self, pool: PoolId, now: Instant) -> Option<(u32, Option<Duration>)> {
+        let gate = &self.lanes[self.pools.get(pool)?.lane?].gate;
+        Some((gate.waiting(), gate.expected_wait(now)))
+    }
+
     fn change_gate(&mut self, lane: LaneId, now: Instant, out: &mut Vec<Command<B>>, change: impl FnOnce(&mut Gate)) {
         if let Some(changed) = self.lanes.get_mut(lane) {
             change(&mut changed.gate);

@@ -1,12 +1,14 @@
 //! How a client gets a backend, and how it lets go of it: ask, wait in line, begin; settle, release, lose.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::{Client, End, Phase, Waiting};
 use crate::config::PoolMode;
-use crate::error::{Fault, Lost};
+use crate::error::{Fault, Lost, Queue};
 use crate::pool::lease::{Ask, Lease, LeaseError};
 use crate::session::cleanup;
 use crate::session::frontend;
@@ -38,15 +40,29 @@ impl Client {
                 self.place.set_waiting();
                 Ok(false)
             }
-            Err(error) => Err(self.lease_fault(error)),
+            Err(error) => Err(self.lease_fault(error, Duration::ZERO)),
         }
     }
 
-    fn lease_fault(&self, error: LeaseError) -> Fault {
-        match (error, self.session.pool.refusal()) {
-            (LeaseError::Refused, Some(refusal)) => Fault::LoginRefused(refusal),
-            (error, _) => error.into(),
+    fn lease_fault(&self, error: LeaseError, waited: Duration) -> Fault {
+        match error {
+            LeaseError::PoolFull { waiting } => Fault::PoolFull(Queue { waiting, ..self.queue() }),
+            LeaseError::RoleFull { waiting } => Fault::RoleFull(Queue { waiting, ..self.queue() }),
+            LeaseError::Hopeless { waiting, expected } => {
+                Fault::Hopeless(Queue { waiting, expected: Some(expected), ..self.queue() })
+            }
+            LeaseError::TimedOut(bottleneck) => Fault::WaitTimeout { queue: self.queue(), waited, bottleneck },
+            LeaseError::Down => Fault::Down,
+            LeaseError::Refused => self.session.pool.refusal().map_or(Fault::Refused, Fault::LoginRefused),
+            LeaseError::Removed => Fault::Removed,
         }
+    }
+
+    /// The line of the client's role as it is now.
+    fn queue(&self) -> Queue {
+        let pool = &self.session.pool;
+        let (waiting, expected) = self.worker.proxy.pools.core().line(pool.id, Instant::now()).unwrap_or_default();
+        Queue { role: Arc::clone(&pool.name.role), waiting, expected }
     }
 
     /// ## Waiting => (Leased | Idle)
@@ -66,16 +82,16 @@ impl Client {
                 cx.waker().wake_by_ref();
                 Ok(())
             }
-            Poll::Ready(Err(LeaseError::TimedOut(bottleneck))) => {
-                self.fail_waiting(&Fault::WaitTimeout { waited: since.elapsed(), bottleneck }, cx)
-            }
             Poll::Ready(Err(error)) => {
-                let fault = self.lease_fault(error);
+                let fault = self.lease_fault(error, since.elapsed());
                 self.fail_waiting(&fault, cx)
             }
             Poll::Pending => {
                 if let Some(others) = waiting.waiter.take_notice() {
-                    build::notice_response(self.spill.buffer(), &sqlstate::still_waiting(since.elapsed(), others));
+                    build::notice_response(
+                        self.spill.buffer(),
+                        &sqlstate::still_waiting(&self.session.pool.name.role, since.elapsed(), others),
+                    );
                     self.spill.flush(cx, &mut self.stream)?;
                 }
                 Ok(())
@@ -88,12 +104,10 @@ impl Client {
         self.phase = Phase::Idle;
         self.place.set_idle();
         self.worker.proxy.errors.count(sqlstate::report(fault).code);
-        if matches!(fault, Fault::Lease(LeaseError::Removed) | Fault::LoginRefused(_)) {
-            return Err(match fault {
-                Fault::LoginRefused(refusal) => Fault::LoginRefused(refusal.clone()),
-                _ => Fault::Removed,
-            }
-            .into());
+        match fault {
+            Fault::LoginRefused(refusal) => return Err(Fault::LoginRefused(refusal.clone()).into()),
+            Fault::Removed => return Err(Fault::Removed.into()),
+            _ => {}
         }
         let held = std::mem::take(&mut self.held);
         let mut input = &held[..];
