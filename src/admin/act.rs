@@ -4,13 +4,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::command::Command;
 use super::console::{Answer, Console, End, MESSAGE_MAX, Stop, heed};
 use super::fault::ConsoleFault;
-use crate::config::CONSOLE_NAMES;
-use crate::pool::core::DatabaseId;
+use crate::config::{self, CONSOLE_NAMES};
+use crate::pool::core::{DatabaseId, LaneId};
 use crate::run::Order;
 use crate::session::registry::Signal;
 use crate::wire::build::{self, Report};
@@ -92,6 +92,29 @@ impl Console {
                 proxy.set_disabled(name, false);
                 "ENABLE"
             }
+            Command::Limit { role, max, over } => {
+                let lane = self.lane(role)?;
+                let now = Instant::now();
+                proxy.pools.decide(worker.id, |core, out| core.limit_lane(lane, Some(*max), *over, now, out));
+                "LIMIT"
+            }
+            Command::Unlimit(role) => {
+                let lane = self.lane(role)?;
+                let now = Instant::now();
+                proxy.pools.decide(worker.id, |core, out| core.unlimit_lane(lane, now, out));
+                "LIMIT"
+            }
+            Command::Ramp { role, over } => {
+                let lane = self.lane(role)?;
+                let own = || config::lane_settings(&proxy.config.load(), role)?.ramp;
+                let now = Instant::now();
+                if proxy.pools.core().lane(lane, now).is_none_or(|lane| lane.gate.limit.is_none()) {
+                    return Err(ConsoleFault::NoLimit(role.clone()).into());
+                }
+                let over = over.or_else(own).ok_or_else(|| ConsoleFault::NoRamp(role.clone()))?;
+                proxy.pools.core().ramp_lane(lane, over, now);
+                "RAMP"
+            }
             Command::Shutdown { now } => {
                 let order = Order::Shutdown { now: *now };
                 proxy.orders.send(order).await.map_err(|_| ConsoleFault::GoingDown)?;
@@ -99,6 +122,13 @@ impl Console {
             }
         };
         Ok(Answer::of(Vec::new(), tag))
+    }
+
+    /// The lane of a role, which begins to exist if nobody has logged in as it so far.
+    fn lane(&self, role: &str) -> Result<LaneId, ConsoleFault> {
+        // "*" stands for roles, and is none.
+        let lane = (role != "*").then(|| self.worker.proxy.lane(role)).flatten();
+        lane.ok_or_else(|| ConsoleFault::NoRole(role.to_owned()))
     }
 
     /// Has the file read; every change is a notice, every mistake a line of the error's detail.

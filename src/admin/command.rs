@@ -1,9 +1,11 @@
 //! Reads the texts that the console is sent: its own commands, and what drivers send to every server.
 
+use std::time::Duration;
+
 use super::fault::ConsoleFault;
 use super::show::Show;
 use super::table::Cell;
-use crate::sql;
+use crate::{config, sql};
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +32,24 @@ pub(super) enum Command {
     Disable(String),
     /// Take them again.
     Enable(String),
+    /// Another limit of a role than the file's.
+    Limit {
+        /// Whose.
+        role: String,
+        /// Transactions at once; zero closes the valve.
+        max: u32,
+        /// Step by step in this time, not at once.
+        over: Option<Duration>,
+    },
+    /// The file's limit of a role again.
+    Unlimit(String),
+    /// Have a role's limit grow from `admission.initial`.
+    Ramp {
+        /// Whose.
+        role: String,
+        /// In this time; `None`: as the role's `ramp` says.
+        over: Option<Duration>,
+    },
     /// End the process.
     Shutdown {
         /// Without waiting for transactions.
@@ -80,6 +100,8 @@ fn command(text: &str) -> Result<Command, ConsoleFault> {
         ["kill_client", id] => id.parse().ok().map(Command::KillClient),
         ["disable", _] => name(1).map(Command::Disable),
         ["enable", _] => name(1).map(Command::Enable),
+        ["limit", ref rest @ ..] => return limit(rest, name(1)),
+        ["ramp", ref rest @ ..] => return ramp(rest, name(1)),
         ["shutdown"] | ["shutdown", "wait_for_servers" | "wait_for_clients"] => Some(Command::Shutdown { now: false }),
         ["shutdown", "now"] => Some(Command::Shutdown { now: true }),
         ["select", ref what @ ..] => select(&what.concat()),
@@ -97,6 +119,40 @@ fn command(text: &str) -> Result<Command, ConsoleFault> {
         _ => None,
     };
     found.ok_or_else(|| ConsoleFault::Command(excerpt(text)))
+}
+
+/// LIMIT, by what follows it, folded, and the role as it was written.
+fn limit(rest: &[&str], role: Option<String>) -> Result<Command, ConsoleFault> {
+    let read = || {
+        let role = role?;
+        match *rest {
+            [_, "default"] => Some(Command::Unlimit(role)),
+            [_, max] => Some(Command::Limit { role, max: max.parse().ok()?, over: None }),
+            [_, max, "over", over] => {
+                Some(Command::Limit { role, max: max.parse().ok()?, over: Some(duration(over)?) })
+            }
+            _ => None,
+        }
+    };
+    read().ok_or(ConsoleFault::Usage("LIMIT role transactions [OVER '60s'], or LIMIT role DEFAULT"))
+}
+
+/// RAMP, by what follows it, folded, and the role as it was written.
+fn ramp(rest: &[&str], role: Option<String>) -> Result<Command, ConsoleFault> {
+    let read = || {
+        let over = match *rest {
+            [_] => None,
+            [_, "over", over] => Some(duration(over)?),
+            _ => return None,
+        };
+        Some(Command::Ramp { role: role?, over })
+    };
+    read().ok_or(ConsoleFault::Usage("RAMP role [OVER '60s']"))
+}
+
+/// As the file has it, in quotes or without.
+fn duration(word: &str) -> Option<Duration> {
+    config::read_duration(&unquoted(word))
 }
 
 /// What is selected, folded and without blanks.
@@ -200,6 +256,12 @@ mod tests {
         assert_eq!(one("RECONNECT"), Command::Reconnect(None));
         assert_eq!(one("KILL_CLIENT 17"), Command::KillClient(17));
         assert_eq!(one("ENABLE x"), Command::Enable("x".into()));
+        assert_eq!(one("LIMIT Web 0"), Command::Limit { role: "Web".into(), max: 0, over: None });
+        let over = Some(Duration::from_secs(60));
+        assert_eq!(one("limit \"a b\" 40 over '60s'"), Command::Limit { role: "a b".into(), max: 40, over });
+        assert_eq!(one("LIMIT web DEFAULT"), Command::Unlimit("web".into()));
+        assert_eq!(one("RAMP web"), Command::Ramp { role: "web".into(), over: None });
+        assert_eq!(one("RAMP web OVER 1m"), Command::Ramp { role: "web".into(), over });
         assert_eq!(one("SHUTDOWN"), Command::Shutdown { now: false });
         assert_eq!(one("SHUTDOWN WAIT_FOR_CLIENTS"), Command::Shutdown { now: false });
         assert_eq!(one("SHUTDOWN NOW"), Command::Shutdown { now: true });
@@ -217,6 +279,20 @@ mod tests {
         assert_eq!(one("SHOW client_encoding"), value("client_encoding", "UTF8"));
         assert_eq!(one("SELECT current_setting('TimeZone')"), value("current_setting", "UTC"));
         assert_eq!(one("SELECT pg_catalog.version()"), value("version", concat!("pgweir ", env!("CARGO_PKG_VERSION"))));
+    }
+
+    #[test]
+    fn limit_and_ramp_say_how_they_are_written() {
+        for text in ["LIMIT", "LIMIT web", "LIMIT web -1", "LIMIT web many", "LIMIT web 5 OVER", "LIMIT web 5 OVER 60"]
+        {
+            assert!(
+                matches!(parse(text), Err(ConsoleFault::Usage(usage)) if usage.starts_with("LIMIT role")),
+                "{text}"
+            );
+        }
+        for text in ["RAMP", "RAMP web 60s", "RAMP web OVER '60'", "RAMP web OVER 60s now"] {
+            assert!(matches!(parse(text), Err(ConsoleFault::Usage(usage)) if usage.starts_with("RAMP role")), "{text}");
+        }
     }
 
     #[test]

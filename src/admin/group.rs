@@ -1,12 +1,13 @@
-//! Pools as operators see them: by database and role, whatever their backends are for.
+//! Pools as operators see them: by database and role, whatever their backends are for. And lanes: by role.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::admission::gate::View;
 use crate::metrics::Totals;
-use crate::pool::core::Counts;
+use crate::pool::core::{Counts, LaneView};
 use crate::pool::pool::Pool;
 use crate::proxy::Proxy;
 
@@ -26,6 +27,18 @@ pub(super) struct Group {
     pub(super) waiting_since: Option<Instant>,
     /// What was counted.
     pub(super) totals: Totals,
+}
+
+/// Every role's lane at this moment.
+pub(super) fn lanes(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, LaneView)> {
+    let ids = proxy.all_lanes();
+    let core = proxy.pools.core();
+    ids.into_iter().filter_map(|(role, id)| Some((role, core.lane(id, now)?))).collect()
+}
+
+/// The effective limit, if anything but the pools limits the role.
+pub(super) fn effective_limit(gate: &View) -> Option<u32> {
+    (gate.effective < u32::MAX).then_some(gate.effective)
 }
 
 /// Every group at this moment.

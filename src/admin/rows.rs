@@ -9,10 +9,12 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::group::{self, Group, Name};
+use super::show::Show;
 use super::table::{Cell, Row};
+use crate::admission::gate::State;
 use crate::config::{self, Config, Word};
 use crate::metrics::Totals;
-use crate::pool::core::{Counts, Phase};
+use crate::pool::core::{Counts, LaneView, Phase};
 use crate::pool::open::Address;
 use crate::pool::pool::{Pool, PoolKind};
 use crate::proxy::Proxy;
@@ -268,6 +270,58 @@ pub(super) fn users(proxy: &Proxy) -> Vec<Row> {
         ]
     };
     names.into_iter().map(row).collect()
+}
+
+/// The roles that have a lane, and those that the file names.
+pub(super) fn roles(proxy: &Proxy) -> Vec<Row> {
+    let now = Instant::now();
+    let mut lanes: BTreeMap<Arc<str>, Option<LaneView>> =
+        group::lanes(proxy, now).into_iter().map(|(role, lane)| (role, Some(lane))).collect();
+    let config = proxy.config.load();
+    for name in config.roles.keys().filter(|name| *name != "*") {
+        lanes.entry(name.as_str().into()).or_default();
+    }
+    lanes
+        .into_iter()
+        .map(|(role, lane)| lane.map_or_else(|| unseen(&config, &role), |lane| gate(&role, &lane, now)))
+        .collect()
+}
+
+fn gate(role: &str, lane: &LaneView, now: Instant) -> Row {
+    let LaneView { gate, waiting_since } = lane;
+    let (wait, wait_us) = wait(waiting_since.map(|since| now.saturating_duration_since(since)));
+    let tally = &gate.tally;
+    row![
+        role,
+        gate.state.name(),
+        gate.limit,
+        group::effective_limit(gate),
+        gate.moves_until.map(|end| time(SystemTime::now() + end.saturating_duration_since(now))),
+        gate.active,
+        gate.waiting,
+        wait,
+        wait_us,
+        tally.starts,
+        tally.immediate,
+        tally.refused_full,
+        tally.refused_hopeless,
+        tally.timed_out,
+        tally.bursts,
+        tally.convoys,
+        tally.cuts,
+        tally.reverts,
+        tally.paced,
+        tally.overdue,
+        tally.spread,
+    ]
+}
+
+/// Nobody has logged in as this role so far.
+fn unseen(config: &Config, role: &str) -> Row {
+    let limit = config.role(role).and_then(|role| role.admission.transactions_max);
+    let mut row = row![role, State::Calm.name(), limit, limit, Cell::Null];
+    row.resize(Show::Roles.columns().len(), Cell::Int(0));
+    row
 }
 
 /// Clients by one of their names.

@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 use tokio::time::Instant;
 
 use super::group::{self, Group, Name};
+use crate::admission::gate::State;
 use crate::metrics::{Metric, Page, labels};
-use crate::pool::core::{Counts, EndpointView};
+use crate::pool::core::{Counts, EndpointView, LaneView};
 use crate::proxy::Proxy;
 use crate::session::pins;
 use crate::session::registry::Activity;
@@ -24,6 +25,9 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
     databases(&mut page, proxy);
     for ((database, role), group) in &groups {
         put_group(&mut page, (database, role), group, now);
+    }
+    for (role, lane) in group::lanes(proxy, now) {
+        put_lane(&mut page, &role, &lane, now);
     }
     page.text()
 }
@@ -122,4 +126,41 @@ fn put_group(page: &mut Page, (database, role): (&str, &str), group: &Group, now
     }
     page.put_distribution(Metric::Wait, &both, &totals.wait);
     page.put_distribution(Metric::Lease, &both, &totals.lease);
+}
+
+fn put_lane(page: &mut Page, role: &str, lane: &LaneView, now: Instant) {
+    let LaneView { gate, waiting_since } = lane;
+    let own = labels(&[("role", role)]);
+    page.put(Metric::RoleActive, &own, gate.active);
+    if let Some(limit) = gate.limit {
+        page.put(Metric::RoleLimit, &own, limit);
+    }
+    if let Some(effective) = group::effective_limit(gate) {
+        page.put(Metric::RoleEffectiveLimit, &own, effective);
+    }
+    page.put(Metric::RoleWaiters, &own, gate.waiting);
+    let oldest = waiting_since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
+    page.put(Metric::RoleOldestWait, &own, oldest);
+    for state in State::ALL {
+        let labels = labels(&[("role", role), ("state", state.name())]);
+        page.put(Metric::RoleState, &labels, u8::from(state == gate.state));
+    }
+    let tally = &gate.tally;
+    for (reason, count) in [("full", tally.refused_full), ("shed", tally.refused_hopeless)] {
+        page.put(Metric::RoleRefused, &labels(&[("role", role), ("reason", reason)]), count);
+    }
+    for (metric, count) in [
+        (Metric::RoleStarts, tally.starts),
+        (Metric::RoleStartsImmediate, tally.immediate),
+        (Metric::RoleWaitTimeouts, tally.timed_out),
+        (Metric::RoleBursts, tally.bursts),
+        (Metric::RoleConvoys, tally.convoys),
+        (Metric::RoleLimitCuts, tally.cuts),
+        (Metric::RoleLimitReverts, tally.reverts),
+        (Metric::RolePaced, tally.paced),
+        (Metric::RolePaceOverflow, tally.overdue),
+        (Metric::RoleSpread, tally.spread),
+    ] {
+        page.put(metric, &own, count);
+    }
 }

@@ -90,6 +90,13 @@ shows! {
         ("max_user_connections", Int), ("current_connections", Int), ("max_user_client_connections", Int),
         ("current_client_connections", Int),
     ];
+    Roles "ROLES" "the gate of every role: its limit, who is active, who waits, what has happened" [
+        ("role", Text), ("state", Text), ("limit", Int), ("effective_limit", Int), ("ramp_end", Text), ("active", Int),
+        ("waiting", Int), ("maxwait", Int), ("maxwait_us", Int), ("total_starts", Long),
+        ("total_starts_immediate", Long), ("total_refused_full", Long), ("total_refused_shed", Long),
+        ("total_wait_timeouts", Long), ("total_bursts", Long), ("total_convoys", Long), ("total_limit_cuts", Long),
+        ("total_limit_reverts", Long), ("total_paced", Long), ("total_pace_overflow", Long), ("total_spread", Long),
+    ];
     Pins "PINS" "clients that keep their backend between transactions, and why" [
         ("database", Text), ("user", Text), ("id", Int), ("link", Int), ("reasons", Text),
     ];
@@ -100,7 +107,7 @@ shows! {
 }
 
 /// HELP of what is not SHOW.
-const COMMANDS: [(&str, &str); 10] = [
+const COMMANDS: [(&str, &str); 13] = [
     ("RELOAD", "read the configuration again, and tell what changed"),
     ("PAUSE [db]", "stop leases, wait until all backends are closed; clients wait"),
     ("RESUME [db]", "end PAUSE or KILL"),
@@ -109,6 +116,9 @@ const COMMANDS: [(&str, &str); 10] = [
     ("KILL_CLIENT id", "drop one client"),
     ("DISABLE db", "take no new clients"),
     ("ENABLE db", "take new clients again"),
+    ("LIMIT role n [OVER '60s']", "another transactions_max until the file says another one; 0: all wait"),
+    ("LIMIT role DEFAULT", "the transactions_max of the file again"),
+    ("RAMP role [OVER '60s']", "let the limit grow from admission.initial"),
     ("SHUTDOWN", "end when transactions have ended, at the latest after listen.shutdown_timeout"),
     ("SHUTDOWN NOW", "end at once"),
 ];
@@ -129,6 +139,7 @@ impl Show {
             Self::Stats => rows::stats(proxy),
             Self::Databases => rows::databases(proxy),
             Self::Users => rows::users(proxy),
+            Self::Roles => rows::roles(proxy),
             Self::Pins => rows::pinned(proxy),
             Self::Lists => rows::lists(proxy),
             Self::Config => rows::config(&proxy.config.load()),

@@ -26,7 +26,7 @@ pub use mistake::{Mistake, Mistakes, Place};
 pub use parse::{load, parse};
 pub use reload::{Change, Changes, Watcher, diff, needs_restart};
 pub use show::{Value, entries};
-pub use value::duration_text;
+pub use value::{duration_text, read_duration};
 pub use word::Word;
 
 /// Names of the console; no database may have them.

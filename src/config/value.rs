@@ -185,7 +185,8 @@ pub(super) fn postgres_timeout(value: &DeValue<'_>) -> Checked<Duration> {
     }
 }
 
-fn read_duration(text: &str) -> Option<Duration> {
+/// Reads a duration as the file says it, such as `250ms`; `None`: it is none.
+pub fn read_duration(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(digits);
     let (_, millis) = UNITS.iter().find(|(name, _)| *name == unit)?;
