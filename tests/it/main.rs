@@ -1,6 +1,7 @@
 //! Behaviour of the running program, one file per kind of behaviour, against Postgres servers the tests start themselves.
 //! `PGWEIR_TEST_PG=18` runs them on version 18.
 
+mod admission;
 mod auth;
 mod cancel;
 mod console;
