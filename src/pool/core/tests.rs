@@ -1,5 +1,7 @@
 //! One rule a test. A shell without sockets executes the commands when the test says so.
 
+mod lanes;
+
 use std::task::Waker;
 use std::time::Duration;
 

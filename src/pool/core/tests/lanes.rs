@@ -1,0 +1,427 @@
+//! What a role's limit means for its waiters, and how roles share a database.
+
+use super::*;
+use crate::admission::gate::State;
+use crate::config::{AdmissionMode, Class, Jitter, LaneSettings, Rate, RateWhen};
+
+fn settings(max: Option<u32>) -> LaneSettings {
+    LaneSettings {
+        mode: AdmissionMode::On,
+        transactions_max: max,
+        transactions_min: 0,
+        waiters_max: None,
+        class: Class::Interactive,
+        weight: 1,
+        ramp: None,
+        rate: None,
+        adaptive: false,
+        initial: 8,
+        slow_start_idle: ms(1000),
+        jitter: Jitter::Off,
+        jitter_window: ms(250),
+        spread_max: ms(1000),
+        notice_after: ms(5000),
+    }
+}
+
+impl Shell {
+    /// A role with a pool in each of so many databases.
+    fn lane(&mut self, settings: LaneSettings, databases: usize, limits: &PoolLimits) -> (LaneId, Vec<PoolId>) {
+        let lane = self.core.add_lane(settings, self.now);
+        let pools = (0..databases).map(|_| {
+            let database = self.core.add_database(DatabaseLimits { backends_max: None, connect_timeout: ms(5000) });
+            self.core.add_pool(database, Some(lane), limits.clone()).expect("just added")
+        });
+        (lane, pools.collect())
+    }
+
+    fn one_lane(max: Option<u32>) -> (Self, LaneId, PoolId) {
+        let mut shell = Self::new(None);
+        let (lane, pools) = shell.lane(settings(max), 1, &limits(100));
+        (shell, lane, pools[0])
+    }
+
+    fn gate(&self, lane: LaneId) -> crate::admission::gate::View {
+        self.core.lane(lane, self.now).expect("it is there").gate
+    }
+
+    /// Everybody asks, dials succeed, and whoever is served holds.
+    fn crowd(&mut self, pool: PoolId, count: usize) -> (Vec<Held>, Vec<Ticket>) {
+        let tickets = (0..count).map(|_| self.wait(pool)).collect();
+        self.served_of(tickets)
+    }
+
+    /// Those who have been served by now, and those who still wait.
+    fn served_of(&mut self, tickets: Vec<Ticket>) -> (Vec<Held>, Vec<Ticket>) {
+        while !self.dials.is_empty() {
+            self.open_dials();
+        }
+        let (mut held, mut waiting) = (Vec::new(), Vec::new());
+        for ticket in tickets {
+            match self.poll(ticket) {
+                Progress::Ready(slot, backend) => held.push((slot, backend)),
+                Progress::Pending | Progress::Waits { .. } => waiting.push(ticket),
+                Progress::Failed(error) => panic!("{error}"),
+            }
+        }
+        (held, waiting)
+    }
+
+    fn limit(&mut self, lane: LaneId, max: Option<u32>, over: Option<Duration>) {
+        self.run(|core, now, out| core.limit_lane(lane, max, over, now, out));
+    }
+}
+
+#[test]
+fn one_limit_holds_over_all_databases_of_a_role() {
+    let mut shell = Shell::new(None);
+    let (lane, pools) = shell.lane(settings(Some(3)), 2, &limits(100));
+    let (mut held, waiting_first) = shell.crowd(pools[0], 2);
+    let (more, waiting) = shell.crowd(pools[1], 5);
+    assert_eq!((held.len(), waiting_first.len(), more.len(), waiting.len()), (2, 0, 1, 4));
+    assert_eq!(shell.gate(lane).active, 3);
+    // What ends in one database lets somebody start in the other.
+    shell.release(held.remove(0));
+    let (next, waiting) = shell.served_of(waiting);
+    assert_eq!((next.len(), waiting.len(), shell.gate(lane).active), (1, 3, 3));
+}
+
+#[test]
+fn no_more_is_dialled_than_the_role_may_use() {
+    let (mut shell, _, pool) = Shell::one_lane(Some(3));
+    shell.crowd(pool, 50);
+    assert_eq!(shell.dialled, 3);
+}
+
+#[test]
+fn lowering_drains_and_raising_admits_at_once() {
+    let (mut shell, lane, pool) = Shell::one_lane(Some(5));
+    let (held, waiting) = shell.crowd(pool, 20);
+    assert_eq!(held.len(), 5);
+    shell.run(|core, now, out| core.set_lane(lane, settings(Some(2)), now, out));
+    for lease in held {
+        shell.release(lease);
+    }
+    let (held, waiting) = shell.served_of(waiting);
+    assert_eq!((held.len(), shell.gate(lane).active), (2, 2));
+    shell.run(|core, now, out| core.set_lane(lane, settings(Some(7)), now, out));
+    let (more, _) = shell.served_of(waiting);
+    assert_eq!((more.len(), shell.gate(lane).active), (5, 7));
+}
+
+#[test]
+fn a_closed_gate_lets_nobody_start_and_says_so() {
+    let (mut shell, lane, pool) = Shell::one_lane(Some(0));
+    let (held, waiting) = shell.crowd(pool, 10);
+    assert_eq!((held.len(), shell.dialled, shell.gate(lane).state), (0, 0, State::Closed));
+    shell.limit(lane, Some(3), None);
+    let (held, _) = shell.served_of(waiting);
+    assert_eq!((held.len(), shell.gate(lane).state), (3, State::Calm));
+}
+
+#[test]
+fn a_limit_over_time_lets_in_linearly_from_initial() {
+    let (mut shell, lane, pool) = Shell::one_lane(Some(0));
+    let off = LaneSettings { mode: AdmissionMode::Off, ..settings(Some(0)) };
+    shell.run(|core, now, out| core.set_lane(lane, off, now, out));
+    let (_, mut waiting) = shell.crowd(pool, 100);
+    shell.limit(lane, Some(68), Some(ms(60_000)));
+    let mut active = Vec::new();
+    for _ in 0..4 {
+        let served = shell.served_of(waiting);
+        waiting = served.1;
+        active.push(shell.gate(lane).active);
+        shell.pass(ms(20_000));
+    }
+    assert_eq!(active, [8, 28, 48, 68]);
+    assert_eq!(shell.gate(lane).moves_until, None);
+}
+
+#[test]
+fn a_limit_of_the_console_holds_until_the_configured_one_changes() {
+    let (mut shell, lane, _) = Shell::one_lane(Some(40));
+    shell.limit(lane, Some(5), None);
+    let same = LaneSettings { weight: 2, ..settings(Some(40)) };
+    shell.run(|core, now, out| core.set_lane(lane, same, now, out));
+    assert_eq!(shell.gate(lane).limit, Some(5));
+    shell.run(|core, now, out| core.set_lane(lane, settings(Some(30)), now, out));
+    assert_eq!(shell.gate(lane).limit, Some(30));
+    shell.limit(lane, None, None);
+    assert_eq!(shell.gate(lane).limit, None);
+    shell.run(|core, now, out| core.unlimit_lane(lane, now, out));
+    assert_eq!(shell.gate(lane).limit, Some(30));
+}
+
+#[test]
+fn waiters_for_a_database_that_is_down_keep_no_permit_from_another() {
+    let mut shell = Shell::new(None);
+    let (lane, pools) = shell.lane(settings(Some(4)), 2, &limits(100));
+    for _ in 0..20 {
+        shell.wait(pools[0]);
+    }
+    shell.fail_dials(FailureKind::Unreachable);
+    let (held, waiting) = shell.crowd(pools[1], 6);
+    assert_eq!((held.len(), waiting.len(), shell.gate(lane).active), (4, 2, 4));
+}
+
+#[test]
+fn a_permit_is_free_only_when_the_backend_is() {
+    let (mut shell, lane, pool) = Shell::one_lane(Some(1));
+    let (held, waiting) = shell.crowd(pool, 2);
+    let slot = held[0].0;
+    shell.core.discard(slot);
+    let (served, waiting) = shell.served_of(waiting);
+    assert_eq!((served.len(), shell.gate(lane).active), (0, 1), "its query may still run");
+    shell.run(|core, now, out| core.closed(slot, now, out));
+    let (served, _) = shell.served_of(waiting);
+    assert_eq!((served.len(), shell.gate(lane).active), (1, 1));
+}
+
+#[test]
+fn the_permit_of_one_who_left_goes_to_the_next() {
+    let (mut shell, lane, pool) = Shell::one_lane(Some(1));
+    let (mut held, waiting) = shell.crowd(pool, 3);
+    shell.release(held.remove(0));
+    // The first has been handed a backend and leaves without it; the second leaves the line.
+    shell.run(|core, now, out| core.drop_ticket(waiting[0], now, out));
+    let (served, _) = shell.served_of(vec![waiting[1]]);
+    assert_eq!((served.len(), shell.gate(lane).active, shell.gate(lane).waiting), (1, 1, 0));
+}
+
+#[test]
+fn who_is_too_many_in_the_roles_line_is_told_a_little_later() {
+    let (mut shell, lane, pool) = Shell::one_lane(Some(1));
+    let short = LaneSettings { waiters_max: Some(2), ..settings(Some(1)) };
+    shell.run(|core, now, out| core.set_lane(lane, short, now, out));
+    shell.crowd(pool, 1);
+    shell.crowd(pool, 2);
+    let refused = shell.wait(pool);
+    shell.pass(ms(400));
+    shell.pending(refused);
+    shell.pass(ms(700));
+    shell.failed(refused, WaitError::RoleFull { waiting: 2 });
+    assert_eq!(shell.gate(lane).tally.refused_full, 1);
+}
+
+#[test]
+fn a_line_that_would_take_too_long_is_not_joined() {
+    let mut shell = Shell::new(None);
+    let impatient = PoolLimits { wait_timeout: Some(ms(2000)), waiters_max: u32::MAX, ..limits(100) };
+    let (lane, pools) = shell.lane(settings(Some(1)), 1, &impatient);
+    let (mut held, mut waiting) = shell.crowd(pools[0], 1);
+    // 50 transactions a second.
+    for _ in 0..150 {
+        waiting.push(shell.wait(pools[0]));
+        shell.now += ms(20);
+        shell.release(held.remove(0));
+        (held, waiting) = shell.served_of(waiting);
+    }
+    for _ in 0..150 {
+        shell.wait(pools[0]);
+    }
+    assert_eq!(shell.gate(lane).waiting, 150, "expected to take 3 s, within 1.5 times what they wait");
+    let refused = shell.wait(pools[0]);
+    shell.pass(ms(300));
+    let Progress::Failed(WaitError::Hopeless { waiting: 150, expected }) = shell.poll(refused) else {
+        panic!("it joined the line")
+    };
+    assert!((2900..3200).contains(&expected.as_millis()), "{expected:?}");
+}
+
+#[test]
+fn who_waited_in_vain_is_told_for_what() {
+    for (max, size, expected) in
+        [(Some(0), 100, Bottleneck::Closed), (Some(1), 100, Bottleneck::Role), (None, 1, Bottleneck::Pool)]
+    {
+        let mut shell = Shell::new(None);
+        let limits = PoolLimits { wait_timeout: Some(ms(1000)), ..limits(size) };
+        let (lane, pools) = shell.lane(settings(max), 1, &limits);
+        let (_held, _) = shell.crowd(pools[0], max.unwrap_or(1) as usize);
+        let waiter = shell.wait(pools[0]);
+        shell.pass(ms(899));
+        shell.pending(waiter);
+        shell.pass(ms(202));
+        shell.failed(waiter, WaitError::TimedOut(expected));
+        assert_eq!(shell.gate(lane).tally.timed_out, 1);
+    }
+}
+
+#[test]
+fn who_came_together_does_not_leave_together() {
+    let mut shell = Shell::new(None);
+    let limits = PoolLimits { wait_timeout: Some(ms(1000)), ..limits(1) };
+    let (lane, pools) = shell.lane(settings(None), 1, &limits);
+    shell.crowd(pools[0], 101);
+    shell.pass(ms(1000));
+    let waiting = shell.gate(lane).waiting;
+    assert!((30..70).contains(&waiting), "{waiting} of 100 are left at the time-out");
+    shell.pass(ms(101));
+    assert_eq!(shell.gate(lane).waiting, 0);
+}
+
+#[test]
+fn who_waits_long_is_told_once() {
+    let (mut shell, _, pool) = Shell::one_lane(Some(1));
+    let (_held, waiting) = shell.crowd(pool, 3);
+    shell.pass(ms(4900));
+    shell.pending(waiting[0]);
+    shell.pass(ms(100));
+    assert!(matches!(shell.poll(waiting[0]), Progress::Waits { waiting: 2 }));
+    shell.pass(ms(5000));
+    shell.pending(waiting[0]);
+}
+
+#[test]
+fn a_server_that_is_back_gets_the_role_slowly() {
+    let mut shell = Shell::new(None);
+    let ramped = LaneSettings { ramp: Some(ms(10_000)), ..settings(Some(48)) };
+    let (lane, pools) = shell.lane(ramped, 1, &limits(100));
+    shell.pass(ms(10_000));
+    assert_eq!(shell.gate(lane).limit, Some(48));
+    let (held, waiting) = shell.crowd(pools[0], 30);
+    for lease in held {
+        shell.release(lease);
+    }
+    let (held, waiting) = shell.served_of(waiting);
+    assert!(shell.gate(lane).effective > 8, "it has grown");
+    // The server goes, and comes back.
+    for (slot, _) in held {
+        shell.core.discard(slot);
+        shell.run(|core, now, out| core.closed(slot, now, out));
+    }
+    shell.fail_dials(FailureKind::Unreachable);
+    shell.pass(ms(1000));
+    let (held, _) = shell.served_of(waiting);
+    assert_eq!((held.len(), shell.gate(lane).effective), (8, 8));
+    assert!(shell.gate(lane).moves_until.is_some(), "its ramp has begun again");
+}
+
+#[test]
+fn a_rate_lets_in_one_after_the_other_and_nobody_later_than_its_longest_delay() {
+    let mut shell = Shell::new(None);
+    let rate = Rate { per_second: 10.0, burst: 2, delay_max: ms(1000), when: RateWhen::Always };
+    let paced = LaneSettings { rate: Some(rate), ..settings(Some(50)) };
+    let (lane, pools) = shell.lane(LaneSettings { initial: 50, ..paced }, 1, &limits(100));
+    let (first, mut waiting) = shell.crowd(pools[0], 40);
+    assert_eq!(first.len(), 2);
+    let (start, mut starts) = (shell.now, Vec::new());
+    while !waiting.is_empty() {
+        shell.now = shell.alarms.drain(..).min().expect("somebody is held up").max(shell.now);
+        shell.run(|core, now, out| core.alarm(now, out));
+        let (held, rest) = shell.served_of(waiting);
+        waiting = rest;
+        starts.extend(held.iter().map(|_| (shell.now - start).as_millis()));
+    }
+    assert_eq!(starts[..9], [100, 200, 300, 400, 500, 600, 700, 800, 900]);
+    assert_eq!(starts.last(), Some(&1000));
+    assert!(shell.gate(lane).tally.overdue >= 28, "{:?}", shell.gate(lane).tally);
+}
+
+#[test]
+fn in_a_burst_spread_holds_everybody_back_for_a_moment_of_their_own() {
+    let mut shell = Shell::new(None);
+    let spread = LaneSettings { jitter: Jitter::Spread, initial: 100, ..settings(None) };
+    let (lane, pools) = shell.lane(spread, 1, &limits(100));
+    let (held, mut waiting) = shell.crowd(pools[0], 90);
+    assert_eq!((held.len(), shell.gate(lane).state), (49, State::Burst), "the fiftieth makes it a burst");
+    let mut by_then = Vec::new();
+    for _ in 0..10 {
+        shell.pass(ms(100));
+        let (held, rest) = shell.served_of(waiting);
+        waiting = rest;
+        by_then.push(held.len());
+    }
+    assert!(waiting.is_empty() && by_then.iter().all(|served| *served < 15), "{by_then:?}");
+}
+
+#[test]
+fn mode_off_keeps_the_limit_and_nothing_else() {
+    let (mut shell, lane, pool) = Shell::one_lane(Some(60));
+    let off = LaneSettings { mode: AdmissionMode::Off, ..settings(Some(60)) };
+    shell.run(|core, now, out| core.set_lane(lane, off, now, out));
+    let (held, _) = shell.crowd(pool, 80);
+    assert_eq!(held.len(), 60);
+}
+
+// Whose turn it is in a database
+
+/// Roles that always have more to do than slots, in one database; what each had of it after some seconds.
+fn contest(backends_max: u32, shares: &[Share]) -> Vec<u32> {
+    let mut shell = Shell::new(None);
+    let limits_of = |share: &Share| PoolLimits { share: *share, ..limits(100) };
+    let (database, _) = shell.database(Some(backends_max), &[]);
+    let pools: Vec<_> =
+        shares.iter().map(|share| shell.core.add_pool(database, None, limits_of(share)).expect("just added")).collect();
+    let mut tickets: Vec<(usize, Ticket)> = Vec::new();
+    let (mut held, mut served): (Vec<(usize, Held)>, _) = (Vec::new(), vec![0; pools.len()]);
+    for round in 0..400 {
+        for (i, pool) in pools.iter().enumerate() {
+            while tickets.iter().filter(|(of, _)| *of == i).count() < 30 {
+                match shell.lease(*pool) {
+                    Lease::Ready(slot, backend) => held.push((i, (slot, backend))),
+                    Lease::Wait(ticket) => tickets.push((i, ticket)),
+                    Lease::Failed(error) => panic!("{error}"),
+                }
+            }
+        }
+        shell.pass(ms(20));
+        shell.finish_closes();
+        shell.open_dials();
+        for (i, ticket) in std::mem::take(&mut tickets) {
+            match shell.poll(ticket) {
+                Progress::Ready(slot, backend) => held.push((i, (slot, backend))),
+                _ => tickets.push((i, ticket)),
+            }
+        }
+        for (i, lease) in std::mem::take(&mut held) {
+            served[i] += u32::from(round >= 100);
+            shell.release(lease);
+        }
+    }
+    served
+}
+
+fn share(class: Class, weight: u32, reserved: u32) -> Share {
+    Share { class, weight, reserved }
+}
+
+fn parts(served: &[u32]) -> Vec<f64> {
+    let all: u32 = served.iter().sum();
+    served.iter().map(|n| f64::from(*n) / f64::from(all)).collect()
+}
+
+#[test]
+fn roles_have_parts_by_weight() {
+    let served = contest(16, &[share(Class::Interactive, 3, 0), share(Class::Interactive, 1, 0)]);
+    let parts = parts(&served);
+    assert!((parts[0] - 0.75).abs() < 0.075, "{parts:?}");
+}
+
+#[test]
+fn batch_has_one_in_eight_while_interactive_wants_all() {
+    let served = contest(16, &[share(Class::Interactive, 1, 0), share(Class::Batch, 100, 0)]);
+    let parts = parts(&served);
+    assert!((parts[1] - 0.125).abs() < 0.0125, "{parts:?}");
+}
+
+#[test]
+fn batch_has_everything_that_nobody_else_wants() {
+    let mut shell = Shell::new(None);
+    let (_, pools) = shell.database(Some(8), &[100, 100]);
+    let batch = PoolLimits { share: share(Class::Batch, 1, 0), ..limits(100) };
+    shell.run(|core, now, out| core.set_pool(pools[1], batch, now, out));
+    let (held, _) = shell.crowd(pools[1], 20);
+    assert_eq!(held.len(), 8);
+}
+
+#[test]
+fn what_is_reserved_is_never_lent() {
+    let mut shell = Shell::new(None);
+    let (_, pools) = shell.database(Some(6), &[100, 100]);
+    let reserving = PoolLimits { share: share(Class::Interactive, 1, 2), ..limits(100) };
+    shell.run(|core, now, out| core.set_pool(pools[0], reserving, now, out));
+    let (held, _) = shell.crowd(pools[1], 20);
+    assert_eq!(held.len(), 4);
+    let (reserved, waiting) = shell.crowd(pools[0], 3);
+    assert_eq!((reserved.len(), waiting.len()), (2, 1), "at once, though the other wants everything");
+}
