@@ -268,15 +268,18 @@ pub enum Cause {
     Client,
     /// Its client is gone.
     Zombie,
+    /// It took longer than its role may.
+    Timeout,
 }
 
 impl Cause {
-    const ALL: [Self; 2] = [Self::Client, Self::Zombie];
+    const ALL: [Self; 3] = [Self::Client, Self::Zombie, Self::Timeout];
 
     fn word(self) -> &'static str {
         match self {
             Self::Client => "client",
             Self::Zombie => "zombie",
+            Self::Timeout => "timeout",
         }
     }
 }
@@ -479,7 +482,7 @@ metrics! {
     RolePaceOverflow: Counter "pgweir_role_pace_overflow_total" "Transactions started above the rate, after rate_delay_max."
     RoleSpread: Counter "pgweir_role_spread_total" "Transactions that jitter = \"spread\" held up."
     Zombies: Counter "pgweir_zombies_total" "Clients that vanished while their query ran; it was cancelled."
-    Cancels: Counter "pgweir_cancels_total" "CancelRequests sent to servers, by cause: client, or zombie for one that vanished."
+    Cancels: Counter "pgweir_cancels_total" "CancelRequests sent to servers, by cause: client, zombie for one that vanished, or timeout."
     Timeouts: Counter "pgweir_timeouts_total" "What timeouts ended, by database, role and kind: statement, lock, idle_in_transaction or transaction."
     CancelsDropped: Counter "pgweir_cancels_dropped_total" "CancelRequests of clients over admission.cancel_rate_per_address; nothing came of them."
     Received: Counter "pgweir_received_bytes_total" "Bytes from clients."

@@ -26,7 +26,7 @@ use crate::pool::lease::{Boxed, Pools};
 use crate::pool::open::Opener;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::run::Order;
-use crate::session::registry::{Clients, Signal};
+use crate::session::registry::{Activity, Clients, Signal};
 use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
 use crate::state::timeout::Timeout;
@@ -405,6 +405,7 @@ impl Proxy {
                 .roll(now, || self.pools.all().iter().map(|pool| (pool.key(), pool.stats.totals())).collect());
             self.pools.sweep();
             self.end_idle_clients();
+            self.look_for_overdue();
         }
         let pools = self.pools.all();
         self.pools.decide(worker, |core, out| {
@@ -458,6 +459,24 @@ impl Proxy {
                 is_used
             });
         });
+    }
+
+    /// Tells clients whose backends are at something for longer than their role's limits allow.
+    fn look_for_overdue(&self) {
+        let tick = self.ticks();
+        let overdue = self.pools.roster().find(|facts| {
+            let limits = &facts.pool.settings().timeouts;
+            !facts.pool.is_dedicated() && facts.target.clock.overdue(limits, tick, 1).is_some()
+        });
+        if overdue.is_empty() {
+            return;
+        }
+        for entry in self.clients.all() {
+            if matches!(entry.activity(), Activity::Active(at) if overdue.iter().any(|target| Arc::ptr_eq(target, &at)))
+            {
+                entry.signal(Signal::Overdue);
+            }
+        }
     }
 
     fn end_idle_clients(&self) {

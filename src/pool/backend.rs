@@ -76,6 +76,7 @@ impl Backend {
         self.is_soiled = false;
         self.statements.clear();
         self.stale.clear();
+        self.target.clock.clear();
     }
 
     /// The settings it must have for a client with these: its role's timeouts are among them if they changed since it logged in.

@@ -6,6 +6,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::config::Timeouts;
+use crate::state::timeout::{OwnTimeouts, Timeout, whole};
+use crate::wire::ring::TransactionStatus;
+
 /// Length of a tick.
 pub const TICK: Duration = Duration::from_millis(100);
 
@@ -14,27 +18,87 @@ pub fn tick_of(elapsed: Duration) -> u32 {
     u32::try_from(elapsed.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX - 1) + 1
 }
 
+/// How long after a limit pgweir acts itself. Postgres has had its chance by then, and ticks and stamps are no more exact.
+pub const GRACE: Duration = Duration::from_secs(1);
+
+/// No value of the client's own is known.
+const NOT_OWN: u32 = u32::MAX;
+
 /// One backend's stamps; zero is none.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Clock {
     /// Since when its client waits for the end of a cycle. A server keeps answers back until then, so what is outstanding may
     /// have begun at any time since.
     cycle: AtomicU32,
+    /// Since when a statement may run, as Postgres counts it: each one that completed starts the next.
+    statement: AtomicU32,
+    /// Since when a transaction is open, implicit ones included.
+    transaction: AtomicU32,
+    /// Since when a transaction is open and nothing runs.
+    idle: AtomicU32,
     /// When a client last asked for a cancel.
     asked: AtomicU32,
+    /// When pgweir last acted.
+    acted: AtomicU32,
+    /// Values of the client's own in milliseconds, as far as they are known; zero is no limit.
+    own: [AtomicU32; Timeout::ALL.len()],
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            cycle: AtomicU32::new(0),
+            statement: AtomicU32::new(0),
+            transaction: AtomicU32::new(0),
+            idle: AtomicU32::new(0),
+            asked: AtomicU32::new(0),
+            acted: AtomicU32::new(0),
+            own: std::array::from_fn(|_| AtomicU32::new(NOT_OWN)),
+        }
+    }
 }
 
 impl Clock {
-    /// A cycle begins.
+    /// Something is sent where nothing was outstanding, and if it `is_fresh`, where no transaction was open.
     #[inline]
-    pub fn begin(&self, tick: u32) {
+    pub fn begin(&self, tick: u32, is_fresh: bool) {
         self.cycle.store(tick, Ordering::Relaxed);
+        self.statement.store(tick, Ordering::Relaxed);
+        self.idle.store(0, Ordering::Relaxed);
+        if is_fresh {
+            self.transaction.store(tick, Ordering::Relaxed);
+        }
     }
 
-    /// Nothing is outstanding.
+    /// A statement completed.
     #[inline]
-    pub fn rest(&self) {
+    pub fn complete(&self, tick: u32) {
+        self.statement.store(tick, Ordering::Relaxed);
+    }
+
+    /// A transaction completed, and another may begin in the same cycle.
+    pub fn transact(&self, tick: u32) {
+        self.transaction.store(tick, Ordering::Relaxed);
+    }
+
+    /// A cycle ended, and nothing is outstanding.
+    #[inline]
+    pub fn end(&self, tick: u32, status: TransactionStatus) {
         self.cycle.store(0, Ordering::Relaxed);
+        self.statement.store(0, Ordering::Relaxed);
+        if status == TransactionStatus::Idle {
+            self.transaction.store(0, Ordering::Relaxed);
+        } else {
+            self.idle.store(tick, Ordering::Relaxed);
+        }
+    }
+
+    /// Nothing is under way, and nobody has it.
+    pub fn clear(&self) {
+        for stamp in [&self.cycle, &self.statement, &self.transaction, &self.idle] {
+            stamp.store(0, Ordering::Relaxed);
+        }
+        self.set_own(&OwnTimeouts::default());
     }
 
     /// The client asks for what runs to be cancelled.
@@ -53,6 +117,59 @@ impl Clock {
         let since = self.cycle.load(Ordering::Relaxed);
         since != 0 && TICK * (now.saturating_sub(since) + 1) >= limit
     }
+
+    /// These values are the client's own.
+    pub fn set_own(&self, own: &OwnTimeouts) {
+        for (ours, own) in self.own.iter().zip(own) {
+            ours.store(own.unwrap_or(NOT_OWN), Ordering::Relaxed);
+        }
+    }
+
+    /// The client gives itself another value until its transaction ends, or it takes that back: until then the most it had counts.
+    pub fn stretch(&self, timeout: Timeout, value: u32, timeouts: &Timeouts) {
+        let own = &self.own[timeout as usize];
+        let before = match own.load(Ordering::Relaxed) {
+            NOT_OWN => timeout.limit(timeouts).map_or(0, whole),
+            before => before,
+        };
+        let most = if before == 0 || value == 0 { 0 } else { before.max(value) };
+        own.store(most, Ordering::Relaxed);
+    }
+
+    /// What has taken longer than its limit and the grace by `now`, with so many `statements` that may have run since the last
+    /// answer. Nothing while what pgweir did about it may still have its effect.
+    pub fn overdue(&self, timeouts: &Timeouts, now: u32, statements: u32) -> Option<Timeout> {
+        let acted = self.acted.load(Ordering::Relaxed);
+        if acted != 0 && TICK * now.saturating_sub(acted) < GRACE {
+            return None;
+        }
+        let is_over = |timeout: Timeout, since: &AtomicU32, times: u32| {
+            let since = since.load(Ordering::Relaxed);
+            let limit = self.limit(timeout, timeouts);
+            since != 0 && limit.is_some_and(|limit| TICK * now.saturating_sub(since) >= limit * times + GRACE)
+        };
+        let kinds = [
+            (Timeout::Transaction, &self.transaction, 1),
+            (Timeout::IdleInTransaction, &self.idle, 1),
+            (Timeout::Statement, &self.statement, statements),
+        ];
+        kinds.into_iter().find(|(timeout, since, times)| is_over(*timeout, since, *times)).map(|(timeout, ..)| timeout)
+    }
+
+    /// Something is done about what is overdue.
+    pub fn act(&self, now: u32) {
+        self.acted.store(now, Ordering::Relaxed);
+    }
+
+    /// Only where the role has a limit; what its client made of it counts.
+    fn limit(&self, timeout: Timeout, timeouts: &Timeouts) -> Option<Duration> {
+        let limit = timeout.limit(timeouts)?;
+        let limit = match self.own[timeout as usize].load(Ordering::Relaxed) {
+            NOT_OWN => limit,
+            own => Duration::from_millis(own.into()),
+        };
+        (!limit.is_zero()).then_some(limit)
+    }
 }
 
 #[cfg(test)]
@@ -62,11 +179,11 @@ mod tests {
     #[test]
     fn a_cancel_is_asked_for_the_cycle_under_way_not_for_a_later_one() {
         let clock = Clock::default();
-        clock.begin(7);
+        clock.begin(7, true);
         assert!(!clock.is_asked());
         clock.ask(7);
         assert!(clock.is_asked());
-        clock.begin(8);
+        clock.begin(8, true);
         assert!(!clock.is_asked());
     }
 
@@ -75,8 +192,65 @@ mod tests {
         let clock = Clock::default();
         assert!(!clock.may_have_run(Duration::ZERO, 1));
         // From the last moment of tick 3, which is 300 ms after the start, to 500 ms.
-        clock.begin(tick_of(Duration::from_millis(299)));
+        clock.begin(tick_of(Duration::from_millis(299)), true);
         assert!(clock.may_have_run(Duration::from_millis(201), tick_of(Duration::from_millis(500))));
         assert!(!clock.may_have_run(Duration::from_millis(500), tick_of(Duration::from_millis(500))));
+    }
+
+    const LIMITS: Timeouts = Timeouts {
+        statement: Some(Duration::from_secs(2)),
+        lock: None,
+        idle_in_transaction: Some(Duration::from_secs(3)),
+        transaction: Some(Duration::from_secs(5)),
+    };
+
+    #[test]
+    fn a_statement_is_overdue_a_grace_after_its_limit_and_again_a_grace_later() {
+        let clock = Clock::default();
+        assert_eq!(clock.overdue(&LIMITS, 1000, 1), None);
+        clock.begin(100, true);
+        assert_eq!(clock.overdue(&LIMITS, 129, 1), None);
+        assert_eq!(clock.overdue(&LIMITS, 130, 1), Some(Timeout::Statement));
+        assert_eq!(clock.overdue(&LIMITS, 130, 2), None);
+        clock.act(130);
+        assert_eq!(clock.overdue(&LIMITS, 139, 1), None);
+        assert_eq!(clock.overdue(&LIMITS, 140, 1), Some(Timeout::Statement));
+        // The next one has its own time.
+        clock.complete(140);
+        assert_eq!(clock.overdue(&LIMITS, 159, 1), None);
+        clock.end(159, TransactionStatus::Idle);
+        assert_eq!(clock.overdue(&LIMITS, 1000, 1), None);
+    }
+
+    #[test]
+    fn a_transaction_has_one_time_whatever_is_done_in_it() {
+        let clock = Clock::default();
+        clock.begin(100, true);
+        clock.end(110, TransactionStatus::InTransaction);
+        assert_eq!(clock.overdue(&LIMITS, 149, 1), None);
+        assert_eq!(clock.overdue(&LIMITS, 150, 1), Some(Timeout::IdleInTransaction));
+        clock.begin(150, false);
+        assert_eq!(clock.overdue(&LIMITS, 159, 1), None);
+        assert_eq!(clock.overdue(&LIMITS, 160, 1), Some(Timeout::Transaction));
+        clock.transact(160);
+        assert_eq!(clock.overdue(&LIMITS, 160, 1), None);
+    }
+
+    #[test]
+    fn what_a_client_made_of_a_limit_counts() {
+        let clock = Clock::default();
+        clock.begin(100, true);
+        clock.stretch(Timeout::Statement, 4000, &LIMITS);
+        assert_eq!(clock.overdue(&LIMITS, 149, 1), None);
+        assert_eq!(clock.overdue(&LIMITS, 150, 1), Some(Timeout::Statement));
+        // It may take that back, so the most it had counts until the transaction ends.
+        clock.stretch(Timeout::Statement, 1000, &LIMITS);
+        assert_eq!(clock.overdue(&LIMITS, 149, 1), None);
+        clock.stretch(Timeout::Statement, 0, &LIMITS);
+        assert_eq!(clock.overdue(&Timeouts { transaction: None, ..LIMITS }, 1000, 1), None);
+        clock.set_own(&[Some(500), None, None, None]);
+        assert_eq!(clock.overdue(&LIMITS, 115, 1), Some(Timeout::Statement));
+        // Not where the role has no limit.
+        assert_eq!(clock.overdue(&Timeouts::default(), 1000, 1), None);
     }
 }

@@ -57,6 +57,11 @@ impl Roster {
         self.slots().iter().map(|(slot, facts)| (*slot, facts.clone())).collect()
     }
 
+    /// Where those are of which this holds.
+    pub fn find(&self, is: impl Fn(&Facts) -> bool) -> Vec<Arc<Target>> {
+        self.slots().values().filter(|facts| is(facts)).map(|facts| Arc::clone(&facts.target)).collect()
+    }
+
     fn slots(&self) -> MutexGuard<'_, HashMap<SlotId, Facts>> {
         self.0.lock().expect("no panic while held")
     }

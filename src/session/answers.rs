@@ -149,6 +149,7 @@ impl Answers<'_, '_> {
             self.probed();
         }
         let tag = bytes[HEADER_LEN..].strip_suffix(b"\0").unwrap_or_default();
+        self.leased.lease.target.clock.complete(self.tick);
         let mut patched = None;
         let mut warnings = Vec::new();
         let mut completes = |runs: &mut Runs, leased: &mut Leased| {
@@ -179,6 +180,11 @@ impl Answers<'_, '_> {
             match tag {
                 b"DISCARD ALL" => self.session.discard_all(&mut self.leased.lease, self.registry),
                 b"DEALLOCATE ALL" => self.session.deallocate_all(&mut self.leased.lease),
+                b"COMMIT" => self.leased.lease.target.clock.transact(self.tick),
+                // AND CHAIN, most likely; one TO a savepoint ends nothing.
+                b"ROLLBACK" if self.leased.books.heading == Some(TransactionStatus::InTransaction) => {
+                    self.leased.lease.target.clock.transact(self.tick);
+                }
                 _ => {}
             }
         }
@@ -196,13 +202,13 @@ impl Answers<'_, '_> {
 
     fn ready(&mut self, is_own: bool, completed: Option<Entry<Note>>) -> Result<Event, Fault> {
         let status = self.leased.books.ring.status();
+        let clock = &self.leased.lease.target.clock;
+        if self.leased.books.ring.is_empty() {
+            clock.end(self.tick, status);
+        } else {
+            clock.begin(self.tick, status == TransactionStatus::Idle);
+        }
         if !is_own {
-            let clock = &self.leased.lease.target.clock;
-            if self.leased.books.ring.is_empty() {
-                clock.rest()
-            } else {
-                clock.begin(self.tick)
-            }
             let has_failed = std::mem::take(&mut self.leased.books.is_failed);
             if self.leased.books.ring.is_quiet() {
                 self.leased.books.is_committing = false;
@@ -218,6 +224,9 @@ impl Answers<'_, '_> {
             }
             if self.leased.books.ring.is_at_rest() {
                 self.session.statements.drop_portals();
+                if std::mem::take(&mut self.leased.books.is_stretched) {
+                    self.leased.lease.target.clock.set_own(self.session.settings.timeouts());
+                }
             }
             return Ok(Event::Cycle(status));
         }
@@ -287,6 +296,8 @@ impl Answers<'_, '_> {
             books.is_failed = true;
             self.worker.proxy.errors.count_bytes(code);
             if let Some(timeout) = timeout {
+                self.leased.books.is_counted |= timeout == Timeout::Transaction;
+                self.leased.books.overdue = None;
                 self.session.pool.stats.cell(self.worker.id).timeout(timeout);
             }
         } else {
@@ -326,9 +337,13 @@ impl Answers<'_, '_> {
         if timeout == Timeout::Statement && clock.is_asked() {
             return (None, None);
         }
+        // Our own clock had it cancelled, which Postgres cannot tell from a client's wish.
+        let ours = self.leased.books.overdue.filter(|_| timeout == Timeout::Statement);
+        let timeout = ours.unwrap_or(timeout);
         let limit = timeout.limit(&self.session.pool.settings().timeouts);
         let is_whole = header(bytes).is_ok_and(|head| head.is_some_and(|head| HEADER_LEN + head.body == bytes.len()));
-        let is_due = limit.is_some_and(|limit| clock.may_have_run(limit, self.worker.proxy.tick_at(Instant::now())));
+        let is_due = ours.is_some()
+            || limit.is_some_and(|limit| clock.may_have_run(limit, self.worker.proxy.tick_at(Instant::now())));
         let wants_hint = is_whole && is_due && !fields.has_hint;
         (Some(timeout), wants_hint.then(|| self.session.hint(timeout)).flatten())
     }

@@ -73,12 +73,22 @@ pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &Session, is_mid_fram
         session.pool.stats.cell(worker.id).zombie();
     }
     let limit = session.pool.settings().pool.cancel_timeout;
+    if is_lost {
+        let worker = Rc::clone(worker);
+        tokio::task::spawn_local(async move {
+            // Past the limit the lease is dropped, and the backend closed; its slot counts until the server has ended it.
+            let _ = timeout(limit, end(&worker, leased)).await;
+        });
+    } else {
+        take_back(worker, leased, limit);
+    }
+}
+
+/// Brings a backend back to rest, whatever is open there; past the limit it is closed.
+pub fn take_back(worker: &Rc<Worker>, leased: Leased, limit: Duration) {
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
-        // Past the limit the lease is dropped, and the backend closed; its slot counts until the server has ended it.
-        if is_lost {
-            let _ = timeout(limit, end(&worker, leased)).await;
-        } else if let Ok(Some(leased)) = timeout(limit, restore(&worker, leased)).await {
+        if let Ok(Some(leased)) = timeout(limit, restore(&worker, leased)).await {
             release(&worker, leased.lease, leased.books, Instant::now());
         }
     });

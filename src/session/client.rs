@@ -2,8 +2,9 @@
 //! the backend's.
 //!
 //! Each poll moves what can be moved in both directions, neither waiting for the other. An idle client is this struct
-//! and nothing else: no buffer, no timer. `relay` moves the bytes, `turn` gets backends and lets go of them.
+//! and nothing else: no buffer, no timer. `relay` moves the bytes, `turn` gets backends and lets go of them, `overdue` ends what takes too long.
 
+mod overdue;
 mod relay;
 mod turn;
 
@@ -245,6 +246,9 @@ impl Client {
         }
         if has(Signal::Cancel) && matches!(self.phase, Phase::Waiting(_)) {
             self.fail_waiting(&Fault::Canceled, cx)?;
+        }
+        if has(Signal::Overdue) {
+            self.heed_clock(cx)?;
         }
         for signal in [Signal::Drain, Signal::Evict] {
             if has(signal) {

@@ -13,9 +13,10 @@ use super::session::Session;
 use super::statements::{NAMES_MAX, Unnamed};
 use crate::config::PoolMode;
 use crate::error::Fault;
-use crate::sql::{self, Class, Effect, Suspects, classify};
+use crate::sql::{self, Class, Effect, Milliseconds, Suspects, classify, milliseconds};
 use crate::sqlstate;
 use crate::state::statements::{self, NAME_PREFIX, Statement, Statements};
+use crate::state::timeout::Timeout;
 use crate::wire::build::{self, split_cstring};
 use crate::wire::frame::{HEADER_LEN, Header};
 use crate::wire::ring::{Expect, Origin, TransactionStatus};
@@ -176,7 +177,8 @@ impl Frontend<'_, '_> {
             _ => uncertain(),
         };
         if class.is_ordinary() {
-            return Ok(self.pass(message, Some(Expect::Query), None));
+            let note = (class.statements > 1).then_some(Note::Several(class.statements));
+            return Ok(self.pass(message, Some(Expect::Query), note));
         }
         if let Some((text, class)) = replace(self.session, message.payload().strip_suffix(b"\0"), &class) {
             let class = Arc::new(class);
@@ -443,6 +445,27 @@ impl Frontend<'_, '_> {
         Note::Runs(Box::new(Runs { class, completed: 0, stands_in: Some(StandIn { tag, undo }) }))
     }
 
+    /// A timeout that a client gives itself counts for our clock as soon as it is sent: the answer may come with that of what follows.
+    fn stretch(&mut self, class: &Class) {
+        let leased = &mut *self.leased;
+        for (_, effect) in &class.effects {
+            leased.books.is_stretched |= match effect {
+                Effect::Set { setting, .. } => Timeout::of_setting(&setting.name).is_some_and(|timeout| {
+                    let own = match milliseconds(&setting.value) {
+                        Milliseconds::Known(own) => own,
+                        Milliseconds::Refused => return false,
+                        Milliseconds::Unread => 0,
+                    };
+                    leased.lease.target.clock.stretch(timeout, own, &self.session.pool.settings().timeouts);
+                    true
+                }),
+                Effect::Reset(name) => Timeout::of_setting(name).is_some(),
+                Effect::ResetAll => true,
+                _ => false,
+            };
+        }
+    }
+
     /// The note for a text that is not ordinary.
     #[inline]
     fn runs(&mut self, shared: impl FnOnce() -> Arc<Class>, class: &Class) -> Option<Note> {
@@ -462,12 +485,13 @@ impl Frontend<'_, '_> {
         let is_state = |effect: &Effect| matches!(effect, Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll);
         if class.effects.iter().any(|(_, effect)| is_state(effect)) {
             self.session.follow.get_or_insert_default();
+            self.stretch(class);
         }
         let only_transactions = class.replaced.is_empty()
             && (class.may_begin | class.may_end).is_empty()
             && class.effects.iter().all(|(_, effect)| effect.controls_transaction());
         if only_transactions && self.session.follow.is_none() {
-            return None;
+            return (class.statements > 1).then_some(Note::Several(class.statements));
         }
         Some(Note::Runs(Box::new(Runs { class: shared(), completed: 0, stands_in: None })))
     }

@@ -9,6 +9,8 @@ use super::note::Note;
 use super::spill::Spill;
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
+use crate::sql::Suspects;
+use crate::state::timeout::Timeout;
 use crate::wire::build;
 use crate::wire::build::ServerError;
 use crate::wire::frame::Walker;
@@ -53,6 +55,12 @@ pub struct Books {
     pub row: Vec<u8>,
     /// What the server said before it ended the connection.
     pub last_words: Option<ServerError>,
+    /// The client changed timeouts, and our clock counts the most it may have.
+    pub is_stretched: bool,
+    /// Our own clock has a cancel under way for this.
+    pub overdue: Option<Timeout>,
+    /// That the transaction took too long is counted already.
+    pub is_counted: bool,
     /// Our own query failed with this.
     pub refusal: Option<ServerError>,
     /// Scratch of the ring.
@@ -70,8 +78,24 @@ impl Books {
         self.reported.clear();
         self.row.clear();
         self.last_words = None;
+        self.is_stretched = false;
+        self.overdue = None;
+        self.is_counted = false;
         self.refusal = None;
         self.dropped.clear();
+    }
+
+    /// Statements that may have run at the server since it answered last; `None`: nobody can tell.
+    pub fn statements(&self) -> Option<u32> {
+        let of = |entry: &Entry<Note>| match (entry.expect, &entry.note) {
+            (Expect::Query, Some(Note::Runs(runs))) if runs.class.may_begin.contains(Suspects::UNCERTAIN) => None,
+            (Expect::Query, Some(Note::Runs(runs))) => Some(runs.class.statements.saturating_sub(runs.completed)),
+            (Expect::Query, Some(Note::Several(statements))) => Some(*statements),
+            (Expect::Query | Expect::Execute | Expect::FunctionCall, _) => Some(1),
+            _ => Some(0),
+        };
+        let sum = self.ring.iter().map(of).try_fold(0u32, |sum, of| sum.checked_add(of?))?;
+        Some(sum.max(1))
     }
 
     /// More of a row of ours, which may come in pieces.

@@ -12,6 +12,8 @@ use crate::state::statements::Statement;
 pub enum Note {
     /// A Query or Execute whose statements do something to the session.
     Runs(Box<Runs>),
+    /// A Query of so many statements that do nothing to the session.
+    Several(u32),
     /// A Parse: the backend has the statement unless it fails or is dropped.
     Parses {
         /// The shared statement; `None` for the unnamed one.

@@ -28,6 +28,8 @@ pub enum Signal {
     Evict = 8,
     /// It was idle for too long.
     Idle = 16,
+    /// What it does may have taken too long.
+    Overdue = 32,
 }
 
 /// What a client does, and where a cancel of it would go.

@@ -159,6 +159,7 @@ impl Session {
         self.statements.unnamed = Unnamed::None;
         self.settings = self.startup.clone();
         backend.forget_session(registry.none());
+        backend.target.clock.set_own(self.settings.timeouts());
         self.follow = Some(Box::new(Follow::discarded(self.startup.values())));
         self.pins.clear();
         self.suspect_startup();
@@ -220,8 +221,7 @@ impl Session {
     }
 
     /// A timeout took its transaction.
-    pub fn expire(&self, timeout: Timeout, worker: usize) -> Fault {
-        self.pool.stats.cell(worker).timeout(timeout);
+    pub fn expired(&self, timeout: Timeout) -> Fault {
         let ends_session = self.mode == PoolMode::Session || self.is_pinned();
         Fault::Expired { timeout, hint: self.hint(timeout), ends_session }
     }

@@ -3,10 +3,8 @@
 //! A value that may not stand is replaced in the text that sets it, so that it never takes effect; and whatever a session still
 //! comes to keep of its own is judged again when it is adopted, and when the configuration changes.
 
-use std::time::Duration;
-
 use super::settings::Values;
-use super::timeout::Timeout;
+use super::timeout::{Timeout, whole};
 use crate::config::{Override, PoolSettings, Timeouts, Word, duration_text};
 use crate::sql::{Milliseconds, Substitute, Value, milliseconds};
 use crate::wire::build::Report;
@@ -89,13 +87,10 @@ impl Limits {
     }
 }
 
-/// The configuration allows no more than Postgres takes.
-fn whole(limit: Duration) -> u32 {
-    u32::try_from(limit.as_millis()).unwrap_or(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn limits(set_override: Override, statement: Option<u64>) -> Limits {

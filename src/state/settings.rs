@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::parameters::Parameters;
-use crate::sql::{self, Value};
+use super::timeout::{OwnTimeouts, Timeout};
+use crate::sql::{self, Milliseconds, Value, milliseconds};
 
 /// Settings by folded name.
 pub type Values = BTreeMap<String, Value>;
@@ -27,6 +28,8 @@ struct Set {
     accepted: AtomicBool,
     /// Hash of what changes the meaning of a prepared statement.
     meaning: u64,
+    /// Timeouts among the values.
+    timeouts: OwnTimeouts,
 }
 
 /// Settings that change neither how a statement is read nor how it is planned.
@@ -53,6 +56,11 @@ impl Settings {
     /// The values.
     pub fn values(&self) -> &Values {
         &self.0.values
+    }
+
+    /// The timeouts among them.
+    pub fn timeouts(&self) -> &OwnTimeouts {
+        &self.0.timeouts
     }
 
     /// A backend has taken it before.
@@ -163,7 +171,12 @@ impl Set {
         }
         // Sets without any meaningful setting share the statements of those without any setting.
         let meaning = hasher.finish();
-        Self { values, accepted: AtomicBool::new(false), meaning }
+        let timeouts = Timeout::ALL.map(|timeout| match milliseconds(values.get(timeout.setting())?) {
+            Milliseconds::Known(own) => Some(own),
+            Milliseconds::Unread => Some(0),
+            Milliseconds::Refused => None,
+        });
+        Self { values, accepted: AtomicBool::new(false), meaning, timeouts }
     }
 }
 

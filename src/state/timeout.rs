@@ -18,6 +18,14 @@ pub enum Timeout {
     Transaction,
 }
 
+/// Values of a client's own in milliseconds, as [`Timeout::ALL`]; zero is no limit, and what one is that cannot be read.
+pub type OwnTimeouts = [Option<u32>; Timeout::ALL.len()];
+
+/// A limit in milliseconds; the configuration allows no more than Postgres takes.
+pub fn whole(limit: Duration) -> u32 {
+    u32::try_from(limit.as_millis()).unwrap_or(u32::MAX)
+}
+
 impl Timeout {
     /// All, in the order of their numbers.
     pub const ALL: [Self; 4] = [Self::Statement, Self::Lock, Self::IdleInTransaction, Self::Transaction];

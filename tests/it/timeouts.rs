@@ -2,7 +2,7 @@
 
 use pgweir::sql::{Milliseconds, Value, milliseconds};
 
-use crate::support::frontend::{bind, cancel_request, copy_fail, execute, extended, parse, query, sync};
+use crate::support::frontend::{bind, cancel_request, copy_fail, execute, extended, flush, parse, query, sync};
 use crate::support::{Frame, Link, Postgres, Proxy, Sessions, Wire, eventually, proxy, tags};
 
 const SLEEP: &str = "SELECT pg_sleep(600)";
@@ -484,4 +484,134 @@ async fn a_worker_killed_between_set_and_reset_leaves_nothing_to_others() {
             assert_eq!(other.value(SHOW).await, "40s", "{word}: killed after {cut} bytes");
         }
     }
+}
+
+// ---- pgweir's own clock ----------------------------------------------------------------------------------------------------
+
+/// A function that lifts a timeout where nobody sees it.
+async fn lifts(wire: &mut Wire, setting: &str) {
+    let body = format!("BEGIN PERFORM set_config('{setting}', '0', false); END");
+    wire.query(&format!("CREATE FUNCTION lift() RETURNS void LANGUAGE plpgsql AS $$ {body} $$")).await;
+}
+
+#[tokio::test]
+async fn a_statement_that_postgres_lets_run_is_cancelled_a_grace_after_its_limit() {
+    let proxy = with("statement_timeout = \"300ms\"").await;
+    let mut wire = proxy.wire("app").await;
+    lifts(&mut wire, "statement_timeout").await;
+    wire.query("SELECT lift()").await;
+    let expected = ("57014".to_owned(), hint("statement_timeout = 300ms"));
+    assert_eq!(error(&wire.query(SLEEP).await), expected);
+    wire.send([extended("SELECT 1", &[]), extended(SLEEP, &[]), sync()].concat()).await;
+    assert_eq!(error(&wire.cycle().await), expected);
+    wire.query("BEGIN").await;
+    assert_eq!(error(&wire.query(SLEEP).await), expected);
+    assert_eq!(wire.query("ROLLBACK").await[1].text(), "I");
+    assert_eq!(counted(&proxy, "statement"), 3.0);
+    assert_eq!(proxy.metric("pgweir_cancels_total", &["cause=\"timeout\""]), 3.0);
+}
+
+// The clock must not be wrong where Postgres is right.
+#[tokio::test]
+async fn what_postgres_allows_is_not_cancelled() {
+    let proxy = with("statement_timeout = \"300ms\"").await;
+    let mut wire = proxy.wire("app").await;
+    // Each statement has its own time, and the server answers when all are done.
+    let text = ["SELECT pg_sleep(0.25)"; 7].join(";");
+    assert!(wire.query(&text).await.iter().all(|frame| frame.tag != 'E'));
+    wire.send([vec![extended("SELECT pg_sleep(0.25)", &[]); 7].concat(), sync()].concat()).await;
+    assert!(wire.cycle().await.iter().all(|frame| frame.tag != 'E'));
+    // A client's own value counts, for as long as it has it.
+    for text in [
+        "SET statement_timeout = '20s'; SELECT pg_sleep(1.8)",
+        "SELECT pg_sleep(1.8)",
+        "RESET statement_timeout",
+        "BEGIN; SET LOCAL statement_timeout = 0; SELECT pg_sleep(1.8); COMMIT",
+        "SELECT set_config('statement_timeout', '20s', true); SELECT pg_sleep(1.8)",
+    ] {
+        assert!(wire.query(text).await.iter().all(|frame| frame.tag != 'E'), "{text}");
+    }
+    assert_eq!(error(&wire.query(SLEEP).await), ("57014".to_owned(), hint("statement_timeout = 300ms")));
+    assert_eq!(proxy.metric("pgweir_cancels_total", &["cause=\"timeout\""]), 0.0);
+}
+
+#[tokio::test]
+async fn a_transaction_that_takes_too_long_is_ended_where_postgres_cannot() {
+    let proxy = with("transaction_timeout = \"300ms\"").await;
+    let sessions = sessions(&proxy).await;
+    let mut wire = proxy.wire("app").await;
+    wire.query("CREATE TABLE t (a int)").await;
+    let key = hint("transaction_timeout = 300ms");
+    // Its own is a transaction, too.
+    assert_eq!(error(&wire.query(SLEEP).await), ("57014".to_owned(), key.clone()));
+    assert_eq!(counted(&proxy, "transaction"), 1.0);
+    // What runs is cancelled; and if the client does not end it then, the backend is taken from it.
+    wire.query("BEGIN; INSERT INTO t VALUES (1)").await;
+    let frames = wire.query(SLEEP).await;
+    assert_eq!(error(&frames), ("57014".to_owned(), key.clone()));
+    assert_eq!(frames.last().map(Frame::text).as_deref(), Some("E"));
+    sessions.until("state LIKE 'idle in transaction%'", 0).await;
+    assert_eq!(counted(&proxy, "transaction"), 2.0);
+    assert_eq!(error(&wire.query("SELECT 1").await), ("25P04".to_owned(), key.clone()));
+    assert_eq!(error(&wire.query("SELECT 1").await).0, "25P02");
+    assert_eq!(wire.query("ROLLBACK").await[1].text(), "I");
+    // One in which nothing runs.
+    wire.query("BEGIN; INSERT INTO t VALUES (1)").await;
+    sessions.until("state LIKE 'idle in transaction%'", 0).await;
+    let mut other = proxy.wire("app").await;
+    assert_eq!(other.value("SELECT count(*) FROM t").await, "0");
+    assert_eq!(error(&wire.query("COMMIT").await), ("25P04".to_owned(), key.clone()));
+    assert_eq!(wire.value("SELECT 1").await, "1");
+    assert_eq!(counted(&proxy, "transaction"), 3.0);
+    // One that never ends a statement of its own, but does something all the time.
+    wire.query("BEGIN").await;
+    let ended = loop {
+        let frames = wire.query("SELECT pg_sleep(0.1)").await;
+        if frames[0].tag == 'E' || frames[1].tag == 'E' {
+            break error(&frames);
+        }
+    };
+    assert!([("57014".to_owned(), key.clone()), ("25P04".to_owned(), key)].contains(&ended), "{ended:?}");
+    assert_eq!(wire.query("ROLLBACK").await[1].text(), "I");
+    // And one of a client that keeps its backend.
+    wire.query("CREATE TEMP TABLE u (a int)").await;
+    wire.query("BEGIN").await;
+    let frames = wire.rest().await;
+    assert_eq!((frames[0].sqlstate().as_str(), frames[0].fields()[&'S'].as_str()), ("25P04", "FATAL"));
+    sessions.until("state LIKE 'idle in transaction%'", 0).await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_idles_although_a_function_lifted_the_limit_is_ended() {
+    let proxy = with("idle_in_transaction_timeout = \"300ms\"").await;
+    let sessions = sessions(&proxy).await;
+    let mut wire = proxy.wire("app").await;
+    lifts(&mut wire, "idle_in_transaction_session_timeout").await;
+    wire.query("SELECT lift()").await;
+    let process = wire.value("SELECT pg_backend_pid()").await;
+    // At work for longer than that it does not idle.
+    assert_eq!(tags(&wire.query("BEGIN; SELECT pg_sleep(1.8)").await), "C T D C Z");
+    sessions.until("state LIKE 'idle in transaction%'", 0).await;
+    let expected = ("25P03".to_owned(), hint("idle_in_transaction_timeout = 300ms"));
+    assert_eq!(error(&wire.query("SELECT 1").await), expected);
+    assert_eq!(wire.query("ROLLBACK").await[1].text(), "I");
+    assert_eq!(counted(&proxy, "idle_in_transaction"), 1.0);
+    // The backend was cleaned, not closed, and the lifted limit is back with it.
+    assert_eq!(wire.value("SELECT pg_backend_pid()").await, process);
+    assert_eq!(wire.value("SHOW idle_in_transaction_session_timeout").await, "300ms");
+}
+
+#[tokio::test]
+async fn an_unfinished_extended_query_holds_no_transaction_for_ever() {
+    let proxy = with("transaction_timeout = \"300ms\"").await;
+    let sessions = sessions(&proxy).await;
+    let mut wire = proxy.wire("app").await;
+    wire.query("CREATE TABLE t (a int)").await;
+    wire.send([extended("INSERT INTO t VALUES (1)", &[]), flush()].concat()).await;
+    wire.expect("1 2 n C").await;
+    assert_eq!(wire.expect("E").await[0].sqlstate(), "25P04");
+    wire.send(sync()).await;
+    assert_eq!(wire.expect("Z").await[0].text(), "I");
+    sessions.until("xact_start IS NOT NULL", 0).await;
+    assert_eq!(wire.value("SELECT count(*) FROM t").await, "0");
 }

@@ -157,10 +157,9 @@ impl Client {
         }
         let Phase::Leased(leased) = &mut self.phase else { return Ok(Step::Hold) };
         if leased.books.ring.is_empty() {
-            leased.lease.target.clock.begin(self.worker.proxy.ticks());
-            if leased.books.ring.is_at_rest()
-                && begin_cycle(leased, &mut self.session, &self.worker.proxy.settings, out)
-            {
+            let is_fresh = leased.books.ring.is_at_rest();
+            leased.lease.target.clock.begin(self.worker.proxy.ticks(), is_fresh);
+            if is_fresh && begin_cycle(leased, &mut self.session, &self.worker.proxy.settings, out) {
                 return Ok(Step::Hold);
             }
         }

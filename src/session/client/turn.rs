@@ -203,12 +203,23 @@ impl Client {
 
     /// ## Leased => (Idle | Orphaned): the backend is gone. The client is told for every cycle it waits for, and stays.
     pub(super) fn lose(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        self.part(None, cx)
+    }
+
+    /// ## Leased => (Idle | Orphaned): the transaction took too long, and its backend is taken back from the client.
+    pub(super) fn expire(&mut self, timeout: Timeout, cx: &mut Context<'_>) -> Result<(), End> {
+        self.part(Some(timeout), cx)
+    }
+
+    fn part(&mut self, expired: Option<Timeout>, cx: &mut Context<'_>) -> Result<(), End> {
         let Phase::Leased(mut leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
         self.place.set_idle();
         let books = &mut leased.books;
         let is_session_lost = self.session.mode == PoolMode::Session || self.session.is_pinned();
         let lost = Lost { in_commit: books.is_committing, last_words: books.last_words.take() };
-        let expired = lost.last_words.as_ref().and_then(|said| Timeout::of_sqlstate(said.code.as_bytes()));
+        let is_taken_back = expired.is_some();
+        let said = || lost.last_words.as_ref().and_then(|said| Timeout::of_sqlstate(said.code.as_bytes()));
+        let expired = expired.or_else(said);
         if books.walker.is_inside() && books.is_forwarding {
             // Half a message went out: no error can follow it.
             return Err(End::Gone);
@@ -216,7 +227,12 @@ impl Client {
         // The rest of a message that was on its way has nowhere to go, least of all to the next backend.
         self.is_forwarding = false;
         let fault = match expired {
-            Some(timeout) if !lost.in_commit => self.session.expire(timeout, self.worker.id),
+            Some(timeout) if !lost.in_commit || is_taken_back => {
+                if !books.is_counted || timeout != Timeout::Transaction {
+                    self.session.pool.stats.cell(self.worker.id).timeout(timeout);
+                }
+                self.session.expired(timeout)
+            }
             _ if is_session_lost => Fault::SessionLost(lost),
             _ => Fault::Lost(lost),
         };
@@ -266,6 +282,9 @@ impl Client {
             let is_untold = !is_open && books.ring.iter().all(|entry| entry.origin == Origin::Own);
             self.phase = Phase::Orphaned(Box::new(Orphan::new(is_untold.then_some(fault))));
         }
+        if is_taken_back {
+            cleanup::take_back(&self.worker, leased, self.session.pool.settings().pool.cancel_timeout);
+        }
         self.spill.flush(cx, &mut self.stream)?;
         Ok(())
     }
@@ -291,6 +310,7 @@ pub(super) fn begin_cycle(
 }
 
 fn bring_settings(leased: &mut Leased, session: &Session, registry: &SettingsRegistry, out: &mut Splice<'_>) {
+    leased.lease.target.clock.set_own(session.settings.timeouts());
     let wanted = leased.lease.wanted(&session.settings, &session.pool, registry);
     if leased.lease.applied.is_same(&wanted) {
         return;
