@@ -651,7 +651,7 @@ async fn without_protection_the_limit_still_holds() {
 async fn every_key_can_be_changed_while_clients_work() {
     let proxy = proxy().start().await;
     let is_over = AtomicBool::new(false);
-    let keys: [(&str, &[&str]); 14] = [
+    let keys: [(&str, &[&str]); 22] = [
         ("admission.mode", &["\"off\"", "\"on\""]),
         ("admission.initial", &["1", "50"]),
         ("admission.slow_start_idle", &["\"100ms\""]),
@@ -659,6 +659,14 @@ async fn every_key_can_be_changed_while_clients_work() {
         ("admission.jitter_window", &["\"50ms\""]),
         ("admission.spread_max", &["\"20ms\""]),
         ("admission.notice_after", &["\"1s\""]),
+        ("admission.login_rate", &["\"500/s\"", "\"off\""]),
+        ("admission.login_burst", &["50"]),
+        ("admission.login_delay_max", &["\"5s\""]),
+        ("admission.login_concurrency", &["4"]),
+        ("admission.login_rate_per_address", &["\"500/s\""]),
+        ("admission.cancel_rate_per_address", &["\"off\""]),
+        ("admission.zombie_max", &["\"5s\""]),
+        ("roles.app.override", &["\"lower\"", "\"none\""]),
         ("roles.app.transactions_max", &["40", "4"]),
         ("roles.app.transactions_min", &["2"]),
         ("roles.app.waiters_max", &["100"]),
