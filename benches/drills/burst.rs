@@ -118,7 +118,7 @@ pub(crate) fn writer(port: u16) -> OpenLoop {
 
 /// What came of one run.
 struct Outcome {
-    route: String,
+    route: Route,
     /// Of the burst.
     began: Instant,
     /// Each answer's time after that, in order.
@@ -131,6 +131,18 @@ struct Outcome {
     log: u64,
     /// When all were answered, or the run was cut off.
     took: Duration,
+}
+
+impl Outcome {
+    /// Latencies of the unrelated writer, before the burst and during it.
+    fn bystander(&self) -> (Vec<Duration>, Vec<Duration>) {
+        let latencies = |from, to| self.writer.latencies(from, to);
+        (latencies(self.began - QUIET, self.began), latencies(self.began, self.began + self.took))
+    }
+
+    fn busy(&self) -> u64 {
+        self.samples.iter().map(|sample| sample.busy).max().unwrap_or_default()
+    }
 }
 
 /// Runs what was chosen.
@@ -149,6 +161,7 @@ pub(crate) async fn run(choice: &Choice) -> Report {
         tables: Vec::new(),
         pictures: Vec::new(),
     };
+    let mut targets = Table { title: "Targets".into(), columns: TARGETS, rows: Vec::new() };
     for (kind, clients, routes) in plan(choice.full) {
         if kind == Kind::Index && !stalls || !choice.wants(kind.name()) || !choice.wants(&clients.to_string()) {
             continue;
@@ -158,13 +171,14 @@ pub(crate) async fn run(choice: &Choice) -> Report {
             println!("{}, {clients} clients, {}", kind.name(), route.name());
             outcomes.push(burst(&mut postgres, &files, kind, clients, route).await);
         }
-        let table = table(kind, clients, &outcomes);
-        report.tables.push(table);
+        report.tables.push(table(kind, clients, &outcomes));
+        targets.rows.extend(held_to(kind, clients, &outcomes));
         let file = format!("burst-{}-{clients}", kind.name());
         let shows = format!("{clients} clients at one instant, {}", kind.name());
         let svg = picture(&shows, &outcomes);
         report.pictures.push((file, shows, svg));
     }
+    report.tables.insert(0, targets);
     report
 }
 
@@ -242,7 +256,7 @@ async fn burst(postgres: &mut Postgres, files: &Scratch, kind: Kind, clients: us
     let committed = postgres.admin().await.number(kind.committed()).await.expect("the server is well again");
     assert!(committed >= answers.len() as u64, "{} answered, {committed} committed: some are lost", answers.len());
     answers.sort_unstable();
-    Outcome { route: route.name(), began, answers, failures, committed, writer, samples, spent, log, took }
+    Outcome { route: route.clone(), began, answers, failures, committed, writer, samples, spent, log, took }
 }
 
 const COLUMNS: &[&str] = &[
@@ -264,23 +278,22 @@ const COLUMNS: &[&str] = &[
 
 fn table(kind: Kind, clients: usize, outcomes: &[Outcome]) -> Table {
     let rows = outcomes.iter().map(|outcome| {
-        let Outcome { answers, failures, began, took, samples, spent, .. } = outcome;
-        let quiet = outcome.writer.latencies(*began - QUIET, *began);
-        let beside = outcome.writer.latencies(*began, *began + *took);
+        let Outcome { answers, failures, took, samples, spent, .. } = outcome;
+        let (quiet, beside) = outcome.bystander();
         let failed = failures.iter().map(|(failure, count)| format!(", {count} {failure}")).collect::<String>();
         let last =
             if answers.len() == clients { spell(answers.last().copied()) } else { format!("> {}", spell(Some(*took))) };
-        let most = |count: fn(&Sample) -> u64| samples.iter().map(count).max().unwrap_or_default().to_string();
+        let waiting = samples.iter().map(|sample| sample.waiting).max();
         let beyond = outcome.committed - answers.len() as u64;
         let beyond = if beyond > 0 { format!(" (+{beyond} committed)") } else { String::new() };
         vec![
-            outcome.route.clone(),
+            outcome.route.name(),
             format!("{}{beyond}{failed}", answers.len()),
             last,
             spell(percentile(answers, 50)),
             spell(percentile(answers, 99)),
-            most(|sample| sample.waiting),
-            most(|sample| sample.busy),
+            waiting.unwrap_or_default().to_string(),
+            outcome.busy().to_string(),
             format!("{:.1} s", spent.server.as_secs_f64()),
             format!("{} %", spent.system_share),
             megabytes(outcome.log),
@@ -293,19 +306,49 @@ fn table(kind: Kind, clients: usize, outcomes: &[Outcome]) -> Table {
     Table { title: format!("{}, {clients} clients", kind.name()), columns: COLUMNS, rows: rows.collect() }
 }
 
+const TARGETS: &[&str] = &[
+    "",
+    "writer p99 ÷ quiet p99 (3)",
+    "last answer ÷ best PgBouncer's (1.1)",
+    "busy (transactions_max)",
+    "not answered (0)",
+];
+
+/// What pgweir promises, in brackets above, and what it did.
+fn held_to(kind: Kind, clients: usize, outcomes: &[Outcome]) -> Vec<Vec<String>> {
+    let pools = outcomes.iter().filter(|outcome| matches!(outcome.route, Route::PgBouncer(_)));
+    let best = pools.map(|outcome| outcome.took).min();
+    let ratio = |one: Option<Duration>, other: Option<Duration>| match (one, other) {
+        (Some(one), Some(other)) => format!("{:.2}", one.div_duration_f64(other)),
+        _ => "–".to_owned(),
+    };
+    let row = |outcome: &Outcome| {
+        let Route::Pgweir(pgweir) = &outcome.route else { return None };
+        let (quiet, beside) = outcome.bystander();
+        Some(vec![
+            format!("{}, {clients} clients, {}", kind.name(), pgweir.label),
+            ratio(percentile(&beside, 99), percentile(&quiet, 99)),
+            ratio(Some(outcome.took), best),
+            format!("{} ({})", outcome.busy(), pgweir.size),
+            outcome.failures.values().sum::<u32>().to_string(),
+        ])
+    };
+    outcomes.iter().filter_map(row).collect()
+}
+
 fn picture(title: &str, outcomes: &[Outcome]) -> String {
     let answered = outcomes.iter().map(|outcome| {
         let counted = outcome.answers.iter().zip(1..).map(|(after, count)| (after.as_secs_f64(), f64::from(count)));
         let until_cut_off = (outcome.took.as_secs_f64(), outcome.answers.len() as f64);
         Line {
-            name: outcome.route.clone(),
+            name: outcome.route.name(),
             points: [(0.0, 0.0)].into_iter().chain(counted).chain([until_cut_off]).collect(),
         }
     });
     let latency = outcomes.iter().map(|outcome| {
         let during = outcome.writer.all.iter().filter(|beat| beat.planned >= outcome.began);
         let points = during.map(|beat| (seconds(beat.planned, outcome.began), beat.latency.as_secs_f64() * 1e3));
-        Line { name: outcome.route.clone(), points: points.collect() }
+        Line { name: outcome.route.name(), points: points.collect() }
     });
     let panels = [
         Panel { y: "clients answered", scale: Scale::Linear, lines: answered.collect() },
