@@ -190,19 +190,25 @@ fn plan(full: bool) -> Vec<(Kind, usize, Vec<Route>)> {
         let label = format!("{}, admission off", capped.label);
         Route::Pgweir(Pgweir { admission: "[admission]\nmode = \"off\"".into(), label, ..capped })
     };
-    let few = || vec![Route::Direct, Route::PgBouncer(20), pgweir(40), pgweir(600)];
-    let more = || vec![Route::Direct, Route::PgBouncer(20), Route::PgBouncer(40), pgweir(40), pgweir(600)];
-    let all = || more().into_iter().chain([off(40), off(600)]).collect();
+    let capped = || vec![Route::PgBouncer(20), pgweir(40), pgweir(600)];
+    let few = || [vec![Route::Direct], capped()].concat();
+    let all = || [few(), vec![Route::PgBouncer(40), off(40), off(600)]].concat();
     if full {
         let sizes = [1_000, 2_000, 4_000];
         return Kind::ALL.into_iter().flat_map(|kind| sizes.map(|clients| (kind, clients, all()))).collect();
     }
-    let mut plan = vec![(Kind::HotRow, 1_000, few()), (Kind::HotRow, 2_000, all())];
-    for kind in [Kind::Update, Kind::Notify, Kind::Index] {
-        plan.extend([(kind, 1_000, few()), (kind, 2_000, few())]);
-    }
-    plan.push((Kind::Index, 4_000, few()));
-    plan
+    vec![
+        (Kind::HotRow, 1_000, few()),
+        (Kind::HotRow, 2_000, all()),
+        (Kind::Update, 1_000, few()),
+        // Direct is cut off with half as many already.
+        (Kind::Update, 2_000, capped()),
+        (Kind::Notify, 1_000, few()),
+        (Kind::Notify, 2_000, capped()),
+        (Kind::Index, 1_000, few()),
+        (Kind::Index, 2_000, few()),
+        (Kind::Index, 4_000, few()),
+    ]
 }
 
 async fn burst(postgres: &mut Postgres, files: &Scratch, kind: Kind, clients: usize, route: &Route) -> Outcome {
