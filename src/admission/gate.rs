@@ -162,7 +162,7 @@ impl Gate {
             base: Baseline::default(),
             burst: Burst::new(now),
             rate: rules.rate.map(|rate| Rate::new(rate, now)),
-            throughput: Throughput::new(now),
+            throughput: Throughput::default(),
             active: 0,
             waiting: 0,
             quiet_since: Some(now),
@@ -299,7 +299,7 @@ impl Gate {
             self.restart(now);
         }
         self.progressed = now;
-        self.throughput.completed(now);
+        self.throughput.completed(self.waiting > 0, now);
         let served = served.as_secs_f64();
         let effective = self.effective(now);
         let may_grow = self.active >= effective.saturating_sub(1) && self.width.value() < self.limit.at(now);
