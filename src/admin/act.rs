@@ -112,7 +112,7 @@ impl Console {
                     return Err(ConsoleFault::NoLimit(role.clone()).into());
                 }
                 let over = over.or_else(own).ok_or_else(|| ConsoleFault::NoRamp(role.clone()))?;
-                proxy.pools.core().ramp_lane(lane, over, now);
+                proxy.pools.decide(worker.id, |core, out| core.ramp_lane(lane, over, now, out));
                 "RAMP"
             }
             Command::Shutdown { now } => {

@@ -63,9 +63,11 @@ impl<B> Core<B> {
         self.change_gate(lane, now, out, Gate::reset_limit);
     }
 
-    /// `RAMP`: from `admission.initial` to the limit over this time. False if there is no limit to grow to.
-    pub fn ramp_lane(&mut self, lane: LaneId, over: Duration, now: Instant) -> bool {
-        self.lanes.get_mut(lane).is_some_and(|lane| lane.gate.ramp_over(over, now))
+    /// `RAMP`: from `admission.initial` to the limit over this time, if there is a limit to grow to.
+    pub fn ramp_lane(&mut self, lane: LaneId, over: Duration, now: Instant, out: &mut Vec<Command<B>>) {
+        self.change_gate(lane, now, out, |gate| {
+            gate.ramp_over(over, now);
+        });
     }
 
     /// The role left the configuration. The id ends with its last pool.

@@ -337,7 +337,7 @@ impl Model {
                 self.core.limit_lane(self.lanes[lane.index(LANES)], *max, *over, now, &mut out);
             }
             Operation::RampLane { lane, over } => {
-                self.core.ramp_lane(self.lanes[lane.index(LANES)], *over, now);
+                self.core.ramp_lane(self.lanes[lane.index(LANES)], *over, now, &mut out);
             }
             Operation::Alarm => {
                 if let Some(alarm) = self.core.alarm {

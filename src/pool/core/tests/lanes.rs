@@ -425,3 +425,14 @@ fn what_is_reserved_is_never_lent() {
     let (reserved, waiting) = shell.crowd(pools[0], 3);
     assert_eq!((reserved.len(), waiting.len()), (2, 1), "at once, though the other wants everything");
 }
+
+#[test]
+fn a_ramp_cut_short_lets_in_whom_it_held_up() {
+    let mut shell = Shell::new(None);
+    let ramping = LaneSettings { ramp: Some(ms(10_000)), initial: 1, mode: AdmissionMode::Off, ..settings(Some(4)) };
+    let (lane, pools) = shell.lane(ramping, 1, &limits(100));
+    let (held, waiting) = shell.crowd(pools[0], 4);
+    assert_eq!((held.len(), waiting.len()), (1, 3));
+    shell.run(|core, now, out| core.ramp_lane(lane, ms(0), now, out));
+    assert_eq!(shell.served_of(waiting).0.len(), 3);
+}
