@@ -345,7 +345,7 @@ impl Gate {
             self.width = Width::new(&rules, now);
         }
         if rules.rate != self.rules.rate {
-            self.rate = rules.rate.clone().map(|rate| Rate::new(rate, now));
+            self.rate = rules.rate.map(|rate| Rate::new(rate, now));
         }
         self.rules = rules;
     }

@@ -65,7 +65,7 @@ struct Outcome {
 enum Event {
     Arrive(usize),
     CpuDone(usize),
-    ToLock(usize),
+    ReachLock(usize),
     Check(usize),
     Unlock(usize),
     Finish(usize),
@@ -221,7 +221,7 @@ impl Simulation {
         match event {
             Event::Arrive(id) => self.arrive(id),
             Event::CpuDone(id) => self.leave_cpu(id),
-            Event::ToLock(id) => self.to_lock(id),
+            Event::ReachLock(id) => self.reach_lock(id),
             Event::Check(id) => self.check(id),
             Event::Unlock(id) => self.unlock(id),
             Event::Finish(id) => self.finish(id),
@@ -320,15 +320,15 @@ impl Simulation {
         let Scenario { noise, slow_part, .. } = self.scenario;
         let in_burst = self.now - BURST_AT;
         if noise > 0.0 && in_burst > 1.0 && in_burst < 9.0 {
-            self.after(noise, Event::ToLock(id));
+            self.after(noise, Event::ReachLock(id));
         } else if self.dice.roll() < slow_part {
-            self.after(0.5, Event::ToLock(id));
+            self.after(0.5, Event::ReachLock(id));
         } else {
-            self.to_lock(id);
+            self.reach_lock(id);
         }
     }
 
-    fn to_lock(&mut self, id: usize) {
+    fn reach_lock(&mut self, id: usize) {
         if self.holder.is_none() {
             return self.grant(id);
         }
