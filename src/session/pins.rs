@@ -73,6 +73,11 @@ impl Pins {
         self.held.is_empty()
     }
 
+    /// Something ties the client to its backend, or may for all that is known until the question under way is answered.
+    pub fn may_be_held(&self) -> bool {
+        !(self.held | self.begun.without(Suspects::UNCERTAIN) | self.asked).is_empty()
+    }
+
     /// Nothing has to be asked.
     #[inline]
     pub fn is_settled(&self) -> bool {

@@ -280,6 +280,11 @@ impl Session {
         !self.pins.is_empty() || self.statements.is_large()
     }
 
+    /// State of its own may be gone with its backend.
+    pub fn may_be_pinned(&self) -> bool {
+        self.pins.may_be_held() || self.statements.is_large()
+    }
+
     /// Why, as [`super::pins::names`] reads it.
     pub fn pin_bits(&self) -> u16 {
         self.pins.bits(self.statements.is_large())

@@ -1,5 +1,7 @@
 //! Backends that are lost, at every moment: their client is told what it must know and stays, nobody else notices.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use tokio_postgres::Client;
 
@@ -332,6 +334,23 @@ async fn a_client_whose_session_was_lost_is_closed_with_fatal() {
             goes_on(&mut proxy.wire("app").await).await;
         }
     }
+}
+
+/// A backend lost while it is asked what its client holds there: whatever that was is gone.
+#[tokio::test]
+async fn a_client_that_may_have_lost_its_session_is_told() {
+    let postgres = Postgres::shared();
+    let link = Link::to(postgres.endpoint("postgres").addr).await;
+    let proxy = proxy().pool_size(1).backend(link.addr).start().await;
+    let mut wire = proxy.wire("app").await;
+    wire.query("SELECT 1").await;
+    link.delay(Duration::from_millis(300));
+    wire.query("CREATE TEMP TABLE mine (a int)").await;
+    // The question is on its way and has not been answered.
+    link.cut();
+    let rest = wire.rest().await;
+    assert_eq!(tags(&rest), "E");
+    assert_eq!(rest[0].fields()[&'C'], "08006");
 }
 
 /// Queries until told to stop; returns the SQLSTATEs of those that failed. The connection must survive.

@@ -215,7 +215,7 @@ impl Client {
         let Phase::Leased(mut leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
         self.place.set_idle();
         let books = &mut leased.books;
-        let is_session_lost = self.session.mode == PoolMode::Session || self.session.is_pinned();
+        let is_session_lost = self.session.mode == PoolMode::Session || self.session.may_be_pinned();
         let lost = Lost { in_commit: books.is_committing, last_words: books.last_words.take() };
         let is_taken_back = expired.is_some();
         let said = || lost.last_words.as_ref().and_then(|said| Timeout::of_sqlstate(said.code.as_bytes()));
