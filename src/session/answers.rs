@@ -249,6 +249,7 @@ impl Answers<'_, '_> {
                 let backend = self.leased.backend();
                 backend.forget_session(none);
                 self.leased.books.reported.clear();
+                self.leased.books.is_checking = false;
                 self.session.statements.leave_backend();
             }
             // Nobody knows what it holds then.

@@ -47,7 +47,7 @@ pub struct Books {
     pub heading: Option<TransactionStatus>,
     /// An error was seen in the current cycle.
     pub is_failed: bool,
-    /// Our replay of settings must succeed before anything of the client is sent.
+    /// Our replay of settings or our DISCARD ALL must succeed before anything of the client is sent.
     pub is_checking: bool,
     /// Parameters reported while our own query ran.
     pub reported: Vec<(String, String)>,

@@ -1,9 +1,11 @@
 //! State that pgweir cannot carry ties a client to its backend, exactly as long as it lasts.
 
+use std::time::Duration;
+
 use tokio_postgres::AsyncMessage;
 
 use crate::support::frontend::{bind, execute, extended, flush, frame, function_call, parse, query, sync};
-use crate::support::{Endpoint, Frame, Postgres, Proxy, Wire, eventually, on_both_with, proxy};
+use crate::support::{Endpoint, Frame, Link, Postgres, Proxy, Wire, eventually, on_both_with, proxy};
 
 /// One backend, so that a client that is pinned keeps all others out, and a short wait to see that.
 async fn one_backend() -> Proxy {
@@ -242,6 +244,25 @@ async fn a_long_query_leaks_nothing() {
     wire.value(&filler).await;
     wire.send([bind("", "s", &[]), execute("", 0), sync()].concat()).await;
     wire.expect("2 D C Z").await;
+}
+
+#[tokio::test]
+async fn what_comes_while_a_backend_is_cleaned_waits_until_it_is() {
+    let link = Link::to(Postgres::shared().endpoint("postgres").addr).await;
+    let proxy = crate::support::proxy().pool_size(1).backend(link.addr).start().await;
+    let mut wire = proxy.wire("app").await;
+    wire.query("SET work_mem = '7MB'").await;
+    wire.send([parse("s", "SELECT 1", &[]), bind("", "s", &[]), execute("", 0), sync()].concat()).await;
+    wire.expect("1 2 D C Z").await;
+    let filler = format!("SELECT '{}'", "x".repeat(200_000));
+    link.delay(Duration::from_millis(20));
+    for _ in 0..3 {
+        wire.query(&filler).await;
+        wire.send([bind("", "s", &[]), execute("", 0), sync()].concat()).await;
+        wire.expect("2 D C Z").await;
+        wire.query(&filler).await;
+        assert_eq!(wire.value("SHOW work_mem").await, "7MB");
+    }
 }
 
 #[tokio::test]

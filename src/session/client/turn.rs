@@ -173,6 +173,8 @@ impl Client {
             return Ok(());
         }
         if leased.lease.is_soiled {
+            // What comes meanwhile waits: behind it the backend has neither its settings nor its statements.
+            leased.books.is_checking = true;
             if leased.ask(cx, cleanup::RESET, Note::Resets).is_err() {
                 return self.lose(cx);
             }
