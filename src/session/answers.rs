@@ -106,6 +106,7 @@ impl Answers<'_, '_> {
             b's' => {
                 if let Some(Entry { note: Some(Note::Runs(mut runs)), .. }) = answer.completed {
                     self.session.completed(&mut runs, b"", &mut self.leased.lease, self.registry);
+                    self.session.warn_of(&runs, |warning| build::notice_response(self.out.buffer(), warning));
                 }
             }
             b'1' => {

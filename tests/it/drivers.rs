@@ -39,6 +39,14 @@ async fn asyncpg() {
 }
 
 #[tokio::test]
+async fn drivers_are_held_to_what_their_role_may_override() {
+    install();
+    let lines = "[roles.app]\nstatement_timeout = \"40s\"\noverride = \"lower\"";
+    let proxy = proxy().pool_size(2).toml(lines).start().await;
+    print!("{}", proxy.run("app", python("with_override.py")).await);
+}
+
+#[tokio::test]
 async fn node_postgres() {
     drive(|| {
         let mut node = Command::new("node");
