@@ -535,11 +535,37 @@ async fn what_postgres_allows_is_not_cancelled() {
     assert_eq!(proxy.metric("pgweir_cancels_total", &["cause=\"timeout\""]), 0.0);
 }
 
+/// The server has `transaction_timeout` itself.
+async fn has_transaction_timeout(wire: &mut Wire) -> bool {
+    wire.value("SELECT count(*) FROM pg_settings WHERE name = 'transaction_timeout'").await == "1"
+}
+
+#[tokio::test]
+async fn a_transaction_that_postgres_ends_for_taking_too_long_leaves_its_client() {
+    let proxy = with("transaction_timeout = \"300ms\"").await;
+    let mut wire = proxy.wire("app").await;
+    if !has_transaction_timeout(&mut wire).await {
+        return;
+    }
+    let expected = ("25P04".to_owned(), hint("transaction_timeout = 300ms"));
+    assert_eq!(error(&wire.query(SLEEP).await), expected);
+    wire.query("BEGIN").await;
+    assert_eq!(error(&wire.query(SLEEP).await), expected);
+    assert_eq!(error(&wire.query("SELECT 1").await).0, "25P02");
+    assert_eq!(wire.query("ROLLBACK").await[1].text(), "I");
+    assert_eq!(counted(&proxy, "transaction"), 2.0);
+    proxy.reload("[roles.app]\ntransaction_timeout = \"40s\"").await;
+    assert_eq!(wire.value("SHOW transaction_timeout").await, "40s");
+}
+
 #[tokio::test]
 async fn a_transaction_that_takes_too_long_is_ended_where_postgres_cannot() {
     let proxy = with("transaction_timeout = \"300ms\"").await;
     let sessions = sessions(&proxy).await;
     let mut wire = proxy.wire("app").await;
+    if has_transaction_timeout(&mut wire).await {
+        return;
+    }
     wire.query("CREATE TABLE t (a int)").await;
     let key = hint("transaction_timeout = 300ms");
     // Its own is a transaction, too.
