@@ -152,20 +152,14 @@ impl Answers<'_, '_> {
         let tag = bytes[HEADER_LEN..].strip_suffix(b"\0").unwrap_or_default();
         self.leased.lease.target.clock.complete(self.tick);
         let mut patched = None;
-        let mut warnings = Vec::new();
-        let mut completes = |runs: &mut Runs, leased: &mut Leased| {
-            self.session.completed(runs, tag, &mut leased.lease, self.registry);
-            self.session.warn_of(runs, |warning| build::notice_response(&mut warnings, warning));
-            patched = runs.stands_in.as_ref().map(|stand_in| stand_in.tag);
-        };
         match completed {
-            Some(Entry { note: Some(Note::Runs(mut runs)), .. }) => completes(&mut runs, self.leased),
+            Some(Entry { note: Some(Note::Runs(mut runs)), .. }) => patched = self.statement_completed(&mut runs, tag),
             Some(_) => {}
             // The Query goes on; its note is taken out while the session works with it.
             None => {
                 if let Some(mut note) = self.leased.books.ring.head_mut().and_then(|head| head.note.take()) {
                     if let Note::Runs(runs) = &mut note {
-                        completes(runs, self.leased);
+                        patched = self.statement_completed(runs, tag);
                     }
                     if let Some(head) = self.leased.books.ring.head_mut() {
                         head.note = Some(note);
@@ -173,21 +167,8 @@ impl Answers<'_, '_> {
                 }
             }
         }
-        if !warnings.is_empty() {
-            self.out.insert(&warnings);
-        }
-        if !is_own {
-            // Told by the tag alone: they may come from where no text was read.
-            match tag {
-                b"DISCARD ALL" => self.session.discard_all(&mut self.leased.lease, self.registry),
-                b"DEALLOCATE ALL" => self.session.deallocate_all(&mut self.leased.lease),
-                b"COMMIT" => self.leased.lease.target.clock.transact(self.tick),
-                // AND CHAIN, most likely; one TO a savepoint ends nothing.
-                b"ROLLBACK" if self.leased.books.heading == Some(TransactionStatus::InTransaction) => {
-                    self.leased.lease.target.clock.transact(self.tick);
-                }
-                _ => {}
-            }
+        if !is_own && matches!(tag.first(), Some(b'C' | b'D' | b'R')) {
+            self.heed_tag(tag);
         }
         match patched {
             _ if is_own => self.out.skip(fresh),
@@ -201,6 +182,29 @@ impl Answers<'_, '_> {
         Event::None
     }
 
+    /// One more statement of these has completed. Returns the tag to show instead of its own.
+    fn statement_completed(&mut self, runs: &mut Runs, tag: &[u8]) -> Option<&'static [u8]> {
+        self.session.completed(runs, tag, &mut self.leased.lease, self.registry);
+        self.session.warn_of(runs, |warning| build::notice_response(self.out.buffer(), warning));
+        runs.stands_in.as_ref().map(|stand_in| stand_in.tag)
+    }
+
+    /// What is told by the tag alone: it may come from where no text was read.
+    fn heed_tag(&mut self, tag: &[u8]) {
+        let clock = &self.leased.lease.target.clock;
+        match tag {
+            b"DISCARD ALL" => self.session.discard_all(&mut self.leased.lease, self.registry),
+            b"DEALLOCATE ALL" => self.session.deallocate_all(&mut self.leased.lease),
+            b"COMMIT" => clock.transact(self.tick),
+            // AND CHAIN, most likely; one TO a savepoint ends nothing.
+            b"ROLLBACK" if self.leased.books.heading == Some(TransactionStatus::InTransaction) => {
+                clock.transact(self.tick);
+            }
+            _ => {}
+        }
+    }
+
+    #[inline]
     fn ready(&mut self, is_own: bool, completed: Option<Entry<Note>>) -> Result<Event, Fault> {
         let status = self.leased.books.ring.status();
         let clock = &self.leased.lease.target.clock;
