@@ -25,6 +25,7 @@ const CALM_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Burst {
     window: Instant,
+    window_ends: Instant,
     arrivals: u32,
     /// Arrivals per window, over the last minute.
     mean: f64,
@@ -36,7 +37,15 @@ pub(super) struct Burst {
 
 impl Burst {
     pub(super) fn new(now: Instant) -> Self {
-        Self { window: now, arrivals: 0, mean: 0.0, threshold: ARRIVALS_MIN, is_on: false, empty_since: None }
+        Self {
+            window: now,
+            window_ends: now + WINDOW,
+            arrivals: 0,
+            mean: 0.0,
+            threshold: ARRIVALS_MIN,
+            is_on: false,
+            empty_since: None,
+        }
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -46,7 +55,7 @@ impl Burst {
     /// A transaction wants to start. True if a burst begins with it.
     #[inline]
     pub(super) fn arrived(&mut self, now: Instant) -> bool {
-        if now >= self.window + WINDOW {
+        if now >= self.window_ends {
             self.roll(now);
         }
         self.arrivals += 1;
@@ -82,6 +91,7 @@ impl Burst {
         self.mean *= (1.0 - 1.0 / WINDOWS).powf(windows.floor() - 1.0);
         self.threshold = ((ABOVE_MEAN * self.mean) as u32).max(ARRIVALS_MIN);
         self.window = now;
+        self.window_ends = now + WINDOW;
         self.arrivals = 0;
     }
 }

@@ -20,6 +20,9 @@ use crate::config::{AdmissionMode, Jitter, LaneSettings, RateWhen};
 /// after which waiters begin to harm each other.
 const STUCK_MIN: f64 = 1.0;
 
+/// With room to spare one of so many transactions is looked at: the light path is a comparison.
+const SAMPLE: u64 = 8;
+
 /// A line whose wait is expected to be this many times `wait_timeout` is not joined.
 const HOPELESS: f64 = 1.5;
 
@@ -146,7 +149,7 @@ pub struct Gate {
     waiting: u32,
     /// Since when fewer than half of `initial` are active.
     quiet_since: Option<Instant>,
-    /// When a transaction ended last, or started in an empty lane.
+    /// When a transaction ended last, or the line began.
     progressed: Instant,
     /// The rate held somebody up, who has not started yet.
     is_pacing: bool,
@@ -198,6 +201,15 @@ impl Gate {
         if self.burst.arrived(now) {
             self.tally.bursts += 1;
         }
+    }
+
+    /// May a newcomer start at once? If so, it does.
+    #[inline]
+    pub fn admits(&mut self, now: Instant) -> bool {
+        self.waiting == 0
+            && self.permits(now) > 0
+            && !self.is_spreading()
+            && (self.rate.is_none() || !matches!(self.pace(Duration::ZERO, now), Pace::NotBefore(_)))
     }
 
     /// How many more may start now, as far as the limits go.
@@ -266,6 +278,9 @@ impl Gate {
 
     /// Somebody joined a line whose first has waited so long.
     pub fn deepened(&mut self, oldest_wait: Duration, now: Instant) {
+        if self.waiting == 1 {
+            self.progressed = now;
+        }
         if self.burst.queued(self.waiting, self.effective(now), oldest_wait) {
             self.tally.bursts += 1;
         }
@@ -274,9 +289,6 @@ impl Gate {
     /// A transaction starts, having `waited` or not.
     #[inline]
     pub fn started(&mut self, has_waited: bool, now: Instant) {
-        if self.active == 0 {
-            self.progressed = now;
-        }
         self.active += 1;
         self.tally.starts += 1;
         self.tally.immediate += u64::from(!has_waited);
@@ -291,9 +303,18 @@ impl Gate {
         }
     }
 
-    /// A transaction ended after so long with its backend.
+    /// A transaction ended that had its backend since `started`.
     #[inline]
-    pub fn completed(&mut self, served: Duration, now: Instant) {
+    pub fn completed(&mut self, started: Instant, now: Instant) {
+        let is_used = self.active >= self.effective(now).saturating_sub(1);
+        // With room to spare nothing is decided: a sample keeps what is usual up to date.
+        if is_used || self.waiting > 0 || self.tally.starts.is_multiple_of(SAMPLE) {
+            self.learn(now.saturating_duration_since(started), is_used, now);
+        }
+        self.ended(now);
+    }
+
+    fn learn(&mut self, served: Duration, is_used: bool, now: Instant) {
         if self.is_stuck(now) {
             self.tally.convoys += 1;
             self.restart(now);
@@ -301,8 +322,7 @@ impl Gate {
         self.progressed = now;
         self.throughput.completed(self.waiting > 0, now);
         let served = served.as_secs_f64();
-        let effective = self.effective(now);
-        let may_grow = self.active >= effective.saturating_sub(1) && self.width.value() < self.limit.at(now);
+        let may_grow = is_used && self.width.value() < self.limit.at(now);
         let floor = self.rules.transactions_min.max(self.rules.initial);
         match &mut self.width {
             Width::Unbounded => self.base.note(served),
@@ -313,10 +333,9 @@ impl Gate {
             Width::Adaptive(adaptive) => {
                 self.base.note(served);
                 adaptive.completed(served);
+                self.judge(now);
             }
         }
-        self.ended(now);
-        self.judge(now);
     }
 
     /// A permit comes back from a transaction that was not served, or whose backend was lost.
@@ -499,7 +518,7 @@ mod tests {
         }
 
         fn complete(&mut self, count: u32, served: u64) {
-            (0..count).for_each(|_| self.gate.completed(ms(served), self.now));
+            (0..count).for_each(|_| self.gate.completed(self.now - ms(served), self.now));
         }
 
         /// Transactions of 10 ms in a lane that always has more to do.
@@ -563,7 +582,8 @@ mod tests {
         let mut lane = Lane::new(rules());
         lane.work(30);
         lane.fill();
-        lane.gate.queued(0, 500);
+        lane.gate.queued(0, 1);
+        lane.gate.deepened(Duration::ZERO, lane.now);
         lane.now += ms(1000);
         assert_eq!(lane.view().state, State::Calm);
         lane.now += ms(1);

@@ -255,10 +255,12 @@ impl<B> Core<B> {
         };
         let is_paused = self.databases[asked.database].is_paused;
         let may_be_idle = asked.line.waiting() == 0 && !is_paused && asked.counts.idle > 0;
-        if let Some(gate) = self.gate(pool) {
+        let is_admitted = asked.lane.is_none_or(|lane| {
+            let gate = &mut self.lanes[lane].gate;
             gate.arrived(now);
-        }
-        if may_be_idle && self.may_pass(pool, now) {
+            may_be_idle && gate.admits(now)
+        });
+        if may_be_idle && is_admitted {
             while let Some(slot) = self.pools[pool].take_idle(worker) {
                 let backend = self.take(slot);
                 if !self.is_spent(slot, now) {
@@ -513,10 +515,12 @@ impl<B> Core<B> {
             let database = pool.database;
             self.change(slot, State::Idle { backend, since: now });
             self.pools[pool_id].idle[worker].push_back(slot);
-            // ## Idle => Handed, to whoever of the role is next
-            self.serve_lines(pool_id, worker, now, out);
-            if self.total.waiting > 0 && self.is_in(slot, Phase::Idle) {
-                self.evict_for_waiters(database, now, out);
+            if self.total.waiting > 0 {
+                // ## Idle => Handed, to whoever of the role is next
+                self.serve_lines(pool_id, worker, now, out);
+                if self.is_in(slot, Phase::Idle) {
+                    self.evict_for_waiters(database, now, out);
+                }
             }
         }
     }

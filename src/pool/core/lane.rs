@@ -111,16 +111,6 @@ impl<B> Core<B> {
         }
     }
 
-    /// May a newcomer of this pool start at once, as far as its role goes?
-    #[inline]
-    pub(super) fn may_pass(&mut self, pool: PoolId, now: Instant) -> bool {
-        let Some(gate) = self.gate(pool) else { return true };
-        gate.waiting() == 0
-            && !gate.is_spreading()
-            && gate.permits(now) > 0
-            && !matches!(gate.pace(Duration::ZERO, now), Pace::NotBefore(_))
-    }
-
     /// The slot's backend goes to a client: from now on it holds a permit.
     #[inline]
     pub(super) fn enter(&mut self, slot: SlotId, has_waited: bool, now: Instant) {
@@ -139,7 +129,7 @@ impl<B> Core<B> {
         let (pool, Some(entered)) = (left.pool, left.entered.take()) else { return };
         let Some(gate) = self.gate(pool) else { return };
         match outcome {
-            Outcome::Served => gate.completed(now.saturating_duration_since(entered), now),
+            Outcome::Served => gate.completed(entered, now),
             Outcome::Lost => gate.ended(now),
         }
     }
