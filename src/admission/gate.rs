@@ -141,6 +141,8 @@ pub struct Gate {
     rules: LaneSettings,
     limit: Limit,
     width: Width,
+    /// The effective limit while the limit does not move, at hand for the light path.
+    settled: u32,
     base: Baseline,
     burst: Burst,
     rate: Option<Rate>,
@@ -162,6 +164,7 @@ impl Gate {
         let mut gate = Self {
             limit: Limit::new(rules.transactions_max),
             width: Width::new(&rules, now),
+            settled: 0,
             base: Baseline::default(),
             burst: Burst::new(now),
             rate: rules.rate.map(|rate| Rate::new(rate, now)),
@@ -175,6 +178,7 @@ impl Gate {
             rules,
         };
         gate.ramp(now);
+        gate.settle();
         gate
     }
 
@@ -210,6 +214,11 @@ impl Gate {
             && self.permits(now) > 0
             && !self.is_spreading()
             && (self.rate.is_none() || !matches!(self.pace(Duration::ZERO, now), Pace::NotBefore(_)))
+    }
+
+    /// What the operator allows now; what the server has shown it can take may be less.
+    pub fn allowed(&self, now: Instant) -> u32 {
+        self.limit.at(now)
     }
 
     /// How many more may start now, as far as the limits go.
@@ -297,6 +306,7 @@ impl Gate {
             && now >= quiet_since + self.rules.slow_start_idle
         {
             self.width.restart(self.rules.initial);
+            self.settle();
         }
         if let Width::Adaptive(adaptive) = &mut self.width {
             adaptive.started(self.active);
@@ -336,6 +346,7 @@ impl Gate {
                 self.judge(now);
             }
         }
+        self.settle();
     }
 
     /// A permit comes back from a transaction that was not served, or whose backend was lost.
@@ -351,6 +362,7 @@ impl Gate {
     pub fn tick(&mut self, now: Instant) {
         self.burst.tick(self.waiting, now);
         self.judge(now);
+        self.settle();
     }
 
     // ---- what is wanted --------------------------------------------------------------------------------------------------
@@ -367,25 +379,29 @@ impl Gate {
             self.rate = rules.rate.map(|rate| Rate::new(rate, now));
         }
         self.rules = rules;
+        self.settle();
     }
 
     /// `LIMIT`: another limit than the configured one, until that changes; at once, or `over` some time.
     pub fn set_limit(&mut self, max: Option<u32>, over: Option<Duration>, now: Instant) {
-        let (Some(to), Some(over)) = (max, over.filter(|over| !over.is_zero())) else {
-            self.limit = Limit::new(max);
-            return;
+        self.limit = match (max, over.filter(|over| !over.is_zero())) {
+            (Some(to), Some(over)) => {
+                // Where it is; from nowhere it begins as everything begins.
+                let from = match self.limit {
+                    Limit::Unlimited => to.max(self.active),
+                    _ => self.limit.at(now).max(to.min(self.rules.initial)),
+                };
+                Limit::Moving { from, to, start: now, over }
+            }
+            _ => Limit::new(max),
         };
-        // Where it is; from nowhere it begins as everything begins.
-        let from = match self.limit {
-            Limit::Unlimited => to.max(self.active),
-            _ => self.limit.at(now).max(to.min(self.rules.initial)),
-        };
-        self.limit = Limit::Moving { from, to, start: now, over };
+        self.settle();
     }
 
     /// `LIMIT … DEFAULT`: back to the configured limit.
     pub fn reset_limit(&mut self) {
         self.limit = Limit::new(self.rules.transactions_max);
+        self.settle();
     }
 
     /// `RAMP`: from `initial` to where the limit is, over this time. False if there is no limit to grow to.
@@ -396,6 +412,7 @@ impl Gate {
             true => Limit::Fixed(to),
             false => Limit::Moving { from: to.min(self.rules.initial), to, start: now, over },
         };
+        self.settle();
         true
     }
 
@@ -403,6 +420,7 @@ impl Gate {
     pub fn restart(&mut self, now: Instant) {
         self.width.restart(self.rules.initial);
         self.ramp(now);
+        self.settle();
     }
 
     /// A gate at this moment.
@@ -438,7 +456,15 @@ impl Gate {
 
     #[inline]
     fn effective(&self, now: Instant) -> u32 {
-        self.limit.at(now).min(self.width.value())
+        match self.limit {
+            Limit::Moving { .. } => self.limit.at(now).min(self.width.value()),
+            Limit::Unlimited | Limit::Fixed(_) => self.settled,
+        }
+    }
+
+    /// To be called when the limit or the width has changed.
+    fn settle(&mut self) {
+        self.settled = self.limit.target().unwrap_or(u32::MAX).min(self.width.value());
     }
 
     fn half_of_initial(&self) -> u32 {

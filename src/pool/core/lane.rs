@@ -114,20 +114,19 @@ impl<B> Core<B> {
     /// The slot's backend goes to a client: from now on it holds a permit.
     #[inline]
     pub(super) fn enter(&mut self, slot: SlotId, has_waited: bool, now: Instant) {
-        let entered = &mut self.slots[slot];
-        entered.entered = Some(now);
-        let pool = entered.pool;
-        if let Some(gate) = self.gate(pool) {
-            gate.started(has_waited, now);
+        let slot = &mut self.slots[slot];
+        slot.entered = Some(now);
+        if let Some(lane) = slot.lane {
+            self.lanes[lane].gate.started(has_waited, now);
         }
     }
 
     /// The slot gives its permit back, if it has one.
     #[inline]
     pub(super) fn leave(&mut self, slot: SlotId, outcome: Outcome, now: Instant) {
-        let left = &mut self.slots[slot];
-        let (pool, Some(entered)) = (left.pool, left.entered.take()) else { return };
-        let Some(gate) = self.gate(pool) else { return };
+        let slot = &mut self.slots[slot];
+        let (Some(lane), Some(entered)) = (slot.lane, slot.entered.take()) else { return };
+        let gate = &mut self.lanes[lane].gate;
         match outcome {
             Outcome::Served => gate.completed(entered, now),
             Outcome::Lost => gate.ended(now),

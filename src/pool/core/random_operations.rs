@@ -520,13 +520,12 @@ impl Model {
     }
 
     fn step(&mut self, operation: &Operation) {
-        let before: Vec<_> = self.lanes.iter().map(|lane| self.core.lanes[*lane].gate.view(self.now)).collect();
+        let active = |model: &Self, lane| model.core.lanes[lane].gate.view(model.now).active;
+        let before: Vec<_> = self.lanes.iter().map(|lane| active(self, *lane)).collect();
         self.apply(operation);
         for (lane, before) in self.lanes.iter().zip(before) {
-            let gate = self.core.lanes[*lane].gate.view(self.now);
-            // A start may be what makes the lane narrower again.
-            let allowed = before.active.max(before.effective).max(gate.effective);
-            assert!(gate.active <= allowed, "more than the limit were let in");
+            let allowed = self.core.lanes[*lane].gate.allowed(self.now);
+            assert!(active(self, *lane) <= before.max(allowed), "more than the limit were let in");
         }
         self.execute();
         self.check();

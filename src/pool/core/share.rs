@@ -155,6 +155,7 @@ impl<B> Core<B> {
         // ## nothing => Opening
         let slot = self.slots.insert(Slot {
             pool: pool_id,
+            lane: pool.lane,
             state: State::Opening { probe: pool.refused.is_some() || !health.is_up() },
             generation: pool.generation,
             worker: 0,

@@ -7,7 +7,7 @@
 use slotmap::new_key_type;
 use tokio::time::Instant;
 
-use super::PoolId;
+use super::{LaneId, PoolId};
 
 new_key_type! {
     /// Names a slot; finds nothing once the slot is gone.
@@ -64,6 +64,8 @@ impl<B> State<B> {
 #[derive(Debug)]
 pub(super) struct Slot<B> {
     pub(super) pool: PoolId,
+    /// The pool's.
+    pub(super) lane: Option<LaneId>,
     pub(super) state: State<B>,
     /// The pool's generation when the dial was decided.
     pub(super) generation: u64,
