@@ -1,6 +1,6 @@
 //! One role's gate: how many of its transactions may be active, and whether the next may start now.
 //!
-//! The smaller of two limits holds: what the operator allows ([`Limit`]: configuration, `LIMIT`, `RAMP`) and what the server
+//! The smaller of two limits holds: what the operator allows (`limit`: configuration, `LIMIT`, `RAMP`) and what the server
 //! has shown it can take (slow start, or the adaptive limit). The light path is a comparison and a few additions.
 
 use std::time::Duration;
