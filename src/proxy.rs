@@ -428,13 +428,13 @@ impl Proxy {
         });
     }
 
-    /// Forgets pools that the configuration does not name and nobody uses. Under `"*"` clients make them by asking, for any
+    /// Forgets pools, databases and roles that the configuration does not name and nobody uses. Under `"*"` clients make them by asking, for any
     /// database and role, so they must not be many for long. Those named in the file stay, with their counters.
     fn forget_unused(&self, worker: usize) {
         let now = Instant::now();
         let config = self.config.load();
         let mut directory = self.directory();
-        let Directory { databases, pools, .. } = &mut *directory;
+        let Directory { databases, pools, lanes, .. } = &mut *directory;
         self.pools.decide(worker, |core, out| {
             pools.retain(|name, pool| {
                 let is_named = name.kind == PoolKind::Ordinary
@@ -458,6 +458,7 @@ impl Proxy {
                 }
                 is_used
             });
+            lanes.retain(|role, lane| config.roles.contains_key(&**role) || !core.forget_lane(*lane));
         });
     }
 

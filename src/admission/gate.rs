@@ -187,6 +187,11 @@ impl Gate {
         &self.rules
     }
 
+    /// The console has not given it another limit.
+    pub fn is_as_configured(&self) -> bool {
+        self.limit.target() == self.rules.transactions_max
+    }
+
     /// Clients in line, over all pools of the role.
     pub fn waiting(&self) -> u32 {
         self.waiting

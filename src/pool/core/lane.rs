@@ -78,6 +78,15 @@ impl<B> Core<B> {
         }
     }
 
+    /// Forgets a role that no pool is of and of which there is nothing to remember. True if it is gone.
+    pub fn forget_lane(&mut self, lane: LaneId) -> bool {
+        let is_unused = |lane: &Lane| lane.pools.is_empty() && lane.gate.is_as_configured();
+        if self.lanes.get(lane).is_some_and(is_unused) {
+            self.lanes.remove(lane);
+        }
+        !self.lanes.contains_key(lane)
+    }
+
     /// One lane, unless it is gone.
     pub fn lane(&self, lane: LaneId, now: Instant) -> Option<LaneView> {
         let lane = self.lanes.get(lane)?;

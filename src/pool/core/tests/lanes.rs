@@ -436,3 +436,15 @@ fn a_ramp_cut_short_lets_in_whom_it_held_up() {
     shell.run(|core, now, out| core.ramp_lane(lane, ms(0), now, out));
     assert_eq!(shell.served_of(waiting).0.len(), 3);
 }
+
+#[test]
+fn a_role_that_nobody_uses_is_forgotten_unless_the_console_gave_it_a_limit() {
+    let mut shell = Shell::new(None);
+    let (lane, pools) = shell.lane(settings(Some(4)), 1, &limits(100));
+    assert!(!shell.core.forget_lane(lane), "it has a pool");
+    shell.run(|core, now, out| core.remove_pool(pools[0], now, out));
+    shell.limit(lane, Some(2), None);
+    assert!(!shell.core.forget_lane(lane), "the limit would be lost");
+    shell.run(|core, now, out| core.unlimit_lane(lane, now, out));
+    assert!(shell.core.forget_lane(lane));
+}
