@@ -39,7 +39,8 @@ const STORY: &str = "
 Postgres is killed. 5,000 clients want to run one transaction each (`BEGIN`, `SELECT … FOR UPDATE` of one row, `INSERT`, `COMMIT`): connect, run, leave, and
 on any error try again, half of them at every full second as a `sleep(1)` loop does, half with an exponential back-off of up to 5 s; each gives an attempt up
 after 30 s. Three seconds later Postgres starts again. An unrelated writer, in a role of its own, goes on 50 times a second; its latency counts from the planned
-time, for statements planned after the server was back. Postgres has `max_connections = 2000`.
+time, for statements planned after the server was back. Postgres has `max_connections = 2000`. PgBouncer has its defaults, so that it
+tries a server that was away again after 15 s (`server_login_retry`).
 
 - *served* is how many of them got their transaction, *all served* when the last one did, counted from when Postgres was back; a run is cut off after 40 s.
 - *busy* is the most backends with a transaction of these clients, by the server's own word; *busy, first 5 s* while its caches are cold.
