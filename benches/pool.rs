@@ -4,6 +4,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
+use pgweir::admission::gate::Tenure;
 use pgweir::config::{AdmissionMode, Class, Jitter, LaneSettings, Share};
 use pgweir::pool::core::{Command, Core, DatabaseLimits, Lease, PoolId, PoolLimits, Progress, SlotId};
 use tokio::time::Instant;
@@ -27,6 +28,7 @@ fn full_pool(size: u32, is_gated: bool, now: Instant) -> (Core<Box<u64>>, PoolId
         waiters_max: 20_000,
         idle_timeout: Some(Duration::from_secs(600)),
         lifetime: Some(Duration::from_secs(3600)),
+        tenure: Tenure::Transaction,
         share: Share::default(),
     };
     let lane = is_gated.then(|| core.add_lane(lane_settings(), now));

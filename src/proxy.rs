@@ -11,11 +11,12 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use crate::admission::entrance::Entrance;
+use crate::admission::gate::Tenure;
 use crate::auth::Credential;
 use crate::auth::secrets::{Secrets, Stored};
 use crate::config::{
-    Auth, Config, Endpoint, Override, Pool as PoolConfig, PoolSettings, Secret, Share, Timeouts, lane_settings,
-    pool_settings,
+    Auth, Config, Endpoint, Override, Pool as PoolConfig, PoolMode, PoolSettings, Secret, Share, Timeouts,
+    lane_settings, pool_settings,
 };
 use crate::metrics::{ErrorCounts, History, PoolStats, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
@@ -591,6 +592,10 @@ fn pool_limits(settings: &PoolSettings) -> PoolLimits {
         wait_timeout: Some(pool.wait_timeout),
         idle_timeout: limit(pool.idle_timeout),
         lifetime: limit(pool.lifetime),
+        tenure: match pool.mode {
+            PoolMode::Session => Tenure::Session,
+            PoolMode::Transaction | PoolMode::Statement => Tenure::Transaction,
+        },
         share: settings.share,
     }
 }

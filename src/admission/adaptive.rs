@@ -78,6 +78,10 @@ impl Adaptive {
         self.width as u32
     }
 
+    pub(super) fn widen(&mut self) {
+        self.width += 1.0;
+    }
+
     pub(super) fn restart(&mut self, initial: u32) {
         self.width = self.width.min(f64::from(initial));
         self.is_starting = true;

@@ -20,11 +20,26 @@ use crate::config::{AdmissionMode, Jitter, LaneSettings, RateWhen};
 /// after which waiters begin to harm each other.
 const STUCK_MIN: f64 = 1.0;
 
+/// So many waiters on one lock freeze nobody (docs/PROTECTION.md).
+const HARMLESS: u32 = 100;
+
+/// A full lane in which nothing has ended for this long gets one more with every tick, up to [`HARMLESS`].
+const SILENCE: Duration = Duration::from_secs(1);
+
 /// With room to spare one of so many transactions is looked at: the light path is a comparison.
 const SAMPLE: u64 = 8;
 
 /// A line whose wait is expected to be this many times `wait_timeout` is not joined.
 const HOPELESS: f64 = 1.5;
+
+/// How long a client keeps its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tenure {
+    /// To the end of a transaction.
+    Transaction,
+    /// To the end of its session. These end too late to tell what the server can take, so only the limit holds for them.
+    Session,
+}
 
 /// What the lane is going through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +141,14 @@ impl Width {
         }
     }
 
+    fn widen(&mut self) {
+        match self {
+            Self::Unbounded => {}
+            Self::SlowStart(slow_start) => slow_start.widen(),
+            Self::Adaptive(adaptive) => adaptive.widen(),
+        }
+    }
+
     fn restart(&mut self, initial: u32) {
         match self {
             Self::Unbounded => {}
@@ -151,8 +174,10 @@ pub struct Gate {
     waiting: u32,
     /// Since when fewer than half of `initial` are active.
     quiet_since: Option<Instant>,
-    /// When a transaction ended last, or the line began.
+    /// When a transaction ended last that was looked at, or the line began.
     progressed: Instant,
+    /// When any transaction ended last, or one started in an empty lane.
+    ended: Instant,
     /// The rate held somebody up, who has not started yet.
     is_pacing: bool,
     tally: Tally,
@@ -173,6 +198,7 @@ impl Gate {
             waiting: 0,
             quiet_since: Some(now),
             progressed: now,
+            ended: now,
             is_pacing: false,
             tally: Tally::default(),
             rules,
@@ -214,9 +240,9 @@ impl Gate {
 
     /// May a newcomer start at once? If so, it does.
     #[inline]
-    pub fn admits(&mut self, now: Instant) -> bool {
+    pub fn admits(&mut self, tenure: Tenure, now: Instant) -> bool {
         self.waiting == 0
-            && self.permits(now) > 0
+            && self.permits(tenure, now) > 0
             && !self.is_spreading()
             && (self.rate.is_none() || !matches!(self.pace(Duration::ZERO, now), Pace::NotBefore(_)))
     }
@@ -228,8 +254,12 @@ impl Gate {
 
     /// How many more may start now, as far as the limits go.
     #[inline]
-    pub fn permits(&self, now: Instant) -> u32 {
-        self.effective(now).saturating_sub(self.active)
+    pub fn permits(&self, tenure: Tenure, now: Instant) -> u32 {
+        let most = match tenure {
+            Tenure::Transaction => self.effective(now),
+            Tenure::Session => self.limit.at(now),
+        };
+        most.saturating_sub(self.active)
     }
 
     /// May the head of the line, which came so long ago, start as far as the rate goes? To be asked by who has a permit and
@@ -303,6 +333,9 @@ impl Gate {
     /// A transaction starts, having `waited` or not.
     #[inline]
     pub fn started(&mut self, has_waited: bool, now: Instant) {
+        if self.active == 0 {
+            self.ended = now;
+        }
         self.active += 1;
         self.tally.starts += 1;
         self.tally.immediate += u64::from(!has_waited);
@@ -357,6 +390,7 @@ impl Gate {
     /// A permit comes back from a transaction that was not served, or whose backend was lost.
     #[inline]
     pub fn ended(&mut self, now: Instant) {
+        self.ended = now;
         self.active -= 1;
         if self.active < self.half_of_initial() {
             self.quiet_since.get_or_insert(now);
@@ -367,6 +401,7 @@ impl Gate {
     pub fn tick(&mut self, now: Instant) {
         self.burst.tick(self.waiting, now);
         self.judge(now);
+        self.widen(now);
         self.settle();
     }
 
@@ -446,6 +481,16 @@ impl Gate {
     fn ramp(&mut self, now: Instant) {
         if let (Some(over), Some(to @ 1..)) = (self.rules.ramp, self.limit.target()) {
             self.limit = Limit::Moving { from: to.min(self.rules.initial), to, start: now, over };
+        }
+    }
+
+    /// Where nothing ends, completions cannot say that more would do no harm; up to here more does none anyway, and long
+    /// transactions must not keep all others out.
+    fn widen(&mut self, now: Instant) {
+        let is_full = self.waiting > 0 && self.active >= self.effective(now);
+        let is_silent = now.saturating_duration_since(self.ended) >= SILENCE;
+        if is_full && is_silent && self.width.value() < self.limit.at(now).min(HARMLESS) {
+            self.width.widen();
         }
     }
 
@@ -543,7 +588,7 @@ mod tests {
 
         /// Starts as many as may.
         fn fill(&mut self) {
-            while self.gate.permits(self.now) > 0 {
+            while self.gate.permits(Tenure::Transaction, self.now) > 0 {
                 self.gate.started(true, self.now);
             }
         }
@@ -600,7 +645,7 @@ mod tests {
         for _ in 0..1000 {
             lane.now += ms(5);
             lane.gate.arrived(lane.now);
-            assert!(lane.gate.permits(lane.now) >= 6);
+            assert!(lane.gate.permits(Tenure::Transaction, lane.now) >= 6);
             lane.gate.started(false, lane.now);
             lane.gate.started(false, lane.now);
             lane.complete(2, 5);
@@ -621,6 +666,33 @@ mod tests {
         assert_eq!(lane.view().state, State::Convoy);
         lane.complete(1, 1001);
         assert_eq!((lane.view().tally.convoys, lane.view().effective), (1, 8));
+    }
+
+    #[test]
+    fn long_transactions_do_not_keep_all_others_out() {
+        let mut lane = Lane::new(LaneSettings { transactions_max: None, ..rules() });
+        lane.gate.queued(0, 200);
+        let mut active = Vec::new();
+        for tick in 0..=130 {
+            lane.fill();
+            if tick % 10 == 0 {
+                active.push(lane.view().active);
+            }
+            lane.now += ms(100);
+            lane.gate.tick(lane.now);
+        }
+        assert_eq!(
+            active,
+            [8, 9, 19, 29, 39, 49, 59, 69, 79, 89, 99, 100, 100, 100],
+            "one more with each tick after a second"
+        );
+    }
+
+    #[test]
+    fn sessions_know_the_limit_and_no_slow_start() {
+        let lane = Lane::new(rules());
+        assert_eq!(lane.gate.permits(Tenure::Session, lane.now), 100);
+        assert_eq!(lane.gate.permits(Tenure::Transaction, lane.now), 8);
     }
 
     #[test]

@@ -63,6 +63,10 @@ impl SlowStart {
         self.width
     }
 
+    pub(super) fn widen(&mut self) {
+        self.width = self.width.saturating_add(1);
+    }
+
     pub(super) fn restart(&mut self, initial: u32) {
         self.width = self.width.min(initial);
     }

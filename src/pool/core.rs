@@ -255,10 +255,11 @@ impl<B> Core<B> {
         };
         let is_paused = self.databases[asked.database].is_paused;
         let may_be_idle = asked.line.waiting() == 0 && !is_paused && asked.counts.idle > 0;
+        let tenure = asked.limits.tenure;
         let is_admitted = asked.lane.is_none_or(|lane| {
             let gate = &mut self.lanes[lane].gate;
             gate.arrived(now);
-            may_be_idle && gate.admits(now)
+            may_be_idle && gate.admits(tenure, now)
         });
         if may_be_idle && is_admitted {
             while let Some(slot) = self.pools[pool].take_idle(worker) {

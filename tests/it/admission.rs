@@ -729,3 +729,14 @@ async fn more_than_a_server_stands_is_warned_of_at_the_start_and_at_a_reload() {
     proxy.reload("[roles.app]\ntransactions_max = 60").await;
     assert!(!warned(161));
 }
+
+/// Slow start lets eight begin. What holds its backend for long must not keep the others out for as long.
+#[tokio::test]
+async fn long_transactions_and_sessions_get_all_of_their_pool() {
+    for mode in ["transaction", "session"] {
+        let proxy = proxy().pool_size(20).mode(mode).start().await;
+        let sessions = Sessions::of(Postgres::shared(), &proxy.dbname).await;
+        let _held = holders(&proxy, "app", 20).await;
+        assert_eq!(sessions.count("state = 'idle in transaction'").await, 20, "{mode}");
+    }
+}

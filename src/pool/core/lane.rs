@@ -148,7 +148,7 @@ impl<B> Core<B> {
         for i in 0..served.pools.len() {
             self.ripen(self.lanes[lane].pools[i], now, out);
         }
-        while let Some(pool) = self.next_in_lane(lane)
+        while let Some(pool) = self.next_in_lane(lane, now)
             && self.hand_next(pool, 0, now, out)
         {}
     }
@@ -184,9 +184,11 @@ impl<B> Core<B> {
         pool.line.ready() > 0 && pool.counts.idle > 0 && !self.databases[pool.database].is_paused
     }
 
-    /// Among the role's pools that have a backend to give, the one whose first waiter came first.
-    fn next_in_lane(&self, lane: LaneId) -> Option<PoolId> {
-        let servable = self.lanes[lane].pools.iter().copied().filter(|pool| self.is_servable(*pool));
+    /// Among the role's pools that have a backend to give and a permit for it, the one whose first waiter came first.
+    fn next_in_lane(&self, lane: LaneId, now: Instant) -> Option<PoolId> {
+        let Lane { gate, pools, .. } = &self.lanes[lane];
+        let is_permitted = |pool: &PoolId| gate.permits(self.pools[*pool].limits.tenure, now) > 0;
+        let servable = pools.iter().copied().filter(|pool| self.is_servable(*pool) && is_permitted(pool));
         servable.min_by_key(|pool| self.pools[*pool].line.first_since())
     }
 
@@ -196,9 +198,10 @@ impl<B> Core<B> {
             return false;
         }
         let waited = self.pools[pool_id].line.first_since().map_or(Duration::ZERO, |since| now - since);
+        let tenure = self.pools[pool_id].limits.tenure;
         let mut is_drawing = false;
         if let Some(gate) = self.gate(pool_id) {
-            if gate.permits(now) == 0 {
+            if gate.permits(tenure, now) == 0 {
                 return false;
             }
             if let Pace::NotBefore(then) = gate.pace(waited, now) {

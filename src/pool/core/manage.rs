@@ -10,6 +10,7 @@ use super::lane::LaneId;
 use super::line::Line;
 use super::share::Level;
 use super::{Command, Core, Counts, Database, DatabaseId, Pool, PoolId, WaitError};
+use crate::admission::gate::Tenure;
 use crate::config::Share;
 
 /// What may change about a database at any time.
@@ -34,6 +35,8 @@ pub struct PoolLimits {
     pub idle_timeout: Option<Duration>,
     /// A backend is closed at this age, ±20 %, when nobody has it.
     pub lifetime: Option<Duration>,
+    /// How long a lease lasts.
+    pub tenure: Tenure,
     /// Its part where slots of a database are short.
     pub share: Share,
 }
@@ -130,6 +133,7 @@ impl<B> Core<B> {
             };
             self.close_idle(slot, out);
         }
+        self.serve_lines(pool, 0, now, out);
         self.serve(Some(database), now, out);
     }
 

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::line::Turn;
 use super::slot::State;
 use super::*;
+use crate::admission::gate::Tenure;
 use crate::config::{AdmissionMode, Class, Jitter, LaneSettings, Rate, RateWhen, Share};
 
 const WORKERS: usize = 2;
@@ -168,6 +169,7 @@ fn pool_limits(size: u32) -> PoolLimits {
     // Pools of different sizes have different parts, so that every rule about parts is at work.
     let class = if size.is_multiple_of(2) { Class::Batch } else { Class::Interactive };
     PoolLimits {
+        tenure: if size == 2 { Tenure::Session } else { Tenure::Transaction },
         share: Share { class, weight: size + 1, reserved: size / 3 },
         wait_timeout: None,
         size,
@@ -505,7 +507,8 @@ impl Model {
         }
         for (id, pool) in &self.core.pools {
             let is_paused = self.core.databases[pool.database].is_paused;
-            let permits = pool.lane.map_or(u32::MAX, |lane| self.core.lanes[lane].gate.permits(self.now));
+            let permits =
+                pool.lane.map_or(u32::MAX, |lane| self.core.lanes[lane].gate.permits(pool.limits.tenure, self.now));
             let is_idle = pool.line.ready() > 0 && pool.counts.idle > 0 && !is_paused && permits > 0;
             assert!(
                 !is_idle || self.core.alarm.is_some(),

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
+use crate::admission::gate::Tenure;
 use crate::config::{AdmissionMode, Class, Jitter, LaneSettings, Rate, RateWhen, Share};
 
 const CLIENTS: usize = 10_000;
@@ -140,6 +141,7 @@ impl Simulation {
                 wait_timeout: None,
                 idle_timeout: None,
                 lifetime: None,
+                tenure: Tenure::Transaction,
                 share: Share::default(),
             };
             core.add_pool(database, Some(lane), limits).expect("the database is there")

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
+use crate::admission::gate::Tenure;
 use crate::config::Share;
 
 const OWN: usize = 0;
@@ -35,6 +36,7 @@ fn limits(size: u32) -> PoolLimits {
         wait_timeout: None,
         idle_timeout: None,
         lifetime: None,
+        tenure: Tenure::Transaction,
         share: Share::default(),
     }
 }

@@ -69,7 +69,7 @@ impl<B> Core<B> {
         let gate = &self.lanes[lane].gate;
         match gate.view(now).state {
             State::Closed => Bottleneck::Closed,
-            _ if gate.permits(now) == 0 => Bottleneck::Role,
+            _ if gate.permits(self.pools[pool].limits.tenure, now) == 0 => Bottleneck::Role,
             _ => Bottleneck::Pool,
         }
     }
