@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use pgweir::admission::gate::Tenure;
-use pgweir::config::{AdmissionMode, Class, Jitter, LaneSettings, Share};
+use pgweir::config::{Jitter, LaneSettings, Share};
 use pgweir::pool::core::{Command, Core, DatabaseLimits, Lease, PoolId, PoolLimits, Progress, SlotId};
 use tokio::time::Instant;
 
@@ -50,23 +50,7 @@ fn full_pool(size: u32, is_gated: bool, now: Instant) -> (Core<Box<u64>>, PoolId
 
 /// What the shipped file gives a role, with a limit, in order of arrival so that the bench knows who is next.
 fn lane_settings() -> LaneSettings {
-    LaneSettings {
-        mode: AdmissionMode::On,
-        transactions_max: Some(40),
-        transactions_min: 0,
-        waiters_max: None,
-        class: Class::Interactive,
-        weight: 1,
-        ramp: None,
-        rate: None,
-        adaptive: false,
-        initial: 20,
-        slow_start_idle: Duration::from_secs(1),
-        jitter: Jitter::Off,
-        jitter_window: Duration::from_millis(250),
-        spread_max: Duration::from_secs(1),
-        notice_after: Duration::from_secs(5),
-    }
+    LaneSettings { transactions_max: Some(40), initial: 20, jitter: Jitter::Off, ..LaneSettings::default() }
 }
 
 /// The difference between the two is what admission costs under light load.

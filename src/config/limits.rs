@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::{
-    AdmissionMode, BackendTls, Class, Config, Database, Jitter, Override, Pool, Rate, Role, RoleAdmission, Secret,
-    Standing, Timeouts,
+    Admission, AdmissionMode, BackendTls, Class, Config, Database, Jitter, Override, Pool, Rate, Role, RoleAdmission,
+    Secret, Standing, Timeouts,
 };
 
 /// The settings of one pool.
@@ -98,6 +98,47 @@ pub struct LaneSettings {
     pub notice_after: Duration,
 }
 
+impl LaneSettings {
+    fn of(admission: &Admission, role: &RoleAdmission) -> Self {
+        let RoleAdmission {
+            transactions_max,
+            transactions_min,
+            waiters_max,
+            class,
+            weight,
+            ramp,
+            rate,
+            adaptive,
+            jitter,
+            spread_max,
+        } = *role;
+        let is_on = admission.mode == AdmissionMode::On;
+        Self {
+            mode: admission.mode,
+            transactions_max,
+            transactions_min,
+            waiters_max,
+            class,
+            weight,
+            ramp,
+            rate,
+            adaptive: adaptive && is_on,
+            initial: admission.initial,
+            slow_start_idle: admission.slow_start_idle,
+            jitter: if is_on { jitter.unwrap_or(admission.jitter) } else { Jitter::Off },
+            jitter_window: admission.jitter_window,
+            spread_max: spread_max.unwrap_or(admission.spread_max),
+            notice_after: admission.notice_after,
+        }
+    }
+}
+
+impl Default for LaneSettings {
+    fn default() -> Self {
+        Self::of(&Admission::default(), &RoleAdmission::default())
+    }
+}
+
 impl Config {
     /// The database a client asks for by this name.
     pub fn database(&self, name: &str) -> Option<&Database> {
@@ -142,37 +183,7 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
 
 /// The settings of the lane of this role; `None` if it is not served.
 pub fn lane_settings(config: &Config, role_name: &str) -> Option<LaneSettings> {
-    let RoleAdmission {
-        transactions_max,
-        transactions_min,
-        waiters_max,
-        class,
-        weight,
-        ramp,
-        rate,
-        adaptive,
-        jitter,
-        spread_max,
-    } = config.role(role_name)?.admission;
-    let admission = &config.admission;
-    let is_on = admission.mode == AdmissionMode::On;
-    Some(LaneSettings {
-        mode: admission.mode,
-        transactions_max,
-        transactions_min,
-        waiters_max,
-        class,
-        weight,
-        ramp,
-        rate,
-        adaptive: adaptive && is_on,
-        initial: admission.initial,
-        slow_start_idle: admission.slow_start_idle,
-        jitter: if is_on { jitter.unwrap_or(admission.jitter) } else { Jitter::Off },
-        jitter_window: admission.jitter_window,
-        spread_max: spread_max.unwrap_or(admission.spread_max),
-        notice_after: admission.notice_after,
-    })
+    Some(LaneSettings::of(&config.admission, &config.role(role_name)?.admission))
 }
 
 #[cfg(test)]

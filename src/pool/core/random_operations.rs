@@ -73,21 +73,11 @@ fn lane_settings() -> impl Strategy<Value = LaneSettings> {
 /// A lane that keeps nobody back.
 fn open_lane() -> LaneSettings {
     LaneSettings {
-        mode: AdmissionMode::On,
-        transactions_max: None,
-        transactions_min: 0,
         waiters_max: Some(20),
-        class: Class::Interactive,
-        weight: 1,
-        ramp: None,
-        rate: None,
-        adaptive: false,
-        initial: 8,
-        slow_start_idle: Duration::from_secs(1),
-        jitter: Jitter::Soft,
         jitter_window: WINDOW,
         spread_max: Duration::from_millis(500),
         notice_after: Duration::from_secs(1),
+        ..LaneSettings::default()
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::admission::gate::Tenure;
-use crate::config::{AdmissionMode, Class, Jitter, LaneSettings, Rate, RateWhen, Share};
+use crate::config::{LaneSettings, Rate, RateWhen, Share};
 
 const CLIENTS: usize = 10_000;
 const BURST_AT: f64 = 3.0;
@@ -399,23 +399,7 @@ impl Simulation {
 }
 
 fn lane() -> LaneSettings {
-    LaneSettings {
-        mode: AdmissionMode::On,
-        transactions_max: Some(100),
-        transactions_min: 0,
-        waiters_max: None,
-        class: Class::Interactive,
-        weight: 1,
-        ramp: None,
-        rate: None,
-        adaptive: false,
-        initial: 8,
-        slow_start_idle: Duration::from_secs(1),
-        jitter: Jitter::Soft,
-        jitter_window: Duration::from_millis(250),
-        spread_max: Duration::from_secs(1),
-        notice_after: Duration::ZERO,
-    }
+    LaneSettings { transactions_max: Some(100), notice_after: Duration::ZERO, ..LaneSettings::default() }
 }
 
 /// Runs it and holds it to what the design measured: completion within 5 %, the bystanders' 99th percentile within 20 %,

@@ -5,23 +5,7 @@ use crate::admission::gate::State;
 use crate::config::{AdmissionMode, Class, Jitter, LaneSettings, Rate, RateWhen};
 
 fn settings(max: Option<u32>) -> LaneSettings {
-    LaneSettings {
-        mode: AdmissionMode::On,
-        transactions_max: max,
-        transactions_min: 0,
-        waiters_max: None,
-        class: Class::Interactive,
-        weight: 1,
-        ramp: None,
-        rate: None,
-        adaptive: false,
-        initial: 8,
-        slow_start_idle: ms(1000),
-        jitter: Jitter::Off,
-        jitter_window: ms(250),
-        spread_max: ms(1000),
-        notice_after: ms(5000),
-    }
+    LaneSettings { transactions_max: max, jitter: Jitter::Off, ..LaneSettings::default() }
 }
 
 impl Shell {
