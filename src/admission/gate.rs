@@ -177,6 +177,8 @@ pub struct Gate {
     waiting: u32,
     /// Since when fewer than half of `initial` are active.
     quiet_since: Option<Instant>,
+    /// When it was last no longer quiet, after having been so for `slow_start_idle`.
+    woke: Instant,
     /// When a transaction ended last that was looked at, or the line began.
     progressed: Instant,
     /// When any transaction ended last, or one started in an empty lane.
@@ -199,7 +201,9 @@ impl Gate {
             throughput: Throughput::default(),
             active: 0,
             waiting: 0,
-            quiet_since: Some(now),
+            // Whoever comes first comes after a quiet time.
+            quiet_since: now.checked_sub(rules.slow_start_idle).or(Some(now)),
+            woke: now,
             progressed: now,
             ended: now,
             is_pacing: false,
@@ -298,9 +302,10 @@ impl Gate {
         })
     }
 
-    /// Is the next drawn at random from its batch?
-    pub fn is_drawing(&self) -> bool {
-        self.rules.jitter != Jitter::Off
+    /// Are those who come now drawn at random? Only for `jitter_window` after the lane was quiet, when a crowd came in step. Under
+    /// steady load the order of arrival is kept, or the longest waits would be as long as the window.
+    pub fn is_drawing(&self, now: Instant) -> bool {
+        self.rules.jitter != Jitter::Off && now <= self.woke + self.rules.jitter_window
     }
 
     /// How long somebody who joins now would wait, if that is known.
@@ -346,6 +351,7 @@ impl Gate {
             && let Some(quiet_since) = self.quiet_since.take()
             && now >= quiet_since + self.rules.slow_start_idle
         {
+            self.woke = now;
             self.width.restart(self.rules.initial);
             self.settle();
         }
@@ -520,8 +526,9 @@ impl Gate {
         self.settled = self.limit.target().unwrap_or(u32::MAX).min(self.width.value());
     }
 
+    /// Fewer are a quiet lane.
     fn half_of_initial(&self) -> u32 {
-        (self.rules.initial / 2).max(1)
+        (self.rules.initial / 2).min(self.settled).max(1)
     }
 
     fn state(&self, now: Instant) -> State {

@@ -1,7 +1,7 @@
-//! Waiters in order of arrival, drawn at random within an arrival batch.
+//! Waiters in order of arrival; those of one arrival batch may be drawn at random.
 //!
-//! Batches are served strictly in order; within one, the next is drawn. That costs no time, breaks the step of clients that
-//! fire together, and nobody is overtaken by somebody who came a window later. With `jitter = "spread"` a waiter may first be
+//! Batches are served strictly in order; within a random one, the next is drawn. That costs no time, breaks the step of clients
+//! that fire together, and nobody is overtaken by somebody who came a window later. With `jitter = "spread"` a waiter may first be
 //! held back until a moment of its own. DESIGN §6, point 4.
 //!
 //! Who leaves from the middle stays behind as a dead entry, so leaving costs the same at any length; whether an entry is alive
@@ -33,6 +33,7 @@ pub struct Line<T: Ord> {
 struct Batch<T> {
     number: u64,
     opened: Instant,
+    is_random: bool,
     entries: VecDeque<T>,
     alive: u32,
 }
@@ -65,16 +66,17 @@ impl<T: Ord + Copy> Line<T> {
     }
 
     /// Joins the batch of this moment, which others may join for `window`; returns its number.
-    pub fn join(&mut self, entry: T, now: Instant, window: Duration) -> u64 {
+    pub fn join(&mut self, entry: T, now: Instant, window: Duration, is_random: bool) -> u64 {
         self.ready += 1;
-        if let Some(batch) = self.batches.back_mut().filter(|batch| now < batch.opened + window) {
+        let is_open = |batch: &&mut Batch<T>| batch.is_random == is_random && now < batch.opened + window;
+        if let Some(batch) = self.batches.back_mut().filter(is_open) {
             batch.entries.push_back(entry);
             batch.alive += 1;
             return batch.number;
         }
         let number = self.next;
         self.next += 1;
-        self.batches.push_back(Batch { number, opened: now, entries: VecDeque::from([entry]), alive: 1 });
+        self.batches.push_back(Batch { number, opened: now, is_random, entries: VecDeque::from([entry]), alive: 1 });
         number
     }
 
@@ -96,11 +98,11 @@ impl<T: Ord + Copy> Line<T> {
         None
     }
 
-    /// Takes the next out of line: at random from the first batch, or its first.
-    pub fn draw(&mut self, is_random: bool, dice: &mut Dice, is_alive: impl Fn(T) -> bool) -> Option<T> {
+    /// Takes the next out of line: the first of the first batch, or one at random if that is how it was joined.
+    pub fn draw(&mut self, dice: &mut Dice, is_alive: impl Fn(T) -> bool) -> Option<T> {
         let batch = self.batches.front_mut()?;
         let drawn = loop {
-            let entry = match is_random {
+            let entry = match batch.is_random {
                 true => batch.entries.swap_remove_back((dice.roll() * batch.entries.len() as f64) as usize)?,
                 false => batch.entries.pop_front()?,
             };
@@ -183,9 +185,9 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn drawn(line: &mut Line<u32>, is_random: bool) -> Vec<u32> {
+    fn drawn(line: &mut Line<u32>) -> Vec<u32> {
         let mut dice = Dice(1);
-        std::iter::from_fn(|| line.draw(is_random, &mut dice, |_| true)).collect()
+        std::iter::from_fn(|| line.draw(&mut dice, |_| true)).collect()
     }
 
     #[test]
@@ -193,9 +195,9 @@ mod tests {
         let now = Instant::now();
         let mut line = Line::default();
         for i in 0..100 {
-            line.join(i, now + ms(u64::from(i) * 10), WINDOW);
+            line.join(i, now + ms(u64::from(i) * 10), WINDOW, false);
         }
-        assert_eq!(drawn(&mut line, false), (0..100).collect::<Vec<_>>());
+        assert_eq!(drawn(&mut line), (0..100).collect::<Vec<_>>());
     }
 
     #[test]
@@ -203,9 +205,9 @@ mod tests {
         let now = Instant::now();
         let mut line = Line::default();
         for i in 0..100 {
-            line.join(i, now + ms(if i < 50 { u64::from(i) } else { 200 + u64::from(i) }), WINDOW);
+            line.join(i, now + ms(if i < 50 { u64::from(i) } else { 200 + u64::from(i) }), WINDOW, true);
         }
-        let drawn = drawn(&mut line, true);
+        let drawn = drawn(&mut line);
         assert!(drawn[..50].iter().all(|i| *i < 50) && drawn[50..].iter().all(|i| *i >= 50));
         assert!(!drawn.is_sorted());
     }
@@ -218,9 +220,9 @@ mod tests {
         for _ in 0..10_000 {
             let mut line = Line::default();
             for i in 0..10 {
-                line.join(i, now, WINDOW);
+                line.join(i, now, WINDOW, true);
             }
-            firsts[line.draw(true, &mut dice, |_| true).expect("ten are there") as usize] += 1;
+            firsts[line.draw(&mut dice, |_| true).expect("ten are there") as usize] += 1;
         }
         assert!(firsts.iter().all(|n| (850..1150).contains(n)), "{firsts:?}");
     }
@@ -239,20 +241,20 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Operation {
-        Join { after: u64 },
+        Join { after: u64, is_random: bool },
         Hold { after: u64 },
         Leave(prop::sample::Index),
-        Draw { is_random: bool },
+        Draw,
         Pass(u64),
         TakeDue,
     }
 
     fn operation() -> impl Strategy<Value = Operation> {
         prop_oneof![
-            8 => (0_u64..80).prop_map(|after| Operation::Join { after }),
+            8 => (0_u64..80, any::<bool>()).prop_map(|(after, is_random)| Operation::Join { after, is_random }),
             2 => (1_u64..500).prop_map(|after| Operation::Hold { after }),
             4 => any::<prop::sample::Index>().prop_map(Operation::Leave),
-            4 => any::<bool>().prop_map(|is_random| Operation::Draw { is_random }),
+            4 => Just(Operation::Draw),
             2 => (0_u64..400).prop_map(Operation::Pass),
             1 => Just(Operation::TakeDue),
         ]
@@ -267,9 +269,9 @@ mod tests {
             let mut alive: HashMap<u32, Option<(Instant, u64)>> = HashMap::new();
             for operation in operations {
                 match operation {
-                    Operation::Join { after } => {
+                    Operation::Join { after, is_random } => {
                         now += ms(after);
-                        alive.insert(next, Some((now, line.join(next, now, WINDOW))));
+                        alive.insert(next, Some((now, line.join(next, now, WINDOW, is_random))));
                         next += 1;
                     }
                     Operation::Hold { after } => {
@@ -285,8 +287,8 @@ mod tests {
                         line.left(joined.map(|(_, batch)| batch), |entry| alive.contains_key(&entry));
                     }
                     Operation::Leave(_) => {}
-                    Operation::Draw { is_random } => {
-                        let drawn = line.draw(is_random, &mut dice, |entry| alive.contains_key(&entry));
+                    Operation::Draw => {
+                        let drawn = line.draw(&mut dice, |entry| alive.contains_key(&entry));
                         let joined = drawn.map(|entry| alive.remove(&entry).flatten().expect("alive and joined"));
                         let first = alive.values().flatten().min();
                         prop_assert!(joined.is_some() || first.is_none(), "somebody was not drawn");
@@ -297,7 +299,7 @@ mod tests {
                     Operation::Pass(by) => {
                         now += ms(by);
                         while let Some(entry) = line.ripe(now, |entry| alive.contains_key(&entry)) {
-                            alive.insert(entry, Some((now, line.join(entry, now, WINDOW))));
+                            alive.insert(entry, Some((now, line.join(entry, now, WINDOW, false))));
                         }
                     }
                     Operation::TakeDue => {

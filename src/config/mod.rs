@@ -306,7 +306,7 @@ pub enum AdmissionMode {
 /// How transactions in line are mixed, so that clients in lockstep fall out of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Jitter {
-    /// Drawn at random from those who came in one `jitter_window`; costs no time.
+    /// Drawn at random from those who come first after a quiet time, within `jitter_window`; costs no time.
     Soft,
     /// As `Soft`, and during a burst each waits up to `spread_max` first.
     Spread,

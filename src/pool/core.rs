@@ -326,10 +326,11 @@ impl<B> Core<B> {
     fn queue(&mut self, pool: PoolId, worker: usize, now: Instant, waker: &Waker, out: &mut Vec<Command<B>>) -> Ticket {
         let (patience, roll) = (0.9 + 0.2 * self.dice.roll(), self.dice.roll());
         let oldest_wait = self.pools[pool].line.first_since().map_or(Duration::ZERO, |since| now - since);
-        let (mut held_until, mut window) = (None, Duration::ZERO);
+        let (mut held_until, mut window, mut is_drawing) = (None, Duration::ZERO, false);
         if let Some(gate) = self.gate(pool) {
             held_until = gate.hold(roll, now);
             window = gate.rules().jitter_window;
+            is_drawing = gate.is_drawing(now);
         }
         let turn = Turn::Waiting(waker.clone());
         let ticket = self.waiters.insert(Waiter {
@@ -343,7 +344,7 @@ impl<B> Core<B> {
         });
         self.change_line(pool, |line, waiters| match held_until {
             Some(until) => line.hold(ticket, until),
-            None => waiters[ticket].batch = Some(line.join(ticket, now, window)),
+            None => waiters[ticket].batch = Some(line.join(ticket, now, window, is_drawing)),
         });
         if let Some(until) = held_until {
             self.wake_at(until, out);

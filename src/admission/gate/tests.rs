@@ -195,3 +195,20 @@ fn nothing_makes_it_narrower_than_what_is_reserved() {
     }
     assert!(lane.view().effective >= 30, "{:?}", lane.view());
 }
+
+#[test]
+fn who_comes_first_after_a_quiet_time_is_drawn_and_steady_load_keeps_its_order() {
+    let mut lane = Lane::new(rules());
+    lane.now += ms(5000);
+    lane.fill();
+    assert!(lane.gate.is_drawing(lane.now + ms(250)));
+    assert!(!lane.gate.is_drawing(lane.now + ms(251)));
+    // It never rests.
+    lane.work(1000);
+    lane.fill();
+    assert!(!lane.gate.is_drawing(lane.now));
+    lane.complete(lane.view().active, 10);
+    lane.now += ms(1000);
+    lane.fill();
+    assert!(lane.gate.is_drawing(lane.now));
+}

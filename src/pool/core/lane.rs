@@ -199,7 +199,6 @@ impl<B> Core<B> {
         }
         let waited = self.pools[pool_id].line.first_since().map_or(Duration::ZERO, |since| now - since);
         let tenure = self.pools[pool_id].limits.tenure;
-        let mut is_drawing = false;
         if let Some(gate) = self.gate(pool_id) {
             if gate.permits(tenure, now) == 0 {
                 return false;
@@ -208,7 +207,6 @@ impl<B> Core<B> {
                 self.wake_at(then, out);
                 return false;
             }
-            is_drawing = gate.is_drawing();
         }
         while let Some(slot) = self.pools[pool_id].take_idle(worker) {
             let backend = self.take(slot);
@@ -219,7 +217,7 @@ impl<B> Core<B> {
             // ## Idle => Handed
             self.change(slot, State::Handed { backend });
             self.enter(slot, true, now);
-            let waker = self.draw(pool_id, is_drawing, Turn::Handed(slot));
+            let waker = self.draw(pool_id, Turn::Handed(slot));
             out.extend(waker.map(Command::Wake));
             return true;
         }
@@ -236,7 +234,7 @@ impl<B> Core<B> {
         while let Some(ticket) =
             line.ripe(now, |ticket| waiters.get(ticket).is_some_and(|waiter| waiter.turn.is_waiting()))
         {
-            let batch = line.join(ticket, now, window);
+            let batch = line.join(ticket, now, window, false);
             waiters[ticket].batch = Some(batch);
         }
         if let Some(then) = line.next_ripe() {

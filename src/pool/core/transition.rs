@@ -103,11 +103,11 @@ impl<B> Core<B> {
     }
 
     /// Takes the next out of line, with its waker.
-    pub(super) fn draw(&mut self, pool: PoolId, is_random: bool, turn: Turn) -> Option<Waker> {
+    pub(super) fn draw(&mut self, pool: PoolId, turn: Turn) -> Option<Waker> {
         // Taken out for the time of the draw, because the line is ours, too.
         let mut dice = std::mem::take(&mut self.dice);
         let waker = self.change_line(pool, |line, waiters| {
-            let ticket = line.draw(is_random, &mut dice, |ticket| is_in_line(waiters, ticket))?;
+            let ticket = line.draw(&mut dice, |ticket| is_in_line(waiters, ticket))?;
             match std::mem::replace(&mut waiters[ticket].turn, turn) {
                 Turn::Waiting(waker) => Some(waker),
                 Turn::Handed(_) | Turn::Refused(..) | Turn::Failed(_) => unreachable!("who is in line is waiting"),
