@@ -90,7 +90,7 @@ impl Default for Admission {
             notice_after: Duration::from_secs(5),
             // With the burst, and 1,000 a second over the ten of `login_delay_max`, every client that `clients_max`
             // lets in has logged in again after a restart without a refusal.
-            login_rate: Some(1000.0),
+            login_rate: Some(5000.0),
             login_burst: 1000,
             login_delay_max: login_delay_max(Listen::default().login_timeout),
             login_concurrency: 32,
