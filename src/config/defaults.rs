@@ -88,8 +88,8 @@ impl Default for Admission {
             jitter_window: Duration::from_millis(250),
             spread_max: Duration::from_secs(1),
             notice_after: Duration::from_secs(5),
-            // With the burst, and 1,000 a second over the ten of `login_delay_max`, every client that `clients_max`
-            // lets in has logged in again after a restart without a refusal.
+            // What one worker can log in, about: it does not slow down who connects for every query, and every client that
+            // `clients_max` lets in has logged in again two seconds after a restart.
             login_rate: Some(5000.0),
             login_burst: 1000,
             login_delay_max: login_delay_max(Listen::default().login_timeout),
