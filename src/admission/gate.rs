@@ -210,8 +210,7 @@ impl Gate {
             tally: Tally::default(),
             rules,
         };
-        gate.ramp(now);
-        gate.settle();
+        gate.restart(now);
         gate
     }
 
@@ -453,23 +452,27 @@ impl Gate {
         self.settle();
     }
 
-    /// `RAMP`: from `initial` to where the limit is, over this time. False if there is no limit to grow to.
-    pub fn ramp_over(&mut self, over: Duration, now: Instant) -> bool {
-        let Some(to) = self.limit.target() else { return false };
+    /// `RAMP`: from `initial` to where the limit is, over this time; where there is none or it is zero, nothing to grow to.
+    pub fn ramp_over(&mut self, over: Duration, now: Instant) {
         self.width.restart(self.rules.initial);
-        self.limit = match over.is_zero() {
-            true => Limit::Fixed(to),
-            false => Limit::Moving { from: to.min(self.rules.initial), to, start: now, over },
-        };
+        if let Some(to @ 1..) = self.limit.target() {
+            self.limit = match over.is_zero() {
+                true => Limit::Fixed(to),
+                false => Limit::Moving { from: to.min(self.rules.initial), to, start: now, over },
+            };
+        }
         self.settle();
-        true
     }
 
     /// The server, or the way to it, is back after a failure, a pause or a convoy: in slowly.
     pub fn restart(&mut self, now: Instant) {
-        self.width.restart(self.rules.initial);
-        self.ramp(now);
-        self.settle();
+        match self.rules.ramp {
+            Some(over) => self.ramp_over(over, now),
+            None => {
+                self.width.restart(self.rules.initial);
+                self.settle();
+            }
+        }
     }
 
     /// A gate at this moment.
@@ -486,12 +489,6 @@ impl Gate {
     }
 
     // ----------------------------------------------------------------------------------------------------------------------
-
-    fn ramp(&mut self, now: Instant) {
-        if let (Some(over), Some(to @ 1..)) = (self.rules.ramp, self.limit.target()) {
-            self.limit = Limit::Moving { from: to.min(self.rules.initial), to, start: now, over };
-        }
-    }
 
     /// Where nothing ends, completions cannot say that more would do no harm; up to here more does none anyway, and long
     /// transactions must not keep all others out.

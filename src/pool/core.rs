@@ -37,7 +37,7 @@ use tokio::time::Instant;
 use bound::Bound;
 use endpoint::{Backoff, Health};
 use lane::{Lane, Outcome};
-use line::{Line, Turn, Waiter, Waiters};
+use line::{Line, Notice, Turn, Waiter, Waiters};
 use slot::{Slot, State};
 
 use crate::admission::dice::Dice;
@@ -310,15 +310,8 @@ impl<B> Core<B> {
             }
         }
         let turn = Turn::Refused(error, waker.clone());
-        let ticket = self.waiters.insert(Waiter {
-            pool,
-            since: now,
-            batch: None,
-            patience: 1.0,
-            is_told: true,
-            is_due_notice: false,
-            turn,
-        });
+        let ticket =
+            self.waiters.insert(Waiter { pool, since: now, batch: None, patience: 1.0, notice: Notice::Told, turn });
         self.refused.push(Reverse((now + delay, ticket)));
         ticket
     }
@@ -333,15 +326,8 @@ impl<B> Core<B> {
             is_drawing = gate.is_drawing(now);
         }
         let turn = Turn::Waiting(waker.clone());
-        let ticket = self.waiters.insert(Waiter {
-            pool,
-            since: now,
-            batch: None,
-            patience,
-            is_told: false,
-            is_due_notice: false,
-            turn,
-        });
+        let ticket =
+            self.waiters.insert(Waiter { pool, since: now, batch: None, patience, notice: Notice::Untold, turn });
         self.change_line(pool, |line, waiters| match held_until {
             Some(until) => line.hold(ticket, until),
             None => waiters[ticket].batch = Some(line.join(ticket, now, window, is_drawing)),
@@ -365,9 +351,10 @@ impl<B> Core<B> {
             Turn::Waiting(current) => {
                 current.clone_from(waker);
                 // Told at this poll, and at no other.
-                if !std::mem::replace(&mut waiter.is_due_notice, false) {
+                if waiter.notice != Notice::Due {
                     return Progress::Pending;
                 }
+                waiter.notice = Notice::Told;
                 let pool = waiter.pool;
                 let waiting = self.gate(pool).map_or(0, |gate| gate.waiting());
                 return Progress::Waits { waiting };
@@ -504,12 +491,9 @@ impl<B> Core<B> {
         let has_waiters = pool.line.ready() > 0 && !database.is_paused;
         let is_too_many =
             pool.counts.live() > pool.limits.size || database.bound.is_exceeded() || self.total.is_exceeded();
-        if is_too_many || pool.is_removed || self.is_spent(slot, now) {
-            // ## (Opening | Handed | Leased) => Closing: it has no future
-            self.close(slot, backend, out);
-            self.serve_lines(pool_id, worker, now, out);
-        } else if has_waiters && self.is_owed_elsewhere(pool_id, now) {
-            // ## (Opening | Handed | Leased) => Closing: another pool has less than its share
+        let has_no_future = is_too_many || pool.is_removed || self.is_spent(slot, now);
+        if has_no_future || has_waiters && self.is_owed_elsewhere(pool_id, now) {
+            // ## (Opening | Handed | Leased) => Closing: unfit to stay, or another pool has less than its share
             self.close(slot, backend, out);
             self.serve_lines(pool_id, worker, now, out);
         } else {

@@ -65,9 +65,7 @@ impl<B> Core<B> {
 
     /// `RAMP`: from `admission.initial` to the limit over this time, if there is a limit to grow to.
     pub fn ramp_lane(&mut self, lane: LaneId, over: Duration, now: Instant, out: &mut Vec<Command<B>>) {
-        self.change_gate(lane, now, out, |gate| {
-            gate.ramp_over(over, now);
-        });
+        self.change_gate(lane, now, out, |gate| gate.ramp_over(over, now));
     }
 
     /// The role left the configuration. The id ends with its last pool.

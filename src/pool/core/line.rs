@@ -23,11 +23,18 @@ pub(super) struct Waiter {
     pub(super) batch: Option<u64>,
     /// Its part of `wait_timeout`, drawn from 0.9–1.1: who came together does not leave together.
     pub(super) patience: f64,
-    /// Whether its client has been told, or need not be, that it waits.
-    pub(super) is_told: bool,
-    /// Its client is to be told at the next poll.
-    pub(super) is_due_notice: bool,
+    pub(super) notice: Notice,
     pub(super) turn: Turn,
+}
+
+/// Has its client been told that it waits?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Notice {
+    Untold,
+    /// At the next poll.
+    Due,
+    /// Or need not be.
+    Told,
 }
 
 #[derive(Debug)]

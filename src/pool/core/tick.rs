@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::line::{Turn, Waiter};
+use super::line::{Notice, Turn, Waiter};
 use super::slot::State as SlotState;
 use super::{Bottleneck, Command, Core, PoolId, SlotId, WaitError};
 use crate::admission::gate::State;
@@ -97,9 +97,9 @@ impl<B> Core<B> {
                 if let Some(waiter) = self.waiters.get_mut(ticket)
                     && let Turn::Waiting(waker) = &waiter.turn
                     && waiter.since <= then
-                    && !std::mem::replace(&mut waiter.is_told, true)
+                    && waiter.notice == Notice::Untold
                 {
-                    waiter.is_due_notice = true;
+                    waiter.notice = Notice::Due;
                     out.push(Command::Wake(waker.clone()));
                 }
             }
