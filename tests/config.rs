@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use pgweir::config::{self, Admission, AuthQuery, BackendTls, Config, Listen, Mistakes, Pool, RoleAdmission};
+use pgweir::config::{self, Admission, AuthQuery, BackendTls, Config, Listen, Mistakes, Notify, Pool, RoleAdmission};
 use proptest::prelude::*;
 
 // ## Files
@@ -81,6 +81,7 @@ fn shipped_file_states_the_defaults() {
     assert_eq!(shipped.databases["*"].pool, Pool::default());
     assert_eq!(shipped.databases["*"].tls, BackendTls::default());
     assert_eq!(shipped.admission, Admission::default());
+    assert_eq!(shipped.notify, Notify::default());
     assert_eq!(shipped.roles["*"].admission, RoleAdmission::default());
 }
 
@@ -91,7 +92,10 @@ fn shipped_file_writes_every_default_down() {
     let config = config::load(Path::new("proxy.toml")).expect("valid");
     for path in config::entries(&config).keys().filter(|path| *path != "listen.workers") {
         let key = path.trim_start_matches("databases.\"*\".").trim_start_matches("roles.\"*\".");
-        let key = key.split('.').find(|part| !["listen", "admin", "pool", "admission"].contains(part)).expect("a key");
+        let key = key
+            .split('.')
+            .find(|part| !["listen", "admin", "pool", "admission", "notify"].contains(part))
+            .expect("a key");
         assert!(written.contains(&key), "{path} is not written in proxy.toml");
     }
 }
@@ -456,6 +460,36 @@ fn login_may_not_be_delayed_past_its_timeout() {
     assert_eq!(parse(&file("60s", "")).expect("valid").admission.login_delay_max, Duration::from_secs(10));
 }
 
+#[test]
+fn redis_bus_needs_the_url_of_one() {
+    let notify = |keys: &str| format!("[notify]\n{keys}\n{}", role("auth = \"trust\""));
+    refused(&notify("bus = \"redis\""), &["notify.redis_url: is missing; bus \"redis\" needs it"]);
+    for url in [
+        "redis://127.0.0.1",
+        "redis://:never@127.0.0.1:6380/3",
+        "rediss://user:never@cache.internal",
+        "unix:///run/redis/redis.sock?db=2&pass=never",
+    ] {
+        accepted(&notify(&format!("bus = \"redis\"\nredis_url = \"{url}\"")));
+    }
+    // A bus that is switched for a while.
+    accepted(&notify("bus = \"memory\"\nredis_url = \"redis://127.0.0.1\""));
+}
+
+#[test]
+fn wrong_url_of_a_redis_is_not_repeated() {
+    let url = "is not the URL of a Redis; write for example \"redis://127.0.0.1:6379/0\", \
+               \"rediss://user:password@host:6379\" with TLS, or \"unix:///run/redis/redis.sock\"";
+    let notify = |url: &str| format!("[notify]\nredis_url = \"{url}\"\n{}", role("auth = \"trust\""));
+    for wrong in ["127.0.0.1:6379", "never:never@host", "http://never@host", "redis://host/zero", "redis://host:port"] {
+        refused(&notify(wrong), &[&format!("notify.redis_url: {url}")]);
+    }
+    refused(
+        &notify("rediss://:never@host/#insecure"),
+        &["notify.redis_url: ends in #insecure, which checks no certificate; add the Redis's to the system's"],
+    );
+}
+
 // ## The commands
 
 #[test]
@@ -495,7 +529,7 @@ fn check_tells_every_mistake_and_fails() {
     let output = pgweir(&["check", "tests/config/invalid/later.toml"], "");
     assert_eq!(output.status.code(), Some(1));
     let expected = fs::read_to_string("tests/config/invalid/later.expected").expect("readable");
-    assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{expected}3 mistakes\n"));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{expected}2 mistakes\n"));
 }
 
 #[test]
@@ -543,6 +577,9 @@ fn any_value() -> impl Strategy<Value = toml::Value> {
             "batch",
             "400/s",
             "1/h",
+            "64KiB",
+            "redis",
+            "redis://h",
             "*",
             "SCRAM-SHA-256$1:a$b:c",
             "",
@@ -600,6 +637,10 @@ fn any_key() -> impl Strategy<Value = String> {
         "rate",
         "rate_delay_max",
         "weight",
+        "notify",
+        "bus",
+        "redis_url",
+        "listener_queue",
         "*",
         "pgweir",
     ];

@@ -5,8 +5,8 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::{
-    Admin, Admission, AdmissionMode, BackendTls, BackendTlsMode, Class, ClientTls, Jitter, Listen, ListenAddr, Pool,
-    PoolMode, RateWhen, RoleAdmission, Standing,
+    Admin, Admission, AdmissionMode, BackendTls, BackendTlsMode, Bus, Class, ClientTls, Jitter, Listen, ListenAddr,
+    Notify, NotifyMode, OnGap, Pool, PoolMode, RateWhen, RoleAdmission, Standing, WhenDown,
 };
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -114,6 +114,21 @@ impl Default for RoleAdmission {
             adaptive: false,
             jitter: None,
             spread_max: None,
+        }
+    }
+}
+
+impl Default for Notify {
+    fn default() -> Self {
+        Self {
+            mode: NotifyMode::Intercept,
+            bus: Bus::Postgres,
+            redis_url: None,
+            stream_max: 10_000,
+            listener_queue: 1024 * 1024,
+            bus_queue: 100_000,
+            when_down: WhenDown::Postgres,
+            on_gap: OnGap::Disconnect,
         }
     }
 }

@@ -47,6 +47,8 @@ pub struct Config {
     pub roles: BTreeMap<String, Role>,
     /// How bursts of transactions and logins are let in.
     pub admission: Admission,
+    /// How NOTIFY travels.
+    pub notify: Notify,
     /// Other files the configuration names, secrets and certificates, for [`Watcher`].
     pub files: Vec<PathBuf>,
 }
@@ -368,6 +370,67 @@ pub enum RateWhen {
     Burst,
     /// Always.
     Always,
+}
+
+/// `[notify]`; `Default` is the shipped file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Notify {
+    /// Whether NOTIFY and LISTEN are taken out of the transactions.
+    pub mode: NotifyMode,
+    /// What carries notifications to listeners elsewhere.
+    pub bus: Bus,
+    /// Where the Redis of [`Bus::Redis`] is, password included; there whenever that is the bus.
+    pub redis_url: Option<Secret>,
+    /// About how many notifications of each database the Redis keeps.
+    pub stream_max: u32,
+    /// Bytes that may wait for one listener; more, and it is disconnected.
+    pub listener_queue: usize,
+    /// Notifications of each database that may wait for the bus.
+    pub bus_queue: u32,
+    /// What happens when `bus_queue` is full.
+    pub when_down: WhenDown,
+    /// What listeners get when notifications were lost on the way.
+    pub on_gap: OnGap,
+}
+
+/// `notify.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotifyMode {
+    /// pgweir keeps them until the commit and delivers them itself.
+    Intercept,
+    /// They are Postgres's own; a client that listens holds its backend.
+    Off,
+}
+
+/// `notify.bus`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// Nothing: they reach the clients of this process.
+    Memory,
+    /// Postgres itself, by one connection for each database.
+    Postgres,
+    /// A Redis or Valkey.
+    Redis,
+}
+
+/// `notify.when_down`: what happens to notifications once `notify.bus_queue` is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenDown {
+    /// They go by way of Postgres; where that is the bus, as `Drop`.
+    Postgres,
+    /// New NOTIFYs are refused; what is committed already is dropped.
+    Error,
+    /// They are dropped.
+    Drop,
+}
+
+/// `notify.on_gap`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnGap {
+    /// Every listener of the database is disconnected with 08006, as by a failover.
+    Disconnect,
+    /// The gap is counted; listeners do not learn of it.
+    Count,
 }
 
 /// How a client proves who it is.

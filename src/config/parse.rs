@@ -5,6 +5,7 @@
 mod admission;
 mod database;
 mod listen;
+mod notify;
 mod role;
 mod secret;
 
@@ -51,6 +52,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     let wait_max = longest_wait(&databases);
     let roles = role::read(&mut root, &Others { certificates, auth_query, wait_max });
     let admission = admission::read(&mut root, listen.login_timeout);
+    let notify = notify::read(&mut root);
     let admin = admin(&mut root, &listen.addr, &|role| match roles.get(role).or_else(|| roles.get("*")) {
         None => Login::Nowhere,
         Some(Some(Role { auth: Auth::Passthrough | Auth::AuthQuery, .. })) => Login::AtServer,
@@ -68,6 +70,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         databases: whole(databases),
         roles: whole(roles),
         admission,
+        notify,
         files: source.files(),
     })
 }

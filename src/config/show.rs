@@ -8,10 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::raw::join;
-use super::value::{duration_text, rate_text};
+use super::value::{duration_text, rate_text, size_text};
 use super::{
-    Admin, Admission, Auth, AuthQuery, BackendTls, ClientTls, Config, Database, Listen, ListenAddr, Pool, Rate, Role,
-    RoleAdmission, Secret, ServerIdentity, Timeouts, Word,
+    Admin, Admission, Auth, AuthQuery, BackendTls, ClientTls, Config, Database, Listen, ListenAddr, Notify, Pool, Rate,
+    Role, RoleAdmission, Secret, ServerIdentity, Timeouts, Word,
 };
 
 /// A value to show.
@@ -34,7 +34,7 @@ impl fmt::Display for Value {
 
 /// Every setting in force by its key path, such as `roles.web.statement_timeout`; what is unset is absent.
 pub fn entries(config: &Config) -> BTreeMap<String, Value> {
-    let Config { listen, admin, backends_total_max, databases, roles, admission, files: _ } = config;
+    let Config { listen, admin, backends_total_max, databases, roles, admission, notify, files: _ } = config;
     let mut rows = Rows::default();
     rows.listen(listen);
     rows.admin(admin);
@@ -46,6 +46,7 @@ pub fn entries(config: &Config) -> BTreeMap<String, Value> {
         rows.role(&join("roles", name), role);
     }
     rows.admission(admission);
+    rows.notify(notify);
     rows.0
 }
 
@@ -217,6 +218,19 @@ impl Rows {
         self.plain(at, "login_rate_per_address", rate_text(*login_rate_per_address));
         self.plain(at, "cancel_rate_per_address", rate_text(*cancel_rate_per_address));
         self.duration(at, "zombie_max", *zombie_max);
+    }
+
+    fn notify(&mut self, notify: &Notify) {
+        let Notify { mode, bus, redis_url, stream_max, listener_queue, bus_queue, when_down, on_gap } = notify;
+        let at = "notify";
+        self.plain(at, "mode", mode.word());
+        self.plain(at, "bus", bus.word());
+        self.secret(at, "redis_url", redis_url.as_ref());
+        self.plain(at, "stream_max", stream_max);
+        self.plain(at, "listener_queue", size_text(*listener_queue));
+        self.plain(at, "bus_queue", bus_queue);
+        self.plain(at, "when_down", when_down.word());
+        self.plain(at, "on_gap", on_gap.word());
     }
 
     fn identity(&mut self, at: &str, identity: Option<&ServerIdentity>) {

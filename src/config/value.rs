@@ -28,6 +28,9 @@ const UNITS: [(&str, u64); 5] =
 /// Seconds of what a rate may be written in, the shortest first.
 const RATE_UNITS: [(&str, u32); 3] = [("s", 1), ("m", 60), ("h", 60 * 60)];
 
+/// Bytes of what a size may be written in, the largest first.
+const SIZE_UNITS: [(&str, usize); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
 /// A rate above this is none.
 const RATE_MAX: f64 = 1e6;
 
@@ -244,6 +247,41 @@ pub(super) fn rate_text(rate: Option<f64>) -> String {
     format!("{}/{unit}", number.round())
 }
 
+/// A number of bytes within `allowed`.
+pub(super) fn size(allowed: RangeInclusive<usize>) -> impl Fn(&DeValue<'_>) -> Checked<usize> {
+    move |value| {
+        let example = "write for example \"64KiB\", \"1MiB\"";
+        let bytes = match value {
+            DeValue::String(text) => {
+                read_size(text).ok_or_else(|| format!("{text:?} is not a size in bytes; {example}"))?
+            }
+            DeValue::Integer(_) => return Err(format!("{} has no unit; {example}", shown(value))),
+            _ => return Err(format!("{} is not a size in bytes; {example}", shown(value))),
+        };
+        match allowed.contains(&bytes) {
+            true => Ok(bytes),
+            false => {
+                let (low, high) = (size_text(*allowed.start()), size_text(*allowed.end()));
+                Err(format!("{} is not between {low:?} and {high:?}", shown(value)))
+            }
+        }
+    }
+}
+
+fn read_size(text: &str) -> Option<usize> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let (_, bytes) = SIZE_UNITS.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<usize>().ok()?.checked_mul(*bytes)
+}
+
+/// A size as the file would say it, in the largest unit that leaves no rest.
+pub(super) fn size_text(bytes: usize) -> String {
+    let (unit, size) =
+        SIZE_UNITS.iter().find(|(_, size)| bytes.is_multiple_of(*size)).expect("every size is a multiple of one byte");
+    format!("{}{unit}", bytes / size)
+}
+
 /// `host:port` in numbers, or `unix:/path`.
 pub(super) fn listen_addr(value: &DeValue<'_>) -> Checked<ListenAddr> {
     let text = text(value)?;
@@ -314,6 +352,23 @@ mod tests {
     fn what_is_no_rate_is_refused() {
         for text in ["", "400", "/s", "400/", "-1/s", "1.5/s", "1e3/s", "inf/s", "400 /s", "400/S", "400/s "] {
             assert_eq!(read_rate(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn every_size_is_read_and_written_back() {
+        for text in ["1B", "1023B", "64KiB", "1MiB", "1025KiB", "2GiB"] {
+            assert_eq!(size_text(read_size(text).expect(text)), text);
+        }
+        assert_eq!(size_text(2 * 1024 * 1024), "2MiB");
+    }
+
+    #[test]
+    fn what_is_no_size_is_refused() {
+        for text in
+            ["", "5", "B", "5 B", "-5B", "1.5KiB", "5KB", "5kib", "5M", "99999999999999999999B", "99999999999GiB"]
+        {
+            assert_eq!(read_size(text), None, "{text:?}");
         }
     }
 

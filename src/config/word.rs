@@ -1,6 +1,9 @@
 //! Modes that are one word in the file, and that word.
 
-use super::{AdmissionMode, BackendTlsMode, Class, Jitter, Override, PoolMode, RateWhen, Standing};
+use super::{
+    AdmissionMode, BackendTlsMode, Bus, Class, Jitter, NotifyMode, OnGap, Override, PoolMode, RateWhen, Standing,
+    WhenDown,
+};
 
 /// A mode written as one word.
 pub trait Word: Copy + PartialEq + 'static {
@@ -53,4 +56,22 @@ impl Word for Class {
 
 impl Word for RateWhen {
     const WORDS: &'static [(&'static str, Self)] = &[("burst", Self::Burst), ("always", Self::Always)];
+}
+
+impl Word for NotifyMode {
+    const WORDS: &'static [(&'static str, Self)] = &[("intercept", Self::Intercept), ("off", Self::Off)];
+}
+
+impl Word for Bus {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("memory", Self::Memory), ("postgres", Self::Postgres), ("redis", Self::Redis)];
+}
+
+impl Word for WhenDown {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("postgres", Self::Postgres), ("error", Self::Error), ("drop", Self::Drop)];
+}
+
+impl Word for OnGap {
+    const WORDS: &'static [(&'static str, Self)] = &[("disconnect", Self::Disconnect), ("count", Self::Count)];
 }
