@@ -239,6 +239,11 @@ NOTIFY "Chan nel", 'it''s'
 NOTIFY a, ''
 BEGIN; NOTIFY a, 'x'; NOTIFY b; COMMIT
 SELECT pg_notify('a', 'b;')
+select /* ; */ PG_CATALOG.PG_NOTIFY ('a' , $$b;$$) ; select 1
+SELECT "pg_notify"($1, $2::varchar) AS "x;"; NOTIFY a
+SELECT pg_notify(CAST($1 AS text), NULL) isnull
+SELECT pg_notify(E'a\'\n', 'b'), 1; SELECT pg_notify('a', 'b') FROM t
+SELECT pg_listening_channels(); SELECT * FROM pg_listening_channels()
 LOAD 'x'
 LOAD 'x;'; SELECT 2
 SELECT pg_advisory_lock(1)

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pg_query::protobuf::{ParseResult, RawStmt, TransactionStmtKind, VariableSetKind};
 use pg_query::{NodeEnum, ParserOptions};
-use pgweir::sql::{self, Class, Context, Effect, Scope, Suspects, Value};
+use pgweir::sql::{self, Argument, Class, Context, Effect, Form, Scope, Suspects, Value};
 
 /// Panics, saying how, if pgweir and Postgres read `text` differently, be `standard_conforming_strings` on or off. A text that Postgres
 /// refuses proves nothing: nothing of it is executed, so that anything but a panic of our own will do.
@@ -201,7 +201,13 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &Class) {
             _ => false,
         }),
         NodeEnum::NotifyStmt(statement) => expect(match effects {
-            [Effect::Notify { channel, payload }] => {
+            [
+                Effect::Notify {
+                    form: Form::Command,
+                    channel: Argument::Text(channel),
+                    payload: Argument::Text(payload),
+                },
+            ] => {
                 channel == statement.conditionname.as_bytes()
                     && payload == statement.payload.as_bytes()
             }
@@ -213,6 +219,11 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &Class) {
                 Effect::Set { .. }
                     | Effect::SetTransaction
                     | Effect::SetSessionAuthorization { .. }
+                    | Effect::Notify {
+                        form: Form::Call,
+                        ..
+                    }
+                    | Effect::ListeningChannels
             )
         })),
         other => {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::keyword::*;
+use super::notify;
 use super::quick;
 use super::read;
 use super::scan::{Scanner, Settings, Statement};
@@ -51,12 +52,19 @@ pub struct Class {
     pub assigns: bool,
     /// Settings whose values were replaced in the text as it was sent, each with the number of its statement.
     pub replaced: Vec<(u32, String)>,
+    /// Statements of the text were replaced by [`stand_ins`](super::stand_ins).
+    pub stands_in: bool,
 }
 
 impl Class {
     /// Whether the text leaves the session as it was, so that nothing has to be followed or asked.
     pub fn is_ordinary(&self) -> bool {
         self.effects.is_empty() && (self.may_begin | self.may_end).is_empty() && !self.assigns
+    }
+
+    /// Whether [`stand_ins`](super::stand_ins) may find something in the text.
+    pub fn concerns_channels(&self) -> bool {
+        self.effects.iter().any(|(_, effect)| effect.concerns_channels())
     }
 
     /// Whether a statement of the text begins or ends a transaction block or a savepoint.
@@ -125,13 +133,37 @@ pub enum Effect {
     Unlisten(Bytes),
     /// UNLISTEN *.
     UnlistenAll,
-    /// NOTIFY.
+    /// NOTIFY, and a SELECT of one `pg_notify`.
     Notify {
+        /// Which of the two.
+        form: Form,
         /// The channel.
-        channel: Bytes,
-        /// Empty if none was given.
-        payload: Bytes,
+        channel: Argument,
+        /// Empty if a NOTIFY gives none.
+        payload: Argument,
     },
+    /// A SELECT of `pg_listening_channels()` and nothing else.
+    ListeningChannels,
+}
+
+/// How a notification is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// `NOTIFY`, whose arguments are texts.
+    Command,
+    /// `SELECT pg_notify(…)`, whose channel is neither folded nor cut.
+    Call,
+}
+
+/// What is given to `pg_notify`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Argument {
+    /// A literal, decoded, in the client's encoding.
+    Text(Bytes),
+    /// NULL: an empty payload, or a channel that Postgres refuses.
+    Null,
+    /// `$1` and so on: its number, and its type is text if nothing else was declared.
+    Parameter(u16),
 }
 
 impl Effect {
@@ -147,6 +179,11 @@ impl Effect {
                 | Self::RollbackTo(_)
                 | Self::PrepareTransaction
         )
+    }
+
+    /// Whether it is one that [`stand_ins`](super::stand_ins) may be asked about.
+    pub fn concerns_channels(&self) -> bool {
+        matches!(self, Self::Listen(_) | Self::Notify { .. } | Self::ListeningChannels)
     }
 }
 
@@ -305,6 +342,11 @@ impl Class {
                 None if statement.settings == Settings::Session => self.may_begin |= Suspects::SETTINGS,
                 None => {}
             },
+            SELECT if statement.names_channels => {
+                if let Some(effect) = notify::read_select(text, context) {
+                    self.push(effect);
+                }
+            }
             SELECT => {}
             SET => match set::read_set(text, context) {
                 Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),

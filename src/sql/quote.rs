@@ -12,14 +12,20 @@ const NAME_MAX: usize = 63;
 
 /// The name a token spells: folded unless quoted, cut to 63 bytes.
 pub(super) fn name(text: &[u8], token: Token) -> Option<Bytes> {
+    let mut name = whole_name(text, token)?;
+    truncate(&mut name);
+    Some(name.into())
+}
+
+/// The same before it is cut.
+pub(super) fn whole_name(text: &[u8], token: Token) -> Option<Vec<u8>> {
     let written = token.of(text);
-    let mut name = match token.kind {
+    let name = match token.kind {
         Kind::Word => written.to_ascii_lowercase(),
         Kind::Quoted => undouble(&written[1..written.len() - 1], b'"'),
         _ => return None,
     };
-    truncate(&mut name);
-    (!name.is_empty()).then(|| name.into())
+    (!name.is_empty()).then_some(name)
 }
 
 /// Cuts at a character boundary, as `truncate_identifier` does in a UTF-8 database.

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::class::{Context, Discarded, Effect};
+use super::class::{Argument, Context, Discarded, Effect, Form};
 use super::keyword::*;
 use super::lex::{Kind, Lexer, Token};
 use super::quote;
@@ -38,7 +38,7 @@ pub(super) fn read(text: &[u8], context: Context, head: u128) -> Option<Option<E
         NOTIFY => {
             let channel = reader.name()?;
             let payload = if reader.symbol(b',') { reader.literal()? } else { Bytes::new() };
-            Effect::Notify { channel, payload }
+            Effect::Notify { form: Form::Command, channel: Argument::Text(channel), payload: Argument::Text(payload) }
         }
         DISCARD => reader.discard()?,
         _ => return None,
@@ -60,6 +60,11 @@ impl<'a> Reader<'a> {
         let mut lexer = Lexer::new(text, context.standard_conforming_strings);
         let token = lexer.token();
         Self { text, lexer, token }
+    }
+
+    /// All of the text.
+    pub(super) fn text(&self) -> &'a [u8] {
+        self.text
     }
 
     /// The token it stands on.
@@ -128,6 +133,24 @@ impl<'a> Reader<'a> {
         let name = quote::name(self.text, self.token)?;
         self.advance();
         Some(name)
+    }
+
+    /// Takes a parameter, `$1`.
+    pub(super) fn parameter(&mut self) -> Option<u16> {
+        let number = self.token.of(self.text).strip_prefix(b"$")?;
+        let number = str::from_utf8(number).ok()?.parse().ok().filter(|number| *number > 0)?;
+        self.advance();
+        Some(number)
+    }
+
+    /// Takes `::`, which is two tokens here.
+    pub(super) fn typecast(&mut self) -> bool {
+        let found = self.text[self.token.start..].starts_with(b"::");
+        if found {
+            self.advance();
+            self.advance();
+        }
+        found
     }
 
     /// Takes a string literal.
@@ -248,9 +271,12 @@ mod tests {
         assert_eq!(effect("LISTEN FooBar"), Effect::Listen(bytes("foobar")));
         assert_eq!(effect("UNLISTEN \"FooBar\""), Effect::Unlisten(bytes("FooBar")));
         assert_eq!(effect("UNLISTEN *"), Effect::UnlistenAll);
-        let payload = bytes("it's");
-        assert_eq!(effect("NOTIFY a, 'it''s'"), Effect::Notify { channel: bytes("a"), payload });
-        assert_eq!(effect("NOTIFY a"), Effect::Notify { channel: bytes("a"), payload: Bytes::new() });
+        let notify = |channel, payload| {
+            let (channel, payload) = (Argument::Text(bytes(channel)), Argument::Text(bytes(payload)));
+            Effect::Notify { form: Form::Command, channel, payload }
+        };
+        assert_eq!(effect("NOTIFY A, 'it''s'"), notify("a", "it's"));
+        assert_eq!(effect("NOTIFY \"A\""), notify("A", ""));
     }
 
     #[test]

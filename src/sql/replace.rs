@@ -11,6 +11,7 @@ use super::lex::{Kind, Lexer, Token};
 use super::quote;
 use super::scan::{Scanner, Settings};
 use super::set::{self, Value};
+use super::splice::Splice;
 
 /// What stands for a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +37,8 @@ pub fn replace_values(
     context: Context,
     mut judge: impl FnMut(&str, &Value) -> Option<Substitute>,
 ) -> Option<Replaced> {
-    let mut replaced = Replaced { text: Vec::new(), settings: Vec::new() };
-    let mut copied = 0;
+    let mut splice = Splice::new(text);
+    let mut settings = Vec::new();
     let mut scanner = Scanner::new(text, context);
     let mut number = 0;
     while let Some(statement) = scanner.statement() {
@@ -45,10 +46,8 @@ pub fn replace_values(
         let written = &text[statement.span];
         let mut visit = |name: String, value: &Value, span: Range<usize>, is_call: bool| {
             let Some(substitute) = judge(&name, value) else { return };
-            replaced.text.extend_from_slice(&text[copied..start + span.start]);
-            copied = start + span.end;
-            replaced.text.extend_from_slice(spelled(substitute, is_call).as_bytes());
-            replaced.settings.push((number, name));
+            splice.put(start + span.start..start + span.end, spelled(substitute, is_call).as_bytes());
+            settings.push((number, name));
         };
         match statement.head {
             SET => {
@@ -62,11 +61,7 @@ pub fn replace_values(
         }
         number += 1;
     }
-    if replaced.settings.is_empty() {
-        return None;
-    }
-    replaced.text.extend_from_slice(&text[copied..]);
-    Some(replaced)
+    Some(Replaced { text: splice.finish()?, settings })
 }
 
 fn spelled(substitute: Substitute, is_call: bool) -> String {

@@ -29,6 +29,8 @@ pub(super) struct Statement {
     pub(super) may_end: Suspects,
     /// Calls of `set_config`.
     pub(super) settings: Settings,
+    /// There is a call of `pg_notify` or `pg_listening_channels`.
+    pub(super) names_channels: bool,
 }
 
 /// What the `set_config` calls of a statement do, the worst of them.
@@ -90,6 +92,7 @@ impl<'a> Scanner<'a> {
             may_begin: Suspects::NONE,
             may_end: Suspects::NONE,
             settings: Settings::Untouched,
+            names_channels: false,
         };
         let mut parentheses = 0usize;
         let mut bodies = 0usize;
@@ -188,6 +191,9 @@ impl<'a> Scanner<'a> {
                 statement.may_begin |= Suspects::ADVISORY;
             } else if starts_with(name, b"pg_advisory_unlock") {
                 statement.may_end |= Suspects::ADVISORY;
+            } else {
+                statement.names_channels |=
+                    name.eq_ignore_ascii_case(b"pg_notify") || name.eq_ignore_ascii_case(b"pg_listening_channels");
             }
         } else if name.eq_ignore_ascii_case(b"set_config") && statement.settings != Settings::Session {
             statement.settings = statement.settings.max(self.third_argument());
