@@ -14,6 +14,7 @@ pub mod config;
 pub mod error;
 pub mod metrics;
 pub mod net;
+pub mod notify;
 pub mod pool;
 pub mod proxy;
 pub mod run;

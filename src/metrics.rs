@@ -192,7 +192,8 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    fn record(&mut self, duration: Duration) {
+    /// One more.
+    pub fn record(&mut self, duration: Duration) {
         let (bucket, micros) = bucket(duration);
         self.buckets[bucket] += 1;
         self.sum_micros += micros;

@@ -20,6 +20,8 @@ use crate::config::{
 };
 use crate::metrics::{ErrorCounts, History, PoolStats, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
+use crate::notify::hub::Hub;
+
 use crate::pool::clock;
 use crate::pool::core::{Core, DatabaseId, DatabaseLimits, LaneId, PoolLimits};
 use crate::pool::keep;
@@ -48,6 +50,8 @@ pub struct Proxy {
     pub pools: Arc<Pools>,
     /// All clients that are logged in.
     pub clients: Arc<Clients>,
+    /// Who listens to what, and what was notified of.
+    pub hub: Arc<Hub>,
     /// All prepared statements.
     pub statements: Statements,
     /// All sets of settings.
@@ -108,6 +112,7 @@ impl Proxy {
         pools.set_zombie_max(config.admission.zombie_max);
         Ok(Self {
             entrance: Entrance::new(&config.admission),
+            hub: Arc::new(Hub::new(config.notify.clone())),
             config: ArcSwap::from_pointee(config),
             tls: ArcSwap::from_pointee(tls),
             pools,
@@ -333,6 +338,7 @@ impl Proxy {
         self.pools.opener().forget_certificates();
         self.pools.set_zombie_max(config.admission.zombie_max);
         self.entrance.set(&config.admission);
+        self.hub.set(&config.notify);
         let config = Arc::new(config);
         self.config.store(Arc::clone(&config));
         let now = Instant::now();
@@ -461,6 +467,8 @@ impl Proxy {
             });
             lanes.retain(|role, lane| config.roles.contains_key(&**role) || !core.forget_lane(*lane));
         });
+        drop(directory);
+        self.hub.forget_unused(|database| !config.databases.contains_key(database));
     }
 
     /// Tells clients whose backends are at something for longer than their role's limits allow.

@@ -166,6 +166,9 @@ impl Client {
             cleanup::begin(&self.worker, leased, &self.session, is_mid_frame);
         }
         self.place.set_idle();
+        if let Some(mailbox) = &self.session.mailbox {
+            self.session.exchange.leave(mailbox);
+        }
         match &end {
             End::Gone => tracing::debug!(client.addr = %self.place.addr, "client gone"),
             End::Fatal(fault) => {

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout};
 
 use super::auth_query;
 use super::client::Client;
-use super::registry::{Facts, Seat, Signal};
+use super::registry::{Facts, Place, Seat, Signal};
 use super::session::Session;
 use crate::admission::login::Address;
 use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, Method, Refusal, Step};
@@ -39,7 +39,7 @@ use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::sql::Value;
 use crate::sqlstate;
 use crate::state::parameters::Parameters;
-use crate::state::settings::{Settings, Values};
+use crate::state::settings::Values;
 use crate::wire::build;
 use crate::wire::frame::{HEADER_LEN, header};
 use crate::wire::ring::TransactionStatus;
@@ -110,8 +110,8 @@ async fn log_in(worker: Rc<Worker>, accepted: Accepted, counted: Counted, is_ove
         Err(fault) => Err(fault),
     };
     match welcomed {
-        Ok(Guest::Client(session, facts)) => {
-            let greeted = timeout(limit, greet(&worker, stream, *session, facts)).await;
+        Ok(Guest::Client(session, place)) => {
+            let greeted = timeout(limit, greet(&worker, stream, *session, place)).await;
             greeted.ok()?.ok().map(|client| (Welcome::Client(Box::new(client)), counted))
         }
         Ok(Guest::Console(facts)) => {
@@ -205,7 +205,7 @@ fn is_console(startup: &Startup) -> bool {
 
 /// Who may come in.
 enum Guest {
-    Client(Box<Session>, Facts),
+    Client(Box<Session>, Place),
     Console(Facts),
 }
 
@@ -248,8 +248,27 @@ async fn welcome(
     let told = greeting(worker, &pool).await?;
     let mode = if pool.is_dedicated() { PoolMode::Session } else { pool.settings().pool.mode };
     let settings = if pool.is_dedicated() { proxy.settings.none() } else { proxy.settings.intern(settings) };
+    let exchange = proxy.hub.exchange(&pool.name.database);
     let facts = facts(&startup, seat, Arc::clone(&pool.name.database), addr, is_tls);
-    Ok(Guest::Client(Box::new(session(pool, mode, told, settings)), facts))
+    let place = proxy.clients.admit(facts, proxy.second());
+    let mut session = Session {
+        pool,
+        mode,
+        told,
+        startup: settings.clone(),
+        settings,
+        epoch: 0,
+        statements: Default::default(),
+        follow: None,
+        pins: Default::default(),
+        lexer: Default::default(),
+        entry: Arc::clone(place.entry()),
+        exchange,
+        mailbox: None,
+    };
+    session.update_lexer();
+    session.suspect_startup();
+    Ok(Guest::Client(Box::new(session), place))
 }
 
 fn facts(startup: &Startup, seat: Seat, database: Arc<str>, addr: &str, is_tls: bool) -> Facts {
@@ -262,24 +281,6 @@ fn facts(startup: &Startup, seat: Seat, database: Arc<str>, addr: &str, is_tls: 
         is_tls,
         secret_len: if startup.agreed_minor() >= MINOR_MAX { 32 } else { 4 },
     }
-}
-
-fn session(pool: Arc<Pool>, mode: PoolMode, told: Parameters, settings: Settings) -> Session {
-    let mut session = Session {
-        pool,
-        mode,
-        told,
-        startup: settings.clone(),
-        settings,
-        epoch: 0,
-        statements: Default::default(),
-        follow: None,
-        pins: Default::default(),
-        lexer: Default::default(),
-    };
-    session.update_lexer();
-    session.suspect_startup();
-    session
 }
 
 /// Settings of the StartupMessage and its `options`; of two with one name the plain parameter counts, as in Postgres.
@@ -445,7 +446,7 @@ async fn greet(
     worker: &Rc<Worker>,
     mut stream: Stream,
     mut session: Session,
-    facts: Facts,
+    place: Place,
 ) -> Result<Client, LoginFault> {
     let proxy = &worker.proxy;
     let mut out = AUTHENTICATION_OK.to_vec();
@@ -454,7 +455,6 @@ async fn greet(
         build::parameter_status(&mut out, name, told.as_deref().unwrap_or(value));
     }
     session.pool.stats.cell(worker.id).login();
-    let place = proxy.clients.admit(facts, proxy.second());
     if proxy.is_draining() {
         // It began while this client was on its way in.
         place.signal(Signal::Drain);

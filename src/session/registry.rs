@@ -90,6 +90,11 @@ impl Entry {
         self.signals.swap(0, Ordering::AcqRel)
     }
 
+    /// The waker of its task, once that runs.
+    pub fn waker(&self) -> Option<Waker> {
+        self.waker.lock().expect("no panic while held").clone()
+    }
+
     /// The task that signals wake.
     pub(crate) fn set_waker(&self, waker: &Waker) {
         *self.waker.lock().expect("no panic while held") = Some(waker.clone());
@@ -181,6 +186,13 @@ impl Drop for Seat {
                 seats.remove(&self.role);
             }
         }
+    }
+}
+
+impl Place {
+    /// What others see of it.
+    pub fn entry(&self) -> &Arc<Entry> {
+        &self.entry
     }
 }
 

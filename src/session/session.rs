@@ -1,13 +1,17 @@
 //! What pgweir keeps of a client's session between its backends.
 
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::follow::{Follow, Outcome};
 use super::note::{Note, Runs};
 use super::pins::Pins;
+use super::registry::Entry;
 use super::statements::{ClientStatements, Unnamed};
 use crate::config::PoolMode;
 use crate::error::Fault;
+use crate::notify::exchange::Exchange;
+use crate::notify::mailbox::Mailbox;
 use crate::pool::backend::Backend;
 use crate::pool::pool::Pool;
 use crate::sql::{Context, Effect, Suspects, Value};
@@ -39,6 +43,12 @@ pub struct Session {
     pub pins: Pins,
     /// How its texts are read.
     pub lexer: Context,
+    /// What others know of it.
+    pub entry: Arc<Entry>,
+    /// Where its notifications go, and those it listens to come from.
+    pub exchange: Arc<Exchange>,
+    /// Where those wait for it; there once it has listened.
+    pub mailbox: Option<Arc<Mailbox>>,
 }
 
 /// Encodings in which the second byte of a character may look like ASCII (`pg_enc`, those that are client-only).
@@ -60,6 +70,22 @@ impl Session {
     /// Notifications reach a client that has its backend for itself; others never asked for any.
     pub fn hears_notifications(&self) -> bool {
         self.mode == PoolMode::Session || self.pins.may_hold(Suspects::LISTEN)
+    }
+
+    /// Where notifications wait for it, made if it has not listened so far.
+    pub fn mailbox(&mut self) -> &Arc<Mailbox> {
+        self.mailbox.get_or_insert_with(|| {
+            let waker = self.entry.waker().unwrap_or_else(|| Waker::noop().clone());
+            Mailbox::new(self.entry.pid, waker)
+        })
+    }
+
+    /// The server converts nothing between the client's encoding and its own.
+    pub fn shares_encoding(&self) -> bool {
+        let [client, server] = ["client_encoding", "server_encoding"].map(|name| self.told_value(name));
+        let is_same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
+        let (Some(client), Some(server)) = (client, server) else { return false };
+        is_same(&client, &server) || [client, server].iter().any(|name| is_same(name, "SQL_ASCII"))
     }
 
     /// Has the lexer read texts as the server will.

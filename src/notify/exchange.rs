@@ -1,0 +1,454 @@
+//! One database, by the name that clients ask for: who listens to what in this process, and what goes where.
+//!
+//! What is published reaches the listeners here at once and the bus through the outbox, both under one lock: every listener sees the same
+//! order, and the bus has it, too. Nobody is woken under that lock. What must happen elsewhere so that a channel can be heard is asked
+//! for with [`Exchange::wants`] and reported with [`Exchange::set_in_place`] and [`Exchange::set_bus_ready`].
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use tokio::sync::Notify as Alarm;
+use tokio::time::Instant;
+
+use super::mailbox::{Closing, Mailbox, Woken};
+use super::notification::{Frame, Notification};
+use super::outbox::Outbox;
+use super::pending::Change;
+use super::stats::{Dropped, Gap, Stats};
+use crate::config::{Bus, Notify, NotifyMode, OnGap, WhenDown};
+use crate::pool::pool::Pool;
+
+/// Listeners and outgoing notifications of one database.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The name that clients ask for.
+    pub database: Arc<str>,
+    /// Tells this one's numbers from those of every other, and of itself before a restart.
+    pub origin: u64,
+    /// What happened so far.
+    pub stats: Arc<Stats>,
+    intercepts: AtomicBool,
+    floor: Mutex<Floor>,
+    /// For the bus.
+    outbox: Outbox,
+    /// For Postgres, while the bus takes nothing.
+    overflow: Outbox,
+    /// The channels that are wanted have changed.
+    wanted: Alarm,
+    login: ArcSwapOption<Pool>,
+}
+
+/// Everything under the one lock.
+#[derive(Debug)]
+struct Floor {
+    rules: Rules,
+    /// Channels count as in place only when somebody has said so.
+    is_bridged: bool,
+    is_bus_ready: bool,
+    channels: HashMap<Bytes, Channel>,
+    members: HashMap<i32, Member>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Rules {
+    bus: Bus,
+    listener_queue: usize,
+    bus_queue: usize,
+    when_down: WhenDown,
+    on_gap: OnGap,
+}
+
+#[derive(Debug, Default)]
+struct Channel {
+    /// By process id.
+    listeners: HashMap<i32, Arc<Mailbox>>,
+    /// The server's notifications of it are heard.
+    is_in_place: bool,
+}
+
+/// A client that listens.
+#[derive(Debug)]
+struct Member {
+    mailbox: Arc<Mailbox>,
+    /// In the order in which it came to listen to them.
+    channels: Vec<Listening>,
+    /// It was told that something it listens to is in place: from then on it must hear of gaps.
+    is_served: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Listening {
+    channel: Bytes,
+    since: SystemTime,
+}
+
+/// A client on a channel, as others see it.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Process id of the client.
+    pub pid: i32,
+    /// What it listens to.
+    pub channel: Bytes,
+    /// Since when.
+    pub since: SystemTime,
+    /// Bytes that wait for the client, over all its channels.
+    pub queued_bytes: usize,
+}
+
+impl Exchange {
+    pub(super) fn new(database: Arc<str>, settings: &Notify, is_bridged: bool) -> Self {
+        let stats = Arc::<Stats>::default();
+        Self {
+            database,
+            origin: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8),
+            intercepts: AtomicBool::new(settings.mode == NotifyMode::Intercept),
+            floor: Mutex::new(Floor {
+                rules: Rules::of(settings),
+                is_bridged,
+                is_bus_ready: settings.bus != Bus::Redis,
+                channels: HashMap::new(),
+                members: HashMap::new(),
+            }),
+            outbox: Outbox::new(Arc::clone(&stats)),
+            overflow: Outbox::new(Arc::clone(&stats)),
+            wanted: Alarm::new(),
+            login: ArcSwapOption::empty(),
+            stats,
+        }
+    }
+
+    pub(super) fn set(&self, settings: &Notify) {
+        self.intercepts.store(settings.mode == NotifyMode::Intercept, Ordering::Relaxed);
+        let mut woken = Woken::default();
+        let mut floor = self.floor();
+        let before = std::mem::replace(&mut floor.rules, Rules::of(settings));
+        if before.bus != settings.bus {
+            floor.is_bus_ready = settings.bus != Bus::Redis;
+            floor.look_again(&mut woken);
+        }
+    }
+
+    // ---- sessions ----------------------------------------------------------------------------------------------------------
+
+    /// New NOTIFYs and LISTENs are kept from the server.
+    #[inline]
+    pub fn intercepts(&self) -> bool {
+        self.intercepts.load(Ordering::Relaxed)
+    }
+
+    /// New NOTIFYs are refused: the bus takes nothing, and that is what `notify.when_down` says.
+    pub fn refuses(&self) -> bool {
+        let rules = self.floor().rules;
+        rules.bus != Bus::Memory && rules.when_down == WhenDown::Error && self.outbox.depth() >= rules.bus_queue
+    }
+
+    /// A client's transaction has committed these: they go to the listeners here now, then to the bus.
+    pub fn publish(&self, pid: i32, notifications: &[Notification]) {
+        if notifications.is_empty() {
+            return;
+        }
+        self.stats.published(notifications.len());
+        let mut woken = Woken::default();
+        let floor = self.floor();
+        for notification in notifications {
+            self.tell(&floor, pid, notification, &mut woken);
+        }
+        if floor.rules.bus == Bus::Memory {
+            return;
+        }
+        let now = Instant::now();
+        for notification in notifications {
+            self.send(floor.rules, pid, notification, now);
+        }
+        drop(floor);
+        self.outbox.announce();
+        self.overflow.announce();
+    }
+
+    /// Something heard from the server or the bus: it goes to the listeners here only.
+    pub fn deliver(&self, pid: i32, notification: &Notification) {
+        let mut woken = Woken::default();
+        self.tell(&self.floor(), pid, notification, &mut woken);
+    }
+
+    /// A client's transaction has committed this change. Until [`Mailbox::is_in_place`] it may miss what others notify of.
+    pub fn change(&self, mailbox: &Arc<Mailbox>, change: &Change) {
+        let mut woken = Woken::default();
+        let mut floor = self.floor();
+        let is_wanted = match change {
+            Change::Listen(channel) => floor.listen(mailbox, channel),
+            Change::Unlisten(channel) => floor.unlisten(mailbox, channel),
+            Change::UnlistenAll => floor.leave(mailbox),
+        };
+        floor.look_at(mailbox, &mut woken);
+        drop(floor);
+        if is_wanted {
+            self.wanted.notify_one();
+        }
+    }
+
+    /// A client listens to nothing any more.
+    pub fn leave(&self, mailbox: &Arc<Mailbox>) {
+        self.change(mailbox, &Change::UnlistenAll);
+    }
+
+    /// What a client listens to, in the order in which it came to.
+    pub fn channels_of(&self, mailbox: &Mailbox) -> Vec<Bytes> {
+        let floor = self.floor();
+        let channels = floor.members.get(&mailbox.pid).map_or(&[][..], |member| &member.channels);
+        channels.iter().map(|listening| listening.channel.clone()).collect()
+    }
+
+    /// Bridge and sender log in as this pool does from now on: its role listens or notifies.
+    pub fn use_login(&self, pool: &Arc<Pool>) {
+        if !self.login.load().as_ref().is_some_and(|known| Arc::ptr_eq(known, pool)) {
+            self.login.store(Some(Arc::clone(pool)));
+        }
+    }
+
+    // ---- bridge and bus ----------------------------------------------------------------------------------------------------
+
+    /// As whom bridge and sender log in; `None` before anybody listened or notified.
+    pub fn login(&self) -> Option<Arc<Pool>> {
+        self.login.load_full()
+    }
+
+    /// Waits until the channels that are wanted may differ from those in place. One waits at a time; cancel-safe.
+    pub async fn wants(&self) {
+        self.wanted.notified().await;
+    }
+
+    /// What has to be listened to on the server so that all channels with listeners are in place, and what need not be any more. The latter
+    /// counts as gone from now on, so it has to be done.
+    pub fn difference(&self) -> (Vec<Bytes>, Vec<Bytes>) {
+        let mut floor = self.floor();
+        let (mut listen, mut unlisten) = (Vec::new(), Vec::new());
+        floor.channels.retain(|name, channel| {
+            match (channel.listeners.is_empty(), channel.is_in_place) {
+                (false, false) => listen.push(name.clone()),
+                (true, _) => unlisten.push(name.clone()),
+                (false, true) => {}
+            }
+            !channel.listeners.is_empty()
+        });
+        (listen, unlisten)
+    }
+
+    /// These channels are listened to on the server, or are not any more.
+    pub fn set_in_place(&self, channels: &[Bytes], is_in_place: bool) {
+        let mut woken = Woken::default();
+        let mut floor = self.floor();
+        let mut is_wanted = false;
+        for name in channels {
+            // Its listeners may have left meanwhile: then it is for `difference` to take it back.
+            let channel = floor.channels.entry(name.clone()).or_default();
+            channel.is_in_place = is_in_place;
+            is_wanted |= channel.listeners.is_empty() == is_in_place;
+            if channel.listeners.is_empty() && !is_in_place {
+                floor.channels.remove(name);
+            }
+        }
+        floor.look_again(&mut woken);
+        drop(floor);
+        if is_wanted {
+            self.wanted.notify_one();
+        }
+    }
+
+    /// The connection that listens on the server is gone, and with it every channel.
+    pub fn lost(&self) {
+        {
+            let mut floor = self.floor();
+            floor.channels.retain(|_, channel| {
+                channel.is_in_place = false;
+                !channel.listeners.is_empty()
+            });
+        }
+        self.gap(Gap::Bridge);
+        self.wanted.notify_one();
+    }
+
+    /// Something may have been missed: everybody who listens is told, if `notify.on_gap` says so.
+    pub fn gap(&self, why: Gap) {
+        self.stats.gap(why);
+        let mut woken = Woken::default();
+        let floor = self.floor();
+        if floor.rules.on_gap == OnGap::Count {
+            return;
+        }
+        for member in floor.members.values().filter(|member| member.is_served) {
+            member.mailbox.close(Closing::Gap(why), &mut woken);
+        }
+    }
+
+    /// What the bus has to take.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// What Postgres has to take instead, since the bus took nothing for too long. Its entries have no meaningful numbers.
+    pub fn overflow(&self) -> &Outbox {
+        &self.overflow
+    }
+
+    /// What others notify of on the bus is heard, or not any more.
+    pub fn set_bus_ready(&self, is_ready: bool) {
+        let mut woken = Woken::default();
+        let mut floor = self.floor();
+        floor.is_bus_ready = is_ready;
+        floor.look_again(&mut woken);
+    }
+
+    // ---- those who look on -------------------------------------------------------------------------------------------------
+
+    /// Somebody listens.
+    pub fn has_listeners(&self) -> bool {
+        !self.floor().members.is_empty()
+    }
+
+    /// Clients that listen, and channels that they listen to.
+    pub fn size(&self) -> (usize, usize) {
+        let floor = self.floor();
+        let channels = floor.channels.values().filter(|channel| !channel.listeners.is_empty()).count();
+        (floor.members.len(), channels)
+    }
+
+    /// Everybody on every channel, by channel and process id.
+    pub fn listeners(&self) -> Vec<Listener> {
+        let mut listeners: Vec<_> = {
+            let floor = self.floor();
+            let of = |member: &Member| {
+                let (pid, queued_bytes) = (member.mailbox.pid, member.mailbox.queued_bytes());
+                let listener = move |Listening { channel, since }| Listener { pid, channel, since, queued_bytes };
+                member.channels.clone().into_iter().map(listener)
+            };
+            floor.members.values().flat_map(of).collect()
+        };
+        listeners.sort_by(|a, b| (&a.channel, a.pid).cmp(&(&b.channel, b.pid)));
+        listeners
+    }
+
+    /// Nothing is on its way and nobody listens.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.outbox.depth() == 0 && self.overflow.depth() == 0 && !self.has_listeners()
+    }
+
+    fn tell(&self, floor: &Floor, pid: i32, notification: &Notification, woken: &mut Woken) {
+        let Some(channel) = floor.channels.get(&notification.channel).filter(|channel| !channel.listeners.is_empty())
+        else {
+            return;
+        };
+        let frame = Frame::new(pid, notification);
+        let most = floor.rules.listener_queue;
+        let lost = channel.listeners.values().map(|mailbox| mailbox.put(&frame, most, woken)).sum();
+        self.stats.dropped(Dropped::Listener, lost);
+    }
+
+    fn send(&self, rules: Rules, pid: i32, notification: &Notification, now: Instant) {
+        if self.outbox.put(pid, notification, now, rules.bus_queue) {
+            return;
+        }
+        let is_detoured = rules.bus == Bus::Redis
+            && rules.when_down == WhenDown::Postgres
+            && self.overflow.put(pid, notification, now, rules.bus_queue);
+        if !is_detoured {
+            self.outbox.skip();
+            self.stats.dropped(Dropped::Bus, 1);
+        }
+    }
+
+    fn floor(&self) -> MutexGuard<'_, Floor> {
+        self.floor.lock().expect("no panic while held")
+    }
+}
+
+impl Rules {
+    fn of(settings: &Notify) -> Self {
+        Self {
+            bus: settings.bus,
+            listener_queue: settings.listener_queue,
+            bus_queue: settings.bus_queue as usize,
+            when_down: settings.when_down,
+            on_gap: settings.on_gap,
+        }
+    }
+}
+
+impl Floor {
+    /// True if what is wanted has changed.
+    fn listen(&mut self, mailbox: &Arc<Mailbox>, name: &Bytes) -> bool {
+        let channel = match self.channels.get_mut(name) {
+            Some(channel) => channel,
+            // The name may be a part of a long text, which must not live as long.
+            None => self.channels.entry(Bytes::copy_from_slice(name)).or_default(),
+        };
+        channel.is_in_place |= !self.is_bridged;
+        if channel.listeners.insert(mailbox.pid, Arc::clone(mailbox)).is_some() {
+            return false;
+        }
+        let is_first = channel.listeners.len() == 1;
+        let (name, _) = self.channels.get_key_value(name).expect("it is there by now");
+        let member = self.members.entry(mailbox.pid).or_insert_with(|| Member {
+            mailbox: Arc::clone(mailbox),
+            channels: Vec::new(),
+            is_served: false,
+        });
+        member.channels.push(Listening { channel: name.clone(), since: SystemTime::now() });
+        is_first
+    }
+
+    /// True if what is wanted has changed.
+    fn unlisten(&mut self, mailbox: &Arc<Mailbox>, name: &Bytes) -> bool {
+        let Some(member) = self.members.get_mut(&mailbox.pid) else { return false };
+        member.channels.retain(|listening| listening.channel != name);
+        if member.channels.is_empty() {
+            self.members.remove(&mailbox.pid);
+        }
+        self.unsubscribe(mailbox.pid, name)
+    }
+
+    /// True if what is wanted has changed.
+    fn leave(&mut self, mailbox: &Arc<Mailbox>) -> bool {
+        let Some(member) = self.members.remove(&mailbox.pid) else { return false };
+        member
+            .channels
+            .iter()
+            .fold(false, |is_wanted, Listening { channel, .. }| self.unsubscribe(mailbox.pid, channel) || is_wanted)
+    }
+
+    fn unsubscribe(&mut self, pid: i32, name: &Bytes) -> bool {
+        let Some(channel) = self.channels.get_mut(name) else { return false };
+        channel.listeners.remove(&pid);
+        let is_last = channel.listeners.is_empty();
+        if is_last && !(self.is_bridged && channel.is_in_place) {
+            self.channels.remove(name);
+        }
+        is_last
+    }
+
+    /// Whether everything that this client listens to is in place.
+    fn look_at(&mut self, mailbox: &Arc<Mailbox>, woken: &mut Woken) {
+        let member = self.members.get_mut(&mailbox.pid);
+        let is_in_place = member.as_ref().is_none_or(|member| {
+            let mut names = member.channels.iter().map(|listening| &listening.channel);
+            self.is_bus_ready && names.all(|name| self.channels.get(name).is_some_and(|channel| channel.is_in_place))
+        });
+        if let Some(member) = member {
+            member.is_served |= is_in_place;
+        }
+        mailbox.await_place(!is_in_place, woken);
+    }
+
+    /// The same of everybody who waits for it. Who was told once that it is stays told: what is lost later is a gap.
+    fn look_again(&mut self, woken: &mut Woken) {
+        let waiting = self.members.values().filter(|member| !member.mailbox.is_in_place());
+        let waiting: Vec<_> = waiting.map(|member| Arc::clone(&member.mailbox)).collect();
+        for mailbox in waiting {
+            self.look_at(&mailbox, woken);
+        }
+    }
+}

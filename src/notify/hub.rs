@@ -1,0 +1,79 @@
+//! The exchanges of all databases.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::sync::Notify as Alarm;
+
+use super::exchange::Exchange;
+use crate::config::Notify;
+
+/// One [`Exchange`] for each database that clients have asked for.
+#[derive(Debug)]
+pub struct Hub {
+    inner: Mutex<Inner>,
+    appeared: Alarm,
+}
+
+#[derive(Debug)]
+struct Inner {
+    settings: Notify,
+    is_bridged: bool,
+    exchanges: HashMap<Arc<str>, Arc<Exchange>>,
+}
+
+impl Hub {
+    /// Without databases so far.
+    pub fn new(settings: Notify) -> Self {
+        let inner = Inner { settings, is_bridged: false, exchanges: HashMap::new() };
+        Self { inner: Mutex::new(inner), appeared: Alarm::new() }
+    }
+
+    /// That of this database, made if nobody has asked for it so far.
+    pub fn exchange(&self, database: &Arc<str>) -> Arc<Exchange> {
+        let mut inner = self.inner();
+        if let Some(known) = inner.exchanges.get(database) {
+            return Arc::clone(known);
+        }
+        let exchange = Arc::new(Exchange::new(Arc::clone(database), &inner.settings, inner.is_bridged));
+        inner.exchanges.insert(Arc::clone(database), Arc::clone(&exchange));
+        drop(inner);
+        self.appeared.notify_one();
+        exchange
+    }
+
+    /// All, by name.
+    pub fn all(&self) -> Vec<Arc<Exchange>> {
+        let mut all: Vec<_> = self.inner().exchanges.values().cloned().collect();
+        all.sort_by(|a, b| a.database.cmp(&b.database));
+        all
+    }
+
+    /// Waits until there may be one that was not there before. One waits at a time; cancel-safe.
+    pub async fn appeared(&self) {
+        self.appeared.notified().await;
+    }
+
+    /// From now on channels count as in place only when [`Exchange::set_in_place`] says so. To be called before there are clients.
+    pub fn attach_bridge(&self) {
+        self.inner().is_bridged = true;
+    }
+
+    /// Puts another configuration into force.
+    pub fn set(&self, settings: &Notify) {
+        let mut inner = self.inner();
+        inner.settings = settings.clone();
+        inner.exchanges.values().for_each(|exchange| exchange.set(settings));
+    }
+
+    /// Forgets the exchanges that are `forgettable` by name and that nobody has: no client, no bridge.
+    pub fn forget_unused(&self, forgettable: impl Fn(&str) -> bool) {
+        self.inner()
+            .exchanges
+            .retain(|name, exchange| !forgettable(name) || Arc::strong_count(exchange) > 1 || !exchange.is_at_rest());
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no panic while held")
+    }
+}

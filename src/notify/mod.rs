@@ -1,0 +1,13 @@
+//! NOTIFY and LISTEN beside the server: notifications are kept out of its one global lock, and listeners off its backends.
+//!
+//! [`pending`] holds what a transaction has not committed. What it commits goes to the [`exchange`] of its database, which has the
+//! listeners of this process and hands everything on through its [`outbox`]. Each listener has a [`mailbox`]; its client's task
+//! empties it. The [`hub`] has all exchanges. Nothing here knows clients, statements or sockets of clients.
+
+pub mod exchange;
+pub mod hub;
+pub mod mailbox;
+pub mod notification;
+pub mod outbox;
+pub mod pending;
+pub mod stats;

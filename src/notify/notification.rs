@@ -1,0 +1,120 @@
+//! One notification, and the one frame of it that all its listeners share.
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+
+use crate::wire::frame::HEADER_LEN;
+
+/// `NAMEDATALEN` of Postgres: a channel is shorter.
+const CHANNEL_END: usize = 64;
+
+/// `NOTIFY_PAYLOAD_MAX_LENGTH` of `async.c`: a payload is shorter.
+const PAYLOAD_END: usize = 8000;
+
+/// What somebody was notified of, in the encoding of the server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Notification {
+    /// On which channel.
+    pub channel: Bytes,
+    /// What was said.
+    pub payload: Bytes,
+}
+
+/// What Postgres does not notify of, in the words of `Async_Notify`; all of SQLSTATE 22023.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Unsendable {
+    /// Nobody could listen to it.
+    #[error("channel name cannot be empty")]
+    NoChannel,
+    /// Longer than a name may be.
+    #[error("channel name too long")]
+    ChannelTooLong,
+    /// Longer than an entry of the server's queue may be.
+    #[error("payload string too long")]
+    PayloadTooLong,
+}
+
+impl Notification {
+    /// Within the limits of Postgres, in the order in which it looks at them.
+    pub fn new(channel: impl Into<Bytes>, payload: impl Into<Bytes>) -> Result<Self, Unsendable> {
+        let (channel, payload) = (channel.into(), payload.into());
+        match () {
+            () if channel.is_empty() => Err(Unsendable::NoChannel),
+            () if channel.len() >= CHANNEL_END => Err(Unsendable::ChannelTooLong),
+            () if payload.len() >= PAYLOAD_END => Err(Unsendable::PayloadTooLong),
+            () => Ok(Self { channel, payload }),
+        }
+    }
+
+    /// It reads the same in every encoding.
+    pub fn is_ascii(&self) -> bool {
+        self.channel.is_ascii() && self.payload.is_ascii()
+    }
+
+    /// Bytes of both texts.
+    pub fn len(&self) -> usize {
+        self.channel.len() + self.payload.len()
+    }
+
+    /// Never: it has a channel.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// A whole NotificationResponse: built once, shared by all who hear it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    bytes: Bytes,
+    is_ascii: bool,
+}
+
+impl Frame {
+    /// Of a notification by the client, or the server's own backend, with this process id.
+    pub fn new(pid: i32, notification: &Notification) -> Self {
+        let Notification { channel, payload } = notification;
+        let length = HEADER_LEN - 1 + size_of_val(&pid) + channel.len() + 1 + payload.len() + 1;
+        let mut bytes = BytesMut::with_capacity(1 + length);
+        bytes.extend_from_slice(b"A");
+        bytes.extend_from_slice(&u32::try_from(length).expect("channel and payload are short").to_be_bytes());
+        bytes.extend_from_slice(&pid.to_be_bytes());
+        for text in [channel, payload] {
+            bytes.extend_from_slice(text);
+            bytes.extend_from_slice(b"\0");
+        }
+        Self { bytes: bytes.freeze(), is_ascii: notification.is_ascii() }
+    }
+
+    /// The message as it goes to clients.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// It reads the same in every encoding.
+    pub fn is_ascii(&self) -> bool {
+        self.is_ascii
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_those_of_postgres() {
+        let new = |channel: usize, payload: usize| Notification::new(vec![b'c'; channel], vec![b'p'; payload]).err();
+        assert_eq!(new(1, 0), None);
+        assert_eq!(new(63, 7999), None);
+        assert_eq!(new(0, 8000), Some(Unsendable::NoChannel));
+        assert_eq!(new(64, 8000), Some(Unsendable::ChannelTooLong));
+        assert_eq!(new(63, 8000), Some(Unsendable::PayloadTooLong));
+    }
+
+    #[test]
+    fn a_frame_is_what_postgres_would_send() {
+        let frame = Frame::new(0x0102_0304, &Notification::new("jobs", "42").expect("short"));
+        assert_eq!(frame.bytes(), b"A\0\0\0\x10\x01\x02\x03\x04jobs\x0042\0");
+        assert!(frame.is_ascii());
+        assert!(!Frame::new(1, &Notification::new("jobs", "é").expect("short")).is_ascii());
+    }
+}

@@ -1,0 +1,152 @@
+//! What happened to the notifications of one database.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::metrics::Distribution;
+
+/// Why listeners may have missed something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gap {
+    /// The connection that listens on the server was lost.
+    Bridge,
+    /// The bus was lost, and did not keep everything.
+    Bus,
+    /// The bus left something out: its numbers have a hole.
+    Hole,
+    /// Another bus took over.
+    Switched,
+}
+
+impl Gap {
+    /// All, as metrics list them.
+    pub const ALL: [Self; 4] = [Self::Bridge, Self::Bus, Self::Hole, Self::Switched];
+
+    /// As its label.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Bus => "bus",
+            Self::Hole => "hole",
+            Self::Switched => "switched",
+        }
+    }
+}
+
+/// Why a notification reached nobody, or a listener less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// A listener did not read.
+    Listener,
+    /// The bus took nothing for too long.
+    Bus,
+    /// The backend was lost while its COMMIT was under way: nobody knows whether it took effect.
+    Commit,
+}
+
+impl Dropped {
+    /// All, as metrics list them.
+    pub const ALL: [Self; 3] = [Self::Listener, Self::Bus, Self::Commit];
+
+    /// As its label.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Bus => "bus",
+            Self::Commit => "commit",
+        }
+    }
+}
+
+/// Counters of one database.
+#[derive(Debug, Default)]
+pub struct Stats {
+    intercepted: AtomicU64,
+    published: AtomicU64,
+    delivered: AtomicU64,
+    folded: AtomicU64,
+    dropped: [AtomicU64; Dropped::ALL.len()],
+    gaps: [AtomicU64; Gap::ALL.len()],
+    bus: Mutex<Distribution>,
+}
+
+/// The counters at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Notifications kept from the server, committed or not.
+    pub intercepted: u64,
+    /// Of those, handed to listeners and bus.
+    pub published: u64,
+    /// Sent to clients.
+    pub delivered: u64,
+    /// The same as one before in their transaction.
+    pub folded: u64,
+}
+
+fn add(counter: &AtomicU64, n: usize) {
+    counter.fetch_add(n as u64, Ordering::Relaxed);
+}
+
+impl Stats {
+    /// Notifications were kept from the server.
+    pub fn intercepted(&self, n: usize) {
+        add(&self.intercepted, n);
+    }
+
+    /// They were committed.
+    pub fn published(&self, n: usize) {
+        add(&self.published, n);
+    }
+
+    /// Frames went to a client.
+    pub fn delivered(&self, n: usize) {
+        add(&self.delivered, n);
+    }
+
+    /// A transaction said the same again.
+    pub fn folded(&self, n: usize) {
+        add(&self.folded, n);
+    }
+
+    /// Some are lost.
+    pub fn dropped(&self, why: Dropped, n: usize) {
+        add(&self.dropped[why as usize], n);
+    }
+
+    /// Some may be.
+    pub fn gap(&self, why: Gap) {
+        add(&self.gaps[why as usize], 1);
+    }
+
+    /// The bus took one, so long after it was published.
+    pub fn accepted(&self, after: Duration) {
+        self.bus.lock().expect("no panic while held").record(after);
+    }
+
+    /// So far.
+    pub fn counts(&self) -> Counts {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counts {
+            intercepted: value(&self.intercepted),
+            published: value(&self.published),
+            delivered: value(&self.delivered),
+            folded: value(&self.folded),
+        }
+    }
+
+    /// What is lost, by cause.
+    pub fn drops(&self) -> [(&'static str, u64); Dropped::ALL.len()] {
+        Dropped::ALL.map(|why| (why.word(), self.dropped[why as usize].load(Ordering::Relaxed)))
+    }
+
+    /// Gaps, by cause.
+    pub fn gaps(&self) -> [(&'static str, u64); Gap::ALL.len()] {
+        Gap::ALL.map(|why| (why.word(), self.gaps[why as usize].load(Ordering::Relaxed)))
+    }
+
+    /// Times from being published to being accepted by the bus.
+    pub fn bus(&self) -> Distribution {
+        self.bus.lock().expect("no panic while held").clone()
+    }
+}

@@ -1,0 +1,64 @@
+//! What a transaction has done so far, and what of it a ROLLBACK TO takes back. Postgres: `xact.c`, "subtransaction".
+
+use bytes::Bytes;
+
+/// Changes that are not final, with the savepoints set between them.
+#[derive(Debug)]
+pub struct Tentative<T> {
+    changes: Vec<T>,
+    /// Open savepoints and how many changes came before them.
+    savepoints: Vec<(Bytes, usize)>,
+}
+
+impl<T> Default for Tentative<T> {
+    fn default() -> Self {
+        Self { changes: Vec::new(), savepoints: Vec::new() }
+    }
+}
+
+impl<T> Tentative<T> {
+    /// One more.
+    pub fn push(&mut self, change: T) {
+        self.changes.push(change);
+    }
+
+    /// SAVEPOINT.
+    pub fn savepoint(&mut self, name: &Bytes) {
+        self.savepoints.push((name.clone(), self.changes.len()));
+    }
+
+    /// RELEASE: what came after it belongs to what is around it. One that is not known was set before the first change.
+    pub fn release(&mut self, name: &[u8]) {
+        self.savepoints.truncate(self.find(name).unwrap_or(0));
+    }
+
+    /// ROLLBACK TO: what came after it is void, and returned; the savepoint itself stays. One that is not known was set before the
+    /// first change.
+    pub fn roll_back_to(&mut self, name: &[u8]) -> std::vec::Drain<'_, T> {
+        let known = self.find(name);
+        let before = known.map_or(0, |at| self.savepoints[at].1);
+        self.savepoints.truncate(known.map_or(0, |at| at + 1));
+        self.changes.drain(before..)
+    }
+
+    /// The transaction is over, or what was done so far is final: everything that stands.
+    pub fn take(&mut self) -> Vec<T> {
+        self.savepoints.clear();
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Everything that stands so far.
+    pub fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.changes.iter()
+    }
+
+    /// Nothing stands.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The latest of this name: it hides those before it.
+    fn find(&self, name: &[u8]) -> Option<usize> {
+        self.savepoints.iter().rposition(|(known, _)| known == name)
+    }
+}
