@@ -11,13 +11,12 @@ use crate::sql::Effect;
 use crate::sql::{Scope, Setting, Value};
 use crate::state::parameters::{Parameters, is_read_only};
 use crate::state::settings::Values;
+use crate::state::tentative::Tentative;
 
 /// Changes that are not final yet.
 #[derive(Debug, Default)]
 pub struct Follow {
-    changes: Vec<Change>,
-    /// Open savepoints and how many changes came before them.
-    savepoints: Vec<(Bytes, usize)>,
+    changes: Tentative<Change>,
     /// What the server reported, by folded name; the last word on these.
     reported: BTreeMap<String, String>,
     /// Back to what the client began with, of which the backend knows nothing: its reports on these are not the client's value.
@@ -46,17 +45,9 @@ impl Follow {
             Effect::Set { scope: Scope::Session, setting } => self.changes.push(Change::Set(setting.clone())),
             Effect::Reset(name) => self.changes.push(Change::Reset(name.clone())),
             Effect::ResetAll => self.changes.push(Change::ResetAll),
-            Effect::Savepoint(name) => self.savepoints.push((name.clone(), self.changes.len())),
-            // A savepoint that is not known was set before the first change.
-            Effect::RollbackTo(name) => {
-                let known = self.savepoints.iter().rposition(|(known, _)| known == name);
-                self.changes.truncate(known.map_or(0, |at| self.savepoints[at].1));
-                self.savepoints.truncate(known.map_or(0, |at| at + 1));
-            }
-            Effect::Release(name) => {
-                let known = self.savepoints.iter().rposition(|(known, _)| known == name);
-                self.savepoints.truncate(known.unwrap_or(0));
-            }
+            Effect::Savepoint(name) => self.changes.savepoint(name),
+            Effect::RollbackTo(name) => drop(self.changes.roll_back_to(name)),
+            Effect::Release(name) => self.changes.release(name),
             Effect::Commit { .. } | Effect::PrepareTransaction if !rolled_back => return Outcome::Committed,
             Effect::Commit { .. } | Effect::Rollback { .. } | Effect::PrepareTransaction => self.roll_back(),
             _ => {}
@@ -83,8 +74,7 @@ impl Follow {
 
     /// The transaction was rolled back. Reports stay: the server reports the values it went back to.
     pub fn roll_back(&mut self) {
-        self.changes.clear();
-        self.savepoints.clear();
+        self.changes.take();
     }
 
     /// Nothing to adopt.
@@ -100,9 +90,8 @@ impl Follow {
     /// Applies what is final to the values of the client, who began with `startup`, and to those that its backend, which reported
     /// `base` at its login, has of it.
     pub fn adopt(&mut self, client: &mut Values, startup: &Values, backend: &mut Values, base: &Parameters) {
-        self.savepoints.clear();
         let before = backend.clone();
-        for change in self.changes.drain(..) {
+        for change in self.changes.take() {
             match change {
                 // What the server made of it is what it reports, and if it reports nothing, what it was before.
                 Change::Set(Setting { name, .. }) if base.reports(&name) => {
