@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::notify::exchange::Missing;
+use crate::notify::stats::Gap;
 use crate::pool::core::Bottleneck;
 use crate::state::timeout::Timeout;
 use crate::wire::build::ServerError;
@@ -114,6 +116,26 @@ pub enum Fault {
     /// `listen.idle_timeout`.
     #[error("idle for too long")]
     IdleTimeout,
+    /// `notify.listener_queue`.
+    #[error("too many notifications wait for this client to read them")]
+    ListenerFull,
+    /// Somewhere on the way to this process.
+    #[error("notifications may have been missed: {}", match .0 {
+        Gap::Bridge => "the connection that listens on the server was lost",
+        Gap::Bus => "the connection to the bus was lost",
+        Gap::Hole => "the bus left some out",
+        Gap::Switched => "another bus has taken over",
+    })]
+    NotificationGap(Gap),
+    /// The client's encoding is not the server's, and nothing here converts.
+    #[error("a notification that is not ASCII cannot be told in this client_encoding")]
+    NotificationEncoding,
+    /// A LISTEN that is committed, but would hear nothing.
+    #[error("LISTEN failed: {}", match .0 {
+        Missing::Server => "pgweir cannot listen on the server",
+        Missing::Bus => "the notification bus cannot be reached",
+    })]
+    ListenFailed(Missing),
 }
 
 /// The line of a role, as far as a client in it must know.

@@ -12,6 +12,7 @@ use crate::admin::fault::ConsoleFault;
 use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
 use crate::error::{Fault, Queue};
+use crate::notify::exchange::Missing;
 use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
 use crate::session::login::LoginFault;
@@ -114,6 +115,31 @@ pub fn report(fault: &Fault) -> Report {
         Fault::Draining => ("FATAL", "57P01", Some("Connect again; another pgweir may answer.")),
         Fault::Killed => ("FATAL", "57P01", None),
         Fault::IdleTimeout => ("FATAL", "57P05", Some("Raise listen.idle_timeout.")),
+        Fault::ListenerFull => (
+            "FATAL",
+            "53400",
+            Some(
+                "Read notifications as they come, or raise notify.listener_queue; connect again, LISTEN, and look for what was missed.",
+            ),
+        ),
+        Fault::NotificationGap(_) => (
+            "FATAL",
+            "08006",
+            Some("Connect again, LISTEN, and look for what was missed. With notify.on_gap = \"count\" nobody is told."),
+        ),
+        Fault::NotificationEncoding => {
+            ("FATAL", "22P05", Some("Use the encoding of the database as client_encoding in sessions that LISTEN."))
+        }
+        Fault::ListenFailed(Missing::Server) => (
+            "FATAL",
+            "08006",
+            Some(
+                "Check the server behind databases.*.host, and that the role may log in once more; pool.connect_timeout is how long a LISTEN waits.",
+            ),
+        ),
+        Fault::ListenFailed(Missing::Bus) => {
+            ("FATAL", "08006", Some("Check notify.redis_url; pool.connect_timeout is how long a LISTEN waits."))
+        }
     };
     let detail = match fault {
         Fault::Lost(lost) | Fault::SessionLost(lost) => {

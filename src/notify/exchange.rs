@@ -99,6 +99,15 @@ pub struct Listener {
     pub queued_bytes: usize,
 }
 
+/// What is not in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// LISTEN on the server.
+    Server,
+    /// The bus.
+    Bus,
+}
+
 impl Exchange {
     pub(super) fn new(database: Arc<str>, settings: &Notify, is_bridged: bool) -> Self {
         let stats = Arc::<Stats>::default();
@@ -189,6 +198,14 @@ impl Exchange {
         if is_wanted {
             self.wanted.notify_one();
         }
+    }
+
+    /// What keeps a client from hearing everything that it listens to, if anything does.
+    pub fn missing(&self, mailbox: &Mailbox) -> Option<Missing> {
+        if mailbox.is_in_place() {
+            return None;
+        }
+        Some(if self.floor().is_bus_ready { Missing::Server } else { Missing::Bus })
     }
 
     /// A client listens to nothing any more.
@@ -452,3 +469,6 @@ impl Floor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

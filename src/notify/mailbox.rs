@@ -152,6 +152,11 @@ impl Mailbox {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn first_frame(&self) -> Option<Frame> {
+        self.queue().frames.front().cloned()
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().expect("no panic while held")
     }

@@ -2,8 +2,10 @@
 //! the backend's.
 //!
 //! Each poll moves what can be moved in both directions, neither waiting for the other. An idle client is this struct
-//! and nothing else: no buffer, no timer. `relay` moves the bytes, `turn` gets backends and lets go of them, `overdue` ends what takes too long.
+//! and nothing else: no buffer, no timer. `relay` moves the bytes, `turn` gets backends and lets go of them, `overdue` ends what takes too
+//! long, `deliver` brings notifications.
 
+mod deliver;
 mod overdue;
 mod relay;
 mod turn;
@@ -81,10 +83,14 @@ pub struct Client {
     held: Vec<u8>,
     /// After an error of ours: everything up to Sync is dropped.
     is_discarding: bool,
+    /// Without a backend: something was answered and no Sync has come so far.
+    is_unsynced: bool,
     phase: Phase,
     session: Session,
     /// Why it has to go at the next chance.
     leaving: Option<Signal>,
+    /// The answer to its LISTEN waits, and everything behind it.
+    withheld: Option<Box<deliver::Withheld>>,
 }
 
 #[derive(Debug)]
@@ -135,9 +141,11 @@ impl Client {
             spill: Spill::default(),
             held: Vec::new(),
             is_discarding: false,
+            is_unsynced: false,
             phase: Phase::Idle,
             session,
             leaving: None,
+            withheld: None,
         }
     }
 
@@ -161,7 +169,9 @@ impl Client {
     }
 
     async fn finish(mut self: Box<Self>, end: End) {
+        let mut is_mid_answer = false;
         if let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            is_mid_answer = leased.books.walker.is_inside() && leased.books.is_forwarding;
             let is_mid_frame = self.walker.is_inside() && self.is_forwarding;
             cleanup::begin(&self.worker, leased, &self.session, is_mid_frame);
         }
@@ -173,7 +183,10 @@ impl Client {
             End::Gone => tracing::debug!(client.addr = %self.place.addr, "client gone"),
             End::Fatal(fault) => {
                 tracing::debug!(client.addr = %self.place.addr, %fault, "client closed");
-                build::error_response(self.spill.buffer(), &sqlstate::report(fault));
+                // Behind half a message it would be read as the rest of that.
+                if !is_mid_answer {
+                    build::error_response(self.spill.buffer(), &sqlstate::report(fault));
+                }
             }
         }
         let goodbye = async {
@@ -209,7 +222,7 @@ impl Client {
         self.heed_signals(cx)?;
         let mut fed = Fed::Moved;
         for _ in 0..ROUNDS {
-            self.spill.flush(cx, &mut self.stream)?;
+            self.flush(cx)?;
             if let Phase::Waiting(_) = self.phase {
                 self.wait(cx, buffers)?;
             }
@@ -228,8 +241,10 @@ impl Client {
                 moved |= fed == Fed::Moved;
             }
             self.go_if_leaving()?;
+            let has_delivered = self.deliver(cx)?;
+            moved |= has_delivered;
             let rests = fed == Fed::Dry && matches!(self.phase, Phase::Idle) && self.spill.is_empty();
-            if !moved || rests {
+            if !moved || rests && !has_delivered {
                 return Ok(false);
             }
         }

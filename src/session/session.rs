@@ -11,7 +11,7 @@ use super::statements::{ClientStatements, Unnamed};
 use crate::config::PoolMode;
 use crate::error::Fault;
 use crate::notify::exchange::Exchange;
-use crate::notify::mailbox::Mailbox;
+use crate::notify::mailbox::{Closing, Mailbox};
 use crate::pool::backend::Backend;
 use crate::pool::pool::Pool;
 use crate::sql::{Context, Effect, Suspects, Value};
@@ -78,6 +78,14 @@ impl Session {
             let waker = self.entry.waker().unwrap_or_else(|| Waker::noop().clone());
             Mailbox::new(self.entry.pid, waker)
         })
+    }
+
+    /// Appends notifications that have come for it, in order, about `most` bytes. Returns how many, or why it has to go.
+    pub fn take_mail(&self, out: &mut Vec<u8>, most: usize) -> Result<u32, Closing> {
+        let Some(mailbox) = self.mailbox.as_ref().filter(|mailbox| mailbox.has_mail()) else { return Ok(0) };
+        let taken = mailbox.take(out, most, !self.shares_encoding())?;
+        self.exchange.stats.delivered(taken as usize);
+        Ok(taken)
     }
 
     /// The server converts nothing between the client's encoding and its own.

@@ -12,6 +12,8 @@ use crate::auth::client::Refusal;
 use crate::auth::scram::ScramError;
 use crate::config::Timeouts;
 use crate::error::{Fault, Lost, Queue};
+use crate::notify::exchange::Missing;
+use crate::notify::stats::Gap;
 use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
@@ -75,7 +77,7 @@ fn faults() -> Vec<Fault> {
         let timeouts = Timeouts { idle_in_transaction: limit, transaction: limit, ..Timeouts::default() };
         Fault::Expired { timeout, hint: timeout.hint("*", &timeouts), ends_session }
     };
-    vec![
+    let mut faults = vec![
         Fault::Frame(frame()),
         Fault::MessageType(b'?'),
         Fault::Malformed(ANY),
@@ -110,7 +112,13 @@ fn faults() -> Vec<Fault> {
         Fault::Killed,
         Fault::Removed,
         Fault::IdleTimeout,
-    ]
+        Fault::ListenerFull,
+        Fault::NotificationEncoding,
+        Fault::ListenFailed(Missing::Server),
+        Fault::ListenFailed(Missing::Bus),
+    ];
+    faults.extend(Gap::ALL.map(Fault::NotificationGap));
+    faults
 }
 
 /// A new variant stops the build here: [`faults`] needs a sample of it.
@@ -143,6 +151,10 @@ fn index(fault: &Fault) -> usize {
         Fault::RoleFull(_) => 24,
         Fault::Hopeless(_) => 25,
         Fault::Refused => 26,
+        Fault::ListenerFull => 27,
+        Fault::NotificationGap(_) => 28,
+        Fault::NotificationEncoding => 29,
+        Fault::ListenFailed(_) => 30,
     }
 }
 
@@ -293,7 +305,7 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 27);
+    all(faults().iter().map(index).collect(), 0, 31);
     all(login_faults().iter().map(login_index).collect(), 1, 22);
     all(console_faults().iter().map(console_index).collect(), 0, 22);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);
@@ -316,7 +328,9 @@ fn hints_name_settings_that_exist() {
     let reports = faults().iter().map(report).chain(login_faults().iter().map(login)).collect::<Vec<_>>();
     for hint in reports.into_iter().filter_map(|report| report.hint) {
         let is_setting = |word: &&str| {
-            ["pool.", "listen.", "admin.", "admission.", "databases.", "roles."].iter().any(|at| word.starts_with(at))
+            ["pool.", "listen.", "admin.", "admission.", "databases.", "roles.", "notify."]
+                .iter()
+                .any(|at| word.starts_with(at))
         };
         for setting in hint.split([' ', ',', ';', ':']).map(|word| word.trim_end_matches('.')).filter(is_setting) {
             let key = setting.rsplit('.').next().unwrap_or_default();

@@ -28,7 +28,7 @@ const OWED_MAX: usize = 1024 * 1024;
 
 impl Client {
     pub(super) fn read_client(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<Fed, End> {
-        if self.spill.len() > OWED_MAX {
+        if self.spill.len() > OWED_MAX || self.withheld.is_some() {
             return Ok(Fed::Blocked);
         }
         // A backend that does not read stops its client.
@@ -105,7 +105,7 @@ impl Client {
             self.lose(cx)?;
         }
         if !self.spill.is_empty() {
-            self.spill.flush(cx, &mut self.stream)?;
+            self.flush(cx)?;
         }
         result
     }
@@ -128,7 +128,9 @@ impl Client {
         match &mut self.phase {
             Phase::Leased(_) => {}
             Phase::Idle => {
+                let answer = self.spill.buffer().len();
                 if self.needs_no_backend(message, out)? {
+                    self.answered(answer);
                     return Ok(Step::Done);
                 }
                 match self.ask(cx) {
@@ -178,7 +180,10 @@ impl Client {
         match message.tag {
             // Left over from a COPY that failed; Postgres ignores them too.
             b'd' | b'c' | b'f' | b'H' => {}
-            b'S' => build::ready_for_query(self.spill.buffer(), TransactionStatus::Idle),
+            b'S' => {
+                self.is_unsynced = false;
+                build::ready_for_query(self.spill.buffer(), TransactionStatus::Idle);
+            }
             b'C' if message.bytes.get(5) == Some(&b'S') && message.bytes.len() == message.body + 5 => {
                 let name = message.bytes[6..].strip_suffix(b"\0").ok_or(Fault::Malformed("Close"))?;
                 if name.is_empty() {
@@ -186,9 +191,11 @@ impl Client {
                 } else {
                     self.session.statements.remove(name);
                 }
+                self.is_unsynced = true;
                 self.spill.buffer().extend_from_slice(build::CLOSE_COMPLETE);
             }
             b'P' if frontend::parse_without_backend(&mut self.session, &self.worker.proxy.statements, message) => {
+                self.is_unsynced = true;
                 self.spill.buffer().extend_from_slice(build::PARSE_COMPLETE);
             }
             b'Q' | b'P' | b'B' | b'D' | b'C' | b'E' | b'F' => return Ok(false),
@@ -303,8 +310,9 @@ impl Client {
         let bytes = out.finish();
         if !bytes.is_empty() {
             self.session.pool.stats.cell(worker.id).sent(bytes.len());
-            self.spill.send(cx, &mut self.stream, bytes)?;
+            self.send(cx, bytes)?;
         }
+        let worker = &self.worker;
         match result {
             Ok(()) => {}
             // The backend is well; it is cleaned when the client goes.

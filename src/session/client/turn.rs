@@ -92,7 +92,7 @@ impl Client {
                         self.spill.buffer(),
                         &sqlstate::still_waiting(&self.session.pool.name.role, since.elapsed(), others),
                     );
-                    self.spill.flush(cx, &mut self.stream)?;
+                    self.flush(cx)?;
                 }
                 Ok(())
             }
@@ -119,13 +119,14 @@ impl Client {
         self.fail(tag, fault);
         self.walker = walker;
         self.held = input.to_vec();
-        self.spill.flush(cx, &mut self.stream)?;
+        self.flush(cx)?;
         Ok(())
     }
 
     #[inline]
     fn begin_lease(&mut self, lease: Lease, now: Instant) {
         self.place.set_active(lease.target.clone());
+        self.is_unsynced = false;
         self.session.statements.leave_backend();
         if !self.session.told.is_same(&lease.parameters) {
             self.tell_parameters(&lease);
@@ -287,7 +288,7 @@ impl Client {
         if is_taken_back {
             cleanup::take_back(&self.worker, leased, self.session.pool.settings().pool.cancel_timeout);
         }
-        self.spill.flush(cx, &mut self.stream)?;
+        self.flush(cx)?;
         Ok(())
     }
 }

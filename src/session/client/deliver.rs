@@ -1,0 +1,142 @@
+//! Notifications on their way to a client, and the answer to its LISTEN, which waits until they can come.
+//!
+//! A client gets them when Postgres would send them: while it is idle outside a transaction, never between the messages of an answer. It
+//! is woken for them however long it has been silent. One that does not read stops here: its mailbox fills, and then it is told.
+
+use std::pin::Pin;
+use std::task::Context;
+
+use tokio::time::{Sleep, sleep};
+
+use super::{Client, End, Phase};
+use crate::error::Fault;
+use crate::notify::mailbox::Closing;
+use crate::sqlstate;
+
+/// Bytes of notifications that are moved at once: the socket takes them before there are more.
+const MOVED_AT_ONCE: usize = 64 * 1024;
+
+/// An answer that is held back.
+#[derive(Debug)]
+pub(super) struct Withheld {
+    /// The end of all patience.
+    deadline: Pin<Box<Sleep>>,
+    /// Where the answer begins in the spill, if nothing else is told by it: then it need not be sent if the LISTEN fails.
+    answer: Option<usize>,
+}
+
+impl Client {
+    /// Sends what has come for it, if this is the moment. True if there was something.
+    #[inline]
+    pub(super) fn deliver(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        match &self.session.mailbox {
+            Some(mailbox) if mailbox.has_mail() => self.deliver_now(cx),
+            _ => Ok(false),
+        }
+    }
+
+    fn deliver_now(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if !self.is_between_cycles() {
+            return Ok(false);
+        }
+        let closing = self.session.mailbox.as_ref().and_then(|mailbox| mailbox.closing());
+        if let Some(closing) = closing {
+            return Err(self.closed(closing));
+        }
+        if self.withheld.is_some() || !self.spill.is_empty() {
+            return Ok(false);
+        }
+        match self.session.take_mail(self.spill.buffer(), MOVED_AT_ONCE) {
+            Ok(0) => Ok(false),
+            Ok(_) => self.flush(cx).map(|()| true),
+            Err(closing) => Err(self.closed(closing)),
+        }
+    }
+
+    /// Postgres would be waiting for a command, with no transaction open.
+    fn is_between_cycles(&self) -> bool {
+        match &self.phase {
+            Phase::Idle => !self.is_discarding && !self.is_unsynced,
+            // Pinned, or in session mode.
+            Phase::Leased(leased) => leased.books.ring.is_at_rest() && leased.books.walker.is_at_boundary(),
+            Phase::Waiting(_) | Phase::Orphaned(_) => false,
+        }
+    }
+
+    fn closed(&self, closing: Closing) -> End {
+        let fault = match closing {
+            Closing::Overflow => Fault::ListenerFull,
+            Closing::Gap(gap) => Fault::NotificationGap(gap),
+            Closing::Untranslatable => Fault::NotificationEncoding,
+        };
+        self.counted(fault)
+    }
+
+    fn counted(&self, fault: Fault) -> End {
+        self.worker.proxy.errors.count(sqlstate::report(&fault).code);
+        fault.into()
+    }
+
+    /// Sends what the client's socket did not take, unless it has to wait.
+    #[inline]
+    pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        if self.withholds(cx)? {
+            return Ok(());
+        }
+        Ok(self.spill.flush(cx, &mut self.stream)?)
+    }
+
+    /// Sends to the client, behind what waits already.
+    #[inline]
+    pub(super) fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), End> {
+        if self.withholds(cx)? {
+            self.spill.buffer().extend_from_slice(bytes);
+            return Ok(());
+        }
+        Ok(self.spill.send(cx, &mut self.stream, bytes)?)
+    }
+
+    /// What is in the spill from here on is the answer to a LISTEN without a transaction, if it is one at all.
+    pub(super) fn answered(&mut self, from: usize) {
+        if self.withheld.is_none() && self.is_listening_in_vain() {
+            self.withheld = Some(self.withhold(Some(from)));
+        }
+    }
+
+    /// Something that it listens to is not in place yet, and its answer waits.
+    #[inline]
+    fn withholds(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.session.mailbox.is_none() {
+            return Ok(false);
+        }
+        self.still_withholds(cx)
+    }
+
+    fn still_withholds(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if !self.is_listening_in_vain() {
+            self.withheld = None;
+            return Ok(false);
+        }
+        let mut withheld = self.withheld.take().unwrap_or_else(|| self.withhold(None));
+        if withheld.deadline.as_mut().poll(cx).is_pending() {
+            self.withheld = Some(withheld);
+            return Ok(true);
+        }
+        let missing = self.session.mailbox.as_ref().and_then(|mailbox| self.session.exchange.missing(mailbox));
+        // In place at the very last moment: the answer goes out after all.
+        let Some(missing) = missing else { return Ok(false) };
+        if let Some(answer) = withheld.answer {
+            self.spill.buffer().truncate(answer);
+        }
+        Err(self.counted(Fault::ListenFailed(missing)))
+    }
+
+    fn is_listening_in_vain(&self) -> bool {
+        self.session.mailbox.as_ref().is_some_and(|mailbox| !mailbox.is_in_place())
+    }
+
+    fn withhold(&self, answer: Option<usize>) -> Box<Withheld> {
+        let patience = self.session.pool.settings().pool.connect_timeout;
+        Box::new(Withheld { deadline: Box::pin(sleep(patience)), answer })
+    }
+}
