@@ -14,6 +14,7 @@ use super::table::{Cell, Row};
 use crate::admission::gate::State;
 use crate::config::{self, Config, Word};
 use crate::metrics::Totals;
+use crate::notify::exchange::{Exchange, Listener};
 use crate::pool::core::{Counts, LaneView, Phase};
 use crate::pool::open::Address;
 use crate::pool::pool::{Pool, PoolKind};
@@ -341,6 +342,21 @@ pub(super) fn pinned(proxy: &Proxy) -> Vec<Row> {
         (!reasons.is_empty()).then(|| row![&*entry.database, &*entry.role, entry.pid, backend, reasons.join(", ")])
     };
     proxy.clients.all().into_iter().filter_map(row).collect()
+}
+
+pub(super) fn listeners(proxy: &Proxy) -> Vec<Row> {
+    let clients: HashMap<_, _> = proxy.clients.all().into_iter().map(|entry| (entry.pid, entry)).collect();
+    let of = |exchange: Arc<Exchange>| {
+        let row = |listener: Listener| {
+            let entry = clients.get(&listener.pid)?;
+            let channel = String::from_utf8_lossy(&listener.channel).into_owned();
+            let since = time(listener.since);
+            let Listener { pid, queued_bytes, .. } = listener;
+            Some(row![&*exchange.database, channel, pid, &*entry.role, address(&entry.addr).0, queued_bytes, since])
+        };
+        exchange.listeners().into_iter().filter_map(row).collect::<Vec<_>>()
+    };
+    proxy.hub.all().into_iter().flat_map(of).collect()
 }
 
 pub(super) fn lists(proxy: &Proxy) -> Vec<Row> {

@@ -23,6 +23,7 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
     let groups = group::all(proxy);
     clients(&mut page, proxy, &groups);
     databases(&mut page, proxy);
+    notifications(&mut page, proxy);
     for ((database, role), group) in &groups {
         put_group(&mut page, (database, role), group, now);
     }
@@ -94,6 +95,29 @@ fn databases(page: &mut Page, proxy: &Proxy) {
         let labels = labels(&[("database", &name)]);
         page.put(Metric::EndpointUp, &labels, u8::from(!matches!(view.endpoint, EndpointView::Down(_))));
         page.put(Metric::Paused, &labels, u8::from(view.is_paused));
+    }
+}
+
+fn notifications(page: &mut Page, proxy: &Proxy) {
+    for exchange in proxy.hub.all() {
+        let database = &*exchange.database;
+        let own = labels(&[("database", database)]);
+        let (listeners, channels) = exchange.size();
+        let counts = exchange.stats.counts();
+        page.put(Metric::NotifyQueue, &own, exchange.outbox().depth() + exchange.overflow().depth());
+        page.put(Metric::NotifyListeners, &own, listeners);
+        page.put(Metric::NotifyChannels, &own, channels);
+        page.put(Metric::NotifyIntercepted, &own, counts.intercepted);
+        page.put(Metric::NotifyPublished, &own, counts.published);
+        page.put(Metric::NotifyDelivered, &own, counts.delivered);
+        page.put(Metric::NotifyFolded, &own, counts.folded);
+        for (cause, count) in exchange.stats.drops() {
+            page.put(Metric::NotifyDropped, &labels(&[("database", database), ("cause", cause)]), count);
+        }
+        for (cause, count) in exchange.stats.gaps() {
+            page.put(Metric::NotifyGaps, &labels(&[("database", database), ("cause", cause)]), count);
+        }
+        page.put_distribution(Metric::NotifyBus, &own, &exchange.stats.bus());
     }
 }
 

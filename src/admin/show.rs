@@ -100,6 +100,10 @@ shows! {
     Pins "PINS" "clients that keep their backend between transactions, and why" [
         ("database", Text), ("user", Text), ("id", Int), ("link", Int), ("reasons", Text),
     ];
+    Listeners "LISTENERS" "clients that listen, and what waits for each of them" [
+        ("database", Text), ("channel", Text), ("pid", Int), ("user", Text), ("addr", Text), ("queued_bytes", Long),
+        ("since", Text),
+    ];
     Lists "LISTS" "how many there are of everything" [("list", Text), ("items", Int)];
     Config "CONFIG" "every setting in force" [("key", Text), ("value", Text), ("default", Text), ("changeable", Text)];
     State "STATE" "whether everything is paused" [("key", Text), ("value", Text)];
@@ -141,6 +145,7 @@ impl Show {
             Self::Users => rows::users(proxy),
             Self::Roles => rows::roles(proxy),
             Self::Pins => rows::pinned(proxy),
+            Self::Listeners => rows::listeners(proxy),
             Self::Lists => rows::lists(proxy),
             Self::Config => rows::config(&proxy.config.load()),
             Self::State => rows::state(proxy),
