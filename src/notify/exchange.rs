@@ -425,7 +425,7 @@ impl Floor {
         if member.channels.is_empty() {
             self.members.remove(&mailbox.pid);
         }
-        self.unsubscribe(mailbox.pid, name)
+        self.unsubscribe(mailbox, name)
     }
 
     /// True if what is wanted has changed.
@@ -434,12 +434,13 @@ impl Floor {
         member
             .channels
             .iter()
-            .fold(false, |is_wanted, Listening { channel, .. }| self.unsubscribe(mailbox.pid, channel) || is_wanted)
+            .fold(false, |is_wanted, Listening { channel, .. }| self.unsubscribe(mailbox, channel) || is_wanted)
     }
 
-    fn unsubscribe(&mut self, pid: i32, name: &Bytes) -> bool {
+    fn unsubscribe(&mut self, mailbox: &Mailbox, name: &Bytes) -> bool {
+        mailbox.forget(name);
         let Some(channel) = self.channels.get_mut(name) else { return false };
-        channel.listeners.remove(&pid);
+        channel.listeners.remove(&mailbox.pid);
         let is_last = channel.listeners.is_empty();
         if is_last && !(self.is_bridged && channel.is_in_place) {
             self.channels.remove(name);

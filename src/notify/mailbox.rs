@@ -127,6 +127,16 @@ impl Mailbox {
         lost
     }
 
+    /// It does not listen to this channel any more: what waits of it will not be sent, as Postgres would not.
+    pub(super) fn forget(&self, channel: &[u8]) {
+        let mut queue = self.queue();
+        queue.frames.retain(|frame| frame.channel() != channel);
+        queue.bytes = queue.frames.iter().map(|frame| frame.bytes().len()).sum();
+        if queue.frames.is_empty() && queue.closing.is_none() {
+            self.has_mail.store(false, Ordering::Release);
+        }
+    }
+
     /// The client has to go, for this reason or an earlier one. What waits is given up.
     pub(super) fn close(&self, closing: Closing, woken: &mut Woken) -> usize {
         let mut queue = self.queue();

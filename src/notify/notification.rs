@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
+use crate::wire::build::split_cstring;
 use crate::wire::frame::HEADER_LEN;
 
 /// `NAMEDATALEN` of Postgres: a channel is shorter.
@@ -90,6 +91,12 @@ impl Frame {
         &self.bytes
     }
 
+    /// The channel it is of.
+    pub fn channel(&self) -> &[u8] {
+        let texts = &self.bytes[HEADER_LEN + size_of::<i32>()..];
+        split_cstring(texts).map_or(&[], |(channel, _)| channel)
+    }
+
     /// It reads the same in every encoding.
     pub fn is_ascii(&self) -> bool {
         self.is_ascii
@@ -114,6 +121,7 @@ mod tests {
     fn a_frame_is_what_postgres_would_send() {
         let frame = Frame::new(0x0102_0304, &Notification::new("jobs", "42").expect("short"));
         assert_eq!(frame.bytes(), b"A\0\0\0\x10\x01\x02\x03\x04jobs\x0042\0");
+        assert_eq!(frame.channel(), b"jobs");
         assert!(frame.is_ascii());
         assert!(!Frame::new(1, &Notification::new("jobs", "é").expect("short")).is_ascii());
     }

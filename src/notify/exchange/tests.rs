@@ -170,6 +170,22 @@ fn unlisten_takes_one_channel_or_all() {
 }
 
 #[test]
+fn what_waits_on_a_channel_goes_with_it() {
+    let exchange = exchange(&settings());
+    let client = Client::listens(&exchange, 1, &["x", "y"]);
+    exchange.publish(9, &[say("x", 1), say("y", 2), say("x", 3)]);
+    client.unlisten("x");
+    assert_eq!(client.mailbox.queued_bytes(), "A----pid-y-2-".len());
+    assert_eq!(client.read(), ["9 y 2"]);
+    exchange.publish(9, &[say("y", 4)]);
+    exchange.leave(&client.mailbox);
+    assert!(!client.mailbox.has_mail());
+    client.listen("y");
+    exchange.publish(9, &[say("y", 5)]);
+    assert_eq!((client.read(), client.wakes()), (vec!["9 y 5".to_owned()], 3));
+}
+
+#[test]
 fn a_listener_that_does_not_read_has_to_go_and_others_hear_everything() {
     let exchange = exchange(&Notify { listener_queue: 1000, ..settings() });
     let (deaf, other) = (Client::listens(&exchange, 1, &["x"]), Client::listens(&exchange, 2, &["x"]));

@@ -106,7 +106,7 @@ impl Client {
     /// Something that it listens to is not in place yet, and its answer waits.
     #[inline]
     fn withholds(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.session.mailbox.is_none() {
+        if self.session.mailbox.is_none() && self.withheld.is_none() {
             return Ok(false);
         }
         self.still_withholds(cx)
