@@ -78,8 +78,11 @@ impl Outbox {
     pub fn remove(&self, count: usize) -> impl Iterator<Item = Entry> + use<> {
         let mut queue = self.queue();
         let count = count.min(queue.entries.len());
-        let rest = queue.entries.split_off(count);
-        std::mem::replace(&mut queue.entries, rest).into_iter()
+        let removed: Vec<_> = queue.entries.drain(..count).collect();
+        if queue.entries.is_empty() {
+            queue.entries = VecDeque::new();
+        }
+        removed.into_iter()
     }
 
     /// Entries that wait.
