@@ -39,6 +39,8 @@ pub struct Exchange {
     overflow: Outbox,
     /// The channels that are wanted have changed.
     wanted: Alarm,
+    /// The hub does not have it any more.
+    forgotten: Alarm,
     login: ArcSwapOption<Pool>,
 }
 
@@ -125,6 +127,7 @@ impl Exchange {
             outbox: Outbox::new(Arc::clone(&stats)),
             overflow: Outbox::new(Arc::clone(&stats)),
             wanted: Alarm::new(),
+            forgotten: Alarm::new(),
             login: ArcSwapOption::empty(),
             stats,
         }
@@ -228,6 +231,15 @@ impl Exchange {
     }
 
     // ---- bridge and bus ----------------------------------------------------------------------------------------------------
+
+    /// Waits until no client has it, and none ever will. One waits at a time; cancel-safe.
+    pub async fn forgotten(&self) {
+        self.forgotten.notified().await;
+    }
+
+    pub(super) fn forget(&self) {
+        self.forgotten.notify_one();
+    }
 
     /// As whom bridge and sender log in; `None` before anybody listened or notified.
     pub fn login(&self) -> Option<Arc<Pool>> {

@@ -66,11 +66,18 @@ impl Hub {
         inner.exchanges.values().for_each(|exchange| exchange.set(settings));
     }
 
-    /// Forgets the exchanges that are `forgettable` by name and that nobody has: no client, no bridge.
+    /// Forgets the exchanges that are `forgettable` by name and that no client has.
     pub fn forget_unused(&self, forgettable: impl Fn(&str) -> bool) {
-        self.inner()
-            .exchanges
-            .retain(|name, exchange| !forgettable(name) || Arc::strong_count(exchange) > 1 || !exchange.is_at_rest());
+        let mut inner = self.inner();
+        // This hub has it, and the task with its bridge.
+        let own = 1 + usize::from(inner.is_bridged);
+        inner.exchanges.retain(|name, exchange| {
+            let is_unused = forgettable(name) && Arc::strong_count(exchange) <= own && exchange.is_at_rest();
+            if is_unused {
+                exchange.forget();
+            }
+            !is_unused
+        });
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
