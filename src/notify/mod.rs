@@ -2,12 +2,15 @@
 //!
 //! [`pending`] holds what a transaction has not committed. What it commits goes to the [`exchange`] of its database, which has the
 //! listeners of this process and hands everything on through its [`outbox`]. Each listener has a [`mailbox`]; its client's task
-//! empties it. The [`hub`] has all exchanges. Nothing here knows clients, statements or sockets of clients.
+//! empties it. The [`hub`] has all exchanges. None of these knows clients, statements or sockets.
 
+pub mod backoff;
 pub mod exchange;
 pub mod hub;
+pub mod link;
 pub mod mailbox;
 pub mod notification;
 pub mod outbox;
 pub mod pending;
+pub mod senders;
 pub mod stats;

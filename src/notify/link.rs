@@ -1,0 +1,314 @@
+//! One connection of our own to a server, outside the pools: the bridge's and the sender's.
+//!
+//! It is opened as a backend of a pool is (hosts, TLS, login, standing), then made fit to stay: no timeout of its role ends it,
+//! and bytes come and go in the server's own encoding. Nothing a client said is ever applied to it.
+
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::notification::Notification;
+use crate::config::{Endpoint, PoolSettings, Standing};
+use crate::net::stream::Stream;
+use crate::pool::backend::Backend;
+use crate::pool::open::{Address, OpenError, Opener};
+use crate::pool::pool::Pool;
+use crate::sql::quote_literal;
+use crate::wire::build::{self, ServerError, error_fields};
+use crate::wire::frame::{HEADER_LEN, header};
+
+/// Longest body of a message on such a connection: nothing is asked that has a longer answer.
+const BODY_MAX: usize = 1 << 20;
+
+/// Read at once.
+const READ_SIZE: usize = 16 * 1024;
+
+/// Every timeout by which a server ends sessions or statements. Versions differ in which they have.
+const NO_TIMEOUTS: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
+    WHERE name OPERATOR(pg_catalog.=) ANY ('{statement_timeout,lock_timeout,idle_in_transaction_session_timeout,\
+    idle_session_timeout,transaction_timeout}'::pg_catalog.text[])";
+
+/// Whether the server is one that takes NOTIFY; at the same time whether it is there at all.
+const IS_STANDBY: &[u8] = b"SELECT pg_catalog.pg_is_in_recovery()";
+
+/// Why a connection cannot be used (any more).
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// No client has logged in whose login could be used.
+    #[error("no client has logged in so far")]
+    NoLogin,
+    /// It was not opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The socket.
+    #[error("the connection broke: {0}")]
+    Io(#[from] std::io::Error),
+    /// No answer in time.
+    #[error("no answer within {0:?}")]
+    Silent(Duration),
+    /// Half a message, or one that is too long.
+    #[error("the server broke the protocol")]
+    Protocol,
+    /// The server ended it, or refuses what a connection needs before it is of use.
+    #[error("the server says {}: {}", .0.code, .0.message)]
+    Server(ServerError),
+    /// The server became a standby, or its name leads elsewhere.
+    #[error("this is not the server to be connected to any more")]
+    Moved,
+}
+
+/// A notification as the server sends it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// Of the backend that sent it.
+    pub pid: i32,
+    /// What it sent.
+    pub notification: Notification,
+}
+
+/// What an idle or asked server says, as far as it matters.
+#[derive(Debug)]
+pub enum Said {
+    /// NotificationResponse.
+    Heard(Heard),
+    /// The first value of a DataRow, if it has one.
+    Value(Option<Bytes>),
+    /// A statement failed.
+    Refused(ServerError),
+    /// ReadyForQuery.
+    Ready,
+}
+
+/// A connection that is logged in.
+#[derive(Debug)]
+pub struct Link {
+    stream: Stream,
+    unread: BytesMut,
+    address: Address,
+    /// Whose login it has, and how that was set up then.
+    pool: Arc<Pool>,
+    settings: Arc<PoolSettings>,
+    pid: i32,
+}
+
+impl Link {
+    /// Logs in as backends of `pool` do; `name` is for `pg_stat_activity`.
+    pub async fn open(opener: &Opener, pool: Arc<Pool>, name: &str) -> Result<Self, LinkError> {
+        let settings = Arc::clone(&pool.settings());
+        let Backend { stream, parameters, target, .. } = opener.open(&pool, 0).await?;
+        let address = target.address.clone();
+        let mut link = Self { stream, unread: BytesMut::new(), address, pool, settings, pid: 0 };
+        let mut sql = format!("{NO_TIMEOUTS}; SET application_name = '{name}'; ").into_bytes();
+        if let Some(encoding) = parameters.value("server_encoding")
+            && parameters.value("client_encoding") != Some(encoding)
+        {
+            sql.extend_from_slice(b"SET client_encoding = ");
+            sql.extend_from_slice(&quote_literal(encoding.as_bytes()));
+            sql.extend_from_slice(b"; ");
+        }
+        // Asked last: its value is the one that counts. BackendKeyData may be another proxy's invention.
+        sql.extend_from_slice(b"SELECT pg_catalog.pg_backend_pid()");
+        let pid = link.ask(&sql, |_| ()).await?.map_err(LinkError::Server)?;
+        let pid = pid.and_then(|pid| std::str::from_utf8(&pid).ok()?.parse().ok());
+        link.pid = pid.ok_or(LinkError::Protocol)?;
+        Ok(link)
+    }
+
+    /// The process at the server, as notifications name it.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Sends whole messages.
+    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        let limit = self.limit();
+        let sent = timeout(limit, async {
+            self.stream.write_all(bytes).await?;
+            self.stream.flush().await
+        });
+        sent.await.map_err(|_| LinkError::Silent(limit))?.map_err(LinkError::Io)
+    }
+
+    /// The next thing the server says, however long that takes. May be dropped at any time: nothing that was read is lost.
+    pub async fn said(&mut self) -> Result<Said, LinkError> {
+        loop {
+            let (tag, body) = self.frame().await?;
+            if let Some(said) = understand(tag, body)? {
+                return Ok(said);
+            }
+        }
+    }
+
+    /// As [`Self::said`] for an answer, which is due within `connect_timeout`.
+    pub async fn answer(&mut self) -> Result<Said, LinkError> {
+        let limit = self.limit();
+        timeout(limit, self.said()).await.map_err(|_| LinkError::Silent(limit))?
+    }
+
+    /// Runs statements as one Query. Returns the first value of the last row, or why the server refused them; what it tells
+    /// meanwhile goes to `heard`.
+    pub async fn ask(
+        &mut self,
+        sql: &[u8],
+        mut heard: impl FnMut(Heard),
+    ) -> Result<Result<Option<Bytes>, ServerError>, LinkError> {
+        let mut query = Vec::with_capacity(sql.len() + 6);
+        build::query(&mut query, sql);
+        self.send(&query).await?;
+        let mut outcome = Ok(None);
+        loop {
+            match self.answer().await? {
+                Said::Heard(notification) => heard(notification),
+                Said::Value(value) => {
+                    if let Ok(last) = &mut outcome {
+                        *last = value;
+                    }
+                }
+                Said::Refused(error) => outcome = Err(error),
+                Said::Ready => return Ok(outcome),
+            }
+        }
+    }
+
+    /// Makes sure that the server is still there and still the right one, which no idle connection shows by itself.
+    pub async fn check(&mut self, heard: impl FnMut(Heard)) -> Result<(), LinkError> {
+        if self.has_moved() {
+            return Err(LinkError::Moved);
+        }
+        let is_standby = self.ask(IS_STANDBY, heard).await?.map_err(LinkError::Server)?;
+        match self.settings.endpoint.standing {
+            Standing::Primary if is_standby.as_deref() == Some(b"t") => Err(LinkError::Moved),
+            _ => Ok(()),
+        }
+    }
+
+    /// The configuration or the name server leads elsewhere by now.
+    pub fn has_moved(&self) -> bool {
+        let route = |endpoint: &Endpoint| {
+            let Endpoint { hosts, port, dbname, tls, .. } = endpoint.clone();
+            (hosts, port, dbname, tls)
+        };
+        if route(&self.pool.settings().endpoint) != route(&self.settings.endpoint) {
+            return true;
+        }
+        // The pool knows of it since its login, and forgets it when the name leads elsewhere.
+        matches!(&self.address, Address::Tcp { addr, .. } if !self.pool.addresses().contains(&addr.ip()))
+    }
+
+    fn limit(&self) -> Duration {
+        self.settings.pool.connect_timeout
+    }
+
+    async fn frame(&mut self) -> Result<(u8, Bytes), LinkError> {
+        loop {
+            if let Some(head) = header(&self.unread).map_err(|_| LinkError::Protocol)? {
+                if head.body > BODY_MAX {
+                    return Err(LinkError::Protocol);
+                }
+                if self.unread.len() >= HEADER_LEN + head.body {
+                    self.unread.advance(HEADER_LEN);
+                    return Ok((head.tag, self.unread.split_to(head.body).freeze()));
+                }
+            }
+            self.unread.reserve(READ_SIZE);
+            if self.stream.read_buf(&mut self.unread).await? == 0 {
+                return Err(LinkError::Io(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+}
+
+impl Drop for Link {
+    /// Says good-bye, if there is room for it: the server logs who leaves without.
+    fn drop(&mut self) {
+        let _ = self.stream.poll_write_some(&mut Context::from_waker(Waker::noop()), build::TERMINATE);
+    }
+}
+
+/// `None`: it does not matter.
+fn understand(tag: u8, body: Bytes) -> Result<Option<Said>, LinkError> {
+    Ok(Some(match tag {
+        b'A' => Said::Heard(notification(body).ok_or(LinkError::Protocol)?),
+        b'D' => Said::Value(first_value(body)),
+        b'Z' => Said::Ready,
+        b'E' => {
+            let fields = error_fields(&body);
+            let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+            let error = ServerError { code: text(fields.code), message: text(fields.message) };
+            if fields.severity != b"ERROR" {
+                return Err(LinkError::Server(error));
+            }
+            Said::Refused(error)
+        }
+        _ => return Ok(None),
+    }))
+}
+
+fn notification(mut body: Bytes) -> Option<Heard> {
+    let pid = body.try_get_i32().ok()?;
+    let channel = cstring(&mut body)?;
+    let payload = cstring(&mut body)?;
+    Some(Heard { pid, notification: Notification { channel, payload } })
+}
+
+fn cstring(body: &mut Bytes) -> Option<Bytes> {
+    let end = memchr::memchr(0, body)?;
+    let text = body.split_to(end);
+    body.advance(1);
+    Some(text)
+}
+
+fn first_value(mut row: Bytes) -> Option<Bytes> {
+    row.try_get_i16().ok().filter(|columns| *columns > 0)?;
+    let length = usize::try_from(row.try_get_i32().ok()?).ok()?;
+    (length <= row.len()).then(|| row.split_to(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(tag: u8, body: &'static [u8]) -> Result<Option<Said>, LinkError> {
+        understand(tag, Bytes::from_static(body))
+    }
+
+    #[test]
+    fn a_notification_has_pid_channel_and_payload() {
+        let Ok(Some(Said::Heard(heard))) = said(b'A', b"\0\0\x01\x02jobs\0now\0") else { panic!("it is whole") };
+        assert_eq!(heard, Heard { pid: 258, notification: Notification::new("jobs", "now").unwrap() });
+        let silent = said(b'A', b"\0\0\x01\x02jobs\0\0");
+        assert!(matches!(silent, Ok(Some(Said::Heard(heard))) if heard.notification.payload.is_empty()));
+    }
+
+    #[test]
+    fn half_a_notification_breaks_the_protocol() {
+        for body in [&b""[..], b"\0\0\x01", b"\0\0\x01\x02", b"\0\0\x01\x02jobs", b"\0\0\x01\x02jobs\0now"] {
+            assert!(matches!(said(b'A', body), Err(LinkError::Protocol)), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_failed_statement_is_an_answer_and_a_fatal_error_the_end() {
+        let refused = said(b'E', b"SERROR\0VERROR\0C22021\0Minvalid\0\0");
+        assert!(matches!(refused, Ok(Some(Said::Refused(error))) if error.code == "22021"));
+        let fatal = said(b'E', b"SFATAL\0VFATAL\0C57P01\0Mterminating\0\0");
+        assert!(matches!(fatal, Err(LinkError::Server(error)) if error.code == "57P01"));
+    }
+
+    #[test]
+    fn rows_may_be_empty_null_or_cut_short() {
+        let value = |body| match said(b'D', body) {
+            Ok(Some(Said::Value(value))) => value,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(value(b"\0\x01\0\0\0\x02ab"), Some(Bytes::from("ab")));
+        for body in [&b""[..], b"\0\0", b"\0\x01\xff\xff\xff\xff", b"\0\x01\0\0\0\x09ab"] {
+            assert_eq!(value(body), None);
+        }
+    }
+}
