@@ -3,8 +3,13 @@
 //! [`pending`] holds what a transaction has not committed. What it commits goes to the [`exchange`] of its database, which has the
 //! listeners of this process and hands everything on through its [`outbox`]. Each listener has a [`mailbox`]; its client's task
 //! empties it. The [`hub`] has all exchanges. None of these knows clients, statements or sockets.
+//!
+//! The [`switchboard`] connects an exchange with the world: a [`bridge`] hears what the server notifies of, a [`bus`] carries what the
+//! exchange publishes. Both use [`link`]s, connections of their own.
 
 pub mod backoff;
+pub mod bridge;
+pub mod bus;
 pub mod exchange;
 pub mod hub;
 pub mod link;
@@ -14,3 +19,4 @@ pub mod outbox;
 pub mod pending;
 pub mod senders;
 pub mod stats;
+pub mod switchboard;

@@ -1,0 +1,42 @@
+//! What carries notifications to listeners elsewhere: `notify.bus`.
+//!
+//! A bus takes what is published out of the exchange's outbox. Whatever it is, it may be dropped at any time: an entry leaves the outbox
+//! when it has arrived, and the next bus goes on with what is left.
+
+mod batch;
+pub mod postgres;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::exchange::Exchange;
+use super::senders::Senders;
+use crate::config;
+use crate::pool::open::Opener;
+
+/// Carries what `exchange` publishes, for ever, over the bus that `settings` names now.
+pub async fn carry(
+    exchange: &Exchange,
+    settings: &watch::Receiver<Arc<config::Notify>>,
+    opener: &Opener,
+    senders: &Arc<Senders>,
+) {
+    let bus = settings.borrow().bus;
+    match bus {
+        config::Bus::Memory => discard(exchange).await,
+        config::Bus::Postgres => postgres::carry(exchange, exchange.outbox(), opener, senders).await,
+        config::Bus::Redis => {
+            // What the Redis takes too long for goes by way of Postgres.
+            postgres::carry(exchange, exchange.overflow(), opener, senders).await
+        }
+    }
+}
+
+/// Nobody else is there to hear: what another bus has left behind is given up.
+async fn discard(exchange: &Exchange) {
+    loop {
+        let left = exchange.outbox().next_batch(usize::MAX).await;
+        exchange.outbox().give_up(left.len());
+    }
+}

@@ -1,0 +1,189 @@
+//! Postgres as the bus: one connection that sends for everybody, so that one backend takes the server's lock instead of each.
+//!
+//! What waits goes out as one batch; while that is under way the next one collects. What the server has not confirmed is sent again over
+//! the next connection, so a connection lost in the middle may double notifications, and never loses any.
+
+use std::collections::VecDeque;
+use std::iter;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::batch;
+use crate::notify::backoff::Backoff;
+use crate::notify::exchange::Exchange;
+use crate::notify::link::{Link, LinkError, Said};
+use crate::notify::outbox::{Entry, Outbox};
+use crate::notify::senders::Senders;
+use crate::pool::open::Opener;
+use crate::wire::build::ServerError;
+
+/// Notifications in one batch: what waits longer for the lock than one writer's transaction should is no batch any more.
+const BATCH_MAX: usize = 100;
+
+/// From the beginning of a batch to that of the next, unless that is full: each is a transaction of the server.
+const PACE: Duration = Duration::from_millis(1);
+
+/// A sender that has had nothing to send for so long is closed.
+const IDLE_MAX: Duration = Duration::from_secs(600);
+
+/// Sends what is and comes into `outbox`, and takes out of it what the server has. Never ends; dropped at any time, it loses nothing.
+pub async fn carry(exchange: &Exchange, outbox: &Outbox, opener: &Opener, senders: &Arc<Senders>) {
+    let mut sender = Sender { exchange, outbox, opener, senders, connection: None };
+    let mut backoff = Backoff::default();
+    loop {
+        let batch = sender.next_batch().await;
+        let begun = Instant::now();
+        match sender.send(&batch).await {
+            Ok(()) => {
+                backoff.succeeded();
+                if batch.len() < BATCH_MAX {
+                    sleep_until(begun + PACE).await;
+                }
+            }
+            Err(error) => {
+                sender.connection = None;
+                let wait = backoff.failed();
+                let database = &*exchange.database;
+                tracing::warn!(database, %error, queued = outbox.depth(), ?wait, "notifications cannot be sent");
+                sleep(wait).await;
+            }
+        }
+    }
+}
+
+struct Sender<'a> {
+    exchange: &'a Exchange,
+    outbox: &'a Outbox,
+    opener: &'a Opener,
+    senders: &'a Arc<Senders>,
+    connection: Option<Connection>,
+}
+
+/// A connection that the bridge knows of as long as it lives, and a while longer.
+struct Connection {
+    link: Link,
+    senders: Arc<Senders>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.senders.ended(self.link.pid(), Instant::now());
+    }
+}
+
+impl Sender<'_> {
+    /// What is to be sent next. Looks after the connection meanwhile.
+    async fn next_batch(&mut self) -> Vec<Entry> {
+        loop {
+            let Some(Connection { link, .. }) = &mut self.connection else {
+                return self.outbox.next_batch(BATCH_MAX).await;
+            };
+            tokio::select! {
+                batch = self.outbox.next_batch(BATCH_MAX) => return batch,
+                // Nothing was asked: whatever it says but its end does not matter.
+                said = link.said() => if said.is_err() {
+                    self.connection = None;
+                },
+                () = sleep(IDLE_MAX) => self.connection = None,
+            }
+        }
+    }
+
+    /// Sends a batch, which is the front of the outbox, in order. What the server has, or will never take, is out of the outbox then.
+    async fn send(&mut self, batch: &[Entry]) -> Result<(), LinkError> {
+        let outbox = self.outbox;
+        let link = self.link().await?;
+        let mut parts = VecDeque::new();
+        let mut rest = batch;
+        for length in batch::transactions(batch.iter().map(|entry| &entry.notification)) {
+            let (part, later) = rest.split_at(length);
+            parts.push_back(part);
+            rest = later;
+        }
+        put(link, parts.iter().copied()).await?;
+        let mut outcomes = VecDeque::new();
+        for _ in 0..parts.len() {
+            outcomes.push_back(outcome(link).await?);
+            // The front leaves at once: what comes behind may break the connection, and all that is left is sent again.
+            while let Some(Ok(())) = outcomes.front() {
+                outcomes.pop_front();
+                outbox.accepted(parts.pop_front().map_or(0, <[_]>::len));
+            }
+        }
+        for (part, outcome) in parts.into_iter().zip(outcomes) {
+            match outcome {
+                Ok(()) => outbox.accepted(part.len()),
+                Err(error) if is_about_content(&error) => send_each(link, outbox, part).await?,
+                Err(error) => return Err(LinkError::Server(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The connection, opened if there is none.
+    async fn link(&mut self) -> Result<&mut Link, LinkError> {
+        if self.connection.as_ref().is_some_and(|connection| connection.link.has_moved()) {
+            self.connection = None;
+        }
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        Ok(&mut self.connection.insert(connection).link)
+    }
+
+    async fn connect(&self) -> Result<Connection, LinkError> {
+        let pool = self.exchange.login().ok_or(LinkError::NoLogin)?;
+        let mut link = Link::open(self.opener, pool, "pgweir notify").await?;
+        link.send(&batch::prepare()).await?;
+        outcome(&mut link).await?.map_err(LinkError::Server)?;
+        self.senders.began(link.pid());
+        tracing::debug!(database = &*self.exchange.database, pid = link.pid(), "notifications can be sent");
+        Ok(Connection { link, senders: Arc::clone(self.senders) })
+    }
+}
+
+/// Sends parts of a batch, a transaction each.
+async fn put(link: &mut Link, parts: impl Iterator<Item = &[Entry]>) -> Result<(), LinkError> {
+    let mut out = Vec::new();
+    for part in parts {
+        let notifications: Vec<_> = part.iter().map(|entry| &entry.notification).collect();
+        batch::transaction(&mut out, &notifications);
+    }
+    link.send(&out).await
+}
+
+/// How a transaction ended.
+async fn outcome(link: &mut Link) -> Result<Result<(), ServerError>, LinkError> {
+    let mut outcome = Ok(());
+    loop {
+        match link.answer().await? {
+            Said::Refused(error) => outcome = Err(error),
+            Said::Ready => return Ok(outcome),
+            Said::Value(_) | Said::Heard(_) => {}
+        }
+    }
+}
+
+/// Sends a part that was refused one by one, and gives up what the server does not take.
+async fn send_each(link: &mut Link, outbox: &Outbox, part: &[Entry]) -> Result<(), LinkError> {
+    for entry in part.chunks(1) {
+        put(link, iter::once(entry)).await?;
+        match outcome(link).await? {
+            Ok(()) => outbox.accepted(1),
+            Err(error) if is_about_content(&error) => {
+                tracing::warn!(code = error.code, error = error.message, "the server does not take a notification");
+                outbox.give_up(1);
+            }
+            Err(error) => return Err(LinkError::Server(error)),
+        }
+    }
+    Ok(())
+}
+
+/// The same would be refused for ever: data exceptions (22), and what the role may not do (42).
+fn is_about_content(error: &ServerError) -> bool {
+    error.code.starts_with("22") || error.code.starts_with("42")
+}

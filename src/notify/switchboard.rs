@@ -1,0 +1,163 @@
+//! Connects the exchanges with the world: for each a task with its bridge and its bus, from the first client to the last.
+//!
+//! They run on the process's main thread. It serves no clients, so neither delays the other, and it outlives them: what they have
+//! committed last is sent before the process ends.
+
+use std::collections::HashSet;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::exchange::Exchange;
+use super::senders::Senders;
+use super::stats::Gap;
+use super::{bridge, bus};
+use crate::config::{self, Bus, Secret};
+use crate::pool::lease::Pools;
+use crate::proxy::Proxy;
+
+/// A bus that is replaced has so long to send what it still has. What is left then goes over the new one.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// How often a bus that is to end is asked whether it has sent everything.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// All bridges and buses.
+#[derive(Debug)]
+pub struct Switchboard {
+    proxy: Arc<Proxy>,
+    settings: watch::Sender<Arc<config::Notify>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Switchboard {
+    /// Attends to exchanges as they appear. To be called before there are clients.
+    pub fn start(proxy: &Arc<Proxy>) -> Self {
+        proxy.hub.attach_bridge();
+        let (settings, reloads) = watch::channel(Arc::new(proxy.config.load().notify.clone()));
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let newcomers = attend_all(Arc::clone(proxy), reloads, stop.clone(), tasks.clone());
+        tasks.spawn(newcomers);
+        Self { proxy: Arc::clone(proxy), settings, stop, tasks }
+    }
+
+    /// The configuration has changed: buses are switched, and who is connected to the wrong server leaves it.
+    pub fn reload(&self) {
+        self.settings.send_replace(Arc::new(self.proxy.config.load().notify.clone()));
+    }
+
+    /// Ends everything when what was committed is sent, or at `deadline`.
+    pub async fn finish(self, deadline: Instant) {
+        self.stop.cancel();
+        self.tasks.close();
+        if timeout_at(deadline, self.tasks.wait()).await.is_err() {
+            let exchanges = self.proxy.hub.all();
+            let unsent: usize = exchanges.iter().map(|exchange| unsent(exchange)).sum();
+            tracing::error!(unsent, "the bus did not take all notifications in time");
+        }
+    }
+}
+
+async fn attend_all(
+    proxy: Arc<Proxy>,
+    reloads: watch::Receiver<Arc<config::Notify>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+) {
+    let mut attended = HashSet::new();
+    loop {
+        let exchanges = proxy.hub.all();
+        // One that is forgotten may come again under its name, and is another then.
+        let there: HashSet<_> = exchanges.iter().map(|exchange| exchange.origin).collect();
+        attended.retain(|origin| there.contains(origin));
+        for exchange in exchanges {
+            if attended.insert(exchange.origin) {
+                tasks.spawn(attend(Arc::clone(&proxy.pools), exchange, reloads.clone(), stop.clone()));
+            }
+        }
+        tokio::select! {
+            () = proxy.hub.appeared() => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// One exchange, until it is forgotten or the process ends.
+async fn attend(
+    pools: Arc<Pools>,
+    exchange: Arc<Exchange>,
+    reloads: watch::Receiver<Arc<config::Notify>>,
+    stop: CancellationToken,
+) {
+    let senders = Arc::<Senders>::default();
+    let bridge = bridge::run(&exchange, pools.opener(), &senders, reloads.clone());
+    let buses = carry(&exchange, &pools, &senders, reloads, &stop);
+    tokio::select! {
+        () = bridge => {}
+        () = buses => {}
+        () = exchange.forgotten() => {}
+    }
+}
+
+/// One bus after the other, until `stop`.
+async fn carry(
+    exchange: &Exchange,
+    pools: &Pools,
+    senders: &Arc<Senders>,
+    mut reloads: watch::Receiver<Arc<config::Notify>>,
+    stop: &CancellationToken,
+) {
+    loop {
+        let settings = reloads.clone();
+        let route = route(&reloads.borrow());
+        let mut bus = pin!(bus::carry(exchange, &settings, pools.opener(), senders));
+        tokio::select! {
+            () = &mut bus => {}
+            () = switched(&mut reloads, &route) => {
+                tokio::select! {
+                    () = bus => {}
+                    () = sent(exchange) => {}
+                    () = sleep(DRAIN_MAX) => {}
+                }
+                exchange.gap(Gap::Switched);
+            }
+            () = stop.cancelled() => {
+                tokio::select! {
+                    () = bus => {}
+                    () = sent(exchange) => {}
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// What makes a bus another one.
+type Route = (Bus, Option<Secret>);
+
+fn route(settings: &config::Notify) -> Route {
+    (settings.bus, settings.redis_url.clone())
+}
+
+/// Waits until another bus is wanted.
+async fn switched(reloads: &mut watch::Receiver<Arc<config::Notify>>, from: &Route) {
+    if reloads.wait_for(|now| route(now) != *from).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+async fn sent(exchange: &Exchange) {
+    while unsent(exchange) > 0 {
+        sleep(LOOK).await;
+    }
+}
+
+fn unsent(exchange: &Exchange) -> usize {
+    exchange.outbox().depth() + exchange.overflow().depth()
+}
