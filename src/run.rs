@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, Watcher, diff, overloads};
 use crate::net::listen::{ListenError, Listener, accept_all};
 use crate::net::tls::TlsError;
+use crate::notify::switchboard::Switchboard;
 use crate::proxy::Proxy;
 use crate::worker::{self, Inbox};
 
@@ -60,6 +61,7 @@ async fn serve(path: &Path, config: Config) -> Result<(), RunError> {
     let (orders, mut inbox) = mpsc::channel(16);
     let admin_addr = config.admin.addr;
     let proxy = Arc::new(Proxy::new(config, orders)?);
+    let switchboard = Switchboard::start(&proxy);
     let mut inboxes = Vec::new();
     for id in 0..proxy.workers {
         inboxes.push(worker::start(id, Arc::clone(&proxy)).await?);
@@ -83,18 +85,18 @@ async fn serve(path: &Path, config: Config) -> Result<(), RunError> {
             () = stops.next() => break false,
             _ = hangup.recv() => {
                 let read = watcher.reload();
-                report(&proxy, apply(&proxy, &inboxes[0], read).await);
+                report(&proxy, apply(&proxy, &inboxes[0], &switchboard, read).await);
             }
             _ = watch.tick() => {
                 if let Some(read) = watcher.check() {
-                    report(&proxy, apply(&proxy, &inboxes[0], read).await);
+                    report(&proxy, apply(&proxy, &inboxes[0], &switchboard, read).await);
                 }
             }
             Some(order) = inbox.recv() => match order {
                 Order::Shutdown { now } => break now,
                 Order::Reload(answer) => {
                     let read = watcher.reload();
-                    let outcome = apply(&proxy, &inboxes[0], read).await;
+                    let outcome = apply(&proxy, &inboxes[0], &switchboard, read).await;
                     report(&proxy, outcome.clone());
                     let _ = answer.send(outcome);
                 }
@@ -103,10 +105,16 @@ async fn serve(path: &Path, config: Config) -> Result<(), RunError> {
     };
     stop.cancel();
     proxy.drain();
+    let deadline = Instant::now() + proxy.config.load().listen.shutdown_timeout;
     if !now {
-        drain(&proxy, &mut stops).await;
+        drain(&proxy, deadline, &mut stops).await;
     }
     end(&proxy, &mut stops).await;
+    let least = Instant::now() + proxy.cancel_timeout();
+    tokio::select! {
+        () = switchboard.finish(if now { least } else { deadline.max(least) }) => {}
+        () = stops.next() => {}
+    }
     Ok(())
 }
 
@@ -126,9 +134,8 @@ impl Stops {
 }
 
 /// Nobody new; those connected leave when their transaction ends, or when the time is up, or at a second signal.
-async fn drain(proxy: &Proxy, stops: &mut Stops) {
+async fn drain(proxy: &Proxy, deadline: Instant, stops: &mut Stops) {
     let limit = proxy.config.load().listen.shutdown_timeout;
-    let deadline = Instant::now() + limit;
     tracing::info!(clients = proxy.clients.len(), ?limit, "draining");
     loop {
         if proxy.connections.load(Ordering::Acquire) == 0 {
@@ -187,6 +194,7 @@ async fn accept(listener: Arc<Listener>, inboxes: Arc<[Inbox]>, stop: Cancellati
 async fn apply(
     proxy: &Arc<Proxy>,
     inbox: &Inbox,
+    switchboard: &Switchboard,
     read: Result<Config, crate::config::Mistakes>,
 ) -> Result<Vec<String>, String> {
     let config = read.map_err(|mistakes| mistakes.to_string())?;
@@ -196,7 +204,7 @@ async fn apply(
     }
     let applied = inbox.run(move |worker| worker.proxy.reload(worker.id, config)).await;
     match applied {
-        Some(Ok(())) => {}
+        Some(Ok(())) => switchboard.reload(),
         Some(Err(error)) => return Err(error.to_string()),
         None => return Err("pgweir is shutting down".to_owned()),
     }
