@@ -22,6 +22,7 @@ mod prepared;
 mod queries;
 mod reload;
 mod settings;
+mod shadow;
 mod stand_in;
 mod startup;
 mod support;
