@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use pg_query::protobuf::{ParseResult, RawStmt, TransactionStmtKind, VariableSetKind};
+use pg_query::protobuf::{ParseResult, RawStmt, SelectStmt, TransactionStmtKind, VariableSetKind};
 use pg_query::{NodeEnum, ParserOptions};
 use pgweir::sql::{self, Argument, Class, Context, Effect, Form, Scope, Suspects, Value};
 
@@ -35,6 +35,7 @@ fn check_with(text: &str, (standard_conforming_strings, options): (bool, ParserO
         return false;
     };
     agree(text, &class, &spans, &parsed.protobuf);
+    same_with_stand_ins(text, context, options, spans.len());
     true
 }
 
@@ -213,19 +214,24 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &Class) {
             }
             _ => false,
         }),
-        NodeEnum::SelectStmt(_) => expect(effects.iter().all(|effect| {
-            matches!(
-                effect,
-                Effect::Set { .. }
-                    | Effect::SetTransaction
-                    | Effect::SetSessionAuthorization { .. }
-                    | Effect::Notify {
-                        form: Form::Call,
-                        ..
-                    }
-                    | Effect::ListeningChannels
-            )
-        })),
+        NodeEnum::SelectStmt(statement) => {
+            expect(effects.iter().all(|effect| {
+                matches!(
+                    effect,
+                    Effect::Set { .. }
+                        | Effect::SetTransaction
+                        | Effect::SetSessionAuthorization { .. }
+                        | Effect::Notify {
+                            form: Form::Call,
+                            ..
+                        }
+                        | Effect::ListeningChannels
+                )
+            }));
+            if effects.iter().any(|effect| effect.concerns_channels()) {
+                expect(effects.len() == 1 && is_one_call(statement));
+            }
+        }
         other => {
             expect(effects.is_empty());
             match other {
@@ -240,12 +246,52 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &Class) {
                 NodeEnum::DropStmt(_) => {
                     assert!(class.may_end.contains(Suspects::TEMP), "{text:?}")
                 }
-                NodeEnum::ExecuteStmt(_) => suspect(Suspects::SETTINGS | Suspects::ADVISORY),
+                NodeEnum::ExecuteStmt(_) => suspect(Suspects::TEMP | Suspects::ADVISORY),
                 _ => {}
             }
         }
     }
     nested(node, text, class);
+}
+
+/// A SELECT of one call, in its list or behind its FROM, and of nothing else.
+fn is_one_call(statement: &SelectStmt) -> bool {
+    let printed = format!("{statement:?}");
+    let clauses = [
+        &statement.distinct_clause,
+        &statement.group_clause,
+        &statement.window_clause,
+        &statement.sort_clause,
+        &statement.locking_clause,
+        &statement.values_lists,
+    ];
+    printed.matches("FuncCall {").count() == 1
+        && statement.target_list.len() == 1
+        && clauses.iter().all(|clause| clause.is_empty())
+        && statement.where_clause.is_none()
+        && statement.having_clause.is_none()
+        && statement.limit_count.is_none()
+        && statement.limit_offset.is_none()
+        && statement.into_clause.is_none()
+        && statement.with_clause.is_none()
+        && statement.larg.is_none()
+}
+
+/// With stand-ins in it a text is still one that Postgres takes, of as many statements, and with nothing left to replace.
+fn same_with_stand_ins(text: &str, context: Context, options: ParserOptions, count: usize) {
+    let Some((replaced, class)) = sql::stand_ins(text.as_bytes(), context, |_| true) else {
+        return;
+    };
+    let replaced = String::from_utf8(replaced).expect("built from a text that is UTF-8");
+    let parsed = pg_query::parse(&replaced, options)
+        .unwrap_or_else(|error| panic!("{replaced:?} of {text:?}: {error}"));
+    assert_eq!(
+        (parsed.protobuf.stmts.len(), class.statements as usize),
+        (count, count),
+        "{replaced:?} of {text:?}"
+    );
+    let again = sql::stand_ins(replaced.as_bytes(), context, |_| true);
+    assert_eq!(again, None, "{replaced:?} of {text:?}");
 }
 
 /// Temporary relations and calls anywhere in the tree, found in what it prints: `relpersistence` `t` and the last part of a name.
