@@ -423,7 +423,8 @@ impl Floor {
         let (name, _) = self.channels.get_key_value(name).expect("it is there by now");
         let member = self.members.entry(mailbox.pid).or_insert_with(|| Member {
             mailbox: Arc::clone(mailbox),
-            channels: Vec::new(),
+            // Most have one: a vector that grows by itself begins with four.
+            channels: Vec::with_capacity(1),
             is_served: false,
         });
         member.channels.push(Listening { channel: name.clone(), since: SystemTime::now() });
