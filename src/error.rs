@@ -8,6 +8,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::notify::exchange::Missing;
+use crate::notify::notification::Unnotifiable;
 use crate::notify::stats::Gap;
 use crate::pool::core::Bottleneck;
 use crate::state::timeout::Timeout;
@@ -104,6 +105,12 @@ pub enum Fault {
     /// Bind or Describe of the unnamed statement when there is none.
     #[error("unnamed prepared statement does not exist")]
     NoUnnamedStatement,
+    /// What was given to `pg_notify` cannot be sent.
+    #[error(transparent)]
+    Unnotifiable(#[from] Unnotifiable),
+    /// No more can be kept until the transaction commits, or until the bus takes what it has.
+    #[error("too many notifications in the NOTIFY queue")]
+    TooManyNotifications,
     /// pgweir goes down.
     #[error("pgweir is shutting down")]
     Draining,

@@ -13,6 +13,7 @@ use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
 use crate::error::{Fault, Queue};
 use crate::notify::exchange::Missing;
+use crate::notify::notification::Unnotifiable;
 use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
 use crate::session::login::LoginFault;
@@ -114,6 +115,17 @@ pub fn report(fault: &Fault) -> Report {
         Fault::NoStatement(_) | Fault::NoUnnamedStatement => ("ERROR", "26000", None),
         Fault::Draining => ("FATAL", "57P01", Some("Connect again; another pgweir may answer.")),
         Fault::Killed => ("FATAL", "57P01", None),
+        Fault::Unnotifiable(Unnotifiable::Unsendable(_)) => ("ERROR", "22023", None),
+        Fault::Unnotifiable(Unnotifiable::Untranslatable) => {
+            ("ERROR", "22P05", Some("Prepare the statement again, or call pg_notify with a literal."))
+        }
+        Fault::TooManyNotifications => (
+            "ERROR",
+            "54000",
+            Some(
+                "The bus takes too little: raise notify.bus_queue, or set notify.when_down; or the transaction notifies of too much.",
+            ),
+        ),
         Fault::IdleTimeout => ("FATAL", "57P05", Some("Raise listen.idle_timeout.")),
         Fault::ListenerFull => (
             "FATAL",

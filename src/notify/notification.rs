@@ -35,6 +35,17 @@ pub enum Unsendable {
     PayloadTooLong,
 }
 
+/// Why what a Bind gave to `pg_notify` cannot be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Unnotifiable {
+    /// Postgres would not either.
+    #[error(transparent)]
+    Unsendable(#[from] Unsendable),
+    /// Its statement was prepared while client and server had one encoding, and they no longer have.
+    #[error("a notification that is not ASCII cannot be converted from client_encoding to that of the server")]
+    Untranslatable,
+}
+
 impl Notification {
     /// Within the limits of Postgres, in the order in which it looks at them.
     pub fn new(channel: impl Into<Bytes>, payload: impl Into<Bytes>) -> Result<Self, Unsendable> {

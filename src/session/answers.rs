@@ -2,6 +2,8 @@
 //!
 //! Nothing here does I/O. The ring says whose answer it is; this file does what follows from it.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -105,10 +107,10 @@ impl Answers<'_, '_> {
             // A portal with rows left has done what it does to the session.
             b's' => {
                 if let Some(Entry { note: Some(Note::Runs(mut runs)), .. }) = answer.completed {
-                    self.session.completed(&mut runs, b"", &mut self.leased.lease, self.registry);
-                    self.session.warn_of(&runs, |warning| build::notice_response(self.out.buffer(), warning));
+                    self.statement_completed(&mut runs, b"");
                 }
             }
+            b'N' => forwards &= !self.session.notifications.hear(&bytes[HEADER_LEN..]),
             b'1' => {
                 if let Some(Entry { note: Some(Note::Parses { statement: Some(statement), .. }), .. }) =
                     answer.completed
@@ -151,15 +153,19 @@ impl Answers<'_, '_> {
         }
         let tag = bytes[HEADER_LEN..].strip_suffix(b"\0").unwrap_or_default();
         self.leased.lease.target.clock.complete(self.tick);
-        let mut patched = None;
+        let (mut patched, mut is_partial) = (None, false);
         match completed {
-            Some(Entry { note: Some(Note::Runs(mut runs)), .. }) => patched = self.statement_completed(&mut runs, tag),
+            Some(Entry { note: Some(Note::Runs(mut runs)), .. }) => {
+                patched = self.statement_completed(&mut runs, tag);
+                is_partial = runs.is_partial();
+            }
             Some(_) => {}
             // The Query goes on; its note is taken out while the session works with it.
             None => {
                 if let Some(mut note) = self.leased.books.ring.head_mut().and_then(|head| head.note.take()) {
                     if let Note::Runs(runs) = &mut note {
                         patched = self.statement_completed(runs, tag);
+                        is_partial = runs.is_partial();
                     }
                     if let Some(head) = self.leased.books.ring.head_mut() {
                         head.note = Some(note);
@@ -168,14 +174,14 @@ impl Answers<'_, '_> {
             }
         }
         if !is_own && matches!(tag.first(), Some(b'C' | b'D' | b'R')) {
-            self.heed_tag(tag);
+            self.heed_tag(tag, is_partial);
         }
         match patched {
             _ if is_own => self.out.skip(fresh),
             None => self.out.pass(bytes, fresh),
             Some(tag) => {
                 self.out.skip(fresh);
-                build::command_complete(self.out.buffer(), tag);
+                build::command_complete(self.out.buffer(), &tag);
             }
         }
         self.own_answers();
@@ -183,14 +189,42 @@ impl Answers<'_, '_> {
     }
 
     /// One more statement of these has completed. Returns the tag to show instead of its own.
-    fn statement_completed(&mut self, runs: &mut Runs, tag: &[u8]) -> Option<&'static [u8]> {
+    fn statement_completed(&mut self, runs: &mut Runs, tag: &[u8]) -> Option<Cow<'static, [u8]>> {
         self.session.completed(runs, tag, &mut self.leased.lease, self.registry);
+        self.session.notifications.completed(runs, tag);
         self.session.warn_of(runs, |warning| build::notice_response(self.out.buffer(), warning));
-        runs.stands_in.as_ref().map(|stand_in| stand_in.tag)
+        if runs.lists_channels() {
+            return Some(self.list_channels().into());
+        }
+        runs.tag().map(Cow::Borrowed)
+    }
+
+    /// The rows that the stand-in left out. Returns the tag that goes with them.
+    fn list_channels(&mut self) -> Vec<u8> {
+        let channels = self.session.notifications.channels();
+        let count = channels.len();
+        for channel in channels {
+            build::data_row(self.out.buffer(), [Some(channel.into())]);
+        }
+        format!("SELECT {count}").into_bytes()
+    }
+
+    /// The transaction is over. What it committed is handed on, and what waits for the client comes before it is told so.
+    fn end_notifications(&mut self, has_failed: bool) {
+        let (notifications, party) = self.session.notifications();
+        notifications.ended(has_failed, party);
+        if self.session.notifications.has_mail() {
+            // Why it has to go, if it has, its task is told when it looks by itself.
+            let _ = self.session.take_mail(self.out.buffer(), usize::MAX);
+        }
     }
 
     /// What is told by the tag alone: it may come from where no text was read.
-    fn heed_tag(&mut self, tag: &[u8]) {
+    fn heed_tag(&mut self, tag: &[u8], is_partial: bool) {
+        if !self.session.notifications.is_idle() {
+            let (notifications, party) = self.session.notifications();
+            notifications.tagged(tag, is_partial, party);
+        }
         let clock = &self.leased.lease.target.clock;
         match tag {
             b"DISCARD ALL" => self.session.discard_all(&mut self.leased.lease, self.registry),
@@ -223,6 +257,9 @@ impl Answers<'_, '_> {
                 self.session.failed(&mut runs);
             }
             if status == TransactionStatus::Idle {
+                if !self.session.notifications.is_idle() {
+                    self.end_notifications(has_failed);
+                }
                 let out = &mut *self.out;
                 let tell = |name: &str, value: &str| build::parameter_status(out.buffer(), name, value);
                 self.session.finish_transaction(has_failed, &mut self.leased.lease, self.registry, tell);

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -10,15 +11,17 @@ use tokio::time::{Instant, timeout};
 use super::answers;
 use super::leased::{Books, Leased};
 use super::note::Note;
+use super::notifications::{Notifications, Party};
 use super::session::Session;
 use crate::config::PoolMode;
 use crate::metrics::Cause;
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
+use crate::pool::pool::Pool;
 use crate::sql::Suspects;
 use crate::wire::build;
 use crate::wire::frame::{HEADER_LEN, Piece};
-use crate::wire::ring::{Expect, Origin, TransactionStatus};
+use crate::wire::ring::{Entry, Expect, Origin, Ring, TransactionStatus};
 use crate::worker::Worker;
 
 /// Takes a session back to what it was after login.
@@ -53,7 +56,7 @@ pub fn release(worker: &Rc<Worker>, lease: Lease, books: Box<Books>, now: Instan
 }
 
 /// The client is gone. Brings its backend back to rest in a task of its own, or closes it.
-pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &Session, is_mid_frame: bool) {
+pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_frame: bool) {
     let is_at_rest = leased.books.ring.is_at_rest() && leased.books.walker.is_at_boundary();
     let is_owned = session.mode == PoolMode::Session || session.is_pinned() || !session.pins.is_settled();
     // Half a message cannot be taken back, a library cannot be unloaded.
@@ -72,46 +75,55 @@ pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &Session, is_mid_fram
     if !is_at_rest {
         session.pool.stats.cell(worker.id).zombie();
     }
-    let limit = session.pool.settings().pool.cancel_timeout;
     if is_lost {
+        let limit = session.pool.settings().pool.cancel_timeout;
         let worker = Rc::clone(worker);
+        let legacy = Legacy::of(session, &leased.books);
         tokio::task::spawn_local(async move {
             // Past the limit the lease is dropped, and the backend closed; its slot counts until the server has ended it.
-            let _ = timeout(limit, end(&worker, leased)).await;
+            let _ = timeout(limit, end(&worker, leased, legacy)).await;
         });
     } else {
-        take_back(worker, leased, limit);
+        take_back(worker, leased, session);
     }
 }
 
 /// Brings a backend back to rest, whatever is open there; past the limit it is closed.
-pub fn take_back(worker: &Rc<Worker>, leased: Leased, limit: Duration) {
+pub fn take_back(worker: &Rc<Worker>, leased: Leased, session: &mut Session) {
+    let limit = session.pool.settings().pool.cancel_timeout;
     let worker = Rc::clone(worker);
+    let legacy = Legacy::of(session, &leased.books);
     tokio::task::spawn_local(async move {
-        if let Ok(Some(leased)) = timeout(limit, restore(&worker, leased)).await {
+        if let Ok(Some(leased)) = timeout(limit, restore(&worker, leased, legacy)).await {
             release(&worker, leased.lease, leased.books, Instant::now());
         }
     });
 }
 
 /// Ends what is under way at a backend that cannot be used again, and waits until the server has ended it, too.
-async fn end(worker: &Rc<Worker>, mut leased: Leased) {
+async fn end(worker: &Rc<Worker>, mut leased: Leased, mut legacy: Legacy) {
     leased.lease.stream.hang_up(b"").await;
     // A server at work does not look for the end of its connection, and a cancel ends one query of a pipeline.
     let mut grace = GRACE;
-    while timeout(grace, leased.lease.stream.closed()).await.is_err() {
+    while timeout(grace, see_out(&mut leased, &mut legacy)).await.is_err() {
         cancel(worker, &leased).await;
         grace = (grace * 2).min(GRACE_MAX);
     }
 }
 
+/// Waits until the server has ended a connection.
+async fn see_out(leased: &mut Leased, legacy: &mut Legacy) {
+    drain(leased, legacy).await;
+    leased.lease.stream.closed().await;
+}
+
 /// Ends what is under way, rolls back and resets.
-async fn restore(worker: &Rc<Worker>, mut leased: Leased) -> Option<Leased> {
+async fn restore(worker: &Rc<Worker>, mut leased: Leased, mut legacy: Legacy) -> Option<Leased> {
     end_unit(&mut leased).await?;
     // A cancel ends one query of a pipeline, so there may have to be several.
     let (mut grace, mut outstanding) = (GRACE, None);
     loop {
-        match timeout(grace, drain(&mut leased)).await {
+        match timeout(grace, drain(&mut leased, &mut legacy)).await {
             Ok(drained) => break drained?,
             Err(_) if leased.books.ring.is_copying_in() => end_unit(&mut leased).await?,
             Err(_) => {
@@ -122,10 +134,10 @@ async fn restore(worker: &Rc<Worker>, mut leased: Leased) -> Option<Leased> {
         }
     }
     if leased.books.ring.status() != TransactionStatus::Idle {
-        ask(&mut leased, b"ROLLBACK").await?;
+        ask(&mut leased, &mut legacy, b"ROLLBACK").await?;
     }
     // What its last statements did to the session nobody followed.
-    ask(&mut leased, RESET).await?;
+    ask(&mut leased, &mut legacy, RESET).await?;
     let backend: &mut Backend = &mut leased.lease;
     backend.forget_session(worker.proxy.settings.none());
     Some(leased)
@@ -155,12 +167,12 @@ async fn end_unit(leased: &mut Leased) -> Option<()> {
     send(leased, &bytes).await
 }
 
-async fn ask(leased: &mut Leased, sql: &[u8]) -> Option<()> {
+async fn ask(leased: &mut Leased, legacy: &mut Legacy, sql: &[u8]) -> Option<()> {
     let mut bytes = Vec::new();
     leased.books.refusal = None;
     leased.books.query(&mut bytes, sql, Note::Resets);
     send(leased, &bytes).await?;
-    drain(leased).await?;
+    drain(leased, legacy).await?;
     leased.books.refusal.is_none().then_some(())
 }
 
@@ -175,7 +187,7 @@ async fn send(leased: &mut Leased, bytes: &[u8]) -> Option<()> {
 }
 
 /// Reads and drops answers until nothing is outstanding. `None`: the backend is gone or makes no sense.
-async fn drain(leased: &mut Leased) -> Option<()> {
+async fn drain(leased: &mut Leased, legacy: &mut Legacy) -> Option<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         while leased.books.ring.pop_synthetic().is_some() {}
@@ -188,12 +200,60 @@ async fn drain(leased: &mut Leased) -> Option<()> {
         while let Some(piece) = walker.next(&mut input, answers::want).ok()? {
             let Piece::Head { tag, bytes, .. } = piece else { continue };
             let status = bytes.get(HEADER_LEN).copied().and_then(TransactionStatus::from_byte).filter(|_| tag == b'Z');
-            ring.answer(tag, status, dropped).ok()?;
+            let answer = ring.answer(tag, status, dropped).ok()?;
+            legacy.follow(tag, &bytes[HEADER_LEN..], answer.completed, ring);
             while ring.pop_synthetic().is_some() {}
             if tag == b'E' {
                 *refusal = Some(build::ServerError { code: String::new(), message: String::new() });
             }
         }
         dropped.clear();
+    }
+}
+
+/// What is left of a client at its backend: a transaction that commits after all has notified of what it said.
+struct Legacy {
+    notifications: Notifications,
+    pid: i32,
+    pool: Arc<Pool>,
+    has_failed: bool,
+}
+
+impl Legacy {
+    fn of(session: &mut Session, books: &Books) -> Self {
+        Self {
+            notifications: session.notifications.part(),
+            pid: session.entry.pid,
+            pool: Arc::clone(&session.pool),
+            has_failed: books.is_failed,
+        }
+    }
+
+    /// Takes account of one answer, whoever asked: what ends the client's last unit is ours.
+    fn follow(&mut self, tag: u8, body: &[u8], completed: Option<Entry<Note>>, ring: &mut Ring<Note>) {
+        let party = Party { pid: self.pid, pool: &self.pool, entry: None };
+        match tag {
+            b'C' | b's' => {
+                let tag = body.strip_suffix(b"\0").filter(|_| tag == b'C').unwrap_or_default();
+                let mut completed = completed;
+                let entry = completed.as_mut().or_else(|| ring.head_mut());
+                let mut is_partial = false;
+                if let Some(Note::Runs(runs)) = entry.and_then(|entry| entry.note.as_mut()) {
+                    runs.advance();
+                    self.notifications.completed(runs, tag);
+                    is_partial = runs.is_partial();
+                }
+                self.notifications.tagged(tag, is_partial, party);
+            }
+            b'N' => drop(self.notifications.hear(body)),
+            b'E' => self.has_failed = true,
+            b'Z' => {
+                let has_failed = std::mem::take(&mut self.has_failed);
+                if ring.status() == TransactionStatus::Idle {
+                    self.notifications.ended(has_failed, party);
+                }
+            }
+            _ => {}
+        }
     }
 }

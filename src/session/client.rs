@@ -173,12 +173,10 @@ impl Client {
         if let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) {
             is_mid_answer = leased.books.walker.is_inside() && leased.books.is_forwarding;
             let is_mid_frame = self.walker.is_inside() && self.is_forwarding;
-            cleanup::begin(&self.worker, leased, &self.session, is_mid_frame);
+            cleanup::begin(&self.worker, leased, &mut self.session, is_mid_frame);
         }
         self.place.set_idle();
-        if let Some(mailbox) = &self.session.mailbox {
-            self.session.exchange.leave(mailbox);
-        }
+        self.session.notifications.leave();
         match &end {
             End::Gone => tracing::debug!(client.addr = %self.place.addr, "client gone"),
             End::Fatal(fault) => {

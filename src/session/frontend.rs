@@ -8,18 +8,20 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::leased::{Books, Leased};
-use super::note::{Note, Runs, StandIn};
+use super::note::{Note, Runs};
+use super::notifications;
 use super::session::Session;
-use super::statements::{NAMES_MAX, Unnamed};
+use super::statements::{NAMES_MAX, Portal, Unnamed};
 use crate::config::PoolMode;
 use crate::error::Fault;
-use crate::sql::{self, Class, Effect, Milliseconds, Suspects, classify, milliseconds};
+use crate::notify::notification::Unnotifiable;
+use crate::sql::{self, Argument, Class, Effect, Milliseconds, Suspects, classify, milliseconds};
 use crate::sqlstate;
 use crate::state::statements::{self, NAME_PREFIX, Statement, Statements};
 use crate::state::timeout::Timeout;
 use crate::wire::build::{self, split_cstring};
 use crate::wire::frame::{HEADER_LEN, Header};
-use crate::wire::ring::{Expect, Origin, TransactionStatus};
+use crate::wire::ring::{Entry, Expect, Origin, TransactionStatus};
 use crate::wire::splice::Splice;
 
 /// Longest Query or Parse body that is read whole, in bytes; longer ones are streamed and taken as uncertain.
@@ -28,8 +30,20 @@ const TEXT_MAX: usize = 64 * 1024;
 /// Bytes of other messages that hold all names in them.
 const NAMES_WANTED: usize = 1024;
 
+/// Bytes of a Bind that hold the arguments of a `pg_notify` besides.
+const BIND_WANTED: usize = NAMES_WANTED + 8 * 1024;
+
 /// Stands in for a statement we answer ourselves: cheap, allowed everywhere NOTIFY and DEALLOCATE are, without rows.
 const STAND_IN: &[u8] = b"UNLISTEN pgweir_noop";
+
+/// In front of a PREPARE TRANSACTION that must fail. Nobody listens to it, and the transaction is not going to commit.
+const SPOILER: &[u8] = b"NOTIFY pgweir_noop";
+
+/// Of its statement and portal; no client's name and none of a shared statement.
+const SPOILER_NAME: &[u8] = b"pgweir_spoiler";
+
+/// Bytes a channel may have.
+const CHANNEL_MAX: usize = 63;
 
 /// Bound to fail in its analysis, so that a failed transaction comes first, as with any Parse.
 const DOOMED: &[u8] = b"SELECT pgweir_refused_this_statement";
@@ -47,7 +61,8 @@ const NOBODY: &[u8] = b"pgweir_nobody";
 pub fn want(header: Header) -> usize {
     match header.tag {
         b'Q' | b'P' => TEXT_MAX,
-        b'B' | b'D' | b'C' | b'E' => NAMES_WANTED,
+        b'B' => BIND_WANTED,
+        b'D' | b'C' | b'E' => NAMES_WANTED,
         b'F' => size_of::<u32>(),
         _ => 0,
     }
@@ -164,7 +179,7 @@ impl Frontend<'_, '_> {
                 build::parse(out, b"", &[DOOMED, b"\0\0\0"].concat());
                 self.session.statements.leave_unnamed();
             }
-            _ => build::bind(out, NOBODY),
+            _ => build::bind(out, b"", NOBODY),
         }
         Rest::Discard
     }
@@ -180,26 +195,34 @@ impl Frontend<'_, '_> {
             let note = (class.statements > 1).then_some(Note::Several(class.statements));
             return Ok(self.pass(message, Some(Expect::Query), note));
         }
-        if let Some((text, class)) = replace(self.session, message.payload().strip_suffix(b"\0"), &class) {
-            let class = Arc::new(class);
-            let note = self.runs(|| Arc::clone(&class), &class);
-            self.push(Expect::Query, note);
-            self.out.skip(message.fresh);
-            build::query(self.out.buffer(), &text);
-            return Ok(Rest::Discard);
-        }
         if let Some(fault) = self.forbidden(&class) {
             return Ok(self.refuse(message, &fault));
         }
-        if !self.is_our_deallocate(&class) {
+        if self.is_our_deallocate(&class) {
+            let note = Some(self.deallocates(Arc::new(class)));
+            return Ok(self.query_instead(message, note, STAND_IN));
+        }
+        let text = message.payload().strip_suffix(b"\0").unwrap_or_default();
+        let Some((text, class)) = rewrite(self.session, text, b"", &class) else {
+            self.spoil(&class);
             let note = self.runs(|| Arc::new(class.clone()), &class);
             return Ok(self.pass(message, Some(Expect::Query), note));
+        };
+        if let Some(fault) = self.unnotifiable(&class) {
+            return Ok(self.refuse(message, &fault));
         }
-        let note = self.deallocates(Arc::new(class));
-        self.push(Expect::Query, Some(note));
+        self.spoil(&class);
+        let class = Arc::new(class);
+        let note = self.runs(|| Arc::clone(&class), &class);
+        Ok(self.query_instead(message, note, &text))
+    }
+
+    /// Another Query in the place of the client's.
+    fn query_instead(&mut self, message: Message<'_>, note: Option<Note>, text: &[u8]) -> Rest {
+        self.push(Expect::Query, note);
         self.out.skip(message.fresh);
-        build::query(self.out.buffer(), STAND_IN);
-        Ok(Rest::Discard)
+        build::query(self.out.buffer(), text);
+        Rest::Discard
     }
 
     #[inline]
@@ -235,7 +258,7 @@ impl Frontend<'_, '_> {
             let rest = [STAND_IN, b"\0\0\0"].concat();
             return self.parse_instead(message, note, &rest, class);
         }
-        if let Some((other, class)) = replace(self.session, Some(text), &class) {
+        if let Some((other, class)) = rewrite(self.session, text, &rest[text.len() + 1..], &class) {
             let rest = [&other, &rest[text.len()..]].concat();
             return self.parse_instead(message, note, &rest, class);
         }
@@ -301,20 +324,32 @@ impl Frontend<'_, '_> {
             if !self.bring_unnamed() {
                 return Ok(self.refuse(message, &Fault::NoUnnamedStatement));
             }
-            let class = self.session.statements.unnamed_class();
-            self.session.statements.bind(portal, class);
+            let bound = self.session.statements.unnamed_class().map(|class| self.bound(class, message));
+            self.session.statements.bind(portal, bound);
             return Ok(self.pass(message, Some(Expect::Bind), None));
         }
         let before = &message.payload()[..=portal.len()];
         let Some(statement) = self.forward_use(message, before, name) else {
             // Of SQL PREPARE, or the backend refuses it.
-            self.session.statements.bind(portal, Some(Arc::new(uncertain())));
+            self.session.statements.bind(portal, Some(Arc::new(uncertain()).into()));
             return Ok(self.unknown(message, Expect::Bind, name));
         };
         let (id, class) = (statement.id, statement.class.clone());
-        self.session.statements.bind(portal, class);
+        let bound = class.map(|class| self.bound(class, message));
+        self.session.statements.bind(portal, bound);
         self.push(Expect::Bind, Some(Note::Uses(id)));
         Ok(Rest::Forward)
+    }
+
+    /// What executing the portal of this Bind will do.
+    fn bound(&self, class: Arc<Class>, message: Message<'_>) -> Portal {
+        let given = class.stands_in.then(|| notifications::given(&class, message.payload())).flatten();
+        let given = given.map(|given| match given {
+            Ok(notification) if notification.is_ascii() || self.session.shares_encoding() => Ok(notification),
+            Ok(_) => Err(Unnotifiable::Untranslatable),
+            Err(error) => Err(error.into()),
+        });
+        Portal { class, given }
     }
 
     /// Puts out a message that names a statement of the client, with the statement itself before it if the backend lacks it.
@@ -350,11 +385,25 @@ impl Frontend<'_, '_> {
     #[inline]
     fn execute(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
         let (portal, _) = split_cstring(message.payload()).ok_or(Fault::Malformed("Execute"))?;
-        let note = match self.session.statements.portal(portal) {
-            None => None,
-            Some(class) if self.is_our_deallocate(&class) => Some(self.deallocates(class)),
-            Some(class) => self.runs(|| Arc::clone(&class), &class),
+        let Some(Portal { class, given }) = self.session.statements.portal(portal) else {
+            return Ok(self.pass(message, Some(Expect::Execute), None));
         };
+        if self.is_our_deallocate(&class) {
+            let note = Some(self.deallocates(class));
+            return Ok(self.pass(message, Some(Expect::Execute), note));
+        }
+        let given = match given.transpose() {
+            Ok(given) => given,
+            Err(error) => return Ok(self.refuse(message, &Fault::Unnotifiable(error))),
+        };
+        if let Some(fault) = self.unnotifiable(&class) {
+            return Ok(self.refuse(message, &fault));
+        }
+        self.spoil_unit(&class);
+        let mut note = self.runs(|| Arc::clone(&class), &class);
+        if let Some(Note::Runs(runs)) = &mut note {
+            runs.given = given;
+        }
         Ok(self.pass(message, Some(Expect::Execute), note))
     }
 
@@ -416,7 +465,7 @@ impl Frontend<'_, '_> {
             _ => return Ok(self.pass(message, Some(Expect::FunctionCall), None)),
         };
         let class = Arc::new(Class { statements: 1, may_begin, ..Class::default() });
-        let note = Note::Runs(Box::new(Runs { class, completed: 0, stands_in: None }));
+        let note = Note::Runs(Box::new(Runs::new(class)));
         Ok(self.pass(message, Some(Expect::FunctionCall), Some(note)))
     }
 
@@ -438,11 +487,50 @@ impl Frontend<'_, '_> {
 
     /// The note for such a DEALLOCATE. The names go now: what is pipelined behind it may give them anew.
     fn deallocates(&mut self, class: Arc<Class>) -> Note {
-        let (tag, undo) = match class.effects.as_slice() {
-            [(_, Effect::Deallocate(name))] => (&b"DEALLOCATE"[..], self.session.statements.remove(name)),
-            _ => (&b"DEALLOCATE ALL"[..], Some(self.session.statements.clear_named())),
+        let undo = match class.effects.as_slice() {
+            [(_, Effect::Deallocate(name))] => self.session.statements.remove(name),
+            _ => Some(self.session.statements.clear_named()),
         };
-        Note::Runs(Box::new(Runs { class, completed: 0, stands_in: Some(StandIn { tag, undo }) }))
+        Note::Runs(Box::new(Runs { undo, ..Runs::new(class) }))
+    }
+
+    /// Why a text with stand-ins for notifications cannot run now.
+    fn unnotifiable(&self, class: &Class) -> Option<Fault> {
+        let notifies = || class.effects.iter().any(|(_, effect)| matches!(effect, Effect::Notify { .. }));
+        let notifications = &self.session.notifications;
+        (class.stands_in && notifies() && (notifications.is_full() || notifications.exchange().refuses()))
+            .then_some(Fault::TooManyNotifications)
+    }
+
+    /// PREPARE TRANSACTION must fail after what the backend knows nothing of: it gets a NOTIFY of its own then.
+    fn spoil(&mut self, class: &Class) {
+        if self.must_spoil(class) {
+            self.leased.books.ring.push(Expect::Query, Origin::Own, None);
+            build::query(self.out.buffer(), SPOILER);
+        }
+    }
+
+    /// The same within the extended protocol.
+    fn spoil_unit(&mut self, class: &Class) {
+        if !self.must_spoil(class) {
+            return;
+        }
+        for expect in [Expect::Parse, Expect::Bind, Expect::Execute, Expect::Close] {
+            self.books().ring.push(expect, Origin::Own, None);
+        }
+        let out = self.out.buffer();
+        build::parse(out, SPOILER_NAME, &[SPOILER, b"\0\0\0"].concat());
+        build::bind(out, SPOILER_NAME, SPOILER_NAME);
+        build::execute(out, SPOILER_NAME);
+        build::close_statement(out, SPOILER_NAME);
+    }
+
+    fn must_spoil(&self, class: &Class) -> bool {
+        let (session, ring) = (&self.session, &self.leased.books.ring);
+        let stands_in = |entry: &Entry<Note>| matches!(&entry.note, Some(Note::Runs(runs)) if runs.class.stands_in);
+        prepares_transaction(class)
+            && ring.status() != TransactionStatus::Failed
+            && (session.notifications.has_pending() || ring.iter().any(stands_in))
     }
 
     /// A timeout that a client gives itself counts for our clock as soon as it is sent: the answer may come with that of what follows.
@@ -487,13 +575,18 @@ impl Frontend<'_, '_> {
             self.session.follow.get_or_insert_default();
             self.stretch(class);
         }
+        // What a savepoint holds may come to be known only behind it.
+        let is_told_by_tag = |effect: &Effect| {
+            effect.controls_transaction()
+                && !matches!(effect, Effect::Savepoint(_) | Effect::Release(_) | Effect::RollbackTo(_))
+        };
         let only_transactions = class.replaced.is_empty()
             && (class.may_begin | class.may_end).is_empty()
-            && class.effects.iter().all(|(_, effect)| effect.controls_transaction());
+            && class.effects.iter().all(|(_, effect)| is_told_by_tag(effect));
         if only_transactions && self.session.follow.is_none() {
             return (class.statements > 1).then_some(Note::Several(class.statements));
         }
-        Some(Note::Runs(Box::new(Runs { class: shared(), completed: 0, stands_in: None })))
+        Some(Note::Runs(Box::new(Runs::new(shared()))))
     }
 }
 
@@ -563,18 +656,73 @@ pub fn parse_without_backend(session: &mut Session, statements: &Statements, mes
     is_known
 }
 
+/// What a Query of a client without a backend does, if it needs none: it is a lone NOTIFY, LISTEN or UNLISTEN.
+#[inline]
+pub fn query_without_backend(session: &Session, message: Message<'_>) -> Option<Effect> {
+    // NOTIFY, LISTEN or UNLISTEN, for all that their first letters say.
+    let head = message.payload().first_chunk()?.map(|byte| byte | 0x20);
+    matches!(&head, b"no" | b"li" | b"un").then(|| alone(session, message)).flatten()
+}
+
+fn alone(session: &Session, message: Message<'_>) -> Option<Effect> {
+    let text = message.payload().strip_suffix(b"\0").filter(|_| message.is_whole() && session.intercepts())?;
+    let class = classify(text, session.lexer);
+    let [(_, effect)] = class.effects.as_slice() else { return None };
+    // One that may have been cut is for Postgres to warn of.
+    let is_short = |channel: &[u8]| channel.len() < CHANNEL_MAX;
+    let is_ours = match effect {
+        Effect::Listen(channel) | Effect::Unlisten(channel) => is_short(channel) && session.wants(effect, b""),
+        Effect::Notify { channel: Argument::Text(channel), .. } => is_short(channel) && session.wants(effect, b""),
+        Effect::UnlistenAll => true,
+        _ => false,
+    };
+    (class.statements == 1 && is_ours).then(|| effect.clone())
+}
+
 /// The statement for a text, or for the one that is run instead of it.
 fn intern(session: &Session, statements: &Statements, rest: &[u8], text: &[u8]) -> Arc<Statement> {
     let (key, meaning) = (session.pool.key(), session.settings.meaning());
     let statement = statements.intern(rest, (key, meaning), || classify(text, session.lexer));
-    let class = statement.class.as_deref();
-    let Some((other, class)) = class.and_then(|class| replace(session, Some(text), class)) else { return statement };
-    // Under a key of its own: to whoever sent this very text nothing was replaced.
-    statements.intern(&[&other, &rest[text.len()..]].concat(), (!key, meaning), || class)
+    let Some(class) = statement.class.as_deref() else { return statement };
+    let types = &rest[text.len() + 1..];
+    // Each under a key of its own: to whoever sends this very text nothing was replaced.
+    if let Some((other, class)) = replace(session, text, class) {
+        return statements.intern(&[&other, &rest[text.len()..]].concat(), (!key, meaning), || class);
+    }
+    if !class.concerns_channels() {
+        return statement;
+    }
+    // Stand-ins for several statements are the same text.
+    match stand_in(session, text, types, class) {
+        Some((other, class)) => {
+            let instead = || ([&other, &rest[text.len()..]].concat().into(), class);
+            statements.intern_instead(rest, (key, !meaning), instead)
+        }
+        None => statement,
+    }
+}
+
+/// The text to run instead of one that assigns what may not stand, or that is about channels.
+fn rewrite(session: &Session, text: &[u8], types: &[u8], class: &Class) -> Option<(Vec<u8>, Class)> {
+    let replaced = replace(session, text, class);
+    let (text, class) = replaced.as_ref().map_or((text, class), |(text, class)| (&text[..], class));
+    match stand_in(session, text, types, class) {
+        Some((text, stand_in)) => Some((text, Class { replaced: class.replaced.clone(), ..stand_in })),
+        None => replaced,
+    }
+}
+
+/// The text with stand-ins for what is intercepted of it.
+fn stand_in(session: &Session, text: &[u8], types: &[u8], class: &Class) -> Option<(Vec<u8>, Class)> {
+    // Postgres refuses to prepare a transaction that has notified: it has to know.
+    if !class.concerns_channels() || prepares_transaction(class) || !session.intercepts() {
+        return None;
+    }
+    sql::stand_ins(text, session.lexer, |effect| session.wants(effect, types))
 }
 
 /// The text to run instead of one that gives its role's timeouts values that may not stand.
-fn replace(session: &Session, text: Option<&[u8]>, class: &Class) -> Option<(Vec<u8>, Class)> {
+fn replace(session: &Session, text: &[u8], class: &Class) -> Option<(Vec<u8>, Class)> {
     if !class.assigns {
         return None;
     }
@@ -582,9 +730,14 @@ fn replace(session: &Session, text: Option<&[u8]>, class: &Class) -> Option<(Vec
     if limits.allow_all() || session.pool.is_dedicated() {
         return None;
     }
-    let replaced = sql::replace_values(text?, session.lexer, |name, value| limits.substitute(name, value))?;
+    let replaced = sql::replace_values(text, session.lexer, |name, value| limits.substitute(name, value))?;
     let class = Class { replaced: replaced.settings, ..classify(&replaced.text, session.lexer) };
     Some((replaced.text, class))
+}
+
+/// PREPARE TRANSACTION.
+fn prepares_transaction(class: &Class) -> bool {
+    class.effects.iter().any(|(_, effect)| matches!(effect, Effect::PrepareTransaction))
 }
 
 /// COMMIT or ROLLBACK of a transaction.

@@ -23,6 +23,7 @@ use tokio::time::{Instant, timeout};
 
 use super::auth_query;
 use super::client::Client;
+use super::notifications::Notifications;
 use super::registry::{Facts, Place, Seat, Signal};
 use super::session::Session;
 use crate::admission::login::Address;
@@ -263,8 +264,7 @@ async fn welcome(
         pins: Default::default(),
         lexer: Default::default(),
         entry: Arc::clone(place.entry()),
-        exchange,
-        mailbox: None,
+        notifications: Notifications::new(exchange),
     };
     session.update_lexer();
     session.suspect_startup();

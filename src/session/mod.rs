@@ -12,6 +12,7 @@ pub mod frontend;
 pub mod leased;
 pub mod login;
 pub mod note;
+pub mod notifications;
 pub mod orphan;
 pub mod pins;
 pub mod registry;

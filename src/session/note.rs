@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::statements::Undo;
-use crate::sql::{Class, Suspects};
+use crate::notify::notification::Notification;
+use crate::sql::{Class, Effect, Form, Suspects};
 use crate::state::settings::Settings;
 use crate::state::statements::Statement;
 
@@ -51,15 +52,49 @@ pub struct Runs {
     pub class: Arc<Class>,
     /// How many of them have completed.
     pub completed: u32,
-    /// It is a DEALLOCATE of the client's own names, for which a stand-in was sent.
-    pub stands_in: Option<StandIn>,
+    /// It is a DEALLOCATE of the client's own names, for which a stand-in was sent: how to take that back.
+    pub undo: Option<Box<Undo>>,
+    /// What a `pg_notify` with parameters was given.
+    pub given: Option<Notification>,
 }
 
-/// What a stand-in stands for.
-#[derive(Debug)]
-pub struct StandIn {
-    /// CommandComplete to show instead of the stand-in's.
-    pub tag: &'static [u8],
-    /// How to take the client's change of names back.
-    pub undo: Option<Box<Undo>>,
+impl Runs {
+    /// None of them has completed yet.
+    pub fn new(class: Arc<Class>) -> Self {
+        Self { class, completed: 0, undo: None, given: None }
+    }
+
+    /// One more of them has completed.
+    pub fn advance(&mut self) {
+        self.completed += 1;
+    }
+
+    /// What the one that completed last has done.
+    pub fn done(&self) -> impl Iterator<Item = &Effect> {
+        self.class.effects.iter().filter(|(at, _)| at + 1 == self.completed).map(|(_, effect)| effect)
+    }
+
+    /// The one that completed last was a ROLLBACK TO, whose tag is that of a ROLLBACK.
+    pub fn is_partial(&self) -> bool {
+        self.done().any(|effect| matches!(effect, Effect::RollbackTo(_)))
+    }
+
+    /// The one that completed last was a stand-in for one that lists the channels listened to.
+    pub fn lists_channels(&self) -> bool {
+        self.class.stands_in && self.done().any(|effect| matches!(effect, Effect::ListeningChannels))
+    }
+
+    /// The CommandComplete to show for the one that completed last, if a stand-in ran with another.
+    pub fn tag(&self) -> Option<&'static [u8]> {
+        if !self.class.stands_in && self.undo.is_none() {
+            return None;
+        }
+        self.done().find_map(|effect| match effect {
+            Effect::Notify { form: Form::Command, .. } => Some(&b"NOTIFY"[..]),
+            Effect::Listen(_) => Some(b"LISTEN"),
+            Effect::Deallocate(_) => Some(b"DEALLOCATE"),
+            Effect::DeallocateAll => Some(b"DEALLOCATE ALL"),
+            _ => None,
+        })
+    }
 }

@@ -1,20 +1,19 @@
 //! What pgweir keeps of a client's session between its backends.
 
 use std::sync::Arc;
-use std::task::Waker;
 
 use super::follow::{Follow, Outcome};
 use super::note::{Note, Runs};
+use super::notifications::{Notifications, Party};
 use super::pins::Pins;
 use super::registry::Entry;
 use super::statements::{ClientStatements, Unnamed};
-use crate::config::PoolMode;
+use crate::config::{PoolMode, Standing};
 use crate::error::Fault;
-use crate::notify::exchange::Exchange;
-use crate::notify::mailbox::{Closing, Mailbox};
+use crate::notify::mailbox::Closing;
 use crate::pool::backend::Backend;
 use crate::pool::pool::Pool;
-use crate::sql::{Context, Effect, Suspects, Value};
+use crate::sql::{Argument, Context, Effect, Suspects, Value};
 use crate::state::parameters::Parameters;
 use crate::state::settings::{Settings, SettingsRegistry};
 use crate::state::timeout::Timeout;
@@ -45,14 +44,15 @@ pub struct Session {
     pub lexer: Context,
     /// What others know of it.
     pub entry: Arc<Entry>,
-    /// Where its notifications go, and those it listens to come from.
-    pub exchange: Arc<Exchange>,
-    /// Where those wait for it; there once it has listened.
-    pub mailbox: Option<Arc<Mailbox>>,
+    /// What it notifies of and listens to.
+    pub notifications: Notifications,
 }
 
 /// Encodings in which the second byte of a character may look like ASCII (`pg_enc`, those that are client-only).
 const UNSAFE_ENCODINGS: [&str; 7] = ["SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB"];
+
+/// No type, `text`, `unknown` and `varchar` of `pg_type.dat`: their bytes are the same in both formats.
+const TEXT_OIDS: [u32; 4] = [0, 25, 705, 1043];
 
 /// Aliases of them (`pg_encname_tbl`), folded and without punctuation.
 const UNSAFE_ALIASES: [&str; 11] =
@@ -72,36 +72,66 @@ impl Session {
         self.mode == PoolMode::Session || self.pins.may_hold(Suspects::LISTEN)
     }
 
-    /// Where notifications wait for it, made if it has not listened so far.
-    pub fn mailbox(&mut self) -> &Arc<Mailbox> {
-        self.mailbox.get_or_insert_with(|| {
-            let waker = self.entry.waker().unwrap_or_else(|| Waker::noop().clone());
-            Mailbox::new(self.entry.pid, waker)
-        })
+    /// Its texts about channels are not for the server: it gets stand-ins for them.
+    pub fn intercepts(&self) -> bool {
+        // A standby refuses them itself.
+        let is_standby = || {
+            self.pool.settings().endpoint.standing == Standing::Standby
+                || self.told.value("in_hot_standby").is_some_and(|value| value == "on")
+        };
+        self.notifications.exchange().intercepts() && !self.pool.is_dedicated() && !is_standby()
+    }
+
+    /// A stand-in is to be sent for the statement with this effect; `types`: what a Parse declares of its parameters.
+    pub fn wants(&self, effect: &Effect, types: &[u8]) -> bool {
+        let reads_the_same = |text: &[u8]| text.is_ascii() || self.shares_encoding();
+        match effect {
+            Effect::Listen(channel) | Effect::Unlisten(channel) => reads_the_same(channel),
+            Effect::ListeningChannels => true,
+            Effect::Notify { channel, payload, .. } => [channel, payload].into_iter().all(|argument| match argument {
+                Argument::Text(text) => reads_the_same(text),
+                Argument::Null => true,
+                Argument::Parameter(number) => is_text(types, *number) && self.shares_encoding(),
+            }),
+            _ => false,
+        }
     }
 
     /// Appends notifications that have come for it, in order, about `most` bytes. Returns how many, or why it has to go.
     pub fn take_mail(&self, out: &mut Vec<u8>, most: usize) -> Result<u32, Closing> {
-        let Some(mailbox) = self.mailbox.as_ref().filter(|mailbox| mailbox.has_mail()) else { return Ok(0) };
+        let Some(mailbox) = self.notifications.mailbox().filter(|mailbox| mailbox.has_mail()) else { return Ok(0) };
         let taken = mailbox.take(out, most, !self.shares_encoding())?;
-        self.exchange.stats.delivered(taken as usize);
+        self.notifications.exchange().stats.delivered(taken as usize);
         Ok(taken)
     }
 
     /// The server converts nothing between the client's encoding and its own.
     pub fn shares_encoding(&self) -> bool {
-        let [client, server] = ["client_encoding", "server_encoding"].map(|name| self.told_value(name));
+        let (Some(client), Some(server)) = (self.value_in_force("client_encoding"), self.told.value("server_encoding"))
+        else {
+            return false;
+        };
         let is_same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
-        let (Some(client), Some(server)) = (client, server) else { return false };
-        is_same(&client, &server) || [client, server].iter().any(|name| is_same(name, "SQL_ASCII"))
+        is_same(&client, server) || [&client, server].iter().any(|name| is_same(name, "SQL_ASCII"))
+    }
+
+    /// What the server reported last of a setting, committed or not.
+    fn value_in_force(&self, name: &str) -> Option<String> {
+        match self.follow.as_ref().and_then(|follow| follow.reported(name)) {
+            Some(reported) => Some(reported.to_owned()),
+            None => self.told_value(name),
+        }
+    }
+
+    /// What it notifies of and listens to, and as whom.
+    pub fn notifications(&mut self) -> (&mut Notifications, Party<'_>) {
+        let party = Party { pid: self.entry.pid, pool: &self.pool, entry: Some(&self.entry) };
+        (&mut self.notifications, party)
     }
 
     /// Has the lexer read texts as the server will.
     pub fn update_lexer(&mut self) {
-        let in_force = |name| match self.follow.as_ref().and_then(|follow| follow.reported(name)) {
-            Some(reported) => Some(reported.to_owned()),
-            None => self.told_value(name),
-        };
+        let in_force = |name| self.value_in_force(name);
         let is_off = in_force("standard_conforming_strings").is_some_and(|value| value.eq_ignore_ascii_case("off"));
         let is_unsafe = in_force("client_encoding").is_some_and(|value| is_unsafe_encoding(&value));
         self.lexer = Context { standard_conforming_strings: !is_off, ascii_safe: !is_unsafe };
@@ -123,7 +153,7 @@ impl Session {
             }
             Note::Answers { undo: Some(undo), .. } => self.statements.undo(*undo),
             Note::Runs(runs) => {
-                if let Some(undo) = runs.stands_in.and_then(|stand_in| stand_in.undo) {
+                if let Some(undo) = runs.undo {
                     self.statements.undo(*undo);
                 }
             }
@@ -141,24 +171,22 @@ impl Session {
             return;
         }
         self.pins.suspect(runs.class.may_begin, runs.class.may_end);
-        if let Some(undo) = runs.stands_in.as_mut().and_then(|stand_in| stand_in.undo.take()) {
+        if let Some(undo) = runs.undo.take() {
             self.statements.undo(*undo);
         }
     }
 
     /// One more statement of these has completed.
     pub fn completed(&mut self, runs: &mut Runs, tag: &[u8], backend: &mut Backend, registry: &SettingsRegistry) {
-        let index = runs.completed;
-        runs.completed += 1;
-        let class = Arc::clone(&runs.class);
-        if runs.completed >= class.statements {
-            self.pins.suspect(class.may_begin, class.may_end);
+        runs.advance();
+        if runs.completed >= runs.class.statements {
+            self.pins.suspect(runs.class.may_begin, runs.class.may_end);
         }
         let rolled_back = tag == b"ROLLBACK";
-        for (_, effect) in class.effects.iter().filter(|(at, _)| *at == index) {
+        for effect in runs.done() {
             match effect {
                 // The names went when it was sent.
-                Effect::Deallocate(_) | Effect::DeallocateAll if runs.stands_in.is_some() => {}
+                Effect::Deallocate(_) | Effect::DeallocateAll if runs.undo.is_some() => {}
                 Effect::Deallocate(name) => {
                     self.statements.remove(name);
                 }
@@ -323,6 +351,15 @@ impl Session {
     pub fn pin_bits(&self) -> u16 {
         self.pins.bits(self.statements.is_large())
     }
+}
+
+/// Whether a Parse leaves it to Postgres to find that a parameter is a text, or declares it as one.
+fn is_text(types: &[u8], number: u16) -> bool {
+    let Some((count, types)) = types.split_first_chunk() else { return false };
+    let declared = u16::from_be_bytes(*count);
+    let at = usize::from(number).saturating_sub(1) * size_of::<u32>();
+    let oid = types.get(at..).and_then(<[u8]>::first_chunk).map(|oid| u32::from_be_bytes(*oid));
+    number > declared || oid.is_some_and(|oid| TEXT_OIDS.contains(&oid))
 }
 
 fn names_search_path(effect: &Effect) -> bool {

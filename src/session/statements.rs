@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::notify::notification::{Notification, Unnotifiable};
 use crate::sql::Class;
 use crate::state::statements::Statement;
 
@@ -20,7 +21,22 @@ pub struct ClientStatements {
     /// Where the unnamed statement is.
     pub unnamed: Unnamed,
     /// Portals whose statement does something to the session. The unnamed one has an empty name.
-    portals: Vec<(Box<[u8]>, Arc<Class>)>,
+    portals: Vec<(Box<[u8]>, Portal)>,
+}
+
+/// What executing a portal does.
+#[derive(Debug, Clone)]
+pub struct Portal {
+    /// What its statement does.
+    pub class: Arc<Class>,
+    /// What its Bind gave to a `pg_notify`; an error is one of its execution.
+    pub given: Option<Result<Notification, Unnotifiable>>,
+}
+
+impl From<Arc<Class>> for Portal {
+    fn from(class: Arc<Class>) -> Self {
+        Self { class, given: None }
+    }
 }
 
 /// The unnamed statement of a client.
@@ -146,22 +162,22 @@ impl ClientStatements {
         }
     }
 
-    /// A portal now runs a statement of this class.
+    /// Executing this portal does so from now on.
     #[inline]
-    pub fn bind(&mut self, portal: &[u8], class: Option<Arc<Class>>) {
-        if class.is_none() && self.portals.is_empty() {
+    pub fn bind(&mut self, name: &[u8], portal: Option<Portal>) {
+        if portal.is_none() && self.portals.is_empty() {
             return;
         }
-        self.portals.retain(|(name, _)| **name != *portal);
-        if let Some(class) = class {
-            self.portals.push((portal.into(), class));
+        self.portals.retain(|(known, _)| **known != *name);
+        if let Some(portal) = portal {
+            self.portals.push((name.into(), portal));
         }
     }
 
     /// What executing a portal does.
     #[inline]
-    pub fn portal(&self, portal: &[u8]) -> Option<Arc<Class>> {
-        self.portals.iter().find(|(name, _)| **name == *portal).map(|(_, class)| Arc::clone(class))
+    pub fn portal(&self, name: &[u8]) -> Option<Portal> {
+        self.portals.iter().find(|(known, _)| **known == *name).map(|(_, portal)| portal.clone())
     }
 
     /// The transaction is over: its portals are gone.

@@ -13,6 +13,7 @@ use crate::auth::scram::ScramError;
 use crate::config::Timeouts;
 use crate::error::{Fault, Lost, Queue};
 use crate::notify::exchange::Missing;
+use crate::notify::notification::{Unnotifiable, Unsendable};
 use crate::notify::stats::Gap;
 use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
@@ -116,6 +117,11 @@ fn faults() -> Vec<Fault> {
         Fault::NotificationEncoding,
         Fault::ListenFailed(Missing::Server),
         Fault::ListenFailed(Missing::Bus),
+        Fault::Unnotifiable(Unsendable::NoChannel.into()),
+        Fault::Unnotifiable(Unsendable::ChannelTooLong.into()),
+        Fault::Unnotifiable(Unsendable::PayloadTooLong.into()),
+        Fault::Unnotifiable(Unnotifiable::Untranslatable),
+        Fault::TooManyNotifications,
     ];
     faults.extend(Gap::ALL.map(Fault::NotificationGap));
     faults
@@ -155,6 +161,8 @@ fn index(fault: &Fault) -> usize {
         Fault::NotificationGap(_) => 28,
         Fault::NotificationEncoding => 29,
         Fault::ListenFailed(_) => 30,
+        Fault::Unnotifiable(_) => 31,
+        Fault::TooManyNotifications => 32,
     }
 }
 
@@ -305,7 +313,7 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 31);
+    all(faults().iter().map(index).collect(), 0, 33);
     all(login_faults().iter().map(login_index).collect(), 1, 22);
     all(console_faults().iter().map(console_index).collect(), 0, 22);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);

@@ -87,6 +87,16 @@ const SWEEP_MIN: usize = 1024;
 impl Statements {
     /// The statement with this text and types (`rest`, as in Parse) in `scope`: a pool, and the meaning of a client's settings.
     pub fn intern(&self, rest: &[u8], scope: (u64, u64), classify: impl FnOnce() -> Class) -> Arc<Statement> {
+        self.intern_instead(rest, scope, || (rest.into(), classify()))
+    }
+
+    /// The statement that is run instead of this one in `scope`: its `rest` and its class.
+    pub fn intern_instead(
+        &self,
+        rest: &[u8],
+        scope: (u64, u64),
+        instead: impl FnOnce() -> (Box<[u8]>, Class),
+    ) -> Arc<Statement> {
         let key: Box<[u8]> = [rest, &scope.0.to_be_bytes(), &scope.1.to_be_bytes()].concat().into();
         let mut known = self.known.lock().expect("no panic while held");
         if let Some(statement) = known.by_key.get(&key).and_then(Weak::upgrade) {
@@ -97,7 +107,8 @@ impl Statements {
             known.sweep_at = SWEEP_MIN.max(known.by_key.len() * 2);
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let statement = Arc::new(Statement::new(id, rest.into(), classify()));
+        let (rest, class) = instead();
+        let statement = Arc::new(Statement::new(id, rest, class));
         known.by_key.insert(key, Arc::downgrade(&statement));
         statement
     }

@@ -69,12 +69,20 @@ pub fn parse(out: &mut Vec<u8>, name: &[u8], rest: &[u8]) {
     });
 }
 
-/// Bind of a statement without parameters to the unnamed portal.
-pub fn bind(out: &mut Vec<u8>, name: &[u8]) {
+/// Bind of a statement without parameters.
+pub fn bind(out: &mut Vec<u8>, portal: &[u8], statement: &[u8]) {
     frame(out, b'B', |out| {
-        out.push(0);
-        cstring(out, name);
+        cstring(out, portal);
+        cstring(out, statement);
         out.extend_from_slice(&[0; 6]);
+    });
+}
+
+/// Execute, for all rows.
+pub fn execute(out: &mut Vec<u8>, portal: &[u8]) {
+    frame(out, b'E', |out| {
+        cstring(out, portal);
+        out.extend_from_slice(&[0; 4]);
     });
 }
 
@@ -197,6 +205,8 @@ pub struct ErrorFields<'a> {
     pub code: &'a [u8],
     /// `M`.
     pub message: &'a [u8],
+    /// `c`.
+    pub column: &'a [u8],
     /// `R`: the function of Postgres that raised it.
     pub routine: &'a [u8],
     /// There is a HINT.
@@ -217,6 +227,7 @@ pub fn error_fields(body: &[u8]) -> ErrorFields<'_> {
             b'S' if fields.severity.is_empty() => fields.severity = value,
             b'C' => fields.code = value,
             b'M' => fields.message = value,
+            b'c' => fields.column = value,
             b'R' => fields.routine = value,
             b'H' => fields.has_hint = true,
             _ => {}

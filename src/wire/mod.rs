@@ -3,6 +3,7 @@
 //! Nothing here does I/O, knows a config or a pool. Manual: "Frontend/Backend Protocol", chapters "Message Formats" and
 //! "Message Flow".
 
+pub mod bind;
 pub mod build;
 pub mod frame;
 pub mod ring;

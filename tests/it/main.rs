@@ -16,6 +16,7 @@ mod login_pace;
 mod lost;
 mod metrics;
 mod modes;
+mod notify;
 mod pgbench;
 mod pins;
 mod prepared;

@@ -29,7 +29,7 @@ impl Client {
     /// Sends what has come for it, if this is the moment. True if there was something.
     #[inline]
     pub(super) fn deliver(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        match &self.session.mailbox {
+        match self.session.notifications.mailbox() {
             Some(mailbox) if mailbox.has_mail() => self.deliver_now(cx),
             _ => Ok(false),
         }
@@ -39,7 +39,7 @@ impl Client {
         if !self.is_between_cycles() {
             return Ok(false);
         }
-        let closing = self.session.mailbox.as_ref().and_then(|mailbox| mailbox.closing());
+        let closing = self.session.notifications.mailbox().and_then(|mailbox| mailbox.closing());
         if let Some(closing) = closing {
             return Err(self.closed(closing));
         }
@@ -106,7 +106,7 @@ impl Client {
     /// Something that it listens to is not in place yet, and its answer waits.
     #[inline]
     fn withholds(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.session.mailbox.is_none() && self.withheld.is_none() {
+        if self.session.notifications.mailbox().is_none() && self.withheld.is_none() {
             return Ok(false);
         }
         self.still_withholds(cx)
@@ -122,7 +122,11 @@ impl Client {
             self.withheld = Some(withheld);
             return Ok(true);
         }
-        let missing = self.session.mailbox.as_ref().and_then(|mailbox| self.session.exchange.missing(mailbox));
+        let missing = self
+            .session
+            .notifications
+            .mailbox()
+            .and_then(|mailbox| self.session.notifications.exchange().missing(mailbox));
         // In place at the very last moment: the answer goes out after all.
         let Some(missing) = missing else { return Ok(false) };
         if let Some(answer) = withheld.answer {
@@ -132,7 +136,7 @@ impl Client {
     }
 
     fn is_listening_in_vain(&self) -> bool {
-        self.session.mailbox.as_ref().is_some_and(|mailbox| !mailbox.is_in_place())
+        self.session.notifications.mailbox().is_some_and(|mailbox| !mailbox.is_in_place())
     }
 
     fn withhold(&self, answer: Option<usize>) -> Box<Withheld> {

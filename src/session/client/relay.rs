@@ -13,6 +13,7 @@ use crate::session::frontend::{self, Frontend, Message, Rest};
 use crate::session::note::Note;
 use crate::session::orphan::Outcome;
 use crate::session::statements::Unnamed;
+use crate::sql::Effect;
 use crate::sqlstate;
 use crate::wire::build;
 use crate::wire::frame::{Header, Piece};
@@ -182,7 +183,10 @@ impl Client {
             b'd' | b'c' | b'f' | b'H' => {}
             b'S' => {
                 self.is_unsynced = false;
-                build::ready_for_query(self.spill.buffer(), TransactionStatus::Idle);
+                self.ready_idle();
+            }
+            b'Q' if let Some(effect) = frontend::query_without_backend(&self.session, message) => {
+                self.run_alone(&effect);
             }
             b'C' if message.bytes.get(5) == Some(&b'S') && message.bytes.len() == message.body + 5 => {
                 let name = message.bytes[6..].strip_suffix(b"\0").ok_or(Fault::Malformed("Close"))?;
@@ -203,6 +207,32 @@ impl Client {
         }
         out.skip(message.fresh);
         Ok(true)
+    }
+
+    /// Answers a NOTIFY, LISTEN or UNLISTEN that needs nobody else.
+    fn run_alone(&mut self, effect: &Effect) {
+        self.session.statements.unnamed = Unnamed::None;
+        if let Effect::Notify { .. } = effect
+            && self.session.notifications.exchange().refuses()
+        {
+            return self.fail(b'Q', &Fault::TooManyNotifications);
+        }
+        let (notifications, party) = self.session.notifications();
+        notifications.run_alone(effect, party);
+        let tag: &[u8] = match effect {
+            Effect::Notify { .. } => b"NOTIFY",
+            Effect::Listen(_) => b"LISTEN",
+            _ => b"UNLISTEN",
+        };
+        build::command_complete(self.spill.buffer(), tag);
+        self.ready_idle();
+    }
+
+    /// ReadyForQuery of a client without a backend, behind what waits for it.
+    fn ready_idle(&mut self) {
+        // Why it has to go, if it has, is found when its task looks by itself.
+        let _ = self.session.take_mail(self.spill.buffer(), usize::MAX);
+        build::ready_for_query(self.spill.buffer(), TransactionStatus::Idle);
     }
 
     fn send_own_answers(&mut self) {

@@ -202,6 +202,7 @@ impl Client {
     pub(super) fn abandon(&mut self) {
         self.phase = Phase::Idle;
         self.place.set_idle();
+        self.session.notifications.lost(false);
     }
 
     /// ## Leased => (Idle | Orphaned): the backend is gone. The client is told for every cycle it waits for, and stays.
@@ -221,6 +222,11 @@ impl Client {
         let is_session_lost = self.session.mode == PoolMode::Session || self.session.may_be_pinned();
         let lost = Lost { in_commit: books.is_committing, last_words: books.last_words.take() };
         let is_taken_back = expired.is_some();
+        if !is_taken_back {
+            // One statement on its own commits itself.
+            let may_have_committed = lost.in_commit || books.ring.status() == TransactionStatus::Idle;
+            self.session.notifications.lost(may_have_committed);
+        }
         let said = || lost.last_words.as_ref().and_then(|said| Timeout::of_sqlstate(said.code.as_bytes()));
         let expired = expired.or_else(said);
         if books.walker.is_inside() && books.is_forwarding {
@@ -286,7 +292,7 @@ impl Client {
             self.phase = Phase::Orphaned(Box::new(Orphan::new(is_untold.then_some(fault))));
         }
         if is_taken_back {
-            cleanup::take_back(&self.worker, leased, self.session.pool.settings().pool.cancel_timeout);
+            cleanup::take_back(&self.worker, leased, &mut self.session);
         }
         self.flush(cx)?;
         Ok(())

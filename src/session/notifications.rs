@@ -1,0 +1,282 @@
+//! What one client notifies of and listens to, from the statement that says so to the end of its transaction.
+//!
+//! A stand-in runs at the server in the place of such a statement, so that order, errors and aborted transactions stay the server's
+//! business. What it stands for is kept here: COMMIT hands it to the [`Exchange`] before its answer is forwarded, everything else that ends a
+//! transaction drops it. [`super::answers`] follows the backend of a client, [`super::cleanup`] that of one which has gone.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::note::Runs;
+use super::registry::Entry;
+use crate::notify::exchange::Exchange;
+use crate::notify::mailbox::Mailbox;
+use crate::notify::notification::{Notification, Unsendable};
+use crate::notify::pending::{Change, Pending};
+use crate::notify::stats::Dropped;
+use crate::pool::pool::Pool;
+use crate::sql::{Argument, Class, Effect};
+use crate::wire::bind;
+use crate::wire::build::error_fields;
+
+/// SQLSTATE of the INFO with which the functions of `pgweir notify-sql` tell of a notification.
+const PRIVATE: &[u8] = b"PW001";
+
+/// A client's part in NOTIFY and LISTEN.
+#[derive(Debug)]
+pub struct Notifications {
+    exchange: Arc<Exchange>,
+    /// Most clients do neither.
+    open: Option<Box<Open>>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    /// Not committed.
+    pending: Pending,
+    /// There while it listens to something.
+    mailbox: Option<Arc<Mailbox>>,
+}
+
+/// Who it is that notifies or listens.
+#[derive(Debug, Clone, Copy)]
+pub struct Party<'a> {
+    /// Its process id.
+    pub pid: i32,
+    /// Where its backends come from.
+    pub pool: &'a Arc<Pool>,
+    /// Its place among the clients; `None`: it has gone, and hears nothing any more.
+    pub entry: Option<&'a Entry>,
+}
+
+impl Notifications {
+    /// Of a client of this database.
+    pub fn new(exchange: Arc<Exchange>) -> Self {
+        Self { exchange, open: None }
+    }
+
+    /// Where they go, and come from.
+    pub fn exchange(&self) -> &Arc<Exchange> {
+        &self.exchange
+    }
+
+    /// It does not listen and has nothing uncommitted.
+    #[inline]
+    pub fn is_idle(&self) -> bool {
+        self.open.is_none()
+    }
+
+    /// Where those wait that it listens to.
+    #[inline]
+    pub fn mailbox(&self) -> Option<&Arc<Mailbox>> {
+        self.open.as_ref().and_then(|open| open.mailbox.as_ref())
+    }
+
+    /// Its transaction has notified, or changes what it listens to.
+    pub fn has_pending(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| !open.pending.is_empty())
+    }
+
+    /// Its transaction must not notify any more.
+    pub fn is_full(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.pending.is_full())
+    }
+
+    /// Something waits for it.
+    #[inline]
+    pub fn has_mail(&self) -> bool {
+        self.mailbox().is_some_and(|mailbox| mailbox.has_mail())
+    }
+
+    /// What it listens to.
+    pub fn channels(&self) -> Vec<Bytes> {
+        self.mailbox().map(|mailbox| self.exchange.channels_of(mailbox)).unwrap_or_default()
+    }
+
+    /// One more of these statements has completed, with this tag; a portal that was suspended has an empty one.
+    pub fn completed(&mut self, runs: &Runs, tag: &[u8]) {
+        let stands_in = runs.class.stands_in;
+        for effect in runs.done() {
+            match effect {
+                // Going on with a portal that was suspended does not call it again.
+                Effect::Notify { .. } if stands_in && tag != b"SELECT 0" => {
+                    if let Some(notification) = runs.given.clone().or_else(|| literal(effect)) {
+                        self.notify(notification);
+                    }
+                }
+                Effect::Listen(channel) if stands_in => self.open().pending.change(Change::Listen(channel.clone())),
+                Effect::Unlisten(channel) => self.end(|| Change::Unlisten(channel.clone())),
+                Effect::UnlistenAll | Effect::DiscardAll => self.end(|| Change::UnlistenAll),
+                // One that nothing came before need not be known.
+                effect => {
+                    let Some(open) = &mut self.open else { continue };
+                    match effect {
+                        Effect::Savepoint(name) => open.pending.savepoint(name),
+                        Effect::Release(name) => open.pending.release(name),
+                        Effect::RollbackTo(name) => open.pending.roll_back_to(name),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// What a statement's tag alone says: it may come from where no text was read. `is_partial`: it was a ROLLBACK TO.
+    pub fn tagged(&mut self, tag: &[u8], is_partial: bool, party: Party<'_>) {
+        match tag {
+            b"COMMIT" => self.commit(party),
+            b"ROLLBACK" if !is_partial => self.roll_back(),
+            _ => {}
+        }
+    }
+
+    /// A cycle has ended outside a transaction.
+    pub fn ended(&mut self, has_failed: bool, party: Party<'_>) {
+        match has_failed {
+            true => self.roll_back(),
+            false => self.commit(party),
+        }
+    }
+
+    /// The transaction has not taken effect.
+    pub fn roll_back(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.pending.roll_back();
+            self.close();
+        }
+    }
+
+    /// The backend is lost.
+    pub fn lost(&mut self, in_commit: bool) {
+        if let Some(open) = self.open.as_mut().filter(|_| in_commit) {
+            self.exchange.stats.dropped(Dropped::Commit, open.pending.commit().notifications.len());
+        }
+        self.roll_back();
+    }
+
+    /// Whether this NoticeResponse is private. What it tells of is kept.
+    pub fn hear(&mut self, body: &[u8]) -> bool {
+        let fields = error_fields(body);
+        let is_private = fields.code == PRIVATE;
+        if is_private
+            && let Ok(notification) =
+                Notification::new(Bytes::copy_from_slice(fields.column), Bytes::copy_from_slice(fields.message))
+        {
+            self.notify(notification);
+        }
+        is_private
+    }
+
+    /// A statement that needs no transaction but its own, and ran nowhere.
+    pub fn run_alone(&mut self, effect: &Effect, party: Party<'_>) {
+        let class = Class {
+            statements: 1,
+            effects: [(0, effect.clone())].into_iter().collect(),
+            stands_in: true,
+            ..Class::default()
+        };
+        self.completed(&Runs { completed: 1, ..Runs::new(Arc::new(class)) }, b"");
+        self.commit(party);
+    }
+
+    /// The uncommitted of a client whose backend is followed without it from now on.
+    pub fn part(&mut self) -> Self {
+        let mut parted = Self::new(Arc::clone(&self.exchange));
+        if let Some(open) = &mut self.open {
+            parted.open = Some(Box::new(Open { pending: std::mem::take(&mut open.pending), mailbox: None }));
+            self.close();
+        }
+        parted
+    }
+
+    /// It listens to nothing any more.
+    pub fn leave(&mut self) {
+        if let Some(mailbox) = self.open.as_mut().and_then(|open| open.mailbox.take()) {
+            self.exchange.leave(&mailbox);
+        }
+    }
+
+    fn open(&mut self) -> &mut Open {
+        self.open.get_or_insert_default()
+    }
+
+    fn notify(&mut self, notification: Notification) {
+        self.exchange.stats.intercepted(1);
+        self.open().pending.notify(notification);
+    }
+
+    /// Of no consequence for who has not listened.
+    fn end(&mut self, change: impl FnOnce() -> Change) {
+        if let Some(open) = &mut self.open {
+            open.pending.change(change());
+        }
+    }
+
+    fn commit(&mut self, party: Party<'_>) {
+        let Some(open) = &mut self.open else { return };
+        let committed = open.pending.commit();
+        if !(committed.changes.is_empty() && committed.notifications.is_empty()) {
+            self.exchange.use_login(party.pool);
+        }
+        for change in &committed.changes {
+            if let (Change::Listen(_), Some(waker)) = (change, party.entry.and_then(Entry::waker)) {
+                open.mailbox.get_or_insert_with(|| Mailbox::new(party.pid, waker));
+            }
+            if let Some(mailbox) = &open.mailbox {
+                self.exchange.change(mailbox, change);
+            }
+        }
+        if !committed.changes.is_empty() && self.channels().is_empty() {
+            self.open().mailbox = None;
+        }
+        self.exchange.stats.folded(committed.folded as usize);
+        self.exchange.publish(party.pid, &committed.notifications);
+        self.close();
+    }
+
+    /// Nothing is left of it when nothing is there to be kept.
+    fn close(&mut self) {
+        if self.open.as_ref().is_some_and(|open| open.mailbox.is_none() && open.pending.is_empty()) {
+            self.open = None;
+        }
+    }
+}
+
+impl Drop for Notifications {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// A notification whose statement says it all.
+fn literal(effect: &Effect) -> Option<Notification> {
+    let text = |argument: &Argument| match argument {
+        Argument::Text(text) => Some(text.clone()),
+        Argument::Null => Some(Bytes::new()),
+        Argument::Parameter(_) => None,
+    };
+    let Effect::Notify { channel, payload, .. } = effect else { return None };
+    Notification::new(text(channel)?, text(payload)?).ok()
+}
+
+/// What a Bind gives to the `pg_notify` of its statement. `None`: nothing that Postgres would take.
+pub fn given(class: &Class, bind: &[u8]) -> Option<Result<Notification, Unsendable>> {
+    let [(_, Effect::Notify { channel, payload, .. })] = class.effects.as_slice() else { return None };
+    let text = |argument: &Argument| {
+        Some(match argument {
+            Argument::Text(text) => Some(text.clone()),
+            Argument::Null => Some(Bytes::new()),
+            Argument::Parameter(number) => match bind::value(bind, *number)? {
+                bind::Value::Null => Some(Bytes::new()),
+                bind::Value::Whole(text) => Some(Bytes::copy_from_slice(text)),
+                bind::Value::Cut => None,
+            },
+        })
+    };
+    Some(match (text(channel)?, text(payload)?) {
+        (Some(channel), Some(payload)) => Notification::new(channel, payload),
+        (Some(channel), None) => Notification::new(channel, Bytes::new()).and(Err(Unsendable::PayloadTooLong)),
+        (None, _) => Err(Unsendable::ChannelTooLong),
+    })
+}
