@@ -41,6 +41,8 @@ pub struct Exchange {
     wanted: Alarm,
     /// The hub does not have it any more.
     forgotten: Alarm,
+    /// Somebody has come to listen.
+    listened: Alarm,
     login: ArcSwapOption<Pool>,
 }
 
@@ -128,6 +130,7 @@ impl Exchange {
             overflow: Outbox::new(Arc::clone(&stats)),
             wanted: Alarm::new(),
             forgotten: Alarm::new(),
+            listened: Alarm::new(),
             login: ArcSwapOption::empty(),
             stats,
         }
@@ -200,6 +203,7 @@ impl Exchange {
         drop(floor);
         if is_wanted {
             self.wanted.notify_one();
+            self.listened.notify_one();
         }
     }
 
@@ -324,11 +328,19 @@ impl Exchange {
         &self.overflow
     }
 
+    /// Waits until somebody listens. One waits at a time; cancel-safe.
+    pub async fn listened(&self) {
+        while !self.has_listeners() {
+            self.listened.notified().await;
+        }
+    }
+
     /// What others notify of on the bus is heard, or not any more.
     pub fn set_bus_ready(&self, is_ready: bool) {
         let mut woken = Woken::default();
         let mut floor = self.floor();
-        floor.is_bus_ready = is_ready;
+        // One that was replaced has no say any more.
+        floor.is_bus_ready = is_ready || floor.rules.bus != Bus::Redis;
         floor.look_again(&mut woken);
     }
 
