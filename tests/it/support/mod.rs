@@ -9,6 +9,7 @@ mod pki;
 mod postgres;
 mod process;
 mod proxy;
+mod redis;
 mod sessions;
 mod wire;
 
@@ -18,6 +19,7 @@ pub(crate) use pki::Pki;
 pub(crate) use postgres::Postgres;
 pub(crate) use process::{output_of, root};
 pub(crate) use proxy::{Proxy, Row, proxy};
+pub(crate) use redis::Redis;
 pub(crate) use sessions::Sessions;
 pub(crate) use wire::{Frame, Wire, frontend, tags};
 
