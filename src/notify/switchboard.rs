@@ -18,7 +18,6 @@ use super::senders::Senders;
 use super::stats::Gap;
 use super::{bridge, bus};
 use crate::config::{self, Bus, Secret};
-use crate::pool::lease::Pools;
 use crate::proxy::Proxy;
 
 /// A bus that is replaced has so long to send what it still has. What is left then goes over the new one.
@@ -42,7 +41,8 @@ impl Switchboard {
         proxy.hub.attach_bridge();
         let (settings, reloads) = watch::channel(Arc::new(proxy.config.load().notify.clone()));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let newcomers = attend_all(Arc::clone(proxy), reloads, stop.clone(), tasks.clone());
+        let shared = bus::Shared { pools: Arc::clone(&proxy.pools), redis: bus::redis::Shared::default() };
+        let newcomers = attend_all(Arc::clone(proxy), Arc::new(shared), reloads, stop.clone(), tasks.clone());
         tasks.spawn(newcomers);
         Self { proxy: Arc::clone(proxy), settings, stop, tasks }
     }
@@ -66,6 +66,7 @@ impl Switchboard {
 
 async fn attend_all(
     proxy: Arc<Proxy>,
+    shared: Arc<bus::Shared>,
     reloads: watch::Receiver<Arc<config::Notify>>,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -78,7 +79,7 @@ async fn attend_all(
         attended.retain(|origin| there.contains(origin));
         for exchange in exchanges {
             if attended.insert(exchange.origin) {
-                tasks.spawn(attend(Arc::clone(&proxy.pools), exchange, reloads.clone(), stop.clone()));
+                tasks.spawn(attend(Arc::clone(&shared), exchange, reloads.clone(), stop.clone()));
             }
         }
         tokio::select! {
@@ -90,14 +91,14 @@ async fn attend_all(
 
 /// One exchange, until it is forgotten or the process ends.
 async fn attend(
-    pools: Arc<Pools>,
+    shared: Arc<bus::Shared>,
     exchange: Arc<Exchange>,
     reloads: watch::Receiver<Arc<config::Notify>>,
     stop: CancellationToken,
 ) {
     let senders = Arc::<Senders>::default();
-    let bridge = bridge::run(&exchange, pools.opener(), &senders, reloads.clone());
-    let buses = carry(&exchange, &pools, &senders, reloads, &stop);
+    let bridge = bridge::run(&exchange, shared.pools.opener(), &senders, reloads.clone());
+    let buses = carry(&exchange, &shared, &senders, reloads, &stop);
     tokio::select! {
         () = bridge => {}
         () = buses => {}
@@ -107,8 +108,8 @@ async fn attend(
 
 /// One bus after the other, until `stop`.
 async fn carry(
-    exchange: &Exchange,
-    pools: &Pools,
+    exchange: &Arc<Exchange>,
+    shared: &bus::Shared,
     senders: &Arc<Senders>,
     mut reloads: watch::Receiver<Arc<config::Notify>>,
     stop: &CancellationToken,
@@ -116,7 +117,7 @@ async fn carry(
     loop {
         let settings = reloads.clone();
         let route = route(&reloads.borrow());
-        let mut bus = pin!(bus::carry(exchange, &settings, pools.opener(), senders));
+        let mut bus = pin!(bus::carry(exchange, &settings, shared, senders));
         tokio::select! {
             () = &mut bus => {}
             () = switched(&mut reloads, &route) => {

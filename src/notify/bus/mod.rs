@@ -5,6 +5,7 @@
 
 mod batch;
 pub mod postgres;
+pub mod redis;
 
 use std::sync::Arc;
 
@@ -13,22 +14,33 @@ use tokio::sync::watch;
 use super::exchange::Exchange;
 use super::senders::Senders;
 use crate::config;
-use crate::pool::open::Opener;
+use crate::pool::lease::Pools;
+
+/// What buses use together, whatever the database.
+#[derive(Debug)]
+pub struct Shared {
+    /// They log in as backends do.
+    pub pools: Arc<Pools>,
+    /// The Redis, if it is one.
+    pub redis: redis::Shared,
+}
 
 /// Carries what `exchange` publishes, for ever, over the bus that `settings` names now.
 pub async fn carry(
-    exchange: &Exchange,
+    exchange: &Arc<Exchange>,
     settings: &watch::Receiver<Arc<config::Notify>>,
-    opener: &Opener,
+    shared: &Shared,
     senders: &Arc<Senders>,
 ) {
-    let bus = settings.borrow().bus;
+    let (bus, opener) = (settings.borrow().bus, shared.pools.opener());
     match bus {
         config::Bus::Memory => discard(exchange).await,
         config::Bus::Postgres => postgres::carry(exchange, exchange.outbox(), opener, senders).await,
         config::Bus::Redis => {
+            let redis = shared.redis.redis(settings);
             // What the Redis takes too long for goes by way of Postgres.
-            postgres::carry(exchange, exchange.overflow(), opener, senders).await
+            let detour = postgres::carry(exchange, exchange.overflow(), opener, senders);
+            tokio::join!(redis.carry(exchange), detour);
         }
     }
 }

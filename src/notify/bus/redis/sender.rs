@@ -1,0 +1,131 @@
+//! The connection that publishes, for every database.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, pipe};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::server::{Server, is_refusal};
+use super::{Settings, stream};
+use crate::config::Secret;
+use crate::notify::backoff::Backoff;
+use crate::notify::exchange::Exchange;
+use crate::notify::outbox::Entry;
+
+/// Notifications in one batch, up to 8 KB each: the Redis does nothing else while it takes one.
+const BATCH_MAX: usize = 100;
+
+/// Publishes what the exchanges of this process have for others.
+#[derive(Debug)]
+pub(super) struct Sender {
+    server: Server,
+    settings: Settings,
+    door: Mutex<Door>,
+}
+
+/// The way to the connection that all batches take. Who finds it closed opens it, one at a time.
+#[derive(Debug)]
+struct Door {
+    connection: Option<MultiplexedConnection>,
+    /// How many there were, so that nobody closes the one after his.
+    generation: u64,
+    backoff: Backoff,
+    not_before: Instant,
+}
+
+/// Why a batch has to be published again.
+enum Failure {
+    /// There is no connection, or it broke: the next one is opened when it is time.
+    Connection,
+    /// The Redis will not have it.
+    Refused(RedisError),
+}
+
+impl Sender {
+    /// Has no connection yet.
+    pub(super) fn new(url: &Secret, settings: Settings) -> Self {
+        let door = Door { connection: None, generation: 0, backoff: Backoff::default(), not_before: Instant::now() };
+        Self { server: Server::new(url, "publish notifications", Duration::ZERO), settings, door: Mutex::new(door) }
+    }
+
+    /// Publishes what is and comes into the outbox of this exchange. Never ends; dropped at any time, it loses nothing.
+    pub(super) async fn carry(&self, exchange: &Exchange) {
+        let outbox = exchange.outbox();
+        let mut backoff = Backoff::default();
+        loop {
+            let batch = outbox.next_batch(BATCH_MAX).await;
+            match self.publish(exchange, &batch).await {
+                Ok(()) => {
+                    outbox.accepted(batch.len());
+                    backoff.succeeded();
+                }
+                Err(Failure::Connection) => {}
+                Err(Failure::Refused(error)) => {
+                    let wait = backoff.failed();
+                    let (database, queued) = (&*exchange.database, outbox.depth());
+                    tracing::warn!(database, %error, queued, ?wait, "the Redis refuses notifications");
+                    sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    /// Publishes all of the batch or, as far as anybody can tell, nothing: then it is to be published again, and who has it already knows
+    /// by its numbers.
+    async fn publish(&self, exchange: &Exchange, batch: &[Entry]) -> Result<(), Failure> {
+        let (generation, mut connection) = self.connection().await?;
+        let stream_max = self.settings.borrow().stream_max;
+        let mut commands = pipe();
+        commands.atomic();
+        for entry in batch {
+            let notification = &entry.notification;
+            commands.cmd("XADD").arg(stream::key(&exchange.database)).arg("MAXLEN").arg("~").arg(stream_max).arg("*");
+            for (name, value) in stream::fields(exchange.origin, entry) {
+                commands.arg(name).arg(&*value);
+            }
+            commands.ignore();
+            commands.cmd("PUBLISH").arg(stream::topic(&exchange.database, &notification.channel));
+            commands.arg(&*notification.payload).ignore();
+        }
+        let outcome = commands.exec_async(&mut connection).await;
+        let mut door = self.door.lock().await;
+        let Err(error) = outcome else {
+            door.backoff.succeeded();
+            return Ok(());
+        };
+        let is_refusal = is_refusal(&error);
+        if door.generation == generation {
+            // Refused, too: it may be a server that has become a replica, and its name leads to another by now.
+            door.connection = None;
+            if !is_refusal {
+                self.server.lost(&error);
+                door.not_before = Instant::now() + door.backoff.failed();
+            }
+        }
+        Err(if is_refusal { Failure::Refused(error) } else { Failure::Connection })
+    }
+
+    /// The connection, opened if there is none.
+    async fn connection(&self) -> Result<(u64, MultiplexedConnection), Failure> {
+        let mut door = self.door.lock().await;
+        if let Some(connection) = &door.connection {
+            return Ok((door.generation, connection.clone()));
+        }
+        sleep_until(door.not_before).await;
+        match self.server.connect().await {
+            Ok(connection) => {
+                self.server.found();
+                door.generation += 1;
+                door.connection = Some(connection.clone());
+                Ok((door.generation, connection))
+            }
+            Err(error) => {
+                self.server.lost(&error);
+                door.not_before = Instant::now() + door.backoff.failed();
+                Err(Failure::Connection)
+            }
+        }
+    }
+}

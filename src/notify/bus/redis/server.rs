@@ -1,0 +1,89 @@
+//! The Redis: how connections to it are opened, and what is said when there is none.
+
+use std::fmt;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError};
+use tokio::time::Instant;
+
+use crate::config::Secret;
+
+/// For opening a connection, and for an answer to a command that does not wait.
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Where one of the connections leads.
+pub(super) struct Server {
+    client: Client,
+    config: AsyncConnectionConfig,
+    /// What the connection is for.
+    purpose: &'static str,
+    outage: Mutex<Option<Outage>>,
+}
+
+struct Outage {
+    began: Instant,
+    /// Said once.
+    error: String,
+}
+
+impl Server {
+    /// The Redis at this URL, for a connection whose commands may wait so long before they are answered.
+    pub(super) fn new(url: &Secret, purpose: &'static str, wait: Duration) -> Self {
+        // Nagle's algorithm would hold the second of two batches back until the first is acknowledged.
+        let settings = TcpSettings::default().set_nodelay(true);
+        let info = url.expose().into_connection_info().map(|info| info.set_tcp_settings(settings));
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(ANSWER_MAX))
+            .set_response_timeout(Some(wait + ANSWER_MAX));
+        Self {
+            client: info.and_then(Client::open).expect("the configuration was checked"),
+            config,
+            purpose,
+            outage: Mutex::default(),
+        }
+    }
+
+    /// Opens a connection and logs in.
+    pub(super) async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        self.client.get_multiplexed_async_connection_with_config(&self.config).await
+    }
+
+    /// The connection is of use.
+    pub(super) fn found(&self) {
+        let outage = self.outage.lock().expect("no panic while held").take();
+        let purpose = self.purpose;
+        match outage {
+            Some(Outage { began, .. }) => {
+                tracing::info!(purpose, after = ?began.elapsed(), "the Redis of notify.redis_url is back");
+            }
+            None => tracing::debug!(purpose, "connected to the Redis of notify.redis_url"),
+        }
+    }
+
+    /// The connection was lost, or there is none to be had.
+    pub(super) fn lost(&self, error: &RedisError) {
+        let mut outage = self.outage.lock().expect("no panic while held");
+        let error = error.to_string();
+        let began = match &*outage {
+            Some(known) if known.error == error => return,
+            Some(known) => known.began,
+            None => Instant::now(),
+        };
+        tracing::warn!(purpose = self.purpose, error, "the Redis of notify.redis_url cannot be used");
+        *outage = Some(Outage { began, error });
+    }
+}
+
+/// The Redis answered, and that was its answer: the connection works.
+pub(super) fn is_refusal(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("purpose", &self.purpose).finish_non_exhaustive()
+    }
+}
