@@ -12,6 +12,7 @@ mod faults;
 mod harness;
 mod hosts;
 mod limits;
+mod listen;
 mod login_pace;
 mod lost;
 mod metrics;

@@ -18,7 +18,7 @@ pub(crate) use link::{Link, Toward};
 pub(crate) use pki::Pki;
 pub(crate) use postgres::Postgres;
 pub(crate) use process::{output_of, root};
-pub(crate) use proxy::{Proxy, Row, proxy};
+pub(crate) use proxy::{Builder, Proxy, Row, proxy};
 pub(crate) use redis::Redis;
 pub(crate) use sessions::Sessions;
 pub(crate) use wire::{Frame, Wire, frontend, tags};
