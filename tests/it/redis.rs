@@ -1,5 +1,6 @@
 //! A Redis as the bus: what one pgweir publishes reaches the listeners of another once and in order, or they are told that it may not have.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
@@ -17,7 +18,7 @@ use redis::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::support::{Link, Redis, eventually};
+use crate::support::{Link, Pki, Postgres, Proxy, Redis, Toward, Wire, eventually, frontend, proxy, tags};
 
 // ## The bus alone: exchanges in this process, each with connections of its own
 
@@ -178,7 +179,7 @@ async fn batch_whose_answer_is_lost_is_published_again_and_heard_once() {
     here.publish(7, "jobs", "first");
     ear.hears(&["7 jobs first"]).await;
     here.sent().await;
-    link.pause_toward(crate::support::Toward::Frontend);
+    link.pause_toward(Toward::Frontend);
     here.publish(7, "jobs", "twice");
     ear.hears(&["7 jobs twice"]).await;
     link.cut();
@@ -261,6 +262,16 @@ async fn stream_that_may_not_be_read_or_written_is_no_other_databases_trouble() 
 }
 
 #[tokio::test]
+async fn a_unix_socket_will_do() {
+    let redis = Redis::without_memory().await;
+    let url = format!("unix://{}", redis.socket().display());
+    let (here, there) = (Process::new(&url), Process::new(&redis.url()));
+    let ear = there.listens("jobs").await;
+    here.publish(7, "jobs", "one");
+    ear.hears(&["7 jobs one"]).await;
+}
+
+#[tokio::test]
 async fn resp3_says_the_same() {
     let redis = Redis::without_memory().await;
     let url = format!("{}?protocol=resp3", redis.url());
@@ -286,6 +297,272 @@ async fn one_connection_reads_and_one_publishes_however_many_databases() {
     let clients: String = ::redis::cmd("CLIENT").arg("LIST").query_async(&mut connection).await.expect("it may");
     // One of each process, and this one.
     assert_eq!(clients.lines().count(), 3, "{clients}");
+}
+
+// ## Whole processes, in front of one database
+
+/// Two pgweir on one bus.
+async fn two(redis: &Redis, toml: &str) -> [Proxy; 2] {
+    let dbname = Postgres::shared().database().await;
+    let one = || proxy().dbname(&dbname).toml(&redis.bus()).toml(toml).start();
+    [one().await, one().await]
+}
+
+/// A client that listens to `jobs`.
+async fn listener(proxy: &Proxy) -> Wire {
+    let mut wire = Wire::login(proxy, "app").await;
+    wire.value("LISTEN jobs").await;
+    wire
+}
+
+/// The next notification, as `pid channel payload`.
+async fn notification(wire: &mut Wire) -> String {
+    let frame = wire.expect("A").await.remove(0);
+    let (pid, texts) = frame.body.split_at(4);
+    let pid = u32::from_be_bytes(pid.try_into().expect("four"));
+    let texts = texts.strip_suffix(b"\0").expect("a string");
+    format!("{pid} {}", String::from_utf8_lossy(texts).replace('\0', " "))
+}
+
+/// The error that ends a listener's connection.
+async fn closed(wire: &mut Wire) -> String {
+    let frame = wire.rest().await.pop().expect("it is told why");
+    assert_eq!(frame.fields()[&'S'], "FATAL");
+    frame.sqlstate()
+}
+
+fn pid(wire: &Wire) -> u32 {
+    wire.key.as_ref().expect("logged in").0
+}
+
+#[tokio::test]
+async fn notify_through_one_pgweir_reaches_the_listeners_of_another() {
+    let redis = Redis::without_memory().await;
+    let [here, there] = two(&redis, "").await;
+    let (mut ear, mut near) = (listener(&there).await, listener(&here).await);
+    let mut client = Wire::login(&here, "app").await;
+    let mut expected = Vec::new();
+    for number in 0..100 {
+        client.value(&format!("NOTIFY jobs, 'alone {number}'")).await;
+        client
+            .value(&format!("BEGIN; SELECT pg_notify('jobs', 'in {number}'); NOTIFY jobs, 'it {number}'; COMMIT"))
+            .await;
+        expected.extend(["alone", "in", "it"].map(|text| format!("{} jobs {text} {number}", pid(&client))));
+    }
+    client.value("BEGIN; NOTIFY jobs, 'never'; ROLLBACK").await;
+    client.value("NOTIFY jobs, 'last'").await;
+    expected.push(format!("{} jobs last", pid(&client)));
+    for ear in [&mut ear, &mut near] {
+        for expected in &expected {
+            assert_eq!(notification(ear).await, *expected);
+        }
+        // Nothing came twice.
+        assert_eq!(tags(&ear.query("SELECT 1").await), "T D C Z");
+    }
+    eventually(async || here.metric("pgweir_notify_bus_seconds_count", &["database=\"app\""]) == 301.0).await;
+    assert_eq!(here.metric("pgweir_notify_queue", &[]), 0.0);
+    assert_eq!(there.metric("pgweir_notify_delivered_total", &[]), 301.0);
+    assert_eq!(there.metric("pgweir_notify_gaps_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn what_pgweir_does_not_see_reaches_everybody_as_ever() {
+    let redis = Redis::without_memory().await;
+    let [here, there] = two(&redis, "").await;
+    let (mut ear, mut near) = (listener(&there).await, listener(&here).await);
+    let mut client = Wire::login(&here, "app").await;
+    client.value("DO $$ BEGIN NOTIFY jobs, 'within'; END $$").await;
+    for ear in [&mut ear, &mut near] {
+        let came = notification(ear).await;
+        assert!(came.ends_with(" jobs within"), "{came}");
+        assert_eq!(tags(&ear.query("SELECT 1").await), "T D C Z");
+    }
+}
+
+#[tokio::test]
+async fn listeners_of_a_redis_that_forgot_are_closed_as_by_a_failover() {
+    let mut redis = Redis::without_memory().await;
+    let [here, there] = two(&redis, "").await;
+    let mut ear = listener(&there).await;
+    redis.stop();
+    redis.start().await;
+    assert_eq!(closed(&mut ear).await, "08006");
+    assert_eq!(there.metric("pgweir_notify_gaps_total", &["cause=\"bus\""]), 1.0);
+    let mut ear = listener(&there).await;
+    let mut client = Wire::login(&here, "app").await;
+    client.value("NOTIFY jobs, 'after'").await;
+    assert_eq!(notification(&mut ear).await, format!("{} jobs after", pid(&client)));
+}
+
+/// What a bus that is down leaves undone: so many wait, and no more.
+const FEW: &str = "[notify]\nbus_queue = 5\n";
+
+/// As long as the queue has room nobody notices.
+async fn notify_until_full(proxy: &Proxy) -> Wire {
+    let mut client = Wire::login(proxy, "app").await;
+    for number in 0..5 {
+        client.value(&format!("NOTIFY jobs, 'queued {number}'")).await;
+    }
+    assert_eq!(proxy.metric("pgweir_notify_queue", &[]), 5.0);
+    client
+}
+
+async fn hears_what_was_queued(ear: &mut Wire, client: &Wire) {
+    for number in 0..5 {
+        assert_eq!(notification(ear).await, format!("{} jobs queued {number}", pid(client)));
+    }
+}
+
+#[tokio::test]
+async fn what_a_redis_that_is_down_cannot_take_goes_by_way_of_postgres() {
+    let mut redis = Redis::with_memory().await;
+    let [here, there] = two(&redis, &format!("{FEW}when_down = \"postgres\"")).await;
+    let mut ear = listener(&there).await;
+    let server = Postgres::shared().endpoint(&here.dbname);
+    let mut direct = Wire::login(&server, "app").await;
+    direct.value("LISTEN jobs").await;
+    redis.stop();
+    let mut client = notify_until_full(&here).await;
+    client.value("NOTIFY jobs, 'by another way'").await;
+    for ear in [&mut ear, &mut direct] {
+        let came = notification(ear).await;
+        assert!(came.ends_with(" jobs by another way"), "{came}");
+    }
+    redis.start().await;
+    hears_what_was_queued(&mut ear, &client).await;
+    eventually(async || here.metric("pgweir_notify_queue", &[]) == 0.0).await;
+    client.value("NOTIFY jobs, 'as ever'").await;
+    assert_eq!(notification(&mut ear).await, format!("{} jobs as ever", pid(&client)));
+    assert_eq!(here.metric("pgweir_notify_dropped_total", &[]), 0.0);
+    assert_eq!(there.metric("pgweir_notify_gaps_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn notify_is_refused_while_a_redis_that_is_down_can_take_no_more() {
+    let mut redis = Redis::with_memory().await;
+    let [here, there] = two(&redis, &format!("{FEW}when_down = \"error\"")).await;
+    let mut ear = listener(&there).await;
+    redis.stop();
+    let mut client = notify_until_full(&here).await;
+    assert_eq!(client.failure("NOTIFY jobs, 'refused'").await, "54000");
+    assert_eq!(client.failure("SELECT pg_notify('jobs', 'refused')").await, "54000");
+    assert_eq!(client.value("SELECT 'other statements are not'").await, "other statements are not");
+    redis.start().await;
+    hears_what_was_queued(&mut ear, &client).await;
+    eventually(async || here.metric("pgweir_notify_queue", &[]) == 0.0).await;
+    client.value("NOTIFY jobs, 'accepted'").await;
+    assert_eq!(notification(&mut ear).await, format!("{} jobs accepted", pid(&client)));
+    assert_eq!(here.metric("pgweir_notify_dropped_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn what_a_redis_that_is_down_cannot_take_is_dropped_and_counted() {
+    let mut redis = Redis::with_memory().await;
+    let [here, there] = two(&redis, &format!("{FEW}when_down = \"drop\"")).await;
+    let (mut ear, mut near) = (listener(&there).await, listener(&here).await);
+    redis.stop();
+    let mut client = notify_until_full(&here).await;
+    client.value("NOTIFY jobs, 'dropped'").await;
+    assert_eq!(here.metric("pgweir_notify_dropped_total", &["cause=\"bus\""]), 1.0);
+    // Nothing is lost on the way to who is here.
+    hears_what_was_queued(&mut near, &client).await;
+    assert_eq!(notification(&mut near).await, format!("{} jobs dropped", pid(&client)));
+    redis.start().await;
+    hears_what_was_queued(&mut ear, &client).await;
+    eventually(async || here.metric("pgweir_notify_queue", &[]) == 0.0).await;
+    client.value("NOTIFY jobs, 'after'").await;
+    assert_eq!(closed(&mut ear).await, "08006");
+    assert_eq!(there.metric("pgweir_notify_gaps_total", &["cause=\"hole\""]), 1.0);
+}
+
+#[tokio::test]
+async fn wrong_password_is_logged_and_listen_says_that_the_bus_cannot_be_reached() {
+    let redis = Redis::with(&["--requirepass", "right"]).await;
+    let with = |login: &str| {
+        let url = format!("redis://{login}@{}/2", redis.addr);
+        proxy()
+            .toml(&format!("[notify]\nbus = \"redis\"\nredis_url = \"{url}\"\n[pool]\nconnect_timeout = \"1s\""))
+            .start()
+    };
+    let wrong = with(":s3cret-and-wrong").await;
+    let mut client = Wire::login(&wrong, "app").await;
+    client.send(frontend::query("LISTEN jobs")).await;
+    let frame = client.rest().await.pop().expect("it is told why");
+    let fields = frame.fields();
+    assert_eq!((&*fields[&'S'], &*fields[&'C']), ("FATAL", "08006"));
+    assert_eq!(fields[&'M'], "LISTEN failed: the notification bus cannot be reached");
+    assert!(fields[&'H'].contains("notify.redis_url"), "{fields:?}");
+    let record = wrong.logged("the Redis of notify.redis_url cannot be used").await;
+    assert!(record["error"].as_str().is_some_and(|error| error.contains("authentication failed")), "{record}");
+    assert!(!wrong.log_text().contains("s3cret-and-wrong"));
+
+    let right = with(":right").await;
+    let mut ear = listener(&right).await;
+    ear.value("NOTIFY jobs").await;
+    eventually(async || right.metric("pgweir_notify_bus_seconds_count", &[]) == 1.0).await;
+}
+
+#[tokio::test]
+async fn listen_waits_for_a_redis_that_comes_up_in_time() {
+    let mut redis = Redis::with_memory().await;
+    redis.stop();
+    let proxy = proxy().toml(&redis.bus()).toml("[pool]\nconnect_timeout = \"30s\"").start().await;
+    let mut client = Wire::login(&proxy, "app").await;
+    client.send(frontend::query("LISTEN jobs")).await;
+    proxy.logged("the Redis of notify.redis_url cannot be used").await;
+    redis.start().await;
+    client.expect("C Z").await;
+}
+
+#[tokio::test]
+async fn reload_brings_another_bus_and_listeners_are_told() {
+    let redis = Redis::without_memory().await;
+    let [here, there] = two(&redis, "[notify]\nbus = \"postgres\"").await;
+    let mut ear = listener(&there).await;
+    let mut client = Wire::login(&here, "app").await;
+    client.value("NOTIFY jobs, 'by Postgres'").await;
+    let came = notification(&mut ear).await;
+    assert!(came.ends_with(" jobs by Postgres"), "{came}");
+    for proxy in [&here, &there] {
+        proxy.reload("[notify]\nbus = \"redis\"").await;
+    }
+    assert_eq!(closed(&mut ear).await, "08006");
+    let mut ear = listener(&there).await;
+    client.value("NOTIFY jobs, 'by the Redis'").await;
+    assert_eq!(notification(&mut ear).await, format!("{} jobs by the Redis", pid(&client)));
+    assert_eq!(read(&redis, "pgweir:notify:app").await.len(), 1);
+    // And back again.
+    for proxy in [&here, &there] {
+        proxy.reload("[notify]\nbus = \"postgres\"").await;
+    }
+    assert_eq!(closed(&mut ear).await, "08006");
+    listener(&there).await;
+}
+
+#[tokio::test]
+async fn tls_is_checked_against_the_certificates_of_the_system() {
+    let pki = Pki::new();
+    pki.issue("redis", "127.0.0.1");
+    let redis = Redis::with_tls(&pki, "redis").await;
+    let with = |certificates: PathBuf| {
+        let url = format!("rediss://{}", redis.addr);
+        proxy()
+            .toml(&format!("[notify]\nbus = \"redis\"\nredis_url = \"{url}\"\n[pool]\nconnect_timeout = \"1s\""))
+            .env("SSL_CERT_FILE", certificates)
+            .start()
+    };
+    let trusts = with(pki.path("ca.crt")).await;
+    let mut ear = listener(&trusts).await;
+    ear.value("NOTIFY jobs").await;
+    eventually(async || trusts.metric("pgweir_notify_bus_seconds_count", &[]) == 1.0).await;
+
+    let other = Pki::new();
+    let distrusts = with(other.path("ca.crt")).await;
+    let mut client = Wire::login(&distrusts, "app").await;
+    client.send(frontend::query("LISTEN jobs")).await;
+    assert_eq!(closed(&mut client).await, "08006");
+    let record = distrusts.logged("the Redis of notify.redis_url cannot be used").await;
+    assert!(record["error"].as_str().is_some_and(|error| error.contains("certificate")), "{record}");
 }
 
 // ## Helpers

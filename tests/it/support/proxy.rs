@@ -31,6 +31,7 @@ pub(crate) fn proxy() -> Builder<'static> {
         roles: vec!["app".to_owned()],
         config: Table::new(),
         log_level: "info",
+        env: Vec::new(),
     }
     .toml("[listen]\naddr = [\"127.0.0.1:0\"]\n[admin]\naddr = \"127.0.0.1:0\"\nroles = [\"ops\"]")
     .toml(&format!("[roles.app]\npassword = \"{}\"", password_of("app")))
@@ -44,13 +45,14 @@ pub(crate) struct Builder<'a> {
     roles: Vec<String>,
     config: Table,
     log_level: &'static str,
+    env: Vec<(&'static str, PathBuf)>,
 }
 
 impl<'a> Builder<'a> {
     /// In front of this server.
     pub(crate) fn postgres<'b>(self, postgres: &'b Postgres) -> Builder<'b> {
-        let Self { dbname, roles, config, log_level, .. } = self;
-        Builder { postgres, dbname, roles, config, log_level }
+        let Self { dbname, roles, config, log_level, env, .. } = self;
+        Builder { postgres, dbname, roles, config, log_level, env }
     }
 
     /// `app` is this database of the server, which exists.
@@ -104,6 +106,12 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// A file that an environment variable names.
+    pub(crate) fn env(mut self, name: &'static str, file: PathBuf) -> Self {
+        self.env.push((name, file));
+        self
+    }
+
     /// Starts it and waits until it listens.
     pub(crate) async fn start(self) -> Proxy {
         for role in &self.roles {
@@ -125,6 +133,7 @@ impl<'a> Builder<'a> {
         command
             .arg("--config")
             .arg(&file)
+            .envs(self.env)
             .args(["--log-format", "json", "--log-level", self.log_level])
             .stdin(Stdio::null());
         command.stdout(from_child.1.try_clone().expect("a pipe")).stderr(from_child.1);

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use redis::Client;
@@ -9,9 +10,12 @@ use redis::aio::MultiplexedConnection;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::eventually;
 use super::postgres::free_port;
 use super::process::bound_to_this_thread;
+use super::{Pki, eventually};
+
+/// In its directory.
+const SOCKET: &str = "redis.sock";
 
 /// A running server; dropped, it is killed.
 pub(crate) struct Redis {
@@ -34,13 +38,27 @@ impl Redis {
 
     /// One with these arguments.
     pub(crate) async fn with(arguments: &[&str]) -> Self {
+        let port = free_port();
+        Self::at(port, &[&["--port", &port.to_string()], arguments].concat()).await
+    }
+
+    /// One that speaks TLS at [`addr`](Self::addr), and nothing else, with this certificate.
+    pub(crate) async fn with_tls(pki: &Pki, name: &str) -> Self {
+        let [cert, key, ca] =
+            [format!("{name}.crt"), format!("{name}.key"), "ca.crt".to_owned()].map(|name| pki.path(&name));
+        let [cert, key, ca] = [&cert, &key, &ca].map(|path| path.to_str().expect("UTF-8"));
+        let files = ["--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca];
+        let port = free_port();
+        let ports = ["--port", "0", "--tls-port", &port.to_string(), "--tls-auth-clients", "no"];
+        Self::at(port, &[&files[..], &ports].concat()).await
+    }
+
+    async fn at(port: u16, arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let addr = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let port = addr.port().to_string();
-        let own = ["--bind", "127.0.0.1", "--port", &port, "--save", ""];
+        let own = ["--bind", "127.0.0.1", "--unixsocket", SOCKET, "--save", ""];
         let arguments: Vec<_> = own.iter().chain(arguments).map(|argument| argument.to_string()).collect();
         let child = start(&dir, &arguments);
-        let redis = Self { addr, dir, arguments, child };
+        let redis = Self { addr: SocketAddr::from(([127, 0, 0, 1], port)), dir, arguments, child };
         redis.is_up().await;
         redis
     }
@@ -53,6 +71,11 @@ impl Redis {
     /// As `[notify]`.
     pub(crate) fn bus(&self) -> String {
         format!("[notify]\nbus = \"redis\"\nredis_url = \"{}\"", self.url())
+    }
+
+    /// Its Unix socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join(SOCKET)
     }
 
     /// Ends it, as an operator does.
