@@ -4,12 +4,10 @@ use crate::support::frontend::{
     bind, close_portal, close_statement, describe_portal, describe_statement, execute, extended, flush, frame, parse,
     query, sync,
 };
-use crate::support::{Endpoint, Frame, Postgres, Proxy, proxy};
+use crate::support::{Endpoint, Frame, Link, Postgres, Sessions, Toward, Wire, eventually, proxy, tags};
 
-/// One process, nothing but its own memory between its clients.
-async fn one_process() -> Proxy {
-    proxy().toml("[notify]\nbus = \"memory\"").start().await
-}
+/// Nothing but the memory of one process between its clients.
+const IN_MEMORY: &str = "[notify]\nbus = \"memory\"";
 
 /// Everything that the conversations below notify of.
 const CHANNELS: [&str; 7] = ["a", "b", "c", "\"A b\"", "x", "\"é\"", "ab"];
@@ -401,7 +399,7 @@ async fn a_client_and_its_listeners_see_what_postgres_would_show_them() {
     let postgres = Postgres::shared();
     postgres.role("app").await;
     let direct = postgres.endpoint(&postgres.database().await);
-    let proxy = one_process().await;
+    let proxy = proxy().toml(IN_MEMORY).start().await;
     let mut differences = Vec::new();
     for conversation in conversations() {
         for listens_itself in [false, true] {
@@ -414,4 +412,340 @@ async fn a_client_and_its_listeners_see_what_postgres_would_show_them() {
         }
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+// Where a backend is not given back, and where there are no transaction blocks.
+#[tokio::test]
+async fn it_is_the_same_in_every_pool_mode() {
+    let postgres = Postgres::shared();
+    postgres.role("app").await;
+    let direct = postgres.endpoint(&postgres.database().await);
+    for mode in ["session", "statement"] {
+        let proxy = proxy().toml(IN_MEMORY).mode(mode).start().await;
+        for conversation in TEXTS.iter().map(|texts| simple(texts)).chain(units()) {
+            let begins = |send: &Vec<u8>| send.windows(5).any(|part| part == b"BEGIN");
+            if mode == "session" || !conversation.sends.iter().any(begins) {
+                let expected = hold(&direct, &conversation, mode == "session").await;
+                assert_eq!(hold(&proxy, &conversation, mode == "session").await, expected, "{}", conversation.name);
+            }
+        }
+    }
+}
+
+/// A client that listens to `a`.
+async fn listener(endpoint: &Endpoint) -> Wire {
+    let mut wire = endpoint.wire("app").await;
+    wire.value("LISTEN a").await;
+    wire
+}
+
+/// Payloads that have come to a listener before the one that is sent now.
+async fn heard(endpoint: &Endpoint, listener: &mut Wire) -> Vec<String> {
+    endpoint.wire("app").await.value("NOTIFY a, 'the end'").await;
+    let mut payloads = Vec::new();
+    loop {
+        let frame = listener.expect("A").await.remove(0);
+        let text = String::from_utf8_lossy(&frame.body[4..]).into_owned();
+        let payload = text.trim_end_matches('\0').split_once('\0').map_or("", |(_, payload)| payload);
+        if payload == "the end" {
+            return payloads;
+        }
+        payloads.push(payload.to_owned());
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_commits_as_it_leaves_is_heard() {
+    let commits: [&[Vec<u8>]; 4] = [
+        &[query("BEGIN"), query("NOTIFY a, '1'"), query("COMMIT")],
+        &[query("SELECT 1"), query("BEGIN; NOTIFY a, '1'; COMMIT; SELECT 1/0")],
+        &[query("SELECT 1"), [extended("NOTIFY a, '1'", &[]), sync()].concat()],
+        &[
+            [parse("s", "SELECT pg_notify('a', $1)", &[]), sync()].concat(),
+            [
+                bind("", "s", &[Some(b"1")]),
+                execute("", 0),
+                sync(),
+                query("NOTIFY a, '2'"),
+                query("SELECT 1/0; NOTIFY a, '3'"),
+            ]
+            .concat(),
+        ],
+    ];
+    let postgres = Postgres::shared();
+    for (number, sends) in commits.iter().enumerate() {
+        for half in [&b""[..], b"Q\0\0"] {
+            let link = Link::to(postgres.endpoint("postgres").addr).await;
+            let proxy = proxy().toml(IN_MEMORY).backend(link.addr).start().await;
+            let mut listener = listener(&proxy).await;
+            let mut wire = proxy.wire("app").await;
+            let (last, before) = sends.split_last().expect("a COMMIT");
+            for send in before {
+                wire.send(send).await;
+                wire.cycle().await;
+            }
+            let sessions = Sessions::of(postgres, &proxy.dbname).await;
+            link.pause_toward(Toward::Frontend);
+            wire.send([last, half].concat()).await;
+            let done = "backend_xid IS NULL AND state = 'idle' AND (query LIKE '%COMMIT%' OR query LIKE '%pgweir%' OR query LIKE '%1/0%')
+                AND query NOT LIKE 'LISTEN%'";
+            eventually(async || sessions.count(done).await > 0).await;
+            drop(wire);
+            eventually(async || {
+                proxy.console("SHOW CLIENTS").await.iter().filter(|row| row["user"] == "app").count() == 1
+            })
+            .await;
+            link.resume();
+            let expected: &[&str] = if number == 3 { &["1", "2"] } else { &["1"] };
+            eventually(async || proxy.metric("pgweir_notify_published_total", &[]) >= expected.len() as f64).await;
+            assert_eq!(heard(&proxy, &mut listener).await, expected, "{number} {half:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_client_leaves_uncommitted_is_not_heard() {
+    let proxy = proxy().toml(IN_MEMORY).pool_size(1).start().await;
+    let mut listener = listener(&proxy).await;
+    let sessions = Sessions::of(Postgres::shared(), &proxy.dbname).await;
+    for left in ["BEGIN; NOTIFY a", "BEGIN; NOTIFY a; SELECT pg_sleep(600)", "NOTIFY a; SELECT pg_sleep(600)"] {
+        let mut wire = proxy.wire("app").await;
+        wire.send(query(left)).await;
+        let is_there = "state = 'idle in transaction' OR query LIKE '%pg_sleep%' AND state = 'active'";
+        sessions.until(is_there, 1).await;
+        drop(wire);
+        proxy.wire("app").await.value("SELECT 1").await;
+        assert!(heard(&proxy, &mut listener).await.is_empty(), "{left}");
+    }
+    // A Sync of ours ends the unit it left open, and must not commit it.
+    let mut wire = proxy.wire("app").await;
+    wire.send([extended("NOTIFY a", &[]), flush()].concat()).await;
+    wire.expect("1 2 n C").await;
+    drop(wire);
+    proxy.wire("app").await.value("SELECT 1").await;
+    assert!(heard(&proxy, &mut listener).await.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_lost_with_its_backend_is_not_heard() {
+    let postgres = Postgres::shared();
+    let link = Link::to(postgres.endpoint("postgres").addr).await;
+    let proxy = proxy().toml(IN_MEMORY).toml("[notify]\non_gap = \"count\"").backend(link.addr).start().await;
+    let sessions = Sessions::of(postgres, &proxy.dbname).await;
+    let mut listener = listener(&proxy).await;
+    let mut wire = proxy.wire("app").await;
+    wire.value("BEGIN").await;
+    wire.value("NOTIFY a").await;
+    sessions.terminate("state = 'idle in transaction'").await;
+    assert_eq!(wire.failure("COMMIT").await, "08006");
+    assert!(heard(&proxy, &mut listener).await.is_empty());
+    assert_eq!(proxy.metric("pgweir_notify_dropped_total", &["cause=\"commit\""]), 0.0);
+
+    // Nobody knows what became of this one.
+    wire.value("BEGIN").await;
+    wire.value("NOTIFY a").await;
+    link.pause_toward(Toward::Frontend);
+    wire.send(query("COMMIT")).await;
+    sessions.until("query = 'COMMIT' AND state = 'idle'", 1).await;
+    link.cut();
+    assert_eq!(wire.expect("E Z").await[0].sqlstate(), "08007");
+    link.resume();
+    wire.value("SELECT 1").await;
+    assert!(heard(&proxy, &mut listener).await.is_empty());
+    assert_eq!(proxy.metric("pgweir_notify_dropped_total", &["cause=\"commit\""]), 1.0);
+}
+
+#[tokio::test]
+async fn a_lone_notify_needs_no_backend() {
+    let proxy = proxy().toml(IN_MEMORY).pool_size(1).start().await;
+    let mut listener = listener(&proxy).await;
+    let (mut holder, mut wire) = (proxy.wire("app").await, proxy.wire("app").await);
+    let sessions = Sessions::of(Postgres::shared(), &proxy.dbname).await;
+    holder.value("BEGIN").await;
+    for (sql, answer) in [
+        ("NOTIFY a, '1'", "C Z"),
+        ("notify A, '2' ; -- done", "C Z"),
+        ("LISTEN b", "C Z"),
+        ("NOTIFY b", "C A Z"),
+        ("UNLISTEN b", "C Z"),
+        ("NOTIFY b", "C Z"),
+        ("UNLISTEN *", "C Z"),
+    ] {
+        let frames = wire.query(sql).await;
+        let tag = sql.split_whitespace().next().expect("a word").to_ascii_uppercase();
+        // It may have been woken for it first.
+        let came =
+            tags(&frames.into_iter().filter(|frame| frame.tag != 'C' || frame.text() == tag).collect::<Vec<_>>());
+        assert!(came == answer, "{sql}: {came}");
+    }
+    assert_eq!(sessions.count("state = 'idle in transaction'").await, 1);
+    holder.value("COMMIT").await;
+    assert_eq!(heard(&proxy, &mut listener).await, ["1", "2"]);
+}
+
+#[tokio::test]
+async fn a_prepared_call_goes_from_backend_to_backend() {
+    let proxy = proxy().toml(IN_MEMORY).toml("[notify]\non_gap = \"count\"").pool_size(2).start().await;
+    let sessions = Sessions::of(Postgres::shared(), &proxy.dbname).await;
+    let mut listener = listener(&proxy).await;
+    let mut clients = [proxy.wire("app").await, proxy.wire("app").await];
+    for client in &mut clients {
+        let both = [parse("s", "SELECT pg_notify('a', $1)", &[]), parse("t", "NOTIFY a, 't'", &[])].concat();
+        client.send([both, sync()].concat()).await;
+        client.expect("1 1 Z").await;
+    }
+    for payload in [b"1", b"2"] {
+        for client in &mut clients {
+            client.send([query("BEGIN"), bind("", "s", &[Some(payload)]), execute("", 0), sync()].concat()).await;
+            client.expect("C Z 2 D C Z").await;
+        }
+        for client in &mut clients {
+            client.send([bind("", "t", &[]), execute("", 0), sync(), query("COMMIT")].concat()).await;
+            client.expect("2 C Z C Z").await;
+        }
+        sessions.terminate("query LIKE '%COMMIT%'").await;
+    }
+    assert_eq!(heard(&proxy, &mut listener).await, ["1", "t", "1", "t", "2", "t", "2", "t"]);
+}
+
+// What the functions of `pgweir notify-sql` say; a text in the place of their callers.
+#[tokio::test]
+async fn what_functions_tell_pgweir_reaches_listeners_and_never_the_client() {
+    let proxy = proxy().toml(IN_MEMORY).start().await;
+    let mut listener = listener(&proxy).await;
+    let mut wire = proxy.wire("app").await;
+    let tell = |payload: &str| {
+        format!(
+            "DO $$ BEGIN RAISE INFO USING MESSAGE = '{payload}', ERRCODE = 'PW001', COLUMN = 'a'; RAISE INFO 'seen'; END $$"
+        )
+    };
+    for sends in [
+        vec![query(&tell("1"))],
+        vec![query("BEGIN"), query(&tell("2")), query("COMMIT")],
+        vec![query("BEGIN"), query(&tell("no")), query("ROLLBACK")],
+        vec![query("BEGIN"), query("SAVEPOINT s"), query(&tell("no")), query("ROLLBACK TO s"), query("COMMIT")],
+        vec![
+            query("BEGIN"),
+            query(&tell("3")),
+            query("SAVEPOINT s"),
+            query(&tell("no")),
+            query("ROLLBACK TO s"),
+            query("COMMIT"),
+        ],
+        vec![
+            query("BEGIN"),
+            query("SAVEPOINT s"),
+            query("SELECT 1/0"),
+            query("ROLLBACK TO s"),
+            query(&tell("4")),
+            query("END"),
+        ],
+        vec![query(&format!("{}; SELECT 1/0", tell("no")))],
+        vec![[extended(&tell("5"), &[]), sync()].concat()],
+        vec![[extended(&tell("no"), &[]), extended("SELECT 1/0", &[]), sync()].concat()],
+        vec![query(&tell(&"6".repeat(7999)))],
+    ] {
+        for send in sends.iter().cloned().chain([sends.concat()]) {
+            wire.send(&send).await;
+            for _ in 0..cycles(&send) {
+                let notices: Vec<_> = wire.cycle().await.into_iter().filter(|frame| frame.tag == 'N').collect();
+                assert!(notices.iter().all(|notice| notice.fields()[&'M'] == "seen"), "{notices:?}");
+            }
+        }
+    }
+    let expected: Vec<_> = ["1", "2", "3", "4", "5"].map(str::to_owned).into_iter().chain(["6".repeat(7999)]).collect();
+    let twice: Vec<_> = expected.iter().flat_map(|payload| [payload.clone(), payload.clone()]).collect();
+    assert_eq!(heard(&proxy, &mut listener).await, twice);
+}
+
+#[tokio::test]
+async fn texts_that_the_server_converts_are_left_to_it() {
+    let proxy = proxy().toml(IN_MEMORY).start().await;
+    let mut listener = listener(&proxy).await;
+    let (mut wire, _) = Wire::login_with(&proxy, "app", &[("client_encoding", "LATIN1")]).await;
+    wire.send(frame(b'Q', b"NOTIFY a, '\xfc'\0")).await;
+    wire.expect("C Z").await;
+    wire.send(
+        [
+            parse("", "SELECT pg_notify($1, $2)", &[]),
+            bind("", "", &[Some(b"a"), Some(b"\xfc2")]),
+            execute("", 0),
+            sync(),
+        ]
+        .concat(),
+    )
+    .await;
+    wire.expect("1 2 D C Z").await;
+    for expected in ["a\0ü\0", "a\0ü2\0"] {
+        assert_eq!(String::from_utf8_lossy(&listener.expect("A").await[0].body[4..]), expected);
+    }
+    assert_eq!(proxy.metric("pgweir_notify_intercepted_total", &[]), 0.0);
+    wire.value("NOTIFY a, 'ascii'").await;
+    listener.expect("A").await;
+    assert_eq!(proxy.metric("pgweir_notify_intercepted_total", &[]), 1.0);
+
+    // Prepared while there was nothing to convert.
+    let mut wire = proxy.wire("app").await;
+    wire.send([parse("s", "SELECT pg_notify('a', $1)", &[]), sync(), query("SET client_encoding = 'LATIN1'")].concat())
+        .await;
+    wire.expect("1 Z C S Z").await;
+    wire.send(
+        [
+            bind("", "s", &[Some(b"ascii")]),
+            execute("", 0),
+            sync(),
+            bind("", "s", &[Some(b"\xfc")]),
+            execute("", 0),
+            sync(),
+        ]
+        .concat(),
+    )
+    .await;
+    let frames = wire.expect("2 D C Z 2 E Z").await;
+    assert_eq!(frames[5].sqlstate(), "22P05");
+    listener.expect("A").await;
+}
+
+#[tokio::test]
+async fn nothing_is_kept_from_the_server_when_told_so() {
+    let proxy = proxy().toml(IN_MEMORY).start().await;
+    let mut wire = proxy.wire("app").await;
+    wire.send([parse("s", "NOTIFY a", &[]), sync()].concat()).await;
+    wire.expect("1 Z").await;
+    proxy.reload("[notify]\nmode = \"off\"").await;
+    for sql in ["NOTIFY a", "SELECT pg_notify('a', 'b')", "BEGIN; NOTIFY a; COMMIT"] {
+        wire.value(sql).await;
+        wire.send([extended(sql.trim_start_matches("BEGIN; ").trim_end_matches("; COMMIT"), &[]), sync()].concat())
+            .await;
+        wire.cycle().await;
+    }
+    assert_eq!(proxy.metric("pgweir_notify_intercepted_total", &[]), 0.0);
+    // This one keeps its stand-in.
+    wire.send([bind("", "s", &[]), execute("", 0), sync()].concat()).await;
+    assert_eq!(wire.expect("2 C Z").await[1].text(), "NOTIFY");
+    assert_eq!(proxy.metric("pgweir_notify_intercepted_total", &[]), 1.0);
+    proxy.reload("[notify]\nmode = \"intercept\"").await;
+    wire.value("NOTIFY a").await;
+    assert_eq!(proxy.metric("pgweir_notify_intercepted_total", &[]), 2.0);
+}
+
+#[tokio::test]
+async fn a_bus_that_takes_nothing_can_make_notify_fail() {
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let toml =
+        format!("[notify]\nbus = \"redis\"\nredis_url = \"redis://{nowhere}\"\nbus_queue = 1\nwhen_down = \"error\"");
+    let proxy = proxy().toml(&toml).start().await;
+    let mut wire = proxy.wire("app").await;
+    wire.value("NOTIFY a").await;
+    assert_eq!(wire.failure("NOTIFY a").await, "54000");
+    assert_eq!(tags(&wire.query("BEGIN").await), "C Z");
+    assert_eq!(wire.failure("SELECT pg_notify('a', '')").await, "54000");
+    assert_eq!(wire.query("COMMIT").await[0].text(), "ROLLBACK");
+    wire.send(
+        [parse("", "SELECT pg_notify('a', $1)", &[]), bind("", "", &[Some(b"")]), execute("", 0), sync()].concat(),
+    )
+    .await;
+    assert_eq!(wire.expect("1 2 E Z").await[2].sqlstate(), "54000");
+    wire.value("UNLISTEN a").await;
+    wire.value("SELECT 1").await;
 }
