@@ -3,6 +3,7 @@
 
 mod admission;
 mod auth;
+mod bridge;
 mod cancel;
 mod console;
 mod copy;
