@@ -51,5 +51,5 @@ budget: build
 fuzz: install
 	scripts/fuzz
 
-# What a server's version can change: its answers, COPY, its timeouts, starting and stopping it.
-PG18 := harness:: queries:: copy:: timeouts::
+# What a server's version can change: its answers, COPY, its catalogs, its timeouts, starting and stopping it.
+PG18 := harness:: queries:: copy:: shadow:: timeouts::

@@ -380,7 +380,9 @@ impl Proxy {
                 let unset = |timeout: Timeout| {
                     timeout.limit(&before.timeouts).is_some() && timeout.limit(&settings.timeouts).is_none()
                 };
-                let is_replaced = before.endpoint != settings.endpoint || Timeout::ALL.into_iter().any(unset);
+                let is_replaced = before.endpoint != settings.endpoint
+                    || before.intercepts != settings.intercepts
+                    || Timeout::ALL.into_iter().any(unset);
                 pool.set_settings(settings);
                 if is_replaced {
                     core.retire_pool(pool.id, now, out);
@@ -569,6 +571,7 @@ fn lookup_settings(config: &Config, database: &str, role: &str) -> Option<PoolSe
         timeouts: Timeouts::default(),
         set_override: Override::Any,
         share: Share::default(),
+        intercepts: false,
     })
 }
 

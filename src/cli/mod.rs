@@ -4,6 +4,7 @@
 
 mod check;
 mod log;
+mod notify_sql;
 mod run;
 mod verifier;
 
@@ -46,6 +47,8 @@ enum Command {
         #[arg(default_value = "proxy.toml")]
         file: PathBuf,
     },
+    /// Print SQL that lets triggers and functions notify through pgweir, for psql to run.
+    NotifySql(notify_sql::NotifySql),
     /// Turn a password read from stdin into a SCRAM-SHA-256 verifier, for `roles.*.password`.
     Verifier,
 }
@@ -85,6 +88,7 @@ pub(crate) fn main() -> ExitCode {
     let exit = match cli.command {
         None => run::run(&cli.run),
         Some(Command::Check { file }) => check::check(&file),
+        Some(Command::NotifySql(wanted)) => notify_sql::notify_sql(&wanted),
         Some(Command::Verifier) => verifier::verifier(),
     };
     exit.into()

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::{
-    Admission, AdmissionMode, BackendTls, Class, Config, Database, Jitter, Override, Pool, Rate, Role, RoleAdmission,
-    Secret, Standing, Timeouts,
+    Admission, AdmissionMode, BackendTls, Class, Config, Database, Jitter, NotifyMode, Override, Pool, Rate, Role,
+    RoleAdmission, Secret, Standing, Timeouts,
 };
 
 /// The settings of one pool.
@@ -25,6 +25,8 @@ pub struct PoolSettings {
     pub set_override: Override,
     /// Its part of backends that are short.
     pub share: Share,
+    /// Functions may hand their notifications to pgweir.
+    pub intercepts: bool,
 }
 
 /// What a pool's part goes by where several roles want the backends of one database.
@@ -178,6 +180,7 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
             weight: role.admission.weight,
             reserved: role.admission.transactions_min,
         },
+        intercepts: config.notify.mode == NotifyMode::Intercept,
     })
 }
 

@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use super::backend::{Backend, Epoch, Target};
 use super::core::FailureKind;
-use super::pool::Pool;
+use super::pool::{Pool, PoolKind};
 use crate::auth::secrets::Secrets;
 use crate::auth::server::{BackendLogin, LoggedIn, LoginError, Step};
 use crate::auth::{BODY_MAX, Channel, Credential};
@@ -34,6 +34,9 @@ use crate::wire::startup::{CancelKey, SSL_REQUEST, Unsendable, build_cancel, bui
 
 /// Towards servers we speak 3.0: every server does, and 3.2 adds nothing but longer cancel keys.
 const MINOR: u16 = 0;
+
+/// What the functions of `pgweir notify-sql` go by.
+const INTERCEPT: (&str, &str) = ("pgweir.intercept", "on");
 
 /// A server's address as it was when a backend connected to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +125,13 @@ impl OpenError {
             Self::Login(error) => Some(ServerError { code: "28000".into(), message: error.to_string() }),
             _ => None,
         }
+    }
+
+    /// The server, or a pooler in between, may have refused a parameter of the StartupMessage that it does not know:
+    /// PgBouncer says protocol_violation, others that there is no such parameter or feature.
+    fn may_be_about_a_setting(&self) -> bool {
+        let Self::Login(LoginError::Server(error)) = self else { return false };
+        matches!(error.sqlstate.as_deref(), Some("08P01" | "0A000" | "22023" | "42602" | "42704"))
     }
 }
 
@@ -252,9 +262,23 @@ impl Opener {
         credential: &Credential,
         worker: usize,
     ) -> Result<Backend, OpenError> {
-        match self.log_in(pool, settings, address.clone(), credential.clone(), worker).await {
-            Err(OpenError::NoTransactionTimeout) => {
-                self.log_in(pool, settings, address, credential.clone(), worker).await
+        let intercepts =
+            settings.intercepts && pool.name.kind == PoolKind::Ordinary && pool.takes_intercept.load(Ordering::Relaxed);
+        let attempt = |intercepts| self.log_in(pool, settings, address.clone(), credential.clone(), worker, intercepts);
+        let opened = match attempt(intercepts).await {
+            Err(OpenError::NoTransactionTimeout) => attempt(intercepts).await,
+            other => other,
+        };
+        match opened {
+            Err(error) if intercepts && error.may_be_about_a_setting() => {
+                let opened = attempt(false).await;
+                if opened.is_ok() && pool.takes_intercept.swap(false, Ordering::Relaxed) {
+                    tracing::warn!(
+                        database = %pool.name.database, role = %pool.name.role, %error,
+                        "the server takes no pgweir.intercept; what its functions notify stays a NOTIFY"
+                    );
+                }
+                opened
             }
             other => other,
         }
@@ -267,10 +291,11 @@ impl Opener {
         address: Address,
         credential: Credential,
         worker: usize,
+        intercepts: bool,
     ) -> Result<Backend, OpenError> {
         let endpoint = &settings.endpoint;
         let (mut stream, channel) = self.connect(&address).await?;
-        let packet = startup_packet(pool, settings)?;
+        let packet = startup_packet(pool, settings, intercepts)?;
         let failed = |source| OpenError::Io { address: address.to_string(), source };
         stream.write_all(&packet).await.map_err(failed)?;
         let mut login = BackendLogin::new(endpoint.role.clone(), credential, channel, MINOR, Arc::clone(&self.secrets));
@@ -391,7 +416,7 @@ async fn addresses(host: &str, endpoint: &Endpoint) -> Result<Vec<Address>, Open
 }
 
 /// Only what belongs to the pool: RESET ALL and DISCARD ALL come back to exactly this.
-fn startup_packet(pool: &Pool, settings: &PoolSettings) -> Result<Vec<u8>, Unsendable> {
+fn startup_packet(pool: &Pool, settings: &PoolSettings, intercepts: bool) -> Result<Vec<u8>, Unsendable> {
     let endpoint = &settings.endpoint;
     let takes =
         |timeout: &Timeout| *timeout != Timeout::Transaction || pool.takes_transaction_timeout.load(Ordering::Relaxed);
@@ -399,8 +424,10 @@ fn startup_packet(pool: &Pool, settings: &PoolSettings) -> Result<Vec<u8>, Unsen
         |timeout: Timeout| Some((timeout.setting(), timeout.limit(&settings.timeouts)?.as_millis().to_string()));
     let limits: Vec<_> = Timeout::ALL.into_iter().filter(takes).filter_map(limit).collect();
     let named = [("user", endpoint.role.as_str()), ("database", endpoint.dbname.as_str())];
+    let limits = limits.iter().map(|(n, v)| (*n, v.as_str()));
     let replication = pool.name.parameters().iter().map(|(n, v)| (n.as_str(), v.as_str()));
-    build_startup(MINOR, named.into_iter().chain(limits.iter().map(|(n, v)| (*n, v.as_str()))).chain(replication))
+    let intercept = intercepts.then_some(INTERCEPT);
+    build_startup(MINOR, named.into_iter().chain(limits).chain(replication).chain(intercept))
 }
 
 async fn drive(stream: &mut Stream, login: &mut BackendLogin) -> Result<LoggedIn, OpenError> {

@@ -73,6 +73,8 @@ pub struct Pool {
     pub is_doubted: AtomicBool,
     /// The server knows `transaction_timeout`; assumed until it says otherwise.
     pub takes_transaction_timeout: AtomicBool,
+    /// Its server lets backends log in with `pgweir.intercept`; assumed until it says otherwise.
+    pub takes_intercept: AtomicBool,
     epoch: AtomicU32,
     settings: ArcSwap<PoolSettings>,
     credential: Mutex<Credential>,
@@ -100,6 +102,7 @@ impl Pool {
             host: AtomicUsize::new(0),
             is_doubted: AtomicBool::new(false),
             takes_transaction_timeout: AtomicBool::new(true),
+            takes_intercept: AtomicBool::new(true),
             epoch: AtomicU32::new(1),
             addresses: Mutex::default(),
             settings: ArcSwap::from_pointee(settings),

@@ -26,6 +26,7 @@ mod queries;
 mod redis;
 mod reload;
 mod settings;
+mod shadow;
 mod stand_in;
 mod startup;
 mod support;

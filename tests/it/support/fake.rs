@@ -25,6 +25,21 @@ type Answer = dyn Fn(u8, &[u8]) -> Vec<u8> + Send + Sync;
 impl FakeServer {
     /// After a login without a password every frame gets its `answer`, which may be nothing.
     pub(crate) async fn start(answer: impl Fn(u8, &[u8]) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::start_with(answer, None).await
+    }
+
+    /// It refuses logins with this parameter, in this way: `("pgweir.intercept", "08P01")`, as PgBouncer does.
+    pub(crate) async fn refusing(
+        refused: (&'static str, &'static str),
+        answer: impl Fn(u8, &[u8]) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start_with(answer, Some(refused)).await
+    }
+
+    async fn start_with(
+        answer: impl Fn(u8, &[u8]) -> Vec<u8> + Send + Sync + 'static,
+        refused: Option<(&'static str, &'static str)>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
         let (open, answer): (_, Arc<Answer>) = (Arc::new(AtomicUsize::new(0)), Arc::new(answer));
@@ -35,7 +50,7 @@ impl FakeServer {
                 let (count, answer, said) = (Arc::clone(&count), Arc::clone(&answer), says.subscribe());
                 tokio::spawn(async move {
                     count.fetch_add(1, Ordering::SeqCst);
-                    let _ = serve(stream, &*answer, said).await;
+                    let _ = serve(stream, refused, &*answer, said).await;
                     count.fetch_sub(1, Ordering::SeqCst);
                 });
             }
@@ -68,14 +83,26 @@ pub(crate) fn row(text: &str) -> Vec<u8> {
     [frame(b'T', &description), frame(b'D', &data), frame(b'C', b"SELECT 1\0"), frame(b'Z', b"I")].concat()
 }
 
-async fn serve(mut stream: TcpStream, answer: &Answer, mut said: broadcast::Receiver<Vec<u8>>) -> std::io::Result<()> {
+async fn serve(
+    mut stream: TcpStream,
+    refused: Option<(&str, &str)>,
+    answer: &Answer,
+    mut said: broadcast::Receiver<Vec<u8>>,
+) -> std::io::Result<()> {
     loop {
         let length = stream.read_u32().await?;
         let mut packet = vec![0; length as usize - 4];
         stream.read_exact(&mut packet).await?;
         match packet.first_chunk() {
             Some(&[4, 210, 22, 47]) => stream.write_all(b"N").await?, // SSLRequest
-            Some(&[0, 3, _, _]) => break,
+            Some(&[0, 3, _, _]) => {
+                let Some((parameter, sqlstate)) = refused else { break };
+                if !packet.split(|&byte| byte == 0).any(|text| text == parameter.as_bytes()) {
+                    break;
+                }
+                let error = format!("SFATAL\0VFATAL\0C{sqlstate}\0Munsupported startup parameter\0\0");
+                return stream.write_all(&frame(b'E', error.as_bytes())).await;
+            }
             _ => return Ok(()),
         }
     }
