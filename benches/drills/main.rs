@@ -5,8 +5,10 @@ mod burst;
 mod chart;
 mod keeper;
 mod leak;
+mod listeners;
 mod lock_queue;
 mod machine;
+mod notify;
 mod open_loop;
 mod postgres;
 #[path = "../../tests/it/support/process.rs"]
@@ -19,6 +21,7 @@ mod session;
 mod slow_disk;
 mod stats;
 mod valve;
+mod wire;
 mod zombie;
 
 use std::net::{Ipv4Addr, TcpListener};
@@ -28,10 +31,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
 const USAGE: &str =
-    "Say which drill: burst, valve, lock-queue, zombie, leak, or all. FULL=1 makes bursts of every size.
+    "Say which drill: burst, valve, lock-queue, zombie, leak, notify, or all. FULL=1 makes bursts of every size.
 Its figures go to docs/drills. More words choose among its runs (burst hot-row 1000 pgweir); those go to target/drills.";
 
-const DRILLS: [&str; 5] = ["burst", "valve", "lock-queue", "zombie", "leak"];
+const DRILLS: [&str; 6] = ["burst", "valve", "lock-queue", "zombie", "leak", "notify"];
 
 /// What the command line asks for.
 pub(crate) struct Choice {
@@ -72,7 +75,8 @@ fn main() {
                 "valve" => valve::run(&choice).await,
                 "lock-queue" => lock_queue::run(&choice).await,
                 "zombie" => zombie::run(&choice).await,
-                _ => leak::run(&choice).await,
+                "leak" => leak::run(&choice).await,
+                _ => notify::run(&choice).await,
             };
             report.write(dir);
         }

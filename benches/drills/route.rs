@@ -36,8 +36,10 @@ pub(crate) struct Pgweir {
     pub(crate) burst: String,
     /// Lines under `[roles.deploy]`.
     pub(crate) deploy: String,
-    /// Lines under `[admission]`.
+    /// The section `[admission]`.
     pub(crate) admission: String,
+    /// The section `[notify]`.
+    pub(crate) notify: String,
     /// What distinguishes it in tables.
     pub(crate) label: String,
 }
@@ -46,7 +48,8 @@ impl Pgweir {
     /// A pool and nothing else.
     pub(crate) fn pool(size: u32) -> Self {
         let label = format!("pgweir, pool of {size}");
-        Self { size, burst: String::new(), deploy: String::new(), admission: String::new(), label }
+        let [burst, deploy, admission, notify] = Default::default();
+        Self { size, burst, deploy, admission, notify, label }
     }
 
     /// The role of the burst may have so many transactions in the server.
@@ -59,7 +62,7 @@ impl Pgweir {
     }
 
     fn toml(&self, listen: u16, postgres: u16) -> String {
-        let Self { size, burst, deploy, admission, .. } = self;
+        let Self { size, burst, deploy, admission, notify, label: _ } = self;
         format!(
             r#"
 [listen]
@@ -81,6 +84,7 @@ auth = "trust"
 [roles.deploy]
 {deploy}
 {admission}
+{notify}
 "#
         )
     }

@@ -1,0 +1,113 @@
+//! A connection without a driver: where a hundred clients and the server share two cores, what a driver costs would be measured, too.
+
+use std::io;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::session::DBNAME;
+
+/// Read at once by a listener that was away for a while.
+const BUFFER: usize = 16 * 1024;
+
+/// A notification.
+pub(crate) struct Notification {
+    /// Its channel.
+    pub(crate) channel: String,
+    /// Its payload.
+    pub(crate) payload: String,
+}
+
+/// A logged-in client.
+pub(crate) struct Wire {
+    stream: TcpStream,
+    unread: BytesMut,
+}
+
+impl Wire {
+    /// Logs in on a port of loopback as a role that needs no password.
+    pub(crate) async fn login(port: u16, role: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.set_nodelay(true)?;
+        let mut wire = Self { stream, unread: BytesMut::new() };
+        let body =
+            [&196_608_u32.to_be_bytes()[..], format!("user\0{role}\0database\0{DBNAME}\0\0").as_bytes()].concat();
+        wire.stream.write_all(&[&length(&body), &body[..]].concat()).await?;
+        wire.cycle().await?;
+        Ok(wire)
+    }
+
+    /// Runs one Query message to its end; an error of the server is an error.
+    pub(crate) async fn run(&mut self, sql: &str) -> io::Result<()> {
+        self.send(sql).await?;
+        self.cycle().await
+    }
+
+    /// Sends a Query message.
+    pub(crate) async fn send(&mut self, sql: &str) -> io::Result<()> {
+        let body = [sql.as_bytes(), b"\0"].concat();
+        self.stream.write_all(&[b"Q", &length(&body)[..], &body].concat()).await
+    }
+
+    /// Reads up to ReadyForQuery.
+    pub(crate) async fn cycle(&mut self) -> io::Result<()> {
+        let mut said = Ok(());
+        loop {
+            match self.frame().await? {
+                (b'Z', _) => return said,
+                (b'E', body) => said = Err(io::Error::other(String::from_utf8_lossy(&body).into_owned())),
+                _ => {}
+            }
+        }
+    }
+
+    /// Waits for notifications; returns all that have come.
+    pub(crate) async fn notifications(&mut self) -> io::Result<Vec<Notification>> {
+        let mut notifications = Vec::new();
+        while notifications.is_empty() {
+            self.read().await?;
+            while let Some((tag, body)) = self.split() {
+                if tag == b'A' {
+                    let mut texts =
+                        body[4..].split(|&byte| byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
+                    let (channel, payload) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
+                    notifications.push(Notification { channel, payload });
+                }
+            }
+        }
+        Ok(notifications)
+    }
+
+    async fn frame(&mut self) -> io::Result<(u8, BytesMut)> {
+        loop {
+            if let Some(frame) = self.split() {
+                return Ok(frame);
+            }
+            self.read().await?;
+        }
+    }
+
+    async fn read(&mut self) -> io::Result<()> {
+        self.unread.reserve(BUFFER);
+        match self.stream.read_buf(&mut self.unread).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn split(&mut self) -> Option<(u8, BytesMut)> {
+        let &[tag, a, b, c, d] = self.unread.first_chunk()?;
+        let end = u32::from_be_bytes([a, b, c, d]) as usize + 1;
+        if self.unread.len() < end {
+            return None;
+        }
+        let mut frame = self.unread.split_to(end);
+        frame.advance(5);
+        Some((tag, frame))
+    }
+}
+
+fn length(body: &[u8]) -> [u8; 4] {
+    u32::try_from(body.len() + 4).expect("a short message").to_be_bytes()
+}
