@@ -9,7 +9,7 @@ help:
 	@echo 'make check   formatting, lints, docs, dependencies'
 	@echo 'make test    everything that can be tested'
 	@echo 'make bench   speed against PgBouncer'
-	@echo 'make drills  incidents on purpose, 15 minutes; DRILL=burst, valve, lock-queue, zombie or leak for one'
+	@echo 'make drills  incidents on purpose, 20 minutes; DRILL=burst, valve, lock-queue, zombie, leak or notify for one'
 	@echo 'make budget  syscalls and instructions per transaction'
 	@echo 'make fuzz    every fuzz target; FUZZ_SECONDS=60 for new inputs that long'
 

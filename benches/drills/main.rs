@@ -54,7 +54,7 @@ impl Choice {
 }
 
 fn main() {
-    // cargo bench adds --bench; who runs all benches does not mean a quarter of an hour of these.
+    // cargo bench adds --bench; who runs all benches does not mean twenty minutes of these.
     let mut words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     if words.is_empty() {
         println!("{USAGE}");
