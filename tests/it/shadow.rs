@@ -4,11 +4,14 @@ use std::fs;
 use std::process::Command;
 
 use crate::support::fake::{FakeServer, row};
-use crate::support::frontend::{extended, query, sync};
-use crate::support::{Endpoint, Frame, Postgres, Wire, output_of, proxy, tags};
+use crate::support::frontend::{bind, copy_data, copy_done, execute, extended, parse, query, sync};
+use crate::support::{Endpoint, Frame, Postgres, Proxy, Wire, output_of, proxy, tags};
 
 /// Every way in which what is in a database can notify.
 const SCHEMA: &str = include_str!("shadow.sql");
+
+/// The path of the sessions of these tests.
+const PATH: &str = "SET search_path = app, public";
 
 fn notify_sql(flags: &[&str]) -> String {
     let mut pgweir = Command::new(env!("CARGO_BIN_EXE_pgweir"));
@@ -40,6 +43,68 @@ async fn stage(postgres: &Postgres) -> Endpoint {
     direct
 }
 
+/// pgweir in front of it, with listeners at both.
+struct Theatre {
+    direct: Endpoint,
+    proxy: Proxy,
+    behind: Wire,
+    beside: Wire,
+    prompter: Wire,
+}
+
+impl Theatre {
+    async fn open(lines: &str) -> Self {
+        let direct = stage(Postgres::shared()).await;
+        let proxy = proxy().dbname(&direct.dbname).toml("[notify]\nbus = \"memory\"").toml(lines).start().await;
+        let (mut behind, mut beside) = (proxy.wire("app").await, direct.wire("app").await);
+        for listener in [&mut behind, &mut beside] {
+            listener.value("LISTEN ch").await;
+        }
+        let prompter = direct.wire("app").await;
+        Self { direct, proxy, behind, beside, prompter }
+    }
+
+    /// What listeners heard of the clients of pgweir, in order: behind it, and at Postgres itself. What was intercepted is
+    /// heard behind pgweir only, because the bus carries nothing beyond it.
+    async fn heard(&mut self) -> (Vec<String>, Vec<String>) {
+        self.prompter.value("NOTIFY ch, 'curtain'").await;
+        (until_curtain(&mut self.behind).await, until_curtain(&mut self.beside).await)
+    }
+
+    /// The next that listeners heard is this, once, and it was intercepted or not.
+    async fn expect(&mut self, what: &str, payload: &str, is_intercepted: bool) {
+        let beside = if is_intercepted { vec![] } else { vec![payload.to_owned()] };
+        assert_eq!(self.heard().await, (vec![payload.to_owned()], beside), "{what}");
+    }
+
+    async fn expect_nothing(&mut self, what: &str) {
+        assert_eq!(self.heard().await, (vec![], vec![]), "{what}");
+    }
+
+    /// A client of pgweir with the path of these tests.
+    async fn writer(&self) -> Wire {
+        let mut writer = self.proxy.wire("app").await;
+        writer.value(PATH).await;
+        writer
+    }
+}
+
+/// Payloads on `ch`, up to the one that ends it.
+async fn until_curtain(listener: &mut Wire) -> Vec<String> {
+    let mut payloads = Vec::new();
+    loop {
+        let frame = listener.frame().await;
+        assert_eq!(frame.tag, 'A', "{frame:?}");
+        let mut texts = frame.body[4..].split(|&byte| byte == 0);
+        assert_eq!(texts.next(), Some(&b"ch"[..]));
+        let payload = String::from_utf8_lossy(texts.next().expect("a payload")).into_owned();
+        if payload == "curtain" {
+            return payloads;
+        }
+        payloads.push(payload);
+    }
+}
+
 /// Runs `sql` in one of the protocols; it succeeds. Returns the tags of its frames.
 async fn play(wire: &mut Wire, sql: &str, is_simple: bool) -> String {
     let bytes = if is_simple { query(sql) } else { [extended(sql, &[]), sync()].concat() };
@@ -49,6 +114,33 @@ async fn play(wire: &mut Wire, sql: &str, is_simple: bool) -> String {
     assert!(!tags.contains('E'), "{sql}: {frames:?}");
     tags
 }
+
+/// By its path: what adoption changes. Each with the one payload it sends.
+const BY_PATH: [(&str, &str); 10] = [
+    ("INSERT INTO plain VALUES ('plain')", "plain"),
+    ("INSERT INTO pinned VALUES ('pinned')", "pinned"),
+    ("INSERT INTO emptied VALUES ('emptied')", "emptied"),
+    ("SELECT called('called')", "called"),
+    ("SELECT definer()", "definer"),
+    ("SELECT in_sql()", "in sql"),
+    ("SELECT dynamic()", "dynamic"),
+    ("SELECT in_between()", "in between"),
+    ("SELECT first()", "first"),
+    ("CALL in_procedure(1, NULL)", "procedure"),
+];
+
+/// What stays a NOTIFY.
+const BOUND: [(&str, &str); 9] = [
+    ("INSERT INTO qualified VALUES ('qualified')", "qualified"),
+    ("INSERT INTO defaulted (v) VALUES ('x')", "default"),
+    ("INSERT INTO c VALUES ('x') ON CONFLICT DO NOTHING", "\"c\",I,\"v\"='x'"),
+    ("SELECT command()", "command"),
+    ("SELECT command_in_sql()", "command in sql"),
+    ("SELECT dynamic_command()", "dynamic command"),
+    ("SELECT atomic()", "atomic"),
+    ("SELECT * FROM viewed", "view"),
+    ("UPDATE ruled SET v = 'x'", "rule"),
+];
 
 #[tokio::test]
 async fn callers_are_found_with_how_they_call_and_what_adopts_them() {
@@ -257,4 +349,199 @@ async fn server_that_refuses_the_setting_is_used_without_it() {
     assert_eq!(proxy.wire("app").await.value("SELECT 1").await, "served");
     let record = proxy.logged("the server takes no pgweir.intercept; what its functions notify stays a NOTIFY").await;
     assert_eq!((&record["database"], &record["role"]), (&"app".into(), &"app".into()));
+}
+
+#[tokio::test]
+async fn every_call_reaches_each_listener_once_and_adoption_decides_how() {
+    let mut theatre = Theatre::open("").await;
+    let mut writer = theatre.writer().await;
+    writer.value("INSERT INTO ruled VALUES ('x')").await;
+    for (phase, is_adopted) in [("before", false), ("adopted", true), ("undone", false)] {
+        match phase {
+            "adopted" => drop(run(&theatre.direct, &["--adopt"]).await.expect("adoption")),
+            "undone" => drop(run(&theatre.direct, &["--undo"]).await.expect("its undo")),
+            _ => {}
+        }
+        let calls = BY_PATH.map(|(sql, payload)| (sql, payload, is_adopted));
+        let bound = BOUND.map(|(sql, payload)| (sql, payload, false));
+        let by_name = [("SELECT by_name('ch', 'by name')", "by name", true)];
+        for (sql, payload, is_intercepted) in calls.into_iter().chain(bound).chain(by_name) {
+            for is_simple in [true, false] {
+                let what = format!("{phase}: {sql}, simple: {is_simple}");
+                if payload.starts_with("\"c\"") {
+                    writer.value("DELETE FROM c").await;
+                }
+                let through = play(&mut writer, sql, is_simple).await;
+                theatre.expect(&what, payload, is_intercepted).await;
+                let mut straight = theatre.direct.wire("app").await;
+                straight.value(PATH).await;
+                if payload.starts_with("\"c\"") {
+                    straight.value("DELETE FROM c").await;
+                }
+                assert_eq!(play(&mut straight, sql, is_simple).await, through, "{what}");
+                theatre.expect(&format!("{what}, without pgweir"), payload, false).await;
+
+                writer.value("BEGIN; DELETE FROM c").await;
+                play(&mut writer, sql, is_simple).await;
+                writer.value("ROLLBACK").await;
+                theatre.expect_nothing(&format!("{what}, rolled back")).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn private_notices_reach_no_client_and_no_log_whatever_it_wants_to_hear() {
+    let mut theatre = Theatre::open("").await;
+    run(&theatre.direct, &["--adopt"]).await.expect("adoption");
+    let mut writer = theatre.writer().await;
+    for level in ["debug5", "log", "notice", "warning", "error"] {
+        writer.value(&format!("SET client_min_messages = {level}")).await;
+        // With debug5 Postgres says a lot, of which none is ours.
+        writer.send(query("SELECT called('secret')")).await;
+        let frames = writer.cycle().await;
+        let notices = frames.iter().filter(|frame| frame.tag == 'N');
+        assert!(notices.into_iter().all(|notice| notice.sqlstate() != "PW001"), "{level}: {frames:?}");
+        theatre.expect(level, "secret", true).await;
+    }
+    let admin = Postgres::shared().admin(&theatre.direct.dbname).await;
+    let log = "SELECT pg_read_file(current_setting('data_directory') || '/../log')";
+    let log: String = admin.query_one(log, &[]).await.expect("the superuser may").get(0);
+    assert!(!log.contains("PW001") && !log.contains("INFO:"), "{log}");
+    assert!(!theatre.proxy.log_text().contains("secret"));
+}
+
+#[tokio::test]
+async fn notices_of_the_application_pass() {
+    let theatre = Theatre::open("").await;
+    run(&theatre.direct, &["--adopt"]).await.expect("adoption");
+    let mut writer = theatre.writer().await;
+    let both =
+        "DO $$ BEGIN RAISE INFO 'one'; PERFORM app.called('x'); RAISE INFO 'two' USING ERRCODE = 'PW002'; END $$";
+    let frames = writer.query(both).await;
+    assert_eq!(tags(&frames), "N N C Z");
+    assert_eq!((&*frames[0].fields()[&'M'], &*frames[1].fields()[&'M']), ("one", "two"));
+}
+
+#[tokio::test]
+async fn what_a_transaction_takes_back_is_not_sent() {
+    let mut theatre = Theatre::open("").await;
+    run(&theatre.direct, &["--adopt"]).await.expect("adoption");
+    let mut writer = theatre.writer().await;
+    for (sql, sent) in [
+        (
+            "BEGIN; SELECT called('a'); SAVEPOINT s; SELECT called('b'); ROLLBACK TO s; SELECT called('c'); COMMIT",
+            "a c",
+        ),
+        ("BEGIN; SELECT called('a'); SAVEPOINT s; SELECT called('b'); RELEASE s; COMMIT", "a b"),
+        ("BEGIN; SELECT called('a'); SELECT called('a'); SELECT called('b'); SELECT called('a'); COMMIT", "a b"),
+        ("BEGIN; SELECT called('a'); SELECT 1/0; COMMIT", ""),
+        ("SELECT called('a'); SELECT 1/0", ""),
+        ("SELECT called(x) FROM (VALUES ('b'), ('a')) AS v (x)", "b a"),
+        ("INSERT INTO plain VALUES ('x'), ('y')", "x y"),
+        ("SELECT called('a') FROM generate_series(1, 1000)", "a"),
+        ("INSERT INTO late VALUES ('deferred')", "deferred"),
+        ("INSERT INTO late VALUES ('fails')", ""),
+        // Known: the server does not say that it took this one back.
+        ("SELECT caught()", "caught"),
+    ] {
+        writer.query(sql).await;
+        writer.query("ROLLBACK").await;
+        let sent: Vec<_> = sent.split_whitespace().map(str::to_owned).collect();
+        assert_eq!(theatre.heard().await, (sent, vec![]), "{sql}");
+    }
+    for (end, sent) in [("COMMIT", vec!["deferred"]), ("ROLLBACK", vec![])] {
+        writer.value("BEGIN").await;
+        writer.value("INSERT INTO late VALUES ('deferred')").await;
+        theatre.expect_nothing("a deferred trigger has not run yet").await;
+        writer.value(end).await;
+        assert_eq!(theatre.heard().await, (sent.into_iter().map(str::to_owned).collect(), vec![]), "{end}");
+    }
+    writer.value("BEGIN; INSERT INTO late VALUES ('fails')").await;
+    assert_eq!(writer.failure("COMMIT").await, "P0001");
+    theatre.expect_nothing("a commit that fails").await;
+}
+
+#[tokio::test]
+async fn each_part_of_a_pipeline_sends_what_it_commits() {
+    let mut theatre = Theatre::open("").await;
+    run(&theatre.direct, &["--adopt"]).await.expect("adoption");
+    let mut writer = theatre.writer().await;
+    let call = |payload: &str| extended("SELECT app.called($1)", &[Some(payload.as_bytes())]);
+    let failing = [call("b"), extended("SELECT 1/0", &[]), sync()].concat();
+    writer.send([call("a"), call("aa"), sync(), failing, call("c"), sync()].concat()).await;
+    for expected in ["1 2 T D C 1 2 T D C Z", "1 2 T D C 1 E Z", "1 2 T D C Z"] {
+        writer.expect(expected).await;
+    }
+    let heard = theatre.heard().await;
+    assert_eq!(heard, (["a", "aa", "c"].map(str::to_owned).to_vec(), vec![]));
+
+    // A trigger below a statement that is reused.
+    writer.send(parse("s", "INSERT INTO app.plain VALUES ($1)", &[])).await;
+    for payload in ["one", "two"] {
+        writer.send([bind("", "s", &[Some(payload.as_bytes())]), execute("", 0), sync()].concat()).await;
+    }
+    writer.expect("1 2 C Z 2 C Z").await;
+    assert_eq!(theatre.heard().await.0, ["one", "two"]);
+}
+
+#[tokio::test]
+async fn rows_that_are_copied_in_fire_their_triggers() {
+    let mut theatre = Theatre::open("").await;
+    run(&theatre.direct, &["--adopt"]).await.expect("adoption");
+    let mut writer = theatre.writer().await;
+    writer.send(query("COPY plain FROM STDIN")).await;
+    writer.expect("G").await;
+    writer.send([copy_data(b"one\ntwo\n"), copy_data(b"three\n"), copy_done()].concat()).await;
+    writer.expect("C Z").await;
+    assert_eq!(theatre.heard().await.0, ["one", "two", "three"]);
+
+    let table: String = (0..10_000).map(|n| format!("{n}\n")).collect();
+    writer.send(query("COPY plain FROM STDIN")).await;
+    writer.expect("G").await;
+    writer.send([copy_data(table.as_bytes()), copy_done()].concat()).await;
+    writer.expect("C Z").await;
+    let heard = theatre.heard().await.0;
+    assert_eq!(heard, (0..10_000).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_postgres_would_refuse_is_refused_and_what_it_must_translate_is_its_own() {
+    let mut theatre = Theatre::open("").await;
+    let mut writer = theatre.writer().await;
+    assert_eq!(writer.failure("SELECT by_name('', 'x')").await, "22023");
+    assert_eq!(writer.failure("SELECT by_name(repeat('c', 64), 'x')").await, "22023");
+    assert_eq!(writer.failure("SELECT by_name('ch', repeat('x', 8000))").await, "22023");
+    theatre.expect_nothing("refused").await;
+    for (sql, payload) in [
+        ("SELECT by_name('ch', NULL)", String::new()),
+        ("SELECT by_name('ch', '')", String::new()),
+        ("SELECT by_name('ch', repeat('x', 7999))", "x".repeat(7999)),
+        ("SELECT by_name('ch', 'é')", "é".to_owned()),
+    ] {
+        writer.value(sql).await;
+        theatre.expect(sql, &payload, true).await;
+    }
+    writer.value("SET client_encoding = latin1").await;
+    writer.value("SELECT by_name('ch', chr(233))").await;
+    theatre.expect("é in another encoding", "é", false).await;
+    writer.value("SELECT by_name('ch', 'plain')").await;
+    theatre.expect("ASCII in another encoding", "plain", true).await;
+}
+
+#[tokio::test]
+async fn mode_off_leaves_every_call_to_postgres() {
+    let mut theatre = Theatre::open("[notify]\nmode = \"off\"").await;
+    run(&theatre.direct, &["--adopt"]).await.expect("adoption");
+    let mut writer = theatre.writer().await;
+    for (sql, payload) in [("INSERT INTO pinned VALUES ('pinned')", "pinned"), ("SELECT by_name('ch', 'x')", "x")] {
+        writer.value(sql).await;
+        theatre.expect(sql, payload, false).await;
+    }
+    // Switched on, backends are replaced and functions tell pgweir; who holds a backend to listen goes on as before.
+    theatre.proxy.reload("[notify]\nmode = \"intercept\"").await;
+    theatre.behind = theatre.proxy.wire("app").await;
+    theatre.behind.value("LISTEN ch").await;
+    writer.value("SELECT by_name('ch', 'switched')").await;
+    theatre.expect("switched on", "switched", true).await;
 }
