@@ -407,3 +407,50 @@ fn exchanges_of_names_outside_the_configuration_are_forgotten_when_nobody_has_th
     hub.forget_unused(is_named);
     assert_eq!(hub.all().iter().map(|exchange| &*exchange.database).collect::<Vec<_>>(), ["named"]);
 }
+
+/// A thread in the place of a client's task.
+struct Parked(std::thread::Thread);
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[test]
+fn threads_that_sleep_until_they_are_woken_hear_everything_in_one_order() {
+    const NOTIFIERS: i32 = 3;
+    const EACH: usize = 2000;
+    let exchange = exchange(&settings());
+    let ready = std::sync::Barrier::new(4 + NOTIFIERS as usize);
+    let heard: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let listen = |pid| {
+            let (exchange, ready) = (&exchange, &ready);
+            move || {
+                let waker = Waker::from(Arc::new(Parked(std::thread::current())));
+                let mailbox = Mailbox::new(pid, waker);
+                exchange.change(&mailbox, &Change::Listen("x".into()));
+                ready.wait();
+                let (mut out, mut count) = (Vec::new(), 0);
+                while count < NOTIFIERS as usize * EACH {
+                    match mailbox.has_mail() {
+                        true => count += mailbox.take(&mut out, 500, false).expect("it reads") as usize,
+                        // A wake-up that was lost would leave it here for ever.
+                        false => std::thread::park(),
+                    }
+                }
+                out
+            }
+        };
+        let listeners: Vec<_> = (1..=4).map(|pid| scope.spawn(listen(pid))).collect();
+        for pid in 101..=100 + NOTIFIERS {
+            let (exchange, ready) = (&exchange, &ready);
+            scope.spawn(move || {
+                ready.wait();
+                (0..EACH).for_each(|n| exchange.publish(pid, &[say("x", n)]));
+            });
+        }
+        listeners.into_iter().map(|listener| listener.join().expect("no panic")).collect()
+    });
+    assert!(heard.iter().all(|all| *all == heard[0]));
+}
