@@ -153,6 +153,11 @@ async fn nothing_is_told_before_the_sync_of_an_extended_query() {
     assert!(proxy.metric("pgweir_notify_delivered_total", &[]) < 1.5);
     listens.send(sync()).await;
     listens.expect("A Z").await;
+    // A Query ends the unit, too.
+    listens.send([parse("s3", "SELECT 1", &[]), query("NOTIFY other")].concat()).await;
+    listens.expect("1 C Z").await;
+    witness.value("NOTIFY jobs").await;
+    listens.expect("A").await;
 }
 
 #[tokio::test]

@@ -182,10 +182,7 @@ impl Client {
         match message.tag {
             // Left over from a COPY that failed; Postgres ignores them too.
             b'd' | b'c' | b'f' | b'H' => {}
-            b'S' => {
-                self.is_unsynced = false;
-                self.ready_idle();
-            }
+            b'S' => self.ready_idle(),
             b'Q' if let Some(effect) = frontend::query_without_backend(&self.session, message) => {
                 self.run_alone(&effect);
             }
@@ -231,6 +228,7 @@ impl Client {
 
     /// ReadyForQuery of a client without a backend, behind what waits for it.
     fn ready_idle(&mut self) {
+        self.is_unsynced = false;
         // Why it has to go, if it has, is found when its task looks by itself.
         let _ = self.session.take_mail(self.spill.buffer(), usize::MAX);
         build::ready_for_query(self.spill.buffer(), TransactionStatus::Idle);
