@@ -92,8 +92,15 @@ struct Stream {
     exchange: Weak<Exchange>,
     /// `None`: nothing was read so far.
     follower: Option<Follower>,
-    /// The Redis lets it be read.
-    is_open: bool,
+    access: Access,
+}
+
+/// Whether the Redis lets a stream be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Untried,
+    Open,
+    Refused,
 }
 
 impl Reading {
@@ -122,7 +129,7 @@ impl Reading {
             let key = stream::key(&exchange.database);
             let is_known = self.streams.get(&key).is_some_and(|known| known.exchange.ptr_eq(&arrival));
             if !is_known {
-                self.streams.insert(key, Stream { exchange: arrival, follower: None, is_open: false });
+                self.streams.insert(key, Stream { exchange: arrival, follower: None, access: Access::Untried });
             }
         }
     }
@@ -134,7 +141,7 @@ impl Reading {
         self.server.found();
         backoff.succeeded();
         let again = Instant::now() + REFUSED;
-        let open = self.streams.values().filter(|stream| stream.is_open).count();
+        let open = self.streams.values().filter(|stream| stream.access == Access::Open).count();
         loop {
             let stream_max = self.stream_max();
             let command = self.xread(stream_max);
@@ -182,16 +189,21 @@ impl Reading {
                 [_, Err(error)] => Err(error.clone()),
                 _ => continue,
             };
-            stream.is_open = found.is_ok();
             match found {
-                Ok((found, now)) => stream.go_on(&exchange, found, now, stream_max),
+                Ok((found, now)) => {
+                    stream.go_on(&exchange, found, now, stream_max);
+                    stream.access = Access::Open;
+                }
                 Err(error) if is_refusal(&error) => {
-                    let database = &*exchange.database;
-                    tracing::warn!(database, %error, "the Redis does not let notifications be read");
+                    if stream.access != Access::Refused {
+                        let database = &*exchange.database;
+                        tracing::warn!(database, %error, "the Redis does not let notifications be read");
+                    }
+                    stream.access = Access::Refused;
                 }
                 Err(error) => return Err(error),
             }
-            exchange.set_bus_ready(stream.is_open);
+            exchange.set_bus_ready(stream.access == Access::Open);
         }
         Ok(())
     }
@@ -200,7 +212,7 @@ impl Reading {
     fn xread(&self, stream_max: u32) -> Cmd {
         let mut command = cmd("XREAD");
         command.arg("COUNT").arg(count_max(stream_max)).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS");
-        let open = self.streams.iter().filter(|(_, stream)| stream.is_open);
+        let open = self.streams.iter().filter(|(_, stream)| stream.access == Access::Open);
         let (keys, places): (Vec<_>, Vec<_>) =
             open.filter_map(|(key, stream)| Some((key, stream.follower.as_ref()?.at().to_string()))).unzip();
         command.arg(keys).arg(places);

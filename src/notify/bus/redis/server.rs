@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, ServerErrorKind};
 use tokio::time::Instant;
 
 use crate::config::Secret;
@@ -77,9 +77,13 @@ impl Server {
     }
 }
 
-/// The Redis answered, and that was its answer: the connection works.
+/// The Redis answered, and that was its answer: nothing is wrong with the connection.
 pub(super) fn is_refusal(error: &RedisError) -> bool {
-    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension)
+    match error.kind() {
+        // It starts, or waits for its primary, and will serve anybody soon.
+        ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown) => false,
+        kind => matches!(kind, ErrorKind::Server(_) | ErrorKind::Extension),
+    }
 }
 
 impl fmt::Debug for Server {
