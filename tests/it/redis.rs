@@ -271,6 +271,21 @@ async fn a_unix_socket_will_do() {
     ear.hears(&["7 jobs one"]).await;
 }
 
+/// What docs/NOTIFY.md says a user of the Redis needs.
+const PERMISSIONS: &str = "~pgweir:notify:* &pgweir:notify:* +multi +exec +exists +xadd +publish +xread +xinfo|stream \
+                           +xgroup|create +xgroup|destroy";
+
+#[tokio::test]
+async fn the_documented_permissions_are_enough() {
+    let user: Vec<_> = ["--user", "pgweir", "on", ">right"].into_iter().chain(PERMISSIONS.split(' ')).collect();
+    let redis = Redis::with(&user).await;
+    let url = format!("redis://pgweir:right@{}", redis.addr);
+    let (here, there) = (Process::new(&url), Process::new(&url));
+    let ear = there.listens("jobs").await;
+    here.publish(7, "jobs", "one");
+    ear.hears(&["7 jobs one"]).await;
+}
+
 #[tokio::test]
 async fn resp3_says_the_same() {
     let redis = Redis::without_memory().await;
