@@ -111,8 +111,8 @@ impl Session {
         else {
             return false;
         };
-        let is_same = |a: &str, b: &str| a.eq_ignore_ascii_case(b);
-        is_same(&client, server) || [&client, server].iter().any(|name| is_same(name, "SQL_ASCII"))
+        let (client, server) = (folded_encoding(&client), folded_encoding(server));
+        client == server || [&client, &server].iter().any(|name| *name == "sqlascii")
     }
 
     /// What the server reported last of a setting, committed or not.
@@ -370,10 +370,29 @@ fn names_search_path(effect: &Effect) -> bool {
     }
 }
 
-fn is_unsafe_encoding(name: &str) -> bool {
+/// As `clean_encoding_name` compares names; UTF8 by one name.
+fn folded_encoding(name: &str) -> String {
     let folded: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    if folded == "unicode" { "utf8".to_owned() } else { folded }
+}
+
+fn is_unsafe_encoding(name: &str) -> bool {
+    let folded = folded_encoding(name);
     UNSAFE_ENCODINGS.iter().any(|known| known.eq_ignore_ascii_case(name))
         || UNSAFE_ALIASES.contains(&folded.as_str())
         || folded == "gb18030"
         || folded == "johab"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoding_is_the_same_however_it_is_spelled() {
+        for name in ["UTF8", "utf-8", "'utf-8'", "Unicode"] {
+            assert_eq!(folded_encoding(name), "utf8");
+        }
+        assert!(is_unsafe_encoding("Shift_JIS") && is_unsafe_encoding("gb18030") && !is_unsafe_encoding("EUC_JP"));
+    }
 }
