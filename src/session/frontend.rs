@@ -668,11 +668,14 @@ fn alone(session: &Session, message: Message<'_>) -> Option<Effect> {
     let text = message.payload().strip_suffix(b"\0").filter(|_| message.is_whole() && session.intercepts())?;
     let class = classify(text, session.lexer);
     let [(_, effect)] = class.effects.as_slice() else { return None };
-    // One that may have been cut is for Postgres to warn of.
+    // What gets no stand-in is for Postgres, and so is a name that may have been cut: it warns of that.
     let is_short = |channel: &[u8]| channel.len() < CHANNEL_MAX;
+    let has_stand_in = || sql::stand_ins(text, session.lexer, |effect| session.wants(effect, b"")).is_some();
     let is_ours = match effect {
-        Effect::Listen(channel) | Effect::Unlisten(channel) => is_short(channel) && session.wants(effect, b""),
-        Effect::Notify { channel: Argument::Text(channel), .. } => is_short(channel) && session.wants(effect, b""),
+        Effect::Listen(channel) | Effect::Notify { channel: Argument::Text(channel), .. } => {
+            is_short(channel) && has_stand_in()
+        }
+        Effect::Unlisten(channel) => is_short(channel) && session.wants(effect, b""),
         Effect::UnlistenAll => true,
         _ => false,
     };

@@ -3,7 +3,7 @@
 
 use pgweir::sql::{Context, stand_ins};
 
-use crate::support::{Frame, Postgres, Wire, frontend, tags};
+use crate::support::{Frame, Postgres, Wire, frontend, proxy, tags};
 
 /// Statements that have a stand-in, some of which fail.
 const STATEMENTS: &[&str] = &[
@@ -137,4 +137,12 @@ async fn an_original_notifies_and_its_stand_in_does_not() {
         assert!(tags(&wire.query(sql).await).ends_with("C A Z"), "{sql}");
         assert!(tags(&wire.query(&stand_in(sql)).await).ends_with("C Z"), "{sql}");
     }
+}
+
+#[tokio::test]
+async fn what_has_no_stand_in_is_for_postgres_even_of_a_client_without_a_backend() {
+    let proxy = proxy().start().await;
+    let mut wire = proxy.wire("app").await;
+    let payload = "p".repeat(8_000);
+    assert_eq!(wire.failure(&format!("NOTIFY a, '{payload}'")).await, "22023");
 }
