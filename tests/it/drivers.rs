@@ -1,14 +1,16 @@
 //! Drivers of several languages, as their users use them, over three backends. The programs in `tests/drivers` print a line
 //! per check; `scripts/drivers` installs what they import.
 
+use std::fs;
 use std::process::Command;
 use std::sync::LazyLock;
 
 use futures_util::future::{join_all, try_join_all};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, Executor, PgConnection, Row};
+use tokio_postgres::AsyncMessage;
 
-use crate::support::{Endpoint, on_both_with, output_of, proxy, root, soon};
+use crate::support::{Endpoint, Postgres, on_both_with, output_of, proxy, root, soon};
 
 /// Installs what the programs import, once.
 pub(crate) fn install() {
@@ -18,8 +20,18 @@ pub(crate) fn install() {
 
 /// Runs a driver's program; its output is shown when a check fails.
 async fn drive(program: impl Fn() -> Command) {
+    drive_over(3, program).await;
+}
+
+async fn drive_over(backends: u32, program: impl Fn() -> Command) {
     install();
-    on_both_with(proxy().pool_size(3), async |at: &Endpoint| print!("{}", at.run("app", program()).await)).await;
+    on_both_with(proxy().pool_size(backends), async |at: &Endpoint| print!("{}", at.run("app", program()).await)).await;
+}
+
+fn node(program: &str) -> Command {
+    let mut command = Command::new("node");
+    command.arg(root().join("tests/drivers/node").join(program));
+    command
 }
 
 fn python(program: &str) -> Command {
@@ -48,10 +60,81 @@ async fn drivers_are_held_to_what_their_role_may_override() {
 
 #[tokio::test]
 async fn node_postgres() {
-    drive(|| {
-        let mut node = Command::new("node");
-        node.arg(root().join("tests/drivers/node/with_pg.js"));
-        node
+    drive(|| node("with_pg.js")).await;
+}
+
+/// One backend for listeners and writers alike: who listens holds none.
+#[tokio::test]
+async fn psycopg_listens() {
+    drive_over(1, || python("listen_with_psycopg.py")).await;
+}
+
+#[tokio::test]
+async fn asyncpg_listens() {
+    drive_over(1, || python("listen_with_asyncpg.py")).await;
+}
+
+#[tokio::test]
+async fn node_postgres_listens() {
+    drive_over(1, || node("listen_with_pg.js")).await;
+}
+
+/// Its workers, and procrastinate's, poll every ten minutes: a job that no notification announces comes too late by far for the
+/// deadlines of the programs.
+#[tokio::test]
+async fn graphile_worker_runs_each_job_once_and_at_once() {
+    drive_over(2, || node("jobs_with_graphile_worker.js")).await;
+}
+
+#[tokio::test]
+async fn procrastinate_runs_each_job_once_and_at_once() {
+    drive_over(2, || python("jobs_with_procrastinate.py")).await;
+}
+
+/// Once more when their functions are adopted: what they notify of is then no NOTIFY at the server any more.
+#[tokio::test]
+async fn adopted_job_queues_run_each_job_once_and_at_once() {
+    install();
+    for program in [|| node("jobs_with_graphile_worker.js"), || python("jobs_with_procrastinate.py")] {
+        let proxy = proxy().pool_size(2).start().await;
+        proxy.run("app", program()).await;
+        let server = Postgres::shared().endpoint(&proxy.dbname);
+        for step in [&[][..], &["--adopt"]] {
+            let mut pgweir = Command::new(env!("CARGO_BIN_EXE_pgweir"));
+            pgweir.arg("notify-sql").args(step);
+            let script = tempfile::NamedTempFile::new().expect("a temporary file");
+            fs::write(&script, output_of(pgweir)).expect("our own file");
+            let mut psql = Command::new("psql");
+            psql.args(["-Xq", "-v", "ON_ERROR_STOP=1", "-f"]).arg(script.path());
+            print!("{}", server.run("postgres", psql).await);
+        }
+        let intercepted = || proxy.metric("pgweir_notify_intercepted_total", &[]);
+        let before = intercepted();
+        print!("{}", proxy.run("app", program()).await);
+        assert!(intercepted() - before >= 400.0, "{} of 400 jobs", intercepted() - before);
+    }
+}
+
+#[tokio::test]
+async fn tokio_postgres_listens() {
+    on_both_with(proxy().pool_size(1), async |at: &Endpoint| {
+        let (listener, mut heard) = at.connect_and_hear("app").await;
+        let mut writer = at.connect("app").await;
+        listener.batch_execute("LISTEN jobs").await.expect("it listens");
+        let notify = writer.prepare("SELECT pg_notify('jobs', $1)").await.expect("a statement");
+        for n in 0..20 {
+            let transaction = writer.transaction().await.expect("BEGIN");
+            transaction.query(&notify, &[&n.to_string()]).await.expect("it notifies");
+            if n % 2 == 0 { transaction.commit().await } else { transaction.rollback().await }.expect("an end");
+        }
+        let many = (0..20).map(async |n: u32| writer.query(&notify, &[&format!("pipelined {n}")]).await);
+        soon(try_join_all(many)).await.expect("20 answers in one pipeline");
+
+        let whole = (0..20).step_by(2).map(|n| n.to_string());
+        for payload in whole.chain((0..20).map(|n| format!("pipelined {n}"))) {
+            let Some(AsyncMessage::Notification(notice)) = soon(heard.recv()).await else { panic!("no {payload}") };
+            assert_eq!((notice.channel(), notice.payload()), ("jobs", &*payload));
+        }
     })
     .await;
 }

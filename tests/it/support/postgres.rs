@@ -151,12 +151,14 @@ impl Postgres {
         client
     }
 
-    /// A new, empty database; returns its name.
+    /// A new, empty database, in which all roles may create schemas; returns its name.
     pub(crate) async fn database(&self) -> String {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let sql = format!("CREATE DATABASE {name}");
-        self.admin("postgres").await.batch_execute(&sql).await.expect("a new database");
+        let admin = self.admin("postgres").await;
+        for sql in [format!("CREATE DATABASE {name}"), format!("GRANT CREATE ON DATABASE {name} TO PUBLIC")] {
+            admin.batch_execute(&sql).await.expect("a new database");
+        }
         name
     }
 
