@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::notification::Notification;
 use crate::config::{Endpoint, PoolSettings, Standing};
 use crate::net::stream::Stream;
-use crate::pool::backend::Backend;
+use crate::pool::backend::{Backend, Target};
 use crate::pool::open::{Address, OpenError, Opener};
 use crate::pool::pool::Pool;
 use crate::sql::quote_literal;
@@ -24,6 +24,10 @@ use crate::wire::frame::{HEADER_LEN, header};
 
 /// Longest body of a message on such a connection: nothing is asked that has a longer answer.
 const BODY_MAX: usize = 1 << 20;
+
+/// An answer may take so many times `connect_timeout`. A server that stands still for some seconds under its locks is alive, and to leave it would
+/// cost every listener its connection just then.
+const PATIENCE: u32 = 6;
 
 /// Read at once.
 const READ_SIZE: usize = 16 * 1024;
@@ -89,7 +93,7 @@ pub enum Said {
 pub struct Link {
     stream: Stream,
     unread: BytesMut,
-    address: Address,
+    target: Arc<Target>,
     /// Whose login it has, and how that was set up then.
     pool: Arc<Pool>,
     settings: Arc<PoolSettings>,
@@ -101,8 +105,7 @@ impl Link {
     pub async fn open(opener: &Opener, pool: Arc<Pool>, name: &str) -> Result<Self, LinkError> {
         let settings = Arc::clone(&pool.settings());
         let Backend { stream, parameters, target, .. } = opener.open(&pool, 0).await?;
-        let address = target.address.clone();
-        let mut link = Self { stream, unread: BytesMut::new(), address, pool, settings, pid: 0 };
+        let mut link = Self { stream, unread: BytesMut::new(), target, pool, settings, pid: 0 };
         let mut sql = format!("{NO_TIMEOUTS}; SET application_name = '{name}'; ").into_bytes();
         if let Some(encoding) = parameters.value("server_encoding")
             && parameters.value("client_encoding") != Some(encoding)
@@ -144,7 +147,7 @@ impl Link {
         }
     }
 
-    /// As [`Self::said`] for an answer, which is due within `connect_timeout`.
+    /// As [`Self::said`] for an answer, which a server that is well has long given when its time is up.
     pub async fn answer(&mut self) -> Result<Said, LinkError> {
         let limit = self.limit();
         timeout(limit, self.said()).await.map_err(|_| LinkError::Silent(limit))?
@@ -197,11 +200,16 @@ impl Link {
             return true;
         }
         // The pool knows of it since its login, and forgets it when the name leads elsewhere.
-        matches!(&self.address, Address::Tcp { addr, .. } if !self.pool.addresses().contains(&addr.ip()))
+        matches!(&self.target.address, Address::Tcp { addr, .. } if !self.pool.addresses().contains(&addr.ip()))
+    }
+
+    /// Has the server give up what it was asked and does not answer, so that it does not do it later, too.
+    pub async fn cancel(&self, opener: &Opener) {
+        let _ = timeout(self.settings.pool.connect_timeout, opener.cancel(&self.target)).await;
     }
 
     fn limit(&self) -> Duration {
-        self.settings.pool.connect_timeout
+        self.settings.pool.connect_timeout * PATIENCE
     }
 
     async fn frame(&mut self) -> Result<(u8, Bytes), LinkError> {

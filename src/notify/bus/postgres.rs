@@ -43,7 +43,7 @@ pub async fn carry(exchange: &Exchange, outbox: &Outbox, opener: &Opener, sender
                 }
             }
             Err(error) => {
-                sender.connection = None;
+                sender.give_up(&error).await;
                 let wait = backoff.failed();
                 let database = &*exchange.database;
                 tracing::warn!(database, %error, queued = outbox.depth(), ?wait, "notifications cannot be sent");
@@ -120,6 +120,15 @@ impl Sender<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The connection is of no use any more.
+    async fn give_up(&mut self, error: &LinkError) {
+        if let (Some(connection), LinkError::Silent(_)) = (&self.connection, error) {
+            // It may wait for the lock: whatever comes of that, the next connection sends the same.
+            connection.link.cancel(self.opener).await;
+        }
+        self.connection = None;
     }
 
     /// The connection, opened if there is none.
