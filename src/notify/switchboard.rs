@@ -83,6 +83,8 @@ async fn attend_all(
             }
         }
         tokio::select! {
+            // First: what the last one has committed is sent, too.
+            biased;
             () = proxy.hub.appeared() => {}
             () = stop.cancelled() => return,
         }
