@@ -84,3 +84,28 @@ impl Hub {
         self.inner.lock().expect("no panic while held")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_exchange_is_forgotten_when_only_the_task_with_its_bridge_has_it() {
+        let hub = Hub::new(Notify::default());
+        hub.attach_bridge();
+        let session = hub.exchange(&"app".into());
+        let task = Arc::clone(&session);
+        let is_forgotten = async || timeout(std::time::Duration::from_secs(1), task.forgotten()).await.is_ok();
+        hub.forget_unused(|_| true);
+        assert!(!is_forgotten().await, "a session has it");
+        drop(session);
+        hub.forget_unused(|_| false);
+        assert!(!is_forgotten().await, "the configuration names it");
+        hub.forget_unused(|_| true);
+        assert!(is_forgotten().await);
+        assert!(hub.all().is_empty());
+        assert_ne!(hub.exchange(&"app".into()).origin, task.origin, "it is another that comes again");
+    }
+}

@@ -294,6 +294,32 @@ async fn a_server_that_was_restarted_is_listened_to_again() {
 }
 
 #[tokio::test]
+async fn a_reload_that_leads_to_another_server_moves_bridge_and_sender() {
+    let (proxy, direct, sessions) = started("postgres").await;
+    let mut there = Listener::of(&direct).await;
+    let mut wire = proxy.wire("app").await;
+    assert_eq!(tags(&wire.query("LISTEN c").await), "C Z");
+    let client = proxy.connect("app").await;
+    notify(&client, "before").await;
+    assert_eq!(there.next().await.payload(), "before");
+    let link = Link::to(direct.addr).await;
+    proxy.reload(&format!("[databases.app]\nport = {}", link.addr.port())).await;
+    assert_eq!(wire.frame().await.tag, 'A');
+    assert_eq!(told(&mut wire).await, ("FATAL".to_owned(), "08006".to_owned()));
+    let mut here = Listener::of(&proxy).await;
+    notify(&client, "after").await;
+    assert_eq!(there.up_to("after").await, [""; 0]);
+    assert_eq!(here.next().await.payload(), "after");
+    notify(&there.client, "directly").await;
+    assert_eq!(here.next().await.payload(), "directly");
+    assert_eq!((sessions.count(BRIDGE).await, sessions.count(SENDER).await), (1, 1));
+    // Both are behind the link now.
+    link.refuse(true);
+    link.cut();
+    sessions.until(format!("{BRIDGE} OR {SENDER}"), 0).await;
+}
+
+#[tokio::test]
 async fn any_number_of_listeners_and_channels_takes_two_backends() {
     let proxy = proxy().pool_size(1).toml("[notify]\nbus = \"postgres\"").start().await;
     let direct = Postgres::shared().endpoint(&proxy.dbname);
