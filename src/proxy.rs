@@ -469,8 +469,7 @@ impl Proxy {
             });
             lanes.retain(|role, lane| config.roles.contains_key(&**role) || !core.forget_lane(*lane));
         });
-        drop(directory);
-        self.hub.forget_unused(|database| !config.databases.contains_key(database));
+        self.hub.forget_unused(|name| !config.databases.contains_key(name) && !databases.contains_key(name));
     }
 
     /// Tells clients whose backends are at something for longer than their role's limits allow.

@@ -234,6 +234,11 @@ impl Exchange {
         }
     }
 
+    /// No client is left, and nothing has to be sent: nobody has to log in.
+    pub(super) fn forget_login(&self) {
+        self.login.store(None);
+    }
+
     // ---- bridge and bus ----------------------------------------------------------------------------------------------------
 
     /// Waits until no client has it, and none ever will. One waits at a time; cancel-safe.

@@ -72,7 +72,12 @@ impl Hub {
         // This hub has it, and the task with its bridge.
         let own = 1 + usize::from(inner.is_bridged);
         inner.exchanges.retain(|name, exchange| {
-            let is_unused = forgettable(name) && Arc::strong_count(exchange) <= own && exchange.is_at_rest();
+            if Arc::strong_count(exchange) > own || !exchange.is_at_rest() {
+                return true;
+            }
+            // The pool that it names may be the next to be forgotten, and then its database.
+            exchange.forget_login();
+            let is_unused = forgettable(name);
             if is_unused {
                 exchange.forget();
             }
