@@ -298,6 +298,39 @@ async fn resp3_says_the_same() {
 }
 
 #[tokio::test]
+async fn what_others_publish_for_nobody_here_is_read_once_at_most() {
+    let redis = Redis::without_memory().await;
+    let (here, there) = (Process::new(&redis.url()), Process::new(&redis.url()));
+    let (ear, forgotten) = (there.listens("jobs").await, there.database("forgotten"));
+    let leaver = forgotten.listens("jobs").await;
+    forgotten.exchange.leave(&leaver.mailbox);
+    let gone = Arc::downgrade(&forgotten.exchange);
+    drop(forgotten);
+    eventually(async || {
+        there.hub.forget_unused(|name| name == "forgotten");
+        gone.strong_count() == 0
+    })
+    .await;
+    let here_forgotten = here.database("forgotten");
+    here_forgotten.publish(7, "jobs", "for nobody");
+    here_forgotten.sent().await;
+    here.publish(7, "jobs", "for somebody");
+    ear.hears(&["7 jobs for somebody"]).await;
+
+    // It waits for more, instead of asking for the same again and again.
+    let known = tokio::sync::Mutex::new((redis.connect().await, None));
+    eventually(async || {
+        let (connection, before) = &mut *known.lock().await;
+        let info = ::redis::cmd("INFO").arg("commandstats").take();
+        let stats: String = info.query_async(connection).await.expect("it may");
+        let reads = stats.lines().find(|line| line.starts_with("cmdstat_xread:")).map(str::to_owned);
+        assert!(reads.is_some(), "{stats}");
+        std::mem::replace(before, reads.clone()) == reads
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn one_connection_reads_and_one_publishes_however_many_databases() {
     let redis = Redis::without_memory().await;
     let (here, there) = (Process::new(&redis.url()), Process::new(&redis.url()));

@@ -141,8 +141,8 @@ impl Reading {
         self.server.found();
         backoff.succeeded();
         let again = Instant::now() + REFUSED;
-        let open = self.streams.values().filter(|stream| stream.access == Access::Open).count();
-        loop {
+        while !self.streams.is_empty() {
+            let open = self.streams.values().filter(|stream| stream.access == Access::Open).count();
             let stream_max = self.stream_max();
             let command = self.xread(stream_max);
             let reply: Vec<(String, Entries)> = tokio::select! {
@@ -153,7 +153,11 @@ impl Reading {
             for (key, entries) in reply {
                 let Some(stream) = self.streams.get_mut(&key) else { continue };
                 let (exchange, follower) = (stream.exchange.upgrade(), stream.follower.as_mut());
-                let (Some(exchange), Some(follower)) = (exchange, follower) else { continue };
+                let (Some(exchange), Some(follower)) = (exchange, follower) else {
+                    // Nobody is there to be told, and what is not passed by would come again at once.
+                    self.streams.remove(&key);
+                    continue;
+                };
                 if entries.len() >= count_max(stream_max) {
                     // It may be that the stream had more than it keeps.
                     let state = xinfo(&key).query_async(&mut connection).await?;
@@ -164,6 +168,7 @@ impl Reading {
                 deliver(&exchange, follower, entries);
             }
         }
+        Ok(())
     }
 
     fn stream_max(&self) -> u32 {
