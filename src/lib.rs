@@ -22,5 +22,6 @@ pub mod session;
 pub mod sql;
 pub mod sqlstate;
 pub mod state;
+pub mod systemd;
 pub mod wire;
 pub mod worker;

@@ -76,6 +76,7 @@ pub struct Proxy {
     started_at: SystemTime,
     second: AtomicU32,
     ticks: AtomicU32,
+    is_leaving: AtomicBool,
     is_draining: AtomicBool,
 }
 
@@ -131,6 +132,7 @@ impl Proxy {
             started_at: SystemTime::now(),
             second: AtomicU32::new(0),
             ticks: AtomicU32::new(1),
+            is_leaving: AtomicBool::new(false),
             is_draining: AtomicBool::new(false),
         })
     }
@@ -503,6 +505,11 @@ impl Proxy {
         }
     }
 
+    /// From now on nobody new should be sent here; those who are here notice nothing yet.
+    pub fn leave(&self) {
+        self.is_leaving.store(true, Ordering::Release);
+    }
+
     /// From now on clients leave as soon as no transaction of theirs is open, and nobody is taken in.
     pub fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
@@ -519,7 +526,12 @@ impl Proxy {
         }
     }
 
-    /// Going down.
+    /// Going down, whether or not clients have been told.
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Acquire)
+    }
+
+    /// Going down, and clients have been told.
     pub fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Acquire)
     }

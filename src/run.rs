@@ -3,20 +3,21 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Watcher, diff, overloads};
-use crate::net::listen::{ListenError, Listener, accept_all};
+use crate::net::listen::{self, Handed, ListenError, Listener};
 use crate::net::tls::TlsError;
 use crate::notify::switchboard::Switchboard;
 use crate::proxy::Proxy;
+use crate::systemd;
 use crate::worker::{self, Inbox};
 
 /// Why it did not start.
@@ -36,6 +37,12 @@ pub enum RunError {
 /// How often the file is looked at.
 const WATCH: Duration = Duration::from_secs(1);
 
+/// How often a shutdown looks whether everybody has gone.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What the service manager shows.
+const SERVING: &str = "serving";
+
 /// What the console or a signal asks the process to do.
 #[derive(Debug)]
 pub enum Order {
@@ -50,14 +57,16 @@ pub enum Order {
 
 /// Serves until told to stop.
 pub fn run(path: &Path, config: Config) -> Result<(), RunError> {
+    let handed = systemd::sockets()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(path, config))
+    runtime.block_on(serve(path, config, handed))
 }
 
-async fn serve(path: &Path, config: Config) -> Result<(), RunError> {
+async fn serve(path: &Path, config: Config, handed: Vec<Handed>) -> Result<(), RunError> {
     let mut watcher = Watcher::new(path, &config);
     warn_of_overloads(&config);
-    let listeners = config.listen.addr.iter().map(Listener::bind).collect::<Result<Vec<_>, _>>()?;
+    let reuse_port = config.listen.reuse_port;
+    let listeners = listeners(&config, handed)?;
     let (orders, mut inbox) = mpsc::channel(16);
     let admin_addr = config.admin.addr;
     let proxy = Arc::new(Proxy::new(config, orders)?);
@@ -69,17 +78,22 @@ async fn serve(path: &Path, config: Config) -> Result<(), RunError> {
     let inboxes: Arc<[Inbox]> = inboxes.into();
     let stop = CancellationToken::new();
     if let Some(addr) = admin_addr {
-        let http = crate::admin::http::bind(addr).await?;
+        let bound = listen::bind_tcp(addr, reuse_port);
+        let http = bound.map_err(|source| ListenError { addr: addr.to_string(), source })?;
         tracing::info!(kind = "admin", addr = %http.local_addr()?, "listening");
         tokio::spawn(crate::admin::http::serve(http, Arc::clone(&proxy)));
     }
+    let acceptors = TaskTracker::new();
     for listener in listeners {
         tracing::info!(kind = "postgres", addr = %listener.local_addr(), "listening");
-        tokio::spawn(accept(Arc::new(listener), Arc::clone(&inboxes), stop.clone()));
+        acceptors.spawn(accept(listener, Arc::clone(&inboxes), stop.clone()));
     }
+    acceptors.close();
+    tokio::spawn(systemd::feed_watchdog(Arc::clone(&inboxes)));
     let mut hangup = signal(SignalKind::hangup())?;
     let mut stops = Stops { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
     let mut watch = tokio::time::interval(WATCH);
+    systemd::ready(SERVING);
     let now = loop {
         tokio::select! {
             () = stops.next() => break false,
@@ -103,19 +117,32 @@ async fn serve(path: &Path, config: Config) -> Result<(), RunError> {
             },
         }
     };
+    systemd::stopping("draining");
+    proxy.leave();
     stop.cancel();
-    proxy.drain();
-    let deadline = Instant::now() + proxy.config.load().listen.shutdown_timeout;
+    // Who had come already is let in, and asked to leave by what follows.
+    acceptors.wait().await;
+    let mut deadline = Instant::now();
     if !now {
-        drain(&proxy, deadline, &mut stops).await;
+        deadline = leave(&proxy, &inboxes, &mut stops).await;
     }
+    proxy.drain();
     end(&proxy, &mut stops).await;
     let least = Instant::now() + proxy.cancel_timeout();
     tokio::select! {
-        () = switchboard.finish(if now { least } else { deadline.max(least) }) => {}
+        () = switchboard.finish(deadline.max(least)) => {}
         () = stops.next() => {}
     }
     Ok(())
+}
+
+/// The sockets that were handed over, or those of `listen.addr`.
+fn listeners(config: &Config, handed: Vec<Handed>) -> Result<Vec<Listener>, ListenError> {
+    if handed.is_empty() {
+        return config.listen.addr.iter().map(|addr| Listener::bind(addr, config.listen.reuse_port)).collect();
+    }
+    tracing::info!(sockets = handed.len(), "listening on sockets that were handed over, not on listen.addr");
+    handed.into_iter().map(Listener::adopt).collect()
 }
 
 /// The two signals that end the process.
@@ -133,26 +160,48 @@ impl Stops {
     }
 }
 
-/// Nobody new; those connected leave when their transaction ends, or when the time is up, or at a second signal.
-async fn drain(proxy: &Proxy, deadline: Instant, stops: &mut Stops) {
-    let limit = proxy.config.load().listen.shutdown_timeout;
-    tracing::info!(clients = proxy.clients.len(), ?limit, "draining");
-    loop {
-        if proxy.connections.load(Ordering::Acquire) == 0 {
-            tracing::info!("drained");
-            return;
+/// Nobody new. Those connected are left alone for `linger`, and told to leave when their transaction ends; until all have, or
+/// the time is up, or a second signal comes. Returns when the time is up.
+async fn leave(proxy: &Proxy, inboxes: &[Inbox], stops: &mut Stops) -> Instant {
+    let (linger, limit) = {
+        let listen = &proxy.config.load().listen;
+        (listen.linger, listen.shutdown_timeout)
+    };
+    tracing::info!(clients = proxy.clients.len(), ?linger, ?limit, "draining");
+    let lingered = until_empty(inboxes, linger, stops).await;
+    let deadline = Instant::now() + limit;
+    let outcome = match lingered {
+        Wait::TimeUp => {
+            proxy.drain();
+            until_empty(inboxes, limit, stops).await
         }
-        let look = Instant::now() + Duration::from_millis(20);
-        tokio::select! {
-            () = sleep_until(look.min(deadline)) => if Instant::now() >= deadline {
-                tracing::warn!(clients = proxy.clients.len(), "shutdown_timeout passed; closing the rest");
-                return;
-            },
-            () = stops.next() => {
-                tracing::warn!(clients = proxy.clients.len(), "second signal; closing the rest");
-                return;
-            }
+        Wait::Empty | Wait::Signal => lingered,
+    };
+    match outcome {
+        Wait::Empty => tracing::info!("drained"),
+        Wait::TimeUp => tracing::warn!(clients = proxy.clients.len(), "shutdown_timeout passed; closing the rest"),
+        Wait::Signal => tracing::warn!(clients = proxy.clients.len(), "second signal; closing the rest"),
+    }
+    deadline
+}
+
+/// What ended a wait.
+enum Wait {
+    Empty,
+    TimeUp,
+    Signal,
+}
+
+async fn until_empty(inboxes: &[Inbox], limit: Duration, stops: &mut Stops) -> Wait {
+    let empty = async {
+        while inboxes.iter().any(|inbox| inbox.load() > 0) {
+            sleep(LOOK).await;
         }
+    };
+    tokio::select! {
+        biased;
+        ended = timeout(limit, empty) => if ended.is_ok() { Wait::Empty } else { Wait::TimeUp },
+        () = stops.next() => Wait::Signal,
     }
 }
 
@@ -162,7 +211,7 @@ async fn end(proxy: &Proxy, stops: &mut Stops) {
     proxy.kill();
     let ended = async {
         while !proxy.clients.is_empty() || proxy.pools.core().total().leased > 0 {
-            sleep(Duration::from_millis(20)).await;
+            sleep(LOOK).await;
         }
     };
     tokio::select! {
@@ -171,22 +220,26 @@ async fn end(proxy: &Proxy, stops: &mut Stops) {
     }
 }
 
-async fn accept(listener: Arc<Listener>, inboxes: Arc<[Inbox]>, stop: CancellationToken) {
-    let next = AtomicUsize::new(0);
-    let deal = |accepted| {
+/// Accepts until told to stop, and deals connections to workers.
+async fn accept(listener: Listener, inboxes: Arc<[Inbox]>, stop: CancellationToken) {
+    let mut dealt = 0;
+    let mut deal = async |accepted| {
         // Least loaded; among equals in turn.
-        let start = next.fetch_add(1, Ordering::Relaxed);
-        let order = (0..inboxes.len()).map(|i| (start + i) % inboxes.len());
-        let inbox = order.min_by_key(|i| inboxes[*i].load()).map(|i| inboxes[i].clone());
-        async move {
-            if let Some(inbox) = inbox {
-                inbox.serve(accepted).await;
-            }
+        dealt += 1;
+        let order = (0..inboxes.len()).map(|i| (dealt + i) % inboxes.len());
+        if let Some(least) = order.min_by_key(|i| inboxes[*i].load()) {
+            inboxes[least].serve(accepted).await;
         }
     };
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = accept_all(listener, deal) => {}
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => deal(accepted).await,
+        }
+    }
+    for accepted in listener.close() {
+        deal(accepted).await;
     }
 }
 
@@ -197,6 +250,7 @@ async fn apply(
     switchboard: &Switchboard,
     read: Result<Config, crate::config::Mistakes>,
 ) -> Result<Vec<String>, String> {
+    systemd::reloading();
     let config = read.map_err(|mistakes| mistakes.to_string())?;
     let changes = diff(&proxy.config.load(), &config);
     if !changes.changed.is_empty() {
@@ -221,6 +275,7 @@ fn warn_of_overloads(config: &Config) {
 
 fn report(proxy: &Proxy, outcome: Result<Vec<String>, String>) {
     proxy.process.reloaded(outcome.is_ok());
+    systemd::ready(if outcome.is_ok() { SERVING } else { "serving; the configuration file is invalid" });
     match outcome {
         Ok(changes) if changes.is_empty() => tracing::info!("configuration read again; nothing changed"),
         Ok(changes) => changes.iter().for_each(|change| tracing::info!(%change, "configuration changed")),

@@ -23,7 +23,7 @@ pub(super) fn ready(proxy: &Proxy) -> (bool, String) {
         is_any_up |= is_up;
         databases.insert(name.to_string(), Value::String(state));
     }
-    let is_draining = proxy.is_draining();
+    let is_draining = proxy.is_leaving();
     let is_ready = !is_draining && (is_any_up || databases.is_empty());
     (is_ready, json!({ "ready": is_ready, "draining": is_draining, "databases": databases }).to_string())
 }

@@ -4,8 +4,6 @@
 //! for each: nothing here can hold clients up.
 
 use std::convert::Infallible;
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,11 +37,6 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 /// Version 0.0.4 is the text format (Prometheus: "Exposition formats").
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// Listens.
-pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(addr).await
-}
 
 /// Answers for ever.
 pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {

@@ -37,7 +37,7 @@ fn process(page: &mut Page, proxy: &Proxy, now: Instant) {
     let none = labels(&[]);
     page.put(Metric::BuildInfo, &labels(&[("version", env!("CARGO_PKG_VERSION"))]), 1);
     page.put(Metric::Uptime, &none, now.saturating_duration_since(proxy.started()).as_secs_f64());
-    page.put(Metric::Draining, &none, u8::from(proxy.is_draining()));
+    page.put(Metric::Draining, &none, u8::from(proxy.is_leaving()));
     page.put(Metric::Connections, &none, proxy.connections.load(Ordering::Acquire));
     for (reason, count) in proxy.process.login_refusals() {
         page.put(Metric::LoginFailures, &labels(&[("reason", reason)]), count);

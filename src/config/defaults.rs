@@ -34,10 +34,12 @@ impl Default for Listen {
     fn default() -> Self {
         Self {
             addr: vec![ListenAddr::Tcp(SocketAddr::new(LOOPBACK, 6432))],
+            reuse_port: false,
             clients_max: 10_000,
             login_timeout: Duration::from_secs(15),
             idle_timeout: Duration::ZERO,
             workers: available_parallelism().map_or(1, usize::from),
+            linger: Duration::ZERO,
             // Less than the 30 s that Kubernetes and docker-compose habits leave before SIGKILL.
             shutdown_timeout: Duration::from_secs(25),
             tls: ClientTls::Disable,

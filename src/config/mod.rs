@@ -58,6 +58,8 @@ pub struct Config {
 pub struct Listen {
     /// Every address to accept on.
     pub addr: Vec<ListenAddr>,
+    /// Other processes may accept on the same addresses, `admin.addr` included.
+    pub reuse_port: bool,
     /// Clients connected at once, logins in progress included.
     pub clients_max: u32,
     /// From accept to the end of the login.
@@ -66,6 +68,8 @@ pub struct Listen {
     pub idle_timeout: Duration,
     /// Threads that serve clients; a change needs a restart.
     pub workers: usize,
+    /// How long a drain leaves clients alone before it tells them to go.
+    pub linger: Duration,
     /// How long a drain waits for running transactions before it closes them.
     pub shutdown_timeout: Duration,
     /// TLS towards clients.

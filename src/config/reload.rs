@@ -14,7 +14,7 @@ use super::show::{Value, entries};
 use super::{Config, Mistakes, load};
 
 /// Settings that are read at start only.
-const RESTART: [&str; 3] = ["admin.addr", "listen.addr", "listen.workers"];
+const RESTART: [&str; 4] = ["admin.addr", "listen.addr", "listen.reuse_port", "listen.workers"];
 
 /// Whether a setting is read at start only.
 pub fn needs_restart(key: &str) -> bool {

@@ -55,13 +55,25 @@ struct Rows(BTreeMap<String, Value>);
 
 impl Rows {
     fn listen(&mut self, listen: &Listen) {
-        let Listen { addr, clients_max, login_timeout, idle_timeout, workers, shutdown_timeout, tls } = listen;
+        let Listen {
+            addr,
+            reuse_port,
+            clients_max,
+            login_timeout,
+            idle_timeout,
+            workers,
+            linger,
+            shutdown_timeout,
+            tls,
+        } = listen;
         let addr: Vec<String> = addr.iter().map(ListenAddr::to_string).collect();
         self.plain("listen", "addr", addr.join(", "));
+        self.plain("listen", "reuse_port", reuse_port);
         self.plain("listen", "clients_max", clients_max);
         self.duration("listen", "login_timeout", *login_timeout);
         self.duration("listen", "idle_timeout", *idle_timeout);
         self.plain("listen", "workers", workers);
+        self.duration("listen", "linger", *linger);
         self.duration("listen", "shutdown_timeout", *shutdown_timeout);
         let (mode, identity, client_ca) = match tls {
             ClientTls::Disable => ("disable", None, None),

@@ -1,12 +1,13 @@
-//! Accepts connections and deals them to workers, the least loaded first.
+//! Where clients come in: sockets we bind, and sockets we are handed.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -28,23 +29,60 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
-/// A bound address.
+/// A socket that somebody else opened for us, and may have given to others, too.
 #[derive(Debug)]
-pub enum Listener {
+pub enum Handed {
     /// TCP.
-    Tcp(TcpListener),
-    /// Unix; the file is removed when it is dropped.
-    Unix(UnixListener, SocketFile),
+    Tcp(std::net::TcpListener),
+    /// Unix.
+    Unix(std::os::unix::net::UnixListener),
 }
 
-/// A socket file of ours.
+/// An address that clients come in by.
 #[derive(Debug)]
-pub struct SocketFile(PathBuf);
+pub struct Listener {
+    socket: Socket,
+    origin: Origin,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Who opened a socket decides what becomes of connections that wait in it at the end.
+#[derive(Debug)]
+enum Origin {
+    /// We did; where it has a file, that goes with it.
+    Bound(Option<SocketFile>),
+    /// It was handed to us: it outlives us, and who waits in it is served by others.
+    Handed,
+}
+
+/// A socket file of ours, removed with it unless another process has put its own in its place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl SocketFile {
+    fn new(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_path_buf(), inode: inode(path)? })
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if inode(&self.path).is_ok_and(|inode| inode == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn inode(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 /// An accepted connection, not registered with any reactor.
@@ -67,29 +105,50 @@ impl Accepted {
 }
 
 impl Listener {
-    /// Binds an address.
-    pub fn bind(addr: &ListenAddr) -> Result<Self, ListenError> {
+    /// Binds an address. Where ports are reused, another process may have it, too: of TCP connections the kernel gives each
+    /// a share, and a Unix socket takes the other's place.
+    pub fn bind(addr: &ListenAddr, reuse_port: bool) -> Result<Self, ListenError> {
         let bound = match addr {
-            ListenAddr::Tcp(addr) => bind_tcp(*addr).map(Self::Tcp),
-            ListenAddr::Unix(path) => bind_unix(path).map(|unix| Self::Unix(unix, SocketFile(path.clone()))),
+            ListenAddr::Tcp(addr) => {
+                bind_tcp(*addr, reuse_port).map(|tcp| Self { socket: Socket::Tcp(tcp), origin: Origin::Bound(None) })
+            }
+            ListenAddr::Unix(path) => bind_unix(path, reuse_port)
+                .map(|(unix, file)| Self { socket: Socket::Unix(unix), origin: Origin::Bound(Some(file)) }),
         };
         bound.map_err(|source| ListenError { addr: addr.to_string(), source })
     }
 
+    /// Takes over a socket that listens already.
+    pub fn adopt(handed: Handed) -> Result<Self, ListenError> {
+        let adopted = match handed {
+            Handed::Tcp(tcp) => tcp.set_nonblocking(true).and_then(|()| TcpListener::from_std(tcp)).map(Socket::Tcp),
+            Handed::Unix(unix) => {
+                unix.set_nonblocking(true).and_then(|()| UnixListener::from_std(unix)).map(Socket::Unix)
+            }
+        };
+        adopted
+            .map(|socket| Self { socket, origin: Origin::Handed })
+            .map_err(|source| ListenError { addr: "LISTEN_FDS".to_owned(), source })
+    }
+
     /// What it is bound to, with the real port.
     pub fn local_addr(&self) -> String {
-        match self {
-            Self::Tcp(tcp) => tcp.local_addr().map_or_else(|_| "?".to_owned(), |addr| addr.to_string()),
-            Self::Unix(_, file) => format!("unix:{}", file.0.display()),
-        }
+        let unix = |path: &Path| format!("unix:{}", path.display());
+        let known = match (&self.socket, &self.origin) {
+            (Socket::Tcp(tcp), _) => tcp.local_addr().ok().map(|addr| addr.to_string()),
+            // It may have been bound under another name.
+            (Socket::Unix(_), Origin::Bound(Some(file))) => Some(unix(&file.path)),
+            (Socket::Unix(socket), _) => socket.local_addr().ok().and_then(|addr| addr.as_pathname().map(unix)),
+        };
+        known.unwrap_or_else(|| "?".to_owned())
     }
 
     /// The next connection. Shortage of descriptors is waited out; a connection that was gone already is passed over.
     pub async fn accept(&self) -> Accepted {
         loop {
-            let accepted = match self {
-                Self::Tcp(tcp) => tcp.accept().await.and_then(|(s, peer)| Ok(Accepted::Tcp(s.into_std()?, peer))),
-                Self::Unix(unix, _) => unix.accept().await.and_then(|(s, _)| Ok(Accepted::Unix(s.into_std()?))),
+            let accepted = match &self.socket {
+                Socket::Tcp(tcp) => tcp.accept().await.and_then(|(s, peer)| Ok(Accepted::Tcp(s.into_std()?, peer))),
+                Socket::Unix(unix) => unix.accept().await.and_then(|(s, _)| Ok(Accepted::Unix(s.into_std()?))),
             };
             match accepted {
                 Ok(accepted) => return accepted,
@@ -101,6 +160,51 @@ impl Listener {
             }
         }
     }
+
+    /// Listens no longer; returns who had come and was not accepted yet. (Closing alone would reset their connections. Over
+    /// TCP that still happens to one that comes between the last look and the close; see tcp_migrate_req in the kernel's
+    /// ip-sysctl.)
+    pub fn close(self) -> Vec<Accepted> {
+        let Self { socket, origin } = self;
+        let is_ours = matches!(origin, Origin::Bound(_));
+        // The file goes first: nobody finds the way to this socket any more.
+        drop(origin);
+        if !is_ours {
+            return Vec::new();
+        }
+        // Plain sockets, because tokio would have to be told first that there is something.
+        let mut next: Box<dyn FnMut() -> io::Result<Accepted>> = match socket {
+            Socket::Tcp(tcp) => {
+                let Ok(tcp) = tcp.into_std() else { return Vec::new() };
+                Box::new(move || accepted_tcp(tcp.accept()?))
+            }
+            Socket::Unix(unix) => {
+                let Ok(unix) = unix.into_std() else { return Vec::new() };
+                Box::new(move || accepted_unix(unix.accept()?.0))
+            }
+        };
+        let mut came = Vec::new();
+        // No longer than the queue is: a storm does not keep it open.
+        for _ in 0..BACKLOG {
+            match next() {
+                Ok(accepted) => came.push(accepted),
+                Err(error) if is_connection_error(&error) => {}
+                Err(_) => break,
+            }
+        }
+        came
+    }
+}
+
+/// Tokio takes only sockets that do not block, and an accepted one does, whatever its listener does.
+fn accepted_tcp((stream, peer): (std::net::TcpStream, SocketAddr)) -> io::Result<Accepted> {
+    stream.set_nonblocking(true)?;
+    Ok(Accepted::Tcp(stream, peer))
+}
+
+fn accepted_unix(stream: std::os::unix::net::UnixStream) -> io::Result<Accepted> {
+    stream.set_nonblocking(true)?;
+    Ok(Accepted::Unix(stream))
 }
 
 fn is_connection_error(error: &io::Error) -> bool {
@@ -108,32 +212,40 @@ fn is_connection_error(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-fn bind_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+/// Listens on a TCP address.
+pub fn bind_tcp(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
+    let socket = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::from(addr))?;
     socket.listen(BACKLOG)?;
     TcpListener::from_std(socket.into())
 }
 
-/// A file left behind by a process that is gone is replaced; one that somebody listens on is not.
-fn bind_unix(path: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(path) {
+/// A file left behind by a process that is gone is replaced; one that somebody listens on only where ports are reused.
+fn bind_unix(path: &Path, reuse_port: bool) -> io::Result<(UnixListener, SocketFile)> {
+    let bound = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            if reuse_port {
+                replace_unix(path)?
+            } else if std::os::unix::net::UnixStream::connect(path).is_ok() {
                 return Err(error);
+            } else {
+                fs::remove_file(path)?;
+                UnixListener::bind(path)?
             }
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)
         }
-        bound => bound,
-    }
+        bound => bound?,
+    };
+    Ok((bound, SocketFile::new(path)?))
 }
 
-/// Accepts for ever and hands each connection on.
-pub async fn accept_all<F: Future<Output = ()>>(listener: Arc<Listener>, deal: impl Fn(Accepted) -> F) {
-    loop {
-        deal(listener.accept().await).await;
-    }
+/// Nobody finds the path empty: the new socket is made beside it and takes its name.
+fn replace_unix(path: &Path) -> io::Result<UnixListener> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(format!(".{}", std::process::id()));
+    let unix = UnixListener::bind(&beside)?;
+    fs::rename(&beside, path)?;
+    Ok(unix)
 }

@@ -65,6 +65,33 @@ async fn a_running_query_and_an_open_unit_are_finished_first() {
     assert!(proxy.ended().await, "exit code 0");
 }
 
+#[tokio::test]
+async fn clients_are_left_alone_while_it_lingers() {
+    let (mut proxy, _) = started("[listen]\nlinger = \"365d\"").await;
+    let (mut one, mut other) = (proxy.wire("app").await, proxy.wire("app").await);
+    proxy.signal(Signal::TERM);
+    proxy.logged("draining").await;
+    assert_eq!(proxy.http("/readyz").0, 503, "nobody new should be sent");
+    assert!(tokio::net::TcpStream::connect(proxy.addr).await.is_err(), "nobody new comes in");
+    for wire in [&mut one, &mut other] {
+        assert_eq!(tags(&wire.query("SELECT 1").await), "T D C Z");
+    }
+    drop((one, other));
+    assert!(proxy.ended().await, "exit code 0 as soon as the last has gone");
+}
+
+#[tokio::test]
+async fn who_is_left_when_it_has_lingered_is_told() {
+    let (mut proxy, _) = started("[listen]\nlinger = \"200ms\"").await;
+    let (mut idle, mut busy) = (proxy.wire("app").await, proxy.wire("app").await);
+    busy.query("BEGIN").await;
+    proxy.signal(Signal::TERM);
+    assert_eq!(fatal(&idle.rest().await).as_deref(), Some("57P01"));
+    busy.send(query("COMMIT")).await;
+    assert_eq!(tags(&busy.rest().await), "C Z E");
+    assert!(proxy.ended().await, "exit code 0");
+}
+
 // c-poolers trap 93
 #[tokio::test]
 async fn a_waiting_client_goes_at_once() {

@@ -2,7 +2,7 @@
 
 use super::CLIENTS_MAX;
 use crate::config::raw::Section;
-use crate::config::value::{count, duration, duration_above_zero, listen_addr, some, word};
+use crate::config::value::{count, duration, duration_above_zero, listen_addr, some, truth, word};
 use crate::config::{ClientTls, Listen, ServerIdentity, Word};
 
 /// Far above any machine's cores.
@@ -37,10 +37,12 @@ pub(super) fn read(root: &mut Section<'_>) -> (Listen, bool) {
     let workers = section.take("workers", count(1..=WORKERS_MAX));
     let listen = Listen {
         addr: section.take("addr", |value| some(value, listen_addr)).unwrap_or(default.addr),
+        reuse_port: section.take("reuse_port", truth).unwrap_or(default.reuse_port),
         clients_max: section.take("clients_max", count(1..=CLIENTS_MAX)).unwrap_or(default.clients_max),
         login_timeout: section.take("login_timeout", duration_above_zero).unwrap_or(default.login_timeout),
         idle_timeout: section.take("idle_timeout", duration).unwrap_or(default.idle_timeout),
         workers: workers.map_or(default.workers, |workers| workers as usize),
+        linger: section.take("linger", duration).unwrap_or(default.linger),
         shutdown_timeout: section.take("shutdown_timeout", duration).unwrap_or(default.shutdown_timeout),
         tls: tls.clone().unwrap_or(default.tls),
     };

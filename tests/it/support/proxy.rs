@@ -1,10 +1,12 @@
 //! pgweir as users run it: the real binary with a `proxy.toml` of the test's own.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +34,7 @@ pub(crate) fn proxy() -> Builder<'static> {
         config: Table::new(),
         log_level: "info",
         env: Vec::new(),
+        socket: None,
     }
     .toml("[listen]\naddr = [\"127.0.0.1:0\"]\n[admin]\naddr = \"127.0.0.1:0\"\nroles = [\"ops\"]")
     .toml(&format!("[roles.app]\npassword = \"{}\"", password_of("app")))
@@ -45,14 +48,15 @@ pub(crate) struct Builder<'a> {
     roles: Vec<String>,
     config: Table,
     log_level: &'static str,
-    env: Vec<(&'static str, PathBuf)>,
+    env: Vec<(&'static str, OsString)>,
+    socket: Option<TcpListener>,
 }
 
 impl<'a> Builder<'a> {
     /// In front of this server.
     pub(crate) fn postgres<'b>(self, postgres: &'b Postgres) -> Builder<'b> {
-        let Self { dbname, roles, config, log_level, env, .. } = self;
-        Builder { postgres, dbname, roles, config, log_level, env }
+        let Self { dbname, roles, config, log_level, env, socket, .. } = self;
+        Builder { postgres, dbname, roles, config, log_level, env, socket }
     }
 
     /// `app` is this database of the server, which exists.
@@ -106,9 +110,15 @@ impl<'a> Builder<'a> {
         self
     }
 
-    /// A file that an environment variable names.
-    pub(crate) fn env(mut self, name: &'static str, file: PathBuf) -> Self {
-        self.env.push((name, file));
+    /// One more variable in its environment.
+    pub(crate) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
+        self.env.push((name, value.into()));
+        self
+    }
+
+    /// It is handed this socket, as systemd does it.
+    pub(crate) fn socket(mut self, socket: &TcpListener) -> Self {
+        self.socket = Some(socket.try_clone().expect("a descriptor more"));
         self
     }
 
@@ -129,13 +139,22 @@ impl<'a> Builder<'a> {
         let file = dir.path().join("proxy.toml");
         fs::write(&file, config.to_string()).expect("our own directory");
         let (log, from_child) = (Log::default(), std::io::pipe().expect("a pipe"));
-        let mut command = bound_to_this_thread(env!("CARGO_BIN_EXE_pgweir"));
-        command
-            .arg("--config")
-            .arg(&file)
-            .envs(self.env)
-            .args(["--log-format", "json", "--log-level", self.log_level])
-            .stdin(Stdio::null());
+        let mut command = match self.socket {
+            None => {
+                let mut command = bound_to_this_thread(env!("CARGO_BIN_EXE_pgweir"));
+                command.stdin(Stdio::null());
+                command
+            }
+            // The first that is handed over is descriptor 3.
+            Some(socket) => {
+                let mut command = bound_to_this_thread("sh");
+                command.args(["-c", "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\" 3<&0 </dev/null"]);
+                command.arg(env!("CARGO_BIN_EXE_pgweir")).stdin(Stdio::from(OwnedFd::from(socket)));
+                command
+            }
+        };
+        command.envs(self.env).arg("--config").arg(&file);
+        command.args(["--log-format", "json", "--log-level", self.log_level]);
         command.stdout(from_child.1.try_clone().expect("a pipe")).stderr(from_child.1);
         let mut child = command.spawn().expect("pgweir is built");
         drop(command); // or the pipe would stay open on our side
