@@ -3,6 +3,7 @@
 //! One file per command. Commands print for people on stdout, and what is wrong on stderr.
 
 mod check;
+mod import;
 mod log;
 mod notify_sql;
 mod run;
@@ -49,6 +50,7 @@ enum Command {
     },
     /// Print SQL that lets triggers and functions notify through pgweir, for psql to run.
     NotifySql(notify_sql::NotifySql),
+    Import(import::Arguments),
     /// Turn a password read from stdin into a SCRAM-SHA-256 verifier, for `roles.*.password`.
     Verifier,
 }
@@ -89,6 +91,7 @@ pub(crate) fn main() -> ExitCode {
         None => run::run(&cli.run),
         Some(Command::Check { file }) => check::check(&file),
         Some(Command::NotifySql(wanted)) => notify_sql::notify_sql(&wanted),
+        Some(Command::Import(arguments)) => import::import(&arguments),
         Some(Command::Verifier) => verifier::verifier(),
     };
     exit.into()

@@ -10,6 +10,7 @@ mod copy;
 mod drain;
 mod drivers;
 mod faults;
+mod from_pgbouncer;
 mod harness;
 mod hosts;
 mod limits;

@@ -1,0 +1,342 @@
+//! Who logs in, and how: `auth_type`, `auth_file`, `auth_user`, `[users]` and the `user=` of databases become roles.
+
+use std::path::Path;
+
+use super::toml::{Table, Value, inline, plain, text};
+use super::translate::{Translation, Words, integer, seconds};
+use super::words;
+use super::{Files, Kind};
+
+/// `user=` and `password=` of a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Forced {
+    user: String,
+    password: Option<String>,
+}
+
+impl Forced {
+    pub(super) fn of(database: &Words) -> Option<Self> {
+        let password = database.get("password").map(str::to_owned);
+        database.get("user").map(|user| Self { user: user.to_owned(), password })
+    }
+}
+
+/// `auth_type`, as far as it matters what becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    /// `md5`, `plain`, and what `hba` most likely says.
+    Password,
+    Scram,
+    Trust,
+    Any,
+    Certificate,
+    /// `ldap` and `pam`: Postgres has to ask them.
+    Elsewhere,
+}
+
+/// A secret of `auth_file`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Secret<'a> {
+    None,
+    Plain(&'a str),
+    Md5(&'a str),
+    Verifier(&'a str),
+}
+
+impl<'a> Secret<'a> {
+    fn of(text: &'a str) -> Self {
+        let is_md5 = |digest: &str| digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match text {
+            "" => Self::None,
+            verifier if verifier.starts_with("SCRAM-SHA-256$") => Self::Verifier(verifier),
+            hash if hash.strip_prefix("md5").is_some_and(is_md5) => Self::Md5(hash),
+            password => Self::Plain(password),
+        }
+    }
+
+    /// What opens a backend; a verifier does not.
+    fn opens(self) -> Option<&'a str> {
+        match self {
+            Self::Plain(secret) | Self::Md5(secret) => Some(secret),
+            Self::None | Self::Verifier(_) => None,
+        }
+    }
+}
+
+/// The roles as they will be.
+pub(super) struct Logins {
+    /// Their tables.
+    pub(super) tables: Vec<Table>,
+    /// Those that prove themselves to pgweir, by name.
+    proved_here: Vec<String>,
+    /// `auth_user` and `auth_query` in general.
+    auth_user: Option<String>,
+    auth_query: Option<String>,
+    users: Vec<(String, String)>,
+    is_looked_up: bool,
+}
+
+impl Logins {
+    pub(super) fn may_use_console(&self, role: &str) -> bool {
+        self.proved_here.iter().any(|name| name == role)
+    }
+
+    /// `auth_query` of a database.
+    pub(super) fn lookup(&self, database: &Words) -> Option<Value> {
+        let role = database.get("auth_user").or(self.auth_user.as_deref()).filter(|_| self.is_looked_up)?;
+        let mut pairs = vec![("role", text(role))];
+        let secret = self.users.iter().find(|(name, _)| name == role).map(|(_, secret)| Secret::of(secret));
+        pairs.extend(secret.and_then(Secret::opens).map(|secret| ("password", text(secret))));
+        pairs.extend(database.get("auth_query").or(self.auth_query.as_deref()).map(|query| ("query", text(query))));
+        Some(inline(&pairs))
+    }
+}
+
+/// Every role.
+pub(super) fn logins(translation: &mut Translation, files: Files<'_>) -> Logins {
+    let users = auth_file(translation, files);
+    let method = method(translation);
+    let forced = forced(translation, &users);
+    let auth_user = translation.given("auth_user").map(str::to_owned);
+    let has_auth_user = auth_user.is_some() || translation.databases.iter().any(|one| one.get("auth_user").is_some());
+    let is_looked_up = has_auth_user && matches!(method, Method::Password | Method::Scram | Method::Trust);
+    if is_looked_up && method == Method::Trust {
+        let text = "with auth_type = trust only asks whether a role exists; here its password is asked, too";
+        translation.note_on("auth_user", Kind::Different, text);
+    }
+    if method == Method::Certificate && has_auth_user {
+        let text = "roles that are not in auth_file get in with a certificate, and have no password for Postgres: give them backend_password";
+        translation.note_on("auth_user", Kind::Different, text);
+    }
+
+    let mut star = Table::of("roles", "*");
+    let star_auth = match method {
+        Method::Any => Some(("trust", "auth_type = any")),
+        Method::Elsewhere => Some(("passthrough", "auth_type: Postgres is asked")),
+        Method::Certificate if has_auth_user => Some(("certificate", "auth_type = cert")),
+        _ if is_looked_up => Some(("auth-query", "auth_user")),
+        _ => None,
+    };
+    let mut proved_here = Vec::new();
+    let mut named = Vec::new();
+    if let Some((auth, why)) = star_auth {
+        star.line("auth", &text(auth), why);
+        if let Some(forced) = forced.as_ref().filter(|_| method != Method::Elsewhere) {
+            log_in_as(&mut star, forced);
+        }
+    }
+    if method == Method::Elsewhere && forced.is_some() {
+        let text = "user= of a database: passthrough logs in as the client itself; give roles passwords for it";
+        translation.note_on("auth_type", Kind::Missing, text);
+    }
+    common(translation, &mut star);
+
+    for (name, secret) in &users {
+        let mut table = Table::of("roles", name);
+        match proof(translation, &mut table, name, Secret::of(secret), method, forced.as_ref()) {
+            Proof::Here => proved_here.push(name.clone()),
+            Proof::AsAllOthers => {}
+            Proof::Never => continue,
+        }
+        own(translation, &mut table, name);
+        named.push(table);
+    }
+    let strangers: Vec<usize> = (0..translation.users.len())
+        .filter(|at| !users.iter().any(|(name, _)| *name == translation.users[*at].name))
+        .collect();
+    for at in strangers {
+        let name = translation.users[at].name.clone();
+        if star_auth.is_none() {
+            let place = translation.users[at].place.clone();
+            translation.note(Some(&place), Kind::Missing, &name, "is not in auth_file, so it cannot log in; left out");
+            continue;
+        }
+        let mut table = Table::of("roles", &name);
+        if let Some(forced) = forced.as_ref().filter(|_| method != Method::Elsewhere) {
+            log_in_as(&mut table, forced);
+        }
+        own(translation, &mut table, &name);
+        named.push(table);
+    }
+    if named.iter().all(Table::is_empty) && star_auth.is_none() {
+        let text = "nobody could log in; every role of the server may now, with its password there (passthrough)";
+        translation.note_on("auth_file", Kind::Different, text);
+        star.line("auth", &self::text("passthrough"), "nobody is in auth_file");
+    }
+    let auth_query = translation.given("auth_query").map(str::to_owned);
+    let tables = std::iter::once(star).chain(named).collect();
+    Logins { tables, proved_here, auth_user, auth_query, users, is_looked_up }
+}
+
+fn auth_file(translation: &mut Translation, files: Files<'_>) -> Vec<(String, String)> {
+    let Some(path) = translation.given("auth_file").map(str::to_owned) else { return Vec::new() };
+    let listed = match files(Path::new(&path)) {
+        Ok(listed) => listed,
+        Err(error) => {
+            let text = format!("cannot be read ({error}), so its roles are missing: {path}");
+            translation.note_on("auth_file", Kind::Missing, &text);
+            return Vec::new();
+        }
+    };
+    let (users, broken) = words::users(&listed);
+    if let Some(line) = broken {
+        let text = format!("is broken at line {line}, and its rest is left out, as PgBouncer does: {path}");
+        translation.note_on("auth_file", Kind::Missing, &text);
+    }
+    // The later line of a user holds.
+    let mut last: Vec<(String, String)> = Vec::new();
+    for user in users {
+        last.retain(|(name, _)| *name != user.0);
+        last.push(user);
+    }
+    last
+}
+
+fn method(translation: &mut Translation) -> Method {
+    match translation.value("auth_type").to_ascii_lowercase().as_str() {
+        "scram-sha-256" => Method::Scram,
+        "trust" => Method::Trust,
+        "any" => Method::Any,
+        "cert" => Method::Certificate,
+        elsewhere @ ("ldap" | "pam") => {
+            let text = format!(
+                "there is no {elsewhere}: passwords are passed on to Postgres (passthrough), which can ask it; roles of auth_file, too"
+            );
+            translation.note_on("auth_type", Kind::Missing, &text);
+            Method::Elsewhere
+        }
+        "hba" => {
+            let text =
+                "there are no HBA files: every role of auth_file logs in with its password, wherever it comes from";
+            translation.note_on("auth_type", Kind::Missing, text);
+            Method::Password
+        }
+        _ => Method::Password,
+    }
+}
+
+/// The one user that all databases log in as, with its password.
+fn forced(translation: &mut Translation, users: &[(String, String)]) -> Option<Forced> {
+    let mut all: Vec<Option<Forced>> = translation.databases.iter().map(Forced::of).collect();
+    let of_file = |user: &str| {
+        let secret = users.iter().find(|(name, _)| name == user).map(|(_, secret)| Secret::of(secret));
+        secret.and_then(Secret::opens).map(str::to_owned)
+    };
+    for forced in all.iter_mut().flatten() {
+        forced.password = forced.password.take().or_else(|| of_file(&forced.user));
+    }
+    let first = all.first().cloned().flatten();
+    if all.iter().all(|one| *one == first) {
+        return first;
+    }
+    let mixed: Vec<(super::Place, String)> = translation
+        .databases
+        .iter()
+        .filter(|database| database.get("user").is_some())
+        .map(|database| (database.place.clone(), format!("{}: user", database.name)))
+        .collect();
+    for (place, about) in mixed {
+        let text = "is left out: databases log in as different users here, and a role logs in as the same in all of them; \
+                    give the roles of this database login_as and backend_password";
+        translation.unsay(&place, &about);
+        translation.note(Some(&place), Kind::Missing, &about, text);
+    }
+    None
+}
+
+fn log_in_as(table: &mut Table, forced: &Forced) {
+    table.line("login_as", &text(&forced.user), "user= of the databases");
+    if let Some(password) = &forced.password {
+        table.line("backend_password", &text(password), "");
+    }
+}
+
+/// How a role of `auth_file` proves itself.
+enum Proof {
+    Here,
+    AsAllOthers,
+    Never,
+}
+
+fn proof(
+    translation: &mut Translation,
+    table: &mut Table,
+    name: &str,
+    secret: Secret<'_>,
+    method: Method,
+    forced: Option<&Forced>,
+) -> Proof {
+    let mut refuse = |why: &str| {
+        let place = translation.place("auth_file");
+        translation.note(place.as_ref(), Kind::Missing, &format!("auth_file: {name}"), why);
+        Proof::Never
+    };
+    match (method, secret) {
+        (Method::Elsewhere, _) => return Proof::AsAllOthers,
+        (Method::Any, _) => {}
+        (Method::Trust, _) => table.line("auth", &text("trust"), "auth_type"),
+        (Method::Certificate, _) => table.line("auth", &text("certificate"), "auth_type"),
+        (_, Secret::None) => return refuse("has no password, so it cannot log in; left out"),
+        (Method::Scram, Secret::Md5(_)) => {
+            return refuse("has an md5 hash, which scram-sha-256 cannot use; left out");
+        }
+        (_, Secret::Md5(hash)) => {
+            table.line("auth", &text("md5"), "only a hash is known");
+            table.line("password", &text(hash), "opens backends only where the server asks for md5");
+        }
+        (_, Secret::Plain(secret) | Secret::Verifier(secret)) => table.line("password", &text(secret), ""),
+    }
+    if let Some(forced) = forced {
+        log_in_as(table, forced);
+    } else if matches!(method, Method::Any | Method::Trust | Method::Certificate) {
+        match (secret.opens(), secret) {
+            (Some(password), _) => table.line("backend_password", &text(password), "auth_file"),
+            (None, Secret::Verifier(_)) => {
+                let place = translation.place("auth_file");
+                let text = "a verifier opens no backend, and the client shows no password; add backend_password";
+                translation.note(place.as_ref(), Kind::Missing, &format!("auth_file: {name}"), text);
+            }
+            (None, _) => {}
+        }
+    }
+    Proof::Here
+}
+
+/// What `[pgbouncer]` says of every role.
+fn common(translation: &mut Translation, star: &mut Table) {
+    for (setting, key) in LIMITS {
+        if let Some(value) = translation.given(key).and_then(|value| limit(setting, value)) {
+            star.line(setting, &value, key);
+        }
+    }
+}
+
+/// What `[users]` says of one.
+fn own(translation: &mut Translation, table: &mut Table, name: &str) {
+    let Some(words) = translation.users.iter().find(|words| words.name == name) else { return };
+    if let Some(mode) = words.get("pool_mode") {
+        table.line("mode", &text(&mode.to_ascii_lowercase()), "pool_mode");
+    }
+    for (setting, key) in [("size", "pool_size")].iter().chain(LIMITS) {
+        if let Some(value) = words.get(key).and_then(|value| limit(setting, value)) {
+            table.line(setting, &value, key);
+        }
+    }
+}
+
+/// Settings of roles that stand in `[pgbouncer]` and in `[users]`.
+const LIMITS: &[(&str, &str)] = &[
+    ("transactions_max", "max_user_connections"),
+    ("clients_max", "max_user_client_connections"),
+    ("statement_timeout", "query_timeout"),
+    ("idle_in_transaction_timeout", "idle_transaction_timeout"),
+    ("transaction_timeout", "transaction_timeout"),
+];
+
+/// A number or a time above zero: with PgBouncer zero is no limit, and so is nothing here.
+fn limit(setting: &str, value: &str) -> Option<Value> {
+    if setting.ends_with("_timeout") {
+        return seconds(value).filter(|duration| duration != "0s").map(|duration| text(&duration));
+    }
+    integer(value).filter(|number| *number > 0).map(plain)
+}

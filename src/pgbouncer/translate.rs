@@ -1,0 +1,504 @@
+//! What the old file means, setting by setting.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use super::ini::{Entry, Place};
+use super::keys::{Fate, Section, find};
+use super::roles::{self, Forced, Logins};
+use super::toml::{Table, Value, inline, list, plain, text, texts};
+use super::words;
+use super::{Files, Import, Kind, Note};
+use crate::config::{CONSOLE_NAMES, duration_text};
+
+/// PgBouncer's default of each key that has another in pgweir, or is needed here.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("auth_type", "md5"),
+    ("client_login_timeout", "60"),
+    ("client_tls_sslmode", "disable"),
+    ("default_pool_size", "20"),
+    ("listen_port", "6432"),
+    ("max_client_conn", "100"),
+    ("pool_mode", "session"),
+    ("query_wait_timeout", "120"),
+    ("server_connect_timeout", "15"),
+    ("server_tls_sslmode", "prefer"),
+    ("unix_socket_dir", "/tmp"),
+];
+
+const HEAD: &str = "\
+# Made of PgBouncer's {file} by pgweir import; docs/FROM_PGBOUNCER.md says what became of each key.
+# It may hold passwords: let nobody but pgweir read it. Then: pgweir check proxy.toml
+";
+
+/// Waiting for ever is not offered.
+const WAIT_MAX: &str = "1d";
+
+/// One value and where it stands.
+#[derive(Debug, Clone)]
+pub(super) struct Given {
+    pub(super) value: String,
+    pub(super) place: Place,
+}
+
+/// One line of `[databases]` or `[users]`, taken apart.
+#[derive(Debug)]
+pub(super) struct Words {
+    pub(super) name: String,
+    pub(super) place: Place,
+    pub(super) given: BTreeMap<String, String>,
+}
+
+impl Words {
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        self.given.get(key).map(String::as_str)
+    }
+}
+
+/// A translation under way.
+pub(super) struct Translation {
+    general: BTreeMap<String, Given>,
+    pub(super) databases: Vec<Words>,
+    pub(super) users: Vec<Words>,
+    notes: Vec<Note>,
+    unneeded: BTreeSet<&'static str>,
+}
+
+impl Translation {
+    /// Sorts the lines of a file by what they are.
+    pub(super) fn new(entries: &[Entry]) -> Self {
+        let mut this = Self {
+            general: BTreeMap::new(),
+            databases: Vec::new(),
+            users: Vec::new(),
+            notes: Vec::new(),
+            unneeded: BTreeSet::new(),
+        };
+        for Entry { section, key, value, place } in entries {
+            match section.as_str() {
+                "pgbouncer" => {
+                    let given = Given { value: value.clone(), place: place.clone() };
+                    this.general.insert(key.clone(), given);
+                    this.remark(Section::General, key, value, key, place);
+                }
+                "databases" => {
+                    let words = this.words(Section::Database, key, value, place);
+                    replace(&mut this.databases, words);
+                }
+                "users" => {
+                    let words = this.words(Section::User, key, value, place);
+                    replace(&mut this.users, words);
+                }
+                "peers" => drop(this.words(Section::Peer, key, value, place)),
+                _ => this.note(Some(place), Kind::Missing, &format!("[{section}]"), "PgBouncer has no such section"),
+            }
+        }
+        this
+    }
+
+    fn words(&mut self, section: Section, name: &str, value: &str, place: &Place) -> Option<Words> {
+        let Some(pairs) = words::pairs(value) else {
+            self.note(Some(place), Kind::Missing, name, "is no list of key=value, and left out");
+            return None;
+        };
+        let whose = if section == Section::Peer { "peer " } else { "" };
+        for (key, value) in &pairs {
+            self.remark(section, key, value, &format!("{whose}{name}: {key}"), place);
+        }
+        Some(Words { name: name.to_owned(), place: place.clone(), given: pairs.into_iter().collect() })
+    }
+
+    /// What the table says of a key that means something else, or nothing.
+    fn remark(&mut self, section: Section, key: &str, value: &str, about: &str, place: &Place) {
+        let Some(row) = find(section, key) else {
+            return self.note(Some(place), Kind::Missing, about, "is no key that pgweir knows of PgBouncer");
+        };
+        if row.off.contains(&value) {
+            return;
+        }
+        let says = match row.says.strip_prefix("as ").and_then(|rest| rest.strip_suffix("in [pgbouncer]")) {
+            None => row.says,
+            // It is said of the general key.
+            Some(other) => {
+                let general = if other.is_empty() { key } else { other.trim() };
+                find(Section::General, general).map_or(row.says, |general| general.says)
+            }
+        };
+        match row.fate {
+            Fate::Same(_) => {}
+            Fate::Unneeded => drop(self.unneeded.insert(row.name)),
+            Fate::Missing => self.note(Some(place), Kind::Missing, about, says),
+            Fate::Different("—") => self.note(Some(place), Kind::Different, about, says),
+            Fate::Different(setting) => {
+                self.note(Some(place), Kind::Different, about, &format!("{setting}: {says}"));
+            }
+        }
+    }
+
+    pub(super) fn note(&mut self, place: Option<&Place>, kind: Kind, about: &str, text: &str) {
+        let is_told =
+            self.notes.iter().any(|note| note.place.as_ref() == place && note.about == about && note.text == text);
+        if is_told {
+            return;
+        }
+        self.notes.push(Note { place: place.cloned(), kind, about: about.to_owned(), text: text.to_owned() });
+    }
+
+    /// Takes a remark back for a better one.
+    pub(super) fn unsay(&mut self, place: &Place, about: &str) {
+        self.notes.retain(|note| note.place.as_ref() != Some(place) || note.about != about);
+    }
+
+    /// A remark on a general key, given or not.
+    pub(super) fn note_on(&mut self, key: &str, kind: Kind, text: &str) {
+        let place = self.place(key);
+        self.note(place.as_ref(), kind, key, text);
+    }
+
+    pub(super) fn place(&self, key: &str) -> Option<Place> {
+        self.general.get(key).map(|given| given.place.clone())
+    }
+
+    /// A general value that is given and not empty.
+    pub(super) fn given(&self, key: &str) -> Option<&str> {
+        self.general.get(key).map(|given| given.value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A general value in force.
+    pub(super) fn value(&self, key: &str) -> &str {
+        let default = || DEFAULTS.iter().find(|(name, _)| *name == key).map_or("", |(_, default)| default);
+        self.general.get(key).map_or_else(default, |given| given.value.as_str())
+    }
+
+    /// Whether PgBouncer would take the value as true.
+    fn is_on(&self, key: &str) -> bool {
+        self.given(key).and_then(integer).is_some_and(|number| number != 0)
+    }
+
+    /// A comment: the key, and that nobody wrote it.
+    fn why(&self, key: &str) -> String {
+        match self.general.contains_key(key) {
+            true => key.to_owned(),
+            false => format!("{key}, PgBouncer's default"),
+        }
+    }
+
+    /// The whole file.
+    pub(super) fn run(mut self, path: &Path, files: Files<'_>) -> Import {
+        let logins = roles::logins(&mut self, files);
+        let mut tables = vec![self.listen(), self.admin(&logins), self.pool()];
+        tables.extend(self.databases_of(&logins));
+        tables.extend(logins.tables);
+        tables.push(self.admission());
+        let mut toml = HEAD.replace("{file}", &path.file_name().unwrap_or_default().to_string_lossy());
+        tables.iter().filter(|table| !table.is_empty()).for_each(|table| table.write(&mut toml));
+        self.notes.sort_by(|a, b| (&a.place, a.kind, &a.about).cmp(&(&b.place, b.kind, &b.about)));
+        Import { toml, notes: self.notes, unneeded: self.unneeded.into_iter().collect() }
+    }
+
+    fn listen(&mut self) -> Table {
+        let mut table = Table::new("listen");
+        let addr = self.addresses();
+        if addr.is_empty() {
+            self.note_on("listen_addr", Kind::Missing, "no address is left to listen on; 127.0.0.1:6432 it is");
+        } else {
+            table.line("addr", &list(&addr), "listen_addr, listen_port, unix_socket_dir");
+        }
+        if self.is_on("so_reuseport") {
+            table.line("reuse_port", &plain(true), "so_reuseport");
+        }
+        self.number(&mut table, "clients_max", "max_client_conn");
+        self.seconds(&mut table, "login_timeout", "client_login_timeout", None);
+        self.seconds(&mut table, "idle_timeout", "client_idle_timeout", Some("0s"));
+        if let Some(tls) = self.client_tls() {
+            table.line("tls", &tls, "client_tls_*");
+        }
+        table
+    }
+
+    fn addresses(&mut self) -> Vec<String> {
+        let port = self.value("listen_port").to_owned();
+        let mut addresses = Vec::new();
+        for host in names(self.value("listen_addr")) {
+            match host.as_str() {
+                "*" => {
+                    let text = "written as 0.0.0.0, which is IPv4; for IPv6 as well write \"[::]:port\" in its place";
+                    self.note_on("listen_addr", Kind::Different, text);
+                    addresses.push(format!("0.0.0.0:{port}"));
+                }
+                "localhost" => addresses.push(format!("127.0.0.1:{port}")),
+                host => match host.parse::<IpAddr>() {
+                    Ok(IpAddr::V6(ip)) => addresses.push(format!("[{ip}]:{port}")),
+                    Ok(IpAddr::V4(ip)) => addresses.push(format!("{ip}:{port}")),
+                    Err(_) => {
+                        let text = format!("listen.addr takes no names; put the addresses of {host:?} there");
+                        self.note_on("listen_addr", Kind::Missing, &text);
+                    }
+                },
+            }
+        }
+        match self.value("unix_socket_dir") {
+            "" => {}
+            dir if dir.starts_with('@') => {
+                self.note_on("unix_socket_dir", Kind::Missing, "there are no sockets in the abstract namespace");
+            }
+            dir => addresses.push(format!("unix:{}/.s.PGSQL.{port}", dir.trim_end_matches('/'))),
+        }
+        addresses
+    }
+
+    fn client_tls(&mut self) -> Option<Value> {
+        let asked = self.value("client_tls_sslmode").to_ascii_lowercase();
+        let mode = match asked.as_str() {
+            "disable" => return None,
+            "allow" | "prefer" => "allow",
+            "verify-ca" | "verify-full" => "verify-client",
+            _ => "require",
+        };
+        let mut pairs = vec![("mode", text(mode))];
+        for (name, key) in [("cert", "client_tls_cert_file"), ("key", "client_tls_key_file")] {
+            pairs.extend(self.file(key).map(|file| (name, file)));
+        }
+        if mode == "verify-client" {
+            pairs.extend(self.file("client_tls_ca_file").map(|file| ("client_ca", file)));
+        }
+        Some(inline(&pairs))
+    }
+
+    /// A file the result names; a path that is not absolute begins elsewhere now.
+    fn file(&mut self, key: &str) -> Option<Value> {
+        let file = self.given(key)?.to_owned();
+        if !file.starts_with('/') {
+            let text = "is relative to the directory of proxy.toml now, not to where the program was started";
+            self.note_on(key, Kind::Different, text);
+        }
+        Some(text(&file))
+    }
+
+    fn admin(&mut self, logins: &Logins) -> Table {
+        let mut table = Table::new("admin");
+        let wanted: Vec<String> = names(self.given("admin_users").unwrap_or_default());
+        let (can, cannot): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|name| logins.may_use_console(name));
+        for name in cannot {
+            let about = format!("admin_users: {name}");
+            let place = self.place("admin_users");
+            let text = "cannot use the console without a password of its own; add [roles.…] with one, and the name to admin.roles";
+            self.note(place.as_ref(), Kind::Missing, &about, text);
+        }
+        if !can.is_empty() {
+            table.line("roles", &list(&can), "admin_users");
+        }
+        table
+    }
+
+    fn pool(&mut self) -> Table {
+        let mut table = Table::new("pool");
+        let mode = self.value("pool_mode").to_ascii_lowercase();
+        table.line("mode", &text(&mode), &self.why("pool_mode"));
+        if self.given("default_pool_size").is_some() {
+            self.number(&mut table, "size", "default_pool_size");
+        }
+        self.seconds(&mut table, "wait_timeout", "query_wait_timeout", Some(WAIT_MAX));
+        if self.given("max_prepared_statements").is_some_and(|value| value != "0") {
+            self.number(&mut table, "statements_max", "max_prepared_statements");
+        }
+        self.seconds(&mut table, "idle_timeout", "server_idle_timeout", Some("0s"));
+        self.seconds(&mut table, "lifetime", "server_lifetime", Some("1s"));
+        self.seconds(&mut table, "connect_timeout", "server_connect_timeout", None);
+        table
+    }
+
+    fn admission(&mut self) -> Table {
+        let mut table = Table::new("admission");
+        self.seconds(&mut table, "notice_after", "query_wait_notify", Some("0s"));
+        table
+    }
+
+    /// A general number, if it is given or PgBouncer's default differs.
+    fn number(&mut self, table: &mut Table, setting: &str, key: &str) {
+        match integer(self.value(key)) {
+            Some(number) if number > 0 => table.line(setting, &plain(number), &self.why(key)),
+            _ if self.value(key).is_empty() => {}
+            _ => self.note_on(key, Kind::Different, "is no number above zero; pgweir's default holds"),
+        }
+    }
+
+    /// A general time, if it is given or PgBouncer's default differs; `zero` is what 0 means there, `None`: nothing.
+    fn seconds(&mut self, table: &mut Table, setting: &str, key: &str, zero: Option<&str>) {
+        match (seconds(self.value(key)), zero) {
+            (Some(duration), Some(zero)) if duration == "0s" => {
+                table.line(setting, &text(zero), &self.why(key));
+                if zero != "0s" {
+                    self.note_on(
+                        key,
+                        Kind::Different,
+                        &format!("0 has no equivalent; {setting} = {zero:?} comes near"),
+                    );
+                }
+            }
+            (Some(duration), None) if duration == "0s" => {
+                self.note_on(key, Kind::Different, "cannot be without limit; pgweir's default holds");
+            }
+            (Some(duration), _) => table.line(setting, &text(&duration), &self.why(key)),
+            (None, _) if self.value(key).is_empty() => {}
+            (None, _) => self.note_on(key, Kind::Different, "is no number of seconds; pgweir's default holds"),
+        }
+    }
+
+    fn databases_of(&mut self, logins: &Logins) -> Vec<Table> {
+        let databases = std::mem::take(&mut self.databases);
+        let tables = databases.iter().filter_map(|database| self.database(database, logins)).collect();
+        if databases.is_empty() {
+            self.note(None, Kind::Missing, "[databases]", "is empty; pgweir needs one at least");
+        }
+        tables
+    }
+
+    fn database(&mut self, database: &Words, logins: &Logins) -> Option<Table> {
+        let name = &database.name;
+        if CONSOLE_NAMES.contains(&name.as_str()) {
+            self.note(
+                Some(&database.place),
+                Kind::Missing,
+                name,
+                "is the name of the console; the database needs another",
+            );
+            return None;
+        }
+        let mut table = Table::of("databases", name);
+        table.line(
+            "host",
+            &texts(&self.hosts(database)?),
+            if database.get("host").is_none() { "unix_socket_dir" } else { "" },
+        );
+        for (setting, key) in [("port", "port"), ("size", "pool_size")] {
+            self.own_number(&mut table, database, setting, key);
+        }
+        if let Some(dbname) = database.get("dbname") {
+            table.line("dbname", &text(dbname), "");
+        }
+        if let Some(mode) = database.get("pool_mode") {
+            table.line("mode", &text(&mode.to_ascii_lowercase()), "pool_mode");
+        }
+        self.bound(&mut table, database);
+        for (setting, key, zero) in
+            [("wait_timeout", "query_wait_timeout", WAIT_MAX), ("lifetime", "server_lifetime", "1s")]
+        {
+            match database.get(key).map(seconds) {
+                Some(Some(duration)) if duration == "0s" => table.line(setting, &text(zero), key),
+                Some(Some(duration)) => table.line(setting, &text(&duration), key),
+                Some(None) | None => {}
+            }
+        }
+        let standing = match database.get("target_session_attrs") {
+            Some("read-write" | "primary") => Some("primary"),
+            Some("read-only" | "standby") => Some("standby"),
+            _ => None,
+        };
+        if let Some(standing) = standing {
+            table.line("standing", &text(standing), "target_session_attrs");
+        }
+        if let Some(tls) = self.server_tls() {
+            table.line("tls", &tls, "server_tls_*");
+        }
+        if let Some(lookup) = logins.lookup(database) {
+            table.line("auth_query", &lookup, "auth_user, auth_query");
+        }
+        Some(table)
+    }
+
+    fn hosts(&mut self, database: &Words) -> Option<Vec<String>> {
+        let socket_dir = self.value("unix_socket_dir").to_owned();
+        let given = database.get("host").unwrap_or(&socket_dir);
+        let hosts: Vec<String> = given.split(',').map(|host| host.trim().to_owned()).collect();
+        if hosts.iter().any(|host| host.is_empty() || host.starts_with('@')) {
+            let text = "has no host that pgweir can reach (there are no sockets in the abstract namespace); left out";
+            self.note(Some(&database.place), Kind::Missing, &database.name, text);
+            return None;
+        }
+        if hosts.len() > 1 && database.get("load_balance_hosts").is_none() {
+            let about = format!("{}: host", database.name);
+            let text = "a list is tried in its order, not in turn; with standing = \"primary\" it finds the primary";
+            self.note(Some(&database.place), Kind::Different, &about, text);
+        }
+        Some(hosts)
+    }
+
+    fn own_number(&mut self, table: &mut Table, words: &Words, setting: &str, key: &str) {
+        match words.get(key).map(str::parse::<i64>) {
+            Some(Ok(number)) if number > 0 => {
+                table.line(setting, &plain(number), if setting == key { "" } else { key });
+            }
+            // PgBouncer: not set.
+            Some(Ok(-1)) | None => {}
+            Some(_) => {
+                let about = format!("{}: {key}", words.name);
+                self.note(Some(&words.place), Kind::Different, &about, "is no number above zero; left out");
+            }
+        }
+    }
+
+    /// Backends over all roles. With a forced user PgBouncer has one pool for all of them.
+    fn bound(&mut self, table: &mut Table, database: &Words) {
+        let number = |text: &str| integer(text).filter(|number| *number > 0);
+        let bound = number(database.get("max_db_connections").unwrap_or_else(|| self.value("max_db_connections")));
+        let size = number(database.get("pool_size").unwrap_or_else(|| self.value("default_pool_size")));
+        match (Forced::of(database), bound, size) {
+            (Some(_), bound, Some(size)) => {
+                table.line(
+                    "backends_max",
+                    &plain(bound.unwrap_or(size).min(size)),
+                    "one pool for all roles, because of user=",
+                );
+            }
+            (_, Some(bound), _) => table.line("backends_max", &plain(bound), "max_db_connections"),
+            _ => {}
+        }
+    }
+
+    fn server_tls(&mut self) -> Option<Value> {
+        let asked = self.value("server_tls_sslmode").to_ascii_lowercase();
+        let mode = if asked == "allow" { "prefer" } else { &asked };
+        let mut pairs = vec![("mode", text(mode))];
+        if mode.starts_with("verify-") {
+            pairs.extend(self.file("server_tls_ca_file").map(|file| ("ca", file)));
+        }
+        for (name, key) in [("cert", "server_tls_cert_file"), ("key", "server_tls_key_file")] {
+            pairs.extend(self.file(key).map(|file| (name, file)));
+        }
+        let is_default = mode == "prefer" && pairs.len() == 1;
+        (!is_default).then(|| inline(&pairs))
+    }
+}
+
+/// As PgBouncer: of two lines of a name the later one holds.
+fn replace(list: &mut Vec<Words>, words: Option<Words>) {
+    if let Some(words) = words {
+        list.retain(|other| other.name != words.name);
+        list.push(words);
+    }
+}
+
+/// A number as C writes it: PgBouncer reads general ones with strtol.
+pub(super) fn integer(text: &str) -> Option<u32> {
+    let radix = |digits, radix| u32::from_str_radix(digits, radix).ok();
+    match (text.strip_prefix("0x"), text.strip_prefix('0')) {
+        (Some(digits), _) => radix(digits, 16),
+        (None, Some(digits)) if !digits.is_empty() => radix(digits, 8),
+        _ => text.parse().ok(),
+    }
+}
+
+/// Seconds, with a fraction, as pgweir writes them.
+pub(super) fn seconds(text: &str) -> Option<String> {
+    let duration = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
+    let is_lost = duration.as_millis() == 0 && !duration.is_zero();
+    Some(duration_text(if is_lost { Duration::from_millis(1) } else { duration }))
+}
+
+/// Names between commas.
+pub(super) fn names(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+}
