@@ -1,0 +1,101 @@
+//! What is shipped in `deploy/` and shown in `docs/` is configuration that pgweir takes.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use pgweir::config::{self, Config};
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Checks a text; files that it names, which are the user's, are left out, and secrets become words.
+fn checked(text: &str, from: &str) -> Config {
+    let text = text.replace("{ file = \"/etc/pgweir-secrets/", "{ env = \"");
+    let lines = text.lines().map(|line| match line.contains("mode = \"verify-full\"") {
+        true => "tls = { mode = \"verify-full\" }",
+        false => line,
+    });
+    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    config::parse(&text, Path::new(from), &|_| Some("secret".to_owned()))
+        .unwrap_or_else(|mistakes| panic!("{from}: {mistakes}\n{text}"))
+}
+
+/// The block under `key: |`, without its indentation.
+fn block(yaml: &str, key: &str) -> String {
+    let lines = yaml.lines().skip_while(|line| line.trim() != format!("{key}: |")).skip(1);
+    let indented = lines.take_while(|line| line.is_empty() || line.starts_with("    "));
+    indented.flat_map(|line| [line.strip_prefix("    ").unwrap_or(line), "\n"]).collect()
+}
+
+fn number_after(text: &str, key: &str) -> u64 {
+    let (_, rest) = text.split_once(key).unwrap_or_else(|| panic!("{key}"));
+    let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|_| panic!("{key}"))
+}
+
+/// How long a shutdown may take with this configuration.
+fn shutdown(config: &Config) -> Duration {
+    let cancel = config.databases.values().map(|database| database.pool.cancel_timeout).max().expect("a database");
+    config.listen.linger + config.listen.shutdown_timeout + 2 * cancel
+}
+
+#[test]
+fn kubernetes_gives_pgweir_the_time_it_takes() {
+    let yaml = read("deploy/kubernetes/pgweir.yaml");
+    let config = checked(&block(&yaml, "proxy.toml"), "deploy/kubernetes/pgweir.yaml");
+    let (grace, pre_stop) =
+        (number_after(&yaml, "terminationGracePeriodSeconds:"), number_after(&yaml, "sleep: { seconds:"));
+    assert!(
+        Duration::from_secs(grace - pre_stop) > shutdown(&config),
+        "{grace} s, of which {pre_stop} s pass before SIGTERM"
+    );
+    // Probes and clients come from outside the container.
+    assert!(config.admin.addr.is_some_and(|addr| addr.ip().is_unspecified()));
+    assert_eq!(number_after(&yaml, "requests: { cpu: \""), config.listen.workers as u64);
+}
+
+#[test]
+fn compose_gives_pgweir_the_time_it_takes() {
+    let config = checked(&read("deploy/compose/pgweir/proxy.toml"), "deploy/compose/pgweir/proxy.toml");
+    let grace = number_after(&read("deploy/compose/compose.yaml"), "stop_grace_period:");
+    assert!(Duration::from_secs(grace) > shutdown(&config));
+    assert!(config.admin.addr.is_some_and(|addr| addr.ip().is_unspecified()));
+}
+
+#[test]
+fn systemd_gives_pgweir_the_time_it_takes() {
+    let config = checked(&read("proxy.toml"), "proxy.toml");
+    for unit in ["deploy/systemd/pgweir.service", "deploy/systemd/pgweir@.service"] {
+        let limit = Duration::from_secs(number_after(&read(unit), "TimeoutStopSec="));
+        assert!(limit > shutdown(&config), "{unit}");
+    }
+}
+
+#[test]
+fn units_differ_in_nothing_that_matters() {
+    let settings = |unit: &str| -> Vec<String> {
+        let text = read(unit);
+        let is_own = |line: &&str| {
+            ["Description=", "Sockets=", "RuntimeDirectory=", "WantedBy=", "[Install]"]
+                .iter()
+                .any(|own| line.starts_with(own))
+        };
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#') && !is_own(line));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(settings("deploy/systemd/pgweir.service"), settings("deploy/systemd/pgweir@.service"));
+}
+
+#[test]
+fn what_the_pages_show_is_taken() {
+    for page in ["docs/DEPLOY.md", "README.md"] {
+        let text = read(page);
+        let blocks = text.split("```toml\n").skip(1).filter_map(|rest| rest.split_once("```"));
+        let whole =
+            blocks.map(|(block, _)| block).filter(|block| block.contains("[databases.") && !block.contains("[listen]"));
+        let taken: Vec<Config> = whole.map(|block| checked(block, page)).collect();
+        assert!(!taken.is_empty(), "{page}");
+    }
+}
