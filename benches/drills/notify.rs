@@ -441,9 +441,6 @@ async fn listening(postgres: &Postgres, dir: &Path, route: &Route) -> Crowd {
     let began = Instant::now();
     let mut listeners = crowd(open.port, (0..CROWD).map(|number| format!("c{}", number % CHANNELS))).await;
     let listening_after = began.elapsed();
-    let admin = postgres.admin().await;
-    let held = admin.number(HELD).await.expect("the superuser may look");
-    let pooled = admin.number(POOLED).await.expect("the superuser may look");
     let began = Instant::now();
     let mut writer = Wire::login(open.port, "burst").await.expect("a login at rest");
     for channel in 0..CHANNELS {
@@ -456,6 +453,9 @@ async fn listening(postgres: &Postgres, dir: &Path, route: &Route) -> Crowd {
     };
     let heard = join_all(listeners.iter_mut().map(hear)).await;
     let heard_after = began.elapsed();
+    let admin = postgres.admin().await;
+    let held = admin.number(HELD).await.expect("the superuser may look");
+    let pooled = admin.number(POOLED).await.expect("the superuser may look");
     Crowd { listening_after, held, pooled, heard: heard.into_iter().filter(|heard| *heard).count(), heard_after }
 }
 
