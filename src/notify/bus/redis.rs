@@ -1,7 +1,7 @@
 //! A Redis or Valkey as the bus: one capped stream for each database, which every pgweir writes to and reads from its last place, and a
 //! PUBLISH of each notification for plain subscribers.
 //!
-//! There is one connection that publishes and one that reads, whatever the number of databases. [`stream`] knows what the entries mean.
+//! There is one connection that publishes and one that reads, whatever the number of databases. `stream` knows what the entries mean.
 
 mod reader;
 mod sender;
