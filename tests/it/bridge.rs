@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, Notification};
 
-use crate::support::{Endpoint, Link, Postgres, Proxy, Sessions, Wire, eventually, proxy, soon, tags};
+use crate::support::{Endpoint, Link, Postgres, Proxy, Sessions, Toward, Wire, eventually, proxy, soon, tags};
 
 const BRIDGE: &str = "application_name = 'pgweir listen'";
 const SENDER: &str = "application_name = 'pgweir notify'";
@@ -214,6 +214,25 @@ async fn a_sender_that_is_lost_again_and_again_loses_nothing() {
     let mut seen = BTreeSet::new();
     heard.retain(|payload| seen.insert(payload.clone()));
     assert_eq!(heard, expected, "elsewhere what was under way may");
+}
+
+#[tokio::test]
+async fn what_the_server_never_confirmed_is_sent_again() {
+    let link = Link::to(Postgres::shared().endpoint("").addr).await;
+    let settings = "[notify]\nbus = \"postgres\"\n[pool]\nconnect_timeout = \"500ms\"";
+    let proxy = proxy().backend(link.addr).toml(settings).start().await;
+    let direct = Postgres::shared().endpoint(&proxy.dbname);
+    let mut there = Listener::of(&direct).await;
+    let client = proxy.connect("app").await;
+    notify(&client, "before").await;
+    eventually(async || proxy.metric("pgweir_notify_bus_seconds_count", &[]) == 1.0).await;
+    link.pause_toward(Toward::Frontend);
+    notify(&client, "x").await;
+    assert_eq!(there.up_to("x").await, ["before"]);
+    eventually(async || proxy.log_text().contains("no answer within 3s")).await;
+    link.resume();
+    notify(&client, "last").await;
+    assert_eq!(there.up_to("last").await, ["x"]);
 }
 
 #[tokio::test]
