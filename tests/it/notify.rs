@@ -111,6 +111,23 @@ const TRANSACTIONS: &[&[&str]] = &[
         "SELECT pg_listening_channels()",
         "ROLLBACK",
     ],
+    // A commit that fails.
+    &[
+        "DROP TABLE IF EXISTS d",
+        "CREATE TABLE d (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+        "BEGIN",
+        "NOTIFY a",
+        "INSERT INTO d VALUES (1), (1)",
+        "COMMIT",
+        "NOTIFY b",
+    ],
+    &[
+        "DROP TABLE IF EXISTS d",
+        "CREATE TABLE d (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+        "NOTIFY a",
+        "INSERT INTO d VALUES (1), (1)",
+        "NOTIFY b",
+    ],
     // Limits, and what Postgres says to them.
     &["SELECT pg_notify('', '')", "SELECT pg_notify(NULL, '')", "SELECT pg_notify(NULL, NULL)"],
     &["SELECT pg_notify('aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', '')"],
@@ -140,6 +157,12 @@ const TEXTS: &[&[&str]] = &[
     &["BEGIN; NOTIFY a; PREPARE TRANSACTION 'p'", "NOTIFY b"],
     &["BEGIN; NOTIFY a", "SELECT 1; PREPARE TRANSACTION 'p'; NOTIFY b"],
     &["/* first */ NOTIFY a -- last\n; ; NOTIFY b;"],
+    &[
+        "DROP TABLE IF EXISTS d; CREATE TABLE d (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+        "NOTIFY a; INSERT INTO d VALUES (1), (1)",
+        "INSERT INTO d VALUES (1), (1); NOTIFY b",
+        "INSERT INTO d VALUES (1); NOTIFY c",
+    ],
     &["SET work_mem = '1MB'; NOTIFY a; SHOW work_mem"],
     &[";", "NOTIFY a;"],
 ];
@@ -362,49 +385,58 @@ fn comparable(frame: &Frame, own: u32) -> String {
     format!("{} {told}", frame.tag)
 }
 
-/// What a client is answered, and what another one hears of it.
-async fn hold(endpoint: &Endpoint, conversation: &Conversation, listens_itself: bool) -> (Vec<String>, Vec<String>) {
-    let mut listener = endpoint.wire("app").await;
-    for channel in CHANNELS.iter().chain(&["the_end"]) {
-        listener.value(&format!("LISTEN {channel}")).await;
+/// A client, and another one that hears everything.
+struct Stage {
+    client: Wire,
+    listener: Wire,
+}
+
+impl Stage {
+    async fn at(endpoint: &Endpoint) -> Self {
+        let mut listener = endpoint.wire("app").await;
+        let listens: Vec<_> = CHANNELS.iter().map(|channel| format!("LISTEN {channel}")).collect();
+        listener.value(&format!("LISTEN the_end; {}", listens.join("; "))).await;
+        Self { client: endpoint.wire("app").await, listener }
     }
-    let mut client = endpoint.wire("app").await;
-    let own = client.key.as_ref().expect("logged in").0;
-    if listens_itself {
-        client.value("LISTEN a").await;
-        client.value("BEGIN; LISTEN b; LISTEN c; COMMIT").await;
-    }
-    let mut answers = Vec::new();
-    for send in &conversation.sends {
-        client.send(send).await;
-        for _ in 0..cycles(send) {
-            answers.extend(client.cycle().await.iter().map(|frame| comparable(frame, own)));
+
+    /// What the client is answered, and what the other one hears of it.
+    async fn hold(&mut self, conversation: &Conversation, listens_itself: bool) -> (Vec<String>, Vec<String>) {
+        let Self { client, listener } = self;
+        let own = client.key.as_ref().expect("logged in").0;
+        if listens_itself {
+            client.value("LISTEN a").await;
+            client.value("BEGIN; LISTEN b; LISTEN c; COMMIT").await;
         }
-    }
-    client.query("ROLLBACK").await;
-    client.value("NOTIFY the_end").await;
-    let mut heard = Vec::new();
-    listener.send(query("SELECT 1")).await;
-    while heard.last().is_none_or(|last: &String| !last.contains("the_end")) {
-        let frame = listener.frame().await;
-        if frame.tag == 'A' {
-            heard.push(comparable(&frame, own));
+        let mut answers = Vec::new();
+        for send in &conversation.sends {
+            client.send(send).await;
+            for _ in 0..cycles(send) {
+                answers.extend(client.cycle().await.iter().map(|frame| comparable(frame, own)));
+            }
         }
+        client.query("ROLLBACK").await;
+        client.value("DISCARD ALL").await;
+        client.value("NOTIFY the_end").await;
+        let mut heard = Vec::new();
+        while heard.last().is_none_or(|last: &String| !last.contains("the_end")) {
+            heard.extend(listener.expect("A").await.iter().map(|frame| comparable(frame, own)));
+        }
+        (answers, heard)
     }
-    (answers, heard)
 }
 
 #[tokio::test]
 async fn a_client_and_its_listeners_see_what_postgres_would_show_them() {
     let postgres = Postgres::shared();
     postgres.role("app").await;
-    let direct = postgres.endpoint(&postgres.database().await);
     let proxy = proxy().toml(IN_MEMORY).start().await;
+    let mut direct = Stage::at(&postgres.endpoint(&postgres.database().await)).await;
+    let mut pooled = Stage::at(&proxy).await;
     let mut differences = Vec::new();
     for conversation in conversations() {
         for listens_itself in [false, true] {
-            let expected = hold(&direct, &conversation, listens_itself).await;
-            let came = hold(&proxy, &conversation, listens_itself).await;
+            let expected = direct.hold(&conversation, listens_itself).await;
+            let came = pooled.hold(&conversation, listens_itself).await;
             if came != expected {
                 let name = &conversation.name;
                 differences.push(format!("{name}, listens itself: {listens_itself}\n{expected:#?}\n{came:#?}"));
@@ -419,14 +451,15 @@ async fn a_client_and_its_listeners_see_what_postgres_would_show_them() {
 async fn it_is_the_same_in_every_pool_mode() {
     let postgres = Postgres::shared();
     postgres.role("app").await;
-    let direct = postgres.endpoint(&postgres.database().await);
     for mode in ["session", "statement"] {
+        let mut direct = Stage::at(&postgres.endpoint(&postgres.database().await)).await;
         let proxy = proxy().toml(IN_MEMORY).mode(mode).start().await;
+        let mut pooled = Stage::at(&proxy).await;
         for conversation in TEXTS.iter().map(|texts| simple(texts)).chain(units()) {
             let begins = |send: &Vec<u8>| send.windows(5).any(|part| part == b"BEGIN");
             if mode == "session" || !conversation.sends.iter().any(begins) {
-                let expected = hold(&direct, &conversation, mode == "session").await;
-                assert_eq!(hold(&proxy, &conversation, mode == "session").await, expected, "{}", conversation.name);
+                let expected = direct.hold(&conversation, false).await;
+                assert_eq!(pooled.hold(&conversation, false).await, expected, "{}", conversation.name);
             }
         }
     }
