@@ -84,7 +84,7 @@ impl Session {
 
     /// A stand-in is to be sent for the statement with this effect; `types`: what a Parse declares of its parameters.
     pub fn wants(&self, effect: &Effect, types: &[u8]) -> bool {
-        let reads_the_same = |text: &[u8]| text.is_ascii() || self.shares_encoding();
+        let reads_the_same = |text: &[u8]| text.is_ascii() || self.shares_encoding() && self.may_be_text(text);
         match effect {
             Effect::Listen(channel) | Effect::Unlisten(channel) => reads_the_same(channel),
             Effect::ListeningChannels => true,
@@ -113,6 +113,11 @@ impl Session {
         };
         let (client, server) = (folded_encoding(&client), folded_encoding(server));
         client == server || [&client, &server].iter().any(|name| *name == "sqlascii")
+    }
+
+    /// False for what the server would refuse, which a stand-in would hide from it.
+    fn may_be_text(&self, bytes: &[u8]) -> bool {
+        self.told.value("server_encoding") != Some("UTF8") || std::str::from_utf8(bytes).is_ok()
     }
 
     /// What the server reported last of a setting, committed or not.

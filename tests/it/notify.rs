@@ -354,7 +354,16 @@ fn units() -> Vec<Conversation> {
 fn conversations() -> Vec<Conversation> {
     let kinds = [simple, one_by_one, in_one_unit, pipelined];
     let statements = TRANSACTIONS.iter().flat_map(|texts| kinds.map(|kind| kind(texts)));
-    statements.chain(TEXTS.iter().map(|texts| simple(texts))).chain(units()).collect()
+    let broken: [&[u8]; 3] = [b"NOTIFY a, '\xff'", b"LISTEN \"a\xc3\"", b"SELECT pg_notify('a', '\xff')"];
+    let broken = broken.map(raw_query);
+    let broken = conversation("bytes that are no text", broken);
+    statements.chain(TEXTS.iter().map(|texts| simple(texts))).chain(units()).chain([broken]).collect()
+}
+
+/// A Query of bytes that need not be a text.
+fn raw_query(text: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(size_of::<u32>() + text.len() + 1).expect("it is short");
+    [b"Q", &length.to_be_bytes()[..], text, b"\0"].concat()
 }
 
 /// ReadyForQuery is due for each of these.
