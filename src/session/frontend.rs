@@ -10,12 +10,13 @@ use std::sync::Arc;
 use super::leased::{Books, Leased};
 use super::note::{Note, Runs};
 use super::notifications;
+use super::rewrite::{intern, prepares_transaction, rewrite};
 use super::session::Session;
 use super::statements::{NAMES_MAX, Portal, Unnamed};
 use crate::config::PoolMode;
 use crate::error::Fault;
 use crate::notify::notification::Unnotifiable;
-use crate::sql::{self, Argument, Class, Effect, Milliseconds, Suspects, classify, milliseconds};
+use crate::sql::{Class, Effect, Milliseconds, Suspects, classify, milliseconds};
 use crate::sqlstate;
 use crate::state::statements::{self, NAME_PREFIX, Statement, Statements};
 use crate::state::timeout::Timeout;
@@ -41,9 +42,6 @@ const SPOILER: &[u8] = b"NOTIFY pgweir_noop";
 
 /// Of its statement and portal; no client's name and none of a shared statement.
 const SPOILER_NAME: &[u8] = b"pgweir_spoiler";
-
-/// Bytes a channel may have.
-const CHANNEL_MAX: usize = 63;
 
 /// Bound to fail in its analysis, so that a failed transaction comes first, as with any Parse.
 const DOOMED: &[u8] = b"SELECT pgweir_refused_this_statement";
@@ -82,7 +80,7 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    fn payload(&self) -> &'a [u8] {
+    pub(super) fn payload(&self) -> &'a [u8] {
         &self.bytes[HEADER_LEN..]
     }
 
@@ -635,112 +633,6 @@ fn rename(out: &mut Splice<'_>, message: Message<'_>, before: &[u8], name: &[u8]
     out.extend_from_slice(before);
     out.extend_from_slice(ours);
     out.extend_from_slice(&message.payload()[before.len() + name.len()..]);
-}
-
-/// A Parse of a client without a backend, if it needs none: the statement is known to be good in this pool. The client holds it
-/// from now on.
-pub fn parse_without_backend(session: &mut Session, statements: &Statements, message: Message<'_>) -> bool {
-    if !message.is_whole() || session.mode == PoolMode::Statement {
-        return false;
-    }
-    let Some((name, rest)) = split_cstring(message.payload()) else { return false };
-    let Some((text, _)) = split_cstring(rest) else { return false };
-    if name.is_empty() || session.statements.find(name).is_some() || session.statements.len() >= NAMES_MAX {
-        return false;
-    }
-    let statement = intern(session, statements, rest, text);
-    let is_known = statement.is_accepted();
-    if is_known {
-        session.statements.insert(name, statement);
-    }
-    is_known
-}
-
-/// What a Query of a client without a backend does, if it needs none: it is a lone NOTIFY, LISTEN or UNLISTEN.
-#[inline]
-pub fn query_without_backend(session: &Session, message: Message<'_>) -> Option<Effect> {
-    // NOTIFY, LISTEN or UNLISTEN, for all that their first letters say.
-    let head = message.payload().first_chunk()?.map(|byte| byte | 0x20);
-    matches!(&head, b"no" | b"li" | b"un").then(|| alone(session, message)).flatten()
-}
-
-fn alone(session: &Session, message: Message<'_>) -> Option<Effect> {
-    let text = message.payload().strip_suffix(b"\0").filter(|_| message.is_whole() && session.intercepts())?;
-    let class = classify(text, session.lexer);
-    let [(_, effect)] = class.effects.as_slice() else { return None };
-    // What gets no stand-in is for Postgres, and so is a name that may have been cut: it warns of that.
-    let is_short = |channel: &[u8]| channel.len() < CHANNEL_MAX;
-    let has_stand_in = || sql::stand_ins(text, session.lexer, |effect| session.wants(effect, b"")).is_some();
-    let is_ours = match effect {
-        Effect::Listen(channel) | Effect::Notify { channel: Argument::Text(channel), .. } => {
-            is_short(channel) && has_stand_in()
-        }
-        Effect::Unlisten(channel) => is_short(channel) && session.wants(effect, b""),
-        Effect::UnlistenAll => true,
-        _ => false,
-    };
-    (class.statements == 1 && is_ours).then(|| effect.clone())
-}
-
-/// The statement for a text, or for the one that is run instead of it.
-fn intern(session: &Session, statements: &Statements, rest: &[u8], text: &[u8]) -> Arc<Statement> {
-    let (key, meaning) = (session.pool.key(), session.settings.meaning());
-    let statement = statements.intern(rest, (key, meaning), || classify(text, session.lexer));
-    let Some(class) = statement.class.as_deref() else { return statement };
-    let types = &rest[text.len() + 1..];
-    // Each under a key of its own: to whoever sends this very text nothing was replaced.
-    if let Some((other, class)) = replace(session, text, class) {
-        return statements.intern(&[&other, &rest[text.len()..]].concat(), (!key, meaning), || class);
-    }
-    if !class.concerns_channels() {
-        return statement;
-    }
-    // Stand-ins for several statements are the same text.
-    match stand_in(session, text, types, class) {
-        Some((other, class)) => {
-            let instead = || ([&other, &rest[text.len()..]].concat().into(), class);
-            statements.intern_instead(rest, (key, !meaning), instead)
-        }
-        None => statement,
-    }
-}
-
-/// The text to run instead of one that assigns what may not stand, or that is about channels.
-fn rewrite(session: &Session, text: &[u8], types: &[u8], class: &Class) -> Option<(Vec<u8>, Class)> {
-    let replaced = replace(session, text, class);
-    let (text, class) = replaced.as_ref().map_or((text, class), |(text, class)| (&text[..], class));
-    match stand_in(session, text, types, class) {
-        Some((text, stand_in)) => Some((text, Class { replaced: class.replaced.clone(), ..stand_in })),
-        None => replaced,
-    }
-}
-
-/// The text with stand-ins for what is intercepted of it.
-fn stand_in(session: &Session, text: &[u8], types: &[u8], class: &Class) -> Option<(Vec<u8>, Class)> {
-    // Postgres refuses to prepare a transaction that has notified: it has to know.
-    if !class.concerns_channels() || prepares_transaction(class) || !session.intercepts() {
-        return None;
-    }
-    sql::stand_ins(text, session.lexer, |effect| session.wants(effect, types))
-}
-
-/// The text to run instead of one that gives its role's timeouts values that may not stand.
-fn replace(session: &Session, text: &[u8], class: &Class) -> Option<(Vec<u8>, Class)> {
-    if !class.assigns {
-        return None;
-    }
-    let limits = session.pool.limits();
-    if limits.allow_all() || session.pool.is_dedicated() {
-        return None;
-    }
-    let replaced = sql::replace_values(text, session.lexer, |name, value| limits.substitute(name, value))?;
-    let class = Class { replaced: replaced.settings, ..classify(&replaced.text, session.lexer) };
-    Some((replaced.text, class))
-}
-
-/// PREPARE TRANSACTION.
-fn prepares_transaction(class: &Class) -> bool {
-    class.effects.iter().any(|(_, effect)| matches!(effect, Effect::PrepareTransaction))
 }
 
 /// COMMIT or ROLLBACK of a transaction.

@@ -16,7 +16,9 @@ pub mod notifications;
 pub mod orphan;
 pub mod pins;
 pub mod registry;
+pub mod rewrite;
 #[expect(clippy::module_inception, reason = "the session is what this module is about")]
 pub mod session;
 pub mod spill;
 pub mod statements;
+pub mod unleased;

@@ -230,7 +230,7 @@ async fn adoption_is_undone_exactly_and_the_schema_is_not_dropped_under_it() {
     admin.batch_execute("DROP FUNCTION app.by_name").await.expect("our own function");
     run(&direct, &["--remove"]).await.expect("nothing names it");
     let refusal = run(&direct, &["--adopt"]).await.expect_err("a path without the schema adopts nothing");
-    assert!(refusal.contains("schema \"pgweir\" does not exist"), "{refusal}");
+    assert!(refusal.contains("pgweir") && refusal.contains("does not exist"), "{refusal}");
     assert_eq!(paths().await.len(), before.len() - "app.by_name(text,text) ".len());
     run(&direct, &[]).await.expect("it can be made again");
     run(&direct, &[]).await.expect("and again");

@@ -13,6 +13,7 @@ use crate::session::frontend::{self, Frontend, Message, Rest};
 use crate::session::note::Note;
 use crate::session::orphan::Outcome;
 use crate::session::statements::Unnamed;
+use crate::session::unleased;
 use crate::sql::Effect;
 use crate::sqlstate;
 use crate::wire::build;
@@ -183,7 +184,7 @@ impl Client {
             // Left over from a COPY that failed; Postgres ignores them too.
             b'd' | b'c' | b'f' | b'H' => {}
             b'S' => self.ready_idle(),
-            b'Q' if let Some(effect) = frontend::query_without_backend(&self.session, message) => {
+            b'Q' if let Some(effect) = unleased::query(&self.session, message) => {
                 self.run_alone(&effect);
             }
             b'C' if message.bytes.get(5) == Some(&b'S') && message.bytes.len() == message.body + 5 => {
@@ -196,7 +197,7 @@ impl Client {
                 self.is_unsynced = true;
                 self.spill.buffer().extend_from_slice(build::CLOSE_COMPLETE);
             }
-            b'P' if frontend::parse_without_backend(&mut self.session, &self.worker.proxy.statements, message) => {
+            b'P' if unleased::parse(&mut self.session, &self.worker.proxy.statements, message) => {
                 self.is_unsynced = true;
                 self.spill.buffer().extend_from_slice(build::PARSE_COMPLETE);
             }

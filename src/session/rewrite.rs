@@ -1,0 +1,69 @@
+//! The text that is run instead of a client's, where its own must not: a value that its role may not have, or a statement about
+//! channels, which gets a stand-in.
+
+use std::sync::Arc;
+
+use super::session::Session;
+use crate::sql::{self, Class, Effect, classify};
+use crate::state::statements::{Statement, Statements};
+
+/// The statement for a text, or for the one that is run instead of it.
+pub(super) fn intern(session: &Session, statements: &Statements, rest: &[u8], text: &[u8]) -> Arc<Statement> {
+    let (key, meaning) = (session.pool.key(), session.settings.meaning());
+    let statement = statements.intern(rest, (key, meaning), || classify(text, session.lexer));
+    let Some(class) = statement.class.as_deref() else { return statement };
+    let types = &rest[text.len() + 1..];
+    // Each under a key of its own: to whoever sends this very text nothing was replaced.
+    if let Some((other, class)) = replace(session, text, class) {
+        return statements.intern(&[&other, &rest[text.len()..]].concat(), (!key, meaning), || class);
+    }
+    if !class.concerns_channels() {
+        return statement;
+    }
+    // Stand-ins for several statements are the same text.
+    match stand_in(session, text, types, class) {
+        Some((other, class)) => {
+            let instead = || ([&other, &rest[text.len()..]].concat().into(), class);
+            statements.intern_instead(rest, (key, !meaning), instead)
+        }
+        None => statement,
+    }
+}
+
+/// The text to run instead of one that assigns what may not stand, or that is about channels.
+pub(super) fn rewrite(session: &Session, text: &[u8], types: &[u8], class: &Class) -> Option<(Vec<u8>, Class)> {
+    let replaced = replace(session, text, class);
+    let (text, class) = replaced.as_ref().map_or((text, class), |(text, class)| (&text[..], class));
+    match stand_in(session, text, types, class) {
+        Some((text, stand_in)) => Some((text, Class { replaced: class.replaced.clone(), ..stand_in })),
+        None => replaced,
+    }
+}
+
+/// The text with stand-ins for what is intercepted of it.
+fn stand_in(session: &Session, text: &[u8], types: &[u8], class: &Class) -> Option<(Vec<u8>, Class)> {
+    // Postgres refuses to prepare a transaction that has notified: it has to know.
+    if !class.concerns_channels() || prepares_transaction(class) || !session.intercepts() {
+        return None;
+    }
+    sql::stand_ins(text, session.lexer, |effect| session.wants(effect, types))
+}
+
+/// The text to run instead of one that gives its role's timeouts values that may not stand.
+fn replace(session: &Session, text: &[u8], class: &Class) -> Option<(Vec<u8>, Class)> {
+    if !class.assigns {
+        return None;
+    }
+    let limits = session.pool.limits();
+    if limits.allow_all() || session.pool.is_dedicated() {
+        return None;
+    }
+    let replaced = sql::replace_values(text, session.lexer, |name, value| limits.substitute(name, value))?;
+    let class = Class { replaced: replaced.settings, ..classify(&replaced.text, session.lexer) };
+    Some((replaced.text, class))
+}
+
+/// PREPARE TRANSACTION.
+pub(super) fn prepares_transaction(class: &Class) -> bool {
+    class.effects.iter().any(|(_, effect)| matches!(effect, Effect::PrepareTransaction))
+}
