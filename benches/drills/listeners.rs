@@ -127,7 +127,7 @@ async fn listen(
             while let Ok(notifications) = listener.notifications().await {
                 let at = Instant::now();
                 counter.fetch_add(notifications.len(), Ordering::Relaxed);
-                mine.borrow_mut().extend(notifications.iter().filter_map(|one| Heard::read(&one.payload, at)));
+                mine.borrow_mut().extend(notifications.iter().filter_map(|one| Heard::read(one.texts()?.1, at)));
                 if !rest.is_zero() {
                     sleep(rest).await;
                 }

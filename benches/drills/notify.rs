@@ -446,10 +446,11 @@ async fn listening(postgres: &Postgres, dir: &Path, route: &Route) -> Crowd {
     for channel in 0..CHANNELS {
         writer.run(&format!("BEGIN; NOTIFY c{channel}, '{channel}'; COMMIT")).await.expect("a notification");
     }
+    let is_own =
+        |texts: Option<(&str, &str)>| texts.is_some_and(|(channel, text)| channel.strip_prefix('c') == Some(text));
     let hear = async |listener: &mut Wire| {
-        timeout(Duration::from_secs(20), listener.notifications()).await.is_ok_and(|heard| {
-            heard.is_ok_and(|heard| matches!(&heard[..], [one] if one.channel.strip_prefix('c') == Some(&one.payload)))
-        })
+        let heard = timeout(Duration::from_secs(20), listener.notifications()).await;
+        heard.is_ok_and(|heard| heard.is_ok_and(|heard| heard.len() == 1 && is_own(heard[0].texts())))
     };
     let heard = join_all(listeners.iter_mut().map(hear)).await;
     let heard_after = began.elapsed();

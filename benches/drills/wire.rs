@@ -11,12 +11,15 @@ use crate::session::DBNAME;
 /// Read at once by a listener that was away for a while.
 const BUFFER: usize = 16 * 1024;
 
-/// A notification.
-pub(crate) struct Notification {
-    /// Its channel.
-    pub(crate) channel: String,
-    /// Its payload.
-    pub(crate) payload: String,
+/// A notification, as it came.
+pub(crate) struct Notification(BytesMut);
+
+impl Notification {
+    /// Its channel and its payload.
+    pub(crate) fn texts(&self) -> Option<(&str, &str)> {
+        // Behind the process id, each ends with a zero byte.
+        std::str::from_utf8(self.0.get(4..)?).ok()?.strip_suffix('\0')?.split_once('\0')
+    }
 }
 
 /// A logged-in client.
@@ -69,10 +72,7 @@ impl Wire {
             self.read().await?;
             while let Some((tag, body)) = self.split() {
                 if tag == b'A' {
-                    let mut texts =
-                        body[4..].split(|&byte| byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
-                    let (channel, payload) = (texts.next().unwrap_or_default(), texts.next().unwrap_or_default());
-                    notifications.push(Notification { channel, payload });
+                    notifications.push(Notification(body));
                 }
             }
         }
