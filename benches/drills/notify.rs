@@ -39,7 +39,9 @@ const CHANNEL: &str = "drill";
 const REST: Duration = Duration::from_millis(10);
 
 /// Each kind of transaction for so long, one after the other, so many times.
-const SLICE: Duration = Duration::from_millis(250);
+const SLICE: Duration = Duration::from_millis(200);
+/// In the first round, which does not count.
+const WARM_UP: Duration = Duration::from_millis(80);
 const ROUNDS: usize = 4;
 const ROUNDS_IN_FULL: usize = 20;
 
@@ -61,7 +63,7 @@ const STORY: &str = "
 A transaction that has called `NOTIFY` takes a lock over all databases before its commit record is flushed and holds it until after: its server commits one of them per
 flush. Writers run `BEGIN`, `INSERT`, `COMMIT`, three round trips, and notify in the second: by a statement (`INSERT …; NOTIFY …`), by a call
 (`INSERT …; SELECT pg_notify(…)`), in a trigger that calls `pg_notify`, or in one whose function `pgweir notify-sql` has adopted. Every tenth rolls back. Each kind runs for
-a quarter of a second in turn with all others, so that whatever else the machine does meets them all. The server's files are in memory, with 2 ms added to each
+a fifth of a second in turn with all others, so that whatever else the machine does meets them all. The server's files are in memory, with 2 ms added to each
 fsync as on a cloud volume; pools have 100 backends; writers, listeners, proxies and the server share the machine's cores.
 
 - *÷* is the rate as a part of the rate of the same transaction that does not notify, on the same way in the same run: of `INSERT` alone, and for triggers of an
@@ -391,7 +393,8 @@ async fn commits(
             for kind in kinds {
                 now.set(kind);
                 let began = Instant::now();
-                let committed = join_all(crowd.iter_mut().map(|writer| writer.write_until(kind, began + SLICE))).await;
+                let end = began + if round == 0 { WARM_UP } else { SLICE };
+                let committed = join_all(crowd.iter_mut().map(|writer| writer.write_until(kind, end))).await;
                 if round > 0 {
                     let tally = tallies.entry(kind).or_default();
                     tally.committed += committed.iter().sum::<u32>();
