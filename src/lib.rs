@@ -24,5 +24,6 @@ pub mod sql;
 pub mod sqlstate;
 pub mod state;
 pub mod systemd;
+pub mod watch;
 pub mod wire;
 pub mod worker;

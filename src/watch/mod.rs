@@ -1,0 +1,6 @@
+//! What goes on at the server besides what pgweir itself has it do: lock convoys, and what keeps vacuum from its work.
+//!
+//! [`sql`] is what is asked. What comes back is judged by cores without I/O and without a clock: each takes what one look saw and says what
+//! has begun and what has ended since. They change nothing and end nobody; they name who should be ended, and how.
+
+pub mod sql;
