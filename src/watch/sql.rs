@@ -50,14 +50,14 @@ SELECT count(*) FILTER (WHERE wait_event_type = 'LWLock' AND wait_event = 'LockM
 ///
 /// Columns: the tag as in `pg_locks` (type, database, relation, page, tuple, virtual transaction, transaction, class, object, column),
 /// the relation by name if it is of this database, then each locker as process, mode, `t` or `f` for granted, milliseconds of its wait,
-/// these separated by blanks and lockers by commas. A prepared transaction is `x` and its transaction id in place of a process.
+/// these separated by blanks and lockers by commas. Predicate locks, which nobody waits for, are left out. A prepared transaction is `x` and its transaction id in place of a process.
 pub const LOCKS: &str = "\
-WITH held AS MATERIALIZED (SELECT * FROM pg_lock_status()),
+WITH held AS MATERIALIZED (SELECT * FROM pg_lock_status() WHERE mode <> 'SIReadLock'),
 prepared AS (SELECT virtualtransaction, transactionid AS xid FROM held WHERE locktype = 'transactionid' AND pid IS NULL AND granted)
 SELECT locktype, database, relation, page, tuple, virtualxid, transactionid, classid, objid, objsubid,
        CASE WHEN relation IS NOT NULL AND database = (SELECT datid FROM pg_stat_get_activity(pg_backend_pid()))
             THEN relation::regclass::text END,
-       string_agg(concat_ws(' ', coalesce(pid::text, 'x' || xid::text), mode, granted,
+       string_agg(concat_ws(' ', coalesce(pid::text, 'x' || xid::text, 'x0'), mode, granted,
            (extract(epoch FROM clock_timestamp() - waitstart) * 1000)::bigint), ',')
   FROM held LEFT JOIN prepared USING (virtualtransaction)
  GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 HAVING NOT bool_and(granted)
