@@ -1,0 +1,181 @@
+//! What is the matter now: each thing opens once, and closes once.
+//!
+//! A look reports everything worth a word, each with its level. Between the level that opens and the one below which nothing is reported
+//! lies a band in which what is open stays open and nothing else opens: that keeps a value at the edge from coming and going.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How bad something is at one look. What is fine is not reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Level {
+    /// Bad enough to open.
+    Above,
+    /// Too good to open, too bad to close.
+    Between,
+}
+
+impl Level {
+    /// Of a value that opens at `opens` and closes below half of it; `None`: it is fine.
+    pub fn of<T: PartialOrd + std::ops::Div<u32, Output = T>>(value: T, opens: T) -> Option<Self> {
+        if value >= opens {
+            return Some(Self::Above);
+        }
+        (value >= opens / 2).then_some(Self::Between)
+    }
+}
+
+/// What a look brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change<V> {
+    /// It began, as far as was seen.
+    Opened(V),
+    /// It ended after so long; the value is the last one seen.
+    Closed(V, Duration),
+}
+
+/// Something that is the matter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open<V> {
+    /// When it opened.
+    pub since: Instant,
+    /// As last seen.
+    pub value: V,
+}
+
+/// All that is the matter, by what makes each the same from look to look.
+#[derive(Debug)]
+pub struct Ledger<K, V>(BTreeMap<K, Open<V>>);
+
+impl<K, V> Default for Ledger<K, V> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord, V: Clone> Ledger<K, V> {
+    /// Takes what one look saw, everything it saw. Of two with the same key the first counts.
+    pub fn look(&mut self, seen: impl IntoIterator<Item = (K, Level, V)>, now: Instant) -> Vec<Change<V>> {
+        let mut before = std::mem::take(&mut self.0);
+        let mut opened = Vec::new();
+        for (key, level, value) in seen {
+            if self.0.contains_key(&key) {
+                continue;
+            }
+            let since = match (before.remove(&key), level) {
+                (Some(open), _) => open.since,
+                (None, Level::Above) => {
+                    opened.push(Change::Opened(value.clone()));
+                    now
+                }
+                (None, Level::Between) => continue,
+            };
+            self.0.insert(key, Open { since, value });
+        }
+        let mut changes = closed(before, now);
+        changes.append(&mut opened);
+        changes
+    }
+
+    /// Closes everything: nobody looks any more.
+    pub fn clear(&mut self, now: Instant) -> Vec<Change<V>> {
+        closed(std::mem::take(&mut self.0), now)
+    }
+
+    /// What is open, in order of the keys.
+    pub fn open(&self) -> impl Iterator<Item = (&K, &Open<V>)> {
+        self.0.iter()
+    }
+
+    /// Whether this is open.
+    pub fn is_open(&self, key: &K) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// Nothing is the matter.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn closed<K, V>(open: BTreeMap<K, Open<V>>, now: Instant) -> Vec<Change<V>> {
+    let close = |Open { since, value }| Change::Closed(value, now.saturating_duration_since(since));
+    open.into_values().map(close).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn what_is_above_opens_and_what_is_gone_closes_with_its_last_value() {
+        let (mut ledger, start) = (Ledger::default(), Instant::now());
+        assert_eq!(ledger.look([("a", Level::Above, 1)], start), [Change::Opened(1)]);
+        assert_eq!(ledger.look([("a", Level::Above, 2)], start + s(5)), []);
+        assert_eq!(ledger.look([], start + s(10)), [Change::Closed(2, s(10))]);
+        assert_eq!(ledger.look([], start + s(15)), []);
+    }
+
+    #[test]
+    fn what_is_between_neither_opens_nor_closes() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        assert_eq!(ledger.look([("a", Level::Between, 1)], now), []);
+        ledger.look([("a", Level::Above, 2)], now);
+        assert_eq!(ledger.look([("a", Level::Between, 1)], now), []);
+        assert!(ledger.is_open(&"a"));
+    }
+
+    #[test]
+    fn another_one_in_its_place_is_told_of_after_the_end_of_the_first() {
+        let (mut ledger, now) = (Ledger::default(), Instant::now());
+        ledger.look([("a", Level::Above, 1)], now);
+        let changes = ledger.look([("b", Level::Above, 2)], now);
+        assert_eq!(changes, [Change::Closed(1, s(0)), Change::Opened(2)]);
+    }
+
+    #[test]
+    fn levels_have_a_band_of_half_the_opening_value() {
+        let of = |seconds| Level::of(s(seconds), s(300));
+        assert_eq!([149, 150, 299].map(of), [None, Some(Level::Between), Some(Level::Between)]);
+        assert_eq!(of(300), Some(Level::Above));
+    }
+
+    proptest! {
+        #[test]
+        fn each_opens_once_and_closes_once_and_only_what_was_above_ever_opened(
+            looks in prop::collection::vec(prop::collection::vec((0_u8..4, any::<bool>()), 0..6), 0..60)
+        ) {
+            let (mut ledger, mut now) = (Ledger::default(), Instant::now());
+            let mut open = BTreeMap::new();
+            for look in looks {
+                now += s(1);
+                let level = |is_above| if is_above { Level::Above } else { Level::Between };
+                let changes = ledger.look(look.iter().map(|(key, above)| (*key, level(*above), *key)), now);
+                for change in changes {
+                    match change {
+                        Change::Opened(key) => {
+                            prop_assert!(look.contains(&(key, true)));
+                            prop_assert_eq!(open.insert(key, now), None, "opened twice");
+                        }
+                        Change::Closed(key, lasted) => {
+                            prop_assert!(look.iter().all(|(seen, _)| *seen != key), "closed while it was there");
+                            prop_assert_eq!(open.remove(&key).map(|since| now - since), Some(lasted));
+                        }
+                    }
+                }
+                prop_assert!(ledger.open().map(|(key, open)| (*key, open.since)).eq(open.clone()));
+            }
+            let cleared = ledger.clear(now).len();
+            prop_assert_eq!(cleared, open.len());
+            prop_assert!(ledger.is_empty());
+        }
+    }
+}
