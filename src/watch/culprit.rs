@@ -1,0 +1,234 @@
+//! Who is to blame, and the SQL that would end it. pgweir names it and does not run it.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::row::{Row, Unreadable};
+use crate::sql::quote_literal;
+
+/// What a session does (manual: `pg_stat_activity.state`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// A statement runs, or waits for a lock.
+    Active,
+    /// Between the statements of a transaction, failed or not.
+    IdleInTransaction,
+    /// Outside a transaction.
+    Idle,
+    /// None of these: a process of the server's own, or one that may not be looked at.
+    Other,
+}
+
+impl State {
+    fn read(text: Option<&str>) -> Self {
+        match text {
+            Some("active") => Self::Active,
+            Some("idle in transaction" | "idle in transaction (aborted)") => Self::IdleInTransaction,
+            Some("idle") => Self::Idle,
+            _ => Self::Other,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::IdleInTransaction => "idle in transaction",
+            Self::Idle => "idle",
+            Self::Other => "in the background",
+        }
+    }
+}
+
+/// A process of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Process id.
+    pub pid: i32,
+    /// What it does.
+    pub state: State,
+    /// `application_name`; may be empty.
+    pub application: String,
+    /// Of its client; `None`: a Unix socket, or no client at all.
+    pub addr: Option<String>,
+}
+
+impl Backend {
+    /// Of `pid`, with state, application and address in three columns from `column` on.
+    pub(super) fn read(row: &Row, pid: i32, column: usize) -> Result<Self, Unreadable> {
+        Ok(Self {
+            pid,
+            state: State::read(row.text_or_null(column)?),
+            application: row.text_or_null(column + 1)?.unwrap_or_default().to_owned(),
+            addr: row.text_or_null(column + 2)?.map(str::to_owned),
+        })
+    }
+}
+
+/// Who is to blame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Culprit {
+    /// A session.
+    Backend(Backend),
+    /// A standby that reports its own oldest query, by `hot_standby_feedback`. Ending its walsender would not help: it comes back.
+    Standby(Backend),
+    /// A replication slot.
+    Slot {
+        /// Its name.
+        name: String,
+        /// Who reads it now.
+        reader: Option<i32>,
+    },
+    /// A prepared transaction.
+    Prepared {
+        /// Its name.
+        gid: String,
+    },
+}
+
+impl Culprit {
+    /// What kind it is, as a label.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Backend(_) => "backend",
+            Self::Standby(_) => "walsender",
+            Self::Slot { .. } => "slot",
+            Self::Prepared { .. } => "prepared",
+        }
+    }
+
+    /// The process at the server, where there is one.
+    pub fn pid(&self) -> Option<i32> {
+        match self {
+            Self::Backend(backend) | Self::Standby(backend) => Some(backend.pid),
+            Self::Slot { reader, .. } => *reader,
+            Self::Prepared { .. } => None,
+        }
+    }
+
+    /// The SQL that would end it.
+    pub fn remedy(&self) -> String {
+        match self {
+            // What runs is asked first to stop.
+            Self::Backend(Backend { pid, state: State::Active, .. }) => format!("SELECT pg_cancel_backend({pid})"),
+            Self::Backend(Backend { pid, .. }) => format!("SELECT pg_terminate_backend({pid})"),
+            Self::Standby(_) => {
+                "ALTER SYSTEM SET hot_standby_feedback = off; SELECT pg_reload_conf() -- on the standby".to_owned()
+            }
+            Self::Slot { name, reader } => {
+                let drop = format!("SELECT pg_drop_replication_slot({})", literal(name));
+                match reader {
+                    Some(pid) => format!("SELECT pg_terminate_backend({pid}, 5000); {drop}"),
+                    None => drop,
+                }
+            }
+            Self::Prepared { gid } => format!("ROLLBACK PREPARED {}", literal(gid)),
+        }
+    }
+}
+
+impl fmt::Display for Culprit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Backend(backend) => write!(f, "{backend}"),
+            Self::Standby(backend) => write!(f, "standby behind {backend}"),
+            Self::Slot { name, reader: None } => write!(f, "replication slot {name:?}, which nobody reads"),
+            Self::Slot { name, reader: Some(pid) } => write!(f, "replication slot {name:?}, read by process {pid}"),
+            Self::Prepared { gid } => write!(f, "prepared transaction {gid:?}"),
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {}, {}", self.pid, self.state.words())?;
+        if !self.application.is_empty() {
+            write!(f, ", application {:?}", self.application)?;
+        }
+        if let Some(addr) = &self.addr {
+            write!(f, ", from {addr}")?;
+        }
+        Ok(())
+    }
+}
+
+fn literal(text: &str) -> String {
+    String::from_utf8_lossy(&quote_literal(text.as_bytes())).into_owned()
+}
+
+/// A session with its times, as `sql` asks for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Who.
+    pub backend: Backend,
+    /// Beginning of its transaction, in microseconds of the epoch, which with the process tells transactions apart.
+    pub transaction: Option<i64>,
+    /// Beginning of its statement, likewise.
+    pub statement: Option<i64>,
+    /// Since the transaction began.
+    pub transaction_age: Option<Duration>,
+    /// Since the statement began.
+    pub statement_age: Option<Duration>,
+    /// Since it has been in its state.
+    pub state_age: Option<Duration>,
+}
+
+impl Session {
+    /// A row of [`sql::lingering`](super::sql::lingering) or [`sql::sessions`](super::sql::sessions).
+    pub fn read(row: &Row) -> Result<Self, Unreadable> {
+        Ok(Self {
+            backend: Backend::read(row, row.value(0)?, 6)?,
+            transaction: row.value_or_null(1)?,
+            statement: row.value_or_null(2)?,
+            transaction_age: row.duration_or_null(3)?,
+            statement_age: row.duration_or_null(4)?,
+            state_age: row.duration_or_null(5)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend(state: State) -> Backend {
+        Backend { pid: 42, state, application: "worker".to_owned(), addr: Some("10.0.0.7".to_owned()) }
+    }
+
+    #[test]
+    fn what_runs_is_cancelled_and_what_idles_is_ended() {
+        assert_eq!(Culprit::Backend(backend(State::Active)).remedy(), "SELECT pg_cancel_backend(42)");
+        assert_eq!(Culprit::Backend(backend(State::IdleInTransaction)).remedy(), "SELECT pg_terminate_backend(42)");
+    }
+
+    #[test]
+    fn names_are_quoted_so_that_the_remedy_is_what_it_says() {
+        let prepared = Culprit::Prepared { gid: "it's'; DROP TABLE x --".to_owned() };
+        assert_eq!(prepared.remedy(), "ROLLBACK PREPARED 'it''s''; DROP TABLE x --'");
+        assert_eq!(prepared.to_string(), r#"prepared transaction "it's'; DROP TABLE x --""#);
+    }
+
+    #[test]
+    fn a_slot_is_dropped_once_nobody_reads_it() {
+        let slot = |reader| Culprit::Slot { name: "cdc".to_owned(), reader }.remedy();
+        assert_eq!(slot(None), "SELECT pg_drop_replication_slot('cdc')");
+        assert_eq!(slot(Some(7)), "SELECT pg_terminate_backend(7, 5000); SELECT pg_drop_replication_slot('cdc')");
+    }
+
+    #[test]
+    fn a_session_is_read_with_its_times() {
+        let row = ["42", "1000", "2000", "3500", "1500", "1400", "idle in transaction (aborted)", "worker", "10.0.0.7"];
+        let session = Session::read(&Row::of(&row.map(Some))).unwrap();
+        assert_eq!(session.backend, backend(State::IdleInTransaction));
+        assert_eq!(session.transaction_age, Some(Duration::from_millis(3500)));
+        let culprit = Culprit::Backend(session.backend);
+        assert_eq!(culprit.to_string(), r#"process 42, idle in transaction, application "worker", from 10.0.0.7"#);
+    }
+
+    #[test]
+    fn a_session_that_may_not_be_looked_at_has_no_times() {
+        let mut row = [None; 9];
+        row[0] = Some("42");
+        let session = Session::read(&Row::of(&row)).unwrap();
+        assert_eq!((session.backend.state, session.transaction_age), (State::Other, None));
+    }
+}
