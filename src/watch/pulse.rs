@@ -1,0 +1,155 @@
+//! How many sessions wait for locks, for what, and for how long.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::row::{Row, Unreadable};
+
+/// What a lock is on, as far as a look that asks no lock table can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LockKind {
+    /// The end of a file that grows.
+    Extension,
+    /// A table, index or sequence as a whole.
+    Relation,
+    /// Rows.
+    Row,
+    /// Something by number; NOTIFY's commit lock is one.
+    Object,
+    /// What applications name themselves.
+    Advisory,
+    /// The rest.
+    Other,
+}
+
+impl LockKind {
+    /// All, in the order they are shown.
+    pub const ALL: [Self; 6] = [Self::Extension, Self::Relation, Self::Row, Self::Object, Self::Advisory, Self::Other];
+
+    /// As a label.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Extension => "extension",
+            Self::Relation => "relation",
+            Self::Row => "row",
+            Self::Object => "object",
+            Self::Advisory => "advisory",
+            Self::Other => "other",
+        }
+    }
+
+    /// Of a wait event (manual: "Wait Events of Type Lock").
+    fn of(event: &str) -> Self {
+        match event {
+            "extend" => Self::Extension,
+            "relation" => Self::Relation,
+            "tuple" | "transactionid" => Self::Row,
+            "object" => Self::Object,
+            "advisory" | "userlock" => Self::Advisory,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// An answer to [`sql::PULSE`](super::sql::PULSE).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pulse {
+    /// Sessions in wait for the lock manager itself: deadlock checks run.
+    pub lock_manager: u32,
+    /// Sessions that run something.
+    pub active: u32,
+    /// Sessions idle in a transaction.
+    pub idle_in_transaction: u32,
+    /// Client backends.
+    pub backends: u32,
+    /// Processes in wait for a lock.
+    pub waiters: Vec<(i32, LockKind)>,
+}
+
+impl Pulse {
+    /// Its row.
+    pub fn read(row: &Row) -> Result<Self, Unreadable> {
+        let waiter = |waiter: &str| {
+            let (pid, event) = waiter.split_once(' ')?;
+            Some((pid.parse().ok()?, LockKind::of(event)))
+        };
+        let waiters = match row.text_or_null(4)? {
+            None => Vec::new(),
+            Some(text) => text.split(',').map(waiter).collect::<Option<_>>().ok_or_else(|| row.unreadable(4))?,
+        };
+        Ok(Self {
+            lock_manager: row.value(0)?,
+            active: row.value(1)?,
+            idle_in_transaction: row.value(2)?,
+            backends: row.value(3)?,
+            waiters,
+        })
+    }
+
+    /// Who waits for a lock of this kind.
+    pub fn count(&self, kind: LockKind) -> usize {
+        self.waiters.iter().filter(|(_, of)| *of == kind).count()
+    }
+
+    /// What most wait for.
+    pub fn main_kind(&self) -> Option<LockKind> {
+        LockKind::ALL.into_iter().filter(|kind| self.count(*kind) > 0).max_by_key(|kind| self.count(*kind))
+    }
+}
+
+/// Since when each has been seen waiting at every look. A wait is at least as long; when it began only the lock table says, and
+/// when its statement began says nothing of it.
+#[derive(Debug, Default)]
+pub struct Waits(HashMap<i32, Instant>);
+
+impl Waits {
+    /// Takes who waits now; returns how long the longest of them has.
+    pub fn look(&mut self, pulse: &Pulse, now: Instant) -> Duration {
+        let before = std::mem::take(&mut self.0);
+        self.0 = pulse.waiters.iter().map(|(pid, _)| (*pid, before.get(pid).copied().unwrap_or(now))).collect();
+        self.0.values().min().map_or(Duration::ZERO, |since| now.saturating_duration_since(*since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiters_are_read_with_what_they_wait_for() {
+        let row =
+            Row::of(&[Some("3"), Some("9"), Some("2"), Some("14"), Some("7 extend,8 tuple,9 transactionid,10 page")]);
+        let pulse = Pulse::read(&row).unwrap();
+        assert_eq!((pulse.lock_manager, pulse.active, pulse.idle_in_transaction, pulse.backends), (3, 9, 2, 14));
+        assert_eq!(pulse.waiters[3], (10, LockKind::Other));
+        assert_eq!(pulse.main_kind(), Some(LockKind::Row));
+    }
+
+    #[test]
+    fn nobody_waits_is_null() {
+        let pulse = Pulse::read(&Row::of(&[Some("0"), Some("0"), Some("0"), Some("1"), None])).unwrap();
+        assert_eq!((pulse.waiters.len(), pulse.main_kind()), (0, None));
+    }
+
+    #[test]
+    fn what_is_no_waiter_is_an_error() {
+        let row = Row::of(&[Some("0"), Some("0"), Some("0"), Some("1"), Some("7 extend,x")]);
+        assert_eq!(Pulse::read(&row), Err(Unreadable { column: 5, columns: 5 }));
+    }
+
+    #[test]
+    fn a_wait_counts_from_the_first_look_of_those_without_a_gap() {
+        let pulse = |pids: &[i32]| Pulse {
+            waiters: pids.iter().map(|pid| (*pid, LockKind::Row)).collect(),
+            ..Pulse::default()
+        };
+        let (mut waits, start) = (Waits::default(), Instant::now());
+        let s = Duration::from_secs;
+        assert_eq!(waits.look(&pulse(&[1, 2]), start), s(0));
+        assert_eq!(waits.look(&pulse(&[2, 3]), start + s(1)), s(1));
+        assert_eq!(waits.look(&pulse(&[1, 3]), start + s(2)), s(1), "1 waited before and was away");
+        assert_eq!(waits.look(&pulse(&[]), start + s(3)), s(0));
+    }
+}
