@@ -3,4 +3,10 @@
 //! [`sql`] is what is asked. What comes back is judged by cores without I/O and without a clock: each takes what one look saw and says what
 //! has begun and what has ended since. They change nothing and end nobody; they name who should be ended, and how.
 
+pub mod convoy;
+pub mod culprit;
+pub mod ledger;
+pub mod locks;
+pub mod pulse;
+pub mod row;
 pub mod sql;

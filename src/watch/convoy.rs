@@ -1,0 +1,645 @@
+//! Is there a lock convoy? The k-th waiter on one lock costs about k³/6 steps of deadlock check, so the line itself stops the server
+//! (docs/PROTECTION.md).
+//!
+//! What one look saw may be gone at the next, so nothing follows from one look; and what is over must stay over for a while. The core
+//! says how soon to look again and whether the lock table may be asked; it does neither itself.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::culprit::Culprit;
+use super::locks::LockName;
+use super::pulse::{LockKind, Pulse, Waits};
+
+/// How often to look while all is calm.
+const CALM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// And while it is not.
+const ALERT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A look costs the server 15 µs for each of its backends. Of that it shall have no more than a fiftieth of one CPU while it is calm, and
+/// no more than a tenth in trouble.
+pub(super) const CALM_SHARE: u32 = 50;
+const ALERT_SHARE: u32 = 10;
+
+/// No answer for so long, and nobody knows.
+pub const BLIND_AFTER: Duration = Duration::from_secs(2);
+
+/// What is over stays over for so long before it counts as over.
+const CALM_AFTER: Duration = Duration::from_secs(2);
+
+/// For so long after a convoy the server is called recovered, not calm.
+const RECOVERED_FOR: Duration = Duration::from_secs(10);
+
+/// So many in wait for the lock manager itself: deadlock checks run, and the lock table would not answer for seconds.
+const LOCK_MANAGER_BUSY: u32 = 8;
+
+/// From where on waits for locks are what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// As many waiters and a growing line, or twice as many: a convoy. Two fifths of it are suspect.
+    pub waiters: usize,
+    /// The server's: a wait of most of it, and deadlock checks are about to begin.
+    pub deadlock_timeout: Duration,
+}
+
+impl Thresholds {
+    fn suspect(&self) -> usize {
+        self.waiters * 2 / 5
+    }
+
+    /// Few, yet long enough for their deadlock checks to begin soon.
+    fn is_suspicious(&self, waiters: usize, longest: Duration) -> bool {
+        waiters >= self.suspect() || (waiters >= self.waiters / 10 && longest >= self.deadlock_timeout / 2)
+    }
+
+    fn is_convoy(&self, waiters: usize, before: usize, longest: Duration) -> bool {
+        waiters >= 2 * self.waiters
+            || (waiters >= self.waiters && waiters > before)
+            || (waiters >= self.waiters * 3 / 5 && longest >= self.deadlock_timeout * 4 / 5)
+    }
+}
+
+/// What the watch makes of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Nothing to speak of.
+    Calm,
+    /// More waiters than usual, two looks running.
+    Suspect,
+    /// A line that feeds itself.
+    Convoy,
+    /// No answer.
+    Blind,
+    /// After a convoy.
+    Recovered,
+}
+
+impl State {
+    /// All, in the order they are shown.
+    pub const ALL: [Self; 5] = [Self::Calm, Self::Suspect, Self::Convoy, Self::Blind, Self::Recovered];
+
+    /// As a label.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Calm => "calm",
+            Self::Suspect => "suspect",
+            Self::Convoy => "convoy",
+            Self::Blind => "blind",
+            Self::Recovered => "recovered",
+        }
+    }
+}
+
+/// What the lock table said of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scene {
+    /// The lock with the longest line.
+    pub lock: LockName,
+    /// Who is at the root of it; `None`: gone by the time it was asked for, or they wait for each other.
+    pub culprit: Option<Culprit>,
+}
+
+/// A convoy from its beginning on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Episode {
+    /// When it was seen first.
+    pub since: Instant,
+    /// Sessions that wait for locks.
+    pub waiters: usize,
+    /// The most there were.
+    pub waiters_max: usize,
+    /// For how long the first of them has waited, at least.
+    pub longest: Duration,
+    /// What most wait for.
+    pub kind: Option<LockKind>,
+    /// Where it is, if the lock table could be asked.
+    pub scene: Option<Scene>,
+}
+
+/// What a look brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A convoy began.
+    ConvoyOpened(Episode),
+    /// It is over.
+    ConvoyClosed(Episode, Duration),
+    /// The server does not answer.
+    BlindOpened(Duration),
+    /// It answers again, after so long.
+    BlindClosed(Duration),
+}
+
+/// Where one is, and what is known there.
+#[derive(Debug)]
+enum Phase {
+    Calm {
+        /// The look before was suspicious.
+        has_doubts: bool,
+    },
+    Suspect {
+        calm_since: Option<Instant>,
+        scene: Option<Scene>,
+    },
+    Convoy {
+        episode: Episode,
+        calm_since: Option<Instant>,
+    },
+    Recovered {
+        since: Instant,
+        has_doubts: bool,
+    },
+}
+
+/// The convoy watch of one server.
+#[derive(Debug)]
+pub struct Watch {
+    thresholds: Thresholds,
+    phase: Phase,
+    /// Since when there has been no answer; lies over the phase, which nobody can know to have changed.
+    blind_since: Option<Instant>,
+    waits: Waits,
+    latest: Pulse,
+    longest: Duration,
+}
+
+impl Watch {
+    /// Calm until it has looked.
+    pub fn new(thresholds: Thresholds) -> Self {
+        Self {
+            thresholds,
+            phase: Phase::Calm { has_doubts: false },
+            blind_since: None,
+            waits: Waits::default(),
+            latest: Pulse::default(),
+            longest: Duration::ZERO,
+        }
+    }
+
+    /// Takes other thresholds, from the next look on.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.thresholds = thresholds;
+    }
+
+    /// What it makes of the server now.
+    pub fn state(&self) -> State {
+        match (self.blind_since, &self.phase) {
+            (Some(_), _) => State::Blind,
+            (None, Phase::Calm { .. }) => State::Calm,
+            (None, Phase::Suspect { .. }) => State::Suspect,
+            (None, Phase::Convoy { .. }) => State::Convoy,
+            (None, Phase::Recovered { .. }) => State::Recovered,
+        }
+    }
+
+    /// As last seen.
+    pub fn pulse(&self) -> &Pulse {
+        &self.latest
+    }
+
+    /// How long the first in wait for a lock had waited then, at least.
+    pub fn longest(&self) -> Duration {
+        self.longest
+    }
+
+    /// The convoy that is open; one may be while the watch is blind.
+    pub fn convoy(&self) -> Option<&Episode> {
+        match &self.phase {
+            Phase::Convoy { episode, .. } => Some(episode),
+            _ => None,
+        }
+    }
+
+    /// Since when there has been no answer.
+    pub fn blind_since(&self) -> Option<Instant> {
+        self.blind_since
+    }
+
+    /// When to look again after a look that took so long.
+    pub fn interval(&self, cost: Duration) -> Duration {
+        let calm = CALM_INTERVAL.max(cost * CALM_SHARE);
+        match &self.phase {
+            Phase::Calm { has_doubts: false } | Phase::Recovered { has_doubts: false, .. } => calm,
+            // Few may wait for long without any harm: that is no reason to look more often for good.
+            Phase::Suspect { .. } if self.latest.waiters.len() < self.thresholds.suspect() => calm,
+            _ => ALERT_INTERVAL.max(cost * ALERT_SHARE),
+        }
+    }
+
+    /// Deadlock checks run: nothing but a pulse may be asked.
+    pub fn is_lock_manager_busy(&self) -> bool {
+        self.latest.lock_manager >= LOCK_MANAGER_BUSY
+    }
+
+    /// The lock table should be asked now: it is not known who is at the root, and the lock manager is free enough to tell.
+    pub fn wants_locks(&self) -> bool {
+        let is_unknown = match &self.phase {
+            Phase::Suspect { scene, .. } => scene.is_none(),
+            Phase::Convoy { episode, .. } => episode.scene.is_none(),
+            Phase::Calm { .. } | Phase::Recovered { .. } => false,
+        };
+        is_unknown && self.blind_since.is_none() && !self.is_lock_manager_busy()
+    }
+
+    /// What the lock table said.
+    pub fn locate(&mut self, found: Scene) {
+        match &mut self.phase {
+            Phase::Suspect { scene, .. } => *scene = Some(found),
+            Phase::Convoy { episode, .. } => episode.scene = Some(found),
+            Phase::Calm { .. } | Phase::Recovered { .. } => {}
+        }
+    }
+
+    /// Nothing has been heard since then.
+    ///
+    /// ## any => the same, and blind: no answer is an answer when those who wait hold up all others
+    pub fn silent(&mut self, since: Instant, now: Instant) -> Option<Change> {
+        let silence = now.saturating_duration_since(since);
+        if self.blind_since.is_some() || silence < BLIND_AFTER {
+            return None;
+        }
+        self.blind_since = Some(since);
+        Some(Change::BlindOpened(silence))
+    }
+
+    /// Takes an answer.
+    pub fn look(&mut self, pulse: Pulse, now: Instant) -> Vec<Change> {
+        let mut changes = Vec::new();
+        if let Some(since) = self.blind_since.take() {
+            changes.push(Change::BlindClosed(now.saturating_duration_since(since)));
+        }
+        let (waiters, before) = (pulse.waiters.len(), self.latest.waiters.len());
+        let longest = self.waits.look(&pulse, now);
+        let is_suspicious = self.thresholds.is_suspicious(waiters, longest);
+        let is_convoy = self.thresholds.is_convoy(waiters, before, longest);
+        let phase = std::mem::replace(&mut self.phase, Phase::Calm { has_doubts: false });
+        self.phase = match phase {
+            // ## (Calm | Recovered) => Suspect: two looks running, or one that could not be worse
+            Phase::Calm { has_doubts } | Phase::Recovered { has_doubts, .. }
+                if is_suspicious && (has_doubts || waiters >= 2 * self.thresholds.waiters) =>
+            {
+                Phase::Suspect { calm_since: None, scene: None }
+            }
+            Phase::Calm { .. } => Phase::Calm { has_doubts: is_suspicious },
+            // ## Recovered => Calm: it has been quiet since
+            Phase::Recovered { since, .. } if now >= since + RECOVERED_FOR => Phase::Calm { has_doubts: is_suspicious },
+            Phase::Recovered { since, .. } => Phase::Recovered { since, has_doubts: is_suspicious },
+            // ## Suspect => Convoy: so many that the line will not end by itself
+            Phase::Suspect { scene, .. } if is_convoy => {
+                let kind = pulse.main_kind();
+                let episode = Episode { since: now, waiters, waiters_max: waiters, longest, kind, scene };
+                changes.push(Change::ConvoyOpened(episode.clone()));
+                Phase::Convoy { episode, calm_since: None }
+            }
+            // ## Suspect => Calm
+            Phase::Suspect { calm_since, scene } => match quiet(calm_since, is_suspicious, now) {
+                Quiet::Over => Phase::Calm { has_doubts: false },
+                Quiet::Since(calm_since) => Phase::Suspect { calm_since, scene },
+            },
+            // ## Convoy => Recovered
+            Phase::Convoy { mut episode, calm_since } => {
+                episode.waiters = waiters;
+                episode.waiters_max = episode.waiters_max.max(waiters);
+                episode.longest = episode.longest.max(longest);
+                episode.kind = pulse.main_kind().or(episode.kind);
+                match quiet(calm_since, waiters >= self.thresholds.suspect(), now) {
+                    Quiet::Over => {
+                        let lasted = now.saturating_duration_since(episode.since);
+                        changes.push(Change::ConvoyClosed(episode, lasted));
+                        Phase::Recovered { since: now, has_doubts: false }
+                    }
+                    Quiet::Since(calm_since) => Phase::Convoy { episode, calm_since },
+                }
+            }
+        };
+        (self.latest, self.longest) = (pulse, longest);
+        changes
+    }
+
+    /// Ends what is open: nobody looks any more.
+    pub fn end(&mut self, now: Instant) -> Vec<Change> {
+        let blind = self.blind_since.take().map(|since| Change::BlindClosed(now.saturating_duration_since(since)));
+        let convoy = match std::mem::replace(&mut self.phase, Phase::Calm { has_doubts: false }) {
+            Phase::Convoy { episode, .. } => {
+                let lasted = now.saturating_duration_since(episode.since);
+                Some(Change::ConvoyClosed(episode, lasted))
+            }
+            _ => None,
+        };
+        (self.waits, self.latest, self.longest) = (Waits::default(), Pulse::default(), Duration::ZERO);
+        blind.into_iter().chain(convoy).collect()
+    }
+}
+
+/// Whether it has been quiet for long enough.
+enum Quiet {
+    Over,
+    /// Since when; `None`: it is not.
+    Since(Option<Instant>),
+}
+
+fn quiet(since: Option<Instant>, is_loud: bool, now: Instant) -> Quiet {
+    match since {
+        _ if is_loud => Quiet::Since(None),
+        None => Quiet::Since(Some(now)),
+        Some(since) if now >= since + CALM_AFTER => Quiet::Over,
+        Some(since) => Quiet::Since(Some(since)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const THRESHOLDS: Thresholds = Thresholds { waiters: 50, deadlock_timeout: Duration::from_secs(1) };
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A watch and its clock; looks come when the watch wants them.
+    struct Model {
+        watch: Watch,
+        now: Instant,
+        start: Instant,
+        /// Distinguishes the waiters of one look from those of another.
+        pids: i32,
+    }
+
+    impl Model {
+        fn new() -> Self {
+            let now = Instant::now();
+            Self { watch: Watch::new(THRESHOLDS), now, start: now, pids: 0 }
+        }
+
+        /// So many who did not wait before.
+        fn see(&mut self, waiters: i32) -> Vec<Change> {
+            self.pids += 10_000;
+            self.see_from(self.pids, waiters)
+        }
+
+        /// So many who waited the last time, if there were as many then.
+        fn see_same(&mut self, waiters: i32) -> Vec<Change> {
+            self.see_from(self.pids, waiters)
+        }
+
+        fn see_from(&mut self, first: i32, waiters: i32) -> Vec<Change> {
+            self.now += self.watch.interval(ms(1));
+            let waiters = (first..first + waiters).map(|pid| (pid, LockKind::Extension)).collect();
+            self.watch.look(Pulse { waiters, ..Pulse::default() }, self.now)
+        }
+
+        fn open_a_convoy(&mut self) {
+            while self.watch.state() != State::Convoy {
+                self.see(120);
+            }
+        }
+    }
+
+    #[test]
+    fn hundreds_in_line_are_a_convoy_within_two_seconds() {
+        let mut model = Model::new();
+        assert_eq!(model.see(300), []);
+        assert_eq!(model.watch.state(), State::Suspect);
+        let changes = model.see(300);
+        let [Change::ConvoyOpened(episode)] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!((episode.waiters, episode.kind), (300, Some(LockKind::Extension)));
+        assert!(model.now - model.start <= ms(1300));
+    }
+
+    #[test]
+    fn a_line_that_grows_is_a_convoy_and_one_that_does_not_is_suspect() {
+        let mut model = Model::new();
+        (0..3).for_each(|_| assert_eq!(model.see(60), []));
+        assert_eq!(model.watch.state(), State::Suspect);
+        (0..20).for_each(|_| assert_eq!(model.see(60), []));
+        assert!(matches!(model.see(61)[..], [Change::ConvoyOpened(_)]));
+    }
+
+    #[test]
+    fn thirty_whose_deadlock_checks_are_about_to_begin_are_a_convoy() {
+        let mut model = Model::new();
+        (0..4).for_each(|_| assert_eq!(model.see(30), []));
+        while model.watch.longest() < ms(750) {
+            assert_eq!(model.see_same(30), []);
+        }
+        assert!(matches!(model.see_same(30)[..], [Change::ConvoyOpened(_)]));
+    }
+
+    #[test]
+    fn a_moment_is_nothing() {
+        let mut model = Model::new();
+        for _ in 0..20 {
+            assert_eq!(model.see(60), []);
+            assert_eq!(model.watch.interval(ms(1)), ALERT_INTERVAL, "a second look comes soon");
+            assert_eq!(model.see(0), []);
+            assert_eq!(model.watch.state(), State::Calm);
+        }
+    }
+
+    #[test]
+    fn a_convoy_is_over_after_two_quiet_seconds_and_closes_with_its_size() {
+        let mut model = Model::new();
+        model.open_a_convoy();
+        model.see(400);
+        for _ in 0..8 {
+            assert_eq!(model.see(19), []);
+        }
+        let changes = model.see(19);
+        let [Change::ConvoyClosed(episode, lasted)] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!((episode.waiters_max, *lasted), (400, ms(2500)));
+        assert_eq!(model.watch.state(), State::Recovered);
+    }
+
+    #[test]
+    fn a_lull_does_not_end_it() {
+        let mut model = Model::new();
+        model.open_a_convoy();
+        for _ in 0..50 {
+            (0..7).for_each(|_| assert_eq!(model.see(0), []));
+            assert_eq!(model.see(20), []);
+        }
+        assert_eq!(model.watch.state(), State::Convoy);
+    }
+
+    #[test]
+    fn recovered_becomes_calm_and_can_become_a_convoy_again() {
+        let mut model = Model::new();
+        model.open_a_convoy();
+        while model.watch.state() != State::Recovered {
+            model.see(0);
+        }
+        let recovered = model.now;
+        while model.watch.state() == State::Recovered {
+            model.see(0);
+        }
+        assert_eq!((model.watch.state(), model.now - recovered), (State::Calm, ms(10_000)));
+        model.open_a_convoy();
+        while model.watch.state() != State::Recovered {
+            model.see(0);
+        }
+        model.see(300);
+        assert!(matches!(model.see(300)[..], [Change::ConvoyOpened(_)]));
+    }
+
+    #[test]
+    fn no_answer_for_two_seconds_is_blind_and_the_next_answer_ends_it() {
+        let mut model = Model::new();
+        model.see(0);
+        let asked = model.now;
+        assert_eq!(model.watch.silent(asked, asked + ms(1999)), None);
+        assert_eq!(model.watch.silent(asked, asked + ms(2000)), Some(Change::BlindOpened(ms(2000))));
+        assert_eq!(model.watch.state(), State::Blind);
+        assert_eq!(model.watch.silent(asked, asked + ms(9000)), None, "told once");
+        model.now = asked + ms(9000);
+        assert_eq!(model.see(0), [Change::BlindClosed(ms(10_000))]);
+        assert_eq!(model.watch.state(), State::Calm);
+    }
+
+    #[test]
+    fn a_convoy_stays_open_while_nobody_can_see_it() {
+        let mut model = Model::new();
+        model.open_a_convoy();
+        let asked = model.now;
+        model.watch.silent(asked, asked + ms(8000));
+        assert!(model.watch.convoy().is_some());
+        assert_eq!(model.see(300), [Change::BlindClosed(ms(250))]);
+        assert_eq!(model.watch.state(), State::Convoy);
+    }
+
+    #[test]
+    fn the_lock_table_is_asked_once_and_not_amid_deadlock_checks() {
+        let mut model = Model::new();
+        model.see(60);
+        assert!(!model.watch.wants_locks());
+        model.see(60);
+        assert!(model.watch.wants_locks(), "suspect");
+        let busy = Pulse { lock_manager: 8, ..model.watch.pulse().clone() };
+        model.watch.look(busy, model.now);
+        assert!(!model.watch.wants_locks());
+        model.see(60);
+        let scene = Scene { lock: LockName::Notify, culprit: None };
+        model.watch.locate(scene.clone());
+        assert!(!model.watch.wants_locks());
+        model.see(110);
+        assert_eq!(model.watch.convoy().and_then(|convoy| convoy.scene.as_ref()), Some(&scene), "known when it opens");
+    }
+
+    #[test]
+    fn a_few_who_wait_for_long_are_not_looked_at_more_often() {
+        let mut model = Model::new();
+        (0..10).for_each(|_| assert_eq!(model.see_same(6), []));
+        assert_eq!(model.watch.state(), State::Suspect);
+        assert_eq!(model.watch.interval(ms(1)), CALM_INTERVAL);
+    }
+
+    #[test]
+    fn looks_that_cost_much_are_rare() {
+        let mut model = Model::new();
+        assert_eq!(model.watch.interval(ms(30)), ms(1500));
+        model.open_a_convoy();
+        assert_eq!(model.watch.interval(ms(25)), ALERT_INTERVAL);
+        assert_eq!(model.watch.interval(ms(100)), ms(1000));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Operation {
+        See(i32),
+        SeeSame(i32),
+        Silent(u64),
+        Locate,
+        End,
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        let waiters = || prop_oneof![0..25, 0..130];
+        prop_oneof![
+            12 => waiters().prop_map(Operation::See),
+            8 => waiters().prop_map(Operation::SeeSame),
+            2 => (0_u64..5000).prop_map(Operation::Silent),
+            1 => Just(Operation::Locate),
+            1 => Just(Operation::End),
+        ]
+    }
+
+    /// What has been told, which must make sense by itself.
+    #[derive(Default)]
+    struct Told {
+        convoy: Option<Instant>,
+        blind: bool,
+        closed_at: Option<Instant>,
+        quiet_since: Option<Instant>,
+    }
+
+    impl Told {
+        fn hear(&mut self, change: &Change, now: Instant, is_end: bool) {
+            match change {
+                Change::ConvoyOpened(_) => {
+                    assert!(self.convoy.replace(now).is_none(), "opened twice");
+                    let pause = self.closed_at.map(|closed| now - closed);
+                    assert!(pause.is_none_or(|pause| pause >= ALERT_INTERVAL), "flaps");
+                }
+                Change::ConvoyClosed(episode, lasted) => {
+                    let since = self.convoy.take().expect("closed and not open");
+                    assert_eq!((now - since, episode.since), (*lasted, since));
+                    let quiet = self.quiet_since.map(|since| now - since);
+                    assert!(is_end || quiet.is_some_and(|quiet| quiet >= CALM_AFTER), "closed too soon");
+                    self.closed_at = Some(now);
+                }
+                Change::BlindOpened(silence) => {
+                    assert!(!std::mem::replace(&mut self.blind, true));
+                    assert!(*silence >= BLIND_AFTER);
+                }
+                Change::BlindClosed(_) => assert!(std::mem::replace(&mut self.blind, false)),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_opens_once_closes_once_and_never_before_it_was_quiet(
+            operations in prop::collection::vec(operation(), 0..200)
+        ) {
+            let (mut model, mut told) = (Model::new(), Told::default());
+            for operation in operations {
+                let before = model.watch.convoy().is_some();
+                let changes = match operation {
+                    Operation::See(waiters) => model.see(waiters),
+                    Operation::SeeSame(waiters) => model.see_same(waiters),
+                    Operation::Silent(silence) => {
+                        let since = model.now;
+                        model.now += ms(silence);
+                        model.watch.silent(since, model.now).into_iter().collect()
+                    }
+                    Operation::Locate => {
+                        model.watch.locate(Scene { lock: LockName::Notify, culprit: None });
+                        Vec::new()
+                    }
+                    Operation::End => model.watch.end(model.now),
+                };
+                if let Operation::See(waiters) | Operation::SeeSame(waiters) = operation {
+                    if waiters >= 20 {
+                        told.quiet_since = None;
+                    } else {
+                        told.quiet_since.get_or_insert(model.now);
+                    }
+                }
+                let is_end = matches!(operation, Operation::End);
+                changes.iter().for_each(|change| told.hear(change, model.now, is_end));
+                let is_open = model.watch.convoy().is_some();
+                prop_assert_eq!(is_open, told.convoy.is_some());
+                prop_assert_eq!(model.watch.blind_since().is_some(), told.blind);
+                prop_assert!(is_open || !model.watch.wants_locks() || model.watch.state() == State::Suspect);
+                prop_assert!(before || !is_open || matches!(operation, Operation::See(_) | Operation::SeeSame(_)));
+            }
+            for _ in 0..40 {
+                model.see(0).iter().for_each(|change| told.hear(change, model.now, true));
+            }
+            prop_assert_eq!(model.watch.state(), State::Calm, "everything ends");
+            prop_assert!(told.convoy.is_none() && !told.blind);
+        }
+    }
+}
