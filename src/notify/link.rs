@@ -80,8 +80,8 @@ pub struct Heard {
 pub enum Said {
     /// NotificationResponse.
     Heard(Heard),
-    /// The first value of a DataRow, if it has one.
-    Value(Option<Bytes>),
+    /// The body of a DataRow.
+    Row(Bytes),
     /// A statement failed.
     Refused(ServerError),
     /// ReadyForQuery.
@@ -167,9 +167,9 @@ impl Link {
         loop {
             match self.answer().await? {
                 Said::Heard(notification) => heard(notification),
-                Said::Value(value) => {
+                Said::Row(row) => {
                     if let Ok(last) = &mut outcome {
-                        *last = value;
+                        *last = first_value(row);
                     }
                 }
                 Said::Refused(error) => outcome = Err(error),
@@ -242,7 +242,7 @@ impl Drop for Link {
 fn understand(tag: u8, body: Bytes) -> Result<Option<Said>, LinkError> {
     Ok(Some(match tag {
         b'A' => Said::Heard(notification(body).ok_or(LinkError::Protocol)?),
-        b'D' => Said::Value(first_value(body)),
+        b'D' => Said::Row(body),
         b'Z' => Said::Ready,
         b'E' => {
             let fields = error_fields(&body);
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn rows_may_be_empty_null_or_cut_short() {
         let value = |body| match said(b'D', body) {
-            Ok(Some(Said::Value(value))) => value,
+            Ok(Some(Said::Row(row))) => first_value(row),
             other => panic!("{other:?}"),
         };
         assert_eq!(value(b"\0\x01\0\0\0\x02ab"), Some(Bytes::from("ab")));

@@ -171,7 +171,7 @@ async fn outcome(link: &mut Link) -> Result<Result<(), ServerError>, LinkError> 
         match link.answer().await? {
             Said::Refused(error) => outcome = Err(error),
             Said::Ready => return Ok(outcome),
-            Said::Value(_) | Said::Heard(_) => {}
+            Said::Row(_) | Said::Heard(_) => {}
         }
     }
 }
