@@ -1,0 +1,305 @@
+//! Who keeps vacuum from removing dead rows: the oldest snapshot or transaction anybody still has.
+//!
+//! There is one horizon, and the oldest holder is where it is; only when that one is gone do others matter. So one thing is open at a
+//! time, with its culprit, and when another takes its place that one opens in turn.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::culprit::{Backend, Culprit};
+use super::ledger::{Change, Ledger, Level, Open};
+use super::row::{Row, Unreadable};
+use super::xid_clock::{Age, XidClock};
+
+/// `FirstNormalTransactionId` (transam.h), whose age is asked for.
+const FIRST_XID: u32 = 3;
+
+/// When a horizon is too old: by one or the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// In time.
+    pub age: Duration,
+    /// In transactions.
+    pub transactions: u32,
+}
+
+/// Somebody with a snapshot or a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    culprit: Culprit,
+    /// It holds the rows of catalogs only.
+    is_catalog_only: bool,
+    /// Beginning of its transaction in microseconds of the epoch: the same process may hold the horizon again later.
+    since: Option<i64>,
+    transactions: u32,
+    transaction_age: Option<Duration>,
+}
+
+/// An answer to [`sql::HORIZON`](super::sql::HORIZON).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holders {
+    /// The next transaction id to be given out.
+    next: u32,
+    /// The oldest first.
+    holders: Vec<Holder>,
+}
+
+impl Holders {
+    /// Its rows.
+    pub fn read(rows: &[Row]) -> Result<Self, Unreadable> {
+        let (mut next, mut holders) = (0, Vec::new());
+        for row in rows {
+            // Ages can be negative where the circle of ids is nearly used up; the difference is right all the same.
+            let transactions = row.value::<i32>(4)?.cast_unsigned();
+            let culprit = match row.text(0)? {
+                "next" => {
+                    next = transactions.wrapping_add(FIRST_XID);
+                    continue;
+                }
+                "backend" => Culprit::Backend(Backend::read(row, row.value(2)?, 6)?),
+                "walsender" => Culprit::Standby(Backend::read(row, row.value(2)?, 6)?),
+                "slot" | "catalog slot" => {
+                    Culprit::Slot { name: row.text(1)?.to_owned(), reader: row.value_or_null(2)? }
+                }
+                "prepared" => Culprit::Prepared { gid: row.text(1)?.to_owned() },
+                _ => return Err(row.unreadable(0)),
+            };
+            holders.push(Holder {
+                culprit,
+                is_catalog_only: row.text(0)? == "catalog slot",
+                since: row.value_or_null(3)?,
+                transactions,
+                transaction_age: row.duration_or_null(5)?,
+            });
+        }
+        Ok(Self { next, holders })
+    }
+}
+
+/// One holder, and what it does to the horizon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Who.
+    pub culprit: Culprit,
+    /// Only dead rows of catalogs are kept.
+    pub is_catalog_only: bool,
+    /// How many transactions have begun since.
+    pub transactions: u32,
+    /// For how long transactions have begun since.
+    pub age: Duration,
+}
+
+/// What makes a hold the same from look to look.
+type Key = (&'static str, String, Option<i64>);
+
+/// The horizon of one database.
+#[derive(Debug, Default)]
+pub struct Horizon {
+    clock: XidClock,
+    holds: Vec<(Key, Hold)>,
+    ledger: Ledger<Key, Hold>,
+}
+
+impl Horizon {
+    /// Takes an answer.
+    pub fn look(&mut self, seen: Holders, thresholds: &Thresholds, now: Instant) -> Vec<Change<Hold>> {
+        let Holders { next, holders } = seen;
+        self.clock.mark(next, now);
+        self.holds = holders.into_iter().map(|holder| hold(&self.clock, next, holder, now)).collect();
+        let oldest = self.holds.first().and_then(|(key, hold)| {
+            let by_age = Level::of(hold.age, thresholds.age);
+            let by_transactions = Level::of(hold.transactions, thresholds.transactions);
+            Some((key.clone(), worse(by_age, by_transactions)?, hold.clone()))
+        });
+        self.ledger.look(oldest, now)
+    }
+
+    /// All holders as last seen, the oldest first.
+    pub fn holds(&self) -> impl Iterator<Item = &Hold> {
+        self.holds.iter().map(|(_, hold)| hold)
+    }
+
+    /// What is too old.
+    pub fn open(&self) -> Option<&Open<Hold>> {
+        self.ledger.open().map(|(_, open)| open).next()
+    }
+
+    /// Who is at the horizon, if that is not a moment ago.
+    pub fn culprit(&self) -> Option<&Culprit> {
+        let hold = &self.holds.first()?.1;
+        (hold.transactions > 0 && !hold.is_catalog_only).then_some(&hold.culprit)
+    }
+
+    /// Closes what is open, and forgets: nobody looks any more, or at another server.
+    pub fn end(&mut self, now: Instant) -> Vec<Change<Hold>> {
+        let changes = self.ledger.clear(now);
+        *self = Self::default();
+        changes
+    }
+}
+
+fn hold(clock: &XidClock, next: u32, holder: Holder, now: Instant) -> (Key, Hold) {
+    let Holder { culprit, is_catalog_only, since, transactions, transaction_age } = holder;
+    let age = match clock.age(next.wrapping_sub(transactions), now) {
+        Age::Known(age) => age,
+        // At the first look of all nothing tells a snapshot of hours from one of this moment; at the second it does.
+        Age::AtLeast(Duration::ZERO) => Duration::ZERO,
+        // Older than the watch: a session has had its snapshot for no longer than its transaction, and mostly for as long.
+        Age::AtLeast(age) => transaction_age.unwrap_or_default().max(age),
+    };
+    // A slot or a standby moves on with time and remains what it was.
+    let name = match &culprit {
+        Culprit::Backend(backend) | Culprit::Standby(backend) => backend.pid.to_string(),
+        Culprit::Slot { name, .. } | Culprit::Prepared { gid: name } => name.clone(),
+    };
+    let since = since.filter(|_| !matches!(culprit, Culprit::Standby(_)));
+    ((culprit.kind(), name, since), Hold { culprit, is_catalog_only, transactions, age })
+}
+
+fn worse(a: Option<Level>, b: Option<Level>) -> Option<Level> {
+    match (a, b) {
+        (Some(Level::Above), _) | (_, Some(Level::Above)) => Some(Level::Above),
+        (Some(Level::Between), _) | (_, Some(Level::Between)) => Some(Level::Between),
+        (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const THRESHOLDS: Thresholds = Thresholds { age: Duration::from_secs(300), transactions: 1_000_000 };
+
+    fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    /// What the server says about the counter, with so many ids given out.
+    fn counter(next: u32) -> Row {
+        let age = next.wrapping_sub(FIRST_XID).cast_signed().to_string();
+        Row::of(&[Some("next"), None, None, None, Some(&age), None, None, None, None])
+    }
+
+    fn session(pid: u32, since: u64, transactions: u32, age: u64) -> Row {
+        let texts = [pid.to_string(), since.to_string(), transactions.to_string(), (age * 1000).to_string()];
+        let [pid, since, transactions, age] = texts.each_ref().map(|text| Some(text.as_str()));
+        let state = Some("idle in transaction");
+        Row::of(&[Some("backend"), None, pid, since, transactions, age, state, Some("worker"), Some("10.0.0.7")])
+    }
+
+    fn named(kind: &str, name: &str, transactions: u32) -> Row {
+        let transactions = transactions.to_string();
+        Row::of(&[Some(kind), Some(name), None, None, Some(&transactions), None, None, None, None])
+    }
+
+    fn look(horizon: &mut Horizon, rows: &[Row], now: Instant) -> Vec<Change<Hold>> {
+        horizon.look(Holders::read(rows).unwrap(), &THRESHOLDS, now)
+    }
+
+    #[test]
+    fn an_idle_transaction_opens_after_its_time_and_closes_with_its_end() {
+        let (mut horizon, start) = (Horizon::default(), Instant::now());
+        look(&mut horizon, &[counter(1000)], start);
+        for seconds in (15..=300).step_by(15) {
+            let rows = [counter(1000 + seconds), session(42, 7, seconds, u64::from(seconds))];
+            assert_eq!(look(&mut horizon, &rows, start + s(seconds.into())), []);
+        }
+        let rows = [counter(1315), session(42, 7, 315, 315)];
+        let changes = look(&mut horizon, &rows, start + s(315));
+        let [Change::Opened(hold)] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!((hold.culprit.pid(), hold.transactions, hold.age), (Some(42), 315, s(300)));
+        assert_eq!(hold.culprit.remedy(), "SELECT pg_terminate_backend(42)");
+        let changes = look(&mut horizon, &[counter(1330)], start + s(330));
+        assert!(matches!(changes[..], [Change::Closed(_, lasted)] if lasted == s(15)));
+    }
+
+    #[test]
+    fn a_long_transaction_with_a_fresh_snapshot_holds_nothing_back() {
+        let (mut horizon, start) = (Horizon::default(), Instant::now());
+        for seconds in (0..3600).step_by(15) {
+            let rows = [counter(1000 + seconds), session(42, 7, 2, 9000)];
+            assert_eq!(look(&mut horizon, &rows, start + s(seconds.into())), []);
+        }
+    }
+
+    #[test]
+    fn what_is_older_than_the_watch_is_as_old_as_its_transaction() {
+        let (mut horizon, start) = (Horizon::default(), Instant::now());
+        assert_eq!(look(&mut horizon, &[counter(900_000), session(42, 7, 5000, 4000)], start), []);
+        let changes = look(&mut horizon, &[counter(900_000), session(42, 7, 5000, 4015)], start + s(15));
+        assert!(matches!(&changes[..], [Change::Opened(hold)] if hold.age == s(4015)));
+    }
+
+    #[test]
+    fn transactions_count_where_time_does_not_tell() {
+        let mut horizon = Horizon::default();
+        let rows = [counter(5_000_000), named("slot", "standby_1", 1_000_000)];
+        let changes = look(&mut horizon, &rows, Instant::now());
+        let [Change::Opened(hold)] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!(hold.culprit.remedy(), "SELECT pg_drop_replication_slot('standby_1')");
+    }
+
+    #[test]
+    fn a_slot_that_moves_on_and_stays_behind_is_one_and_closes_when_it_catches_up() {
+        let (mut horizon, start) = (Horizon::default(), Instant::now());
+        let mut told = Vec::new();
+        for (seconds, lag) in [(0, 1_000_000), (15, 900_000), (30, 1_200_000), (45, 500_000), (60, 499_999)] {
+            let rows = [counter(5_000_000 + seconds * 1000), named("catalog slot", "cdc", lag)];
+            told.extend(look(&mut horizon, &rows, start + s(seconds.into())));
+        }
+        assert!(matches!(&told[..], [Change::Opened(hold), Change::Closed(..)] if hold.is_catalog_only), "{told:?}");
+    }
+
+    #[test]
+    fn when_the_oldest_is_gone_the_next_is_to_blame() {
+        let (mut horizon, now) = (Horizon::default(), Instant::now());
+        let both = [counter(9_000_000), named("prepared", "tx", 3_000_000), session(42, 7, 2_000_000, 900)];
+        assert_eq!(look(&mut horizon, &both, now).len(), 1, "the horizon is one");
+        let changes = look(&mut horizon, &[counter(9_000_100), session(42, 7, 2_000_100, 915)], now + s(15));
+        let [Change::Closed(first, _), Change::Opened(second)] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!((first.culprit.kind(), second.culprit.kind()), ("prepared", "backend"));
+    }
+
+    #[test]
+    fn the_same_process_in_another_transaction_is_another_holder() {
+        let (mut horizon, now) = (Horizon::default(), Instant::now());
+        look(&mut horizon, &[counter(9_000_000), session(42, 7, 3_000_000, 900)], now);
+        let changes = look(&mut horizon, &[counter(9_000_000), session(42, 8, 10, 5)], now + s(15));
+        assert!(matches!(changes[..], [Change::Closed(..)]));
+    }
+
+    #[test]
+    fn what_is_of_no_known_kind_is_an_error() {
+        assert_eq!(Holders::read(&[named("aurora", "x", 1)]), Err(Unreadable { column: 1, columns: 9 }));
+    }
+
+    proptest! {
+        #[test]
+        fn one_is_open_at_a_time_and_it_is_the_oldest(
+            looks in prop::collection::vec(
+                prop::collection::vec((1_u32..4, 1_u64..3, 0_u32..2_000_000), 0..4), 0..40)
+        ) {
+            let (mut horizon, mut now) = (Horizon::default(), Instant::now());
+            let (mut open, mut next) = (0, 5_000_000);
+            for mut look_rows in looks {
+                now += s(15);
+                next += 50;
+                look_rows.sort_by_key(|(_, _, age)| std::cmp::Reverse(*age));
+                let rows: Vec<_> = std::iter::once(counter(next))
+                    .chain(look_rows.iter().map(|(pid, since, age)| session(*pid, *since, *age, 60)))
+                    .collect();
+                for change in look(&mut horizon, &rows, now) {
+                    open += if matches!(change, Change::Opened(_)) { 1 } else { -1 };
+                    prop_assert!((0..=1).contains(&open));
+                }
+                if let Some(open) = horizon.open() {
+                    prop_assert_eq!(Some(&open.value), horizon.holds().next());
+                }
+            }
+            prop_assert_eq!(horizon.end(now).len(), open as usize);
+        }
+    }
+}
