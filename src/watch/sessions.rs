@@ -1,0 +1,148 @@
+//! Sessions that idle in a transaction, and statements that take long.
+//!
+//! The server is asked for those above the limits only. Their time just grows until it ends, so nothing here needs a band.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::culprit::{Culprit, Session, State};
+use super::ledger::{Change, Ledger, Level, Open};
+
+/// What a session does for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Doing {
+    /// Nothing, with a transaction open.
+    Idling,
+    /// One statement.
+    Running,
+}
+
+impl Doing {
+    /// As a label.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Idling => "idle_in_transaction",
+            Self::Running => "long_statement",
+        }
+    }
+}
+
+/// A session that does something for too long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lingering {
+    /// What.
+    pub doing: Doing,
+    /// Who.
+    pub session: Session,
+}
+
+impl Lingering {
+    /// For how long.
+    pub fn age(&self) -> Duration {
+        let age = match self.doing {
+            Doing::Idling => self.session.state_age,
+            Doing::Running => self.session.statement_age,
+        };
+        age.unwrap_or_default()
+    }
+
+    /// Who.
+    pub fn culprit(&self) -> Culprit {
+        Culprit::Backend(self.session.backend.clone())
+    }
+}
+
+/// What makes one the same from look to look: a session may do the same again later.
+type Key = (Doing, i32, Option<i64>);
+
+/// The sessions of one database.
+#[derive(Debug, Default)]
+pub struct Sessions(Ledger<Key, Lingering>);
+
+impl Sessions {
+    /// Takes all that [`sql::lingering`](super::sql::lingering) found.
+    pub fn look(&mut self, found: Vec<Session>, now: Instant) -> Vec<Change<Lingering>> {
+        self.0.look(found.into_iter().filter_map(lingering), now)
+    }
+
+    /// Those that do something for too long, the longest first.
+    pub fn open(&self) -> Vec<&Open<Lingering>> {
+        let mut open: Vec<_> = self.0.open().map(|(_, open)| open).collect();
+        open.sort_by_key(|open| std::cmp::Reverse(open.value.age()));
+        open
+    }
+
+    /// Closes what is open: nobody looks any more.
+    pub fn end(&mut self, now: Instant) -> Vec<Change<Lingering>> {
+        self.0.clear(now)
+    }
+}
+
+fn lingering(session: Session) -> Option<(Key, Level, Lingering)> {
+    let (doing, began) = match session.backend.state {
+        State::IdleInTransaction => (Doing::Idling, session.transaction),
+        State::Active => (Doing::Running, session.statement),
+        // It changed between the server's look at its state and at the rest.
+        State::Idle | State::Other => return None,
+    };
+    Some(((doing, session.backend.pid, began), Level::Above, Lingering { doing, session }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::culprit::Backend;
+
+    fn session(pid: i32, state: State, began: i64, seconds: u64) -> Session {
+        let age = Some(Duration::from_secs(seconds));
+        Session {
+            backend: Backend { pid, state, application: String::new(), addr: None },
+            transaction: Some(began),
+            statement: Some(began),
+            transaction_age: age,
+            statement_age: age,
+            state_age: age,
+        }
+    }
+
+    fn look(sessions: &mut Sessions, found: &[Session]) -> Vec<(&'static str, Doing, i32)> {
+        let changes = sessions.look(found.to_vec(), Instant::now());
+        let told = changes.into_iter().map(|change| match change {
+            Change::Opened(one) => ("opened", one.doing, one.session.backend.pid),
+            Change::Closed(one, _) => ("closed", one.doing, one.session.backend.pid),
+        });
+        told.collect()
+    }
+
+    #[test]
+    fn an_idle_transaction_is_told_of_once_and_again_when_it_ends() {
+        let mut sessions = Sessions::default();
+        let found = [session(7, State::IdleInTransaction, 1, 20)];
+        assert_eq!(look(&mut sessions, &found), [("opened", Doing::Idling, 7)]);
+        assert_eq!(look(&mut sessions, &[session(7, State::IdleInTransaction, 1, 25)]), []);
+        assert_eq!(sessions.open()[0].value.age(), Duration::from_secs(25));
+        assert_eq!(look(&mut sessions, &[]), [("closed", Doing::Idling, 7)]);
+    }
+
+    #[test]
+    fn the_next_transaction_of_the_session_is_another() {
+        let mut sessions = Sessions::default();
+        look(&mut sessions, &[session(7, State::IdleInTransaction, 1, 20)]);
+        let told = look(&mut sessions, &[session(7, State::IdleInTransaction, 2, 20)]);
+        assert_eq!(told, [("closed", Doing::Idling, 7), ("opened", Doing::Idling, 7)]);
+    }
+
+    #[test]
+    fn a_long_statement_is_cancelled_and_an_idle_session_ended() {
+        let mut sessions = Sessions::default();
+        look(&mut sessions, &[session(7, State::Active, 1, 900), session(8, State::IdleInTransaction, 1, 30)]);
+        let remedies: Vec<_> = sessions.open().iter().map(|open| open.value.culprit().remedy()).collect();
+        assert_eq!(remedies, ["SELECT pg_cancel_backend(7)", "SELECT pg_terminate_backend(8)"]);
+    }
+
+    #[test]
+    fn who_went_idle_in_between_is_no_culprit() {
+        assert_eq!(look(&mut Sessions::default(), &[session(7, State::Idle, 1, 900)]), []);
+    }
+}
