@@ -1,0 +1,172 @@
+//! Who keeps others waiting for a lock for too long.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::culprit::{Culprit, Session};
+use super::ledger::{Change, Ledger, Level, Open};
+use super::locks::{Jam, LockName, Locker};
+
+/// At the root of waits for locks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocker {
+    /// Who.
+    pub culprit: Culprit,
+    /// How long its transaction has been open.
+    pub transaction_age: Option<Duration>,
+    /// The lock with the longest line behind it.
+    pub lock: LockName,
+    /// How many wait, on all locks.
+    pub waiters: usize,
+    /// For how long the first of them has.
+    pub longest: Duration,
+}
+
+/// The names of lockers, as the server was asked for them.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    /// Sessions.
+    pub sessions: HashMap<i32, Session>,
+    /// Names and ages of prepared transactions.
+    pub prepared: HashMap<u32, (String, Duration)>,
+}
+
+impl Names {
+    /// `None`: it is gone by now.
+    fn culprit(&self, locker: Locker) -> Option<(Culprit, Option<Duration>)> {
+        Some(match locker {
+            Locker::Process(pid) => {
+                let session = self.sessions.get(&pid)?;
+                (Culprit::Backend(session.backend.clone()), session.transaction_age)
+            }
+            Locker::Prepared(xid) => {
+                let (gid, age) = self.prepared.get(&xid)?;
+                (Culprit::Prepared { gid: gid.clone() }, Some(*age))
+            }
+        })
+    }
+
+    /// Of those at the root of a jam the one to end first: whose transaction is the oldest.
+    pub fn oldest(&self, jam: &Jam) -> Option<(Locker, Culprit, Option<Duration>)> {
+        let named = jam.roots.iter().filter_map(|locker| {
+            let (culprit, age) = self.culprit(*locker)?;
+            Some((*locker, culprit, age))
+        });
+        named.max_by_key(|(_, _, age)| *age)
+    }
+}
+
+/// The blockers at one server.
+#[derive(Debug, Default)]
+pub struct Blockers(Ledger<Locker, Blocker>);
+
+impl Blockers {
+    /// Takes all jams there are, the largest first. `limit`: a wait of so long opens.
+    pub fn look(&mut self, jams: &[Jam], names: &Names, limit: Duration, now: Instant) -> Vec<Change<Blocker>> {
+        let mut blockers: BTreeMap<Locker, Blocker> = BTreeMap::new();
+        for jam in jams {
+            let Some((locker, culprit, transaction_age)) = names.oldest(jam) else { continue };
+            let blocker = blockers.entry(locker).or_insert_with(|| Blocker {
+                culprit,
+                transaction_age,
+                lock: jam.lock.clone(),
+                waiters: 0,
+                longest: Duration::ZERO,
+            });
+            blocker.waiters += jam.waiters;
+            blocker.longest = blocker.longest.max(jam.longest);
+        }
+        let level = |(locker, blocker): (Locker, Blocker)| Some((locker, Level::of(blocker.longest, limit)?, blocker));
+        self.0.look(blockers.into_iter().filter_map(level), now)
+    }
+
+    /// Those who keep others waiting for too long, those with the most first.
+    pub fn open(&self) -> Vec<&Open<Blocker>> {
+        let mut open: Vec<_> = self.0.open().map(|(_, open)| open).collect();
+        open.sort_by_key(|open| std::cmp::Reverse(open.value.waiters));
+        open
+    }
+
+    /// Nobody keeps others waiting for too long.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Closes what is open: nobody waits any more, or nobody looks.
+    pub fn end(&mut self, now: Instant) -> Vec<Change<Blocker>> {
+        self.0.clear(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::culprit::{Backend, State};
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    fn names(pids: &[(i32, u64)]) -> Names {
+        let session = |(pid, seconds): &(i32, u64)| {
+            let backend =
+                Backend { pid: *pid, state: State::IdleInTransaction, application: String::new(), addr: None };
+            let transaction_age = Some(Duration::from_secs(*seconds));
+            let session = Session {
+                backend,
+                transaction: None,
+                statement: None,
+                transaction_age,
+                statement_age: None,
+                state_age: None,
+            };
+            (*pid, session)
+        };
+        let prepared = HashMap::from([(744, ("tx".to_owned(), Duration::from_secs(60)))]);
+        Names { sessions: pids.iter().map(session).collect(), prepared }
+    }
+
+    fn jam(lock: LockName, waiters: usize, seconds: u64, roots: &[Locker]) -> Jam {
+        Jam { lock, waiters, longest: Duration::from_secs(seconds), roots: roots.to_vec() }
+    }
+
+    #[test]
+    fn all_locks_behind_one_are_one_blocker() {
+        let jams = [
+            jam(LockName::Row("public.jobs".to_owned()), 30, 4, &[Locker::Process(7)]),
+            jam(LockName::Transaction(744), 1, 5, &[Locker::Process(7)]),
+        ];
+        let changes = Blockers::default().look(&jams, &names(&[(7, 90)]), LIMIT, Instant::now());
+        let [Change::Opened(blocker)] = changes.as_slice() else { panic!("{changes:?}") };
+        assert_eq!((blocker.waiters, blocker.longest), (31, LIMIT));
+        assert_eq!(blocker.lock.to_string(), "row of public.jobs");
+        assert_eq!(blocker.culprit.remedy(), "SELECT pg_terminate_backend(7)");
+    }
+
+    #[test]
+    fn of_several_at_the_root_the_oldest_is_to_blame() {
+        let roots = [Locker::Process(7), Locker::Prepared(744), Locker::Process(8)];
+        let jams = [jam(LockName::Relation("public.jobs".to_owned()), 9, 9, &roots)];
+        let mut blockers = Blockers::default();
+        blockers.look(&jams, &names(&[(7, 20), (8, 50)]), LIMIT, Instant::now());
+        assert_eq!(blockers.open()[0].value.culprit.remedy(), "ROLLBACK PREPARED 'tx'");
+        blockers.look(&jams, &names(&[(7, 90), (8, 50)]), LIMIT, Instant::now());
+        assert_eq!(blockers.open()[0].value.culprit.pid(), Some(7));
+    }
+
+    #[test]
+    fn short_waits_open_nothing_and_close_what_was_long() {
+        let (mut blockers, now) = (Blockers::default(), Instant::now());
+        let mut look = |seconds| {
+            let jams = [jam(LockName::Notify, 3, seconds, &[Locker::Process(7)])];
+            blockers.look(&jams, &names(&[(7, 90)]), LIMIT, now).len()
+        };
+        assert_eq!([4, 5, 3, 2, 4].map(&mut look), [0, 1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn who_is_gone_by_the_time_names_are_asked_for_is_left_out() {
+        let jams = [jam(LockName::Notify, 3, 9, &[Locker::Process(7)]), jam(LockName::Notify, 3, 9, &[])];
+        assert_eq!(Blockers::default().look(&jams, &names(&[]), LIMIT, Instant::now()), []);
+    }
+}
