@@ -1,0 +1,268 @@
+//! What the watch tells people: what is the matter, who is to blame, what would end it.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::blockers::Blocker;
+use super::convoy::{self, Episode};
+use super::culprit::Culprit;
+use super::dead_tuples::Bloat;
+use super::horizon::Hold;
+use super::ledger::Change;
+use super::sessions::{Doing, Lingering};
+
+/// What can be the matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A lock convoy.
+    Convoy,
+    /// The server does not answer.
+    Blind,
+    /// Somebody keeps others waiting for a lock.
+    Blocker,
+    /// Somebody keeps vacuum from removing rows.
+    Horizon,
+    /// Dead rows of a table grow although vacuum runs.
+    DeadTuples,
+    /// A session idles in a transaction.
+    IdleInTransaction,
+    /// A statement takes long.
+    LongStatement,
+    /// Too many are connected without pgweir.
+    Outside,
+    /// The queue of notifications fills.
+    NotifyQueue,
+}
+
+impl Kind {
+    /// All, in the order they are shown.
+    pub const ALL: [Self; 9] = [
+        Self::Convoy,
+        Self::Blind,
+        Self::Blocker,
+        Self::Horizon,
+        Self::DeadTuples,
+        Self::IdleInTransaction,
+        Self::LongStatement,
+        Self::Outside,
+        Self::NotifyQueue,
+    ];
+
+    /// As a label.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Convoy => "convoy",
+            Self::Blind => "blind",
+            Self::Blocker => "blocker",
+            Self::Horizon => "horizon",
+            Self::DeadTuples => "dead_tuples",
+            Self::IdleInTransaction => Doing::Idling.word(),
+            Self::LongStatement => Doing::Running.word(),
+            Self::Outside => "outside",
+            Self::NotifyQueue => "notify_queue",
+        }
+    }
+}
+
+/// Something that is the matter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What kind of thing.
+    pub kind: Kind,
+    /// In words.
+    pub what: String,
+    /// Who is to blame, if it is known.
+    pub culprit: Option<Culprit>,
+    /// The SQL that would end it, if there is one.
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    fn new(kind: Kind, what: impl fmt::Display, culprit: Option<Culprit>) -> Self {
+        let remedy = culprit.as_ref().map(Culprit::remedy);
+        Self { kind, what: what.to_string(), culprit, remedy }
+    }
+
+    /// The server has not answered for so long.
+    pub fn blind(silence: Duration) -> Self {
+        Self::new(Kind::Blind, format_args!("the server has not answered for {}", Seconds(silence)), None)
+    }
+
+    /// The queue of notifications is as full as this.
+    pub fn notify_queue(usage: f64) -> Self {
+        let percent = usage * 100.0;
+        let what = format_args!(
+            "the queue of notifications is {percent:.0} % full; a session that listens is in a transaction"
+        );
+        Self::new(Kind::NotifyQueue, what, None)
+    }
+
+    /// So many are connected without pgweir.
+    pub fn outside(count: usize) -> Self {
+        Self::new(Kind::Outside, format_args!("{count} connections that are not pgweir's"), None)
+    }
+}
+
+impl From<&Episode> for Finding {
+    fn from(episode: &Episode) -> Self {
+        let Episode { waiters_max, longest, scene, kind, .. } = episode;
+        let wait = Seconds(*longest);
+        match (scene, kind) {
+            (Some(scene), _) => {
+                let what = format_args!(
+                    "up to {waiters_max} sessions wait for locks, for up to {wait}; most for {}",
+                    scene.lock
+                );
+                Self::new(Kind::Convoy, what, scene.culprit.clone())
+            }
+            (None, Some(kind)) => {
+                let what = format_args!(
+                    "up to {waiters_max} sessions wait for locks, for up to {wait}; most for locks of kind {}",
+                    kind.word()
+                );
+                Self::new(Kind::Convoy, what, None)
+            }
+            (None, None) => Self::new(
+                Kind::Convoy,
+                format_args!("up to {waiters_max} sessions wait for locks, for up to {wait}"),
+                None,
+            ),
+        }
+    }
+}
+
+impl From<&Blocker> for Finding {
+    fn from(blocker: &Blocker) -> Self {
+        let Blocker { culprit, lock, waiters, longest, .. } = blocker;
+        let what = format_args!("{waiters} wait for up to {}, most for {lock}", Seconds(*longest));
+        Self::new(Kind::Blocker, what, Some(culprit.clone()))
+    }
+}
+
+impl From<&Hold> for Finding {
+    fn from(hold: &Hold) -> Self {
+        let Hold { culprit, is_catalog_only, transactions, age } = hold;
+        let rows = if *is_catalog_only { "rows of catalogs" } else { "rows" };
+        let what = format_args!(
+            "vacuum cannot remove {rows} that died in the last {}, {transactions} transactions",
+            Seconds(*age)
+        );
+        Self::new(Kind::Horizon, what, Some(culprit.clone()))
+    }
+}
+
+impl From<&Bloat> for Finding {
+    fn from(bloat: &Bloat) -> Self {
+        let table = &bloat.table;
+        let what = format!(
+            "{} has {} dead rows beside {} live ones, and vacuum does not help",
+            table.name, table.dead, table.live
+        );
+        Self { kind: Kind::DeadTuples, what, culprit: bloat.culprit.clone(), remedy: Some(bloat.remedy()) }
+    }
+}
+
+impl From<&Lingering> for Finding {
+    fn from(lingering: &Lingering) -> Self {
+        let age = Seconds(lingering.age());
+        let (kind, what) = match lingering.doing {
+            Doing::Idling => (Kind::IdleInTransaction, format!("idle in a transaction for {age}")),
+            Doing::Running => (Kind::LongStatement, format!("at one statement for {age}")),
+        };
+        Self::new(kind, what, Some(lingering.culprit()))
+    }
+}
+
+/// In whole seconds or, if shorter, in milliseconds.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_secs() {
+            0 => write!(f, "{} ms", self.0.as_millis()),
+            seconds => write!(f, "{seconds} s"),
+        }
+    }
+}
+
+/// The same changes, told as findings.
+pub(super) fn told<V>(changes: Vec<Change<V>>) -> impl Iterator<Item = Change<Finding>>
+where
+    for<'a> Finding: From<&'a V>,
+{
+    told_as(changes, |value| Finding::from(value))
+}
+
+/// As [`told`], for values that do not say themselves what they are.
+pub(super) fn told_as<V>(
+    changes: Vec<Change<V>>,
+    tell: impl Fn(&V) -> Finding,
+) -> impl Iterator<Item = Change<Finding>> {
+    changes.into_iter().map(move |change| match change {
+        Change::Opened(value) => Change::Opened(tell(&value)),
+        Change::Closed(value, lasted) => Change::Closed(tell(&value), lasted),
+    })
+}
+
+impl From<convoy::Change> for Change<Finding> {
+    fn from(change: convoy::Change) -> Self {
+        match change {
+            convoy::Change::ConvoyOpened(episode) => Self::Opened(Finding::from(&episode)),
+            convoy::Change::ConvoyClosed(episode, lasted) => Self::Closed(Finding::from(&episode), lasted),
+            convoy::Change::BlindOpened(silence) => Self::Opened(Finding::blind(silence)),
+            convoy::Change::BlindClosed(silence) => Self::Closed(Finding::blind(silence), silence),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::watch::convoy::Scene;
+    use crate::watch::locks::LockName;
+    use crate::watch::pulse::LockKind;
+
+    #[test]
+    fn a_convoy_is_told_with_its_lock_its_culprit_and_its_end() {
+        let scene = Scene {
+            lock: LockName::Extension("public.jobs".to_owned()),
+            culprit: Some(Culprit::Prepared { gid: "tx".to_owned() }),
+        };
+        let mut episode = Episode {
+            since: Instant::now(),
+            waiters: 412,
+            waiters_max: 412,
+            longest: Duration::from_millis(750),
+            kind: Some(LockKind::Extension),
+            scene: Some(scene),
+        };
+        let finding = Finding::from(&episode);
+        assert_eq!(
+            finding.what,
+            "up to 412 sessions wait for locks, for up to 750 ms; most for extension of public.jobs"
+        );
+        assert_eq!(finding.remedy.as_deref(), Some("ROLLBACK PREPARED 'tx'"));
+        episode.scene = None;
+        let finding = Finding::from(&episode);
+        assert!(finding.what.ends_with("most for locks of kind extension"), "the lock table could not be asked");
+        assert_eq!(finding.remedy, None);
+    }
+
+    #[test]
+    fn a_hold_says_what_vacuum_cannot_remove() {
+        let hold = Hold {
+            culprit: Culprit::Slot { name: "cdc".to_owned(), reader: None },
+            is_catalog_only: true,
+            transactions: 1_200_000,
+            age: Duration::from_secs(301),
+        };
+        let finding = Finding::from(&hold);
+        assert_eq!(
+            finding.what,
+            "vacuum cannot remove rows of catalogs that died in the last 301 s, 1200000 transactions"
+        );
+        assert_eq!(finding.remedy.as_deref(), Some("SELECT pg_drop_replication_slot('cdc')"));
+    }
+}
