@@ -1,0 +1,688 @@
+//! The watch of one database without its connection: what to ask next and when, and what follows from the answers.
+//!
+//! Whoever has the connection asks one [`Question`] at a time, takes the rows here, and reports silence. Amid deadlock checks only the
+//! pulse is asked: everything else can wait, and some of it would have to.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::blockers::{Blockers, Names};
+use super::convoy::{self, CALM_SHARE, Scene};
+use super::culprit::Session;
+use super::dead_tuples::{DeadTuples, Table};
+use super::finding::{Finding, told, told_as};
+use super::horizon::{self, Holders, Horizon};
+use super::ledger::Change;
+use super::locks::{Jam, Locker, WaitedLock, jams};
+use super::notify_queue::NotifyQueue;
+use super::outside::{Connected, Outside};
+use super::pulse::Pulse;
+use super::row::{Row, Unreadable};
+use super::server::Server;
+use super::sessions::Sessions;
+use super::sql;
+
+/// How often sessions that idle or take long are asked for: an idle transaction is seen this long after its limit at the latest.
+const LINGERING_EVERY: Duration = Duration::from_secs(5);
+
+/// How often the horizon, the connections and the queue of notifications are.
+const HORIZON_EVERY: Duration = Duration::from_secs(15);
+
+/// How often dead rows are counted: three counts make a growth.
+const TABLES_EVERY: Duration = Duration::from_secs(60);
+
+/// How often the lock table is asked while somebody waits for long, and while a convoy has not been located.
+const BLOCKERS_EVERY: Duration = Duration::from_secs(5);
+const LOCATE_EVERY: Duration = Duration::from_secs(1);
+
+/// Until the server says otherwise; its default.
+const DEADLOCK_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Lockers whose names are asked for at once.
+const NAMES_MAX: usize = 100;
+
+/// From where on something is the matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// Sessions in wait for locks that are a convoy.
+    pub convoy_waiters: usize,
+    /// Keeping others waiting for so long.
+    pub blocked: Duration,
+    /// Idling in a transaction for so long.
+    pub idle_in_transaction: Duration,
+    /// One statement for so long.
+    pub long_statement: Duration,
+    /// The oldest snapshot.
+    pub horizon: horizon::Thresholds,
+    /// Dead rows of one table.
+    pub dead_tuples: u64,
+    /// Connections that are not pgweir's; `None`: any number is fine.
+    pub outside_max: Option<usize>,
+}
+
+/// What to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Question {
+    /// [`sql::SERVER`].
+    Server,
+    /// [`sql::PULSE`].
+    Pulse,
+    /// [`sql::LOCKS`].
+    Locks,
+    /// [`sql::sessions`] and [`sql::PREPARED`], for those at the root of jams.
+    Names(Vec<Locker>),
+    /// [`sql::lingering`].
+    Lingering,
+    /// [`sql::HORIZON`].
+    Horizon,
+    /// [`sql::CONNECTED`].
+    Connected,
+    /// [`sql::NOTIFY_QUEUE`].
+    NotifyQueue,
+    /// [`sql::TABLES`].
+    Tables,
+}
+
+/// When each is to be asked.
+#[derive(Debug)]
+struct Due {
+    pulse: Instant,
+    locate: Instant,
+    blockers: Instant,
+    lingering: Instant,
+    horizon: Instant,
+    connected: Instant,
+    notify_queue: Instant,
+    tables: Instant,
+}
+
+impl Due {
+    fn at(now: Instant) -> Self {
+        Self {
+            pulse: now,
+            locate: now,
+            blockers: now,
+            lingering: now,
+            horizon: now,
+            connected: now,
+            notify_queue: now,
+            tables: now,
+        }
+    }
+}
+
+/// What is known of one database and its server.
+#[derive(Debug)]
+pub struct Core {
+    settings: Settings,
+    due: Due,
+    server: Option<Server>,
+    convoy: convoy::Watch,
+    /// Found in the lock table at that time, their roots not named yet.
+    unnamed: Option<(Vec<Jam>, Instant)>,
+    blockers: Blockers,
+    horizon: Horizon,
+    dead_tuples: DeadTuples,
+    sessions: Sessions,
+    outside: Outside,
+    notify_queue: NotifyQueue,
+}
+
+impl Core {
+    /// Everything is asked at once, but for the tables: `offset`, below one, keeps those of many databases apart.
+    pub fn new(settings: Settings, offset: f64, now: Instant) -> Self {
+        Self {
+            settings,
+            due: Due { tables: now + TABLES_EVERY.mul_f64(offset), ..Due::at(now) },
+            server: None,
+            convoy: convoy::Watch::new(convoy_thresholds(&settings, None)),
+            unnamed: None,
+            blockers: Blockers::default(),
+            horizon: Horizon::default(),
+            dead_tuples: DeadTuples::default(),
+            sessions: Sessions::default(),
+            outside: Outside::default(),
+            notify_queue: NotifyQueue::default(),
+        }
+    }
+
+    /// There is a connection anew, perhaps to another server: everything is asked again. What is open stays so until an answer ends it.
+    pub fn connected(&mut self, now: Instant) {
+        (self.server, self.unnamed) = (None, None);
+        self.due = Due { tables: self.due.tables, ..Due::at(now) };
+    }
+
+    /// Takes other settings, from the next answers on.
+    pub fn set(&mut self, settings: Settings) {
+        self.settings = settings;
+        self.convoy.set_thresholds(convoy_thresholds(&settings, self.server.as_ref()));
+    }
+
+    /// What to ask next, and when.
+    pub fn next(&self) -> (Question, Instant) {
+        let due = &self.due;
+        if self.server.is_none() {
+            return (Question::Server, due.pulse);
+        }
+        if self.convoy.is_lock_manager_busy() || self.convoy.blind_since().is_some() {
+            return (Question::Pulse, due.pulse);
+        }
+        if let Some((jams, found)) = &self.unnamed {
+            return (Question::Names(lockers(jams)), *found);
+        }
+        let mut next = (Question::Pulse, due.pulse);
+        let mut consider = |question, at| {
+            if at < next.1 {
+                next = (question, at);
+            }
+        };
+        if self.convoy.wants_locks() {
+            consider(Question::Locks, due.locate);
+        }
+        if self.is_somebody_blocked() {
+            consider(Question::Locks, due.blockers);
+        }
+        consider(Question::Lingering, due.lingering);
+        consider(Question::Horizon, due.horizon);
+        consider(Question::Connected, due.connected);
+        consider(Question::NotifyQueue, due.notify_queue);
+        consider(Question::Tables, due.tables);
+        next
+    }
+
+    /// The text of a question.
+    pub fn sql(&self, question: &Question) -> String {
+        let Settings { idle_in_transaction, long_statement, .. } = self.settings;
+        match question {
+            Question::Server => sql::SERVER.to_owned(),
+            Question::Pulse => sql::PULSE.to_owned(),
+            Question::Locks => sql::LOCKS.to_owned(),
+            Question::Names(lockers) => names_sql(lockers),
+            Question::Lingering => sql::lingering(idle_in_transaction, long_statement),
+            Question::Horizon => sql::HORIZON.to_owned(),
+            Question::Connected => sql::CONNECTED.to_owned(),
+            Question::NotifyQueue => sql::NOTIFY_QUEUE.to_owned(),
+            Question::Tables => sql::TABLES.to_owned(),
+        }
+    }
+
+    /// Takes the rows of an answer that took so long; `own` are the processes pgweir itself is connected to.
+    pub fn answer(
+        &mut self,
+        question: &Question,
+        rows: &[Row],
+        own: &HashSet<i32>,
+        cost: Duration,
+        now: Instant,
+    ) -> Result<Vec<Change<Finding>>, Unreadable> {
+        self.asked(question, cost, now);
+        // Questions about counts have one row, whatever there is to count.
+        let only = || rows.first().ok_or(Unreadable { column: 0, columns: 0 });
+        Ok(match question {
+            Question::Server => {
+                let server = Server::read(only()?)?;
+                self.convoy.set_thresholds(convoy_thresholds(&self.settings, Some(&server)));
+                self.server = Some(server);
+                Vec::new()
+            }
+            Question::Pulse => {
+                let changes = self.convoy.look(Pulse::read(only()?)?, now);
+                self.due.pulse = now + self.convoy.interval(cost);
+                let mut changes: Vec<_> = changes.into_iter().map(Change::from).collect();
+                if self.convoy.pulse().waiters.is_empty() {
+                    changes.extend(told(self.blockers.end(now)));
+                }
+                changes
+            }
+            Question::Locks => {
+                let locks = rows.iter().map(WaitedLock::read).collect::<Result<Vec<_>, _>>()?;
+                let jams = jams(&locks);
+                if jams.iter().all(|jam| jam.roots.is_empty()) {
+                    return Ok(self.name(&jams, &Names::default(), now));
+                }
+                self.unnamed = Some((jams, now));
+                Vec::new()
+            }
+            Question::Names(_) => {
+                let names = read_names(rows)?;
+                let (jams, _) = self.unnamed.take().unwrap_or_else(|| (Vec::new(), now));
+                self.name(&jams, &names, now)
+            }
+            Question::Lingering => {
+                let sessions = rows.iter().map(Session::read).collect::<Result<_, _>>()?;
+                told(self.sessions.look(sessions, now)).collect()
+            }
+            Question::Horizon => {
+                let changes = self.horizon.look(Holders::read(rows)?, &self.settings.horizon, now);
+                told(changes).collect()
+            }
+            Question::Connected => {
+                let connected = rows.iter().map(Connected::read).collect::<Result<_, _>>()?;
+                let changes = self.outside.look(connected, own, self.settings.outside_max, now);
+                told_as(changes, |count| Finding::outside(*count)).collect()
+            }
+            Question::NotifyQueue => {
+                let changes = self.notify_queue.look(only()?.value(0)?, now);
+                told_as(changes, |usage| Finding::notify_queue(*usage)).collect()
+            }
+            Question::Tables => {
+                let tables = rows.iter().map(Table::read).collect::<Result<_, _>>()?;
+                let culprit = self.horizon.culprit().cloned();
+                let changes = self.dead_tuples.look(tables, culprit.as_ref(), self.settings.dead_tuples, now);
+                told(changes).collect()
+            }
+        })
+    }
+
+    /// The server refused a question, or what it said is not to be understood: it is asked again when it is due again.
+    pub fn refused(&mut self, question: &Question, now: Instant) {
+        self.asked(question, Duration::ZERO, now);
+        if matches!(question, Question::Names(_)) {
+            self.unnamed = None;
+        }
+    }
+
+    /// Nothing has been heard since then.
+    pub fn silent(&mut self, since: Instant, now: Instant) -> Option<Change<Finding>> {
+        self.convoy.silent(since, now).map(Change::from)
+    }
+
+    /// Ends what is open: nobody looks any more.
+    pub fn end(&mut self, now: Instant) -> Vec<Change<Finding>> {
+        let mut changes: Vec<_> = self.convoy.end(now).into_iter().map(Change::from).collect();
+        changes.extend(told(self.blockers.end(now)));
+        changes.extend(told(self.horizon.end(now)));
+        changes.extend(told(self.dead_tuples.end(now)));
+        changes.extend(told(self.sessions.end(now)));
+        changes.extend(told_as(self.outside.end(now), |count| Finding::outside(*count)));
+        changes.extend(told_as(self.notify_queue.end(now), |usage| Finding::notify_queue(*usage)));
+        self.unnamed = None;
+        changes
+    }
+
+    /// How the server is set up, once it was asked.
+    pub fn server(&self) -> Option<&Server> {
+        self.server.as_ref()
+    }
+
+    /// Waits for locks.
+    pub fn convoy(&self) -> &convoy::Watch {
+        &self.convoy
+    }
+
+    /// Who keeps others waiting.
+    pub fn blockers(&self) -> &Blockers {
+        &self.blockers
+    }
+
+    /// Who keeps vacuum from its work.
+    pub fn horizon(&self) -> &Horizon {
+        &self.horizon
+    }
+
+    /// What vacuum does not remove.
+    pub fn dead_tuples(&self) -> &DeadTuples {
+        &self.dead_tuples
+    }
+
+    /// Who takes long.
+    pub fn sessions(&self) -> &Sessions {
+        &self.sessions
+    }
+
+    /// Who is connected without pgweir.
+    pub fn outside(&self) -> &Outside {
+        &self.outside
+    }
+
+    /// The queue of notifications.
+    pub fn notify_queue(&self) -> &NotifyQueue {
+        &self.notify_queue
+    }
+
+    fn is_somebody_blocked(&self) -> bool {
+        self.convoy.longest() >= self.settings.blocked || !self.blockers.is_empty()
+    }
+
+    /// When to ask the same again: later if it costs the server much.
+    fn asked(&mut self, question: &Question, cost: Duration, now: Instant) {
+        let after = |every: Duration| now + every.max(cost * CALM_SHARE);
+        let due = &mut self.due;
+        match question {
+            Question::Server | Question::Pulse => due.pulse = now + self.convoy.interval(cost),
+            Question::Locks | Question::Names(_) => {
+                due.locate = after(LOCATE_EVERY);
+                due.blockers = after(BLOCKERS_EVERY);
+            }
+            Question::Lingering => due.lingering = after(LINGERING_EVERY),
+            Question::Horizon => due.horizon = after(HORIZON_EVERY),
+            Question::Connected => due.connected = after(HORIZON_EVERY),
+            Question::NotifyQueue => due.notify_queue = after(HORIZON_EVERY),
+            Question::Tables => due.tables = after(TABLES_EVERY),
+        }
+    }
+
+    fn name(&mut self, jams: &[Jam], names: &Names, now: Instant) -> Vec<Change<Finding>> {
+        if let Some(jam) = jams.first() {
+            let culprit = names.oldest(jam).map(|(_, culprit, _)| culprit);
+            self.convoy.locate(Scene { lock: jam.lock.clone(), culprit });
+        }
+        told(self.blockers.look(jams, names, self.settings.blocked, now)).collect()
+    }
+}
+
+fn convoy_thresholds(settings: &Settings, server: Option<&Server>) -> convoy::Thresholds {
+    convoy::Thresholds {
+        waiters: settings.convoy_waiters,
+        deadlock_timeout: server.map_or(DEADLOCK_TIMEOUT, |server| server.deadlock_timeout),
+    }
+}
+
+/// Those at the root of jams, of the largest first.
+fn lockers(jams: &[Jam]) -> Vec<Locker> {
+    let mut seen = HashSet::new();
+    jams.iter().flat_map(|jam| &jam.roots).copied().filter(|locker| seen.insert(*locker)).take(NAMES_MAX).collect()
+}
+
+fn names_sql(lockers: &[Locker]) -> String {
+    let pid = |locker: &Locker| match locker {
+        Locker::Process(pid) => Some(*pid),
+        Locker::Prepared(_) => None,
+    };
+    let pids: Vec<_> = lockers.iter().filter_map(pid).collect();
+    let sessions = sql::sessions(&pids);
+    match pids.len() == lockers.len() {
+        true => sessions,
+        false => format!("{sessions}; {}", sql::PREPARED),
+    }
+}
+
+/// Sessions and prepared transactions, which have fewer columns.
+fn read_names(rows: &[Row]) -> Result<Names, Unreadable> {
+    let mut names = Names::default();
+    for row in rows {
+        if row.columns() == sql::PREPARED_COLUMNS {
+            names.prepared.insert(row.value(0)?, (row.text(1)?.to_owned(), row.duration(2)?));
+        } else {
+            let session = Session::read(row)?;
+            names.sessions.insert(session.backend.pid, session);
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::watch::convoy::State;
+    use crate::watch::finding::Kind;
+
+    const SETTINGS: Settings = Settings {
+        convoy_waiters: 50,
+        blocked: Duration::from_secs(5),
+        idle_in_transaction: Duration::from_secs(20),
+        long_statement: Duration::from_secs(300),
+        horizon: horizon::Thresholds { age: Duration::from_secs(300), transactions: 1_000_000 },
+        dead_tuples: 10_000,
+        outside_max: None,
+    };
+
+    /// A server that is asked whatever the core wants, when it wants it; each answer takes a millisecond.
+    struct Model {
+        core: Core,
+        now: Instant,
+        start: Instant,
+        waiters: u32,
+        lock_manager: u32,
+        /// Process 7 idles in a transaction since then, others wait for it.
+        holder: Option<Instant>,
+        asked: Vec<(Question, Instant)>,
+        told: Vec<(&'static str, Kind, Option<String>, Instant)>,
+    }
+
+    impl Model {
+        fn new() -> Self {
+            let now = Instant::now();
+            Self {
+                core: Core::new(SETTINGS, 0.5, now),
+                now,
+                start: now,
+                waiters: 0,
+                lock_manager: 0,
+                holder: None,
+                asked: Vec::new(),
+                told: Vec::new(),
+            }
+        }
+
+        fn rows(&self, question: &Question) -> Vec<Row> {
+            let ms = |since: Instant| (self.now - since).as_millis().to_string();
+            match question {
+                Question::Server => {
+                    vec![Row::of(&["150020", "f", "t", "1000", "0", "0", "on", "100"].map(Some))]
+                }
+                Question::Pulse => {
+                    let waiters: Vec<_> = (100..100 + self.waiters).map(|pid| format!("{pid} tuple")).collect();
+                    let (busy, waiters) = (self.lock_manager.to_string(), waiters.join(","));
+                    let waiters = (self.waiters > 0).then_some(waiters.as_str());
+                    vec![Row::of(&[Some(&busy), Some("0"), Some("0"), Some("9"), waiters])]
+                }
+                Question::Locks if self.waiters > 0 => {
+                    let waiters = (100..100 + self.waiters).map(|pid| format!(",{pid} ShareLock f 6000"));
+                    let claims = format!("7 ExclusiveLock t{}", waiters.collect::<String>());
+                    let mut row = [None; 12];
+                    (row[0], row[6], row[11]) = (Some("transactionid"), Some("744"), Some(claims.as_str()));
+                    vec![Row::of(&row)]
+                }
+                Question::Names(lockers) => {
+                    assert_eq!(lockers, &[Locker::Process(7)]);
+                    let row = ["7", "1", "1", "9000", "9000", "9000", "idle in transaction", "worker", "10.0.0.7"];
+                    vec![Row::of(&row.map(Some))]
+                }
+                Question::Lingering => {
+                    let since = self.holder.filter(|since| self.now - *since >= SETTINGS.idle_in_transaction);
+                    let row = |since| {
+                        let age = ms(since);
+                        let mut row = ["7", "1", "1", "0", "0", &age, "idle in transaction", "worker", "10.0.0.7"];
+                        (row[3], row[4]) = (&age, &age);
+                        Row::of(&row.map(Some))
+                    };
+                    since.map(row).into_iter().collect()
+                }
+                Question::Horizon => {
+                    vec![Row::of(&[Some("next"), None, None, None, Some("1000"), None, None, None, None])]
+                }
+                Question::NotifyQueue => vec![Row::of(&[Some("0")])],
+                Question::Locks | Question::Connected | Question::Tables => Vec::new(),
+            }
+        }
+
+        fn step(&mut self) {
+            let (question, at) = self.core.next();
+            self.now = self.now.max(at);
+            self.asked.push((question.clone(), self.now));
+            let rows = self.rows(&question);
+            self.now += Duration::from_millis(1);
+            let cost = Duration::from_millis(1);
+            let changes = self.core.answer(&question, &rows, &HashSet::new(), cost, self.now).unwrap();
+            for change in changes {
+                let (word, finding) = match change {
+                    Change::Opened(finding) => ("opened", finding),
+                    Change::Closed(finding, _) => ("closed", finding),
+                };
+                self.told.push((word, finding.kind, finding.remedy, self.now));
+            }
+        }
+
+        fn pass(&mut self, seconds: u64) {
+            let end = self.now + Duration::from_secs(seconds);
+            while self.core.next().1 < end {
+                self.step();
+            }
+            self.now = end;
+        }
+
+        fn count(&self, question: &Question) -> usize {
+            self.asked.iter().filter(|(asked, _)| asked == question).count()
+        }
+    }
+
+    #[test]
+    fn a_calm_server_is_asked_what_it_is_asked_as_often_as_it_should() {
+        let mut model = Model::new();
+        model.pass(120);
+        assert_eq!(model.asked[0].0, Question::Server);
+        assert_eq!(model.count(&Question::Server), 1);
+        assert!((110..=120).contains(&model.count(&Question::Pulse)));
+        assert!((23..=24).contains(&model.count(&Question::Lingering)));
+        assert_eq!(model.count(&Question::Horizon), 8);
+        assert_eq!(model.count(&Question::Tables), 2, "after half a minute, and a minute later");
+        assert_eq!(model.count(&Question::Locks), 0);
+        assert!(model.told.is_empty());
+    }
+
+    #[test]
+    fn a_convoy_is_told_with_its_root_within_two_seconds() {
+        let mut model = Model::new();
+        model.pass(30);
+        let start = model.now;
+        model.waiters = 300;
+        model.pass(2);
+        let Some(("opened", Kind::Convoy, Some(remedy), at)) = model.told.last() else { panic!("{:?}", model.told) };
+        assert_eq!(remedy, "SELECT pg_terminate_backend(7)");
+        assert!(*at - start < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn amid_deadlock_checks_only_the_pulse_is_asked() {
+        let mut model = Model::new();
+        model.pass(30);
+        (model.waiters, model.lock_manager) = (600, 300);
+        model.pass(2);
+        let since = model.asked.len();
+        model.pass(60);
+        assert!(model.asked[since..].iter().all(|(question, _)| *question == Question::Pulse));
+        assert_eq!(model.core.convoy().state(), State::Convoy);
+        (model.waiters, model.lock_manager) = (0, 0);
+        model.pass(30);
+        assert!(matches!(&model.told[..], [("opened", Kind::Convoy, None, _), ("closed", Kind::Convoy, ..)]));
+    }
+
+    #[test]
+    fn who_keeps_one_session_waiting_is_told_after_five_seconds_and_when_it_lets_go() {
+        let mut model = Model::new();
+        model.pass(10);
+        model.waiters = 1;
+        model.pass(20);
+        assert!(
+            matches!(&model.told[..], [("opened", Kind::Blocker, Some(_), at)] if *at - model.start < Duration::from_secs(17))
+        );
+        assert!(model.count(&Question::Locks) <= 4, "the lock table is asked every five seconds");
+        model.waiters = 0;
+        model.pass(5);
+        assert!(matches!(&model.told[1..], [("closed", Kind::Blocker, ..)]));
+    }
+
+    #[test]
+    fn an_idle_transaction_is_told_within_thirty_seconds() {
+        let mut model = Model::new();
+        model.pass(7);
+        model.holder = Some(model.now);
+        model.pass(30);
+        assert!(matches!(&model.told[..], [("opened", Kind::IdleInTransaction, Some(_), _)]), "{:?}", model.told);
+        model.holder = None;
+        model.pass(6);
+        assert!(matches!(&model.told[1..], [("closed", Kind::IdleInTransaction, ..)]));
+    }
+
+    #[test]
+    fn a_lock_table_that_shows_nothing_is_not_asked_over_and_over() {
+        let mut model = Model::new();
+        model.pass(10);
+        for _ in 0..4000 {
+            let (question, at) = model.core.next();
+            model.now = model.now.max(at);
+            model.waiters = if question == Question::Locks { 0 } else { 60 };
+            model.step();
+        }
+        let seconds = (model.now - model.start).as_secs() as usize;
+        assert!(model.count(&Question::Locks) <= seconds);
+    }
+
+    #[test]
+    fn what_the_server_refuses_is_asked_again_when_it_is_due() {
+        let mut model = Model::new();
+        model.step();
+        for _ in 0..100 {
+            let (question, at) = model.core.next();
+            model.now = model.now.max(at);
+            model.core.refused(&question, model.now);
+        }
+        assert!(model.now - model.start > Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_new_connection_asks_everything_anew_and_forgets_nothing() {
+        let mut model = Model::new();
+        model.holder = Some(model.now);
+        model.pass(40);
+        model.core.silent(model.now, model.now + Duration::from_secs(9));
+        model.now += Duration::from_secs(9);
+        model.core.connected(model.now);
+        let asked = model.asked.len();
+        model.pass(3);
+        let again: HashSet<_> = model.asked[asked..].iter().map(|(question, _)| format!("{question:?}")).collect();
+        assert!(
+            ["Server", "Pulse", "Lingering", "Horizon", "Connected", "NotifyQueue"]
+                .iter()
+                .all(|of| again.contains(*of))
+        );
+        let told: Vec<_> = model.told.iter().map(|(word, kind, ..)| (*word, *kind)).collect();
+        assert_eq!(told, [("opened", Kind::IdleInTransaction), ("closed", Kind::Blind)]);
+    }
+
+    #[test]
+    fn an_answer_without_its_row_is_an_error() {
+        let mut model = Model::new();
+        let answer = model.core.answer(&Question::Server, &[], &HashSet::new(), Duration::ZERO, model.now);
+        assert!(answer.is_err());
+        assert!(model.core.server().is_none());
+    }
+
+    proptest! {
+        // Each case is minutes of looks.
+        #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_happens_each_kind_opens_and_closes_in_turn_and_time_goes_on(
+            events in prop::collection::vec((0_u32..130, 0_u32..12, any::<bool>(), 1_u64..30), 1..12)
+        ) {
+            let mut model = Model::new();
+            for (waiters, lock_manager, holds, seconds) in events {
+                model.waiters = if waiters < 100 { waiters / 20 } else { waiters };
+                model.lock_manager = lock_manager;
+                model.holder = holds.then(|| model.holder.unwrap_or(model.now));
+                let asked = model.asked.len();
+                model.pass(seconds);
+                prop_assert!(model.asked.len() - asked <= seconds as usize * 12 + 12, "too many questions");
+            }
+            let now = model.now;
+            for change in model.core.end(now) {
+                let Change::Closed(finding, _) = change else { panic!("opened at the end") };
+                model.told.push(("closed", finding.kind, None, now));
+            }
+            for kind in Kind::ALL {
+                let words = model.told.iter().filter(|(_, of, ..)| *of == kind).map(|(word, ..)| *word);
+                for (i, word) in words.enumerate() {
+                    prop_assert_eq!(word, if i % 2 == 0 { "opened" } else { "closed" }, "{:?}", kind);
+                }
+                let count = model.told.iter().filter(|(_, of, ..)| *of == kind).count();
+                prop_assert!(count % 2 == 0, "{:?} is left open", kind);
+            }
+        }
+    }
+}
