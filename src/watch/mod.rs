@@ -3,10 +3,21 @@
 //! [`sql`] is what is asked. What comes back is judged by cores without I/O and without a clock: each takes what one look saw and says what
 //! has begun and what has ended since. They change nothing and end nobody; they name who should be ended, and how.
 
+pub mod blockers;
 pub mod convoy;
+pub mod core;
 pub mod culprit;
+pub mod dead_tuples;
+pub mod finding;
+pub mod horizon;
 pub mod ledger;
 pub mod locks;
+pub mod monitor;
+pub mod notify_queue;
+pub mod outside;
 pub mod pulse;
 pub mod row;
+pub mod server;
+pub mod sessions;
 pub mod sql;
+pub mod xid_clock;

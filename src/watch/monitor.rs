@@ -1,0 +1,172 @@
+//! The connection of the watch: asks what the core wants to know, and tells people what follows.
+//!
+//! It is opened at the start and kept: in a convoy new logins hang for as long as the convoy lasts, so silence alone does not end it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::convoy::BLIND_AFTER;
+use super::core::{Core, Question, Settings};
+use super::finding::Finding;
+use super::ledger::Change;
+use super::row::Row;
+use super::sql;
+use crate::notify::backoff::Backoff;
+use crate::notify::link::{Link, LinkError, Said};
+use crate::pool::open::Opener;
+use crate::pool::pool::Pool;
+use crate::wire::build::{self, ServerError};
+
+/// For so long a silent connection may still come back; afterwards it is taken for dead.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// The watch of one database.
+#[derive(Debug)]
+pub struct Monitor {
+    /// As clients ask for it.
+    pub database: Arc<str>,
+    core: Mutex<Core>,
+}
+
+impl Monitor {
+    /// Not connected yet.
+    pub fn new(database: Arc<str>, settings: Settings, offset: f64, now: Instant) -> Self {
+        Self { database, core: Mutex::new(Core::new(settings, offset, now)) }
+    }
+
+    /// What is known.
+    pub fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().expect("no panic while held")
+    }
+
+    /// Watches with the login of `pool`, for ever. `own` tells which processes at the server pgweir is connected to.
+    pub async fn run(&self, opener: &Opener, pool: &Arc<Pool>, own: impl Fn() -> HashSet<i32>) {
+        let mut backoff = Backoff::default();
+        let mut heard = Instant::now();
+        loop {
+            let error = match self.open(opener, pool).await {
+                Ok(link) => {
+                    backoff.succeeded();
+                    self.attend(link, &own, &mut heard).await
+                }
+                Err(error) => error,
+            };
+            let now = Instant::now();
+            let change = self.core().silent(heard, now);
+            self.tell(change);
+            let wait = backoff.failed();
+            tracing::warn!(database = &*self.database, %error, ?wait, "the server is not watched");
+            sleep(wait).await;
+        }
+    }
+
+    /// Ends what is open: nobody watches any more.
+    pub fn end(&self) {
+        let changes = self.core().end(Instant::now());
+        self.tell(changes);
+    }
+
+    async fn open(&self, opener: &Opener, pool: &Arc<Pool>) -> Result<Link, LinkError> {
+        let mut link = Link::open(opener, Arc::clone(pool), "pgweir watch").await?;
+        link.ask(sql::SESSION.as_bytes(), |_| ()).await?.map_err(LinkError::Server)?;
+        tracing::debug!(database = &*self.database, pid = link.pid(), "watching");
+        self.core().connected(Instant::now());
+        Ok(link)
+    }
+
+    /// Until the connection is of no use. `heard`: when the server answered last.
+    async fn attend(&self, mut link: Link, own: &impl Fn() -> HashSet<i32>, heard: &mut Instant) -> LinkError {
+        loop {
+            let (question, at) = self.core().next();
+            sleep_until(at).await;
+            if link.has_moved() {
+                return LinkError::Moved;
+            }
+            let sql = self.core().sql(&question);
+            let asked = Instant::now();
+            let answer = match self.ask(&mut link, &sql, asked).await {
+                Ok(answer) => answer,
+                Err(error) => return error,
+            };
+            let now = Instant::now();
+            match answer {
+                Ok(rows) => {
+                    *heard = now;
+                    let own = if question == Question::Connected { own() } else { HashSet::new() };
+                    let outcome = self.core().answer(&question, &rows, &own, now - asked, now);
+                    match outcome {
+                        Ok(changes) => self.tell(changes),
+                        Err(error) => self.refuse(&question, &error, now),
+                    }
+                }
+                Err(error) => {
+                    self.refuse(&question, &format_args!("{}: {}", error.code, error.message), now);
+                    // It was cancelled by its timeout: that it says so is no answer.
+                    if question == Question::Pulse {
+                        let change = self.core().silent(*heard, now);
+                        self.tell(change);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One question, however long its answer takes, as long as the connection may live.
+    async fn ask(
+        &self,
+        link: &mut Link,
+        sql: &str,
+        asked: Instant,
+    ) -> Result<Result<Vec<Row>, ServerError>, LinkError> {
+        let mut query = Vec::new();
+        build::query(&mut query, sql.as_bytes());
+        link.send(&query).await?;
+        let mut outcome = Ok(Vec::new());
+        let mut look = asked + BLIND_AFTER;
+        loop {
+            tokio::select! {
+                said = link.said() => match said? {
+                    Said::Row(row) => if let Ok(rows) = &mut outcome {
+                        rows.push(Row::new(&row).ok_or(LinkError::Protocol)?);
+                    },
+                    Said::Refused(error) => outcome = Err(error),
+                    Said::Ready => return Ok(outcome),
+                    Said::Heard(_) => {}
+                },
+                () = sleep_until(look) => {
+                    let now = Instant::now();
+                    let change = self.core().silent(asked, now);
+                    self.tell(change);
+                    if now >= asked + SILENCE_MAX {
+                        return Err(LinkError::Silent(SILENCE_MAX));
+                    }
+                    look = asked + SILENCE_MAX;
+                }
+            }
+        }
+    }
+
+    fn refuse(&self, question: &Question, error: &dyn std::fmt::Display, now: Instant) {
+        tracing::debug!(database = &*self.database, ?question, %error, "the watch was refused an answer");
+        self.core().refused(question, now);
+    }
+
+    fn tell(&self, changes: impl IntoIterator<Item = Change<Finding>>) {
+        let database = &*self.database;
+        for change in changes {
+            match change {
+                Change::Opened(Finding { kind, what, culprit, remedy }) => {
+                    let (kind, culprit) = (kind.word(), culprit.map(tracing::field::display));
+                    tracing::warn!(database, kind, culprit, remedy, "{what}");
+                }
+                Change::Closed(Finding { kind, what, culprit, .. }, lasted) => {
+                    let (kind, culprit) = (kind.word(), culprit.map(tracing::field::display));
+                    tracing::info!(database, kind, culprit, ?lasted, "over: {what}");
+                }
+            }
+        }
+    }
+}
