@@ -37,4 +37,5 @@ mod timeouts;
 mod tls;
 mod vanish;
 mod waiting;
+mod watch;
 mod zombies;
