@@ -33,6 +33,7 @@ use crate::session::registry::{Activity, Clients, Signal};
 use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
 use crate::state::timeout::Timeout;
+use crate::watch::watches::Watches;
 
 /// Backends that look secrets up, per database: one answers thousands in a second.
 const LOOKUP_BACKENDS: u32 = 2;
@@ -52,6 +53,8 @@ pub struct Proxy {
     pub clients: Arc<Clients>,
     /// Who listens to what, and what was notified of.
     pub hub: Arc<Hub>,
+    /// What goes on at the servers besides.
+    pub watches: Watches,
     /// All prepared statements.
     pub statements: Statements,
     /// All sets of settings.
@@ -114,6 +117,7 @@ impl Proxy {
         Ok(Self {
             entrance: Entrance::new(&config.admission),
             hub: Arc::new(Hub::new(config.notify.clone())),
+            watches: Watches::default(),
             config: ArcSwap::from_pointee(config),
             tls: ArcSwap::from_pointee(tls),
             pools,

@@ -20,4 +20,5 @@ pub mod row;
 pub mod server;
 pub mod sessions;
 pub mod sql;
+pub mod watches;
 pub mod xid_clock;

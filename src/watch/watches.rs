@@ -1,0 +1,31 @@
+//! The watches of all databases that are watched, for whoever shows what they know.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::monitor::Monitor;
+
+/// One [`Monitor`] for each database, by its name as clients ask for it.
+#[derive(Debug, Default)]
+pub struct Watches(Mutex<BTreeMap<Arc<str>, Arc<Monitor>>>);
+
+impl Watches {
+    /// All, by name.
+    pub fn all(&self) -> Vec<Arc<Monitor>> {
+        self.monitors().values().map(Arc::clone).collect()
+    }
+
+    /// Its database is watched from now on.
+    pub fn add(&self, monitor: Arc<Monitor>) {
+        self.monitors().insert(Arc::clone(&monitor.database), monitor);
+    }
+
+    /// Nobody watches this database any more.
+    pub fn remove(&self, database: &str) {
+        self.monitors().remove(database);
+    }
+
+    fn monitors(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Arc<Monitor>>> {
+        self.0.lock().expect("no panic while held")
+    }
+}
