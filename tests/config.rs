@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use pgweir::config::{self, Admission, AuthQuery, BackendTls, Config, Listen, Mistakes, Notify, Pool, RoleAdmission};
+use pgweir::config::{
+    self, Admission, AuthQuery, BackendTls, Config, Listen, Mistakes, Notify, Pool, RoleAdmission, Watch,
+};
 use proptest::prelude::*;
 
 // ## Files
@@ -82,6 +84,7 @@ fn shipped_file_states_the_defaults() {
     assert_eq!(shipped.databases["*"].tls, BackendTls::default());
     assert_eq!(shipped.admission, Admission::default());
     assert_eq!(shipped.notify, Notify::default());
+    assert_eq!(shipped.watch, Watch::default());
     assert_eq!(shipped.roles["*"].admission, RoleAdmission::default());
 }
 
@@ -94,7 +97,7 @@ fn shipped_file_writes_every_default_down() {
         let key = path.trim_start_matches("databases.\"*\".").trim_start_matches("roles.\"*\".");
         let key = key
             .split('.')
-            .find(|part| !["listen", "admin", "pool", "admission", "notify"].contains(part))
+            .find(|part| !["listen", "admin", "pool", "admission", "notify", "watch"].contains(part))
             .expect("a key");
         assert!(written.contains(&key), "{path} is not written in proxy.toml");
     }
@@ -490,6 +493,15 @@ fn wrong_url_of_a_redis_is_not_repeated() {
     );
 }
 
+#[test]
+fn password_of_the_watch_needs_its_role() {
+    let watch = |keys: &str| format!("[watch]\n{keys}\n{}", role("auth = \"trust\""));
+    refused(&watch("password = \"p\""), &["watch.role: is missing; password is its"]);
+    accepted(&watch("role = \"watch\""));
+    refused(&both("watch = { password = \"p\" }", "auth = \"trust\""), &["databases.app.watch.role: is missing"]);
+    accepted(&both("watch = { role = \"watch\" }", "auth = \"trust\""));
+}
+
 // ## The commands
 
 #[test]
@@ -641,6 +653,9 @@ fn any_key() -> impl Strategy<Value = String> {
         "bus",
         "redis_url",
         "listener_queue",
+        "watch",
+        "password",
+        "on_convoy",
         "*",
         "pgweir",
     ];

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::{
     Admin, Admission, AdmissionMode, BackendTls, BackendTlsMode, Bus, Class, ClientTls, Jitter, Listen, ListenAddr,
-    Notify, NotifyMode, OnGap, Pool, PoolMode, RateWhen, RoleAdmission, Standing, WhenDown,
+    Notify, NotifyMode, OnConvoy, OnGap, OnIdleHolder, Pool, PoolMode, RateWhen, RoleAdmission, Standing, Watch,
+    WhenDown,
 };
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -131,6 +132,24 @@ impl Default for Notify {
             bus_queue: 100_000,
             when_down: WhenDown::Postgres,
             on_gap: OnGap::Disconnect,
+        }
+    }
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            login: None,
+            convoy_waiters: 50,
+            blocked: Duration::from_secs(5),
+            idle_in_transaction: Duration::from_secs(20),
+            long_statement: Duration::from_secs(5 * 60),
+            horizon_age: Duration::from_secs(5 * 60),
+            horizon_transactions: 1_000_000,
+            dead_tuples: 10_000,
+            outside_max: None,
+            on_convoy: OnConvoy::Observe,
+            on_idle_holder: OnIdleHolder::Observe,
         }
     }
 }

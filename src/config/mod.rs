@@ -49,6 +49,8 @@ pub struct Config {
     pub admission: Admission,
     /// How NOTIFY travels.
     pub notify: Notify,
+    /// What is watched at the servers, and from where on something is the matter.
+    pub watch: Watch,
     /// Other files the configuration names, secrets and certificates, for [`Watcher`].
     pub files: Vec<PathBuf>,
 }
@@ -144,6 +146,8 @@ pub struct Database {
     pub tls: BackendTls,
     /// Role that looks up secrets for `auth = "auth-query"`, with its password.
     pub auth_query: Option<AuthQuery>,
+    /// Role that watches this one, where it is not [`Watch::login`].
+    pub watch: Option<WatchLogin>,
     /// Pool defaults of this database; a role may override some.
     pub pool: Pool,
 }
@@ -435,6 +439,60 @@ pub enum OnGap {
     Disconnect,
     /// The gap is counted; listeners do not learn of it.
     Count,
+}
+
+/// `[watch]`; `Default` is the shipped file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Watch {
+    /// Role that watches; `None`: only databases with a login of their own are watched.
+    pub login: Option<WatchLogin>,
+    /// Sessions in wait for locks that are a convoy.
+    pub convoy_waiters: u32,
+    /// Keeping others waiting for so long.
+    pub blocked: Duration,
+    /// Idling in a transaction for so long.
+    pub idle_in_transaction: Duration,
+    /// One statement for so long.
+    pub long_statement: Duration,
+    /// The oldest snapshot, in time.
+    pub horizon_age: Duration,
+    /// The oldest snapshot, in transactions.
+    pub horizon_transactions: u32,
+    /// Dead rows of one table.
+    pub dead_tuples: u32,
+    /// Connections that are not pgweir's; `None`: any number is fine.
+    pub outside_max: Option<u32>,
+    /// What is done about a convoy.
+    pub on_convoy: OnConvoy,
+    /// What is done about a client that idles in a transaction others wait for.
+    pub on_idle_holder: OnIdleHolder,
+}
+
+/// Who watches a database.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WatchLogin {
+    /// Role to log in as.
+    pub role: String,
+    /// Its password.
+    pub password: Option<Secret>,
+}
+
+/// `watch.on_convoy`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConvoy {
+    /// It is told.
+    Observe,
+    /// Also, roles whose clients are in it may start fewer transactions while it lasts.
+    Tighten,
+}
+
+/// `watch.on_idle_holder`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnIdleHolder {
+    /// It is told.
+    Observe,
+    /// Also, its transaction is ended, if it is a client's of pgweir.
+    Cancel,
 }
 
 /// How a client proves who it is.

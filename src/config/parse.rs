@@ -8,6 +8,7 @@ mod listen;
 mod notify;
 mod role;
 mod secret;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -53,6 +54,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     let roles = role::read(&mut root, &Others { certificates, auth_query, wait_max });
     let admission = admission::read(&mut root, listen.login_timeout);
     let notify = notify::read(&mut root);
+    let watch = watch::read(&mut root);
     let admin = admin(&mut root, &listen.addr, &|role| match roles.get(role).or_else(|| roles.get("*")) {
         None => Login::Nowhere,
         Some(Some(Role { auth: Auth::Passthrough | Auth::AuthQuery, .. })) => Login::AtServer,
@@ -71,6 +73,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         roles: whole(roles),
         admission,
         notify,
+        watch,
         files: source.files(),
     })
 }

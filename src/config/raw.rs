@@ -17,7 +17,7 @@ use super::mistake::{Mistake, Mistakes, Place};
 use super::value::{kind, text};
 
 /// Keys that DESIGN names and this version does not have yet.
-const LATER: &[&str] = &["fleet", "watch"];
+const LATER: &[&str] = &["fleet"];
 
 /// A configuration, secret or certificate larger than this is something else, such as a device.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;

@@ -11,7 +11,7 @@ use super::raw::join;
 use super::value::{duration_text, rate_text, size_text};
 use super::{
     Admin, Admission, Auth, AuthQuery, BackendTls, ClientTls, Config, Database, Listen, ListenAddr, Notify, Pool, Rate,
-    Role, RoleAdmission, Secret, ServerIdentity, Timeouts, Word,
+    Role, RoleAdmission, Secret, ServerIdentity, Timeouts, Watch, WatchLogin, Word,
 };
 
 /// A value to show.
@@ -34,7 +34,7 @@ impl fmt::Display for Value {
 
 /// Every setting in force by its key path, such as `roles.web.statement_timeout`; what is unset is absent.
 pub fn entries(config: &Config) -> BTreeMap<String, Value> {
-    let Config { listen, admin, backends_total_max, databases, roles, admission, notify, files: _ } = config;
+    let Config { listen, admin, backends_total_max, databases, roles, admission, notify, watch, files: _ } = config;
     let mut rows = Rows::default();
     rows.listen(listen);
     rows.admin(admin);
@@ -47,6 +47,7 @@ pub fn entries(config: &Config) -> BTreeMap<String, Value> {
     }
     rows.admission(admission);
     rows.notify(notify);
+    rows.watch(watch);
     rows.0
 }
 
@@ -94,7 +95,7 @@ impl Rows {
     }
 
     fn database(&mut self, at: &str, database: &Database) {
-        let Database { hosts, port, dbname, backends_max, standing, tls, auth_query, pool } = database;
+        let Database { hosts, port, dbname, backends_max, standing, tls, auth_query, watch, pool } = database;
         self.plain(at, "host", hosts.join(", "));
         self.plain(at, "port", port);
         self.maybe(at, "dbname", dbname.as_ref());
@@ -111,6 +112,7 @@ impl Rows {
             self.secret(&at, "password", password.as_ref());
             self.plain(&at, "query", query);
         }
+        self.watch_login(&join(at, "watch"), watch.as_ref());
         self.pool(at, pool);
     }
 
@@ -243,6 +245,41 @@ impl Rows {
         self.plain(at, "bus_queue", bus_queue);
         self.plain(at, "when_down", when_down.word());
         self.plain(at, "on_gap", on_gap.word());
+    }
+
+    fn watch(&mut self, watch: &Watch) {
+        let Watch {
+            login,
+            convoy_waiters,
+            blocked,
+            idle_in_transaction,
+            long_statement,
+            horizon_age,
+            horizon_transactions,
+            dead_tuples,
+            outside_max,
+            on_convoy,
+            on_idle_holder,
+        } = watch;
+        let at = "watch";
+        self.watch_login(at, login.as_ref());
+        self.plain(at, "convoy_waiters", convoy_waiters);
+        self.duration(at, "blocked", *blocked);
+        self.duration(at, "idle_in_transaction", *idle_in_transaction);
+        self.duration(at, "long_statement", *long_statement);
+        self.duration(at, "horizon_age", *horizon_age);
+        self.plain(at, "horizon_transactions", horizon_transactions);
+        self.plain(at, "dead_tuples", dead_tuples);
+        self.maybe(at, "outside_max", outside_max.as_ref());
+        self.plain(at, "on_convoy", on_convoy.word());
+        self.plain(at, "on_idle_holder", on_idle_holder.word());
+    }
+
+    fn watch_login(&mut self, at: &str, login: Option<&WatchLogin>) {
+        if let Some(WatchLogin { role, password }) = login {
+            self.plain(at, "role", role);
+            self.secret(at, "password", password.as_ref());
+        }
     }
 
     fn identity(&mut self, at: &str, identity: Option<&ServerIdentity>) {

@@ -1,8 +1,8 @@
 //! Modes that are one word in the file, and that word.
 
 use super::{
-    AdmissionMode, BackendTlsMode, Bus, Class, Jitter, NotifyMode, OnGap, Override, PoolMode, RateWhen, Standing,
-    WhenDown,
+    AdmissionMode, BackendTlsMode, Bus, Class, Jitter, NotifyMode, OnConvoy, OnGap, OnIdleHolder, Override, PoolMode,
+    RateWhen, Standing, WhenDown,
 };
 
 /// A mode written as one word.
@@ -74,4 +74,12 @@ impl Word for WhenDown {
 
 impl Word for OnGap {
     const WORDS: &'static [(&'static str, Self)] = &[("disconnect", Self::Disconnect), ("count", Self::Count)];
+}
+
+impl Word for OnConvoy {
+    const WORDS: &'static [(&'static str, Self)] = &[("observe", Self::Observe), ("tighten", Self::Tighten)];
+}
+
+impl Word for OnIdleHolder {
+    const WORDS: &'static [(&'static str, Self)] = &[("observe", Self::Observe), ("cancel", Self::Cancel)];
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{BACKENDS_MAX, WAITERS_MAX, secret};
+use super::{BACKENDS_MAX, WAITERS_MAX, secret, watch};
 use crate::config::defaults::{AUTH_QUERY, PORT, STANDING};
 use crate::config::raw::Section;
 use crate::config::value::{count, duration, duration_above_zero, host, port, some, text, word};
@@ -47,6 +47,7 @@ fn read_one(name: &str, mut section: Section<'_>, pool: &Pool) -> Option<Databas
     }
     let hosts = section.require("host", |value| some(value, host));
     let auth_query = section.section("auth_query").and_then(read_auth_query);
+    let watch = section.section("watch").and_then(watch::read_login);
     let tls = match section.section("tls") {
         Some(section) => read_tls(section),
         None => Some(BackendTls::default()),
@@ -65,6 +66,7 @@ fn read_one(name: &str, mut section: Section<'_>, pool: &Pool) -> Option<Databas
         standing: standing.unwrap_or(STANDING),
         tls: tls?,
         auth_query,
+        watch,
         pool,
     })
 }
