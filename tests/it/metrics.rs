@@ -104,7 +104,7 @@ async fn silent_connections_hold_nobody_up() {
 async fn ready_until_no_server_answers() {
     let postgres = Postgres::shared();
     let link = Link::to(postgres.endpoint("postgres").addr).await;
-    let proxy = proxy().backend(link.addr).toml("[pool]\nconnect_timeout = \"200ms\"").start().await;
+    let proxy = proxy().backend(link.addr).toml("[pool]\nconnect_timeout = \"2s\"").start().await;
     let ready = || {
         let (status, why) = proxy.http("/readyz");
         (status, serde_json::from_str::<Value>(&why).expect("JSON"))
