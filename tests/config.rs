@@ -116,8 +116,8 @@ fn shipped_file_names_every_key() {
 #[test]
 fn examples_of_the_shipped_file_are_valid() {
     let dir = tempfile::tempdir().expect("a directory");
-    for file in ["server.crt", "server.key", "ca.crt", "pgweir.password"] {
-        fs::write(dir.path().join(file), "placeholder").expect("written");
+    for file in ["server.crt", "server.key", "ca.crt", "pgweir.password", "admin.token"] {
+        fs::write(dir.path().join(file), "a placeholder, long enough").expect("written");
     }
     let shipped = fs::read_to_string("proxy.toml").expect("readable");
     let mut uncommented = String::new();

@@ -50,7 +50,8 @@ impl Default for Listen {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { addr: Some(SocketAddr::new(LOOPBACK, 9432)), roles: Vec::new() }
+        let addr = SocketAddr::new(LOOPBACK, 9432);
+        Self { addr: Some(addr), roles: Vec::new(), token: None, hosts: Vec::new() }
     }
 }
 

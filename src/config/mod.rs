@@ -112,10 +112,14 @@ pub struct ServerIdentity {
 /// `[admin]`; `Default` is the shipped file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
-    /// HTTP address of `/metrics`, `/healthz`, `/readyz`; `None` switches it off.
+    /// HTTP address of the status page, `/metrics`, `/healthz`, `/readyz`; `None` switches it off.
     pub addr: Option<SocketAddr>,
     /// Roles that may use the console.
     pub roles: Vec<String>,
+    /// Who knows it may act over HTTP; `None`: nobody may.
+    pub token: Option<Secret>,
+    /// Names, besides addresses, under which browsers may act.
+    pub hosts: Vec<String>,
 }
 
 /// When a backend goes back to its pool.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::mistake::{Mistake, Mistakes};
 use super::raw::{Section, Source, read_file};
-use super::value::{list, socket_addr, text};
+use super::value::{list, socket_addr, text, url_host};
 use super::{Admin, Auth, Config, Database, ListenAddr, Role};
 use role::Others;
 
@@ -28,6 +28,9 @@ const WAITERS_MAX: u32 = 1_000_000;
 
 /// More clients than this have more sockets than one process gets.
 const CLIENTS_MAX: u32 = 1_000_000;
+
+/// Characters of `admin.token`: what `openssl rand -hex 8` prints.
+const TOKEN_MIN: usize = 16;
 
 /// Reads and checks a configuration file and the files it names.
 pub fn load(path: &Path) -> Result<Config, Mistakes> {
@@ -109,8 +112,18 @@ fn admin(root: &mut Section<'_>, listen: &[ListenAddr], logins: &dyn Fn(&str) ->
             Login::Here => {}
         }
     }
+    let token = secret::read(&mut section, "token");
+    if token.as_ref().is_some_and(|token| token.expose().len() < TOKEN_MIN) {
+        section.blame("token", format!("is too easy to guess; it needs {TOKEN_MIN} characters or more"));
+    }
+    let hosts = section.take("hosts", |value| list(value, url_host));
     section.finish();
-    Admin { addr: addr.unwrap_or(default.addr), roles: roles.unwrap_or(default.roles) }
+    Admin {
+        addr: addr.unwrap_or(default.addr),
+        roles: roles.unwrap_or(default.roles),
+        token,
+        hosts: hosts.unwrap_or(default.hosts),
+    }
 }
 
 /// The longest `wait_timeout`; unknown while a database has mistakes.

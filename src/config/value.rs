@@ -111,6 +111,15 @@ pub(super) fn some<T: Ord>(value: &DeValue<'_>, check: impl Fn(&DeValue<'_>) -> 
     }
 }
 
+/// The name of a host as browsers write it, without scheme and port.
+pub(super) fn url_host(value: &DeValue<'_>) -> Checked<String> {
+    let name = text(value)?;
+    match name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_')) {
+        true => Ok(name),
+        false => Err(format!("{name:?} is not the name of a host alone, in lower case")),
+    }
+}
+
 /// A whole number within `allowed`.
 pub(super) fn count(allowed: RangeInclusive<u32>) -> impl Fn(&DeValue<'_>) -> Checked<u32> {
     move |value| {
