@@ -57,6 +57,28 @@ pub(super) enum Command {
     },
 }
 
+impl Command {
+    /// What says that it is done.
+    pub(super) fn tag(&self) -> &'static str {
+        match self {
+            Self::Show(_) => "SHOW",
+            Self::Value(..) => "SELECT",
+            Self::Nothing(tag) => tag,
+            Self::Reload => "RELOAD",
+            Self::Pause(_) => "PAUSE",
+            Self::Resume(_) => "RESUME",
+            Self::Reconnect(_) => "RECONNECT",
+            Self::Kill(_) => "KILL",
+            Self::KillClient(_) => "KILL_CLIENT",
+            Self::Disable(_) => "DISABLE",
+            Self::Enable(_) => "ENABLE",
+            Self::Limit { .. } | Self::Unlimit(_) => "LIMIT",
+            Self::Ramp { .. } => "RAMP",
+            Self::Shutdown { .. } => "SHUTDOWN",
+        }
+    }
+}
+
 /// A Postgres version that drivers know how to talk to; the rest says who it is.
 pub(super) const SERVER_VERSION: &str = concat!("15.0 (pgweir ", env!("CARGO_PKG_VERSION"), ")");
 
