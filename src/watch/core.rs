@@ -12,7 +12,7 @@ use super::blockers::{Blockers, Names};
 use super::convoy::{self, CALM_SHARE, Scene};
 use super::culprit::Session;
 use super::dead_tuples::{DeadTuples, Table};
-use super::finding::{Finding, told, told_as};
+use super::finding::{Finding, Kind, told, told_as};
 use super::horizon::{self, Holders, Horizon};
 use super::ledger::Change;
 use super::locks::{Jam, Locker, WaitedLock, jams};
@@ -21,7 +21,7 @@ use super::outside::{Connected, Outside};
 use super::pulse::Pulse;
 use super::row::{Row, Unreadable};
 use super::server::Server;
-use super::sessions::Sessions;
+use super::sessions::{Doing, Sessions};
 use super::sql;
 
 /// How often sessions that idle or take long are asked for: an idle transaction is seen this long after its limit at the latest.
@@ -300,6 +300,22 @@ impl Core {
         changes.extend(told_as(self.notify_queue.end(now), |usage| Finding::notify_queue(*usage)));
         self.unnamed = None;
         changes
+    }
+
+    /// How many findings of this kind are open.
+    pub fn open(&self, kind: Kind) -> usize {
+        let lingering = |doing| self.sessions.open().iter().filter(|open| open.value.doing == doing).count();
+        match kind {
+            Kind::Convoy => usize::from(self.convoy.convoy().is_some()),
+            Kind::Blind => usize::from(self.convoy.blind_since().is_some()),
+            Kind::Blocker => self.blockers.open().len(),
+            Kind::Horizon => usize::from(self.horizon.open().is_some()),
+            Kind::DeadTuples => self.dead_tuples.open().count(),
+            Kind::IdleInTransaction => lingering(Doing::Idling),
+            Kind::LongStatement => lingering(Doing::Running),
+            Kind::Outside => usize::from(self.outside.open().is_some()),
+            Kind::NotifyQueue => usize::from(self.notify_queue.open().is_some()),
+        }
     }
 
     /// How the server is set up, once it was asked.

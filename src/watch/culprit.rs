@@ -86,6 +86,9 @@ pub enum Culprit {
 }
 
 impl Culprit {
+    /// What [`kind`](Self::kind) may say.
+    pub const KINDS: [&'static str; 4] = ["backend", "walsender", "slot", "prepared"];
+
     /// What kind it is, as a label.
     pub fn kind(&self) -> &'static str {
         match self {

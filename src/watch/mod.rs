@@ -20,5 +20,6 @@ pub mod row;
 pub mod server;
 pub mod sessions;
 pub mod sql;
+pub mod stats;
 pub mod watches;
 pub mod xid_clock;

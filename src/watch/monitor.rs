@@ -14,6 +14,7 @@ use super::finding::Finding;
 use super::ledger::Change;
 use super::row::Row;
 use super::sql;
+use super::stats::Stats;
 use crate::notify::backoff::Backoff;
 use crate::notify::link::{Link, LinkError, Said};
 use crate::pool::open::Opener;
@@ -28,18 +29,25 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 pub struct Monitor {
     /// As clients ask for it.
     pub database: Arc<str>,
+    /// What it has told of, and what that cost.
+    pub stats: Stats,
     core: Mutex<Core>,
 }
 
 impl Monitor {
     /// Not connected yet.
     pub fn new(database: Arc<str>, settings: Settings, offset: f64, now: Instant) -> Self {
-        Self { database, core: Mutex::new(Core::new(settings, offset, now)) }
+        Self { database, stats: Stats::default(), core: Mutex::new(Core::new(settings, offset, now)) }
     }
 
     /// What is known.
     pub fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().expect("no panic while held")
+    }
+
+    /// It has a connection, and what `core` knows is of this moment.
+    pub fn is_up(&self, core: &Core) -> bool {
+        self.stats.is_connected() && core.server().is_some() && core.convoy().blind_since().is_none()
     }
 
     /// Watches with the login of `pool`, for ever. `own` tells which processes at the server pgweir is connected to.
@@ -50,7 +58,10 @@ impl Monitor {
             let error = match self.open(opener, pool).await {
                 Ok(link) => {
                     backoff.succeeded();
-                    self.attend(link, &own, &mut heard).await
+                    self.stats.set_connected(true);
+                    let error = self.attend(link, &own, &mut heard).await;
+                    self.stats.set_connected(false);
+                    error
                 }
                 Err(error) => error,
             };
@@ -92,6 +103,7 @@ impl Monitor {
                 Err(error) => return error,
             };
             let now = Instant::now();
+            self.stats.asked(now - asked);
             match answer {
                 Ok(rows) => {
                     *heard = now;
@@ -154,11 +166,12 @@ impl Monitor {
         self.core().refused(question, now);
     }
 
-    fn tell(&self, changes: impl IntoIterator<Item = Change<Finding>>) {
+    pub(crate) fn tell(&self, changes: impl IntoIterator<Item = Change<Finding>>) {
         let database = &*self.database;
         for change in changes {
             match change {
                 Change::Opened(Finding { kind, what, culprit, remedy }) => {
+                    self.stats.found(kind);
                     let (kind, culprit) = (kind.word(), culprit.map(tracing::field::display));
                     tracing::warn!(database, kind, culprit, remedy, "{what}");
                 }

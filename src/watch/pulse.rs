@@ -88,6 +88,11 @@ impl Pulse {
         })
     }
 
+    /// Sessions that do nothing.
+    pub fn idle(&self) -> u32 {
+        self.backends.saturating_sub(self.active + self.idle_in_transaction)
+    }
+
     /// Who waits for a lock of this kind.
     pub fn count(&self, kind: LockKind) -> usize {
         self.waiters.iter().filter(|(_, of)| *of == kind).count()

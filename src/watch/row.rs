@@ -88,7 +88,7 @@ impl Row {
 
     /// As a server would send it.
     #[cfg(test)]
-    pub(super) fn of(values: &[Option<&str>]) -> Self {
+    pub(crate) fn of(values: &[Option<&str>]) -> Self {
         let mut message = Vec::new();
         let values = values.iter().map(|value| value.map(|text| text.as_bytes().to_vec()));
         crate::wire::build::data_row(&mut message, values);

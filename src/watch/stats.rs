@@ -1,0 +1,81 @@
+//! What the watch of one database has told of, what was done about it, and what asking cost the server.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::finding::Kind;
+use crate::metrics::Distribution;
+
+/// What pgweir does about a finding, where it is told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaction {
+    /// Fewer transactions of those roles at once whose clients are most of a convoy.
+    Tighten,
+    /// A client of ours that idles and keeps others waiting loses its transaction.
+    Cancel,
+}
+
+impl Reaction {
+    /// All, as metrics list them.
+    pub const ALL: [Self; 2] = [Self::Tighten, Self::Cancel];
+
+    /// As its label.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Tighten => "tighten",
+            Self::Cancel => "cancel",
+        }
+    }
+}
+
+/// Counters of one database.
+#[derive(Debug, Default)]
+pub struct Stats {
+    is_connected: AtomicBool,
+    findings: [AtomicU64; Kind::ALL.len()],
+    reactions: [AtomicU64; Reaction::ALL.len()],
+    cost: Mutex<Distribution>,
+}
+
+impl Stats {
+    /// There is a connection from now on, or none.
+    pub fn set_connected(&self, is_connected: bool) {
+        self.is_connected.store(is_connected, Ordering::Relaxed);
+    }
+
+    /// There is a connection.
+    pub fn is_connected(&self) -> bool {
+        self.is_connected.load(Ordering::Relaxed)
+    }
+
+    /// A finding of this kind opened.
+    pub fn found(&self, kind: Kind) {
+        self.findings[kind as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Something was done about one.
+    pub fn reacted(&self, reaction: Reaction) {
+        self.reactions[reaction as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An answer took so long.
+    pub fn asked(&self, cost: Duration) {
+        self.cost.lock().expect("no panic while held").record(cost);
+    }
+
+    /// Findings of this kind so far, over or not.
+    pub fn findings(&self, kind: Kind) -> u64 {
+        self.findings[kind as usize].load(Ordering::Relaxed)
+    }
+
+    /// Reactions so far.
+    pub fn reactions(&self) -> [(&'static str, u64); Reaction::ALL.len()] {
+        Reaction::ALL.map(|reaction| (reaction.word(), self.reactions[reaction as usize].load(Ordering::Relaxed)))
+    }
+
+    /// How long answers took.
+    pub fn cost(&self) -> Distribution {
+        self.cost.lock().expect("no panic while held").clone()
+    }
+}
