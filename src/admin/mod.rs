@@ -15,3 +15,5 @@ mod rows;
 mod scrape;
 mod show;
 mod table;
+#[cfg(test)]
+mod trouble;

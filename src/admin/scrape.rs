@@ -1,4 +1,5 @@
-//! Fills a page of metrics from what the process says about itself. Each lock is held for one copy, never for the page.
+//! Fills a page of metrics from what the process says about itself. Each lock is held for one copy, never for the page, but for that of a
+//! watch, which nobody but the watch would wait for.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,6 +15,11 @@ use crate::proxy::Proxy;
 use crate::session::pins;
 use crate::session::registry::Activity;
 use crate::state::timeout::Timeout;
+use crate::watch::convoy;
+use crate::watch::culprit::Culprit;
+use crate::watch::finding::Kind;
+use crate::watch::monitor::Monitor;
+use crate::watch::pulse::LockKind;
 
 /// Everything as it is now.
 pub(super) fn metrics(proxy: &Proxy) -> String {
@@ -24,6 +30,9 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
     clients(&mut page, proxy, &groups);
     databases(&mut page, proxy);
     notifications(&mut page, proxy);
+    for monitor in proxy.watches.all() {
+        watched(&mut page, &monitor);
+    }
     for ((database, role), group) in &groups {
         put_group(&mut page, (database, role), group, now);
     }
@@ -121,6 +130,59 @@ fn notifications(page: &mut Page, proxy: &Proxy) {
     }
 }
 
+/// Tables whose dead rows are told of.
+const DEAD_TUPLES_MAX: usize = 5;
+
+fn watched(page: &mut Page, monitor: &Monitor) {
+    let database = &*monitor.database;
+    let own = labels(&[("database", database)]);
+    let by = |name, value| labels(&[("database", database), (name, value)]);
+    let core = monitor.core();
+    let (convoy, pulse) = (core.convoy(), core.convoy().pulse());
+    page.put(Metric::WatchUp, &own, u8::from(monitor.is_up(&core)));
+    page.put(Metric::WatchStandby, &own, u8::from(core.server().is_some_and(|server| server.is_standby)));
+    for state in convoy::State::ALL {
+        page.put(Metric::WatchState, &by("state", state.word()), u8::from(state == convoy.state()));
+    }
+    for kind in Kind::ALL {
+        page.put(Metric::WatchFindings, &by("kind", kind.word()), core.open(kind));
+        page.put(Metric::WatchFound, &by("kind", kind.word()), monitor.stats.findings(kind));
+    }
+    page.put(Metric::Convoys, &own, monitor.stats.findings(Kind::Convoy));
+    for (kind, count) in monitor.stats.reactions() {
+        page.put(Metric::WatchReactions, &by("kind", kind), count);
+    }
+    for (state, count) in
+        [("active", pulse.active), ("idle_in_transaction", pulse.idle_in_transaction), ("idle", pulse.idle())]
+    {
+        page.put(Metric::WatchSessions, &by("state", state), count);
+    }
+    for kind in LockKind::ALL {
+        page.put(Metric::WatchLockWaiters, &by("kind", kind.word()), pulse.count(kind));
+    }
+    page.put(Metric::WatchLockManagerWaiters, &own, pulse.lock_manager);
+    page.put(Metric::WatchOldestLockWait, &own, convoy.longest().as_secs_f64());
+    for kind in Culprit::KINDS {
+        let holds = || core.horizon().holds().filter(|hold| hold.culprit.kind() == kind);
+        page.put(
+            Metric::XminAgeTransactions,
+            &by("kind", kind),
+            holds().map(|hold| hold.transactions).max().unwrap_or(0),
+        );
+        page.put(
+            Metric::XminAge,
+            &by("kind", kind),
+            holds().map(|hold| hold.age).max().unwrap_or_default().as_secs_f64(),
+        );
+    }
+    for table in core.dead_tuples().tables().iter().take(DEAD_TUPLES_MAX) {
+        page.put(Metric::DeadTuples, &by("relation", &table.name), table.dead);
+    }
+    page.put(Metric::WatchOutside, &own, core.outside().count());
+    page.put(Metric::ServerNotifyQueue, &own, core.notify_queue().usage());
+    page.put_distribution(Metric::WatchQuery, &own, &monitor.stats.cost());
+}
+
 fn put_group(page: &mut Page, (database, role): (&str, &str), group: &Group, now: Instant) {
     let both = labels(&[("database", database), ("role", role)]);
     let Counts { opening, idle, handed, leased, closing, zombie } = group.counts;
@@ -186,5 +248,65 @@ fn put_lane(page: &mut Page, role: &str, lane: &LaneView, now: Instant) {
         (Metric::RoleSpread, tally.spread),
     ] {
         page.put(metric, &own, count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::trouble::Trouble;
+
+    fn assert_lines(trouble: &Trouble, lines: &[&str]) {
+        let page = metrics(&trouble.proxy);
+        for line in lines {
+            assert!(page.lines().any(|found| found == *line), "{line}\n{page}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_watched_has_no_series_and_what_is_not_reached_is_not_up() {
+        let trouble = Trouble::unreached();
+        assert_lines(&trouble, &["pgweir_watch_up{database=\"app\"} 0"]);
+        trouble.proxy.watches.remove("app");
+        assert!(!metrics(&trouble.proxy).contains("pgweir_watch_"));
+    }
+
+    #[test]
+    fn a_convoy_is_told_with_its_size_and_counted_once() {
+        let trouble = Trouble::convoy();
+        let lines = [
+            "pgweir_watch_up{database=\"app\"} 1",
+            "pgweir_watch_state{database=\"app\",state=\"convoy\"} 1",
+            "pgweir_watch_state{database=\"app\",state=\"calm\"} 0",
+            "pgweir_watch_lock_waiters{database=\"app\",kind=\"row\"} 150",
+            "pgweir_watch_lock_waiters{database=\"app\",kind=\"extension\"} 0",
+            "pgweir_watch_oldest_lock_wait_seconds{database=\"app\"} 6",
+            "pgweir_watch_sessions{database=\"app\",state=\"idle\"} 8",
+            "pgweir_watch_findings{database=\"app\",kind=\"convoy\"} 1",
+            "pgweir_watch_findings{database=\"app\",kind=\"blocker\"} 1",
+            "pgweir_watch_findings{database=\"app\",kind=\"idle_in_transaction\"} 1",
+            "pgweir_watch_findings_total{database=\"app\",kind=\"convoy\"} 1",
+            "pgweir_convoys_total{database=\"app\"} 1",
+        ];
+        assert_lines(&trouble, &lines);
+        let ended = trouble.monitor.core().end(Instant::now());
+        trouble.monitor.tell(ended);
+        let lines = [
+            "pgweir_watch_findings{database=\"app\",kind=\"convoy\"} 0",
+            "pgweir_watch_findings_total{database=\"app\",kind=\"convoy\"} 1",
+        ];
+        assert_lines(&trouble, &lines);
+    }
+
+    #[test]
+    fn the_horizon_is_told_by_who_holds_it() {
+        let lines = [
+            "pgweir_xmin_age_transactions{database=\"app\",kind=\"slot\"} 2000000",
+            "pgweir_xmin_age_transactions{database=\"app\",kind=\"backend\"} 40",
+            "pgweir_xmin_age_seconds{database=\"app\",kind=\"prepared\"} 0",
+            "pgweir_dead_tuples{database=\"app\",relation=\"public.jobs\"} 50000",
+            "pgweir_watch_findings{database=\"app\",kind=\"dead_tuples\"} 1",
+        ];
+        assert_lines(&Trouble::horizon(), &lines);
     }
 }
