@@ -1,7 +1,7 @@
 //! What operators see: the console, metrics and health.
 //!
 //! `command` reads a text, `console` speaks the protocol, `act` carries commands out, `show` and `rows` make tables of
-//! what the process says about itself. `http` answers scrapes and probes from `scrape` and `health`.
+//! what the process says about itself, `watched` of what goes on at the servers. `http` answers scrapes and probes from `scrape` and `health`.
 
 mod act;
 mod body;
@@ -17,3 +17,4 @@ mod show;
 mod table;
 #[cfg(test)]
 mod trouble;
+mod watched;

@@ -26,6 +26,7 @@ use crate::session::registry::{Activity, Entry};
 macro_rules! row {
     ($($cell:expr),* $(,)?) => { vec![$(Cell::from($cell)),*] };
 }
+pub(super) use row;
 
 pub(super) fn pools(proxy: &Proxy) -> Vec<Row> {
     let now = Instant::now();
@@ -398,11 +399,11 @@ pub(super) fn state(proxy: &Proxy) -> Vec<Row> {
 }
 
 /// Whole seconds and the microseconds of the rest.
-fn wait(wait: Option<Duration>) -> (u64, u32) {
+pub(super) fn wait(wait: Option<Duration>) -> (u64, u32) {
     wait.map_or((0, 0), |wait| (wait.as_secs(), wait.subsec_micros()))
 }
 
-fn address(text: &str) -> (String, u16) {
+pub(super) fn address(text: &str) -> (String, u16) {
     match text.parse::<SocketAddr>() {
         Ok(addr) => (addr.ip().to_canonical().to_string(), addr.port()),
         Err(_) => (text.to_owned(), 0),
@@ -410,7 +411,7 @@ fn address(text: &str) -> (String, u16) {
 }
 
 /// As PgBouncer writes it: `2026-01-31 23:59:59 UTC`.
-fn time(at: SystemTime) -> String {
+pub(super) fn time(at: SystemTime) -> String {
     let at = OffsetDateTime::from(at);
     let (date, hour, minute, second) = (at.date(), at.hour(), at.minute(), at.second());
     format!("{date} {hour:02}:{minute:02}:{second:02} UTC")

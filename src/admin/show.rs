@@ -4,6 +4,7 @@
 use super::rows;
 use super::table::Type::{Int, Long, Text};
 use super::table::{Cell, Column, Row};
+use super::watched;
 use crate::proxy::Proxy;
 
 macro_rules! shows {
@@ -104,6 +105,26 @@ shows! {
         ("database", Text), ("channel", Text), ("pid", Int), ("user", Text), ("addr", Text), ("queued_bytes", Long),
         ("since", Text),
     ];
+    Watch "WATCH" "every watched server: whether it answers, what it is, who is connected, what should be set otherwise" [
+        ("database", Text), ("up", Int), ("state", Text), ("standing", Text), ("sessions", Int), ("active", Int),
+        ("idle_in_transaction", Int), ("outside", Int), ("notify_queue_percent", Int), ("findings", Int),
+        ("advice", Text),
+    ];
+    Convoys "CONVOYS" "waits for locks at every watched server, and the SQL that ends a convoy; client is what KILL_CLIENT takes" [
+        ("database", Text), ("state", Text), ("since", Text), ("waiters", Int), ("waiters_max", Int), ("maxwait", Int),
+        ("maxwait_us", Int), ("lock", Text), ("culprit", Text), ("pid", Int), ("client", Int), ("user", Text),
+        ("addr", Text), ("remedy", Text),
+    ];
+    Horizon "HORIZON" "who keeps vacuum from its work, and tables that it does not help; since is empty where that is harmless" [
+        ("database", Text), ("kind", Text), ("what", Text), ("since", Text), ("age_transactions", Long),
+        ("age_seconds", Long), ("culprit", Text), ("pid", Int), ("client", Int), ("user", Text), ("addr", Text),
+        ("remedy", Text),
+    ];
+    Blockers "BLOCKERS" "who keeps others waiting for locks, idles in a transaction, or is at one statement for too long" [
+        ("database", Text), ("kind", Text), ("what", Text), ("since", Text), ("waiters", Int), ("lock", Text),
+        ("transaction_seconds", Long), ("culprit", Text), ("pid", Int), ("client", Int), ("user", Text),
+        ("addr", Text), ("remedy", Text),
+    ];
     Lists "LISTS" "how many there are of everything" [("list", Text), ("items", Int)];
     Config "CONFIG" "every setting in force" [("key", Text), ("value", Text), ("default", Text), ("changeable", Text)];
     State "STATE" "whether everything is paused" [("key", Text), ("value", Text)];
@@ -146,6 +167,10 @@ impl Show {
             Self::Roles => rows::roles(proxy),
             Self::Pins => rows::pinned(proxy),
             Self::Listeners => rows::listeners(proxy),
+            Self::Watch => watched::servers(proxy),
+            Self::Convoys => watched::convoys(proxy),
+            Self::Horizon => watched::horizon(proxy),
+            Self::Blockers => watched::blockers(proxy),
             Self::Lists => rows::lists(proxy),
             Self::Config => rows::config(&proxy.config.load()),
             Self::State => rows::state(proxy),

@@ -1,0 +1,259 @@
+//! The rows of SHOW on what goes on at the servers besides, from what their watches know.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::rows::{address, row, time, wait};
+use super::table::{Cell, Row};
+use crate::proxy::Proxy;
+use crate::session::registry::{Activity, Entry};
+use crate::watch::blockers::Blocker;
+use crate::watch::convoy;
+use crate::watch::core::Core;
+use crate::watch::culprit::Culprit;
+use crate::watch::dead_tuples::Bloat;
+use crate::watch::finding::{Finding, Kind};
+use crate::watch::horizon::Hold;
+use crate::watch::ledger::Open;
+use crate::watch::monitor::Monitor;
+use crate::watch::sessions::Lingering;
+
+/// One row for each watched database.
+pub(super) fn servers(proxy: &Proxy) -> Vec<Row> {
+    let backends_max = proxy.config.load().backends_total_max;
+    let row = |monitor: Arc<Monitor>| {
+        let core = monitor.core();
+        let pulse = core.convoy().pulse();
+        let standing = core.server().map(|server| if server.is_standby { "standby" } else { "primary" });
+        let percent = (core.notify_queue().usage() * 100.0).round();
+        row![
+            &*monitor.database,
+            monitor.is_up(&core),
+            core.convoy().state().word(),
+            standing,
+            pulse.backends,
+            pulse.active,
+            pulse.idle_in_transaction,
+            core.outside().count(),
+            percent as u32,
+            Kind::ALL.map(|kind| core.open(kind)).iter().sum::<usize>(),
+            core.server().map(|server| server.advice(backends_max).join("; ")),
+        ]
+    };
+    proxy.watches.all().into_iter().map(row).collect()
+}
+
+/// One row for each watched database: that nothing is the matter is worth to be seen, too.
+pub(super) fn convoys(proxy: &Proxy) -> Vec<Row> {
+    let view = View::of(proxy);
+    proxy.watches.all().iter().map(|monitor| view.convoy(&monitor.database, monitor.core().convoy())).collect()
+}
+
+/// Who holds the horizon, the oldest first, then the tables that this keeps vacuum from.
+pub(super) fn horizon(proxy: &Proxy) -> Vec<Row> {
+    View::of(proxy).each(proxy, |view, database, core| {
+        let open = core.horizon().open();
+        let holds = core.horizon().holds().enumerate().map(|(place, hold)| {
+            // What is open is the oldest.
+            let since = open.filter(|_| place == 0).map(|open| open.since);
+            view.hold(database, hold, since)
+        });
+        holds.chain(core.dead_tuples().open().map(|open| view.bloat(database, open))).collect()
+    })
+}
+
+/// Those with the longest lines behind them, then those who take long.
+pub(super) fn blockers(proxy: &Proxy) -> Vec<Row> {
+    View::of(proxy).each(proxy, |view, database, core| {
+        let blockers = core.blockers().open().into_iter().map(|open| view.blocker(database, open));
+        blockers.chain(core.sessions().open().into_iter().map(|open| view.lingering(database, open))).collect()
+    })
+}
+
+/// The moment that rows are of, and whose backends are whose then.
+struct View {
+    now: (Instant, SystemTime),
+    /// By the server's process, as it is known within one database.
+    clients: HashMap<(Arc<str>, i32), Arc<Entry>>,
+}
+
+impl View {
+    fn of(proxy: &Proxy) -> Self {
+        let holding = |entry: Arc<Entry>| {
+            let Activity::Active(target) = entry.activity() else { return None };
+            let (pid, _) = target.key.as_ref()?;
+            Some(((Arc::clone(&entry.database), *pid), entry))
+        };
+        let clients = proxy.clients.all().into_iter().filter_map(holding).collect();
+        Self { now: (Instant::now(), SystemTime::now()), clients }
+    }
+
+    fn each(&self, proxy: &Proxy, rows: impl Fn(&Self, &Arc<str>, &Core) -> Vec<Row>) -> Vec<Row> {
+        proxy.watches.all().iter().flat_map(|monitor| rows(self, &monitor.database, &monitor.core())).collect()
+    }
+
+    fn since(&self, at: Instant) -> String {
+        let (instant, calendar) = self.now;
+        time(calendar - instant.saturating_duration_since(at))
+    }
+
+    fn convoy(&self, database: &Arc<str>, watch: &convoy::Watch) -> Row {
+        let (episode, pulse) = (watch.convoy(), watch.pulse());
+        let waiters = pulse.waiters.len();
+        let (longest, longest_us) = wait(Some(watch.longest()));
+        let scene = episode.and_then(|episode| episode.scene.as_ref());
+        // A kind, until the lock table could be asked.
+        let lock =
+            scene.map(|scene| scene.lock.to_string()).or_else(|| pulse.main_kind().map(|kind| kind.word().into()));
+        let since = episode.map(|episode| episode.since).or(watch.blind_since());
+        let mut row = row![
+            &**database,
+            watch.state().word(),
+            since.map(|since| self.since(since)),
+            waiters,
+            episode.map_or(waiters, |episode| episode.waiters_max),
+            longest,
+            longest_us,
+            lock,
+        ];
+        row.extend(self.culprit(database, scene.and_then(|scene| scene.culprit.as_ref())));
+        row.push(Cell::from(scene.and_then(|scene| scene.culprit.as_ref()).map(Culprit::remedy)));
+        row
+    }
+
+    fn hold(&self, database: &Arc<str>, hold: &Hold, since: Option<Instant>) -> Row {
+        let Finding { what, remedy, .. } = Finding::from(hold);
+        let mut row = row![
+            &**database,
+            hold.culprit.kind(),
+            what,
+            since.map(|since| self.since(since)),
+            hold.transactions,
+            hold.age.as_secs(),
+        ];
+        row.extend(self.culprit(database, Some(&hold.culprit)));
+        row.push(Cell::from(remedy));
+        row
+    }
+
+    fn bloat(&self, database: &Arc<str>, open: &Open<Bloat>) -> Row {
+        let Finding { kind, what, culprit, remedy } = Finding::from(&open.value);
+        let mut row = row![&**database, kind.word(), what, self.since(open.since), Cell::Null, Cell::Null];
+        row.extend(self.culprit(database, culprit.as_ref()));
+        row.push(Cell::from(remedy));
+        row
+    }
+
+    fn blocker(&self, database: &Arc<str>, open: &Open<Blocker>) -> Row {
+        let Finding { kind, what, culprit, remedy } = Finding::from(&open.value);
+        let Blocker { transaction_age, lock, waiters, .. } = &open.value;
+        let since = self.since(open.since);
+        let mut row =
+            row![&**database, kind.word(), what, since, *waiters, lock.to_string(), seconds(*transaction_age)];
+        row.extend(self.culprit(database, culprit.as_ref()));
+        row.push(Cell::from(remedy));
+        row
+    }
+
+    fn lingering(&self, database: &Arc<str>, open: &Open<Lingering>) -> Row {
+        let Finding { kind, what, culprit, remedy } = Finding::from(&open.value);
+        let age = seconds(open.value.session.transaction_age);
+        let mut row = row![&**database, kind.word(), what, self.since(open.since), 0, Cell::Null, age];
+        row.extend(self.culprit(database, culprit.as_ref()));
+        row.push(Cell::from(remedy));
+        row
+    }
+
+    /// Who, its process, and which client of ours that is.
+    fn culprit(&self, database: &Arc<str>, culprit: Option<&Culprit>) -> [Cell; 5] {
+        let pid = culprit.and_then(Culprit::pid);
+        let client = pid.and_then(|pid| self.clients.get(&(Arc::clone(database), pid)));
+        [
+            culprit.map(ToString::to_string).into(),
+            pid.into(),
+            client.map(|entry| entry.pid).into(),
+            client.map(|entry| &*entry.role).into(),
+            client.map(|entry| address(&entry.addr).0).into(),
+        ]
+    }
+}
+
+fn seconds(age: Option<Duration>) -> Option<u64> {
+    age.map(|age| age.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::show::Show;
+    use crate::admin::trouble::Trouble;
+
+    /// The cells of one row by the names of their columns.
+    fn table(show: Show, trouble: &Trouble) -> Vec<HashMap<&'static str, Cell>> {
+        let names = || show.columns().iter().map(|(name, _)| *name);
+        let rows = show.rows(&trouble.proxy).into_iter();
+        rows.map(|row| {
+            assert_eq!(row.len(), show.columns().len());
+            names().zip(row).collect()
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_calm_server_has_a_row_and_nobody_is_to_blame() {
+        let trouble = Trouble::calm();
+        let convoys = table(Show::Convoys, &trouble);
+        assert_eq!(convoys.len(), 1);
+        assert_eq!((&convoys[0]["database"], &convoys[0]["state"]), (&"app".into(), &"calm".into()));
+        assert_eq!((&convoys[0]["waiters"], &convoys[0]["lock"]), (&Cell::Int(0), &Cell::Null));
+        assert!(table(Show::Horizon, &trouble).is_empty() && table(Show::Blockers, &trouble).is_empty());
+        let servers = table(Show::Watch, &trouble);
+        assert_eq!((&servers[0]["up"], &servers[0]["standing"]), (&Cell::Int(1), &"primary".into()));
+        assert_eq!(servers[0]["findings"], Cell::Int(0));
+    }
+
+    #[test]
+    fn a_server_that_was_never_reached_is_not_up_and_what_it_is_not_known() {
+        let servers = table(Show::Watch, &Trouble::unreached());
+        assert_eq!((&servers[0]["up"], &servers[0]["standing"]), (&Cell::Int(0), &Cell::Null));
+    }
+
+    #[test]
+    fn a_convoy_is_shown_with_its_lock_its_root_and_what_would_end_it() {
+        let trouble = Trouble::convoy();
+        let row = &table(Show::Convoys, &trouble)[0];
+        assert_eq!(
+            (&row["state"], &row["waiters"], &row["waiters_max"]),
+            (&"convoy".into(), &Cell::Int(150), &Cell::Int(150))
+        );
+        assert_eq!((&row["maxwait"], &row["pid"]), (&Cell::Int(6), &Cell::Int(7)));
+        assert_eq!(row["lock"], "rows changed by transaction 744".into());
+        assert_eq!(row["culprit"], "process 7, idle in transaction, application \"worker\", from 10.0.0.7".into());
+        assert_eq!(row["remedy"], "SELECT pg_terminate_backend(7)".into());
+        assert_eq!(row["client"], Cell::Null, "it is not ours");
+        let blockers = table(Show::Blockers, &trouble);
+        let kinds: Vec<_> = blockers.iter().map(|row| &row["kind"]).collect();
+        assert_eq!(kinds, [&"blocker".into(), &"idle_in_transaction".into()]);
+        assert_eq!((&blockers[0]["waiters"], &blockers[0]["transaction_seconds"]), (&Cell::Int(150), &Cell::Int(90)));
+        assert!(blockers.iter().all(|row| row["remedy"] == "SELECT pg_terminate_backend(7)".into()));
+    }
+
+    #[test]
+    fn the_horizon_shows_every_holder_and_the_tables_that_vacuum_does_not_help() {
+        let trouble = Trouble::horizon();
+        let rows = table(Show::Horizon, &trouble);
+        let kinds: Vec<_> = rows.iter().map(|row| &row["kind"]).collect();
+        assert_eq!(kinds, [&"slot".into(), &"backend".into(), &"dead_tuples".into()]);
+        assert_eq!(
+            (&rows[0]["age_transactions"], &rows[1]["age_transactions"]),
+            (&Cell::Int(2_000_000), &Cell::Int(40))
+        );
+        let is_dated = |row: &HashMap<_, _>| row["since"] != Cell::Null;
+        assert_eq!(rows.iter().map(is_dated).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(rows[2]["culprit"], "replication slot \"cdc\", which nobody reads".into());
+        assert_eq!(rows[2]["remedy"], "SELECT pg_drop_replication_slot('cdc')".into());
+    }
+}
