@@ -15,8 +15,7 @@ use crate::admission::gate::Tenure;
 use crate::auth::Credential;
 use crate::auth::secrets::{Secrets, Stored};
 use crate::config::{
-    Auth, Config, Endpoint, Override, Pool as PoolConfig, PoolMode, PoolSettings, Secret, Share, Timeouts,
-    lane_settings, pool_settings,
+    Auth, Config, Pool as PoolConfig, PoolMode, PoolSettings, Secret, lane_settings, own_settings, pool_settings,
 };
 use crate::metrics::{ErrorCounts, History, PoolStats, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
@@ -232,7 +231,7 @@ impl Proxy {
         let database = directory.database(&mut core, &name.database, limits);
         let lane = match name.kind {
             PoolKind::Ordinary => directory.lane(&mut core, &self.config.load(), &name.role),
-            PoolKind::Lookup | PoolKind::Replication(_) => None,
+            PoolKind::Own | PoolKind::Replication(_) => None,
         };
         let id = core.add_pool(database, lane, pool_limits(&settings))?;
         drop(core);
@@ -364,19 +363,19 @@ impl Proxy {
             });
             directory.pools.retain(|name, pool| {
                 let settings = match name.kind {
-                    PoolKind::Lookup => lookup_settings(&config, &name.database, &name.role),
+                    PoolKind::Own => lookup_settings(&config, &name.database, &name.role),
                     PoolKind::Ordinary | PoolKind::Replication(_) => pool_settings(&config, &name.database, &name.role),
                 };
                 let Some(settings) = settings else {
                     core.remove_pool(pool.id, now, out);
-                    if name.kind != PoolKind::Lookup {
+                    if name.kind != PoolKind::Own {
                         gone.push(name.clone());
                     }
                     return false;
                 };
                 core.set_database(pool.database, database_limits(&settings), now, out);
                 core.set_pool(pool.id, pool_limits(&settings), now, out);
-                if name.kind != PoolKind::Lookup
+                if name.kind != PoolKind::Own
                     && let Some(credential) = configured(&config, &settings, &name.role)
                 {
                     pool.set_credential(credential);
@@ -571,23 +570,10 @@ impl Directory {
 fn lookup_settings(config: &Config, database: &str, role: &str) -> Option<PoolSettings> {
     let found = config.database(database)?;
     found.auth_query.as_ref().filter(|query| query.role == role)?;
-    Some(PoolSettings {
-        endpoint: Endpoint {
-            hosts: found.hosts.clone(),
-            port: found.port,
-            dbname: found.dbname.clone().unwrap_or_else(|| database.to_owned()),
-            standing: found.standing,
-            tls: found.tls.clone(),
-            role: role.to_owned(),
-            password: None,
-        },
-        pool: PoolConfig { size: found.pool.size.min(LOOKUP_BACKENDS), ..found.pool.clone() },
-        backends_max: found.backends_max,
-        timeouts: Timeouts::default(),
-        set_override: Override::Any,
-        share: Share::default(),
-        intercepts: false,
-    })
+    // The password goes with each question.
+    let settings = own_settings(database, found, role, None);
+    let size = settings.pool.size.min(LOOKUP_BACKENDS);
+    Some(PoolSettings { pool: PoolConfig { size, ..settings.pool }, ..settings })
 }
 
 /// What the configuration says backends of a role log in with, whatever its clients know.

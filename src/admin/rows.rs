@@ -422,7 +422,7 @@ fn replication(pool: &Pool) -> &'static str {
     match &pool.name.kind {
         PoolKind::Replication(parameters) if parameters.iter().any(|(_, value)| value == "database") => "logical",
         PoolKind::Replication(_) => "physical",
-        PoolKind::Ordinary | PoolKind::Lookup => "none",
+        PoolKind::Ordinary | PoolKind::Own => "none",
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     Admission, AdmissionMode, BackendTls, Class, Config, Database, Jitter, NotifyMode, Override, Pool, Rate, Role,
-    RoleAdmission, Secret, Standing, Timeouts,
+    RoleAdmission, Secret, Standing, Timeouts, WatchLogin,
 };
 
 /// The settings of one pool.
@@ -147,6 +147,16 @@ impl Config {
         self.databases.get(name).or_else(|| self.databases.get("*"))
     }
 
+    /// Who watches the database a client asks for by this name.
+    pub fn watch_login(&self, name: &str) -> Option<&WatchLogin> {
+        self.database(name)?.watch.as_ref().or(self.watch.login.as_ref())
+    }
+
+    /// Somebody is to watch something.
+    pub fn is_anything_watched(&self) -> bool {
+        self.databases.values().any(|database| database.watch.is_some()) || self.watch.login.is_some()
+    }
+
     /// The role a client names as `user`.
     pub fn role(&self, name: &str) -> Option<&Role> {
         self.roles.get(name).or_else(|| self.roles.get("*"))
@@ -182,6 +192,27 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
         },
         intercepts: config.notify.mode == NotifyMode::Intercept,
     })
+}
+
+/// The settings of what pgweir itself asks a database, as this role: whatever may be configured for clients of that role.
+pub fn own_settings(name: &str, database: &Database, role: &str, password: Option<&Secret>) -> PoolSettings {
+    PoolSettings {
+        endpoint: Endpoint {
+            hosts: database.hosts.clone(),
+            port: database.port,
+            dbname: database.dbname.clone().unwrap_or_else(|| name.to_owned()),
+            standing: database.standing,
+            tls: database.tls.clone(),
+            role: role.to_owned(),
+            password: password.cloned(),
+        },
+        pool: database.pool.clone(),
+        backends_max: database.backends_max,
+        timeouts: Timeouts::default(),
+        set_override: Override::Any,
+        share: Share::default(),
+        intercepts: false,
+    }
 }
 
 /// The settings of the lane of this role; `None` if it is not served.

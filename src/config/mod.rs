@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use advice::{Overload, Untimed, overloads, untimed};
-pub use limits::{Endpoint, LaneSettings, PoolSettings, Share, lane_settings, pool_settings};
+pub use limits::{Endpoint, LaneSettings, PoolSettings, Share, lane_settings, own_settings, pool_settings};
 pub use mistake::{Mistake, Mistakes, Place};
 pub use parse::{load, parse};
 pub use reload::{Change, Changes, Watcher, diff, needs_restart};

@@ -1,4 +1,4 @@
-//! One connection of our own to a server, outside the pools: the bridge's and the sender's.
+//! One connection of our own to a server, outside the pools: the bridge's, the sender's, and the watch's.
 //!
 //! It is opened as a backend of a pool is (hosts, TLS, login, standing), then made fit to stay: no timeout of its role ends it,
 //! and bytes come and go in the server's own encoding. Nothing a client said is ever applied to it.
@@ -16,6 +16,7 @@ use super::notification::Notification;
 use crate::config::{Endpoint, PoolSettings, Standing};
 use crate::net::stream::Stream;
 use crate::pool::backend::{Backend, Target};
+use crate::pool::links;
 use crate::pool::open::{Address, OpenError, Opener};
 use crate::pool::pool::Pool;
 use crate::sql::quote_literal;
@@ -98,6 +99,8 @@ pub struct Link {
     pool: Arc<Pool>,
     settings: Arc<PoolSettings>,
     pid: i32,
+    /// From the end of its login on.
+    listed: Option<links::Entry>,
 }
 
 impl Link {
@@ -105,7 +108,7 @@ impl Link {
     pub async fn open(opener: &Opener, pool: Arc<Pool>, name: &str) -> Result<Self, LinkError> {
         let settings = Arc::clone(&pool.settings());
         let Backend { stream, parameters, target, .. } = opener.open(&pool, 0).await?;
-        let mut link = Self { stream, unread: BytesMut::new(), target, pool, settings, pid: 0 };
+        let mut link = Self { stream, unread: BytesMut::new(), target, pool, settings, pid: 0, listed: None };
         let mut sql = format!("{NO_TIMEOUTS}; SET application_name = '{name}'; ").into_bytes();
         if let Some(encoding) = parameters.value("server_encoding")
             && parameters.value("client_encoding") != Some(encoding)
@@ -119,12 +122,18 @@ impl Link {
         let pid = link.ask(&sql, |_| ()).await?.map_err(LinkError::Server)?;
         let pid = pid.and_then(|pid| std::str::from_utf8(&pid).ok()?.parse().ok());
         link.pid = pid.ok_or(LinkError::Protocol)?;
+        link.listed = Some(opener.links().enter(link.target.address.clone(), link.pid));
         Ok(link)
     }
 
     /// The process at the server, as notifications name it.
     pub fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Where the server is.
+    pub fn address(&self) -> &Address {
+        &self.target.address
     }
 
     /// Sends whole messages.

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod core;
 pub mod keep;
 pub mod lease;
+pub mod links;
 pub mod open;
 #[expect(clippy::module_inception, reason = "a pool is what this module is about")]
 pub mod pool;

@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use super::backend::{Backend, Epoch, Target};
 use super::core::FailureKind;
+use super::links::Links;
 use super::pool::{Pool, PoolKind};
 use crate::auth::secrets::Secrets;
 use crate::auth::server::{BackendLogin, LoggedIn, LoginError, Step};
@@ -24,6 +25,7 @@ use crate::config::{BackendTls, Endpoint, PoolSettings, Standing};
 use crate::net::certificate::Binding;
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ClientSide, TlsError, server_name};
+
 use crate::state::parameters::Parameters;
 use crate::state::settings::Settings;
 use crate::state::timeout::Timeout;
@@ -52,6 +54,17 @@ pub enum Address {
     },
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+impl Address {
+    /// The same server, however its certificate is checked.
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Tcp { addr, .. }, Self::Tcp { addr: other, .. }) => addr == other,
+            (Self::Unix(path), Self::Unix(other)) => path == other,
+            _ => false,
+        }
+    }
 }
 
 impl std::fmt::Display for Address {
@@ -155,6 +168,7 @@ impl From<&OpenError> for FailureKind {
 pub struct Opener {
     secrets: Arc<Secrets>,
     none: Settings,
+    links: Links,
     tls: Mutex<HashMap<BackendTls, ClientSide>>,
 }
 
@@ -167,7 +181,12 @@ impl std::fmt::Debug for Opener {
 impl Opener {
     /// `none` is the settings of a backend as it logs in.
     pub fn new(secrets: Arc<Secrets>, none: Settings) -> Self {
-        Self { secrets, none, tls: Mutex::default() }
+        Self { secrets, none, links: Links::default(), tls: Mutex::default() }
+    }
+
+    /// Connections opened here that are in no pool.
+    pub fn links(&self) -> &Links {
+        &self.links
     }
 
     /// Certificates are read again for the next connection.

@@ -33,8 +33,8 @@ pub struct PoolName {
 pub enum PoolKind {
     /// Clients' queries.
     Ordinary,
-    /// Our own questions for the secrets of roles that log in.
-    Lookup,
+    /// pgweir's own questions: for the secrets of roles that log in, and the watch's.
+    Own,
     /// One replication connection each, with these startup parameters.
     Replication(Arc<[(String, String)]>),
 }
@@ -49,7 +49,7 @@ impl PoolName {
     pub fn parameters(&self) -> &[(String, String)] {
         match &self.kind {
             PoolKind::Replication(parameters) => parameters,
-            PoolKind::Ordinary | PoolKind::Lookup => &[],
+            PoolKind::Ordinary | PoolKind::Own => &[],
         }
     }
 }

@@ -49,20 +49,29 @@ pub fn doubt(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
 /// Replaces backends whose address the name of their host no longer has.
 pub async fn follow_names(pools: &Arc<Pools>, worker: usize) {
     for pool in pools.all() {
-        let settings = Arc::clone(&pool.settings());
-        let used: HashSet<IpAddr> = pool.addresses();
-        if settings.endpoint.standing != Standing::Primary || used.is_empty() {
-            continue;
-        }
-        let mut named = HashSet::new();
-        for host in settings.endpoint.hosts.iter().filter(|host| !host.starts_with('/')) {
-            let Ok(found) = tokio::net::lookup_host((host.as_str(), settings.endpoint.port)).await else { return };
-            named.extend(found.map(|addr| addr.ip()));
-        }
-        if !named.is_empty() && !used.is_subset(&named) {
+        if leads_elsewhere(&pool).await {
             tracing::info!(database = %pool.name.database, "the host's name leads elsewhere; backends are replaced");
-            pool.forget_addresses();
             pools.decide(worker, |core, out| core.retire_pool(pool.id, Instant::now(), out));
         }
     }
+}
+
+/// Whether the names of a primary's hosts no longer have an address that connections of the pool were opened to; the pool
+/// forgets those then.
+pub async fn leads_elsewhere(pool: &Pool) -> bool {
+    let settings = Arc::clone(&pool.settings());
+    let used: HashSet<IpAddr> = pool.addresses();
+    if settings.endpoint.standing != Standing::Primary || used.is_empty() {
+        return false;
+    }
+    let mut named = HashSet::new();
+    for host in settings.endpoint.hosts.iter().filter(|host| !host.starts_with('/')) {
+        let Ok(found) = tokio::net::lookup_host((host.as_str(), settings.endpoint.port)).await else { return false };
+        named.extend(found.map(|addr| addr.ip()));
+    }
+    let is_elsewhere = !named.is_empty() && !used.is_subset(&named);
+    if is_elsewhere {
+        pool.forget_addresses();
+    }
+    is_elsewhere
 }

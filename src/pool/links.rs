@@ -1,0 +1,43 @@
+//! Which processes at the servers pgweir is connected to outside the pools: they are no client's, and not strangers either.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::open::Address;
+
+/// All links that are open.
+#[derive(Debug, Clone, Default)]
+pub struct Links(Arc<Mutex<Vec<(Address, i32)>>>);
+
+impl Links {
+    /// A link to this process is open, until the entry is dropped.
+    pub fn enter(&self, address: Address, pid: i32) -> Entry {
+        self.open().push((address.clone(), pid));
+        Entry { links: self.clone(), address, pid }
+    }
+
+    /// The processes at one server.
+    pub fn at(&self, server: &Address) -> Vec<i32> {
+        self.open().iter().filter(|(address, _)| address.is_same_server(server)).map(|(_, pid)| *pid).collect()
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<(Address, i32)>> {
+        self.0.lock().expect("no panic while held")
+    }
+}
+
+/// One link among all.
+#[derive(Debug)]
+pub struct Entry {
+    links: Links,
+    address: Address,
+    pid: i32,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut open = self.links.open();
+        if let Some(at) = open.iter().position(|(address, pid)| (address, *pid) == (&self.address, self.pid)) {
+            open.swap_remove(at);
+        }
+    }
+}
