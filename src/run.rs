@@ -18,6 +18,7 @@ use crate::net::tls::TlsError;
 use crate::notify::switchboard::Switchboard;
 use crate::proxy::Proxy;
 use crate::systemd;
+use crate::watch::watchers::Watchers;
 use crate::worker::{self, Inbox};
 
 /// Why it did not start.
@@ -71,6 +72,7 @@ async fn serve(path: &Path, config: Config, handed: Vec<Handed>) -> Result<(), R
     let admin_addr = config.admin.addr;
     let proxy = Arc::new(Proxy::new(config, orders)?);
     let switchboard = Switchboard::start(&proxy);
+    let watchers = Watchers::start(&proxy);
     let mut inboxes = Vec::new();
     for id in 0..proxy.workers {
         inboxes.push(worker::start(id, Arc::clone(&proxy)).await?);
@@ -99,18 +101,18 @@ async fn serve(path: &Path, config: Config, handed: Vec<Handed>) -> Result<(), R
             () = stops.next() => break false,
             _ = hangup.recv() => {
                 let read = watcher.reload();
-                report(&proxy, apply(&proxy, &inboxes[0], &switchboard, read).await);
+                report(&proxy, apply(&proxy, &inboxes[0], &switchboard, &watchers, read).await);
             }
             _ = watch.tick() => {
                 if let Some(read) = watcher.check() {
-                    report(&proxy, apply(&proxy, &inboxes[0], &switchboard, read).await);
+                    report(&proxy, apply(&proxy, &inboxes[0], &switchboard, &watchers, read).await);
                 }
             }
             Some(order) = inbox.recv() => match order {
                 Order::Shutdown { now } => break now,
                 Order::Reload(answer) => {
                     let read = watcher.reload();
-                    let outcome = apply(&proxy, &inboxes[0], &switchboard, read).await;
+                    let outcome = apply(&proxy, &inboxes[0], &switchboard, &watchers, read).await;
                     report(&proxy, outcome.clone());
                     let _ = answer.send(outcome);
                 }
@@ -128,6 +130,7 @@ async fn serve(path: &Path, config: Config, handed: Vec<Handed>) -> Result<(), R
     }
     proxy.drain();
     end(&proxy, &mut stops).await;
+    watchers.finish().await;
     let least = Instant::now() + proxy.cancel_timeout();
     tokio::select! {
         () = switchboard.finish(deadline.max(least)) => {}
@@ -248,6 +251,7 @@ async fn apply(
     proxy: &Arc<Proxy>,
     inbox: &Inbox,
     switchboard: &Switchboard,
+    watchers: &Watchers,
     read: Result<Config, crate::config::Mistakes>,
 ) -> Result<Vec<String>, String> {
     systemd::reloading();
@@ -258,7 +262,10 @@ async fn apply(
     }
     let applied = inbox.run(move |worker| worker.proxy.reload(worker.id, config)).await;
     match applied {
-        Some(Ok(())) => switchboard.reload(),
+        Some(Ok(())) => {
+            switchboard.reload();
+            watchers.reload();
+        }
         Some(Err(error)) => return Err(error.to_string()),
         None => return Err("pgweir is shutting down".to_owned()),
     }

@@ -109,8 +109,13 @@ mod tests {
 
     fn names(pids: &[(i32, u64)]) -> Names {
         let session = |(pid, seconds): &(i32, u64)| {
-            let backend =
-                Backend { pid: *pid, state: State::IdleInTransaction, application: String::new(), addr: None };
+            let backend = Backend {
+                pid: *pid,
+                state: State::IdleInTransaction,
+                application: String::new(),
+                addr: None,
+                client: None,
+            };
             let transaction_age = Some(Duration::from_secs(*seconds));
             let session = Session {
                 backend,

@@ -17,12 +17,14 @@ use super::horizon::{self, Holders, Horizon};
 use super::ledger::Change;
 use super::locks::{Jam, Locker, WaitedLock, jams};
 use super::notify_queue::NotifyQueue;
+use super::ours::Ours;
 use super::outside::{Connected, Outside};
 use super::pulse::Pulse;
 use super::row::{Row, Unreadable};
 use super::server::Server;
 use super::sessions::{Doing, Sessions};
 use super::sql;
+use crate::config;
 
 /// How often sessions that idle or take long are asked for: an idle transaction is seen this long after its limit at the latest.
 const LINGERING_EVERY: Duration = Duration::from_secs(5);
@@ -60,6 +62,20 @@ pub struct Settings {
     pub dead_tuples: u64,
     /// Connections that are not pgweir's; `None`: any number is fine.
     pub outside_max: Option<usize>,
+}
+
+impl From<&config::Watch> for Settings {
+    fn from(watch: &config::Watch) -> Self {
+        Self {
+            convoy_waiters: watch.convoy_waiters as usize,
+            blocked: watch.blocked,
+            idle_in_transaction: watch.idle_in_transaction,
+            long_statement: watch.long_statement,
+            horizon: horizon::Thresholds { age: watch.horizon_age, transactions: watch.horizon_transactions },
+            dead_tuples: watch.dead_tuples.into(),
+            outside_max: watch.outside_max.map(|max| max as usize),
+        }
+    }
 }
 
 /// What to ask.
@@ -208,12 +224,20 @@ impl Core {
         }
     }
 
-    /// Takes the rows of an answer that took so long; `own` are the processes pgweir itself is connected to.
+    /// Whether the answer names processes that may be pgweir's.
+    pub fn asks_whose(&self, question: &Question) -> bool {
+        match question {
+            Question::Names(_) | Question::Lingering | Question::Horizon | Question::Connected => true,
+            Question::Server | Question::Pulse | Question::Locks | Question::NotifyQueue | Question::Tables => false,
+        }
+    }
+
+    /// Takes the rows of an answer that took so long; `ours` matters where [`Self::asks_whose`] says so.
     pub fn answer(
         &mut self,
         question: &Question,
         rows: &[Row],
-        own: &HashSet<i32>,
+        ours: &Ours,
         cost: Duration,
         now: Instant,
     ) -> Result<Vec<Change<Finding>>, Unreadable> {
@@ -246,21 +270,21 @@ impl Core {
                 Vec::new()
             }
             Question::Names(_) => {
-                let names = read_names(rows)?;
+                let names = read_names(rows, ours)?;
                 let (jams, _) = self.unnamed.take().unwrap_or_else(|| (Vec::new(), now));
                 self.name(&jams, &names, now)
             }
             Question::Lingering => {
-                let sessions = rows.iter().map(Session::read).collect::<Result<_, _>>()?;
+                let sessions = rows.iter().map(|row| Session::read(row, ours)).collect::<Result<_, _>>()?;
                 told(self.sessions.look(sessions, now)).collect()
             }
             Question::Horizon => {
-                let changes = self.horizon.look(Holders::read(rows)?, &self.settings.horizon, now);
+                let changes = self.horizon.look(Holders::read(rows, ours)?, &self.settings.horizon, now);
                 told(changes).collect()
             }
             Question::Connected => {
                 let connected = rows.iter().map(Connected::read).collect::<Result<_, _>>()?;
-                let changes = self.outside.look(connected, own, self.settings.outside_max, now);
+                let changes = self.outside.look(connected, ours, self.settings.outside_max, now);
                 told_as(changes, |count| Finding::outside(*count)).collect()
             }
             Question::NotifyQueue => {
@@ -416,13 +440,13 @@ fn names_sql(lockers: &[Locker]) -> String {
 }
 
 /// Sessions and prepared transactions, which have fewer columns.
-fn read_names(rows: &[Row]) -> Result<Names, Unreadable> {
+fn read_names(rows: &[Row], ours: &Ours) -> Result<Names, Unreadable> {
     let mut names = Names::default();
     for row in rows {
         if row.columns() == sql::PREPARED_COLUMNS {
             names.prepared.insert(row.value(0)?, (row.text(1)?.to_owned(), row.duration(2)?));
         } else {
-            let session = Session::read(row)?;
+            let session = Session::read(row, ours)?;
             names.sessions.insert(session.backend.pid, session);
         }
     }
@@ -524,7 +548,7 @@ mod tests {
             let rows = self.rows(&question);
             self.now += Duration::from_millis(1);
             let cost = Duration::from_millis(1);
-            let changes = self.core.answer(&question, &rows, &HashSet::new(), cost, self.now).unwrap();
+            let changes = self.core.answer(&question, &rows, &Ours::default(), cost, self.now).unwrap();
             for change in changes {
                 let (word, finding) = match change {
                     Change::Opened(finding) => ("opened", finding),
@@ -664,7 +688,7 @@ mod tests {
     #[test]
     fn an_answer_without_its_row_is_an_error() {
         let mut model = Model::new();
-        let answer = model.core.answer(&Question::Server, &[], &HashSet::new(), Duration::ZERO, model.now);
+        let answer = model.core.answer(&Question::Server, &[], &Ours::default(), Duration::ZERO, model.now);
         assert!(answer.is_err());
         assert!(model.core.server().is_none());
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::ours::{Client, Ours};
 use super::row::{Row, Unreadable};
 use crate::sql::quote_literal;
 
@@ -50,16 +51,19 @@ pub struct Backend {
     pub application: String,
     /// Of its client; `None`: a Unix socket, or no client at all.
     pub addr: Option<String>,
+    /// The client of pgweir that has it.
+    pub client: Option<Client>,
 }
 
 impl Backend {
     /// Of `pid`, with state, application and address in three columns from `column` on.
-    pub(super) fn read(row: &Row, pid: i32, column: usize) -> Result<Self, Unreadable> {
+    pub(super) fn read(row: &Row, pid: i32, column: usize, ours: &Ours) -> Result<Self, Unreadable> {
         Ok(Self {
             pid,
             state: State::read(row.text_or_null(column)?),
             application: row.text_or_null(column + 1)?.unwrap_or_default().to_owned(),
             addr: row.text_or_null(column + 2)?.map(str::to_owned),
+            client: ours.client(pid).cloned(),
         })
     }
 }
@@ -108,6 +112,14 @@ impl Culprit {
         }
     }
 
+    /// The client of pgweir that has the process.
+    pub fn client(&self) -> Option<&Client> {
+        match self {
+            Self::Backend(backend) => backend.client.as_ref(),
+            Self::Standby(_) | Self::Slot { .. } | Self::Prepared { .. } => None,
+        }
+    }
+
     /// The SQL that would end it.
     pub fn remedy(&self) -> String {
         match self {
@@ -144,6 +156,10 @@ impl fmt::Display for Culprit {
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {}, {}", self.pid, self.state.words())?;
+        // At the server its name and address are pgweir's doing.
+        if let Some(client) = &self.client {
+            return write!(f, ", of our {client}");
+        }
         if !self.application.is_empty() {
             write!(f, ", application {:?}", self.application)?;
         }
@@ -177,9 +193,9 @@ pub struct Session {
 
 impl Session {
     /// A row of [`sql::lingering`](super::sql::lingering) or [`sql::sessions`](super::sql::sessions).
-    pub fn read(row: &Row) -> Result<Self, Unreadable> {
+    pub fn read(row: &Row, ours: &Ours) -> Result<Self, Unreadable> {
         Ok(Self {
-            backend: Backend::read(row, row.value(0)?, 6)?,
+            backend: Backend::read(row, row.value(0)?, 6, ours)?,
             transaction: row.value_or_null(1)?,
             statement: row.value_or_null(2)?,
             transaction_age: row.duration_or_null(3)?,
@@ -194,7 +210,7 @@ mod tests {
     use super::*;
 
     fn backend(state: State) -> Backend {
-        Backend { pid: 42, state, application: "worker".to_owned(), addr: Some("10.0.0.7".to_owned()) }
+        Backend { pid: 42, state, application: "worker".to_owned(), addr: Some("10.0.0.7".to_owned()), client: None }
     }
 
     #[test]
@@ -220,7 +236,7 @@ mod tests {
     #[test]
     fn a_session_is_read_with_its_times() {
         let row = ["42", "1000", "2000", "3500", "1500", "1400", "idle in transaction (aborted)", "worker", "10.0.0.7"];
-        let session = Session::read(&Row::of(&row.map(Some))).unwrap();
+        let session = Session::read(&Row::of(&row.map(Some)), &Ours::default()).unwrap();
         assert_eq!(session.backend, backend(State::IdleInTransaction));
         assert_eq!(session.transaction_age, Some(Duration::from_millis(3500)));
         let culprit = Culprit::Backend(session.backend);
@@ -228,10 +244,24 @@ mod tests {
     }
 
     #[test]
+    fn a_session_of_a_client_of_ours_is_named_by_the_client() {
+        let (row, mut ours) =
+            (["42", "1", "2", "3", "4", "5", "idle in transaction", "pool", "10.0.0.1"], Ours::default());
+        let addr = "10.0.0.7:4444".to_owned();
+        ours.give(42, Client { pid: 12, role: "web".into(), addr, application: "worker".into() });
+        ours.add([42, 43]);
+        assert!(ours.has(42) && ours.has(43) && !ours.has(44) && ours.client(43).is_none());
+        let culprit = Culprit::Backend(Session::read(&Row::of(&row.map(Some)), &ours).unwrap().backend);
+        let client = r#"client 12 (role "web", from 10.0.0.7:4444, application "worker")"#;
+        assert_eq!(culprit.to_string(), format!("process 42, idle in transaction, of our {client}"));
+        assert_eq!(culprit.remedy(), "SELECT pg_terminate_backend(42)");
+    }
+
+    #[test]
     fn a_session_that_may_not_be_looked_at_has_no_times() {
         let mut row = [None; 9];
         row[0] = Some("42");
-        let session = Session::read(&Row::of(&row)).unwrap();
+        let session = Session::read(&Row::of(&row), &Ours::default()).unwrap();
         assert_eq!((session.backend.state, session.transaction_age), (State::Other, None));
     }
 }

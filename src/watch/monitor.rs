@@ -2,7 +2,6 @@
 //!
 //! It is opened at the start and kept: in a convoy new logins hang for as long as the convoy lasts, so silence alone does not end it.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,17 +11,36 @@ use super::convoy::BLIND_AFTER;
 use super::core::{Core, Question, Settings};
 use super::finding::Finding;
 use super::ledger::Change;
+use super::ours::Ours;
 use super::row::Row;
 use super::sql;
 use super::stats::Stats;
 use crate::notify::backoff::Backoff;
 use crate::notify::link::{Link, LinkError, Said};
-use crate::pool::open::Opener;
+use crate::pool::core::FailureKind;
+use crate::pool::open::{Address, Opener};
 use crate::pool::pool::Pool;
 use crate::wire::build::{self, ServerError};
 
 /// For so long a silent connection may still come back; afterwards it is taken for dead.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// A server that refuses the login has to be set up otherwise first, and it logs each refusal.
+const REFUSED_AGAIN: Duration = Duration::from_secs(30);
+
+/// The rest of the process, as far as a watch has to do with it.
+pub trait Process: Sync {
+    /// Which processes of a server are pgweir's, and whose.
+    fn ours(&self, server: &Address) -> Ours;
+}
+
+/// What stays from connection to connection.
+struct Kept {
+    /// When the server answered last.
+    heard: Instant,
+    /// What was said about how it is set up.
+    advice: Vec<String>,
+}
 
 /// The watch of one database.
 #[derive(Debug)]
@@ -50,26 +68,34 @@ impl Monitor {
         self.stats.is_connected() && core.server().is_some() && core.convoy().blind_since().is_none()
     }
 
-    /// Watches with the login of `pool`, for ever. `own` tells which processes at the server pgweir is connected to.
-    pub async fn run(&self, opener: &Opener, pool: &Arc<Pool>, own: impl Fn() -> HashSet<i32>) {
+    /// Watches with the login of `pool`, for ever.
+    pub async fn run(&self, opener: &Opener, pool: &Arc<Pool>, process: &impl Process) {
+        // Another run may have been cut off.
+        self.stats.set_connected(false);
         let mut backoff = Backoff::default();
-        let mut heard = Instant::now();
+        let mut kept = Kept { heard: Instant::now(), advice: Vec::new() };
+        let mut is_told = false;
         loop {
             let error = match self.open(opener, pool).await {
                 Ok(link) => {
                     backoff.succeeded();
+                    is_told = false;
                     self.stats.set_connected(true);
-                    let error = self.attend(link, &own, &mut heard).await;
+                    let error = self.attend(link, pool, process, &mut kept).await;
                     self.stats.set_connected(false);
                     error
                 }
                 Err(error) => error,
             };
             let now = Instant::now();
-            let change = self.core().silent(heard, now);
+            let change = self.core().silent(kept.heard, now);
             self.tell(change);
-            let wait = backoff.failed();
-            tracing::warn!(database = &*self.database, %error, ?wait, "the server is not watched");
+            let wait = if is_refused(&error) { REFUSED_AGAIN } else { backoff.failed() };
+            let database = &*self.database;
+            match std::mem::replace(&mut is_told, true) {
+                false => tracing::warn!(database, %error, "the server is not watched"),
+                true => tracing::debug!(database, %error, ?wait, "the server is still not watched"),
+            }
             sleep(wait).await;
         }
     }
@@ -83,13 +109,13 @@ impl Monitor {
     async fn open(&self, opener: &Opener, pool: &Arc<Pool>) -> Result<Link, LinkError> {
         let mut link = Link::open(opener, Arc::clone(pool), "pgweir watch").await?;
         link.ask(sql::SESSION.as_bytes(), |_| ()).await?.map_err(LinkError::Server)?;
-        tracing::debug!(database = &*self.database, pid = link.pid(), "watching");
+        tracing::info!(database = &*self.database, server = %link.address(), pid = link.pid(), "watching");
         self.core().connected(Instant::now());
         Ok(link)
     }
 
-    /// Until the connection is of no use. `heard`: when the server answered last.
-    async fn attend(&self, mut link: Link, own: &impl Fn() -> HashSet<i32>, heard: &mut Instant) -> LinkError {
+    /// Until the connection is of no use.
+    async fn attend(&self, mut link: Link, pool: &Arc<Pool>, process: &impl Process, kept: &mut Kept) -> LinkError {
         loop {
             let (question, at) = self.core().next();
             sleep_until(at).await;
@@ -106,19 +132,23 @@ impl Monitor {
             self.stats.asked(now - asked);
             match answer {
                 Ok(rows) => {
-                    *heard = now;
-                    let own = if question == Question::Connected { own() } else { HashSet::new() };
-                    let outcome = self.core().answer(&question, &rows, &own, now - asked, now);
+                    kept.heard = now;
+                    let asks_whose = !rows.is_empty() && self.core().asks_whose(&question);
+                    let ours = if asks_whose { process.ours(link.address()) } else { Ours::default() };
+                    let outcome = self.core().answer(&question, &rows, &ours, now - asked, now);
                     match outcome {
                         Ok(changes) => self.tell(changes),
                         Err(error) => self.refuse(&question, &error, now),
+                    }
+                    if question == Question::Server {
+                        self.advise(pool.settings().backends_max, &mut kept.advice);
                     }
                 }
                 Err(error) => {
                     self.refuse(&question, &format_args!("{}: {}", error.code, error.message), now);
                     // It was cancelled by its timeout: that it says so is no answer.
                     if question == Question::Pulse {
-                        let change = self.core().silent(*heard, now);
+                        let change = self.core().silent(kept.heard, now);
                         self.tell(change);
                     }
                 }
@@ -161,6 +191,15 @@ impl Monitor {
         }
     }
 
+    /// Says once what of the server should be set otherwise.
+    fn advise(&self, backends_max: Option<u32>, said: &mut Vec<String>) {
+        let advice = self.core().server().map(|server| server.advice(backends_max)).unwrap_or_default();
+        for text in advice.iter().filter(|text| !said.contains(text)) {
+            tracing::warn!(database = &*self.database, "{text}");
+        }
+        *said = advice;
+    }
+
     fn refuse(&self, question: &Question, error: &dyn std::fmt::Display, now: Instant) {
         tracing::debug!(database = &*self.database, ?question, %error, "the watch was refused an answer");
         self.core().refused(question, now);
@@ -182,4 +221,8 @@ impl Monitor {
             }
         }
     }
+}
+
+fn is_refused(error: &LinkError) -> bool {
+    matches!(error, LinkError::Open(error) if FailureKind::from(error) == FailureKind::Refused)
 }

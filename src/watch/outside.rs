@@ -1,10 +1,9 @@
 //! Who is connected to the database without pgweir: what pgweir cannot limit, and what its limits do not count.
 
-use std::collections::HashSet;
-
 use tokio::time::Instant;
 
 use super::ledger::{Change, Ledger, Level, Open};
+use super::ours::Ours;
 use super::row::{Row, Unreadable};
 
 /// Connections of one kind; a row of [`sql::CONNECTED`](super::sql::CONNECTED).
@@ -53,12 +52,12 @@ impl Outside {
     pub fn look(
         &mut self,
         connected: Vec<Connected>,
-        own: &HashSet<i32>,
+        ours: &Ours,
         max: Option<usize>,
         now: Instant,
     ) -> Vec<Change<usize>> {
         let groups = connected.into_iter().map(|Connected { application, addr, pids }| {
-            let count = pids.iter().filter(|pid| !own.contains(pid)).count();
+            let count = pids.iter().filter(|pid| !ours.has(**pid)).count();
             Group { application, addr, count }
         });
         self.groups = groups.filter(|group| group.count > 0).collect();
@@ -103,11 +102,17 @@ mod tests {
         Connected::read(&Row::of(&[Some(application), Some("10.0.0.7"), Some(pids)])).unwrap()
     }
 
+    fn of(pids: [i32; 4]) -> Ours {
+        let mut ours = Ours::default();
+        ours.add(pids);
+        ours
+    }
+
     #[test]
     fn what_pgweir_opened_does_not_count() {
         let mut outside = Outside::default();
         let all = vec![connected("web", "1,2,3"), connected("psql", "4"), connected("cron", "5,6")];
-        outside.look(all, &HashSet::from([1, 2, 3, 5]), None, Instant::now());
+        outside.look(all, &of([1, 2, 3, 5]), None, Instant::now());
         let groups: Vec<_> = outside.groups().iter().map(|group| (group.application.as_str(), group.count)).collect();
         assert_eq!((outside.count(), groups), (2, vec![("psql", 1), ("cron", 1)]));
     }
@@ -115,14 +120,14 @@ mod tests {
     #[test]
     fn too_many_open_and_half_of_that_closes() {
         let (mut outside, now) = (Outside::default(), Instant::now());
-        let mut look = |pids| outside.look(vec![connected("cron", pids)], &HashSet::new(), Some(4), now).len();
+        let mut look = |pids| outside.look(vec![connected("cron", pids)], &Ours::default(), Some(4), now).len();
         assert_eq!(["1,2,3,4", "1,2,3,4,5", "1,2,3", "1,2", "1,2,3,4"].map(&mut look), [0, 1, 0, 1, 0]);
     }
 
     #[test]
     fn without_a_limit_they_are_only_counted() {
         let mut outside = Outside::default();
-        assert_eq!(outside.look(vec![connected("", "1,2,3")], &HashSet::new(), None, Instant::now()), []);
+        assert_eq!(outside.look(vec![connected("", "1,2,3")], &Ours::default(), None, Instant::now()), []);
         assert_eq!(outside.count(), 3);
     }
 }

@@ -97,7 +97,7 @@ mod tests {
     fn session(pid: i32, state: State, began: i64, seconds: u64) -> Session {
         let age = Some(Duration::from_secs(seconds));
         Session {
-            backend: Backend { pid, state, application: String::new(), addr: None },
+            backend: Backend { pid, state, application: String::new(), addr: None, client: None },
             transaction: Some(began),
             statement: Some(began),
             transaction_age: age,

@@ -1,7 +1,6 @@
 //! What the watch asks is understood by the server, from a member of `pg_monitor`, and what follows is so: who it blames is to blame,
 //! and the SQL it names ends it.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use pgweir::auth::secrets::Secrets;
 use pgweir::config::{self, Secret, pool_settings};
 use pgweir::metrics::PoolStats;
 use pgweir::pool::core::{DatabaseId, PoolId};
-use pgweir::pool::open::Opener;
+use pgweir::pool::open::{Address, Opener};
 use pgweir::pool::pool::{Pool, PoolKind, PoolName};
 use pgweir::state::settings::SettingsRegistry;
 use pgweir::watch::convoy::State;
@@ -20,7 +19,8 @@ use pgweir::watch::core::{Core, Question, Settings};
 use pgweir::watch::finding::{Finding, Kind};
 use pgweir::watch::horizon::Thresholds;
 use pgweir::watch::ledger::Change;
-use pgweir::watch::monitor::Monitor;
+use pgweir::watch::monitor::{Monitor, Process};
+use pgweir::watch::ours::Ours;
 use pgweir::watch::row::Row;
 use pgweir::watch::sql;
 use tokio::time::Instant;
@@ -63,7 +63,7 @@ impl Watch {
         assert!(frames.iter().all(|frame| frame.tag != 'E'), "{question:?}: {frames:?}");
         let rows = frames.iter().filter(|frame| frame.tag == 'D').map(|frame| Row::new(&frame.body));
         let rows: Vec<_> = rows.map(|row| row.expect("a whole row")).collect();
-        self.core.answer(question, &rows, &HashSet::new(), Duration::ZERO, self.now).expect("what was asked for")
+        self.core.answer(question, &rows, &Ours::default(), Duration::ZERO, self.now).expect("what was asked for")
     }
 
     /// What is told of `kind` next.
@@ -256,6 +256,15 @@ async fn without_the_privilege_the_watch_says_what_to_grant() {
     }
 }
 
+/// No proxy is around.
+struct Alone;
+
+impl Process for Alone {
+    fn ours(&self, _: &Address) -> Ours {
+        Ours::default()
+    }
+}
+
 /// A monitor at work, without a proxy around it.
 fn monitor(server: SocketAddr, database: &str, role: &str) -> Arc<Monitor> {
     let (host, port, password) = (server.ip(), server.port(), password_of(role));
@@ -273,7 +282,7 @@ fn monitor(server: SocketAddr, database: &str, role: &str) -> Arc<Monitor> {
     let watching = Arc::clone(&monitor);
     tokio::spawn(async move {
         let opener = Opener::new(Arc::new(Secrets::new()), SettingsRegistry::default().none());
-        watching.run(&opener, &pool, HashSet::new).await;
+        watching.run(&opener, &pool, &Alone).await;
     });
     monitor
 }

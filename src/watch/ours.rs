@@ -1,0 +1,57 @@
+//! Which of a server's processes are pgweir's, and whose they are at this moment.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// A client of pgweir.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Client {
+    /// Its id: `SHOW CLIENTS` has it, `KILL` takes it.
+    pub pid: i32,
+    /// Login role.
+    pub role: Arc<str>,
+    /// Where it comes from.
+    pub addr: String,
+    /// `application_name` at its login; may be empty.
+    pub application: Box<str>,
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pid, role, addr, application } = self;
+        write!(f, "client {pid} (role {role:?}, from {addr}")?;
+        if !application.is_empty() {
+            write!(f, ", application {application:?}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// The processes of one server that pgweir is connected to, each with the client that has it.
+#[derive(Debug, Clone, Default)]
+pub struct Ours(HashMap<i32, Option<Client>>);
+
+impl Ours {
+    /// No client has these.
+    pub fn add(&mut self, pids: impl IntoIterator<Item = i32>) {
+        for pid in pids {
+            self.0.entry(pid).or_insert(None);
+        }
+    }
+
+    /// This client has that one.
+    pub fn give(&mut self, pid: i32, client: Client) {
+        self.0.insert(pid, Some(client));
+    }
+
+    /// pgweir is connected to it.
+    pub fn has(&self, pid: i32) -> bool {
+        self.0.contains_key(&pid)
+    }
+
+    /// Who has it.
+    pub fn client(&self, pid: i32) -> Option<&Client> {
+        self.0.get(&pid)?.as_ref()
+    }
+}

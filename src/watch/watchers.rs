@@ -1,0 +1,201 @@
+//! Starts and ends the watches: one for each database that the file names, and for those under `"*"` once there is a backend to one.
+//!
+//! They run on the process's main thread, which serves no clients, and their connections count in no pool: a database that is full must
+//! not be one that nobody watches.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::core::Settings;
+use super::monitor::{Monitor, Process};
+use super::ours::{Client, Ours};
+use crate::admission::dice::Dice;
+use crate::auth::Credential;
+use crate::config::{Config, Endpoint, PoolSettings, own_settings};
+use crate::metrics::PoolStats;
+use crate::pool::core::{DatabaseId, PoolId};
+use crate::pool::open::Address;
+use crate::pool::pool::{Pool, PoolKind, PoolName};
+use crate::pool::standing;
+use crate::proxy::Proxy;
+use crate::session::registry::Activity;
+
+/// How often to look for databases that have appeared or gone.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// All watches.
+#[derive(Debug)]
+pub struct Watchers {
+    reloaded: Arc<Notify>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Watchers {
+    /// Watches what the configuration says.
+    pub fn start(proxy: &Arc<Proxy>) -> Self {
+        let (reloaded, stop) = (Arc::new(Notify::new()), CancellationToken::new());
+        let task = tokio::spawn(watch_all(Arc::clone(proxy), Arc::clone(&reloaded), stop.clone()));
+        Self { reloaded, stop, task }
+    }
+
+    /// The configuration has changed.
+    pub fn reload(&self) {
+        self.reloaded.notify_one();
+    }
+
+    /// Ends all watches, and their connections.
+    pub async fn finish(self) {
+        self.stop.cancel();
+        let _ = self.task.await;
+    }
+}
+
+/// One database that is watched.
+struct Watched {
+    monitor: Arc<Monitor>,
+    /// Where and as whom.
+    endpoint: Endpoint,
+    settings: Settings,
+    task: JoinHandle<()>,
+}
+
+impl Watched {
+    fn start(proxy: &Arc<Proxy>, name: &Arc<str>, settings: Settings, login: PoolSettings) -> Self {
+        let offset = Dice(RandomState::new().hash_one(name)).roll();
+        let monitor = Arc::new(Monitor::new(Arc::clone(name), settings, offset, Instant::now()));
+        proxy.watches.add(Arc::clone(&monitor));
+        let endpoint = login.endpoint.clone();
+        let task = tokio::spawn(watch(Arc::clone(proxy), Arc::clone(&monitor), login));
+        Self { monitor, endpoint, settings, task }
+    }
+
+    fn set(&mut self, proxy: &Arc<Proxy>, settings: Settings, login: PoolSettings) {
+        if self.settings != settings {
+            self.monitor.core().set(settings);
+            self.settings = settings;
+        }
+        // What is open stays so until the new connection has looked.
+        if self.endpoint != login.endpoint {
+            self.task.abort();
+            self.endpoint = login.endpoint.clone();
+            self.task = tokio::spawn(watch(Arc::clone(proxy), Arc::clone(&self.monitor), login));
+        }
+    }
+
+    async fn end(self, proxy: &Proxy) {
+        self.task.abort();
+        // Its connection is closed when this returns.
+        let _ = self.task.await;
+        proxy.watches.remove(&self.monitor.database);
+        self.monitor.end();
+    }
+}
+
+async fn watch_all(proxy: Arc<Proxy>, reloaded: Arc<Notify>, stop: CancellationToken) {
+    let mut watched: BTreeMap<Arc<str>, Watched> = BTreeMap::new();
+    let mut is_off = false;
+    while !stop.is_cancelled() {
+        let config = Arc::clone(&proxy.config.load());
+        let was_off = std::mem::replace(&mut is_off, !config.is_anything_watched());
+        if is_off && !was_off {
+            tracing::info!("no database is watched: watch.role is not set");
+        }
+        adjust(&proxy, &config, &mut watched).await;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = reloaded.notified() => {}
+            () = sleep(LOOK_EVERY), if !is_off => {}
+        }
+    }
+    for watched in watched.into_values() {
+        watched.end(&proxy).await;
+    }
+}
+
+/// Starts what should be watched and is not, ends what should not be, and has the others know what has changed.
+async fn adjust(proxy: &Arc<Proxy>, config: &Config, watched: &mut BTreeMap<Arc<str>, Watched>) {
+    let settings = Settings::from(&config.watch);
+    let mut wanted = databases(proxy, config, watched);
+    wanted.retain(|name| config.watch_login(name).is_some());
+    let gone: Vec<_> = watched.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
+    for name in gone {
+        if let Some(gone) = watched.remove(&name) {
+            gone.end(proxy).await;
+        }
+    }
+    for name in wanted {
+        let Some(login) = login(config, &name) else { continue };
+        match watched.get_mut(&name) {
+            Some(watched) => watched.set(proxy, settings, login),
+            None => {
+                let new = Watched::start(proxy, &name, settings, login);
+                watched.insert(name, new);
+            }
+        }
+    }
+}
+
+/// Those that the file names, and of those under `"*"` all that exist: a client may ask for any name.
+fn databases(proxy: &Proxy, config: &Config, watched: &BTreeMap<Arc<str>, Watched>) -> BTreeSet<Arc<str>> {
+    let named = config.databases.keys().filter(|name| *name != "*").map(|name| Arc::from(name.as_str()));
+    let mut all: BTreeSet<Arc<str>> = named.collect();
+    if config.databases.contains_key("*") {
+        all.extend(proxy.pools.roster().all().into_iter().map(|(_, facts)| Arc::clone(&facts.pool.name.database)));
+        let known = proxy.all_databases().into_iter().map(|(name, _)| name);
+        all.extend(known.filter(|name| watched.contains_key(name)));
+    }
+    all
+}
+
+/// How the watch of a database logs in; `None`: it is not watched.
+fn login(config: &Config, name: &str) -> Option<PoolSettings> {
+    let (database, login) = (config.database(name)?, config.watch_login(name)?);
+    let backends_max = database.backends_max.into_iter().chain(config.backends_total_max).min();
+    Some(PoolSettings { backends_max, ..own_settings(name, database, &login.role, login.password.as_ref()) })
+}
+
+/// Watches one database until it is aborted.
+async fn watch(proxy: Arc<Proxy>, monitor: Arc<Monitor>, login: PoolSettings) {
+    let password = login.endpoint.password.clone();
+    let credential = password.map_or(Credential::Nothing, Credential::Password);
+    let role = login.endpoint.role.as_str().into();
+    let name = PoolName { database: Arc::clone(&monitor.database), role, kind: PoolKind::Own };
+    // In no core: nobody but the monitor logs in by it.
+    let (id, database) = (PoolId::default(), DatabaseId::default());
+    let pool = Arc::new(Pool::new(id, database, name, login, credential, PoolStats::new(1)));
+    let follow_name = async {
+        loop {
+            sleep(standing::RESOLVE_EVERY).await;
+            // The monitor looks for itself whether its server is one of those the pool knows.
+            standing::leads_elsewhere(&pool).await;
+        }
+    };
+    tokio::join!(monitor.run(proxy.pools.opener(), &pool, &*proxy), follow_name);
+}
+
+impl Process for Proxy {
+    fn ours(&self, server: &Address) -> Ours {
+        let mut ours = Ours::default();
+        for entry in self.clients.all() {
+            let Activity::Active(target) = entry.activity() else { continue };
+            let Some((pid, _)) = target.key.as_ref().filter(|_| target.address.is_same_server(server)) else {
+                continue;
+            };
+            let (role, addr) = (Arc::clone(&entry.role), entry.addr.clone());
+            let client = Client { pid: entry.pid, role, addr, application: entry.application_name.clone() };
+            ours.give(*pid, client);
+        }
+        let backends = self.pools.roster().find(|facts| facts.target.address.is_same_server(server));
+        ours.add(backends.iter().filter_map(|target| target.key.as_ref()).map(|(pid, _)| *pid));
+        ours.add(self.pools.opener().links().at(server));
+        ours
+    }
+}
