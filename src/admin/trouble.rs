@@ -1,6 +1,5 @@
 //! For tests: a proxy that watches one database, on which something is the matter or nothing.
 
-use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use crate::proxy::Proxy;
 use crate::watch::core::{Question, Settings};
 use crate::watch::horizon::Thresholds;
 use crate::watch::monitor::Monitor;
+use crate::watch::ours::Ours;
 use crate::watch::row::Row;
 
 const SETTINGS: Settings = Settings {
@@ -91,7 +91,7 @@ impl Trouble {
 
     fn hear(&mut self, question: &Question, rows: &[&[Option<&str>]]) {
         let rows: Vec<_> = rows.iter().map(|row| Row::of(row)).collect();
-        let answer = self.monitor.core().answer(question, &rows, &HashSet::new(), Duration::ZERO, self.now);
+        let answer = self.monitor.core().answer(question, &rows, &Ours::default(), Duration::ZERO, self.now);
         self.monitor.tell(answer.expect("what was asked for"));
     }
 }

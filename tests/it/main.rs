@@ -38,4 +38,5 @@ mod tls;
 mod vanish;
 mod waiting;
 mod watch;
+mod watchers;
 mod zombies;

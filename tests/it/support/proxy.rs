@@ -286,6 +286,17 @@ impl Proxy {
         self.log.text()
     }
 
+    /// The fields of all records so far of which this holds.
+    pub(crate) fn records(&self, is: impl Fn(&Value) -> bool) -> Vec<Value> {
+        self.log.records().iter().map(Record::fields).filter(|fields| is(fields)).cloned().collect()
+    }
+
+    /// Waits for a record of which this holds; returns the fields of the first.
+    pub(crate) async fn told(&self, is: impl Fn(&Value) -> bool) -> Value {
+        eventually(async || !self.records(&is).is_empty()).await;
+        self.records(&is).swap_remove(0)
+    }
+
     /// Waits until pgweir logged a record with this message; returns its fields.
     pub(crate) async fn logged(&self, message: &str) -> Value {
         let find = || self.log.records().into_iter().find(|record| record.fields()["message"] == message);
