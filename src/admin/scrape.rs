@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use tokio::time::Instant;
 
 use super::group::{self, Group, Name};
 use crate::admission::gate::State;
-use crate::metrics::{Metric, Page, labels};
+use crate::metrics::{Metric, Page};
 use crate::pool::core::{Counts, EndpointView, LaneView};
 use crate::proxy::Proxy;
 use crate::session::pins;
@@ -25,7 +26,7 @@ use crate::watch::pulse::LockKind;
 pub(super) fn metrics(proxy: &Proxy) -> String {
     let now = Instant::now();
     let mut page = Page::default();
-    process(&mut page, proxy, now);
+    process(&mut page, proxy);
     let groups = group::all(proxy);
     clients(&mut page, proxy, &groups);
     databases(&mut page, proxy);
@@ -42,25 +43,25 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
     page.text()
 }
 
-fn process(page: &mut Page, proxy: &Proxy, now: Instant) {
-    let none = labels(&[]);
-    page.put(Metric::BuildInfo, &labels(&[("version", env!("CARGO_PKG_VERSION"))]), 1);
-    page.put(Metric::Uptime, &none, now.saturating_duration_since(proxy.started()).as_secs_f64());
-    page.put(Metric::Draining, &none, u8::from(proxy.is_leaving()));
-    page.put(Metric::Connections, &none, proxy.connections.load(Ordering::Acquire));
+fn process(page: &mut Page, proxy: &Proxy) {
+    page.put(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1);
+    let started = proxy.started_at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    page.put(Metric::StartTime, &[], started.as_secs_f64());
+    page.put(Metric::Draining, &[], u8::from(proxy.is_leaving()));
+    page.put(Metric::Connections, &[], proxy.connections.load(Ordering::Acquire));
     for (reason, count) in proxy.process.login_refusals() {
-        page.put(Metric::LoginFailures, &labels(&[("reason", reason)]), count);
+        page.put(Metric::LoginFailures, &[reason], count);
     }
-    page.put_distribution(Metric::LoginDelay, &none, &proxy.process.login_delays());
-    page.put(Metric::CancelsDropped, &none, proxy.process.cancels_dropped());
+    page.put_distribution(Metric::LoginDelay, &[], &proxy.process.login_delays());
+    page.put(Metric::CancelsDropped, &[], proxy.process.cancels_dropped());
     for (cause, count) in proxy.process.cancels() {
-        page.put(Metric::Cancels, &labels(&[("cause", cause)]), count);
+        page.put(Metric::Cancels, &[cause], count);
     }
     for (outcome, count) in proxy.process.reloads() {
-        page.put(Metric::Reloads, &labels(&[("outcome", outcome)]), count);
+        page.put(Metric::Reloads, &[outcome], count);
     }
     for (sqlstate, count) in proxy.errors.totals() {
-        page.put(Metric::Errors, &labels(&[("sqlstate", &sqlstate)]), count);
+        page.put(Metric::Errors, &[&sqlstate], count);
     }
 }
 
@@ -89,11 +90,11 @@ fn clients(page: &mut Page, proxy: &Proxy, pools: &BTreeMap<Name, Group>) {
     }
     for ((database, role), Clients { idle, waiting, active, pins }) in groups {
         for (state, count) in [("idle", idle), ("waiting", waiting), ("active", active)] {
-            page.put(Metric::Clients, &labels(&[("database", &database), ("role", &role), ("state", state)]), count);
+            page.put(Metric::Clients, &[&database, &role, state], count);
         }
         for reason in pins::all_names() {
             let count = pins.get(reason).copied().unwrap_or(0);
-            page.put(Metric::Pins, &labels(&[("database", &database), ("role", &role), ("reason", reason)]), count);
+            page.put(Metric::Pins, &[&database, &role, reason], count);
         }
     }
 }
@@ -101,32 +102,31 @@ fn clients(page: &mut Page, proxy: &Proxy, pools: &BTreeMap<Name, Group>) {
 fn databases(page: &mut Page, proxy: &Proxy) {
     for (name, id) in proxy.all_databases() {
         let Some(view) = proxy.pools.core().database(id) else { continue };
-        let labels = labels(&[("database", &name)]);
-        page.put(Metric::EndpointUp, &labels, u8::from(!matches!(view.endpoint, EndpointView::Down(_))));
-        page.put(Metric::Paused, &labels, u8::from(view.is_paused));
+        page.put(Metric::EndpointUp, &[&name], u8::from(!matches!(view.endpoint, EndpointView::Down(_))));
+        page.put(Metric::Paused, &[&name], u8::from(view.is_paused));
     }
 }
 
 fn notifications(page: &mut Page, proxy: &Proxy) {
     for exchange in proxy.hub.all() {
         let database = &*exchange.database;
-        let own = labels(&[("database", database)]);
+        let own = &[database];
         let (listeners, channels) = exchange.size();
         let counts = exchange.stats.counts();
-        page.put(Metric::NotifyQueue, &own, exchange.outbox().depth() + exchange.overflow().depth());
-        page.put(Metric::NotifyListeners, &own, listeners);
-        page.put(Metric::NotifyChannels, &own, channels);
-        page.put(Metric::NotifyIntercepted, &own, counts.intercepted);
-        page.put(Metric::NotifyPublished, &own, counts.published);
-        page.put(Metric::NotifyDelivered, &own, counts.delivered);
-        page.put(Metric::NotifyFolded, &own, counts.folded);
+        page.put(Metric::NotifyQueue, own, exchange.outbox().depth() + exchange.overflow().depth());
+        page.put(Metric::NotifyListeners, own, listeners);
+        page.put(Metric::NotifyChannels, own, channels);
+        page.put(Metric::NotifyIntercepted, own, counts.intercepted);
+        page.put(Metric::NotifyPublished, own, counts.published);
+        page.put(Metric::NotifyDelivered, own, counts.delivered);
+        page.put(Metric::NotifyFolded, own, counts.folded);
         for (cause, count) in exchange.stats.drops() {
-            page.put(Metric::NotifyDropped, &labels(&[("database", database), ("cause", cause)]), count);
+            page.put(Metric::NotifyDropped, &[database, cause], count);
         }
         for (cause, count) in exchange.stats.gaps() {
-            page.put(Metric::NotifyGaps, &labels(&[("database", database), ("cause", cause)]), count);
+            page.put(Metric::NotifyGaps, &[database, cause], count);
         }
-        page.put_distribution(Metric::NotifyBus, &own, &exchange.stats.bus());
+        page.put_distribution(Metric::NotifyBus, own, &exchange.stats.bus());
     }
 }
 
@@ -135,65 +135,63 @@ const DEAD_TUPLES_MAX: usize = 5;
 
 fn watched(page: &mut Page, monitor: &Monitor) {
     let database = &*monitor.database;
-    let own = labels(&[("database", database)]);
-    let by = |name, value| labels(&[("database", database), (name, value)]);
+    let own = &[database];
     let core = monitor.core();
     let (convoy, pulse) = (core.convoy(), core.convoy().pulse());
-    page.put(Metric::WatchUp, &own, u8::from(monitor.is_up(&core)));
-    page.put(Metric::WatchStandby, &own, u8::from(core.server().is_some_and(|server| server.is_standby)));
+    page.put(Metric::WatchUp, own, u8::from(monitor.is_up(&core)));
+    page.put(Metric::WatchStandby, own, u8::from(core.server().is_some_and(|server| server.is_standby)));
     for state in convoy::State::ALL {
-        page.put(Metric::WatchState, &by("state", state.word()), u8::from(state == convoy.state()));
+        page.put(Metric::WatchState, &[database, state.word()], u8::from(state == convoy.state()));
     }
     for kind in Kind::ALL {
-        page.put(Metric::WatchFindings, &by("kind", kind.word()), core.open(kind));
-        page.put(Metric::WatchFound, &by("kind", kind.word()), monitor.stats.findings(kind));
+        page.put(Metric::WatchOpen, &[database, kind.word()], core.open(kind));
+        page.put(Metric::WatchFound, &[database, kind.word()], monitor.stats.findings(kind));
     }
-    page.put(Metric::Convoys, &own, monitor.stats.findings(Kind::Convoy));
     for (kind, count) in monitor.stats.reactions() {
-        page.put(Metric::WatchReactions, &by("kind", kind), count);
+        page.put(Metric::WatchReactions, &[database, kind], count);
     }
     for (state, count) in
         [("active", pulse.active), ("idle_in_transaction", pulse.idle_in_transaction), ("idle", pulse.idle())]
     {
-        page.put(Metric::WatchSessions, &by("state", state), count);
+        page.put(Metric::WatchSessions, &[database, state], count);
     }
     for kind in LockKind::ALL {
-        page.put(Metric::WatchLockWaiters, &by("kind", kind.word()), pulse.count(kind));
+        page.put(Metric::WatchLockWaiters, &[database, kind.word()], pulse.count(kind));
     }
-    page.put(Metric::WatchLockManagerWaiters, &own, pulse.lock_manager);
-    page.put(Metric::WatchOldestLockWait, &own, convoy.longest().as_secs_f64());
+    page.put(Metric::WatchLockManagerWaiters, own, pulse.lock_manager);
+    page.put(Metric::WatchOldestLockWait, own, convoy.longest().as_secs_f64());
     for kind in Culprit::KINDS {
         let holds = || core.horizon().holds().filter(|hold| hold.culprit.kind() == kind);
         page.put(
             Metric::XminAgeTransactions,
-            &by("kind", kind),
+            &[database, kind],
             holds().map(|hold| hold.transactions).max().unwrap_or(0),
         );
         page.put(
             Metric::XminAge,
-            &by("kind", kind),
+            &[database, kind],
             holds().map(|hold| hold.age).max().unwrap_or_default().as_secs_f64(),
         );
     }
     for table in core.dead_tuples().tables().iter().take(DEAD_TUPLES_MAX) {
-        page.put(Metric::DeadTuples, &by("relation", &table.name), table.dead);
+        page.put(Metric::DeadTuples, &[database, &table.name], table.dead);
     }
-    page.put(Metric::WatchOutside, &own, core.outside().count());
-    page.put(Metric::ServerNotifyQueue, &own, core.notify_queue().usage());
-    page.put_distribution(Metric::WatchQuery, &own, &monitor.stats.cost());
+    page.put(Metric::WatchOutside, own, core.outside().count());
+    page.put(Metric::ServerNotifyQueue, own, core.notify_queue().usage());
+    page.put_distribution(Metric::WatchQuery, own, &monitor.stats.cost());
 }
 
 fn put_group(page: &mut Page, (database, role): (&str, &str), group: &Group, now: Instant) {
-    let both = labels(&[("database", database), ("role", role)]);
+    let both = &[database, role];
     let Counts { opening, idle, handed, leased, closing, zombie } = group.counts;
     let at_rest = [("opening", opening), ("idle", idle), ("closing", closing)];
     for (state, count) in at_rest.into_iter().chain([("handed", handed), ("leased", leased), ("zombie", zombie)]) {
-        page.put(Metric::Backends, &labels(&[("database", database), ("role", role), ("state", state)]), count);
+        page.put(Metric::Backends, &[database, role, state], count);
     }
-    page.put(Metric::BackendsMax, &both, group.pool.settings().pool.size);
-    page.put(Metric::Waiters, &both, group.waiting);
+    page.put(Metric::BackendsMax, both, group.pool.settings().pool.size);
+    page.put(Metric::Waiters, both, group.waiting);
     let oldest = group.waiting_since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
-    page.put(Metric::OldestWait, &both, oldest);
+    page.put(Metric::OldestWait, both, oldest);
     let totals = &group.totals;
     for (metric, count) in [
         (Metric::Queries, totals.queries),
@@ -204,36 +202,34 @@ fn put_group(page: &mut Page, (database, role): (&str, &str), group: &Group, now
         (Metric::Received, totals.received),
         (Metric::Sent, totals.sent),
     ] {
-        page.put(metric, &both, count);
+        page.put(metric, both, count);
     }
     for (timeout, count) in Timeout::ALL.into_iter().zip(totals.timeouts) {
-        let labels = labels(&[("database", database), ("role", role), ("kind", timeout.label())]);
-        page.put(Metric::Timeouts, &labels, count);
+        page.put(Metric::Timeouts, &[database, role, timeout.label()], count);
     }
-    page.put_distribution(Metric::Wait, &both, &totals.wait);
-    page.put_distribution(Metric::Lease, &both, &totals.lease);
+    page.put_distribution(Metric::Wait, both, &totals.wait);
+    page.put_distribution(Metric::Lease, both, &totals.lease);
 }
 
 fn put_lane(page: &mut Page, role: &str, lane: &LaneView, now: Instant) {
     let LaneView { gate, waiting_since } = lane;
-    let own = labels(&[("role", role)]);
-    page.put(Metric::RoleActive, &own, gate.active);
+    let own = &[role];
+    page.put(Metric::RoleActive, own, gate.active);
     if let Some(limit) = gate.limit {
-        page.put(Metric::RoleLimit, &own, limit);
+        page.put(Metric::RoleLimit, own, limit);
     }
     if let Some(effective) = group::effective_limit(gate) {
-        page.put(Metric::RoleEffectiveLimit, &own, effective);
+        page.put(Metric::RoleEffectiveLimit, own, effective);
     }
-    page.put(Metric::RoleWaiters, &own, gate.waiting);
+    page.put(Metric::RoleWaiters, own, gate.waiting);
     let oldest = waiting_since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
-    page.put(Metric::RoleOldestWait, &own, oldest);
+    page.put(Metric::RoleOldestWait, own, oldest);
     for state in State::ALL {
-        let labels = labels(&[("role", role), ("state", state.name())]);
-        page.put(Metric::RoleState, &labels, u8::from(state == gate.state));
+        page.put(Metric::RoleState, &[role, state.name()], u8::from(state == gate.state));
     }
     let tally = &gate.tally;
     for (reason, count) in [("full", tally.refused_full), ("shed", tally.refused_hopeless)] {
-        page.put(Metric::RoleRefused, &labels(&[("role", role), ("reason", reason)]), count);
+        page.put(Metric::RoleRefused, &[role, reason], count);
     }
     for (metric, count) in [
         (Metric::RoleStarts, tally.starts),
@@ -247,7 +243,7 @@ fn put_lane(page: &mut Page, role: &str, lane: &LaneView, now: Instant) {
         (Metric::RolePaceOverflow, tally.overdue),
         (Metric::RoleSpread, tally.spread),
     ] {
-        page.put(metric, &own, count);
+        page.put(metric, own, count);
     }
 }
 
@@ -282,17 +278,16 @@ mod tests {
             "pgweir_watch_lock_waiters{database=\"app\",kind=\"extension\"} 0",
             "pgweir_watch_oldest_lock_wait_seconds{database=\"app\"} 6",
             "pgweir_watch_sessions{database=\"app\",state=\"idle\"} 8",
-            "pgweir_watch_findings{database=\"app\",kind=\"convoy\"} 1",
-            "pgweir_watch_findings{database=\"app\",kind=\"blocker\"} 1",
-            "pgweir_watch_findings{database=\"app\",kind=\"idle_in_transaction\"} 1",
+            "pgweir_watch_findings_open{database=\"app\",kind=\"convoy\"} 1",
+            "pgweir_watch_findings_open{database=\"app\",kind=\"blocker\"} 1",
+            "pgweir_watch_findings_open{database=\"app\",kind=\"idle_in_transaction\"} 1",
             "pgweir_watch_findings_total{database=\"app\",kind=\"convoy\"} 1",
-            "pgweir_convoys_total{database=\"app\"} 1",
         ];
         assert_lines(&trouble, &lines);
         let ended = trouble.monitor.core().end(Instant::now());
         trouble.monitor.tell(ended);
         let lines = [
-            "pgweir_watch_findings{database=\"app\",kind=\"convoy\"} 0",
+            "pgweir_watch_findings_open{database=\"app\",kind=\"convoy\"} 0",
             "pgweir_watch_findings_total{database=\"app\",kind=\"convoy\"} 1",
         ];
         assert_lines(&trouble, &lines);
@@ -305,7 +300,7 @@ mod tests {
             "pgweir_xmin_age_transactions{database=\"app\",kind=\"backend\"} 40",
             "pgweir_xmin_age_seconds{database=\"app\",kind=\"prepared\"} 0",
             "pgweir_dead_tuples{database=\"app\",relation=\"public.jobs\"} 50000",
-            "pgweir_watch_findings{database=\"app\",kind=\"dead_tuples\"} 1",
+            "pgweir_watch_findings_open{database=\"app\",kind=\"dead_tuples\"} 1",
         ];
         assert_lines(&Trouble::horizon(), &lines);
     }

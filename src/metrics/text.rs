@@ -4,17 +4,19 @@
 //! sample, and ours come as bucket counts; with those written here, a registry filled anew for the counters at every
 //! scrape would be a detour.
 
-use metrics::{Key, Label};
+use std::fmt::Display;
+use std::time::Duration;
+
+use metrics::Key;
 use metrics_exporter_prometheus::LabelSet;
 use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line, write_type_line};
 
-use super::{Distribution, Kind, Metric};
+use super::distribution::bound;
+use super::label::Values;
+use super::{Distribution, Metric};
 
-/// Label names and values.
-pub fn labels(labels: &[(&'static str, &str)]) -> LabelSet {
-    let labels = labels.iter().map(|(name, value)| Label::new(*name, value.to_string()));
-    LabelSet::from_key_and_global(&Key::from_parts("", labels.collect::<Vec<_>>()), &Default::default())
-}
+/// Power of two of the shortest bound that is written, 128 µs; the longest is 67 s. What is shorter is counted there too.
+const FIRST_BOUND: usize = 7;
 
 /// One answer to a scrape. Series may be put in any order; those of one metric stand together, as the format wants.
 #[derive(Debug)]
@@ -28,26 +30,41 @@ impl Default for Page {
     }
 }
 
+/// The names are the metric's, the values one for each.
+fn labels(metric: Metric, values: &[&str]) -> LabelSet {
+    debug_assert_eq!(metric.labels().len(), values.len(), "{metric:?}");
+    let labels = metric.labels().iter().zip(values).map(|(label, value)| {
+        debug_assert!(
+            !matches!(label.values(), Values::Words(words) if !words.contains(value)),
+            "{metric:?}: {label:?} says {value}"
+        );
+        metrics::Label::new(label.name(), (*value).to_owned())
+    });
+    LabelSet::from_key_and_global(&Key::from_parts("", labels.collect::<Vec<_>>()), &Default::default())
+}
+
 impl Page {
-    /// One value of a counter or gauge.
-    pub fn put(&mut self, metric: Metric, labels: &LabelSet, value: impl std::fmt::Display) {
+    /// One value of a counter or gauge; `values` are those of its labels, in their order.
+    pub fn put(&mut self, metric: Metric, values: &[&str], value: impl Display) {
         let out = &mut self.series[metric as usize];
-        write_metric_line(out, metric.name(), None, labels, None::<(_, &str)>, value, None);
+        write_metric_line(out, metric.name(), None, &labels(metric, values), None::<(_, &str)>, value, None);
     }
 
     /// One histogram.
-    pub fn put_distribution(&mut self, metric: Metric, labels: &LabelSet, distribution: &Distribution) {
-        let (out, name) = (&mut self.series[metric as usize], metric.name());
+    pub fn put_distribution(&mut self, metric: Metric, values: &[&str], distribution: &Distribution) {
+        let (out, name, labels) = (&mut self.series[metric as usize], metric.name(), &labels(metric, values));
         let (last, bounded) = distribution.buckets.split_last().expect("there are buckets");
         let mut count = 0;
-        for (power, bucket) in bounded.iter().enumerate() {
+        for (n, bucket) in bounded.iter().enumerate() {
             count += bucket;
-            let bound = seconds(1 << power);
-            write_metric_line(out, name, Some("bucket"), labels, Some(("le", bound)), count, None);
+            if n >= FIRST_BOUND {
+                let bound = bound(n).as_secs_f64();
+                write_metric_line(out, name, Some("bucket"), labels, Some(("le", bound)), count, None);
+            }
         }
         count += last;
         write_metric_line(out, name, Some("bucket"), labels, Some(("le", "+Inf")), count, None);
-        let sum = seconds(distribution.sum_micros);
+        let sum = Duration::from_micros(distribution.sum_micros).as_secs_f64();
         write_metric_line(out, name, Some("sum"), labels, None::<(_, &str)>, sum, None);
         write_metric_line(out, name, Some("count"), labels, None::<(_, &str)>, count, None);
     }
@@ -56,37 +73,25 @@ impl Page {
     pub fn text(&self) -> String {
         let mut out = String::new();
         for (metric, series) in Metric::ALL.iter().zip(&self.series).filter(|(_, series)| !series.is_empty()) {
-            let kind = match metric.kind() {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-                Kind::Histogram => "histogram",
-            };
             write_help_line(&mut out, metric.name(), None, None, metric.help());
-            write_type_line(&mut out, metric.name(), None, None, kind);
+            write_type_line(&mut out, metric.name(), None, None, metric.kind().name());
             out.push_str(series);
         }
         out
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "2^53 µs are 285 years")]
-fn seconds(micros: u64) -> f64 {
-    micros as f64 / 1e6
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::metrics::PoolStats;
 
     #[test]
     fn series_of_one_metric_stand_together_under_their_help() {
         let mut page = Page::default();
-        page.put(Metric::Queries, &labels(&[("database", "a")]), 1);
-        page.put(Metric::Uptime, &labels(&[]), 2.5);
-        page.put(Metric::Queries, &labels(&[("database", "b \"c\"")]), 3);
+        page.put(Metric::Queries, &["a", "r"], 1);
+        page.put(Metric::StartTime, &[], 2.5);
+        page.put(Metric::Queries, &["b \"c\"", "r"], 3);
         let text = page.text();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
@@ -94,8 +99,8 @@ mod tests {
             [
                 "# HELP pgweir_queries_total Cycles ended: a Query, or a Sync with what came before it.",
                 "# TYPE pgweir_queries_total counter",
-                "pgweir_queries_total{database=\"a\"} 1",
-                "pgweir_queries_total{database=\"b \\\"c\\\"\"} 3",
+                "pgweir_queries_total{database=\"a\",role=\"r\"} 1",
+                "pgweir_queries_total{database=\"b \\\"c\\\"\",role=\"r\"} 3",
             ]
         );
     }
@@ -103,33 +108,30 @@ mod tests {
     #[test]
     fn buckets_add_up_and_end_in_infinity() {
         let stats = PoolStats::new(2);
-        for (worker, micros) in [(0, 0), (1, 1), (0, 900), (1, 3_000_000_000)] {
+        for (worker, micros) in [(0, 0), (1, 128), (0, 900), (1, 3_000_000_000)] {
             stats.cell(worker).waited(Duration::from_micros(micros));
         }
         let mut page = Page::default();
-        page.put_distribution(Metric::Wait, &labels(&[("role", "r")]), &stats.totals().wait);
+        page.put_distribution(Metric::Wait, &["d", "r"], &stats.totals().wait);
         let text = page.text();
-        for line in [
-            "pgweir_pool_wait_seconds_bucket{role=\"r\",le=\"0.000001\"} 1",
-            "pgweir_pool_wait_seconds_bucket{role=\"r\",le=\"0.000002\"} 2",
-            "pgweir_pool_wait_seconds_bucket{role=\"r\",le=\"0.000512\"} 2",
-            "pgweir_pool_wait_seconds_bucket{role=\"r\",le=\"0.001024\"} 3",
-            "pgweir_pool_wait_seconds_bucket{role=\"r\",le=\"67.108864\"} 3",
-            "pgweir_pool_wait_seconds_bucket{role=\"r\",le=\"+Inf\"} 4",
-            "pgweir_pool_wait_seconds_count{role=\"r\"} 4",
-            "pgweir_pool_wait_seconds_sum{role=\"r\"} 3000.000901",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
-        }
+        let series: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("pgweir_pool_wait_seconds_")).collect();
+        assert_eq!(series[0], "bucket{database=\"d\",role=\"r\",le=\"0.000128\"} 2");
+        assert_eq!(series[2], "bucket{database=\"d\",role=\"r\",le=\"0.000512\"} 2");
+        assert_eq!(series[3], "bucket{database=\"d\",role=\"r\",le=\"0.001024\"} 3");
+        assert_eq!(
+            series[19..],
+            [
+                "bucket{database=\"d\",role=\"r\",le=\"67.108864\"} 3",
+                "bucket{database=\"d\",role=\"r\",le=\"+Inf\"} 4",
+                "sum{database=\"d\",role=\"r\"} 3000.001028",
+                "count{database=\"d\",role=\"r\"} 4",
+            ]
+        );
     }
 
     #[test]
-    fn names_say_what_they_are() {
-        for metric in Metric::ALL {
-            let name = metric.name();
-            assert!(name.starts_with("pgweir_") && metric.help().ends_with('.'), "{name}");
-            assert_eq!(metric.kind() == Kind::Counter, name.ends_with("_total"), "{name}");
-            assert!(metric.kind() != Kind::Histogram || name.ends_with("_seconds"), "{name}");
-        }
+    #[should_panic(expected = "Outcome says perhaps")]
+    fn a_label_says_what_the_table_says_it_may() {
+        labels(Metric::Reloads, &["perhaps"]);
     }
 }

@@ -1,0 +1,76 @@
+//! Durations by powers of two of microseconds, at one moment.
+
+use std::time::Duration;
+
+/// Bucket `n` holds durations of up to 2^n µs that no bucket before it holds, the last everything longer than 2^26 µs.
+pub(super) const BUCKETS: usize = 28;
+
+/// Where a duration is counted, and its microseconds.
+#[inline]
+pub(super) fn bucket(duration: Duration) -> (usize, u64) {
+    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    // Rounded down, a bound itself would be in, and what is a little longer too.
+    let is_whole = duration.subsec_nanos().is_multiple_of(1000);
+    let below = micros.saturating_sub(u64::from(is_whole));
+    ((u64::BITS - below.leading_zeros()).min(BUCKETS as u32 - 1) as usize, micros)
+}
+
+/// How long what bucket `n` holds may be at most; the last has no bound.
+pub(super) fn bound(n: usize) -> Duration {
+    Duration::from_micros(1 << n)
+}
+
+/// A histogram at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Distribution {
+    /// Counts by powers of two of microseconds: the first is of 1 µs and less, the last but one of up to 67 s, the last of what is longer.
+    pub buckets: [u64; BUCKETS],
+    /// Sum of all recorded durations, in microseconds.
+    pub sum_micros: u64,
+}
+
+impl Distribution {
+    /// One more.
+    pub fn record(&mut self, duration: Duration) {
+        let (bucket, micros) = bucket(duration);
+        self.buckets[bucket] += 1;
+        self.sum_micros += micros;
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (sum, bucket) in self.buckets.iter_mut().zip(other.buckets) {
+            *sum += bucket;
+        }
+        self.sum_micros += other.sum_micros;
+    }
+
+    /// What came since `before`, an earlier moment of the same.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        let mut since = self.clone();
+        for (bucket, before) in since.buckets.iter_mut().zip(before.buckets) {
+            *bucket = bucket.saturating_sub(before);
+        }
+        since.sum_micros = since.sum_micros.saturating_sub(before.sum_micros);
+        since
+    }
+
+    /// How many were recorded.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_belongs_to_its_bucket_and_what_is_longer_to_the_next() {
+        assert_eq!(bucket(Duration::ZERO).0, 0);
+        for n in 0..BUCKETS - 1 {
+            assert_eq!(bucket(bound(n)).0, n);
+            assert_eq!(bucket(bound(n) + Duration::from_nanos(1)).0, n + 1);
+        }
+        assert_eq!(bucket(Duration::MAX), (BUCKETS - 1, u64::MAX));
+    }
+}

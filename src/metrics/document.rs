@@ -1,0 +1,87 @@
+//! `docs/METRICS.md`, printed from the table. `UPDATE_EXPECTED=1 cargo test --lib metrics` writes it anew.
+
+use std::path::Path;
+
+use super::label::Values;
+use super::{Kind, Label, Metric};
+
+const HEAD: &str = "\
+# Metrics
+
+What `/metrics` on the admin address shows, in Prometheus's text format. `deploy/grafana/pgweir.json` is a dashboard over it,
+`deploy/prometheus/alerts.yml` has the alerts.
+
+Counters only grow; look at `rate()` of them. Gauges are as they are at the scrape. Every histogram has the same bounds, from 128 µs
+to 67 s, each twice the one before: `histogram_quantile()` is never off by more than that.
+
+This file is printed from `src/metrics/table.rs`: `UPDATE_EXPECTED=1 cargo test --lib metrics`.
+";
+
+/// The unit of what a metric's name ends in.
+fn unit(metric: Metric) -> &'static str {
+    let name = metric.name().trim_end_matches("_total");
+    let units = ["seconds", "bytes", "transactions", "ratio"];
+    units.into_iter().find(|unit| name.rsplit('_').next() == Some(*unit)).unwrap_or_default()
+}
+
+fn labels(metric: Metric) -> String {
+    metric.labels().iter().map(|label| format!("`{}`", label.name())).collect::<Vec<_>>().join(", ")
+}
+
+fn document() -> String {
+    let mut out = HEAD.to_owned();
+    let mut section = "";
+    for metric in Metric::ALL {
+        if metric.section() != section {
+            section = metric.section();
+            out += &format!(
+                "\n## {section}\n\n| metric | kind | unit | labels | what it says | when it moves |\n|---|---|---|---|---|---|\n"
+            );
+        }
+        let (name, kind, help, advice) = (metric.name(), metric.kind().name(), metric.help(), metric.advice());
+        out += &format!("| `{name}` | {kind} | {} | {} | {help} | {advice} |\n", unit(*metric), labels(*metric));
+    }
+    out += "\n## Labels\n\n| label | of | says | at most |\n|---|---|---|---|\n";
+    for label in Label::ALL {
+        let (what, bound) = match label.values() {
+            Values::Words(words) => {
+                (words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "), words.len().to_string())
+            }
+            Values::Open { what, bound } => (what.to_owned(), bound.to_owned()),
+        };
+        let of = match label {
+            Label::Database | Label::Role => "most".to_owned(),
+            _ => {
+                let uses = Metric::ALL.iter().filter(|metric| metric.labels().contains(&label));
+                uses.map(|metric| format!("`{}`", metric.name())).collect::<Vec<_>>().join(", ")
+            }
+        };
+        out += &format!("| `{}` | {of} | {what} | {bound} |\n", label.name());
+    }
+    out
+}
+
+#[test]
+fn the_document_says_what_the_table_says() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/METRICS.md");
+    let document = document();
+    if std::env::var_os("UPDATE_EXPECTED").is_some() {
+        std::fs::write(&path, &document).expect("docs/ is there");
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == document, "docs/METRICS.md is not what src/metrics/table.rs says; run with UPDATE_EXPECTED=1");
+}
+
+#[test]
+fn every_label_is_used() {
+    for label in Label::ALL {
+        assert!(Metric::ALL.iter().any(|metric| metric.labels().contains(&label)), "{label:?}");
+    }
+}
+
+#[test]
+fn what_has_a_unit_is_no_mere_count() {
+    for metric in Metric::ALL {
+        assert!(metric.kind() != Kind::Histogram || unit(*metric) == "seconds", "{}", metric.name());
+    }
+}

@@ -1,0 +1,150 @@
+//! Events of the whole process. Each is rare: they are counted where everybody counts them.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::distribution::Distribution;
+
+/// Why a query is cancelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// Its client asked for it.
+    Client,
+    /// Its client is gone.
+    Zombie,
+    /// It took longer than its role may.
+    Timeout,
+}
+
+impl Cause {
+    const ALL: [Self; 3] = [Self::Client, Self::Zombie, Self::Timeout];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Zombie => "zombie",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// Why a connection does not become a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginRefusal {
+    /// Not what the protocol has here, or TLS where there is none.
+    Protocol,
+    /// It did not prove who it is, or may not do what it wants.
+    Authentication,
+    /// No such database, or it takes no clients.
+    Database,
+    /// `listen.clients_max`.
+    ClientsMax,
+    /// `roles.*.clients_max`.
+    RoleClientsMax,
+    /// `admission.login_rate`.
+    LoginRate,
+    /// `admission.login_rate_per_address`.
+    LoginRatePerAddress,
+    /// The server was needed, and could not be had.
+    Server,
+    /// `listen.login_timeout`.
+    Timeout,
+    /// Going down.
+    Draining,
+}
+
+impl LoginRefusal {
+    const ALL: [Self; 10] = [
+        Self::Protocol,
+        Self::Authentication,
+        Self::Database,
+        Self::ClientsMax,
+        Self::RoleClientsMax,
+        Self::LoginRate,
+        Self::LoginRatePerAddress,
+        Self::Server,
+        Self::Timeout,
+        Self::Draining,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Protocol => "protocol",
+            Self::Authentication => "authentication",
+            Self::Database => "database",
+            Self::ClientsMax => "clients_max",
+            Self::RoleClientsMax => "role_clients_max",
+            Self::LoginRate => "login_rate",
+            Self::LoginRatePerAddress => "login_rate_per_address",
+            Self::Server => "server",
+            Self::Timeout => "timeout",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// Events of the whole process; each is rare.
+#[derive(Debug, Default)]
+pub struct ProcessStats {
+    login_refusals: [AtomicU64; LoginRefusal::ALL.len()],
+    login_delays: Mutex<Distribution>,
+    cancels_dropped: AtomicU64,
+    cancels: [AtomicU64; Cause::ALL.len()],
+    reloads_applied: AtomicU64,
+    reloads_refused: AtomicU64,
+}
+
+impl ProcessStats {
+    /// A connection was refused before it became a client.
+    pub fn login_refused(&self, reason: LoginRefusal) {
+        self.login_refusals[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A login was made to wait so long.
+    pub fn login_delayed(&self, delay: Duration) {
+        self.login_delays.lock().expect("no panic while held").record(delay);
+    }
+
+    /// Logins that had to wait.
+    pub fn login_delays(&self) -> Distribution {
+        self.login_delays.lock().expect("no panic while held").clone()
+    }
+
+    /// A CancelRequest came from an address that had sent too many.
+    pub fn cancel_dropped(&self) {
+        self.cancels_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// CancelRequests that were not looked at.
+    pub fn cancels_dropped(&self) -> u64 {
+        self.cancels_dropped.load(Ordering::Relaxed)
+    }
+
+    /// A CancelRequest goes to a server.
+    pub fn cancel(&self, cause: Cause) {
+        self.cancels[cause as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// CancelRequests sent to servers.
+    pub fn cancels(&self) -> [(&'static str, u64); Cause::ALL.len()] {
+        Cause::ALL.map(|cause| (cause.word(), self.cancels[cause as usize].load(Ordering::Relaxed)))
+    }
+
+    /// The configuration was read again, with this outcome.
+    pub fn reloaded(&self, is_applied: bool) {
+        let count = if is_applied { &self.reloads_applied } else { &self.reloads_refused };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Connections refused.
+    pub fn login_refusals(&self) -> [(&'static str, u64); LoginRefusal::ALL.len()] {
+        LoginRefusal::ALL.map(|reason| (reason.word(), self.login_refusals[reason as usize].load(Ordering::Relaxed)))
+    }
+
+    /// Reloads by outcome.
+    pub fn reloads(&self) -> [(&'static str, u64); 2] {
+        let [applied, refused] = [&self.reloads_applied, &self.reloads_refused].map(|n| n.load(Ordering::Relaxed));
+        [("applied", applied), ("refused", refused)]
+    }
+}
