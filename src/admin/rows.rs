@@ -383,11 +383,12 @@ pub(super) fn lists(proxy: &Proxy) -> Vec<Row> {
     ]
 }
 
-/// Defaults are in `proxy.toml`, which says what they are good for, too.
 pub(super) fn config(config: &Config) -> Vec<Row> {
+    let defaults = config::defaults(config);
     let row = |(key, value): (String, config::Value)| {
         let changeable = if config::needs_restart(&key) { "no" } else { "yes" };
-        row![key, value.to_string(), Cell::Null, changeable]
+        let default = defaults.get(&key).map(config::Value::to_string);
+        row![key, value.to_string(), default, changeable]
     };
     config::entries(config).into_iter().map(row).collect()
 }

@@ -6,6 +6,8 @@
 
 mod advice;
 mod defaults;
+#[cfg(test)]
+mod document;
 mod limits;
 mod mistake;
 mod parse;
@@ -25,7 +27,7 @@ pub use limits::{Endpoint, LaneSettings, PoolSettings, Share, lane_settings, own
 pub use mistake::{Mistake, Mistakes, Place};
 pub use parse::{load, parse};
 pub use reload::{Change, Changes, Watcher, diff, needs_restart};
-pub use show::{Value, entries};
+pub use show::{Value, defaults, entries};
 pub use value::{duration_text, read_duration};
 pub use word::Word;
 

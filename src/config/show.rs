@@ -7,6 +7,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::parse::parse;
 use super::raw::join;
 use super::value::{duration_text, rate_text, size_text};
 use super::{
@@ -49,6 +50,30 @@ pub fn entries(config: &Config) -> BTreeMap<String, Value> {
     rows.notify(notify);
     rows.watch(watch);
     rows.0
+}
+
+/// As little as a file can say. Keys that others need are there, so that those show their defaults.
+const LEAST: &str = r#"
+    [databases."*"]
+    host = "127.0.0.1"
+    auth_query = { role = "lookup" }
+    [roles."*"]
+    auth = "passthrough"
+    rate = "1/s"
+"#;
+
+/// How the paths end of what [`LEAST`] says.
+const SAID: [&str; 4] = [".host", ".auth_query.role", ".auth", ".rate"];
+
+/// The default of every setting that has one, for the databases and roles that `config` names.
+pub fn defaults(config: &Config) -> BTreeMap<String, Value> {
+    let least = parse(LEAST, Path::new("proxy.toml"), &|_| None).expect("a test reads it");
+    let (database, role) = (&least.databases["*"], &least.roles["*"]);
+    let databases = config.databases.keys().map(|name| (name.clone(), database.clone())).collect();
+    let roles = config.roles.keys().map(|name| (name.clone(), role.clone())).collect();
+    let mut defaults = entries(&Config { databases, roles, ..least.clone() });
+    defaults.retain(|key, _| !SAID.iter().any(|said| key.ends_with(said)));
+    defaults
 }
 
 #[derive(Default)]

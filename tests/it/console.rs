@@ -133,7 +133,9 @@ async fn lists_users_databases_and_config_agree_with_the_file() {
     let users = proxy.console("SHOW USERS").await;
     assert!(find(&users, &[("name", "app"), ("max_user_client_connections", "9")]).is_some(), "{users:?}");
     let config = proxy.console("SHOW CONFIG").await;
-    assert!(find(&config, &[("key", "databases.app.size"), ("value", "7"), ("changeable", "yes")]).is_some());
+    let size = [("key", "databases.app.size"), ("value", "7"), ("default", "20"), ("changeable", "yes")];
+    assert!(find(&config, &size).is_some(), "{config:?}");
+    assert!(find(&config, &[("key", "databases.app.host"), ("default", "")]).is_some(), "it has none: {config:?}");
     assert!(find(&config, &[("key", "listen.workers"), ("changeable", "no")]).is_some());
     assert!(find(&config, &[("key", "roles.app.password"), ("value", "***")]).is_some());
     let lists = proxy.console("SHOW LISTS").await;
