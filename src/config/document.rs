@@ -53,13 +53,13 @@ impl Key {
         let odd = self.told("-1").unwrap_or_else(|| panic!("{}: -1 is taken", self.path));
         let after = |text: &str, words| text.split_once(words).map(|(_, rest)| rest.to_owned());
         let word = self.told("\"?\"");
-        let kind = match &word {
-            None if odd.contains(" is no secret") => "a secret".to_owned(),
-            Some(text) if text.starts_with("cannot read") => "a file".to_owned(),
-            _ if odd.contains(" is not between ") => {
-                format!("a number between {}", after(&odd, " is not between ").expect("just seen"))
+        let kind = match (&word, after(&odd, "is not ")) {
+            (Some(text), _) if text.starts_with("cannot read") => "a file".to_owned(),
+            (_, Some(range)) if range.starts_with("between ") => format!("a number {range}"),
+            (text, kind) => {
+                let better = text.as_ref().and_then(|text| after(text, "is not "));
+                better.or(kind).unwrap_or("a secret".to_owned())
             }
-            text => text.as_ref().and_then(|text| after(text, "is not ")).or(after(&odd, "is not ")).expect("a kind"),
         };
         let (kind, examples) = kind.split_once("; write for example ").unwrap_or((&kind, ""));
         let bounds: &[&[&str]] = match kind {
