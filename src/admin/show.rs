@@ -183,3 +183,25 @@ fn help() -> Vec<Row> {
     let shows = Show::ALL.iter().map(|show| vec![Cell::from(format!("SHOW {}", show.name())), Cell::from(show.help())]);
     shows.chain(COMMANDS.iter().map(|(command, help)| vec![Cell::from(*command), Cell::from(*help)])).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn tables_that_the_pages_name_exist() {
+        let docs = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).expect("readable");
+        let docs = docs.map(|entry| entry.expect("an entry").path());
+        for page in docs.chain([concat!(env!("CARGO_MANIFEST_DIR"), "/README.md").into()]).filter(|page| page.is_file())
+        {
+            let text = fs::read_to_string(&page).expect("readable");
+            for named in text.split("SHOW ").skip(1) {
+                let name = named.split(|c: char| !c.is_ascii_uppercase() && c != '_').next().unwrap_or_default();
+                let is_known = Show::ALL.iter().any(|show| show.name() == name);
+                assert!(is_known || name.is_empty(), "{}: there is no SHOW {name}", page.display());
+            }
+        }
+    }
+}

@@ -36,6 +36,8 @@ session, FATAL ends it. `…` stands for what differs from case to case.
 This file is printed from `src/sqlstate.rs`: `UPDATE_EXPECTED=1 cargo test --lib sqlstate`.
 ";
 
+const FOOT: &str = "\nNext: [CONFIG.md](CONFIG.md) for the settings that hints name, [TIMEOUTS.md](TIMEOUTS.md) for errors of Postgres that have a hint of pgweir's.\n";
+
 /// Stands for every name and text in samples.
 const ANY: &str = "…";
 
@@ -307,7 +309,7 @@ fn document() -> String {
             out += &format!("| {code} | {severity} | {message} | {} |\n", hint.unwrap_or_default());
         }
     }
-    out
+    out + FOOT
 }
 
 #[test]
