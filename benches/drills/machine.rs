@@ -1,4 +1,4 @@
-//! What /proc says: CPU time of a server's processes, and the share of the machine's that went to the kernel.
+//! What /proc says: CPU time of a server's processes, the share of the machine's that went to the kernel, and how busy the machine is.
 
 use std::fs;
 use std::time::Duration;
@@ -51,4 +51,10 @@ fn running_time(pid: &str) -> Duration {
     let schedstat = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
     let nanos = schedstat.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
     Duration::from_nanos(nanos.unwrap_or(0))
+}
+
+/// How many processes have wanted a core in the last minute, on average: with whoever else is at work here.
+pub(crate) fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").expect("Linux has it");
+    text.split_whitespace().next().unwrap_or_default().to_owned()
 }

@@ -1,8 +1,10 @@
-//! Incidents on purpose: what a burst, a dead database, a migration, vanishing clients and a leaked setting do to a real
-//! Postgres, straight, through PgBouncer and through pgweir. `make drills` runs them; docs/drills has what came of it.
+//! Incidents on purpose: what a burst, a dead database, a migration, a held lock, a forgotten transaction, vanishing clients and a leaked
+//! setting do to a real Postgres, straight, through PgBouncer and through pgweir. `make drills` runs them; docs/drills has what came of it.
 
 mod burst;
 mod chart;
+mod convoy;
+mod horizon;
 mod keeper;
 mod leak;
 mod listeners;
@@ -20,6 +22,7 @@ mod sampler;
 mod session;
 mod slow_disk;
 mod stats;
+mod told;
 mod valve;
 mod wire;
 mod zombie;
@@ -31,10 +34,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
 const USAGE: &str =
-    "Say which drill: burst, valve, lock-queue, zombie, leak, notify, or all. FULL=1 makes bursts of every size.
+    "Say which drill: burst, valve, lock-queue, zombie, leak, notify, convoy, horizon, or all. FULL=1 makes bursts of every size.
 Its figures go to docs/drills. More words choose among its runs (burst hot-row 1000 pgweir); those go to target/drills.";
 
-const DRILLS: [&str; 6] = ["burst", "valve", "lock-queue", "zombie", "leak", "notify"];
+const DRILLS: [&str; 8] = ["burst", "valve", "lock-queue", "zombie", "leak", "notify", "convoy", "horizon"];
 
 /// What the command line asks for.
 pub(crate) struct Choice {
@@ -76,7 +79,9 @@ fn main() {
                 "lock-queue" => lock_queue::run(&choice).await,
                 "zombie" => zombie::run(&choice).await,
                 "leak" => leak::run(&choice).await,
-                _ => notify::run(&choice).await,
+                "notify" => notify::run(&choice).await,
+                "convoy" => convoy::run(&choice).await,
+                _ => horizon::run(&choice).await,
             };
             report.write(dir);
         }

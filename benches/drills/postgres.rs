@@ -60,6 +60,7 @@ impl Postgres {
         for role in ROLES {
             admin.run(&format!("CREATE ROLE {role} LOGIN")).await.expect("a new role");
         }
+        admin.run("CREATE ROLE pgweir_watch LOGIN IN ROLE pg_monitor").await.expect("a new role");
         admin.run("GRANT ALL ON SCHEMA public TO PUBLIC").await.expect("the superuser may");
         postgres
     }

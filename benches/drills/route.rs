@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -36,10 +36,14 @@ pub(crate) struct Pgweir {
     pub(crate) burst: String,
     /// Lines under `[roles.deploy]`.
     pub(crate) deploy: String,
+    /// Lines under `[roles.report]`.
+    pub(crate) report: String,
     /// The section `[admission]`.
     pub(crate) admission: String,
     /// The section `[notify]`.
     pub(crate) notify: String,
+    /// The section `[watch]`.
+    pub(crate) watch: String,
     /// What distinguishes it in tables.
     pub(crate) label: String,
 }
@@ -48,8 +52,8 @@ impl Pgweir {
     /// A pool and nothing else.
     pub(crate) fn pool(size: u32) -> Self {
         let label = format!("pgweir, pool of {size}");
-        let [burst, deploy, admission, notify] = Default::default();
-        Self { size, burst, deploy, admission, notify, label }
+        let [burst, deploy, report, admission, notify, watch] = Default::default();
+        Self { size, burst, deploy, report, admission, notify, watch, label }
     }
 
     /// The role of the burst may have so many transactions in the server.
@@ -62,7 +66,7 @@ impl Pgweir {
     }
 
     fn toml(&self, listen: u16, postgres: u16) -> String {
-        let Self { size, burst, deploy, admission, notify, label: _ } = self;
+        let Self { size, burst, deploy, report, admission, notify, watch, label: _ } = self;
         format!(
             r#"
 [listen]
@@ -83,8 +87,11 @@ auth = "trust"
 {burst}
 [roles.deploy]
 {deploy}
+[roles.report]
+{report}
 {admission}
 {notify}
+{watch}
 "#
         )
     }
@@ -94,6 +101,8 @@ auth = "trust"
 pub(crate) struct Open {
     /// Where clients log in.
     pub(crate) port: u16,
+    /// What the proxy writes, if there is one.
+    pub(crate) log: Option<PathBuf>,
     _proxy: Option<Server>,
 }
 
@@ -120,7 +129,7 @@ impl Route {
     pub(crate) async fn open(&self, postgres: &Postgres, dir: &Path) -> Open {
         let port = crate::free_port();
         let (program, owner, log) = match self {
-            Self::Direct => return Open { port: postgres.port, _proxy: None },
+            Self::Direct => return Open { port: postgres.port, log: None, _proxy: None },
             Self::PgBouncer(size) => {
                 let (file, users) = (dir.join("pgbouncer.ini"), dir.join("pgbouncer.users"));
                 fs::write(&users, ROLES.map(|role| format!("\"{role}\" \"\"\n")).concat()).expect("our own directory");
@@ -133,7 +142,7 @@ impl Route {
                 let file = dir.join("proxy.toml");
                 fs::write(&file, pgweir.toml(port, postgres.port)).expect("our own directory");
                 let mut program = Command::new(root().join("target/release/pgweir"));
-                program.arg("--config").arg(file);
+                program.args(["--log-format", "json", "--config"]).arg(file);
                 (program, Owner::Ourselves, dir.join("pgweir.log"))
             }
         };
@@ -144,7 +153,7 @@ impl Route {
             assert!(Instant::now() < deadline, "{} did not start: {}", self.name(), said());
             sleep(Duration::from_millis(20)).await;
         }
-        Open { port, _proxy: Some(server) }
+        Open { port, log: Some(log), _proxy: Some(server) }
     }
 }
 

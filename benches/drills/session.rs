@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -16,6 +16,9 @@ const LOGINS_MAX: usize = 48;
 
 /// A whole crowd's logins; direct ones to Postgres cost it 5 ms of CPU each.
 const LOGINS_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Between two looks whether a session is still there.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Why a client got no answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,6 +101,13 @@ impl Session {
     /// The only number of a Query's answer.
     pub(crate) async fn number(&self, sql: &str) -> Result<u64, Failure> {
         Ok(self.row(sql).await?[0].parse().unwrap_or_else(|_| panic!("no number: {sql}")))
+    }
+
+    /// Until the server has ended it.
+    pub(crate) async fn gone(&self) {
+        while !self.client.is_closed() {
+            sleep(LOOK).await;
+        }
     }
 
     /// Leaves with a Terminate message.

@@ -1,0 +1,283 @@
+//! Drill 7: hundreds wait for one lock, whose deadlock checks stop the server, and the watch looks on or does something.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use crate::burst::{self, Kind};
+use crate::chart::{Line, Panel, Scale, draw};
+use crate::keeper::Scratch;
+use crate::machine::load_average;
+use crate::open_loop::Beats;
+use crate::postgres::Postgres;
+use crate::report::{Report, Table};
+use crate::route::{Pgweir, Route};
+use crate::sampler::{Sample, Sampler};
+use crate::session::{Failure, Session};
+use crate::slow_disk::{Delays, SlowDisk};
+use crate::stats::{percentile, spell};
+use crate::told::{Reader, Told};
+use crate::{Choice, seconds};
+
+const CLIENTS: usize = 800;
+
+/// They come one after the other, so soon: all of them in four seconds.
+const GAP: Duration = Duration::from_millis(5);
+
+/// The lock is held for so long, unless somebody ends that.
+const HELD: Duration = Duration::from_secs(10);
+
+/// A run that is not done by then is cut off, counted from when the first client came.
+const CUT_OFF: Duration = Duration::from_secs(40);
+
+/// How long the writer is watched before.
+const QUIET: Duration = Duration::from_secs(3);
+
+const STORY: &str = "
+One transaction takes a lock, by `SELECT … FOR UPDATE` of one row, and then does nothing for 10 s: a worker that waits for somebody else's HTTP answer. Meanwhile 800
+clients of a role that nothing limits come to update that row, 200 a second. Each that waits for a second looks for a deadlock, holding up everybody who wants any lock,
+and the k-th looks at the k before it over and over. In *extension* nobody is idle: a write that makes an index longer takes 10 s, on a
+volume over its IOPS, and the clients, who update rows of their own, wait to make it longer, too. All go through pgweir, which watches the server from a connection
+of its own. An unrelated writer, in a role of its own, updates one row of its own table 50 times a second; its latency counts from the planned time. The server's files are in
+memory, with 2 ms added to each fsync as on a cloud volume.
+
+- *told after* is when pgweir's log had the record of the convoy, counted from when the first client came; what it said stands below.
+- *waiting* is the most sessions of these clients in the queue of a lock, by the server's own word.
+- *observe* does nothing but tell. *tighten* halves, four times a second, how many transactions of the role may be active, and so lets no more of them in; it cancels
+  nobody. *cancel* ends the idle transaction once others have waited for it for `watch.blocked`, 5 s. `transactions_max = 40` is what keeps a convoy
+  from forming at all.
+";
+
+/// What is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lock {
+    Row,
+    Extension,
+}
+
+impl Lock {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Row => "row",
+            Self::Extension => "extension",
+        }
+    }
+
+    /// Clients whose work needs it.
+    fn work(self) -> Kind {
+        match self {
+            Self::Row => Kind::Update,
+            Self::Extension => Kind::Index,
+        }
+    }
+}
+
+struct Outcome {
+    route: Route,
+    /// When the first client came.
+    began: Instant,
+    /// Each answer's time after that, in order.
+    answers: Vec<Duration>,
+    failures: BTreeMap<Failure, u32>,
+    /// When the holder let go, or was made to.
+    released: Instant,
+    writer: Beats,
+    samples: Vec<Sample>,
+    told: Vec<Told>,
+    took: Duration,
+    load: String,
+}
+
+impl Outcome {
+    fn convoy(&self) -> Option<&Told> {
+        self.told.iter().find(|told| told.kind == "convoy" && told.is_open)
+    }
+}
+
+/// Runs it with the reactions that there are.
+pub(crate) async fn run(choice: &Choice) -> Report {
+    let (files, programs) = (Scratch::in_memory(), Scratch::on_disk());
+    let disk = SlowDisk::build(&programs.path);
+    let locks = if disk.is_some() { &[Lock::Row, Lock::Extension][..] } else { &[Lock::Row] };
+    let mut postgres = Postgres::start_in(&files.path, 1_000, disk).await;
+    let mut report = Report {
+        name: "convoy",
+        title: "Convoy: hundreds wait for one lock",
+        story: STORY,
+        tables: Vec::new(),
+        pictures: Vec::new(),
+    };
+    let mut records =
+        Table { title: "What pgweir's log said".into(), columns: &["", "after", "record"], rows: Vec::new() };
+    for lock in locks.iter().copied().filter(|lock| choice.wants(lock.name())) {
+        let mut outcomes = Vec::new();
+        for route in routes(lock) {
+            println!("convoy, {}, {}", lock.name(), route.name());
+            outcomes.push(convoy(&mut postgres, &files, lock, &route).await);
+        }
+        report.tables.push(table(lock, &outcomes));
+        records.rows.extend(outcomes.iter().flat_map(|outcome| said(lock, outcome)));
+        let file = if lock == Lock::Row { "convoy".to_owned() } else { format!("convoy-{}", lock.name()) };
+        let shows = format!("{CLIENTS} clients want what one transaction has, {}", lock.name());
+        let svg = picture(&shows, &outcomes);
+        report.pictures.push((file, shows, svg));
+    }
+    report.tables.push(records);
+    report
+}
+
+fn routes(lock: Lock) -> Vec<Route> {
+    let size = u32::try_from(CLIENTS).expect("hundreds");
+    let pgweir = |label: &str, keys: &str| Pgweir {
+        watch: format!("[watch]\nrole = \"pgweir_watch\"\n{keys}"),
+        label: label.to_owned(),
+        ..Pgweir::pool(size)
+    };
+    let mut all = vec![pgweir("observe", ""), pgweir("tighten", "on_convoy = \"tighten\"")];
+    if lock == Lock::Row {
+        all.push(pgweir("tighten and cancel", "on_convoy = \"tighten\"\non_idle_holder = \"cancel\""));
+        let capped = Pgweir { burst: "transactions_max = 40".into(), ..pgweir("transactions_max = 40", "") };
+        all.push(capped);
+    }
+    all.into_iter().map(Route::Pgweir).collect()
+}
+
+async fn convoy(postgres: &mut Postgres, files: &Scratch, lock: Lock, route: &Route) -> Outcome {
+    burst::fill(postgres).await;
+    postgres.admin().await.run("GRANT ALL ON counter TO deploy").await.expect("the superuser may");
+    let open = route.open(postgres, &files.path).await;
+    let crowd = Session::crowd(open.port, "burst", CLIENTS).await;
+    let holder = Session::login(open.port, "deploy").await.expect("a login at rest");
+    let sampler = Sampler::start(postgres.port, "burst").await;
+    let writer = burst::writer(open.port).start().await;
+    sleep(QUIET).await;
+
+    let reader = Reader::start(open.log.as_ref().expect("pgweir has one"));
+    match (lock, postgres.disk()) {
+        (Lock::Row, _) | (Lock::Extension, None) => {
+            holder.run("BEGIN; SELECT n FROM counter WHERE id = 1 FOR UPDATE").await.expect("it is free");
+        }
+        (Lock::Extension, Some(disk)) => disk.set(Delays { extend_once: HELD, ..Delays::STALLED }),
+    }
+    let began = Instant::now() + GAP;
+    let mut clients = JoinSet::new();
+    for (number, session) in crowd.into_iter().enumerate() {
+        clients.spawn(async move {
+            sleep_until(began + GAP * u32::try_from(number).expect("hundreds")).await;
+            for step in lock.work().steps(number) {
+                session.run(&step).await?;
+            }
+            Ok((began.elapsed(), session))
+        });
+    }
+    let holding = async {
+        match lock {
+            Lock::Row => {
+                // Who is cancelled learns of it by the next statement.
+                let _ = timeout_at(began + HELD, holder.gone()).await;
+                let released = Instant::now();
+                let _ = holder.run("COMMIT").await;
+                released
+            }
+            Lock::Extension => {
+                sleep_until(began + HELD).await;
+                Instant::now()
+            }
+        }
+    };
+    let (mut answers, mut failures, mut idle) = (Vec::new(), BTreeMap::new(), Vec::new());
+    let working = async {
+        while let Ok(Some(ended)) = timeout_at(began + CUT_OFF, clients.join_next()).await {
+            match ended.expect("a client does not panic") {
+                Ok((after, session)) => {
+                    answers.push(after);
+                    idle.push(session);
+                }
+                Err(failure) => *failures.entry(failure).or_default() += 1,
+            }
+        }
+    };
+    let (released, ()) = tokio::join!(holding, working);
+    let took = began.elapsed().min(CUT_OFF);
+    let (writer, samples, told, load) = (writer.stop(), sampler.stop(), reader.stop(), load_average());
+    if let Some(disk) = postgres.disk() {
+        disk.set(Delays::VOLUME);
+    }
+    let unanswered = u32::try_from(clients.len()).expect("hundreds");
+    drop((clients, idle, open));
+    if unanswered > 0 {
+        failures.insert(Failure::Unanswered, unanswered);
+        postgres.crash();
+        postgres.start().await;
+    }
+    answers.sort_unstable();
+    Outcome { route: route.clone(), began, answers, failures, released, writer, samples, told, took, load }
+}
+
+const COLUMNS: &[&str] = &[
+    "",
+    "told after",
+    "waiting",
+    "let go after",
+    "answered",
+    "last answer",
+    "writer quiet p99",
+    "writer p50",
+    "writer p99",
+    "writer max",
+    "load",
+];
+
+fn table(lock: Lock, outcomes: &[Outcome]) -> Table {
+    let rows = outcomes.iter().map(|outcome| {
+        let Outcome { route, began, answers, failures, released, samples, took, load, .. } = outcome;
+        let quiet = outcome.writer.latencies(*began - QUIET, *began);
+        let beside = outcome.writer.latencies(*began, *began + *took);
+        let failed = failures.iter().map(|(failure, count)| format!(", {count} {failure}")).collect::<String>();
+        let last =
+            if answers.len() == CLIENTS { spell(answers.last().copied()) } else { format!("> {}", spell(Some(*took))) };
+        vec![
+            route.name(),
+            spell(outcome.convoy().map(|told| told.at - *began)),
+            samples.iter().map(|sample| sample.waiting).max().unwrap_or_default().to_string(),
+            spell(Some(*released - *began)),
+            format!("{}{failed}", answers.len()),
+            last,
+            spell(percentile(&quiet, 99)),
+            spell(percentile(&beside, 50)),
+            spell(percentile(&beside, 99)),
+            spell(beside.iter().max().copied()),
+            load.clone(),
+        ]
+    });
+    Table { title: format!("{}, {CLIENTS} clients", lock.name()), columns: COLUMNS, rows: rows.collect() }
+}
+
+/// Every record of a run.
+fn said(lock: Lock, outcome: &Outcome) -> impl Iterator<Item = Vec<String>> {
+    let row = move |told: &Told| {
+        let after = spell(Some(told.at.saturating_duration_since(outcome.began)));
+        vec![format!("{}, {}", lock.name(), outcome.route.name()), after, format!("{}: {}", told.kind, told.words)]
+    };
+    outcome.told.iter().map(row)
+}
+
+fn picture(title: &str, outcomes: &[Outcome]) -> String {
+    let waiting = outcomes.iter().map(|outcome| {
+        let during = outcome.samples.iter().filter(|sample| sample.at >= outcome.began);
+        let points = during.map(|sample| (seconds(sample.at, outcome.began), sample.waiting as f64));
+        Line { name: outcome.route.name(), points: points.collect() }
+    });
+    let latency = outcomes.iter().map(|outcome| {
+        let during = outcome.writer.all.iter().filter(|beat| beat.planned >= outcome.began);
+        let points = during.map(|beat| (seconds(beat.planned, outcome.began), beat.latency.as_secs_f64() * 1e3));
+        Line { name: outcome.route.name(), points: points.collect() }
+    });
+    let panels = [
+        Panel { y: "sessions in wait for the lock", scale: Scale::Linear, lines: waiting.collect() },
+        Panel { y: "latency of an unrelated writer, ms", scale: Scale::Log, lines: latency.collect() },
+    ];
+    draw(title, "seconds after the first client came", &panels)
+}

@@ -1,0 +1,86 @@
+//! What pgweir's watch tells, and when: its log, read as it is written by somebody who looks a hundred times a second.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep};
+
+/// Between two looks.
+const PERIOD: Duration = Duration::from_millis(10);
+
+/// A record about something that is the matter, or over.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// When it could be read.
+    pub(crate) at: Instant,
+    /// What kind of thing.
+    pub(crate) kind: String,
+    /// It has begun; else it is over.
+    pub(crate) is_open: bool,
+    /// In words, with who is to blame and what would end it.
+    pub(crate) words: String,
+}
+
+impl Told {
+    /// A line of the log; none if it is about something else.
+    fn read(line: &[u8], at: Instant) -> Option<Self> {
+        let record: Value = serde_json::from_slice(line).ok()?;
+        let text = |name: &str| record.get(name).and_then(Value::as_str);
+        let (kind, message) = (text("kind")?, text("message")?);
+        // Another record of pgweir may have a kind, too.
+        text("database")?;
+        let rest = ["culprit", "remedy"].into_iter().filter_map(text).map(|text| format!("; {text}"));
+        let is_open = !message.starts_with("over: ");
+        Some(Self { at, kind: kind.to_owned(), is_open, words: format!("{message}{}", rest.collect::<String>()) })
+    }
+}
+
+/// Somebody who reads, on a thread of their own.
+pub(crate) struct Reader {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<Vec<Told>>,
+}
+
+impl Reader {
+    /// From here on.
+    pub(crate) fn start(log: &Path) -> Self {
+        let (stop, mut stopped) = oneshot::channel();
+        let mut log = File::open(log).expect("pgweir writes it");
+        log.seek(SeekFrom::End(0)).expect("it is a file");
+        let thread = thread::spawn(move || {
+            crate::runtime().block_on(async {
+                let mut told = Vec::new();
+                tokio::select! {
+                    () = read(log, &mut told) => {}
+                    _ = &mut stopped => {}
+                }
+                told
+            })
+        });
+        Self { stop, thread }
+    }
+
+    /// All that was told.
+    pub(crate) fn stop(self) -> Vec<Told> {
+        // A thread that has ended tells why below.
+        let _ = self.stop.send(());
+        self.thread.join().expect("the reader does not panic")
+    }
+}
+
+async fn read(mut log: File, told: &mut Vec<Told>) {
+    let mut unread = Vec::new();
+    loop {
+        log.read_to_end(&mut unread).expect("it is a file");
+        let now = Instant::now();
+        let whole = unread.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        let lines: Vec<_> = unread.drain(..whole).collect();
+        told.extend(lines.split(|byte| *byte == b'\n').filter_map(|line| Told::read(line, now)));
+        sleep(PERIOD).await;
+    }
+}
