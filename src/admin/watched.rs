@@ -1,6 +1,5 @@
 //! The rows of SHOW on what goes on at the servers besides, from what their watches know.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +8,6 @@ use tokio::time::Instant;
 use super::rows::{address, row, time, wait};
 use super::table::{Cell, Row};
 use crate::proxy::Proxy;
-use crate::session::registry::{Activity, Entry};
 use crate::watch::blockers::Blocker;
 use crate::watch::convoy;
 use crate::watch::core::Core;
@@ -23,11 +21,13 @@ use crate::watch::sessions::Lingering;
 
 /// One row for each watched database.
 pub(super) fn servers(proxy: &Proxy) -> Vec<Row> {
-    let backends_max = proxy.config.load().backends_total_max;
+    let config = proxy.config.load();
     let row = |monitor: Arc<Monitor>| {
         let core = monitor.core();
         let pulse = core.convoy().pulse();
         let standing = core.server().map(|server| if server.is_standby { "standby" } else { "primary" });
+        let database = config.database(&monitor.database).and_then(|database| database.backends_max);
+        let backends_max = database.into_iter().chain(config.backends_total_max).min();
         let percent = (core.notify_queue().usage() * 100.0).round();
         row![
             &*monitor.database,
@@ -48,13 +48,13 @@ pub(super) fn servers(proxy: &Proxy) -> Vec<Row> {
 
 /// One row for each watched database: that nothing is the matter is worth to be seen, too.
 pub(super) fn convoys(proxy: &Proxy) -> Vec<Row> {
-    let view = View::of(proxy);
+    let view = View::now();
     proxy.watches.all().iter().map(|monitor| view.convoy(&monitor.database, monitor.core().convoy())).collect()
 }
 
 /// Who holds the horizon, the oldest first, then the tables that this keeps vacuum from.
 pub(super) fn horizon(proxy: &Proxy) -> Vec<Row> {
-    View::of(proxy).each(proxy, |view, database, core| {
+    View::now().each(proxy, |view, database, core| {
         let open = core.horizon().open();
         let holds = core.horizon().holds().enumerate().map(|(place, hold)| {
             // What is open is the oldest.
@@ -67,31 +67,23 @@ pub(super) fn horizon(proxy: &Proxy) -> Vec<Row> {
 
 /// Those with the longest lines behind them, then those who take long.
 pub(super) fn blockers(proxy: &Proxy) -> Vec<Row> {
-    View::of(proxy).each(proxy, |view, database, core| {
+    View::now().each(proxy, |view, database, core| {
         let blockers = core.blockers().open().into_iter().map(|open| view.blocker(database, open));
         blockers.chain(core.sessions().open().into_iter().map(|open| view.lingering(database, open))).collect()
     })
 }
 
-/// The moment that rows are of, and whose backends are whose then.
+/// The moment that rows are of.
 struct View {
     now: (Instant, SystemTime),
-    /// By the server's process, as it is known within one database.
-    clients: HashMap<(Arc<str>, i32), Arc<Entry>>,
 }
 
 impl View {
-    fn of(proxy: &Proxy) -> Self {
-        let holding = |entry: Arc<Entry>| {
-            let Activity::Active(target) = entry.activity() else { return None };
-            let (pid, _) = target.key.as_ref()?;
-            Some(((Arc::clone(&entry.database), *pid), entry))
-        };
-        let clients = proxy.clients.all().into_iter().filter_map(holding).collect();
-        Self { now: (Instant::now(), SystemTime::now()), clients }
+    fn now() -> Self {
+        Self { now: (Instant::now(), SystemTime::now()) }
     }
 
-    fn each(&self, proxy: &Proxy, rows: impl Fn(&Self, &Arc<str>, &Core) -> Vec<Row>) -> Vec<Row> {
+    fn each(&self, proxy: &Proxy, rows: impl Fn(&Self, &str, &Core) -> Vec<Row>) -> Vec<Row> {
         proxy.watches.all().iter().flat_map(|monitor| rows(self, &monitor.database, &monitor.core())).collect()
     }
 
@@ -100,7 +92,7 @@ impl View {
         time(calendar - instant.saturating_duration_since(at))
     }
 
-    fn convoy(&self, database: &Arc<str>, watch: &convoy::Watch) -> Row {
+    fn convoy(&self, database: &str, watch: &convoy::Watch) -> Row {
         let (episode, pulse) = (watch.convoy(), watch.pulse());
         let waiters = pulse.waiters.len();
         let (longest, longest_us) = wait(Some(watch.longest()));
@@ -110,7 +102,7 @@ impl View {
             scene.map(|scene| scene.lock.to_string()).or_else(|| pulse.main_kind().map(|kind| kind.word().into()));
         let since = episode.map(|episode| episode.since).or(watch.blind_since());
         let mut row = row![
-            &**database,
+            database,
             watch.state().word(),
             since.map(|since| self.since(since)),
             waiters,
@@ -119,66 +111,64 @@ impl View {
             longest_us,
             lock,
         ];
-        row.extend(self.culprit(database, scene.and_then(|scene| scene.culprit.as_ref())));
+        row.extend(named(scene.and_then(|scene| scene.culprit.as_ref())));
         row.push(Cell::from(scene.and_then(|scene| scene.culprit.as_ref()).map(Culprit::remedy)));
         row
     }
 
-    fn hold(&self, database: &Arc<str>, hold: &Hold, since: Option<Instant>) -> Row {
+    fn hold(&self, database: &str, hold: &Hold, since: Option<Instant>) -> Row {
         let Finding { what, remedy, .. } = Finding::from(hold);
         let mut row = row![
-            &**database,
+            database,
             hold.culprit.kind(),
             what,
             since.map(|since| self.since(since)),
             hold.transactions,
             hold.age.as_secs(),
         ];
-        row.extend(self.culprit(database, Some(&hold.culprit)));
+        row.extend(named(Some(&hold.culprit)));
         row.push(Cell::from(remedy));
         row
     }
 
-    fn bloat(&self, database: &Arc<str>, open: &Open<Bloat>) -> Row {
+    fn bloat(&self, database: &str, open: &Open<Bloat>) -> Row {
         let Finding { kind, what, culprit, remedy } = Finding::from(&open.value);
-        let mut row = row![&**database, kind.word(), what, self.since(open.since), Cell::Null, Cell::Null];
-        row.extend(self.culprit(database, culprit.as_ref()));
+        let mut row = row![database, kind.word(), what, self.since(open.since), Cell::Null, Cell::Null];
+        row.extend(named(culprit.as_ref()));
         row.push(Cell::from(remedy));
         row
     }
 
-    fn blocker(&self, database: &Arc<str>, open: &Open<Blocker>) -> Row {
+    fn blocker(&self, database: &str, open: &Open<Blocker>) -> Row {
         let Finding { kind, what, culprit, remedy } = Finding::from(&open.value);
         let Blocker { transaction_age, lock, waiters, .. } = &open.value;
         let since = self.since(open.since);
-        let mut row =
-            row![&**database, kind.word(), what, since, *waiters, lock.to_string(), seconds(*transaction_age)];
-        row.extend(self.culprit(database, culprit.as_ref()));
+        let mut row = row![database, kind.word(), what, since, *waiters, lock.to_string(), seconds(*transaction_age)];
+        row.extend(named(culprit.as_ref()));
         row.push(Cell::from(remedy));
         row
     }
 
-    fn lingering(&self, database: &Arc<str>, open: &Open<Lingering>) -> Row {
+    fn lingering(&self, database: &str, open: &Open<Lingering>) -> Row {
         let Finding { kind, what, culprit, remedy } = Finding::from(&open.value);
         let age = seconds(open.value.session.transaction_age);
-        let mut row = row![&**database, kind.word(), what, self.since(open.since), 0, Cell::Null, age];
-        row.extend(self.culprit(database, culprit.as_ref()));
+        let mut row = row![database, kind.word(), what, self.since(open.since), 0, Cell::Null, age];
+        row.extend(named(culprit.as_ref()));
         row.push(Cell::from(remedy));
         row
     }
+}
 
-    /// Who, its process, and which client of ours that is.
-    fn culprit(&self, database: &Arc<str>, culprit: Option<&Culprit>) -> [Cell; 5] {
-        let pid = culprit.and_then(Culprit::pid);
-        let client = pid.and_then(|pid| self.clients.get(&(Arc::clone(database), pid)));
-        [
-            culprit.map(ToString::to_string).into(),
-            pid.into(),
-            client.map(|entry| entry.pid).into(),
-            client.map(|entry| &*entry.role).into(),
-            client.map(|entry| address(&entry.addr).0).into(),
-        ]
-    }
+/// Who, its process, and which client of ours that is.
+fn named(culprit: Option<&Culprit>) -> [Cell; 5] {
+    let client = culprit.and_then(Culprit::client);
+    [
+        culprit.map(ToString::to_string).into(),
+        culprit.and_then(Culprit::pid).into(),
+        client.map(|client| client.pid).into(),
+        client.map(|client| &*client.role).into(),
+        client.map(|client| address(&client.addr).0).into(),
+    ]
 }
 
 fn seconds(age: Option<Duration>) -> Option<u64> {
@@ -187,6 +177,8 @@ fn seconds(age: Option<Duration>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use crate::admin::show::Show;
     use crate::admin::trouble::Trouble;
