@@ -38,5 +38,6 @@ mod tls;
 mod vanish;
 mod waiting;
 mod watch;
+mod watched;
 mod watchers;
 mod zombies;

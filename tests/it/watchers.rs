@@ -7,7 +7,7 @@ use tokio_postgres::{Client, NoTls};
 use crate::support::{Builder, Endpoint, Postgres, Proxy, eventually, password_of, proxy};
 
 /// A role that may watch, and pgweir with it in front of this server.
-async fn watched<'a>(postgres: &'a Postgres, keys: &str) -> Builder<'a> {
+pub(crate) async fn watched<'a>(postgres: &'a Postgres, keys: &str) -> Builder<'a> {
     let role = postgres.own_role("IN ROLE pg_monitor").await;
     proxy().postgres(postgres).toml(&login(&role)).toml(&format!("[watch]\n{keys}"))
 }
@@ -17,7 +17,7 @@ fn login(role: &str) -> String {
 }
 
 /// A record of the watch that something of this kind has begun.
-fn opened(kind: &str) -> impl Fn(&Value) -> bool {
+pub(crate) fn opened(kind: &str) -> impl Fn(&Value) -> bool {
     move |fields| fields["kind"] == kind && !fields["message"].as_str().is_some_and(|text| text.starts_with("over: "))
 }
 
@@ -29,7 +29,7 @@ fn text<'a>(fields: &'a Value, name: &str) -> &'a str {
     fields[name].as_str().unwrap_or_else(|| panic!("no {name} in {fields}"))
 }
 
-async fn named(endpoint: &Endpoint, application: &str) -> Client {
+pub(crate) async fn named(endpoint: &Endpoint, application: &str) -> Client {
     let connected = endpoint.config("app").application_name(application).connect(NoTls).await;
     let (client, connection) = connected.expect("a login");
     tokio::spawn(connection);
@@ -44,7 +44,7 @@ async fn connections(postgres: &Postgres) -> Vec<(i32, String)> {
 }
 
 /// Ends the watch's connections: the next ask everything anew.
-async fn look_again(postgres: &Postgres, proxy: &Proxy) {
+pub(crate) async fn look_again(postgres: &Postgres, proxy: &Proxy) {
     let looks = proxy.records(|fields| fields["message"] == "watching").len();
     let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgweir watch'";
     postgres.admin("postgres").await.query(sql, &[]).await.expect("the superuser may");
