@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
@@ -154,6 +155,7 @@ async fn convoy(postgres: &mut Postgres, files: &Scratch, lock: Lock, route: &Ro
     let writer = burst::writer(open.port).start().await;
     sleep(QUIET).await;
 
+    warm_up(&crowd, route).await;
     let reader = Reader::start(open.log.as_ref().expect("pgweir has one"));
     match (lock, postgres.disk()) {
         (Lock::Row, _) | (Lock::Extension, None) => {
@@ -214,6 +216,18 @@ async fn convoy(postgres: &mut Postgres, files: &Scratch, lock: Lock, route: &Ro
     }
     answers.sort_unstable();
     Outcome { route: route.clone(), began, answers, failures, released, writer, samples, told, took, load }
+}
+
+/// Opens a backend for each of them: who opens 800 at once has another incident.
+async fn warm_up(crowd: &[Session], route: &Route) {
+    if matches!(route, Route::Pgweir(pgweir) if !pgweir.burst.is_empty()) {
+        return;
+    }
+    for sql in ["BEGIN", "COMMIT"] {
+        for outcome in join_all(crowd.iter().map(|session| session.run(sql))).await {
+            outcome.expect("there is a backend for everybody");
+        }
+    }
 }
 
 const COLUMNS: &[&str] = &[
