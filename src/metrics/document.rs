@@ -58,7 +58,7 @@ fn document() -> String {
         };
         out += &format!("| `{}` | {of} | {what} | {bound} |\n", label.name());
     }
-    out
+    out + "\nNext: [PROTECTION.md](PROTECTION.md#what-you-see-in-the-metrics), what they look like when it matters.\n"
 }
 
 #[test]
