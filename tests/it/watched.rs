@@ -60,7 +60,7 @@ async fn a_convoy_is_in_the_tables_and_the_metrics_until_it_is_over() {
     assert!(is(proxy.metric("pgweir_watch_lock_waiters", &["kind=\"row\""]), 25));
     assert!(proxy.metric("pgweir_watch_oldest_lock_wait_seconds", &own) > 0.0);
     assert!(is(proxy.metric("pgweir_watch_state", &["state=\"convoy\""]), 1));
-    assert!(is(proxy.metric("pgweir_watch_findings", &["kind=\"convoy\""]), 1));
+    assert!(is(proxy.metric("pgweir_watch_findings_open", &["kind=\"convoy\""]), 1));
     assert!(proxy.metric("pgweir_watch_query_seconds_count", &own) > 5.0);
 
     holder.batch_execute("COMMIT").await.unwrap();
@@ -69,9 +69,9 @@ async fn a_convoy_is_in_the_tables_and_the_metrics_until_it_is_over() {
     }
     eventually(async || row(&proxy, "SHOW CONVOYS", "state", "recovered").await.is_some()).await;
     assert!(proxy.console("SHOW BLOCKERS").await.is_empty());
-    assert!(is(proxy.metric("pgweir_watch_findings", &["kind=\"convoy\""]), 0));
+    assert!(is(proxy.metric("pgweir_watch_findings_open", &["kind=\"convoy\""]), 0));
     assert!(is(proxy.metric("pgweir_watch_lock_waiters", &[]), 0));
-    assert!(is(proxy.metric("pgweir_convoys_total", &own), 1));
+    assert!(is(proxy.metric("pgweir_watch_findings_total", &["kind=\"convoy\""]), 1));
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn the_horizon_is_in_the_tables_and_the_metrics_with_who_holds_it() {
     }
     eventually(async || is(proxy.metric("pgweir_watch_up", &[]), 1)).await;
     look_again(&postgres, &proxy).await;
-    eventually(async || is(proxy.metric("pgweir_watch_findings", &["kind=\"horizon\""]), 1)).await;
+    eventually(async || is(proxy.metric("pgweir_watch_findings_open", &["kind=\"horizon\""]), 1)).await;
     let found = row(&proxy, "SHOW HORIZON", "kind", "backend").await.expect("it still holds it");
     assert_blames(&found, &client(&proxy, "forgetful").await, &pid(&holder).await);
     assert!(found["since"].ends_with(" UTC"), "{found:?}");
@@ -101,13 +101,13 @@ async fn the_horizon_is_in_the_tables_and_the_metrics_with_who_holds_it() {
     assert!(blockers.iter().all(|row| row["kind"] == "idle_in_transaction"), "{blockers:?}");
     let other = blockers.iter().find(|row| row["culprit"].contains("psql")).expect("the stranger");
     assert_eq!((&*other["client"], &*other["user"], &*other["pid"]), ("", "", &*pid(&stranger).await));
-    assert!(is(proxy.metric("pgweir_watch_findings", &["kind=\"idle_in_transaction\""]), 2));
+    assert!(is(proxy.metric("pgweir_watch_findings_open", &["kind=\"idle_in_transaction\""]), 2));
 
     for client in [&holder, &stranger] {
         client.batch_execute("ROLLBACK").await.unwrap();
     }
     look_again(&postgres, &proxy).await;
-    eventually(async || is(proxy.metric("pgweir_watch_findings", &[]), 0)).await;
+    eventually(async || is(proxy.metric("pgweir_watch_findings_open", &[]), 0)).await;
     assert!(is(proxy.metric("pgweir_xmin_age_transactions", &[]), 0));
     assert!(is(proxy.metric("pgweir_watch_findings_total", &["kind=\"horizon\""]), 1));
 }
