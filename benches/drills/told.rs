@@ -31,10 +31,13 @@ impl Told {
     fn read(line: &[u8], at: Instant) -> Option<Self> {
         let record: Value = serde_json::from_slice(line).ok()?;
         let text = |name: &str| record.get(name).and_then(Value::as_str);
-        let (kind, message) = (text("kind")?, text("message")?);
+        let message = text("message")?;
+        // What is done about a finding is told by the key that has it done.
+        let kind = text("kind").or_else(|| message.starts_with("watch.").then_some("reaction"))?;
         // Another record of pgweir may have a kind, too.
         text("database")?;
-        let rest = ["culprit", "remedy"].into_iter().filter_map(text).map(|text| format!("; {text}"));
+        let rest = ["culprit", "remedy", "role", "client", "reason"].into_iter().filter_map(text);
+        let rest = rest.map(|text| format!("; {text}"));
         let is_open = !message.starts_with("over: ");
         Some(Self { at, kind: kind.to_owned(), is_open, words: format!("{message}{}", rest.collect::<String>()) })
     }
