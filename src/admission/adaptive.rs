@@ -88,6 +88,12 @@ impl Adaptive {
         self.cutting = None;
     }
 
+    pub(super) fn narrow(&mut self, to: u32) {
+        self.width = f64::from(to);
+        self.is_starting = false;
+        self.cutting = None;
+    }
+
     pub(super) fn started(&mut self, active: u32) {
         self.peak = self.peak.max(active);
     }

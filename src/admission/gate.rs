@@ -29,6 +29,11 @@ const HARMLESS: u32 = 100;
 /// A full lane in which nothing has ended for this long gets one more with every tick, up to [`HARMLESS`].
 const SILENCE: Duration = Duration::from_secs(1);
 
+/// A lane is tightened no more often than this, however many watches see the same convoy; and for so long after it nothing but
+/// completions makes it wider.
+const TIGHTEN_EVERY: Duration = Duration::from_millis(200);
+const TIGHT_FOR: Duration = Duration::from_secs(1);
+
 /// With room to spare one of so many transactions is looked at: the light path is a comparison.
 const SAMPLE: u64 = 8;
 
@@ -159,6 +164,19 @@ impl Width {
             Self::Adaptive(adaptive) => adaptive.restart(initial),
         }
     }
+
+    /// To this, if it is wider and not without any width. True if it was.
+    fn narrow(&mut self, to: u32) -> bool {
+        if self.value() <= to {
+            return false;
+        }
+        match self {
+            Self::Unbounded => return false,
+            Self::SlowStart(slow_start) => slow_start.restart(to),
+            Self::Adaptive(adaptive) => adaptive.narrow(to),
+        }
+        true
+    }
 }
 
 /// One role's gate.
@@ -183,6 +201,8 @@ pub struct Gate {
     progressed: Instant,
     /// When any transaction ended last, or one started in an empty lane.
     ended: Instant,
+    /// When [`Self::tighten`] last had its way.
+    tightened: Option<Instant>,
     /// The rate held somebody up, who has not started yet.
     is_pacing: bool,
     tally: Tally,
@@ -206,6 +226,7 @@ impl Gate {
             woke: now,
             progressed: now,
             ended: now,
+            tightened: None,
             is_pacing: false,
             tally: Tally::default(),
             rules,
@@ -475,6 +496,24 @@ impl Gate {
         }
     }
 
+    /// Those of the role are much of a lock convoy: half as many at once as there are, but as many as are reserved. It ends nobody, and
+    /// what it took comes back as everything does, by completions. Returns the effective limit if that became lower.
+    pub fn tighten(&mut self, now: Instant) -> Option<u32> {
+        if self.tightened.is_some_and(|then| now < then + TIGHTEN_EVERY) {
+            return None;
+        }
+        self.tightened = Some(now);
+        let floor = self.rules.transactions_min.max(1);
+        let before = self.effective(now);
+        if !self.width.narrow((before.min(self.active) / 2).max(floor)) {
+            return None;
+        }
+        self.settle();
+        let effective = self.effective(now);
+        self.tally.cuts += u64::from(effective < before);
+        (effective < before).then_some(effective)
+    }
+
     /// A gate at this moment.
     pub fn view(&self, now: Instant) -> View {
         View {
@@ -495,14 +534,16 @@ impl Gate {
     fn widen(&mut self, now: Instant) {
         let is_full = self.waiting > 0 && self.active >= self.effective(now);
         let is_silent = now.saturating_duration_since(self.ended) >= SILENCE;
-        if is_full && is_silent && self.width.value() < self.limit.at(now).min(HARMLESS) {
+        let is_tight = self.tightened.is_some_and(|then| now < then + TIGHT_FOR);
+        if is_full && is_silent && !is_tight && self.width.value() < self.limit.at(now).min(HARMLESS) {
             self.width.widen();
         }
     }
 
     fn judge(&mut self, now: Instant) {
         let Width::Adaptive(adaptive) = &mut self.width else { return };
-        let floor = self.rules.transactions_min.max(self.rules.initial / 2).max(1);
+        // What was tightened is not made wider by being cut.
+        let floor = self.rules.transactions_min.max(self.rules.initial / 2).max(1).min(adaptive.width());
         match adaptive.judge(self.active, floor, self.limit.at(now), now) {
             adaptive::Verdict::Kept => {}
             adaptive::Verdict::Cut => self.tally.cuts += 1,

@@ -98,7 +98,8 @@ impl SlowStart {
             return Verdict::Slow;
         }
         self.cut_at = Some(now);
-        self.width = (self.width / 2).max(floor);
+        // It may be below the floor already: who says so does not mean it to be wider.
+        self.width = (self.width / 2).max(floor.min(self.width));
         Verdict::Cut
     }
 }

@@ -198,6 +198,62 @@ fn nothing_makes_it_narrower_than_what_is_reserved() {
 }
 
 #[test]
+fn in_a_convoy_it_is_halved_again_and_again_down_to_one_or_what_is_reserved() {
+    for (reserved, floor) in [(0, 1), (3, 3)] {
+        let mut lane = Lane::new(LaneSettings { transactions_min: reserved, ..rules() });
+        lane.work(60);
+        (0..40).for_each(|_| lane.gate.started(true, lane.now));
+        let mut effective = Vec::new();
+        for _ in 0..8 {
+            lane.now += ms(250);
+            effective.extend(lane.gate.tighten(lane.now));
+            assert_eq!(lane.gate.tighten(lane.now + ms(100)), None, "another watch sees the same convoy");
+            lane.gate.tick(lane.now);
+        }
+        assert_eq!(effective[..4], [20, 10, 5, 2.max(floor)]);
+        assert_eq!(lane.view().effective, floor);
+        assert_eq!(lane.view().tally.cuts, effective.len() as u64);
+        assert_eq!((lane.view().limit, lane.view().active), (Some(100), 40), "it is no LIMIT and ends nobody");
+    }
+}
+
+#[test]
+fn after_a_convoy_it_grows_by_completions_only() {
+    let mut lane = Lane::new(rules());
+    lane.work(60);
+    lane.fill();
+    lane.gate.queued(0, 50);
+    for _ in 0..10 {
+        lane.now += ms(250);
+        lane.gate.tighten(lane.now);
+        lane.gate.tick(lane.now);
+        assert!(lane.view().effective < 100);
+    }
+    assert_eq!(lane.view().effective, 1);
+    // Whoever waited was slow: that makes it no wider.
+    lane.complete(lane.view().active, 2500);
+    assert_eq!(lane.view().effective, 1);
+    lane.work(1);
+    assert_eq!(lane.view().effective, 2);
+    lane.work(100);
+    assert_eq!(lane.view().effective, 100);
+}
+
+#[test]
+fn a_lane_without_a_limit_has_one_while_it_is_tightened() {
+    for adaptive in [false, true] {
+        let mut lane = Lane::new(LaneSettings { transactions_max: None, adaptive, ..rules() });
+        (0..300).for_each(|_| lane.gate.started(false, lane.now));
+        lane.gate.tighten(lane.now + ms(250));
+        assert_eq!((lane.view().effective, lane.view().limit), (4, None));
+        assert_eq!(lane.gate.permits(Tenure::Transaction, lane.now), 0);
+    }
+    let mut off = Lane::new(LaneSettings { mode: AdmissionMode::Off, ..rules() });
+    off.fill();
+    assert_eq!(off.gate.tighten(off.now), None, "off is off");
+}
+
+#[test]
 fn who_comes_first_after_a_quiet_time_is_drawn_and_steady_load_keeps_its_order() {
     let mut lane = Lane::new(rules());
     lane.now += ms(5000);

@@ -68,6 +68,11 @@ impl<B> Core<B> {
         self.change_gate(lane, now, out, |gate| gate.ramp_over(over, now));
     }
 
+    /// Its clients are much of a lock convoy. Returns the effective limit if that became lower.
+    pub fn tighten_lane(&mut self, lane: LaneId, now: Instant) -> Option<u32> {
+        self.lanes.get_mut(lane)?.gate.tighten(now)
+    }
+
     /// The role left the configuration. The id ends with its last pool.
     pub fn remove_lane(&mut self, lane: LaneId) {
         if let Some(removed) = self.lanes.get_mut(lane) {

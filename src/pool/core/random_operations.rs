@@ -46,16 +46,18 @@ enum Operation {
     SetLane { lane: Index, settings: LaneSettings },
     LimitLane { lane: Index, max: Option<u32>, over: Option<Duration> },
     RampLane { lane: Index, over: Duration },
+    TightenLane { lane: Index },
     Alarm,
 }
 
 fn lane_settings() -> impl Strategy<Value = LaneSettings> {
     let jitter = prop_oneof![Just(Jitter::Soft), Just(Jitter::Spread), Just(Jitter::Off)];
     let rate = prop::option::of((1_u32..20, 1_u32..4));
-    (prop::option::of(0_u32..6), 1_u32..4, any::<bool>(), jitter, rate, any::<bool>()).prop_map(
-        |(max, initial, adaptive, jitter, rate, is_off)| LaneSettings {
+    (prop::option::of(0_u32..6), 0_u32..3, 1_u32..4, any::<bool>(), jitter, rate, any::<bool>()).prop_map(
+        |(max, min, initial, adaptive, jitter, rate, is_off)| LaneSettings {
             mode: if is_off { AdmissionMode::Off } else { AdmissionMode::On },
             transactions_max: max,
+            transactions_min: min,
             initial,
             adaptive,
             jitter,
@@ -111,6 +113,7 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(lane, max, over)| Operation::LimitLane { lane, max, over: over.map(Duration::from_secs) }),
         1 => (index(), 0_u64..5)
             .prop_map(|(lane, over)| Operation::RampLane { lane, over: Duration::from_secs(over) }),
+        4 => index().prop_map(|lane| Operation::TightenLane { lane }),
         4 => Just(Operation::Alarm),
     ]
 }
@@ -324,6 +327,21 @@ impl Model {
             Operation::SetLane { lane, settings } => {
                 let lane = self.lanes[lane.index(LANES)];
                 self.core.set_lane(lane, settings.clone(), now, &mut out);
+            }
+            Operation::TightenLane { lane } => {
+                let lane = self.lanes[lane.index(LANES)];
+                let before = self.core.lanes[lane].gate.view(now);
+                let narrower = self.core.tighten_lane(lane, now);
+                let gate = &self.core.lanes[lane].gate;
+                let after = gate.view(now);
+                assert_eq!(narrower, (after.effective != before.effective).then_some(after.effective));
+                let floor = gate.rules().transactions_min.max(1).min(before.effective);
+                assert!((floor..=before.effective).contains(&after.effective), "{before:?} {after:?}");
+                assert_eq!(
+                    (after.active, after.limit),
+                    (before.active, before.limit),
+                    "it ends nobody and is no LIMIT"
+                );
             }
             Operation::LimitLane { lane, max, over } => {
                 self.core.limit_lane(self.lanes[lane.index(LANES)], *max, *over, now, &mut out);
