@@ -87,6 +87,12 @@ pub enum Fault {
         /// The backend was tied to the client.
         ends_session: bool,
     },
+    /// `watch.on_idle_holder` took the transaction.
+    #[error("the transaction was ended: others waited for it while it was idle")]
+    HeldUp {
+        /// The backend was tied to the client.
+        ends_session: bool,
+    },
     /// The backend does not take the client's settings.
     #[error("the server refused a setting of this session: {}", .0.message)]
     SettingsRefused(ServerError),

@@ -17,6 +17,7 @@ use crate::notify::notification::Unnotifiable;
 use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
 use crate::session::login::LoginFault;
+use crate::state::timeout::Timeout;
 use crate::wire::build::Report;
 use crate::wire::startup::Malformed;
 
@@ -98,6 +99,13 @@ pub fn report(fault: &Fault) -> Report {
         Fault::Expired { timeout, ends_session, .. } => {
             (if *ends_session { "FATAL" } else { "ERROR" }, timeout.sqlstate(), None)
         }
+        Fault::HeldUp { ends_session } => (
+            if *ends_session { "FATAL" } else { "ERROR" },
+            Timeout::IdleInTransaction.sqlstate(),
+            Some(
+                "Commit before doing something else. watch.on_idle_holder = \"observe\" ends nobody; watch.blocked is how long others have to wait for it.",
+            ),
+        ),
         Fault::SettingsRefused(_) => (
             "FATAL",
             "22023",

@@ -118,6 +118,12 @@ impl Clock {
         since != 0 && TICK * (now.saturating_sub(since) + 1) >= limit
     }
 
+    /// A transaction may have been idle for this long by `now`, the tick under way.
+    pub fn may_have_idled(&self, limit: Duration, now: u32) -> bool {
+        let since = self.idle.load(Ordering::Relaxed);
+        since != 0 && TICK * (now.saturating_sub(since) + 1) >= limit
+    }
+
     /// These values are the client's own.
     pub fn set_own(&self, own: &OwnTimeouts) {
         for (ours, own) in self.own.iter().zip(own) {

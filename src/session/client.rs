@@ -266,6 +266,9 @@ impl Client {
         if has(Signal::Overdue) {
             self.heed_clock(cx)?;
         }
+        if has(Signal::Holding) {
+            self.heed_those_who_wait(cx)?;
+        }
         for signal in [Signal::Drain, Signal::Evict] {
             if has(signal) {
                 self.leaving = Some(signal);

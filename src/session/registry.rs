@@ -30,6 +30,8 @@ pub enum Signal {
     Idle = 16,
     /// What it does may have taken too long.
     Overdue = 32,
+    /// Others wait for the transaction in which it idles.
+    Holding = 64,
 }
 
 /// What a client does, and where a cancel of it would go.

@@ -289,8 +289,16 @@ impl Session {
 
     /// A timeout took its transaction.
     pub fn expired(&self, timeout: Timeout) -> Fault {
-        let ends_session = self.mode == PoolMode::Session || self.is_pinned();
-        Fault::Expired { timeout, hint: self.hint(timeout), ends_session }
+        Fault::Expired { timeout, hint: self.hint(timeout), ends_session: self.ends_with_its_backend() }
+    }
+
+    /// Its transaction was taken because others waited for it.
+    pub fn held_up(&self) -> Fault {
+        Fault::HeldUp { ends_session: self.ends_with_its_backend() }
+    }
+
+    fn ends_with_its_backend(&self) -> bool {
+        self.mode == PoolMode::Session || self.is_pinned()
     }
 
     /// Judges what it keeps of its own against its role's timeouts: at its login, and when the configuration says something

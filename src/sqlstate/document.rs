@@ -105,6 +105,8 @@ fn faults() -> Vec<Fault> {
         expired(Timeout::IdleInTransaction, true),
         expired(Timeout::Transaction, false),
         expired(Timeout::Transaction, true),
+        Fault::HeldUp { ends_session: false },
+        Fault::HeldUp { ends_session: true },
         Fault::SettingsRefused(said()),
         Fault::StatementMode,
         Fault::TooManyStatements,
@@ -165,6 +167,7 @@ fn index(fault: &Fault) -> usize {
         Fault::ListenFailed(_) => 30,
         Fault::Unnotifiable(_) => 31,
         Fault::TooManyNotifications => 32,
+        Fault::HeldUp { .. } => 33,
     }
 }
 
@@ -315,7 +318,7 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 33);
+    all(faults().iter().map(index).collect(), 0, 34);
     all(login_faults().iter().map(login_index).collect(), 1, 22);
     all(console_faults().iter().map(console_index).collect(), 0, 22);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);

@@ -1,7 +1,8 @@
 //! The clock of pgweir itself: the backstop behind the timeouts of Postgres.
 //!
 //! Postgres ends what takes too long by itself, unless a function lifted the limit, or the server is too old to know it. The tick of the
-//! process compares stamps and leaves a signal; what is to be done is decided here, by the task that owns the backend.
+//! process compares stamps and leaves a signal; what is to be done is decided here, by the task that owns the backend. So it is when the watch
+//! finds that others wait for a transaction that idles.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -9,9 +10,19 @@ use std::task::Context;
 use tokio::time::timeout;
 
 use super::{Client, End, Phase};
+use crate::config::{OnIdleHolder, Watch};
 use crate::metrics::Cause;
 use crate::state::timeout::Timeout;
 use crate::wire::ring::TransactionStatus;
+
+/// Why a transaction is taken from its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// It took longer than its role may.
+    Timeout(Timeout),
+    /// Others waited for it while it was idle.
+    Holding,
+}
 
 impl Client {
     /// Something may have taken too long: what runs is cancelled, a transaction in which nothing runs is ended.
@@ -37,7 +48,21 @@ impl Client {
             return Ok(());
         }
         let is_open = ring.status() != TransactionStatus::Idle || ring.is_unsynced();
-        if is_open && overdue != Timeout::Statement { self.expire(overdue, cx) } else { Ok(()) }
+        if is_open && overdue != Timeout::Statement { self.expire(Reason::Timeout(overdue), cx) } else { Ok(()) }
+    }
+
+    /// Others wait for its transaction: that is ended, unless something runs in it or it has not been idle for long.
+    pub(super) fn heed_those_who_wait(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let Phase::Leased(leased) = &self.phase else { return Ok(()) };
+        let proxy = &self.worker.proxy;
+        let Watch { on_idle_holder, blocked, .. } = proxy.config.load().watch;
+        let ring = &leased.books.ring;
+        let is_open = ring.status() != TransactionStatus::Idle || ring.is_unsynced();
+        let is_idle = ring.is_empty() && leased.lease.target.clock.may_have_idled(blocked, proxy.ticks());
+        match on_idle_holder {
+            OnIdleHolder::Cancel if is_open && is_idle => self.expire(Reason::Holding, cx),
+            _ => Ok(()),
+        }
     }
 
     fn cancel_overdue(&mut self, overdue: Timeout) {

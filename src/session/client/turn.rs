@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::overdue::Reason;
 use super::{Client, End, Phase, Waiting};
 use crate::config::PoolMode;
 use crate::error::{Fault, Lost, Queue};
@@ -210,12 +211,12 @@ impl Client {
         self.part(None, cx)
     }
 
-    /// ## Leased => (Idle | Orphaned): the transaction took too long, and its backend is taken back from the client.
-    pub(super) fn expire(&mut self, timeout: Timeout, cx: &mut Context<'_>) -> Result<(), End> {
-        self.part(Some(timeout), cx)
+    /// ## Leased => (Idle | Orphaned): the transaction went on for too long, and its backend is taken back from the client.
+    pub(super) fn expire(&mut self, reason: Reason, cx: &mut Context<'_>) -> Result<(), End> {
+        self.part(Some(reason), cx)
     }
 
-    fn part(&mut self, expired: Option<Timeout>, cx: &mut Context<'_>) -> Result<(), End> {
+    fn part(&mut self, expired: Option<Reason>, cx: &mut Context<'_>) -> Result<(), End> {
         let Phase::Leased(mut leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
         self.place.set_idle();
         let books = &mut leased.books;
@@ -228,7 +229,7 @@ impl Client {
             self.session.notifications.lost(may_have_committed);
         }
         let said = || lost.last_words.as_ref().and_then(|said| Timeout::of_sqlstate(said.code.as_bytes()));
-        let expired = expired.or_else(said);
+        let expired = expired.or_else(|| said().map(Reason::Timeout));
         if books.walker.is_inside() && books.is_forwarding {
             // Half a message went out: no error can follow it.
             return Err(End::Gone);
@@ -236,7 +237,8 @@ impl Client {
         // The rest of a message that was on its way has nowhere to go, least of all to the next backend.
         self.is_forwarding = false;
         let fault = match expired {
-            Some(timeout) if !lost.in_commit || is_taken_back => {
+            Some(Reason::Holding) => self.session.held_up(),
+            Some(Reason::Timeout(timeout)) if !lost.in_commit || is_taken_back => {
                 if !books.is_counted || timeout != Timeout::Transaction {
                     self.session.pool.stats.cell(self.worker.id).timeout(timeout);
                 }
