@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::config;
+use crate::config::{self, OnConvoy, OnIdleHolder};
 use crate::proxy::Proxy;
 use crate::watch::core::{Question, Settings};
 use crate::watch::horizon::Thresholds;
@@ -23,6 +23,8 @@ const SETTINGS: Settings = Settings {
     horizon: Thresholds { age: Duration::from_secs(300), transactions: 1_000_000 },
     dead_tuples: 10_000,
     outside_max: None,
+    on_convoy: OnConvoy::Observe,
+    on_idle_holder: OnIdleHolder::Observe,
 };
 
 /// So many in wait for process 7.

@@ -20,11 +20,12 @@ use super::notify_queue::NotifyQueue;
 use super::ours::Ours;
 use super::outside::{Connected, Outside};
 use super::pulse::Pulse;
+use super::reaction::{self, Holder, Step};
 use super::row::{Row, Unreadable};
 use super::server::Server;
 use super::sessions::{Doing, Sessions};
 use super::sql;
-use crate::config;
+use crate::config::{self, OnConvoy, OnIdleHolder};
 
 /// How often sessions that idle or take long are asked for: an idle transaction is seen this long after its limit at the latest.
 const LINGERING_EVERY: Duration = Duration::from_secs(5);
@@ -62,6 +63,10 @@ pub struct Settings {
     pub dead_tuples: u64,
     /// Connections that are not pgweir's; `None`: any number is fine.
     pub outside_max: Option<usize>,
+    /// What is done about a convoy.
+    pub on_convoy: OnConvoy,
+    /// What is done about who idles while others wait.
+    pub on_idle_holder: OnIdleHolder,
 }
 
 impl From<&config::Watch> for Settings {
@@ -74,6 +79,8 @@ impl From<&config::Watch> for Settings {
             horizon: horizon::Thresholds { age: watch.horizon_age, transactions: watch.horizon_transactions },
             dead_tuples: watch.dead_tuples.into(),
             outside_max: watch.outside_max.map(|max| max as usize),
+            on_convoy: watch.on_convoy,
+            on_idle_holder: watch.on_idle_holder,
         }
     }
 }
@@ -139,6 +146,8 @@ pub struct Core {
     /// Found in the lock table at that time, their roots not named yet.
     unnamed: Option<(Vec<Jam>, Instant)>,
     blockers: Blockers,
+    /// As the last look at the lock table found them.
+    idle_holders: Vec<Holder>,
     horizon: Horizon,
     dead_tuples: DeadTuples,
     sessions: Sessions,
@@ -156,6 +165,7 @@ impl Core {
             convoy: convoy::Watch::new(convoy_thresholds(&settings, None)),
             unnamed: None,
             blockers: Blockers::default(),
+            idle_holders: Vec::new(),
             horizon: Horizon::default(),
             dead_tuples: DeadTuples::default(),
             sessions: Sessions::default(),
@@ -228,7 +238,24 @@ impl Core {
     pub fn asks_whose(&self, question: &Question) -> bool {
         match question {
             Question::Names(_) | Question::Lingering | Question::Horizon | Question::Connected => true,
-            Question::Server | Question::Pulse | Question::Locks | Question::NotifyQueue | Question::Tables => false,
+            Question::Pulse => self.tightens() && self.convoy.state() != convoy::State::Calm,
+            Question::Server | Question::Locks | Question::NotifyQueue | Question::Tables => false,
+        }
+    }
+
+    fn tightens(&self) -> bool {
+        self.settings.on_convoy == OnConvoy::Tighten
+    }
+
+    /// What is to be done about what an answer said, which [`Self::answer`] has taken.
+    pub fn react(&mut self, question: &Question, ours: &Ours) -> Vec<Step> {
+        match question {
+            Question::Pulse if self.tightens() && self.convoy.convoy().is_some() => {
+                let roles = reaction::roles_in_wait(self.convoy.pulse(), ours);
+                if roles.is_empty() { Vec::new() } else { vec![Step::Tighten(roles)] }
+            }
+            Question::Names(_) => std::mem::take(&mut self.idle_holders).into_iter().map(Step::Cancel).collect(),
+            _ => Vec::new(),
         }
     }
 
@@ -409,7 +436,12 @@ impl Core {
             let culprit = names.oldest(jam).map(|(_, culprit, _)| culprit);
             self.convoy.locate(Scene { lock: jam.lock.clone(), culprit });
         }
-        told(self.blockers.look(jams, names, self.settings.blocked, now)).collect()
+        let changes = told(self.blockers.look(jams, names, self.settings.blocked, now)).collect();
+        self.idle_holders = match self.settings.on_idle_holder {
+            OnIdleHolder::Observe => Vec::new(),
+            OnIdleHolder::Cancel => reaction::idle_holders(&self.blockers, names, self.settings.blocked),
+        };
+        changes
     }
 }
 
@@ -469,6 +501,8 @@ mod tests {
         horizon: horizon::Thresholds { age: Duration::from_secs(300), transactions: 1_000_000 },
         dead_tuples: 10_000,
         outside_max: None,
+        on_convoy: OnConvoy::Observe,
+        on_idle_holder: OnIdleHolder::Observe,
     };
 
     /// A server that is asked whatever the core wants, when it wants it; each answer takes a millisecond.

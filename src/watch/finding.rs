@@ -174,7 +174,7 @@ impl From<&Lingering> for Finding {
 }
 
 /// In whole seconds or, if shorter, in milliseconds.
-struct Seconds(Duration);
+pub(super) struct Seconds(pub(super) Duration);
 
 impl fmt::Display for Seconds {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -17,6 +17,7 @@ pub mod notify_queue;
 pub mod ours;
 pub mod outside;
 pub mod pulse;
+pub mod reaction;
 pub mod row;
 pub mod server;
 pub mod sessions;

@@ -2,6 +2,7 @@
 //!
 //! It is opened at the start and kept: in a convoy new logins hang for as long as the convoy lasts, so silence alone does not end it.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use super::core::{Core, Question, Settings};
 use super::finding::Finding;
 use super::ledger::Change;
 use super::ours::Ours;
+use super::reaction::{Holder, Step};
 use super::row::Row;
 use super::sql;
-use super::stats::Stats;
+use super::stats::{Reaction, Stats};
 use crate::notify::backoff::Backoff;
 use crate::notify::link::{Link, LinkError, Said};
 use crate::pool::core::FailureKind;
@@ -32,6 +34,12 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 pub trait Process: Sync {
     /// Which processes of a server are pgweir's, and whose.
     fn ours(&self, server: &Address) -> Ours;
+
+    /// Lets this role have fewer transactions at once; returns how many, if that is fewer than before.
+    fn tighten(&self, role: &str) -> Option<u32>;
+
+    /// Has a client's transaction ended, if it still is what it was. False: it has not that process of the server any more.
+    fn cancel(&self, server: &Address, holder: &Holder) -> bool;
 }
 
 /// What stays from connection to connection.
@@ -40,6 +48,8 @@ struct Kept {
     heard: Instant,
     /// What was said about how it is set up.
     advice: Vec<String>,
+    /// Roles that were tightened in the convoy that is open: one record for each is enough.
+    tightened: BTreeSet<Arc<str>>,
 }
 
 /// The watch of one database.
@@ -73,7 +83,7 @@ impl Monitor {
         // Another run may have been cut off.
         self.stats.set_connected(false);
         let mut backoff = Backoff::default();
-        let mut kept = Kept { heard: Instant::now(), advice: Vec::new() };
+        let mut kept = Kept { heard: Instant::now(), advice: Vec::new(), tightened: BTreeSet::new() };
         let mut is_told = false;
         loop {
             let error = match self.open(opener, pool).await {
@@ -140,6 +150,8 @@ impl Monitor {
                         Ok(changes) => self.tell(changes),
                         Err(error) => self.refuse(&question, &error, now),
                     }
+                    let steps = self.core().react(&question, &ours);
+                    self.take(steps, process, link.address(), kept);
                     if question == Question::Server {
                         self.advise(pool.settings().backends_max, &mut kept.advice);
                     }
@@ -186,6 +198,42 @@ impl Monitor {
                         return Err(LinkError::Silent(SILENCE_MAX));
                     }
                     look = asked + SILENCE_MAX;
+                }
+            }
+        }
+    }
+
+    /// Does something about what was found, and says why.
+    fn take(&self, steps: Vec<Step>, process: &impl Process, server: &Address, kept: &mut Kept) {
+        let database = &*self.database;
+        if self.core().convoy().convoy().is_none() {
+            kept.tightened.clear();
+        }
+        for step in steps {
+            match step {
+                Step::Tighten(roles) => {
+                    for role in roles {
+                        let Some(effective) = process.tighten(&role) else { continue };
+                        self.stats.reacted(Reaction::Tighten);
+                        if kept.tightened.insert(Arc::clone(&role)) {
+                            tracing::warn!(
+                                database,
+                                role = &*role,
+                                effective,
+                                "watch.on_convoy: fewer transactions of a role may start while its clients wait in a convoy"
+                            );
+                        }
+                    }
+                }
+                Step::Cancel(holder) => {
+                    if process.cancel(server, &holder) {
+                        self.stats.reacted(Reaction::Cancel);
+                        let (client, backend) = (&holder.client, holder.backend);
+                        tracing::warn!(
+                            database, %client, backend, reason = %holder,
+                            "watch.on_idle_holder: a transaction is ended that idles while others wait for it"
+                        );
+                    }
                 }
             }
         }

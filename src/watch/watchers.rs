@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::core::Settings;
 use super::monitor::{Monitor, Process};
 use super::ours::{Client, Ours};
+use super::reaction::Holder;
 use crate::admission::dice::Dice;
 use crate::auth::Credential;
 use crate::config::{Config, Endpoint, PoolSettings, own_settings};
@@ -25,7 +26,7 @@ use crate::pool::open::Address;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::pool::standing;
 use crate::proxy::Proxy;
-use crate::session::registry::Activity;
+use crate::session::registry::{Activity, Entry, Signal};
 
 /// How often to look for databases that have appeared or gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -197,5 +198,20 @@ impl Process for Proxy {
         ours.add(backends.iter().filter_map(|target| target.key.as_ref()).map(|(pid, _)| *pid));
         ours.add(self.pools.opener().links().at(server));
         ours
+    }
+
+    fn tighten(&self, role: &str) -> Option<u32> {
+        let lane = self.lane(role)?;
+        self.pools.core().tighten_lane(lane, Instant::now())
+    }
+
+    fn cancel(&self, server: &Address, holder: &Holder) -> bool {
+        let has_it = |entry: &Arc<Entry>| {
+            let Activity::Active(target) = entry.activity() else { return false };
+            let is_process = target.key.as_ref().is_some_and(|(pid, _)| *pid == holder.backend);
+            entry.pid == holder.client.pid && is_process && target.address.is_same_server(server)
+        };
+        let client = self.clients.all().into_iter().find(has_it);
+        client.inspect(|entry| entry.signal(Signal::Holding)).is_some()
     }
 }

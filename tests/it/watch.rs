@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use pgweir::auth::Credential;
 use pgweir::auth::secrets::Secrets;
-use pgweir::config::{self, Secret, pool_settings};
+use pgweir::config::{self, OnConvoy, OnIdleHolder, Secret, pool_settings};
 use pgweir::metrics::PoolStats;
 use pgweir::pool::core::{DatabaseId, PoolId};
 use pgweir::pool::open::{Address, Opener};
@@ -21,6 +21,7 @@ use pgweir::watch::horizon::Thresholds;
 use pgweir::watch::ledger::Change;
 use pgweir::watch::monitor::{Monitor, Process};
 use pgweir::watch::ours::Ours;
+use pgweir::watch::reaction::Holder;
 use pgweir::watch::row::Row;
 use pgweir::watch::sql;
 use tokio::time::Instant;
@@ -37,6 +38,8 @@ const SETTINGS: Settings = Settings {
     horizon: Thresholds { age: Duration::from_secs(600), transactions: 5 },
     dead_tuples: 1000,
     outside_max: None,
+    on_convoy: OnConvoy::Observe,
+    on_idle_holder: OnIdleHolder::Observe,
 };
 
 /// A core with a connection, and a clock that runs ahead: it is never waited for.
@@ -262,6 +265,14 @@ struct Alone;
 impl Process for Alone {
     fn ours(&self, _: &Address) -> Ours {
         Ours::default()
+    }
+
+    fn tighten(&self, _: &str) -> Option<u32> {
+        None
+    }
+
+    fn cancel(&self, _: &Address, _: &Holder) -> bool {
+        false
     }
 }
 

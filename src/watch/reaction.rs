@@ -1,0 +1,144 @@
+//! What may be done about a convoy, and about who idles while others wait: nothing, unless `[watch]` says so.
+//!
+//! Only what pgweir has let in itself is ever touched: roles with clients of its own among those who wait, and clients of its own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::blockers::{Blocker, Blockers, Names};
+use super::culprit::{Backend, Culprit, State};
+use super::finding::Seconds;
+use super::locks::LockName;
+use super::ours::{Client, Ours};
+use super::pulse::Pulse;
+
+/// A role with at least this part of those who wait is part of the convoy.
+const SHARE: usize = 5;
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Fewer transactions of these roles at once.
+    Tighten(Vec<Arc<str>>),
+    /// This client's transaction is to end.
+    Cancel(Holder),
+}
+
+/// A client that idles in a transaction which others wait for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process at the server.
+    pub backend: i32,
+    /// Who.
+    pub client: Client,
+    lock: LockName,
+    waiters: usize,
+    longest: Duration,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lock, waiters, longest, .. } = self;
+        write!(f, "{waiters} wait for up to {}, most for {lock}", Seconds(*longest))
+    }
+}
+
+/// The roles whose clients are much of those in wait for locks.
+pub(super) fn roles_in_wait(pulse: &Pulse, ours: &Ours) -> Vec<Arc<str>> {
+    let mut waiting: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
+    for client in pulse.waiters.iter().filter_map(|(pid, _)| ours.client(*pid)) {
+        *waiting.entry(&client.role).or_default() += 1;
+    }
+    let many = |(role, count): (&Arc<str>, usize)| (count * SHARE >= pulse.waiters.len()).then(|| Arc::clone(role));
+    waiting.into_iter().filter_map(many).collect()
+}
+
+/// Clients of ours that have idled in a transaction for so long, while others have waited for it for as long.
+pub(super) fn idle_holders(blockers: &Blockers, names: &Names, limit: Duration) -> Vec<Holder> {
+    let holder = |blocker: &Blocker| {
+        let Culprit::Backend(Backend { pid, state: State::IdleInTransaction, client: Some(client), .. }) =
+            &blocker.culprit
+        else {
+            return None;
+        };
+        let idle = names.sessions.get(pid)?.state_age?;
+        let Blocker { lock, waiters, longest, .. } = blocker.clone();
+        let holder = Holder { backend: *pid, client: client.clone(), lock, waiters, longest };
+        (longest >= limit && idle >= limit).then_some(holder)
+    };
+    blockers.open().into_iter().filter_map(|open| holder(&open.value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::watch::culprit::Session;
+    use crate::watch::locks::{Jam, Locker};
+    use crate::watch::pulse::LockKind;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    fn client(pid: i32, role: &str) -> Client {
+        Client { pid, role: role.into(), addr: "10.0.0.7:4444".to_owned(), application: "".into() }
+    }
+
+    #[test]
+    fn roles_with_a_fifth_of_those_who_wait_are_meant_and_strangers_count_among_them() {
+        let mut ours = Ours::default();
+        (0..6).for_each(|pid| ours.give(pid, client(pid, "web")));
+        (6..8).for_each(|pid| ours.give(pid, client(pid, "batch")));
+        ours.give(8, client(8, "cron"));
+        ours.add([9]);
+        let waiting = |pids: std::ops::Range<i32>| Pulse {
+            waiters: pids.map(|pid| (pid, LockKind::Row)).collect(),
+            ..Pulse::default()
+        };
+        let roles =
+            |pids| -> Vec<_> { roles_in_wait(&waiting(pids), &ours).iter().map(|role| role.to_string()).collect() };
+        assert_eq!(roles(0..10), ["batch", "web"]);
+        assert_eq!(roles(0..31), [""; 0], "most are strangers");
+        assert_eq!(roles(0..0), [""; 0]);
+    }
+
+    /// Process 7 has idled for so long in a transaction that three have waited for.
+    fn jammed(idle: u64, waits: u64, state: State, client: Option<Client>) -> Vec<Holder> {
+        let backend = Backend { pid: 7, state, application: String::new(), addr: None, client };
+        let age = Some(Duration::from_secs(90));
+        let session = Session {
+            backend,
+            transaction: None,
+            statement: None,
+            transaction_age: age,
+            statement_age: age,
+            state_age: Some(Duration::from_secs(idle)),
+        };
+        let names = Names { sessions: [(7, session)].into(), ..Names::default() };
+        let longest = Duration::from_secs(waits);
+        let jam = Jam { lock: LockName::Notify, waiters: 3, longest, roots: vec![Locker::Process(7)] };
+        let mut blockers = Blockers::default();
+        blockers.look(&[jam], &names, LIMIT, Instant::now());
+        idle_holders(&blockers, &names, LIMIT)
+    }
+
+    #[test]
+    fn who_idles_while_others_wait_is_named_with_them() {
+        let holders = jammed(5, 5, State::IdleInTransaction, Some(client(12, "web")));
+        let [holder] = holders.as_slice() else { panic!("{holders:?}") };
+        assert_eq!((holder.backend, holder.client.pid), (7, 12));
+        assert_eq!(holder.to_string(), "3 wait for up to 5 s, most for NOTIFY's commit lock");
+    }
+
+    #[test]
+    fn who_is_at_work_or_nobodys_client_or_not_idle_for_long_is_left_alone() {
+        let ours = || Some(client(12, "web"));
+        assert_eq!(jammed(90, 90, State::Active, ours()), []);
+        assert_eq!(jammed(90, 90, State::Idle, ours()), []);
+        assert_eq!(jammed(90, 90, State::IdleInTransaction, None), []);
+        assert_eq!(jammed(4, 90, State::IdleInTransaction, ours()), []);
+        assert_eq!(jammed(90, 4, State::IdleInTransaction, ours()), []);
+    }
+}
