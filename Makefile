@@ -52,4 +52,4 @@ fuzz: install
 	scripts/fuzz
 
 # What a server's version can change: its answers, COPY, its catalogs, its timeouts, starting and stopping it.
-PG18 := harness:: queries:: copy:: shadow:: timeouts::
+PG18 := harness:: queries:: copy:: shadow:: timeouts:: watch:: watchers:: reactions::

@@ -24,6 +24,7 @@ mod pgbench;
 mod pins;
 mod prepared;
 mod queries;
+mod reactions;
 mod redis;
 mod reload;
 mod restart;
