@@ -147,6 +147,25 @@ async fn thresholds_and_role_are_changed_by_a_reload() {
 }
 
 #[tokio::test]
+async fn without_its_role_a_watch_ends_with_what_was_open_and_its_connection() {
+    let postgres = Postgres::private(&[]);
+    let proxy = watched(&postgres, "idle_in_transaction = \"1ms\"").await.start().await;
+    let idle = postgres.admin(&proxy.dbname).await;
+    idle.batch_execute("BEGIN").await.unwrap();
+    proxy.told(opened("idle_in_transaction")).await;
+    let (port, dbname, secret) = (postgres.port, &proxy.dbname, password_of("ops"));
+    proxy.overwrite(&format!(
+        "[admin]\nroles = [\"ops\"]\n[databases.app]\nhost = \"127.0.0.1\"\nport = {port}\ndbname = \"{dbname}\"\n\
+         [roles.ops]\npassword = \"{secret}\"\n"
+    ));
+    proxy.console("RELOAD").await;
+    proxy.told(closed("idle_in_transaction")).await;
+    proxy.logged("no database is watched: watch.role is not set").await;
+    eventually(async || connections(&postgres).await.is_empty()).await;
+    assert!(proxy.console("SHOW WATCH").await.is_empty());
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_told_once_and_the_right_one_is_used_at_once() {
     let postgres = Postgres::private(&[]);
     let role = postgres.own_role("IN ROLE pg_monitor").await;
