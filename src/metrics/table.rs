@@ -200,8 +200,8 @@ metrics! {
             "Times a role was full, somebody waited and nothing ended, until something did."
             "Transactions wait for something they share, most often a lock: a `roles.*.lock_timeout` below the server's deadlock_timeout is the fuse."
         RoleLimitCuts: Counter "pgweir_role_limit_cuts_total" [Role]
-            "Times slow start or the adaptive limit lowered the effective limit."
-            "Transactions became slow while the role was at its effective limit."
+            "Times slow start, the adaptive limit or `watch.on_convoy` lowered the effective limit."
+            "Transactions became slow while the role was at its effective limit, or its clients waited in a convoy."
         RoleLimitReverts: Counter "pgweir_role_limit_reverts_total" [Role]
             "Times the adaptive limit took its cuts back, since they did not help."
             "What makes transactions slow is not the role's own load."
