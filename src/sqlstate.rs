@@ -235,7 +235,9 @@ pub fn login(fault: &LoginFault) -> Report {
         }
         LoginFault::NoDatabase(_) => ("3D000", Some("Add it under [databases] in proxy.toml.")),
         LoginFault::Disabled(_) => ("3D000", Some("ENABLE in the console takes clients again.")),
-        LoginFault::NotAdmin(_) => ("28000", Some("Add the role to admin.roles.")),
+        LoginFault::NotAdmin(_) => {
+            ("28000", Some("Add the role to admin.roles, or to admin.stats_roles if it shall only look."))
+        }
         LoginFault::UnprovedAdmin => {
             ("28000", Some("Give the role a password of its own under [roles] in proxy.toml."))
         }
@@ -294,6 +296,10 @@ pub fn console(fault: &ConsoleFault) -> Report {
     let (severity, code, hint): (_, _, Option<&str>) = match fault {
         ConsoleFault::Command(_) => ("ERROR", "42601", Some("SHOW HELP lists all commands.")),
         ConsoleFault::Usage(_) => ("ERROR", "42601", Some("SHOW HELP tells what it does.")),
+        ConsoleFault::MayOnlyLook(_) => ("ERROR", "42501", Some("Add the role to admin.roles.")),
+        ConsoleFault::NoLongerAllowed(_) => {
+            ("ERROR", "42501", Some("Add the role to admin.roles, or to admin.stats_roles if it shall only look."))
+        }
         ConsoleFault::SeveralCommands => ("ERROR", "42601", Some("Send them one by one, or as a simple query.")),
         ConsoleFault::Parameters => ("ERROR", "08P01", Some("Write names and values into the command.")),
         ConsoleFault::NoDatabase(_) => ("ERROR", "3D000", Some("SHOW DATABASES lists all databases.")),

@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use pgweir::config::{
-    self, Admission, AuthQuery, BackendTls, Config, Listen, Mistakes, Notify, Pool, RoleAdmission, Watch,
+    self, Access, Admission, AuthQuery, BackendTls, Config, Listen, Mistakes, Notify, Pool, RoleAdmission, Watch,
 };
 use proptest::prelude::*;
 
@@ -322,17 +322,27 @@ fn databases_and_roles_are_needed() {
 
 #[test]
 fn admin_roles_must_be_able_to_log_in() {
-    let admin = "[admin]\nroles = [\"ops\"]\n";
-    refused(&format!("{admin}{}", role("password = \"p\"")), &["admin.roles: \"ops\" cannot log in; add [roles.ops]"]);
-    accepted(&format!("{admin}{}[roles.ops]\npassword = \"p\"\n", role("password = \"p\"")));
-    refused(
-        &format!("{admin}{}[roles.\"*\"]\nauth = \"passthrough\"\n", role("password = \"p\"")),
-        &["admin.roles: \"ops\" proves itself to a server, and the console has none; give [roles.ops] a password"],
-    );
-    refused(
-        &format!("{admin}{}[roles.\"*\"]\nsize = 5\n", role("password = \"p\"")),
-        &["admin.roles: \"ops\" cannot log in; add [roles.ops]"],
-    );
+    for key in ["roles", "stats_roles"] {
+        let admin = format!("[admin]\n{key} = [\"ops\"]\n");
+        let nowhere = format!("admin.{key}: \"ops\" cannot log in; add [roles.ops]");
+        let at_server = format!(
+            "admin.{key}: \"ops\" proves itself to a server, and the console has none; give [roles.ops] a password"
+        );
+        refused(&format!("{admin}{}", role("password = \"p\"")), &[&*nowhere]);
+        accepted(&format!("{admin}{}[roles.ops]\npassword = \"p\"\n", role("password = \"p\"")));
+        refused(&format!("{admin}{}[roles.\"*\"]\nauth = \"passthrough\"\n", role("password = \"p\"")), &[&*at_server]);
+        refused(&format!("{admin}{}[roles.\"*\"]\nsize = 5\n", role("password = \"p\"")), &[&*nowhere]);
+    }
+}
+
+#[test]
+fn who_may_act_in_the_console_may_look_there_too() {
+    let both = "[admin]\nroles = [\"ops\"]\nstats_roles = [\"ops\", \"stats\"]\n[roles.ops]\npassword = \"p\"\n\
+                [roles.stats]\npassword = \"p\"\n";
+    let admin = accepted(&format!("{both}{}", role("password = \"p\""))).admin;
+    assert_eq!(admin.access("ops"), Some(Access::Act));
+    assert_eq!(admin.access("stats"), Some(Access::Look));
+    assert_eq!(admin.access("web"), None);
 }
 
 #[test]
@@ -739,10 +749,8 @@ fn both(database: &str, role: &str) -> String {
     format!("[databases.app]\nhost = \"127.0.0.1\"\n{database}\n[roles.web]\n{role}\n")
 }
 
-fn accepted(text: &str) {
-    if let Err(mistakes) = parse(text) {
-        panic!("{text}\n{mistakes}");
-    }
+fn accepted(text: &str) -> Config {
+    parse(text).unwrap_or_else(|mistakes| panic!("{text}\n{mistakes}"))
 }
 
 /// Exactly these mistakes, each as `key: text`.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::command::Command;
 use super::console::{Answer, Console, End, MESSAGE_MAX, Stop, heed};
 use super::fault::ConsoleFault;
-use crate::config::{self, CONSOLE_NAMES};
+use crate::config::{self, Access, CONSOLE_NAMES};
 use crate::pool::core::{DatabaseId, LaneId};
 use crate::proxy::Proxy;
 use crate::run::Order;
@@ -147,6 +147,13 @@ fn kill(proxy: &Proxy, database: Option<&str>) {
 impl Console {
     /// Does what a command says; its rows and tag come back, its notices are on their way.
     pub(super) async fn carry_out(&mut self, command: &Command) -> Result<Answer, Stop> {
+        // Asked each time: a reload that takes a role its rights takes them from its consoles, too.
+        let role = || self.place.role.to_string();
+        match (self.worker.proxy.config.load().admin.access(&self.place.role), command.needs()) {
+            (None, _) => return Err(ConsoleFault::NoLongerAllowed(role()).into()),
+            (Some(Access::Look), Access::Act) => return Err(ConsoleFault::MayOnlyLook(role()).into()),
+            (Some(Access::Look), Access::Look) | (Some(Access::Act), _) => {}
+        }
         let rows = match command {
             Command::Show(show) => show.rows(&self.worker.proxy),
             Command::Value(_, cell) => vec![vec![cell.clone()]],

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::fault::ConsoleFault;
 use super::show::Show;
 use super::table::Cell;
-use crate::{config, sql};
+use crate::config::{self, Access};
+use crate::sql;
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +76,25 @@ impl Command {
             Self::Limit { .. } | Self::Unlimit(_) => "LIMIT",
             Self::Ramp { .. } => "RAMP",
             Self::Shutdown { .. } => "SHUTDOWN",
+        }
+    }
+
+    /// What its user has to be allowed.
+    pub(super) fn needs(&self) -> Access {
+        match self {
+            Self::Show(_) | Self::Value(..) | Self::Nothing(_) => Access::Look,
+            Self::Reload
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Reconnect(_)
+            | Self::Kill(_)
+            | Self::KillClient(_)
+            | Self::Disable(_)
+            | Self::Enable(_)
+            | Self::Limit { .. }
+            | Self::Unlimit(_)
+            | Self::Ramp { .. }
+            | Self::Shutdown { .. } => Access::Act,
         }
     }
 }

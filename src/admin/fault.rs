@@ -13,6 +13,12 @@ pub enum ConsoleFault {
     /// A known command that goes on otherwise.
     #[error("the command is: {0}")]
     Usage(&'static str),
+    /// A command that changes something, by a role of `admin.stats_roles`.
+    #[error("role \"{0}\" may look, but not act")]
+    MayOnlyLook(String),
+    /// A reload took the role out of `admin`.
+    #[error("role \"{0}\" is no longer allowed to use the console")]
+    NoLongerAllowed(String),
     /// Several commands in one Parse.
     #[error("cannot insert multiple commands into a prepared statement")]
     SeveralCommands,

@@ -51,7 +51,7 @@ impl Default for Listen {
 impl Default for Admin {
     fn default() -> Self {
         let addr = SocketAddr::new(LOOPBACK, 9432);
-        Self { addr: Some(addr), roles: Vec::new(), token: None, hosts: Vec::new() }
+        Self { addr: Some(addr), roles: Vec::new(), stats_roles: Vec::new(), token: None, hosts: Vec::new() }
     }
 }
 

@@ -116,12 +116,34 @@ pub struct ServerIdentity {
 pub struct Admin {
     /// HTTP address of the status page, `/metrics`, `/healthz`, `/readyz`; `None` switches it off.
     pub addr: Option<SocketAddr>,
-    /// Roles that may use the console.
+    /// Roles that may do everything in the console.
     pub roles: Vec<String>,
+    /// Roles that may only look there.
+    pub stats_roles: Vec<String>,
     /// Who knows it may act over HTTP; `None`: nobody may.
     pub token: Option<Secret>,
     /// Names, besides addresses, under which browsers may act.
     pub hosts: Vec<String>,
+}
+
+/// What a role may do in the console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Access {
+    /// SHOW, and what drivers say to every server.
+    Look,
+    /// Everything.
+    Act,
+}
+
+impl Admin {
+    /// What this role may do in the console; `None`: it may not come in.
+    pub fn access(&self, role: &str) -> Option<Access> {
+        let names = |list: &[String]| list.iter().any(|name| name == role);
+        if names(&self.roles) {
+            return Some(Access::Act);
+        }
+        names(&self.stats_roles).then_some(Access::Look)
+    }
 }
 
 /// When a backend goes back to its pool.

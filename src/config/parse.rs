@@ -95,22 +95,28 @@ fn admin(root: &mut Section<'_>, listen: &[ListenAddr], logins: &dyn Fn(&str) ->
         "off" => Ok(None),
         _ => socket_addr(value).map(Some),
     });
-    let roles = section.take("roles", |value| list(value, text));
+    let mut roles = |key: &'static str| {
+        let roles = section.take(key, |value| list(value, text)).unwrap_or_default();
+        for role in &roles {
+            match logins(role) {
+                Login::Nowhere => section.blame(key, format!("{role:?} cannot log in; add [roles.{role}]")),
+                Login::AtServer => section.blame(
+                    key,
+                    format!(
+                        "{role:?} proves itself to a server, and the console has none; give [roles.{role}] a password"
+                    ),
+                ),
+                Login::Here => {}
+            }
+        }
+        roles
+    };
+    let (roles, stats_roles) = (roles("roles"), roles("stats_roles"));
     if let Some(Some(addr)) = addr
         && addr.port() != 0
         && listen.contains(&ListenAddr::Tcp(addr))
     {
         section.blame("addr", format!("\"{addr}\" is taken by listen.addr"));
-    }
-    for role in roles.iter().flatten() {
-        match logins(role) {
-            Login::Nowhere => section.blame("roles", format!("{role:?} cannot log in; add [roles.{role}]")),
-            Login::AtServer => section.blame(
-                "roles",
-                format!("{role:?} proves itself to a server, and the console has none; give [roles.{role}] a password"),
-            ),
-            Login::Here => {}
-        }
     }
     let token = secret::read(&mut section, "token");
     if token.as_ref().is_some_and(|token| token.expose().len() < TOKEN_MIN) {
@@ -118,12 +124,7 @@ fn admin(root: &mut Section<'_>, listen: &[ListenAddr], logins: &dyn Fn(&str) ->
     }
     let hosts = section.take("hosts", |value| list(value, url_host));
     section.finish();
-    Admin {
-        addr: addr.unwrap_or(default.addr),
-        roles: roles.unwrap_or(default.roles),
-        token,
-        hosts: hosts.unwrap_or(default.hosts),
-    }
+    Admin { addr: addr.unwrap_or(default.addr), roles, stats_roles, token, hosts: hosts.unwrap_or(default.hosts) }
 }
 
 /// The longest `wait_timeout`; unknown while a database has mistakes.

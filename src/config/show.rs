@@ -113,10 +113,11 @@ impl Rows {
     }
 
     fn admin(&mut self, admin: &Admin) {
-        let Admin { addr, roles, token, hosts } = admin;
+        let Admin { addr, roles, stats_roles, token, hosts } = admin;
         let addr = addr.map_or("off".to_owned(), |addr| addr.to_string());
         self.plain("admin", "addr", addr);
         self.plain("admin", "roles", roles.join(", "));
+        self.plain("admin", "stats_roles", stats_roles.join(", "));
         self.secret("admin", "token", token.as_ref());
         self.plain("admin", "hosts", hosts.join(", "));
     }

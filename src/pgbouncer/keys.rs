@@ -237,10 +237,10 @@ pub(super) const KEYS: &[Key] = &[
     key(
         General,
         "stats_users",
-        Missing,
-        "who may use the console may do everything there; for looking only there is /metrics",
+        Same("admin.stats_roles"),
+        "each needs a password of its own in proxy.toml; for scrapes there is /metrics, too",
         &[""],
-        "stats",
+        "web",
     ),
     key(
         General,

@@ -279,16 +279,20 @@ impl Translation {
 
     fn admin(&mut self, logins: &Logins) -> Table {
         let mut table = Table::new("admin");
-        let wanted: Vec<String> = names(self.given("admin_users").unwrap_or_default());
-        let (can, cannot): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|name| logins.may_use_console(name));
-        for name in cannot {
-            let about = format!("admin_users: {name}");
-            let place = self.place("admin_users");
-            let text = "cannot use the console without a password of its own; add [roles.…] with one, and the name to admin.roles";
-            self.note(place.as_ref(), Kind::Missing, &about, text);
-        }
-        if !can.is_empty() {
-            table.line("roles", &list(&can), "admin_users");
+        for (key, users) in [("roles", "admin_users"), ("stats_roles", "stats_users")] {
+            let wanted: Vec<String> = names(self.given(users).unwrap_or_default());
+            let (can, cannot): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|name| logins.may_use_console(name));
+            for name in cannot {
+                let about = format!("{users}: {name}");
+                let place = self.place(users);
+                let text = format!(
+                    "cannot use the console without a password of its own; add [roles.…] with one, and the name to admin.{key}"
+                );
+                self.note(place.as_ref(), Kind::Missing, &about, &text);
+            }
+            if !can.is_empty() {
+                table.line(key, &list(&can), users);
+            }
         }
         table
     }

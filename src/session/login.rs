@@ -176,7 +176,7 @@ async fn identify(
     if is_over && !is_console(&startup) {
         return Err(LoginFault::TooManyClients);
     }
-    if !is_console(&startup) || !worker.proxy.config.load().admin.roles.contains(&startup.user) {
+    if !is_console(&startup) || worker.proxy.config.load().admin.access(&startup.user).is_none() {
         wait_for_slot(worker, stream, address).await?;
     }
     let credential = authenticate(worker, stream, &startup, tls).await?;
@@ -219,7 +219,7 @@ async fn welcome(
 ) -> Result<Guest, LoginFault> {
     let proxy = &worker.proxy;
     if is_console(&startup) {
-        if !proxy.config.load().admin.roles.contains(&startup.user) {
+        if proxy.config.load().admin.access(&startup.user).is_none() {
             return Err(LoginFault::NotAdmin(startup.user));
         }
         if let Credential::Unproved(_) = credential {

@@ -250,6 +250,8 @@ fn console_faults() -> Vec<ConsoleFault> {
         ConsoleFault::NoDatabase(any()),
         ConsoleFault::NotPaused,
         ConsoleFault::Usage(ANY),
+        ConsoleFault::MayOnlyLook(any()),
+        ConsoleFault::NoLongerAllowed(any()),
         ConsoleFault::NoRole(any()),
         ConsoleFault::NoLimit(any()),
         ConsoleFault::NoRamp(any()),
@@ -294,6 +296,8 @@ fn console_index(fault: &ConsoleFault) -> usize {
         ConsoleFault::NoRole(_) => 19,
         ConsoleFault::NoLimit(_) => 20,
         ConsoleFault::NoRamp(_) => 21,
+        ConsoleFault::MayOnlyLook(_) => 22,
+        ConsoleFault::NoLongerAllowed(_) => 23,
     }
 }
 
@@ -320,7 +324,7 @@ fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
     all(faults().iter().map(index).collect(), 0, 34);
     all(login_faults().iter().map(login_index).collect(), 1, 22);
-    all(console_faults().iter().map(console_index).collect(), 0, 22);
+    all(console_faults().iter().map(console_index).collect(), 0, 24);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);
 }
 

@@ -6,6 +6,7 @@ mod auth;
 mod bridge;
 mod cancel;
 mod console;
+mod console_access;
 mod copy;
 mod drain;
 mod drivers;
