@@ -473,8 +473,10 @@ fn retired_generation_is_never_leased_again() {
     assert_eq!(shell.served(opening), second);
     shell.release(second);
     assert_eq!(shell.dials.len(), 1);
+    assert!(!shell.core.has_retired(database));
 
     shell.run(|core, now, out| core.retire_database(database, now, out));
+    assert!(shell.core.is_retired(held[1].0) && shell.core.has_retired(database));
     assert_eq!(shell.closes, [second], "idle: now");
     shell.release(held[1]);
     assert_eq!(shell.closes.len(), 2, "leased: at release");
@@ -482,6 +484,7 @@ fn retired_generation_is_never_leased_again() {
     assert_eq!(shell.closes.len(), 3, "opening: on arrival");
     let ticket = shell.wait(pool);
     shell.finish_closes();
+    assert!(!shell.core.has_retired(database));
     shell.open_dials();
     shell.served(ticket);
 }

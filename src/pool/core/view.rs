@@ -87,6 +87,17 @@ impl<B> Core<B> {
         self.slots.get(slot).map(|slot| slot.state.phase())
     }
 
+    /// A retirement has ended its generation: it closes as soon as it is given back.
+    pub fn is_retired(&self, slot: SlotId) -> bool {
+        self.slots.get(slot).is_some_and(|slot| slot.generation != self.pools[slot.pool].generation)
+    }
+
+    /// Whether a database has such slots.
+    pub fn has_retired(&self, database: DatabaseId) -> bool {
+        let is_meant = |pool: PoolId| self.pools[pool].database == database;
+        self.slots.iter().any(|(id, slot)| is_meant(slot.pool) && self.is_retired(id))
+    }
+
     /// Slots over everything.
     pub fn total(&self) -> Counts {
         self.total.counts
