@@ -294,7 +294,14 @@ fn of_login(code: &str) -> &'static str {
 /// The report for a fault of the console.
 pub fn console(fault: &ConsoleFault) -> Report {
     let (severity, code, hint): (_, _, Option<&str>) = match fault {
-        ConsoleFault::Command(_) => ("ERROR", "42601", Some("SHOW HELP lists all commands.")),
+        ConsoleFault::Command { .. } => ("ERROR", "42601", Some("SHOW HELP lists all commands.")),
+        ConsoleFault::Absent { instead, .. } => ("ERROR", "0A000", Some(instead)),
+        ConsoleFault::Setting(_) => ("ERROR", "0A000", Some("All settings are in proxy.toml; RELOAD reads it again.")),
+        ConsoleFault::Sql => (
+            "ERROR",
+            "0A000",
+            Some("Connect to one of SHOW DATABASES for that; SHOW HELP lists what the console does."),
+        ),
         ConsoleFault::Usage(_) => ("ERROR", "42601", Some("SHOW HELP tells what it does.")),
         ConsoleFault::MayOnlyLook(_) => ("ERROR", "42501", Some("Add the role to admin.roles.")),
         ConsoleFault::NoLongerAllowed(_) => {
@@ -309,7 +316,7 @@ pub fn console(fault: &ConsoleFault) -> Report {
         }
         ConsoleFault::NoRamp(_) => ("ERROR", "55000", Some("Set roles.*.ramp, or say RAMP role OVER '60s'.")),
         ConsoleFault::NotPaused => ("ERROR", "55000", Some("SHOW DATABASES tells what is paused.")),
-        ConsoleFault::PauseCanceled => ("ERROR", "57014", None),
+        ConsoleFault::PauseCanceled | ConsoleFault::WaitCanceled => ("ERROR", "57014", None),
         ConsoleFault::NoClient(_) => {
             ("ERROR", "42704", Some("SHOW CLIENTS lists all clients; the id is the last column."))
         }
@@ -328,5 +335,12 @@ pub fn console(fault: &ConsoleFault) -> Report {
         ConsoleFault::Reload(mistakes) => Some(mistakes.clone()),
         _ => None,
     };
-    Report { severity, code, message: fault.to_string(), detail, hint: hint.map(str::to_owned) }
+    let hint = match fault {
+        ConsoleFault::Command { meant: Some(meant), .. } => {
+            Some(format!("Did you mean {meant}? SHOW HELP lists all commands."))
+        }
+        ConsoleFault::Setting(Some(key)) => Some(format!("Change {key} in proxy.toml; RELOAD reads it again.")),
+        _ => hint.map(str::to_owned),
+    };
+    Report { severity, code, message: fault.to_string(), detail, hint }
 }

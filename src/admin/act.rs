@@ -26,6 +26,8 @@ pub(super) enum Rest {
     Nothing,
     /// Wait until these databases have no backend.
     Drain(Vec<DatabaseId>),
+    /// Wait until these databases have no backend that is to be replaced.
+    Replace(Vec<DatabaseId>),
     /// Have the file read.
     Reload,
     /// Have the process end.
@@ -65,6 +67,7 @@ pub(super) fn begin(worker: &Worker, command: &Command) -> Result<Rest, ConsoleF
         Command::Reconnect(name) => {
             meant(name)?.into_iter().for_each(|database| proxy.retire(worker.id, database));
         }
+        Command::WaitClose(name) => return Ok(Rest::Replace(meant(name)?)),
         Command::Kill(name) => {
             let databases = meant(name)?;
             proxy.pause_newcomers(name.is_none() || proxy.is_paused());
@@ -176,11 +179,17 @@ impl Console {
         match begin(&worker, order)? {
             Rest::Nothing => {}
             Rest::Drain(databases) => {
-                let drained = self.drained(&databases).await;
+                let core = || worker.proxy.pools.core();
+                let is_open = |id| core().database(id).is_some_and(|database| database.counts.open() > 0);
+                let drained = self.until_none(&databases, is_open, ConsoleFault::PauseCanceled).await;
                 if let Err(Stop::Fault(ConsoleFault::PauseCanceled)) = drained {
                     resume(&worker, *order == Command::Pause(None), &databases);
                 }
                 drained?;
+            }
+            Rest::Replace(databases) => {
+                let has_retired = |id| worker.proxy.pools.core().has_retired(id);
+                self.until_none(&databases, has_retired, ConsoleFault::WaitCanceled).await?;
             }
             Rest::Reload => {
                 for message in reload(&worker.proxy).await? {
@@ -193,20 +202,27 @@ impl Console {
         Ok(())
     }
 
-    /// Waits until the databases have no backend. Who goes away meanwhile leaves them paused; who cancels does not.
-    async fn drained(&mut self, databases: &[DatabaseId]) -> Result<(), Stop> {
+    /// Waits until this holds of none of the databases, or somebody cancels. Who goes away meanwhile leaves everything as it is.
+    async fn until_none(
+        &mut self,
+        databases: &[DatabaseId],
+        holds: impl Fn(DatabaseId) -> bool,
+        canceled: ConsoleFault,
+    ) -> Result<(), Stop> {
         self.place.set_waiting();
-        let drained = self.look_until_drained(databases).await;
+        let ended = self.look_until_none(databases, holds, canceled).await;
         self.place.set_idle();
-        drained
+        ended
     }
 
-    async fn look_until_drained(&mut self, databases: &[DatabaseId]) -> Result<(), Stop> {
+    async fn look_until_none(
+        &mut self,
+        databases: &[DatabaseId],
+        holds: impl Fn(DatabaseId) -> bool,
+        canceled: ConsoleFault,
+    ) -> Result<(), Stop> {
         loop {
-            let is_open = |database: &DatabaseId| {
-                self.worker.proxy.pools.core().database(*database).is_some_and(|database| database.counts.open() > 0)
-            };
-            if !databases.iter().any(is_open) {
+            if !databases.iter().any(|database| holds(*database)) {
                 return Ok(());
             }
             if self.input.len() > MESSAGE_MAX {
@@ -215,7 +231,7 @@ impl Console {
             tokio::select! {
                 () = sleep(LOOK) => {}
                 heard = self.hear() => match heard? {
-                    Some(signals) if signals & Signal::Cancel as u8 != 0 => return Err(ConsoleFault::PauseCanceled.into()),
+                    Some(signals) if signals & Signal::Cancel as u8 != 0 => return Err(canceled.into()),
                     Some(signals) => heed(signals)?,
                     None => {}
                 },

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::fault::ConsoleFault;
+use super::help;
 use super::show::Show;
 use super::table::Cell;
 use crate::config::{self, Access};
@@ -25,6 +26,8 @@ pub(super) enum Command {
     Resume(Option<String>),
     /// Replace the backends.
     Reconnect(Option<String>),
+    /// Wait until all that were to be replaced are gone.
+    WaitClose(Option<String>),
     /// As pause, but without waiting for anybody: clients are dropped.
     Kill(Option<String>),
     /// Drop one client.
@@ -69,6 +72,7 @@ impl Command {
             Self::Pause(_) => "PAUSE",
             Self::Resume(_) => "RESUME",
             Self::Reconnect(_) => "RECONNECT",
+            Self::WaitClose(_) => "WAIT_CLOSE",
             Self::Kill(_) => "KILL",
             Self::KillClient(_) => "KILL_CLIENT",
             Self::Disable(_) => "DISABLE",
@@ -87,6 +91,7 @@ impl Command {
             | Self::Pause(_)
             | Self::Resume(_)
             | Self::Reconnect(_)
+            | Self::WaitClose(_)
             | Self::Kill(_)
             | Self::KillClient(_)
             | Self::Disable(_)
@@ -139,15 +144,20 @@ fn command(text: &str) -> Result<Command, ConsoleFault> {
         ["reconnect", _] => Some(Command::Reconnect(name(1))),
         ["kill"] => Some(Command::Kill(None)),
         ["kill", _] => Some(Command::Kill(name(1))),
+        ["wait_close"] => Some(Command::WaitClose(None)),
+        ["wait_close", _] => Some(Command::WaitClose(name(1))),
         ["kill_client", id] => id.parse().ok().map(Command::KillClient),
         ["disable", _] => name(1).map(Command::Disable),
         ["enable", _] => name(1).map(Command::Enable),
-        ["limit", ref rest @ ..] => return limit(rest, name(1)),
-        ["ramp", ref rest @ ..] => return ramp(rest, name(1)),
-        ["shutdown"] | ["shutdown", "wait_for_servers" | "wait_for_clients"] => Some(Command::Shutdown { now: false }),
+        ["limit", ref rest @ ..] => limit(rest, name(1)),
+        ["ramp", ref rest @ ..] => ramp(rest, name(1)),
+        ["shutdown"] | ["shutdown", "wait_for_servers"] => Some(Command::Shutdown { now: false }),
         ["shutdown", "now"] => Some(Command::Shutdown { now: true }),
         ["select", ref what @ ..] => select(&what.concat()),
-        ["set", _, ..] => Some(Command::Nothing("SET")),
+        ["set", ref assignment @ ..] if !assignment.is_empty() => match help::setting(assignment) {
+            Some(fault) => return Err(fault),
+            None => Some(Command::Nothing("SET")),
+        },
         ["reset", _, ..] => Some(Command::Nothing("RESET")),
         ["begin", ..] => Some(Command::Nothing("BEGIN")),
         ["start", "transaction", ..] => Some(Command::Nothing("START TRANSACTION")),
@@ -160,36 +170,28 @@ fn command(text: &str) -> Result<Command, ConsoleFault> {
         ["unlisten", _] => Some(Command::Nothing("UNLISTEN")),
         _ => None,
     };
-    found.ok_or_else(|| ConsoleFault::Command(excerpt(text)))
+    found.ok_or_else(|| help::unknown(text, &folded))
 }
 
 /// LIMIT, by what follows it, folded, and the role as it was written.
-fn limit(rest: &[&str], role: Option<String>) -> Result<Command, ConsoleFault> {
-    let read = || {
-        let role = role?;
-        match *rest {
-            [_, "default"] => Some(Command::Unlimit(role)),
-            [_, max] => Some(Command::Limit { role, max: max.parse().ok()?, over: None }),
-            [_, max, "over", over] => {
-                Some(Command::Limit { role, max: max.parse().ok()?, over: Some(duration(over)?) })
-            }
-            _ => None,
-        }
-    };
-    read().ok_or(ConsoleFault::Usage("LIMIT role transactions [OVER '60s'], or LIMIT role DEFAULT"))
+fn limit(rest: &[&str], role: Option<String>) -> Option<Command> {
+    let role = role?;
+    match *rest {
+        [_, "default"] => Some(Command::Unlimit(role)),
+        [_, max] => Some(Command::Limit { role, max: max.parse().ok()?, over: None }),
+        [_, max, "over", over] => Some(Command::Limit { role, max: max.parse().ok()?, over: Some(duration(over)?) }),
+        _ => None,
+    }
 }
 
 /// RAMP, by what follows it, folded, and the role as it was written.
-fn ramp(rest: &[&str], role: Option<String>) -> Result<Command, ConsoleFault> {
-    let read = || {
-        let over = match *rest {
-            [_] => None,
-            [_, "over", over] => Some(duration(over)?),
-            _ => return None,
-        };
-        Some(Command::Ramp { role: role?, over })
+fn ramp(rest: &[&str], role: Option<String>) -> Option<Command> {
+    let over = match *rest {
+        [_] => None,
+        [_, "over", over] => Some(duration(over)?),
+        _ => return None,
     };
-    read().ok_or(ConsoleFault::Usage("RAMP role [OVER '60s']"))
+    Some(Command::Ramp { role: role?, over })
 }
 
 /// As the file has it, in quotes or without.
@@ -251,15 +253,6 @@ fn unquoted(word: &str) -> String {
     word.to_owned()
 }
 
-/// Enough of a text to know it again.
-fn excerpt(text: &str) -> String {
-    const CHARACTERS: usize = 60;
-    match text.char_indices().nth(CHARACTERS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,7 +298,8 @@ mod tests {
         assert_eq!(one("RAMP web"), Command::Ramp { role: "web".into(), over: None });
         assert_eq!(one("RAMP web OVER 1m"), Command::Ramp { role: "web".into(), over });
         assert_eq!(one("SHUTDOWN"), Command::Shutdown { now: false });
-        assert_eq!(one("SHUTDOWN WAIT_FOR_CLIENTS"), Command::Shutdown { now: false });
+        assert_eq!(one("WAIT_CLOSE app"), Command::WaitClose(Some("app".into())));
+        assert_eq!(one("SHUTDOWN WAIT_FOR_SERVERS"), Command::Shutdown { now: false });
         assert_eq!(one("SHUTDOWN NOW"), Command::Shutdown { now: true });
         for show in Show::ALL {
             assert_eq!(one(&format!("SHOW {}", show.name())), Command::Show(*show));
@@ -321,31 +315,5 @@ mod tests {
         assert_eq!(one("SHOW client_encoding"), value("client_encoding", "UTF8"));
         assert_eq!(one("SELECT current_setting('TimeZone')"), value("current_setting", "UTC"));
         assert_eq!(one("SELECT pg_catalog.version()"), value("version", concat!("pgweir ", env!("CARGO_PKG_VERSION"))));
-    }
-
-    #[test]
-    fn limit_and_ramp_say_how_they_are_written() {
-        for text in ["LIMIT", "LIMIT web", "LIMIT web -1", "LIMIT web many", "LIMIT web 5 OVER", "LIMIT web 5 OVER 60"]
-        {
-            assert!(
-                matches!(parse(text), Err(ConsoleFault::Usage(usage)) if usage.starts_with("LIMIT role")),
-                "{text}"
-            );
-        }
-        for text in ["RAMP", "RAMP web 60s", "RAMP web OVER '60'", "RAMP web OVER 60s now"] {
-            assert!(matches!(parse(text), Err(ConsoleFault::Usage(usage)) if usage.starts_with("RAMP role")), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_unknown_is_named_in_part() {
-        for text in
-            ["SHOW ME", "PAUSE a b", "KILL_CLIENT x", "SHUTDOWN later", "SELECT * FROM t", "RELOAD x", "\"", "SET"]
-        {
-            assert_eq!(parse(text), Err(ConsoleFault::Command(text.into())), "{text}");
-        }
-        let long = format!("SELECT {}", "ä".repeat(100));
-        let Err(ConsoleFault::Command(shown)) = parse(&long) else { panic!("no command") };
-        assert_eq!(shown.chars().count(), 61);
     }
 }

@@ -7,12 +7,31 @@ use crate::wire::frame::FrameError;
 /// A fault of the console.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ConsoleFault {
-    /// No command begins or goes on like this.
-    #[error("invalid command \"{0}\"")]
-    Command(String),
+    /// No command begins like this.
+    #[error("invalid command \"{text}\"")]
+    Command {
+        /// What was said, in part.
+        text: String,
+        /// A command that looks alike.
+        meant: Option<String>,
+    },
     /// A known command that goes on otherwise.
     #[error("the command is: {0}")]
-    Usage(&'static str),
+    Usage(String),
+    /// A command that PgBouncer has.
+    #[error("pgweir has no {command}")]
+    Absent {
+        /// Which.
+        command: &'static str,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// SET of what is configuration; the key of `proxy.toml` that does it.
+    #[error("the console changes no settings")]
+    Setting(Option<String>),
+    /// A statement for a server.
+    #[error("this is the console of pgweir, which runs no SQL")]
+    Sql,
     /// A command that changes something, by a role of `admin.stats_roles`.
     #[error("role \"{0}\" may look, but not act")]
     MayOnlyLook(String),
@@ -43,6 +62,9 @@ pub enum ConsoleFault {
     /// A CancelRequest ended PAUSE.
     #[error("PAUSE was canceled, and what it paused resumed")]
     PauseCanceled,
+    /// A CancelRequest ended WAIT_CLOSE.
+    #[error("WAIT_CLOSE was canceled")]
+    WaitCanceled,
     /// No such client.
     #[error("no client has the id {0}")]
     NoClient(i32),

@@ -12,7 +12,7 @@ use super::group::{self, Group, Name};
 use super::show::Show;
 use super::table::{Cell, Row};
 use crate::admission::gate::State;
-use crate::config::{self, Config, Word};
+use crate::config::{self, CONSOLE_NAMES, Config, Word};
 use crate::metrics::Totals;
 use crate::notify::exchange::{Exchange, Listener};
 use crate::pool::core::{Counts, LaneView, Phase};
@@ -28,6 +28,10 @@ macro_rules! row {
 }
 pub(super) use row;
 
+/// What PgBouncer calls its console and the user of its pool.
+const CONSOLE: &str = "pgbouncer";
+
+/// The console's own is the last.
 pub(super) fn pools(proxy: &Proxy) -> Vec<Row> {
     let now = Instant::now();
     let mut idle: HashMap<Name, u32> = HashMap::new();
@@ -63,7 +67,10 @@ pub(super) fn pools(proxy: &Proxy) -> Vec<Row> {
             (hosts.len() > 1).then_some("disable"),
         ]
     };
-    group::all(proxy).into_iter().map(row).collect()
+    let consoles: u32 =
+        idle.iter().filter(|((database, _), _)| CONSOLE_NAMES.contains(&&**database)).map(|(_, n)| n).sum();
+    let console = row![CONSOLE, CONSOLE, consoles, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, "statement", Cell::Null];
+    group::all(proxy).into_iter().map(row).chain([console]).collect()
 }
 
 pub(super) fn clients(proxy: &Proxy) -> Vec<Row> {
@@ -108,7 +115,10 @@ pub(super) fn servers(proxy: &Proxy) -> Vec<Row> {
     let holders: HashMap<String, String> = proxy.clients.all().iter().filter_map(holding).collect();
     let mut rows = Vec::new();
     for (index, (slot, facts)) in proxy.pools.roster().all().into_iter().enumerate() {
-        let Some(phase) = proxy.pools.core().phase(slot) else { continue };
+        let core = proxy.pools.core();
+        let Some(phase) = core.phase(slot) else { continue };
+        let close_needed = phase == Phase::Closing || core.is_retired(slot);
+        drop(core);
         let state = match phase {
             Phase::Opening => "new",
             Phase::Idle => "idle",
@@ -139,7 +149,7 @@ pub(super) fn servers(proxy: &Proxy) -> Vec<Row> {
             connected,
             0,
             0,
-            phase == Phase::Closing,
+            close_needed,
             pointer,
             link,
             facts.target.key.as_ref().map_or(0, |key| key.0),
@@ -164,11 +174,12 @@ fn pointer<T>(of: &Arc<T>) -> String {
     format!("{:p}", Arc::as_ptr(of))
 }
 
-/// We count no time of queries apart from that of leases, so both columns show it, and no prepared statements.
-pub(super) fn stats(proxy: &Proxy) -> Vec<Row> {
+/// Every database. The console is one, as in PgBouncer, where nothing is counted: programs that read these tables take an
+/// empty one for a pooler that does not answer.
+fn numbers(proxy: &Proxy) -> BTreeMap<Arc<str>, Numbers> {
     let now = Instant::now();
     let history = proxy.history();
-    let mut by_database: BTreeMap<Arc<str>, (Totals, Totals)> = BTreeMap::new();
+    let mut by_database: BTreeMap<Arc<str>, (Totals, Totals)> = BTreeMap::from([(CONSOLE.into(), Default::default())]);
     let mut period = Duration::ZERO;
     for pool in proxy.all_pools() {
         let totals = pool.stats.totals();
@@ -178,22 +189,32 @@ pub(super) fn stats(proxy: &Proxy) -> Vec<Row> {
         lately.merge(&recent);
         period = since;
     }
-    let per_second = |n: u64| u128::from(n) * 1_000_000 / period.as_micros().max(1);
-    let row = |(database, (all, lately)): (Arc<str>, (Totals, Totals))| {
+    by_database.into_iter().map(|(database, (all, lately))| (database, Numbers { all, lately, period })).collect()
+}
+
+/// What was counted of a database, or of all.
+struct Numbers {
+    all: Totals,
+    /// The last of it.
+    lately: Totals,
+    /// How long that took.
+    period: Duration,
+}
+
+impl Numbers {
+    /// We count no time of queries apart from that of leases, so both are that, and no prepared statements.
+    fn totals(&self) -> Row {
+        let all = &self.all;
+        let (lease, wait) = (all.lease.sum_micros, all.wait.sum_micros);
+        row![all.leases, all.transactions, all.queries, all.received, all.sent, lease, lease, wait, 0, 0, 0]
+    }
+
+    /// The same each second, and how long each took.
+    fn averages(&self) -> Row {
+        let lately = &self.lately;
+        let per_second = |n: u64| u128::from(n) * 1_000_000 / self.period.as_micros().max(1);
         let each = |micros: u64, n: u64| micros.checked_div(n).unwrap_or(0);
         row![
-            &*database,
-            all.leases,
-            all.transactions,
-            all.queries,
-            all.received,
-            all.sent,
-            all.lease.sum_micros,
-            all.lease.sum_micros,
-            all.wait.sum_micros,
-            0,
-            0,
-            0,
             per_second(lately.leases),
             per_second(lately.transactions),
             per_second(lately.queries),
@@ -206,9 +227,56 @@ pub(super) fn stats(proxy: &Proxy) -> Vec<Row> {
             0,
             0,
         ]
-    };
-    by_database.into_iter().map(row).collect()
+    }
+
+    fn merge(mut self, other: &Self) -> Self {
+        self.all.merge(&other.all);
+        self.lately.merge(&other.lately);
+        self.period = self.period.max(other.period);
+        self
+    }
 }
+
+fn by_database(proxy: &Proxy, cells: impl Fn(&Numbers) -> Row) -> Vec<Row> {
+    let row = |(database, numbers): (Arc<str>, Numbers)| [row![&*database], cells(&numbers)].concat();
+    numbers(proxy).into_iter().map(row).collect()
+}
+
+pub(super) fn stats(proxy: &Proxy) -> Vec<Row> {
+    by_database(proxy, |numbers| [numbers.totals(), numbers.averages()].concat())
+}
+
+pub(super) fn stats_totals(proxy: &Proxy) -> Vec<Row> {
+    by_database(proxy, Numbers::totals)
+}
+
+pub(super) fn stats_averages(proxy: &Proxy) -> Vec<Row> {
+    by_database(proxy, Numbers::averages)
+}
+
+/// Over all databases, one number in each row.
+pub(super) fn totals(proxy: &Proxy) -> Vec<Row> {
+    let none = Numbers { all: Totals::default(), lately: Totals::default(), period: Duration::ZERO };
+    let all = numbers(proxy).into_values().fold(none, |sum, numbers| sum.merge(&numbers));
+    let names = |prefix: &'static str| TOTALS.iter().map(move |name| Cell::from(format!("{prefix}_{name}")));
+    let named = names("total").zip(all.totals()).chain(names("avg").zip(all.averages()));
+    named.map(|(name, number)| vec![name, number]).collect()
+}
+
+/// As SHOW TOTALS calls them, which is neither as SHOW STATS nor as SHOW STATS_TOTALS does.
+const TOTALS: [&str; 11] = [
+    "server_assignment_count",
+    "xact_count",
+    "query_count",
+    "client_bytes",
+    "server_bytes",
+    "xact_time",
+    "query_time",
+    "wait_time",
+    "client_parse_count",
+    "server_parse_count",
+    "bind_count",
+];
 
 pub(super) fn databases(proxy: &Proxy) -> Vec<Row> {
     let config = proxy.config.load();

@@ -1,6 +1,7 @@
 //! What can be shown, and its columns. Names, order and number of columns are PgBouncer's (1.24): its exporters count
 //! them. What PgBouncer does not have stands in tables of its own.
 
+use super::help;
 use super::rows;
 use super::table::Type::{Int, Long, Text};
 use super::table::{Cell, Column, Row};
@@ -24,7 +25,8 @@ macro_rules! shows {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            fn help(self) -> &'static str {
+            /// What it is about.
+            pub(super) fn help(self) -> &'static str {
                 match self { $(Self::$variant => $help,)* }
             }
 
@@ -80,6 +82,17 @@ shows! {
         ("avg_xact_time", Long), ("avg_query_time", Long), ("avg_wait_time", Long), ("avg_client_parse_count", Long),
         ("avg_server_parse_count", Long), ("avg_bind_count", Long),
     ];
+    StatsTotals "STATS_TOTALS" "the totals of STATS alone" [
+        ("database", Text), ("server_assignment_count", Long), ("xact_count", Long), ("query_count", Long),
+        ("bytes_received", Long), ("bytes_sent", Long), ("xact_time", Long), ("query_time", Long), ("wait_time", Long),
+        ("client_parse_count", Long), ("server_parse_count", Long), ("bind_count", Long),
+    ];
+    StatsAverages "STATS_AVERAGES" "the averages of STATS alone" [
+        ("database", Text), ("server_assignment_count", Long), ("xact_count", Long), ("query_count", Long),
+        ("bytes_received", Long), ("bytes_sent", Long), ("xact_time", Long), ("query_time", Long), ("wait_time", Long),
+        ("client_parse_count", Long), ("server_parse_count", Long), ("bind_count", Long),
+    ];
+    Totals "TOTALS" "STATS over all databases, a number in each row" [("name", Text), ("value", Long)];
     Databases "DATABASES" "every database, configured or asked for" [
         ("name", Text), ("host", Text), ("port", Int), ("database", Text), ("force_user", Text), ("pool_size", Int),
         ("min_pool_size", Int), ("reserve_pool_size", Int), ("server_lifetime", Int), ("pool_mode", Text),
@@ -131,23 +144,6 @@ shows! {
     Version "VERSION" "the version of pgweir" [("version", Text)];
 }
 
-/// HELP of what is not SHOW.
-const COMMANDS: [(&str, &str); 13] = [
-    ("RELOAD", "read the configuration again, and tell what changed"),
-    ("PAUSE [db]", "stop leases, wait until all backends are closed; clients wait"),
-    ("RESUME [db]", "end PAUSE or KILL"),
-    ("RECONNECT [db]", "replace the backends: idle ones now, others as they come back"),
-    ("KILL [db]", "drop clients and backends at once; new clients wait for RESUME"),
-    ("KILL_CLIENT id", "drop one client"),
-    ("DISABLE db", "take no new clients"),
-    ("ENABLE db", "take new clients again"),
-    ("LIMIT role n [OVER '60s']", "another transactions_max until the file says another one; 0: all wait"),
-    ("LIMIT role DEFAULT", "the transactions_max of the file again"),
-    ("RAMP role [OVER '60s']", "let the limit grow from admission.initial"),
-    ("SHUTDOWN", "end when transactions have ended, at the latest after listen.shutdown_timeout"),
-    ("SHUTDOWN NOW", "end at once"),
-];
-
 impl Show {
     /// The table of this name.
     pub(super) fn of(name: &str) -> Option<Self> {
@@ -157,11 +153,14 @@ impl Show {
     /// Its rows at this moment.
     pub(super) fn rows(self, proxy: &Proxy) -> Vec<Row> {
         match self {
-            Self::Help => help(),
+            Self::Help => help::rows(),
             Self::Pools => rows::pools(proxy),
             Self::Clients => rows::clients(proxy),
             Self::Servers => rows::servers(proxy),
             Self::Stats => rows::stats(proxy),
+            Self::StatsTotals => rows::stats_totals(proxy),
+            Self::StatsAverages => rows::stats_averages(proxy),
+            Self::Totals => rows::totals(proxy),
             Self::Databases => rows::databases(proxy),
             Self::Users => rows::users(proxy),
             Self::Roles => rows::roles(proxy),
@@ -177,11 +176,6 @@ impl Show {
             Self::Version => vec![vec![Cell::from(concat!("pgweir ", env!("CARGO_PKG_VERSION")))]],
         }
     }
-}
-
-fn help() -> Vec<Row> {
-    let shows = Show::ALL.iter().map(|show| vec![Cell::from(format!("SHOW {}", show.name())), Cell::from(show.help())]);
-    shows.chain(COMMANDS.iter().map(|(command, help)| vec![Cell::from(*command), Cell::from(*help)])).collect()
 }
 
 #[cfg(test)]

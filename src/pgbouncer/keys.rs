@@ -18,7 +18,7 @@ pub(super) enum Section {
 
 /// What becomes of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     /// This setting means the same.
     Same(&'static str),
     /// This setting comes nearest.

@@ -18,10 +18,17 @@ use std::io;
 use std::path::Path;
 
 pub use ini::{IniError, Place};
+pub(crate) use keys::Fate;
+use keys::Section;
 use translate::Translation;
 
 /// How files that are named in files are read.
 pub type Files<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
+
+/// What becomes of a key of `[pgbouncer]`; `None`: it has no such key.
+pub(crate) fn fate(key: &str) -> Option<Fate> {
+    keys::find(Section::General, key).map(|key| key.fate)
+}
 
 /// A translated configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -244,12 +244,18 @@ fn login_index(fault: &LoginFault) -> usize {
 
 fn console_faults() -> Vec<ConsoleFault> {
     vec![
-        ConsoleFault::Command(any()),
+        ConsoleFault::Command { text: any(), meant: None },
+        ConsoleFault::Command { text: any(), meant: Some(any()) },
+        ConsoleFault::Absent { command: ANY, instead: ANY },
+        ConsoleFault::Setting(None),
+        ConsoleFault::Setting(Some(any())),
+        ConsoleFault::Sql,
+        ConsoleFault::WaitCanceled,
         ConsoleFault::SeveralCommands,
         ConsoleFault::Parameters,
         ConsoleFault::NoDatabase(any()),
         ConsoleFault::NotPaused,
-        ConsoleFault::Usage(ANY),
+        ConsoleFault::Usage(any()),
         ConsoleFault::MayOnlyLook(any()),
         ConsoleFault::NoLongerAllowed(any()),
         ConsoleFault::NoRole(any()),
@@ -274,7 +280,7 @@ fn console_faults() -> Vec<ConsoleFault> {
 /// As [`index`].
 fn console_index(fault: &ConsoleFault) -> usize {
     match fault {
-        ConsoleFault::Command(_) => 0,
+        ConsoleFault::Command { .. } => 0,
         ConsoleFault::SeveralCommands => 1,
         ConsoleFault::Parameters => 2,
         ConsoleFault::NoDatabase(_) => 3,
@@ -298,6 +304,10 @@ fn console_index(fault: &ConsoleFault) -> usize {
         ConsoleFault::NoRamp(_) => 21,
         ConsoleFault::MayOnlyLook(_) => 22,
         ConsoleFault::NoLongerAllowed(_) => 23,
+        ConsoleFault::Absent { .. } => 24,
+        ConsoleFault::Setting(_) => 25,
+        ConsoleFault::Sql => 26,
+        ConsoleFault::WaitCanceled => 27,
     }
 }
 
@@ -324,7 +334,7 @@ fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
     all(faults().iter().map(index).collect(), 0, 34);
     all(login_faults().iter().map(login_index).collect(), 1, 22);
-    all(console_faults().iter().map(console_index).collect(), 0, 24);
+    all(console_faults().iter().map(console_index).collect(), 0, 28);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);
 }
 

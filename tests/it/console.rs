@@ -1,12 +1,10 @@
 //! The console: PgBouncer's tables and commands, over both protocols, for those who may.
 
-use std::process::Command;
-
 use futures_util::future::join;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{AsyncMessage, SimpleQueryMessage};
 
-use crate::support::{Proxy, Row, Wire, eventually, frontend, proxy, root, soon, tags};
+use crate::support::{Proxy, Row, Wire, eventually, frontend, proxy, soon, tags};
 
 /// The one row of `table` whose cells contain these.
 fn find<'a>(table: &'a [Row], cells: &[(&str, &str)]) -> Option<&'a Row> {
@@ -31,6 +29,8 @@ async fn columns_are_those_of_pgbouncer_in_its_order() {
     let proxy = proxy().start().await;
     let socket = "type user database replication state addr port local_addr local_port connect_time request_time wait \
                   wait_us close_needed ptr link remote_pid tls application_name prepared_statements id";
+    let counted = "database server_assignment_count xact_count query_count bytes_received bytes_sent xact_time query_time \
+                   wait_time client_parse_count server_parse_count bind_count";
     let expected = [
         (
             "SHOW POOLS",
@@ -46,6 +46,9 @@ async fn columns_are_those_of_pgbouncer_in_its_order() {
              total_bind_count avg_server_assignment_count avg_xact_count avg_query_count avg_recv avg_sent \
              avg_xact_time avg_query_time avg_wait_time avg_client_parse_count avg_server_parse_count avg_bind_count",
         ),
+        ("SHOW STATS_TOTALS", counted),
+        ("SHOW STATS_AVERAGES", counted),
+        ("SHOW TOTALS", "name value"),
         (
             "SHOW DATABASES",
             "name host port database force_user pool_size min_pool_size reserve_pool_size server_lifetime pool_mode \
@@ -117,6 +120,25 @@ async fn stats_count_what_clients_did() {
     for column in ["total_received", "total_sent", "total_xact_time"] {
         assert!(number(&stats[0], column) > 0, "{column}: {stats:?}");
     }
+    let totals = proxy.console("SHOW STATS_TOTALS").await;
+    assert_eq!(totals[0]["bytes_received"], stats[0]["total_received"]);
+    assert_eq!(proxy.console("SHOW STATS_AVERAGES").await[0]["database"], "app");
+    let all = proxy.console("SHOW TOTALS").await;
+    assert!(find(&all, &[("name", "total_xact_count"), ("value", "2")]).is_some(), "{all:?}");
+    assert!(find(&all, &[("name", "avg_client_bytes")]).is_some(), "{all:?}");
+}
+
+#[tokio::test]
+async fn the_console_is_a_pool_as_in_pgbouncer_so_that_no_table_is_empty() {
+    let proxy = proxy().start().await;
+    let pools = proxy.console("SHOW POOLS").await;
+    assert_eq!(pools.len(), 1);
+    for (column, value) in [("database", "pgbouncer"), ("user", "pgbouncer"), ("cl_active", "1"), ("sv_idle", "0")] {
+        assert_eq!(pools[0][column], value, "{column}");
+    }
+    for table in ["STATS", "STATS_TOTALS", "STATS_AVERAGES"] {
+        assert_eq!(proxy.console(&format!("SHOW {table}")).await[0]["database"], "pgbouncer", "{table}");
+    }
 }
 
 #[tokio::test]
@@ -165,8 +187,8 @@ async fn extended_protocol_gives_text_or_binary_as_asked_and_rows_in_portions() 
     assert_eq!(used.get::<_, i32>("items"), 1);
     assert_eq!(client.query_one("SELECT 1", &[]).await.expect("a row").get::<_, i32>(0), 1);
     let _client = proxy.connect("app").await;
-    let stats = client.query_one("SHOW STATS", &[]).await.expect("a row");
-    assert_eq!(stats.get::<_, i64>("total_query_count"), 0);
+    let stats = client.query("SHOW STATS", &[]).await.expect("rows");
+    assert_eq!(stats[0].get::<_, i64>("total_query_count"), 0);
     let error = client.query("SHOW LISTS", &[&1_i32]).await;
     assert!(error.is_err(), "no parameters");
 
@@ -203,7 +225,7 @@ async fn what_drivers_say_to_every_server_is_answered() {
     ] {
         assert_eq!(tags(&wire.query(sql).await), expected, "{sql}");
     }
-    let frames = wire.query("SHOW STATE; SELECT nonsense; SHOW STATE").await;
+    let frames = wire.query("SHOW STATE; nonsense; SHOW STATE").await;
     assert_eq!(tags(&frames), "E Z", "a text is read whole before any of it is done");
     assert_eq!(frames[0].sqlstate(), "42601");
     assert!(frames[0].fields()[&'H'].contains("SHOW HELP"));
@@ -218,6 +240,24 @@ async fn only_admins_get_in() {
         let error = proxy.database(database).try_connect("app").await.map(drop).expect_err("app is no admin");
         assert_eq!(error.code(), Some(&SqlState::INVALID_AUTHORIZATION_SPECIFICATION));
         proxy.database(database).connect("ops").await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_command_is_told_what_to_do_instead() {
+    let proxy = proxy().start().await;
+    let mut wire = proxy.database("pgweir").wire("ops").await;
+    for (sql, code, hint) in [
+        ("SHOW POOL", "42601", "Did you mean SHOW POOLS?"),
+        ("KILL_CLIENT all", "42601", "SHOW HELP"),
+        ("SHOW FDS", "0A000", "listen.reuse_port"),
+        ("SHUTDOWN WAIT_FOR_CLIENTS", "0A000", "listen.linger"),
+        ("SET query_wait_timeout = 3", "0A000", "pool.wait_timeout"),
+        ("SELECT * FROM pg_stat_activity", "0A000", "SHOW DATABASES"),
+    ] {
+        let frames = wire.query(sql).await;
+        assert_eq!((tags(&frames).as_str(), frames[0].sqlstate().as_str()), ("E Z", code), "{sql}");
+        assert!(frames[0].fields()[&'H'].contains(hint), "{sql}: {:?}", frames[0].fields());
     }
 }
 
@@ -315,6 +355,33 @@ async fn reconnect_replaces_backends_without_a_client_noticing() {
 }
 
 #[tokio::test]
+async fn wait_close_waits_until_all_are_replaced_or_somebody_cancels() {
+    let proxy = proxy().pool_size(2).start().await;
+    let busy = proxy.connect("app").await;
+    busy.batch_execute("BEGIN").await.expect("a transaction");
+    proxy.console("WAIT_CLOSE app").await;
+    proxy.console("RECONNECT app").await;
+    assert_eq!(proxy.console("SHOW SERVERS").await[0]["close_needed"], "1");
+
+    let console = proxy.database("pgweir").connect("ops").await;
+    let token = console.cancel_token();
+    let is_waiting = async || proxy.console("SHOW CLIENTS").await.iter().any(|row| row["state"] == "waiting");
+    let cancelled = async {
+        eventually(is_waiting).await;
+        token.cancel_query(tokio_postgres::NoTls).await.expect("a cancel");
+    };
+    let (waited, ()) = soon(join(console.batch_execute("WAIT_CLOSE"), cancelled)).await;
+    assert_eq!(waited.expect_err("cancelled").code(), Some(&SqlState::QUERY_CANCELED));
+
+    let waits = tokio::spawn(async move { console.batch_execute("WAIT_CLOSE app").await });
+    eventually(is_waiting).await;
+    busy.batch_execute("COMMIT").await.expect("it may end");
+    soon(waits).await.expect("no panic").expect("it is replaced");
+    busy.batch_execute("SELECT 1").await.expect("on another backend");
+    assert_eq!(proxy.console("SHOW SERVERS").await[0]["close_needed"], "0");
+}
+
+#[tokio::test]
 async fn kill_drops_clients_and_backends_and_new_clients_wait_for_resume() {
     let proxy = proxy().start().await;
     let mut victim = proxy.wire("app").await;
@@ -402,22 +469,6 @@ async fn shutdown_now_ends_at_once() {
     let mut console = proxy.database("pgweir").wire("ops").await;
     console.send(frontend::query("SHUTDOWN NOW")).await;
     assert!(proxy.ended().await);
-}
-
-#[tokio::test]
-async fn psycopg_reads_the_console() {
-    let proxy = proxy().start().await;
-    crate::drivers::install();
-    let mut python = Command::new(root().join("target/tools/python/bin/python"));
-    let program = "import os, psycopg\n\
-                   with psycopg.connect(os.environ['DATABASE_URL']) as conn:\n\
-                   \x20   rows = conn.execute('SHOW LISTS').fetchall()\n\
-                   \x20   assert ('used_clients', 1) in rows, rows\n\
-                   \x20   assert conn.execute('SHOW LISTS', binary=True).fetchall() == rows\n\
-                   \x20   assert conn.execute('SELECT 1').fetchone() == (1,)\n\
-                   print('ok')";
-    python.args(["-c", program]);
-    assert_eq!(proxy.database("pgweir").run("ops", python).await, "ok\n");
 }
 
 #[tokio::test]

@@ -1,0 +1,253 @@
+//! What the console says of its commands: HELP, how one is written, which one was probably meant, and what takes the place of
+//! those that only PgBouncer has.
+
+use super::fault::ConsoleFault;
+use super::show::Show;
+use super::table::{Cell, Row};
+use crate::pgbouncer::{self, Fate};
+
+/// All that is not SHOW.
+const COMMANDS: [(&str, &str); 15] = [
+    ("RELOAD", "read the configuration again, and tell what changed"),
+    ("PAUSE [db]", "stop leases, wait until all backends are closed; clients wait"),
+    ("RESUME [db]", "end PAUSE or KILL"),
+    ("RECONNECT [db]", "replace the backends: idle ones now, others as they come back"),
+    ("WAIT_CLOSE [db]", "wait until RECONNECT or RELOAD has replaced them all"),
+    ("KILL [db]", "drop clients and backends at once; new clients wait for RESUME"),
+    ("KILL_CLIENT id", "drop one client"),
+    ("DISABLE db", "take no new clients"),
+    ("ENABLE db", "take new clients again"),
+    ("LIMIT role n [OVER '60s']", "another transactions_max until the file says another one; 0: all wait"),
+    ("LIMIT role DEFAULT", "the transactions_max of the file again"),
+    ("RAMP role [OVER '60s']", "let the limit grow from admission.initial"),
+    (
+        "SHUTDOWN",
+        "end: after listen.linger clients are told to go when their transaction has ended, and after listen.shutdown_timeout at once",
+    ),
+    ("SHUTDOWN WAIT_FOR_SERVERS", "the same; listen.linger gives clients time to go of their own accord"),
+    ("SHUTDOWN NOW", "end at once"),
+];
+
+/// What PgBouncer's console does and ours does not, and what to do instead.
+const ABSENT: [(&str, &str); 10] = [
+    ("SHOW FDS", "A new pgweir starts beside the old one: see listen.reuse_port and SHUTDOWN."),
+    ("SHOW SOCKETS", "SHOW CLIENTS and SHOW SERVERS list every connection."),
+    ("SHOW ACTIVE_SOCKETS", "SHOW CLIENTS and SHOW SERVERS list every connection; state tells who is active."),
+    ("SHOW MEM", "What the process holds is best asked of the system; SHOW LISTS counts what it is made of."),
+    ("SHOW DNS_HOSTS", "Names are looked up by the system at every dial; SHOW SERVERS shows the addresses."),
+    ("SHOW DNS_ZONES", "Names are looked up by the system at every dial; SHOW SERVERS shows the addresses."),
+    ("SHOW PEERS", "Processes of pgweir do not know each other; SHOW LISTS tells of this one."),
+    ("SHOW PEER_POOLS", "Processes of pgweir do not know each other; SHOW POOLS tells of this one."),
+    (
+        "SHUTDOWN WAIT_FOR_CLIENTS",
+        "Raise listen.linger, RELOAD, then SHUTDOWN: nobody is told to go before it is over.",
+    ),
+    (
+        "SUSPEND",
+        "PAUSE holds clients for a restart of the server; a new pgweir starts beside the old one: see listen.reuse_port.",
+    ),
+];
+
+/// How SQL begins, which is what people type who think that they are elsewhere.
+const SQL: [&str; 25] = [
+    "select", "insert", "update", "delete", "merge", "with", "values", "table", "copy", "create", "drop", "truncate",
+    "grant", "revoke", "comment", "explain", "analyze", "vacuum", "call", "do", "prepare", "execute", "declare",
+    "lock", "alter",
+];
+
+/// The rows of HELP.
+pub(super) fn rows() -> Vec<Row> {
+    let shows = Show::ALL.iter().map(|show| (format!("SHOW {}", show.name()), show.help()));
+    let commands = COMMANDS.iter().map(|(command, help)| ((*command).to_owned(), *help));
+    shows.chain(commands).map(|(command, help)| vec![Cell::from(command), Cell::from(help)]).collect()
+}
+
+/// What is wrong with a text that is no command; `folded` is its words in lower case.
+pub(super) fn unknown(text: &str, folded: &[&str]) -> ConsoleFault {
+    let begins_with = |command: &str| {
+        let mut words = folded.iter();
+        command.split(' ').all(|word| words.next().is_some_and(|said| word.eq_ignore_ascii_case(said)))
+    };
+    if let Some((command, instead)) = ABSENT.into_iter().find(|(command, _)| begins_with(command)) {
+        return ConsoleFault::Absent { command, instead };
+    }
+    let first = folded.first().copied().unwrap_or_default();
+    if SQL.contains(&first) {
+        return ConsoleFault::Sql;
+    }
+    let known = || COMMANDS.iter().map(|(command, _)| *command);
+    let written: Vec<&str> = known().filter(|command| begins_with(name(command))).collect();
+    if !written.is_empty() {
+        return ConsoleFault::Usage(written.join(", or "));
+    }
+    let shows = Show::ALL.iter().map(|show| show.name());
+    let meant = match *folded {
+        ["show", what] => nearest(what, shows).map(|show| format!("SHOW {show}")),
+        // People leave it out.
+        [what] if Show::of(what).is_some() => Some(format!("SHOW {}", what.to_ascii_uppercase())),
+        _ => nearest(first, known().map(name).chain(["SHOW"])).map(str::to_owned),
+    };
+    ConsoleFault::Command { text: excerpt(text), meant }
+}
+
+/// What is wrong with SET, by what follows it in lower case. Nothing, if it is what drivers set at every server.
+pub(super) fn setting(assignment: &[&str]) -> Option<ConsoleFault> {
+    let (["session" | "local", first, ..] | [first, ..]) = *assignment else { return None };
+    let name = first.split('=').next().unwrap_or_default();
+    if name.contains('.') {
+        return Some(ConsoleFault::Setting(Some(name.to_owned())));
+    }
+    // Since version 17 it is Postgres's, too, and programs set it at every server.
+    let fate = pgbouncer::fate(name).filter(|_| name != "transaction_timeout")?;
+    let place = match fate {
+        Fate::Same(place) | Fate::Different(place) => Some(place).filter(|place| *place != "—"),
+        Fate::Missing | Fate::Unneeded => None,
+    };
+    Some(ConsoleFault::Setting(place.map(str::to_owned)))
+}
+
+/// The first word of a command.
+fn name(command: &'static str) -> &'static str {
+    command.split(' ').next().unwrap_or_default()
+}
+
+/// What one may have meant: a slip away, or two if the word is longer.
+fn nearest(said: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
+    let slips = |known: &str| strsim::osa_distance(&known.to_ascii_lowercase(), said);
+    let (slips, near) = known.map(|known| (slips(known), known)).min()?;
+    (slips <= 1 + said.len() / 4).then_some(near)
+}
+
+/// Enough of a text to know it again.
+fn excerpt(text: &str) -> String {
+    const CHARACTERS: usize = 60;
+    match text.char_indices().nth(CHARACTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::parse;
+    use super::*;
+
+    fn fault(text: &str) -> ConsoleFault {
+        parse(text).expect_err(text)
+    }
+
+    fn meant(text: &str) -> Option<String> {
+        match fault(text) {
+            ConsoleFault::Command { meant, .. } => meant,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_was_probably_meant_is_said() {
+        for (text, expected) in [
+            ("SHOW POOL", "SHOW POOLS"),
+            ("show clinets", "SHOW CLIENTS"),
+            ("SHOW CONVOY", "SHOW CONVOYS"),
+            ("POOLS", "SHOW POOLS"),
+            ("PUASE app", "PAUSE"),
+            ("KILL-CLIENT 5", "KILL_CLIENT"),
+            ("SHWO POOLS", "SHOW"),
+        ] {
+            assert_eq!(meant(text).as_deref(), Some(expected), "{text}");
+        }
+        for text in ["SHOW ME", "SHOW statement_timeout", "SHOW POOLS app", "what is this", "\"", "SET"] {
+            assert!(meant(text).is_none_or(|meant| meant == "SHOW"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_goes_on_otherwise_is_told_how_it_is_written() {
+        for (text, usage) in [
+            ("PAUSE a b", "PAUSE [db]"),
+            ("RELOAD now", "RELOAD"),
+            ("DISABLE", "DISABLE db"),
+            ("KILL_CLIENT x", "KILL_CLIENT id"),
+            ("RAMP web 60s", "RAMP role [OVER '60s']"),
+            ("RAMP web OVER '60'", "RAMP role [OVER '60s']"),
+            ("LIMIT web -1", "LIMIT role n [OVER '60s'], or LIMIT role DEFAULT"),
+            ("LIMIT web 5 OVER 60", "LIMIT role n [OVER '60s'], or LIMIT role DEFAULT"),
+            ("SHUTDOWN later", "SHUTDOWN, or SHUTDOWN WAIT_FOR_SERVERS, or SHUTDOWN NOW"),
+        ] {
+            assert_eq!(fault(text), ConsoleFault::Usage(usage.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_page_names_every_command() {
+        let page = include_str!("../../docs/OPERATIONS.md");
+        for command in Show::ALL.iter().map(|show| format!("`SHOW {}`", show.name())) {
+            assert!(page.contains(&command), "{command}");
+        }
+        for (command, _) in COMMANDS {
+            assert!(page.contains(&format!("`{}", name(command))), "{command}");
+        }
+    }
+
+    #[test]
+    fn what_only_pgbouncer_has_is_answered_with_what_to_do_instead() {
+        for (command, instead) in ABSENT {
+            assert_eq!(fault(command), ConsoleFault::Absent { command, instead });
+        }
+    }
+
+    // PgBouncer 1.24, src/admin.c: all of its HELP.
+    #[test]
+    fn every_command_of_pgbouncer_is_known_or_answered_with_another() {
+        for text in [
+            "SHOW HELP|CONFIG|DATABASES|POOLS|CLIENTS|SERVERS|USERS|VERSION|PEERS|PEER_POOLS|FDS|SOCKETS|ACTIVE_SOCKETS",
+            "SHOW LISTS|MEM|STATE|DNS_HOSTS|DNS_ZONES|STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS",
+            "RELOAD ",
+            "PAUSE |app",
+            "RESUME |app",
+            "DISABLE app",
+            "ENABLE app",
+            "RECONNECT |app",
+            "KILL |app",
+            "KILL_CLIENT 1",
+            "SUSPEND ",
+            "SHUTDOWN |WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS",
+            "WAIT_CLOSE |app",
+        ] {
+            let (command, arguments) = text.split_once(' ').expect("both");
+            for argument in arguments.split('|') {
+                let read = parse(&format!("{command} {argument}"));
+                assert!(matches!(read, Ok(_) | Err(ConsoleFault::Absent { .. })), "{command} {argument}: {read:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn settings_are_not_changed_here() {
+        for (text, place) in [
+            ("SET query_wait_timeout = 5", Some("pool.wait_timeout")),
+            ("set default_pool_size=5", Some("pool.size")),
+            ("SET verbose TO 2", None),
+            ("SET pool.size = 5", Some("pool.size")),
+        ] {
+            assert_eq!(fault(text), ConsoleFault::Setting(place.map(str::to_owned)), "{text}");
+        }
+        for text in ["SET extra_float_digits=3", "SET SESSION application_name TO 'x'", "SET transaction_timeout = 0"] {
+            assert!(parse(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sql_is_sent_elsewhere() {
+        for text in ["SELECT * FROM t", "insert into t values (1)", "EXPLAIN SELECT 1"] {
+            assert_eq!(fault(text), ConsoleFault::Sql, "{text}");
+        }
+    }
+
+    #[test]
+    fn long_texts_are_told_in_part() {
+        let long = format!("what {}", "ä".repeat(100));
+        let ConsoleFault::Command { text, .. } = fault(&long) else { panic!("it is known") };
+        assert_eq!(text.chars().count(), 61);
+    }
+}
