@@ -160,11 +160,10 @@ impl Console {
         let rows = match command {
             Command::Show(show) => show.rows(&self.worker.proxy),
             Command::Value(_, cell) => vec![vec![cell.clone()]],
-            Command::Nothing("DISCARD ALL" | "DEALLOCATE ALL") => {
-                self.statements.clear();
+            Command::Nothing(tag) => {
+                self.follow(tag);
                 Vec::new()
             }
-            Command::Nothing(_) => Vec::new(),
             order => {
                 self.obey(order).await?;
                 Vec::new()

@@ -45,6 +45,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, facts: Facts) {
         out: Vec::new(),
         statements: HashMap::new(),
         portals: HashMap::new(),
+        transaction: TransactionStatus::Idle,
         is_skipping: false,
     };
     console.greet();
@@ -105,8 +106,10 @@ pub(super) struct Console {
     /// What is due to the client.
     pub(super) out: Vec<u8>,
     /// By name; `None` is the empty command.
-    pub(super) statements: HashMap<Bytes, Option<Command>>,
+    statements: HashMap<Bytes, Option<Command>>,
     portals: HashMap<Bytes, Portal>,
+    /// What BEGIN began, which groups nothing, but keeps portals: drivers fetch from them after a Sync.
+    transaction: TransactionStatus,
     /// After an error in the extended protocol, up to Sync.
     is_skipping: bool,
 }
@@ -213,8 +216,10 @@ impl Console {
             b'X' => return Err(End::Gone),
             b'S' => {
                 self.is_skipping = false;
-                self.portals.clear();
-                build::ready_for_query(&mut self.out, TransactionStatus::Idle);
+                if self.transaction == TransactionStatus::Idle {
+                    self.portals.clear();
+                }
+                build::ready_for_query(&mut self.out, self.transaction);
                 return Ok(());
             }
             _ if self.is_skipping => return Ok(()),
@@ -238,7 +243,7 @@ impl Console {
                 self.worker.proxy.errors.count(report.code);
                 build::error_response(&mut self.out, &report);
                 if tag == b'Q' {
-                    build::ready_for_query(&mut self.out, TransactionStatus::Idle);
+                    build::ready_for_query(&mut self.out, self.transaction);
                 } else {
                     self.is_skipping = true;
                 }
@@ -265,7 +270,7 @@ impl Console {
             let mut portal = Portal { command: Some(command), formats: Formats::default(), answer: Some(answer) };
             portal.send(&mut self.out, 0);
         }
-        build::ready_for_query(&mut self.out, TransactionStatus::Idle);
+        build::ready_for_query(&mut self.out, self.transaction);
         Ok(())
     }
 
@@ -339,6 +344,19 @@ impl Console {
         portal.send(&mut self.out, most);
         self.portals.insert(name, portal);
         Ok(())
+    }
+
+    /// After the command with this tag.
+    pub(super) fn follow(&mut self, tag: &str) {
+        match tag {
+            "BEGIN" | "START TRANSACTION" => self.transaction = TransactionStatus::InTransaction,
+            "COMMIT" | "ROLLBACK" => {
+                self.transaction = TransactionStatus::Idle;
+                self.portals.clear();
+            }
+            "DISCARD ALL" | "DEALLOCATE ALL" => self.statements.clear(),
+            _ => {}
+        }
     }
 
     fn close(&mut self, body: Bytes) -> Result<(), ConsoleFault> {
