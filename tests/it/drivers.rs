@@ -28,13 +28,13 @@ async fn drive_over(backends: u32, program: impl Fn() -> Command) {
     on_both_with(proxy().pool_size(backends), async |at: &Endpoint| print!("{}", at.run("app", program()).await)).await;
 }
 
-fn node(program: &str) -> Command {
+pub(crate) fn node(program: &str) -> Command {
     let mut command = Command::new("node");
     command.arg(root().join("tests/drivers/node").join(program));
     command
 }
 
-fn python(program: &str) -> Command {
+pub(crate) fn python(program: &str) -> Command {
     let mut command = Command::new(root().join("target/tools/python/bin/python"));
     command.arg(root().join("tests/drivers/python").join(program));
     command

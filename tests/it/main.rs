@@ -7,6 +7,7 @@ mod bridge;
 mod cancel;
 mod console;
 mod console_access;
+mod console_programs;
 mod copy;
 mod drain;
 mod drivers;
