@@ -108,7 +108,7 @@ impl Command {
 pub(super) const SERVER_VERSION: &str = concat!("15.0 (pgweir ", env!("CARGO_PKG_VERSION"), ")");
 
 /// What the client is told at its login, and by SHOW and `current_setting`.
-pub(super) const PARAMETERS: [(&str, &str); 9] = [
+pub(super) const PARAMETERS: [(&str, &str); 11] = [
     ("server_version", SERVER_VERSION),
     ("server_encoding", "UTF8"),
     ("client_encoding", "UTF8"),
@@ -118,6 +118,9 @@ pub(super) const PARAMETERS: [(&str, &str); 9] = [
     ("integer_datetimes", "on"),
     ("standard_conforming_strings", "on"),
     ("is_superuser", "off"),
+    // What libpq and others look at for target_session_attrs.
+    ("in_hot_standby", "off"),
+    ("default_transaction_read_only", "off"),
 ];
 
 /// The commands of a text, which may be none.
@@ -134,6 +137,7 @@ fn command(text: &str) -> Result<Command, ConsoleFault> {
     let found = match *folded.as_slice() {
         ["show"] | ["show", "help"] => Some(Command::Show(Show::Help)),
         ["show", "transaction", "isolation", "level"] => Some(value("transaction_isolation", "read committed")),
+        ["show", "transaction_read_only"] => Some(value("transaction_read_only", "off")),
         ["show", what] => Show::of(what).map(Command::Show).or_else(|| parameter(&unquoted(what))),
         ["reload"] => Some(Command::Reload),
         ["pause"] => Some(Command::Pause(None)),

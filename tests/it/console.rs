@@ -218,6 +218,7 @@ async fn what_drivers_say_to_every_server_is_answered() {
         ("SELECT 1", "T D C Z"),
         ("SELECT version();", "T D C Z"),
         ("SHOW client_encoding", "T D C Z"),
+        ("SHOW transaction_read_only", "T D C Z"),
         ("SHOW TRANSACTION ISOLATION LEVEL", "T D C Z"),
         ("COMMIT", "C Z"),
         ("DISCARD ALL", "C Z"),

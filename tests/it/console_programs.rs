@@ -26,7 +26,7 @@ async fn psql_runs_a_script() {
     ";
     std::fs::write(script.path(), lines).expect("our own file");
     let mut psql = Command::new("psql");
-    psql.args(["-X", "-f"]).arg(script.path());
+    psql.args(["-X", "-f"]).arg(script.path()).env("PGTARGETSESSIONATTRS", "primary");
     let output = proxy.database("pgweir").run("ops", psql).await;
     let version = concat!("pgweir ", env!("CARGO_PKG_VERSION"));
     let combined =

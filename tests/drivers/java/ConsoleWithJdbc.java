@@ -94,7 +94,7 @@ public class ConsoleWithJdbc {
 
     /** What pools of connections and tools ask a connection for. */
     static void habits() throws SQLException {
-        try (var connection = connect("ApplicationName=a+tool")) {
+        try (var connection = connect("ApplicationName=a+tool&targetServerType=primary")) {
             hold(connection.getTransactionIsolation() == Connection.TRANSACTION_READ_COMMITTED, "isolation");
             hold(connection.getMetaData().getDatabaseMajorVersion() >= 15, connection.getMetaData().getDatabaseProductVersion());
             hold(connection.getCatalog().equals("pgweir"), connection.getCatalog());
