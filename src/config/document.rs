@@ -229,10 +229,15 @@ impl Reference {
 
 // ## The page
 
-/// Text in a cell of a table: only what stands in backticks is not Markdown.
+/// Text in a cell of a table: what stands in backticks is as it is, and pages that are named are linked to.
 fn cell(text: &str) -> String {
+    let link = |word: &str| match word.strip_prefix("docs/") {
+        Some(page) => format!("[{page}]({page})"),
+        None => word.to_owned(),
+    };
+    let linked = |part: &str| part.split(' ').map(link).collect::<Vec<_>>().join(" ");
     let escaped = |(at, part): (usize, &str)| match at % 2 {
-        0 => part.replace('*', "\\*").replace('|', "\\|").replace('<', "\\<"),
+        0 => linked(part).replace('*', "\\*").replace('|', "\\|").replace('<', "\\<"),
         _ => part.replace('|', "\\|"),
     };
     text.split('`').enumerate().map(escaped).collect::<Vec<_>>().join("`")
