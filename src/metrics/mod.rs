@@ -1,7 +1,7 @@
 //! What is counted, and under which names it is shown.
 //!
-//! Counters of the hot path are per worker ([`cell`]), so that no two threads write the same line, and summed when somebody looks.
-//! [`table`] is the one list of names, units, labels and help; `text` writes them for Prometheus, and `docs/METRICS.md` is printed
+//! Counters of the hot path are per worker (`cell`), so that no two threads write the same line, and summed when somebody looks.
+//! `table` is the one list of names, units, labels and help; `text` writes them for Prometheus, and `docs/METRICS.md` is printed
 //! from it.
 
 mod cell;
