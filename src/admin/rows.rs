@@ -202,11 +202,22 @@ struct Numbers {
 }
 
 impl Numbers {
-    /// We count no time of queries apart from that of leases, so both are that, and no prepared statements.
+    /// We count no prepared statements.
     fn totals(&self) -> Row {
-        let all = &self.all;
-        let (lease, wait) = (all.lease.sum_micros, all.wait.sum_micros);
-        row![all.leases, all.transactions, all.queries, all.received, all.sent, lease, lease, wait, 0, 0, 0]
+        let Totals { leases, transaction, query, received, sent, wait, .. } = &self.all;
+        row![
+            *leases,
+            transaction.count(),
+            query.count(),
+            *received,
+            *sent,
+            transaction.sum_micros,
+            query.sum_micros,
+            wait.sum_micros,
+            0,
+            0,
+            0,
+        ]
     }
 
     /// The same each second, and how long each took.
@@ -216,12 +227,12 @@ impl Numbers {
         let each = |micros: u64, n: u64| micros.checked_div(n).unwrap_or(0);
         row![
             per_second(lately.leases),
-            per_second(lately.transactions),
-            per_second(lately.queries),
+            per_second(lately.transaction.count()),
+            per_second(lately.query.count()),
             per_second(lately.received),
             per_second(lately.sent),
-            each(lately.lease.sum_micros, lately.transactions),
-            each(lately.lease.sum_micros, lately.queries),
+            each(lately.transaction.sum_micros, lately.transaction.count()),
+            each(lately.query.sum_micros, lately.query.count()),
             each(lately.wait.sum_micros, lately.leases),
             0,
             0,

@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::group::{self, Group, Name};
 use crate::admission::gate::State;
-use crate::metrics::{Metric, Page};
-use crate::pool::core::{Counts, EndpointView, LaneView};
+use crate::metrics::{Metric, OpenFailure, Page};
+use crate::notify::exchange::Exchange;
+use crate::pool::core::{Counts, DatabaseId, EndpointView, LaneView};
 use crate::proxy::Proxy;
 use crate::session::pins;
 use crate::session::registry::Activity;
@@ -22,25 +23,55 @@ use crate::watch::finding::Kind;
 use crate::watch::monitor::Monitor;
 use crate::watch::pulse::LockKind;
 
+/// Pools that the page tells of although only a `"*"` of the configuration serves them, and as many databases and roles: clients make them
+/// by asking.
+const UNNAMED_MAX: usize = 200;
+
 /// Everything as it is now.
 pub(super) fn metrics(proxy: &Proxy) -> String {
     let now = Instant::now();
+    let config = proxy.config.load();
+    let has_database = |name: &str| config.databases.contains_key(name);
+    let has_role = |name: &str| config.roles.contains_key(name);
     let mut page = Page::default();
     process(&mut page, proxy);
-    let groups = group::all(proxy);
+    let (groups, unlisted): (BTreeMap<_, _>, _) =
+        bounded(group::all(proxy), |((database, role), _)| has_database(database) && has_role(role));
+    page.put(Metric::PoolsUnlisted, &[], unlisted);
     clients(&mut page, proxy, &groups);
-    databases(&mut page, proxy);
-    notifications(&mut page, proxy);
-    for monitor in proxy.watches.all() {
-        watched(&mut page, &monitor);
+    let (databases, _): (Vec<_>, _) = bounded(proxy.all_databases(), |(name, _)| has_database(name));
+    for (name, id) in databases {
+        put_database(&mut page, proxy, &name, id);
+    }
+    let (exchanges, _): (Vec<_>, _) = bounded(proxy.hub.all(), |exchange| has_database(&exchange.database));
+    for exchange in exchanges {
+        put_notifications(&mut page, &exchange);
+    }
+    let (monitors, _): (Vec<_>, _) = bounded(proxy.watches.all(), |monitor| has_database(&monitor.database));
+    for monitor in monitors {
+        put_watch(&mut page, &monitor);
     }
     for ((database, role), group) in &groups {
         put_group(&mut page, (database, role), group, now);
     }
-    for (role, lane) in group::lanes(proxy, now) {
+    let (lanes, _): (Vec<_>, _) = bounded(group::lanes(proxy, now), |(role, _)| has_role(role));
+    for (role, lane) in lanes {
         put_lane(&mut page, &role, &lane, now);
     }
     page.text()
+}
+
+/// What is named in the configuration, and of the rest no more than [`UNNAMED_MAX`]; how many that leaves out.
+fn bounded<T, C: FromIterator<T>>(all: impl IntoIterator<Item = T>, is_named: impl Fn(&T) -> bool) -> (C, usize) {
+    let mut unnamed = 0;
+    let is_listed = |item: &T| {
+        is_named(item) || {
+            unnamed += 1;
+            unnamed <= UNNAMED_MAX
+        }
+    };
+    let listed = all.into_iter().filter(is_listed).collect();
+    (listed, unnamed.saturating_sub(UNNAMED_MAX))
 }
 
 fn process(page: &mut Page, proxy: &Proxy) {
@@ -48,10 +79,13 @@ fn process(page: &mut Page, proxy: &Proxy) {
     let started = proxy.started_at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     page.put(Metric::StartTime, &[], started.as_secs_f64());
     page.put(Metric::Draining, &[], u8::from(proxy.is_leaving()));
+    page.put(Metric::ConfigCurrent, &[], u8::from(!proxy.process.is_outdated()));
     page.put(Metric::Connections, &[], proxy.connections.load(Ordering::Acquire));
+    page.put(Metric::ClientsMax, &[], proxy.config.load().listen.clients_max);
     for (reason, count) in proxy.process.login_refusals() {
         page.put(Metric::LoginFailures, &[reason], count);
     }
+    page.put_distribution(Metric::Login, &[], &proxy.process.logins());
     page.put_distribution(Metric::LoginDelay, &[], &proxy.process.login_delays());
     page.put(Metric::CancelsDropped, &[], proxy.process.cancels_dropped());
     for (cause, count) in proxy.process.cancels() {
@@ -78,7 +112,8 @@ fn clients(page: &mut Page, proxy: &Proxy, pools: &BTreeMap<Name, Group>) {
     // A pool whose clients have all left shows zeros.
     let mut groups: HashMap<Name, Clients> = pools.keys().map(|name| (name.clone(), Clients::default())).collect();
     for entry in proxy.clients.all() {
-        let group = groups.entry((Arc::clone(&entry.database), Arc::clone(&entry.role))).or_default();
+        let name = (Arc::clone(&entry.database), Arc::clone(&entry.role));
+        let Some(group) = groups.get_mut(&name) else { continue };
         match entry.activity() {
             Activity::Idle => group.idle += 1,
             Activity::Waiting(_) => group.waiting += 1,
@@ -99,41 +134,37 @@ fn clients(page: &mut Page, proxy: &Proxy, pools: &BTreeMap<Name, Group>) {
     }
 }
 
-fn databases(page: &mut Page, proxy: &Proxy) {
-    for (name, id) in proxy.all_databases() {
-        let Some(view) = proxy.pools.core().database(id) else { continue };
-        page.put(Metric::EndpointUp, &[&name], u8::from(!matches!(view.endpoint, EndpointView::Down(_))));
-        page.put(Metric::Paused, &[&name], u8::from(view.is_paused));
-    }
+fn put_database(page: &mut Page, proxy: &Proxy, name: &str, id: DatabaseId) {
+    let Some(view) = proxy.pools.core().database(id) else { return };
+    page.put(Metric::EndpointUp, &[name], u8::from(!matches!(view.endpoint, EndpointView::Down(_))));
+    page.put(Metric::Paused, &[name], u8::from(view.is_paused));
 }
 
-fn notifications(page: &mut Page, proxy: &Proxy) {
-    for exchange in proxy.hub.all() {
-        let database = &*exchange.database;
-        let own = &[database];
-        let (listeners, channels) = exchange.size();
-        let counts = exchange.stats.counts();
-        page.put(Metric::NotifyQueue, own, exchange.outbox().depth() + exchange.overflow().depth());
-        page.put(Metric::NotifyListeners, own, listeners);
-        page.put(Metric::NotifyChannels, own, channels);
-        page.put(Metric::NotifyIntercepted, own, counts.intercepted);
-        page.put(Metric::NotifyPublished, own, counts.published);
-        page.put(Metric::NotifyDelivered, own, counts.delivered);
-        page.put(Metric::NotifyFolded, own, counts.folded);
-        for (cause, count) in exchange.stats.drops() {
-            page.put(Metric::NotifyDropped, &[database, cause], count);
-        }
-        for (cause, count) in exchange.stats.gaps() {
-            page.put(Metric::NotifyGaps, &[database, cause], count);
-        }
-        page.put_distribution(Metric::NotifyBus, own, &exchange.stats.bus());
+fn put_notifications(page: &mut Page, exchange: &Exchange) {
+    let database = &*exchange.database;
+    let own = &[database];
+    let (listeners, channels) = exchange.size();
+    let counts = exchange.stats.counts();
+    page.put(Metric::NotifyQueue, own, exchange.outbox().depth() + exchange.overflow().depth());
+    page.put(Metric::NotifyListeners, own, listeners);
+    page.put(Metric::NotifyChannels, own, channels);
+    page.put(Metric::NotifyIntercepted, own, counts.intercepted);
+    page.put(Metric::NotifyPublished, own, counts.published);
+    page.put(Metric::NotifyDelivered, own, counts.delivered);
+    page.put(Metric::NotifyFolded, own, counts.folded);
+    for (cause, count) in exchange.stats.drops() {
+        page.put(Metric::NotifyDropped, &[database, cause], count);
     }
+    for (cause, count) in exchange.stats.gaps() {
+        page.put(Metric::NotifyGaps, &[database, cause], count);
+    }
+    page.put_distribution(Metric::NotifyBus, own, &exchange.stats.bus());
 }
 
 /// Tables whose dead rows are told of.
 const DEAD_TUPLES_MAX: usize = 5;
 
-fn watched(page: &mut Page, monitor: &Monitor) {
+fn put_watch(page: &mut Page, monitor: &Monitor) {
     let database = &*monitor.database;
     let own = &[database];
     let core = monitor.core();
@@ -194,8 +225,8 @@ fn put_group(page: &mut Page, (database, role): (&str, &str), group: &Group, now
     page.put(Metric::OldestWait, both, oldest);
     let totals = &group.totals;
     for (metric, count) in [
-        (Metric::Queries, totals.queries),
-        (Metric::Transactions, totals.transactions),
+        (Metric::Queries, totals.query.count()),
+        (Metric::Transactions, totals.transaction.count()),
         (Metric::Leases, totals.leases),
         (Metric::Zombies, totals.zombies),
         (Metric::Logins, totals.logins),
@@ -209,6 +240,12 @@ fn put_group(page: &mut Page, (database, role): (&str, &str), group: &Group, now
     }
     page.put_distribution(Metric::Wait, both, &totals.wait);
     page.put_distribution(Metric::Lease, both, &totals.lease);
+    page.put_distribution(Metric::Query, both, &totals.query);
+    page.put_distribution(Metric::Transaction, both, &totals.transaction);
+    page.put_distribution(Metric::Open, both, &totals.open);
+    for (failure, count) in OpenFailure::ALL.into_iter().zip(totals.open_failures) {
+        page.put(Metric::OpenFailures, &[database, role, failure.word()], count);
+    }
 }
 
 fn put_lane(page: &mut Page, role: &str, lane: &LaneView, now: Instant) {
@@ -257,6 +294,14 @@ mod tests {
         for line in lines {
             assert!(page.lines().any(|found| found == *line), "{line}\n{page}");
         }
+    }
+
+    #[test]
+    fn names_that_clients_make_up_are_shown_up_to_a_bound_and_those_of_the_file_always() {
+        let (listed, unlisted): (Vec<_>, _) = bounded(0..1000, |n| *n >= 995);
+        assert_eq!(listed, (0..200).chain(995..1000).collect::<Vec<_>>());
+        assert_eq!(unlisted, 795);
+        assert_eq!(bounded::<_, Vec<_>>(0..5, |_| false).1, 0);
     }
 
     #[test]

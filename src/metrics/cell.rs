@@ -17,16 +17,43 @@ pub struct PoolStats {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Cell {
-    queries: Counter,
-    transactions: Counter,
     leases: Counter,
     received: Counter,
     sent: Counter,
     zombies: Counter,
     logins: Counter,
     timeouts: [Counter; Timeout::ALL.len()],
+    open_failures: [Counter; OpenFailure::ALL.len()],
     wait: Histogram,
     lease: Histogram,
+    query: Histogram,
+    transaction: Histogram,
+    open: Histogram,
+}
+
+/// Why a backend could not be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenFailure {
+    /// The server could not be reached.
+    Unreachable,
+    /// It does not let the role in.
+    Refused,
+    /// It has no room.
+    Busy,
+}
+
+impl OpenFailure {
+    /// All, as metrics list them.
+    pub const ALL: [Self; 3] = [Self::Unreachable, Self::Refused, Self::Busy];
+
+    /// As its label.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+            Self::Busy => "busy",
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -81,8 +108,6 @@ impl PoolStats {
     pub fn totals(&self) -> Totals {
         let mut totals = Totals::default();
         for cell in &self.cells {
-            totals.queries += cell.queries.value();
-            totals.transactions += cell.transactions.value();
             totals.leases += cell.leases.value();
             totals.received += cell.received.value();
             totals.sent += cell.sent.value();
@@ -91,19 +116,37 @@ impl PoolStats {
             for (sum, timeout) in totals.timeouts.iter_mut().zip(&cell.timeouts) {
                 *sum += timeout.value();
             }
+            for (sum, failure) in totals.open_failures.iter_mut().zip(&cell.open_failures) {
+                *sum += failure.value();
+            }
             cell.wait.add_to(&mut totals.wait);
             cell.lease.add_to(&mut totals.lease);
+            cell.query.add_to(&mut totals.query);
+            cell.transaction.add_to(&mut totals.transaction);
+            cell.open.add_to(&mut totals.open);
         }
         totals
     }
 }
 
 impl Cell {
-    /// Cycles of clients that ended, and how many of them ended a transaction.
+    /// A cycle of a client's ended that lasted so long, and with it maybe a transaction.
     #[inline]
-    pub fn cycles(&self, cycles: u64, transactions: u64) {
-        self.queries.add(cycles);
-        self.transactions.add(transactions);
+    pub fn cycle(&self, cycle: Duration, transaction: Option<Duration>) {
+        self.query.record(cycle);
+        if let Some(transaction) = transaction {
+            self.transaction.record(transaction);
+        }
+    }
+
+    /// A backend was opened; it took so long.
+    pub fn opened(&self, duration: Duration) {
+        self.open.record(duration);
+    }
+
+    /// A backend could not be opened.
+    pub fn not_opened(&self, why: OpenFailure) {
+        self.open_failures[why as usize].add(1);
     }
 
     /// A lease ended that lasted so long.

@@ -8,10 +8,10 @@ pub(super) const BUCKETS: usize = 28;
 /// Where a duration is counted, and its microseconds.
 #[inline]
 pub(super) fn bucket(duration: Duration) -> (usize, u64) {
-    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let nanos = duration.subsec_nanos();
+    let micros = duration.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(nanos / 1000));
     // Rounded down, a bound itself would be in, and what is a little longer too.
-    let is_whole = duration.subsec_nanos().is_multiple_of(1000);
-    let below = micros.saturating_sub(u64::from(is_whole));
+    let below = micros.saturating_sub(u64::from(nanos.is_multiple_of(1000)));
     ((u64::BITS - below.leading_zeros()).min(BUCKETS as u32 - 1) as usize, micros)
 }
 

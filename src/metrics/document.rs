@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use super::label::Values;
-use super::{Kind, Label, Metric};
+use super::{Kind, Label, Metric, Values};
 
 const HEAD: &str = "\
 # Metrics

@@ -55,16 +55,16 @@ mod tests {
     fn averages_are_counted_over_one_to_two_periods() {
         let start = Instant::now();
         let mut history = History::new(start);
-        let queries = |queries| Totals { queries, ..Totals::default() };
+        let leases = |leases| Totals { leases, ..Totals::default() };
         let at = |seconds| start + Duration::from_secs(seconds);
-        let roll = |history: &mut History, seconds, n| history.roll(at(seconds), || HashMap::from([(1, queries(n))]));
+        let roll = |history: &mut History, seconds, n| history.roll(at(seconds), || HashMap::from([(1, leases(n))]));
 
         roll(&mut history, 59, 1);
-        assert_eq!(history.since(1, &queries(5), at(59)), (queries(5), Duration::from_secs(59)));
+        assert_eq!(history.since(1, &leases(5), at(59)), (leases(5), Duration::from_secs(59)));
         roll(&mut history, 60, 10);
-        assert_eq!(history.since(1, &queries(15), at(90)), (queries(15), Duration::from_secs(90)));
+        assert_eq!(history.since(1, &leases(15), at(90)), (leases(15), Duration::from_secs(90)));
         roll(&mut history, 120, 20);
-        assert_eq!(history.since(1, &queries(25), at(130)), (queries(15), Duration::from_secs(70)));
-        assert_eq!(history.since(2, &queries(7), at(130)).0, queries(7));
+        assert_eq!(history.since(1, &leases(25), at(130)), (leases(15), Duration::from_secs(70)));
+        assert_eq!(history.since(2, &leases(7), at(130)).0, leases(7));
     }
 }

@@ -19,6 +19,8 @@ pub enum Label {
     PinReason,
     /// `reason` of a login that failed.
     LoginReason,
+    /// `reason` for which a backend could not be opened.
+    OpenReason,
     /// `reason` of a transaction that was refused.
     RefusalReason,
     /// `cause` of a cancel.
@@ -67,7 +69,7 @@ use Values::{Open, Words};
 
 impl Label {
     /// All.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Version,
         Self::Database,
         Self::Role,
@@ -76,6 +78,7 @@ impl Label {
         Self::RoleState,
         Self::PinReason,
         Self::LoginReason,
+        Self::OpenReason,
         Self::RefusalReason,
         Self::CancelCause,
         Self::DropCause,
@@ -99,7 +102,7 @@ impl Label {
             Self::Database => "database",
             Self::Role => "role",
             Self::ClientState | Self::BackendState | Self::RoleState | Self::WatchState | Self::SessionState => "state",
-            Self::PinReason | Self::LoginReason | Self::RefusalReason => "reason",
+            Self::PinReason | Self::LoginReason | Self::OpenReason | Self::RefusalReason => "reason",
             Self::CancelCause | Self::DropCause | Self::GapCause => "cause",
             Self::Timeout | Self::Finding | Self::Reaction | Self::LockKind | Self::Holder => "kind",
             Self::Outcome => "outcome",
@@ -114,11 +117,11 @@ impl Label {
             Self::Version => Open { what: "pgweir's own", bound: "one" },
             Self::Database => Open {
                 what: "as clients name it",
-                bound: "those of the file; those that only `databases.\"*\"` serves while somebody uses them",
+                bound: "those of the file, and 200 that only `databases.\"*\"` serves, while somebody uses them",
             },
             Self::Role => Open {
                 what: "as clients log in",
-                bound: "those of the file; those that only `roles.\"*\"` serves while somebody uses them",
+                bound: "those of the file, and 200 that only `roles.\"*\"` serves, while somebody uses them",
             },
             Self::ClientState => Words(&["idle", "waiting", "active"]),
             Self::BackendState => Words(&["opening", "idle", "closing", "handed", "leased", "zombie"]),
@@ -146,6 +149,7 @@ impl Label {
                 "timeout",
                 "draining",
             ]),
+            Self::OpenReason => Words(&["unreachable", "refused", "busy"]),
             Self::RefusalReason => Words(&["full", "shed"]),
             Self::CancelCause => Words(&["client", "zombie", "timeout"]),
             Self::DropCause => Words(&["listener", "bus", "commit"]),

@@ -17,11 +17,11 @@ mod totals;
 #[cfg(test)]
 mod document;
 
-pub use cell::{Cell, PoolStats};
+pub use cell::{Cell, OpenFailure, PoolStats};
 pub use distribution::Distribution;
 pub use errors::ErrorCounts;
 pub use history::{History, PERIOD};
-pub use label::Label;
+pub use label::{Label, Values};
 pub use process::{Cause, LoginRefusal, ProcessStats};
 pub use table::{Kind, Metric};
 pub use text::Page;

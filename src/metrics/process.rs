@@ -1,7 +1,7 @@
 //! Events of the whole process. Each is rare: they are counted where everybody counts them.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::distribution::Distribution;
@@ -89,10 +89,12 @@ impl LoginRefusal {
 pub struct ProcessStats {
     login_refusals: [AtomicU64; LoginRefusal::ALL.len()],
     login_delays: Mutex<Distribution>,
+    logins: Mutex<Distribution>,
     cancels_dropped: AtomicU64,
     cancels: [AtomicU64; Cause::ALL.len()],
     reloads_applied: AtomicU64,
     reloads_refused: AtomicU64,
+    is_outdated: AtomicBool,
 }
 
 impl ProcessStats {
@@ -109,6 +111,16 @@ impl ProcessStats {
     /// Logins that had to wait.
     pub fn login_delays(&self) -> Distribution {
         self.login_delays.lock().expect("no panic while held").clone()
+    }
+
+    /// A client was let in, so long after its first byte could have come.
+    pub fn logged_in(&self, after: Duration) {
+        self.logins.lock().expect("no panic while held").record(after);
+    }
+
+    /// How long logins took.
+    pub fn logins(&self) -> Distribution {
+        self.logins.lock().expect("no panic while held").clone()
     }
 
     /// A CancelRequest came from an address that had sent too many.
@@ -135,6 +147,12 @@ impl ProcessStats {
     pub fn reloaded(&self, is_applied: bool) {
         let count = if is_applied { &self.reloads_applied } else { &self.reloads_refused };
         count.fetch_add(1, Ordering::Relaxed);
+        self.is_outdated.store(!is_applied, Ordering::Relaxed);
+    }
+
+    /// The configuration in force is not the one that was read last.
+    pub fn is_outdated(&self) -> bool {
+        self.is_outdated.load(Ordering::Relaxed)
     }
 
     /// Connections refused.

@@ -83,11 +83,17 @@ metrics! {
         Reloads: Counter "pgweir_config_reloads_total" [Outcome]
             "Readings of the configuration after the first, by outcome: applied or refused."
             "`refused`: the old configuration stays in force; the log lists the mistakes, and `pgweir check` does before a reload."
+        ConfigCurrent: Gauge "pgweir_config_last_reload_successful" []
+            "1 if the configuration that was read last is in force."
+            "0: the file on the disk has mistakes, and pgweir would not start with it; `pgweir check` lists them."
     }
     "Clients and logins" {
         Connections: Gauge "pgweir_connections" []
             "Connections of clients, logins and consoles included."
-            "Near `listen.clients_max` the next ones are refused with 53300."
+            "Near pgweir_clients_max the next ones are refused with 53300."
+        ClientsMax: Gauge "pgweir_clients_max" []
+            "listen.clients_max: connections that clients may have."
+            "For the share in use."
         Clients: Gauge "pgweir_clients" [Database Role ClientState]
             "Clients that are logged in, by what they do."
             "Many waiting: the pool or the role's gate is full; `SHOW POOLS` and `SHOW ROLES` tell which."
@@ -97,6 +103,9 @@ metrics! {
         LoginFailures: Counter "pgweir_login_failures_total" [LoginReason]
             "Connections refused before they became clients, by reason."
             "`clients_max`, `role_clients_max`, `login_rate` and `login_rate_per_address` are limits of pgweir's, named as their settings; `server`: the database could not be asked; `authentication`: a wrong password, or somebody who tries some."
+        Login: Histogram "pgweir_login_seconds" []
+            "From a client's connection to its first ReadyForQuery, of those that logged in."
+            "Slow: logins wait for `admission.login_rate`, for a first backend, or for an auth_query; pgweir_login_delay_seconds tells the first apart."
         LoginDelay: Histogram "pgweir_login_delay_seconds" []
             "How long logins over admission.login_rate were kept waiting, of those that were."
             "A login storm is being spread: look at who reconnects. Past `admission.login_delay_max` logins are refused."
@@ -132,6 +141,15 @@ metrics! {
         Leases: Counter "pgweir_leases_total" [Database Role]
             "Leases of a backend ended."
             "Below pgweir_transactions_total: transactions share leases, in session mode or through pins."
+        Open: Histogram "pgweir_backend_open_seconds" [Database Role]
+            "How long it took to open a backend: name, connection, TLS, login."
+            "Its count is how many were opened: a steady rate without load is a `pool.lifetime` that is too short, or a server that drops connections. Slow ones: the server has no CPU for logins, or DNS hangs."
+        OpenFailures: Counter "pgweir_backend_open_failures_total" [Database Role OpenReason]
+            "Backends that could not be opened, by reason: unreachable, refused (wrong password, no such database) or busy (the server's own limit of connections)."
+            "`busy`: `max_connections` at the server is below what `pool.size` and `databases.*.backends_max` allow, or somebody else has them. The log has the server's words."
+        PoolsUnlisted: Gauge "pgweir_pools_unlisted" []
+            "Pools that this page leaves out: of those that only a \"*\" of the configuration serves it tells of 200."
+            "Name in `proxy.toml` the databases and roles that you want to see."
         Pins: Gauge "pgweir_pins" [Database Role PinReason]
             "Clients that keep their backend between transactions, by reason."
             "Each takes a backend from everybody else. `SHOW PINS` names the clients."
@@ -149,6 +167,12 @@ metrics! {
         Transactions: Counter "pgweir_transactions_total" [Database Role]
             "Transactions ended."
             "The load as the server feels it."
+        Query: Histogram "pgweir_query_seconds" [Database Role]
+            "How long cycles took, from a client's first message with a backend at hand to its ReadyForQuery."
+            "Waits in line are not in it: what grows here grows at the server."
+        Transaction: Histogram "pgweir_transaction_seconds" [Database Role]
+            "How long transactions took, from their first message with a backend at hand to their end."
+            "Longer while pgweir_query_seconds stands still: clients do something else in their transactions, and `roles.*.idle_in_transaction_timeout` bounds that."
         Timeouts: Counter "pgweir_timeouts_total" [Database Role Timeout]
             "What timeouts ended, by which: statement, lock, idle_in_transaction or transaction."
             "The early warning. `lock`: a convoy begins, see `SHOW CONVOYS`; `statement`: a plan went bad or the server is overloaded; the others: clients that forget their transactions. The limits are `roles.*.statement_timeout` and so on."

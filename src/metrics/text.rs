@@ -12,8 +12,7 @@ use metrics_exporter_prometheus::LabelSet;
 use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line, write_type_line};
 
 use super::distribution::bound;
-use super::label::Values;
-use super::{Distribution, Metric};
+use super::{Distribution, Metric, Values};
 
 /// Power of two of the shortest bound that is written, 128 µs; the longest is 67 s. What is shorter is counted there too.
 const FIRST_BOUND: usize = 7;

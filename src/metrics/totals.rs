@@ -1,15 +1,12 @@
 //! What one pool counted, over all workers, at one moment.
 
+use super::cell::OpenFailure;
 use super::distribution::Distribution;
 use crate::state::timeout::Timeout;
 
 /// The sum over all workers at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Cycles ended.
-    pub queries: u64,
-    /// Transactions ended.
-    pub transactions: u64,
     /// Leases ended.
     pub leases: u64,
     /// Bytes from clients.
@@ -26,14 +23,20 @@ pub struct Totals {
     pub wait: Distribution,
     /// Lengths of leases.
     pub lease: Distribution,
+    /// Lengths of cycles.
+    pub query: Distribution,
+    /// Lengths of transactions.
+    pub transaction: Distribution,
+    /// How long it took to open backends.
+    pub open: Distribution,
+    /// Backends that could not be opened, as [`OpenFailure::ALL`].
+    pub open_failures: [u64; OpenFailure::ALL.len()],
 }
 
 impl Totals {
     /// What came since `before`, an earlier moment of the same.
     pub(super) fn since(&self, before: &Self) -> Self {
         Self {
-            queries: self.queries.saturating_sub(before.queries),
-            transactions: self.transactions.saturating_sub(before.transactions),
             leases: self.leases.saturating_sub(before.leases),
             received: self.received.saturating_sub(before.received),
             sent: self.sent.saturating_sub(before.sent),
@@ -42,13 +45,15 @@ impl Totals {
             timeouts: std::array::from_fn(|i| self.timeouts[i].saturating_sub(before.timeouts[i])),
             wait: self.wait.since(&before.wait),
             lease: self.lease.since(&before.lease),
+            query: self.query.since(&before.query),
+            transaction: self.transaction.since(&before.transaction),
+            open: self.open.since(&before.open),
+            open_failures: std::array::from_fn(|i| self.open_failures[i].saturating_sub(before.open_failures[i])),
         }
     }
 
     /// Both together.
     pub fn merge(&mut self, other: &Self) {
-        self.queries += other.queries;
-        self.transactions += other.transactions;
         self.leases += other.leases;
         self.received += other.received;
         self.sent += other.sent;
@@ -59,5 +64,11 @@ impl Totals {
         }
         self.wait.merge(&other.wait);
         self.lease.merge(&other.lease);
+        self.query.merge(&other.query);
+        self.transaction.merge(&other.transaction);
+        self.open.merge(&other.open);
+        for (sum, other) in self.open_failures.iter_mut().zip(other.open_failures) {
+            *sum += other;
+        }
     }
 }

@@ -22,6 +22,7 @@ use crate::auth::secrets::Secrets;
 use crate::auth::server::{BackendLogin, LoggedIn, LoginError, Step};
 use crate::auth::{BODY_MAX, Channel, Credential};
 use crate::config::{BackendTls, Endpoint, PoolSettings, Standing};
+use crate::metrics::OpenFailure;
 use crate::net::certificate::Binding;
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ClientSide, TlsError, server_name};
@@ -164,6 +165,16 @@ impl From<&OpenError> for FailureKind {
     }
 }
 
+impl From<FailureKind> for OpenFailure {
+    fn from(kind: FailureKind) -> Self {
+        match kind {
+            FailureKind::Unreachable => Self::Unreachable,
+            FailureKind::Refused => Self::Refused,
+            FailureKind::Busy => Self::Busy,
+        }
+    }
+}
+
 /// What dials need besides the pool.
 pub struct Opener {
     secrets: Arc<Secrets>,
@@ -196,10 +207,15 @@ impl Opener {
 
     /// Opens a backend of `pool` on the current reactor, which is `worker`'s.
     pub async fn open(&self, pool: &Pool, worker: usize) -> Result<Backend, OpenError> {
+        let since = Instant::now();
         let opened = self.open_with(pool, pool.credential(), worker).await;
         match &opened {
-            Ok(_) => pool.set_refusal(None),
+            Ok(_) => {
+                pool.stats.cell(worker).opened(since.elapsed());
+                pool.set_refusal(None);
+            }
             Err(error) => {
+                pool.stats.cell(worker).not_opened(FailureKind::from(error).into());
                 tracing::warn!(database = %pool.name.database, role = %pool.name.role, %error, "cannot open a backend");
                 if FailureKind::from(error) == FailureKind::Refused {
                     pool.set_refusal(error.server_error());

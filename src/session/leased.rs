@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::note::Note;
 use super::spill::Spill;
+use super::stopwatch::Stopwatch;
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
 use crate::sql::Suspects;
@@ -25,6 +26,8 @@ pub struct Leased {
     pub books: Box<Books>,
     /// When the lease began.
     pub since: Instant,
+    /// How long its queries and transactions take.
+    pub stopwatch: Stopwatch,
 }
 
 /// More than any answer to a question of ours.

@@ -94,6 +94,7 @@ enum Welcome {
 }
 
 async fn log_in(worker: Rc<Worker>, accepted: Accepted, counted: Counted, is_over: bool) -> Option<(Welcome, Counted)> {
+    let since = Instant::now();
     let address = accepted.ip().map(Address::from);
     let (socket, addr) = Socket::open(accepted).ok()?;
     let _ = socket.tune();
@@ -113,7 +114,9 @@ async fn log_in(worker: Rc<Worker>, accepted: Accepted, counted: Counted, is_ove
     match welcomed {
         Ok(Guest::Client(session, place)) => {
             let greeted = timeout(limit, greet(&worker, stream, *session, place)).await;
-            greeted.ok()?.ok().map(|client| (Welcome::Client(Box::new(client)), counted))
+            let client = greeted.ok()?.ok()?;
+            worker.proxy.process.logged_in(since.elapsed());
+            Some((Welcome::Client(Box::new(client)), counted))
         }
         Ok(Guest::Console(facts)) => {
             timeout(limit, stream.write_all(&AUTHENTICATION_OK)).await.ok()?.ok()?;

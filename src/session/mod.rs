@@ -21,4 +21,5 @@ pub mod rewrite;
 pub mod session;
 pub mod spill;
 pub mod statements;
+pub mod stopwatch;
 pub mod unleased;

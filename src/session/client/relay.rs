@@ -5,6 +5,8 @@
 
 use std::task::{Context, Poll};
 
+use tokio::time::Instant;
+
 use super::{Client, End, Fed, Phase, Step, turn::begin_cycle};
 use crate::error::Fault;
 use crate::pool::standing;
@@ -172,6 +174,9 @@ impl Client {
         let mut frontend = Frontend { session: &mut self.session, leased, statements, out };
         let rest = frontend.message(message)?;
         self.is_forwarding = rest == Rest::Forward;
+        if leased.stopwatch.is_stopped() && !leased.books.ring.is_empty() {
+            leased.stopwatch.begin(Instant::now());
+        }
         if leased.books.ring.has_synthetic_due() {
             self.send_own_answers();
         }
@@ -293,8 +298,7 @@ impl Client {
         let worker = &self.worker;
         let tick = worker.proxy.ticks();
         let mut last = Event::None;
-        let mut cycles = 0;
-        let mut transactions = 0;
+        let mut now = None;
         let result: Result<(), Fault> = loop {
             match walker.next(&mut input, answers::want) {
                 Err(error) => break Err(Fault::BackendFrame(error)),
@@ -324,8 +328,9 @@ impl Client {
                     match answers.message(tag, bytes, fresh) {
                         Ok(Event::None) => {}
                         Ok(Event::Cycle(status)) => {
-                            cycles += 1;
-                            transactions += u64::from(status == TransactionStatus::Idle);
+                            let now = *now.get_or_insert_with(Instant::now);
+                            let lap = leased.stopwatch.end(now, status, !leased.books.ring.is_empty());
+                            self.session.pool.stats.cell(worker.id).cycle(lap.cycle, lap.transaction);
                         }
                         Ok(event) => last = event,
                         Err(fault) => break Err(fault),
@@ -334,9 +339,6 @@ impl Client {
             }
         };
         leased.books.walker = walker;
-        if cycles > 0 {
-            self.session.pool.stats.cell(worker.id).cycles(cycles, transactions);
-        }
         let bytes = out.finish();
         if !bytes.is_empty() {
             self.session.pool.stats.cell(worker.id).sent(bytes.len());
@@ -358,6 +360,6 @@ impl Client {
             Event::Stopped => worker.proxy.retire(worker.id, self.session.pool.database),
             Event::Ended => self.abandon(),
         }
-        self.settle(cx)
+        self.settle(cx, now)
     }
 }

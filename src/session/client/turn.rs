@@ -17,6 +17,7 @@ use crate::session::leased::Leased;
 use crate::session::note::Note;
 use crate::session::orphan::Orphan;
 use crate::session::session::Session;
+use crate::session::stopwatch::Stopwatch;
 use crate::sqlstate;
 use crate::state::settings::{Replay, SettingsRegistry};
 use crate::state::timeout::Timeout;
@@ -132,7 +133,10 @@ impl Client {
         if !self.session.told.is_same(&lease.parameters) {
             self.tell_parameters(&lease);
         }
-        self.phase = Phase::Leased(Leased { lease, books: self.worker.books(), since: now });
+        // A lease begins with a message of the client's in hand.
+        let mut stopwatch = Stopwatch::default();
+        stopwatch.begin(now);
+        self.phase = Phase::Leased(Leased { lease, books: self.worker.books(), since: now, stopwatch });
     }
 
     /// This backend reports other values than the client was told.
@@ -147,9 +151,9 @@ impl Client {
         self.session.update_lexer();
     }
 
-    /// Asks, cleans or gives the backend back when nothing is outstanding.
+    /// Asks, cleans or gives the backend back when nothing is outstanding. Who has looked at the clock says what it showed.
     #[inline]
-    pub(super) fn settle(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    pub(super) fn settle(&mut self, cx: &mut Context<'_>, now: Option<Instant>) -> Result<(), End> {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
         let books = &mut *leased.books;
         if !books.ring.is_at_rest() || !books.walker.is_at_boundary() || !self.held.is_empty() {
@@ -182,16 +186,15 @@ impl Client {
             }
             return Ok(());
         }
-        self.release();
+        self.release(now.unwrap_or_else(Instant::now));
         Ok(())
     }
 
     /// ## Leased => Idle
     #[inline]
-    fn release(&mut self) {
+    fn release(&mut self, now: Instant) {
         let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
-        let Leased { lease, books, since } = leased;
-        let now = Instant::now();
+        let Leased { lease, books, since, .. } = leased;
         self.place.set_idle();
         self.place.touch(self.worker.proxy.second());
         self.session.pool.stats.cell(self.worker.id).leased(now - since);

@@ -1,0 +1,44 @@
+//! What counting costs a transaction of one query that finds an idle backend: all that is recorded on its way, with the clock.
+
+use std::time::Duration;
+
+use divan::{Bencher, black_box};
+use pgweir::metrics::PoolStats;
+use pgweir::session::stopwatch::Stopwatch;
+use pgweir::wire::ring::TransactionStatus;
+use tokio::time::Instant;
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench]
+fn count_a_transaction(bencher: Bencher) {
+    let stats = PoolStats::new(4);
+    bencher.bench_local(|| {
+        let cell = black_box(&stats).cell(black_box(1));
+        cell.received(black_box(30));
+        let began = Instant::now();
+        let mut stopwatch = Stopwatch::default();
+        stopwatch.begin(began);
+        let ended = Instant::now();
+        let lap = stopwatch.end(ended, black_box(TransactionStatus::Idle), black_box(false));
+        cell.cycle(lap.cycle, lap.transaction);
+        cell.sent(black_box(80));
+        cell.leased(black_box(ended - began));
+    });
+}
+
+/// Of the above, the two looks at the clock.
+#[divan::bench]
+fn look_at_the_clock_twice(bencher: Bencher) {
+    bencher.bench_local(|| black_box((Instant::now(), Instant::now())));
+}
+
+/// What one scrape takes of a pool, on the thread that answers it.
+#[divan::bench]
+fn sum_a_pool_up(bencher: Bencher) {
+    let stats = PoolStats::new(4);
+    stats.cell(0).leased(Duration::from_millis(3));
+    bencher.bench_local(|| black_box(&stats).totals());
+}

@@ -1,0 +1,86 @@
+//! How long queries and transactions take, as their client sees it while it holds a backend.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::wire::ring::TransactionStatus;
+
+/// Since when the cycle and the transaction under way take.
+#[derive(Debug, Default)]
+pub struct Stopwatch {
+    cycle: Option<Instant>,
+    transaction: Option<Instant>,
+}
+
+/// What came to its end with a cycle.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Lap {
+    /// How long the cycle took.
+    pub cycle: Duration,
+    /// How long the transaction took, if it ended.
+    pub transaction: Option<Duration>,
+}
+
+impl Stopwatch {
+    /// A cycle begins, and with it a transaction if none is open.
+    #[inline]
+    pub fn begin(&mut self, now: Instant) {
+        self.cycle = Some(now);
+        self.transaction.get_or_insert(now);
+    }
+
+    /// Nothing is under way that anybody measures.
+    #[inline]
+    pub fn is_stopped(&self) -> bool {
+        self.cycle.is_none()
+    }
+
+    /// A cycle ended. If `has_more` waits behind it, that counts from here: what a pipeline holds takes its time one after the other.
+    #[inline]
+    pub fn end(&mut self, now: Instant, status: TransactionStatus, has_more: bool) -> Lap {
+        let since = |then: Option<Instant>| now - then.unwrap_or(now);
+        let cycle = since(self.cycle.take());
+        let transaction = (status == TransactionStatus::Idle).then(|| since(self.transaction.take()));
+        if has_more {
+            self.begin(now);
+        }
+        Lap { cycle, transaction }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use TransactionStatus::{Idle, InTransaction};
+
+    use super::*;
+
+    #[test]
+    fn a_transaction_lasts_over_its_cycles_and_what_its_client_does_between_them() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let lap = |cycle, transaction: Option<u64>| Lap {
+            cycle: Duration::from_millis(cycle),
+            transaction: transaction.map(Duration::from_millis),
+        };
+        let mut watch = Stopwatch::default();
+        watch.begin(at(0));
+        assert_eq!(watch.end(at(3), InTransaction, false), lap(3, None));
+        assert!(watch.is_stopped());
+        watch.begin(at(50));
+        assert_eq!(watch.end(at(54), Idle, false), lap(4, Some(54)));
+        watch.begin(at(100));
+        assert_eq!(watch.end(at(101), Idle, false), lap(1, Some(1)));
+    }
+
+    #[test]
+    fn what_is_pipelined_counts_from_the_end_of_what_is_before_it() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut watch = Stopwatch::default();
+        watch.begin(at(0));
+        watch.end(at(10), Idle, true);
+        let lap = watch.end(at(14), Idle, false);
+        assert_eq!(lap, Lap { cycle: Duration::from_millis(4), transaction: Some(Duration::from_millis(4)) });
+    }
+}
