@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 
+use pgweir::metrics::{Kind, Metric};
 use serde_json::Value;
 
 use crate::support::{Link, Postgres, Proxy, eventually, proxy};
+use crate::watchers::watched;
 
 fn is(value: f64, expected: u32) -> bool {
     (value - f64::from(expected)).abs() < f64::EPSILON
@@ -123,4 +126,98 @@ async fn ready_until_no_server_answers() {
     link.refuse(false);
     eventually(async || client.batch_execute("SELECT 1").await.is_ok()).await;
     assert_eq!(ready().0, 200);
+}
+
+/// Names of the labels behind a series' name.
+fn labels(series: &str) -> Vec<&str> {
+    let inside = series.split_once('{').map_or("", |(_, rest)| rest.trim_end_matches('}'));
+    let pairs = inside.split("\",").filter_map(|pair| pair.split_once("=\""));
+    pairs.map(|(name, _)| name).filter(|name| *name != "le").collect()
+}
+
+#[tokio::test]
+async fn every_metric_is_there_with_its_labels_and_promtool_has_no_complaints() {
+    let postgres = Postgres::private(&[]);
+    let proxy = watched(&postgres, "").await.toml("[roles.app]\ntransactions_max = 10").start().await;
+    let client = proxy.connect("app").await;
+    client.batch_execute("LISTEN jobs; NOTIFY jobs").await.expect("a notification");
+    client.batch_execute("SELECT 1/0").await.expect_err("an error");
+    eventually(async || is(proxy.metric("pgweir_watch_up", &[]), 1)).await;
+    let page = proxy.metrics();
+    for metric in Metric::ALL {
+        let name = metric.name();
+        let is_its = |series: &&str| match metric.kind() {
+            Kind::Histogram => series.strip_prefix(name).is_some_and(|rest| rest.starts_with("_bucket")),
+            Kind::Counter | Kind::Gauge => series.split('{').next() == Some(name),
+        };
+        let series = page.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0));
+        let mut found = series.filter(is_its).peekable();
+        // No table is looked at in the first half minute.
+        assert!(found.peek().is_some() || *metric == Metric::DeadTuples, "{name} is not there:\n{page}");
+        let expected: Vec<_> = metric.labels().iter().map(|label| label.name()).collect();
+        found.for_each(|series| assert_eq!(labels(series), expected, "{series}"));
+    }
+
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = promtool.spawn().expect("it is installed: make install");
+    promtool.stdin.take().expect("a pipe").write_all(page.as_bytes()).expect("it reads");
+    let output = promtool.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.is_empty(), "{said}");
+}
+
+#[tokio::test]
+async fn a_transaction_lasts_as_long_as_its_client_keeps_it_and_its_queries_as_long_as_the_server_takes() {
+    let proxy = proxy().role("slow", "").start().await;
+    let (slow, quick) = (proxy.connect("slow").await, proxy.connect("app").await);
+    slow.batch_execute("BEGIN").await.expect("a transaction");
+    quick.batch_execute("SELECT pg_sleep(0.3)").await.expect("a query");
+    slow.batch_execute("COMMIT").await.expect("its end");
+
+    let of = |name: &str, role: &str| proxy.metric(name, &[&format!("role=\"{role}\"")]);
+    eventually(async || is(of("pgweir_transaction_seconds_count", "slow"), 1)).await;
+    assert!(is(of("pgweir_query_seconds_count", "slow"), 2));
+    assert!(of("pgweir_transaction_seconds_sum", "slow") >= 0.3);
+    assert!(of("pgweir_query_seconds_sum", "slow") + 0.3 <= of("pgweir_lease_seconds_sum", "slow"));
+    for name in ["pgweir_query_seconds", "pgweir_transaction_seconds"] {
+        assert!(is(of(&format!("{name}_count"), "app"), 1));
+        assert!(of(&format!("{name}_sum"), "app") >= 0.3);
+    }
+    let stats = proxy.console("SHOW STATS").await;
+    let micros = |column: &str| stats[0][column].parse::<u64>().expect("a number");
+    assert!(micros("total_query_time") + 300_000 <= micros("total_xact_time"), "{stats:?}");
+}
+
+#[tokio::test]
+async fn backends_that_cannot_be_opened_are_counted_by_reason() {
+    let proxy = proxy().role("lost", "login_as = \"no_such_role\"\nbackend_password = \"wrong\"").start().await;
+    proxy.try_connect("lost").await.expect_err("the server knows no such role");
+    assert!(proxy.metric("pgweir_backend_open_failures_total", &["role=\"lost\"", "reason=\"refused\""]) >= 1.0);
+    proxy.connect("app").await;
+    assert!(proxy.metric("pgweir_backend_open_seconds_count", &["role=\"app\""]) >= 1.0);
+    assert!(is(proxy.metric("pgweir_login_seconds_count", &[]), 1));
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_refused_is_told_until_a_good_one_is_read() {
+    let proxy = proxy().start().await;
+    let current = "pgweir_config_last_reload_successful";
+    assert!(is(proxy.metric(current, &[]), 1));
+    proxy.rewrite("[pool]\nsize = -1");
+    eventually(async || is(proxy.metric(current, &[]), 0)).await;
+    proxy.rewrite("[pool]\nsize = 3");
+    eventually(async || is(proxy.metric(current, &[]), 1)).await;
+}
+
+#[tokio::test]
+async fn alerts_name_commands_that_the_console_has() {
+    let proxy = proxy().start().await;
+    let help = proxy.console("SHOW HELP").await;
+    let commands: Vec<_> = help.iter().flat_map(|row| row.values()).collect();
+    let rules = include_str!("../../deploy/prometheus/alerts.yml");
+    for rest in rules.split("SHOW ").skip(1) {
+        let name = rest.split(|c: char| !c.is_ascii_uppercase()).next().unwrap_or_default();
+        assert!(commands.iter().any(|command| **command == format!("SHOW {name}")), "SHOW {name}: {help:?}");
+    }
 }
