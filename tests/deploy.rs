@@ -64,6 +64,27 @@ fn compose_gives_pgweir_the_time_it_takes() {
     assert!(config.admin.addr.is_some_and(|addr| addr.ip().is_unspecified()));
 }
 
+/// A file that is not there would be made a directory by Docker, without a word.
+#[test]
+fn compose_mounts_files_that_are_there_where_they_are_looked_for() {
+    let yaml = read("deploy/compose/compose.yaml");
+    let mounts: Vec<(&str, &str)> = yaml
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- ")?.strip_suffix(":ro")?.split_once(':'))
+        .filter(|(from, _)| from.starts_with('.'))
+        .collect();
+    for (from, _) in &mounts {
+        assert!(Path::new("deploy/compose").join(from).exists(), "{from}");
+    }
+    let place_of = |file: &str| mounts.iter().find(|(from, _)| from.ends_with(file)).map(|(_, to)| *to);
+    let rules =
+        place_of("/alerts.yml").expect("mounted").strip_prefix("/etc/prometheus/").expect("beside prometheus.yml");
+    assert!(read("deploy/compose/prometheus.yml").contains(&format!("rule_files:\n  - {rules}\n")));
+    let dashboards = Path::new(place_of("/pgweir.json").expect("mounted")).parent().expect("a directory");
+    let provider = read("deploy/compose/grafana-dashboards.yaml");
+    assert!(provider.contains(&format!("path: {}\n", dashboards.display())));
+}
+
 #[test]
 fn systemd_gives_pgweir_the_time_it_takes() {
     let config = checked(&read("proxy.toml"), "proxy.toml");
