@@ -35,7 +35,7 @@ pub struct Totals {
 
 impl Totals {
     /// What came since `before`, an earlier moment of the same.
-    pub(super) fn since(&self, before: &Self) -> Self {
+    pub fn since(&self, before: &Self) -> Self {
         Self {
             leases: self.leases.saturating_sub(before.leases),
             received: self.received.saturating_sub(before.received),

@@ -1,0 +1,179 @@
+//! How everything is at one moment, for whoever judges or shows it. Each lock is held for one copy.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::group::{self, Group, Name};
+use super::recent::{Counted, Point, Recent};
+use crate::admission::gate::State;
+use crate::pool::core::{Counts, EndpointView, LaneView};
+use crate::proxy::Proxy;
+use crate::watch::core::Core;
+use crate::watch::finding::Finding;
+
+/// Blockers, and sessions that take long, that are told of at once.
+const FINDINGS_MAX: usize = 5;
+
+/// Everything at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    pub(super) is_draining: bool,
+    /// Connections of clients, logins included.
+    pub(super) connections: usize,
+    /// `listen.clients_max`.
+    pub(super) clients_max: u32,
+    /// Who is logged in.
+    pub(super) clients: usize,
+    pub(super) databases: Vec<DatabaseFacts>,
+    pub(super) roles: Vec<RoleFacts>,
+    pub(super) pools: BTreeMap<Name, Group>,
+    /// What the watches of databases found.
+    pub(super) findings: Vec<(Arc<str>, Finding)>,
+}
+
+/// A database at one moment.
+#[derive(Debug)]
+pub(super) struct DatabaseFacts {
+    pub(super) name: Arc<str>,
+    pub(super) endpoint: EndpointView,
+    /// If it is.
+    pub(super) down_for: Duration,
+    pub(super) is_paused: bool,
+    pub(super) is_disabled: bool,
+    /// Clients in its lines.
+    pub(super) waiting: u32,
+    /// Its backends.
+    pub(super) counts: Counts,
+    pub(super) backends_max: Option<u32>,
+}
+
+/// A role at one moment.
+#[derive(Debug)]
+pub(super) struct RoleFacts {
+    pub(super) name: Arc<str>,
+    pub(super) state: State,
+    /// Where the limit is or moves to, and for how long it still does.
+    pub(super) limit: Option<u32>,
+    pub(super) moves_for: Option<Duration>,
+    pub(super) effective: Option<u32>,
+    pub(super) active: u32,
+    pub(super) waiting: u32,
+    /// How long the first of them has waited.
+    pub(super) oldest: Duration,
+    /// How long it may.
+    pub(super) wait_timeout: Duration,
+    /// Transactions that began in the last minute.
+    pub(super) starts: u64,
+    /// Those that were refused or waited too long in the last minute.
+    pub(super) turned_away: u64,
+}
+
+impl Facts {
+    /// Of this moment, which is as many seconds after the start. `recent` learns of it.
+    pub(super) fn of(proxy: &Proxy, recent: &mut Recent, now: Instant, second: u64) -> Self {
+        let pools = group::all(proxy);
+        let lanes = group::lanes(proxy, now);
+        recent.draw(second, &lanes.iter().map(|(role, lane)| (Arc::clone(role), point(lane))).collect());
+        recent.count(second, || Counted {
+            pools: pools.iter().map(|(name, group)| (name.clone(), group.totals.clone())).collect(),
+            roles: lanes.iter().map(|(role, lane)| (Arc::clone(role), lane.gate.tally)).collect(),
+            errors: proxy.errors.totals().into_iter().collect(),
+        });
+        let (before, _) = recent.minute_ago(second);
+        let roles = lanes.iter().map(|(name, lane)| role(name, lane, before, &pools, now)).collect();
+        Self {
+            is_draining: proxy.is_leaving(),
+            connections: proxy.connections.load(Ordering::Acquire),
+            clients_max: proxy.config.load().listen.clients_max,
+            clients: proxy.clients.len(),
+            databases: databases(proxy, now),
+            roles,
+            findings: findings(proxy, now),
+            pools,
+        }
+    }
+}
+
+fn point(LaneView { gate, .. }: &LaneView) -> Point {
+    Point {
+        active: gate.active,
+        waiting: gate.waiting,
+        limit: gate.limit,
+        effective: group::effective_limit(gate),
+        state: gate.state,
+    }
+}
+
+fn role(
+    name: &Arc<str>,
+    LaneView { gate, waiting_since }: &LaneView,
+    before: &Counted,
+    pools: &BTreeMap<Name, Group>,
+    now: Instant,
+) -> RoleFacts {
+    let earlier = before.roles.get(name).copied().unwrap_or_default();
+    let since = |count: u64, earlier: u64| count.saturating_sub(earlier);
+    let tally = &gate.tally;
+    let waits =
+        pools.iter().filter(|((_, role), _)| role == name).map(|(_, group)| group.pool.settings().pool.wait_timeout);
+    RoleFacts {
+        name: Arc::clone(name),
+        state: gate.state,
+        limit: gate.limit,
+        moves_for: gate.moves_until.map(|until| until.saturating_duration_since(now)),
+        effective: group::effective_limit(gate),
+        active: gate.active,
+        waiting: gate.waiting,
+        oldest: waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
+        wait_timeout: waits.min().unwrap_or(Duration::MAX),
+        starts: since(tally.starts, earlier.starts),
+        turned_away: since(tally.refused_full, earlier.refused_full)
+            + since(tally.refused_hopeless, earlier.refused_hopeless)
+            + since(tally.timed_out, earlier.timed_out),
+    }
+}
+
+fn databases(proxy: &Proxy, now: Instant) -> Vec<DatabaseFacts> {
+    let config = proxy.config.load();
+    let of = |(name, id): (Arc<str>, _)| {
+        let view = proxy.pools.core().database(id)?;
+        let down_for = match view.endpoint {
+            EndpointView::Down(since) => now.saturating_duration_since(since),
+            EndpointView::Up | EndpointView::Busy => Duration::ZERO,
+        };
+        Some(DatabaseFacts {
+            endpoint: view.endpoint,
+            down_for,
+            is_paused: view.is_paused,
+            is_disabled: proxy.is_disabled(&name),
+            waiting: view.waiting,
+            counts: view.counts,
+            backends_max: config.database(&name).and_then(|database| database.backends_max),
+            name,
+        })
+    };
+    proxy.all_databases().into_iter().filter_map(of).collect()
+}
+
+fn findings(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, Finding)> {
+    let of = |core: &Core| {
+        let mut findings = Vec::new();
+        findings.extend(core.convoy().convoy().map(Finding::from));
+        findings.extend(core.convoy().blind_since().map(|since| Finding::blind(now.saturating_duration_since(since))));
+        findings.extend(core.blockers().open().into_iter().take(FINDINGS_MAX).map(|open| Finding::from(&open.value)));
+        findings.extend(core.horizon().open().map(|open| Finding::from(&open.value)));
+        findings.extend(core.dead_tuples().open().take(FINDINGS_MAX).map(|open| Finding::from(&open.value)));
+        findings.extend(core.sessions().open().into_iter().take(FINDINGS_MAX).map(|open| Finding::from(&open.value)));
+        findings.extend(core.outside().open().map(|open| Finding::outside(open.value)));
+        findings.extend(core.notify_queue().open().map(|open| Finding::notify_queue(open.value)));
+        findings
+    };
+    let all = proxy.watches.all();
+    all.iter()
+        .flat_map(|monitor| of(&monitor.core()).into_iter().map(|found| (Arc::clone(&monitor.database), found)))
+        .collect()
+}
