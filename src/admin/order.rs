@@ -1,0 +1,249 @@
+//! What the status page may do: one order of the console at a time, for those who know `admin.token`.
+//!
+//! A page of somebody else's in an operator's browser can neither know the token nor have it sent. As if it could, it is refused by its
+//! origin, whatever name it got for this address.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, ORIGIN};
+use hyper::{Request, StatusCode, Uri};
+use ring::digest::{SHA256, digest};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+use super::act::{self, Rest};
+use super::command::{self, Command};
+use super::fault::ConsoleFault;
+use crate::config::{Access, Admin, Secret};
+use crate::proxy::Proxy;
+use crate::sqlstate;
+use crate::worker::Inbox;
+
+/// Orders at once: wrong guesses shall not take the places of those who scrape.
+const ORDERS_MAX: usize = 4;
+
+/// Longest request.
+const BODY_MAX: usize = 8 * 1024;
+
+/// What a wrong guess costs.
+const DELAY: Duration = Duration::from_millis(500);
+
+/// Why nothing was done.
+#[derive(Debug, Error)]
+pub(super) enum Refusal {
+    #[error("admin.token is not set, so nobody may act here")]
+    Off,
+    #[error("the token is wrong")]
+    Token,
+    #[error("pages from {0:?} may not act; if this is how pgweir is reached, name its host in admin.hosts")]
+    Origin(String),
+    #[error("too many orders at once")]
+    TooMany,
+    #[error(
+        "an order is JSON (Content-Type: application/json) of up to {BODY_MAX} bytes: {{\"command\": \"PAUSE app\"}}"
+    )]
+    Body,
+    #[error("one command at a time, and one that changes something: SHOW is for the console")]
+    NoOrder,
+    #[error(transparent)]
+    Fault(#[from] ConsoleFault),
+}
+
+impl Refusal {
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::Off | Self::Origin(_) => StatusCode::FORBIDDEN,
+            Self::Token => StatusCode::UNAUTHORIZED,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::Body | Self::NoOrder => StatusCode::BAD_REQUEST,
+            Self::Fault(ConsoleFault::GoingDown) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Fault(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        }
+    }
+
+    /// As the console would say it.
+    pub(super) fn shown(&self) -> Value {
+        match self {
+            Self::Fault(fault) => {
+                let report = sqlstate::console(fault);
+                json!({ "error": report.message, "sqlstate": report.code, "detail": report.detail, "hint": report.hint })
+            }
+            other => json!({ "error": other.to_string() }),
+        }
+    }
+}
+
+/// Takes orders.
+#[derive(Debug)]
+pub(super) struct Desk {
+    inbox: Inbox,
+    places: Semaphore,
+}
+
+impl Desk {
+    /// Orders are carried out by the worker of this inbox.
+    pub(super) fn new(inbox: Inbox) -> Self {
+        Self { inbox, places: Semaphore::new(ORDERS_MAX) }
+    }
+
+    /// Carries out what a request from `peer` orders; what came of it.
+    pub(super) async fn take(
+        &self,
+        proxy: &Arc<Proxy>,
+        request: Request<Incoming>,
+        peer: IpAddr,
+    ) -> Result<Value, Refusal> {
+        let _place = self.places.try_acquire().map_err(|_| Refusal::TooMany)?;
+        if let Err(refusal) = check(request.headers(), &proxy.config.load().admin) {
+            tracing::warn!(client.addr = %peer, %refusal, "order over HTTP refused");
+            if matches!(refusal, Refusal::Token) {
+                sleep(DELAY).await;
+            }
+            return Err(refusal);
+        }
+        let is_json = text(request.headers(), &CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
+        if !is_json {
+            return Err(Refusal::Body);
+        }
+        let body = Limited::new(request.into_body(), BODY_MAX).collect().await.map_err(|_| Refusal::Body)?;
+        let Some(order) = read(&body.to_bytes())? else { return Ok(json!({ "done": null, "notices": [] })) };
+        tracing::info!(client.addr = %peer, command = ?order, "order over HTTP");
+        let mut notices = Vec::new();
+        let tag = order.tag();
+        let begun = self.inbox.run(move |worker| act::begin(worker, &order)).await;
+        match begun.ok_or(ConsoleFault::GoingDown)?? {
+            Rest::Nothing => {}
+            // Unlike in the console nobody waits for it: the page shows how it goes on.
+            Rest::Drain(databases) => {
+                let core = proxy.pools.core();
+                let open: u32 = databases.iter().filter_map(|id| core.database(*id)).map(|it| it.counts.open()).sum();
+                if open > 0 {
+                    notices.push(format!("{open} backends are still open; each is closed when its transaction ends"));
+                }
+            }
+            Rest::Replace(databases) => {
+                let core = proxy.pools.core();
+                if databases.iter().any(|id| core.has_retired(*id)) {
+                    notices.push("backends that are to be replaced are still open".to_owned());
+                }
+            }
+            Rest::Reload => notices = act::reload(proxy).await?,
+            Rest::Shutdown { now } => act::shutdown(proxy, now).await?,
+        }
+        Ok(json!({ "done": tag, "notices": notices }))
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Whether who sends this may act.
+fn check(headers: &HeaderMap, admin: &Admin) -> Result<(), Refusal> {
+    let token = admin.token.as_ref().ok_or(Refusal::Off)?;
+    if let Some(origin) = headers.get(ORIGIN) {
+        let origin = String::from_utf8_lossy(origin.as_bytes());
+        if !is_ours(&origin, text(headers, &HOST), &admin.hosts) {
+            return Err(Refusal::Origin(origin.into_owned()));
+        }
+    }
+    match text(headers, &AUTHORIZATION).is_some_and(|given| knows(given, token)) {
+        true => Ok(()),
+        false => Err(Refusal::Token),
+    }
+}
+
+/// A page of this origin came from here. A name could have been made to lead here, so it has to be one of `hosts`; an address cannot. Who
+/// sends no origin is no page.
+fn is_ours(origin: &str, host: Option<&str>, hosts: &[String]) -> bool {
+    let Ok(origin) = origin.parse::<Uri>() else { return false };
+    let Some(theirs) = origin.authority() else { return false };
+    let name = theirs.host().trim_start_matches('[').trim_end_matches(']');
+    let is_sure = name == "localhost" || name.parse::<IpAddr>().is_ok();
+    hosts.iter().any(|known| known == name) || is_sure && host == Some(theirs.as_str())
+}
+
+/// Compares in a time that tells nothing of the token, its length included.
+fn knows(given: &str, token: &Secret) -> bool {
+    let Some((scheme, given)) = given.split_once(' ') else { return false };
+    let hash = |text: &str| digest(&SHA256, text.as_bytes());
+    let is_same = hash(given.trim()).as_ref().ct_eq(hash(token.expose()).as_ref());
+    scheme.eq_ignore_ascii_case("bearer") && bool::from(is_same)
+}
+
+/// `{"command": "PAUSE app"}`. Of an empty command nothing comes but that the token was right.
+fn read(body: &[u8]) -> Result<Option<Command>, Refusal> {
+    let order: Value = serde_json::from_slice(body).map_err(|_| Refusal::Body)?;
+    let text = order.get("command").and_then(Value::as_str).ok_or(Refusal::Body)?;
+    let mut commands = command::parse(text)?;
+    match (commands.pop(), commands.is_empty()) {
+        (None, _) => Ok(None),
+        (Some(order), true) if order.needs() == Access::Act => Ok(Some(order)),
+        _ => Err(Refusal::NoOrder),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pages_that_came_from_here_may_act() {
+        let hosts = ["pgweir.internal".to_owned()];
+        let ours = [
+            ("http://127.0.0.1:9432", "127.0.0.1:9432"),
+            ("http://[::1]:9432", "[::1]:9432"),
+            ("http://localhost:9432", "localhost:9432"),
+            ("http://10.0.0.7", "10.0.0.7"),
+            ("https://pgweir.internal", "pgweir.internal"),
+            ("https://pgweir.internal", "127.0.0.1:9432"),
+        ];
+        for (origin, host) in ours {
+            assert!(is_ours(origin, Some(host), &hosts), "{origin} {host}");
+        }
+        let others = [
+            ("http://evil.example:9432", "evil.example:9432"),
+            ("http://evil.example", "127.0.0.1:9432"),
+            ("http://127.0.0.1:8080", "127.0.0.1:9432"),
+            ("http://127.0.0.1.evil.example", "127.0.0.1.evil.example"),
+            ("https://pgweir.internal.evil.example", "pgweir.internal"),
+            ("null", "127.0.0.1:9432"),
+            ("", "127.0.0.1:9432"),
+        ];
+        for (origin, host) in others {
+            assert!(!is_ours(origin, Some(host), &hosts), "{origin} {host}");
+        }
+        assert!(!is_ours("http://127.0.0.1:9432", None, &hosts));
+    }
+
+    #[test]
+    fn only_who_knows_the_token_may_act() {
+        let token = Secret::new("0123456789abcdef".to_owned());
+        assert!(knows("Bearer 0123456789abcdef", &token));
+        assert!(knows("bearer  0123456789abcdef ", &token));
+        for wrong in ["", "Bearer", "Bearer ", "Bearer 0123456789abcde", "Basic 0123456789abcdef", "0123456789abcdef"] {
+            assert!(!knows(wrong, &token), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_order_is_one_command_that_changes_something() {
+        let read = |body: &str| read(body.as_bytes());
+        assert!(matches!(read(r#"{"command": "PAUSE app"}"#), Ok(Some(Command::Pause(Some(name)))) if name == "app"));
+        assert!(matches!(read(r#"{"command": " ; "}"#), Ok(None)));
+        for body in ["", "PAUSE app", "{}", r#"{"command": 5}"#, r#"["PAUSE"]"#] {
+            assert!(matches!(read(body), Err(Refusal::Body)), "{body}");
+        }
+        for body in [r#"{"command": "SELECT 1"}"#, r#"{"command": "SHOW POOLS"}"#, r#"{"command": "PAUSE; RESUME"}"#] {
+            assert!(matches!(read(body), Err(Refusal::NoOrder)), "{body}");
+        }
+        assert!(matches!(read(r#"{"command": "LIMIT web"}"#), Err(Refusal::Fault(ConsoleFault::Usage(_)))));
+    }
+}
