@@ -83,7 +83,7 @@ async fn serve(path: &Path, config: Config, handed: Vec<Handed>) -> Result<(), R
         let bound = listen::bind_tcp(addr, reuse_port);
         let http = bound.map_err(|source| ListenError { addr: addr.to_string(), source })?;
         tracing::info!(kind = "admin", addr = %http.local_addr()?, "listening");
-        tokio::spawn(crate::admin::http::serve(http, Arc::clone(&proxy)));
+        tokio::spawn(crate::admin::http::serve(http, Arc::clone(&proxy), inboxes[0].clone()));
     }
     let acceptors = TaskTracker::new();
     for listener in listeners {

@@ -1,64 +1,104 @@
-//! HTTP on the admin address: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever starts and stops pgweir.
+//! HTTP on the admin address: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever starts and stops pgweir, and the status page.
 //!
 //! Runs beside the workers, on the thread that accepts. One request per connection, few connections at once, little time
-//! for each: nothing here can hold clients up.
+//! for each: nothing here can hold clients up. Streams of the status page may last, as long as they are read.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use http_body_util::Full;
+use http_body_util::channel::Channel;
+use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY, RETRY_AFTER,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
+use super::live::{Live, STREAMS_MAX};
+use super::order::{Desk, Refusal};
+use super::page::Page;
 use super::{health, scrape};
 use crate::proxy::Proxy;
+use crate::worker::Inbox;
 
-/// Connections at once; more wait to be accepted.
+/// Connections at once, besides streams; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
 
-/// From accept to the last byte of the answer.
+/// From accept to the last byte of the answer; for a stream, to the next event that is read.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Bytes of a request's head.
 const HEAD_MAX: usize = 16 * 1024;
+
+/// Bytes that the kernel keeps for somebody who does not read: a minute of news, not an hour of it.
+const UNREAD_MAX: usize = 256 * 1024;
 
 /// Wait after an accept that failed: out of file descriptors, most likely.
 const PAUSE: Duration = Duration::from_millis(100);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
+const EVENTS: &str = "text/event-stream";
 /// Version 0.0.4 is the text format (Prometheus: "Exposition formats").
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Answers for ever.
-pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+type Answer = Response<Either<Full<Bytes>, Channel<Bytes>>>;
+
+/// What all connections share.
+struct Admin {
+    proxy: Arc<Proxy>,
+    live: Live,
+    desk: Desk,
+    page: Page,
+}
+
+/// Until when a connection may go on.
+#[derive(Debug, Clone)]
+struct Patience(Arc<Mutex<Instant>>);
+
+/// Answers for ever. Orders are carried out by the worker of `inbox`.
+pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, inbox: Inbox) {
+    let admin = Arc::new(Admin { proxy, live: Live::new(), desk: Desk::new(inbox), page: Page::new() });
+    tokio::select! {
+        () = admin.live.keep(&admin.proxy) => {}
+        () = accept(listener, &admin) => {}
+    }
+}
+
+async fn accept(listener: TcpListener, admin: &Arc<Admin>) {
+    // All streams together leave the others their places.
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX + STREAMS_MAX));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             sleep(PAUSE).await;
             continue;
         };
-        let proxy = Arc::clone(&proxy);
+        let admin = Arc::clone(admin);
         tokio::spawn(async move {
-            let _ = timeout(LIMIT, connection(stream, proxy)).await;
+            let patience = Patience::new();
+            patience.clone().within(connection(stream, peer.ip(), admin, patience)).await;
             drop(place);
         });
     }
 }
 
-async fn connection(stream: TcpStream, proxy: Arc<Proxy>) {
+async fn connection(stream: TcpStream, peer: IpAddr, admin: Arc<Admin>, patience: Patience) {
+    let _ = SockRef::from(&stream).set_send_buffer_size(UNREAD_MAX);
     let service = service_fn(|request: Request<Incoming>| {
-        let answer = answer(request.method(), request.uri().path(), &proxy);
-        async { Ok::<_, Infallible>(answer) }
+        let (admin, patience) = (Arc::clone(&admin), patience.clone());
+        async move { Ok::<_, Infallible>(admin.answer(request, peer, patience).await) }
     });
     let mut http = http1::Builder::new();
     http.keep_alive(false).max_buf_size(HEAD_MAX).timer(TokioTimer::new()).header_read_timeout(LIMIT);
@@ -67,28 +107,129 @@ async fn connection(stream: TcpStream, proxy: Arc<Proxy>) {
     }
 }
 
-fn answer(method: &Method, path: &str, proxy: &Proxy) -> Response<Full<Bytes>> {
-    let is_known = matches!(path, "/metrics" | "/healthz" | "/readyz");
-    if is_known && !matches!(*method, Method::GET | Method::HEAD) {
-        let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_owned());
-        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return refused;
-    }
-    match path {
-        "/metrics" => response(StatusCode::OK, PROMETHEUS, scrape::metrics(proxy)),
-        "/healthz" => response(StatusCode::OK, TEXT, "ok\n".to_owned()),
-        "/readyz" => {
-            let (is_ready, why) = health::ready(proxy);
-            let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            response(status, JSON, why)
+impl Admin {
+    async fn answer(&self, request: Request<Incoming>, peer: IpAddr, patience: Patience) -> Answer {
+        let (method, path) = (request.method(), request.uri().path());
+        let allowed: &[Method] = match path {
+            "/" | "/metrics" | "/healthz" | "/readyz" | "/status" => &[Method::GET, Method::HEAD],
+            "/events" => &[Method::GET],
+            "/actions" => &[Method::POST],
+            _ => return text(StatusCode::NOT_FOUND, "try /, /status, /metrics, /healthz or /readyz\n"),
+        };
+        if !allowed.contains(method) {
+            let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+            let answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("only {}\n", allowed.join(" and ")));
+            return with(answer, ALLOW, HeaderValue::try_from(allowed.join(", ")).expect("ASCII"));
         }
-        _ => response(StatusCode::NOT_FOUND, TEXT, "try /metrics, /healthz or /readyz\n".to_owned()),
+        let proxy = &self.proxy;
+        match path {
+            "/metrics" => whole(StatusCode::OK, PROMETHEUS, scrape::metrics(proxy)),
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => {
+                let (is_ready, why) = health::ready(proxy);
+                let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                whole(status, JSON, why)
+            }
+            "/status" => uncached(whole(StatusCode::OK, JSON, format!("{:#}\n", self.live.status(proxy)))),
+            "/events" => uncached(self.events(patience)),
+            "/actions" => uncached(self.order(request, peer).await),
+            _ => {
+                let page = uncached(whole(StatusCode::OK, HTML, self.page.html.clone()));
+                with(page, CONTENT_SECURITY_POLICY, self.page.policy.clone())
+            }
+        }
+    }
+
+    fn events(&self, patience: Patience) -> Answer {
+        match self.live.stream(&self.proxy, move || patience.renew()) {
+            Some(stream) => response(StatusCode::OK, EVENTS, Either::Right(stream)),
+            None => {
+                let answer = text(StatusCode::SERVICE_UNAVAILABLE, "too many watch already\n");
+                with(answer, RETRY_AFTER, HeaderValue::from_static("10"))
+            }
+        }
+    }
+
+    async fn order(&self, request: Request<Incoming>, peer: IpAddr) -> Answer {
+        match self.desk.take(&self.proxy, request, peer).await {
+            Ok(done) => whole(StatusCode::OK, JSON, format!("{done}\n")),
+            Err(refusal) => {
+                let answer = whole(refusal.status(), JSON, format!("{}\n", refusal.shown()));
+                match refusal {
+                    Refusal::Token => with(answer, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+                    _ => answer,
+                }
+            }
+        }
     }
 }
 
-fn response(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    whole(status, TEXT, text)
+}
+
+fn whole(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+    response(status, kind, Either::Left(Full::new(body.into())))
+}
+
+fn response(status: StatusCode, kind: &'static str, body: Either<Full<Bytes>, Channel<Bytes>>) -> Answer {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
+    let answer = with(response, CONTENT_TYPE, HeaderValue::from_static(kind));
+    with(answer, X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))
+}
+
+/// Of this moment only, and nobody else's business.
+fn uncached(answer: Answer) -> Answer {
+    let answer = with(answer, CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    with(answer, REFERRER_POLICY, HeaderValue::from_static("no-referrer"))
+}
+
+fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> Answer {
+    answer.headers_mut().insert(name, value);
+    answer
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now() + LIMIT)))
+    }
+
+    /// Something was read.
+    fn renew(&self) {
+        *self.0.lock().expect("no panic while held") = Instant::now() + LIMIT;
+    }
+
+    fn until(&self) -> Instant {
+        *self.0.lock().expect("no panic while held")
+    }
+
+    /// Runs `work` up to its end, or until patience ends.
+    async fn within(self, work: impl Future<Output = ()>) {
+        let mut work = std::pin::pin!(work);
+        let mut until = self.until();
+        while timeout_at(until, work.as_mut()).await.is_err() && self.until() > until {
+            until = self.until();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_may_stay_and_who_does_not_must_go() {
+        let (patience, start) = (Patience::new(), Instant::now());
+        let reads = patience.clone();
+        let work = async move {
+            for _ in 0..20 {
+                sleep(Duration::from_secs(1)).await;
+                reads.renew();
+            }
+            sleep(Duration::from_secs(3600)).await;
+        };
+        patience.within(work).await;
+        assert_eq!(start.elapsed(), Duration::from_secs(20) + LIMIT);
+    }
 }

@@ -2,20 +2,29 @@
 //!
 //! `command` reads a text, `help` says what is wrong with one, `console` speaks the protocol, `act` carries commands out,
 //! `show` and `rows` make tables of what the process says about itself, `watched` of what goes on at the servers. `http`
-//! answers scrapes and probes from `scrape` and `health`.
+//! answers scrapes and probes from `scrape` and `health`, and has the status page: `facts` are how everything is, `recent`
+//! what was in the last minutes, `problem` what is wrong, `status` all that in JSON; `live` tells it once a second, and
+//! `order` takes orders. The `page` itself is in `page/`.
 
 mod act;
 mod body;
 mod command;
 pub mod console;
+mod facts;
 pub mod fault;
 mod group;
 mod health;
 mod help;
 pub mod http;
+mod live;
+mod order;
+mod page;
+mod problem;
+mod recent;
 mod rows;
 mod scrape;
 mod show;
+mod status;
 mod table;
 #[cfg(test)]
 mod trouble;
