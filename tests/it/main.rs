@@ -22,6 +22,7 @@ mod lost;
 mod metrics;
 mod modes;
 mod notify;
+mod page;
 mod pgbench;
 mod pins;
 mod prepared;

@@ -83,7 +83,7 @@ async fn page_is_well_formed() {
 async fn only_what_is_known_is_answered() {
     let proxy = proxy().start().await;
     assert_eq!(proxy.http("/healthz").0, 200);
-    assert_eq!(proxy.http("/").0, 404);
+    assert_eq!(proxy.http("/nothing").0, 404);
     assert_eq!(
         status(&proxy, "POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
         "HTTP/1.1 405 Method Not Allowed"
