@@ -1,7 +1,7 @@
 # Builds, runs and tests pgweir on Debian or Ubuntu with nothing but make and Rust: each target first installs what it needs
 # and this machine lacks (as root, or with sudo).
 
-.PHONY: help install build run check test bench drills budget fuzz
+.PHONY: help install build run check test bench drills budget fuzz screenshots
 .DEFAULT_GOAL := help
 
 help:
@@ -11,6 +11,7 @@ help:
 	@echo 'make bench   speed against PgBouncer'
 	@echo 'make drills  incidents on purpose, 20 minutes; DRILL=burst, valve, lock-queue, zombie, leak or notify for one'
 	@echo 'make budget  syscalls and instructions per transaction'
+	@echo 'make screenshots  pictures of the status page, for docs/'
 	@echo 'make fuzz    every fuzz target; FUZZ_SECONDS=60 for new inputs that long'
 
 install:
@@ -50,6 +51,10 @@ budget: build
 
 fuzz: install
 	scripts/fuzz
+
+# docs/images/status-*.png, two minutes.
+screenshots: install
+	cargo test --locked --test it -- --ignored --exact page::screenshots
 
 # What a server's version can change: its answers, COPY, its catalogs, its timeouts, starting and stopping it. That build of it has no
 # pg_basebackup, so it makes no standby.
