@@ -101,6 +101,8 @@ let status = null;
 /** Of each role what is drawn, by name; each list ends at the second `drawn`. */
 let lines = new Map();
 let drawn = 0, kept = 600, states = [];
+/** Seconds that are drawn: of a young process no more than there were. */
+let span = 600;
 /** Earlier counters, for rates of now. */
 let counted = [];
 
@@ -112,6 +114,7 @@ function takeLines(told) {
 /** Appends this second to what is drawn. */
 function draw() {
   const passed = status.uptime - drawn;
+  span = Math.min(kept, Math.max(120, status.uptime));
   const now = new Map(status.roles.map((role) => [role.role, role]));
   for (const name of now.keys()) {
     if (!lines.has(name)) lines.set(name, { active: [], waiting: [], limit: [], effective: [], state: [] });
@@ -140,7 +143,7 @@ const shape = (name, attributes) => {
 
 /** Runs of values that are there, as [x, value] with x in seconds from the left edge. */
 function runs(values) {
-  const found = [], start = kept - values.length;
+  const found = [], start = span - values.length;
   let run = null;
   values.forEach((value, at) => {
     if (value === null || value === undefined) { run = null; return; }
@@ -150,7 +153,7 @@ function runs(values) {
   return found;
 }
 
-/** A line in steps, as a path in a box of `kept` by 100; `isArea` goes down to the ground at both ends. */
+/** A line in steps, as a path in a box of `span` by 100; `isArea` goes down to the ground at both ends. */
 function path(values, most, isArea) {
   const y = (value) => (100 - value / most * 96).toFixed(1);
   let d = "";
@@ -176,7 +179,7 @@ function bands(values, index) {
 }
 
 function makePlot() {
-  const box = { preserveAspectRatio: "none", viewBox: `0 0 ${kept} 100`, "aria-hidden": "true" };
+  const box = { preserveAspectRatio: "none", "aria-hidden": "true" };
   const plot = { parts: {} };
   const part = (name, kind = "path") => plot.parts[name] = shape(kind, { class: name.replace(/\d/, "") });
   const svg = (kind, ...parts) => { const made = shape("svg", { ...box, class: kind }); made.append(...parts); return made; };
@@ -188,10 +191,10 @@ function makePlot() {
   plot.axis = [element("span"), element("span"), element("span")];
   plot.readout = element("p", { class: "readout" });
   const area = element("div", { class: "plot", role: "img" }, gate, queue, plot.most, plot.mostWaiting);
-  plot.area = area;
+  Object.assign(plot, { area, boxes: [gate, queue] });
   area.addEventListener("pointermove", (event) => {
     const { left, width } = gate.getBoundingClientRect();
-    plot.pointed = Math.min(kept - 1, Math.max(0, Math.floor((event.clientX - left) / width * kept)));
+    plot.pointed = Math.min(span - 1, Math.max(0, Math.floor((event.clientX - left) / width * span)));
     point(plot);
   });
   area.addEventListener("pointerleave", () => { plot.pointed = undefined; point(plot); });
@@ -201,6 +204,7 @@ function makePlot() {
 
 function drawPlot(plot, line) {
   plot.line = line;
+  for (const box of plot.boxes) box.setAttribute("viewBox", `0 0 ${span} 100`);
   const top = (values) => values.reduce((most, value) => Math.max(most, value ?? 0), 0);
   const most = Math.max(1, top(line.active), top(line.effective), top(line.limit));
   const mostWaiting = Math.max(1, top(line.waiting));
@@ -217,8 +221,8 @@ function drawPlot(plot, line) {
   }
   say(plot.most, whole(most));
   say(plot.mostWaiting, whole(mostWaiting));
-  [kept, kept / 2, 0].forEach((ago, at) => say(plot.axis[at], clock(status.now - ago * 1000)));
-  plot.summary = `In ${kept / 60} minutes up to ${whole(top(line.active))} active, up to ${whole(top(line.waiting))} in line.`;
+  [span, span / 2, 0].forEach((ago, at) => say(plot.axis[at], clock(status.now - ago * 1000)));
+  plot.summary = `In the last ${time(span)} up to ${whole(top(line.active))} active, up to ${whole(top(line.waiting))} in line.`;
   plot.area.setAttribute("aria-label", plot.summary);
   point(plot);
 }
@@ -232,8 +236,8 @@ function point(plot) {
     if (isThere) { parts[name].setAttribute("x1", pointed + 0.5); parts[name].setAttribute("x2", pointed + 0.5); }
   }
   if (!isThere) { say(plot.readout, plot.summary); return; }
-  const at = pointed - (kept - line.active.length);
-  const when = clock(status.now - (kept - 1 - pointed) * 1000);
+  const at = pointed - (span - line.active.length);
+  const when = clock(status.now - (span - 1 - pointed) * 1000);
   if (at < 0 || line.active[at] === null) { say(plot.readout, `${when}: nothing is known`); return; }
   const limit = line.effective[at] ?? line.limit[at];
   const of = limit === null || limit === undefined ? "" : ` of ${whole(limit)}`;
@@ -254,7 +258,8 @@ function show() {
   say(box.querySelector(".word"), word);
   say(box.querySelector("strong"), headline.text);
   document.title = (headline.level === "ok" ? "pgweir" : `${sign} ${headline.text} – pgweir`);
-  const others = status.problems.length === 1 && headline.level !== "ok" ? [] : status.problems;
+  // The headline says the first already.
+  const others = headline.level === "ok" ? status.problems : status.problems.slice(1);
   list(by("problems"), others.map((problem, at) => ({ ...problem, at })), (problem) => problem.at,
     () => element("li", {}, element("span"), element("span")),
     (item, problem) => told(item, problem));
