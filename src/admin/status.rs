@@ -90,8 +90,8 @@ impl Memory {
                 "waiting": clients.sum(|of| of.waiting),
                 "active": clients.sum(|of| of.active),
             },
-            "transactions": totals.transactions,
-            "queries": totals.queries,
+            "transactions": totals.transaction.count(),
+            "queries": totals.query.count(),
             "databases": facts.databases.iter().map(database).collect::<Vec<_>>(),
             "roles": busiest(&facts.roles, |of| (of.waiting, of.active), |of| role(of, seconds)),
             "roles_left_out": facts.roles.len().saturating_sub(BUSIEST),
@@ -203,7 +203,7 @@ fn pools(facts: &Facts, clients: &Clients, before: &Counted, minute: u64, now: I
             "oldest_wait": seconds(group.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))),
             "wait_p50": quantile(0.5),
             "wait_p99": quantile(0.99),
-            "transactions_per_second": per_second(lately.transactions, minute),
+            "transactions_per_second": per_second(lately.transaction.count(), minute),
         })
     };
     busiest(&all, |(_, group)| (group.waiting, group.counts.leased), show)
