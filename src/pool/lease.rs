@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::task::coop;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backend::Backend;
@@ -217,7 +218,7 @@ impl Pools {
         loop {
             match self.decide(worker, |core, out| core.lease(pool.id, worker, now, cx.waker(), out)) {
                 Decision::Ready(slot, backend) => {
-                    let lease = Lease { slot, backend: Some(backend), pools: Arc::clone(self) };
+                    let lease = Lease { slot, backend: Some(backend), pools: Arc::clone(self), is_dry: false };
                     if let Some(lease) = lease.ready(pool, worker, now, cx) {
                         return Ok(Ask::Leased(lease));
                     }
@@ -303,6 +304,8 @@ pub struct Lease {
     slot: SlotId,
     backend: Option<Boxed>,
     pools: Arc<Pools>,
+    /// Its socket had nothing when the lease was given, and wakes the task that asked for it.
+    pub is_dry: bool,
 }
 
 impl Lease {
@@ -319,6 +322,8 @@ impl Lease {
         }
         // What this reactor has not seen yet cannot be read yet; it is hardly ever anything but the end.
         let has_said_more = (is_moved || is_stale) && self.stream.has_input();
+        // Without budget the answer is no as well, and promises nothing.
+        self.is_dry = coop::has_budget_remaining();
         (!has_said_more).then_some(self)
     }
 
@@ -398,7 +403,7 @@ impl Waiter {
             }
             Progress::Ready(slot, backend) => {
                 self.ticket = None;
-                let lease = Lease { slot, backend: Some(backend), pools: Arc::clone(&self.pools) };
+                let lease = Lease { slot, backend: Some(backend), pools: Arc::clone(&self.pools), is_dry: false };
                 let now = Instant::now();
                 Poll::Ready(match lease.ready(&self.pool, self.worker, now, cx) {
                     Some(lease) => Ok(Ask::Leased(lease)),

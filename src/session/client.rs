@@ -227,6 +227,7 @@ impl Client {
             let mut moved = false;
             if let Phase::Leased(leased) = &mut self.phase {
                 moved = match leased.flush(cx) {
+                    Ok(()) if std::mem::take(&mut leased.lease.is_dry) => false,
                     Ok(()) => self.read_backend(cx, buffers)?,
                     Err(_) => {
                         self.lose(cx)?;

@@ -40,8 +40,13 @@ impl Stopwatch {
     #[inline]
     pub fn end(&mut self, now: Instant, status: TransactionStatus, has_more: bool) -> Lap {
         let since = |then: Option<Instant>| now - then.unwrap_or(now);
-        let cycle = since(self.cycle.take());
-        let transaction = (status == TransactionStatus::Idle).then(|| since(self.transaction.take()));
+        let began = self.cycle.take();
+        let cycle = since(began);
+        let transaction = (status == TransactionStatus::Idle).then(|| match self.transaction.take() {
+            // Most transactions are one query; to compare is cheaper than to subtract.
+            then if then == began => cycle,
+            then => since(then),
+        });
         if has_more {
             self.begin(now);
         }
