@@ -9,7 +9,7 @@ help:
 	@echo 'make check   formatting, lints, docs, dependencies'
 	@echo 'make test    everything that can be tested'
 	@echo 'make bench   speed against PgBouncer'
-	@echo 'make drills  incidents on purpose, 20 minutes; DRILL=burst, valve, lock-queue, zombie, leak or notify for one'
+	@echo 'make drills  incidents on purpose, half an hour; DRILL=burst, valve, lock-queue, zombie, leak, notify, convoy or horizon for one'
 	@echo 'make budget  syscalls and instructions per transaction'
 	@echo 'make screenshots  pictures of the status page, for docs/'
 	@echo 'make fuzz    every fuzz target; FUZZ_SECONDS=60 for new inputs that long'

@@ -38,17 +38,18 @@ const QUIET: Duration = Duration::from_secs(3);
 
 const STORY: &str = "
 One transaction takes a lock, by `SELECT … FOR UPDATE` of one row, and then does nothing for 10 s: a worker that waits for somebody else's HTTP answer. Meanwhile 800
-clients of a role that nothing limits come to update that row, 200 a second. Each that waits for a second looks for a deadlock, holding up everybody who wants any lock,
+clients of a role without `transactions_max` come to update that row, 200 a second. Each that waits for a second looks for a deadlock, holding up everybody who wants any lock,
 and the k-th looks at the k before it over and over. In *extension* nobody is idle: a write that makes an index longer takes 10 s, on a
 volume over its IOPS, and the clients, who update rows of their own, wait to make it longer, too. All go through pgweir, which watches the server from a connection
 of its own. An unrelated writer, in a role of its own, updates one row of its own table 50 times a second; its latency counts from the planned time. The server's files are in
 memory, with 2 ms added to each fsync as on a cloud volume.
 
 - *told after* is when pgweir's log had the record of the convoy, counted from when the first client came; what it said stands below.
-- *waiting* is the most sessions of these clients in the queue of a lock, by the server's own word.
-- *observe* does nothing but tell. *tighten* halves, four times a second, how many transactions of the role may be active, and so lets no more of them in; it cancels
-  nobody. *cancel* ends the idle transaction once others have waited for it for `watch.blocked`, 5 s. `transactions_max = 40` is what keeps a convoy
-  from forming at all.
+- *waiting* is the most sessions of these clients in the queue of a lock, by the server's own word. That is asked five times a second, and not answered while the server stands still.
+- *admission off* lets everybody in, as other poolers do. *slow start* is how pgweir comes: the role was busy a moment ago, so its lane is some 200
+  wide; a quiet one would let in 8 at first. `transactions_max = 40` is what keeps a convoy from forming at all.
+- *tighten* (`on_convoy`) halves, four times a second, how many transactions of the role may be active, and so lets no more of them in; it cancels
+  nobody. *cancel* (`on_idle_holder`) ends the idle transaction once others have waited for it for `watch.blocked`, 5 s; without it, nobody lets go before 10 s.
 ";
 
 /// What is held.
@@ -77,12 +78,14 @@ impl Lock {
 
 struct Outcome {
     route: Route,
+    /// When nothing was wrong yet, for [`QUIET`].
+    quiet_from: Instant,
     /// When the first client came.
     began: Instant,
     /// Each answer's time after that, in order.
     answers: Vec<Duration>,
     failures: BTreeMap<Failure, u32>,
-    /// When the holder let go, or was made to.
+    /// When the holder let go by itself, or found that it had to.
     released: Instant,
     writer: Beats,
     samples: Vec<Sample>,
@@ -94,6 +97,12 @@ struct Outcome {
 impl Outcome {
     fn convoy(&self) -> Option<&Told> {
         self.told.iter().find(|told| told.kind == "convoy" && told.is_open)
+    }
+
+    /// When the lock was free: who is cancelled learns of it by their next statement.
+    fn let_go(&self) -> Instant {
+        let cancelled = self.told.iter().find(|told| told.words.starts_with("watch.on_idle_holder"));
+        cancelled.map_or(self.released, |told| self.released.min(told.at))
     }
 }
 
@@ -136,11 +145,13 @@ fn routes(lock: Lock) -> Vec<Route> {
         label: label.to_owned(),
         ..Pgweir::pool(size)
     };
-    let mut all = vec![pgweir("observe", ""), pgweir("tighten", "on_convoy = \"tighten\"")];
+    let (tighten, cancel) = ("on_convoy = \"tighten\"", "on_idle_holder = \"cancel\"");
+    let open = |label, keys| Pgweir { admission: "[admission]\nmode = \"off\"".into(), ..pgweir(label, keys) };
+    let mut all = vec![open("admission off", ""), pgweir("slow start", ""), pgweir("slow start, tighten", tighten)];
     if lock == Lock::Row {
-        all.push(pgweir("tighten and cancel", "on_convoy = \"tighten\"\non_idle_holder = \"cancel\""));
-        let capped = Pgweir { burst: "transactions_max = 40".into(), ..pgweir("transactions_max = 40", "") };
-        all.push(capped);
+        all.insert(1, open("admission off, cancel", cancel));
+        all.push(pgweir("slow start, tighten and cancel", &format!("{tighten}\n{cancel}")));
+        all.push(Pgweir { burst: "transactions_max = 40".into(), ..pgweir("transactions_max = 40", "") });
     }
     all.into_iter().map(Route::Pgweir).collect()
 }
@@ -152,10 +163,14 @@ async fn convoy(postgres: &mut Postgres, files: &Scratch, lock: Lock, route: &Ro
     let crowd = Session::crowd(open.port, "burst", CLIENTS).await;
     let holder = Session::login(open.port, "deploy").await.expect("a login at rest");
     let sampler = Sampler::start(postgres.port, "burst").await;
-    let writer = burst::writer(open.port).start().await;
-    sleep(QUIET).await;
-
     warm_up(&crowd, route).await;
+    let writer = burst::writer(open.port).start().await;
+    let quiet_from = Instant::now();
+    sleep(QUIET).await;
+    if has_lane(route) {
+        // Its lane is as wide as the load was less than a second ago.
+        widen(&crowd).await;
+    }
     let reader = Reader::start(open.log.as_ref().expect("pgweir has one"));
     match (lock, postgres.disk()) {
         (Lock::Row, _) | (Lock::Extension, None) => {
@@ -215,17 +230,33 @@ async fn convoy(postgres: &mut Postgres, files: &Scratch, lock: Lock, route: &Ro
         postgres.start().await;
     }
     answers.sort_unstable();
-    Outcome { route: route.clone(), began, answers, failures, released, writer, samples, told, took, load }
+    Outcome { route: route.clone(), quiet_from, began, answers, failures, released, writer, samples, told, took, load }
 }
 
-/// Opens a backend for each of them: who opens 800 at once has another incident.
+fn has_lane(route: &Route) -> bool {
+    matches!(route, Route::Pgweir(pgweir) if pgweir.admission.is_empty() && pgweir.burst.is_empty())
+}
+
+/// Opens the backends, one for each client where nothing else is in force: who opens 800 at once has another incident.
 async fn warm_up(crowd: &[Session], route: &Route) {
+    if has_lane(route) {
+        return widen(crowd).await;
+    }
     if matches!(route, Route::Pgweir(pgweir) if !pgweir.burst.is_empty()) {
         return;
     }
     for sql in ["BEGIN", "COMMIT"] {
         for outcome in join_all(crowd.iter().map(|session| session.run(sql))).await {
             outcome.expect("there is a backend for everybody");
+        }
+    }
+}
+
+/// Work that makes slow start wider.
+async fn widen(crowd: &[Session]) {
+    for _ in 0..8 {
+        for outcome in join_all(crowd.iter().map(|session| session.run("SELECT pg_sleep(0.2)"))).await {
+            outcome.expect("nothing is wrong yet");
         }
     }
 }
@@ -246,8 +277,8 @@ const COLUMNS: &[&str] = &[
 
 fn table(lock: Lock, outcomes: &[Outcome]) -> Table {
     let rows = outcomes.iter().map(|outcome| {
-        let Outcome { route, began, answers, failures, released, samples, took, load, .. } = outcome;
-        let quiet = outcome.writer.latencies(*began - QUIET, *began);
+        let Outcome { route, quiet_from, began, answers, failures, samples, took, load, .. } = outcome;
+        let quiet = outcome.writer.latencies(*quiet_from, *quiet_from + QUIET);
         let beside = outcome.writer.latencies(*began, *began + *took);
         let failed = failures.iter().map(|(failure, count)| format!(", {count} {failure}")).collect::<String>();
         let last =
@@ -256,7 +287,7 @@ fn table(lock: Lock, outcomes: &[Outcome]) -> Table {
             route.name(),
             spell(outcome.convoy().map(|told| told.at - *began)),
             samples.iter().map(|sample| sample.waiting).max().unwrap_or_default().to_string(),
-            spell(Some(*released - *began)),
+            spell(Some(outcome.let_go() - *began)),
             format!("{}{failed}", answers.len()),
             last,
             spell(percentile(&quiet, 99)),
