@@ -38,7 +38,7 @@ impl Told {
         text("database")?;
         let rest = ["culprit", "remedy", "role", "client", "reason"].into_iter().filter_map(text);
         let rest = rest.map(|text| format!("; {text}"));
-        let is_open = !message.starts_with("over: ");
+        let is_open = record.get("lasted").is_none();
         Some(Self { at, kind: kind.to_owned(), is_open, words: format!("{message}{}", rest.collect::<String>()) })
     }
 }

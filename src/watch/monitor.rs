@@ -112,8 +112,11 @@ impl Monitor {
 
     /// Ends what is open: nobody watches any more.
     pub fn end(&self) {
-        let changes = self.core().end(Instant::now());
-        self.tell(changes);
+        for change in self.core().end(Instant::now()) {
+            if let Change::Closed(finding, lasted) = change {
+                self.close(&finding, lasted, "no longer watched");
+            }
+        }
     }
 
     async fn open(&self, opener: &Opener, pool: &Arc<Pool>) -> Result<Link, LinkError> {
@@ -262,12 +265,15 @@ impl Monitor {
                     let (kind, culprit) = (kind.word(), culprit.map(tracing::field::display));
                     tracing::warn!(database, kind, culprit, remedy, "{what}");
                 }
-                Change::Closed(Finding { kind, what, culprit, .. }, lasted) => {
-                    let (kind, culprit) = (kind.word(), culprit.map(tracing::field::display));
-                    tracing::info!(database, kind, culprit, ?lasted, "over: {what}");
-                }
+                Change::Closed(finding, lasted) => self.close(&finding, lasted, "over"),
             }
         }
+    }
+
+    fn close(&self, finding: &Finding, lasted: Duration, why: &str) {
+        let Finding { kind, what, culprit, .. } = finding;
+        let culprit = culprit.as_ref().map(tracing::field::display);
+        tracing::info!(database = &*self.database, kind = kind.word(), culprit, ?lasted, "{why}: {what}");
     }
 }
 

@@ -515,7 +515,7 @@ async fn a_statement_that_postgres_lets_run_is_cancelled_a_grace_after_its_limit
 // The clock must not be wrong where Postgres is right.
 #[tokio::test]
 async fn what_postgres_allows_is_not_cancelled() {
-    let proxy = with("statement_timeout = \"300ms\"").await;
+    let proxy = with("statement_timeout = \"1s\"").await;
     let mut wire = proxy.wire("app").await;
     // Each statement has its own time, and the server answers when all are done.
     let text = ["SELECT pg_sleep(0.12)"; 15].join(";");
@@ -532,7 +532,7 @@ async fn what_postgres_allows_is_not_cancelled() {
     ] {
         assert!(wire.query(text).await.iter().all(|frame| frame.tag != 'E'), "{text}");
     }
-    assert_eq!(error(&wire.query(SLEEP).await), ("57014".to_owned(), hint("statement_timeout = 300ms")));
+    assert_eq!(error(&wire.query(SLEEP).await), ("57014".to_owned(), hint("statement_timeout = 1s")));
     assert_eq!(proxy.metric("pgweir_cancels_total", &["cause=\"timeout\""]), 0.0);
 }
 
