@@ -88,7 +88,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Barrier;
 
-    use tokio::sync::mpsc;
+    use tokio::sync::{mpsc, oneshot};
 
     use super::*;
     use crate::config::parse;
@@ -107,10 +107,16 @@ mod tests {
         assert!(are_alive(&inboxes, Duration::from_secs(30)).await);
 
         let barrier = Arc::new(Barrier::new(2));
+        let (begin, begun) = oneshot::channel();
         let hanging = tokio::spawn({
             let (inbox, barrier) = (inboxes[1].clone(), Arc::clone(&barrier));
-            async move { inbox.run(move |_| barrier.wait().is_leader()).await }
+            let hang = move |_: &_| {
+                begin.send(()).expect("it is waited for");
+                barrier.wait();
+            };
+            async move { inbox.run(hang).await }
         });
+        begun.await.expect("it hangs");
         assert!(!are_alive(&inboxes, Duration::from_millis(50)).await);
         assert!(are_alive(&inboxes[..1], Duration::from_secs(30)).await, "the other one is well");
         barrier.wait();

@@ -44,14 +44,14 @@ async fn cancel(proxy: &Proxy, wire: &Wire) {
 
 #[tokio::test]
 async fn an_error_of_a_limit_names_its_key_and_is_counted() {
-    let proxy = with("statement_timeout = \"300ms\"").await;
+    let proxy = with("statement_timeout = \"1s\"").await;
     let mut wire = proxy.wire("app").await;
-    let expected = ("57014".to_owned(), hint("statement_timeout = 300ms"));
+    let expected = ("57014".to_owned(), hint("statement_timeout = 1s"));
     assert_eq!(error(&wire.query(SLEEP).await), expected);
     wire.send([extended(SLEEP, &[]), sync()].concat()).await;
     assert_eq!(error(&wire.cycle().await), expected);
     // Each statement of a text has its own time; the answers come together.
-    let frames = wire.query(&format!("{}{SLEEP}", "SELECT pg_sleep(0.12); ".repeat(3))).await;
+    let frames = wire.query(&format!("{}{SLEEP}", "SELECT pg_sleep(0.4); ".repeat(3))).await;
     assert_eq!((tags(&frames).as_str(), error(&frames)), ("T D C T D C T D C T E Z", expected));
     assert_eq!(counted(&proxy, "statement"), 3.0);
     assert_eq!(tags(&wire.query("SELECT 1").await), "T D C Z");
@@ -543,12 +543,12 @@ async fn has_transaction_timeout(wire: &mut Wire) -> bool {
 
 #[tokio::test]
 async fn a_transaction_that_postgres_ends_for_taking_too_long_leaves_its_client() {
-    let proxy = with("transaction_timeout = \"300ms\"").await;
+    let proxy = with("transaction_timeout = \"1s\"").await;
     let mut wire = proxy.wire("app").await;
     if !has_transaction_timeout(&mut wire).await {
         return;
     }
-    let expected = ("25P04".to_owned(), hint("transaction_timeout = 300ms"));
+    let expected = ("25P04".to_owned(), hint("transaction_timeout = 1s"));
     assert_eq!(error(&wire.query(SLEEP).await), expected);
     wire.query("BEGIN").await;
     assert_eq!(error(&wire.query(SLEEP).await), expected);
@@ -561,14 +561,14 @@ async fn a_transaction_that_postgres_ends_for_taking_too_long_leaves_its_client(
 
 #[tokio::test]
 async fn a_transaction_that_takes_too_long_is_ended_where_postgres_cannot() {
-    let proxy = with("transaction_timeout = \"300ms\"").await;
+    let proxy = with("transaction_timeout = \"1s\"").await;
     let sessions = sessions(&proxy).await;
     let mut wire = proxy.wire("app").await;
     if has_transaction_timeout(&mut wire).await {
         return;
     }
     wire.query("CREATE TABLE t (a int)").await;
-    let key = hint("transaction_timeout = 300ms");
+    let key = hint("transaction_timeout = 1s");
     // Its own is a transaction, too.
     assert_eq!(error(&wire.query(SLEEP).await), ("57014".to_owned(), key.clone()));
     assert_eq!(counted(&proxy, "transaction"), 1.0);
@@ -610,7 +610,7 @@ async fn a_transaction_that_takes_too_long_is_ended_where_postgres_cannot() {
 
 #[tokio::test]
 async fn a_transaction_that_idles_although_a_function_lifted_the_limit_is_ended() {
-    let proxy = with("idle_in_transaction_timeout = \"300ms\"").await;
+    let proxy = with("idle_in_transaction_timeout = \"1s\"").await;
     let sessions = sessions(&proxy).await;
     let mut wire = proxy.wire("app").await;
     lifts(&mut wire, "idle_in_transaction_session_timeout").await;
@@ -619,18 +619,18 @@ async fn a_transaction_that_idles_although_a_function_lifted_the_limit_is_ended(
     // At work for longer than that it does not idle.
     assert_eq!(tags(&wire.query("BEGIN; SELECT pg_sleep(1.8)").await), "C T D C Z");
     sessions.until("state LIKE 'idle in transaction%'", 0).await;
-    let expected = ("25P03".to_owned(), hint("idle_in_transaction_timeout = 300ms"));
+    let expected = ("25P03".to_owned(), hint("idle_in_transaction_timeout = 1s"));
     assert_eq!(error(&wire.query("SELECT 1").await), expected);
     assert_eq!(wire.query("ROLLBACK").await[1].text(), "I");
     assert_eq!(counted(&proxy, "idle_in_transaction"), 1.0);
     // The backend was cleaned, not closed, and the lifted limit is back with it.
     assert_eq!(wire.value("SELECT pg_backend_pid()").await, process);
-    assert_eq!(wire.value("SHOW idle_in_transaction_session_timeout").await, "300ms");
+    assert_eq!(wire.value("SHOW idle_in_transaction_session_timeout").await, "1s");
 }
 
 #[tokio::test]
 async fn an_unfinished_extended_query_holds_no_transaction_for_ever() {
-    let proxy = with("transaction_timeout = \"300ms\"").await;
+    let proxy = with("transaction_timeout = \"1s\"").await;
     let sessions = sessions(&proxy).await;
     let mut wire = proxy.wire("app").await;
     wire.query("CREATE TABLE t (a int)").await;
