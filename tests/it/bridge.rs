@@ -219,7 +219,7 @@ async fn a_sender_that_is_lost_again_and_again_loses_nothing() {
 #[tokio::test]
 async fn what_the_server_never_confirmed_is_sent_again() {
     let link = Link::to(Postgres::shared().endpoint("").addr).await;
-    let settings = "[notify]\nbus = \"postgres\"\n[pool]\nconnect_timeout = \"500ms\"";
+    let settings = "[notify]\nbus = \"postgres\"\n[pool]\nconnect_timeout = \"1500ms\"";
     let proxy = proxy().backend(link.addr).toml(settings).start().await;
     let direct = Postgres::shared().endpoint(&proxy.dbname);
     let mut there = Listener::of(&direct).await;
@@ -229,7 +229,7 @@ async fn what_the_server_never_confirmed_is_sent_again() {
     link.pause_toward(Toward::Frontend);
     notify(&client, "x").await;
     assert_eq!(there.up_to("x").await, ["before"]);
-    eventually(async || proxy.log_text().contains("no answer within 3s")).await;
+    eventually(async || proxy.log_text().contains("no answer within 9s")).await;
     link.resume();
     notify(&client, "last").await;
     assert_eq!(there.up_to("last").await, ["x"]);

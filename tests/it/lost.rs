@@ -399,7 +399,7 @@ async fn clients_at_work_survive_a_crash_of_the_server() {
 #[tokio::test]
 async fn a_server_that_is_down_is_57p03_after_connect_timeout_until_it_is_back() {
     let mut postgres = Postgres::private(&[]);
-    let proxy = proxy().postgres(&postgres).pool_size(2).toml("[pool]\nconnect_timeout = \"300ms\"").start().await;
+    let proxy = proxy().postgres(&postgres).pool_size(2).toml("[pool]\nconnect_timeout = \"1s\"").start().await;
     postgres.stop();
     // Nobody was served yet, so there is nothing to greet a client with.
     let refused = proxy.try_connect("app").await.expect_err("no server");

@@ -280,7 +280,8 @@ async fn orders_do_what_the_console_does_and_fail_alike() {
         ("PAUSE nowhere", "3D000"),
         ("LIMIT app", "42601"),
         ("RAMP nobody", "42704"),
-        ("DROP", "42601"),
+        ("DROP", "0A000"),
+        ("DROPS", "42601"),
     ] {
         let (status, said) = order(&proxy, command);
         assert_eq!((status, said["sqlstate"].as_str()), (422, Some(sqlstate)), "{command}: {said}");
