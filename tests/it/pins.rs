@@ -9,7 +9,7 @@ use crate::support::{Endpoint, Frame, Link, Postgres, Proxy, Wire, eventually, o
 
 /// One backend, so that a client that is pinned keeps all others out, and a short wait to see that. LISTEN is left to the server.
 async fn one_backend() -> Proxy {
-    proxy().pool_size(1).wait_timeout("700ms").toml("[notify]\nmode = \"off\"").start().await
+    proxy().pool_size(1).wait_timeout("1s").toml("[notify]\nmode = \"off\"").start().await
 }
 
 /// Whether another client gets through.
@@ -297,7 +297,7 @@ async fn a_loaded_library_goes_with_its_client() {
 async fn session_authorization_pins_until_it_is_reset() {
     let postgres = Postgres::shared();
     let superuser = postgres.own_role("SUPERUSER").await;
-    let proxy = crate::support::proxy().pool_size(1).wait_timeout("700ms").role(&superuser, "").start().await;
+    let proxy = crate::support::proxy().pool_size(1).wait_timeout("1s").role(&superuser, "").start().await;
     let (mut wire, mut other) = (proxy.wire(&superuser).await, proxy.wire(&superuser).await);
     wire.value("SET SESSION AUTHORIZATION app").await;
     assert_eq!(other.failure("SELECT 1").await, "53300");
@@ -310,7 +310,7 @@ async fn session_authorization_pins_until_it_is_reset() {
 
 #[tokio::test]
 async fn migrations_that_grant_execute_do_not_pin() {
-    on_both_with(proxy().pool_size(1).wait_timeout("700ms"), async |at: &Endpoint| {
+    on_both_with(proxy().pool_size(1).wait_timeout("1s"), async |at: &Endpoint| {
         let mut wire = at.wire("app").await;
         wire.value("CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TABLE t (a int); CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f(); GRANT EXECUTE ON FUNCTION f() TO PUBLIC").await;
         assert_eq!(at.wire("app").await.value("SELECT 1").await, "1");

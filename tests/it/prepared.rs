@@ -358,7 +358,7 @@ async fn a_statement_whose_result_changed_works_again() {
 
 #[tokio::test]
 async fn a_known_parse_is_answered_without_a_backend() {
-    let proxy = proxy().pool_size(1).wait_timeout("700ms").start().await;
+    let proxy = proxy().pool_size(1).wait_timeout("1s").start().await;
     let (mut a, mut b) = (proxy.wire("app").await, proxy.wire("app").await);
     prepare(&mut a, "s", "SELECT 1").await;
     a.query("BEGIN").await;

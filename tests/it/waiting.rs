@@ -66,7 +66,7 @@ async fn a_newcomer_does_not_overtake_a_waiter() {
 
 #[tokio::test]
 async fn a_client_leaves_the_line_after_wait_timeout_and_its_session_goes_on() {
-    let proxy = proxy().pool_size(1).wait_timeout("400ms").start().await;
+    let proxy = proxy().pool_size(1).wait_timeout("1s").start().await;
     let mut holder = holder(&proxy).await;
     let mut wire = proxy.wire("app").await;
     let before = Instant::now();
@@ -92,7 +92,7 @@ async fn a_client_leaves_the_line_after_wait_timeout_and_its_session_goes_on() {
 
 #[tokio::test]
 async fn a_message_longer_than_what_is_held_is_refused_whole() {
-    let proxy = proxy().pool_size(1).wait_timeout("400ms").start().await;
+    let proxy = proxy().pool_size(1).wait_timeout("1s").start().await;
     let mut holder = holder(&proxy).await;
     let mut wire = proxy.wire("app").await;
     let long = format!("SELECT 1 -- {}", "x".repeat(3_000_000));
