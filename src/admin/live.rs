@@ -39,7 +39,7 @@ impl Live {
     /// Looks for ever.
     pub(super) async fn keep(&self, proxy: &Proxy) {
         let mut tick = interval(EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tick.tick().await;
             let moment = self.memory.look(proxy);
