@@ -170,6 +170,7 @@ fn findings(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, Finding)> {
         findings.extend(core.sessions().open().into_iter().take(FINDINGS_MAX).map(|open| Finding::from(&open.value)));
         findings.extend(core.outside().open().map(|open| Finding::outside(open.value)));
         findings.extend(core.notify_queue().open().map(|open| Finding::notify_queue(open.value)));
+        findings.extend(core.standing().is_demoted().then(Finding::demoted));
         findings
     };
     let all = proxy.watches.all();

@@ -158,7 +158,7 @@ fn role(of: &RoleFacts, problems: &mut Vec<Problem>) {
 fn found(database: &str, finding: &Finding) -> Problem {
     let Finding { kind, what, culprit, .. } = finding;
     let level = match kind {
-        Kind::Convoy | Kind::Blind => Level::Bad,
+        Kind::Convoy | Kind::Blind | Kind::Standing => Level::Bad,
         _ => Level::Warning,
     };
     let kind = kind.word();

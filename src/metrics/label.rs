@@ -168,6 +168,7 @@ impl Label {
                 "long_statement",
                 "outside",
                 "notify_queue",
+                "standing",
             ]),
             Self::Reaction => Words(&["tighten", "cancel"]),
             Self::LockKind => Words(&["extension", "relation", "row", "object", "advisory", "other"]),

@@ -25,6 +25,7 @@ use super::row::{Row, Unreadable};
 use super::server::Server;
 use super::sessions::{Doing, Sessions};
 use super::sql;
+use super::standing::Standing;
 use crate::config::{self, OnConvoy, OnIdleHolder};
 
 /// How often sessions that idle or take long are asked for: an idle transaction is seen this long after its limit at the latest.
@@ -104,6 +105,8 @@ pub enum Question {
     Connected,
     /// [`sql::NOTIFY_QUEUE`].
     NotifyQueue,
+    /// [`sql::STANDING`].
+    Standing,
     /// [`sql::TABLES`].
     Tables,
 }
@@ -118,6 +121,7 @@ struct Due {
     horizon: Instant,
     connected: Instant,
     notify_queue: Instant,
+    standing: Instant,
     tables: Instant,
 }
 
@@ -131,6 +135,7 @@ impl Due {
             horizon: now,
             connected: now,
             notify_queue: now,
+            standing: now,
             tables: now,
         }
     }
@@ -153,6 +158,7 @@ pub struct Core {
     sessions: Sessions,
     outside: Outside,
     notify_queue: NotifyQueue,
+    standing: Standing,
 }
 
 impl Core {
@@ -171,6 +177,7 @@ impl Core {
             sessions: Sessions::default(),
             outside: Outside::default(),
             notify_queue: NotifyQueue::default(),
+            standing: Standing::default(),
         }
     }
 
@@ -214,6 +221,7 @@ impl Core {
         consider(Question::Horizon, due.horizon);
         consider(Question::Connected, due.connected);
         consider(Question::NotifyQueue, due.notify_queue);
+        consider(Question::Standing, due.standing);
         consider(Question::Tables, due.tables);
         next
     }
@@ -230,6 +238,7 @@ impl Core {
             Question::Horizon => sql::HORIZON.to_owned(),
             Question::Connected => sql::CONNECTED.to_owned(),
             Question::NotifyQueue => sql::NOTIFY_QUEUE.to_owned(),
+            Question::Standing => sql::STANDING.to_owned(),
             Question::Tables => sql::TABLES.to_owned(),
         }
     }
@@ -239,7 +248,7 @@ impl Core {
         match question {
             Question::Names(_) | Question::Lingering | Question::Horizon | Question::Connected => true,
             Question::Pulse => self.tightens() && self.convoy.state() != convoy::State::Calm,
-            Question::Server | Question::Locks | Question::NotifyQueue | Question::Tables => false,
+            Question::Server | Question::Locks | Question::NotifyQueue | Question::Standing | Question::Tables => false,
         }
     }
 
@@ -318,6 +327,13 @@ impl Core {
                 let changes = self.notify_queue.look(only()?.value(0)?, now);
                 told_as(changes, |usage| Finding::notify_queue(*usage)).collect()
             }
+            Question::Standing => {
+                let is_standby = only()?.is(0)?;
+                if let Some(server) = &mut self.server {
+                    server.is_standby = is_standby;
+                }
+                told_as(self.standing.look(is_standby, now), |()| Finding::demoted()).collect()
+            }
             Question::Tables => {
                 let tables = rows.iter().map(Table::read).collect::<Result<_, _>>()?;
                 let culprit = self.horizon.culprit().cloned();
@@ -349,6 +365,7 @@ impl Core {
         changes.extend(told(self.sessions.end(now)));
         changes.extend(told_as(self.outside.end(now), |count| Finding::outside(*count)));
         changes.extend(told_as(self.notify_queue.end(now), |usage| Finding::notify_queue(*usage)));
+        changes.extend(told_as(self.standing.end(now), |()| Finding::demoted()));
         self.unnamed = None;
         changes
     }
@@ -366,6 +383,7 @@ impl Core {
             Kind::LongStatement => lingering(Doing::Running),
             Kind::Outside => usize::from(self.outside.open().is_some()),
             Kind::NotifyQueue => usize::from(self.notify_queue.open().is_some()),
+            Kind::Standing => usize::from(self.standing.is_demoted()),
         }
     }
 
@@ -409,6 +427,11 @@ impl Core {
         &self.notify_queue
     }
 
+    /// Whether the server leads.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
     fn is_somebody_blocked(&self) -> bool {
         self.convoy.longest() >= self.settings.blocked || !self.blockers.is_empty()
     }
@@ -427,6 +450,7 @@ impl Core {
             Question::Horizon => due.horizon = after(HORIZON_EVERY),
             Question::Connected => due.connected = after(HORIZON_EVERY),
             Question::NotifyQueue => due.notify_queue = after(HORIZON_EVERY),
+            Question::Standing => due.standing = after(HORIZON_EVERY),
             Question::Tables => due.tables = after(TABLES_EVERY),
         }
     }
@@ -571,6 +595,7 @@ mod tests {
                     vec![Row::of(&[Some("next"), None, None, None, Some("1000"), None, None, None, None])]
                 }
                 Question::NotifyQueue => vec![Row::of(&[Some("0")])],
+                Question::Standing => vec![Row::of(&[Some("f")])],
                 Question::Locks | Question::Connected | Question::Tables => Vec::new(),
             }
         }
@@ -711,7 +736,7 @@ mod tests {
         model.pass(3);
         let again: HashSet<_> = model.asked[asked..].iter().map(|(question, _)| format!("{question:?}")).collect();
         assert!(
-            ["Server", "Pulse", "Lingering", "Horizon", "Connected", "NotifyQueue"]
+            ["Server", "Pulse", "Lingering", "Horizon", "Connected", "NotifyQueue", "Standing"]
                 .iter()
                 .all(|of| again.contains(*of))
         );

@@ -32,11 +32,13 @@ pub enum Kind {
     Outside,
     /// The queue of notifications fills.
     NotifyQueue,
+    /// The server was the primary, and is a standby.
+    Standing,
 }
 
 impl Kind {
     /// All, in the order they are shown.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Convoy,
         Self::Blind,
         Self::Blocker,
@@ -46,6 +48,7 @@ impl Kind {
         Self::LongStatement,
         Self::Outside,
         Self::NotifyQueue,
+        Self::Standing,
     ];
 
     /// As a label.
@@ -60,6 +63,7 @@ impl Kind {
             Self::LongStatement => Doing::Running.word(),
             Self::Outside => "outside",
             Self::NotifyQueue => "notify_queue",
+            Self::Standing => "standing",
         }
     }
 }
@@ -95,6 +99,11 @@ impl Finding {
             "the queue of notifications is {percent:.0} % full; a session that listens is in a transaction"
         );
         Self::new(Kind::NotifyQueue, what, None)
+    }
+
+    /// The server was the primary, and follows another one.
+    pub fn demoted() -> Self {
+        Self::new(Kind::Standing, "the server was the primary and is a standby now: writes fail", None)
     }
 
     /// So many are connected without pgweir.

@@ -22,6 +22,7 @@ pub mod row;
 pub mod server;
 pub mod sessions;
 pub mod sql;
+pub mod standing;
 pub mod stats;
 pub mod watchers;
 pub mod watches;

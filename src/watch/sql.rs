@@ -110,6 +110,9 @@ SELECT oid, oid::regclass::text, pg_stat_get_live_tuples(oid), pg_stat_get_dead_
 /// How full the queue of NOTIFY is, from 0 to 1, over all databases. Microseconds; takes locks of that queue only.
 pub const NOTIFY_QUEUE: &str = "SELECT pg_notification_queue_usage()";
 
+/// Whether the server follows another one, which a promotion ends without ending connections. Microseconds.
+pub const STANDING: &str = "SELECT pg_is_in_recovery()";
+
 /// Everybody who is connected to this database. As [`PULSE`].
 ///
 /// Columns: application, client address, processes.

@@ -226,6 +226,23 @@ async fn a_standby_is_watched_too() {
 }
 
 #[tokio::test]
+async fn a_primary_that_became_a_standby_is_told_until_it_leads_again() {
+    let postgres = Postgres::private(&[]);
+    let proxy = watched(&postgres, "").await.start().await;
+    proxy.logged("watching").await;
+    eventually(async || proxy.console("SHOW WATCH").await[0]["standing"] == "primary").await;
+    // As after a failover, when the name leads to the other one.
+    let standby = postgres.standby();
+    proxy.reload(&format!("[databases.app]\nhost = \"{}\"\nport = {}", standby.host, standby.port)).await;
+    let opened = proxy.told(opened("standing")).await;
+    assert!(text(&opened, "message").contains("is a standby now"), "{opened}");
+    assert_eq!(proxy.metric("pgweir_watch_standby", &["database=\"app\""]), 1.0);
+    standby.promote();
+    proxy.told(closed("standing")).await;
+    assert_eq!(proxy.console("SHOW WATCH").await[0]["standing"], "primary");
+}
+
+#[tokio::test]
 async fn strangers_are_counted_and_no_connection_of_pgweir_is_one() {
     let postgres = Postgres::private(&[]);
     let proxy = watched(&postgres, "outside_max = 0").await.start().await;
