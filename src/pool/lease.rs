@@ -218,7 +218,7 @@ impl Pools {
         loop {
             match self.decide(worker, |core, out| core.lease(pool.id, worker, now, cx.waker(), out)) {
                 Decision::Ready(slot, backend) => {
-                    let lease = Lease { slot, backend: Some(backend), pools: Arc::clone(self), is_dry: false };
+                    let lease = Lease::new(slot, backend, Arc::clone(self));
                     if let Some(lease) = lease.ready(pool, worker, now, cx) {
                         return Ok(Ask::Leased(lease));
                     }
@@ -309,6 +309,10 @@ pub struct Lease {
 }
 
 impl Lease {
+    fn new(slot: SlotId, backend: Boxed, pools: Arc<Pools>) -> Self {
+        Self { slot, backend: Some(backend), pools, is_dry: false }
+    }
+
     /// Checks a backend that was idle and brings it to this worker; a broken one is closed.
     fn ready(mut self, pool: &Arc<Pool>, worker: usize, now: Instant, cx: &mut Context<'_>) -> Option<Self> {
         let is_stale = now > self.fresh_until;
@@ -403,7 +407,7 @@ impl Waiter {
             }
             Progress::Ready(slot, backend) => {
                 self.ticket = None;
-                let lease = Lease { slot, backend: Some(backend), pools: Arc::clone(&self.pools), is_dry: false };
+                let lease = Lease::new(slot, backend, Arc::clone(&self.pools));
                 let now = Instant::now();
                 Poll::Ready(match lease.ready(&self.pool, self.worker, now, cx) {
                     Some(lease) => Ok(Ask::Leased(lease)),

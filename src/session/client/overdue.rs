@@ -13,7 +13,7 @@ use super::{Client, End, Phase};
 use crate::config::{OnIdleHolder, Watch};
 use crate::metrics::Cause;
 use crate::state::timeout::Timeout;
-use crate::wire::ring::TransactionStatus;
+use crate::wire::ring::{Ring, TransactionStatus};
 
 /// Why a transaction is taken from its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +47,7 @@ impl Client {
             self.cancel_overdue(overdue);
             return Ok(());
         }
-        let is_open = ring.status() != TransactionStatus::Idle || ring.is_unsynced();
-        if is_open && overdue != Timeout::Statement { self.expire(Reason::Timeout(overdue), cx) } else { Ok(()) }
+        if is_open(ring) && overdue != Timeout::Statement { self.expire(Reason::Timeout(overdue), cx) } else { Ok(()) }
     }
 
     /// Others wait for its transaction: that is ended, unless something runs in it or it has not been idle for long.
@@ -57,10 +56,9 @@ impl Client {
         let proxy = &self.worker.proxy;
         let Watch { on_idle_holder, blocked, .. } = proxy.config.load().watch;
         let ring = &leased.books.ring;
-        let is_open = ring.status() != TransactionStatus::Idle || ring.is_unsynced();
         let is_idle = ring.is_empty() && leased.lease.target.clock.may_have_idled(blocked, proxy.ticks());
         match on_idle_holder {
-            OnIdleHolder::Cancel if is_open && is_idle => self.expire(Reason::Holding, cx),
+            OnIdleHolder::Cancel if is_open(ring) && is_idle => self.expire(Reason::Holding, cx),
             _ => Ok(()),
         }
     }
@@ -76,4 +74,9 @@ impl Client {
             let _ = timeout(limit, proxy.pools.opener().cancel(aim.target())).await;
         });
     }
+}
+
+/// A transaction is open at the server: the client's own, or the implicit one of messages that no Sync has followed yet.
+fn is_open<N>(ring: &Ring<N>) -> bool {
+    ring.status() != TransactionStatus::Idle || ring.is_unsynced()
 }
