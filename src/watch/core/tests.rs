@@ -1,0 +1,275 @@
+//! When a server is asked, and what is told of its answers.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::watch::convoy::State;
+use crate::watch::finding::Kind;
+
+const SETTINGS: Settings = Settings {
+    convoy_waiters: 50,
+    blocked: Duration::from_secs(5),
+    idle_in_transaction: Duration::from_secs(20),
+    long_statement: Duration::from_secs(300),
+    horizon: horizon::Thresholds { age: Duration::from_secs(300), transactions: 1_000_000 },
+    dead_tuples: 10_000,
+    outside_max: None,
+    on_convoy: OnConvoy::Observe,
+    on_idle_holder: OnIdleHolder::Observe,
+};
+
+/// A server that is asked whatever the core wants, when it wants it; each answer takes a millisecond.
+struct Model {
+    core: Core,
+    now: Instant,
+    start: Instant,
+    waiters: u32,
+    lock_manager: u32,
+    /// Process 7 idles in a transaction since then, others wait for it.
+    holder: Option<Instant>,
+    asked: Vec<(Question, Instant)>,
+    told: Vec<(&'static str, Kind, Option<String>, Instant)>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            core: Core::new(SETTINGS, 0.5, now),
+            now,
+            start: now,
+            waiters: 0,
+            lock_manager: 0,
+            holder: None,
+            asked: Vec::new(),
+            told: Vec::new(),
+        }
+    }
+
+    fn rows(&self, question: &Question) -> Vec<Row> {
+        let ms = |since: Instant| (self.now - since).as_millis().to_string();
+        match question {
+            Question::Server => {
+                vec![Row::of(&["150020", "f", "t", "1000", "0", "0", "on", "100"].map(Some))]
+            }
+            Question::Pulse => {
+                let waiters: Vec<_> = (100..100 + self.waiters).map(|pid| format!("{pid} tuple")).collect();
+                let (busy, waiters) = (self.lock_manager.to_string(), waiters.join(","));
+                let waiters = (self.waiters > 0).then_some(waiters.as_str());
+                vec![Row::of(&[Some(&busy), Some("0"), Some("0"), Some("9"), waiters])]
+            }
+            Question::Locks if self.waiters > 0 => {
+                let waiters = (100..100 + self.waiters).map(|pid| format!(",{pid} ShareLock f 6000"));
+                let claims = format!("7 ExclusiveLock t{}", waiters.collect::<String>());
+                let mut row = [None; 12];
+                (row[0], row[6], row[11]) = (Some("transactionid"), Some("744"), Some(claims.as_str()));
+                vec![Row::of(&row)]
+            }
+            Question::Names(lockers) => {
+                assert_eq!(lockers, &[Locker::Process(7)]);
+                let row = ["7", "1", "1", "9000", "9000", "9000", "idle in transaction", "worker", "10.0.0.7"];
+                vec![Row::of(&row.map(Some))]
+            }
+            Question::Lingering => {
+                let since = self.holder.filter(|since| self.now - *since >= SETTINGS.idle_in_transaction);
+                let row = |since| {
+                    let age = ms(since);
+                    let mut row = ["7", "1", "1", "0", "0", &age, "idle in transaction", "worker", "10.0.0.7"];
+                    (row[3], row[4]) = (&age, &age);
+                    Row::of(&row.map(Some))
+                };
+                since.map(row).into_iter().collect()
+            }
+            Question::Horizon => {
+                vec![Row::of(&[Some("next"), None, None, None, Some("1000"), None, None, None, None])]
+            }
+            Question::NotifyQueue => vec![Row::of(&[Some("0")])],
+            Question::Standing => vec![Row::of(&[Some("f")])],
+            Question::Locks | Question::Connected | Question::Tables => Vec::new(),
+        }
+    }
+
+    fn step(&mut self) {
+        let (question, at) = self.core.next();
+        self.now = self.now.max(at);
+        self.asked.push((question.clone(), self.now));
+        let rows = self.rows(&question);
+        self.now += Duration::from_millis(1);
+        let cost = Duration::from_millis(1);
+        let changes = self.core.answer(&question, &rows, &Ours::default(), cost, self.now).unwrap();
+        for change in changes {
+            let (word, finding) = match change {
+                Change::Opened(finding) => ("opened", finding),
+                Change::Closed(finding, _) => ("closed", finding),
+            };
+            self.told.push((word, finding.kind, finding.remedy, self.now));
+        }
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        let end = self.now + Duration::from_secs(seconds);
+        while self.core.next().1 < end {
+            self.step();
+        }
+        self.now = end;
+    }
+
+    fn count(&self, question: &Question) -> usize {
+        self.asked.iter().filter(|(asked, _)| asked == question).count()
+    }
+}
+
+#[test]
+fn a_calm_server_is_asked_what_it_is_asked_as_often_as_it_should() {
+    let mut model = Model::new();
+    model.pass(120);
+    assert_eq!(model.asked[0].0, Question::Server);
+    assert_eq!(model.count(&Question::Server), 1);
+    assert!((110..=120).contains(&model.count(&Question::Pulse)));
+    assert!((23..=24).contains(&model.count(&Question::Lingering)));
+    assert_eq!(model.count(&Question::Horizon), 8);
+    assert_eq!(model.count(&Question::Tables), 2, "after half a minute, and a minute later");
+    assert_eq!(model.count(&Question::Locks), 0);
+    assert!(model.told.is_empty());
+}
+
+#[test]
+fn a_convoy_is_told_with_its_root_within_two_seconds() {
+    let mut model = Model::new();
+    model.pass(30);
+    let start = model.now;
+    model.waiters = 300;
+    model.pass(2);
+    let Some(("opened", Kind::Convoy, Some(remedy), at)) = model.told.last() else { panic!("{:?}", model.told) };
+    assert_eq!(remedy, "SELECT pg_terminate_backend(7)");
+    assert!(*at - start < Duration::from_secs(2));
+}
+
+#[test]
+fn amid_deadlock_checks_only_the_pulse_is_asked() {
+    let mut model = Model::new();
+    model.pass(30);
+    (model.waiters, model.lock_manager) = (600, 300);
+    model.pass(2);
+    let since = model.asked.len();
+    model.pass(60);
+    assert!(model.asked[since..].iter().all(|(question, _)| *question == Question::Pulse));
+    assert_eq!(model.core.convoy().state(), State::Convoy);
+    (model.waiters, model.lock_manager) = (0, 0);
+    model.pass(30);
+    assert!(matches!(&model.told[..], [("opened", Kind::Convoy, None, _), ("closed", Kind::Convoy, ..)]));
+}
+
+#[test]
+fn who_keeps_one_session_waiting_is_told_after_five_seconds_and_when_it_lets_go() {
+    let mut model = Model::new();
+    model.pass(10);
+    model.waiters = 1;
+    model.pass(20);
+    assert!(
+        matches!(&model.told[..], [("opened", Kind::Blocker, Some(_), at)] if *at - model.start < Duration::from_secs(17))
+    );
+    assert!(model.count(&Question::Locks) <= 4, "the lock table is asked every five seconds");
+    model.waiters = 0;
+    model.pass(5);
+    assert!(matches!(&model.told[1..], [("closed", Kind::Blocker, ..)]));
+}
+
+#[test]
+fn an_idle_transaction_is_told_within_thirty_seconds() {
+    let mut model = Model::new();
+    model.pass(7);
+    model.holder = Some(model.now);
+    model.pass(30);
+    assert!(matches!(&model.told[..], [("opened", Kind::IdleInTransaction, Some(_), _)]), "{:?}", model.told);
+    model.holder = None;
+    model.pass(6);
+    assert!(matches!(&model.told[1..], [("closed", Kind::IdleInTransaction, ..)]));
+}
+
+#[test]
+fn a_lock_table_that_shows_nothing_is_not_asked_over_and_over() {
+    let mut model = Model::new();
+    model.pass(10);
+    for _ in 0..4000 {
+        let (question, at) = model.core.next();
+        model.now = model.now.max(at);
+        model.waiters = if question == Question::Locks { 0 } else { 60 };
+        model.step();
+    }
+    let seconds = (model.now - model.start).as_secs() as usize;
+    assert!(model.count(&Question::Locks) <= seconds);
+}
+
+#[test]
+fn what_the_server_refuses_is_asked_again_when_it_is_due() {
+    let mut model = Model::new();
+    model.step();
+    for _ in 0..100 {
+        let (question, at) = model.core.next();
+        model.now = model.now.max(at);
+        model.core.refused(&question, model.now);
+    }
+    assert!(model.now - model.start > Duration::from_secs(30));
+}
+
+#[test]
+fn a_new_connection_asks_everything_anew_and_forgets_nothing() {
+    let mut model = Model::new();
+    model.holder = Some(model.now);
+    model.pass(40);
+    model.core.silent(model.now, model.now + Duration::from_secs(9));
+    model.now += Duration::from_secs(9);
+    model.core.connected(model.now);
+    let asked = model.asked.len();
+    model.pass(3);
+    let again: HashSet<_> = model.asked[asked..].iter().map(|(question, _)| format!("{question:?}")).collect();
+    assert!(
+        ["Server", "Pulse", "Lingering", "Horizon", "Connected", "NotifyQueue", "Standing"]
+            .iter()
+            .all(|of| again.contains(*of))
+    );
+    let told: Vec<_> = model.told.iter().map(|(word, kind, ..)| (*word, *kind)).collect();
+    assert_eq!(told, [("opened", Kind::IdleInTransaction), ("closed", Kind::Blind)]);
+}
+
+#[test]
+fn an_answer_without_its_row_is_an_error() {
+    let mut model = Model::new();
+    let answer = model.core.answer(&Question::Server, &[], &Ours::default(), Duration::ZERO, model.now);
+    assert!(answer.is_err());
+    assert!(model.core.server().is_none());
+}
+
+proptest! {
+    // Each case is minutes of looks.
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_each_kind_opens_and_closes_in_turn_and_time_goes_on(
+        events in prop::collection::vec((0_u32..130, 0_u32..12, any::<bool>(), 1_u64..30), 1..12)
+    ) {
+        let mut model = Model::new();
+        for (waiters, lock_manager, holds, seconds) in events {
+            model.waiters = if waiters < 100 { waiters / 20 } else { waiters };
+            model.lock_manager = lock_manager;
+            model.holder = holds.then(|| model.holder.unwrap_or(model.now));
+            let asked = model.asked.len();
+            model.pass(seconds);
+            prop_assert!(model.asked.len() - asked <= seconds as usize * 12 + 12, "too many questions");
+        }
+        let now = model.now;
+        for change in model.core.end(now) {
+            let Change::Closed(finding, _) = change else { panic!("opened at the end") };
+            model.told.push(("closed", finding.kind, None, now));
+        }
+        for kind in Kind::ALL {
+            let words = model.told.iter().filter(|(_, of, ..)| *of == kind).map(|(word, ..)| *word);
+            for (i, word) in words.enumerate() {
+                prop_assert_eq!(word, if i % 2 == 0 { "opened" } else { "closed" }, "{:?}", kind);
+            }
+            let count = model.told.iter().filter(|(_, of, ..)| *of == kind).count();
+            prop_assert!(count % 2 == 0, "{:?} is left open", kind);
+        }
+    }
+}
