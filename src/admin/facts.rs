@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::group::{self, Group, Name};
-use super::recent::{Counted, Point, Recent};
+use super::recent::{Counted, Point, Recent, Served};
 use crate::admission::gate::State;
 use crate::pool::core::{Counts, EndpointView, LaneView};
 use crate::proxy::Proxy;
@@ -79,7 +79,7 @@ impl Facts {
         let lanes = group::lanes(proxy, now);
         recent.draw(second, &lanes.iter().map(|(role, lane)| (Arc::clone(role), point(lane))).collect());
         recent.count(second, || Counted {
-            pools: pools.iter().map(|(name, group)| (name.clone(), group.totals.clone())).collect(),
+            pools: pools.iter().map(|(name, group)| (name.clone(), Served::of(&group.totals))).collect(),
             roles: lanes.iter().map(|(role, lane)| (Arc::clone(role), lane.gate.tally)).collect(),
             errors: proxy.errors.totals().into_iter().collect(),
         });

@@ -37,11 +37,37 @@ pub(super) struct Point {
     pub(super) state: State,
 }
 
+/// What a pool did for its clients, as far as it is told of the last minute: the rest of [`Totals`] would be kept many times over.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Served {
+    /// Leases ended.
+    pub(super) leases: u64,
+    /// Transactions ended.
+    pub(super) transactions: u64,
+    /// Waits of those who had to.
+    pub(super) wait: Distribution,
+}
+
+impl Served {
+    pub(super) fn of(totals: &Totals) -> Self {
+        Self { leases: totals.leases, transactions: totals.transaction.count(), wait: totals.wait.clone() }
+    }
+
+    /// What came since `before`.
+    pub(super) fn since(&self, before: &Self) -> Self {
+        Self {
+            leases: self.leases.saturating_sub(before.leases),
+            transactions: self.transactions.saturating_sub(before.transactions),
+            wait: self.wait.since(&before.wait),
+        }
+    }
+}
+
 /// Everything counted since the start.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counted {
     /// Of each database and role.
-    pub(super) pools: BTreeMap<Name, Totals>,
+    pub(super) pools: BTreeMap<Name, Served>,
     /// Of each role.
     pub(super) roles: BTreeMap<Arc<str>, Tally>,
     /// By SQLSTATE.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::facts::{DatabaseFacts, Facts, RoleFacts};
 use super::group::{Group, Name};
 use super::problem::{self, Log, Problem};
-use super::recent::{Counted, Recent, wait_quantile};
+use super::recent::{Counted, Recent, Served, wait_quantile};
 use super::show::Show;
 use super::table::Cell;
 use crate::config::Word;
@@ -183,11 +183,11 @@ fn per_second(count: u64, seconds: u64) -> f64 {
 
 fn pools(facts: &Facts, clients: &Clients, before: &Counted, minute: u64, now: Instant) -> Value {
     let all: Vec<(&Name, &Group)> = facts.pools.iter().collect();
-    let none = Totals::default();
+    let none = Served::default();
     let show = |(name, group): &(&Name, &Group)| {
         let Counts { opening, idle, handed, leased, closing, zombie } = group.counts;
         let settings = group.pool.settings();
-        let lately = group.totals.since(before.pools.get(*name).unwrap_or(&none));
+        let lately = Served::of(&group.totals).since(before.pools.get(*name).unwrap_or(&none));
         let quantile = |share| wait_quantile(&lately.wait, lately.leases, share).map(seconds);
         json!({
             "database": &*name.0,
@@ -203,7 +203,7 @@ fn pools(facts: &Facts, clients: &Clients, before: &Counted, minute: u64, now: I
             "oldest_wait": seconds(group.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))),
             "wait_p50": quantile(0.5),
             "wait_p99": quantile(0.99),
-            "transactions_per_second": per_second(lately.transaction.count(), minute),
+            "transactions_per_second": per_second(lately.transactions, minute),
         })
     };
     busiest(&all, |(_, group)| (group.waiting, group.counts.leased), show)

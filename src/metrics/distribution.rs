@@ -45,7 +45,7 @@ impl Distribution {
     }
 
     /// What came since `before`, an earlier moment of the same.
-    pub(super) fn since(&self, before: &Self) -> Self {
+    pub fn since(&self, before: &Self) -> Self {
         let mut since = self.clone();
         for (bucket, before) in since.buckets.iter_mut().zip(before.buckets) {
             *bucket = bucket.saturating_sub(before);
