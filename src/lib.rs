@@ -15,6 +15,7 @@ pub mod error;
 pub mod metrics;
 pub mod net;
 pub mod notify;
+pub mod orders;
 pub mod pgbouncer;
 pub mod pool;
 pub mod proxy;

@@ -16,6 +16,7 @@ use crate::config::{Config, Watcher, diff, overloads};
 use crate::net::listen::{self, Handed, ListenError, Listener};
 use crate::net::tls::TlsError;
 use crate::notify::switchboard::Switchboard;
+use crate::orders::Order;
 use crate::proxy::Proxy;
 use crate::systemd;
 use crate::watch::watchers::Watchers;
@@ -43,18 +44,6 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// What the service manager shows.
 const SERVING: &str = "serving";
-
-/// What the console or a signal asks the process to do.
-#[derive(Debug)]
-pub enum Order {
-    /// Read the file now, and tell what came of it.
-    Reload(tokio::sync::oneshot::Sender<Result<Vec<String>, String>>),
-    /// Drain and end; at once if `now`.
-    Shutdown {
-        /// Without waiting for transactions.
-        now: bool,
-    },
-}
 
 /// Serves until told to stop.
 pub fn run(path: &Path, config: Config) -> Result<(), RunError> {
