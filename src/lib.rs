@@ -22,7 +22,6 @@ pub mod proxy;
 pub mod run;
 pub mod session;
 pub mod sql;
-pub mod sqlstate;
 pub mod state;
 pub mod systemd;
 pub mod watch;

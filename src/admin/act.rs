@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep};
 
 use super::command::Command;
 use super::console::{Answer, Console, End, MESSAGE_MAX, Stop, heed};
-use super::fault::ConsoleFault;
 use crate::config::{self, Access, CONSOLE_NAMES};
+use crate::error::ConsoleFault;
 use crate::orders::Order;
 use crate::pool::core::{DatabaseId, LaneId};
 use crate::proxy::Proxy;

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::fault::ConsoleFault;
+use crate::error::ConsoleFault;
 
 /// The rest of a message's body.
 pub(super) struct Body {

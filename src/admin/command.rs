@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::fault::ConsoleFault;
 use super::help;
 use super::show::Show;
 use super::table::Cell;
 use crate::config::{self, Access};
+use crate::error::ConsoleFault;
 use crate::sql;
 
 /// One thing to do.

@@ -14,11 +14,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::body::{Body, lossy};
 use super::command::{self, Command, PARAMETERS};
-use super::fault::ConsoleFault;
 use super::table::{self, Column, Formats, Row, Type};
+use crate::error::ConsoleFault;
+use crate::error::sqlstate;
 use crate::net::stream::Stream;
 use crate::session::registry::{Facts, Place, Signal};
-use crate::sqlstate;
 use crate::wire::build;
 use crate::wire::frame::{HEADER_LEN, header};
 use crate::wire::ring::TransactionStatus;

@@ -1,9 +1,9 @@
 //! What the console says of its commands: HELP, how one is written, which one was probably meant, and what takes the place of
 //! those that only PgBouncer has.
 
-use super::fault::ConsoleFault;
 use super::show::Show;
 use super::table::{Cell, Row};
+use crate::error::ConsoleFault;
 use crate::pgbouncer::{self, Fate};
 
 /// All that is not SHOW.

@@ -11,7 +11,6 @@ mod body;
 mod command;
 pub mod console;
 mod facts;
-pub mod fault;
 mod group;
 mod health;
 mod help;

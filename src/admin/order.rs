@@ -20,10 +20,10 @@ use tokio::time::sleep;
 
 use super::act::{self, Rest};
 use super::command::{self, Command};
-use super::fault::ConsoleFault;
 use crate::config::{Access, Admin, Secret};
+use crate::error::ConsoleFault;
+use crate::error::sqlstate;
 use crate::proxy::Proxy;
-use crate::sqlstate;
 use crate::worker::Inbox;
 
 /// Orders at once: wrong guesses shall not take the places of those who scrape.

@@ -5,34 +5,16 @@
 
 use std::sync::Arc;
 
-use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 
 use crate::auth::Credential;
 use crate::auth::secrets::Stored;
 use crate::config::{AuthQuery, Secret};
-use crate::pool::lease::LeaseError;
+use crate::error::LookupError;
 use crate::pool::open::{OpenError, read_frame};
 use crate::pool::pool::{PoolKind, PoolName};
 use crate::wire::build::{self, error_fields};
 use crate::worker::Worker;
-
-/// Why a secret could not be looked up.
-#[derive(Debug, Error)]
-pub enum LookupError {
-    /// A reload took the query away.
-    #[error("databases.*.auth_query was removed meanwhile")]
-    NoPool,
-    /// No backend for the question.
-    #[error(transparent)]
-    Lease(#[from] LeaseError),
-    /// The connection broke.
-    #[error(transparent)]
-    Io(#[from] OpenError),
-    /// The server refused the query.
-    #[error("the query of databases.*.auth_query fails: {0}")]
-    Query(String),
-}
 
 /// Asks `database` for the secret of `role`. `None`: there is no such role, or it has none.
 pub async fn look_up(

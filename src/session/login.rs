@@ -4,10 +4,7 @@
 //! client does by `listen.login_timeout`, what we do for it by the time-outs of its pool, and how many come in and what that costs
 //! by [`Entrance`](crate::admission::entrance::Entrance). Cancel requests pass before any of these limits but the last.
 
-mod fault;
 mod first;
-
-pub use fault::LoginFault;
 
 use std::future::Future;
 use std::io;
@@ -31,6 +28,7 @@ use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, M
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
 use crate::config::{Auth, CONSOLE_NAMES, PoolMode, Secret};
+use crate::error::{LoginFault, sqlstate};
 use crate::net::certificate::common_name;
 use crate::net::listen::Accepted;
 use crate::net::stream::{Socket, Stream};
@@ -38,7 +36,6 @@ use crate::net::tls::ServerTls;
 use crate::pool::lease::LeaseError;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::sql::Value;
-use crate::sqlstate;
 use crate::state::parameters::Parameters;
 use crate::state::settings::Values;
 use crate::wire::build;

@@ -7,8 +7,8 @@
 use super::frontend::Message;
 use super::session::Session;
 use crate::error::Fault;
+use crate::error::sqlstate;
 use crate::sql::{Class, Effect, classify};
-use crate::sqlstate;
 use crate::wire::build::{self, split_cstring};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::ring::TransactionStatus;

@@ -10,8 +10,8 @@ use tokio::time::{Sleep, sleep};
 
 use super::{Client, End, Phase};
 use crate::error::Fault;
+use crate::error::sqlstate;
 use crate::notify::mailbox::Closing;
-use crate::sqlstate;
 
 /// Bytes of notifications that are moved at once: the socket takes them before there are more.
 const MOVED_AT_ONCE: usize = 64 * 1024;

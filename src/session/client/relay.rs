@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{Client, End, Fed, Phase, Step, turn::begin_cycle};
 use crate::error::Fault;
+use crate::error::sqlstate;
 use crate::pool::standing;
 use crate::session::answers::{self, Answers, Event};
 use crate::session::frontend::{self, Frontend, Message, Rest};
@@ -17,7 +18,6 @@ use crate::session::orphan::Outcome;
 use crate::session::statements::Unnamed;
 use crate::session::unleased;
 use crate::sql::Effect;
-use crate::sqlstate;
 use crate::wire::build;
 use crate::wire::frame::{Header, Piece};
 use crate::wire::ring::TransactionStatus;

@@ -1,4 +1,4 @@
-//! What can be wrong with what the console is asked. What its user is told is in [`crate::sqlstate`].
+//! What can be wrong with what the console is asked. What its user is told is in [`super::sqlstate`].
 
 use thiserror::Error;
 

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{console, login, report};
-use crate::admin::fault::ConsoleFault;
 use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
 use crate::auth::scram::ScramError;
 use crate::config::Timeouts;
+use crate::error::ConsoleFault;
+use crate::error::LoginFault;
+use crate::error::LookupError;
 use crate::error::{Fault, Lost, Queue};
 use crate::notify::exchange::Missing;
 use crate::notify::notification::{Unnotifiable, Unsendable};
@@ -18,8 +20,6 @@ use crate::notify::stats::Gap;
 use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
-use crate::session::auth_query::LookupError;
-use crate::session::login::LoginFault;
 use crate::state::timeout::Timeout;
 use crate::wire::build::Report;
 use crate::wire::build::ServerError;
@@ -33,7 +33,7 @@ const HEAD: &str = "\
 Every error that pgweir itself raises has the CONTEXT `pgweir`; errors of Postgres are passed on as they are. ERROR keeps the
 session, FATAL ends it. `…` stands for what differs from case to case.
 
-This file is printed from `src/sqlstate.rs`: `UPDATE_EXPECTED=1 cargo test --lib sqlstate`.
+This file is printed from `src/error/sqlstate.rs`: `UPDATE_EXPECTED=1 cargo test --lib sqlstate`.
 ";
 
 const FOOT: &str = "\nNext: [CONFIG.md](CONFIG.md) for the settings that hints name, [TIMEOUTS.md](TIMEOUTS.md) for errors of Postgres that have a hint of pgweir's.\n";
@@ -346,12 +346,15 @@ fn the_document_says_what_the_code_says() {
         std::fs::write(&path, &document).expect("docs/ is there");
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == document, "docs/SQLSTATES.md is not what src/sqlstate.rs says; run with UPDATE_EXPECTED=1");
+    assert!(
+        written == document,
+        "docs/SQLSTATES.md is not what src/error/sqlstate.rs says; run with UPDATE_EXPECTED=1"
+    );
 }
 
 #[test]
 fn hints_name_settings_that_exist() {
-    let reference = include_str!("../../docs/CONFIG.md");
+    let reference = include_str!("../../../docs/CONFIG.md");
     let keys: Vec<&str> = reference.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
     let reports = faults().iter().map(report).chain(login_faults().iter().map(login)).collect::<Vec<_>>();
     for hint in reports.into_iter().filter_map(|report| report.hint) {

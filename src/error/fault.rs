@@ -1,6 +1,6 @@
 //! Everything that can go wrong between a client and its backend, as one sum.
 //!
-//! What a client is told about each is in [`crate::sqlstate`].
+//! What a client is told about each is in [`super::sqlstate`].
 
 use std::sync::Arc;
 use std::time::Duration;

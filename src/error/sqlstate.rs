@@ -8,15 +8,15 @@ mod document;
 
 use std::time::Duration;
 
-use crate::admin::fault::ConsoleFault;
 use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
+use crate::error::ConsoleFault;
+use crate::error::LoginFault;
 use crate::error::{Fault, Queue};
 use crate::notify::exchange::Missing;
 use crate::notify::notification::Unnotifiable;
 use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
-use crate::session::login::LoginFault;
 use crate::state::timeout::Timeout;
 use crate::wire::build::Report;
 use crate::wire::startup::Malformed;

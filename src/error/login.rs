@@ -1,4 +1,4 @@
-//! Why a connection did not become a client. What it is told about each is in [`crate::sqlstate`].
+//! Why a connection did not become a client. What it is told about each is in [`super::sqlstate`].
 
 use thiserror::Error;
 
@@ -7,7 +7,6 @@ use crate::auth::client::Refusal;
 use crate::metrics::LoginRefusal;
 use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
-use crate::session::auth_query::LookupError;
 use crate::wire::build::ServerError;
 use crate::wire::frame::FrameError;
 use crate::wire::startup::{BadOptions, Malformed};
@@ -115,4 +114,21 @@ impl LoginFault {
             Self::TooSlow => LoginRefusal::Timeout,
         }
     }
+}
+
+/// Why a secret could not be looked up.
+#[derive(Debug, Error)]
+pub enum LookupError {
+    /// A reload took the query away.
+    #[error("databases.*.auth_query was removed meanwhile")]
+    NoPool,
+    /// No backend for the question.
+    #[error(transparent)]
+    Lease(#[from] LeaseError),
+    /// The connection broke.
+    #[error(transparent)]
+    Io(#[from] OpenError),
+    /// The server refused the query.
+    #[error("the query of databases.*.auth_query fails: {0}")]
+    Query(String),
 }
