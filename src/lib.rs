@@ -10,6 +10,7 @@
 pub mod admin;
 pub mod admission;
 pub mod auth;
+pub mod clients;
 pub mod config;
 pub mod error;
 pub mod metrics;

@@ -21,6 +21,7 @@ use crate::metrics::{ErrorCounts, History, PoolStats, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
 use crate::notify::hub::Hub;
 
+use crate::clients::{Activity, Clients, Signal};
 use crate::orders::Order;
 use crate::pool::clock;
 use crate::pool::core::{Core, DatabaseId, DatabaseLimits, LaneId, PoolLimits};
@@ -28,7 +29,6 @@ use crate::pool::keep;
 use crate::pool::lease::{Boxed, Pools};
 use crate::pool::open::Opener;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
-use crate::session::registry::{Activity, Clients, Signal};
 use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
 use crate::state::timeout::Timeout;

@@ -8,12 +8,12 @@ use tokio::time::{Instant, sleep};
 
 use super::command::Command;
 use super::console::{Answer, Console, End, MESSAGE_MAX, Stop, heed};
+use crate::clients::Signal;
 use crate::config::{self, Access, CONSOLE_NAMES};
 use crate::error::ConsoleFault;
 use crate::orders::Order;
 use crate::pool::core::{DatabaseId, LaneId};
 use crate::proxy::Proxy;
-use crate::session::registry::Signal;
 use crate::wire::build::{self, Report};
 use crate::worker::Worker;
 

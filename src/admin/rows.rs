@@ -12,6 +12,7 @@ use super::group::{self, Group, Name};
 use super::show::Show;
 use super::table::{Cell, Row};
 use crate::admission::gate::State;
+use crate::clients::{Activity, Entry};
 use crate::config::{self, CONSOLE_NAMES, Config, Word};
 use crate::metrics::Totals;
 use crate::notify::exchange::{Exchange, Listener};
@@ -20,7 +21,6 @@ use crate::pool::open::Address;
 use crate::pool::pool::{Pool, PoolKind};
 use crate::proxy::Proxy;
 use crate::session::pins;
-use crate::session::registry::{Activity, Entry};
 
 /// Cells of one row, whatever they are made of.
 macro_rules! row {

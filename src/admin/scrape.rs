@@ -10,12 +10,12 @@ use tokio::time::Instant;
 
 use super::group::{self, Group, Name};
 use crate::admission::gate::State;
+use crate::clients::Activity;
 use crate::metrics::{Metric, OpenFailure, Page};
 use crate::notify::exchange::Exchange;
 use crate::pool::core::{Counts, DatabaseId, EndpointView, LaneView};
 use crate::proxy::Proxy;
 use crate::session::pins;
-use crate::session::registry::Activity;
 use crate::state::timeout::Timeout;
 use crate::watch::convoy;
 use crate::watch::culprit::Culprit;

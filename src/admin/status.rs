@@ -14,12 +14,12 @@ use super::problem::{self, Log, Problem};
 use super::recent::{Counted, Recent, Served, wait_quantile};
 use super::show::Show;
 use super::table::Cell;
+use crate::clients::Activity;
 use crate::config::Word;
 use crate::metrics::Totals;
 use crate::pool::core::{Counts, EndpointView};
 use crate::proxy::Proxy;
 use crate::session::pins;
-use crate::session::registry::Activity;
 
 /// Of pools and roles the busiest; a page of thousands helps nobody.
 const BUSIEST: usize = 100;

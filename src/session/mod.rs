@@ -15,7 +15,7 @@ pub mod note;
 pub mod notifications;
 pub mod orphan;
 pub mod pins;
-pub mod registry;
+
 pub mod rewrite;
 #[expect(clippy::module_inception, reason = "the session is what this module is about")]
 pub mod session;

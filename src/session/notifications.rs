@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::note::Runs;
-use super::registry::Entry;
+use crate::clients::Entry;
 use crate::notify::exchange::Exchange;
 use crate::notify::mailbox::Mailbox;
 use crate::notify::notification::{Notification, Unsendable};

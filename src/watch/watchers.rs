@@ -19,6 +19,7 @@ use super::ours::{Client, Ours};
 use super::reaction::Holder;
 use crate::admission::dice::Dice;
 use crate::auth::Credential;
+use crate::clients::{Activity, Entry, Signal};
 use crate::config::{Config, Endpoint, PoolSettings, own_settings};
 use crate::metrics::PoolStats;
 use crate::pool::core::{DatabaseId, PoolId};
@@ -26,7 +27,6 @@ use crate::pool::open::Address;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::pool::standing;
 use crate::proxy::Proxy;
-use crate::session::registry::{Activity, Entry, Signal};
 
 /// How often to look for databases that have appeared or gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -64,7 +64,7 @@ pub struct Entry {
     pub is_tls: bool,
     /// Login.
     pub connected: SystemTime,
-    /// What ties it to its backend, as [`super::pins::Pins::bits`].
+    /// What ties it to its backend, as bits of `session::pins`.
     pins: AtomicU16,
     /// Seconds since the process began, when the last cycle ended.
     active: AtomicU32,
@@ -115,24 +115,24 @@ impl Entry {
     }
 
     /// Keeps its backend for these reasons, until [`Self::set_idle`].
-    pub(super) fn set_pins(&self, bits: u16) {
+    pub(crate) fn set_pins(&self, bits: u16) {
         self.pins.store(bits, Ordering::Relaxed);
     }
 
-    /// What ties it to its backend; read it with [`super::pins::names`].
+    /// What ties it to its backend; `session::pins::names` reads it.
     pub fn pins(&self) -> u16 {
         self.pins.load(Ordering::Relaxed)
     }
 
     /// Holds the backend with this target.
     #[inline]
-    pub(super) fn set_active(&self, target: Arc<Target>) {
+    pub(crate) fn set_active(&self, target: Arc<Target>) {
         *self.lock() = Activity::Active(target);
     }
 
     /// A cycle ended, so many seconds after the process began.
     #[inline]
-    pub(super) fn touch(&self, second: u32) {
+    pub(crate) fn touch(&self, second: u32) {
         self.active.store(second, Ordering::Relaxed);
     }
 
