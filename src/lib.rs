@@ -27,4 +27,5 @@ pub mod state;
 pub mod systemd;
 pub mod watch;
 pub mod wire;
+mod words;
 pub mod worker;

@@ -131,7 +131,7 @@ impl Recent {
 
     /// All roles over the last minutes, a list for each thing that is drawn; the last entry of each is of the second told.
     pub(super) fn lines(&self) -> Value {
-        let states: Vec<_> = State::ALL.iter().map(|state| state.name()).collect();
+        let states: Vec<_> = State::ALL.iter().map(|state| state.word()).collect();
         let line = |line: &VecDeque<Option<Point>>| {
             let list = |of: fn(&Point) -> Option<u32>| -> Vec<Option<u32>> {
                 line.iter().map(|point| point.as_ref().and_then(of)).collect()

@@ -374,7 +374,7 @@ fn gate(role: &str, lane: &LaneView, now: Instant) -> Row {
     let tally = &gate.tally;
     row![
         role,
-        gate.state.name(),
+        gate.state.word(),
         gate.limit,
         group::effective_limit(gate),
         gate.moves_until.map(|end| time(SystemTime::now() + end.saturating_duration_since(now))),
@@ -400,7 +400,7 @@ fn gate(role: &str, lane: &LaneView, now: Instant) -> Row {
 /// Nobody has logged in as this role so far.
 fn unseen(config: &Config, role: &str) -> Row {
     let limit = config.role(role).and_then(|role| role.admission.transactions_max);
-    let mut row = row![role, State::Calm.name(), limit, limit, Cell::Null];
+    let mut row = row![role, State::Calm.word(), limit, limit, Cell::Null];
     row.resize(Show::Roles.columns().len(), Cell::Int(0));
     row
 }

@@ -18,7 +18,7 @@ use crate::proxy::Proxy;
 use crate::session::pins;
 use crate::state::timeout::Timeout;
 use crate::watch::convoy;
-use crate::watch::culprit::Culprit;
+use crate::watch::culprit::CulpritKind;
 use crate::watch::finding::Kind;
 use crate::watch::monitor::Monitor;
 use crate::watch::pulse::LockKind;
@@ -127,7 +127,7 @@ fn clients(page: &mut Page, proxy: &Proxy, pools: &BTreeMap<Name, Group>) {
         for (state, count) in [("idle", idle), ("waiting", waiting), ("active", active)] {
             page.put(Metric::Clients, &[&database, &role, state], count);
         }
-        for reason in pins::all_names() {
+        for reason in pins::NAMES {
             let count = pins.get(reason).copied().unwrap_or(0);
             page.put(Metric::Pins, &[&database, &role, reason], count);
         }
@@ -191,16 +191,16 @@ fn put_watch(page: &mut Page, monitor: &Monitor) {
     }
     page.put(Metric::WatchLockManagerWaiters, own, pulse.lock_manager);
     page.put(Metric::WatchOldestLockWait, own, convoy.longest().as_secs_f64());
-    for kind in Culprit::KINDS {
+    for kind in CulpritKind::ALL {
         let holds = || core.horizon().holds().filter(|hold| hold.culprit.kind() == kind);
         page.put(
             Metric::XminAgeTransactions,
-            &[database, kind],
+            &[database, kind.word()],
             holds().map(|hold| hold.transactions).max().unwrap_or(0),
         );
         page.put(
             Metric::XminAge,
-            &[database, kind],
+            &[database, kind.word()],
             holds().map(|hold| hold.age).max().unwrap_or_default().as_secs_f64(),
         );
     }
@@ -236,7 +236,7 @@ fn put_group(page: &mut Page, (database, role): (&str, &str), group: &Group, now
         page.put(metric, both, count);
     }
     for (timeout, count) in Timeout::ALL.into_iter().zip(totals.timeouts) {
-        page.put(Metric::Timeouts, &[database, role, timeout.label()], count);
+        page.put(Metric::Timeouts, &[database, role, timeout.word()], count);
     }
     page.put_distribution(Metric::Wait, both, &totals.wait);
     page.put_distribution(Metric::Lease, both, &totals.lease);
@@ -262,7 +262,7 @@ fn put_lane(page: &mut Page, role: &str, lane: &LaneView, now: Instant) {
     let oldest = waiting_since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
     page.put(Metric::RoleOldestWait, own, oldest);
     for state in State::ALL {
-        page.put(Metric::RoleState, &[role, state.name()], u8::from(state == gate.state));
+        page.put(Metric::RoleState, &[role, state.word()], u8::from(state == gate.state));
     }
     let tally = &gate.tally;
     for (reason, count) in [("full", tally.refused_full), ("shed", tally.refused_hopeless)] {

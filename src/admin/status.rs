@@ -165,7 +165,7 @@ fn database(of: &DatabaseFacts) -> Value {
 fn role(of: &RoleFacts, minute: u64) -> Value {
     json!({
         "role": &*of.name,
-        "state": of.state.name(),
+        "state": of.state.word(),
         "limit": of.limit,
         "effective": of.effective,
         "moves_for": of.moves_for.map(|left| left.as_secs_f64().ceil()),

@@ -120,7 +120,7 @@ impl View {
         let Finding { what, remedy, .. } = Finding::from(hold);
         let mut row = row![
             database,
-            hold.culprit.kind(),
+            hold.culprit.kind().word(),
             what,
             since.map(|since| self.since(since)),
             hold.transactions,

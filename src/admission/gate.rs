@@ -18,6 +18,7 @@ use super::rate::Rate;
 use super::slow_start::{self, Baseline, SlowStart};
 use super::throughput::Throughput;
 use crate::config::{AdmissionMode, Jitter, LaneSettings, RateWhen};
+use crate::words::words;
 
 /// A lane in which nothing ends for this long, or for four times the usual, is stuck: Postgres's default `deadlock_timeout`,
 /// after which waiters begin to harm each other.
@@ -49,31 +50,17 @@ pub enum Tenure {
     Session,
 }
 
-/// What the lane is going through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Nothing special.
-    Calm,
-    /// Far more arrivals than usual, or a deep line.
-    Burst,
-    /// It is full, somebody waits, and nothing ends.
-    Convoy,
-    /// The limit is zero.
-    Closed,
-}
-
-impl State {
-    /// All, in the order of severity.
-    pub const ALL: [Self; 4] = [Self::Calm, Self::Burst, Self::Convoy, Self::Closed];
-
-    /// As the console and the metrics call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Calm => "calm",
-            Self::Burst => "burst",
-            Self::Convoy => "convoy",
-            Self::Closed => "closed",
-        }
+words! {
+    /// What the lane is going through.
+    pub enum State {
+        /// Nothing special.
+        Calm = "calm",
+        /// Far more arrivals than usual, or a deep line.
+        Burst = "burst",
+        /// It is full, somebody waits, and nothing ends.
+        Convoy = "convoy",
+        /// The limit is zero.
+        Closed = "closed",
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::cause::OpenFailure;
 use super::distribution::{BUCKETS, Distribution, bucket};
 use super::totals::Totals;
 use crate::state::timeout::Timeout;
@@ -29,31 +30,6 @@ pub struct Cell {
     query: Histogram,
     transaction: Histogram,
     open: Histogram,
-}
-
-/// Why a backend could not be opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OpenFailure {
-    /// The server could not be reached.
-    Unreachable,
-    /// It does not let the role in.
-    Refused,
-    /// It has no room.
-    Busy,
-}
-
-impl OpenFailure {
-    /// All, as metrics list them.
-    pub const ALL: [Self; 3] = [Self::Unreachable, Self::Refused, Self::Busy];
-
-    /// As its label.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Unreachable => "unreachable",
-            Self::Refused => "refused",
-            Self::Busy => "busy",
-        }
-    }
 }
 
 #[derive(Debug, Default)]

@@ -4,6 +4,7 @@
 //! `table` is the one list of names, units, labels and help; `text` writes them for Prometheus, and `docs/METRICS.md` is printed
 //! from it.
 
+mod cause;
 mod cell;
 mod distribution;
 mod errors;
@@ -17,12 +18,13 @@ mod totals;
 #[cfg(test)]
 mod document;
 
-pub use cell::{Cell, OpenFailure, PoolStats};
+pub use cause::{CancelCause, LoginRefusal, OpenFailure, ReloadOutcome};
+pub use cell::{Cell, PoolStats};
 pub use distribution::Distribution;
 pub use errors::ErrorCounts;
 pub use history::{History, PERIOD};
 pub use label::{Label, Values};
-pub use process::{Cause, LoginRefusal, ProcessStats};
+pub use process::ProcessStats;
 pub use table::{Kind, Metric};
 pub use text::Page;
 pub use totals::Totals;

@@ -4,85 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::cause::{CancelCause, LoginRefusal};
 use super::distribution::Distribution;
-
-/// Why a query is cancelled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// Its client asked for it.
-    Client,
-    /// Its client is gone.
-    Zombie,
-    /// It took longer than its role may.
-    Timeout,
-}
-
-impl Cause {
-    const ALL: [Self; 3] = [Self::Client, Self::Zombie, Self::Timeout];
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Zombie => "zombie",
-            Self::Timeout => "timeout",
-        }
-    }
-}
-
-/// Why a connection does not become a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoginRefusal {
-    /// Not what the protocol has here, or TLS where there is none.
-    Protocol,
-    /// It did not prove who it is, or may not do what it wants.
-    Authentication,
-    /// No such database, or it takes no clients.
-    Database,
-    /// `listen.clients_max`.
-    ClientsMax,
-    /// `roles.*.clients_max`.
-    RoleClientsMax,
-    /// `admission.login_rate`.
-    LoginRate,
-    /// `admission.login_rate_per_address`.
-    LoginRatePerAddress,
-    /// The server was needed, and could not be had.
-    Server,
-    /// `listen.login_timeout`.
-    Timeout,
-    /// Going down.
-    Draining,
-}
-
-impl LoginRefusal {
-    const ALL: [Self; 10] = [
-        Self::Protocol,
-        Self::Authentication,
-        Self::Database,
-        Self::ClientsMax,
-        Self::RoleClientsMax,
-        Self::LoginRate,
-        Self::LoginRatePerAddress,
-        Self::Server,
-        Self::Timeout,
-        Self::Draining,
-    ];
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Protocol => "protocol",
-            Self::Authentication => "authentication",
-            Self::Database => "database",
-            Self::ClientsMax => "clients_max",
-            Self::RoleClientsMax => "role_clients_max",
-            Self::LoginRate => "login_rate",
-            Self::LoginRatePerAddress => "login_rate_per_address",
-            Self::Server => "server",
-            Self::Timeout => "timeout",
-            Self::Draining => "draining",
-        }
-    }
-}
 
 /// Events of the whole process; each is rare.
 #[derive(Debug, Default)]
@@ -91,7 +14,7 @@ pub struct ProcessStats {
     login_delays: Mutex<Distribution>,
     logins: Mutex<Distribution>,
     cancels_dropped: AtomicU64,
-    cancels: [AtomicU64; Cause::ALL.len()],
+    cancels: [AtomicU64; CancelCause::ALL.len()],
     reloads_applied: AtomicU64,
     reloads_refused: AtomicU64,
     is_outdated: AtomicBool,
@@ -134,13 +57,13 @@ impl ProcessStats {
     }
 
     /// A CancelRequest goes to a server.
-    pub fn cancel(&self, cause: Cause) {
+    pub fn cancel(&self, cause: CancelCause) {
         self.cancels[cause as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// CancelRequests sent to servers.
-    pub fn cancels(&self) -> [(&'static str, u64); Cause::ALL.len()] {
-        Cause::ALL.map(|cause| (cause.word(), self.cancels[cause as usize].load(Ordering::Relaxed)))
+    pub fn cancels(&self) -> [(&'static str, u64); CancelCause::ALL.len()] {
+        CancelCause::ALL.map(|cause| (cause.word(), self.cancels[cause as usize].load(Ordering::Relaxed)))
     }
 
     /// The configuration was read again, with this outcome.

@@ -1,6 +1,6 @@
 //! What one pool counted, over all workers, at one moment.
 
-use super::cell::OpenFailure;
+use super::cause::OpenFailure;
 use super::distribution::Distribution;
 use crate::state::timeout::Timeout;
 

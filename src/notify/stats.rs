@@ -5,57 +5,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::metrics::Distribution;
+use crate::words::words;
 
-/// Why listeners may have missed something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gap {
-    /// The connection that listens on the server was lost.
-    Bridge,
-    /// The bus was lost, and did not keep everything.
-    Bus,
-    /// The bus left something out: its numbers have a hole.
-    Hole,
-    /// Another bus took over.
-    Switched,
-}
-
-impl Gap {
-    /// All, as metrics list them.
-    pub const ALL: [Self; 4] = [Self::Bridge, Self::Bus, Self::Hole, Self::Switched];
-
-    /// As its label.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Bridge => "bridge",
-            Self::Bus => "bus",
-            Self::Hole => "hole",
-            Self::Switched => "switched",
-        }
+words! {
+    /// Why listeners may have missed something.
+    pub enum Gap {
+        /// The connection that listens on the server was lost.
+        Bridge = "bridge",
+        /// The bus was lost, and did not keep everything.
+        Bus = "bus",
+        /// The bus left something out: its numbers have a hole.
+        Hole = "hole",
+        /// Another bus took over.
+        Switched = "switched",
     }
 }
 
-/// Why a notification reached nobody, or a listener less.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dropped {
-    /// A listener did not read.
-    Listener,
-    /// The bus took nothing for too long.
-    Bus,
-    /// The backend was lost while its COMMIT was under way: nobody knows whether it took effect.
-    Commit,
-}
-
-impl Dropped {
-    /// All, as metrics list them.
-    pub const ALL: [Self; 3] = [Self::Listener, Self::Bus, Self::Commit];
-
-    /// As its label.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Listener => "listener",
-            Self::Bus => "bus",
-            Self::Commit => "commit",
-        }
+words! {
+    /// Why a notification reached nobody, or a listener less.
+    pub enum Dropped {
+        /// A listener did not read.
+        Listener = "listener",
+        /// The bus took nothing for too long.
+        Bus = "bus",
+        /// The backend was lost while its COMMIT was under way: nobody knows whether it took effect.
+        Commit = "commit",
     }
 }
 

@@ -14,7 +14,7 @@ use super::note::Note;
 use super::notifications::{Notifications, Party};
 use super::session::Session;
 use crate::config::PoolMode;
-use crate::metrics::Cause;
+use crate::metrics::CancelCause;
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
 use crate::pool::pool::Pool;
@@ -144,7 +144,7 @@ async fn restore(worker: &Rc<Worker>, mut leased: Leased, mut legacy: Legacy) ->
 }
 
 async fn cancel(worker: &Rc<Worker>, leased: &Leased) {
-    worker.proxy.process.cancel(Cause::Zombie);
+    worker.proxy.process.cancel(CancelCause::Zombie);
     let aim = leased.lease.target.aim();
     let _ = worker.proxy.pools.opener().cancel(aim.target()).await;
 }

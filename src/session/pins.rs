@@ -31,14 +31,20 @@ const REASONS: [(&str, Suspects); 8] = [
     ("load", Suspects::LOAD),
 ];
 
-/// Every reason there is, in the order of their bits.
-pub fn all_names() -> impl Iterator<Item = &'static str> {
-    REASONS.iter().map(|(name, _)| *name).chain(["large_statement"])
-}
+/// Names of all reasons in the order of their bits; the last is of the statements, not of the server's state.
+pub const NAMES: [&str; REASONS.len() + 1] = {
+    let mut names = ["large_statement"; REASONS.len() + 1];
+    let mut bit = 0;
+    while bit < REASONS.len() {
+        names[bit] = REASONS[bit].0;
+        bit += 1;
+    }
+    names
+};
 
 /// Names of the reasons in [`Pins::bits`].
 pub fn names(bits: u16) -> impl Iterator<Item = &'static str> {
-    all_names().enumerate().filter(move |(index, _)| bits & 1 << index != 0).map(|(_, name)| name)
+    NAMES.into_iter().enumerate().filter(move |(index, _)| bits & 1 << index != 0).map(|(_, name)| name)
 }
 
 /// Kinds the server can be asked about, in the order of the columns asked for.

@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use crate::config::{Timeouts, duration_text};
 use crate::sql::Value;
+use crate::words::words;
 
-/// One of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timeout {
-    /// `statement_timeout`.
-    Statement,
-    /// `lock_timeout`.
-    Lock,
-    /// `idle_in_transaction_session_timeout`.
-    IdleInTransaction,
-    /// `transaction_timeout`, of Postgres 17 and later.
-    Transaction,
+words! {
+    /// One of them.
+    pub enum Timeout {
+        /// `statement_timeout`.
+        Statement = "statement",
+        /// `lock_timeout`.
+        Lock = "lock",
+        /// `idle_in_transaction_session_timeout`.
+        IdleInTransaction = "idle_in_transaction",
+        /// `transaction_timeout`, of Postgres 17 and later.
+        Transaction = "transaction",
+    }
 }
 
 /// Values of a client's own in milliseconds, as [`Timeout::ALL`]; zero is no limit, and what one is that cannot be read.
@@ -27,9 +29,6 @@ pub fn whole(limit: Duration) -> u32 {
 }
 
 impl Timeout {
-    /// All, in the order of their numbers.
-    pub const ALL: [Self; 4] = [Self::Statement, Self::Lock, Self::IdleInTransaction, Self::Transaction];
-
     /// Postgres's name of the setting.
     pub fn setting(self) -> &'static str {
         match self {
@@ -45,16 +44,6 @@ impl Timeout {
         match self {
             Self::IdleInTransaction => "idle_in_transaction_timeout",
             other => other.setting(),
-        }
-    }
-
-    /// In metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Statement => "statement",
-            Self::Lock => "lock",
-            Self::IdleInTransaction => "idle_in_transaction",
-            Self::Transaction => "transaction",
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::culprit::Culprit;
 use super::locks::LockName;
 use super::pulse::{LockKind, Pulse, Waits};
+use crate::words::words;
 
 /// How often to look while all is calm.
 const CALM_INTERVAL: Duration = Duration::from_secs(1);
@@ -61,34 +62,19 @@ impl Thresholds {
     }
 }
 
-/// What the watch makes of the server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Nothing to speak of.
-    Calm,
-    /// More waiters than usual, two looks running.
-    Suspect,
-    /// A line that feeds itself.
-    Convoy,
-    /// No answer.
-    Blind,
-    /// After a convoy.
-    Recovered,
-}
-
-impl State {
-    /// All, in the order they are shown.
-    pub const ALL: [Self; 5] = [Self::Calm, Self::Suspect, Self::Convoy, Self::Blind, Self::Recovered];
-
-    /// As a label.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Calm => "calm",
-            Self::Suspect => "suspect",
-            Self::Convoy => "convoy",
-            Self::Blind => "blind",
-            Self::Recovered => "recovered",
-        }
+words! {
+    /// What the watch makes of the server.
+    pub enum State {
+        /// Nothing to speak of.
+        Calm = "calm",
+        /// More waiters than usual, two looks running.
+        Suspect = "suspect",
+        /// A line that feeds itself.
+        Convoy = "convoy",
+        /// No answer.
+        Blind = "blind",
+        /// After a convoy.
+        Recovered = "recovered",
     }
 }
 

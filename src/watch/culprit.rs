@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::ours::{Client, Ours};
 use super::row::{Row, Unreadable};
 use crate::sql::quote_literal;
+use crate::words::words;
 
 /// What a session does (manual: `pg_stat_activity.state`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,17 +90,28 @@ pub enum Culprit {
     },
 }
 
-impl Culprit {
-    /// What [`kind`](Self::kind) may say.
-    pub const KINDS: [&'static str; 4] = ["backend", "walsender", "slot", "prepared"];
+words! {
+    /// Kinds of culprits, as metrics and the console call them.
+    pub enum CulpritKind {
+        /// A session.
+        Backend = "backend",
+        /// A standby's connection.
+        Walsender = "walsender",
+        /// A replication slot.
+        Slot = "slot",
+        /// A prepared transaction.
+        Prepared = "prepared",
+    }
+}
 
-    /// What kind it is, as a label.
-    pub fn kind(&self) -> &'static str {
+impl Culprit {
+    /// Its kind.
+    pub fn kind(&self) -> CulpritKind {
         match self {
-            Self::Backend(_) => "backend",
-            Self::Standby(_) => "walsender",
-            Self::Slot { .. } => "slot",
-            Self::Prepared { .. } => "prepared",
+            Self::Backend(_) => CulpritKind::Backend,
+            Self::Standby(_) => CulpritKind::Walsender,
+            Self::Slot { .. } => CulpritKind::Slot,
+            Self::Prepared { .. } => CulpritKind::Prepared,
         }
     }
 

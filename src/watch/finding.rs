@@ -10,61 +10,31 @@ use super::dead_tuples::Bloat;
 use super::horizon::Hold;
 use super::ledger::Change;
 use super::sessions::{Doing, Lingering};
+use crate::words::words;
 
-/// What can be the matter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// A lock convoy.
-    Convoy,
-    /// The server does not answer.
-    Blind,
-    /// Somebody keeps others waiting for a lock.
-    Blocker,
-    /// Somebody keeps vacuum from removing rows.
-    Horizon,
-    /// Dead rows of a table grow although vacuum runs.
-    DeadTuples,
-    /// A session idles in a transaction.
-    IdleInTransaction,
-    /// A statement takes long.
-    LongStatement,
-    /// Too many are connected without pgweir.
-    Outside,
-    /// The queue of notifications fills.
-    NotifyQueue,
-    /// The server was the primary, and is a standby.
-    Standing,
-}
-
-impl Kind {
-    /// All, in the order they are shown.
-    pub const ALL: [Self; 10] = [
-        Self::Convoy,
-        Self::Blind,
-        Self::Blocker,
-        Self::Horizon,
-        Self::DeadTuples,
-        Self::IdleInTransaction,
-        Self::LongStatement,
-        Self::Outside,
-        Self::NotifyQueue,
-        Self::Standing,
-    ];
-
-    /// As a label.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Convoy => "convoy",
-            Self::Blind => "blind",
-            Self::Blocker => "blocker",
-            Self::Horizon => "horizon",
-            Self::DeadTuples => "dead_tuples",
-            Self::IdleInTransaction => Doing::Idling.word(),
-            Self::LongStatement => Doing::Running.word(),
-            Self::Outside => "outside",
-            Self::NotifyQueue => "notify_queue",
-            Self::Standing => "standing",
-        }
+words! {
+    /// What can be the matter.
+    pub enum Kind {
+        /// A lock convoy.
+        Convoy = "convoy",
+        /// The server does not answer.
+        Blind = "blind",
+        /// Somebody keeps others waiting for a lock.
+        Blocker = "blocker",
+        /// Somebody keeps vacuum from removing rows.
+        Horizon = "horizon",
+        /// Dead rows of a table grow although vacuum runs.
+        DeadTuples = "dead_tuples",
+        /// A session idles in a transaction.
+        IdleInTransaction = "idle_in_transaction",
+        /// A statement takes long.
+        LongStatement = "long_statement",
+        /// Too many are connected without pgweir.
+        Outside = "outside",
+        /// The queue of notifications fills.
+        NotifyQueue = "notify_queue",
+        /// The server was the primary, and is a standby.
+        Standing = "standing",
     }
 }
 

@@ -155,7 +155,7 @@ fn hold(clock: &XidClock, next: u32, holder: Holder, now: Instant) -> (Key, Hold
         Culprit::Slot { name, .. } | Culprit::Prepared { gid: name } => name.clone(),
     };
     let since = since.filter(|_| !matches!(culprit, Culprit::Standby(_)));
-    ((culprit.kind(), name, since), Hold { culprit, is_catalog_only, transactions, age })
+    ((culprit.kind().word(), name, since), Hold { culprit, is_catalog_only, transactions, age })
 }
 
 fn worse(a: Option<Level>, b: Option<Level>) -> Option<Level> {
@@ -171,6 +171,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::watch::culprit::CulpritKind;
 
     const THRESHOLDS: Thresholds = Thresholds { age: Duration::from_secs(300), transactions: 1_000_000 };
 
@@ -261,7 +262,7 @@ mod tests {
         assert_eq!(look(&mut horizon, &both, now).len(), 1, "the horizon is one");
         let changes = look(&mut horizon, &[counter(9_000_100), session(42, 7, 2_000_100, 915)], now + s(15));
         let [Change::Closed(first, _), Change::Opened(second)] = changes.as_slice() else { panic!("{changes:?}") };
-        assert_eq!((first.culprit.kind(), second.culprit.kind()), ("prepared", "backend"));
+        assert_eq!((first.culprit.kind(), second.culprit.kind()), (CulpritKind::Prepared, CulpritKind::Backend));
     }
 
     #[test]

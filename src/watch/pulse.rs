@@ -6,40 +6,28 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::row::{Row, Unreadable};
+use crate::words::words;
 
-/// What a lock is on, as far as a look that asks no lock table can tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LockKind {
-    /// The end of a file that grows.
-    Extension,
-    /// A table, index or sequence as a whole.
-    Relation,
-    /// Rows.
-    Row,
-    /// Something by number; NOTIFY's commit lock is one.
-    Object,
-    /// What applications name themselves.
-    Advisory,
-    /// The rest.
-    Other,
+words! {
+    /// What a lock is on, as far as a look that asks no lock table can tell.
+    #[derive(PartialOrd, Ord)]
+    pub enum LockKind {
+        /// The end of a file that grows.
+        Extension = "extension",
+        /// A table, index or sequence as a whole.
+        Relation = "relation",
+        /// Rows.
+        Row = "row",
+        /// Something by number; NOTIFY's commit lock is one.
+        Object = "object",
+        /// What applications name themselves.
+        Advisory = "advisory",
+        /// The rest.
+        Other = "other",
+    }
 }
 
 impl LockKind {
-    /// All, in the order they are shown.
-    pub const ALL: [Self; 6] = [Self::Extension, Self::Relation, Self::Row, Self::Object, Self::Advisory, Self::Other];
-
-    /// As a label.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Extension => "extension",
-            Self::Relation => "relation",
-            Self::Row => "row",
-            Self::Object => "object",
-            Self::Advisory => "advisory",
-            Self::Other => "other",
-        }
-    }
-
     /// Of a wait event (manual: "Wait Events of Type Lock").
     fn of(event: &str) -> Self {
         match event {

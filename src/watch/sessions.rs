@@ -18,16 +18,6 @@ pub enum Doing {
     Running,
 }
 
-impl Doing {
-    /// As a label.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Idling => "idle_in_transaction",
-            Self::Running => "long_statement",
-        }
-    }
-}
-
 /// A session that does something for too long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lingering {

@@ -6,26 +6,15 @@ use std::time::Duration;
 
 use super::finding::Kind;
 use crate::metrics::Distribution;
+use crate::words::words;
 
-/// What pgweir does about a finding, where it is told to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reaction {
-    /// Fewer transactions of those roles at once whose clients are most of a convoy.
-    Tighten,
-    /// A client of ours that idles and keeps others waiting loses its transaction.
-    Cancel,
-}
-
-impl Reaction {
-    /// All, as metrics list them.
-    pub const ALL: [Self; 2] = [Self::Tighten, Self::Cancel];
-
-    /// As its label.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Tighten => "tighten",
-            Self::Cancel => "cancel",
-        }
+words! {
+    /// What pgweir does about a finding, where it is told to.
+    pub enum Reaction {
+        /// Fewer transactions of those roles at once whose clients are most of a convoy.
+        Tighten = "tighten",
+        /// A client of ours that idles and keeps others waiting loses its transaction.
+        Cancel = "cancel",
     }
 }
 

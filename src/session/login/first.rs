@@ -9,7 +9,7 @@ use tokio_rustls::rustls::server::Acceptor;
 
 use super::LoginFault;
 use crate::admission::login::Address;
-use crate::metrics::Cause;
+use crate::metrics::CancelCause;
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ALPN, ServerTls};
 use crate::wire::startup::{First, Framing, Malformed, Startup, framing, parse};
@@ -47,7 +47,7 @@ pub(super) async fn packet(
             }
             First::Cancel(key) => {
                 if let Some(aim) = worker.proxy.clients.cancel(key.pid, &key.secret) {
-                    worker.proxy.process.cancel(Cause::Client);
+                    worker.proxy.process.cancel(CancelCause::Client);
                     aim.target().clock.ask(worker.proxy.ticks());
                     let limit = worker.proxy.cancel_timeout();
                     let opener = worker.proxy.pools.opener();

@@ -1,0 +1,57 @@
+//! Reasons and outcomes that events are counted by.
+
+use crate::words::words;
+
+words! {
+    /// Why a query is cancelled.
+    pub enum CancelCause {
+        /// Its client asked for it.
+        Client = "client",
+        /// Its client is gone.
+        Zombie = "zombie",
+        /// It took longer than its role may.
+        Timeout = "timeout",
+    }
+
+    /// Why a connection does not become a client.
+    pub enum LoginRefusal {
+        /// Not what the protocol has here, or TLS where there is none.
+        Protocol = "protocol",
+        /// It did not prove who it is, or may not do what it wants.
+        Authentication = "authentication",
+        /// No such database, or it takes no clients.
+        Database = "database",
+        /// `listen.clients_max`.
+        ClientsMax = "clients_max",
+        /// `roles.*.clients_max`.
+        RoleClientsMax = "role_clients_max",
+        /// `admission.login_rate`.
+        LoginRate = "login_rate",
+        /// `admission.login_rate_per_address`.
+        LoginRatePerAddress = "login_rate_per_address",
+        /// The server was needed, and could not be had.
+        Server = "server",
+        /// `listen.login_timeout`.
+        Timeout = "timeout",
+        /// Going down.
+        Draining = "draining",
+    }
+
+    /// Why a backend could not be opened.
+    pub enum OpenFailure {
+        /// The server could not be reached.
+        Unreachable = "unreachable",
+        /// It does not let the role in.
+        Refused = "refused",
+        /// It has no room.
+        Busy = "busy",
+    }
+
+    /// What came of reading the configuration again.
+    pub enum ReloadOutcome {
+        /// It is in force.
+        Applied = "applied",
+        /// It has mistakes; the old one stays in force.
+        Refused = "refused",
+    }
+}
