@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::culprit::{Culprit, Session};
 use super::ledger::{Change, Ledger, Level, Open};
-use super::locks::{Jam, LockName, Locker};
+use super::locks::{LockName, LockQueue, Locker};
 
 /// At the root of waits for locks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,9 +48,9 @@ impl Names {
         })
     }
 
-    /// Of those at the root of a jam the one to end first: whose transaction is the oldest.
-    pub fn oldest(&self, jam: &Jam) -> Option<(Locker, Culprit, Option<Duration>)> {
-        let named = jam.roots.iter().filter_map(|locker| {
+    /// Of those at the root of a lock queue the one to end first: whose transaction is the oldest.
+    pub fn oldest(&self, queue: &LockQueue) -> Option<(Locker, Culprit, Option<Duration>)> {
+        let named = queue.roots.iter().filter_map(|locker| {
             let (culprit, age) = self.culprit(*locker)?;
             Some((*locker, culprit, age))
         });
@@ -63,20 +63,20 @@ impl Names {
 pub struct Blockers(Ledger<Locker, Blocker>);
 
 impl Blockers {
-    /// Takes all jams there are, the largest first. `limit`: a wait of so long opens.
-    pub fn look(&mut self, jams: &[Jam], names: &Names, limit: Duration, now: Instant) -> Vec<Change<Blocker>> {
+    /// Takes all queues there are, the largest first. `limit`: a wait of so long opens.
+    pub fn look(&mut self, queues: &[LockQueue], names: &Names, limit: Duration, now: Instant) -> Vec<Change<Blocker>> {
         let mut blockers: BTreeMap<Locker, Blocker> = BTreeMap::new();
-        for jam in jams {
-            let Some((locker, culprit, transaction_age)) = names.oldest(jam) else { continue };
+        for queue in queues {
+            let Some((locker, culprit, transaction_age)) = names.oldest(queue) else { continue };
             let blocker = blockers.entry(locker).or_insert_with(|| Blocker {
                 culprit,
                 transaction_age,
-                lock: jam.lock.clone(),
+                lock: queue.lock.clone(),
                 waiters: 0,
                 longest: Duration::ZERO,
             });
-            blocker.waiters += jam.waiters;
-            blocker.longest = blocker.longest.max(jam.longest);
+            blocker.waiters += queue.waiters;
+            blocker.longest = blocker.longest.max(queue.longest);
         }
         let level = |(locker, blocker): (Locker, Blocker)| Some((locker, Level::of(blocker.longest, limit)?, blocker));
         self.0.look(blockers.into_iter().filter_map(level), now)
@@ -131,17 +131,17 @@ mod tests {
         Names { sessions: pids.iter().map(session).collect(), prepared }
     }
 
-    fn jam(lock: LockName, waiters: usize, seconds: u64, roots: &[Locker]) -> Jam {
-        Jam { lock, waiters, longest: Duration::from_secs(seconds), roots: roots.to_vec() }
+    fn queue(lock: LockName, waiters: usize, seconds: u64, roots: &[Locker]) -> LockQueue {
+        LockQueue { lock, waiters, longest: Duration::from_secs(seconds), roots: roots.to_vec() }
     }
 
     #[test]
     fn all_locks_behind_one_are_one_blocker() {
-        let jams = [
-            jam(LockName::Row("public.jobs".to_owned()), 30, 4, &[Locker::Process(7)]),
-            jam(LockName::Transaction(744), 1, 5, &[Locker::Process(7)]),
+        let queues = [
+            queue(LockName::Row("public.jobs".to_owned()), 30, 4, &[Locker::Process(7)]),
+            queue(LockName::Transaction(744), 1, 5, &[Locker::Process(7)]),
         ];
-        let changes = Blockers::default().look(&jams, &names(&[(7, 90)]), LIMIT, Instant::now());
+        let changes = Blockers::default().look(&queues, &names(&[(7, 90)]), LIMIT, Instant::now());
         let [Change::Opened(blocker)] = changes.as_slice() else { panic!("{changes:?}") };
         assert_eq!((blocker.waiters, blocker.longest), (31, LIMIT));
         assert_eq!(blocker.lock.to_string(), "row of public.jobs");
@@ -151,11 +151,11 @@ mod tests {
     #[test]
     fn of_several_at_the_root_the_oldest_is_to_blame() {
         let roots = [Locker::Process(7), Locker::Prepared(744), Locker::Process(8)];
-        let jams = [jam(LockName::Relation("public.jobs".to_owned()), 9, 9, &roots)];
+        let queues = [queue(LockName::Relation("public.jobs".to_owned()), 9, 9, &roots)];
         let mut blockers = Blockers::default();
-        blockers.look(&jams, &names(&[(7, 20), (8, 50)]), LIMIT, Instant::now());
+        blockers.look(&queues, &names(&[(7, 20), (8, 50)]), LIMIT, Instant::now());
         assert_eq!(blockers.open()[0].value.culprit.remedy(), "ROLLBACK PREPARED 'tx'");
-        blockers.look(&jams, &names(&[(7, 90), (8, 50)]), LIMIT, Instant::now());
+        blockers.look(&queues, &names(&[(7, 90), (8, 50)]), LIMIT, Instant::now());
         assert_eq!(blockers.open()[0].value.culprit.pid(), Some(7));
     }
 
@@ -163,15 +163,15 @@ mod tests {
     fn short_waits_open_nothing_and_close_what_was_long() {
         let (mut blockers, now) = (Blockers::default(), Instant::now());
         let mut look = |seconds| {
-            let jams = [jam(LockName::Notify, 3, seconds, &[Locker::Process(7)])];
-            blockers.look(&jams, &names(&[(7, 90)]), LIMIT, now).len()
+            let queues = [queue(LockName::Notify, 3, seconds, &[Locker::Process(7)])];
+            blockers.look(&queues, &names(&[(7, 90)]), LIMIT, now).len()
         };
         assert_eq!([4, 5, 3, 2, 4].map(&mut look), [0, 1, 0, 1, 0]);
     }
 
     #[test]
     fn who_is_gone_by_the_time_names_are_asked_for_is_left_out() {
-        let jams = [jam(LockName::Notify, 3, 9, &[Locker::Process(7)]), jam(LockName::Notify, 3, 9, &[])];
-        assert_eq!(Blockers::default().look(&jams, &names(&[]), LIMIT, Instant::now()), []);
+        let queues = [queue(LockName::Notify, 3, 9, &[Locker::Process(7)]), queue(LockName::Notify, 3, 9, &[])];
+        assert_eq!(Blockers::default().look(&queues, &names(&[]), LIMIT, Instant::now()), []);
     }
 }

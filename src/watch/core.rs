@@ -15,7 +15,7 @@ use super::dead_tuples::{DeadTuples, Table};
 use super::finding::{Finding, Kind, told, told_as};
 use super::horizon::{self, Holders, Horizon};
 use super::ledger::Change;
-use super::locks::{Jam, Locker, WaitedLock, jams};
+use super::locks::{LockQueue, Locker, WaitedLock, lock_queues};
 use super::notify_queue::NotifyQueue;
 use super::ours::Ours;
 use super::outside::{Connected, Outside};
@@ -95,7 +95,7 @@ pub enum Question {
     Pulse,
     /// [`sql::LOCKS`].
     Locks,
-    /// [`sql::sessions`] and [`sql::PREPARED`], for those at the root of jams.
+    /// [`sql::sessions`] and [`sql::PREPARED`], for those at the root of lock queues.
     Names(Vec<Locker>),
     /// [`sql::lingering`].
     Lingering,
@@ -149,7 +149,7 @@ pub struct Core {
     server: Option<Server>,
     convoy: convoy::Watch,
     /// Found in the lock table at that time, their roots not named yet.
-    unnamed: Option<(Vec<Jam>, Instant)>,
+    unnamed: Option<(Vec<LockQueue>, Instant)>,
     blockers: Blockers,
     /// As the last look at the lock table found them.
     idle_holders: Vec<Holder>,
@@ -202,8 +202,8 @@ impl Core {
         if self.convoy.is_lock_manager_busy() || self.convoy.blind_since().is_some() {
             return (Question::Pulse, due.pulse);
         }
-        if let Some((jams, found)) = &self.unnamed {
-            return (Question::Names(lockers(jams)), *found);
+        if let Some((queues, found)) = &self.unnamed {
+            return (Question::Names(lockers(queues)), *found);
         }
         let mut next = (Question::Pulse, due.pulse);
         let mut consider = |question, at| {
@@ -298,17 +298,17 @@ impl Core {
             }
             Question::Locks => {
                 let locks = rows.iter().map(WaitedLock::read).collect::<Result<Vec<_>, _>>()?;
-                let jams = jams(&locks);
-                if jams.iter().all(|jam| jam.roots.is_empty()) {
-                    return Ok(self.name(&jams, &Names::default(), now));
+                let queues = lock_queues(&locks);
+                if queues.iter().all(|queue| queue.roots.is_empty()) {
+                    return Ok(self.name(&queues, &Names::default(), now));
                 }
-                self.unnamed = Some((jams, now));
+                self.unnamed = Some((queues, now));
                 Vec::new()
             }
             Question::Names(_) => {
                 let names = read_names(rows, ours)?;
-                let (jams, _) = self.unnamed.take().unwrap_or_else(|| (Vec::new(), now));
-                self.name(&jams, &names, now)
+                let (queues, _) = self.unnamed.take().unwrap_or_else(|| (Vec::new(), now));
+                self.name(&queues, &names, now)
             }
             Question::Lingering => {
                 let sessions = rows.iter().map(|row| Session::read(row, ours)).collect::<Result<_, _>>()?;
@@ -455,12 +455,12 @@ impl Core {
         }
     }
 
-    fn name(&mut self, jams: &[Jam], names: &Names, now: Instant) -> Vec<Change<Finding>> {
-        if let Some(jam) = jams.first() {
-            let culprit = names.oldest(jam).map(|(_, culprit, _)| culprit);
-            self.convoy.locate(Scene { lock: jam.lock.clone(), culprit });
+    fn name(&mut self, queues: &[LockQueue], names: &Names, now: Instant) -> Vec<Change<Finding>> {
+        if let Some(queue) = queues.first() {
+            let culprit = names.oldest(queue).map(|(_, culprit, _)| culprit);
+            self.convoy.locate(Scene { lock: queue.lock.clone(), culprit });
         }
-        let changes = told(self.blockers.look(jams, names, self.settings.blocked, now)).collect();
+        let changes = told(self.blockers.look(queues, names, self.settings.blocked, now)).collect();
         self.idle_holders = match self.settings.on_idle_holder {
             OnIdleHolder::Observe => Vec::new(),
             OnIdleHolder::Cancel => reaction::idle_holders(&self.blockers, names, self.settings.blocked),
@@ -476,10 +476,16 @@ fn convoy_thresholds(settings: &Settings, server: Option<&Server>) -> convoy::Th
     }
 }
 
-/// Those at the root of jams, of the largest first.
-fn lockers(jams: &[Jam]) -> Vec<Locker> {
+/// those at the root of lock queues, of the largest first.
+fn lockers(queues: &[LockQueue]) -> Vec<Locker> {
     let mut seen = HashSet::new();
-    jams.iter().flat_map(|jam| &jam.roots).copied().filter(|locker| seen.insert(*locker)).take(NAMES_MAX).collect()
+    queues
+        .iter()
+        .flat_map(|queue| &queue.roots)
+        .copied()
+        .filter(|locker| seen.insert(*locker))
+        .take(NAMES_MAX)
+        .collect()
 }
 
 fn names_sql(lockers: &[Locker]) -> String {

@@ -181,7 +181,7 @@ impl WaitedLock {
 
 /// Sessions that wait for one lock, and who is at the root of that.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Jam {
+pub struct LockQueue {
     /// What they wait for.
     pub lock: LockName,
     /// How many.
@@ -193,20 +193,20 @@ pub struct Jam {
 }
 
 /// All of them, the largest first.
-pub fn jams(locks: &[WaitedLock]) -> Vec<Jam> {
+pub fn lock_queues(locks: &[WaitedLock]) -> Vec<LockQueue> {
     // A session waits for one lock at a time (proc.c: `waitLock`).
     let mut waits = BTreeMap::new();
     for lock in locks {
         waits.extend(lock.waiters().map(|(claim, _)| (claim.who, (lock, claim))));
     }
-    let jam = |lock: &WaitedLock| {
+    let queue = |lock: &WaitedLock| {
         let (first, longest) = lock.waiters().max_by_key(|(_, waits)| *waits)?;
         let waiters = lock.waiters().count();
-        Some(Jam { lock: lock.name.clone(), waiters, longest, roots: roots(lock.blockers(first), &waits) })
+        Some(LockQueue { lock: lock.name.clone(), waiters, longest, roots: roots(lock.blockers(first), &waits) })
     };
-    let mut jams: Vec<_> = locks.iter().filter_map(jam).collect();
-    jams.sort_by_key(|jam| std::cmp::Reverse(jam.waiters));
-    jams
+    let mut queues: Vec<_> = locks.iter().filter_map(queue).collect();
+    queues.sort_by_key(|queue| std::cmp::Reverse(queue.waiters));
+    queues
 }
 
 /// Follows who waits for whom to those who wait for nobody.
@@ -284,50 +284,50 @@ mod tests {
     fn behind_a_row_stands_the_transaction_that_changed_it() {
         let row = table("tuple", "10 ExclusiveLock t,11 ExclusiveLock f 900,12 ExclusiveLock f 800");
         let change = lock("transactionid", &[(6, "744")], "9 ExclusiveLock t,10 ShareLock f 1000");
-        let jams = jams(&[change, row]);
-        assert_eq!(jams[0].lock, LockName::Row("public.jobs".to_owned()));
-        assert_eq!((jams[0].waiters, jams[0].longest), (2, Duration::from_millis(900)));
-        assert_eq!((jams[0].roots.as_slice(), jams[1].roots.as_slice()), (&[Process(9)][..], &[Process(9)][..]));
+        let queues = lock_queues(&[change, row]);
+        assert_eq!(queues[0].lock, LockName::Row("public.jobs".to_owned()));
+        assert_eq!((queues[0].waiters, queues[0].longest), (2, Duration::from_millis(900)));
+        assert_eq!((queues[0].roots.as_slice(), queues[1].roots.as_slice()), (&[Process(9)][..], &[Process(9)][..]));
     }
 
     #[test]
     fn behind_a_line_for_a_table_stand_those_the_first_in_it_waits_for() {
         let lockers = "1 RowExclusiveLock t,2 AccessShareLock t,3 AccessExclusiveLock f 500,4 AccessShareLock f 400";
-        let jams = jams(&[table("relation", lockers)]);
-        assert_eq!(jams[0].roots, [Process(1), Process(2)]);
+        let queues = lock_queues(&[table("relation", lockers)]);
+        assert_eq!(queues[0].roots, [Process(1), Process(2)]);
     }
 
     #[test]
     fn holders_that_are_in_nobodys_way_are_not_blamed() {
         let lockers = "1 AccessShareLock t,2 ShareUpdateExclusiveLock t,3 ShareLock f 500";
-        assert_eq!(jams(&[table("relation", lockers)])[0].roots, [Process(2)]);
+        assert_eq!(lock_queues(&[table("relation", lockers)])[0].roots, [Process(2)]);
     }
 
     #[test]
     fn a_prepared_transaction_can_be_the_root() {
         let change = lock("transactionid", &[(6, "744")], "x744 ExclusiveLock t,10 ShareLock f 1000");
-        assert_eq!(jams(&[change])[0].roots, [Prepared(744)]);
+        assert_eq!(lock_queues(&[change])[0].roots, [Prepared(744)]);
     }
 
     #[test]
     fn a_deadlock_has_no_root_and_ends() {
         let first = lock("transactionid", &[(6, "1")], "1 ExclusiveLock t,2 ShareLock f 10");
         let second = lock("transactionid", &[(6, "2")], "2 ExclusiveLock t,1 ShareLock f 20");
-        assert!(jams(&[first, second]).iter().all(|jam| jam.roots.is_empty()));
+        assert!(lock_queues(&[first, second]).iter().all(|queue| queue.roots.is_empty()));
     }
 
     #[test]
     fn when_the_holder_has_just_let_go_the_first_in_line_is_in_the_way() {
-        let jams = jams(&[table("extend", "5 ExclusiveLock f 300,6 ExclusiveLock f 200")]);
-        assert_eq!(jams[0].roots, []);
+        let queues = lock_queues(&[table("extend", "5 ExclusiveLock f 300,6 ExclusiveLock f 200")]);
+        assert_eq!(queues[0].roots, []);
         let lock = table("extend", "5 ExclusiveLock f 300,6 ExclusiveLock f 200");
         assert_eq!(lock.blockers(&lock.claims[1]), [Process(5)]);
     }
 
     #[test]
     fn a_wait_too_young_for_a_date_has_lasted_no_time() {
-        let jams = jams(&[table("extend", "5 ExclusiveLock t,6 ExclusiveLock f")]);
-        assert_eq!((jams[0].longest, jams[0].roots.as_slice()), (Duration::ZERO, &[Process(5)][..]));
+        let queues = lock_queues(&[table("extend", "5 ExclusiveLock t,6 ExclusiveLock f")]);
+        assert_eq!((queues[0].longest, queues[0].roots.as_slice()), (Duration::ZERO, &[Process(5)][..]));
     }
 
     #[test]

@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
     use crate::watch::culprit::Session;
-    use crate::watch::locks::{Jam, Locker};
+    use crate::watch::locks::{LockQueue, Locker};
     use crate::watch::pulse::LockKind;
 
     const LIMIT: Duration = Duration::from_secs(5);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     /// Process 7 has idled for so long in a transaction that three have waited for.
-    fn jammed(idle: u64, waits: u64, state: State, client: Option<Client>) -> Vec<Holder> {
+    fn blocked(idle: u64, waits: u64, state: State, client: Option<Client>) -> Vec<Holder> {
         let backend = Backend { pid: 7, state, application: String::new(), addr: None, client };
         let age = Some(Duration::from_secs(90));
         let session = Session {
@@ -118,15 +118,15 @@ mod tests {
         };
         let names = Names { sessions: [(7, session)].into(), ..Names::default() };
         let longest = Duration::from_secs(waits);
-        let jam = Jam { lock: LockName::Notify, waiters: 3, longest, roots: vec![Locker::Process(7)] };
+        let queue = LockQueue { lock: LockName::Notify, waiters: 3, longest, roots: vec![Locker::Process(7)] };
         let mut blockers = Blockers::default();
-        blockers.look(&[jam], &names, LIMIT, Instant::now());
+        blockers.look(&[queue], &names, LIMIT, Instant::now());
         idle_holders(&blockers, &names, LIMIT)
     }
 
     #[test]
     fn who_idles_while_others_wait_is_named_with_them() {
-        let holders = jammed(5, 5, State::IdleInTransaction, Some(client(12, "web")));
+        let holders = blocked(5, 5, State::IdleInTransaction, Some(client(12, "web")));
         let [holder] = holders.as_slice() else { panic!("{holders:?}") };
         assert_eq!((holder.backend, holder.client.pid), (7, 12));
         assert_eq!(holder.to_string(), "3 wait for up to 5 s, most for NOTIFY's commit lock");
@@ -135,10 +135,10 @@ mod tests {
     #[test]
     fn who_is_at_work_or_nobodys_client_or_not_idle_for_long_is_left_alone() {
         let ours = || Some(client(12, "web"));
-        assert_eq!(jammed(90, 90, State::Active, ours()), []);
-        assert_eq!(jammed(90, 90, State::Idle, ours()), []);
-        assert_eq!(jammed(90, 90, State::IdleInTransaction, None), []);
-        assert_eq!(jammed(4, 90, State::IdleInTransaction, ours()), []);
-        assert_eq!(jammed(90, 4, State::IdleInTransaction, ours()), []);
+        assert_eq!(blocked(90, 90, State::Active, ours()), []);
+        assert_eq!(blocked(90, 90, State::Idle, ours()), []);
+        assert_eq!(blocked(90, 90, State::IdleInTransaction, None), []);
+        assert_eq!(blocked(4, 90, State::IdleInTransaction, ours()), []);
+        assert_eq!(blocked(90, 4, State::IdleInTransaction, ours()), []);
     }
 }
