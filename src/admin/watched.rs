@@ -96,10 +96,9 @@ impl View {
         let (episode, pulse) = (watch.convoy(), watch.pulse());
         let waiters = pulse.waiters.len();
         let (longest, longest_us) = wait(Some(watch.longest()));
-        let scene = episode.and_then(|episode| episode.scene.as_ref());
+        let site = episode.and_then(|episode| episode.site.as_ref());
         // A kind, until the lock table could be asked.
-        let lock =
-            scene.map(|scene| scene.lock.to_string()).or_else(|| pulse.main_kind().map(|kind| kind.word().into()));
+        let lock = site.map(|site| site.lock.to_string()).or_else(|| pulse.main_kind().map(|kind| kind.word().into()));
         let since = episode.map(|episode| episode.since).or(watch.blind_since());
         let mut row = row![
             database,
@@ -111,8 +110,8 @@ impl View {
             longest_us,
             lock,
         ];
-        row.extend(named(scene.and_then(|scene| scene.culprit.as_ref())));
-        row.push(Cell::from(scene.and_then(|scene| scene.culprit.as_ref()).map(Culprit::remedy)));
+        row.extend(named(site.and_then(|site| site.culprit.as_ref())));
+        row.push(Cell::from(site.and_then(|site| site.culprit.as_ref()).map(Culprit::remedy)));
         row
     }
 

@@ -80,7 +80,7 @@ words! {
 
 /// What the lock table said of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scene {
+pub struct LockSite {
     /// The lock with the longest line.
     pub lock: LockName,
     /// Who is at the root of it; `None`: gone by the time it was asked for, or they wait for each other.
@@ -101,7 +101,7 @@ pub struct Episode {
     /// What most wait for.
     pub kind: Option<LockKind>,
     /// Where it is, if the lock table could be asked.
-    pub scene: Option<Scene>,
+    pub site: Option<LockSite>,
 }
 
 /// What a look brought.
@@ -126,7 +126,7 @@ enum Phase {
     },
     Suspect {
         calm_since: Option<Instant>,
-        scene: Option<Scene>,
+        site: Option<LockSite>,
     },
     Convoy {
         episode: Episode,
@@ -221,18 +221,18 @@ impl Watch {
     /// The lock table should be asked now: it is not known who is at the root, and the lock manager is free enough to tell.
     pub fn wants_locks(&self) -> bool {
         let is_unknown = match &self.phase {
-            Phase::Suspect { scene, .. } => scene.is_none(),
-            Phase::Convoy { episode, .. } => episode.scene.is_none(),
+            Phase::Suspect { site, .. } => site.is_none(),
+            Phase::Convoy { episode, .. } => episode.site.is_none(),
             Phase::Calm { .. } | Phase::Recovered { .. } => false,
         };
         is_unknown && self.blind_since.is_none() && !self.is_lock_manager_busy()
     }
 
     /// What the lock table said.
-    pub fn locate(&mut self, found: Scene) {
+    pub fn locate(&mut self, found: LockSite) {
         match &mut self.phase {
-            Phase::Suspect { scene, .. } => *scene = Some(found),
-            Phase::Convoy { episode, .. } => episode.scene = Some(found),
+            Phase::Suspect { site, .. } => *site = Some(found),
+            Phase::Convoy { episode, .. } => episode.site = Some(found),
             Phase::Calm { .. } | Phase::Recovered { .. } => {}
         }
     }
@@ -265,23 +265,23 @@ impl Watch {
             Phase::Calm { has_doubts } | Phase::Recovered { has_doubts, .. }
                 if is_suspicious && (has_doubts || waiters >= 2 * self.thresholds.waiters) =>
             {
-                Phase::Suspect { calm_since: None, scene: None }
+                Phase::Suspect { calm_since: None, site: None }
             }
             Phase::Calm { .. } => Phase::Calm { has_doubts: is_suspicious },
             // ## Recovered => Calm: it has been quiet since
             Phase::Recovered { since, .. } if now >= since + RECOVERED_FOR => Phase::Calm { has_doubts: is_suspicious },
             Phase::Recovered { since, .. } => Phase::Recovered { since, has_doubts: is_suspicious },
             // ## Suspect => Convoy: so many that the line will not end by itself
-            Phase::Suspect { scene, .. } if is_convoy => {
+            Phase::Suspect { site, .. } if is_convoy => {
                 let kind = pulse.main_kind();
-                let episode = Episode { since: now, waiters, waiters_max: waiters, longest, kind, scene };
+                let episode = Episode { since: now, waiters, waiters_max: waiters, longest, kind, site };
                 changes.push(Change::ConvoyOpened(episode.clone()));
                 Phase::Convoy { episode, calm_since: None }
             }
             // ## Suspect => Calm
-            Phase::Suspect { calm_since, scene } => match quiet(calm_since, is_suspicious, now) {
+            Phase::Suspect { calm_since, site } => match quiet(calm_since, is_suspicious, now) {
                 Quiet::Over => Phase::Calm { has_doubts: false },
-                Quiet::Since(calm_since) => Phase::Suspect { calm_since, scene },
+                Quiet::Since(calm_since) => Phase::Suspect { calm_since, site },
             },
             // ## Convoy => Recovered
             Phase::Convoy { mut episode, calm_since } => {

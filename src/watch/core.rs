@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::blockers::{Blockers, Names};
-use super::convoy::{self, CALM_SHARE, Scene};
+use super::convoy::{self, CALM_SHARE, LockSite};
 use super::culprit::Session;
 use super::dead_tuples::{DeadTuples, Table};
 use super::finding::{Finding, Kind, told, told_as};
@@ -458,7 +458,7 @@ impl Core {
     fn name(&mut self, queues: &[LockQueue], names: &Names, now: Instant) -> Vec<Change<Finding>> {
         if let Some(queue) = queues.first() {
             let culprit = names.oldest(queue).map(|(_, culprit, _)| culprit);
-            self.convoy.locate(Scene { lock: queue.lock.clone(), culprit });
+            self.convoy.locate(LockSite { lock: queue.lock.clone(), culprit });
         }
         let changes = told(self.blockers.look(queues, names, self.settings.blocked, now)).collect();
         self.idle_holders = match self.settings.on_idle_holder {

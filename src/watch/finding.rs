@@ -84,15 +84,15 @@ impl Finding {
 
 impl From<&Episode> for Finding {
     fn from(episode: &Episode) -> Self {
-        let Episode { waiters_max, longest, scene, kind, .. } = episode;
+        let Episode { waiters_max, longest, site, kind, .. } = episode;
         let wait = Seconds(*longest);
-        match (scene, kind) {
-            (Some(scene), _) => {
+        match (site, kind) {
+            (Some(site), _) => {
                 let what = format_args!(
                     "up to {waiters_max} sessions wait for locks, for up to {wait}; most for {}",
-                    scene.lock
+                    site.lock
                 );
-                Self::new(Kind::Convoy, what, scene.culprit.clone())
+                Self::new(Kind::Convoy, what, site.culprit.clone())
             }
             (None, Some(kind)) => {
                 let what = format_args!(
@@ -199,13 +199,13 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::watch::convoy::Scene;
+    use crate::watch::convoy::LockSite;
     use crate::watch::locks::LockName;
     use crate::watch::pulse::LockKind;
 
     #[test]
     fn a_convoy_is_told_with_its_lock_its_culprit_and_its_end() {
-        let scene = Scene {
+        let site = LockSite {
             lock: LockName::Extension("public.jobs".to_owned()),
             culprit: Some(Culprit::Prepared { gid: "tx".to_owned() }),
         };
@@ -215,7 +215,7 @@ mod tests {
             waiters_max: 412,
             longest: Duration::from_millis(750),
             kind: Some(LockKind::Extension),
-            scene: Some(scene),
+            site: Some(site),
         };
         let finding = Finding::from(&episode);
         assert_eq!(
@@ -223,7 +223,7 @@ mod tests {
             "up to 412 sessions wait for locks, for up to 750 ms; most for extension of public.jobs"
         );
         assert_eq!(finding.remedy.as_deref(), Some("ROLLBACK PREPARED 'tx'"));
-        episode.scene = None;
+        episode.site = None;
         let finding = Finding::from(&episode);
         assert!(finding.what.ends_with("most for locks of kind extension"), "the lock table could not be asked");
         assert_eq!(finding.remedy, None);

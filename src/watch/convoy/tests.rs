@@ -171,11 +171,11 @@ fn the_lock_table_is_asked_once_and_not_amid_deadlock_checks() {
     model.watch.look(busy, model.now);
     assert!(!model.watch.wants_locks());
     model.see(60);
-    let scene = Scene { lock: LockName::Notify, culprit: None };
-    model.watch.locate(scene.clone());
+    let site = LockSite { lock: LockName::Notify, culprit: None };
+    model.watch.locate(site.clone());
     assert!(!model.watch.wants_locks());
     model.see(110);
-    assert_eq!(model.watch.convoy().and_then(|convoy| convoy.scene.as_ref()), Some(&scene), "known when it opens");
+    assert_eq!(model.watch.convoy().and_then(|convoy| convoy.site.as_ref()), Some(&site), "known when it opens");
 }
 
 #[test]
@@ -265,7 +265,7 @@ proptest! {
                     model.watch.silent(since, model.now).into_iter().collect()
                 }
                 Operation::Locate => {
-                    model.watch.locate(Scene { lock: LockName::Notify, culprit: None });
+                    model.watch.locate(LockSite { lock: LockName::Notify, culprit: None });
                     Vec::new()
                 }
                 Operation::End => model.watch.end(model.now),
