@@ -12,7 +12,7 @@ use crate::proxy::Proxy;
 use crate::watch::core::{Question, Settings};
 use crate::watch::horizon::Thresholds;
 use crate::watch::monitor::Monitor;
-use crate::watch::ours::Ours;
+use crate::watch::own_backends::OwnBackends;
 use crate::watch::row::Row;
 
 const SETTINGS: Settings = Settings {
@@ -93,7 +93,7 @@ impl Trouble {
 
     fn hear(&mut self, question: &Question, rows: &[&[Option<&str>]]) {
         let rows: Vec<_> = rows.iter().map(|row| Row::of(row)).collect();
-        let answer = self.monitor.core().answer(question, &rows, &Ours::default(), Duration::ZERO, self.now);
+        let answer = self.monitor.core().answer(question, &rows, &OwnBackends::default(), Duration::ZERO, self.now);
         self.monitor.tell(answer.expect("what was asked for"));
     }
 }

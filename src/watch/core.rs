@@ -17,8 +17,8 @@ use super::horizon::{self, Holders, Horizon};
 use super::ledger::Change;
 use super::locks::{LockQueue, Locker, WaitedLock, lock_queues};
 use super::notify_queue::NotifyQueue;
-use super::ours::Ours;
 use super::outside::{Connected, Outside};
+use super::own_backends::OwnBackends;
 use super::pulse::Pulse;
 use super::reaction::{self, Holder, Step};
 use super::row::{Row, Unreadable};
@@ -257,10 +257,10 @@ impl Core {
     }
 
     /// What is to be done about what an answer said, which [`Self::answer`] has taken.
-    pub fn react(&mut self, question: &Question, ours: &Ours) -> Vec<Step> {
+    pub fn react(&mut self, question: &Question, own: &OwnBackends) -> Vec<Step> {
         match question {
             Question::Pulse if self.tightens() && self.convoy.convoy().is_some() => {
-                let roles = reaction::roles_in_wait(self.convoy.pulse(), ours);
+                let roles = reaction::roles_in_wait(self.convoy.pulse(), own);
                 if roles.is_empty() { Vec::new() } else { vec![Step::Tighten(roles)] }
             }
             Question::Names(_) => std::mem::take(&mut self.idle_holders).into_iter().map(Step::Cancel).collect(),
@@ -268,12 +268,12 @@ impl Core {
         }
     }
 
-    /// Takes the rows of an answer that took so long; `ours` matters where [`Self::asks_whose`] says so.
+    /// Takes the rows of an answer that took so long; `own` matters where [`Self::asks_whose`] says so.
     pub fn answer(
         &mut self,
         question: &Question,
         rows: &[Row],
-        ours: &Ours,
+        own: &OwnBackends,
         cost: Duration,
         now: Instant,
     ) -> Result<Vec<Change<Finding>>, Unreadable> {
@@ -306,21 +306,21 @@ impl Core {
                 Vec::new()
             }
             Question::Names(_) => {
-                let names = read_names(rows, ours)?;
+                let names = read_names(rows, own)?;
                 let (queues, _) = self.unnamed.take().unwrap_or_else(|| (Vec::new(), now));
                 self.name(&queues, &names, now)
             }
             Question::Lingering => {
-                let sessions = rows.iter().map(|row| Session::read(row, ours)).collect::<Result<_, _>>()?;
+                let sessions = rows.iter().map(|row| Session::read(row, own)).collect::<Result<_, _>>()?;
                 told(self.sessions.look(sessions, now)).collect()
             }
             Question::Horizon => {
-                let changes = self.horizon.look(Holders::read(rows, ours)?, &self.settings.horizon, now);
+                let changes = self.horizon.look(Holders::read(rows, own)?, &self.settings.horizon, now);
                 told(changes).collect()
             }
             Question::Connected => {
                 let connected = rows.iter().map(Connected::read).collect::<Result<_, _>>()?;
-                let changes = self.outside.look(connected, ours, self.settings.outside_max, now);
+                let changes = self.outside.look(connected, own, self.settings.outside_max, now);
                 told_as(changes, |count| Finding::outside(*count)).collect()
             }
             Question::NotifyQueue => {
@@ -502,13 +502,13 @@ fn names_sql(lockers: &[Locker]) -> String {
 }
 
 /// Sessions and prepared transactions, which have fewer columns.
-fn read_names(rows: &[Row], ours: &Ours) -> Result<Names, Unreadable> {
+fn read_names(rows: &[Row], own: &OwnBackends) -> Result<Names, Unreadable> {
     let mut names = Names::default();
     for row in rows {
         if row.columns() == sql::PREPARED_COLUMNS {
             names.prepared.insert(row.value(0)?, (row.text(1)?.to_owned(), row.duration(2)?));
         } else {
-            let session = Session::read(row, ours)?;
+            let session = Session::read(row, own)?;
             names.sessions.insert(session.backend.pid, session);
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::ours::{Client, Ours};
+use super::own_backends::{Client, OwnBackends};
 use super::row::{Row, Unreadable};
 use crate::sql::quote_literal;
 use crate::words::words;
@@ -58,13 +58,13 @@ pub struct Backend {
 
 impl Backend {
     /// Of `pid`, with state, application and address in three columns from `column` on.
-    pub(super) fn read(row: &Row, pid: i32, column: usize, ours: &Ours) -> Result<Self, Unreadable> {
+    pub(super) fn read(row: &Row, pid: i32, column: usize, own: &OwnBackends) -> Result<Self, Unreadable> {
         Ok(Self {
             pid,
             state: State::read(row.text_or_null(column)?),
             application: row.text_or_null(column + 1)?.unwrap_or_default().to_owned(),
             addr: row.text_or_null(column + 2)?.map(str::to_owned),
-            client: ours.client(pid).cloned(),
+            client: own.client(pid).cloned(),
         })
     }
 }
@@ -205,9 +205,9 @@ pub struct Session {
 
 impl Session {
     /// A row of [`sql::lingering`](super::sql::lingering) or [`sql::sessions`](super::sql::sessions).
-    pub fn read(row: &Row, ours: &Ours) -> Result<Self, Unreadable> {
+    pub fn read(row: &Row, own: &OwnBackends) -> Result<Self, Unreadable> {
         Ok(Self {
-            backend: Backend::read(row, row.value(0)?, 6, ours)?,
+            backend: Backend::read(row, row.value(0)?, 6, own)?,
             transaction: row.value_or_null(1)?,
             statement: row.value_or_null(2)?,
             transaction_age: row.duration_or_null(3)?,
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn a_session_is_read_with_its_times() {
         let row = ["42", "1000", "2000", "3500", "1500", "1400", "idle in transaction (aborted)", "worker", "10.0.0.7"];
-        let session = Session::read(&Row::of(&row.map(Some)), &Ours::default()).unwrap();
+        let session = Session::read(&Row::of(&row.map(Some)), &OwnBackends::default()).unwrap();
         assert_eq!(session.backend, backend(State::IdleInTransaction));
         assert_eq!(session.transaction_age, Some(Duration::from_millis(3500)));
         let culprit = Culprit::Backend(session.backend);
@@ -257,13 +257,13 @@ mod tests {
 
     #[test]
     fn a_session_of_a_client_of_ours_is_named_by_the_client() {
-        let (row, mut ours) =
-            (["42", "1", "2", "3", "4", "5", "idle in transaction", "pool", "10.0.0.1"], Ours::default());
+        let (row, mut own) =
+            (["42", "1", "2", "3", "4", "5", "idle in transaction", "pool", "10.0.0.1"], OwnBackends::default());
         let addr = "10.0.0.7:4444".to_owned();
-        ours.give(42, Client { pid: 12, role: "web".into(), addr, application: "worker".into() });
-        ours.add([42, 43]);
-        assert!(ours.has(42) && ours.has(43) && !ours.has(44) && ours.client(43).is_none());
-        let culprit = Culprit::Backend(Session::read(&Row::of(&row.map(Some)), &ours).unwrap().backend);
+        own.give(42, Client { pid: 12, role: "web".into(), addr, application: "worker".into() });
+        own.add([42, 43]);
+        assert!(own.has(42) && own.has(43) && !own.has(44) && own.client(43).is_none());
+        let culprit = Culprit::Backend(Session::read(&Row::of(&row.map(Some)), &own).unwrap().backend);
         let client = r#"client 12 (role "web", from 10.0.0.7:4444, application "worker")"#;
         assert_eq!(culprit.to_string(), format!("process 42, idle in transaction, of our {client}"));
         assert_eq!(culprit.remedy(), "SELECT pg_terminate_backend(42)");
@@ -273,7 +273,7 @@ mod tests {
     fn a_session_that_may_not_be_looked_at_has_no_times() {
         let mut row = [None; 9];
         row[0] = Some("42");
-        let session = Session::read(&Row::of(&row), &Ours::default()).unwrap();
+        let session = Session::read(&Row::of(&row), &OwnBackends::default()).unwrap();
         assert_eq!((session.backend.state, session.transaction_age), (State::Other, None));
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::culprit::{Backend, Culprit};
 use super::ledger::{Change, Ledger, Level, Open};
-use super::ours::Ours;
+use super::own_backends::OwnBackends;
 use super::row::{Row, Unreadable};
 use super::xid_clock::{Age, XidClock};
 
@@ -48,7 +48,7 @@ pub struct Holders {
 
 impl Holders {
     /// Its rows.
-    pub fn read(rows: &[Row], ours: &Ours) -> Result<Self, Unreadable> {
+    pub fn read(rows: &[Row], own: &OwnBackends) -> Result<Self, Unreadable> {
         let (mut next, mut holders) = (0, Vec::new());
         for row in rows {
             // Ages can be negative where the circle of ids is nearly used up; the difference is right all the same.
@@ -58,8 +58,8 @@ impl Holders {
                     next = transactions.wrapping_add(FIRST_XID);
                     continue;
                 }
-                "backend" => Culprit::Backend(Backend::read(row, row.value(2)?, 6, ours)?),
-                "walsender" => Culprit::Standby(Backend::read(row, row.value(2)?, 6, ours)?),
+                "backend" => Culprit::Backend(Backend::read(row, row.value(2)?, 6, own)?),
+                "walsender" => Culprit::Standby(Backend::read(row, row.value(2)?, 6, own)?),
                 "slot" | "catalog slot" => {
                     Culprit::Slot { name: row.text(1)?.to_owned(), reader: row.value_or_null(2)? }
                 }
@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn look(horizon: &mut Horizon, rows: &[Row], now: Instant) -> Vec<Change<Hold>> {
-        horizon.look(Holders::read(rows, &Ours::default()).unwrap(), &THRESHOLDS, now)
+        horizon.look(Holders::read(rows, &OwnBackends::default()).unwrap(), &THRESHOLDS, now)
     }
 
     #[test]
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn what_is_of_no_known_kind_is_an_error() {
         assert_eq!(
-            Holders::read(&[named("aurora", "x", 1)], &Ours::default()),
+            Holders::read(&[named("aurora", "x", 1)], &OwnBackends::default()),
             Err(Unreadable { column: 1, columns: 9 })
         );
     }

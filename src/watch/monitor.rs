@@ -12,7 +12,7 @@ use super::convoy::BLIND_AFTER;
 use super::core::{Core, Question, Settings};
 use super::finding::Finding;
 use super::ledger::Change;
-use super::ours::Ours;
+use super::own_backends::OwnBackends;
 use super::reaction::{Holder, Step};
 use super::row::Row;
 use super::sql;
@@ -33,7 +33,7 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 /// The rest of the process, as far as a watch has to do with it.
 pub trait Process: Sync {
     /// Which processes of a server are pgweir's, and whose.
-    fn ours(&self, server: &Address) -> Ours;
+    fn own_backends(&self, server: &Address) -> OwnBackends;
 
     /// Lets this role have fewer transactions at once; returns how many, if that is fewer than before.
     fn tighten(&self, role: &str) -> Option<u32>;
@@ -147,13 +147,13 @@ impl Monitor {
                 Ok(rows) => {
                     kept.heard = now;
                     let asks_whose = !rows.is_empty() && self.core().asks_whose(&question);
-                    let ours = if asks_whose { process.ours(link.address()) } else { Ours::default() };
-                    let outcome = self.core().answer(&question, &rows, &ours, now - asked, now);
+                    let own = if asks_whose { process.own_backends(link.address()) } else { OwnBackends::default() };
+                    let outcome = self.core().answer(&question, &rows, &own, now - asked, now);
                     match outcome {
                         Ok(changes) => self.tell(changes),
                         Err(error) => self.refuse(&question, &error, now),
                     }
-                    let steps = self.core().react(&question, &ours);
+                    let steps = self.core().react(&question, &own);
                     self.take(steps, process, link.address(), kept);
                     if question == Question::Server {
                         self.advise(pool.settings().backends_max, &mut kept.advice);

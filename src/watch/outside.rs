@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::ledger::{Change, Ledger, Level, Open};
-use super::ours::Ours;
+use super::own_backends::OwnBackends;
 use super::row::{Row, Unreadable};
 
 /// Connections of one kind; a row of [`sql::CONNECTED`](super::sql::CONNECTED).
@@ -52,12 +52,12 @@ impl Outside {
     pub fn look(
         &mut self,
         connected: Vec<Connected>,
-        ours: &Ours,
+        own: &OwnBackends,
         max: Option<usize>,
         now: Instant,
     ) -> Vec<Change<usize>> {
         let groups = connected.into_iter().map(|Connected { application, addr, pids }| {
-            let count = pids.iter().filter(|pid| !ours.has(**pid)).count();
+            let count = pids.iter().filter(|pid| !own.has(**pid)).count();
             Group { application, addr, count }
         });
         self.groups = groups.filter(|group| group.count > 0).collect();
@@ -102,10 +102,10 @@ mod tests {
         Connected::read(&Row::of(&[Some(application), Some("10.0.0.7"), Some(pids)])).unwrap()
     }
 
-    fn of(pids: [i32; 4]) -> Ours {
-        let mut ours = Ours::default();
-        ours.add(pids);
-        ours
+    fn of(pids: [i32; 4]) -> OwnBackends {
+        let mut own = OwnBackends::default();
+        own.add(pids);
+        own
     }
 
     #[test]
@@ -120,14 +120,14 @@ mod tests {
     #[test]
     fn too_many_open_and_half_of_that_closes() {
         let (mut outside, now) = (Outside::default(), Instant::now());
-        let mut look = |pids| outside.look(vec![connected("cron", pids)], &Ours::default(), Some(4), now).len();
+        let mut look = |pids| outside.look(vec![connected("cron", pids)], &OwnBackends::default(), Some(4), now).len();
         assert_eq!(["1,2,3,4", "1,2,3,4,5", "1,2,3", "1,2", "1,2,3,4"].map(&mut look), [0, 1, 0, 1, 0]);
     }
 
     #[test]
     fn without_a_limit_they_are_only_counted() {
         let mut outside = Outside::default();
-        assert_eq!(outside.look(vec![connected("", "1,2,3")], &Ours::default(), None, Instant::now()), []);
+        assert_eq!(outside.look(vec![connected("", "1,2,3")], &OwnBackends::default(), None, Instant::now()), []);
         assert_eq!(outside.count(), 3);
     }
 }

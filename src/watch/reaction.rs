@@ -11,7 +11,7 @@ use super::blockers::{Blocker, Blockers, Names};
 use super::culprit::{Backend, Culprit, State};
 use super::finding::Seconds;
 use super::locks::LockName;
-use super::ours::{Client, Ours};
+use super::own_backends::{Client, OwnBackends};
 use super::pulse::Pulse;
 
 /// A role with at least this part of those who wait is part of the convoy.
@@ -46,9 +46,9 @@ impl fmt::Display for Holder {
 }
 
 /// The roles whose clients are much of those in wait for locks.
-pub(super) fn roles_in_wait(pulse: &Pulse, ours: &Ours) -> Vec<Arc<str>> {
+pub(super) fn roles_in_wait(pulse: &Pulse, own: &OwnBackends) -> Vec<Arc<str>> {
     let mut waiting: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
-    for client in pulse.waiters.iter().filter_map(|(pid, _)| ours.client(*pid)) {
+    for client in pulse.waiters.iter().filter_map(|(pid, _)| own.client(*pid)) {
         *waiting.entry(&client.role).or_default() += 1;
     }
     let many = |(role, count): (&Arc<str>, usize)| (count * SHARE >= pulse.waiters.len()).then(|| Arc::clone(role));
@@ -88,17 +88,17 @@ mod tests {
 
     #[test]
     fn roles_with_a_fifth_of_those_who_wait_are_meant_and_strangers_count_among_them() {
-        let mut ours = Ours::default();
-        (0..6).for_each(|pid| ours.give(pid, client(pid, "web")));
-        (6..8).for_each(|pid| ours.give(pid, client(pid, "batch")));
-        ours.give(8, client(8, "cron"));
-        ours.add([9]);
+        let mut own = OwnBackends::default();
+        (0..6).for_each(|pid| own.give(pid, client(pid, "web")));
+        (6..8).for_each(|pid| own.give(pid, client(pid, "batch")));
+        own.give(8, client(8, "cron"));
+        own.add([9]);
         let waiting = |pids: std::ops::Range<i32>| Pulse {
             waiters: pids.map(|pid| (pid, LockKind::Row)).collect(),
             ..Pulse::default()
         };
         let roles =
-            |pids| -> Vec<_> { roles_in_wait(&waiting(pids), &ours).iter().map(|role| role.to_string()).collect() };
+            |pids| -> Vec<_> { roles_in_wait(&waiting(pids), &own).iter().map(|role| role.to_string()).collect() };
         assert_eq!(roles(0..10), ["batch", "web"]);
         assert_eq!(roles(0..31), [""; 0], "most are strangers");
         assert_eq!(roles(0..0), [""; 0]);

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::core::Settings;
 use super::monitor::{Monitor, Process};
-use super::ours::{Client, Ours};
+use super::own_backends::{Client, OwnBackends};
 use super::reaction::Holder;
 use crate::admission::dice::Dice;
 use crate::auth::Credential;
@@ -183,8 +183,8 @@ async fn watch(proxy: Arc<Proxy>, monitor: Arc<Monitor>, login: PoolSettings) {
 }
 
 impl Process for Proxy {
-    fn ours(&self, server: &Address) -> Ours {
-        let mut ours = Ours::default();
+    fn own_backends(&self, server: &Address) -> OwnBackends {
+        let mut own = OwnBackends::default();
         for entry in self.clients.all() {
             let Activity::Active(target) = entry.activity() else { continue };
             let Some((pid, _)) = target.key.as_ref().filter(|_| target.address.is_same_server(server)) else {
@@ -192,12 +192,12 @@ impl Process for Proxy {
             };
             let (role, addr) = (Arc::clone(&entry.role), entry.addr.clone());
             let client = Client { pid: entry.pid, role, addr, application: entry.application_name.clone() };
-            ours.give(*pid, client);
+            own.give(*pid, client);
         }
         let backends = self.pools.roster().find(|facts| facts.target.address.is_same_server(server));
-        ours.add(backends.iter().filter_map(|target| target.key.as_ref()).map(|(pid, _)| *pid));
-        ours.add(self.pools.opener().links().at(server));
-        ours
+        own.add(backends.iter().filter_map(|target| target.key.as_ref()).map(|(pid, _)| *pid));
+        own.add(self.pools.opener().links().at(server));
+        own
     }
 
     fn tighten(&self, role: &str) -> Option<u32> {

@@ -20,7 +20,7 @@ use pgweir::watch::finding::{Finding, Kind};
 use pgweir::watch::horizon::Thresholds;
 use pgweir::watch::ledger::Change;
 use pgweir::watch::monitor::{Monitor, Process};
-use pgweir::watch::ours::Ours;
+use pgweir::watch::own_backends::OwnBackends;
 use pgweir::watch::reaction::Holder;
 use pgweir::watch::row::Row;
 use pgweir::watch::sql;
@@ -66,7 +66,9 @@ impl Watch {
         assert!(frames.iter().all(|frame| frame.tag != 'E'), "{question:?}: {frames:?}");
         let rows = frames.iter().filter(|frame| frame.tag == 'D').map(|frame| Row::new(&frame.body));
         let rows: Vec<_> = rows.map(|row| row.expect("a whole row")).collect();
-        self.core.answer(question, &rows, &Ours::default(), Duration::ZERO, self.now).expect("what was asked for")
+        self.core
+            .answer(question, &rows, &OwnBackends::default(), Duration::ZERO, self.now)
+            .expect("what was asked for")
     }
 
     /// What is told of `kind` next.
@@ -263,8 +265,8 @@ async fn without_the_privilege_the_watch_says_what_to_grant() {
 struct Alone;
 
 impl Process for Alone {
-    fn ours(&self, _: &Address) -> Ours {
-        Ours::default()
+    fn own_backends(&self, _: &Address) -> OwnBackends {
+        OwnBackends::default()
     }
 
     fn tighten(&self, _: &str) -> Option<u32> {

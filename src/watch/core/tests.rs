@@ -96,7 +96,7 @@ impl Model {
         let rows = self.rows(&question);
         self.now += Duration::from_millis(1);
         let cost = Duration::from_millis(1);
-        let changes = self.core.answer(&question, &rows, &Ours::default(), cost, self.now).unwrap();
+        let changes = self.core.answer(&question, &rows, &OwnBackends::default(), cost, self.now).unwrap();
         for change in changes {
             let (word, finding) = match change {
                 Change::Opened(finding) => ("opened", finding),
@@ -236,7 +236,7 @@ fn a_new_connection_asks_everything_anew_and_forgets_nothing() {
 #[test]
 fn an_answer_without_its_row_is_an_error() {
     let mut model = Model::new();
-    let answer = model.core.answer(&Question::Server, &[], &Ours::default(), Duration::ZERO, model.now);
+    let answer = model.core.answer(&Question::Server, &[], &OwnBackends::default(), Duration::ZERO, model.now);
     assert!(answer.is_err());
     assert!(model.core.server().is_none());
 }

@@ -30,9 +30,9 @@ impl fmt::Display for Client {
 
 /// The processes of one server that pgweir is connected to, each with the client that has it.
 #[derive(Debug, Clone, Default)]
-pub struct Ours(HashMap<i32, Option<Client>>);
+pub struct OwnBackends(HashMap<i32, Option<Client>>);
 
-impl Ours {
+impl OwnBackends {
     /// No client has these.
     pub fn add(&mut self, pids: impl IntoIterator<Item = i32>) {
         for pid in pids {
