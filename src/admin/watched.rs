@@ -15,7 +15,7 @@ use crate::watch::culprit::Culprit;
 use crate::watch::dead_tuples::Bloat;
 use crate::watch::finding::{Finding, Kind};
 use crate::watch::horizon::Hold;
-use crate::watch::ledger::Open;
+use crate::watch::incidents::Open;
 use crate::watch::monitor::Monitor;
 use crate::watch::sessions::Lingering;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::culprit::{Culprit, Session};
-use super::ledger::{Change, Ledger, Level, Open};
+use super::incidents::{Change, Incidents, Level, Open};
 use super::locks::{LockName, LockQueue, Locker};
 
 /// At the root of waits for locks.
@@ -60,7 +60,7 @@ impl Names {
 
 /// The blockers at one server.
 #[derive(Debug, Default)]
-pub struct Blockers(Ledger<Locker, Blocker>);
+pub struct Blockers(Incidents<Locker, Blocker>);
 
 impl Blockers {
     /// Takes all queues there are, the largest first. `limit`: a wait of so long opens.

@@ -14,7 +14,7 @@ use super::culprit::Session;
 use super::dead_tuples::{DeadTuples, Table};
 use super::finding::{Finding, Kind, told, told_as};
 use super::horizon::{self, Holders, Horizon};
-use super::ledger::Change;
+use super::incidents::Change;
 use super::locks::{LockQueue, Locker, WaitedLock, lock_queues};
 use super::notify_queue::NotifyQueue;
 use super::outside::{Connected, Outside};

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use tokio::time::Instant;
 
 use super::culprit::Culprit;
-use super::ledger::{Change, Ledger, Level, Open};
+use super::incidents::{Change, Incidents, Level, Open};
 use super::row::{Row, Unreadable};
 
 /// So many looks in a row that saw more than the one before.
@@ -78,7 +78,7 @@ struct Track {
 pub struct DeadTuples {
     tracks: HashMap<u32, Track>,
     tables: Vec<Table>,
-    ledger: Ledger<u32, Bloat>,
+    incidents: Incidents<u32, Bloat>,
 }
 
 impl DeadTuples {
@@ -100,7 +100,7 @@ impl DeadTuples {
             self.tracks.insert(table.oid, track);
         }
         self.tables = tables;
-        self.ledger.look(seen, now)
+        self.incidents.look(seen, now)
     }
 
     /// Tables as last seen, those with the most dead rows first.
@@ -110,12 +110,12 @@ impl DeadTuples {
 
     /// Those that vacuum does not help.
     pub fn open(&self) -> impl Iterator<Item = &Open<Bloat>> {
-        self.ledger.open().map(|(_, open)| open)
+        self.incidents.open().map(|(_, open)| open)
     }
 
     /// Closes what is open, and forgets: nobody looks any more.
     pub fn end(&mut self, now: Instant) -> Vec<Change<Bloat>> {
-        let changes = self.ledger.clear(now);
+        let changes = self.incidents.clear(now);
         *self = Self::default();
         changes
     }

@@ -8,7 +8,7 @@ use super::convoy::{self, Episode};
 use super::culprit::Culprit;
 use super::dead_tuples::Bloat;
 use super::horizon::Hold;
-use super::ledger::Change;
+use super::incidents::Change;
 use super::sessions::{Doing, Lingering};
 use crate::words::words;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::culprit::{Backend, Culprit};
-use super::ledger::{Change, Ledger, Level, Open};
+use super::incidents::{Change, Incidents, Level, Open};
 use super::own_backends::OwnBackends;
 use super::row::{Row, Unreadable};
 use super::xid_clock::{Age, XidClock};
@@ -99,7 +99,7 @@ type Key = (&'static str, String, Option<i64>);
 pub struct Horizon {
     clock: XidClock,
     holds: Vec<(Key, Hold)>,
-    ledger: Ledger<Key, Hold>,
+    incidents: Incidents<Key, Hold>,
 }
 
 impl Horizon {
@@ -113,7 +113,7 @@ impl Horizon {
             let by_transactions = Level::of(hold.transactions, thresholds.transactions);
             Some((key.clone(), worse(by_age, by_transactions)?, hold.clone()))
         });
-        self.ledger.look(oldest, now)
+        self.incidents.look(oldest, now)
     }
 
     /// All holders as last seen, the oldest first.
@@ -123,7 +123,7 @@ impl Horizon {
 
     /// What is too old.
     pub fn open(&self) -> Option<&Open<Hold>> {
-        self.ledger.open().map(|(_, open)| open).next()
+        self.incidents.open().map(|(_, open)| open).next()
     }
 
     /// Who is at the horizon, if that is not a moment ago.
@@ -134,7 +134,7 @@ impl Horizon {
 
     /// Closes what is open, and forgets: nobody looks any more, or at another server.
     pub fn end(&mut self, now: Instant) -> Vec<Change<Hold>> {
-        let changes = self.ledger.clear(now);
+        let changes = self.incidents.clear(now);
         *self = Self::default();
         changes
     }

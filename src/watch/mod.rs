@@ -10,7 +10,7 @@ pub mod culprit;
 pub mod dead_tuples;
 pub mod finding;
 pub mod horizon;
-pub mod ledger;
+pub mod incidents;
 pub mod locks;
 pub mod monitor;
 pub mod notify_queue;

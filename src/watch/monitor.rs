@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::convoy::BLIND_AFTER;
 use super::core::{Core, Question, Settings};
 use super::finding::Finding;
-use super::ledger::Change;
+use super::incidents::Change;
 use super::own_backends::OwnBackends;
 use super::reaction::{Holder, Step};
 use super::row::Row;

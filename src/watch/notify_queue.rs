@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::ledger::{Change, Ledger, Level, Open};
+use super::incidents::{Change, Incidents, Level, Open};
 
 /// From 0 to 1; half of it closes again. The whole is 8 GiB (manual: NOTIFY), so a tenth is no backlog of a moment.
 const OPENS: f64 = 0.1;
@@ -11,7 +11,7 @@ const OPENS: f64 = 0.1;
 #[derive(Debug, Default)]
 pub struct NotifyQueue {
     usage: f64,
-    ledger: Ledger<(), f64>,
+    incidents: Incidents<(), f64>,
 }
 
 impl NotifyQueue {
@@ -23,7 +23,7 @@ impl NotifyQueue {
             usage if usage >= OPENS / 2.0 => Some(Level::Between),
             _ => None,
         };
-        self.ledger.look(level.map(|level| ((), level, usage)), now)
+        self.incidents.look(level.map(|level| ((), level, usage)), now)
     }
 
     /// As last seen, from 0 to 1.
@@ -33,13 +33,13 @@ impl NotifyQueue {
 
     /// It is too full.
     pub fn open(&self) -> Option<&Open<f64>> {
-        self.ledger.open().map(|(_, open)| open).next()
+        self.incidents.open().map(|(_, open)| open).next()
     }
 
     /// Closes what is open: nobody looks any more.
     pub fn end(&mut self, now: Instant) -> Vec<Change<f64>> {
         self.usage = 0.0;
-        self.ledger.clear(now)
+        self.incidents.clear(now)
     }
 }
 

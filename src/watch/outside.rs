@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::ledger::{Change, Ledger, Level, Open};
+use super::incidents::{Change, Incidents, Level, Open};
 use super::own_backends::OwnBackends;
 use super::row::{Row, Unreadable};
 
@@ -44,7 +44,7 @@ pub struct Group {
 #[derive(Debug, Default)]
 pub struct Outside {
     groups: Vec<Group>,
-    ledger: Ledger<(), usize>,
+    incidents: Incidents<(), usize>,
 }
 
 impl Outside {
@@ -68,7 +68,7 @@ impl Outside {
             Some(max) if count > max / 2 => Some(Level::Between),
             _ => None,
         };
-        self.ledger.look(level.map(|level| ((), level, count)), now)
+        self.incidents.look(level.map(|level| ((), level, count)), now)
     }
 
     /// How many there are.
@@ -83,12 +83,12 @@ impl Outside {
 
     /// There are too many.
     pub fn open(&self) -> Option<&Open<usize>> {
-        self.ledger.open().map(|(_, open)| open).next()
+        self.incidents.open().map(|(_, open)| open).next()
     }
 
     /// Closes what is open, and forgets: nobody looks any more.
     pub fn end(&mut self, now: Instant) -> Vec<Change<usize>> {
-        let changes = self.ledger.clear(now);
+        let changes = self.incidents.clear(now);
         self.groups.clear();
         changes
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::culprit::{Culprit, Session, State};
-use super::ledger::{Change, Ledger, Level, Open};
+use super::incidents::{Change, Incidents, Level, Open};
 
 /// What a session does for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +48,7 @@ type Key = (Doing, i32, Option<i64>);
 
 /// The sessions of one database.
 #[derive(Debug, Default)]
-pub struct Sessions(Ledger<Key, Lingering>);
+pub struct Sessions(Incidents<Key, Lingering>);
 
 impl Sessions {
     /// Takes all that [`sql::lingering`](super::sql::lingering) found.

@@ -2,14 +2,14 @@
 
 use tokio::time::Instant;
 
-use super::ledger::{Change, Ledger, Level};
+use super::incidents::{Change, Incidents, Level};
 
 /// The server behind one database.
 #[derive(Debug, Default)]
 pub struct Standing {
     /// It was one since it is watched; what never was is meant to follow.
     was_primary: bool,
-    ledger: Ledger<(), ()>,
+    incidents: Incidents<(), ()>,
 }
 
 impl Standing {
@@ -17,17 +17,17 @@ impl Standing {
     pub fn look(&mut self, is_standby: bool, now: Instant) -> Vec<Change<()>> {
         self.was_primary |= !is_standby;
         let is_demoted = is_standby && self.was_primary;
-        self.ledger.look(is_demoted.then_some(((), Level::Above, ())), now)
+        self.incidents.look(is_demoted.then_some(((), Level::Above, ())), now)
     }
 
     /// It was the primary, and follows another one now.
     pub fn is_demoted(&self) -> bool {
-        !self.ledger.is_empty()
+        !self.incidents.is_empty()
     }
 
     /// Closes what is open: nobody looks any more.
     pub fn end(&mut self, now: Instant) -> Vec<Change<()>> {
-        self.ledger.clear(now)
+        self.incidents.clear(now)
     }
 }
 

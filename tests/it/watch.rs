@@ -18,7 +18,7 @@ use pgweir::watch::convoy::State;
 use pgweir::watch::core::{Core, Question, Settings};
 use pgweir::watch::finding::{Finding, Kind};
 use pgweir::watch::horizon::Thresholds;
-use pgweir::watch::ledger::Change;
+use pgweir::watch::incidents::Change;
 use pgweir::watch::monitor::{Monitor, Process};
 use pgweir::watch::own_backends::OwnBackends;
 use pgweir::watch::reaction::Holder;

@@ -47,15 +47,15 @@ pub struct Open<V> {
 
 /// All that is the matter, by what makes each the same from look to look.
 #[derive(Debug)]
-pub struct Ledger<K, V>(BTreeMap<K, Open<V>>);
+pub struct Incidents<K, V>(BTreeMap<K, Open<V>>);
 
-impl<K, V> Default for Ledger<K, V> {
+impl<K, V> Default for Incidents<K, V> {
     fn default() -> Self {
         Self(BTreeMap::new())
     }
 }
 
-impl<K: Ord, V: Clone> Ledger<K, V> {
+impl<K: Ord, V: Clone> Incidents<K, V> {
     /// Takes what one look saw, everything it saw. Of two with the same key the first counts.
     pub fn look(&mut self, seen: impl IntoIterator<Item = (K, Level, V)>, now: Instant) -> Vec<Change<V>> {
         let mut before = std::mem::take(&mut self.0);
@@ -117,27 +117,27 @@ mod tests {
 
     #[test]
     fn what_is_above_opens_and_what_is_gone_closes_with_its_last_value() {
-        let (mut ledger, start) = (Ledger::default(), Instant::now());
-        assert_eq!(ledger.look([("a", Level::Above, 1)], start), [Change::Opened(1)]);
-        assert_eq!(ledger.look([("a", Level::Above, 2)], start + s(5)), []);
-        assert_eq!(ledger.look([], start + s(10)), [Change::Closed(2, s(10))]);
-        assert_eq!(ledger.look([], start + s(15)), []);
+        let (mut incidents, start) = (Incidents::default(), Instant::now());
+        assert_eq!(incidents.look([("a", Level::Above, 1)], start), [Change::Opened(1)]);
+        assert_eq!(incidents.look([("a", Level::Above, 2)], start + s(5)), []);
+        assert_eq!(incidents.look([], start + s(10)), [Change::Closed(2, s(10))]);
+        assert_eq!(incidents.look([], start + s(15)), []);
     }
 
     #[test]
     fn what_is_between_neither_opens_nor_closes() {
-        let (mut ledger, now) = (Ledger::default(), Instant::now());
-        assert_eq!(ledger.look([("a", Level::Between, 1)], now), []);
-        ledger.look([("a", Level::Above, 2)], now);
-        assert_eq!(ledger.look([("a", Level::Between, 1)], now), []);
-        assert!(ledger.is_open(&"a"));
+        let (mut incidents, now) = (Incidents::default(), Instant::now());
+        assert_eq!(incidents.look([("a", Level::Between, 1)], now), []);
+        incidents.look([("a", Level::Above, 2)], now);
+        assert_eq!(incidents.look([("a", Level::Between, 1)], now), []);
+        assert!(incidents.is_open(&"a"));
     }
 
     #[test]
     fn another_one_in_its_place_is_told_of_after_the_end_of_the_first() {
-        let (mut ledger, now) = (Ledger::default(), Instant::now());
-        ledger.look([("a", Level::Above, 1)], now);
-        let changes = ledger.look([("b", Level::Above, 2)], now);
+        let (mut incidents, now) = (Incidents::default(), Instant::now());
+        incidents.look([("a", Level::Above, 1)], now);
+        let changes = incidents.look([("b", Level::Above, 2)], now);
         assert_eq!(changes, [Change::Closed(1, s(0)), Change::Opened(2)]);
     }
 
@@ -153,12 +153,12 @@ mod tests {
         fn each_opens_once_and_closes_once_and_only_what_was_above_ever_opened(
             looks in prop::collection::vec(prop::collection::vec((0_u8..4, any::<bool>()), 0..6), 0..60)
         ) {
-            let (mut ledger, mut now) = (Ledger::default(), Instant::now());
+            let (mut incidents, mut now) = (Incidents::default(), Instant::now());
             let mut open = BTreeMap::new();
             for look in looks {
                 now += s(1);
                 let level = |is_above| if is_above { Level::Above } else { Level::Between };
-                let changes = ledger.look(look.iter().map(|(key, above)| (*key, level(*above), *key)), now);
+                let changes = incidents.look(look.iter().map(|(key, above)| (*key, level(*above), *key)), now);
                 for change in changes {
                     match change {
                         Change::Opened(key) => {
@@ -171,11 +171,11 @@ mod tests {
                         }
                     }
                 }
-                prop_assert!(ledger.open().map(|(key, open)| (*key, open.since)).eq(open.clone()));
+                prop_assert!(incidents.open().map(|(key, open)| (*key, open.since)).eq(open.clone()));
             }
-            let cleared = ledger.clear(now).len();
+            let cleared = incidents.clear(now).len();
             prop_assert_eq!(cleared, open.len());
-            prop_assert!(ledger.is_empty());
+            prop_assert!(incidents.is_empty());
         }
     }
 }
