@@ -17,11 +17,11 @@ use crate::pool::core::{Counts, DatabaseId, EndpointView, LaneView};
 use crate::proxy::Proxy;
 use crate::session::pins;
 use crate::state::timeout::Timeout;
+use crate::watch::activity::LockKind;
 use crate::watch::convoy;
 use crate::watch::culprit::CulpritKind;
 use crate::watch::finding::Kind;
 use crate::watch::monitor::Monitor;
-use crate::watch::pulse::LockKind;
 
 /// Pools that the page tells of although only a `"*"` of the configuration serves them, and as many databases and roles: clients make them
 /// by asking.
@@ -168,7 +168,7 @@ fn put_watch(page: &mut Page, monitor: &Monitor) {
     let database = &*monitor.database;
     let own = &[database];
     let core = monitor.core();
-    let (convoy, pulse) = (core.convoy(), core.convoy().pulse());
+    let (convoy, sample) = (core.convoy(), core.convoy().sample());
     page.put(Metric::WatchUp, own, u8::from(monitor.is_up(&core)));
     page.put(Metric::WatchStandby, own, u8::from(core.server().is_some_and(|server| server.is_standby)));
     for state in convoy::State::ALL {
@@ -182,14 +182,14 @@ fn put_watch(page: &mut Page, monitor: &Monitor) {
         page.put(Metric::WatchReactions, &[database, kind], count);
     }
     for (state, count) in
-        [("active", pulse.active), ("idle_in_transaction", pulse.idle_in_transaction), ("idle", pulse.idle())]
+        [("active", sample.active), ("idle_in_transaction", sample.idle_in_transaction), ("idle", sample.idle())]
     {
         page.put(Metric::WatchSessions, &[database, state], count);
     }
     for kind in LockKind::ALL {
-        page.put(Metric::WatchLockWaiters, &[database, kind.word()], pulse.count(kind));
+        page.put(Metric::WatchLockWaiters, &[database, kind.word()], sample.count(kind));
     }
-    page.put(Metric::WatchLockManagerWaiters, own, pulse.lock_manager);
+    page.put(Metric::WatchLockManagerWaiters, own, sample.lock_manager);
     page.put(Metric::WatchOldestLockWait, own, convoy.longest().as_secs_f64());
     for kind in CulpritKind::ALL {
         let holds = || core.horizon().holds().filter(|hold| hold.culprit.kind() == kind);

@@ -53,7 +53,7 @@ impl Trouble {
         let mut trouble = Self::unreached();
         trouble.monitor.stats.set_connected(true);
         trouble.hear(&Question::Server, &[&["150020", "f", "t", "1000", "0", "0", "on", "100"].map(Some)]);
-        trouble.hear(&Question::Pulse, &[&[Some("0"), Some("1"), Some("0"), Some("9"), None]]);
+        trouble.hear(&Question::Activity, &[&[Some("0"), Some("1"), Some("0"), Some("9"), None]]);
         trouble
     }
 
@@ -63,7 +63,7 @@ impl Trouble {
         let waiters: Vec<_> = (100..100 + WAITERS).map(|pid| format!("{pid} transactionid")).collect();
         let waiters = waiters.join(",");
         for _ in 0..3 {
-            trouble.hear(&Question::Pulse, &[&[Some("1"), Some("151"), Some("1"), Some("160"), Some(&waiters)]]);
+            trouble.hear(&Question::Activity, &[&[Some("1"), Some("151"), Some("1"), Some("160"), Some(&waiters)]]);
             trouble.now += Duration::from_secs(3);
         }
         let claims = (100..100 + WAITERS).map(|pid| format!(",{pid} ShareLock f 6000"));

@@ -24,7 +24,7 @@ pub(super) fn servers(proxy: &Proxy) -> Vec<Row> {
     let config = proxy.config.load();
     let row = |monitor: Arc<Monitor>| {
         let core = monitor.core();
-        let pulse = core.convoy().pulse();
+        let sample = core.convoy().sample();
         let standing = core.server().map(|server| if server.is_standby { "standby" } else { "primary" });
         let database = config.database(&monitor.database).and_then(|database| database.backends_max);
         let backends_max = database.into_iter().chain(config.backends_total_max).min();
@@ -34,9 +34,9 @@ pub(super) fn servers(proxy: &Proxy) -> Vec<Row> {
             monitor.is_up(&core),
             core.convoy().state().word(),
             standing,
-            pulse.backends,
-            pulse.active,
-            pulse.idle_in_transaction,
+            sample.backends,
+            sample.active,
+            sample.idle_in_transaction,
             core.outside().count(),
             percent as u32,
             Kind::ALL.map(|kind| core.open(kind)).iter().sum::<usize>(),
@@ -93,12 +93,12 @@ impl View {
     }
 
     fn convoy(&self, database: &str, watch: &convoy::Watch) -> Row {
-        let (episode, pulse) = (watch.convoy(), watch.pulse());
-        let waiters = pulse.waiters.len();
+        let (episode, sample) = (watch.convoy(), watch.sample());
+        let waiters = sample.waiters.len();
         let (longest, longest_us) = wait(Some(watch.longest()));
         let site = episode.and_then(|episode| episode.site.as_ref());
         // A kind, until the lock table could be asked.
-        let lock = site.map(|site| site.lock.to_string()).or_else(|| pulse.main_kind().map(|kind| kind.word().into()));
+        let lock = site.map(|site| site.lock.to_string()).or_else(|| sample.main_kind().map(|kind| kind.word().into()));
         let since = episode.map(|episode| episode.since).or(watch.blind_since());
         let mut row = row![
             database,

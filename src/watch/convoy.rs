@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::activity::{ActivitySample, LockKind, Waits};
 use super::culprit::Culprit;
 use super::locks::LockName;
-use super::pulse::{LockKind, Pulse, Waits};
 use crate::words::words;
 
 /// How often to look while all is calm.
@@ -146,7 +146,7 @@ pub struct Watch {
     /// Since when there has been no answer; lies over the phase, which nobody can know to have changed.
     blind_since: Option<Instant>,
     waits: Waits,
-    latest: Pulse,
+    latest: ActivitySample,
     longest: Duration,
 }
 
@@ -158,7 +158,7 @@ impl Watch {
             phase: Phase::Calm { has_doubts: false },
             blind_since: None,
             waits: Waits::default(),
-            latest: Pulse::default(),
+            latest: ActivitySample::default(),
             longest: Duration::ZERO,
         }
     }
@@ -180,7 +180,7 @@ impl Watch {
     }
 
     /// As last seen.
-    pub fn pulse(&self) -> &Pulse {
+    pub fn sample(&self) -> &ActivitySample {
         &self.latest
     }
 
@@ -213,7 +213,7 @@ impl Watch {
         }
     }
 
-    /// Deadlock checks run: nothing but a pulse may be asked.
+    /// Deadlock checks run: nothing but activity may be asked.
     pub fn is_lock_manager_busy(&self) -> bool {
         self.latest.lock_manager >= LOCK_MANAGER_BUSY
     }
@@ -250,13 +250,13 @@ impl Watch {
     }
 
     /// Takes an answer.
-    pub fn look(&mut self, pulse: Pulse, now: Instant) -> Vec<Change> {
+    pub fn look(&mut self, sample: ActivitySample, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
         if let Some(since) = self.blind_since.take() {
             changes.push(Change::BlindClosed(now.saturating_duration_since(since)));
         }
-        let (waiters, before) = (pulse.waiters.len(), self.latest.waiters.len());
-        let longest = self.waits.look(&pulse, now);
+        let (waiters, before) = (sample.waiters.len(), self.latest.waiters.len());
+        let longest = self.waits.look(&sample, now);
         let is_suspicious = self.thresholds.is_suspicious(waiters, longest);
         let is_convoy = self.thresholds.is_convoy(waiters, before, longest);
         let phase = std::mem::replace(&mut self.phase, Phase::Calm { has_doubts: false });
@@ -273,7 +273,7 @@ impl Watch {
             Phase::Recovered { since, .. } => Phase::Recovered { since, has_doubts: is_suspicious },
             // ## Suspect => Convoy: so many that the line will not end by itself
             Phase::Suspect { site, .. } if is_convoy => {
-                let kind = pulse.main_kind();
+                let kind = sample.main_kind();
                 let episode = Episode { since: now, waiters, waiters_max: waiters, longest, kind, site };
                 changes.push(Change::ConvoyOpened(episode.clone()));
                 Phase::Convoy { episode, calm_since: None }
@@ -288,7 +288,7 @@ impl Watch {
                 episode.waiters = waiters;
                 episode.waiters_max = episode.waiters_max.max(waiters);
                 episode.longest = episode.longest.max(longest);
-                episode.kind = pulse.main_kind().or(episode.kind);
+                episode.kind = sample.main_kind().or(episode.kind);
                 match quiet(calm_since, waiters >= self.thresholds.suspect(), now) {
                     Quiet::Over => {
                         let lasted = now.saturating_duration_since(episode.since);
@@ -299,7 +299,7 @@ impl Watch {
                 }
             }
         };
-        (self.latest, self.longest) = (pulse, longest);
+        (self.latest, self.longest) = (sample, longest);
         changes
     }
 
@@ -313,7 +313,7 @@ impl Watch {
             }
             _ => None,
         };
-        (self.waits, self.latest, self.longest) = (Waits::default(), Pulse::default(), Duration::ZERO);
+        (self.waits, self.latest, self.longest) = (Waits::default(), ActivitySample::default(), Duration::ZERO);
         blind.into_iter().chain(convoy).collect()
     }
 }

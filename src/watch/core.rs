@@ -1,13 +1,14 @@
 //! The watch of one database without its connection: what to ask next and when, and what follows from the answers.
 //!
 //! Whoever has the connection asks one [`Question`] at a time, takes the rows here, and reports silence. Amid deadlock checks only the
-//! pulse is asked: everything else can wait, and some of it would have to.
+//! sample is asked: everything else can wait, and some of it would have to.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::activity::ActivitySample;
 use super::blockers::{Blockers, Names};
 use super::convoy::{self, CALM_SHARE, LockSite};
 use super::culprit::Session;
@@ -19,7 +20,6 @@ use super::locks::{LockQueue, Locker, WaitedLock, lock_queues};
 use super::notify_queue::NotifyQueue;
 use super::outside::{Connected, Outside};
 use super::own_backends::OwnBackends;
-use super::pulse::Pulse;
 use super::reaction::{self, Holder, Step};
 use super::row::{Row, Unreadable};
 use super::server::Server;
@@ -91,8 +91,8 @@ impl From<&config::Watch> for Settings {
 pub enum Question {
     /// [`sql::SERVER`].
     Server,
-    /// [`sql::PULSE`].
-    Pulse,
+    /// [`sql::ACTIVITY`].
+    Activity,
     /// [`sql::LOCKS`].
     Locks,
     /// [`sql::sessions`] and [`sql::PREPARED`], for those at the root of lock queues.
@@ -114,7 +114,7 @@ pub enum Question {
 /// When each is to be asked.
 #[derive(Debug)]
 struct Due {
-    pulse: Instant,
+    activity: Instant,
     locate: Instant,
     blockers: Instant,
     lingering: Instant,
@@ -128,7 +128,7 @@ struct Due {
 impl Due {
     fn at(now: Instant) -> Self {
         Self {
-            pulse: now,
+            activity: now,
             locate: now,
             blockers: now,
             lingering: now,
@@ -197,15 +197,15 @@ impl Core {
     pub fn next(&self) -> (Question, Instant) {
         let due = &self.due;
         if self.server.is_none() {
-            return (Question::Server, due.pulse);
+            return (Question::Server, due.activity);
         }
         if self.convoy.is_lock_manager_busy() || self.convoy.blind_since().is_some() {
-            return (Question::Pulse, due.pulse);
+            return (Question::Activity, due.activity);
         }
         if let Some((queues, found)) = &self.unnamed {
             return (Question::Names(lockers(queues)), *found);
         }
-        let mut next = (Question::Pulse, due.pulse);
+        let mut next = (Question::Activity, due.activity);
         let mut consider = |question, at| {
             if at < next.1 {
                 next = (question, at);
@@ -231,7 +231,7 @@ impl Core {
         let Settings { idle_in_transaction, long_statement, .. } = self.settings;
         match question {
             Question::Server => sql::SERVER.to_owned(),
-            Question::Pulse => sql::PULSE.to_owned(),
+            Question::Activity => sql::ACTIVITY.to_owned(),
             Question::Locks => sql::LOCKS.to_owned(),
             Question::Names(lockers) => names_sql(lockers),
             Question::Lingering => sql::lingering(idle_in_transaction, long_statement),
@@ -247,7 +247,7 @@ impl Core {
     pub fn asks_whose(&self, question: &Question) -> bool {
         match question {
             Question::Names(_) | Question::Lingering | Question::Horizon | Question::Connected => true,
-            Question::Pulse => self.tightens() && self.convoy.state() != convoy::State::Calm,
+            Question::Activity => self.tightens() && self.convoy.state() != convoy::State::Calm,
             Question::Server | Question::Locks | Question::NotifyQueue | Question::Standing | Question::Tables => false,
         }
     }
@@ -259,8 +259,8 @@ impl Core {
     /// What is to be done about what an answer said, which [`Self::answer`] has taken.
     pub fn react(&mut self, question: &Question, own: &OwnBackends) -> Vec<Step> {
         match question {
-            Question::Pulse if self.tightens() && self.convoy.convoy().is_some() => {
-                let roles = reaction::roles_in_wait(self.convoy.pulse(), own);
+            Question::Activity if self.tightens() && self.convoy.convoy().is_some() => {
+                let roles = reaction::roles_in_wait(self.convoy.sample(), own);
                 if roles.is_empty() { Vec::new() } else { vec![Step::Tighten(roles)] }
             }
             Question::Names(_) => std::mem::take(&mut self.idle_holders).into_iter().map(Step::Cancel).collect(),
@@ -287,11 +287,11 @@ impl Core {
                 self.server = Some(server);
                 Vec::new()
             }
-            Question::Pulse => {
-                let changes = self.convoy.look(Pulse::read(only()?)?, now);
-                self.due.pulse = now + self.convoy.interval(cost);
+            Question::Activity => {
+                let changes = self.convoy.look(ActivitySample::read(only()?)?, now);
+                self.due.activity = now + self.convoy.interval(cost);
                 let mut changes: Vec<_> = changes.into_iter().map(Change::from).collect();
-                if self.convoy.pulse().waiters.is_empty() {
+                if self.convoy.sample().waiters.is_empty() {
                     changes.extend(told(self.blockers.end(now)));
                 }
                 changes
@@ -441,7 +441,7 @@ impl Core {
         let after = |every: Duration| now + every.max(cost * CALM_SHARE);
         let due = &mut self.due;
         match question {
-            Question::Server | Question::Pulse => due.pulse = now + self.convoy.interval(cost),
+            Question::Server | Question::Activity => due.activity = now + self.convoy.interval(cost),
             Question::Locks | Question::Names(_) => {
                 due.locate = after(LOCATE_EVERY);
                 due.blockers = after(BLOCKERS_EVERY);

@@ -199,9 +199,9 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::watch::activity::LockKind;
     use crate::watch::convoy::LockSite;
     use crate::watch::locks::LockName;
-    use crate::watch::pulse::LockKind;
 
     #[test]
     fn a_convoy_is_told_with_its_lock_its_culprit_and_its_end() {

@@ -3,6 +3,7 @@
 //! [`sql`] is what is asked. What comes back is judged by cores without I/O and without a clock: each takes what one look saw and says what
 //! has begun and what has ended since. They change nothing and end nobody; they name who should be ended, and how.
 
+pub mod activity;
 pub mod blockers;
 pub mod convoy;
 pub mod core;
@@ -16,7 +17,6 @@ pub mod monitor;
 pub mod notify_queue;
 pub mod outside;
 pub mod own_backends;
-pub mod pulse;
 pub mod reaction;
 pub mod row;
 pub mod server;

@@ -162,7 +162,7 @@ impl Monitor {
                 Err(error) => {
                     self.refuse(&question, &format_args!("{}: {}", error.code, error.message), now);
                     // It was cancelled by its timeout: that it says so is no answer.
-                    if question == Question::Pulse {
+                    if question == Question::Activity {
                         let change = self.core().silent(kept.heard, now);
                         self.tell(change);
                     }

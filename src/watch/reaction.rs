@@ -7,12 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::activity::ActivitySample;
 use super::blockers::{Blocker, Blockers, Names};
 use super::culprit::{Backend, Culprit, State};
 use super::finding::Seconds;
 use super::locks::LockName;
 use super::own_backends::{Client, OwnBackends};
-use super::pulse::Pulse;
 
 /// A role with at least this part of those who wait is part of the convoy.
 const SHARE: usize = 5;
@@ -46,12 +46,12 @@ impl fmt::Display for Holder {
 }
 
 /// The roles whose clients are much of those in wait for locks.
-pub(super) fn roles_in_wait(pulse: &Pulse, own: &OwnBackends) -> Vec<Arc<str>> {
+pub(super) fn roles_in_wait(sample: &ActivitySample, own: &OwnBackends) -> Vec<Arc<str>> {
     let mut waiting: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
-    for client in pulse.waiters.iter().filter_map(|(pid, _)| own.client(*pid)) {
+    for client in sample.waiters.iter().filter_map(|(pid, _)| own.client(*pid)) {
         *waiting.entry(&client.role).or_default() += 1;
     }
-    let many = |(role, count): (&Arc<str>, usize)| (count * SHARE >= pulse.waiters.len()).then(|| Arc::clone(role));
+    let many = |(role, count): (&Arc<str>, usize)| (count * SHARE >= sample.waiters.len()).then(|| Arc::clone(role));
     waiting.into_iter().filter_map(many).collect()
 }
 
@@ -76,9 +76,9 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::watch::activity::LockKind;
     use crate::watch::culprit::Session;
     use crate::watch::locks::{LockQueue, Locker};
-    use crate::watch::pulse::LockKind;
 
     const LIMIT: Duration = Duration::from_secs(5);
 
@@ -93,9 +93,9 @@ mod tests {
         (6..8).for_each(|pid| own.give(pid, client(pid, "batch")));
         own.give(8, client(8, "cron"));
         own.add([9]);
-        let waiting = |pids: std::ops::Range<i32>| Pulse {
+        let waiting = |pids: std::ops::Range<i32>| ActivitySample {
             waiters: pids.map(|pid| (pid, LockKind::Row)).collect(),
-            ..Pulse::default()
+            ..ActivitySample::default()
         };
         let roles =
             |pids| -> Vec<_> { roles_in_wait(&waiting(pids), &own).iter().map(|role| role.to_string()).collect() };

@@ -1,7 +1,7 @@
 //! What the watch asks a server, as text.
 //!
 //! Two rules. Privileges: a member of `pg_monitor` may run all of it, `pg_read_all_stats` is enough. Nothing here waits in a lock convoy,
-//! but for [`LOCKS`]: [`PULSE`] and its like call functions over shared memory and touch no relation. The views over the same functions
+//! but for [`LOCKS`]: [`ACTIVITY`] and its like call functions over shared memory and touch no relation. The views over the same functions
 //! (`pg_stat_activity`, `pg_stat_progress_vacuum`, `pg_prepared_xacts`) join `pg_database` and `pg_authid`, shared catalogs, whose locks never take
 //! the fast path (lock.c: `EligibleForRelationFastPath`): while 600 sessions ran their deadlock checks the view took 4 to 11 s, the
 //! function 9 ms. `pg_blocking_pids` took 5 to 15 s for one session; the lock table answers the same question in one look.
@@ -37,7 +37,7 @@ SELECT max(setting) FILTER (WHERE name = 'server_version_num'),
 ///
 /// A convoy stops the server, not a database, so all databases count. Columns: sessions in wait for the lock manager itself, those that
 /// run something, those idle in a transaction, client backends, then for each session in wait for a lock its process and what the lock is on.
-pub const PULSE: &str = "\
+pub const ACTIVITY: &str = "\
 SELECT count(*) FILTER (WHERE wait_event_type = 'LWLock' AND wait_event = 'LockManager'),
        count(*) FILTER (WHERE state = 'active'),
        count(*) FILTER (WHERE state LIKE 'idle in transaction%'),
@@ -113,7 +113,7 @@ pub const NOTIFY_QUEUE: &str = "SELECT pg_notification_queue_usage()";
 /// Whether the server follows another one, which a promotion ends without ending connections. Microseconds.
 pub const STANDING: &str = "SELECT pg_is_in_recovery()";
 
-/// Everybody who is connected to this database. As [`PULSE`].
+/// Everybody who is connected to this database. As [`ACTIVITY`].
 ///
 /// Columns: application, client address, processes.
 pub const CONNECTED: &str = "\
@@ -133,7 +133,7 @@ SELECT pid, (extract(epoch FROM xact_start) * 1000000)::bigint, (extract(epoch F
   FROM pg_stat_get_activity(NULL)
  WHERE ";
 
-/// Sessions of this database that have been idle in a transaction, or at one statement, for so long. As [`PULSE`].
+/// Sessions of this database that have been idle in a transaction, or at one statement, for so long. As [`ACTIVITY`].
 pub fn lingering(idle: Duration, statement: Duration) -> String {
     format!(
         "{SESSIONS}datid = (SELECT datid FROM pg_stat_get_activity(pg_backend_pid())) AND backend_type = 'client backend'\n   \
@@ -146,7 +146,7 @@ pub fn lingering(idle: Duration, statement: Duration) -> String {
     )
 }
 
-/// These sessions, wherever they are. As [`PULSE`].
+/// These sessions, wherever they are. As [`ACTIVITY`].
 pub fn sessions(pids: &[i32]) -> String {
     let mut sql = format!("{SESSIONS}pid = ANY ('{{");
     for (i, pid) in pids.iter().enumerate() {

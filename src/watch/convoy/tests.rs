@@ -39,7 +39,7 @@ impl Model {
     fn see_from(&mut self, first: i32, waiters: i32) -> Vec<Change> {
         self.now += self.watch.interval(ms(1));
         let waiters = (first..first + waiters).map(|pid| (pid, LockKind::Extension)).collect();
-        self.watch.look(Pulse { waiters, ..Pulse::default() }, self.now)
+        self.watch.look(ActivitySample { waiters, ..ActivitySample::default() }, self.now)
     }
 
     fn open_a_convoy(&mut self) {
@@ -167,7 +167,7 @@ fn the_lock_table_is_asked_once_and_not_amid_deadlock_checks() {
     assert!(!model.watch.wants_locks());
     model.see(60);
     assert!(model.watch.wants_locks(), "suspect");
-    let busy = Pulse { lock_manager: 8, ..model.watch.pulse().clone() };
+    let busy = ActivitySample { lock_manager: 8, ..model.watch.sample().clone() };
     model.watch.look(busy, model.now);
     assert!(!model.watch.wants_locks());
     model.see(60);

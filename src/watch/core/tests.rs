@@ -52,7 +52,7 @@ impl Model {
             Question::Server => {
                 vec![Row::of(&["150020", "f", "t", "1000", "0", "0", "on", "100"].map(Some))]
             }
-            Question::Pulse => {
+            Question::Activity => {
                 let waiters: Vec<_> = (100..100 + self.waiters).map(|pid| format!("{pid} tuple")).collect();
                 let (busy, waiters) = (self.lock_manager.to_string(), waiters.join(","));
                 let waiters = (self.waiters > 0).then_some(waiters.as_str());
@@ -125,7 +125,7 @@ fn a_calm_server_is_asked_what_it_is_asked_as_often_as_it_should() {
     model.pass(120);
     assert_eq!(model.asked[0].0, Question::Server);
     assert_eq!(model.count(&Question::Server), 1);
-    assert!((110..=120).contains(&model.count(&Question::Pulse)));
+    assert!((110..=120).contains(&model.count(&Question::Activity)));
     assert!((23..=24).contains(&model.count(&Question::Lingering)));
     assert_eq!(model.count(&Question::Horizon), 8);
     assert_eq!(model.count(&Question::Tables), 2, "after half a minute, and a minute later");
@@ -146,14 +146,14 @@ fn a_convoy_is_told_with_its_root_within_two_seconds() {
 }
 
 #[test]
-fn amid_deadlock_checks_only_the_pulse_is_asked() {
+fn amid_deadlock_checks_only_activity_is_asked() {
     let mut model = Model::new();
     model.pass(30);
     (model.waiters, model.lock_manager) = (600, 300);
     model.pass(2);
     let since = model.asked.len();
     model.pass(60);
-    assert!(model.asked[since..].iter().all(|(question, _)| *question == Question::Pulse));
+    assert!(model.asked[since..].iter().all(|(question, _)| *question == Question::Activity));
     assert_eq!(model.core.convoy().state(), State::Convoy);
     (model.waiters, model.lock_manager) = (0, 0);
     model.pass(30);
@@ -225,7 +225,7 @@ fn a_new_connection_asks_everything_anew_and_forgets_nothing() {
     model.pass(3);
     let again: HashSet<_> = model.asked[asked..].iter().map(|(question, _)| format!("{question:?}")).collect();
     assert!(
-        ["Server", "Pulse", "Lingering", "Horizon", "Connected", "NotifyQueue", "Standing"]
+        ["Server", "Activity", "Lingering", "Horizon", "Connected", "NotifyQueue", "Standing"]
             .iter()
             .all(|of| again.contains(*of))
     );

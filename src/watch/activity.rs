@@ -41,9 +41,9 @@ impl LockKind {
     }
 }
 
-/// An answer to [`sql::PULSE`](super::sql::PULSE).
+/// An answer to [`sql::ACTIVITY`](super::sql::ACTIVITY).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Pulse {
+pub struct ActivitySample {
     /// Sessions in wait for the lock manager itself: deadlock checks run.
     pub lock_manager: u32,
     /// Sessions that run something.
@@ -56,7 +56,7 @@ pub struct Pulse {
     pub waiters: Vec<(i32, LockKind)>,
 }
 
-impl Pulse {
+impl ActivitySample {
     /// Its row.
     pub fn read(row: &Row) -> Result<Self, Unreadable> {
         let waiter = |waiter: &str| {
@@ -99,9 +99,9 @@ pub struct Waits(HashMap<i32, Instant>);
 
 impl Waits {
     /// Takes who waits now; returns how long the longest of them has.
-    pub fn look(&mut self, pulse: &Pulse, now: Instant) -> Duration {
+    pub fn look(&mut self, sample: &ActivitySample, now: Instant) -> Duration {
         let before = std::mem::take(&mut self.0);
-        self.0 = pulse.waiters.iter().map(|(pid, _)| (*pid, before.get(pid).copied().unwrap_or(now))).collect();
+        self.0 = sample.waiters.iter().map(|(pid, _)| (*pid, before.get(pid).copied().unwrap_or(now))).collect();
         self.0.values().min().map_or(Duration::ZERO, |since| now.saturating_duration_since(*since))
     }
 }
@@ -114,35 +114,35 @@ mod tests {
     fn waiters_are_read_with_what_they_wait_for() {
         let row =
             Row::of(&[Some("3"), Some("9"), Some("2"), Some("14"), Some("7 extend,8 tuple,9 transactionid,10 page")]);
-        let pulse = Pulse::read(&row).unwrap();
-        assert_eq!((pulse.lock_manager, pulse.active, pulse.idle_in_transaction, pulse.backends), (3, 9, 2, 14));
-        assert_eq!(pulse.waiters[3], (10, LockKind::Other));
-        assert_eq!(pulse.main_kind(), Some(LockKind::Row));
+        let sample = ActivitySample::read(&row).unwrap();
+        assert_eq!((sample.lock_manager, sample.active, sample.idle_in_transaction, sample.backends), (3, 9, 2, 14));
+        assert_eq!(sample.waiters[3], (10, LockKind::Other));
+        assert_eq!(sample.main_kind(), Some(LockKind::Row));
     }
 
     #[test]
     fn nobody_waits_is_null() {
-        let pulse = Pulse::read(&Row::of(&[Some("0"), Some("0"), Some("0"), Some("1"), None])).unwrap();
-        assert_eq!((pulse.waiters.len(), pulse.main_kind()), (0, None));
+        let sample = ActivitySample::read(&Row::of(&[Some("0"), Some("0"), Some("0"), Some("1"), None])).unwrap();
+        assert_eq!((sample.waiters.len(), sample.main_kind()), (0, None));
     }
 
     #[test]
     fn what_is_no_waiter_is_an_error() {
         let row = Row::of(&[Some("0"), Some("0"), Some("0"), Some("1"), Some("7 extend,x")]);
-        assert_eq!(Pulse::read(&row), Err(Unreadable { column: 5, columns: 5 }));
+        assert_eq!(ActivitySample::read(&row), Err(Unreadable { column: 5, columns: 5 }));
     }
 
     #[test]
     fn a_wait_counts_from_the_first_look_of_those_without_a_gap() {
-        let pulse = |pids: &[i32]| Pulse {
+        let sample = |pids: &[i32]| ActivitySample {
             waiters: pids.iter().map(|pid| (*pid, LockKind::Row)).collect(),
-            ..Pulse::default()
+            ..ActivitySample::default()
         };
         let (mut waits, start) = (Waits::default(), Instant::now());
         let s = Duration::from_secs;
-        assert_eq!(waits.look(&pulse(&[1, 2]), start), s(0));
-        assert_eq!(waits.look(&pulse(&[2, 3]), start + s(1)), s(1));
-        assert_eq!(waits.look(&pulse(&[1, 3]), start + s(2)), s(1), "1 waited before and was away");
-        assert_eq!(waits.look(&pulse(&[]), start + s(3)), s(0));
+        assert_eq!(waits.look(&sample(&[1, 2]), start), s(0));
+        assert_eq!(waits.look(&sample(&[2, 3]), start + s(1)), s(1));
+        assert_eq!(waits.look(&sample(&[1, 3]), start + s(2)), s(1), "1 waited before and was away");
+        assert_eq!(waits.look(&sample(&[]), start + s(3)), s(0));
     }
 }
