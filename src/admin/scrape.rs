@@ -18,7 +18,7 @@ use crate::proxy::Proxy;
 use crate::session::pins;
 use crate::state::timeout::Timeout;
 use crate::watch::activity::LockKind;
-use crate::watch::convoy;
+use crate::watch::convoy::ConvoyState;
 use crate::watch::culprit::CulpritKind;
 use crate::watch::finding::Kind;
 use crate::watch::monitor::Monitor;
@@ -171,7 +171,7 @@ fn put_watch(page: &mut Page, monitor: &Monitor) {
     let (convoy, sample) = (core.convoy(), core.convoy().sample());
     page.put(Metric::WatchUp, own, u8::from(monitor.is_up(&core)));
     page.put(Metric::WatchStandby, own, u8::from(core.server().is_some_and(|server| server.is_standby)));
-    for state in convoy::State::ALL {
+    for state in ConvoyState::ALL {
         page.put(Metric::WatchState, &[database, state.word()], u8::from(state == convoy.state()));
     }
     for kind in Kind::ALL {

@@ -9,7 +9,7 @@ use super::rows::{address, row, time, wait};
 use super::table::{Cell, Row};
 use crate::proxy::Proxy;
 use crate::watch::blockers::Blocker;
-use crate::watch::convoy;
+use crate::watch::convoy::ConvoyWatch;
 use crate::watch::core::Core;
 use crate::watch::culprit::Culprit;
 use crate::watch::dead_tuples::Bloat;
@@ -92,7 +92,7 @@ impl View {
         time(calendar - instant.saturating_duration_since(at))
     }
 
-    fn convoy(&self, database: &str, watch: &convoy::Watch) -> Row {
+    fn convoy(&self, database: &str, watch: &ConvoyWatch) -> Row {
         let (episode, sample) = (watch.convoy(), watch.sample());
         let waiters = sample.waiters.len();
         let (longest, longest_us) = wait(Some(watch.longest()));

@@ -38,14 +38,14 @@ const LOCK_MANAGER_BUSY: u32 = 8;
 
 /// From where on waits for locks are what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Thresholds {
+pub struct ConvoyThresholds {
     /// As many waiters and a growing line, or twice as many: a convoy. Two fifths of it are suspect.
     pub waiters: usize,
     /// The server's: a wait of most of it, and deadlock checks are about to begin.
     pub deadlock_timeout: Duration,
 }
 
-impl Thresholds {
+impl ConvoyThresholds {
     fn suspect(&self) -> usize {
         self.waiters * 2 / 5
     }
@@ -64,7 +64,7 @@ impl Thresholds {
 
 words! {
     /// What the watch makes of the server.
-    pub enum State {
+    pub enum ConvoyState {
         /// Nothing to speak of.
         Calm = "calm",
         /// More waiters than usual, two looks running.
@@ -106,7 +106,7 @@ pub struct Episode {
 
 /// What a look brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum ConvoyChange {
     /// A convoy began.
     ConvoyOpened(Episode),
     /// It is over.
@@ -119,7 +119,7 @@ pub enum Change {
 
 /// Where one is, and what is known there.
 #[derive(Debug)]
-enum Phase {
+enum ConvoyPhase {
     Calm {
         /// The look before was suspicious.
         has_doubts: bool,
@@ -140,9 +140,9 @@ enum Phase {
 
 /// The convoy watch of one server.
 #[derive(Debug)]
-pub struct Watch {
-    thresholds: Thresholds,
-    phase: Phase,
+pub struct ConvoyWatch {
+    thresholds: ConvoyThresholds,
+    phase: ConvoyPhase,
     /// Since when there has been no answer; lies over the phase, which nobody can know to have changed.
     blind_since: Option<Instant>,
     waits: Waits,
@@ -150,12 +150,12 @@ pub struct Watch {
     longest: Duration,
 }
 
-impl Watch {
+impl ConvoyWatch {
     /// Calm until it has looked.
-    pub fn new(thresholds: Thresholds) -> Self {
+    pub fn new(thresholds: ConvoyThresholds) -> Self {
         Self {
             thresholds,
-            phase: Phase::Calm { has_doubts: false },
+            phase: ConvoyPhase::Calm { has_doubts: false },
             blind_since: None,
             waits: Waits::default(),
             latest: ActivitySample::default(),
@@ -164,18 +164,18 @@ impl Watch {
     }
 
     /// Takes other thresholds, from the next look on.
-    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+    pub fn set_thresholds(&mut self, thresholds: ConvoyThresholds) {
         self.thresholds = thresholds;
     }
 
     /// What it makes of the server now.
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> ConvoyState {
         match (self.blind_since, &self.phase) {
-            (Some(_), _) => State::Blind,
-            (None, Phase::Calm { .. }) => State::Calm,
-            (None, Phase::Suspect { .. }) => State::Suspect,
-            (None, Phase::Convoy { .. }) => State::Convoy,
-            (None, Phase::Recovered { .. }) => State::Recovered,
+            (Some(_), _) => ConvoyState::Blind,
+            (None, ConvoyPhase::Calm { .. }) => ConvoyState::Calm,
+            (None, ConvoyPhase::Suspect { .. }) => ConvoyState::Suspect,
+            (None, ConvoyPhase::Convoy { .. }) => ConvoyState::Convoy,
+            (None, ConvoyPhase::Recovered { .. }) => ConvoyState::Recovered,
         }
     }
 
@@ -192,7 +192,7 @@ impl Watch {
     /// The convoy that is open; one may be while the watch is blind.
     pub fn convoy(&self) -> Option<&Episode> {
         match &self.phase {
-            Phase::Convoy { episode, .. } => Some(episode),
+            ConvoyPhase::Convoy { episode, .. } => Some(episode),
             _ => None,
         }
     }
@@ -206,9 +206,9 @@ impl Watch {
     pub fn interval(&self, cost: Duration) -> Duration {
         let calm = CALM_INTERVAL.max(cost * CALM_SHARE);
         match &self.phase {
-            Phase::Calm { has_doubts: false } | Phase::Recovered { has_doubts: false, .. } => calm,
+            ConvoyPhase::Calm { has_doubts: false } | ConvoyPhase::Recovered { has_doubts: false, .. } => calm,
             // Few may wait for long without any harm: that is no reason to look more often for good.
-            Phase::Suspect { .. } if self.latest.waiters.len() < self.thresholds.suspect() => calm,
+            ConvoyPhase::Suspect { .. } if self.latest.waiters.len() < self.thresholds.suspect() => calm,
             _ => ALERT_INTERVAL.max(cost * ALERT_SHARE),
         }
     }
@@ -221,9 +221,9 @@ impl Watch {
     /// The lock table should be asked now: it is not known who is at the root, and the lock manager is free enough to tell.
     pub fn wants_locks(&self) -> bool {
         let is_unknown = match &self.phase {
-            Phase::Suspect { site, .. } => site.is_none(),
-            Phase::Convoy { episode, .. } => episode.site.is_none(),
-            Phase::Calm { .. } | Phase::Recovered { .. } => false,
+            ConvoyPhase::Suspect { site, .. } => site.is_none(),
+            ConvoyPhase::Convoy { episode, .. } => episode.site.is_none(),
+            ConvoyPhase::Calm { .. } | ConvoyPhase::Recovered { .. } => false,
         };
         is_unknown && self.blind_since.is_none() && !self.is_lock_manager_busy()
     }
@@ -231,60 +231,62 @@ impl Watch {
     /// What the lock table said.
     pub fn locate(&mut self, found: LockSite) {
         match &mut self.phase {
-            Phase::Suspect { site, .. } => *site = Some(found),
-            Phase::Convoy { episode, .. } => episode.site = Some(found),
-            Phase::Calm { .. } | Phase::Recovered { .. } => {}
+            ConvoyPhase::Suspect { site, .. } => *site = Some(found),
+            ConvoyPhase::Convoy { episode, .. } => episode.site = Some(found),
+            ConvoyPhase::Calm { .. } | ConvoyPhase::Recovered { .. } => {}
         }
     }
 
     /// Nothing has been heard since then.
     ///
     /// ## any => the same, and blind: no answer is an answer when those who wait hold up all others
-    pub fn silent(&mut self, since: Instant, now: Instant) -> Option<Change> {
+    pub fn silent(&mut self, since: Instant, now: Instant) -> Option<ConvoyChange> {
         let silence = now.saturating_duration_since(since);
         if self.blind_since.is_some() || silence < BLIND_AFTER {
             return None;
         }
         self.blind_since = Some(since);
-        Some(Change::BlindOpened(silence))
+        Some(ConvoyChange::BlindOpened(silence))
     }
 
     /// Takes an answer.
-    pub fn look(&mut self, sample: ActivitySample, now: Instant) -> Vec<Change> {
+    pub fn look(&mut self, sample: ActivitySample, now: Instant) -> Vec<ConvoyChange> {
         let mut changes = Vec::new();
         if let Some(since) = self.blind_since.take() {
-            changes.push(Change::BlindClosed(now.saturating_duration_since(since)));
+            changes.push(ConvoyChange::BlindClosed(now.saturating_duration_since(since)));
         }
         let (waiters, before) = (sample.waiters.len(), self.latest.waiters.len());
         let longest = self.waits.look(&sample, now);
         let is_suspicious = self.thresholds.is_suspicious(waiters, longest);
         let is_convoy = self.thresholds.is_convoy(waiters, before, longest);
-        let phase = std::mem::replace(&mut self.phase, Phase::Calm { has_doubts: false });
+        let phase = std::mem::replace(&mut self.phase, ConvoyPhase::Calm { has_doubts: false });
         self.phase = match phase {
             // ## (Calm | Recovered) => Suspect: two looks running, or one that could not be worse
-            Phase::Calm { has_doubts } | Phase::Recovered { has_doubts, .. }
+            ConvoyPhase::Calm { has_doubts } | ConvoyPhase::Recovered { has_doubts, .. }
                 if is_suspicious && (has_doubts || waiters >= 2 * self.thresholds.waiters) =>
             {
-                Phase::Suspect { calm_since: None, site: None }
+                ConvoyPhase::Suspect { calm_since: None, site: None }
             }
-            Phase::Calm { .. } => Phase::Calm { has_doubts: is_suspicious },
+            ConvoyPhase::Calm { .. } => ConvoyPhase::Calm { has_doubts: is_suspicious },
             // ## Recovered => Calm: it has been quiet since
-            Phase::Recovered { since, .. } if now >= since + RECOVERED_FOR => Phase::Calm { has_doubts: is_suspicious },
-            Phase::Recovered { since, .. } => Phase::Recovered { since, has_doubts: is_suspicious },
+            ConvoyPhase::Recovered { since, .. } if now >= since + RECOVERED_FOR => {
+                ConvoyPhase::Calm { has_doubts: is_suspicious }
+            }
+            ConvoyPhase::Recovered { since, .. } => ConvoyPhase::Recovered { since, has_doubts: is_suspicious },
             // ## Suspect => Convoy: so many that the line will not end by itself
-            Phase::Suspect { site, .. } if is_convoy => {
+            ConvoyPhase::Suspect { site, .. } if is_convoy => {
                 let kind = sample.main_kind();
                 let episode = Episode { since: now, waiters, waiters_max: waiters, longest, kind, site };
-                changes.push(Change::ConvoyOpened(episode.clone()));
-                Phase::Convoy { episode, calm_since: None }
+                changes.push(ConvoyChange::ConvoyOpened(episode.clone()));
+                ConvoyPhase::Convoy { episode, calm_since: None }
             }
             // ## Suspect => Calm
-            Phase::Suspect { calm_since, site } => match quiet(calm_since, is_suspicious, now) {
-                Quiet::Over => Phase::Calm { has_doubts: false },
-                Quiet::Since(calm_since) => Phase::Suspect { calm_since, site },
+            ConvoyPhase::Suspect { calm_since, site } => match quiet(calm_since, is_suspicious, now) {
+                Quiet::Over => ConvoyPhase::Calm { has_doubts: false },
+                Quiet::Since(calm_since) => ConvoyPhase::Suspect { calm_since, site },
             },
             // ## Convoy => Recovered
-            Phase::Convoy { mut episode, calm_since } => {
+            ConvoyPhase::Convoy { mut episode, calm_since } => {
                 episode.waiters = waiters;
                 episode.waiters_max = episode.waiters_max.max(waiters);
                 episode.longest = episode.longest.max(longest);
@@ -292,10 +294,10 @@ impl Watch {
                 match quiet(calm_since, waiters >= self.thresholds.suspect(), now) {
                     Quiet::Over => {
                         let lasted = now.saturating_duration_since(episode.since);
-                        changes.push(Change::ConvoyClosed(episode, lasted));
-                        Phase::Recovered { since: now, has_doubts: false }
+                        changes.push(ConvoyChange::ConvoyClosed(episode, lasted));
+                        ConvoyPhase::Recovered { since: now, has_doubts: false }
                     }
-                    Quiet::Since(calm_since) => Phase::Convoy { episode, calm_since },
+                    Quiet::Since(calm_since) => ConvoyPhase::Convoy { episode, calm_since },
                 }
             }
         };
@@ -304,12 +306,13 @@ impl Watch {
     }
 
     /// Ends what is open: nobody looks any more.
-    pub fn end(&mut self, now: Instant) -> Vec<Change> {
-        let blind = self.blind_since.take().map(|since| Change::BlindClosed(now.saturating_duration_since(since)));
-        let convoy = match std::mem::replace(&mut self.phase, Phase::Calm { has_doubts: false }) {
-            Phase::Convoy { episode, .. } => {
+    pub fn end(&mut self, now: Instant) -> Vec<ConvoyChange> {
+        let blind =
+            self.blind_since.take().map(|since| ConvoyChange::BlindClosed(now.saturating_duration_since(since)));
+        let convoy = match std::mem::replace(&mut self.phase, ConvoyPhase::Calm { has_doubts: false }) {
+            ConvoyPhase::Convoy { episode, .. } => {
                 let lasted = now.saturating_duration_since(episode.since);
-                Some(Change::ConvoyClosed(episode, lasted))
+                Some(ConvoyChange::ConvoyClosed(episode, lasted))
             }
             _ => None,
         };

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::activity::ActivitySample;
 use super::blockers::{Blockers, Names};
-use super::convoy::{self, CALM_SHARE, LockSite};
+use super::convoy::{CALM_SHARE, ConvoyState, ConvoyThresholds, ConvoyWatch, LockSite};
 use super::culprit::Session;
 use super::dead_tuples::{DeadTuples, Table};
 use super::finding::{Finding, Kind, told, told_as};
@@ -147,7 +147,7 @@ pub struct Core {
     settings: Settings,
     due: Due,
     server: Option<Server>,
-    convoy: convoy::Watch,
+    convoy: ConvoyWatch,
     /// Found in the lock table at that time, their roots not named yet.
     unnamed: Option<(Vec<LockQueue>, Instant)>,
     blockers: Blockers,
@@ -168,7 +168,7 @@ impl Core {
             settings,
             due: Due { tables: now + TABLES_EVERY.mul_f64(offset), ..Due::at(now) },
             server: None,
-            convoy: convoy::Watch::new(convoy_thresholds(&settings, None)),
+            convoy: ConvoyWatch::new(convoy_thresholds(&settings, None)),
             unnamed: None,
             blockers: Blockers::default(),
             idle_holders: Vec::new(),
@@ -247,7 +247,7 @@ impl Core {
     pub fn asks_whose(&self, question: &Question) -> bool {
         match question {
             Question::Names(_) | Question::Lingering | Question::Horizon | Question::Connected => true,
-            Question::Activity => self.tightens() && self.convoy.state() != convoy::State::Calm,
+            Question::Activity => self.tightens() && self.convoy.state() != ConvoyState::Calm,
             Question::Server | Question::Locks | Question::NotifyQueue | Question::Standing | Question::Tables => false,
         }
     }
@@ -393,7 +393,7 @@ impl Core {
     }
 
     /// Waits for locks.
-    pub fn convoy(&self) -> &convoy::Watch {
+    pub fn convoy(&self) -> &ConvoyWatch {
         &self.convoy
     }
 
@@ -469,8 +469,8 @@ impl Core {
     }
 }
 
-fn convoy_thresholds(settings: &Settings, server: Option<&Server>) -> convoy::Thresholds {
-    convoy::Thresholds {
+fn convoy_thresholds(settings: &Settings, server: Option<&Server>) -> ConvoyThresholds {
+    ConvoyThresholds {
         waiters: settings.convoy_waiters,
         deadlock_timeout: server.map_or(DEADLOCK_TIMEOUT, |server| server.deadlock_timeout),
     }

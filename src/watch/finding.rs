@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::blockers::Blocker;
-use super::convoy::{self, Episode};
+use super::convoy::{ConvoyChange, Episode};
 use super::culprit::Culprit;
 use super::dead_tuples::Bloat;
 use super::horizon::Hold;
@@ -183,13 +183,13 @@ pub(super) fn told_as<V>(
     })
 }
 
-impl From<convoy::Change> for Change<Finding> {
-    fn from(change: convoy::Change) -> Self {
+impl From<ConvoyChange> for Change<Finding> {
+    fn from(change: ConvoyChange) -> Self {
         match change {
-            convoy::Change::ConvoyOpened(episode) => Self::Opened(Finding::from(&episode)),
-            convoy::Change::ConvoyClosed(episode, lasted) => Self::Closed(Finding::from(&episode), lasted),
-            convoy::Change::BlindOpened(silence) => Self::Opened(Finding::blind(silence)),
-            convoy::Change::BlindClosed(silence) => Self::Closed(Finding::blind(silence), silence),
+            ConvoyChange::ConvoyOpened(episode) => Self::Opened(Finding::from(&episode)),
+            ConvoyChange::ConvoyClosed(episode, lasted) => Self::Closed(Finding::from(&episode), lasted),
+            ConvoyChange::BlindOpened(silence) => Self::Opened(Finding::blind(silence)),
+            ConvoyChange::BlindClosed(silence) => Self::Closed(Finding::blind(silence), silence),
         }
     }
 }

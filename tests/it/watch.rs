@@ -14,7 +14,7 @@ use pgweir::pool::core::{DatabaseId, PoolId};
 use pgweir::pool::open::{Address, Opener};
 use pgweir::pool::pool::{Pool, PoolKind, PoolName};
 use pgweir::state::settings::SettingsRegistry;
-use pgweir::watch::convoy::State;
+use pgweir::watch::convoy::ConvoyState;
 use pgweir::watch::core::{Core, Question, Settings};
 use pgweir::watch::finding::{Finding, Kind};
 use pgweir::watch::horizon::Thresholds;
@@ -331,8 +331,8 @@ async fn a_monitor_without_an_answer_is_blind_keeps_its_connection_and_sees_agai
     };
     let before = pid().await;
     link.pause();
-    eventually(async || monitor.core().convoy().state() == State::Blind).await;
+    eventually(async || monitor.core().convoy().state() == ConvoyState::Blind).await;
     link.resume();
-    eventually(async || monitor.core().convoy().state() == State::Calm).await;
+    eventually(async || monitor.core().convoy().state() == ConvoyState::Calm).await;
     assert_eq!(pid().await, before);
 }

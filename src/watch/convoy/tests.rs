@@ -4,46 +4,46 @@ use proptest::prelude::*;
 
 use super::*;
 
-const THRESHOLDS: Thresholds = Thresholds { waiters: 50, deadlock_timeout: Duration::from_secs(1) };
+const THRESHOLDS: ConvoyThresholds = ConvoyThresholds { waiters: 50, deadlock_timeout: Duration::from_secs(1) };
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
 /// A watch and its clock; looks come when the watch wants them.
-struct Model {
-    watch: Watch,
+struct ConvoyModel {
+    watch: ConvoyWatch,
     now: Instant,
     start: Instant,
     /// Distinguishes the waiters of one look from those of another.
     pids: i32,
 }
 
-impl Model {
+impl ConvoyModel {
     fn new() -> Self {
         let now = Instant::now();
-        Self { watch: Watch::new(THRESHOLDS), now, start: now, pids: 0 }
+        Self { watch: ConvoyWatch::new(THRESHOLDS), now, start: now, pids: 0 }
     }
 
     /// So many who did not wait before.
-    fn see(&mut self, waiters: i32) -> Vec<Change> {
+    fn see(&mut self, waiters: i32) -> Vec<ConvoyChange> {
         self.pids += 10_000;
         self.see_from(self.pids, waiters)
     }
 
     /// So many who waited the last time, if there were as many then.
-    fn see_same(&mut self, waiters: i32) -> Vec<Change> {
+    fn see_same(&mut self, waiters: i32) -> Vec<ConvoyChange> {
         self.see_from(self.pids, waiters)
     }
 
-    fn see_from(&mut self, first: i32, waiters: i32) -> Vec<Change> {
+    fn see_from(&mut self, first: i32, waiters: i32) -> Vec<ConvoyChange> {
         self.now += self.watch.interval(ms(1));
         let waiters = (first..first + waiters).map(|pid| (pid, LockKind::Extension)).collect();
         self.watch.look(ActivitySample { waiters, ..ActivitySample::default() }, self.now)
     }
 
     fn open_a_convoy(&mut self) {
-        while self.watch.state() != State::Convoy {
+        while self.watch.state() != ConvoyState::Convoy {
             self.see(120);
         }
     }
@@ -51,118 +51,118 @@ impl Model {
 
 #[test]
 fn hundreds_in_line_are_a_convoy_within_two_seconds() {
-    let mut model = Model::new();
+    let mut model = ConvoyModel::new();
     assert_eq!(model.see(300), []);
-    assert_eq!(model.watch.state(), State::Suspect);
+    assert_eq!(model.watch.state(), ConvoyState::Suspect);
     let changes = model.see(300);
-    let [Change::ConvoyOpened(episode)] = changes.as_slice() else { panic!("{changes:?}") };
+    let [ConvoyChange::ConvoyOpened(episode)] = changes.as_slice() else { panic!("{changes:?}") };
     assert_eq!((episode.waiters, episode.kind), (300, Some(LockKind::Extension)));
     assert!(model.now - model.start <= ms(1300));
 }
 
 #[test]
 fn a_line_that_grows_is_a_convoy_and_one_that_does_not_is_suspect() {
-    let mut model = Model::new();
+    let mut model = ConvoyModel::new();
     (0..3).for_each(|_| assert_eq!(model.see(60), []));
-    assert_eq!(model.watch.state(), State::Suspect);
+    assert_eq!(model.watch.state(), ConvoyState::Suspect);
     (0..20).for_each(|_| assert_eq!(model.see(60), []));
-    assert!(matches!(model.see(61)[..], [Change::ConvoyOpened(_)]));
+    assert!(matches!(model.see(61)[..], [ConvoyChange::ConvoyOpened(_)]));
 }
 
 #[test]
 fn thirty_whose_deadlock_checks_are_about_to_begin_are_a_convoy() {
-    let mut model = Model::new();
+    let mut model = ConvoyModel::new();
     (0..4).for_each(|_| assert_eq!(model.see(30), []));
     while model.watch.longest() < ms(750) {
         assert_eq!(model.see_same(30), []);
     }
-    assert!(matches!(model.see_same(30)[..], [Change::ConvoyOpened(_)]));
+    assert!(matches!(model.see_same(30)[..], [ConvoyChange::ConvoyOpened(_)]));
 }
 
 #[test]
 fn a_moment_is_nothing() {
-    let mut model = Model::new();
+    let mut model = ConvoyModel::new();
     for _ in 0..20 {
         assert_eq!(model.see(60), []);
         assert_eq!(model.watch.interval(ms(1)), ALERT_INTERVAL, "a second look comes soon");
         assert_eq!(model.see(0), []);
-        assert_eq!(model.watch.state(), State::Calm);
+        assert_eq!(model.watch.state(), ConvoyState::Calm);
     }
 }
 
 #[test]
 fn a_convoy_is_over_after_two_quiet_seconds_and_closes_with_its_size() {
-    let mut model = Model::new();
+    let mut model = ConvoyModel::new();
     model.open_a_convoy();
     model.see(400);
     for _ in 0..8 {
         assert_eq!(model.see(19), []);
     }
     let changes = model.see(19);
-    let [Change::ConvoyClosed(episode, lasted)] = changes.as_slice() else { panic!("{changes:?}") };
+    let [ConvoyChange::ConvoyClosed(episode, lasted)] = changes.as_slice() else { panic!("{changes:?}") };
     assert_eq!((episode.waiters_max, *lasted), (400, ms(2500)));
-    assert_eq!(model.watch.state(), State::Recovered);
+    assert_eq!(model.watch.state(), ConvoyState::Recovered);
 }
 
 #[test]
 fn a_lull_does_not_end_it() {
-    let mut model = Model::new();
+    let mut model = ConvoyModel::new();
     model.open_a_convoy();
     for _ in 0..50 {
         (0..7).for_each(|_| assert_eq!(model.see(0), []));
         assert_eq!(model.see(20), []);
     }
-    assert_eq!(model.watch.state(), State::Convoy);
+    assert_eq!(model.watch.state(), ConvoyState::Convoy);
 }
 
 #[test]
 fn recovered_becomes_calm_and_can_become_a_convoy_again() {
-    let mut model = Model::new();
+    let mut model = ConvoyModel::new();
     model.open_a_convoy();
-    while model.watch.state() != State::Recovered {
+    while model.watch.state() != ConvoyState::Recovered {
         model.see(0);
     }
     let recovered = model.now;
-    while model.watch.state() == State::Recovered {
+    while model.watch.state() == ConvoyState::Recovered {
         model.see(0);
     }
-    assert_eq!((model.watch.state(), model.now - recovered), (State::Calm, ms(10_000)));
+    assert_eq!((model.watch.state(), model.now - recovered), (ConvoyState::Calm, ms(10_000)));
     model.open_a_convoy();
-    while model.watch.state() != State::Recovered {
+    while model.watch.state() != ConvoyState::Recovered {
         model.see(0);
     }
     model.see(300);
-    assert!(matches!(model.see(300)[..], [Change::ConvoyOpened(_)]));
+    assert!(matches!(model.see(300)[..], [ConvoyChange::ConvoyOpened(_)]));
 }
 
 #[test]
 fn no_answer_for_two_seconds_is_blind_and_the_next_answer_ends_it() {
-    let mut model = Model::new();
+    let mut model = ConvoyModel::new();
     model.see(0);
     let asked = model.now;
     assert_eq!(model.watch.silent(asked, asked + ms(1999)), None);
-    assert_eq!(model.watch.silent(asked, asked + ms(2000)), Some(Change::BlindOpened(ms(2000))));
-    assert_eq!(model.watch.state(), State::Blind);
+    assert_eq!(model.watch.silent(asked, asked + ms(2000)), Some(ConvoyChange::BlindOpened(ms(2000))));
+    assert_eq!(model.watch.state(), ConvoyState::Blind);
     assert_eq!(model.watch.silent(asked, asked + ms(9000)), None, "told once");
     model.now = asked + ms(9000);
-    assert_eq!(model.see(0), [Change::BlindClosed(ms(10_000))]);
-    assert_eq!(model.watch.state(), State::Calm);
+    assert_eq!(model.see(0), [ConvoyChange::BlindClosed(ms(10_000))]);
+    assert_eq!(model.watch.state(), ConvoyState::Calm);
 }
 
 #[test]
 fn a_convoy_stays_open_while_nobody_can_see_it() {
-    let mut model = Model::new();
+    let mut model = ConvoyModel::new();
     model.open_a_convoy();
     let asked = model.now;
     model.watch.silent(asked, asked + ms(8000));
     assert!(model.watch.convoy().is_some());
-    assert_eq!(model.see(300), [Change::BlindClosed(ms(250))]);
-    assert_eq!(model.watch.state(), State::Convoy);
+    assert_eq!(model.see(300), [ConvoyChange::BlindClosed(ms(250))]);
+    assert_eq!(model.watch.state(), ConvoyState::Convoy);
 }
 
 #[test]
 fn the_lock_table_is_asked_once_and_not_amid_deadlock_checks() {
-    let mut model = Model::new();
+    let mut model = ConvoyModel::new();
     model.see(60);
     assert!(!model.watch.wants_locks());
     model.see(60);
@@ -180,15 +180,15 @@ fn the_lock_table_is_asked_once_and_not_amid_deadlock_checks() {
 
 #[test]
 fn a_few_who_wait_for_long_are_not_looked_at_more_often() {
-    let mut model = Model::new();
+    let mut model = ConvoyModel::new();
     (0..10).for_each(|_| assert_eq!(model.see_same(6), []));
-    assert_eq!(model.watch.state(), State::Suspect);
+    assert_eq!(model.watch.state(), ConvoyState::Suspect);
     assert_eq!(model.watch.interval(ms(1)), CALM_INTERVAL);
 }
 
 #[test]
 fn looks_that_cost_much_are_rare() {
-    let mut model = Model::new();
+    let mut model = ConvoyModel::new();
     assert_eq!(model.watch.interval(ms(30)), ms(1500));
     model.open_a_convoy();
     assert_eq!(model.watch.interval(ms(25)), ALERT_INTERVAL);
@@ -196,7 +196,7 @@ fn looks_that_cost_much_are_rare() {
 }
 
 #[derive(Debug, Clone)]
-enum Operation {
+enum ConvoyOperation {
     See(i32),
     SeeSame(i32),
     Silent(u64),
@@ -204,46 +204,46 @@ enum Operation {
     End,
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+fn operation() -> impl Strategy<Value = ConvoyOperation> {
     let waiters = || prop_oneof![0..25, 0..130];
     prop_oneof![
-        12 => waiters().prop_map(Operation::See),
-        8 => waiters().prop_map(Operation::SeeSame),
-        2 => (0_u64..5000).prop_map(Operation::Silent),
-        1 => Just(Operation::Locate),
-        1 => Just(Operation::End),
+        12 => waiters().prop_map(ConvoyOperation::See),
+        8 => waiters().prop_map(ConvoyOperation::SeeSame),
+        2 => (0_u64..5000).prop_map(ConvoyOperation::Silent),
+        1 => Just(ConvoyOperation::Locate),
+        1 => Just(ConvoyOperation::End),
     ]
 }
 
 /// What has been told, which must make sense by itself.
 #[derive(Default)]
-struct Told {
+struct ConvoyReports {
     convoy: Option<Instant>,
     blind: bool,
     closed_at: Option<Instant>,
     quiet_since: Option<Instant>,
 }
 
-impl Told {
-    fn hear(&mut self, change: &Change, now: Instant, is_end: bool) {
+impl ConvoyReports {
+    fn hear(&mut self, change: &ConvoyChange, now: Instant, is_end: bool) {
         match change {
-            Change::ConvoyOpened(_) => {
+            ConvoyChange::ConvoyOpened(_) => {
                 assert!(self.convoy.replace(now).is_none(), "opened twice");
                 let pause = self.closed_at.map(|closed| now - closed);
                 assert!(pause.is_none_or(|pause| pause >= ALERT_INTERVAL), "flaps");
             }
-            Change::ConvoyClosed(episode, lasted) => {
+            ConvoyChange::ConvoyClosed(episode, lasted) => {
                 let since = self.convoy.take().expect("closed and not open");
                 assert_eq!((now - since, episode.since), (*lasted, since));
                 let quiet = self.quiet_since.map(|since| now - since);
                 assert!(is_end || quiet.is_some_and(|quiet| quiet >= CALM_AFTER), "closed too soon");
                 self.closed_at = Some(now);
             }
-            Change::BlindOpened(silence) => {
+            ConvoyChange::BlindOpened(silence) => {
                 assert!(!std::mem::replace(&mut self.blind, true));
                 assert!(*silence >= BLIND_AFTER);
             }
-            Change::BlindClosed(_) => assert!(std::mem::replace(&mut self.blind, false)),
+            ConvoyChange::BlindClosed(_) => assert!(std::mem::replace(&mut self.blind, false)),
         }
     }
 }
@@ -253,42 +253,42 @@ proptest! {
     fn it_opens_once_closes_once_and_never_before_it_was_quiet(
         operations in prop::collection::vec(operation(), 0..200)
     ) {
-        let (mut model, mut told) = (Model::new(), Told::default());
+        let (mut model, mut reports) = (ConvoyModel::new(), ConvoyReports::default());
         for operation in operations {
             let before = model.watch.convoy().is_some();
             let changes = match operation {
-                Operation::See(waiters) => model.see(waiters),
-                Operation::SeeSame(waiters) => model.see_same(waiters),
-                Operation::Silent(silence) => {
+                ConvoyOperation::See(waiters) => model.see(waiters),
+                ConvoyOperation::SeeSame(waiters) => model.see_same(waiters),
+                ConvoyOperation::Silent(silence) => {
                     let since = model.now;
                     model.now += ms(silence);
                     model.watch.silent(since, model.now).into_iter().collect()
                 }
-                Operation::Locate => {
+                ConvoyOperation::Locate => {
                     model.watch.locate(LockSite { lock: LockName::Notify, culprit: None });
                     Vec::new()
                 }
-                Operation::End => model.watch.end(model.now),
+                ConvoyOperation::End => model.watch.end(model.now),
             };
-            if let Operation::See(waiters) | Operation::SeeSame(waiters) = operation {
+            if let ConvoyOperation::See(waiters) | ConvoyOperation::SeeSame(waiters) = operation {
                 if waiters >= 20 {
-                    told.quiet_since = None;
+                    reports.quiet_since = None;
                 } else {
-                    told.quiet_since.get_or_insert(model.now);
+                    reports.quiet_since.get_or_insert(model.now);
                 }
             }
-            let is_end = matches!(operation, Operation::End);
-            changes.iter().for_each(|change| told.hear(change, model.now, is_end));
+            let is_end = matches!(operation, ConvoyOperation::End);
+            changes.iter().for_each(|change| reports.hear(change, model.now, is_end));
             let is_open = model.watch.convoy().is_some();
-            prop_assert_eq!(is_open, told.convoy.is_some());
-            prop_assert_eq!(model.watch.blind_since().is_some(), told.blind);
-            prop_assert!(is_open || !model.watch.wants_locks() || model.watch.state() == State::Suspect);
-            prop_assert!(before || !is_open || matches!(operation, Operation::See(_) | Operation::SeeSame(_)));
+            prop_assert_eq!(is_open, reports.convoy.is_some());
+            prop_assert_eq!(model.watch.blind_since().is_some(), reports.blind);
+            prop_assert!(is_open || !model.watch.wants_locks() || model.watch.state() == ConvoyState::Suspect);
+            prop_assert!(before || !is_open || matches!(operation, ConvoyOperation::See(_) | ConvoyOperation::SeeSame(_)));
         }
         for _ in 0..40 {
-            model.see(0).iter().for_each(|change| told.hear(change, model.now, true));
+            model.see(0).iter().for_each(|change| reports.hear(change, model.now, true));
         }
-        prop_assert_eq!(model.watch.state(), State::Calm, "everything ends");
-        prop_assert!(told.convoy.is_none() && !told.blind);
+        prop_assert_eq!(model.watch.state(), ConvoyState::Calm, "everything ends");
+        prop_assert!(reports.convoy.is_none() && !reports.blind);
     }
 }

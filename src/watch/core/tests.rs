@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::watch::convoy::State;
+use crate::watch::convoy::ConvoyState;
 use crate::watch::finding::Kind;
 
 const SETTINGS: Settings = Settings {
@@ -154,7 +154,7 @@ fn amid_deadlock_checks_only_activity_is_asked() {
     let since = model.asked.len();
     model.pass(60);
     assert!(model.asked[since..].iter().all(|(question, _)| *question == Question::Activity));
-    assert_eq!(model.core.convoy().state(), State::Convoy);
+    assert_eq!(model.core.convoy().state(), ConvoyState::Convoy);
     (model.waiters, model.lock_manager) = (0, 0);
     model.pass(30);
     assert!(matches!(&model.told[..], [("opened", Kind::Convoy, None, _), ("closed", Kind::Convoy, ..)]));
