@@ -15,7 +15,7 @@ use crate::watch::culprit::Culprit;
 use crate::watch::dead_tuples::Bloat;
 use crate::watch::finding::{Finding, Kind};
 use crate::watch::horizon::Hold;
-use crate::watch::incidents::Open;
+use crate::watch::incidents::Incident;
 use crate::watch::monitor::Monitor;
 use crate::watch::sessions::Lingering;
 
@@ -130,7 +130,7 @@ impl View {
         row
     }
 
-    fn bloat(&self, database: &str, open: &Open<Bloat>) -> Row {
+    fn bloat(&self, database: &str, open: &Incident<Bloat>) -> Row {
         let Finding { kind, what, culprit, remedy } = Finding::from(&open.value);
         let mut row = row![database, kind.word(), what, self.since(open.since), Cell::Null, Cell::Null];
         row.extend(named(culprit.as_ref()));
@@ -138,7 +138,7 @@ impl View {
         row
     }
 
-    fn blocker(&self, database: &str, open: &Open<Blocker>) -> Row {
+    fn blocker(&self, database: &str, open: &Incident<Blocker>) -> Row {
         let Finding { kind, what, culprit, remedy } = Finding::from(&open.value);
         let Blocker { transaction_age, lock, waiters, .. } = &open.value;
         let since = self.since(open.since);
@@ -148,7 +148,7 @@ impl View {
         row
     }
 
-    fn lingering(&self, database: &str, open: &Open<Lingering>) -> Row {
+    fn lingering(&self, database: &str, open: &Incident<Lingering>) -> Row {
         let Finding { kind, what, culprit, remedy } = Finding::from(&open.value);
         let age = seconds(open.value.session.transaction_age);
         let mut row = row![database, kind.word(), what, self.since(open.since), 0, Cell::Null, age];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::culprit::{Culprit, Session};
-use super::incidents::{Change, Incidents, Level, Open};
+use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use super::locks::{LockName, LockQueue, Locker};
 
 /// At the root of waits for locks.
@@ -64,7 +64,13 @@ pub struct Blockers(Incidents<Locker, Blocker>);
 
 impl Blockers {
     /// Takes all queues there are, the largest first. `limit`: a wait of so long opens.
-    pub fn look(&mut self, queues: &[LockQueue], names: &Names, limit: Duration, now: Instant) -> Vec<Change<Blocker>> {
+    pub fn look(
+        &mut self,
+        queues: &[LockQueue],
+        names: &Names,
+        limit: Duration,
+        now: Instant,
+    ) -> Vec<IncidentChange<Blocker>> {
         let mut blockers: BTreeMap<Locker, Blocker> = BTreeMap::new();
         for queue in queues {
             let Some((locker, culprit, transaction_age)) = names.oldest(queue) else { continue };
@@ -78,12 +84,13 @@ impl Blockers {
             blocker.waiters += queue.waiters;
             blocker.longest = blocker.longest.max(queue.longest);
         }
-        let level = |(locker, blocker): (Locker, Blocker)| Some((locker, Level::of(blocker.longest, limit)?, blocker));
+        let level =
+            |(locker, blocker): (Locker, Blocker)| Some((locker, IncidentLevel::of(blocker.longest, limit)?, blocker));
         self.0.look(blockers.into_iter().filter_map(level), now)
     }
 
     /// Those who keep others waiting for too long, those with the most first.
-    pub fn open(&self) -> Vec<&Open<Blocker>> {
+    pub fn open(&self) -> Vec<&Incident<Blocker>> {
         let mut open: Vec<_> = self.0.open().map(|(_, open)| open).collect();
         open.sort_by_key(|open| std::cmp::Reverse(open.value.waiters));
         open
@@ -95,7 +102,7 @@ impl Blockers {
     }
 
     /// Closes what is open: nobody waits any more, or nobody looks.
-    pub fn end(&mut self, now: Instant) -> Vec<Change<Blocker>> {
+    pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<Blocker>> {
         self.0.clear(now)
     }
 }
@@ -142,7 +149,7 @@ mod tests {
             queue(LockName::Transaction(744), 1, 5, &[Locker::Process(7)]),
         ];
         let changes = Blockers::default().look(&queues, &names(&[(7, 90)]), LIMIT, Instant::now());
-        let [Change::Opened(blocker)] = changes.as_slice() else { panic!("{changes:?}") };
+        let [IncidentChange::Opened(blocker)] = changes.as_slice() else { panic!("{changes:?}") };
         assert_eq!((blocker.waiters, blocker.longest), (31, LIMIT));
         assert_eq!(blocker.lock.to_string(), "row of public.jobs");
         assert_eq!(blocker.culprit.remedy(), "SELECT pg_terminate_backend(7)");

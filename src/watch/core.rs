@@ -15,7 +15,7 @@ use super::culprit::Session;
 use super::dead_tuples::{DeadTuples, Table};
 use super::finding::{Finding, Kind, told, told_as};
 use super::horizon::{self, Holders, Horizon};
-use super::incidents::Change;
+use super::incidents::IncidentChange;
 use super::locks::{LockQueue, Locker, WaitedLock, lock_queues};
 use super::notify_queue::NotifyQueue;
 use super::outside::{Connected, Outside};
@@ -276,7 +276,7 @@ impl Core {
         own: &OwnBackends,
         cost: Duration,
         now: Instant,
-    ) -> Result<Vec<Change<Finding>>, Unreadable> {
+    ) -> Result<Vec<IncidentChange<Finding>>, Unreadable> {
         self.asked(question, cost, now);
         // Questions about counts have one row, whatever there is to count.
         let only = || rows.first().ok_or(Unreadable { column: 0, columns: 0 });
@@ -290,7 +290,7 @@ impl Core {
             Question::Activity => {
                 let changes = self.convoy.look(ActivitySample::read(only()?)?, now);
                 self.due.activity = now + self.convoy.interval(cost);
-                let mut changes: Vec<_> = changes.into_iter().map(Change::from).collect();
+                let mut changes: Vec<_> = changes.into_iter().map(IncidentChange::from).collect();
                 if self.convoy.sample().waiters.is_empty() {
                     changes.extend(told(self.blockers.end(now)));
                 }
@@ -352,13 +352,13 @@ impl Core {
     }
 
     /// Nothing has been heard since then.
-    pub fn silent(&mut self, since: Instant, now: Instant) -> Option<Change<Finding>> {
-        self.convoy.silent(since, now).map(Change::from)
+    pub fn silent(&mut self, since: Instant, now: Instant) -> Option<IncidentChange<Finding>> {
+        self.convoy.silent(since, now).map(IncidentChange::from)
     }
 
     /// Ends what is open: nobody looks any more.
-    pub fn end(&mut self, now: Instant) -> Vec<Change<Finding>> {
-        let mut changes: Vec<_> = self.convoy.end(now).into_iter().map(Change::from).collect();
+    pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<Finding>> {
+        let mut changes: Vec<_> = self.convoy.end(now).into_iter().map(IncidentChange::from).collect();
         changes.extend(told(self.blockers.end(now)));
         changes.extend(told(self.horizon.end(now)));
         changes.extend(told(self.dead_tuples.end(now)));
@@ -455,7 +455,7 @@ impl Core {
         }
     }
 
-    fn name(&mut self, queues: &[LockQueue], names: &Names, now: Instant) -> Vec<Change<Finding>> {
+    fn name(&mut self, queues: &[LockQueue], names: &Names, now: Instant) -> Vec<IncidentChange<Finding>> {
         if let Some(queue) = queues.first() {
             let culprit = names.oldest(queue).map(|(_, culprit, _)| culprit);
             self.convoy.locate(LockSite { lock: queue.lock.clone(), culprit });

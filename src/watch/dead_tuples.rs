@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use tokio::time::Instant;
 
 use super::culprit::Culprit;
-use super::incidents::{Change, Incidents, Level, Open};
+use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use super::row::{Row, Unreadable};
 
 /// So many looks in a row that saw more than the one before.
@@ -89,7 +89,7 @@ impl DeadTuples {
         culprit: Option<&Culprit>,
         dead_min: u64,
         now: Instant,
-    ) -> Vec<Change<Bloat>> {
+    ) -> Vec<IncidentChange<Bloat>> {
         let mut before = std::mem::take(&mut self.tracks);
         let mut seen = Vec::new();
         for table in &tables {
@@ -109,12 +109,12 @@ impl DeadTuples {
     }
 
     /// Those that vacuum does not help.
-    pub fn open(&self) -> impl Iterator<Item = &Open<Bloat>> {
+    pub fn open(&self) -> impl Iterator<Item = &Incident<Bloat>> {
         self.incidents.open().map(|(_, open)| open)
     }
 
     /// Closes what is open, and forgets: nobody looks any more.
-    pub fn end(&mut self, now: Instant) -> Vec<Change<Bloat>> {
+    pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<Bloat>> {
         let changes = self.incidents.clear(now);
         *self = Self::default();
         changes
@@ -139,12 +139,12 @@ fn follow(before: Option<Track>, table: &Table) -> Track {
     }
 }
 
-fn level(track: &Track, table: &Table, dead_min: u64) -> Option<Level> {
+fn level(track: &Track, table: &Table, dead_min: u64) -> Option<IncidentLevel> {
     let is_much = table.dead >= dead_min && table.dead as f64 >= RATIO * table.live as f64;
     if is_much && track.growths >= GROWTHS && table.vacuums > track.vacuums {
-        return Some(Level::Above);
+        return Some(IncidentLevel::Above);
     }
-    (table.dead >= dead_min / 2 && table.dead >= track.dead_max / 2).then_some(Level::Between)
+    (table.dead >= dead_min / 2 && table.dead >= track.dead_max / 2).then_some(IncidentLevel::Between)
 }
 
 #[cfg(test)]
@@ -162,7 +162,7 @@ mod tests {
     }
 
     /// Looks a minute apart; each is dead rows and vacuums.
-    fn tell(dead_tuples: &mut DeadTuples, looks: &[(u64, u64)]) -> Vec<Change<Bloat>> {
+    fn tell(dead_tuples: &mut DeadTuples, looks: &[(u64, u64)]) -> Vec<IncidentChange<Bloat>> {
         let now = Instant::now();
         looks
             .iter()
@@ -174,9 +174,12 @@ mod tests {
     fn growth_that_vacuum_does_not_stop_opens_and_its_removal_closes() {
         let mut dead_tuples = DeadTuples::default();
         assert_eq!(tell(&mut dead_tuples, &[(9000, 4), (20_000, 5), (30_000, 5)]), []);
-        assert!(matches!(tell(&mut dead_tuples, &[(40_000, 6)])[..], [Change::Opened(_)]));
+        assert!(matches!(tell(&mut dead_tuples, &[(40_000, 6)])[..], [IncidentChange::Opened(_)]));
         assert_eq!(tell(&mut dead_tuples, &[(50_000, 6), (60_000, 7), (55_000, 8), (55_000, 8)]), []);
-        assert!(matches!(tell(&mut dead_tuples, &[(29_999, 9)])[..], [Change::Closed(..)]), "below half of the most");
+        assert!(
+            matches!(tell(&mut dead_tuples, &[(29_999, 9)])[..], [IncidentChange::Closed(..)]),
+            "below half of the most"
+        );
         assert_eq!(tell(&mut dead_tuples, &[(35_000, 9), (29_000, 10)]), []);
     }
 
@@ -185,7 +188,10 @@ mod tests {
         let mut dead_tuples = DeadTuples::default();
         let grows: Vec<_> = (1..30).map(|look| (look * 10_000, 4)).collect();
         assert_eq!(tell(&mut dead_tuples, &grows), []);
-        assert!(matches!(tell(&mut dead_tuples, &[(300_000, 5)])[..], [Change::Opened(_)]), "it came and did not help");
+        assert!(
+            matches!(tell(&mut dead_tuples, &[(300_000, 5)])[..], [IncidentChange::Opened(_)]),
+            "it came and did not help"
+        );
     }
 
     #[test]
@@ -230,7 +236,10 @@ mod tests {
     fn a_table_that_is_gone_is_closed_and_forgotten() {
         let mut dead_tuples = DeadTuples::default();
         tell(&mut dead_tuples, &[(9000, 4), (20_000, 5), (30_000, 5), (40_000, 6)]);
-        assert!(matches!(dead_tuples.look(Vec::new(), None, DEAD_MIN, Instant::now())[..], [Change::Closed(..)]));
+        assert!(matches!(
+            dead_tuples.look(Vec::new(), None, DEAD_MIN, Instant::now())[..],
+            [IncidentChange::Closed(..)]
+        ));
         assert!(dead_tuples.tracks.is_empty());
     }
 
@@ -252,8 +261,8 @@ mod tests {
                 }
                 for change in dead_tuples.look(tables, None, DEAD_MIN, now) {
                     let (bloat, is_open) = match &change {
-                        Change::Opened(bloat) => (bloat, true),
-                        Change::Closed(bloat, _) => (bloat, false),
+                        IncidentChange::Opened(bloat) => (bloat, true),
+                        IncidentChange::Closed(bloat, _) => (bloat, false),
                     };
                     let was_open = std::mem::replace(&mut open[bloat.table.oid as usize], is_open);
                     prop_assert_ne!(was_open, is_open);

@@ -8,7 +8,7 @@ use super::convoy::{ConvoyChange, Episode};
 use super::culprit::Culprit;
 use super::dead_tuples::Bloat;
 use super::horizon::Hold;
-use super::incidents::Change;
+use super::incidents::IncidentChange;
 use super::sessions::{Doing, Lingering};
 use crate::words::words;
 
@@ -165,7 +165,7 @@ impl fmt::Display for Seconds {
 }
 
 /// The same changes, told as findings.
-pub(super) fn told<V>(changes: Vec<Change<V>>) -> impl Iterator<Item = Change<Finding>>
+pub(super) fn told<V>(changes: Vec<IncidentChange<V>>) -> impl Iterator<Item = IncidentChange<Finding>>
 where
     for<'a> Finding: From<&'a V>,
 {
@@ -174,16 +174,16 @@ where
 
 /// As [`told`], for values that do not say themselves what they are.
 pub(super) fn told_as<V>(
-    changes: Vec<Change<V>>,
+    changes: Vec<IncidentChange<V>>,
     tell: impl Fn(&V) -> Finding,
-) -> impl Iterator<Item = Change<Finding>> {
+) -> impl Iterator<Item = IncidentChange<Finding>> {
     changes.into_iter().map(move |change| match change {
-        Change::Opened(value) => Change::Opened(tell(&value)),
-        Change::Closed(value, lasted) => Change::Closed(tell(&value), lasted),
+        IncidentChange::Opened(value) => IncidentChange::Opened(tell(&value)),
+        IncidentChange::Closed(value, lasted) => IncidentChange::Closed(tell(&value), lasted),
     })
 }
 
-impl From<ConvoyChange> for Change<Finding> {
+impl From<ConvoyChange> for IncidentChange<Finding> {
     fn from(change: ConvoyChange) -> Self {
         match change {
             ConvoyChange::ConvoyOpened(episode) => Self::Opened(Finding::from(&episode)),

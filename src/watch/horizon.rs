@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::culprit::{Backend, Culprit};
-use super::incidents::{Change, Incidents, Level, Open};
+use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use super::own_backends::OwnBackends;
 use super::row::{Row, Unreadable};
 use super::xid_clock::{Age, XidClock};
@@ -104,13 +104,13 @@ pub struct Horizon {
 
 impl Horizon {
     /// Takes an answer.
-    pub fn look(&mut self, seen: Holders, thresholds: &Thresholds, now: Instant) -> Vec<Change<Hold>> {
+    pub fn look(&mut self, seen: Holders, thresholds: &Thresholds, now: Instant) -> Vec<IncidentChange<Hold>> {
         let Holders { next, holders } = seen;
         self.clock.mark(next, now);
         self.holds = holders.into_iter().map(|holder| hold(&self.clock, next, holder, now)).collect();
         let oldest = self.holds.first().and_then(|(key, hold)| {
-            let by_age = Level::of(hold.age, thresholds.age);
-            let by_transactions = Level::of(hold.transactions, thresholds.transactions);
+            let by_age = IncidentLevel::of(hold.age, thresholds.age);
+            let by_transactions = IncidentLevel::of(hold.transactions, thresholds.transactions);
             Some((key.clone(), worse(by_age, by_transactions)?, hold.clone()))
         });
         self.incidents.look(oldest, now)
@@ -122,7 +122,7 @@ impl Horizon {
     }
 
     /// What is too old.
-    pub fn open(&self) -> Option<&Open<Hold>> {
+    pub fn open(&self) -> Option<&Incident<Hold>> {
         self.incidents.open().map(|(_, open)| open).next()
     }
 
@@ -133,7 +133,7 @@ impl Horizon {
     }
 
     /// Closes what is open, and forgets: nobody looks any more, or at another server.
-    pub fn end(&mut self, now: Instant) -> Vec<Change<Hold>> {
+    pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<Hold>> {
         let changes = self.incidents.clear(now);
         *self = Self::default();
         changes
@@ -158,10 +158,10 @@ fn hold(clock: &XidClock, next: u32, holder: Holder, now: Instant) -> (Key, Hold
     ((culprit.kind().word(), name, since), Hold { culprit, is_catalog_only, transactions, age })
 }
 
-fn worse(a: Option<Level>, b: Option<Level>) -> Option<Level> {
+fn worse(a: Option<IncidentLevel>, b: Option<IncidentLevel>) -> Option<IncidentLevel> {
     match (a, b) {
-        (Some(Level::Above), _) | (_, Some(Level::Above)) => Some(Level::Above),
-        (Some(Level::Between), _) | (_, Some(Level::Between)) => Some(Level::Between),
+        (Some(IncidentLevel::Above), _) | (_, Some(IncidentLevel::Above)) => Some(IncidentLevel::Above),
+        (Some(IncidentLevel::Between), _) | (_, Some(IncidentLevel::Between)) => Some(IncidentLevel::Between),
         (None, None) => None,
     }
 }
@@ -197,7 +197,7 @@ mod tests {
         Row::of(&[Some(kind), Some(name), None, None, Some(&transactions), None, None, None, None])
     }
 
-    fn look(horizon: &mut Horizon, rows: &[Row], now: Instant) -> Vec<Change<Hold>> {
+    fn look(horizon: &mut Horizon, rows: &[Row], now: Instant) -> Vec<IncidentChange<Hold>> {
         horizon.look(Holders::read(rows, &OwnBackends::default()).unwrap(), &THRESHOLDS, now)
     }
 
@@ -211,11 +211,11 @@ mod tests {
         }
         let rows = [counter(1315), session(42, 7, 315, 315)];
         let changes = look(&mut horizon, &rows, start + s(315));
-        let [Change::Opened(hold)] = changes.as_slice() else { panic!("{changes:?}") };
+        let [IncidentChange::Opened(hold)] = changes.as_slice() else { panic!("{changes:?}") };
         assert_eq!((hold.culprit.pid(), hold.transactions, hold.age), (Some(42), 315, s(300)));
         assert_eq!(hold.culprit.remedy(), "SELECT pg_terminate_backend(42)");
         let changes = look(&mut horizon, &[counter(1330)], start + s(330));
-        assert!(matches!(changes[..], [Change::Closed(_, lasted)] if lasted == s(15)));
+        assert!(matches!(changes[..], [IncidentChange::Closed(_, lasted)] if lasted == s(15)));
     }
 
     #[test]
@@ -232,7 +232,7 @@ mod tests {
         let (mut horizon, start) = (Horizon::default(), Instant::now());
         assert_eq!(look(&mut horizon, &[counter(900_000), session(42, 7, 5000, 4000)], start), []);
         let changes = look(&mut horizon, &[counter(900_000), session(42, 7, 5000, 4015)], start + s(15));
-        assert!(matches!(&changes[..], [Change::Opened(hold)] if hold.age == s(4015)));
+        assert!(matches!(&changes[..], [IncidentChange::Opened(hold)] if hold.age == s(4015)));
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
         let mut horizon = Horizon::default();
         let rows = [counter(5_000_000), named("slot", "standby_1", 1_000_000)];
         let changes = look(&mut horizon, &rows, Instant::now());
-        let [Change::Opened(hold)] = changes.as_slice() else { panic!("{changes:?}") };
+        let [IncidentChange::Opened(hold)] = changes.as_slice() else { panic!("{changes:?}") };
         assert_eq!(hold.culprit.remedy(), "SELECT pg_drop_replication_slot('standby_1')");
     }
 
@@ -252,7 +252,10 @@ mod tests {
             let rows = [counter(5_000_000 + seconds * 1000), named("catalog slot", "cdc", lag)];
             told.extend(look(&mut horizon, &rows, start + s(seconds.into())));
         }
-        assert!(matches!(&told[..], [Change::Opened(hold), Change::Closed(..)] if hold.is_catalog_only), "{told:?}");
+        assert!(
+            matches!(&told[..], [IncidentChange::Opened(hold), IncidentChange::Closed(..)] if hold.is_catalog_only),
+            "{told:?}"
+        );
     }
 
     #[test]
@@ -261,7 +264,9 @@ mod tests {
         let both = [counter(9_000_000), named("prepared", "tx", 3_000_000), session(42, 7, 2_000_000, 900)];
         assert_eq!(look(&mut horizon, &both, now).len(), 1, "the horizon is one");
         let changes = look(&mut horizon, &[counter(9_000_100), session(42, 7, 2_000_100, 915)], now + s(15));
-        let [Change::Closed(first, _), Change::Opened(second)] = changes.as_slice() else { panic!("{changes:?}") };
+        let [IncidentChange::Closed(first, _), IncidentChange::Opened(second)] = changes.as_slice() else {
+            panic!("{changes:?}")
+        };
         assert_eq!((first.culprit.kind(), second.culprit.kind()), (CulpritKind::Prepared, CulpritKind::Backend));
     }
 
@@ -270,7 +275,7 @@ mod tests {
         let (mut horizon, now) = (Horizon::default(), Instant::now());
         look(&mut horizon, &[counter(9_000_000), session(42, 7, 3_000_000, 900)], now);
         let changes = look(&mut horizon, &[counter(9_000_000), session(42, 8, 10, 5)], now + s(15));
-        assert!(matches!(changes[..], [Change::Closed(..)]));
+        assert!(matches!(changes[..], [IncidentChange::Closed(..)]));
     }
 
     #[test]
@@ -297,7 +302,7 @@ mod tests {
                     .chain(look_rows.iter().map(|(pid, since, age)| session(*pid, *since, *age, 60)))
                     .collect();
                 for change in look(&mut horizon, &rows, now) {
-                    open += if matches!(change, Change::Opened(_)) { 1 } else { -1 };
+                    open += if matches!(change, IncidentChange::Opened(_)) { 1 } else { -1 };
                     prop_assert!((0..=1).contains(&open));
                 }
                 if let Some(open) = horizon.open() {

@@ -10,14 +10,14 @@ use tokio::time::Instant;
 
 /// How bad something is at one look. What is fine is not reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Level {
+pub enum IncidentLevel {
     /// Bad enough to open.
     Above,
     /// Too good to open, too bad to close.
     Between,
 }
 
-impl Level {
+impl IncidentLevel {
     /// Of a value that opens at `opens` and closes below half of it; `None`: it is fine.
     pub fn of<T: PartialOrd + std::ops::Div<u32, Output = T>>(value: T, opens: T) -> Option<Self> {
         if value >= opens {
@@ -29,7 +29,7 @@ impl Level {
 
 /// What a look brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change<V> {
+pub enum IncidentChange<V> {
     /// It began, as far as was seen.
     Opened(V),
     /// It ended after so long; the value is the last one seen.
@@ -38,7 +38,7 @@ pub enum Change<V> {
 
 /// Something that is the matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Open<V> {
+pub struct Incident<V> {
     /// When it opened.
     pub since: Instant,
     /// As last seen.
@@ -47,7 +47,7 @@ pub struct Open<V> {
 
 /// All that is the matter, by what makes each the same from look to look.
 #[derive(Debug)]
-pub struct Incidents<K, V>(BTreeMap<K, Open<V>>);
+pub struct Incidents<K, V>(BTreeMap<K, Incident<V>>);
 
 impl<K, V> Default for Incidents<K, V> {
     fn default() -> Self {
@@ -57,7 +57,11 @@ impl<K, V> Default for Incidents<K, V> {
 
 impl<K: Ord, V: Clone> Incidents<K, V> {
     /// Takes what one look saw, everything it saw. Of two with the same key the first counts.
-    pub fn look(&mut self, seen: impl IntoIterator<Item = (K, Level, V)>, now: Instant) -> Vec<Change<V>> {
+    pub fn look(
+        &mut self,
+        seen: impl IntoIterator<Item = (K, IncidentLevel, V)>,
+        now: Instant,
+    ) -> Vec<IncidentChange<V>> {
         let mut before = std::mem::take(&mut self.0);
         let mut opened = Vec::new();
         for (key, level, value) in seen {
@@ -66,13 +70,13 @@ impl<K: Ord, V: Clone> Incidents<K, V> {
             }
             let since = match (before.remove(&key), level) {
                 (Some(open), _) => open.since,
-                (None, Level::Above) => {
-                    opened.push(Change::Opened(value.clone()));
+                (None, IncidentLevel::Above) => {
+                    opened.push(IncidentChange::Opened(value.clone()));
                     now
                 }
-                (None, Level::Between) => continue,
+                (None, IncidentLevel::Between) => continue,
             };
-            self.0.insert(key, Open { since, value });
+            self.0.insert(key, Incident { since, value });
         }
         let mut changes = closed(before, now);
         changes.append(&mut opened);
@@ -80,12 +84,12 @@ impl<K: Ord, V: Clone> Incidents<K, V> {
     }
 
     /// Closes everything: nobody looks any more.
-    pub fn clear(&mut self, now: Instant) -> Vec<Change<V>> {
+    pub fn clear(&mut self, now: Instant) -> Vec<IncidentChange<V>> {
         closed(std::mem::take(&mut self.0), now)
     }
 
     /// What is open, in order of the keys.
-    pub fn open(&self) -> impl Iterator<Item = (&K, &Open<V>)> {
+    pub fn open(&self) -> impl Iterator<Item = (&K, &Incident<V>)> {
         self.0.iter()
     }
 
@@ -100,8 +104,8 @@ impl<K: Ord, V: Clone> Incidents<K, V> {
     }
 }
 
-fn closed<K, V>(open: BTreeMap<K, Open<V>>, now: Instant) -> Vec<Change<V>> {
-    let close = |Open { since, value }| Change::Closed(value, now.saturating_duration_since(since));
+fn closed<K, V>(open: BTreeMap<K, Incident<V>>, now: Instant) -> Vec<IncidentChange<V>> {
+    let close = |Incident { since, value }| IncidentChange::Closed(value, now.saturating_duration_since(since));
     open.into_values().map(close).collect()
 }
 
@@ -118,34 +122,34 @@ mod tests {
     #[test]
     fn what_is_above_opens_and_what_is_gone_closes_with_its_last_value() {
         let (mut incidents, start) = (Incidents::default(), Instant::now());
-        assert_eq!(incidents.look([("a", Level::Above, 1)], start), [Change::Opened(1)]);
-        assert_eq!(incidents.look([("a", Level::Above, 2)], start + s(5)), []);
-        assert_eq!(incidents.look([], start + s(10)), [Change::Closed(2, s(10))]);
+        assert_eq!(incidents.look([("a", IncidentLevel::Above, 1)], start), [IncidentChange::Opened(1)]);
+        assert_eq!(incidents.look([("a", IncidentLevel::Above, 2)], start + s(5)), []);
+        assert_eq!(incidents.look([], start + s(10)), [IncidentChange::Closed(2, s(10))]);
         assert_eq!(incidents.look([], start + s(15)), []);
     }
 
     #[test]
     fn what_is_between_neither_opens_nor_closes() {
         let (mut incidents, now) = (Incidents::default(), Instant::now());
-        assert_eq!(incidents.look([("a", Level::Between, 1)], now), []);
-        incidents.look([("a", Level::Above, 2)], now);
-        assert_eq!(incidents.look([("a", Level::Between, 1)], now), []);
+        assert_eq!(incidents.look([("a", IncidentLevel::Between, 1)], now), []);
+        incidents.look([("a", IncidentLevel::Above, 2)], now);
+        assert_eq!(incidents.look([("a", IncidentLevel::Between, 1)], now), []);
         assert!(incidents.is_open(&"a"));
     }
 
     #[test]
     fn another_one_in_its_place_is_told_of_after_the_end_of_the_first() {
         let (mut incidents, now) = (Incidents::default(), Instant::now());
-        incidents.look([("a", Level::Above, 1)], now);
-        let changes = incidents.look([("b", Level::Above, 2)], now);
-        assert_eq!(changes, [Change::Closed(1, s(0)), Change::Opened(2)]);
+        incidents.look([("a", IncidentLevel::Above, 1)], now);
+        let changes = incidents.look([("b", IncidentLevel::Above, 2)], now);
+        assert_eq!(changes, [IncidentChange::Closed(1, s(0)), IncidentChange::Opened(2)]);
     }
 
     #[test]
     fn levels_have_a_band_of_half_the_opening_value() {
-        let of = |seconds| Level::of(s(seconds), s(300));
-        assert_eq!([149, 150, 299].map(of), [None, Some(Level::Between), Some(Level::Between)]);
-        assert_eq!(of(300), Some(Level::Above));
+        let of = |seconds| IncidentLevel::of(s(seconds), s(300));
+        assert_eq!([149, 150, 299].map(of), [None, Some(IncidentLevel::Between), Some(IncidentLevel::Between)]);
+        assert_eq!(of(300), Some(IncidentLevel::Above));
     }
 
     proptest! {
@@ -157,15 +161,15 @@ mod tests {
             let mut open = BTreeMap::new();
             for look in looks {
                 now += s(1);
-                let level = |is_above| if is_above { Level::Above } else { Level::Between };
+                let level = |is_above| if is_above { IncidentLevel::Above } else { IncidentLevel::Between };
                 let changes = incidents.look(look.iter().map(|(key, above)| (*key, level(*above), *key)), now);
                 for change in changes {
                     match change {
-                        Change::Opened(key) => {
+                        IncidentChange::Opened(key) => {
                             prop_assert!(look.contains(&(key, true)));
                             prop_assert_eq!(open.insert(key, now), None, "opened twice");
                         }
-                        Change::Closed(key, lasted) => {
+                        IncidentChange::Closed(key, lasted) => {
                             prop_assert!(look.iter().all(|(seen, _)| *seen != key), "closed while it was there");
                             prop_assert_eq!(open.remove(&key).map(|since| now - since), Some(lasted));
                         }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::convoy::BLIND_AFTER;
 use super::core::{Core, Question, Settings};
 use super::finding::Finding;
-use super::incidents::Change;
+use super::incidents::IncidentChange;
 use super::own_backends::OwnBackends;
 use super::reaction::{Holder, Step};
 use super::row::Row;
@@ -113,7 +113,7 @@ impl Monitor {
     /// Ends what is open: nobody watches any more.
     pub fn end(&self) {
         for change in self.core().end(Instant::now()) {
-            if let Change::Closed(finding, lasted) = change {
+            if let IncidentChange::Closed(finding, lasted) = change {
                 self.close(&finding, lasted, "no longer watched");
             }
         }
@@ -256,16 +256,16 @@ impl Monitor {
         self.core().refused(question, now);
     }
 
-    pub(crate) fn tell(&self, changes: impl IntoIterator<Item = Change<Finding>>) {
+    pub(crate) fn tell(&self, changes: impl IntoIterator<Item = IncidentChange<Finding>>) {
         let database = &*self.database;
         for change in changes {
             match change {
-                Change::Opened(Finding { kind, what, culprit, remedy }) => {
+                IncidentChange::Opened(Finding { kind, what, culprit, remedy }) => {
                     self.stats.found(kind);
                     let (kind, culprit) = (kind.word(), culprit.map(tracing::field::display));
                     tracing::warn!(database, kind, culprit, remedy, "{what}");
                 }
-                Change::Closed(finding, lasted) => self.close(&finding, lasted, "over"),
+                IncidentChange::Closed(finding, lasted) => self.close(&finding, lasted, "over"),
             }
         }
     }

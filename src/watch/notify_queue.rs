@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::incidents::{Change, Incidents, Level, Open};
+use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 
 /// From 0 to 1; half of it closes again. The whole is 8 GiB (manual: NOTIFY), so a tenth is no backlog of a moment.
 const OPENS: f64 = 0.1;
@@ -16,11 +16,11 @@ pub struct NotifyQueue {
 
 impl NotifyQueue {
     /// Takes an answer to [`sql::NOTIFY_QUEUE`](super::sql::NOTIFY_QUEUE).
-    pub fn look(&mut self, usage: f64, now: Instant) -> Vec<Change<f64>> {
+    pub fn look(&mut self, usage: f64, now: Instant) -> Vec<IncidentChange<f64>> {
         self.usage = usage;
         let level = match usage {
-            usage if usage >= OPENS => Some(Level::Above),
-            usage if usage >= OPENS / 2.0 => Some(Level::Between),
+            usage if usage >= OPENS => Some(IncidentLevel::Above),
+            usage if usage >= OPENS / 2.0 => Some(IncidentLevel::Between),
             _ => None,
         };
         self.incidents.look(level.map(|level| ((), level, usage)), now)
@@ -32,12 +32,12 @@ impl NotifyQueue {
     }
 
     /// It is too full.
-    pub fn open(&self) -> Option<&Open<f64>> {
+    pub fn open(&self) -> Option<&Incident<f64>> {
         self.incidents.open().map(|(_, open)| open).next()
     }
 
     /// Closes what is open: nobody looks any more.
-    pub fn end(&mut self, now: Instant) -> Vec<Change<f64>> {
+    pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<f64>> {
         self.usage = 0.0;
         self.incidents.clear(now)
     }

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::incidents::{Change, Incidents, Level, Open};
+use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use super::own_backends::OwnBackends;
 use super::row::{Row, Unreadable};
 
@@ -55,7 +55,7 @@ impl Outside {
         own: &OwnBackends,
         max: Option<usize>,
         now: Instant,
-    ) -> Vec<Change<usize>> {
+    ) -> Vec<IncidentChange<usize>> {
         let groups = connected.into_iter().map(|Connected { application, addr, pids }| {
             let count = pids.iter().filter(|pid| !own.has(**pid)).count();
             Group { application, addr, count }
@@ -64,8 +64,8 @@ impl Outside {
         self.groups.sort_by_key(|group| std::cmp::Reverse(group.count));
         let count = self.count();
         let level = match max {
-            Some(max) if count > max => Some(Level::Above),
-            Some(max) if count > max / 2 => Some(Level::Between),
+            Some(max) if count > max => Some(IncidentLevel::Above),
+            Some(max) if count > max / 2 => Some(IncidentLevel::Between),
             _ => None,
         };
         self.incidents.look(level.map(|level| ((), level, count)), now)
@@ -82,12 +82,12 @@ impl Outside {
     }
 
     /// There are too many.
-    pub fn open(&self) -> Option<&Open<usize>> {
+    pub fn open(&self) -> Option<&Incident<usize>> {
         self.incidents.open().map(|(_, open)| open).next()
     }
 
     /// Closes what is open, and forgets: nobody looks any more.
-    pub fn end(&mut self, now: Instant) -> Vec<Change<usize>> {
+    pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<usize>> {
         let changes = self.incidents.clear(now);
         self.groups.clear();
         changes

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::culprit::{Culprit, Session, State};
-use super::incidents::{Change, Incidents, Level, Open};
+use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 
 /// What a session does for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,31 +52,31 @@ pub struct Sessions(Incidents<Key, Lingering>);
 
 impl Sessions {
     /// Takes all that [`sql::lingering`](super::sql::lingering) found.
-    pub fn look(&mut self, found: Vec<Session>, now: Instant) -> Vec<Change<Lingering>> {
+    pub fn look(&mut self, found: Vec<Session>, now: Instant) -> Vec<IncidentChange<Lingering>> {
         self.0.look(found.into_iter().filter_map(lingering), now)
     }
 
     /// Those that do something for too long, the longest first.
-    pub fn open(&self) -> Vec<&Open<Lingering>> {
+    pub fn open(&self) -> Vec<&Incident<Lingering>> {
         let mut open: Vec<_> = self.0.open().map(|(_, open)| open).collect();
         open.sort_by_key(|open| std::cmp::Reverse(open.value.age()));
         open
     }
 
     /// Closes what is open: nobody looks any more.
-    pub fn end(&mut self, now: Instant) -> Vec<Change<Lingering>> {
+    pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<Lingering>> {
         self.0.clear(now)
     }
 }
 
-fn lingering(session: Session) -> Option<(Key, Level, Lingering)> {
+fn lingering(session: Session) -> Option<(Key, IncidentLevel, Lingering)> {
     let (doing, began) = match session.backend.state {
         State::IdleInTransaction => (Doing::Idling, session.transaction),
         State::Active => (Doing::Running, session.statement),
         // It changed between the server's look at its state and at the rest.
         State::Idle | State::Other => return None,
     };
-    Some(((doing, session.backend.pid, began), Level::Above, Lingering { doing, session }))
+    Some(((doing, session.backend.pid, began), IncidentLevel::Above, Lingering { doing, session }))
 }
 
 #[cfg(test)]
@@ -99,8 +99,8 @@ mod tests {
     fn look(sessions: &mut Sessions, found: &[Session]) -> Vec<(&'static str, Doing, i32)> {
         let changes = sessions.look(found.to_vec(), Instant::now());
         let told = changes.into_iter().map(|change| match change {
-            Change::Opened(one) => ("opened", one.doing, one.session.backend.pid),
-            Change::Closed(one, _) => ("closed", one.doing, one.session.backend.pid),
+            IncidentChange::Opened(one) => ("opened", one.doing, one.session.backend.pid),
+            IncidentChange::Closed(one, _) => ("closed", one.doing, one.session.backend.pid),
         });
         told.collect()
     }

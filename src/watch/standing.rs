@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::incidents::{Change, Incidents, Level};
+use super::incidents::{IncidentChange, IncidentLevel, Incidents};
 
 /// The server behind one database.
 #[derive(Debug, Default)]
@@ -14,10 +14,10 @@ pub struct Standing {
 
 impl Standing {
     /// Takes an answer to [`sql::STANDING`](super::sql::STANDING).
-    pub fn look(&mut self, is_standby: bool, now: Instant) -> Vec<Change<()>> {
+    pub fn look(&mut self, is_standby: bool, now: Instant) -> Vec<IncidentChange<()>> {
         self.was_primary |= !is_standby;
         let is_demoted = is_standby && self.was_primary;
-        self.incidents.look(is_demoted.then_some(((), Level::Above, ())), now)
+        self.incidents.look(is_demoted.then_some(((), IncidentLevel::Above, ())), now)
     }
 
     /// It was the primary, and follows another one now.
@@ -26,7 +26,7 @@ impl Standing {
     }
 
     /// Closes what is open: nobody looks any more.
-    pub fn end(&mut self, now: Instant) -> Vec<Change<()>> {
+    pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<()>> {
         self.incidents.clear(now)
     }
 }

@@ -18,7 +18,7 @@ use pgweir::watch::convoy::ConvoyState;
 use pgweir::watch::core::{Core, Question, Settings};
 use pgweir::watch::finding::{Finding, Kind};
 use pgweir::watch::horizon::Thresholds;
-use pgweir::watch::incidents::Change;
+use pgweir::watch::incidents::IncidentChange;
 use pgweir::watch::monitor::{Monitor, Process};
 use pgweir::watch::own_backends::OwnBackends;
 use pgweir::watch::reaction::Holder;
@@ -48,7 +48,7 @@ struct Watch {
     wire: Wire,
     now: Instant,
     /// Told, and not asked for yet.
-    told: Vec<Change<Finding>>,
+    told: Vec<IncidentChange<Finding>>,
 }
 
 impl Watch {
@@ -60,7 +60,7 @@ impl Watch {
         Self { core: Core::new(SETTINGS, 0.0, now), wire, now, told: Vec::new() }
     }
 
-    async fn ask(&mut self, question: &Question) -> Vec<Change<Finding>> {
+    async fn ask(&mut self, question: &Question) -> Vec<IncidentChange<Finding>> {
         let sql = self.core.sql(question);
         let frames = self.wire.query(&sql).await;
         assert!(frames.iter().all(|frame| frame.tag != 'E'), "{question:?}: {frames:?}");
@@ -72,10 +72,10 @@ impl Watch {
     }
 
     /// What is told of `kind` next.
-    async fn told(&mut self, kind: Kind) -> Change<Finding> {
+    async fn told(&mut self, kind: Kind) -> IncidentChange<Finding> {
         for _ in 0..1000 {
-            let of_kind = |change: &Change<Finding>| match change {
-                Change::Opened(finding) | Change::Closed(finding, _) => finding.kind == kind,
+            let of_kind = |change: &IncidentChange<Finding>| match change {
+                IncidentChange::Opened(finding) | IncidentChange::Closed(finding, _) => finding.kind == kind,
             };
             if let Some(place) = self.told.iter().position(of_kind) {
                 return self.told.remove(place);
@@ -90,15 +90,15 @@ impl Watch {
 
     async fn opened(&mut self, kind: Kind) -> Finding {
         match self.told(kind).await {
-            Change::Opened(finding) => finding,
-            closed @ Change::Closed(..) => panic!("{closed:?}"),
+            IncidentChange::Opened(finding) => finding,
+            closed @ IncidentChange::Closed(..) => panic!("{closed:?}"),
         }
     }
 
     async fn closed(&mut self, kind: Kind) -> Finding {
         match self.told(kind).await {
-            Change::Closed(finding, _) => finding,
-            opened @ Change::Opened(_) => panic!("{opened:?}"),
+            IncidentChange::Closed(finding, _) => finding,
+            opened @ IncidentChange::Opened(_) => panic!("{opened:?}"),
         }
     }
 }
@@ -212,14 +212,14 @@ async fn dead_rows_that_vacuum_leaves_are_told_with_who_holds_them() {
         watch.ask(&Question::Horizon).await;
         told.extend(watch.ask(&Question::Tables).await);
     }
-    let [Change::Opened(finding)] = told.as_slice() else { panic!("{told:?}") };
+    let [IncidentChange::Opened(finding)] = told.as_slice() else { panic!("{told:?}") };
     assert!(finding.what.starts_with("public.jobs has "), "{finding:?}");
     let terminate = format!("SELECT pg_terminate_backend({})", pid(&holder).await);
     assert_eq!(finding.remedy, Some(terminate));
 
     end(&admin, finding).await;
     eventually(async || admin.batch_execute("VACUUM jobs").await.is_ok() && dead(&admin).await == 0).await;
-    assert!(matches!(watch.ask(&Question::Tables).await[..], [Change::Closed(..)]));
+    assert!(matches!(watch.ask(&Question::Tables).await[..], [IncidentChange::Closed(..)]));
 }
 
 async fn dead(admin: &Client) -> i64 {

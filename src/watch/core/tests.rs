@@ -99,8 +99,8 @@ impl Model {
         let changes = self.core.answer(&question, &rows, &OwnBackends::default(), cost, self.now).unwrap();
         for change in changes {
             let (word, finding) = match change {
-                Change::Opened(finding) => ("opened", finding),
-                Change::Closed(finding, _) => ("closed", finding),
+                IncidentChange::Opened(finding) => ("opened", finding),
+                IncidentChange::Closed(finding, _) => ("closed", finding),
             };
             self.told.push((word, finding.kind, finding.remedy, self.now));
         }
@@ -260,7 +260,7 @@ proptest! {
         }
         let now = model.now;
         for change in model.core.end(now) {
-            let Change::Closed(finding, _) = change else { panic!("opened at the end") };
+            let IncidentChange::Closed(finding, _) = change else { panic!("opened at the end") };
             model.told.push(("closed", finding.kind, None, now));
         }
         for kind in Kind::ALL {
