@@ -12,7 +12,7 @@ use super::recent::{Counted, Point, Recent, Served};
 use crate::admission::gate::State;
 use crate::pool::core::{Counts, EndpointView, LaneView};
 use crate::proxy::Proxy;
-use crate::watch::core::Core;
+use crate::watch::core::WatchCore;
 use crate::watch::finding::Finding;
 
 /// Blockers, and sessions that take long, that are told of at once.
@@ -160,7 +160,7 @@ fn databases(proxy: &Proxy, now: Instant) -> Vec<DatabaseFacts> {
 }
 
 fn findings(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, Finding)> {
-    let of = |core: &Core| {
+    let of = |core: &WatchCore| {
         let mut findings = Vec::new();
         findings.extend(core.convoy().convoy().map(Finding::from));
         findings.extend(core.convoy().blind_since().map(|since| Finding::blind(now.saturating_duration_since(since))));
@@ -170,7 +170,7 @@ fn findings(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, Finding)> {
         findings.extend(core.sessions().open().into_iter().take(FINDINGS_MAX).map(|open| Finding::from(&open.value)));
         findings.extend(core.outside().open().map(|open| Finding::outside(open.value)));
         findings.extend(core.notify_queue().open().map(|open| Finding::notify_queue(open.value)));
-        findings.extend(core.standing().is_demoted().then(Finding::demoted));
+        findings.extend(core.demotion().is_demoted().then(Finding::demoted));
         findings
     };
     let all = proxy.watches.all();

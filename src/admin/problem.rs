@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::facts::{DatabaseFacts, Facts, RoleFacts};
 use crate::admission::gate::State;
 use crate::pool::core::EndpointView;
-use crate::watch::finding::{Finding, Kind};
+use crate::watch::finding::{Finding, FindingKind};
 
 /// A wait in line that is worth a word.
 const LONG_WAIT: Duration = Duration::from_secs(1);
@@ -158,7 +158,7 @@ fn role(of: &RoleFacts, problems: &mut Vec<Problem>) {
 fn found(database: &str, finding: &Finding) -> Problem {
     let Finding { kind, what, culprit, .. } = finding;
     let level = match kind {
-        Kind::Convoy | Kind::Blind | Kind::Standing => Level::Bad,
+        FindingKind::Convoy | FindingKind::Blind | FindingKind::Standing => Level::Bad,
         _ => Level::Warning,
     };
     let kind = kind.word();
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn what_the_watch_found_is_told_with_its_culprit() {
-        let finding = Finding { kind: Kind::Blocker, what: "9 wait".to_owned(), culprit: None, remedy: None };
+        let finding = Finding { kind: FindingKind::Blocker, what: "9 wait".to_owned(), culprit: None, remedy: None };
         let facts = Facts { clients_max: 1, findings: vec![(Arc::from("app"), finding)], ..Facts::default() };
         assert_eq!(said(&facts), [(Level::Warning, "database app: blocker: 9 wait".to_owned())]);
     }

@@ -20,7 +20,7 @@ use crate::state::timeout::Timeout;
 use crate::watch::activity::LockKind;
 use crate::watch::convoy::ConvoyState;
 use crate::watch::culprit::CulpritKind;
-use crate::watch::finding::Kind;
+use crate::watch::finding::FindingKind;
 use crate::watch::monitor::Monitor;
 
 /// Pools that the page tells of although only a `"*"` of the configuration serves them, and as many databases and roles: clients make them
@@ -174,7 +174,7 @@ fn put_watch(page: &mut Page, monitor: &Monitor) {
     for state in ConvoyState::ALL {
         page.put(Metric::WatchState, &[database, state.word()], u8::from(state == convoy.state()));
     }
-    for kind in Kind::ALL {
+    for kind in FindingKind::ALL {
         page.put(Metric::WatchOpen, &[database, kind.word()], core.open(kind));
         page.put(Metric::WatchFound, &[database, kind.word()], monitor.stats.findings(kind));
     }

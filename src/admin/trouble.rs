@@ -9,18 +9,18 @@ use tokio::time::Instant;
 
 use crate::config::{self, OnConvoy, OnIdleHolder};
 use crate::proxy::Proxy;
-use crate::watch::core::{Question, Settings};
-use crate::watch::horizon::Thresholds;
+use crate::watch::core::{Question, WatchSettings};
+use crate::watch::horizon::HorizonThresholds;
 use crate::watch::monitor::Monitor;
 use crate::watch::own_backends::OwnBackends;
-use crate::watch::row::Row;
+use crate::watch::row::AnswerRow;
 
-const SETTINGS: Settings = Settings {
+const SETTINGS: WatchSettings = WatchSettings {
     convoy_waiters: 50,
     blocked: Duration::from_secs(5),
     idle_in_transaction: Duration::from_secs(20),
     long_statement: Duration::from_secs(300),
-    horizon: Thresholds { age: Duration::from_secs(300), transactions: 1_000_000 },
+    horizon: HorizonThresholds { age: Duration::from_secs(300), transactions: 1_000_000 },
     dead_tuples: 10_000,
     outside_max: None,
     on_convoy: OnConvoy::Observe,
@@ -92,7 +92,7 @@ impl Trouble {
     }
 
     fn hear(&mut self, question: &Question, rows: &[&[Option<&str>]]) {
-        let rows: Vec<_> = rows.iter().map(|row| Row::of(row)).collect();
+        let rows: Vec<_> = rows.iter().map(|row| AnswerRow::of(row)).collect();
         let answer = self.monitor.core().answer(question, &rows, &OwnBackends::default(), Duration::ZERO, self.now);
         self.monitor.tell(answer.expect("what was asked for"));
     }

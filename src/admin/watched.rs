@@ -10,10 +10,10 @@ use super::table::{Cell, Row};
 use crate::proxy::Proxy;
 use crate::watch::blockers::Blocker;
 use crate::watch::convoy::ConvoyWatch;
-use crate::watch::core::Core;
+use crate::watch::core::WatchCore;
 use crate::watch::culprit::Culprit;
 use crate::watch::dead_tuples::Bloat;
-use crate::watch::finding::{Finding, Kind};
+use crate::watch::finding::{Finding, FindingKind};
 use crate::watch::horizon::Hold;
 use crate::watch::incidents::Incident;
 use crate::watch::monitor::Monitor;
@@ -39,7 +39,7 @@ pub(super) fn servers(proxy: &Proxy) -> Vec<Row> {
             sample.idle_in_transaction,
             core.outside().count(),
             percent as u32,
-            Kind::ALL.map(|kind| core.open(kind)).iter().sum::<usize>(),
+            FindingKind::ALL.map(|kind| core.open(kind)).iter().sum::<usize>(),
             core.server().map(|server| server.advice(backends_max).join("; ")),
         ]
     };
@@ -83,7 +83,7 @@ impl View {
         Self { now: (Instant::now(), SystemTime::now()) }
     }
 
-    fn each(&self, proxy: &Proxy, rows: impl Fn(&Self, &str, &Core) -> Vec<Row>) -> Vec<Row> {
+    fn each(&self, proxy: &Proxy, rows: impl Fn(&Self, &str, &WatchCore) -> Vec<Row>) -> Vec<Row> {
         proxy.watches.all().iter().flat_map(|monitor| rows(self, &monitor.database, &monitor.core())).collect()
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::row::{Row, Unreadable};
+use super::row::{AnswerRow, Unreadable};
 use crate::words::words;
 
 words! {
@@ -58,7 +58,7 @@ pub struct ActivitySample {
 
 impl ActivitySample {
     /// Its row.
-    pub fn read(row: &Row) -> Result<Self, Unreadable> {
+    pub fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
         let waiter = |waiter: &str| {
             let (pid, event) = waiter.split_once(' ')?;
             Some((pid.parse().ok()?, LockKind::of(event)))
@@ -112,8 +112,13 @@ mod tests {
 
     #[test]
     fn waiters_are_read_with_what_they_wait_for() {
-        let row =
-            Row::of(&[Some("3"), Some("9"), Some("2"), Some("14"), Some("7 extend,8 tuple,9 transactionid,10 page")]);
+        let row = AnswerRow::of(&[
+            Some("3"),
+            Some("9"),
+            Some("2"),
+            Some("14"),
+            Some("7 extend,8 tuple,9 transactionid,10 page"),
+        ]);
         let sample = ActivitySample::read(&row).unwrap();
         assert_eq!((sample.lock_manager, sample.active, sample.idle_in_transaction, sample.backends), (3, 9, 2, 14));
         assert_eq!(sample.waiters[3], (10, LockKind::Other));
@@ -122,13 +127,13 @@ mod tests {
 
     #[test]
     fn nobody_waits_is_null() {
-        let sample = ActivitySample::read(&Row::of(&[Some("0"), Some("0"), Some("0"), Some("1"), None])).unwrap();
+        let sample = ActivitySample::read(&AnswerRow::of(&[Some("0"), Some("0"), Some("0"), Some("1"), None])).unwrap();
         assert_eq!((sample.waiters.len(), sample.main_kind()), (0, None));
     }
 
     #[test]
     fn what_is_no_waiter_is_an_error() {
-        let row = Row::of(&[Some("0"), Some("0"), Some("0"), Some("1"), Some("7 extend,x")]);
+        let row = AnswerRow::of(&[Some("0"), Some("0"), Some("0"), Some("1"), Some("7 extend,x")]);
         assert_eq!(ActivitySample::read(&row), Err(Unreadable { column: 5, columns: 5 }));
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::culprit::{Culprit, Session};
+use super::culprit::{Culprit, ServerSession};
 use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use super::locks::{LockName, LockQueue, Locker};
 
@@ -28,7 +28,7 @@ pub struct Blocker {
 #[derive(Debug, Clone, Default)]
 pub struct Names {
     /// Sessions.
-    pub sessions: HashMap<i32, Session>,
+    pub sessions: HashMap<i32, ServerSession>,
     /// Names and ages of prepared transactions.
     pub prepared: HashMap<u32, (String, Duration)>,
 }
@@ -110,21 +110,21 @@ impl Blockers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::culprit::{Backend, State};
+    use crate::watch::culprit::{ServerProcess, SessionState};
 
     const LIMIT: Duration = Duration::from_secs(5);
 
     fn names(pids: &[(i32, u64)]) -> Names {
         let session = |(pid, seconds): &(i32, u64)| {
-            let backend = Backend {
+            let backend = ServerProcess {
                 pid: *pid,
-                state: State::IdleInTransaction,
+                state: SessionState::IdleInTransaction,
                 application: String::new(),
                 addr: None,
                 client: None,
             };
             let transaction_age = Some(Duration::from_secs(*seconds));
-            let session = Session {
+            let session = ServerSession {
                 backend,
                 transaction: None,
                 statement: None,

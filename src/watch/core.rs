@@ -11,21 +11,21 @@ use tokio::time::Instant;
 use super::activity::ActivitySample;
 use super::blockers::{Blockers, Names};
 use super::convoy::{CALM_SHARE, ConvoyState, ConvoyThresholds, ConvoyWatch, LockSite};
-use super::culprit::Session;
-use super::dead_tuples::{DeadTuples, Table};
-use super::finding::{Finding, Kind, told, told_as};
-use super::horizon::{self, Holders, Horizon};
+use super::culprit::ServerSession;
+use super::dead_tuples::{DeadTuples, TableRows};
+use super::demotion::Demotion;
+use super::finding::{Finding, FindingKind, told, told_as};
+use super::horizon::{Holders, Horizon, HorizonThresholds};
 use super::incidents::IncidentChange;
 use super::locks::{LockQueue, Locker, WaitedLock, lock_queues};
 use super::notify_queue::NotifyQueue;
 use super::outside::{Connected, Outside};
 use super::own_backends::OwnBackends;
-use super::reaction::{self, Holder, Step};
-use super::row::{Row, Unreadable};
-use super::server::Server;
-use super::sessions::{Doing, Sessions};
+use super::reaction::{self, IdleHolder, ReactionStep};
+use super::row::{AnswerRow, Unreadable};
+use super::server::WatchedServer;
+use super::sessions::{Overstay, Sessions};
 use super::sql;
-use super::standing::Standing;
 use crate::config::{self, OnConvoy, OnIdleHolder};
 
 /// How often sessions that idle or take long are asked for: an idle transaction is seen this long after its limit at the latest.
@@ -49,7 +49,7 @@ const NAMES_MAX: usize = 100;
 
 /// From where on something is the matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
+pub struct WatchSettings {
     /// Sessions in wait for locks that are a convoy.
     pub convoy_waiters: usize,
     /// Keeping others waiting for so long.
@@ -59,7 +59,7 @@ pub struct Settings {
     /// One statement for so long.
     pub long_statement: Duration,
     /// The oldest snapshot.
-    pub horizon: horizon::Thresholds,
+    pub horizon: HorizonThresholds,
     /// Dead rows of one table.
     pub dead_tuples: u64,
     /// Connections that are not pgweir's; `None`: any number is fine.
@@ -70,14 +70,14 @@ pub struct Settings {
     pub on_idle_holder: OnIdleHolder,
 }
 
-impl From<&config::Watch> for Settings {
+impl From<&config::Watch> for WatchSettings {
     fn from(watch: &config::Watch) -> Self {
         Self {
             convoy_waiters: watch.convoy_waiters as usize,
             blocked: watch.blocked,
             idle_in_transaction: watch.idle_in_transaction,
             long_statement: watch.long_statement,
-            horizon: horizon::Thresholds { age: watch.horizon_age, transactions: watch.horizon_transactions },
+            horizon: HorizonThresholds { age: watch.horizon_age, transactions: watch.horizon_transactions },
             dead_tuples: watch.dead_tuples.into(),
             outside_max: watch.outside_max.map(|max| max as usize),
             on_convoy: watch.on_convoy,
@@ -143,27 +143,27 @@ impl Due {
 
 /// What is known of one database and its server.
 #[derive(Debug)]
-pub struct Core {
-    settings: Settings,
+pub struct WatchCore {
+    settings: WatchSettings,
     due: Due,
-    server: Option<Server>,
+    server: Option<WatchedServer>,
     convoy: ConvoyWatch,
     /// Found in the lock table at that time, their roots not named yet.
     unnamed: Option<(Vec<LockQueue>, Instant)>,
     blockers: Blockers,
     /// As the last look at the lock table found them.
-    idle_holders: Vec<Holder>,
+    idle_holders: Vec<IdleHolder>,
     horizon: Horizon,
     dead_tuples: DeadTuples,
     sessions: Sessions,
     outside: Outside,
     notify_queue: NotifyQueue,
-    standing: Standing,
+    demotion: Demotion,
 }
 
-impl Core {
+impl WatchCore {
     /// Everything is asked at once, but for the tables: `offset`, below one, keeps those of many databases apart.
-    pub fn new(settings: Settings, offset: f64, now: Instant) -> Self {
+    pub fn new(settings: WatchSettings, offset: f64, now: Instant) -> Self {
         Self {
             settings,
             due: Due { tables: now + TABLES_EVERY.mul_f64(offset), ..Due::at(now) },
@@ -177,7 +177,7 @@ impl Core {
             sessions: Sessions::default(),
             outside: Outside::default(),
             notify_queue: NotifyQueue::default(),
-            standing: Standing::default(),
+            demotion: Demotion::default(),
         }
     }
 
@@ -188,7 +188,7 @@ impl Core {
     }
 
     /// Takes other settings, from the next answers on.
-    pub fn set(&mut self, settings: Settings) {
+    pub fn set(&mut self, settings: WatchSettings) {
         self.settings = settings;
         self.convoy.set_thresholds(convoy_thresholds(&settings, self.server.as_ref()));
     }
@@ -228,7 +228,7 @@ impl Core {
 
     /// The text of a question.
     pub fn sql(&self, question: &Question) -> String {
-        let Settings { idle_in_transaction, long_statement, .. } = self.settings;
+        let WatchSettings { idle_in_transaction, long_statement, .. } = self.settings;
         match question {
             Question::Server => sql::SERVER.to_owned(),
             Question::Activity => sql::ACTIVITY.to_owned(),
@@ -257,13 +257,15 @@ impl Core {
     }
 
     /// What is to be done about what an answer said, which [`Self::answer`] has taken.
-    pub fn react(&mut self, question: &Question, own: &OwnBackends) -> Vec<Step> {
+    pub fn react(&mut self, question: &Question, own: &OwnBackends) -> Vec<ReactionStep> {
         match question {
             Question::Activity if self.tightens() && self.convoy.convoy().is_some() => {
                 let roles = reaction::roles_in_wait(self.convoy.sample(), own);
-                if roles.is_empty() { Vec::new() } else { vec![Step::Tighten(roles)] }
+                if roles.is_empty() { Vec::new() } else { vec![ReactionStep::Tighten(roles)] }
             }
-            Question::Names(_) => std::mem::take(&mut self.idle_holders).into_iter().map(Step::Cancel).collect(),
+            Question::Names(_) => {
+                std::mem::take(&mut self.idle_holders).into_iter().map(ReactionStep::Cancel).collect()
+            }
             _ => Vec::new(),
         }
     }
@@ -272,7 +274,7 @@ impl Core {
     pub fn answer(
         &mut self,
         question: &Question,
-        rows: &[Row],
+        rows: &[AnswerRow],
         own: &OwnBackends,
         cost: Duration,
         now: Instant,
@@ -282,7 +284,7 @@ impl Core {
         let only = || rows.first().ok_or(Unreadable { column: 0, columns: 0 });
         Ok(match question {
             Question::Server => {
-                let server = Server::read(only()?)?;
+                let server = WatchedServer::read(only()?)?;
                 self.convoy.set_thresholds(convoy_thresholds(&self.settings, Some(&server)));
                 self.server = Some(server);
                 Vec::new()
@@ -311,7 +313,7 @@ impl Core {
                 self.name(&queues, &names, now)
             }
             Question::Lingering => {
-                let sessions = rows.iter().map(|row| Session::read(row, own)).collect::<Result<_, _>>()?;
+                let sessions = rows.iter().map(|row| ServerSession::read(row, own)).collect::<Result<_, _>>()?;
                 told(self.sessions.look(sessions, now)).collect()
             }
             Question::Horizon => {
@@ -332,10 +334,10 @@ impl Core {
                 if let Some(server) = &mut self.server {
                     server.is_standby = is_standby;
                 }
-                told_as(self.standing.look(is_standby, now), |()| Finding::demoted()).collect()
+                told_as(self.demotion.look(is_standby, now), |()| Finding::demoted()).collect()
             }
             Question::Tables => {
-                let tables = rows.iter().map(Table::read).collect::<Result<_, _>>()?;
+                let tables = rows.iter().map(TableRows::read).collect::<Result<_, _>>()?;
                 let culprit = self.horizon.culprit().cloned();
                 let changes = self.dead_tuples.look(tables, culprit.as_ref(), self.settings.dead_tuples, now);
                 told(changes).collect()
@@ -365,30 +367,30 @@ impl Core {
         changes.extend(told(self.sessions.end(now)));
         changes.extend(told_as(self.outside.end(now), |count| Finding::outside(*count)));
         changes.extend(told_as(self.notify_queue.end(now), |usage| Finding::notify_queue(*usage)));
-        changes.extend(told_as(self.standing.end(now), |()| Finding::demoted()));
+        changes.extend(told_as(self.demotion.end(now), |()| Finding::demoted()));
         self.unnamed = None;
         changes
     }
 
     /// How many findings of this kind are open.
-    pub fn open(&self, kind: Kind) -> usize {
+    pub fn open(&self, kind: FindingKind) -> usize {
         let lingering = |doing| self.sessions.open().iter().filter(|open| open.value.doing == doing).count();
         match kind {
-            Kind::Convoy => usize::from(self.convoy.convoy().is_some()),
-            Kind::Blind => usize::from(self.convoy.blind_since().is_some()),
-            Kind::Blocker => self.blockers.open().len(),
-            Kind::Horizon => usize::from(self.horizon.open().is_some()),
-            Kind::DeadTuples => self.dead_tuples.open().count(),
-            Kind::IdleInTransaction => lingering(Doing::Idling),
-            Kind::LongStatement => lingering(Doing::Running),
-            Kind::Outside => usize::from(self.outside.open().is_some()),
-            Kind::NotifyQueue => usize::from(self.notify_queue.open().is_some()),
-            Kind::Standing => usize::from(self.standing.is_demoted()),
+            FindingKind::Convoy => usize::from(self.convoy.convoy().is_some()),
+            FindingKind::Blind => usize::from(self.convoy.blind_since().is_some()),
+            FindingKind::Blocker => self.blockers.open().len(),
+            FindingKind::Horizon => usize::from(self.horizon.open().is_some()),
+            FindingKind::DeadTuples => self.dead_tuples.open().count(),
+            FindingKind::IdleInTransaction => lingering(Overstay::Idling),
+            FindingKind::LongStatement => lingering(Overstay::Running),
+            FindingKind::Outside => usize::from(self.outside.open().is_some()),
+            FindingKind::NotifyQueue => usize::from(self.notify_queue.open().is_some()),
+            FindingKind::Standing => usize::from(self.demotion.is_demoted()),
         }
     }
 
     /// How the server is set up, once it was asked.
-    pub fn server(&self) -> Option<&Server> {
+    pub fn server(&self) -> Option<&WatchedServer> {
         self.server.as_ref()
     }
 
@@ -428,8 +430,8 @@ impl Core {
     }
 
     /// Whether the server leads.
-    pub fn standing(&self) -> &Standing {
-        &self.standing
+    pub fn demotion(&self) -> &Demotion {
+        &self.demotion
     }
 
     fn is_somebody_blocked(&self) -> bool {
@@ -469,7 +471,7 @@ impl Core {
     }
 }
 
-fn convoy_thresholds(settings: &Settings, server: Option<&Server>) -> ConvoyThresholds {
+fn convoy_thresholds(settings: &WatchSettings, server: Option<&WatchedServer>) -> ConvoyThresholds {
     ConvoyThresholds {
         waiters: settings.convoy_waiters,
         deadlock_timeout: server.map_or(DEADLOCK_TIMEOUT, |server| server.deadlock_timeout),
@@ -502,13 +504,13 @@ fn names_sql(lockers: &[Locker]) -> String {
 }
 
 /// Sessions and prepared transactions, which have fewer columns.
-fn read_names(rows: &[Row], own: &OwnBackends) -> Result<Names, Unreadable> {
+fn read_names(rows: &[AnswerRow], own: &OwnBackends) -> Result<Names, Unreadable> {
     let mut names = Names::default();
     for row in rows {
         if row.columns() == sql::PREPARED_COLUMNS {
             names.prepared.insert(row.value(0)?, (row.text(1)?.to_owned(), row.duration(2)?));
         } else {
-            let session = Session::read(row, own)?;
+            let session = ServerSession::read(row, own)?;
             names.sessions.insert(session.backend.pid, session);
         }
     }

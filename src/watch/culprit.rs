@@ -3,14 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::own_backends::{Client, OwnBackends};
-use super::row::{Row, Unreadable};
+use super::own_backends::{OwnBackends, OwnClient};
+use super::row::{AnswerRow, Unreadable};
 use crate::sql::quote_literal;
 use crate::words::words;
 
 /// What a session does (manual: `pg_stat_activity.state`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum SessionState {
     /// A statement runs, or waits for a lock.
     Active,
     /// Between the statements of a transaction, failed or not.
@@ -21,7 +21,7 @@ pub enum State {
     Other,
 }
 
-impl State {
+impl SessionState {
     fn read(text: Option<&str>) -> Self {
         match text {
             Some("active") => Self::Active,
@@ -43,25 +43,25 @@ impl State {
 
 /// A process of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backend {
+pub struct ServerProcess {
     /// Process id.
     pub pid: i32,
     /// What it does.
-    pub state: State,
+    pub state: SessionState,
     /// `application_name`; may be empty.
     pub application: String,
     /// Of its client; `None`: a Unix socket, or no client at all.
     pub addr: Option<String>,
     /// The client of pgweir that has it.
-    pub client: Option<Client>,
+    pub client: Option<OwnClient>,
 }
 
-impl Backend {
+impl ServerProcess {
     /// Of `pid`, with state, application and address in three columns from `column` on.
-    pub(super) fn read(row: &Row, pid: i32, column: usize, own: &OwnBackends) -> Result<Self, Unreadable> {
+    pub(super) fn read(row: &AnswerRow, pid: i32, column: usize, own: &OwnBackends) -> Result<Self, Unreadable> {
         Ok(Self {
             pid,
-            state: State::read(row.text_or_null(column)?),
+            state: SessionState::read(row.text_or_null(column)?),
             application: row.text_or_null(column + 1)?.unwrap_or_default().to_owned(),
             addr: row.text_or_null(column + 2)?.map(str::to_owned),
             client: own.client(pid).cloned(),
@@ -73,9 +73,9 @@ impl Backend {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Culprit {
     /// A session.
-    Backend(Backend),
+    Backend(ServerProcess),
     /// A standby that reports its own oldest query, by `hot_standby_feedback`. Ending its walsender would not help: it comes back.
-    Standby(Backend),
+    Standby(ServerProcess),
     /// A replication slot.
     Slot {
         /// Its name.
@@ -125,7 +125,7 @@ impl Culprit {
     }
 
     /// The client of pgweir that has the process.
-    pub fn client(&self) -> Option<&Client> {
+    pub fn client(&self) -> Option<&OwnClient> {
         match self {
             Self::Backend(backend) => backend.client.as_ref(),
             Self::Standby(_) | Self::Slot { .. } | Self::Prepared { .. } => None,
@@ -136,8 +136,10 @@ impl Culprit {
     pub fn remedy(&self) -> String {
         match self {
             // What runs is asked first to stop.
-            Self::Backend(Backend { pid, state: State::Active, .. }) => format!("SELECT pg_cancel_backend({pid})"),
-            Self::Backend(Backend { pid, .. }) => format!("SELECT pg_terminate_backend({pid})"),
+            Self::Backend(ServerProcess { pid, state: SessionState::Active, .. }) => {
+                format!("SELECT pg_cancel_backend({pid})")
+            }
+            Self::Backend(ServerProcess { pid, .. }) => format!("SELECT pg_terminate_backend({pid})"),
             Self::Standby(_) => {
                 "ALTER SYSTEM SET hot_standby_feedback = off; SELECT pg_reload_conf() -- on the standby".to_owned()
             }
@@ -165,7 +167,7 @@ impl fmt::Display for Culprit {
     }
 }
 
-impl fmt::Display for Backend {
+impl fmt::Display for ServerProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {}, {}", self.pid, self.state.words())?;
         // At the server its name and address are pgweir's doing.
@@ -188,9 +190,9 @@ fn literal(text: &str) -> String {
 
 /// A session with its times, as `sql` asks for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
+pub struct ServerSession {
     /// Who.
-    pub backend: Backend,
+    pub backend: ServerProcess,
     /// Beginning of its transaction, in microseconds of the epoch, which with the process tells transactions apart.
     pub transaction: Option<i64>,
     /// Beginning of its statement, likewise.
@@ -203,11 +205,11 @@ pub struct Session {
     pub state_age: Option<Duration>,
 }
 
-impl Session {
+impl ServerSession {
     /// A row of [`sql::lingering`](super::sql::lingering) or [`sql::sessions`](super::sql::sessions).
-    pub fn read(row: &Row, own: &OwnBackends) -> Result<Self, Unreadable> {
+    pub fn read(row: &AnswerRow, own: &OwnBackends) -> Result<Self, Unreadable> {
         Ok(Self {
-            backend: Backend::read(row, row.value(0)?, 6, own)?,
+            backend: ServerProcess::read(row, row.value(0)?, 6, own)?,
             transaction: row.value_or_null(1)?,
             statement: row.value_or_null(2)?,
             transaction_age: row.duration_or_null(3)?,
@@ -221,14 +223,23 @@ impl Session {
 mod tests {
     use super::*;
 
-    fn backend(state: State) -> Backend {
-        Backend { pid: 42, state, application: "worker".to_owned(), addr: Some("10.0.0.7".to_owned()), client: None }
+    fn backend(state: SessionState) -> ServerProcess {
+        ServerProcess {
+            pid: 42,
+            state,
+            application: "worker".to_owned(),
+            addr: Some("10.0.0.7".to_owned()),
+            client: None,
+        }
     }
 
     #[test]
     fn what_runs_is_cancelled_and_what_idles_is_ended() {
-        assert_eq!(Culprit::Backend(backend(State::Active)).remedy(), "SELECT pg_cancel_backend(42)");
-        assert_eq!(Culprit::Backend(backend(State::IdleInTransaction)).remedy(), "SELECT pg_terminate_backend(42)");
+        assert_eq!(Culprit::Backend(backend(SessionState::Active)).remedy(), "SELECT pg_cancel_backend(42)");
+        assert_eq!(
+            Culprit::Backend(backend(SessionState::IdleInTransaction)).remedy(),
+            "SELECT pg_terminate_backend(42)"
+        );
     }
 
     #[test]
@@ -248,8 +259,8 @@ mod tests {
     #[test]
     fn a_session_is_read_with_its_times() {
         let row = ["42", "1000", "2000", "3500", "1500", "1400", "idle in transaction (aborted)", "worker", "10.0.0.7"];
-        let session = Session::read(&Row::of(&row.map(Some)), &OwnBackends::default()).unwrap();
-        assert_eq!(session.backend, backend(State::IdleInTransaction));
+        let session = ServerSession::read(&AnswerRow::of(&row.map(Some)), &OwnBackends::default()).unwrap();
+        assert_eq!(session.backend, backend(SessionState::IdleInTransaction));
         assert_eq!(session.transaction_age, Some(Duration::from_millis(3500)));
         let culprit = Culprit::Backend(session.backend);
         assert_eq!(culprit.to_string(), r#"process 42, idle in transaction, application "worker", from 10.0.0.7"#);
@@ -260,10 +271,10 @@ mod tests {
         let (row, mut own) =
             (["42", "1", "2", "3", "4", "5", "idle in transaction", "pool", "10.0.0.1"], OwnBackends::default());
         let addr = "10.0.0.7:4444".to_owned();
-        own.give(42, Client { pid: 12, role: "web".into(), addr, application: "worker".into() });
+        own.give(42, OwnClient { pid: 12, role: "web".into(), addr, application: "worker".into() });
         own.add([42, 43]);
         assert!(own.has(42) && own.has(43) && !own.has(44) && own.client(43).is_none());
-        let culprit = Culprit::Backend(Session::read(&Row::of(&row.map(Some)), &own).unwrap().backend);
+        let culprit = Culprit::Backend(ServerSession::read(&AnswerRow::of(&row.map(Some)), &own).unwrap().backend);
         let client = r#"client 12 (role "web", from 10.0.0.7:4444, application "worker")"#;
         assert_eq!(culprit.to_string(), format!("process 42, idle in transaction, of our {client}"));
         assert_eq!(culprit.remedy(), "SELECT pg_terminate_backend(42)");
@@ -273,7 +284,7 @@ mod tests {
     fn a_session_that_may_not_be_looked_at_has_no_times() {
         let mut row = [None; 9];
         row[0] = Some("42");
-        let session = Session::read(&Row::of(&row), &OwnBackends::default()).unwrap();
-        assert_eq!((session.backend.state, session.transaction_age), (State::Other, None));
+        let session = ServerSession::read(&AnswerRow::of(&row), &OwnBackends::default()).unwrap();
+        assert_eq!((session.backend.state, session.transaction_age), (SessionState::Other, None));
     }
 }

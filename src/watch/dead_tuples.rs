@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::culprit::Culprit;
 use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
-use super::row::{Row, Unreadable};
+use super::row::{AnswerRow, Unreadable};
 
 /// So many looks in a row that saw more than the one before.
 const GROWTHS: u32 = 3;
@@ -19,7 +19,7 @@ const RATIO: f64 = 0.2;
 
 /// One table; a row of [`sql::TABLES`](super::sql::TABLES).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
+pub struct TableRows {
     oid: u32,
     /// With its schema.
     pub name: String,
@@ -31,9 +31,9 @@ pub struct Table {
     vacuums: u64,
 }
 
-impl Table {
+impl TableRows {
     /// Its row.
-    pub fn read(row: &Row) -> Result<Self, Unreadable> {
+    pub fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
         Ok(Self {
             oid: row.value(0)?,
             name: row.text(1)?.to_owned(),
@@ -48,7 +48,7 @@ impl Table {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bloat {
     /// Which.
-    pub table: Table,
+    pub table: TableRows,
     /// Who holds the horizon; `None`: nobody, vacuum does not keep up.
     pub culprit: Option<Culprit>,
 }
@@ -77,7 +77,7 @@ struct Track {
 #[derive(Debug, Default)]
 pub struct DeadTuples {
     tracks: HashMap<u32, Track>,
-    tables: Vec<Table>,
+    tables: Vec<TableRows>,
     incidents: Incidents<u32, Bloat>,
 }
 
@@ -85,7 +85,7 @@ impl DeadTuples {
     /// Takes the tables that have many, with who holds the horizon. Fewer than `dead_min` dead rows in a table are nothing.
     pub fn look(
         &mut self,
-        tables: Vec<Table>,
+        tables: Vec<TableRows>,
         culprit: Option<&Culprit>,
         dead_min: u64,
         now: Instant,
@@ -104,7 +104,7 @@ impl DeadTuples {
     }
 
     /// Tables as last seen, those with the most dead rows first.
-    pub fn tables(&self) -> &[Table] {
+    pub fn tables(&self) -> &[TableRows] {
         &self.tables
     }
 
@@ -121,8 +121,8 @@ impl DeadTuples {
     }
 }
 
-fn follow(before: Option<Track>, table: &Table) -> Track {
-    let Table { dead, vacuums, .. } = *table;
+fn follow(before: Option<Track>, table: &TableRows) -> Track {
+    let TableRows { dead, vacuums, .. } = *table;
     match before {
         // The server's counters were reset.
         Some(before) if vacuums < before.vacuums => Track { dead, dead_max: dead, growths: 0, vacuums },
@@ -139,7 +139,7 @@ fn follow(before: Option<Track>, table: &Table) -> Track {
     }
 }
 
-fn level(track: &Track, table: &Table, dead_min: u64) -> Option<IncidentLevel> {
+fn level(track: &Track, table: &TableRows, dead_min: u64) -> Option<IncidentLevel> {
     let is_much = table.dead >= dead_min && table.dead as f64 >= RATIO * table.live as f64;
     if is_much && track.growths >= GROWTHS && table.vacuums > track.vacuums {
         return Some(IncidentLevel::Above);
@@ -157,8 +157,8 @@ mod tests {
 
     const DEAD_MIN: u64 = 10_000;
 
-    fn table(oid: u32, dead: u64, vacuums: u64) -> Table {
-        Table { oid, name: "public.jobs".to_owned(), live: 500, dead, vacuums }
+    fn table(oid: u32, dead: u64, vacuums: u64) -> TableRows {
+        TableRows { oid, name: "public.jobs".to_owned(), live: 500, dead, vacuums }
     }
 
     /// Looks a minute apart; each is dead rows and vacuums.
@@ -207,7 +207,7 @@ mod tests {
     fn few_beside_many_that_live_are_nothing() {
         let mut dead_tuples = DeadTuples::default();
         for look in 1..10 {
-            let large = Table { live: 1_000_000, ..table(1, look * 20_000, look) };
+            let large = TableRows { live: 1_000_000, ..table(1, look * 20_000, look) };
             assert_eq!(dead_tuples.look(vec![large], None, DEAD_MIN, Instant::now()), [], "{look}");
         }
     }
@@ -255,7 +255,7 @@ mod tests {
                 let mut tables = Vec::new();
                 for (oid, dead, runs) in look {
                     vacuums[oid as usize] += runs;
-                    if tables.iter().all(|table: &Table| table.oid != oid) {
+                    if tables.iter().all(|table: &TableRows| table.oid != oid) {
                         tables.push(table(oid, dead, vacuums[oid as usize]));
                     }
                 }

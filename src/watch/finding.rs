@@ -9,12 +9,12 @@ use super::culprit::Culprit;
 use super::dead_tuples::Bloat;
 use super::horizon::Hold;
 use super::incidents::IncidentChange;
-use super::sessions::{Doing, Lingering};
+use super::sessions::{Lingering, Overstay};
 use crate::words::words;
 
 words! {
     /// What can be the matter.
-    pub enum Kind {
+    pub enum FindingKind {
         /// A lock convoy.
         Convoy = "convoy",
         /// The server does not answer.
@@ -42,7 +42,7 @@ words! {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// What kind of thing.
-    pub kind: Kind,
+    pub kind: FindingKind,
     /// In words.
     pub what: String,
     /// Who is to blame, if it is known.
@@ -52,14 +52,14 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(kind: Kind, what: impl fmt::Display, culprit: Option<Culprit>) -> Self {
+    fn new(kind: FindingKind, what: impl fmt::Display, culprit: Option<Culprit>) -> Self {
         let remedy = culprit.as_ref().map(Culprit::remedy);
         Self { kind, what: what.to_string(), culprit, remedy }
     }
 
     /// The server has not answered for so long.
     pub fn blind(silence: Duration) -> Self {
-        Self::new(Kind::Blind, format_args!("the server has not answered for {}", Seconds(silence)), None)
+        Self::new(FindingKind::Blind, format_args!("the server has not answered for {}", Seconds(silence)), None)
     }
 
     /// The queue of notifications is as full as this.
@@ -68,17 +68,17 @@ impl Finding {
         let what = format_args!(
             "the queue of notifications is {percent:.0} % full; a session that listens is in a transaction"
         );
-        Self::new(Kind::NotifyQueue, what, None)
+        Self::new(FindingKind::NotifyQueue, what, None)
     }
 
     /// The server was the primary, and follows another one.
     pub fn demoted() -> Self {
-        Self::new(Kind::Standing, "the server was the primary and is a standby now: writes fail", None)
+        Self::new(FindingKind::Standing, "the server was the primary and is a standby now: writes fail", None)
     }
 
     /// So many are connected without pgweir.
     pub fn outside(count: usize) -> Self {
-        Self::new(Kind::Outside, format_args!("{count} connections that are not pgweir's"), None)
+        Self::new(FindingKind::Outside, format_args!("{count} connections that are not pgweir's"), None)
     }
 }
 
@@ -92,17 +92,17 @@ impl From<&Episode> for Finding {
                     "up to {waiters_max} sessions wait for locks, for up to {wait}; most for {}",
                     site.lock
                 );
-                Self::new(Kind::Convoy, what, site.culprit.clone())
+                Self::new(FindingKind::Convoy, what, site.culprit.clone())
             }
             (None, Some(kind)) => {
                 let what = format_args!(
                     "up to {waiters_max} sessions wait for locks, for up to {wait}; most for locks of kind {}",
                     kind.word()
                 );
-                Self::new(Kind::Convoy, what, None)
+                Self::new(FindingKind::Convoy, what, None)
             }
             (None, None) => Self::new(
-                Kind::Convoy,
+                FindingKind::Convoy,
                 format_args!("up to {waiters_max} sessions wait for locks, for up to {wait}"),
                 None,
             ),
@@ -114,7 +114,7 @@ impl From<&Blocker> for Finding {
     fn from(blocker: &Blocker) -> Self {
         let Blocker { culprit, lock, waiters, longest, .. } = blocker;
         let what = format_args!("{waiters} wait for up to {}, most for {lock}", Seconds(*longest));
-        Self::new(Kind::Blocker, what, Some(culprit.clone()))
+        Self::new(FindingKind::Blocker, what, Some(culprit.clone()))
     }
 }
 
@@ -126,7 +126,7 @@ impl From<&Hold> for Finding {
             "vacuum cannot remove {rows} that died in the last {}, {transactions} transactions",
             Seconds(*age)
         );
-        Self::new(Kind::Horizon, what, Some(culprit.clone()))
+        Self::new(FindingKind::Horizon, what, Some(culprit.clone()))
     }
 }
 
@@ -137,7 +137,7 @@ impl From<&Bloat> for Finding {
             "{} has {} dead rows beside {} live ones, and vacuum does not help",
             table.name, table.dead, table.live
         );
-        Self { kind: Kind::DeadTuples, what, culprit: bloat.culprit.clone(), remedy: Some(bloat.remedy()) }
+        Self { kind: FindingKind::DeadTuples, what, culprit: bloat.culprit.clone(), remedy: Some(bloat.remedy()) }
     }
 }
 
@@ -145,8 +145,8 @@ impl From<&Lingering> for Finding {
     fn from(lingering: &Lingering) -> Self {
         let age = Seconds(lingering.age());
         let (kind, what) = match lingering.doing {
-            Doing::Idling => (Kind::IdleInTransaction, format!("idle in a transaction for {age}")),
-            Doing::Running => (Kind::LongStatement, format!("at one statement for {age}")),
+            Overstay::Idling => (FindingKind::IdleInTransaction, format!("idle in a transaction for {age}")),
+            Overstay::Running => (FindingKind::LongStatement, format!("at one statement for {age}")),
         };
         Self::new(kind, what, Some(lingering.culprit()))
     }

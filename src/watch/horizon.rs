@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::culprit::{Backend, Culprit};
+use super::culprit::{Culprit, ServerProcess};
 use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use super::own_backends::OwnBackends;
-use super::row::{Row, Unreadable};
+use super::row::{AnswerRow, Unreadable};
 use super::xid_clock::{Age, XidClock};
 
 /// `FirstNormalTransactionId` (transam.h), whose age is asked for.
@@ -18,7 +18,7 @@ const FIRST_XID: u32 = 3;
 
 /// When a horizon is too old: by one or the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Thresholds {
+pub struct HorizonThresholds {
     /// In time.
     pub age: Duration,
     /// In transactions.
@@ -27,7 +27,7 @@ pub struct Thresholds {
 
 /// Somebody with a snapshot or a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct HorizonHolder {
     culprit: Culprit,
     /// It holds the rows of catalogs only.
     is_catalog_only: bool,
@@ -43,12 +43,12 @@ pub struct Holders {
     /// The next transaction id to be given out.
     next: u32,
     /// The oldest first.
-    holders: Vec<Holder>,
+    holders: Vec<HorizonHolder>,
 }
 
 impl Holders {
     /// Its rows.
-    pub fn read(rows: &[Row], own: &OwnBackends) -> Result<Self, Unreadable> {
+    pub fn read(rows: &[AnswerRow], own: &OwnBackends) -> Result<Self, Unreadable> {
         let (mut next, mut holders) = (0, Vec::new());
         for row in rows {
             // Ages can be negative where the circle of ids is nearly used up; the difference is right all the same.
@@ -58,15 +58,15 @@ impl Holders {
                     next = transactions.wrapping_add(FIRST_XID);
                     continue;
                 }
-                "backend" => Culprit::Backend(Backend::read(row, row.value(2)?, 6, own)?),
-                "walsender" => Culprit::Standby(Backend::read(row, row.value(2)?, 6, own)?),
+                "backend" => Culprit::Backend(ServerProcess::read(row, row.value(2)?, 6, own)?),
+                "walsender" => Culprit::Standby(ServerProcess::read(row, row.value(2)?, 6, own)?),
                 "slot" | "catalog slot" => {
                     Culprit::Slot { name: row.text(1)?.to_owned(), reader: row.value_or_null(2)? }
                 }
                 "prepared" => Culprit::Prepared { gid: row.text(1)?.to_owned() },
                 _ => return Err(row.unreadable(0)),
             };
-            holders.push(Holder {
+            holders.push(HorizonHolder {
                 culprit,
                 is_catalog_only: row.text(0)? == "catalog slot",
                 since: row.value_or_null(3)?,
@@ -92,19 +92,19 @@ pub struct Hold {
 }
 
 /// What makes a hold the same from look to look.
-type Key = (&'static str, String, Option<i64>);
+type HorizonKey = (&'static str, String, Option<i64>);
 
 /// The horizon of one database.
 #[derive(Debug, Default)]
 pub struct Horizon {
     clock: XidClock,
-    holds: Vec<(Key, Hold)>,
-    incidents: Incidents<Key, Hold>,
+    holds: Vec<(HorizonKey, Hold)>,
+    incidents: Incidents<HorizonKey, Hold>,
 }
 
 impl Horizon {
     /// Takes an answer.
-    pub fn look(&mut self, seen: Holders, thresholds: &Thresholds, now: Instant) -> Vec<IncidentChange<Hold>> {
+    pub fn look(&mut self, seen: Holders, thresholds: &HorizonThresholds, now: Instant) -> Vec<IncidentChange<Hold>> {
         let Holders { next, holders } = seen;
         self.clock.mark(next, now);
         self.holds = holders.into_iter().map(|holder| hold(&self.clock, next, holder, now)).collect();
@@ -140,8 +140,8 @@ impl Horizon {
     }
 }
 
-fn hold(clock: &XidClock, next: u32, holder: Holder, now: Instant) -> (Key, Hold) {
-    let Holder { culprit, is_catalog_only, since, transactions, transaction_age } = holder;
+fn hold(clock: &XidClock, next: u32, holder: HorizonHolder, now: Instant) -> (HorizonKey, Hold) {
+    let HorizonHolder { culprit, is_catalog_only, since, transactions, transaction_age } = holder;
     let age = match clock.age(next.wrapping_sub(transactions), now) {
         Age::Known(age) => age,
         // At the first look of all nothing tells a snapshot of hours from one of this moment; at the second it does.
@@ -173,31 +173,31 @@ mod tests {
     use super::*;
     use crate::watch::culprit::CulpritKind;
 
-    const THRESHOLDS: Thresholds = Thresholds { age: Duration::from_secs(300), transactions: 1_000_000 };
+    const THRESHOLDS: HorizonThresholds = HorizonThresholds { age: Duration::from_secs(300), transactions: 1_000_000 };
 
     fn s(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
     /// What the server says about the counter, with so many ids given out.
-    fn counter(next: u32) -> Row {
+    fn counter(next: u32) -> AnswerRow {
         let age = next.wrapping_sub(FIRST_XID).cast_signed().to_string();
-        Row::of(&[Some("next"), None, None, None, Some(&age), None, None, None, None])
+        AnswerRow::of(&[Some("next"), None, None, None, Some(&age), None, None, None, None])
     }
 
-    fn session(pid: u32, since: u64, transactions: u32, age: u64) -> Row {
+    fn session(pid: u32, since: u64, transactions: u32, age: u64) -> AnswerRow {
         let texts = [pid.to_string(), since.to_string(), transactions.to_string(), (age * 1000).to_string()];
         let [pid, since, transactions, age] = texts.each_ref().map(|text| Some(text.as_str()));
         let state = Some("idle in transaction");
-        Row::of(&[Some("backend"), None, pid, since, transactions, age, state, Some("worker"), Some("10.0.0.7")])
+        AnswerRow::of(&[Some("backend"), None, pid, since, transactions, age, state, Some("worker"), Some("10.0.0.7")])
     }
 
-    fn named(kind: &str, name: &str, transactions: u32) -> Row {
+    fn named(kind: &str, name: &str, transactions: u32) -> AnswerRow {
         let transactions = transactions.to_string();
-        Row::of(&[Some(kind), Some(name), None, None, Some(&transactions), None, None, None, None])
+        AnswerRow::of(&[Some(kind), Some(name), None, None, Some(&transactions), None, None, None, None])
     }
 
-    fn look(horizon: &mut Horizon, rows: &[Row], now: Instant) -> Vec<IncidentChange<Hold>> {
+    fn look(horizon: &mut Horizon, rows: &[AnswerRow], now: Instant) -> Vec<IncidentChange<Hold>> {
         horizon.look(Holders::read(rows, &OwnBackends::default()).unwrap(), &THRESHOLDS, now)
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use super::row::{Row, Unreadable};
+use super::row::{AnswerRow, Unreadable};
 
 /// `pg_database` (pg_database_d.h). NOTIFY takes object 0 of it before its commit (async.c: `PreCommit_Notify`).
 const DATABASE_CLASS: u32 = 1262;
@@ -23,9 +23,9 @@ const MODES: [(&str, u8); 8] = [
 
 /// A place in [`MODES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Mode(usize);
+struct LockMode(usize);
 
-impl Mode {
+impl LockMode {
     fn of(name: &str) -> Option<Self> {
         MODES.iter().position(|(mode, _)| *mode == name).map(Self)
     }
@@ -57,7 +57,7 @@ impl Locker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Claim {
     who: Locker,
-    mode: Mode,
+    mode: LockMode,
     /// `None`: it has it.
     waits: Option<Duration>,
 }
@@ -65,7 +65,7 @@ struct Claim {
 impl Claim {
     fn read(text: &str) -> Option<Self> {
         let mut words = text.split(' ');
-        let (who, mode) = (Locker::read(words.next()?)?, Mode::of(words.next()?)?);
+        let (who, mode) = (Locker::read(words.next()?)?, LockMode::of(words.next()?)?);
         let waits = match words.next()? {
             "t" => None,
             // A wait that has just begun is not dated yet (manual: `pg_locks.waitstart`).
@@ -97,7 +97,7 @@ pub enum LockName {
 }
 
 impl LockName {
-    fn read(row: &Row) -> Result<Self, Unreadable> {
+    fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
         let relation = || -> Result<String, Unreadable> {
             match (row.text_or_null(10)?, row.text_or_null(2)?, row.text_or_null(1)?) {
                 (Some(name), ..) => Ok(name.to_owned()),
@@ -156,7 +156,7 @@ pub struct WaitedLock {
 
 impl WaitedLock {
     /// A row of [`sql::LOCKS`](super::sql::LOCKS).
-    pub fn read(row: &Row) -> Result<Self, Unreadable> {
+    pub fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
         let name = LockName::read(row)?;
         let claims = row.text(11)?.split(',').map(Claim::read);
         let claims = claims.collect::<Option<_>>().ok_or_else(|| row.unreadable(11))?;
@@ -237,7 +237,7 @@ mod tests {
         row[0] = Some(kind);
         tag.iter().for_each(|(column, value)| row[*column] = Some(value));
         row[11] = Some(lockers);
-        WaitedLock::read(&Row::of(&row)).unwrap()
+        WaitedLock::read(&AnswerRow::of(&row)).unwrap()
     }
 
     fn table(kind: &str, lockers: &str) -> WaitedLock {
@@ -269,13 +269,13 @@ mod tests {
 
     #[test]
     fn conflicts_are_mutual_and_those_of_the_manual() {
-        let of = |name| Mode::of(name).unwrap();
+        let of = |name| LockMode::of(name).unwrap();
         assert!(!of("AccessShareLock").conflicts(of("ExclusiveLock")));
         assert!(of("AccessShareLock").conflicts(of("AccessExclusiveLock")));
         assert!(!of("ShareLock").conflicts(of("ShareLock")));
         assert!(!of("RowExclusiveLock").conflicts(of("RowExclusiveLock")));
         assert!(of("ShareUpdateExclusiveLock").conflicts(of("ShareUpdateExclusiveLock")));
-        for (a, b) in (0..8).flat_map(|a| (0..8).map(move |b| (Mode(a), Mode(b)))) {
+        for (a, b) in (0..8).flat_map(|a| (0..8).map(move |b| (LockMode(a), LockMode(b)))) {
             assert_eq!(a.conflicts(b), b.conflicts(a), "{a:?} {b:?}");
         }
     }
@@ -334,6 +334,6 @@ mod tests {
     fn what_is_no_locker_is_an_error() {
         let mut row = [None; 12];
         (row[0], row[6], row[11]) = (Some("transactionid"), Some("1"), Some("1 SomeLock t"));
-        assert_eq!(WaitedLock::read(&Row::of(&row)), Err(Unreadable { column: 12, columns: 12 }));
+        assert_eq!(WaitedLock::read(&AnswerRow::of(&row)), Err(Unreadable { column: 12, columns: 12 }));
     }
 }

@@ -9,14 +9,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::convoy::BLIND_AFTER;
-use super::core::{Core, Question, Settings};
+use super::core::{Question, WatchCore, WatchSettings};
 use super::finding::Finding;
 use super::incidents::IncidentChange;
 use super::own_backends::OwnBackends;
-use super::reaction::{Holder, Step};
-use super::row::Row;
+use super::reaction::{IdleHolder, ReactionStep};
+use super::row::AnswerRow;
 use super::sql;
-use super::stats::{Reaction, Stats};
+use super::stats::{Reaction, WatchStats};
 use crate::notify::backoff::Backoff;
 use crate::notify::link::{Link, LinkError, Said};
 use crate::pool::core::FailureKind;
@@ -39,7 +39,7 @@ pub trait Process: Sync {
     fn tighten(&self, role: &str) -> Option<u32>;
 
     /// Has a client's transaction ended, if it still is what it was. False: it has not that process of the server any more.
-    fn cancel(&self, server: &Address, holder: &Holder) -> bool;
+    fn cancel(&self, server: &Address, holder: &IdleHolder) -> bool;
 }
 
 /// What stays from connection to connection.
@@ -58,23 +58,23 @@ pub struct Monitor {
     /// As clients ask for it.
     pub database: Arc<str>,
     /// What it has told of, and what that cost.
-    pub stats: Stats,
-    core: Mutex<Core>,
+    pub stats: WatchStats,
+    core: Mutex<WatchCore>,
 }
 
 impl Monitor {
     /// Not connected yet.
-    pub fn new(database: Arc<str>, settings: Settings, offset: f64, now: Instant) -> Self {
-        Self { database, stats: Stats::default(), core: Mutex::new(Core::new(settings, offset, now)) }
+    pub fn new(database: Arc<str>, settings: WatchSettings, offset: f64, now: Instant) -> Self {
+        Self { database, stats: WatchStats::default(), core: Mutex::new(WatchCore::new(settings, offset, now)) }
     }
 
     /// What is known.
-    pub fn core(&self) -> MutexGuard<'_, Core> {
+    pub fn core(&self) -> MutexGuard<'_, WatchCore> {
         self.core.lock().expect("no panic while held")
     }
 
     /// It has a connection, and what `core` knows is of this moment.
-    pub fn is_up(&self, core: &Core) -> bool {
+    pub fn is_up(&self, core: &WatchCore) -> bool {
         self.stats.is_connected() && core.server().is_some() && core.convoy().blind_since().is_none()
     }
 
@@ -177,7 +177,7 @@ impl Monitor {
         link: &mut Link,
         sql: &str,
         asked: Instant,
-    ) -> Result<Result<Vec<Row>, ServerError>, LinkError> {
+    ) -> Result<Result<Vec<AnswerRow>, ServerError>, LinkError> {
         let mut query = Vec::new();
         build::query(&mut query, sql.as_bytes());
         link.send(&query).await?;
@@ -187,7 +187,7 @@ impl Monitor {
             tokio::select! {
                 said = link.said() => match said? {
                     Said::Row(row) => if let Ok(rows) = &mut outcome {
-                        rows.push(Row::new(&row).ok_or(LinkError::Protocol)?);
+                        rows.push(AnswerRow::new(&row).ok_or(LinkError::Protocol)?);
                     },
                     Said::Refused(error) => outcome = Err(error),
                     Said::Ready => return Ok(outcome),
@@ -207,14 +207,14 @@ impl Monitor {
     }
 
     /// Does something about what was found, and says why.
-    fn take(&self, steps: Vec<Step>, process: &impl Process, server: &Address, kept: &mut Kept) {
+    fn take(&self, steps: Vec<ReactionStep>, process: &impl Process, server: &Address, kept: &mut Kept) {
         let database = &*self.database;
         if self.core().convoy().convoy().is_none() {
             kept.tightened.clear();
         }
         for step in steps {
             match step {
-                Step::Tighten(roles) => {
+                ReactionStep::Tighten(roles) => {
                     for role in roles {
                         let Some(effective) = process.tighten(&role) else { continue };
                         self.stats.reacted(Reaction::Tighten);
@@ -228,7 +228,7 @@ impl Monitor {
                         }
                     }
                 }
-                Step::Cancel(holder) => {
+                ReactionStep::Cancel(holder) => {
                     if process.cancel(server, &holder) {
                         self.stats.reacted(Reaction::Cancel);
                         let (client, backend) = (&holder.client, holder.backend);

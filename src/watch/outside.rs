@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use super::own_backends::OwnBackends;
-use super::row::{Row, Unreadable};
+use super::row::{AnswerRow, Unreadable};
 
 /// Connections of one kind; a row of [`sql::CONNECTED`](super::sql::CONNECTED).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Connected {
 
 impl Connected {
     /// Its row.
-    pub fn read(row: &Row) -> Result<Self, Unreadable> {
+    pub fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
         let pids = row.text(2)?.split(',').map(str::parse).collect::<Result<_, _>>();
         Ok(Self {
             application: row.text_or_null(0)?.unwrap_or_default().to_owned(),
@@ -31,7 +31,7 @@ impl Connected {
 
 /// Connections of one kind that are not pgweir's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
+pub struct OutsideGroup {
     /// `application_name`; may be empty.
     pub application: String,
     /// Where they come from.
@@ -43,7 +43,7 @@ pub struct Group {
 /// The connections of one database.
 #[derive(Debug, Default)]
 pub struct Outside {
-    groups: Vec<Group>,
+    groups: Vec<OutsideGroup>,
     incidents: Incidents<(), usize>,
 }
 
@@ -58,7 +58,7 @@ impl Outside {
     ) -> Vec<IncidentChange<usize>> {
         let groups = connected.into_iter().map(|Connected { application, addr, pids }| {
             let count = pids.iter().filter(|pid| !own.has(**pid)).count();
-            Group { application, addr, count }
+            OutsideGroup { application, addr, count }
         });
         self.groups = groups.filter(|group| group.count > 0).collect();
         self.groups.sort_by_key(|group| std::cmp::Reverse(group.count));
@@ -77,7 +77,7 @@ impl Outside {
     }
 
     /// By kind, the most first.
-    pub fn groups(&self) -> &[Group] {
+    pub fn groups(&self) -> &[OutsideGroup] {
         &self.groups
     }
 
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     fn connected(application: &str, pids: &str) -> Connected {
-        Connected::read(&Row::of(&[Some(application), Some("10.0.0.7"), Some(pids)])).unwrap()
+        Connected::read(&AnswerRow::of(&[Some(application), Some("10.0.0.7"), Some(pids)])).unwrap()
     }
 
     fn of(pids: [i32; 4]) -> OwnBackends {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// A client of pgweir.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Client {
+pub struct OwnClient {
     /// Its id: `SHOW CLIENTS` has it, `KILL` takes it.
     pub pid: i32,
     /// Login role.
@@ -17,7 +17,7 @@ pub struct Client {
     pub application: Box<str>,
 }
 
-impl fmt::Display for Client {
+impl fmt::Display for OwnClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pid, role, addr, application } = self;
         write!(f, "client {pid} (role {role:?}, from {addr}")?;
@@ -30,7 +30,7 @@ impl fmt::Display for Client {
 
 /// The processes of one server that pgweir is connected to, each with the client that has it.
 #[derive(Debug, Clone, Default)]
-pub struct OwnBackends(HashMap<i32, Option<Client>>);
+pub struct OwnBackends(HashMap<i32, Option<OwnClient>>);
 
 impl OwnBackends {
     /// No client has these.
@@ -41,7 +41,7 @@ impl OwnBackends {
     }
 
     /// This client has that one.
-    pub fn give(&mut self, pid: i32, client: Client) {
+    pub fn give(&mut self, pid: i32, client: OwnClient) {
         self.0.insert(pid, Some(client));
     }
 
@@ -51,7 +51,7 @@ impl OwnBackends {
     }
 
     /// Who has it.
-    pub fn client(&self, pid: i32) -> Option<&Client> {
+    pub fn client(&self, pid: i32) -> Option<&OwnClient> {
         self.0.get(&pid)?.as_ref()
     }
 }

@@ -9,36 +9,36 @@ use std::time::Duration;
 
 use super::activity::ActivitySample;
 use super::blockers::{Blocker, Blockers, Names};
-use super::culprit::{Backend, Culprit, State};
+use super::culprit::{Culprit, ServerProcess, SessionState};
 use super::finding::Seconds;
 use super::locks::LockName;
-use super::own_backends::{Client, OwnBackends};
+use super::own_backends::{OwnBackends, OwnClient};
 
 /// A role with at least this part of those who wait is part of the convoy.
 const SHARE: usize = 5;
 
 /// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum ReactionStep {
     /// Fewer transactions of these roles at once.
     Tighten(Vec<Arc<str>>),
     /// This client's transaction is to end.
-    Cancel(Holder),
+    Cancel(IdleHolder),
 }
 
 /// A client that idles in a transaction which others wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Holder {
+pub struct IdleHolder {
     /// Its process at the server.
     pub backend: i32,
     /// Who.
-    pub client: Client,
+    pub client: OwnClient,
     lock: LockName,
     waiters: usize,
     longest: Duration,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for IdleHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { lock, waiters, longest, .. } = self;
         write!(f, "{waiters} wait for up to {}, most for {lock}", Seconds(*longest))
@@ -56,16 +56,17 @@ pub(super) fn roles_in_wait(sample: &ActivitySample, own: &OwnBackends) -> Vec<A
 }
 
 /// Clients of ours that have idled in a transaction for so long, while others have waited for it for as long.
-pub(super) fn idle_holders(blockers: &Blockers, names: &Names, limit: Duration) -> Vec<Holder> {
+pub(super) fn idle_holders(blockers: &Blockers, names: &Names, limit: Duration) -> Vec<IdleHolder> {
     let holder = |blocker: &Blocker| {
-        let Culprit::Backend(Backend { pid, state: State::IdleInTransaction, client: Some(client), .. }) =
-            &blocker.culprit
+        let Culprit::Backend(ServerProcess {
+            pid, state: SessionState::IdleInTransaction, client: Some(client), ..
+        }) = &blocker.culprit
         else {
             return None;
         };
         let idle = names.sessions.get(pid)?.state_age?;
         let Blocker { lock, waiters, longest, .. } = blocker.clone();
-        let holder = Holder { backend: *pid, client: client.clone(), lock, waiters, longest };
+        let holder = IdleHolder { backend: *pid, client: client.clone(), lock, waiters, longest };
         (longest >= limit && idle >= limit).then_some(holder)
     };
     blockers.open().into_iter().filter_map(|open| holder(&open.value)).collect()
@@ -77,13 +78,13 @@ mod tests {
 
     use super::*;
     use crate::watch::activity::LockKind;
-    use crate::watch::culprit::Session;
+    use crate::watch::culprit::ServerSession;
     use crate::watch::locks::{LockQueue, Locker};
 
     const LIMIT: Duration = Duration::from_secs(5);
 
-    fn client(pid: i32, role: &str) -> Client {
-        Client { pid, role: role.into(), addr: "10.0.0.7:4444".to_owned(), application: "".into() }
+    fn client(pid: i32, role: &str) -> OwnClient {
+        OwnClient { pid, role: role.into(), addr: "10.0.0.7:4444".to_owned(), application: "".into() }
     }
 
     #[test]
@@ -105,10 +106,10 @@ mod tests {
     }
 
     /// Process 7 has idled for so long in a transaction that three have waited for.
-    fn blocked(idle: u64, waits: u64, state: State, client: Option<Client>) -> Vec<Holder> {
-        let backend = Backend { pid: 7, state, application: String::new(), addr: None, client };
+    fn blocked(idle: u64, waits: u64, state: SessionState, client: Option<OwnClient>) -> Vec<IdleHolder> {
+        let backend = ServerProcess { pid: 7, state, application: String::new(), addr: None, client };
         let age = Some(Duration::from_secs(90));
-        let session = Session {
+        let session = ServerSession {
             backend,
             transaction: None,
             statement: None,
@@ -126,7 +127,7 @@ mod tests {
 
     #[test]
     fn who_idles_while_others_wait_is_named_with_them() {
-        let holders = blocked(5, 5, State::IdleInTransaction, Some(client(12, "web")));
+        let holders = blocked(5, 5, SessionState::IdleInTransaction, Some(client(12, "web")));
         let [holder] = holders.as_slice() else { panic!("{holders:?}") };
         assert_eq!((holder.backend, holder.client.pid), (7, 12));
         assert_eq!(holder.to_string(), "3 wait for up to 5 s, most for NOTIFY's commit lock");
@@ -135,10 +136,10 @@ mod tests {
     #[test]
     fn who_is_at_work_or_nobodys_client_or_not_idle_for_long_is_left_alone() {
         let ours = || Some(client(12, "web"));
-        assert_eq!(blocked(90, 90, State::Active, ours()), []);
-        assert_eq!(blocked(90, 90, State::Idle, ours()), []);
-        assert_eq!(blocked(90, 90, State::IdleInTransaction, None), []);
-        assert_eq!(blocked(4, 90, State::IdleInTransaction, ours()), []);
-        assert_eq!(blocked(90, 4, State::IdleInTransaction, ours()), []);
+        assert_eq!(blocked(90, 90, SessionState::Active, ours()), []);
+        assert_eq!(blocked(90, 90, SessionState::Idle, ours()), []);
+        assert_eq!(blocked(90, 90, SessionState::IdleInTransaction, None), []);
+        assert_eq!(blocked(4, 90, SessionState::IdleInTransaction, ours()), []);
+        assert_eq!(blocked(90, 4, SessionState::IdleInTransaction, ours()), []);
     }
 }

@@ -17,9 +17,9 @@ pub struct Unreadable {
 
 /// The values of a DataRow. Every value is text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row(Vec<Option<Box<str>>>);
+pub struct AnswerRow(Vec<Option<Box<str>>>);
 
-impl Row {
+impl AnswerRow {
     /// From the body of a DataRow; `None`: it is cut short or too long. Bytes that are no UTF-8, which a database without an encoding may
     /// have in names, are replaced.
     pub fn new(body: &[u8]) -> Option<Self> {
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn values_are_read_as_what_they_are() {
-        let row = Row::of(&[Some("42"), None, Some(""), Some("t"), Some("-7")]);
+        let row = AnswerRow::of(&[Some("42"), None, Some(""), Some("t"), Some("-7")]);
         assert_eq!(row.value(0), Ok(42_u32));
         assert_eq!(row.value_or_null::<u32>(1), Ok(None));
         assert_eq!(row.text(2), Ok(""));
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_null_or_something_else_is_an_error_that_names_the_column() {
-        let row = Row::of(&[None, Some("x")]);
+        let row = AnswerRow::of(&[None, Some("x")]);
         assert_eq!(row.text(0), Err(Unreadable { column: 1, columns: 2 }));
         assert_eq!(row.value::<u32>(1), Err(Unreadable { column: 2, columns: 2 }));
         assert_eq!(row.text_or_null(2), Err(Unreadable { column: 3, columns: 2 }));
@@ -127,13 +127,13 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_utf8_are_replaced() {
-        assert_eq!(Row::new(b"\0\x01\0\0\0\x02a\xff").unwrap().text(0), Ok("a\u{fffd}"));
+        assert_eq!(AnswerRow::new(b"\0\x01\0\0\0\x02a\xff").unwrap().text(0), Ok("a\u{fffd}"));
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_a_row_or_none(body in prop::collection::vec(any::<u8>(), 0..40)) {
-            if let Some(row) = Row::new(&body) {
+            if let Some(row) = AnswerRow::new(&body) {
                 for column in 0..row.columns() {
                     prop_assert!(row.text_or_null(column).is_ok());
                 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::row::{Row, Unreadable};
+use super::row::{AnswerRow, Unreadable};
 
 /// With more backends than this a deadlock check a second is a danger (docs/PROTECTION.md).
 const BACKENDS_MANY: u32 = 200;
 
 /// An answer to [`sql::SERVER`](super::sql::SERVER).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
+pub struct WatchedServer {
     /// `server_version_num`.
     pub version: u32,
     /// It follows another one.
@@ -28,9 +28,9 @@ pub struct Server {
     pub connections_max: u32,
 }
 
-impl Server {
+impl WatchedServer {
     /// Its row.
-    pub fn read(row: &Row) -> Result<Self, Unreadable> {
+    pub fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
         Ok(Self {
             version: row.value(0)?,
             is_standby: row.is(1)?,
@@ -80,8 +80,8 @@ mod tests {
 
     const DEFAULTS: [&str; 8] = ["150020", "f", "t", "1000", "0", "0", "off", "100"];
 
-    fn server(columns: [&str; 8]) -> Server {
-        Server::read(&Row::of(&columns.map(Some))).unwrap()
+    fn server(columns: [&str; 8]) -> WatchedServer {
+        WatchedServer::read(&AnswerRow::of(&columns.map(Some))).unwrap()
     }
 
     #[test]

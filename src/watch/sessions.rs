@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::culprit::{Culprit, Session, State};
+use super::culprit::{Culprit, ServerSession, SessionState};
 use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 
 /// What a session does for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Doing {
+pub enum Overstay {
     /// Nothing, with a transaction open.
     Idling,
     /// One statement.
@@ -22,17 +22,17 @@ pub enum Doing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lingering {
     /// What.
-    pub doing: Doing,
+    pub doing: Overstay,
     /// Who.
-    pub session: Session,
+    pub session: ServerSession,
 }
 
 impl Lingering {
     /// For how long.
     pub fn age(&self) -> Duration {
         let age = match self.doing {
-            Doing::Idling => self.session.state_age,
-            Doing::Running => self.session.statement_age,
+            Overstay::Idling => self.session.state_age,
+            Overstay::Running => self.session.statement_age,
         };
         age.unwrap_or_default()
     }
@@ -44,15 +44,15 @@ impl Lingering {
 }
 
 /// What makes one the same from look to look: a session may do the same again later.
-type Key = (Doing, i32, Option<i64>);
+type LingeringKey = (Overstay, i32, Option<i64>);
 
 /// The sessions of one database.
 #[derive(Debug, Default)]
-pub struct Sessions(Incidents<Key, Lingering>);
+pub struct Sessions(Incidents<LingeringKey, Lingering>);
 
 impl Sessions {
     /// Takes all that [`sql::lingering`](super::sql::lingering) found.
-    pub fn look(&mut self, found: Vec<Session>, now: Instant) -> Vec<IncidentChange<Lingering>> {
+    pub fn look(&mut self, found: Vec<ServerSession>, now: Instant) -> Vec<IncidentChange<Lingering>> {
         self.0.look(found.into_iter().filter_map(lingering), now)
     }
 
@@ -69,12 +69,12 @@ impl Sessions {
     }
 }
 
-fn lingering(session: Session) -> Option<(Key, IncidentLevel, Lingering)> {
+fn lingering(session: ServerSession) -> Option<(LingeringKey, IncidentLevel, Lingering)> {
     let (doing, began) = match session.backend.state {
-        State::IdleInTransaction => (Doing::Idling, session.transaction),
-        State::Active => (Doing::Running, session.statement),
+        SessionState::IdleInTransaction => (Overstay::Idling, session.transaction),
+        SessionState::Active => (Overstay::Running, session.statement),
         // It changed between the server's look at its state and at the rest.
-        State::Idle | State::Other => return None,
+        SessionState::Idle | SessionState::Other => return None,
     };
     Some(((doing, session.backend.pid, began), IncidentLevel::Above, Lingering { doing, session }))
 }
@@ -82,12 +82,12 @@ fn lingering(session: Session) -> Option<(Key, IncidentLevel, Lingering)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::culprit::Backend;
+    use crate::watch::culprit::ServerProcess;
 
-    fn session(pid: i32, state: State, began: i64, seconds: u64) -> Session {
+    fn session(pid: i32, state: SessionState, began: i64, seconds: u64) -> ServerSession {
         let age = Some(Duration::from_secs(seconds));
-        Session {
-            backend: Backend { pid, state, application: String::new(), addr: None, client: None },
+        ServerSession {
+            backend: ServerProcess { pid, state, application: String::new(), addr: None, client: None },
             transaction: Some(began),
             statement: Some(began),
             transaction_age: age,
@@ -96,7 +96,7 @@ mod tests {
         }
     }
 
-    fn look(sessions: &mut Sessions, found: &[Session]) -> Vec<(&'static str, Doing, i32)> {
+    fn look(sessions: &mut Sessions, found: &[ServerSession]) -> Vec<(&'static str, Overstay, i32)> {
         let changes = sessions.look(found.to_vec(), Instant::now());
         let told = changes.into_iter().map(|change| match change {
             IncidentChange::Opened(one) => ("opened", one.doing, one.session.backend.pid),
@@ -108,31 +108,34 @@ mod tests {
     #[test]
     fn an_idle_transaction_is_told_of_once_and_again_when_it_ends() {
         let mut sessions = Sessions::default();
-        let found = [session(7, State::IdleInTransaction, 1, 20)];
-        assert_eq!(look(&mut sessions, &found), [("opened", Doing::Idling, 7)]);
-        assert_eq!(look(&mut sessions, &[session(7, State::IdleInTransaction, 1, 25)]), []);
+        let found = [session(7, SessionState::IdleInTransaction, 1, 20)];
+        assert_eq!(look(&mut sessions, &found), [("opened", Overstay::Idling, 7)]);
+        assert_eq!(look(&mut sessions, &[session(7, SessionState::IdleInTransaction, 1, 25)]), []);
         assert_eq!(sessions.open()[0].value.age(), Duration::from_secs(25));
-        assert_eq!(look(&mut sessions, &[]), [("closed", Doing::Idling, 7)]);
+        assert_eq!(look(&mut sessions, &[]), [("closed", Overstay::Idling, 7)]);
     }
 
     #[test]
     fn the_next_transaction_of_the_session_is_another() {
         let mut sessions = Sessions::default();
-        look(&mut sessions, &[session(7, State::IdleInTransaction, 1, 20)]);
-        let told = look(&mut sessions, &[session(7, State::IdleInTransaction, 2, 20)]);
-        assert_eq!(told, [("closed", Doing::Idling, 7), ("opened", Doing::Idling, 7)]);
+        look(&mut sessions, &[session(7, SessionState::IdleInTransaction, 1, 20)]);
+        let told = look(&mut sessions, &[session(7, SessionState::IdleInTransaction, 2, 20)]);
+        assert_eq!(told, [("closed", Overstay::Idling, 7), ("opened", Overstay::Idling, 7)]);
     }
 
     #[test]
     fn a_long_statement_is_cancelled_and_an_idle_session_ended() {
         let mut sessions = Sessions::default();
-        look(&mut sessions, &[session(7, State::Active, 1, 900), session(8, State::IdleInTransaction, 1, 30)]);
+        look(
+            &mut sessions,
+            &[session(7, SessionState::Active, 1, 900), session(8, SessionState::IdleInTransaction, 1, 30)],
+        );
         let remedies: Vec<_> = sessions.open().iter().map(|open| open.value.culprit().remedy()).collect();
         assert_eq!(remedies, ["SELECT pg_cancel_backend(7)", "SELECT pg_terminate_backend(8)"]);
     }
 
     #[test]
     fn who_went_idle_in_between_is_no_culprit() {
-        assert_eq!(look(&mut Sessions::default(), &[session(7, State::Idle, 1, 900)]), []);
+        assert_eq!(look(&mut Sessions::default(), &[session(7, SessionState::Idle, 1, 900)]), []);
     }
 }

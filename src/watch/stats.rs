@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::finding::Kind;
+use super::finding::FindingKind;
 use crate::metrics::Distribution;
 use crate::words::words;
 
@@ -20,14 +20,14 @@ words! {
 
 /// Counters of one database.
 #[derive(Debug, Default)]
-pub struct Stats {
+pub struct WatchStats {
     is_connected: AtomicBool,
-    findings: [AtomicU64; Kind::ALL.len()],
+    findings: [AtomicU64; FindingKind::ALL.len()],
     reactions: [AtomicU64; Reaction::ALL.len()],
     cost: Mutex<Distribution>,
 }
 
-impl Stats {
+impl WatchStats {
     /// There is a connection from now on, or none.
     pub fn set_connected(&self, is_connected: bool) {
         self.is_connected.store(is_connected, Ordering::Relaxed);
@@ -39,7 +39,7 @@ impl Stats {
     }
 
     /// A finding of this kind opened.
-    pub fn found(&self, kind: Kind) {
+    pub fn found(&self, kind: FindingKind) {
         self.findings[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
@@ -54,7 +54,7 @@ impl Stats {
     }
 
     /// Findings of this kind so far, over or not.
-    pub fn findings(&self, kind: Kind) -> u64 {
+    pub fn findings(&self, kind: FindingKind) -> u64 {
         self.findings[kind as usize].load(Ordering::Relaxed)
     }
 

@@ -13,10 +13,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::core::Settings;
+use super::core::WatchSettings;
 use super::monitor::{Monitor, Process};
-use super::own_backends::{Client, OwnBackends};
-use super::reaction::Holder;
+use super::own_backends::{OwnBackends, OwnClient};
+use super::reaction::IdleHolder;
 use crate::admission::dice::Dice;
 use crate::auth::Credential;
 use crate::clients::{Activity, Entry, Signal};
@@ -64,12 +64,12 @@ struct Watched {
     monitor: Arc<Monitor>,
     /// Where and as whom.
     endpoint: Endpoint,
-    settings: Settings,
+    settings: WatchSettings,
     task: JoinHandle<()>,
 }
 
 impl Watched {
-    fn start(proxy: &Arc<Proxy>, name: &Arc<str>, settings: Settings, login: PoolSettings) -> Self {
+    fn start(proxy: &Arc<Proxy>, name: &Arc<str>, settings: WatchSettings, login: PoolSettings) -> Self {
         let offset = Dice(RandomState::new().hash_one(name)).roll();
         let monitor = Arc::new(Monitor::new(Arc::clone(name), settings, offset, Instant::now()));
         proxy.watches.add(Arc::clone(&monitor));
@@ -78,7 +78,7 @@ impl Watched {
         Self { monitor, endpoint, settings, task }
     }
 
-    fn set(&mut self, proxy: &Arc<Proxy>, settings: Settings, login: PoolSettings) {
+    fn set(&mut self, proxy: &Arc<Proxy>, settings: WatchSettings, login: PoolSettings) {
         if self.settings != settings {
             self.monitor.core().set(settings);
             self.settings = settings;
@@ -123,7 +123,7 @@ async fn watch_all(proxy: Arc<Proxy>, reloaded: Arc<Notify>, stop: CancellationT
 
 /// Starts what should be watched and is not, ends what should not be, and has the others know what has changed.
 async fn adjust(proxy: &Arc<Proxy>, config: &Config, watched: &mut BTreeMap<Arc<str>, Watched>) {
-    let settings = Settings::from(&config.watch);
+    let settings = WatchSettings::from(&config.watch);
     let mut wanted = databases(proxy, config, watched);
     wanted.retain(|name| config.watch_login(name).is_some());
     let gone: Vec<_> = watched.keys().filter(|name| !wanted.contains(*name)).cloned().collect();
@@ -191,7 +191,7 @@ impl Process for Proxy {
                 continue;
             };
             let (role, addr) = (Arc::clone(&entry.role), entry.addr.clone());
-            let client = Client { pid: entry.pid, role, addr, application: entry.application_name.clone() };
+            let client = OwnClient { pid: entry.pid, role, addr, application: entry.application_name.clone() };
             own.give(*pid, client);
         }
         let backends = self.pools.roster().find(|facts| facts.target.address.is_same_server(server));
@@ -205,7 +205,7 @@ impl Process for Proxy {
         self.pools.core().tighten_lane(lane, Instant::now())
     }
 
-    fn cancel(&self, server: &Address, holder: &Holder) -> bool {
+    fn cancel(&self, server: &Address, holder: &IdleHolder) -> bool {
         let has_it = |entry: &Arc<Entry>| {
             let Activity::Active(target) = entry.activity() else { return false };
             let is_process = target.key.as_ref().is_some_and(|(pid, _)| *pid == holder.backend);

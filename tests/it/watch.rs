@@ -15,14 +15,14 @@ use pgweir::pool::open::{Address, Opener};
 use pgweir::pool::pool::{Pool, PoolKind, PoolName};
 use pgweir::state::settings::SettingsRegistry;
 use pgweir::watch::convoy::ConvoyState;
-use pgweir::watch::core::{Core, Question, Settings};
-use pgweir::watch::finding::{Finding, Kind};
-use pgweir::watch::horizon::Thresholds;
+use pgweir::watch::core::{Question, WatchCore, WatchSettings};
+use pgweir::watch::finding::{Finding, FindingKind};
+use pgweir::watch::horizon::HorizonThresholds;
 use pgweir::watch::incidents::IncidentChange;
 use pgweir::watch::monitor::{Monitor, Process};
 use pgweir::watch::own_backends::OwnBackends;
-use pgweir::watch::reaction::Holder;
-use pgweir::watch::row::Row;
+use pgweir::watch::reaction::IdleHolder;
+use pgweir::watch::row::AnswerRow;
 use pgweir::watch::sql;
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -30,12 +30,12 @@ use tokio_postgres::Client;
 use crate::support::{Link, Postgres, Wire, eventually, password_of};
 
 /// Everything is the matter soon: nothing here waits.
-const SETTINGS: Settings = Settings {
+const SETTINGS: WatchSettings = WatchSettings {
     convoy_waiters: 20,
     blocked: Duration::from_millis(1),
     idle_in_transaction: Duration::from_millis(1),
     long_statement: Duration::from_secs(600),
-    horizon: Thresholds { age: Duration::from_secs(600), transactions: 5 },
+    horizon: HorizonThresholds { age: Duration::from_secs(600), transactions: 5 },
     dead_tuples: 1000,
     outside_max: None,
     on_convoy: OnConvoy::Observe,
@@ -44,7 +44,7 @@ const SETTINGS: Settings = Settings {
 
 /// A core with a connection, and a clock that runs ahead: it is never waited for.
 struct Watch {
-    core: Core,
+    core: WatchCore,
     wire: Wire,
     now: Instant,
     /// Told, and not asked for yet.
@@ -57,14 +57,14 @@ impl Watch {
         let mut wire = Wire::login(&postgres.endpoint(database), &role).await;
         wire.query(sql::SESSION).await;
         let now = Instant::now();
-        Self { core: Core::new(SETTINGS, 0.0, now), wire, now, told: Vec::new() }
+        Self { core: WatchCore::new(SETTINGS, 0.0, now), wire, now, told: Vec::new() }
     }
 
     async fn ask(&mut self, question: &Question) -> Vec<IncidentChange<Finding>> {
         let sql = self.core.sql(question);
         let frames = self.wire.query(&sql).await;
         assert!(frames.iter().all(|frame| frame.tag != 'E'), "{question:?}: {frames:?}");
-        let rows = frames.iter().filter(|frame| frame.tag == 'D').map(|frame| Row::new(&frame.body));
+        let rows = frames.iter().filter(|frame| frame.tag == 'D').map(|frame| AnswerRow::new(&frame.body));
         let rows: Vec<_> = rows.map(|row| row.expect("a whole row")).collect();
         self.core
             .answer(question, &rows, &OwnBackends::default(), Duration::ZERO, self.now)
@@ -72,7 +72,7 @@ impl Watch {
     }
 
     /// What is told of `kind` next.
-    async fn told(&mut self, kind: Kind) -> IncidentChange<Finding> {
+    async fn told(&mut self, kind: FindingKind) -> IncidentChange<Finding> {
         for _ in 0..1000 {
             let of_kind = |change: &IncidentChange<Finding>| match change {
                 IncidentChange::Opened(finding) | IncidentChange::Closed(finding, _) => finding.kind == kind,
@@ -88,14 +88,14 @@ impl Watch {
         panic!("nothing is told of {kind:?}");
     }
 
-    async fn opened(&mut self, kind: Kind) -> Finding {
+    async fn opened(&mut self, kind: FindingKind) -> Finding {
         match self.told(kind).await {
             IncidentChange::Opened(finding) => finding,
             closed @ IncidentChange::Closed(..) => panic!("{closed:?}"),
         }
     }
 
-    async fn closed(&mut self, kind: Kind) -> Finding {
+    async fn closed(&mut self, kind: FindingKind) -> Finding {
         match self.told(kind).await {
             IncidentChange::Closed(finding, _) => finding,
             opened @ IncidentChange::Opened(_) => panic!("{opened:?}"),
@@ -136,7 +136,7 @@ async fn a_convoy_is_seen_with_its_lock_and_ended_by_what_is_said_to_end_it() {
 
     let mut watch = Watch::of(&postgres, &database, "IN ROLE pg_monitor").await;
     let start = watch.now;
-    let finding = watch.opened(Kind::Convoy).await;
+    let finding = watch.opened(FindingKind::Convoy).await;
     assert!(finding.what.starts_with("up to 60 sessions wait for locks"), "{finding:?}");
     assert!(finding.what.ends_with("most for advisory lock 77"), "{finding:?}");
     let culprit = finding.culprit.as_ref().expect("it is there");
@@ -146,7 +146,7 @@ async fn a_convoy_is_seen_with_its_lock_and_ended_by_what_is_said_to_end_it() {
 
     end(&admin, &finding).await;
     eventually(async || waiters(&admin).await == 0).await;
-    watch.closed(Kind::Convoy).await;
+    watch.closed(FindingKind::Convoy).await;
 }
 
 #[tokio::test]
@@ -170,11 +170,11 @@ async fn who_keeps_others_waiting_and_holds_the_horizon_is_named_and_ended() {
     }
 
     let mut watch = Watch::of(&postgres, &database, "IN ROLE pg_monitor").await;
-    let horizon = watch.opened(Kind::Horizon).await;
+    let horizon = watch.opened(FindingKind::Horizon).await;
     assert_eq!(horizon.remedy.as_deref(), Some("ROLLBACK PREPARED 'it''s'"));
-    let idle = watch.opened(Kind::IdleInTransaction).await;
+    let idle = watch.opened(FindingKind::IdleInTransaction).await;
     assert_eq!(idle.culprit.as_ref().and_then(|culprit| culprit.pid()), Some(pid(&holder).await));
-    watch.opened(Kind::Blocker).await;
+    watch.opened(FindingKind::Blocker).await;
     let remedies = |watch: &Watch| -> Vec<_> {
         let open = watch.core.blockers().open();
         open.iter().map(|open| (open.value.waiters, open.value.culprit.remedy(), open.value.lock.kind())).collect()
@@ -183,10 +183,10 @@ async fn who_keeps_others_waiting_and_holds_the_horizon_is_named_and_ended() {
     assert_eq!(remedies(&watch), [(3, terminate, "row"), (1, "ROLLBACK PREPARED 'it''s'".to_owned(), "row")]);
 
     end(&admin, &horizon).await;
-    assert_eq!(watch.closed(Kind::Horizon).await.remedy, horizon.remedy);
+    assert_eq!(watch.closed(FindingKind::Horizon).await.remedy, horizon.remedy);
     end(&admin, &idle).await;
     eventually(async || waiters(&admin).await == 0).await;
-    watch.closed(Kind::IdleInTransaction).await;
+    watch.closed(FindingKind::IdleInTransaction).await;
     assert!(watch.core.blockers().is_empty());
 }
 
@@ -273,7 +273,7 @@ impl Process for Alone {
         None
     }
 
-    fn cancel(&self, _: &Address, _: &Holder) -> bool {
+    fn cancel(&self, _: &Address, _: &IdleHolder) -> bool {
         false
     }
 }

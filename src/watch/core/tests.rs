@@ -4,14 +4,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::watch::convoy::ConvoyState;
-use crate::watch::finding::Kind;
+use crate::watch::finding::FindingKind;
 
-const SETTINGS: Settings = Settings {
+const SETTINGS: WatchSettings = WatchSettings {
     convoy_waiters: 50,
     blocked: Duration::from_secs(5),
     idle_in_transaction: Duration::from_secs(20),
     long_statement: Duration::from_secs(300),
-    horizon: horizon::Thresholds { age: Duration::from_secs(300), transactions: 1_000_000 },
+    horizon: HorizonThresholds { age: Duration::from_secs(300), transactions: 1_000_000 },
     dead_tuples: 10_000,
     outside_max: None,
     on_convoy: OnConvoy::Observe,
@@ -19,8 +19,8 @@ const SETTINGS: Settings = Settings {
 };
 
 /// A server that is asked whatever the core wants, when it wants it; each answer takes a millisecond.
-struct Model {
-    core: Core,
+struct CoreModel {
+    core: WatchCore,
     now: Instant,
     start: Instant,
     waiters: u32,
@@ -28,14 +28,14 @@ struct Model {
     /// Process 7 idles in a transaction since then, others wait for it.
     holder: Option<Instant>,
     asked: Vec<(Question, Instant)>,
-    told: Vec<(&'static str, Kind, Option<String>, Instant)>,
+    told: Vec<(&'static str, FindingKind, Option<String>, Instant)>,
 }
 
-impl Model {
+impl CoreModel {
     fn new() -> Self {
         let now = Instant::now();
         Self {
-            core: Core::new(SETTINGS, 0.5, now),
+            core: WatchCore::new(SETTINGS, 0.5, now),
             now,
             start: now,
             waiters: 0,
@@ -46,29 +46,29 @@ impl Model {
         }
     }
 
-    fn rows(&self, question: &Question) -> Vec<Row> {
+    fn rows(&self, question: &Question) -> Vec<AnswerRow> {
         let ms = |since: Instant| (self.now - since).as_millis().to_string();
         match question {
             Question::Server => {
-                vec![Row::of(&["150020", "f", "t", "1000", "0", "0", "on", "100"].map(Some))]
+                vec![AnswerRow::of(&["150020", "f", "t", "1000", "0", "0", "on", "100"].map(Some))]
             }
             Question::Activity => {
                 let waiters: Vec<_> = (100..100 + self.waiters).map(|pid| format!("{pid} tuple")).collect();
                 let (busy, waiters) = (self.lock_manager.to_string(), waiters.join(","));
                 let waiters = (self.waiters > 0).then_some(waiters.as_str());
-                vec![Row::of(&[Some(&busy), Some("0"), Some("0"), Some("9"), waiters])]
+                vec![AnswerRow::of(&[Some(&busy), Some("0"), Some("0"), Some("9"), waiters])]
             }
             Question::Locks if self.waiters > 0 => {
                 let waiters = (100..100 + self.waiters).map(|pid| format!(",{pid} ShareLock f 6000"));
                 let claims = format!("7 ExclusiveLock t{}", waiters.collect::<String>());
                 let mut row = [None; 12];
                 (row[0], row[6], row[11]) = (Some("transactionid"), Some("744"), Some(claims.as_str()));
-                vec![Row::of(&row)]
+                vec![AnswerRow::of(&row)]
             }
             Question::Names(lockers) => {
                 assert_eq!(lockers, &[Locker::Process(7)]);
                 let row = ["7", "1", "1", "9000", "9000", "9000", "idle in transaction", "worker", "10.0.0.7"];
-                vec![Row::of(&row.map(Some))]
+                vec![AnswerRow::of(&row.map(Some))]
             }
             Question::Lingering => {
                 let since = self.holder.filter(|since| self.now - *since >= SETTINGS.idle_in_transaction);
@@ -76,15 +76,15 @@ impl Model {
                     let age = ms(since);
                     let mut row = ["7", "1", "1", "0", "0", &age, "idle in transaction", "worker", "10.0.0.7"];
                     (row[3], row[4]) = (&age, &age);
-                    Row::of(&row.map(Some))
+                    AnswerRow::of(&row.map(Some))
                 };
                 since.map(row).into_iter().collect()
             }
             Question::Horizon => {
-                vec![Row::of(&[Some("next"), None, None, None, Some("1000"), None, None, None, None])]
+                vec![AnswerRow::of(&[Some("next"), None, None, None, Some("1000"), None, None, None, None])]
             }
-            Question::NotifyQueue => vec![Row::of(&[Some("0")])],
-            Question::Standing => vec![Row::of(&[Some("f")])],
+            Question::NotifyQueue => vec![AnswerRow::of(&[Some("0")])],
+            Question::Standing => vec![AnswerRow::of(&[Some("f")])],
             Question::Locks | Question::Connected | Question::Tables => Vec::new(),
         }
     }
@@ -121,7 +121,7 @@ impl Model {
 
 #[test]
 fn a_calm_server_is_asked_what_it_is_asked_as_often_as_it_should() {
-    let mut model = Model::new();
+    let mut model = CoreModel::new();
     model.pass(120);
     assert_eq!(model.asked[0].0, Question::Server);
     assert_eq!(model.count(&Question::Server), 1);
@@ -135,19 +135,19 @@ fn a_calm_server_is_asked_what_it_is_asked_as_often_as_it_should() {
 
 #[test]
 fn a_convoy_is_told_with_its_root_within_two_seconds() {
-    let mut model = Model::new();
+    let mut model = CoreModel::new();
     model.pass(30);
     let start = model.now;
     model.waiters = 300;
     model.pass(2);
-    let Some(("opened", Kind::Convoy, Some(remedy), at)) = model.told.last() else { panic!("{:?}", model.told) };
+    let Some(("opened", FindingKind::Convoy, Some(remedy), at)) = model.told.last() else { panic!("{:?}", model.told) };
     assert_eq!(remedy, "SELECT pg_terminate_backend(7)");
     assert!(*at - start < Duration::from_secs(2));
 }
 
 #[test]
 fn amid_deadlock_checks_only_activity_is_asked() {
-    let mut model = Model::new();
+    let mut model = CoreModel::new();
     model.pass(30);
     (model.waiters, model.lock_manager) = (600, 300);
     model.pass(2);
@@ -157,39 +157,39 @@ fn amid_deadlock_checks_only_activity_is_asked() {
     assert_eq!(model.core.convoy().state(), ConvoyState::Convoy);
     (model.waiters, model.lock_manager) = (0, 0);
     model.pass(30);
-    assert!(matches!(&model.told[..], [("opened", Kind::Convoy, None, _), ("closed", Kind::Convoy, ..)]));
+    assert!(matches!(&model.told[..], [("opened", FindingKind::Convoy, None, _), ("closed", FindingKind::Convoy, ..)]));
 }
 
 #[test]
 fn who_keeps_one_session_waiting_is_told_after_five_seconds_and_when_it_lets_go() {
-    let mut model = Model::new();
+    let mut model = CoreModel::new();
     model.pass(10);
     model.waiters = 1;
     model.pass(20);
     assert!(
-        matches!(&model.told[..], [("opened", Kind::Blocker, Some(_), at)] if *at - model.start < Duration::from_secs(17))
+        matches!(&model.told[..], [("opened", FindingKind::Blocker, Some(_), at)] if *at - model.start < Duration::from_secs(17))
     );
     assert!(model.count(&Question::Locks) <= 4, "the lock table is asked every five seconds");
     model.waiters = 0;
     model.pass(5);
-    assert!(matches!(&model.told[1..], [("closed", Kind::Blocker, ..)]));
+    assert!(matches!(&model.told[1..], [("closed", FindingKind::Blocker, ..)]));
 }
 
 #[test]
 fn an_idle_transaction_is_told_within_thirty_seconds() {
-    let mut model = Model::new();
+    let mut model = CoreModel::new();
     model.pass(7);
     model.holder = Some(model.now);
     model.pass(30);
-    assert!(matches!(&model.told[..], [("opened", Kind::IdleInTransaction, Some(_), _)]), "{:?}", model.told);
+    assert!(matches!(&model.told[..], [("opened", FindingKind::IdleInTransaction, Some(_), _)]), "{:?}", model.told);
     model.holder = None;
     model.pass(6);
-    assert!(matches!(&model.told[1..], [("closed", Kind::IdleInTransaction, ..)]));
+    assert!(matches!(&model.told[1..], [("closed", FindingKind::IdleInTransaction, ..)]));
 }
 
 #[test]
 fn a_lock_table_that_shows_nothing_is_not_asked_over_and_over() {
-    let mut model = Model::new();
+    let mut model = CoreModel::new();
     model.pass(10);
     for _ in 0..4000 {
         let (question, at) = model.core.next();
@@ -203,7 +203,7 @@ fn a_lock_table_that_shows_nothing_is_not_asked_over_and_over() {
 
 #[test]
 fn what_the_server_refuses_is_asked_again_when_it_is_due() {
-    let mut model = Model::new();
+    let mut model = CoreModel::new();
     model.step();
     for _ in 0..100 {
         let (question, at) = model.core.next();
@@ -215,7 +215,7 @@ fn what_the_server_refuses_is_asked_again_when_it_is_due() {
 
 #[test]
 fn a_new_connection_asks_everything_anew_and_forgets_nothing() {
-    let mut model = Model::new();
+    let mut model = CoreModel::new();
     model.holder = Some(model.now);
     model.pass(40);
     model.core.silent(model.now, model.now + Duration::from_secs(9));
@@ -230,12 +230,12 @@ fn a_new_connection_asks_everything_anew_and_forgets_nothing() {
             .all(|of| again.contains(*of))
     );
     let told: Vec<_> = model.told.iter().map(|(word, kind, ..)| (*word, *kind)).collect();
-    assert_eq!(told, [("opened", Kind::IdleInTransaction), ("closed", Kind::Blind)]);
+    assert_eq!(told, [("opened", FindingKind::IdleInTransaction), ("closed", FindingKind::Blind)]);
 }
 
 #[test]
 fn an_answer_without_its_row_is_an_error() {
-    let mut model = Model::new();
+    let mut model = CoreModel::new();
     let answer = model.core.answer(&Question::Server, &[], &OwnBackends::default(), Duration::ZERO, model.now);
     assert!(answer.is_err());
     assert!(model.core.server().is_none());
@@ -249,7 +249,7 @@ proptest! {
     fn whatever_happens_each_kind_opens_and_closes_in_turn_and_time_goes_on(
         events in prop::collection::vec((0_u32..130, 0_u32..12, any::<bool>(), 1_u64..30), 1..12)
     ) {
-        let mut model = Model::new();
+        let mut model = CoreModel::new();
         for (waiters, lock_manager, holds, seconds) in events {
             model.waiters = if waiters < 100 { waiters / 20 } else { waiters };
             model.lock_manager = lock_manager;
@@ -263,7 +263,7 @@ proptest! {
             let IncidentChange::Closed(finding, _) = change else { panic!("opened at the end") };
             model.told.push(("closed", finding.kind, None, now));
         }
-        for kind in Kind::ALL {
+        for kind in FindingKind::ALL {
             let words = model.told.iter().filter(|(_, of, ..)| *of == kind).map(|(word, ..)| *word);
             for (i, word) in words.enumerate() {
                 prop_assert_eq!(word, if i % 2 == 0 { "opened" } else { "closed" }, "{:?}", kind);

@@ -6,13 +6,13 @@ use super::incidents::{IncidentChange, IncidentLevel, Incidents};
 
 /// The server behind one database.
 #[derive(Debug, Default)]
-pub struct Standing {
+pub struct Demotion {
     /// It was one since it is watched; what never was is meant to follow.
     was_primary: bool,
     incidents: Incidents<(), ()>,
 }
 
-impl Standing {
+impl Demotion {
     /// Takes an answer to [`sql::STANDING`](super::sql::STANDING).
     pub fn look(&mut self, is_standby: bool, now: Instant) -> Vec<IncidentChange<()>> {
         self.was_primary |= !is_standby;
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn a_primary_that_follows_is_told_of_until_it_leads_again() {
-        let (mut standing, now) = (Standing::default(), Instant::now());
+        let (mut standing, now) = (Demotion::default(), Instant::now());
         let told = [false, true, true, false, true].map(|is_standby| standing.look(is_standby, now).len());
         assert_eq!(told, [0, 1, 0, 1, 1]);
         assert_eq!((standing.end(now).len(), standing.is_demoted()), (1, false));
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_standby_is_what_it_should_be_until_it_has_led() {
-        let (mut standing, now) = (Standing::default(), Instant::now());
+        let (mut standing, now) = (Demotion::default(), Instant::now());
         let told = [true, true, false, true].map(|is_standby| standing.look(is_standby, now).len());
         assert_eq!(told, [0, 0, 0, 1]);
     }
