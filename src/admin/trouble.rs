@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::config::{self, OnConvoy, OnIdleHolder};
 use crate::proxy::Proxy;
 use crate::watch::core::{Question, WatchSettings};
-use crate::watch::horizon::HorizonThresholds;
+use crate::watch::detectors::horizon::HorizonThresholds;
 use crate::watch::monitor::Monitor;
 use crate::watch::own_backends::OwnBackends;
 use crate::watch::row::AnswerRow;

@@ -12,12 +12,12 @@ use crate::watch::blockers::Blocker;
 use crate::watch::convoy::ConvoyWatch;
 use crate::watch::core::WatchCore;
 use crate::watch::culprit::Culprit;
-use crate::watch::dead_tuples::Bloat;
+use crate::watch::detectors::dead_tuples::Bloat;
+use crate::watch::detectors::horizon::Hold;
+use crate::watch::detectors::sessions::Lingering;
 use crate::watch::finding::{Finding, FindingKind};
-use crate::watch::horizon::Hold;
 use crate::watch::incidents::Incident;
 use crate::watch::monitor::Monitor;
-use crate::watch::sessions::Lingering;
 
 /// One row for each watched database.
 pub(super) fn servers(proxy: &Proxy) -> Vec<Row> {

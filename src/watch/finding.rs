@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::blockers::Blocker;
 use super::convoy::{ConvoyChange, Episode};
 use super::culprit::Culprit;
-use super::dead_tuples::Bloat;
-use super::horizon::Hold;
+use super::detectors::dead_tuples::Bloat;
+use super::detectors::horizon::Hold;
+use super::detectors::sessions::{Lingering, Overstay};
 use super::incidents::IncidentChange;
-use super::sessions::{Lingering, Overstay};
 use crate::words::words;
 
 words! {

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::culprit::{Culprit, ServerProcess};
-use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
-use super::own_backends::OwnBackends;
-use super::row::{AnswerRow, Unreadable};
-use super::xid_clock::{Age, XidClock};
+use crate::watch::culprit::{Culprit, ServerProcess};
+use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
+use crate::watch::own_backends::OwnBackends;
+use crate::watch::row::{AnswerRow, Unreadable};
+use crate::watch::xid_clock::{Age, XidClock};
 
 /// `FirstNormalTransactionId` (transam.h), whose age is asked for.
 const FIRST_XID: u32 = 3;
@@ -37,7 +37,7 @@ pub struct HorizonHolder {
     transaction_age: Option<Duration>,
 }
 
-/// An answer to [`sql::HORIZON`](super::sql::HORIZON).
+/// An answer to [`sql::HORIZON`](crate::watch::sql::HORIZON).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holders {
     /// The next transaction id to be given out.

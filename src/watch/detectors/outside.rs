@@ -2,11 +2,11 @@
 
 use tokio::time::Instant;
 
-use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
-use super::own_backends::OwnBackends;
-use super::row::{AnswerRow, Unreadable};
+use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
+use crate::watch::own_backends::OwnBackends;
+use crate::watch::row::{AnswerRow, Unreadable};
 
-/// Connections of one kind; a row of [`sql::CONNECTED`](super::sql::CONNECTED).
+/// Connections of one kind; a row of [`sql::CONNECTED`](crate::watch::sql::CONNECTED).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connected {
     /// `application_name`; may be empty.

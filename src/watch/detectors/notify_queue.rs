@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
+use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 
 /// From 0 to 1; half of it closes again. The whole is 8 GiB (manual: NOTIFY), so a tenth is no backlog of a moment.
 const OPENS: f64 = 0.1;
@@ -15,7 +15,7 @@ pub struct NotifyQueue {
 }
 
 impl NotifyQueue {
-    /// Takes an answer to [`sql::NOTIFY_QUEUE`](super::sql::NOTIFY_QUEUE).
+    /// Takes an answer to [`sql::NOTIFY_QUEUE`](crate::watch::sql::NOTIFY_QUEUE).
     pub fn look(&mut self, usage: f64, now: Instant) -> Vec<IncidentChange<f64>> {
         self.usage = usage;
         let level = match usage {

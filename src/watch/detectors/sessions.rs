@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::culprit::{Culprit, ServerSession, SessionState};
-use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
+use crate::watch::culprit::{Culprit, ServerSession, SessionState};
+use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 
 /// What a session does for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,7 +51,7 @@ type LingeringKey = (Overstay, i32, Option<i64>);
 pub struct Sessions(Incidents<LingeringKey, Lingering>);
 
 impl Sessions {
-    /// Takes all that [`sql::lingering`](super::sql::lingering) found.
+    /// Takes all that [`sql::lingering`](crate::watch::sql::lingering) found.
     pub fn look(&mut self, found: Vec<ServerSession>, now: Instant) -> Vec<IncidentChange<Lingering>> {
         self.0.look(found.into_iter().filter_map(lingering), now)
     }

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use super::culprit::Culprit;
-use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
-use super::row::{AnswerRow, Unreadable};
+use crate::watch::culprit::Culprit;
+use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
+use crate::watch::row::{AnswerRow, Unreadable};
 
 /// So many looks in a row that saw more than the one before.
 const GROWTHS: u32 = 3;
@@ -17,7 +17,7 @@ const GROWTHS: u32 = 3;
 /// For each row that lives, fewer dead ones than this are nothing.
 const RATIO: f64 = 0.2;
 
-/// One table; a row of [`sql::TABLES`](super::sql::TABLES).
+/// One table; a row of [`sql::TABLES`](crate::watch::sql::TABLES).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableRows {
     oid: u32,

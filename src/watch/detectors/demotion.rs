@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use super::incidents::{IncidentChange, IncidentLevel, Incidents};
+use crate::watch::incidents::{IncidentChange, IncidentLevel, Incidents};
 
 /// The server behind one database.
 #[derive(Debug, Default)]
@@ -13,7 +13,7 @@ pub struct Demotion {
 }
 
 impl Demotion {
-    /// Takes an answer to [`sql::STANDING`](super::sql::STANDING).
+    /// Takes an answer to [`sql::STANDING`](crate::watch::sql::STANDING).
     pub fn look(&mut self, is_standby: bool, now: Instant) -> Vec<IncidentChange<()>> {
         self.was_primary |= !is_standby;
         let is_demoted = is_standby && self.was_primary;
