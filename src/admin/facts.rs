@@ -12,8 +12,8 @@ use super::recent::{Counted, Point, Recent, Served};
 use crate::admission::gate::State;
 use crate::pool::core::{Counts, EndpointView, LaneView};
 use crate::proxy::Proxy;
-use crate::watch::core::WatchCore;
 use crate::watch::finding::Finding;
+use crate::watch::monitor::Monitor;
 
 /// Blockers, and sessions that take long, that are told of at once.
 const FINDINGS_MAX: usize = 5;
@@ -160,21 +160,10 @@ fn databases(proxy: &Proxy, now: Instant) -> Vec<DatabaseFacts> {
 }
 
 fn findings(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, Finding)> {
-    let of = |core: &WatchCore| {
-        let mut findings = Vec::new();
-        findings.extend(core.convoy().convoy().map(Finding::from));
-        findings.extend(core.convoy().blind_since().map(|since| Finding::blind(now.saturating_duration_since(since))));
-        findings.extend(core.blockers().open().into_iter().take(FINDINGS_MAX).map(|open| Finding::from(&open.value)));
-        findings.extend(core.horizon().open().map(|open| Finding::from(&open.value)));
-        findings.extend(core.dead_tuples().open().take(FINDINGS_MAX).map(|open| Finding::from(&open.value)));
-        findings.extend(core.sessions().open().into_iter().take(FINDINGS_MAX).map(|open| Finding::from(&open.value)));
-        findings.extend(core.outside().open().map(|open| Finding::outside(open.value)));
-        findings.extend(core.notify_queue().open().map(|open| Finding::notify_queue(open.value)));
-        findings.extend(core.demotion().is_demoted().then(Finding::demoted));
-        findings
+    let of = |monitor: &Arc<Monitor>| {
+        let findings = monitor.core().findings(FINDINGS_MAX, now);
+        let database = &monitor.database;
+        findings.into_iter().map(|open| (Arc::clone(database), open.value)).collect::<Vec<_>>()
     };
-    let all = proxy.watches.all();
-    all.iter()
-        .flat_map(|monitor| of(&monitor.core()).into_iter().map(|found| (Arc::clone(&monitor.database), found)))
-        .collect()
+    proxy.watches.all().iter().flat_map(of).collect()
 }

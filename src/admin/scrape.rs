@@ -174,8 +174,9 @@ fn put_watch(page: &mut Page, monitor: &Monitor) {
     for state in ConvoyState::ALL {
         page.put(Metric::WatchState, &[database, state.word()], u8::from(state == convoy.state()));
     }
+    let open = core.open_counts(Instant::now());
     for kind in FindingKind::ALL {
-        page.put(Metric::WatchOpen, &[database, kind.word()], core.open(kind));
+        page.put(Metric::WatchOpen, &[database, kind.word()], open[kind as usize]);
         page.put(Metric::WatchFound, &[database, kind.word()], monitor.stats.findings(kind));
     }
     for (kind, count) in monitor.stats.reactions() {
@@ -192,7 +193,7 @@ fn put_watch(page: &mut Page, monitor: &Monitor) {
     page.put(Metric::WatchLockManagerWaiters, own, sample.lock_manager);
     page.put(Metric::WatchOldestLockWait, own, convoy.longest().as_secs_f64());
     for kind in CulpritKind::ALL {
-        let holds = || core.horizon().holds().filter(|hold| hold.culprit.kind() == kind);
+        let holds = || core.detectors().horizon.holds().filter(|hold| hold.culprit.kind() == kind);
         page.put(
             Metric::XminAgeTransactions,
             &[database, kind.word()],
@@ -204,11 +205,11 @@ fn put_watch(page: &mut Page, monitor: &Monitor) {
             holds().map(|hold| hold.age).max().unwrap_or_default().as_secs_f64(),
         );
     }
-    for table in core.dead_tuples().tables().iter().take(DEAD_TUPLES_MAX) {
+    for table in core.detectors().dead_tuples.tables().iter().take(DEAD_TUPLES_MAX) {
         page.put(Metric::DeadTuples, &[database, &table.name], table.dead);
     }
-    page.put(Metric::WatchOutside, own, core.outside().count());
-    page.put(Metric::ServerNotifyQueue, own, core.notify_queue().usage());
+    page.put(Metric::WatchOutside, own, core.detectors().outside.count());
+    page.put(Metric::ServerNotifyQueue, own, core.detectors().notify_queue.usage());
     page.put_distribution(Metric::WatchQuery, own, &monitor.stats.cost());
 }
 

@@ -9,11 +9,13 @@ use tokio::time::Instant;
 
 use crate::config::{self, OnConvoy, OnIdleHolder};
 use crate::proxy::Proxy;
-use crate::watch::core::{Question, WatchSettings};
+use crate::watch::detectors::DetectorId;
 use crate::watch::detectors::horizon::HorizonThresholds;
 use crate::watch::monitor::Monitor;
 use crate::watch::own_backends::OwnBackends;
+use crate::watch::question::Question;
 use crate::watch::row::AnswerRow;
+use crate::watch::settings::WatchSettings;
 
 const SETTINGS: WatchSettings = WatchSettings {
     convoy_waiters: 50,
@@ -73,7 +75,7 @@ impl Trouble {
         trouble.hear(&Question::Locks, &[&lock]);
         let holder = ["7", "1", "1", "90000", "80000", "80000", "idle in transaction", "worker", "10.0.0.7"].map(Some);
         trouble.hear(&Question::Names(Vec::new()), &[&holder]);
-        trouble.hear(&Question::Lingering, &[&holder]);
+        trouble.hear(&Question::Detector(DetectorId::Sessions), &[&holder]);
         trouble
     }
 
@@ -84,9 +86,12 @@ impl Trouble {
         let slot = [Some("slot"), Some("cdc"), None, None, Some("2000000"), None, Some("logical"), None, None];
         let session =
             [Some("backend"), None, Some("8"), Some("1"), Some("40"), Some("9000"), Some("active"), None, None];
-        trouble.hear(&Question::Horizon, &[&next, &slot, &session]);
+        trouble.hear(&Question::Detector(DetectorId::Horizon), &[&next, &slot, &session]);
         for (dead, vacuums) in [("20000", "1"), ("30000", "2"), ("40000", "3"), ("50000", "4")] {
-            trouble.hear(&Question::Tables, &[&["77", "public.jobs", "500", dead, vacuums].map(Some)]);
+            trouble.hear(
+                &Question::Detector(DetectorId::DeadTuples),
+                &[&["77", "public.jobs", "500", dead, vacuums].map(Some)],
+            );
         }
         trouble
     }

@@ -15,7 +15,7 @@ use crate::watch::culprit::Culprit;
 use crate::watch::detectors::dead_tuples::Bloat;
 use crate::watch::detectors::horizon::Hold;
 use crate::watch::detectors::sessions::Lingering;
-use crate::watch::finding::{Finding, FindingKind};
+use crate::watch::finding::Finding;
 use crate::watch::incidents::Incident;
 use crate::watch::monitor::Monitor;
 
@@ -28,7 +28,7 @@ pub(super) fn servers(proxy: &Proxy) -> Vec<Row> {
         let standing = core.server().map(|server| if server.is_standby { "standby" } else { "primary" });
         let database = config.database(&monitor.database).and_then(|database| database.backends_max);
         let backends_max = database.into_iter().chain(config.backends_total_max).min();
-        let percent = (core.notify_queue().usage() * 100.0).round();
+        let percent = (core.detectors().notify_queue.usage() * 100.0).round();
         row![
             &*monitor.database,
             monitor.is_up(&core),
@@ -37,9 +37,9 @@ pub(super) fn servers(proxy: &Proxy) -> Vec<Row> {
             sample.backends,
             sample.active,
             sample.idle_in_transaction,
-            core.outside().count(),
+            core.detectors().outside.count(),
             percent as u32,
-            FindingKind::ALL.map(|kind| core.open(kind)).iter().sum::<usize>(),
+            core.findings(usize::MAX, Instant::now()).len(),
             core.server().map(|server| server.advice(backends_max).join("; ")),
         ]
     };
@@ -55,13 +55,13 @@ pub(super) fn convoys(proxy: &Proxy) -> Vec<Row> {
 /// Who holds the horizon, the oldest first, then the tables that this keeps vacuum from.
 pub(super) fn horizon(proxy: &Proxy) -> Vec<Row> {
     View::now().each(proxy, |view, database, core| {
-        let open = core.horizon().open();
-        let holds = core.horizon().holds().enumerate().map(|(place, hold)| {
+        let open = core.detectors().horizon.open();
+        let holds = core.detectors().horizon.holds().enumerate().map(|(place, hold)| {
             // What is open is the oldest.
             let since = open.filter(|_| place == 0).map(|open| open.since);
             view.hold(database, hold, since)
         });
-        holds.chain(core.dead_tuples().open().map(|open| view.bloat(database, open))).collect()
+        holds.chain(core.detectors().dead_tuples.open().map(|open| view.bloat(database, open))).collect()
     })
 }
 
@@ -69,7 +69,9 @@ pub(super) fn horizon(proxy: &Proxy) -> Vec<Row> {
 pub(super) fn blockers(proxy: &Proxy) -> Vec<Row> {
     View::now().each(proxy, |view, database, core| {
         let blockers = core.blockers().open().into_iter().map(|open| view.blocker(database, open));
-        blockers.chain(core.sessions().open().into_iter().map(|open| view.lingering(database, open))).collect()
+        blockers
+            .chain(core.detectors().sessions.open().into_iter().map(|open| view.lingering(database, open)))
+            .collect()
     })
 }
 

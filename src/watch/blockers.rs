@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::culprit::{Culprit, ServerSession};
+use super::finding::{Finding, FindingKind, Seconds};
 use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use super::locks::{LockName, LockQueue, Locker};
 
@@ -104,6 +105,14 @@ impl Blockers {
     /// Closes what is open: nobody waits any more, or nobody looks.
     pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<Blocker>> {
         self.0.clear(now)
+    }
+}
+
+impl From<&Blocker> for Finding {
+    fn from(blocker: &Blocker) -> Self {
+        let Blocker { culprit, lock, waiters, longest, .. } = blocker;
+        let what = format_args!("{waiters} wait for up to {}, most for {lock}", Seconds(*longest));
+        Self::new(FindingKind::Blocker, what, Some(culprit.clone()))
     }
 }
 

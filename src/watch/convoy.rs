@@ -10,6 +10,8 @@ use tokio::time::Instant;
 
 use super::activity::{ActivitySample, LockKind, Waits};
 use super::culprit::Culprit;
+use super::finding::{Finding, FindingKind, Seconds};
+use super::incidents::IncidentChange;
 use super::locks::LockName;
 use crate::words::words;
 
@@ -334,6 +336,45 @@ fn quiet(since: Option<Instant>, is_loud: bool, now: Instant) -> Quiet {
         None => Quiet::Since(Some(now)),
         Some(since) if now >= since + CALM_AFTER => Quiet::Over,
         Some(since) => Quiet::Since(Some(since)),
+    }
+}
+
+impl From<&Episode> for Finding {
+    fn from(episode: &Episode) -> Self {
+        let Episode { waiters_max, longest, site, kind, .. } = episode;
+        let wait = Seconds(*longest);
+        match (site, kind) {
+            (Some(site), _) => {
+                let what = format_args!(
+                    "up to {waiters_max} sessions wait for locks, for up to {wait}; most for {}",
+                    site.lock
+                );
+                Finding::new(FindingKind::Convoy, what, site.culprit.clone())
+            }
+            (None, Some(kind)) => {
+                let what = format_args!(
+                    "up to {waiters_max} sessions wait for locks, for up to {wait}; most for locks of kind {}",
+                    kind.word()
+                );
+                Finding::new(FindingKind::Convoy, what, None)
+            }
+            (None, None) => Finding::new(
+                FindingKind::Convoy,
+                format_args!("up to {waiters_max} sessions wait for locks, for up to {wait}"),
+                None,
+            ),
+        }
+    }
+}
+
+impl From<ConvoyChange> for IncidentChange<Finding> {
+    fn from(change: ConvoyChange) -> Self {
+        match change {
+            ConvoyChange::ConvoyOpened(episode) => Self::Opened(Finding::from(&episode)),
+            ConvoyChange::ConvoyClosed(episode, lasted) => Self::Closed(Finding::from(&episode), lasted),
+            ConvoyChange::BlindOpened(silence) => Self::Opened(Finding::blind(silence)),
+            ConvoyChange::BlindClosed(silence) => Self::Closed(Finding::blind(silence), silence),
+        }
     }
 }
 

@@ -36,6 +36,16 @@ pub enum IncidentChange<V> {
     Closed(V, Duration),
 }
 
+impl<V> IncidentChange<V> {
+    /// The same change, its value shown otherwise.
+    pub(super) fn map<U>(self, show: impl FnOnce(V) -> U) -> IncidentChange<U> {
+        match self {
+            Self::Opened(value) => IncidentChange::Opened(show(value)),
+            Self::Closed(value, lasted) => IncidentChange::Closed(show(value), lasted),
+        }
+    }
+}
+
 /// Something that is the matter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incident<V> {
@@ -48,6 +58,13 @@ pub struct Incident<V> {
 /// All that is the matter, by what makes each the same from look to look.
 #[derive(Debug)]
 pub struct Incidents<K, V>(BTreeMap<K, Incident<V>>);
+
+impl<V: Clone> Incident<V> {
+    /// The same incident, its value shown otherwise.
+    pub(super) fn map<U>(&self, show: impl FnOnce(V) -> U) -> Incident<U> {
+        Incident { since: self.since, value: show(self.value.clone()) }
+    }
+}
 
 impl<K, V> Default for Incidents<K, V> {
     fn default() -> Self {

@@ -9,12 +9,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::convoy::BLIND_AFTER;
-use super::core::{Question, WatchCore, WatchSettings};
+use super::core::WatchCore;
 use super::finding::Finding;
 use super::incidents::IncidentChange;
 use super::own_backends::OwnBackends;
+use super::question::Question;
 use super::reaction::{IdleHolder, ReactionStep};
 use super::row::AnswerRow;
+use super::settings::WatchSettings;
 use super::sql;
 use super::stats::{Reaction, WatchStats};
 use crate::notify::backoff::Backoff;
@@ -146,8 +148,9 @@ impl Monitor {
             match answer {
                 Ok(rows) => {
                     kept.heard = now;
-                    let asks_whose = !rows.is_empty() && self.core().asks_whose(&question);
-                    let own = if asks_whose { process.own_backends(link.address()) } else { OwnBackends::default() };
+                    let names_processes = !rows.is_empty() && self.core().names_processes(&question);
+                    let own =
+                        if names_processes { process.own_backends(link.address()) } else { OwnBackends::default() };
                     let outcome = self.core().answer(&question, &rows, &own, now - asked, now);
                     match outcome {
                         Ok(changes) => self.tell(changes),

@@ -100,6 +100,11 @@ fn milliseconds(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0))
 }
 
+/// The row of a question about counts, which has one whatever there is to count.
+pub(super) fn only(rows: &[AnswerRow]) -> Result<&AnswerRow, Unreadable> {
+    rows.first().ok_or(Unreadable { column: 0, columns: 0 })
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -10,7 +10,6 @@
 //! Every answer is text; `answer` reads the columns in their order. All is known to Postgres 14 and later.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 /// What makes a connection the watch's: names mean what they mean in `pg_catalog`, nothing takes longer than the watch can be blind.
 pub const SESSION: &str = "SET search_path = pg_catalog; SET statement_timeout = '2s'; SET lock_timeout = '1s'; \
@@ -63,88 +62,15 @@ SELECT locktype, database, relation, page, tuple, virtualxid, transactionid, cla
  GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 HAVING NOT bool_and(granted)
  ORDER BY count(*) FILTER (WHERE NOT granted) DESC LIMIT 200";
 
-/// Who keeps vacuum from removing rows of this database. 12 ms, 39 ms at worst; 12 and 34 ms amid deadlock checks.
-///
-/// Left out is who does not count in `ComputeXidHorizons` (procarray.c): sessions of other databases, and a running VACUUM, whose process
-/// shows an xmin all the same. A walsender counts for all databases. The `catalog_xmin` of a slot holds the rows of catalogs only. The first row is
-/// no holder: its age is that of the first transaction id of all, 3, which tells how far the server's counter has come.
-///
-/// Columns: kind, name, process, beginning of the transaction in microseconds of the epoch, age in transactions, age in milliseconds,
-/// state, application, client address.
-pub const HORIZON: &str = "\
-WITH me AS (SELECT datid FROM pg_stat_get_activity(pg_backend_pid())),
-session AS MATERIALIZED (
-    SELECT *, greatest(age(backend_xmin), age(backend_xid)) AS age_xids
-      FROM pg_stat_get_activity(NULL)
-     WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND pid <> pg_backend_pid()),
-holder (kind, name, pid, since, age_xids, age_ms, state, application, addr) AS (
-    SELECT CASE backend_type WHEN 'walsender' THEN 'walsender' ELSE 'backend' END, NULL, pid,
-           (extract(epoch FROM xact_start) * 1000000)::bigint, age_xids,
-           (extract(epoch FROM clock_timestamp() - xact_start) * 1000)::bigint, state, application_name, host(client_addr)
-      FROM session
-     WHERE (backend_type = 'walsender' OR datid = (SELECT datid FROM me)) AND backend_type <> 'parallel worker'
-       AND pid NOT IN (SELECT pid FROM pg_stat_get_progress_info('VACUUM'))
-    UNION ALL
-    SELECT CASE WHEN xmin IS NULL THEN 'catalog slot' ELSE 'slot' END, slot_name, active_pid, NULL,
-           greatest(age(xmin), age(catalog_xmin)), NULL, slot_type, plugin, NULL
-      FROM pg_get_replication_slots() WHERE xmin IS NOT NULL OR catalog_xmin IS NOT NULL
-    UNION ALL
-    SELECT 'prepared', gid, NULL, (extract(epoch FROM prepared) * 1000000)::bigint, age(transaction),
-           (extract(epoch FROM clock_timestamp() - prepared) * 1000)::bigint, NULL, NULL, NULL
-      FROM pg_prepared_xact() WHERE dbid = (SELECT datid FROM me))
-SELECT 'next', NULL, NULL, NULL, age('3'::xid), NULL, NULL, NULL, NULL
-UNION ALL
-(SELECT kind, name, pid, since, age_xids, age_ms, state, application, addr
-   FROM holder ORDER BY age_xids DESC, since, name, pid LIMIT 20)";
-
-/// Tables with many dead rows. About 2 µs for each table of the database; reads `pg_class`, which nothing in a convoy locks.
-///
-/// Columns: oid, name, live rows, dead rows, times it was vacuumed.
-pub const TABLES: &str = "\
-SELECT oid, oid::regclass::text, pg_stat_get_live_tuples(oid), pg_stat_get_dead_tuples(oid),
-       pg_stat_get_vacuum_count(oid) + pg_stat_get_autovacuum_count(oid)
-  FROM pg_class
- WHERE relkind IN ('r', 'm', 't') AND pg_stat_get_dead_tuples(oid) >= 1000
- ORDER BY 4 DESC LIMIT 100";
-
-/// How full the queue of NOTIFY is, from 0 to 1, over all databases. Microseconds; takes locks of that queue only.
-pub const NOTIFY_QUEUE: &str = "SELECT pg_notification_queue_usage()";
-
-/// Whether the server follows another one, which a promotion ends without ending connections. Microseconds.
-pub const STANDING: &str = "SELECT pg_is_in_recovery()";
-
-/// Everybody who is connected to this database. As [`ACTIVITY`].
-///
-/// Columns: application, client address, processes.
-pub const CONNECTED: &str = "\
-SELECT application_name, host(client_addr), string_agg(pid::text, ',')
-  FROM pg_stat_get_activity(NULL)
- WHERE datid = (SELECT datid FROM pg_stat_get_activity(pg_backend_pid())) AND backend_type = 'client backend'
-   AND pid <> pg_backend_pid()
- GROUP BY 1, 2 ORDER BY count(*) DESC LIMIT 200";
-
 /// One session. Columns: process, beginning of the transaction and of the statement in microseconds of the epoch, age in milliseconds of
 /// the transaction, of the statement, of the state, the state, application, client address.
-const SESSIONS: &str = "\
+pub(super) const SESSIONS: &str = "\
 SELECT pid, (extract(epoch FROM xact_start) * 1000000)::bigint, (extract(epoch FROM query_start) * 1000000)::bigint,
        (extract(epoch FROM clock_timestamp() - xact_start) * 1000)::bigint,
        (extract(epoch FROM clock_timestamp() - query_start) * 1000)::bigint,
        (extract(epoch FROM clock_timestamp() - state_change) * 1000)::bigint, state, application_name, host(client_addr)
   FROM pg_stat_get_activity(NULL)
  WHERE ";
-
-/// Sessions of this database that have been idle in a transaction, or at one statement, for so long. As [`ACTIVITY`].
-pub fn lingering(idle: Duration, statement: Duration) -> String {
-    format!(
-        "{SESSIONS}datid = (SELECT datid FROM pg_stat_get_activity(pg_backend_pid())) AND backend_type = 'client backend'\n   \
-         AND pid <> pg_backend_pid()\n   \
-         AND (state LIKE 'idle in transaction%' AND state_change <= clock_timestamp() - interval '{} ms'\n     \
-         OR state = 'active' AND query_start <= clock_timestamp() - interval '{} ms')\n \
-         ORDER BY CASE state WHEN 'active' THEN query_start ELSE state_change END LIMIT 100",
-        idle.as_millis(),
-        statement.as_millis()
-    )
-}
 
 /// These sessions, wherever they are. As [`ACTIVITY`].
 pub fn sessions(pids: &[i32]) -> String {

@@ -13,10 +13,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::core::WatchSettings;
 use super::monitor::{Monitor, Process};
 use super::own_backends::{OwnBackends, OwnClient};
 use super::reaction::IdleHolder;
+use super::settings::WatchSettings;
 use crate::admission::dice::Dice;
 use crate::auth::Credential;
 use crate::clients::{Activity, Entry, Signal};

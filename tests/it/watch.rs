@@ -15,14 +15,17 @@ use pgweir::pool::open::{Address, Opener};
 use pgweir::pool::pool::{Pool, PoolKind, PoolName};
 use pgweir::state::settings::SettingsRegistry;
 use pgweir::watch::convoy::ConvoyState;
-use pgweir::watch::core::{Question, WatchCore, WatchSettings};
+use pgweir::watch::core::WatchCore;
+use pgweir::watch::detectors::DetectorId;
 use pgweir::watch::detectors::horizon::HorizonThresholds;
 use pgweir::watch::finding::{Finding, FindingKind};
 use pgweir::watch::incidents::IncidentChange;
 use pgweir::watch::monitor::{Monitor, Process};
 use pgweir::watch::own_backends::OwnBackends;
+use pgweir::watch::question::Question;
 use pgweir::watch::reaction::IdleHolder;
 use pgweir::watch::row::AnswerRow;
+use pgweir::watch::settings::WatchSettings;
 use pgweir::watch::sql;
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -209,8 +212,8 @@ async fn dead_rows_that_vacuum_leaves_are_told_with_who_holds_them() {
         ] {
             admin.batch_execute(sql).await.unwrap();
         }
-        watch.ask(&Question::Horizon).await;
-        told.extend(watch.ask(&Question::Tables).await);
+        watch.ask(&Question::Detector(DetectorId::Horizon)).await;
+        told.extend(watch.ask(&Question::Detector(DetectorId::DeadTuples)).await);
     }
     let [IncidentChange::Opened(finding)] = told.as_slice() else { panic!("{told:?}") };
     assert!(finding.what.starts_with("public.jobs has "), "{finding:?}");
@@ -219,7 +222,7 @@ async fn dead_rows_that_vacuum_leaves_are_told_with_who_holds_them() {
 
     end(&admin, finding).await;
     eventually(async || admin.batch_execute("VACUUM jobs").await.is_ok() && dead(&admin).await == 0).await;
-    assert!(matches!(watch.ask(&Question::Tables).await[..], [IncidentChange::Closed(..)]));
+    assert!(matches!(watch.ask(&Question::Detector(DetectorId::DeadTuples)).await[..], [IncidentChange::Closed(..)]));
 }
 
 async fn dead(admin: &Client) -> i64 {
@@ -240,8 +243,8 @@ async fn a_slot_nobody_reads_holds_the_catalogs_and_a_running_vacuum_holds_nothi
     eventually(async || admin.query_one(sees_vacuum, &[]).await.is_ok_and(|row| row.get::<_, i64>(0) == 1)).await;
 
     let mut watch = Watch::of(&postgres, &database, "IN ROLE pg_monitor").await;
-    watch.ask(&Question::Horizon).await;
-    let holds: Vec<_> = watch.core.horizon().holds().collect();
+    watch.ask(&Question::Detector(DetectorId::Horizon)).await;
+    let holds: Vec<_> = watch.core.detectors().horizon.holds().collect();
     assert_eq!(holds.len(), 1, "{holds:?}");
     assert!(holds[0].is_catalog_only);
     assert_eq!(holds[0].culprit.remedy(), "SELECT pg_drop_replication_slot('cdc')");
@@ -308,7 +311,7 @@ async fn a_monitor_whose_connection_is_ended_opens_another_and_knows_what_ended_
     let (admin, holder) = (postgres.admin(&database).await, postgres.admin(&database).await);
     holder.batch_execute("BEGIN").await.unwrap();
     let monitor = monitor(postgres.endpoint(&database).addr, &database, &role);
-    let idle = async || monitor.core().sessions().open().len();
+    let idle = async || monitor.core().detectors().sessions.open().len();
     eventually(async || idle().await == 1).await;
 
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pgweir watch'";

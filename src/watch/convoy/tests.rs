@@ -195,6 +195,29 @@ fn looks_that_cost_much_are_rare() {
     assert_eq!(model.watch.interval(ms(100)), ms(1000));
 }
 
+#[test]
+fn a_convoy_is_told_with_its_lock_its_culprit_and_its_end() {
+    let site = LockSite {
+        lock: LockName::Extension("public.jobs".to_owned()),
+        culprit: Some(Culprit::Prepared { gid: "tx".to_owned() }),
+    };
+    let mut episode = Episode {
+        since: Instant::now(),
+        waiters: 412,
+        waiters_max: 412,
+        longest: Duration::from_millis(750),
+        kind: Some(LockKind::Extension),
+        site: Some(site),
+    };
+    let finding = Finding::from(&episode);
+    assert_eq!(finding.what, "up to 412 sessions wait for locks, for up to 750 ms; most for extension of public.jobs");
+    assert_eq!(finding.remedy.as_deref(), Some("ROLLBACK PREPARED 'tx'"));
+    episode.site = None;
+    let finding = Finding::from(&episode);
+    assert!(finding.what.ends_with("most for locks of kind extension"), "the lock table could not be asked");
+    assert_eq!(finding.remedy, None);
+}
+
 #[derive(Debug, Clone)]
 enum ConvoyOperation {
     See(i32),

@@ -2,9 +2,14 @@
 
 use proptest::prelude::*;
 
+use std::collections::HashSet;
+
 use super::*;
+use crate::config::{OnConvoy, OnIdleHolder};
 use crate::watch::convoy::ConvoyState;
+use crate::watch::detectors::horizon::HorizonThresholds;
 use crate::watch::finding::FindingKind;
+use crate::watch::locks::Locker;
 
 const SETTINGS: WatchSettings = WatchSettings {
     convoy_waiters: 50,
@@ -70,7 +75,7 @@ impl CoreModel {
                 let row = ["7", "1", "1", "9000", "9000", "9000", "idle in transaction", "worker", "10.0.0.7"];
                 vec![AnswerRow::of(&row.map(Some))]
             }
-            Question::Lingering => {
+            Question::Detector(DetectorId::Sessions) => {
                 let since = self.holder.filter(|since| self.now - *since >= SETTINGS.idle_in_transaction);
                 let row = |since| {
                     let age = ms(since);
@@ -80,12 +85,14 @@ impl CoreModel {
                 };
                 since.map(row).into_iter().collect()
             }
-            Question::Horizon => {
+            Question::Detector(DetectorId::Horizon) => {
                 vec![AnswerRow::of(&[Some("next"), None, None, None, Some("1000"), None, None, None, None])]
             }
-            Question::NotifyQueue => vec![AnswerRow::of(&[Some("0")])],
-            Question::Standing => vec![AnswerRow::of(&[Some("f")])],
-            Question::Locks | Question::Connected | Question::Tables => Vec::new(),
+            Question::Detector(DetectorId::NotifyQueue) => vec![AnswerRow::of(&[Some("0")])],
+            Question::Detector(DetectorId::Demotion) => vec![AnswerRow::of(&[Some("f")])],
+            Question::Locks | Question::Detector(DetectorId::Outside) | Question::Detector(DetectorId::DeadTuples) => {
+                Vec::new()
+            }
         }
     }
 
@@ -126,9 +133,9 @@ fn a_calm_server_is_asked_what_it_is_asked_as_often_as_it_should() {
     assert_eq!(model.asked[0].0, Question::Server);
     assert_eq!(model.count(&Question::Server), 1);
     assert!((110..=120).contains(&model.count(&Question::Activity)));
-    assert!((23..=24).contains(&model.count(&Question::Lingering)));
-    assert_eq!(model.count(&Question::Horizon), 8);
-    assert_eq!(model.count(&Question::Tables), 2, "after half a minute, and a minute later");
+    assert!((23..=24).contains(&model.count(&Question::Detector(DetectorId::Sessions))));
+    assert_eq!(model.count(&Question::Detector(DetectorId::Horizon)), 8);
+    assert_eq!(model.count(&Question::Detector(DetectorId::DeadTuples)), 2, "after half a minute, and a minute later");
     assert_eq!(model.count(&Question::Locks), 0);
     assert!(model.told.is_empty());
 }
@@ -225,9 +232,9 @@ fn a_new_connection_asks_everything_anew_and_forgets_nothing() {
     model.pass(3);
     let again: HashSet<_> = model.asked[asked..].iter().map(|(question, _)| format!("{question:?}")).collect();
     assert!(
-        ["Server", "Activity", "Lingering", "Horizon", "Connected", "NotifyQueue", "Standing"]
+        ["Server", "Activity", "Sessions", "Horizon", "Outside", "NotifyQueue", "Demotion"]
             .iter()
-            .all(|of| again.contains(*of))
+            .all(|of| again.iter().any(|again| again.contains(of)))
     );
     let told: Vec<_> = model.told.iter().map(|(word, kind, ..)| (*word, *kind)).collect();
     assert_eq!(told, [("opened", FindingKind::IdleInTransaction), ("closed", FindingKind::Blind)]);

@@ -3,13 +3,29 @@
 //! Dead rows alone are the daily business of vacuum. What matters is that it came, and went, and there are more than before: something
 //! holds the horizon, or more rows die than one vacuum after the other can remove.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::horizon::Hold;
+use super::{Detector, Look};
 use crate::watch::culprit::Culprit;
+use crate::watch::finding::{Finding, FindingKind, reported};
 use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use crate::watch::row::{AnswerRow, Unreadable};
+use crate::watch::settings::WatchSettings;
+
+/// Tables with many dead rows. About 2 µs for each table of the database; reads `pg_class`, which nothing in a convoy locks.
+///
+/// Columns: oid, name, live rows, dead rows, times it was vacuumed.
+const TABLES: &str = "\
+SELECT oid, oid::regclass::text, pg_stat_get_live_tuples(oid), pg_stat_get_dead_tuples(oid),
+       pg_stat_get_vacuum_count(oid) + pg_stat_get_autovacuum_count(oid)
+  FROM pg_class
+ WHERE relkind IN ('r', 'm', 't') AND pg_stat_get_dead_tuples(oid) >= 1000
+ ORDER BY 4 DESC LIMIT 100";
 
 /// So many looks in a row that saw more than the one before.
 const GROWTHS: u32 = 3;
@@ -17,7 +33,7 @@ const GROWTHS: u32 = 3;
 /// For each row that lives, fewer dead ones than this are nothing.
 const RATIO: f64 = 0.2;
 
-/// One table; a row of [`sql::TABLES`](crate::watch::sql::TABLES).
+/// One table; a row of [`TABLES`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableRows {
     oid: u32,
@@ -112,12 +128,47 @@ impl DeadTuples {
     pub fn open(&self) -> impl Iterator<Item = &Incident<Bloat>> {
         self.incidents.open().map(|(_, open)| open)
     }
+}
 
-    /// Closes what is open, and forgets: nobody looks any more.
-    pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<Bloat>> {
+impl Detector for DeadTuples {
+    fn question(&self, _: &WatchSettings) -> Cow<'static, str> {
+        TABLES.into()
+    }
+
+    /// Three counts make a growth.
+    fn every(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+
+    fn is_catalog_scan(&self) -> bool {
+        true
+    }
+
+    fn answer(&mut self, rows: &[AnswerRow], look: &mut Look<'_>) -> Result<Vec<IncidentChange<Finding>>, Unreadable> {
+        let tables = rows.iter().map(TableRows::read).collect::<Result<_, _>>()?;
+        let culprit = look.oldest_hold.and_then(Hold::culprit_of_rows);
+        Ok(reported(self.look(tables, culprit, look.settings.dead_tuples, look.now)))
+    }
+
+    fn findings(&self) -> Vec<Incident<Finding>> {
+        self.open().map(Incident::finding).collect()
+    }
+
+    fn close(&mut self, now: Instant) -> Vec<IncidentChange<Finding>> {
         let changes = self.incidents.clear(now);
         *self = Self::default();
-        changes
+        reported(changes)
+    }
+}
+
+impl From<&Bloat> for Finding {
+    fn from(bloat: &Bloat) -> Self {
+        let table = &bloat.table;
+        let what = format!(
+            "{} has {} dead rows beside {} live ones, and vacuum does not help",
+            table.name, table.dead, table.live
+        );
+        Self { kind: FindingKind::DeadTuples, what, culprit: bloat.culprit.clone(), remedy: Some(bloat.remedy()) }
     }
 }
 
@@ -149,8 +200,6 @@ fn level(track: &Track, table: &TableRows, dead_min: u64) -> Option<IncidentLeve
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -269,7 +318,7 @@ mod tests {
                     prop_assert!(bloat.table.dead >= DEAD_MIN / 2);
                 }
             }
-            prop_assert_eq!(dead_tuples.end(now).len(), open.iter().filter(|open| **open).count());
+            prop_assert_eq!(dead_tuples.close(now).len(), open.iter().filter(|open| **open).count());
         }
     }
 }

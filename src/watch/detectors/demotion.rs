@@ -1,8 +1,18 @@
 //! Whether the server is still the primary that it was: after a failover a name may lead to what follows the new one.
 
+use std::borrow::Cow;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
-use crate::watch::incidents::{IncidentChange, IncidentLevel, Incidents};
+use super::{Detector, Look};
+use crate::watch::finding::{Finding, FindingKind};
+use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
+use crate::watch::row::{AnswerRow, Unreadable, only};
+use crate::watch::settings::WatchSettings;
+
+/// Whether the server follows another one, which a promotion ends without ending connections. Microseconds.
+const STANDING: &str = "SELECT pg_is_in_recovery()";
 
 /// The server behind one database.
 #[derive(Debug, Default)]
@@ -13,22 +23,43 @@ pub struct Demotion {
 }
 
 impl Demotion {
-    /// Takes an answer to [`sql::STANDING`](crate::watch::sql::STANDING).
+    /// Takes an answer to [`STANDING`].
     pub fn look(&mut self, is_standby: bool, now: Instant) -> Vec<IncidentChange<()>> {
         self.was_primary |= !is_standby;
         let is_demoted = is_standby && self.was_primary;
         self.incidents.look(is_demoted.then_some(((), IncidentLevel::Above, ())), now)
     }
+}
 
-    /// It was the primary, and follows another one now.
-    pub fn is_demoted(&self) -> bool {
-        !self.incidents.is_empty()
+impl Detector for Demotion {
+    fn question(&self, _: &WatchSettings) -> Cow<'static, str> {
+        STANDING.into()
     }
 
-    /// Closes what is open: nobody looks any more.
-    pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<()>> {
-        self.incidents.clear(now)
+    fn every(&self) -> Duration {
+        Duration::from_secs(15)
     }
+
+    fn answer(&mut self, rows: &[AnswerRow], look: &mut Look<'_>) -> Result<Vec<IncidentChange<Finding>>, Unreadable> {
+        let is_standby = only(rows)?.is(0)?;
+        if let Some(server) = &mut look.server {
+            server.is_standby = is_standby;
+        }
+        let changes = self.look(is_standby, look.now);
+        Ok(changes.into_iter().map(|change| change.map(finding)).collect())
+    }
+
+    fn findings(&self) -> Vec<Incident<Finding>> {
+        self.incidents.open().map(|(_, open)| open.map(finding)).collect()
+    }
+
+    fn close(&mut self, now: Instant) -> Vec<IncidentChange<Finding>> {
+        self.incidents.clear(now).into_iter().map(|change| change.map(finding)).collect()
+    }
+}
+
+fn finding((): ()) -> Finding {
+    Finding::new(FindingKind::Standing, "the server was the primary and is a standby now: writes fail", None)
 }
 
 #[cfg(test)]
@@ -40,7 +71,7 @@ mod tests {
         let (mut standing, now) = (Demotion::default(), Instant::now());
         let told = [false, true, true, false, true].map(|is_standby| standing.look(is_standby, now).len());
         assert_eq!(told, [0, 1, 0, 1, 1]);
-        assert_eq!((standing.end(now).len(), standing.is_demoted()), (1, false));
+        assert_eq!((standing.close(now).len(), standing.findings().len()), (1, 0));
     }
 
     #[test]

@@ -1,8 +1,18 @@
 //! How full the server's queue of notifications is. Full, it fails every NOTIFY; it fills while one listening session stays in a transaction.
 
+use std::borrow::Cow;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
+use super::{Detector, Look};
+use crate::watch::finding::{Finding, FindingKind};
 use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
+use crate::watch::row::{AnswerRow, Unreadable, only};
+use crate::watch::settings::WatchSettings;
+
+/// How full the queue of NOTIFY is, from 0 to 1, over all databases. Microseconds; takes locks of that queue only.
+const NOTIFY_QUEUE: &str = "SELECT pg_notification_queue_usage()";
 
 /// From 0 to 1; half of it closes again. The whole is 8 GiB (manual: NOTIFY), so a tenth is no backlog of a moment.
 const OPENS: f64 = 0.1;
@@ -15,7 +25,7 @@ pub struct NotifyQueue {
 }
 
 impl NotifyQueue {
-    /// Takes an answer to [`sql::NOTIFY_QUEUE`](crate::watch::sql::NOTIFY_QUEUE).
+    /// Takes an answer to [`NOTIFY_QUEUE`].
     pub fn look(&mut self, usage: f64, now: Instant) -> Vec<IncidentChange<f64>> {
         self.usage = usage;
         let level = match usage {
@@ -30,17 +40,37 @@ impl NotifyQueue {
     pub fn usage(&self) -> f64 {
         self.usage
     }
+}
 
-    /// It is too full.
-    pub fn open(&self) -> Option<&Incident<f64>> {
-        self.incidents.open().map(|(_, open)| open).next()
+impl Detector for NotifyQueue {
+    fn question(&self, _: &WatchSettings) -> Cow<'static, str> {
+        NOTIFY_QUEUE.into()
     }
 
-    /// Closes what is open: nobody looks any more.
-    pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<f64>> {
+    fn every(&self) -> Duration {
+        Duration::from_secs(15)
+    }
+
+    fn answer(&mut self, rows: &[AnswerRow], look: &mut Look<'_>) -> Result<Vec<IncidentChange<Finding>>, Unreadable> {
+        let changes = self.look(only(rows)?.value(0)?, look.now);
+        Ok(changes.into_iter().map(|change| change.map(finding)).collect())
+    }
+
+    fn findings(&self) -> Vec<Incident<Finding>> {
+        self.incidents.open().map(|(_, open)| open.map(finding)).collect()
+    }
+
+    fn close(&mut self, now: Instant) -> Vec<IncidentChange<Finding>> {
         self.usage = 0.0;
-        self.incidents.clear(now)
+        self.incidents.clear(now).into_iter().map(|change| change.map(finding)).collect()
     }
+}
+
+fn finding(usage: f64) -> Finding {
+    let percent = usage * 100.0;
+    let what =
+        format_args!("the queue of notifications is {percent:.0} % full; a session that listens is in a transaction");
+    Finding::new(FindingKind::NotifyQueue, what, None)
 }
 
 #[cfg(test)]

@@ -1,12 +1,28 @@
 //! Who is connected to the database without pgweir: what pgweir cannot limit, and what its limits do not count.
 
+use std::borrow::Cow;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
+use super::{Detector, Look};
+use crate::watch::finding::{Finding, FindingKind};
 use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use crate::watch::own_backends::OwnBackends;
 use crate::watch::row::{AnswerRow, Unreadable};
+use crate::watch::settings::WatchSettings;
 
-/// Connections of one kind; a row of [`sql::CONNECTED`](crate::watch::sql::CONNECTED).
+/// Everybody who is connected to this database. As [`ACTIVITY`](crate::watch::sql::ACTIVITY).
+///
+/// Columns: application, client address, processes.
+const CONNECTED: &str = "\
+SELECT application_name, host(client_addr), string_agg(pid::text, ',')
+  FROM pg_stat_get_activity(NULL)
+ WHERE datid = (SELECT datid FROM pg_stat_get_activity(pg_backend_pid())) AND backend_type = 'client backend'
+   AND pid <> pg_backend_pid()
+ GROUP BY 1, 2 ORDER BY count(*) DESC LIMIT 200";
+
+/// Connections of one kind; a row of [`CONNECTED`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connected {
     /// `application_name`; may be empty.
@@ -80,18 +96,39 @@ impl Outside {
     pub fn groups(&self) -> &[OutsideGroup] {
         &self.groups
     }
+}
 
-    /// There are too many.
-    pub fn open(&self) -> Option<&Incident<usize>> {
-        self.incidents.open().map(|(_, open)| open).next()
+impl Detector for Outside {
+    fn question(&self, _: &WatchSettings) -> Cow<'static, str> {
+        CONNECTED.into()
     }
 
-    /// Closes what is open, and forgets: nobody looks any more.
-    pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<usize>> {
-        let changes = self.incidents.clear(now);
+    fn every(&self) -> Duration {
+        Duration::from_secs(15)
+    }
+
+    fn names_processes(&self) -> bool {
+        true
+    }
+
+    fn answer(&mut self, rows: &[AnswerRow], look: &mut Look<'_>) -> Result<Vec<IncidentChange<Finding>>, Unreadable> {
+        let connected = rows.iter().map(Connected::read).collect::<Result<_, _>>()?;
+        let changes = self.look(connected, look.own, look.settings.outside_max, look.now);
+        Ok(changes.into_iter().map(|change| change.map(finding)).collect())
+    }
+
+    fn findings(&self) -> Vec<Incident<Finding>> {
+        self.incidents.open().map(|(_, open)| open.map(finding)).collect()
+    }
+
+    fn close(&mut self, now: Instant) -> Vec<IncidentChange<Finding>> {
         self.groups.clear();
-        changes
+        self.incidents.clear(now).into_iter().map(|change| change.map(finding)).collect()
     }
+}
+
+fn finding(count: usize) -> Finding {
+    Finding::new(FindingKind::Outside, format_args!("{count} connections that are not pgweir's"), None)
 }
 
 #[cfg(test)]

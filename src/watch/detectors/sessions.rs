@@ -2,12 +2,31 @@
 //!
 //! The server is asked for those above the limits only. Their time just grows until it ends, so nothing here needs a band.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::{Detector, Look};
 use crate::watch::culprit::{Culprit, ServerSession, SessionState};
+use crate::watch::finding::{Finding, FindingKind, Seconds, reported};
 use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
+use crate::watch::row::{AnswerRow, Unreadable};
+use crate::watch::settings::WatchSettings;
+use crate::watch::sql::SESSIONS;
+
+/// Sessions of this database that have been idle in a transaction, or at one statement, for so long. As [`ACTIVITY`](crate::watch::sql::ACTIVITY).
+fn lingering_sql(idle: Duration, statement: Duration) -> String {
+    format!(
+        "{SESSIONS}datid = (SELECT datid FROM pg_stat_get_activity(pg_backend_pid())) AND backend_type = 'client backend'\n   \
+         AND pid <> pg_backend_pid()\n   \
+         AND (state LIKE 'idle in transaction%' AND state_change <= clock_timestamp() - interval '{} ms'\n     \
+         OR state = 'active' AND query_start <= clock_timestamp() - interval '{} ms')\n \
+         ORDER BY CASE state WHEN 'active' THEN query_start ELSE state_change END LIMIT 100",
+        idle.as_millis(),
+        statement.as_millis()
+    )
+}
 
 /// What a session does for too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,7 +70,7 @@ type LingeringKey = (Overstay, i32, Option<i64>);
 pub struct Sessions(Incidents<LingeringKey, Lingering>);
 
 impl Sessions {
-    /// Takes all that [`sql::lingering`](crate::watch::sql::lingering) found.
+    /// Takes all that [`lingering_sql`] found.
     pub fn look(&mut self, found: Vec<ServerSession>, now: Instant) -> Vec<IncidentChange<Lingering>> {
         self.0.look(found.into_iter().filter_map(lingering), now)
     }
@@ -62,10 +81,44 @@ impl Sessions {
         open.sort_by_key(|open| std::cmp::Reverse(open.value.age()));
         open
     }
+}
 
-    /// Closes what is open: nobody looks any more.
-    pub fn end(&mut self, now: Instant) -> Vec<IncidentChange<Lingering>> {
-        self.0.clear(now)
+impl Detector for Sessions {
+    fn question(&self, settings: &WatchSettings) -> Cow<'static, str> {
+        lingering_sql(settings.idle_in_transaction, settings.long_statement).into()
+    }
+
+    /// An idle transaction is seen this long after its limit at the latest.
+    fn every(&self) -> Duration {
+        Duration::from_secs(5)
+    }
+
+    fn names_processes(&self) -> bool {
+        true
+    }
+
+    fn answer(&mut self, rows: &[AnswerRow], look: &mut Look<'_>) -> Result<Vec<IncidentChange<Finding>>, Unreadable> {
+        let sessions = rows.iter().map(|row| ServerSession::read(row, look.own)).collect::<Result<_, _>>()?;
+        Ok(reported(self.look(sessions, look.now)))
+    }
+
+    fn findings(&self) -> Vec<Incident<Finding>> {
+        self.open().into_iter().map(Incident::finding).collect()
+    }
+
+    fn close(&mut self, now: Instant) -> Vec<IncidentChange<Finding>> {
+        reported(self.0.clear(now))
+    }
+}
+
+impl From<&Lingering> for Finding {
+    fn from(lingering: &Lingering) -> Self {
+        let age = Seconds(lingering.age());
+        let (kind, what) = match lingering.doing {
+            Overstay::Idling => (FindingKind::IdleInTransaction, format!("idle in a transaction for {age}")),
+            Overstay::Running => (FindingKind::LongStatement, format!("at one statement for {age}")),
+        };
+        Self::new(kind, what, Some(lingering.culprit()))
     }
 }
 
