@@ -5,8 +5,8 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::{
-    Admin, Admission, AdmissionMode, BackendTls, BackendTlsMode, Bus, Class, ClientTls, Jitter, Listen, ListenAddr,
-    Notify, NotifyMode, OnConvoy, OnGap, OnIdleHolder, Pool, PoolMode, RateWhen, RoleAdmission, Standing, Watch,
+    Admin, Admission, AdmissionMode, BackendTls, BackendTlsMode, Bus, ClientTls, Jitter, Listen, ListenAddr, Notify,
+    NotifyMode, OnConvoy, OnGap, OnIdleHolder, Pool, PoolMode, Priority, RateWhen, RoleAdmission, Standing, Watch,
     WhenDown,
 };
 
@@ -111,7 +111,7 @@ impl Default for RoleAdmission {
             transactions_max: None,
             transactions_min: 0,
             waiters_max: None,
-            class: Class::Interactive,
+            priority: Priority::Interactive,
             weight: 1,
             ramp: None,
             rate: None,

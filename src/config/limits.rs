@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::{
-    Admission, AdmissionMode, BackendTls, Class, Config, Database, Jitter, NotifyMode, Override, Pool, Rate, Role,
+    Admission, AdmissionMode, BackendTls, Config, Database, Jitter, NotifyMode, Override, Pool, Priority, Rate, Role,
     RoleAdmission, Secret, Standing, Timeouts, WatchLogin,
 };
 
@@ -33,8 +33,8 @@ pub struct PoolSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     /// Before or after others.
-    pub class: Class,
-    /// Relative to others of the same class.
+    pub priority: Priority,
+    /// Relative to others of the same priority.
     pub weight: u32,
     /// Backends that no other role may have.
     pub reserved: u32,
@@ -42,7 +42,7 @@ pub struct Share {
 
 impl Default for Share {
     fn default() -> Self {
-        Self { class: Class::Interactive, weight: 1, reserved: 0 }
+        Self { priority: Priority::Interactive, weight: 1, reserved: 0 }
     }
 }
 
@@ -77,8 +77,8 @@ pub struct LaneSettings {
     /// Clients in line; `None`: the pools' own lines bound it.
     pub waiters_max: Option<u32>,
     /// Before or after others.
-    pub class: Class,
-    /// Share among those of the same class.
+    pub priority: Priority,
+    /// Share among those of the same priority.
     pub weight: u32,
     /// How long the limit takes to grow from `initial` after a start, a recovery or RAMP.
     pub ramp: Option<Duration>,
@@ -106,7 +106,7 @@ impl LaneSettings {
             transactions_max,
             transactions_min,
             waiters_max,
-            class,
+            priority,
             weight,
             ramp,
             rate,
@@ -120,7 +120,7 @@ impl LaneSettings {
             transactions_max,
             transactions_min,
             waiters_max,
-            class,
+            priority,
             weight,
             ramp,
             rate,
@@ -186,7 +186,7 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
         timeouts: role.timeouts,
         set_override: role.set_override,
         share: Share {
-            class: role.admission.class,
+            priority: role.admission.priority,
             weight: role.admission.weight,
             reserved: role.admission.transactions_min,
         },

@@ -362,8 +362,8 @@ pub struct RoleAdmission {
     /// Clients in line over all databases; `None`: the pools' own lines bound it.
     pub waiters_max: Option<u32>,
     /// Who goes first when several roles wait for one database.
-    pub class: Class,
-    /// Share when several roles of a class wait for one database.
+    pub priority: Priority,
+    /// Share when several roles of one priority wait for one database.
     pub weight: u32,
     /// How long the limit takes to grow from `admission.initial` after a start, a recovery or RAMP.
     pub ramp: Option<Duration>,
@@ -379,7 +379,7 @@ pub struct RoleAdmission {
 
 /// `roles.*.class`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub enum Priority {
     /// People wait for it: before `Batch`.
     Interactive,
     /// Gets every eighth turn while `Interactive` waits.

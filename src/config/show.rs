@@ -203,7 +203,7 @@ impl Rows {
             transactions_max,
             transactions_min,
             waiters_max,
-            class,
+            priority,
             weight,
             ramp,
             rate,
@@ -214,7 +214,7 @@ impl Rows {
         self.maybe(at, "transactions_max", transactions_max.as_ref());
         self.plain(at, "transactions_min", transactions_min);
         self.maybe(at, "waiters_max", waiters_max.as_ref());
-        self.plain(at, "class", class.word());
+        self.plain(at, "class", priority.word());
         self.plain(at, "weight", weight);
         self.maybe(&join(at, "ramp"), "over", ramp.map(duration_text).as_ref());
         if let Some(Rate { per_second, burst, delay_max, when }) = rate {

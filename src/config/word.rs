@@ -1,8 +1,8 @@
 //! Modes that are one word in the file, and that word.
 
 use super::{
-    AdmissionMode, BackendTlsMode, Bus, Class, Jitter, NotifyMode, OnConvoy, OnGap, OnIdleHolder, Override, PoolMode,
-    RateWhen, Standing, WhenDown,
+    AdmissionMode, BackendTlsMode, Bus, Jitter, NotifyMode, OnConvoy, OnGap, OnIdleHolder, Override, PoolMode,
+    Priority, RateWhen, Standing, WhenDown,
 };
 
 /// A mode written as one word.
@@ -50,7 +50,7 @@ impl Word for Jitter {
         &[("soft", Self::Soft), ("spread", Self::Spread), ("off", Self::Off)];
 }
 
-impl Word for Class {
+impl Word for Priority {
     const WORDS: &'static [(&'static str, Self)] = &[("interactive", Self::Interactive), ("batch", Self::Batch)];
 }
 

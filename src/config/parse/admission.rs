@@ -6,7 +6,7 @@ use super::{BACKENDS_MAX, WAITERS_MAX};
 use crate::config::defaults::{self, RATE_BURST, RATE_DELAY_MAX, RATE_WHEN};
 use crate::config::raw::Section;
 use crate::config::value::{count, duration, duration_above_zero, duration_text, rate, truth, word};
-use crate::config::{Admission, Class, Jitter, Rate, RateWhen, RoleAdmission};
+use crate::config::{Admission, Jitter, Priority, Rate, RateWhen, RoleAdmission};
 
 /// A share finer than this cannot be told from none.
 const WEIGHT_MAX: u32 = 1000;
@@ -55,7 +55,7 @@ pub(super) struct RoleKeys {
     transactions_max: Option<u32>,
     transactions_min: Option<u32>,
     waiters_max: Option<u32>,
-    class: Option<Class>,
+    priority: Option<Priority>,
     weight: Option<u32>,
     ramp: Option<Duration>,
     rate: Option<Option<f64>>,
@@ -79,7 +79,7 @@ impl RoleKeys {
             transactions_max: section.take("transactions_max", count(0..=BACKENDS_MAX)).or(default.transactions_max),
             transactions_min: section.take("transactions_min", count(0..=BACKENDS_MAX)).or(default.transactions_min),
             waiters_max: section.take("waiters_max", count(0..=WAITERS_MAX)).or(default.waiters_max),
-            class: section.take("class", word).or(default.class),
+            priority: section.take("class", word).or(default.priority),
             weight: section.take("weight", count(1..=WEIGHT_MAX)).or(default.weight),
             ramp: ramp.or(default.ramp),
             rate: section.take("rate", rate).or(default.rate),
@@ -134,7 +134,7 @@ impl RoleKeys {
             transactions_max: self.transactions_max,
             transactions_min: self.transactions_min.unwrap_or(default.transactions_min),
             waiters_max: self.waiters_max,
-            class: self.class.unwrap_or(default.class),
+            priority: self.priority.unwrap_or(default.priority),
             weight: self.weight.unwrap_or(default.weight),
             ramp: self.ramp,
             rate: self.rate.flatten().map(|per_second| Rate {

@@ -2,7 +2,7 @@
 
 use super::PoolId;
 use super::slot::{Counts, Phase};
-use crate::config::{Class, Share};
+use crate::config::{Priority, Share};
 
 #[derive(Debug, Default)]
 pub(super) struct Bound {
@@ -41,9 +41,9 @@ impl Bound {
             (0, _) => max,
             _ => (max / BATCH_PART).max(1).min(max),
         };
-        let (part, weights) = match of.class {
-            Class::Interactive => (max - batch, self.interactive),
-            Class::Batch => (batch, self.batch),
+        let (part, weights) = match of.priority {
+            Priority::Interactive => (max - batch, self.interactive),
+            Priority::Batch => (batch, self.batch),
         };
         let weight = u64::from(of.weight);
         // No more than `part`, which is a u32.
@@ -56,9 +56,9 @@ impl Bound {
     }
 
     pub(super) fn note(&mut self, active: Change, of: Share) {
-        let weights = match of.class {
-            Class::Interactive => &mut self.interactive,
-            Class::Batch => &mut self.batch,
+        let weights = match of.priority {
+            Priority::Interactive => &mut self.interactive,
+            Priority::Batch => &mut self.batch,
         };
         match active {
             Change::Began => *weights += u64::from(of.weight),

@@ -15,7 +15,7 @@ use super::line::Turn;
 use super::slot::State;
 use super::*;
 use crate::admission::gate::Tenure;
-use crate::config::{AdmissionMode, Class, Jitter, LaneSettings, Rate, RateWhen, Share};
+use crate::config::{AdmissionMode, Jitter, LaneSettings, Priority, Rate, RateWhen, Share};
 
 const WORKERS: usize = 2;
 const DATABASES: usize = 2;
@@ -160,10 +160,10 @@ fn database_limits(backends_max: Option<u32>) -> DatabaseLimits {
 
 fn pool_limits(size: u32) -> PoolLimits {
     // Pools of different sizes have different parts, so that every rule about parts is at work.
-    let class = if size.is_multiple_of(2) { Class::Batch } else { Class::Interactive };
+    let priority = if size.is_multiple_of(2) { Priority::Batch } else { Priority::Interactive };
     PoolLimits {
         tenure: if size == 2 { Tenure::Session } else { Tenure::Transaction },
-        share: Share { class, weight: size + 1, reserved: size / 3 },
+        share: Share { priority, weight: size + 1, reserved: size / 3 },
         wait_timeout: None,
         size,
         waiters_max: 12,
@@ -619,7 +619,8 @@ fn check_bound<'a>(bound: &Bound, pools: impl Iterator<Item = &'a Pool>) {
         waiting += pool.line.waiting();
         hungry += usize::from(pool.line.waiting() > 0);
         let share = pool.limits.share;
-        weights[usize::from(share.class == Class::Batch)] += u64::from(share.weight) * u64::from(pool.is_active());
+        weights[usize::from(share.priority == Priority::Batch)] +=
+            u64::from(share.weight) * u64::from(pool.is_active());
     }
     assert_eq!(bound.counts, counts);
     assert_eq!(bound.waiting, waiting);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::bound::Bound;
 use super::slot::{Phase, Slot, State};
 use super::{Command, Core, DatabaseId, PoolId, SlotId};
-use crate::config::Class;
+use crate::config::Priority;
 
 /// A pool within its share keeps a backend this long after its last use when the one that wants it has its share,
 /// so that a busy pool and one with a query now and then do not swap the same slot all the time.
@@ -143,7 +143,7 @@ impl<B> Core<B> {
         (
             live >= pool.limits.share.reserved,
             live >= self.share(id),
-            pool.limits.share.class == Class::Batch,
+            pool.limits.share.priority == Priority::Batch,
             f64::from(live) / f64::from(pool.limits.share.weight.max(1)),
             pool.line.first_since(),
         )

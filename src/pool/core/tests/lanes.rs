@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::admission::gate::State;
-use crate::config::{AdmissionMode, Class, Jitter, LaneSettings, Rate, RateWhen};
+use crate::config::{AdmissionMode, Jitter, LaneSettings, Priority, Rate, RateWhen};
 
 fn settings(max: Option<u32>) -> LaneSettings {
     LaneSettings { transactions_max: max, jitter: Jitter::Off, ..LaneSettings::default() }
@@ -365,8 +365,8 @@ fn contest(backends_max: u32, shares: &[Share]) -> Vec<u32> {
     served
 }
 
-fn share(class: Class, weight: u32, reserved: u32) -> Share {
-    Share { class, weight, reserved }
+fn share(priority: Priority, weight: u32, reserved: u32) -> Share {
+    Share { priority, weight, reserved }
 }
 
 fn parts(served: &[u32]) -> Vec<f64> {
@@ -376,14 +376,14 @@ fn parts(served: &[u32]) -> Vec<f64> {
 
 #[test]
 fn roles_have_parts_by_weight() {
-    let served = contest(16, &[share(Class::Interactive, 3, 0), share(Class::Interactive, 1, 0)]);
+    let served = contest(16, &[share(Priority::Interactive, 3, 0), share(Priority::Interactive, 1, 0)]);
     let parts = parts(&served);
     assert!((parts[0] - 0.75).abs() < 0.075, "{parts:?}");
 }
 
 #[test]
 fn batch_has_one_in_eight_while_interactive_wants_all() {
-    let served = contest(16, &[share(Class::Interactive, 1, 0), share(Class::Batch, 100, 0)]);
+    let served = contest(16, &[share(Priority::Interactive, 1, 0), share(Priority::Batch, 100, 0)]);
     let parts = parts(&served);
     assert!((parts[1] - 0.125).abs() < 0.0125, "{parts:?}");
 }
@@ -392,7 +392,7 @@ fn batch_has_one_in_eight_while_interactive_wants_all() {
 fn batch_has_everything_that_nobody_else_wants() {
     let mut shell = Shell::new(None);
     let (_, pools) = shell.database(Some(8), &[100, 100]);
-    let batch = PoolLimits { share: share(Class::Batch, 1, 0), ..limits(100) };
+    let batch = PoolLimits { share: share(Priority::Batch, 1, 0), ..limits(100) };
     shell.run(|core, now, out| core.set_pool(pools[1], batch, now, out));
     let (held, _) = shell.crowd(pools[1], 20);
     assert_eq!(held.len(), 8);
@@ -402,7 +402,7 @@ fn batch_has_everything_that_nobody_else_wants() {
 fn what_is_reserved_is_never_lent() {
     let mut shell = Shell::new(None);
     let (_, pools) = shell.database(Some(6), &[100, 100]);
-    let reserving = PoolLimits { share: share(Class::Interactive, 1, 2), ..limits(100) };
+    let reserving = PoolLimits { share: share(Priority::Interactive, 1, 2), ..limits(100) };
     shell.run(|core, now, out| core.set_pool(pools[0], reserving, now, out));
     let (held, _) = shell.crowd(pools[1], 20);
     assert_eq!(held.len(), 4);
