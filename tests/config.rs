@@ -85,7 +85,7 @@ fn shipped_file_states_the_defaults() {
     assert_eq!(shipped.admission, Admission::default());
     assert_eq!(shipped.notify, Notify::default());
     assert_eq!(shipped.watch, Watch::default());
-    assert_eq!(shipped.roles["*"].admission, RoleAdmission::default());
+    assert_eq!(shipped.roles["*"].limits.admission, RoleAdmission::default());
 }
 
 #[test]
@@ -445,7 +445,7 @@ fn rate_may_not_use_up_the_wait() {
     accepted(&both("wait_timeout = \"10s\"", &format!("{rate}\nrate_delay_max = \"5s\"")));
     // A default gives way to what is written.
     let config = parse(&both("wait_timeout = \"3s\"", rate)).expect("valid");
-    assert_eq!(config.roles["web"].admission.rate.expect("set").delay_max, Duration::from_millis(1500));
+    assert_eq!(config.roles["web"].limits.admission.rate.delay_max, Duration::from_millis(1500));
 }
 
 #[test]

@@ -341,12 +341,12 @@ pub(super) fn users(proxy: &Proxy) -> Vec<Row> {
         let role = config.role(name);
         row![
             name,
-            role.and_then(|role| role.size).map(|size| size.to_string()),
+            role.and_then(|role| role.limits.size).map(|size| size.to_string()),
             Cell::Null,
-            role.and_then(|role| role.mode).map(Word::word),
+            role.and_then(|role| role.limits.mode).map(Word::word),
             0,
             backends.get(name).copied().unwrap_or(0),
-            role.and_then(|role| role.clients_max).unwrap_or(0),
+            role.and_then(|role| role.limits.clients_max).unwrap_or(0),
             clients.get(name).copied().unwrap_or(0),
         ]
     };
@@ -399,7 +399,7 @@ fn gate(role: &str, lane: &LaneView, now: Instant) -> Row {
 
 /// Nobody has logged in as this role so far.
 fn unseen(config: &Config, role: &str) -> Row {
-    let limit = config.role(role).and_then(|role| role.admission.transactions_max);
+    let limit = config.role(role).and_then(|role| role.limits.admission.transactions_max);
     let mut row = row![role, State::Calm.word(), limit, limit, Cell::Null];
     row.resize(Show::Roles.columns().len(), Cell::Int(0));
     row
@@ -464,10 +464,10 @@ pub(super) fn lists(proxy: &Proxy) -> Vec<Row> {
 
 pub(super) fn config(config: &Config) -> Vec<Row> {
     let defaults = config::defaults(config);
-    let row = |(key, value): (String, config::Value)| {
-        let changeable = if config::needs_restart(&key) { "no" } else { "yes" };
-        let default = defaults.get(&key).map(config::Value::to_string);
-        row![key, value.to_string(), default, changeable]
+    let row = |(key, setting): (String, config::Setting)| {
+        let changeable = if setting.needs_restart { "no" } else { "yes" };
+        let default = defaults.get(&key).map(config::Setting::to_string);
+        row![key, setting.to_string(), default, changeable]
     };
     config::entries(config).into_iter().map(row).collect()
 }

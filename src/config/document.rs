@@ -1,13 +1,13 @@
 //! `docs/CONFIG.md`, the table form of `proxy.toml`. `UPDATE_EXPECTED=1 cargo test --lib config` writes it anew.
 //!
-//! No fact has a second home: the parser is asked for its keys and what they may be, by giving it what it refuses; the
-//! sentences are the comments of `proxy.toml`; the defaults are what is in force when a file says nothing.
+//! No fact has a second home: the keys, their bounds and defaults are those of `section!`, the sentences are the comments of
+//! `proxy.toml`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::{defaults, needs_restart, parse};
+use super::show::{KeyFacts, default_rows};
 
 const PROXY_TOML: &str = include_str!("../../proxy.toml");
 
@@ -29,98 +29,6 @@ This file is printed from `proxy.toml` and the code: `UPDATE_EXPECTED=1 cargo te
 
 /// Its default is the machine's; the comment says which.
 const OF_THE_MACHINE: &str = "listen.workers";
-
-// ## What the parser takes
-
-/// A key as it would be named in general, such as `roles.*.size`, and how to ask for it.
-#[derive(Debug)]
-struct Key {
-    path: String,
-    /// The table of a file that it stands in, and its name there.
-    table: String,
-    name: String,
-}
-
-impl Key {
-    /// What the parser says to this value; `None`: it takes it, as far as the value goes.
-    fn told(&self, value: &str) -> Option<String> {
-        let Self { table, name, .. } = self;
-        told(&format!("[{table}]\n{name} = {value}"), &format!("{table}.{name}"))
-    }
-
-    /// What the key may be, in the words of the check that refuses something else.
-    fn allowed(&self) -> String {
-        let odd = self.told("-1").unwrap_or_else(|| panic!("{}: -1 is taken", self.path));
-        let after = |text: &str, words| text.split_once(words).map(|(_, rest)| rest.to_owned());
-        let word = self.told("\"?\"");
-        let kind = match (&word, after(&odd, "is not ")) {
-            (Some(text), _) if text.starts_with("cannot read") => "a file".to_owned(),
-            (_, Some(range)) if range.starts_with("between ") => format!("a number {range}"),
-            (text, kind) => {
-                let better = text.as_ref().and_then(|text| after(text, "is not "));
-                better.or(kind).unwrap_or("a secret".to_owned())
-            }
-        };
-        let (kind, examples) = kind.split_once("; write for example ").unwrap_or((&kind, ""));
-        let bounds: &[&[&str]] = match kind {
-            "a duration" => &[&["\"0s\""], &["\"25d\"", "\"366d\""]],
-            "a size in bytes" => &[&["\"0B\""]],
-            _ => &[],
-        };
-        let mut allowed = kind.to_owned();
-        for values in bounds {
-            let bound = values.iter().find_map(|value| {
-                let text = self.told(value)?;
-                after(&text, "; it must be ").or(after(&text, "; ")).or(after(&text, "is not "))
-            });
-            allowed.extend(bound.map(|bound| format!(", {bound}")));
-        }
-        // A word that means none, such as "off".
-        if examples.contains(", or ") {
-            write!(allowed, ", such as {examples}").expect("a string takes all");
-        }
-        if self.told("[-1]").is_some_and(|text| text == odd) {
-            allowed += ", or a list of these";
-        }
-        allowed
-    }
-}
-
-/// What the parser says of one key in a file.
-fn told(text: &str, key: &str) -> Option<String> {
-    let mistakes = parse(text, Path::new("proxy.toml"), &|_| None).err()?;
-    mistakes.list.into_iter().find(|mistake| mistake.key == key).map(|mistake| mistake.text)
-}
-
-/// The names that the parser allows in a table; `None`: any, for it is a table of tables.
-fn names(table: &str) -> Option<Vec<String>> {
-    let (text, key) = match table {
-        "" => ("\"?\" = 0".to_owned(), "\"?\"".to_owned()),
-        table => (format!("[{table}]\n\"?\" = 0"), format!("{table}.\"?\"")),
-    };
-    let text = told(&text, &key).expect("nobody knows this key");
-    let names = text.strip_prefix("unknown key; allowed here: ")?;
-    Some(names.split(", ").map(str::to_owned).collect())
-}
-
-/// Every key below a table.
-fn keys(table: &str, path: &str, found: &mut Vec<Key>) {
-    let join = |to: &str, name: &str| format!("{to}.{name}").trim_start_matches('.').to_owned();
-    let Some(names) = names(table) else {
-        return keys(&join(table, "any"), &join(path, "*"), found);
-    };
-    for name in names {
-        let key = Key { path: join(path, &name), table: table.to_owned(), name };
-        let is_table = match table {
-            "" => true,
-            _ => key.told("-1").is_some_and(|text| text.contains("not a table such as")),
-        };
-        match is_table {
-            true => keys(&join(table, &key.name), &key.path, found),
-            false => found.push(key),
-        }
-    }
-}
 
 // ## What `proxy.toml` says
 
@@ -243,17 +151,15 @@ fn cell(text: &str) -> String {
     text.split('`').enumerate().map(escaped).collect::<Vec<_>>().join("`")
 }
 
+/// Every key, in general, such as `roles.*.size`.
+fn keys() -> Vec<KeyFacts> {
+    let keys = default_rows(["*"].into_iter(), ["*"].into_iter()).keys;
+    keys.into_iter().map(|key| KeyFacts { path: key.path.replace("\"*\"", "*"), ..key }).collect()
+}
+
 fn document() -> String {
-    let least = "[databases.\"*\"]\nhost = \"h\"\n[roles.\"*\"]\nauth = \"passthrough\"\n";
-    let least = parse(least, Path::new("proxy.toml"), &|_| None).expect("valid");
-    let defaults: BTreeMap<String, String> = defaults(&least)
-        .into_iter()
-        .map(|(key, value)| (key.replace("\"*\"", "*"), value.to_string()))
-        .filter(|(key, value)| key != OF_THE_MACHINE && !value.is_empty())
-        .collect();
     let reference = reference();
-    let mut all = Vec::new();
-    keys("", "", &mut all);
+    let all = keys();
     let mut out = format!("{HEAD}\n{}\n", cell(&reference.preamble));
     for (section, intro) in &reference.sections {
         write!(out, "\n## [{section}]\n\n").expect("a string takes all");
@@ -266,14 +172,13 @@ fn document() -> String {
         for key in all.iter().filter(|key| key.path.starts_with(&at)) {
             let said = reference.of(&key.path);
             let of_pool = key.path.replacen("databases.*.", "pool.", 1);
-            let as_pool = key.path.replacen("pool.", "databases.*.", 1);
-            let default = match defaults.get(&key.path).or_else(|| defaults.get(&as_pool)) {
+            let default = match &key.default {
                 Some(_) if of_pool != key.path && reference.keys.contains_key(&of_pool) => format!("`{of_pool}`"),
-                Some(value) => format!("`{value}`"),
-                None => "–".to_owned(),
+                Some(value) if !value.is_empty() && key.path != OF_THE_MACHINE => format!("`{value}`"),
+                _ => "–".to_owned(),
             };
             let row =
-                format!("| `{}` | {} | {} | {} |\n", key.path, cell(&key.allowed()), cell(&default), cell(&said.text));
+                format!("| `{}` | {} | {} | {} |\n", key.path, cell(&key.allowed), cell(&default), cell(&said.text));
             let within = said.value.find(&format!("{} = ", key.name)).unwrap_or(usize::MAX);
             rows.push(((said.line, within), row));
         }
@@ -299,9 +204,8 @@ fn the_document_says_what_the_code_says() {
 
 #[test]
 fn the_shipped_file_has_a_section_for_every_key() {
-    let (reference, mut all) = (reference(), Vec::new());
-    keys("", "", &mut all);
-    for Key { path, .. } in all {
+    let reference = reference();
+    for KeyFacts { path, .. } in keys() {
         let has_section = |(section, _): &(String, String)| path.starts_with(&format!("{section}."));
         assert!(reference.sections.iter().any(has_section), "{path} has no section in proxy.toml");
     }
@@ -309,7 +213,9 @@ fn the_shipped_file_has_a_section_for_every_key() {
 
 #[test]
 fn the_shipped_file_says_which_keys_need_a_restart() {
-    for (path, said) in reference().keys {
-        assert_eq!(said.text.contains("Needs a restart."), needs_restart(&path), "{path}: {}", said.text);
+    let reference = reference();
+    for KeyFacts { path, needs_restart, .. } in keys() {
+        let text = reference.of(&path).text;
+        assert_eq!(text.contains("Needs a restart."), needs_restart, "{path}: {text}");
     }
 }

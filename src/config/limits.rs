@@ -15,7 +15,7 @@ use super::{
 pub struct PoolSettings {
     /// Where its backends go.
     pub endpoint: Endpoint,
-    /// Mode, size, line and lifetimes.
+    /// Mode, size, queue and lifetimes.
     pub pool: Pool,
     /// Backends over all roles of this database.
     pub backends_max: Option<u32>,
@@ -29,7 +29,7 @@ pub struct PoolSettings {
     pub intercepts: bool,
 }
 
-/// What a pool's part goes by where several roles want the backends of one database.
+/// How backends are divided where several roles want those of one database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
     /// Before or after others.
@@ -55,7 +55,7 @@ pub struct Endpoint {
     pub port: u16,
     /// The database's name at the server.
     pub dbname: String,
-    /// What the server must be.
+    /// Which server of a cluster is wanted.
     pub standing: Standing,
     /// TLS towards the server.
     pub tls: BackendTls,
@@ -70,16 +70,12 @@ pub struct Endpoint {
 pub struct LaneSettings {
     /// Whether bursts are broken up; if not, `jitter` is off and `adaptive` false already.
     pub mode: AdmissionMode,
-    /// Transactions at once; zero closes the valve, `None`: the pools bound it.
+    /// Transactions at once; zero lets nobody start, `None`: the pools bound it.
     pub transactions_max: Option<u32>,
-    /// Never lent to another lane.
+    /// Backends of each database that are never lent to another lane.
     pub transactions_min: u32,
-    /// Clients in line; `None`: the pools' own lines bound it.
+    /// Waiting clients; `None`: `pool.waiters_max` bounds them.
     pub waiters_max: Option<u32>,
-    /// Before or after others.
-    pub priority: Priority,
-    /// Share among those of the same priority.
-    pub weight: u32,
     /// How long the limit takes to grow from `initial` after a start, a recovery or RAMP.
     pub ramp: Option<Duration>,
     /// Starts per second.
@@ -90,7 +86,7 @@ pub struct LaneSettings {
     pub initial: u32,
     /// Below half of `initial` for this long, it starts slowly again.
     pub slow_start_idle: Duration,
-    /// How those in line are mixed.
+    /// How waiting transactions are mixed.
     pub jitter: Jitter,
     /// Nobody is overtaken by one who came later than this.
     pub jitter_window: Duration,
@@ -102,34 +98,20 @@ pub struct LaneSettings {
 
 impl LaneSettings {
     fn of(admission: &Admission, role: &RoleAdmission) -> Self {
-        let RoleAdmission {
-            transactions_max,
-            transactions_min,
-            waiters_max,
-            priority,
-            weight,
-            ramp,
-            rate,
-            adaptive,
-            jitter,
-            spread_max,
-        } = *role;
         let is_on = admission.mode == AdmissionMode::On;
         Self {
             mode: admission.mode,
-            transactions_max,
-            transactions_min,
-            waiters_max,
-            priority,
-            weight,
-            ramp,
-            rate,
-            adaptive: adaptive && is_on,
+            transactions_max: role.transactions_max,
+            transactions_min: role.transactions_min,
+            waiters_max: role.waiters_max,
+            ramp: role.ramp.map(|ramp| ramp.over),
+            rate: role.rate.rate(),
+            adaptive: role.adaptive && is_on,
             initial: admission.initial,
             slow_start_idle: admission.slow_start_idle,
-            jitter: if is_on { jitter.unwrap_or(admission.jitter) } else { Jitter::Off },
+            jitter: if is_on { role.jitter.unwrap_or(admission.jitter) } else { Jitter::Off },
             jitter_window: admission.jitter_window,
-            spread_max: spread_max.unwrap_or(admission.spread_max),
+            spread_max: role.spread_max.unwrap_or(admission.spread_max),
             notice_after: admission.notice_after,
         }
     }
@@ -147,12 +129,12 @@ impl Config {
         self.databases.get(name).or_else(|| self.databases.get("*"))
     }
 
-    /// Who watches the database a client asks for by this name.
+    /// The login that watches the database a client asks for by this name.
     pub fn watch_login(&self, name: &str) -> Option<&WatchLogin> {
         self.database(name)?.watch.as_ref().or(self.watch.login.as_ref())
     }
 
-    /// Somebody is to watch something.
+    /// Some database is watched.
     pub fn is_anything_watched(&self) -> bool {
         self.databases.values().any(|database| database.watch.is_some()) || self.watch.login.is_some()
     }
@@ -178,23 +160,23 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
             password: role.backend_password.clone(),
         },
         pool: Pool {
-            mode: role.mode.unwrap_or(database.pool.mode),
-            size: role.size.unwrap_or(database.pool.size),
+            mode: role.limits.mode.unwrap_or(database.pool.mode),
+            size: role.limits.size.unwrap_or(database.pool.size),
             ..database.pool.clone()
         },
         backends_max: database.backends_max,
-        timeouts: role.timeouts,
-        set_override: role.set_override,
+        timeouts: role.limits.timeouts,
+        set_override: role.limits.set_override,
         share: Share {
-            priority: role.admission.priority,
-            weight: role.admission.weight,
-            reserved: role.admission.transactions_min,
+            priority: role.limits.admission.priority,
+            weight: role.limits.admission.weight,
+            reserved: role.limits.admission.transactions_min,
         },
         intercepts: config.notify.mode == NotifyMode::Intercept,
     })
 }
 
-/// The settings of what pgweir itself asks a database, as this role: whatever may be configured for clients of that role.
+/// The settings of a pool that pgweir opens for itself as this role; the keys of `[roles]` are for clients and do not apply.
 pub fn own_settings(name: &str, database: &Database, role: &str, password: Option<&Secret>) -> PoolSettings {
     PoolSettings {
         endpoint: Endpoint {
@@ -217,7 +199,7 @@ pub fn own_settings(name: &str, database: &Database, role: &str, password: Optio
 
 /// The settings of the lane of this role; `None` if it is not served.
 pub fn lane_settings(config: &Config, role_name: &str) -> Option<LaneSettings> {
-    Some(LaneSettings::of(&config.admission, &config.role(role_name)?.admission))
+    Some(LaneSettings::of(&config.admission, &config.role(role_name)?.limits.admission))
 }
 
 #[cfg(test)]
@@ -258,7 +240,7 @@ mod tests {
         assert_eq!(settings("app", "eve").mode, PoolMode::Session);
         assert_eq!(settings("app", "eve").size, 2);
         let mut config = config();
-        config.roles.get_mut("web").expect("web").size = None;
+        config.roles.get_mut("web").expect("web").limits.size = None;
         let size = |database| pool_settings(&config, database, "web").expect("served").pool.size;
         assert_eq!(size("app"), 10);
         assert_eq!(size("else"), 5);

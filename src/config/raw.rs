@@ -1,8 +1,8 @@
 //! The file as written: a TOML tree with positions, read key by key.
 //!
-//! A [`Section`] is one table of the file. `parse` takes the keys it knows, each through a check of `value`, and
-//! finishes the section, which refuses every key nobody took. A value that fails its check becomes a [`Mistake`] and
-//! reads as absent, so that one run finds them all; serde would stop at the first, which is why it is not used here.
+//! A [`Section`] is one table of the file. It visits the keys of a [`Table`], each through its [`Form`], and refuses every
+//! key that was not visited. A value of the wrong form becomes a [`Mistake`] and reads as absent, so that one run finds
+//! them all; serde would stop at the first, which is why it is not used here.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::Secret;
+use super::form::{Form, kind, read_secret, read_text};
+use super::keys::{Keys, Nature, Table};
 use super::mistake::{Mistake, Mistakes, Place};
-use super::value::{kind, text};
 
-/// Keys that DESIGN names and this version does not have yet.
+/// Keys that a later version will have.
 const LATER: &[&str] = &["fleet"];
 
 /// A configuration, secret or certificate larger than this is something else, such as a device.
@@ -80,6 +82,12 @@ impl<'a> Source<'a> {
         self.files.borrow().iter().cloned().collect()
     }
 
+    /// Whether anything at this path or below it was blamed so far.
+    pub(super) fn is_blamed(&self, path: &str) -> bool {
+        let is_below = |key: &str| key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.mistakes.borrow().iter().any(|(_, mistake)| is_below(&mistake.key))
+    }
+
     fn line(&self, start: usize) -> usize {
         let before = self.text.get(..start).unwrap_or(self.text);
         before.matches('\n').count() + 1
@@ -117,45 +125,58 @@ impl<'a> Section<'a> {
         self.entry(key).is_some()
     }
 
-    /// Whether the key is written as a table.
-    pub(super) fn is_table(&self, key: &str) -> bool {
+    fn is_table(&self, key: &str) -> bool {
         matches!(self.entry(key), Some((_, value)) if value.get_ref().is_table())
     }
 
+    /// Whether the key is written here and nothing at it or below it was blamed so far.
+    pub(super) fn is_sound(&self, key: &str) -> bool {
+        self.has(key) && !self.is_blamed(key)
+    }
+
+    /// Blames a key that is not written.
+    pub(super) fn needs(&self, key: &str) {
+        if !self.has(key) {
+            self.blame(key, "is missing");
+        }
+    }
+
+    /// The table under `key`, for rules over several tables.
+    pub(super) fn view(&self, key: &str) -> Section<'a> {
+        let entry = self.entry(key).map(|(start, value)| (start, value.get_ref().as_table()));
+        let (start, table) = entry.unwrap_or((self.start, None));
+        let (path, pattern) = (join(&self.path, key), pattern(&self.pattern, key));
+        Section { source: self.source, path, pattern, start, table, known: BTreeSet::new() }
+    }
+
+    /// Whether anything at `key` or below it was blamed so far.
+    pub(super) fn is_blamed(&self, key: &str) -> bool {
+        self.source.is_blamed(&join(&self.path, key))
+    }
+
+    /// Fills a table of keys.
+    pub(super) fn visit(&mut self, table: &mut impl Table) {
+        self.inline("", table);
+    }
+
+    /// Fills a table of keys and refuses every key that is not in it.
+    pub(super) fn read(mut self, table: &mut impl Table) {
+        self.visit(table);
+        self.finish();
+    }
+
     /// The value of `key` if it is written and passes `check`; what fails becomes a mistake.
-    pub(super) fn take<T>(
-        &mut self,
-        key: &'static str,
-        check: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
-    ) -> Option<T> {
+    fn take<T>(&mut self, key: &'static str, check: impl FnOnce(&DeValue<'_>) -> Result<T, String>) -> Option<T> {
         self.known.insert(key);
         let (_, value) = self.entry(key)?;
         check(value.get_ref()).map_err(|text| self.blame(key, text)).ok()
     }
 
-    /// As [`take`](Self::take), for a key that has no default.
-    pub(super) fn require<T>(
-        &mut self,
-        key: &'static str,
-        check: impl FnOnce(&DeValue<'_>) -> Result<T, String>,
-    ) -> Option<T> {
-        if !self.has(key) {
-            self.blame(key, "is missing");
-        }
-        self.take(key, check)
-    }
-
-    /// A file that must be readable; its path, made relative to the working directory.
-    pub(super) fn file(&mut self, key: &'static str) -> Option<PathBuf> {
-        let source = self.source;
-        self.take(key, |value| source.read(&text(value)?).map(|(path, _)| path))
-    }
-
     /// The text of a file, without the newline at its end.
-    pub(super) fn file_text(&mut self, key: &'static str) -> Option<String> {
+    fn file_text(&mut self, key: &'static str) -> Option<String> {
         let source = self.source;
         self.take(key, |value| {
-            let (path, bytes) = source.read(&text(value)?)?;
+            let (path, bytes) = source.read(&read_text(value)?)?;
             let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))?;
             let text = text.strip_suffix('\n').unwrap_or(&text);
             let text = text.strip_suffix('\r').unwrap_or(text);
@@ -167,33 +188,32 @@ impl<'a> Section<'a> {
     }
 
     /// The text of an environment variable.
-    pub(super) fn env_text(&mut self, key: &'static str) -> Option<String> {
+    fn env_text(&mut self, key: &'static str) -> Option<String> {
         let source = self.source;
         self.take(key, |value| {
-            let name = text(value)?;
+            let name = read_text(value)?;
             (source.env)(&name)
                 .filter(|text| !text.is_empty())
                 .ok_or_else(|| format!("{name:?} is not set in the environment, or is empty"))
         })
     }
 
+    /// A secret that stands in the environment or in a file.
+    fn secret_elsewhere(mut self) -> Option<String> {
+        let env = self.env_text("env");
+        let file = self.file_text("file");
+        if self.has("env") == self.has("file") {
+            self.blame_all("needs one of env = \"NAME\" and file = \"path\"");
+        }
+        self.finish();
+        env.or(file)
+    }
+
     /// The table under `key`, if it is written and a table.
-    pub(super) fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
+    fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
         self.known.insert(key);
         let (start, value) = self.entry(key)?;
         self.child(key, key, start, value)
-    }
-
-    /// The table under `key`; an empty one if it is absent.
-    pub(super) fn section_or_empty(&mut self, key: &'static str) -> Section<'a> {
-        self.section(key).unwrap_or(Section {
-            source: self.source,
-            path: join(&self.path, key),
-            pattern: pattern(&self.pattern, key),
-            start: self.start,
-            table: None,
-            known: BTreeSet::new(),
-        })
     }
 
     /// The tables under `key` by name, as in `[roles.web]`; `None` for one that is no table.
@@ -280,6 +300,61 @@ impl<'a> Section<'a> {
     fn blame_at(&self, start: usize, key: String, text: String) {
         let place = Place { line: self.source.line(start), column: None };
         self.source.push(start, Some(place), key, text);
+    }
+}
+
+impl Keys for Section<'_> {
+    fn value<T>(&mut self, name: &'static str, value: &mut T, form: impl Form<T>, nature: Nature) {
+        if nature == Nature::Required && !self.has(name) {
+            self.blame(name, "is missing");
+        }
+        if let Some(read) = self.take(name, |value| form.read(value)) {
+            *value = read;
+        }
+    }
+
+    fn maybe<T>(&mut self, name: &'static str, value: &mut Option<T>, form: impl Form<T>) {
+        if let Some(read) = self.take(name, |value| form.read(value)) {
+            *value = Some(read);
+        }
+    }
+
+    fn secret(&mut self, name: &'static str, value: &mut Option<Secret>) {
+        let read = match self.is_table(name) {
+            true => self.section(name).and_then(Section::secret_elsewhere),
+            false => self.take(name, read_secret),
+        };
+        if let Some(read) = read {
+            *value = Some(Secret::new(read));
+        }
+    }
+
+    fn file(&mut self, name: &'static str, value: &mut Option<PathBuf>) {
+        let source = self.source;
+        if let Some(path) = self.take(name, |value| source.read(&read_text(value)?).map(|(path, _)| path)) {
+            *value = Some(path);
+        }
+    }
+
+    fn table(&mut self, name: &'static str, table: &mut impl Table) {
+        if let Some(section) = self.section(name) {
+            section.read(table);
+        }
+    }
+
+    fn maybe_table<T: Table + Default>(&mut self, name: &'static str, table: &mut Option<T>) {
+        if let Some(section) = self.section(name) {
+            section.read(table.insert(T::default()));
+        }
+    }
+
+    fn inline(&mut self, _field: &'static str, table: &mut impl Table) {
+        table.keys(self);
+        table.rules(self);
+    }
+
+    fn group(&mut self, _is_in_force: bool, keys: impl FnOnce(&mut Self)) {
+        keys(self);
     }
 }
 

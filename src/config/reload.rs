@@ -1,4 +1,4 @@
-//! What differs between two configurations, and whether the file has changed.
+//! Differences between two configurations, and whether the file has changed.
 //!
 //! [`diff`] is pure. [`Watcher`] looks at the file when it is asked, about once a second; whoever owns it decides what
 //! to do with a new configuration. An invalid file yields its mistakes and changes nothing.
@@ -10,16 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::raw::read_file;
-use super::show::{Value, entries};
+use super::show::{Setting, entries};
 use super::{Config, Mistakes, load};
-
-/// Settings that are read at start only.
-const RESTART: [&str; 4] = ["admin.addr", "listen.addr", "listen.reuse_port", "listen.workers"];
-
-/// Whether a setting is read at start only.
-pub fn needs_restart(key: &str) -> bool {
-    RESTART.contains(&key)
-}
 
 /// What a reload changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,14 +28,14 @@ pub struct Change {
     /// The key path.
     pub key: String,
     /// The value so far; `None`: unset.
-    pub old: Option<Value>,
+    pub old: Option<Setting>,
     /// The new value; `None`: unset.
-    pub new: Option<Value>,
+    pub new: Option<Setting>,
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |value: &Option<Value>| value.as_ref().map_or("(unset)".to_owned(), Value::to_string);
+        let shown = |value: &Option<Setting>| value.as_ref().map_or("(unset)".to_owned(), Setting::to_string);
         write!(f, "{}: {} -> {}", self.key, shown(&self.old), shown(&self.new))
     }
 }
@@ -57,8 +49,8 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
         .map(|key| Change { old: old.remove(&key), new: new.remove(&key), key })
         .filter(|change| change.old != change.new)
         .collect();
-    let needs_restart =
-        changed.iter().filter(|change| needs_restart(&change.key)).map(|change| change.key.clone()).collect();
+    let needs_restart = |change: &&Change| change.old.iter().chain(&change.new).any(|setting| setting.needs_restart);
+    let needs_restart = changed.iter().filter(needs_restart).map(|change| change.key.clone()).collect();
     Changes { changed, needs_restart }
 }
 
@@ -76,7 +68,7 @@ pub struct Watcher {
     contents: BTreeMap<PathBuf, Option<Vec<u8>>>,
 }
 
-/// What `stat` says of each file; `None` for one that is not there.
+/// The facts of `stat` for each file; `None` for one that is not there.
 type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -244,7 +236,7 @@ mod tests {
         let (dir, mut watcher) = watched(BASE);
         write(&dir, "proxy.toml", &format!("{BASE}size = 7\n"));
         let config = look_twice(&mut watcher).expect("changed").expect("valid");
-        assert_eq!(config.roles["web"].size, Some(7));
+        assert_eq!(config.roles["web"].limits.size, Some(7));
         assert!(watcher.check().is_none());
     }
 
@@ -256,7 +248,7 @@ mod tests {
             assert!(watcher.check().is_none());
         }
         let config = watcher.check().expect("changed").expect("valid");
-        assert_eq!(config.roles["web"].size, Some(700));
+        assert_eq!(config.roles["web"].limits.size, Some(700));
     }
 
     #[test]
@@ -335,7 +327,7 @@ mod tests {
     fn reload_reads_at_once_and_check_not_again() {
         let (dir, mut watcher) = watched(BASE);
         write(&dir, "proxy.toml", &format!("{BASE}size = 7\n"));
-        assert_eq!(watcher.reload().expect("valid").roles["web"].size, Some(7));
+        assert_eq!(watcher.reload().expect("valid").roles["web"].limits.size, Some(7));
         assert!(watcher.check().is_none());
         assert!(watcher.check().is_none());
     }

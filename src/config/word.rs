@@ -1,9 +1,4 @@
-//! Modes that are one word in the file, and that word.
-
-use super::{
-    AdmissionMode, BackendTlsMode, Bus, Jitter, NotifyMode, OnConvoy, OnGap, OnIdleHolder, Override, PoolMode,
-    Priority, RateWhen, Standing, WhenDown,
-};
+//! Modes that are one word in the file: the enum and its words are written together.
 
 /// A mode written as one word.
 pub trait Word: Copy + PartialEq + 'static {
@@ -17,69 +12,21 @@ pub trait Word: Copy + PartialEq + 'static {
     }
 }
 
-impl Word for PoolMode {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("transaction", Self::Transaction), ("session", Self::Session), ("statement", Self::Statement)];
+/// Defines an enum whose variants are words: `Transaction = "transaction",`.
+macro_rules! words {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident {
+        $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        $vis enum $name {
+            $($(#[$variant_meta])* $variant,)*
+        }
+
+        impl $crate::config::Word for $name {
+            const WORDS: &'static [(&'static str, Self)] = &[$(($word, Self::$variant)),*];
+        }
+    };
 }
 
-impl Word for Standing {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("primary", Self::Primary), ("standby", Self::Standby), ("any", Self::Any)];
-}
-
-impl Word for BackendTlsMode {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("disable", Self::Disable),
-        ("prefer", Self::Prefer),
-        ("require", Self::Require),
-        ("verify-ca", Self::VerifyCa),
-        ("verify-full", Self::VerifyFull),
-    ];
-}
-
-impl Word for Override {
-    const WORDS: &'static [(&'static str, Self)] = &[("any", Self::Any), ("lower", Self::Lower), ("none", Self::None)];
-}
-
-impl Word for AdmissionMode {
-    const WORDS: &'static [(&'static str, Self)] = &[("on", Self::On), ("off", Self::Off)];
-}
-
-impl Word for Jitter {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("soft", Self::Soft), ("spread", Self::Spread), ("off", Self::Off)];
-}
-
-impl Word for Priority {
-    const WORDS: &'static [(&'static str, Self)] = &[("interactive", Self::Interactive), ("batch", Self::Batch)];
-}
-
-impl Word for RateWhen {
-    const WORDS: &'static [(&'static str, Self)] = &[("burst", Self::Burst), ("always", Self::Always)];
-}
-
-impl Word for NotifyMode {
-    const WORDS: &'static [(&'static str, Self)] = &[("intercept", Self::Intercept), ("off", Self::Off)];
-}
-
-impl Word for Bus {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("memory", Self::Memory), ("postgres", Self::Postgres), ("redis", Self::Redis)];
-}
-
-impl Word for WhenDown {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("postgres", Self::Postgres), ("error", Self::Error), ("drop", Self::Drop)];
-}
-
-impl Word for OnGap {
-    const WORDS: &'static [(&'static str, Self)] = &[("disconnect", Self::Disconnect), ("count", Self::Count)];
-}
-
-impl Word for OnConvoy {
-    const WORDS: &'static [(&'static str, Self)] = &[("observe", Self::Observe), ("tighten", Self::Tighten)];
-}
-
-impl Word for OnIdleHolder {
-    const WORDS: &'static [(&'static str, Self)] = &[("observe", Self::Observe), ("cancel", Self::Cancel)];
-}
+pub(super) use words;

@@ -244,7 +244,7 @@ async fn welcome(
     if let Credential::Unproved(password) = credential {
         prove(worker, &pool, password).await?;
     }
-    let most = proxy.config.load().role(&startup.user).and_then(|role| role.clients_max);
+    let most = proxy.config.load().role(&startup.user).and_then(|role| role.limits.clients_max);
     let seat = proxy.clients.seat(&pool.name.role, most).ok_or(LoginFault::TooManyOfRole(startup.user.clone()))?;
     let told = greeting(worker, &pool).await?;
     let mode = if pool.is_dedicated() { PoolMode::Session } else { pool.settings().pool.mode };

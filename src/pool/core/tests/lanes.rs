@@ -125,7 +125,7 @@ fn a_limit_over_time_lets_in_linearly_from_initial() {
 fn a_limit_of_the_console_holds_until_the_configured_one_changes() {
     let (mut shell, lane, _) = Shell::one_lane(Some(40));
     shell.limit(lane, Some(5), None);
-    let same = LaneSettings { weight: 2, ..settings(Some(40)) };
+    let same = LaneSettings { notice_after: ms(7), ..settings(Some(40)) };
     shell.run(|core, now, out| core.set_lane(lane, same, now, out));
     assert_eq!(shell.gate(lane).limit, Some(5));
     shell.run(|core, now, out| core.set_lane(lane, settings(Some(30)), now, out));

@@ -1,0 +1,206 @@
+//! `[pool]` and `[databases.NAME]`: which servers, and how many backends of each.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Secret;
+use super::form::{count, duration, duration_above_zero, host, port, role_query, some, text, word};
+use super::keys::section;
+use super::listen::ServerIdentity;
+use super::raw::Section;
+use super::word::{Word, words};
+
+/// Names of the console; no database may have them.
+pub const CONSOLE_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];
+
+/// As many backends as any Postgres allows connections (`max_connections` ends at 262143).
+pub(super) const BACKENDS_MAX: u32 = 262_143;
+
+/// Waiting clients hold memory, and a queue longer than this never moves in time.
+pub(super) const WAITERS_MAX: u32 = 1_000_000;
+
+/// Each prepared statement takes memory of its backend.
+const STATEMENTS_MAX: u32 = 100_000;
+
+/// The secret of a role that may log in, and none once it has expired.
+const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END \
+     FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+
+words! {
+    /// When a backend goes back to its pool.
+    pub enum PoolMode {
+        /// When the transaction ends.
+        Transaction = "transaction",
+        /// When the client disconnects.
+        Session = "session",
+        /// After each cycle; a transaction of several statements is refused.
+        Statement = "statement",
+    }
+}
+
+section! {
+    /// The keys of `[pool]`, after a database's own values replaced them; `Default` is the shipped file.
+    pub struct Pool {
+        /// Release rule.
+        pub mode: PoolMode = PoolMode::Transaction => key(word());
+        /// Backends per (database, role).
+        pub size: u32 = 20 => key(count(1..=BACKENDS_MAX));
+        /// Longest wait for a backend.
+        pub wait_timeout: Duration = Duration::from_secs(30) => key(duration_above_zero());
+        /// Clients waiting per pool, more are refused with 53300; zero: nobody waits.
+        pub waiters_max: u32 = 20_000 => key(count(0..=WAITERS_MAX));
+        /// Prepared statements kept per backend.
+        pub statements_max: u32 = 500 => key(count(1..=STATEMENTS_MAX));
+        /// An idle backend older than this is closed; zero: never.
+        pub idle_timeout: Duration = Duration::from_secs(10 * 60) => key(duration());
+        /// A backend older than this (each ±20 %) is closed at its release; zero: never.
+        pub lifetime: Duration = Duration::from_secs(60 * 60) => key(duration());
+        /// From dial to the end of the login.
+        pub connect_timeout: Duration = Duration::from_secs(5) => key(duration_above_zero());
+        /// For a cancel, and for cleaning a backend up after its client went away.
+        pub cancel_timeout: Duration = Duration::from_secs(5) => key(duration_above_zero());
+    }
+}
+
+section! {
+    /// `[pool]`.
+    pub(super) struct PoolSection {
+        /// Every database begins as a copy of these.
+        pub(super) pool: Pool = Pool::default() => template();
+        /// Backends in all, over every database; `None` means only the databases bound it.
+        pub(super) backends_total_max: Option<u32> = None => maybe(count(1..=BACKENDS_MAX));
+    }
+}
+
+section! {
+    /// `[databases.NAME]`.
+    pub struct Database {
+        /// Hosts in the order to try; a path (starts with `/`) is the directory of a Unix socket.
+        pub hosts as "host": Vec<String> = Vec::new() => required(some(host()));
+        /// Port of every host.
+        pub port: u16 = 5432 => key(port());
+        /// Name at the server; `None`: the name the client asked for.
+        pub dbname: Option<String> = None => maybe(text());
+        /// Backends over all roles of this database; for `"*"`, of each database it serves.
+        pub backends_max: Option<u32> = None => maybe(count(1..=BACKENDS_MAX));
+        /// Which server of a cluster is wanted.
+        pub standing: Standing = Standing::Any => key(word());
+        /// TLS towards the server.
+        pub tls: BackendTls = BackendTls::default() => table();
+        /// Role that looks up secrets for `auth = "auth-query"`, with its password.
+        pub auth_query: Option<AuthQuery> = None => maybe_table();
+        /// Role that watches this one, where it is not [`Watch::login`](super::Watch::login).
+        pub watch: Option<WatchLogin> = None => maybe_table();
+        /// Begins as `[pool]`; a role may override some.
+        pub pool: Pool = Pool::default() => inline();
+    }
+}
+
+section! {
+    /// How secrets are looked up at the server for roles with `auth = "auth-query"`.
+    pub struct AuthQuery {
+        /// Role to log in as.
+        pub role: String = String::new() => required(text());
+        /// Its password.
+        pub password: Option<Secret> = None => secret();
+        /// Query with `$1` = role; returns role and secret.
+        pub query: String = AUTH_QUERY.to_owned() => key(role_query());
+    }
+}
+
+section! {
+    /// How pgweir logs in to watch a database.
+    pub struct WatchLogin {
+        /// Role to log in as.
+        pub role: String = String::new() => required(text());
+        /// Its password.
+        pub password: Option<Secret> = None => secret();
+    }
+}
+
+words! {
+    /// Which server of a cluster is wanted.
+    pub enum Standing {
+        /// `pg_is_in_recovery()` is false.
+        Primary = "primary",
+        /// `pg_is_in_recovery()` is true.
+        Standby = "standby",
+        /// Not checked.
+        Any = "any",
+    }
+}
+
+section! {
+    /// `databases.*.tls`.
+    #[derive(Eq, Hash)]
+    pub struct BackendTls {
+        /// How much is checked.
+        pub mode: BackendTlsMode = BackendTlsMode::Prefer => key(word());
+        /// Trust anchors, PEM; `None`: the system's.
+        pub ca: Option<PathBuf> = None => file();
+        /// Client certificate towards the server.
+        pub identity: Option<ServerIdentity> = None => shaped();
+    } backend_tls_rules
+}
+
+words! {
+    /// libpq's `sslmode`, without `allow`.
+    #[derive(Hash)]
+    pub enum BackendTlsMode {
+        /// Never.
+        Disable = "disable",
+        /// TLS if the server has it; nothing is checked.
+        Prefer = "prefer",
+        /// TLS, nothing is checked.
+        Require = "require",
+        /// TLS, the chain is checked.
+        VerifyCa = "verify-ca",
+        /// TLS, the chain and the host name are checked.
+        VerifyFull = "verify-full",
+    }
+}
+
+fn backend_tls_rules(tls: &BackendTls, section: &Section<'_>) {
+    section.needs("mode");
+    for (one, other) in [("cert", "key"), ("key", "cert")] {
+        if section.has(one) && !section.has(other) {
+            section.blame(other, format!("is missing; {one} needs it"));
+        }
+    }
+    // libpq checks the chain as soon as a root certificate is there; here the mode alone decides, so say so.
+    let is_unchecked = matches!(tls.mode, BackendTlsMode::Prefer | BackendTlsMode::Require);
+    if is_unchecked && section.is_sound("mode") && section.has("ca") {
+        let mode = tls.mode.word();
+        section.blame("ca", format!("mode {mode:?} checks no certificate; use \"verify-ca\" or \"verify-full\""));
+    }
+}
+
+/// Every database, each beginning with the keys of `[pool]`; and whether any asks for an `auth_query`, right or wrong.
+pub(super) fn read(root: &mut Section<'_>, pool: &Pool) -> (BTreeMap<String, Database>, bool) {
+    let sections = root.children("databases");
+    if sections.is_empty() {
+        root.blame("databases", "there is none; add [databases.\"*\"] with a host, for example");
+    }
+    let mut databases = BTreeMap::new();
+    let mut has_auth_query = false;
+    for (name, section) in sections {
+        let mut database = Database { pool: pool.clone(), ..Database::default() };
+        if let Some(section) = section {
+            name_is_allowed(&name, &section);
+            has_auth_query |= section.has("auth_query");
+            section.read(&mut database);
+        }
+        databases.insert(name, database);
+    }
+    (databases, has_auth_query)
+}
+
+fn name_is_allowed(name: &str, section: &Section<'_>) {
+    if CONSOLE_NAMES.contains(&name) {
+        section.blame_all("is the name of the console; choose another");
+    }
+    if name.is_empty() {
+        section.blame_all("a database needs a name");
+    }
+}

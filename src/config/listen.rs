@@ -1,0 +1,172 @@
+//! `[listen]`: where and how clients come in.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use super::form::{count, duration, duration_above_zero, listen_addr, some, truth, word};
+use super::keys::{Shape, section};
+use super::raw::Section;
+use super::word::{Word, words};
+
+/// More clients than this have more sockets than one process gets.
+pub(super) const CLIENTS_MAX: u32 = 1_000_000;
+
+/// Far above any machine's cores.
+const WORKERS_MAX: u32 = 1024;
+
+/// Addresses that only this machine reaches.
+pub(super) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+section! {
+    /// `[listen]`; `Default` is the shipped file.
+    pub struct Listen {
+        /// Every address to accept on.
+        pub addr: Vec<ListenAddr> = vec![ListenAddr::Tcp(SocketAddr::new(LOOPBACK, 6432))] => at_start(some(listen_addr()));
+        /// Other processes may accept on the same addresses, `admin.addr` included.
+        pub reuse_port: bool = false => at_start(truth());
+        /// Clients connected at once, logins in progress included.
+        pub clients_max: u32 = 10_000 => key(count(1..=CLIENTS_MAX));
+        /// From accept to the end of the login.
+        pub login_timeout: Duration = Duration::from_secs(15) => key(duration_above_zero());
+        /// A client idle this long outside a transaction is disconnected; zero: never.
+        pub idle_timeout: Duration = Duration::ZERO => key(duration());
+        /// Threads that serve clients.
+        pub workers: usize = available_parallelism().map_or(1, usize::from) => at_start(count(1..=WORKERS_MAX));
+        /// How long a drain leaves clients alone before it tells them to go.
+        pub linger: Duration = Duration::ZERO => key(duration());
+        /// How long a drain waits for running transactions before it closes them. Less than the 30 s that Kubernetes and
+        /// docker-compose habits leave before SIGKILL.
+        pub shutdown_timeout: Duration = Duration::from_secs(25) => key(duration());
+        /// TLS towards clients.
+        pub tls: ClientTls = ClientTls::Disable => shaped_table();
+    }
+}
+
+/// One address of `listen.addr`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ListenAddr {
+    /// `host:port`.
+    Tcp(SocketAddr),
+    /// `unix:/path/to/socket`.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// `listen.tls`: what clients may or must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientTls {
+    /// SSLRequest is answered `N`.
+    Disable,
+    /// TLS is offered, clear text accepted.
+    Allow(ServerIdentity),
+    /// Clear text is refused with 28000.
+    Require(ServerIdentity),
+    /// As `Require`, and the client must show a certificate signed by `client_ca` whose common name is its role.
+    VerifyClient(ServerIdentity, PathBuf),
+}
+
+words! {
+    /// `listen.tls.mode`.
+    enum ClientTlsMode {
+        Disable = "disable",
+        Allow = "allow",
+        Require = "require",
+        VerifyClient = "verify-client",
+    }
+}
+
+section! {
+    /// `listen.tls` key by key.
+    pub(super) struct ClientTlsKeys {
+        mode: ClientTlsMode = ClientTlsMode::Disable => key(word());
+        identity: IdentityKeys = IdentityKeys::default() => inline();
+        client_ca: Option<PathBuf> = None => file();
+    } client_tls_rules
+}
+
+fn client_tls_rules(keys: &ClientTlsKeys, section: &Section<'_>) {
+    section.needs("mode");
+    let mode = keys.mode;
+    if !section.is_sound("mode") {
+        return;
+    }
+    for (name, is_needed) in [
+        ("cert", mode != ClientTlsMode::Disable),
+        ("key", mode != ClientTlsMode::Disable),
+        ("client_ca", mode == ClientTlsMode::VerifyClient),
+    ] {
+        if is_needed && !section.has(name) {
+            section.blame(name, format!("is missing; mode {:?} needs it", mode.word()));
+        }
+    }
+    if section.has("client_ca") && matches!(mode, ClientTlsMode::Allow | ClientTlsMode::Require) {
+        section.blame("client_ca", "is used by mode \"verify-client\" only");
+    }
+}
+
+impl Shape for ClientTls {
+    type Parts = ClientTlsKeys;
+
+    fn parts(&self) -> ClientTlsKeys {
+        let (mode, identity, client_ca) = match self {
+            Self::Disable => (ClientTlsMode::Disable, None, None),
+            Self::Allow(identity) => (ClientTlsMode::Allow, Some(identity), None),
+            Self::Require(identity) => (ClientTlsMode::Require, Some(identity), None),
+            Self::VerifyClient(identity, ca) => (ClientTlsMode::VerifyClient, Some(identity), Some(ca)),
+        };
+        ClientTlsKeys { mode, identity: identity.cloned().parts(), client_ca: client_ca.cloned() }
+    }
+
+    fn whole(keys: ClientTlsKeys) -> Option<Self> {
+        let identity = Option::whole(keys.identity)?;
+        Some(match keys.mode {
+            ClientTlsMode::Disable => Self::Disable,
+            ClientTlsMode::Allow => Self::Allow(identity?),
+            ClientTlsMode::Require => Self::Require(identity?),
+            ClientTlsMode::VerifyClient => Self::VerifyClient(identity?, keys.client_ca?),
+        })
+    }
+}
+
+/// Certificate chain and key, PEM files.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerIdentity {
+    /// Certificate chain.
+    pub cert: PathBuf,
+    /// Private key.
+    pub key: PathBuf,
+}
+
+section! {
+    /// A [`ServerIdentity`], or half of one.
+    pub(super) struct IdentityKeys {
+        cert: Option<PathBuf> = None => file();
+        key: Option<PathBuf> = None => file();
+    }
+}
+
+impl Shape for Option<ServerIdentity> {
+    type Parts = IdentityKeys;
+
+    fn parts(&self) -> IdentityKeys {
+        let Some(ServerIdentity { cert, key }) = self.clone() else {
+            return IdentityKeys::default();
+        };
+        IdentityKeys { cert: Some(cert), key: Some(key) }
+    }
+
+    fn whole(IdentityKeys { cert, key }: IdentityKeys) -> Option<Self> {
+        Some(cert.zip(key).map(|(cert, key)| ServerIdentity { cert, key }))
+    }
+}

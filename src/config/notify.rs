@@ -1,0 +1,109 @@
+//! `[notify]`: how NOTIFY and LISTEN travel.
+
+use redis::{ConnectionAddr, IntoConnectionInfo};
+
+use super::Secret;
+use super::form::{count, size, word};
+use super::keys::section;
+use super::raw::Section;
+use super::word::words;
+
+/// At up to 8,000 bytes each (async.c: NOTIFY_PAYLOAD_MAX_LENGTH), more than these fill any memory.
+const NOTIFICATIONS_MAX: u32 = 10_000_000;
+
+/// Two of the longest notifications fit, so that no listener is disconnected for one.
+const LISTENER_BYTES_MIN: usize = 16 * 1024;
+
+/// More than this, waiting for each of many listeners, fills any memory.
+const LISTENER_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+section! {
+    /// `[notify]`; `Default` is the shipped file.
+    pub struct Notify {
+        /// Whether NOTIFY and LISTEN are taken out of the transactions.
+        pub mode: NotifyMode = NotifyMode::Intercept => key(word());
+        /// Carries notifications to listeners elsewhere.
+        pub bus: Bus = Bus::Postgres => key(word());
+        /// Address of the Redis of [`Bus::Redis`], password included; there whenever that is the bus.
+        pub redis_url: Option<Secret> = None => secret();
+        /// About how many notifications of each database the Redis keeps.
+        pub stream_max: u32 = 10_000 => key(count(1..=NOTIFICATIONS_MAX));
+        /// Bytes that may wait for one listener; more, and it is disconnected.
+        pub listener_queue: usize = 1024 * 1024 => key(size(LISTENER_BYTES_MIN..=LISTENER_BYTES_MAX));
+        /// Notifications of each database that may wait for the bus.
+        pub bus_queue: u32 = 100_000 => key(count(1..=NOTIFICATIONS_MAX));
+        /// What happens when `bus_queue` is full.
+        pub when_down: WhenDown = WhenDown::Postgres => key(word());
+        /// What listeners get when notifications were lost on the way.
+        pub on_gap: OnGap = OnGap::Disconnect => key(word());
+    } redis_rules
+}
+
+words! {
+    /// `notify.mode`.
+    pub enum NotifyMode {
+        /// pgweir keeps them until the commit and delivers them itself.
+        Intercept = "intercept",
+        /// They are Postgres's own; a client that listens holds its backend.
+        Off = "off",
+    }
+}
+
+words! {
+    /// `notify.bus`.
+    pub enum Bus {
+        /// Nothing: they reach the clients of this process.
+        Memory = "memory",
+        /// Postgres itself, by one connection for each database.
+        Postgres = "postgres",
+        /// A Redis or Valkey.
+        Redis = "redis",
+    }
+}
+
+words! {
+    /// `notify.when_down`: what happens to notifications once `notify.bus_queue` is full.
+    pub enum WhenDown {
+        /// They go by way of Postgres; where that is the bus, as `Drop`.
+        Postgres = "postgres",
+        /// New NOTIFYs are refused; what is committed already is dropped.
+        Error = "error",
+        /// They are dropped.
+        Drop = "drop",
+    }
+}
+
+words! {
+    /// `notify.on_gap`.
+    pub enum OnGap {
+        /// Every listener of the database is disconnected with 08006, as by a failover.
+        Disconnect = "disconnect",
+        /// The gap is counted; listeners do not learn of it.
+        Count = "count",
+    }
+}
+
+fn redis_rules(notify: &Notify, section: &Section<'_>) {
+    if notify.bus == Bus::Redis && !section.has("redis_url") {
+        section.blame("redis_url", "is missing; bus \"redis\" needs it");
+    }
+    if let Some(url) = &notify.redis_url
+        && let Err(text) = redis_url_is_sound(url.expose())
+    {
+        section.blame("redis_url", text);
+    }
+}
+
+/// Asks the client of the bus. The URL may hold a password, so no part of it is repeated.
+fn redis_url_is_sound(url: &str) -> Result<(), &'static str> {
+    let connection = url.into_connection_info().map_err(|_| {
+        "is not the URL of a Redis; write for example \"redis://127.0.0.1:6379/0\", \
+         \"rediss://user:password@host:6379\" with TLS, or \"unix:///run/redis/redis.sock\""
+    })?;
+    match connection.addr() {
+        ConnectionAddr::TcpTls { insecure: true, .. } => {
+            Err("ends in #insecure, which checks no certificate; add the Redis's to the system's")
+        }
+        _ => Ok(()),
+    }
+}
