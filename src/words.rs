@@ -1,6 +1,16 @@
-//! Enums that are shown as words: labels of metrics, cells of the console, fields of log records.
+//! Enums that are shown as words: labels of metrics, cells of the console, fields of log records, values
+//! of configuration keys.
 //!
 //! `words!` is the one list of such an enum. Arrays that count by it, the words that a label may have, and the documents are made from it.
+
+/// An enum that `words!` declares, for code that takes any of them.
+pub(crate) trait Word: Copy + 'static {
+    /// Every variant, in order.
+    fn all() -> &'static [Self];
+
+    /// The word that is shown for it.
+    fn word(self) -> &'static str;
+}
 
 /// Declares enums of which every variant has a word: `Busy = "busy",`.
 macro_rules! words {
@@ -20,6 +30,16 @@ macro_rules! words {
             /// The word that is shown for it.
             $vis const fn word(self) -> &'static str {
                 Self::WORDS[self as usize]
+            }
+        }
+
+        impl $crate::words::Word for $name {
+            fn all() -> &'static [Self] {
+                &Self::ALL
+            }
+
+            fn word(self) -> &'static str {
+                self.word()
             }
         }
     )+};

@@ -13,7 +13,7 @@ use super::show::Show;
 use super::table::{Cell, Row};
 use crate::admission::gate::State;
 use crate::clients::{Activity, Entry};
-use crate::config::{self, CONSOLE_NAMES, Config, Word};
+use crate::config::{self, CONSOLE_NAMES, Config, PoolMode};
 use crate::metrics::Totals;
 use crate::notify::exchange::{Exchange, Listener};
 use crate::pool::core::{Counts, LaneView, Phase};
@@ -343,7 +343,7 @@ pub(super) fn users(proxy: &Proxy) -> Vec<Row> {
             name,
             role.and_then(|role| role.limits.size).map(|size| size.to_string()),
             Cell::Null,
-            role.and_then(|role| role.limits.mode).map(Word::word),
+            role.and_then(|role| role.limits.mode).map(PoolMode::word),
             0,
             backends.get(name).copied().unwrap_or(0),
             role.and_then(|role| role.limits.clients_max).unwrap_or(0),

@@ -15,7 +15,6 @@ use super::recent::{Counted, Recent, Served, wait_quantile};
 use super::show::Show;
 use super::table::Cell;
 use crate::clients::Activity;
-use crate::config::Word;
 use crate::metrics::Totals;
 use crate::pool::core::{Counts, EndpointView};
 use crate::proxy::Proxy;

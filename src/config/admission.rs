@@ -6,7 +6,7 @@ use super::database::{BACKENDS_MAX, WAITERS_MAX};
 use super::form::{count, duration, duration_above_zero, duration_text, rate, truth, word};
 use super::keys::{Keys, Table, section};
 use super::raw::Section;
-use super::word::words;
+use crate::words::words;
 
 /// A share finer than this cannot be told from none.
 const WEIGHT_MAX: u32 = 1000;

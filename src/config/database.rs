@@ -9,7 +9,7 @@ use super::form::{count, duration, duration_above_zero, host, port, role_query, 
 use super::keys::section;
 use super::listen::ServerIdentity;
 use super::raw::Section;
-use super::word::{Word, words};
+use crate::words::words;
 
 /// Names of the console; no database may have them.
 pub const CONSOLE_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];

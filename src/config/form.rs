@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::{ListenAddr, Word};
+use super::ListenAddr;
+use crate::words::Word;
 
 /// Longer than this is a typing mistake; `"0s"` is how to say never.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -191,7 +192,7 @@ pub(super) const fn word() -> Words {
 impl<W: Word> Form<W> for Words {
     fn read(&self, value: &DeValue<'_>) -> Checked<W> {
         if let DeValue::String(text) = value
-            && let Some((_, mode)) = W::WORDS.iter().find(|(word, _)| word == text)
+            && let Some(mode) = W::all().iter().find(|mode| mode.word() == text)
         {
             return Ok(*mode);
         }
@@ -203,7 +204,7 @@ impl<W: Word> Form<W> for Words {
     }
 
     fn allowed(&self) -> String {
-        let words: Vec<String> = W::WORDS.iter().map(|(word, _)| format!("{word:?}")).collect();
+        let words: Vec<String> = W::all().iter().map(|mode| format!("{:?}", mode.word())).collect();
         format!("one of {}", words.join(", "))
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::form::{count, duration, duration_above_zero, listen_addr, some, truth, word};
 use super::keys::{Shape, section};
 use super::raw::Section;
-use super::word::{Word, words};
+use crate::words::words;
 
 /// More clients than this have more sockets than one process gets.
 pub(super) const CLIENTS_MAX: u32 = 1_000_000;

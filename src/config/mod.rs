@@ -24,7 +24,6 @@ mod role;
 mod secret;
 mod show;
 mod watch;
-mod word;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -46,7 +45,6 @@ pub use role::{Auth, Override, Role, RoleLimits, Timeouts};
 pub use secret::Secret;
 pub use show::{Setting, SettingValue, defaults, entries};
 pub use watch::{OnConvoy, OnIdleHolder, Watch};
-pub use word::Word;
 
 /// A whole checked configuration; `Default` is the shipped file without its database and role.
 #[derive(Debug, Clone, PartialEq, Default)]

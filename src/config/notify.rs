@@ -6,7 +6,7 @@ use super::Secret;
 use super::form::{count, size, word};
 use super::keys::section;
 use super::raw::Section;
-use super::word::words;
+use crate::words::words;
 
 /// At up to 8,000 bytes each (async.c: NOTIFY_PAYLOAD_MAX_LENGTH), more than these fill any memory.
 const NOTIFICATIONS_MAX: u32 = 10_000_000;

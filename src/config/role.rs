@@ -14,7 +14,7 @@ use super::form::{count, postgres_timeout, text, word};
 use super::keys::{Shape, section};
 use super::listen::CLIENTS_MAX;
 use super::raw::Section;
-use super::word::{Word, words};
+use crate::words::words;
 
 const VERIFIER_START: &str = "SCRAM-SHA-256$";
 

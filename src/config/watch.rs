@@ -7,7 +7,7 @@ use super::database::{BACKENDS_MAX, WatchLogin};
 use super::form::{count, duration_above_zero, text, word};
 use super::keys::{Shape, section};
 use super::raw::Section;
-use super::word::words;
+use crate::words::words;
 
 /// Fewer sessions that wait for locks are everyday life.
 const CONVOY_WAITERS_MIN: u32 = 5;

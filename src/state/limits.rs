@@ -5,7 +5,7 @@
 
 use super::settings::Values;
 use super::timeout::{Timeout, whole};
-use crate::config::{Override, PoolSettings, Timeouts, Word, duration_text};
+use crate::config::{Override, PoolSettings, Timeouts, duration_text};
 use crate::sql::{Milliseconds, Substitute, Value, milliseconds};
 use crate::wire::build::Report;
 
