@@ -8,28 +8,35 @@ help:
 	@echo 'make run     pgweir in front of a throw-away Postgres; make run DATABASE_URL=postgres://… for one of yours'
 	@echo 'make check   formatting, lints, docs, dependencies'
 	@echo 'make test    everything that can be tested'
+	@echo 'make fuzz    every fuzz target; FUZZ_SECONDS=60 for new inputs that long'
 	@echo 'make bench   speed against PgBouncer'
 	@echo 'make drills  incidents on purpose, half an hour; DRILL=burst, valve, lock-queue, zombie, leak, notify, convoy or horizon for one'
 	@echo 'make budget  syscalls and instructions per transaction'
 	@echo 'make screenshots  pictures of the status page, for docs/'
-	@echo 'make fuzz    every fuzz target; FUZZ_SECONDS=60 for new inputs that long'
+	@echo 'make install      at once, all the packages that the others install when they need them'
 
 install:
-	@scripts/install
+	@scripts/install run test bench fuzz
 
-build: install
+build:
+	@scripts/install build
 	cargo build --release --locked
 
-run: build
+# For a Postgres of yours none is installed.
+run:
+	@scripts/install $(if $(DATABASE_URL),build,run)
+	cargo build --release --locked
 	@scripts/run
 
-check: install
+check:
+	@scripts/install build
 	cargo fmt --check
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 	scripts/deny
 
-test: install
+test:
+	@scripts/install test fuzz
 	cargo test --locked --lib --bins
 	cargo test --locked --doc
 	scripts/fuzz
@@ -38,22 +45,27 @@ test: install
 	$(MAKE) budget
 
 bench: build
+	@scripts/install bench
 	python3 benches/compare
 
 # The load comes from a build of its own, which leaves target/release/pgweir as users have it.
 DRILL := all
 drills: build
+	@scripts/install bench
 	cargo bench --locked --profile dev --bench drills -- $(DRILL)
 
 # System calls and instructions per transaction: they hold on any machine, so CI can hold them.
 budget: build
+	@scripts/install bench
 	python3 benches/compare/budget.py
 
-fuzz: install
+fuzz:
+	@scripts/install fuzz
 	scripts/fuzz
 
 # docs/images/status-*.png, two minutes.
-screenshots: install
+screenshots:
+	@scripts/install test
 	cargo test --locked --test it -- --ignored --exact page::screenshots
 
 # What a server's version can change: its answers, COPY, its catalogs, its timeouts, starting and stopping it. That build of it has no
