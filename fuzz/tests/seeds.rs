@@ -1,6 +1,6 @@
-//! The differential check over a list of statements that were each chosen to be hard: what CI runs in seconds.
+//! The differential check over a list of statements that were each chosen to be hard: `make fuzz` runs it in seconds.
 
-use pgweir_fuzz::check;
+use pgweir_fuzz::oracle::check;
 
 fn seeds() -> Vec<String> {
     include_str!("../seeds/statements.sql")
