@@ -1,7 +1,7 @@
 # Builds, runs and tests pgweir on Debian or Ubuntu with nothing but make and Rust: each target first installs what it needs
 # and this machine lacks (as root, or with sudo).
 
-.PHONY: help install build run check test bench drills budget fuzz screenshots
+.PHONY: help install build run check advisories test bench drills budget fuzz screenshots
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo 'make bench   speed against PgBouncer'
 	@echo 'make drills  incidents on purpose, half an hour; DRILL=burst, valve, lock-queue, zombie, leak, notify, convoy or horizon for one'
 	@echo 'make budget  syscalls and instructions per transaction'
+	@echo 'make advisories   known faults of our dependencies, from a list on the network'
 	@echo 'make screenshots  pictures of the status page, for docs/'
 	@echo 'make install      at once, all the packages that the others install when they need them'
 
@@ -34,6 +35,11 @@ check:
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
 	scripts/deny
+
+# Apart from make check: the list changes with no change of ours, and comes from a host that not every machine may reach.
+advisories:
+	@scripts/install build
+	scripts/deny advisories
 
 test:
 	@scripts/install test
