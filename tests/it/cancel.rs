@@ -58,7 +58,7 @@ async fn a_cancelled_transaction_has_failed() {
     assert_eq!(wire.query("ROLLBACK").await[1].text(), "I");
 }
 
-// c-poolers trap 46
+// A pooler that drops the cancel of a waiting client, or its place without an answer, leaves it hanging.
 #[tokio::test]
 async fn a_waiting_client_leaves_the_line_with_57014_and_its_query_never_runs() {
     let (proxy, _) = started(1).await;
@@ -89,7 +89,7 @@ async fn a_waiting_client_leaves_the_line_with_57014_and_its_query_never_runs() 
     assert_eq!(simple.query("SELECT count(*) FROM t").await[1].columns(), [Some("0".to_owned())]);
 }
 
-// c-poolers trap 47
+// Postgres answers nothing to it, not even a ReadyForQuery.
 #[tokio::test]
 async fn a_cancel_of_an_idle_client_has_no_effect() {
     let (proxy, _) = started(1).await;
@@ -135,7 +135,7 @@ async fn a_cancel_with_any_other_key_has_no_effect() {
     assert_eq!(errors(&wire.cycle().await), ["57014"]);
 }
 
-// c-poolers trap 49: some clients send a byte more, some wait for the end, some do not.
+// Some clients send a byte more, some wait for the end, some do not.
 #[tokio::test]
 async fn a_cancel_whose_connection_is_gone_at_once_is_a_cancel() {
     let (proxy, sessions) = started(1).await;
@@ -172,7 +172,7 @@ async fn a_cancel_in_a_pipeline_ends_the_cycle_it_finds() {
     wire.expect("Z").await;
 }
 
-// c-poolers trap 52
+// A CancelRequest does not say which protocol its client speaks; the key is found by its bytes.
 #[tokio::test]
 async fn a_client_of_protocol_3_2_cancels_with_its_longer_key() {
     let (proxy, sessions) = started(1).await;
@@ -186,7 +186,7 @@ async fn a_client_of_protocol_3_2_cancels_with_its_longer_key() {
     assert_eq!(errors(&wire.cycle().await), ["57014"]);
 }
 
-// c-poolers traps 44 and 45: no part of a cancel waits for the pool.
+// No part of a cancel waits for the pool.
 #[tokio::test]
 async fn cancels_pass_a_full_pool_and_a_full_house() {
     let proxy = proxy().pool_size(2).toml("[listen]\nclients_max = 6").start().await;
@@ -210,7 +210,7 @@ async fn cancels_pass_a_full_pool_and_a_full_house() {
     assert!(sessions.open().await <= 2);
 }
 
-// c-poolers trap 42
+// A backend that is given away while a cancel is on its way to it would have the next client's query cancelled.
 #[tokio::test]
 async fn a_hundred_cancels_at_once_hit_nobody_else() {
     let proxy = proxy().pool_size(4).toml("[admission]\ncancel_rate_per_address = \"off\"").start().await;

@@ -25,7 +25,7 @@ async fn columns(proxy: &Proxy, command: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn columns_are_those_of_pgbouncer_in_its_order() {
-    // c-poolers §1.11; PgBouncer 1.24 src/admin.c and src/stats.c
+    // PgBouncer 1.24: src/admin.c and src/stats.c.
     let proxy = proxy().start().await;
     let socket = "type user database replication state addr port local_addr local_port connect_time request_time wait \
                   wait_us close_needed ptr link remote_pid tls application_name prepared_statements id";

@@ -25,7 +25,7 @@ async fn commands(proxy: &Proxy) -> Vec<String> {
     help.iter().map(named).collect()
 }
 
-// c-poolers trap 94
+// Every command is checked, also those on a single client: PgBouncer's KILL_CLIENT lacked the check (CVE-2026-6667).
 #[tokio::test]
 async fn who_may_look_is_shown_everything_and_refused_all_else() {
     let proxy = looked_at().start().await;

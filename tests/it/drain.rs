@@ -92,7 +92,7 @@ async fn who_is_left_when_it_has_lingered_is_told() {
     assert!(proxy.ended().await, "exit code 0");
 }
 
-// c-poolers trap 93
+// A waiting client has nothing to lose, and would hang until the last backend is gone.
 #[tokio::test]
 async fn a_waiting_client_goes_at_once() {
     let proxy = proxy().pool_size(1).toml("[listen]\nworkers = 1").start().await;

@@ -45,7 +45,7 @@ async fn between_links(size: u32) -> (Link, Proxy, Link, Endpoint) {
     (clients, proxy, backends, at)
 }
 
-// c-poolers traps 3 and 16
+// Decisions are made on whole frames, never on reads, and a full buffer with half a frame must not stall.
 #[tokio::test]
 async fn a_byte_at_a_time_is_enough_for_every_flow() {
     let (clients, _proxy, backends, at) = between_links(1).await;
@@ -77,7 +77,7 @@ async fn a_slow_network_only_takes_longer() {
     all_flows_work(&mut at.wire("app").await).await;
 }
 
-// modern-poolers trap 40
+// Bytes that were passed on in part cannot be taken back; that connection is closed.
 #[tokio::test]
 async fn a_connection_to_the_server_may_be_cut_after_any_byte() {
     let link = Link::to(Postgres::shared().endpoint("postgres").addr).await;
@@ -137,7 +137,7 @@ async fn is_served(wire: &mut Wire) {
     assert_eq!(wire.expect("T D C Z").await[1].columns(), [Some("good".to_owned())]);
 }
 
-// c-poolers trap 58, modern-poolers trap 12
+// A server is no more trusted than a client: lengths are checked before they are used (CVE-2026-6664 to 6666).
 #[tokio::test]
 async fn a_server_that_does_not_speak_the_protocol_loses_its_client_and_no_other() {
     let answers = [
@@ -203,7 +203,7 @@ async fn odd_parameters_and_notices_of_a_server_harm_nobody() {
     }
 }
 
-// c-poolers trap 72
+// A word of an idle server must not become the answer to the next query.
 #[tokio::test]
 async fn what_an_idle_server_says_is_nobodys_answer() {
     for (said, is_kept) in [

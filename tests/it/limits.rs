@@ -61,7 +61,7 @@ async fn a_statement_that_takes_too_long_is_ended_by_the_server() {
 
 #[tokio::test]
 async fn five_hundred_logins_at_once_are_all_served_while_a_query_goes_on() {
-    // c-poolers trap: hashing on the threads that carry the traffic.
+    // Each login hashes thousands of times; on the threads that carry the traffic it would stop every client of theirs.
     let proxy = proxy().pool_size(5).start().await;
     let mut steady = proxy.wire("app").await;
     let measure = async |wire: &mut Wire| {

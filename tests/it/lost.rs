@@ -32,7 +32,7 @@ async fn goes_on(wire: &mut Wire) {
     assert_eq!(statuses(&wire.expect("T D C Z 1 2 T D C Z").await), "II");
 }
 
-// c-poolers trap 72, modern-poolers trap 38
+// Bytes or an end that wait on an idle backend disqualify it; a client would get them as its answer.
 #[tokio::test]
 async fn a_client_does_not_notice_that_an_idle_backend_was_lost() {
     let (proxy, sessions) = started(3).await;
@@ -282,7 +282,7 @@ async fn a_commit_whose_answer_is_lost_fails_with_08007() {
     goes_on(&mut wire).await;
 }
 
-// modern-poolers trap 17: no error can follow half a row.
+// No error can follow half a row.
 #[tokio::test]
 async fn a_client_with_half_a_row_is_closed_and_nobody_else() {
     let postgres = Postgres::shared();
@@ -365,7 +365,7 @@ async fn works(client: &Client, stop: &tokio::sync::watch::Receiver<bool>) -> Ve
     failed
 }
 
-// c-poolers traps 73 and 81
+// A server that starts up refuses logins (57P03): waiting clients stay, and one login tries for all of them.
 #[tokio::test]
 async fn clients_at_work_survive_a_crash_of_the_server() {
     let mut postgres = Postgres::private(&[]);

@@ -42,7 +42,7 @@ async fn a_session_resets_to_its_own_startup_values() {
     }
 }
 
-// c-poolers trap 18
+// BEGIN must be refused where it stands, rather than rolled back behind the client's back.
 #[tokio::test]
 async fn statement_mode_refuses_transactions_in_their_place() {
     let proxy = proxy().pool_size(1).mode("statement").start().await;
@@ -91,7 +91,7 @@ async fn a_mode_is_set_for_a_database_or_a_role() {
     wire.value("SELECT * FROM t").await;
 }
 
-// c-poolers trap 17, modern-poolers trap 9
+// A FunctionCall ends with a ReadyForQuery, too; forgotten, the count of replies drifts.
 #[tokio::test]
 async fn large_objects_go_through_the_fast_path() {
     on_both_with(proxy().pool_size(1), async |at: &Endpoint| {
@@ -113,7 +113,7 @@ async fn large_objects_go_through_the_fast_path() {
     .await;
 }
 
-// c-poolers traps 9 to 11: COPY that fails early, late, and by a Sync in its middle
+// COPY that fails early, late, and by a Sync in its middle, which Postgres ignores there.
 #[tokio::test]
 async fn a_copy_that_fails_halfway_frees_the_backend() {
     let proxy = proxy().pool_size(1).start().await;
@@ -148,7 +148,7 @@ async fn a_copy_that_fails_halfway_frees_the_backend() {
     assert_eq!(wire.value("SELECT count(*) FROM t").await, "1");
 }
 
-// c-poolers trap 38
+// A physical walsender takes no SET, so everything must be in its startup packet; it is used once.
 #[tokio::test]
 async fn a_replication_connection_has_a_backend_of_its_own() {
     let postgres = Postgres::private(&["wal_level=logical"]);

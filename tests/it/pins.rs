@@ -21,7 +21,7 @@ async fn is_free(proxy: &Proxy) -> bool {
     error.is_none()
 }
 
-// c-poolers trap 41, modern-poolers traps 18, 34 and 65
+// A session lock, a named PREPARE or a temporary table that survived its release would belong to the next client.
 #[tokio::test]
 async fn a_pin_begins_and_ends_with_its_reason() {
     let proxy = one_backend().await;
@@ -153,7 +153,7 @@ async fn every_way_to_run_a_statement_is_seen() {
     assert!(is_free(&proxy).await);
 }
 
-// modern-poolers trap 65
+// Session locks count: a pooler that remembers them as a set would end the pin at the first unlock.
 #[tokio::test]
 async fn a_lock_taken_twice_is_held_until_it_is_given_back_twice() {
     let proxy = one_backend().await;
@@ -292,7 +292,7 @@ async fn a_loaded_library_goes_with_its_client() {
     assert_ne!(proxy.wire(&superuser).await.value("SELECT pg_backend_pid()").await, before);
 }
 
-// modern-poolers trap 20
+// RESET ALL does not reset the role, so a backend with another one must not go to the next client.
 #[tokio::test]
 async fn session_authorization_pins_until_it_is_reset() {
     let postgres = Postgres::shared();

@@ -49,7 +49,7 @@ async fn clients_share_statements_and_not_their_names() {
     assert_eq!(at_backend(&mut a).await, 2);
 }
 
-// c-poolers trap 24
+// The types of parameters are part of a shared statement's key, or one client would get the other's plan.
 #[tokio::test]
 async fn other_types_are_another_statement() {
     let proxy = one_backend().await;
@@ -64,7 +64,7 @@ async fn other_types_are_another_statement() {
     assert_eq!(run(&mut wire, "t", &[Some(b"1")]).await, "text");
 }
 
-// c-poolers trap 25
+// Names in a statement are resolved by search_path when it is parsed, so clients that differ in it share nothing.
 #[tokio::test]
 async fn another_search_path_is_another_statement() {
     let proxy = one_backend().await;
@@ -83,7 +83,7 @@ async fn another_search_path_is_another_statement() {
     assert_eq!(run(&mut a, "s", &[]).await, "a");
 }
 
-// c-poolers traps 20 and 21
+// 42P05 and 26000 keep the connection; closing a name that does not exist succeeds.
 #[tokio::test]
 async fn names_are_duplicate_unknown_and_closed_as_postgres_says() {
     on_both_with(proxy().pool_size(1), async |at: &Endpoint| {
@@ -155,7 +155,7 @@ async fn an_unnamed_statement_is_its_clients_alone() {
     .await;
 }
 
-// c-poolers trap 19
+// Parse and Bind of the unnamed statement may meet different backends.
 #[tokio::test]
 async fn an_unnamed_statement_outlives_its_lease() {
     let proxy = one_backend().await;
@@ -196,7 +196,7 @@ async fn statements_too_long_to_keep_hold_their_backend() {
     assert_eq!(proxy.wire("app").await.value("SELECT 3").await, "3");
 }
 
-// c-poolers trap 6, modern-poolers traps 34 and 35
+// The Close of an evicted statement is skipped in an aborted pipeline; then the statement is still there.
 #[tokio::test]
 async fn a_backend_keeps_no_more_statements_than_allowed() {
     let proxy = proxy().pool_size(1).toml("[pool]\nstatements_max = 3").start().await;
@@ -236,7 +236,7 @@ async fn a_backend_keeps_no_more_statements_than_allowed() {
     assert!(at_backend(&mut wire).await <= 4);
 }
 
-// c-poolers traps 5 and 7, modern-poolers trap 30
+// The server skips every Parse after an error, and answers of our own come in the order of the requests.
 #[tokio::test]
 async fn an_error_takes_names_back_that_came_after_it() {
     on_both_with(proxy().pool_size(1), async |at: &Endpoint| {
@@ -275,7 +275,7 @@ async fn an_error_takes_names_back_that_came_after_it() {
     .await;
 }
 
-// c-poolers traps 22 and 23, modern-poolers trap 22
+// DEALLOCATE arrives as SQL, with names that the backend knows under others, and must not touch those of other clients.
 #[tokio::test]
 async fn deallocate_takes_the_clients_own_names() {
     on_both_with(proxy().pool_size(1), async |at: &Endpoint| {
@@ -324,7 +324,7 @@ async fn deallocate_takes_the_clients_own_names() {
     .await;
 }
 
-// c-poolers trap 26
+// After DDL the server refuses a cached plan (0A000) for ever; a shared statement would fail every client of it.
 #[tokio::test]
 async fn a_statement_whose_result_changed_works_again() {
     let proxy = one_backend().await;
@@ -374,7 +374,7 @@ async fn a_known_parse_is_answered_without_a_backend() {
     b.expect("t T 2 T D C Z").await;
 }
 
-// modern-poolers trap 6
+// An open portal means an implicit transaction: Execute with Flush, or a suspended portal, is no end of it.
 #[tokio::test]
 async fn an_open_portal_holds_the_backend_to_its_sync() {
     on_both_with(proxy().pool_size(1), async |at: &Endpoint| {

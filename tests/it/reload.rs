@@ -74,7 +74,7 @@ async fn changed_timeouts_reach_backends_without_a_client_noticing() {
     eventually(async || sessions.pids().await.iter().all(|pid| !before.contains(pid))).await;
 }
 
-// c-poolers trap 91, PgBouncer 1.24
+// A reload that closes what it need not becomes a storm of logins.
 #[tokio::test]
 async fn a_reload_that_changes_nothing_recycles_nothing() {
     let proxy = proxy().pool_size(2).toml("[roles.app]\nstatement_timeout = \"40s\"").start().await;
@@ -94,7 +94,7 @@ async fn a_reload_that_changes_nothing_recycles_nothing() {
     assert_eq!(sessions.pids().await, before);
 }
 
-// c-poolers trap 91: neither PgBouncer nor Odyssey holds this.
+// PgBouncer and Odyssey apply a bad file in part.
 #[tokio::test]
 async fn a_bad_file_changes_nothing() {
     let proxy = proxy().pool_size(1).start().await;
@@ -135,7 +135,7 @@ async fn a_changed_file_is_noticed_without_a_signal_also_when_it_was_renamed_int
     eventually(async || seconds().await == "43s").await;
 }
 
-// c-poolers trap 92
+// Waiting and idle clients get an error that says why; a transaction may end first.
 #[tokio::test]
 async fn clients_of_a_removed_database_go_when_their_transaction_is_over() {
     let proxy = proxy().pool_size(1).toml("[listen]\nworkers = 1").start().await;
@@ -163,7 +163,7 @@ async fn clients_of_a_removed_database_go_when_their_transaction_is_over() {
     assert_eq!(rows.expect("a count").get::<_, i64>(0), 1, "what was waiting never ran");
 }
 
-// modern-poolers traps 44 and 45
+// A reload is compared with the configuration of now, not with one seen before, and reloads do not overlap.
 #[tokio::test]
 async fn reloads_there_and_back_under_load_lose_nobody() {
     let proxy = proxy().pool_size(2).start().await;

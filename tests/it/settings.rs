@@ -23,7 +23,7 @@ async fn is_mine(proxy: &Proxy, mine: &mut Wire, name: &str, value: &str) {
     }
 }
 
-// modern-poolers traps 19 and 23, c-poolers trap 35
+// The server never reports most settings, and values need quoting: a setting that is not tracked leaks.
 #[tokio::test]
 async fn a_setting_follows_its_client_and_nobody_else() {
     let proxy = one_backend().await;
@@ -94,7 +94,7 @@ async fn settings_in_pipelined_cycles_are_all_kept() {
     is_mine(&proxy, &mut mine, "TimeZone", "PST8PDT").await;
 }
 
-// modern-poolers trap 27
+// SET, SET LOCAL and their rollback are three layers.
 #[tokio::test]
 async fn what_a_transaction_takes_back_is_not_kept() {
     let proxy = one_backend().await;
@@ -152,7 +152,7 @@ async fn an_error_in_a_pipeline_takes_its_settings_back() {
     is_mine(&proxy, &mut mine, "work_mem", "7MB").await;
 }
 
-// c-poolers traps 30 to 32, 40; modern-poolers trap 29
+// RESET comes back to the login's values, which must not be those of the first client of its backend.
 #[tokio::test]
 async fn startup_parameters_are_what_reset_comes_back_to() {
     let proxy = one_backend().await;
@@ -209,7 +209,7 @@ async fn an_empty_application_name_is_a_value() {
     }
 }
 
-// c-poolers trap 30: what the server makes of a value is kept, or it would be set for ever
+// The server's own form of a value is kept (ISO becomes ISO, MDY), or it would be set again with every lease.
 #[tokio::test]
 async fn a_replay_costs_no_round_trip_and_ends_when_the_backend_has_it() {
     let postgres = Postgres::shared();
@@ -240,7 +240,7 @@ async fn a_replay_costs_no_round_trip_and_ends_when_the_backend_has_it() {
     assert_eq!(show(&mut german, "DateStyle").await, "German, DMY");
 }
 
-// modern-poolers trap 28
+// A value that the server refuses must not come up in a replay, where no client waits for the error.
 #[tokio::test]
 async fn a_refused_startup_parameter_is_fatal_and_harms_nobody() {
     let proxy = one_backend().await;
@@ -258,7 +258,7 @@ async fn a_refused_startup_parameter_is_fatal_and_harms_nobody() {
     }
 }
 
-// modern-poolers trap 20
+// RESET ALL does not reset the role, so it is carried apart from the other settings.
 #[tokio::test]
 async fn a_role_follows_its_client() {
     let role = Postgres::shared().own_role("").await;
@@ -326,7 +326,7 @@ async fn reading_follows_standard_conforming_strings() {
 async fn set_transaction_and_constraints_are_over_with_their_transaction() {
     let proxy = one_backend().await;
     let mut mine = proxy.wire("app").await;
-    // modern-poolers trap 24
+    // SET TRANSACTION and SET CONSTRAINTS are no settings of the session; a replay would change other transactions.
     for sql in [
         "SET TRANSACTION READ ONLY",
         "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",

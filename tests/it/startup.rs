@@ -152,7 +152,7 @@ async fn rubbish_instead_of_a_password_ends_the_login() {
 
 #[tokio::test]
 async fn a_login_that_dawdles_is_ended_and_delays_nobody() {
-    // c-poolers trap: slow logins that hold the places of others.
+    // Slow logins must not hold the places of others.
     let proxy = proxy().toml("[listen]\nlogin_timeout = \"2s\"").start().await;
     let packet = startup(PROTOCOL_3_0, &WHO);
     let mut slow = Vec::new();

@@ -183,7 +183,7 @@ async fn tls_inside_tls_is_refused() {
 
 #[tokio::test]
 async fn clear_text_behind_a_request_for_tls_is_not_heard() {
-    // c-poolers trap: CVE-2021-3935, words put into the client's mouth before its handshake.
+    // CVE-2021-3935 in PgBouncer: words put into the client's mouth before its handshake.
     let (pki, _) = pki();
     let proxy = proxy().toml(&listen_tls(&pki, "allow")).start().await;
     let mut wire = Wire::open(proxy.addr).await;

@@ -89,7 +89,7 @@ async fn a_client_gone_while_idle_leaves_its_backend_to_the_next() {
     }
 }
 
-// modern-poolers trap 40
+// A backend that has half a frame of a departed client would read the next client's bytes as its end.
 #[tokio::test]
 async fn a_client_gone_in_the_middle_of_a_frame_leaves_nothing_of_it() {
     for mode in ["transaction", "session"] {
@@ -105,7 +105,7 @@ async fn a_client_gone_in_the_middle_of_a_frame_leaves_nothing_of_it() {
     .await;
 }
 
-// c-poolers trap 76, pain point 18
+// The query is cancelled and its backend kept; closing the connection would leave it running on the server.
 #[tokio::test]
 async fn a_query_ends_with_its_client() {
     for mode in ["transaction", "session"] {
@@ -146,7 +146,7 @@ async fn a_query_ends_with_its_client_that_was_sending_the_next() {
     .await;
 }
 
-// modern-poolers traps 39 and 41
+// Terminate may come in any state; an open transaction is rolled back before anybody else gets its backend.
 #[tokio::test]
 async fn a_transaction_ends_with_its_client() {
     for mode in ["transaction", "session"] {
@@ -182,7 +182,7 @@ async fn session_state_ends_with_its_client() {
     }
 }
 
-// c-poolers trap 13
+// An extended query without its Sync leaves the server in an implicit transaction, or skipping.
 #[tokio::test]
 async fn a_client_gone_between_parse_and_sync_leaves_no_open_unit() {
     let insert = || [parse("s", "INSERT INTO t VALUES (1)", &[]), bind("", "s", &[])].concat();
@@ -211,7 +211,7 @@ async fn a_client_gone_between_parse_and_sync_leaves_no_open_unit() {
     .await;
 }
 
-// c-poolers trap 12
+// The server waits for data of the departed client; the COPY must fail rather than end.
 #[tokio::test]
 async fn a_client_gone_in_copy_in_copies_nothing() {
     for mode in ["transaction", "session"] {
@@ -266,7 +266,7 @@ async fn a_client_gone_with_results_unread_does_not_hold_its_backend() {
     }
 }
 
-// c-poolers trap 2, modern-poolers trap 5
+// A backend is free at the last owed ReadyForQuery, and a Parse that was sent without its Sync holds it, too.
 #[tokio::test]
 async fn a_client_gone_with_a_pipeline_half_sent_leaves_nothing_of_it() {
     let cycle = |n: usize| [extended("SELECT $1::text", &[Some(n.to_string().as_bytes())]), sync()].concat();
@@ -304,7 +304,7 @@ async fn a_client_gone_while_it_waits_leaves_the_line_and_its_query_never_runs()
     is_served_well(&proxy, &sessions).await;
 }
 
-// modern-poolers trap 49
+// A write to a client that does not read must not hold a backend for ever.
 #[tokio::test]
 async fn a_client_that_stops_reading_harms_only_itself() {
     let proxy = proxy().pool_size(2).start().await;

@@ -29,7 +29,7 @@ async fn settled(bystander: &mut Wire) {
     bystander.expect("Z").await;
 }
 
-// modern-poolers 3.4, c-poolers 1.8
+// First come, first served keeps the tail short: in a queue without order the slowest wait hundreds of medians.
 #[tokio::test]
 async fn clients_are_served_in_the_order_in_which_they_came() {
     let proxy = proxy().pool_size(1).toml("[listen]\nworkers = 1\n[admission]\njitter = \"off\"").start().await;
@@ -77,7 +77,7 @@ async fn a_client_leaves_the_line_after_wait_timeout_and_its_session_goes_on() {
     assert_eq!((fields[&'S'].as_str(), frames[1].text().as_str()), ("ERROR", "I"));
     assert!(fields[&'H'].contains("pool.size") && fields[&'H'].contains("pool.wait_timeout"), "{}", fields[&'H']);
 
-    // modern-poolers trap 1: one error, nothing up to Sync, then one ReadyForQuery.
+    // One error, nothing up to Sync, then one ReadyForQuery.
     let named =
         [parse("s", "INSERT INTO t (a) VALUES ($1)", &[]), bind("", "s", &[Some(b"2")]), execute("", 0)].concat();
     wire.send([&named[..], &query("SELECT 'skipped'"), &sync(), &query("SELECT 'late'")].concat()).await;
@@ -208,7 +208,7 @@ async fn two_roles_share_the_backends_of_their_database() {
     assert!(first < 3 * second && second < 3 * first, "{first} {second} {seen:?}");
 }
 
-// c-poolers trap 79: roles that outnumber the backends take turns.
+// Roles that outnumber the backends take turns.
 #[tokio::test]
 async fn more_roles_than_backends_are_all_served() {
     let mut proxy = proxy().toml("[databases.app]\nbackends_max = 2");
