@@ -7,7 +7,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::chart::{Line, Panel, Scale, draw};
-use crate::keeper::Scratch;
 use crate::machine::{Spent, Usage};
 use crate::open_loop::{Beats, OpenLoop};
 use crate::postgres::Postgres;
@@ -17,6 +16,7 @@ use crate::sampler::{Sample, Sampler};
 use crate::session::{Failure, Session};
 use crate::slow_disk::{Delays, SlowDisk};
 use crate::stats::{megabytes, percentile, spell};
+use crate::supervisor::Scratch;
 use crate::{Choice, seconds};
 
 /// A run that is not done by then is cut off.

@@ -9,7 +9,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::burst::{self, Kind};
 use crate::chart::{Line, Panel, Scale, draw};
-use crate::keeper::Scratch;
 use crate::machine::load_average;
 use crate::open_loop::Beats;
 use crate::postgres::Postgres;
@@ -19,6 +18,7 @@ use crate::sampler::{Sample, Sampler};
 use crate::session::{Failure, Session};
 use crate::slow_disk::{Delays, SlowDisk};
 use crate::stats::{percentile, spell};
+use crate::supervisor::Scratch;
 use crate::told::{Reader, Told};
 use crate::{Choice, seconds};
 

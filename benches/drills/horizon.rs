@@ -6,7 +6,6 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::chart::{Line, Panel, Scale, draw};
-use crate::keeper::Scratch;
 use crate::machine::load_average;
 use crate::open_loop::{Beats, OpenLoop};
 use crate::postgres::Postgres;
@@ -14,6 +13,7 @@ use crate::report::{Report, Table};
 use crate::route::{Pgweir, Route};
 use crate::session::Session;
 use crate::stats::{percentile, spell};
+use crate::supervisor::Scratch;
 use crate::told::{Reader, Told};
 use crate::{Choice, seconds};
 

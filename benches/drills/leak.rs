@@ -7,11 +7,11 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::chart::{Line, Panel, Scale, draw};
-use crate::keeper::Scratch;
 use crate::postgres::Postgres;
 use crate::report::{Report, Table};
 use crate::route::{Pgweir, Route};
 use crate::session::{Failure, Session};
+use crate::supervisor::Scratch;
 use crate::{Choice, seconds};
 
 const POOL: u32 = 5;

@@ -5,13 +5,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::chart::{Line, Panel, Scale, draw};
-use crate::keeper::Scratch;
 use crate::open_loop::{Beats, OpenLoop};
 use crate::postgres::Postgres;
 use crate::report::{Report, Table};
 use crate::route::{Pgweir, Route};
 use crate::session::{Failure, Session};
 use crate::stats::{percentile, spell};
+use crate::supervisor::Scratch;
 use crate::{Choice, seconds};
 
 /// The migration tries again this long after it was refused.

@@ -12,7 +12,6 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::chart::{Line, Panel, Scale, draw};
-use crate::keeper::{Owner, Scratch, Server, Stop};
 use crate::listeners::{Listeners, Stream, Verdict, crowd, payload};
 use crate::postgres::Postgres;
 use crate::process::{output_of, root};
@@ -21,6 +20,7 @@ use crate::route::{Pgweir, Route};
 use crate::session::DBNAME;
 use crate::slow_disk::SlowDisk;
 use crate::stats::{percentile, spell};
+use crate::supervisor::{Owner, Scratch, Server, Stop};
 use crate::wire::Wire;
 use crate::{Choice, free_port};
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::keeper::{Owner, Server, Stop};
 use crate::process::{output_of, server_bin, server_program};
 use crate::session::{DBNAME, Session};
 use crate::slow_disk::SlowDisk;
+use crate::supervisor::{Owner, Server, Stop};
 
 /// Those who load it. None is a superuser.
 pub(crate) const ROLES: [&str; 4] = ["burst", "web", "deploy", "report"];

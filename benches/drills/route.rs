@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::keeper::{Owner, Server, Stop};
 use crate::postgres::{Postgres, ROLES};
 use crate::process::root;
 use crate::session::DBNAME;
+use crate::supervisor::{Owner, Server, Stop};
 
 /// Longer than any run, so that whoever waits is served or shows as unanswered.
 const WAIT_TIMEOUT_SECONDS: u32 = 120;

@@ -10,7 +10,6 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::burst::{self, Kind};
 use crate::chart::{Line, Panel, Scale, draw};
-use crate::keeper::Scratch;
 use crate::open_loop::Beats;
 use crate::postgres::Postgres;
 use crate::report::{Report, Table};
@@ -19,6 +18,7 @@ use crate::sampler::{Sample, Sampler};
 use crate::session::{Failure, Session};
 use crate::slow_disk::SlowDisk;
 use crate::stats::{percentile, spell};
+use crate::supervisor::Scratch;
 use crate::{Choice, seconds};
 
 const CLIENTS: usize = 5_000;

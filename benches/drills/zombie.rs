@@ -5,13 +5,13 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::chart::{Line, Panel, Scale, draw};
-use crate::keeper::Scratch;
 use crate::postgres::Postgres;
 use crate::report::{Report, Table};
 use crate::route::{Pgweir, Route};
 use crate::sampler::{Sample, Sampler};
 use crate::session::Session;
 use crate::stats::spell;
+use crate::supervisor::Scratch;
 use crate::{Choice, seconds};
 
 const ROUNDS: usize = 6;

@@ -57,7 +57,7 @@ pub(crate) struct Postgres {
     /// Where it listens; another than 127.0.0.1 only for a standby.
     pub(crate) host: Ipv4Addr,
     pub(crate) port: u16,
-    keeper: Child,
+    supervisor: Child,
 }
 
 impl Postgres {
@@ -70,12 +70,12 @@ impl Postgres {
     /// A server for one test, with more settings: `["wal_level=logical"]`.
     pub(crate) fn private(settings: &[&str]) -> Self {
         let (bin, dir) = (server_bin(), scratch());
-        let keeper = keep(&bin, &dir);
+        let supervisor = supervise(&bin, &dir);
         let mut copy = Command::new("cp");
         copy.args(["-a", "--reflink=auto"]).arg(template()).arg(dir.join("data"));
         output_of(copy);
         let settings = SETTINGS.iter().chain(settings).map(|&setting| setting.to_owned()).collect();
-        let mut postgres = Self { bin, dir, settings, host: Ipv4Addr::LOCALHOST, port: free_port(), keeper };
+        let mut postgres = Self { bin, dir, settings, host: Ipv4Addr::LOCALHOST, port: free_port(), supervisor };
         postgres.start();
         postgres
     }
@@ -83,7 +83,7 @@ impl Postgres {
     /// A standby of this server, which follows it: at another address, with the same port.
     pub(crate) fn standby(&self) -> Self {
         let (bin, dir) = (self.bin.clone(), scratch());
-        let keeper = keep(&bin, &dir);
+        let supervisor = supervise(&bin, &dir);
         let mut backup = server_program(&bin, "pg_basebackup");
         backup.args([
             "-h",
@@ -100,7 +100,7 @@ impl Postgres {
         output_of(backup);
         let host = Ipv4Addr::new(127, 0, 0, 2);
         let settings = self.settings.iter().cloned().chain([format!("listen_addresses={host}")]).collect();
-        let mut standby = Self { bin, dir, settings, host, port: self.port, keeper };
+        let mut standby = Self { bin, dir, settings, host, port: self.port, supervisor };
         standby.start();
         standby
     }
@@ -191,27 +191,27 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        self.keeper.wait().expect("the keeper is our child");
+        drop(self.supervisor.stdin.take());
+        self.supervisor.wait().expect("the supervisor is our child");
     }
 }
 
 /// Waits, as a process of its own, for the end of ours, however that comes, then stops the server and removes `dir`.
 /// (A static is never dropped, and a killed process drops nothing.)
-fn keep(bin: &Path, dir: &Path) -> Child {
-    const KEEPER: &str = r#"cat; "$0/pg_ctl" stop -s -m immediate -D "$1/data"; rm -rf "$1""#;
-    let mut keeper = server_program(Path::new("/bin"), "sh");
-    keeper.args(["-c", KEEPER]).arg(bin).arg(dir);
+fn supervise(bin: &Path, dir: &Path) -> Child {
+    const SCRIPT: &str = r#"cat; "$0/pg_ctl" stop -s -m immediate -D "$1/data"; rm -rf "$1""#;
+    let mut supervisor = server_program(Path::new("/bin"), "sh");
+    supervisor.args(["-c", SCRIPT]).arg(bin).arg(dir);
     // A process group of its own, or Ctrl-C would end it together with us.
-    keeper.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    keeper.spawn().expect("a shell")
+    supervisor.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    supervisor.spawn().expect("a shell")
 }
 
 /// A data directory fresh from initdb, made once per run, copied for every server.
 fn template() -> &'static Path {
     static TEMPLATE_DIR: LazyLock<(PathBuf, Child)> = LazyLock::new(|| {
         let (bin, dir) = (server_bin(), scratch());
-        let keeper = keep(&bin, &dir);
+        let supervisor = supervise(&bin, &dir);
         let data = dir.join("data");
         let mut initdb = server_program(&bin, "initdb");
         initdb.args(["--no-sync", "--wal-segsize=1", "--username=postgres", "--auth=trust"]);
@@ -226,12 +226,12 @@ fn template() -> &'static Path {
         stdin.write_all(TEMPLATE.as_bytes()).expect("the single-user backend reads");
         drop(stdin);
         assert!(single.wait().is_ok_and(|status| status.success()), "single-user backend");
-        (data, keeper)
+        (data, supervisor)
     });
     &TEMPLATE_DIR.0
 }
 
-/// A directory that belongs to whom the server runs as; its keeper removes it.
+/// A directory that belongs to whom the server runs as; its supervisor removes it.
 fn scratch() -> PathBuf {
     let dir = tempfile::Builder::new().prefix("pgweir-test-").tempdir().expect("a temporary directory").keep();
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("our own directory");

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use crate::process::{output_of, server_program};
 
 /// $0 is the signal that stops the program, $1 its log, the rest the program. One that will not stop is killed.
-const KEEP_SERVER: &str = r#"
+const SUPERVISE_SERVER: &str = r#"
 log=$1; shift
 "$@" </dev/null >>"$log" 2>&1 &
 echo $!
@@ -22,7 +22,7 @@ wait
 "#;
 
 /// $0 is the directory. Its server may still be writing, and a directory that grows is not removed.
-const KEEP_DIRECTORY: &str = r#"
+const SUPERVISE_DIRECTORY: &str = r#"
 cat >/dev/null
 tries=0
 until rm -rf "$0" 2>/dev/null || [ $tries -gt 300 ]; do sleep 0.05; tries=$((tries + 1)); done
@@ -61,7 +61,7 @@ impl Server {
             Stop::Term => "TERM",
             Stop::Quit => "QUIT",
         };
-        shell.args(["-c", KEEP_SERVER, signal]).arg(log).arg(program.get_program()).args(program.get_args());
+        shell.args(["-c", SUPERVISE_SERVER, signal]).arg(log).arg(program.get_program()).args(program.get_args());
         shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let mut shell = shell.stdout(Stdio::piped()).spawn().expect("a shell");
         let mut pid = String::new();
@@ -79,7 +79,7 @@ impl Drop for Server {
 
 /// A new directory that belongs to whom Postgres runs as; dropped, it is removed.
 pub(crate) struct Scratch {
-    keeper: Child,
+    supervisor: Child,
     /// Where it is.
     pub(crate) path: PathBuf,
 }
@@ -100,9 +100,9 @@ impl Scratch {
 
     fn below(parent: &Path) -> Self {
         let path = tempfile::Builder::new().prefix("pgweir-drill-").tempdir_in(parent).expect("a directory").keep();
-        let mut keeper = shell(Owner::Ourselves);
-        keeper.args(["-c", KEEP_DIRECTORY]).arg(&path).stdout(Stdio::null());
-        let keeper = keeper.spawn().expect("a shell");
+        let mut supervisor = shell(Owner::Ourselves);
+        supervisor.args(["-c", SUPERVISE_DIRECTORY]).arg(&path).stdout(Stdio::null());
+        let supervisor = supervisor.spawn().expect("a shell");
         let mut open = Command::new("chmod");
         open.arg("755").arg(&path);
         output_of(open);
@@ -111,13 +111,13 @@ impl Scratch {
             give.arg("postgres:").arg(&path);
             output_of(give);
         }
-        Self { keeper, path }
+        Self { supervisor, path }
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        end(&mut self.keeper);
+        end(&mut self.supervisor);
     }
 }
 
