@@ -9,14 +9,10 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use crate::support::frontend::{self, extended, query, sync, terminate};
-use crate::support::{Endpoint, Frame, Postgres, Proxy, Row, Sessions, Wire, eventually, proxy, tags};
+use crate::support::{Endpoint, Postgres, Proxy, Row, Sessions, Wire, errors, eventually, proxy, tags};
 
 /// A limit is in force at once in tests that are not about slow start.
 const AT_ONCE: &str = "[admission]\ninitial = 1000";
-
-fn errors(frames: &[Frame]) -> Vec<String> {
-    frames.iter().filter(|frame| frame.tag == 'E').map(Frame::sqlstate).collect()
-}
 
 /// The row of a role in SHOW ROLES.
 async fn role(proxy: &Proxy, name: &str) -> Row {

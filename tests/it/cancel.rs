@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 
 use crate::support::frontend::{self, PROTOCOL_3_2, extended, flush, query, startup, sync};
-use crate::support::{Endpoint, Frame, Postgres, Proxy, Sessions, Wire, password_of, proxy, tags};
+use crate::support::{Endpoint, Postgres, Proxy, Sessions, Wire, errors, password_of, proxy, tags};
 
 const SLEEP: &str = "SELECT pg_sleep(600)";
 
@@ -23,10 +23,6 @@ async fn started(size: u32) -> (Proxy, Sessions) {
     let proxy = proxy().pool_size(size).start().await;
     let sessions = Sessions::of(Postgres::shared(), &proxy.dbname).await;
     (proxy, sessions)
-}
-
-fn errors(frames: &[Frame]) -> Vec<String> {
-    frames.iter().filter(|frame| frame.tag == 'E').map(Frame::sqlstate).collect()
 }
 
 #[tokio::test]

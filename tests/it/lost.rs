@@ -6,18 +6,13 @@ use futures_util::future::join_all;
 use tokio_postgres::Client;
 
 use crate::support::frontend::{bind, describe_portal, execute, extended, flush, parse, query, sync};
-use crate::support::{Frame, Link, Postgres, Proxy, Sessions, Toward, Wire, eventually, proxy, soon, tags};
+use crate::support::{Frame, Link, Postgres, Proxy, Sessions, Toward, Wire, errors, eventually, proxy, soon, tags};
 
 const SLEEP: &str = "SELECT pg_sleep(600)";
 
 /// The texts of all ReadyForQuery in `frames`.
 fn statuses(frames: &[Frame]) -> String {
     frames.iter().filter(|frame| frame.tag == 'Z').map(Frame::text).collect()
-}
-
-/// The SQLSTATEs of all errors in `frames`.
-fn errors(frames: &[Frame]) -> Vec<String> {
-    frames.iter().filter(|frame| frame.tag == 'E').map(Frame::sqlstate).collect()
 }
 
 async fn started(size: u32) -> (Proxy, Sessions) {

@@ -9,11 +9,7 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use crate::support::frontend::{bind, execute, extended, parse, query, sync, terminate};
-use crate::support::{Endpoint, Frame, Postgres, Proxy, Sessions, Wire, eventually, proxy, tags};
-
-fn errors(frames: &[Frame]) -> Vec<String> {
-    frames.iter().filter(|frame| frame.tag == 'E').map(Frame::sqlstate).collect()
-}
+use crate::support::{Endpoint, Postgres, Proxy, Sessions, Wire, errors, eventually, proxy, tags};
 
 /// A client that has the only backend.
 async fn holder(proxy: &Proxy) -> Wire {

@@ -21,7 +21,7 @@ pub(crate) use process::{output_of, root};
 pub(crate) use proxy::{Builder, Proxy, Row, proxy};
 pub(crate) use redis::Redis;
 pub(crate) use sessions::Sessions;
-pub(crate) use wire::{Frame, Wire, frontend, tags};
+pub(crate) use wire::{Frame, Wire, errors, frontend, tags};
 
 use std::time::Duration;
 

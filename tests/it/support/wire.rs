@@ -77,6 +77,11 @@ pub(crate) fn tags(frames: &[Frame]) -> String {
     frames.iter().map(|frame| frame.tag.to_string()).collect::<Vec<_>>().join(" ")
 }
 
+/// SQLSTATEs of the errors in `frames`.
+pub(crate) fn errors(frames: &[Frame]) -> Vec<String> {
+    frames.iter().filter(|frame| frame.tag == 'E').map(Frame::sqlstate).collect()
+}
+
 /// A connection that speaks only when told to, over TCP unless made with [`Wire::over`].
 pub(crate) struct Wire<S = TcpStream> {
     stream: S,
