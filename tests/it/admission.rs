@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 use crate::support::frontend::{self, extended, query, sync, terminate};
 use crate::support::{Endpoint, Postgres, Proxy, Row, Sessions, Wire, errors, eventually, proxy, tags};
 
-/// A limit is in force at once in tests that are not about slow start.
-const AT_ONCE: &str = "[admission]\ninitial = 1000";
+/// A limit is in force at once and no notice comes before a late answer, in tests that are about neither.
+const AT_ONCE: &str = "[admission]\ninitial = 1000\nnotice_after = \"0s\"";
 
 /// The row of a role in SHOW ROLES.
 async fn role(proxy: &Proxy, name: &str) -> Row {

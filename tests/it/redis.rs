@@ -592,20 +592,21 @@ async fn tls_is_checked_against_the_certificates_of_the_system() {
     let pki = Pki::new();
     pki.issue("redis", "127.0.0.1");
     let redis = Redis::with_tls(&pki, "redis").await;
-    let with = |certificates: PathBuf| {
+    let with = |certificates: PathBuf, patience: &str| {
         let url = format!("rediss://{}", redis.addr);
         proxy()
-            .toml(&format!("[notify]\nbus = \"redis\"\nredis_url = \"{url}\"\n[pool]\nconnect_timeout = \"1s\""))
+            .toml(&format!("[notify]\nbus = \"redis\"\nredis_url = \"{url}\""))
+            .toml(&format!("[pool]\nconnect_timeout = \"{patience}\""))
             .env("SSL_CERT_FILE", certificates)
             .start()
     };
-    let trusts = with(pki.path("ca.crt")).await;
+    let trusts = with(pki.path("ca.crt"), "30s").await;
     let mut ear = listener(&trusts).await;
     ear.value("NOTIFY jobs").await;
     eventually(async || trusts.metric("pgweir_notify_bus_seconds_count", &[]) == 1.0).await;
 
     let other = Pki::new();
-    let distrusts = with(other.path("ca.crt")).await;
+    let distrusts = with(other.path("ca.crt"), "1s").await;
     let mut client = Wire::login(&distrusts, "app").await;
     client.send(frontend::query("LISTEN jobs")).await;
     assert_eq!(closed(&mut client).await, "08006");

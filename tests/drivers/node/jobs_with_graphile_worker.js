@@ -10,7 +10,7 @@ const connectionString = process.env.DATABASE_URL;
 const pollInterval = 600_000;
 
 // No job waits that long for its notification.
-const patience = 30_000;
+const patience = 60_000;
 
 const clients = 20;
 const jobsEach = 25;

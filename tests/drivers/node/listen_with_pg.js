@@ -7,7 +7,7 @@ import pg from "pg";
 const connectionString = process.env.DATABASE_URL;
 
 // No notification takes that long.
-const patience = 30_000;
+const patience = 60_000;
 
 async function connect() {
   const client = new pg.Client({ connectionString });

@@ -14,7 +14,7 @@ URL = os.environ["DATABASE_URL"]
 POLL = 600
 
 # No job waits that long for its notification.
-PATIENCE = 30
+PATIENCE = 60
 
 CLIENTS = 20
 JOBS_EACH = 25

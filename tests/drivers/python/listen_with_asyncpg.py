@@ -8,7 +8,7 @@ import asyncpg
 URL = os.environ["DATABASE_URL"]
 
 # No notification takes that long.
-PATIENCE = 30
+PATIENCE = 60
 
 
 class Listener:

@@ -9,7 +9,7 @@ import psycopg
 URL = os.environ["DATABASE_URL"]
 
 # No notification takes that long.
-PATIENCE = 30
+PATIENCE = 60
 
 
 def connect(autocommit=True):

@@ -26,7 +26,7 @@ pub(crate) use wire::{Frame, Wire, errors, frontend, tags};
 use std::time::Duration;
 
 /// No wait in a test is longer than this; on a healthy machine none comes near it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks `condition` again and again until it says yes, and panics when it does not within [`PATIENCE`].
 #[track_caller]
