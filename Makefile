@@ -41,13 +41,15 @@ advisories:
 	@scripts/install build
 	scripts/deny advisories
 
+# Behaviour tests mostly wait for something, so more of them run at once than there are cores.
+TEST_THREADS := $(shell echo $$((4 * $$(nproc) < 16 ? 4 * $$(nproc) : 16)))
 test:
 	@scripts/install test
 	cargo test --locked --lib --bins
 	cargo test --locked --doc
 	scripts/fuzz
-	PGWEIR_TEST_PG=18 cargo test --locked --test it -- $(PG18)
-	cargo test --locked --test '*'
+	PGWEIR_TEST_PG=18 RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --test it -- $(PG18)
+	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --test '*'
 	$(MAKE) budget
 
 bench: build
