@@ -11,6 +11,8 @@ mod body;
 mod command;
 pub mod console;
 mod facts;
+#[cfg(test)]
+mod fixtures;
 mod group;
 mod health;
 mod help;
@@ -25,6 +27,4 @@ mod scrape;
 mod show;
 mod status;
 mod table;
-#[cfg(test)]
-mod trouble;
 mod watched;

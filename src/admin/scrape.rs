@@ -288,7 +288,7 @@ fn put_lane(page: &mut Page, role: &str, lane: &LaneView, now: Instant) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::trouble::Trouble;
+    use crate::admin::fixtures::Trouble;
 
     fn assert_lines(trouble: &Trouble, lines: &[&str]) {
         let page = metrics(&trouble.proxy);

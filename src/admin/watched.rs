@@ -182,7 +182,7 @@ mod tests {
 
     use super::*;
     use crate::admin::show::Show;
-    use crate::admin::trouble::Trouble;
+    use crate::admin::fixtures::Trouble;
 
     /// The cells of one row by the names of their columns.
     fn table(show: Show, trouble: &Trouble) -> Vec<HashMap<&'static str, Cell>> {
