@@ -181,8 +181,8 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
-    use crate::admin::show::Show;
     use crate::admin::fixtures::Trouble;
+    use crate::admin::show::Show;
 
     /// The cells of one row by the names of their columns.
     fn table(show: Show, trouble: &Trouble) -> Vec<HashMap<&'static str, Cell>> {
