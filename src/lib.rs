@@ -24,8 +24,6 @@ pub mod run;
 pub mod session;
 pub mod sql;
 pub mod state;
-pub mod systemd;
 pub mod watch;
 pub mod wire;
 mod words;
-pub mod worker;

@@ -14,8 +14,8 @@ use crate::error::ConsoleFault;
 use crate::orders::Order;
 use crate::pool::core::{DatabaseId, LaneId};
 use crate::proxy::Proxy;
+use crate::session::context::Worker;
 use crate::wire::build::{self, Report};
-use crate::worker::Worker;
 
 /// How often PAUSE looks whether everything is closed.
 const LOOK: Duration = Duration::from_millis(20);

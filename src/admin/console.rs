@@ -19,10 +19,10 @@ use crate::clients::{Facts, Place, Signal};
 use crate::error::ConsoleFault;
 use crate::error::sqlstate;
 use crate::net::stream::Stream;
+use crate::session::context::Worker;
 use crate::wire::build;
 use crate::wire::frame::{HEADER_LEN, header};
 use crate::wire::ring::TransactionStatus;
-use crate::worker::Worker;
 
 /// Longest body of a message; commands are short.
 pub(super) const MESSAGE_MAX: usize = 64 * 1024;

@@ -29,7 +29,7 @@ use super::order::{Desk, Refusal};
 use super::page::Page;
 use super::{health, scrape};
 use crate::proxy::Proxy;
-use crate::worker::Inbox;
+use crate::session::context::Inbox;
 
 /// Connections at once, besides streams; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;

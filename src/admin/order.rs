@@ -24,7 +24,7 @@ use crate::config::{Access, Admin, Secret};
 use crate::error::ConsoleFault;
 use crate::error::sqlstate;
 use crate::proxy::Proxy;
-use crate::worker::Inbox;
+use crate::session::context::Inbox;
 
 /// Orders at once: wrong guesses shall not take the places of those who scrape.
 const ORDERS_MAX: usize = 4;

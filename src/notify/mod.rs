@@ -4,7 +4,7 @@
 //! listeners of this process and hands everything on through its [`outbox`]. Each listener has a [`mailbox`]; its client's task
 //! empties it. The [`hub`] has all exchanges. None of these knows clients, statements or sockets.
 //!
-//! The [`switchboard`] connects an exchange with the world: a [`bridge`] hears what the server notifies of, a [`bus`] carries what the
+//! `run::switchboard` connects an exchange with the world: a [`bridge`] hears what the server notifies of, a [`bus`] carries what the
 //! exchange publishes. Both use [`link`]s, connections of their own.
 
 pub mod backoff;
@@ -19,4 +19,3 @@ pub mod outbox;
 pub mod pending;
 pub mod senders;
 pub mod stats;
-pub mod switchboard;

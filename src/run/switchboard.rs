@@ -4,7 +4,8 @@
 //! committed last is sent before the process ends.
 
 use std::collections::HashSet;
-use std::pin::pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::exchange::Exchange;
-use super::senders::Senders;
-use super::stats::Gap;
-use super::{bridge, bus};
+use super::service::Service;
 use crate::config::{self, Bus, Secret};
+use crate::notify::exchange::Exchange;
+use crate::notify::senders::Senders;
+use crate::notify::stats::Gap;
+use crate::notify::{bridge, bus};
 use crate::proxy::Proxy;
 
 /// A bus that is replaced has so long to send what it still has. What is left then goes over the new one.
@@ -28,7 +30,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// All bridges and buses.
 #[derive(Debug)]
-pub struct Switchboard {
+pub(super) struct Switchboard {
     proxy: Arc<Proxy>,
     settings: watch::Sender<Arc<config::Notify>>,
     stop: CancellationToken,
@@ -37,7 +39,7 @@ pub struct Switchboard {
 
 impl Switchboard {
     /// Attends to exchanges as they appear. To be called before there are clients.
-    pub fn start(proxy: &Arc<Proxy>) -> Self {
+    pub(super) fn start(proxy: &Arc<Proxy>) -> Self {
         proxy.hub.attach_bridge();
         let (settings, reloads) = watch::channel(Arc::new(proxy.config.load().notify.clone()));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -46,21 +48,25 @@ impl Switchboard {
         tasks.spawn(newcomers);
         Self { proxy: Arc::clone(proxy), settings, stop, tasks }
     }
+}
 
-    /// The configuration has changed: buses are switched, and who is connected to the wrong server leaves it.
-    pub fn reload(&self) {
+impl Service for Switchboard {
+    /// Buses are switched, and who is connected to the wrong server leaves it.
+    fn reload(&self) {
         self.settings.send_replace(Arc::new(self.proxy.config.load().notify.clone()));
     }
 
-    /// Ends everything when what was committed is sent, or at `deadline`.
-    pub async fn finish(self, deadline: Instant) {
-        self.stop.cancel();
-        self.tasks.close();
-        if timeout_at(deadline, self.tasks.wait()).await.is_err() {
-            let exchanges = self.proxy.hub.all();
-            let unsent: usize = exchanges.iter().map(|exchange| unsent(exchange)).sum();
-            tracing::error!(unsent, "the bus did not take all notifications in time");
-        }
+    /// Ends everything when what was committed is sent.
+    fn finish(self: Box<Self>, deadline: Instant) -> Pin<Box<dyn Future<Output = ()>>> {
+        Box::pin(async move {
+            self.stop.cancel();
+            self.tasks.close();
+            if timeout_at(deadline, self.tasks.wait()).await.is_err() {
+                let exchanges = self.proxy.hub.all();
+                let unsent: usize = exchanges.iter().map(|exchange| unsent(exchange)).sum();
+                tracing::error!(unsent, "the bus did not take all notifications in time");
+            }
+        })
     }
 }
 

@@ -10,14 +10,14 @@ use sd_notify::NotifyState;
 use tokio::time::{interval, timeout};
 
 use crate::net::listen::{Handed, ListenError};
-use crate::worker::Inbox;
+use crate::session::context::Inbox;
 
 /// A watchdog is fed no more often than this, whatever is asked for.
 const FEED_MIN: Duration = Duration::from_millis(1);
 
 /// The sockets to listen on that were opened before we started. Call it before there are threads: it takes the variables
 /// out of the environment.
-pub fn sockets() -> Result<Vec<Handed>, ListenError> {
+pub(super) fn sockets() -> Result<Vec<Handed>, ListenError> {
     let mut handed = ListenFd::from_env();
     let named = |at: usize, source| ListenError { addr: format!("socket {at} of LISTEN_FDS"), source };
     let mut sockets = Vec::new();
@@ -32,12 +32,12 @@ pub fn sockets() -> Result<Vec<Handed>, ListenError> {
 }
 
 /// Clients are served from now on, or the configuration was read again.
-pub fn ready(status: &str) {
+pub(super) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// The configuration is being read again; [`ready`] ends it.
-pub fn reloading() {
+pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
         Err(error) => tracing::debug!(%error, "no monotonic clock"),
@@ -45,13 +45,13 @@ pub fn reloading() {
 }
 
 /// The end has begun.
-pub fn stopping(status: &str) {
+pub(super) fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
 /// Feeds the watchdog for as long as every worker answers. It runs where connections are accepted and reloads are made, so
 /// that thread has to be alive, too.
-pub async fn feed_watchdog(inboxes: Arc<[Inbox]>) {
+pub(super) async fn feed_watchdog(inboxes: Arc<[Inbox]>) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let period = (limit / 2).max(FEED_MIN);
     let mut meals = interval(period);
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
     use crate::config::parse;
     use crate::proxy::Proxy;
-    use crate::worker;
+    use crate::run::worker;
 
     #[tokio::test]
     async fn worker_that_hangs_starves_the_watchdog() {

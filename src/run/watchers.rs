@@ -4,7 +4,9 @@
 //! not be one that nobody watches.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::monitor::{Monitor, Process};
-use super::own_backends::{OwnBackends, OwnClient};
-use super::reaction::IdleHolder;
-use super::settings::WatchSettings;
+use super::service::Service;
 use crate::admission::dice::Dice;
 use crate::auth::Credential;
 use crate::clients::{Activity, Entry, Signal};
@@ -27,13 +26,17 @@ use crate::pool::open::Address;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::pool::standing;
 use crate::proxy::Proxy;
+use crate::watch::monitor::{Monitor, Process};
+use crate::watch::own_backends::{OwnBackends, OwnClient};
+use crate::watch::reaction::IdleHolder;
+use crate::watch::settings::WatchSettings;
 
 /// How often to look for databases that have appeared or gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// All watches.
 #[derive(Debug)]
-pub struct Watchers {
+pub(super) struct Watchers {
     reloaded: Arc<Notify>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -41,21 +44,24 @@ pub struct Watchers {
 
 impl Watchers {
     /// Watches what the configuration says.
-    pub fn start(proxy: &Arc<Proxy>) -> Self {
+    pub(super) fn start(proxy: &Arc<Proxy>) -> Self {
         let (reloaded, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let task = tokio::spawn(watch_all(Arc::clone(proxy), Arc::clone(&reloaded), stop.clone()));
         Self { reloaded, stop, task }
     }
+}
 
-    /// The configuration has changed.
-    pub fn reload(&self) {
+impl Service for Watchers {
+    fn reload(&self) {
         self.reloaded.notify_one();
     }
 
     /// Ends all watches, and their connections.
-    pub async fn finish(self) {
+    fn finish(self: Box<Self>, _deadline: Instant) -> Pin<Box<dyn Future<Output = ()>>> {
         self.stop.cancel();
-        let _ = self.task.await;
+        Box::pin(async move {
+            let _ = self.task.await;
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use super::note::{Note, Runs};
 use super::session::Session;
 use crate::error::Fault;
 use crate::pool::keep;
+use crate::session::context::Worker;
 use crate::sql::Value;
 use crate::state::settings::{Settings, SettingsRegistry};
 use crate::state::timeout::Timeout;
@@ -20,7 +21,6 @@ use crate::wire::build::{self, error_fields};
 use crate::wire::frame::{FrameError, HEADER_LEN, Header, header};
 use crate::wire::ring::{Entry, Expect, Origin, TransactionStatus};
 use crate::wire::splice::Splice;
-use crate::worker::Worker;
 
 /// Longest error or notice that is read whole; of a longer one the head is.
 const REPORT_MAX: usize = 16 * 1024;

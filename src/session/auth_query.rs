@@ -13,8 +13,8 @@ use crate::config::{AuthQuery, Secret};
 use crate::error::LookupError;
 use crate::pool::open::{OpenError, read_frame};
 use crate::pool::pool::{PoolKind, PoolName};
+use crate::session::context::Worker;
 use crate::wire::build::{self, error_fields};
-use crate::worker::Worker;
 
 /// Asks `database` for the secret of `role`. `None`: there is no such role, or it has none.
 pub async fn look_up(

@@ -18,11 +18,11 @@ use crate::metrics::CancelCause;
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
 use crate::pool::pool::Pool;
+use crate::session::context::Worker;
 use crate::sql::Suspects;
 use crate::wire::build;
 use crate::wire::frame::{HEADER_LEN, Piece};
 use crate::wire::ring::{Entry, Expect, Origin, Ring, TransactionStatus};
-use crate::worker::Worker;
 
 /// Takes a session back to what it was after login.
 pub const RESET: &[u8] = b"DISCARD ALL";

@@ -29,9 +29,9 @@ use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::net::stream::Stream;
 use crate::pool::lease::Waiter;
+use crate::session::context::{Buffers, Worker};
 use crate::wire::build;
 use crate::wire::frame::{FrameError, Walker};
-use crate::worker::{Buffers, Worker};
 
 /// Rounds of moving bytes before other tasks of the worker get their turn.
 const ROUNDS: usize = 8;

@@ -6,9 +6,7 @@
 
 mod first;
 
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,6 +33,7 @@ use crate::net::stream::{Socket, Stream};
 use crate::net::tls::ServerTls;
 use crate::pool::lease::LeaseError;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
+use crate::session::context::Worker;
 use crate::sql::Value;
 use crate::state::parameters::Parameters;
 use crate::state::settings::Values;
@@ -42,11 +41,10 @@ use crate::wire::build;
 use crate::wire::frame::{HEADER_LEN, header};
 use crate::wire::ring::TransactionStatus;
 use crate::wire::startup::{MINOR_MAX, Replication, Startup, split_options};
-use crate::worker::Worker;
 
 /// A connection counted against `listen.clients_max`.
 #[derive(Debug)]
-struct Counted(Arc<crate::proxy::Proxy>);
+pub(crate) struct Counted(Arc<crate::proxy::Proxy>);
 
 impl Counted {
     fn new(proxy: &Arc<crate::proxy::Proxy>) -> (Self, usize) {
@@ -68,29 +66,22 @@ const SPARE: usize = 1024;
 /// Longest time for a peer that was refused to read why.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// Serves one connection from its first byte to its last.
-pub async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+/// Who came out of a login.
+pub(crate) enum Welcome {
+    /// A client, ready for its first message, and its place in `listen.clients_max`.
+    Client(Box<Client>, Counted),
+    /// A user of the console who has been let in, on this connection.
+    Console(Stream, Facts, Counted),
+}
+
+/// Takes a connection in, from its first byte to its first ReadyForQuery. `None`: it was refused, has gone, or was a CancelRequest.
+pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Welcome> {
     let (counted, before) = Counted::new(&worker.proxy);
     let most = worker.proxy.config.load().listen.clients_max as usize;
     if before >= most + SPARE {
-        return;
+        return None;
     }
-    let login = log_in(Rc::clone(&worker), accepted, counted, before >= most);
-    let login: Pin<Box<dyn Future<Output = _>>> = Box::pin(login);
-    match login.await {
-        Some((Welcome::Client(client), _counted)) => client.run().await,
-        Some((Welcome::Console(console), _counted)) => console.await,
-        None => {}
-    }
-}
-
-/// Who came out of a login.
-enum Welcome {
-    Client(Box<Client>),
-    Console(Pin<Box<dyn Future<Output = ()>>>),
-}
-
-async fn log_in(worker: Rc<Worker>, accepted: Accepted, counted: Counted, is_over: bool) -> Option<(Welcome, Counted)> {
+    let is_over = before >= most;
     let since = Instant::now();
     let address = accepted.ip().map(Address::from);
     let (socket, addr) = Socket::open(accepted).ok()?;
@@ -113,11 +104,11 @@ async fn log_in(worker: Rc<Worker>, accepted: Accepted, counted: Counted, is_ove
             let greeted = timeout(limit, greet(&worker, stream, *session, place)).await;
             let client = greeted.ok()?.ok()?;
             worker.proxy.process.logged_in(since.elapsed());
-            Some((Welcome::Client(Box::new(client)), counted))
+            Some(Welcome::Client(Box::new(client), counted))
         }
         Ok(Guest::Console(facts)) => {
             timeout(limit, stream.write_all(&AUTHENTICATION_OK)).await.ok()?.ok()?;
-            Some((Welcome::Console(Box::pin(crate::admin::console::serve(worker, stream, facts))), counted))
+            Some(Welcome::Console(stream, facts, counted))
         }
         Err(fault) => {
             if fault.is_crowd() {

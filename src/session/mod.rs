@@ -7,6 +7,7 @@ pub mod answers;
 pub mod auth_query;
 pub mod cleanup;
 pub mod client;
+pub mod context;
 pub mod follow;
 pub mod frontend;
 pub mod leased;

@@ -22,6 +22,5 @@ pub mod server;
 pub mod settings;
 pub mod sql;
 pub mod stats;
-pub mod watchers;
 pub mod watches;
 pub mod xid_clock;

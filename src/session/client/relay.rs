@@ -12,6 +12,7 @@ use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::pool::standing;
 use crate::session::answers::{self, Answers, Event};
+use crate::session::context::Buffers;
 use crate::session::frontend::{self, Frontend, Message, Rest};
 use crate::session::note::Note;
 use crate::session::orphan::Outcome;
@@ -22,7 +23,6 @@ use crate::wire::build;
 use crate::wire::frame::{Header, Piece};
 use crate::wire::ring::TransactionStatus;
 use crate::wire::splice::Splice;
-use crate::worker::Buffers;
 
 /// Bytes of a waiting client that are kept; then its socket is no longer read.
 const HELD_MAX: usize = 256 * 1024;

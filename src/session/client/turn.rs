@@ -13,6 +13,7 @@ use crate::error::sqlstate;
 use crate::error::{Fault, Lost, Queue};
 use crate::pool::lease::{Ask, Lease, LeaseError};
 use crate::session::cleanup;
+use crate::session::context::Buffers;
 use crate::session::frontend;
 use crate::session::leased::Leased;
 use crate::session::note::Note;
@@ -25,7 +26,6 @@ use crate::wire::build;
 use crate::wire::frame::{Piece, Walker};
 use crate::wire::ring::{Expect, Origin, TransactionStatus};
 use crate::wire::splice::Splice;
-use crate::worker::Buffers;
 
 impl Client {
     /// ## Idle => (Leased | Waiting). True if there is a backend now.

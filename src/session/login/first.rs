@@ -12,8 +12,8 @@ use crate::admission::login::Address;
 use crate::metrics::CancelCause;
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ALPN, ServerTls};
+use crate::session::context::Worker;
 use crate::wire::startup::{First, Framing, Malformed, Startup, framing, parse};
-use crate::worker::Worker;
 
 /// Reads first packets up to a StartupMessage. `None`: it was a CancelRequest, which is dealt with.
 pub(super) async fn packet(

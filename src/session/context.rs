@@ -1,0 +1,137 @@
+//! What the tasks of one worker thread share, and how other threads reach it.
+//!
+//! Clients never move between workers, backends may. What must run on a worker (dials, closes, new clients) reaches it
+//! through its [`Inbox`]. `run::worker` starts the threads.
+
+use std::cell::{RefCell, RefMut};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::leased::Books;
+use crate::proxy::Proxy;
+
+/// Bytes read at once. Larger saves calls on wide results, smaller stays in the first-level cache.
+const READ_SIZE: usize = 16 * 1024;
+
+/// Copies larger than this are given back after use.
+const COPY_KEPT: usize = 64 * 1024;
+
+/// Books kept for the next leases.
+const SPARE_BOOKS: usize = 64;
+
+/// Buffers of one poll. Nothing in them survives it.
+#[derive(Debug)]
+pub struct Buffers {
+    /// What a read returns.
+    pub read: Box<[u8]>,
+    /// Output that differs from the read.
+    pub copy: Vec<u8>,
+}
+
+/// What the tasks of one thread share.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its number, from 0.
+    pub id: usize,
+    /// The process.
+    pub proxy: Arc<Proxy>,
+    buffers: RefCell<Buffers>,
+    #[expect(clippy::vec_box, reason = "they are handed out boxed")]
+    books: RefCell<Vec<Box<Books>>>,
+}
+
+impl Worker {
+    /// Worker `id`, counted from 0, with buffers of its own.
+    pub(crate) fn new(id: usize, proxy: Arc<Proxy>) -> Self {
+        let buffers = Buffers { read: vec![0; READ_SIZE].into(), copy: Vec::new() };
+        Self { id, proxy, buffers: RefCell::new(buffers), books: RefCell::default() }
+    }
+
+    /// The buffers, for one poll.
+    #[inline]
+    pub fn buffers(&self) -> RefMut<'_, Buffers> {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffers.copy.capacity() > COPY_KEPT {
+            buffers.copy = Vec::new();
+        }
+        buffers
+    }
+
+    /// Books for a new lease.
+    #[inline]
+    pub fn books(&self) -> Box<Books> {
+        self.books.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes the books of an ended lease back.
+    #[inline]
+    pub fn keep_books(&self, mut books: Box<Books>) {
+        let mut spare = self.books.borrow_mut();
+        if spare.len() < SPARE_BOOKS && books.ring.is_at_rest() {
+            books.reset();
+            spare.push(books);
+        }
+    }
+}
+
+/// One connection in the count of its worker, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Something for a worker to do on its own thread.
+pub(crate) type Job = Box<dyn FnOnce(Rc<Worker>) + Send>;
+
+/// A worker as others see it.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    jobs: mpsc::Sender<Job>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Inbox {
+    /// The sending end of a worker's queue of jobs.
+    pub(crate) fn new(jobs: mpsc::Sender<Job>) -> Self {
+        Self { jobs, connections: Arc::default() }
+    }
+
+    /// Connections it serves.
+    pub fn load(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more connection that the worker serves.
+    pub(crate) fn count(&self) -> Counted {
+        Counted::new(&self.connections)
+    }
+
+    /// Has the worker do something on its own thread. A worker that is gone does nothing: the process is going down.
+    pub(crate) async fn send(&self, job: impl FnOnce(Rc<Worker>) + Send + 'static) {
+        let _ = self.jobs.send(Box::new(job)).await;
+    }
+
+    /// Runs something on the worker's thread and waits for what comes of it; `None` if the worker is gone.
+    pub async fn run<R: Send + 'static>(&self, work: impl FnOnce(&Rc<Worker>) -> R + Send + 'static) -> Option<R> {
+        let (tell, told) = oneshot::channel();
+        let job = move |worker: Rc<Worker>| {
+            let _ = tell.send(work(&worker));
+        };
+        self.jobs.send(Box::new(job)).await.ok()?;
+        told.await.ok()
+    }
+}
