@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
-use pgweir::metrics::PoolStats;
+use pgweir::metrics::{PoolCounter, PoolStats};
 use pgweir::session::stopwatch::Stopwatch;
 use pgweir::wire::ring::TransactionStatus;
 use tokio::time::Instant;
@@ -16,16 +16,16 @@ fn main() {
 fn count_a_transaction(bencher: Bencher) {
     let stats = PoolStats::new(4);
     bencher.bench_local(|| {
-        let cell = black_box(&stats).cell(black_box(1));
-        cell.received(black_box(30));
+        let counters = black_box(&stats).worker(black_box(1));
+        counters.add_many(PoolCounter::Received, black_box(30));
         let began = Instant::now();
         let mut stopwatch = Stopwatch::default();
         stopwatch.begin(began);
         let ended = Instant::now();
         let lap = stopwatch.end(ended, black_box(TransactionStatus::Idle), black_box(false));
-        cell.cycle(lap.cycle, lap.transaction);
-        cell.sent(black_box(80));
-        cell.leased(black_box(ended - began));
+        counters.cycle(lap.cycle, lap.transaction);
+        counters.add_many(PoolCounter::Sent, black_box(80));
+        counters.leased(black_box(ended - began));
     });
 }
 
@@ -39,6 +39,6 @@ fn look_at_the_clock_twice(bencher: Bencher) {
 #[divan::bench]
 fn sum_a_pool_up(bencher: Bencher) {
     let stats = PoolStats::new(4);
-    stats.cell(0).leased(Duration::from_millis(3));
+    stats.worker(0).leased(Duration::from_millis(3));
     bencher.bench_local(|| black_box(&stats).totals());
 }

@@ -50,7 +50,7 @@ pub(crate) use words;
 #[cfg(test)]
 mod tests {
     words! {
-        enum Answer {
+        enum Consent {
             Yes = "yes",
             NotYet = "not_yet",
         }
@@ -58,7 +58,7 @@ mod tests {
 
     #[test]
     fn variants_and_words_are_in_the_same_order() {
-        assert_eq!(Answer::ALL.map(Answer::word), Answer::WORDS);
-        assert_eq!(Answer::NotYet.word(), "not_yet");
+        assert_eq!(Consent::ALL.map(Consent::word), Consent::WORDS);
+        assert_eq!(Consent::NotYet.word(), "not_yet");
     }
 }

@@ -7,7 +7,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use pgweir::metrics::{Kind, Label, Metric, Values};
+use pgweir::admin::scrape::{LabelValues, values};
+use pgweir::metrics::{Label, Metric, MetricKind};
 use serde_json::Value;
 
 /// Labels that Prometheus adds by itself.
@@ -59,10 +60,10 @@ fn expressions() -> Vec<String> {
 /// The metric that a series is of; those of histograms have suffixes.
 fn metric(series: &str) -> Option<Metric> {
     Metric::ALL.iter().copied().find(|metric| match metric.kind() {
-        Kind::Histogram => {
+        MetricKind::Histogram => {
             ["_bucket", "_sum", "_count"].iter().any(|end| series.strip_suffix(end) == Some(metric.name()))
         }
-        Kind::Counter | Kind::Gauge => series == metric.name(),
+        MetricKind::Counter | MetricKind::Gauge => series == metric.name(),
     })
 }
 
@@ -95,7 +96,7 @@ fn names_labels_and_words_are_those_of_the_table() {
                 let known = metric.labels().iter().find(|known| known.name() == label);
                 assert!(known.is_some() || GIVEN.contains(&label), "{name} has no {label}: {expression}");
                 let words = value.trim_start_matches('~').trim_matches('"').split('|');
-                if let Some(Values::Words(may)) = known.map(|label| label.values()) {
+                if let Some(LabelValues::Words(may)) = known.map(|label| values(*label)) {
                     words.for_each(|word| assert!(may.contains(&word), "{name}: {label} never says {word}"));
                 }
             }

@@ -23,7 +23,7 @@ mod page;
 mod problem;
 mod recent;
 mod rows;
-mod scrape;
+pub mod scrape;
 mod show;
 mod status;
 mod table;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::group::Name;
 use crate::admission::gate::{State, Tally};
-use crate::metrics::{Distribution, Totals};
+use crate::metrics::{Distribution, PoolCounter, PoolHistogram, Totals};
 
 /// How far back roles are drawn.
 pub(super) const SECONDS: usize = 600;
@@ -50,7 +50,11 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) fn of(totals: &Totals) -> Self {
-        Self { leases: totals.leases, transactions: totals.transaction.count(), wait: totals.wait.clone() }
+        Self {
+            leases: totals.count(PoolCounter::Leases),
+            transactions: totals.durations(PoolHistogram::Transaction).count(),
+            wait: totals.durations(PoolHistogram::Wait).clone(),
+        }
     }
 
     /// What came since `before`.

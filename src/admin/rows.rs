@@ -14,7 +14,7 @@ use super::table::{Cell, Row};
 use crate::admission::gate::State;
 use crate::clients::{Activity, Entry};
 use crate::config::{self, CONSOLE_NAMES, Config, PoolMode};
-use crate::metrics::Totals;
+use crate::metrics::{PoolCounter, PoolHistogram, Totals};
 use crate::notify::exchange::{Exchange, Listener};
 use crate::pool::core::{Counts, LaneView, Phase};
 use crate::pool::open::Address;
@@ -204,13 +204,15 @@ struct Numbers {
 impl Numbers {
     /// We count no prepared statements.
     fn totals(&self) -> Row {
-        let Totals { leases, transaction, query, received, sent, wait, .. } = &self.all;
+        let all = &self.all;
+        let [transaction, query, wait] =
+            [PoolHistogram::Transaction, PoolHistogram::Query, PoolHistogram::Wait].map(|of| all.durations(of));
         row![
-            *leases,
+            all.count(PoolCounter::Leases),
             transaction.count(),
             query.count(),
-            *received,
-            *sent,
+            all.count(PoolCounter::Received),
+            all.count(PoolCounter::Sent),
             transaction.sum_micros,
             query.sum_micros,
             wait.sum_micros,
@@ -223,17 +225,19 @@ impl Numbers {
     /// The same each second, and how long each took.
     fn averages(&self) -> Row {
         let lately = &self.lately;
+        let [transaction, query, wait] =
+            [PoolHistogram::Transaction, PoolHistogram::Query, PoolHistogram::Wait].map(|of| lately.durations(of));
         let per_second = |n: u64| u128::from(n) * 1_000_000 / self.period.as_micros().max(1);
         let each = |micros: u64, n: u64| micros.checked_div(n).unwrap_or(0);
         row![
-            per_second(lately.leases),
-            per_second(lately.transaction.count()),
-            per_second(lately.query.count()),
-            per_second(lately.received),
-            per_second(lately.sent),
-            each(lately.transaction.sum_micros, lately.transaction.count()),
-            each(lately.query.sum_micros, lately.query.count()),
-            each(lately.wait.sum_micros, lately.leases),
+            per_second(lately.count(PoolCounter::Leases)),
+            per_second(transaction.count()),
+            per_second(query.count()),
+            per_second(lately.count(PoolCounter::Received)),
+            per_second(lately.count(PoolCounter::Sent)),
+            each(transaction.sum_micros, transaction.count()),
+            each(query.sum_micros, query.count()),
+            each(wait.sum_micros, lately.count(PoolCounter::Leases)),
             0,
             0,
             0,

@@ -15,7 +15,7 @@ use super::recent::{Counted, Recent, Served, wait_quantile};
 use super::show::Show;
 use super::table::Cell;
 use crate::clients::Activity;
-use crate::metrics::Totals;
+use crate::metrics::{PoolHistogram, Totals};
 use crate::pool::core::{Counts, EndpointView};
 use crate::proxy::Proxy;
 use crate::session::pins;
@@ -89,8 +89,8 @@ impl Memory {
                 "waiting": clients.sum(|of| of.waiting),
                 "active": clients.sum(|of| of.active),
             },
-            "transactions": totals.transaction.count(),
-            "queries": totals.query.count(),
+            "transactions": totals.durations(PoolHistogram::Transaction).count(),
+            "queries": totals.durations(PoolHistogram::Query).count(),
             "databases": facts.databases.iter().map(database).collect::<Vec<_>>(),
             "roles": busiest(&facts.roles, |of| (of.waiting, of.active), |of| role(of, seconds)),
             "roles_left_out": facts.roles.len().saturating_sub(BUSIEST),

@@ -1,22 +1,22 @@
-//! Durations by powers of two of microseconds, at one moment.
+//! Histograms of durations, by powers of two of microseconds.
 
 use std::time::Duration;
 
-/// Bucket `n` holds durations of up to 2^n µs that no bucket before it holds, the last everything longer than 2^26 µs.
+/// How many buckets a histogram has. Bucket `n` counts durations over 2^(n-1) and up to 2^n µs; the last everything over 2^26 µs.
 pub(super) const BUCKETS: usize = 28;
 
-/// Where a duration is counted, and its microseconds.
+/// The bucket of a duration, and its microseconds.
 #[inline]
 pub(super) fn bucket(duration: Duration) -> (usize, u64) {
     let nanos = duration.subsec_nanos();
     let micros = duration.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(nanos / 1000));
-    // Rounded down, a bound itself would be in, and what is a little longer too.
+    // A bound belongs to its bucket, so only a duration over it, if by less than a microsecond, goes to the next.
     let below = micros.saturating_sub(u64::from(nanos.is_multiple_of(1000)));
     ((u64::BITS - below.leading_zeros()).min(BUCKETS as u32 - 1) as usize, micros)
 }
 
-/// How long what bucket `n` holds may be at most; the last has no bound.
-pub(super) fn bound(n: usize) -> Duration {
+/// The longest duration in bucket `n`; the last bucket has no bound.
+pub fn bound(n: usize) -> Duration {
     Duration::from_micros(1 << n)
 }
 
@@ -30,7 +30,7 @@ pub struct Distribution {
 }
 
 impl Distribution {
-    /// One more.
+    /// Counts one.
     pub fn record(&mut self, duration: Duration) {
         let (bucket, micros) = bucket(duration);
         self.buckets[bucket] += 1;
@@ -44,7 +44,7 @@ impl Distribution {
         self.sum_micros += other.sum_micros;
     }
 
-    /// What came since `before`, an earlier moment of the same.
+    /// The difference to `before`, an earlier moment of the same.
     pub fn since(&self, before: &Self) -> Self {
         let mut since = self.clone();
         for (bucket, before) in since.buckets.iter_mut().zip(before.buckets) {
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bound_belongs_to_its_bucket_and_what_is_longer_to_the_next() {
+    fn a_bound_belongs_to_its_bucket_and_a_longer_duration_to_the_next() {
         assert_eq!(bucket(Duration::ZERO).0, 0);
         for n in 0..BUCKETS - 1 {
             assert_eq!(bucket(bound(n)).0, n);

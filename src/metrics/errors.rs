@@ -1,28 +1,28 @@
-//! Errors that clients got.
+//! Errors sent to clients.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-/// Codes that are told apart. Postgres has some 260, but functions may raise any.
+/// How many codes are told apart. Postgres has some 260, but functions may raise any.
 const CODES_MAX: usize = 256;
 
-/// What is no SQLSTATE.
+/// Counted for a code that is no SQLSTATE.
 const NONE: [u8; 5] = *b"?????";
 
-/// One that came when there were [`CODES_MAX`] others.
+/// Counted for every further code once there are [`CODES_MAX`].
 const OTHER: [u8; 5] = *b"other";
 
-/// Errors that clients got, by SQLSTATE.
+/// Errors sent to clients, by SQLSTATE.
 #[derive(Debug, Default)]
 pub struct ErrorCounts(Mutex<BTreeMap<[u8; 5], u64>>);
 
 impl ErrorCounts {
-    /// One of ours.
+    /// Counts one of pgweir's.
     pub fn count(&self, code: &str) {
         self.count_bytes(code.as_bytes());
     }
 
-    /// One of Postgres's.
+    /// Counts one of Postgres's.
     pub fn count_bytes(&self, code: &[u8]) {
         let is_code = |code: &[u8; 5]| code.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
         let code = <[u8; 5]>::try_from(code).ok().filter(is_code).unwrap_or(NONE);
@@ -31,7 +31,7 @@ impl ErrorCounts {
         *counts.entry(if is_known { code } else { OTHER }).or_default() += 1;
     }
 
-    /// Everything so far.
+    /// Counts by code.
     pub fn totals(&self) -> Vec<(String, u64)> {
         let counts = self.0.lock().expect("no panic while held");
         counts.iter().map(|(code, n)| (String::from_utf8_lossy(code).into_owned(), *n)).collect()
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_makes_codes_up_gets_no_series_for_each() {
+    fn codes_that_clients_make_up_get_no_series_each() {
         let errors = ErrorCounts::default();
         errors.count("22012");
         errors.count_bytes(b"a code");

@@ -13,13 +13,13 @@ pub const PERIOD: Duration = Duration::from_secs(60);
 /// Two earlier moments, at least a period apart from each other.
 #[derive(Debug)]
 pub struct History {
-    older: Moment,
-    newer: Moment,
+    older: PastTotals,
+    newer: PastTotals,
 }
 
 /// Totals by pool.
 #[derive(Debug, Clone)]
-struct Moment {
+struct PastTotals {
     at: Instant,
     totals: HashMap<u64, Totals>,
 }
@@ -27,14 +27,14 @@ struct Moment {
 impl History {
     /// Nothing was counted before `now`.
     pub fn new(now: Instant) -> Self {
-        let start = Moment { at: now, totals: HashMap::new() };
+        let start = PastTotals { at: now, totals: HashMap::new() };
         Self { older: start.clone(), newer: start }
     }
 
     /// Begins another period if this one is over; `totals` tells where all pools stand.
     pub fn roll(&mut self, now: Instant, totals: impl FnOnce() -> HashMap<u64, Totals>) {
         if now.saturating_duration_since(self.newer.at) >= PERIOD {
-            let newer = Moment { at: now, totals: totals() };
+            let newer = PastTotals { at: now, totals: totals() };
             self.older = std::mem::replace(&mut self.newer, newer);
         }
     }
@@ -50,12 +50,17 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::PoolCounter;
 
     #[test]
     fn averages_are_counted_over_one_to_two_periods() {
         let start = Instant::now();
         let mut history = History::new(start);
-        let leases = |leases| Totals { leases, ..Totals::default() };
+        let leases = |leases| {
+            let mut totals = Totals::default();
+            totals.counters[PoolCounter::Leases.slot()] = leases;
+            totals
+        };
         let at = |seconds| start + Duration::from_secs(seconds);
         let roll = |history: &mut History, seconds, n| history.roll(at(seconds), || HashMap::from([(1, leases(n))]));
 

@@ -1,8 +1,11 @@
-//! What is counted, and under which names it is shown.
+//! Counters, and the names under which they are shown.
 //!
-//! Counters of the hot path are per worker (`cell`), so that no two threads write the same line, and summed when somebody looks.
-//! `table` is the one list of names, units, labels and help; `text` writes them for Prometheus, and `docs/METRICS.md` is printed
-//! from it.
+//! `table` is the one list of all metrics: names, units, labels, help. A line of it is all that a new counter of a pool or of the process
+//! needs besides the call that counts: `define` makes arrays and their indices of it, and merging, differences and the scrape loop over them.
+//! Counters of the hot path are per worker (`cell`), so that no two threads write the same cache line.
+
+#[macro_use]
+mod define;
 
 mod cause;
 mod cell;
@@ -12,19 +15,14 @@ mod history;
 mod label;
 mod process;
 mod table;
-mod text;
 mod totals;
 
-#[cfg(test)]
-mod document;
-
 pub use cause::{CancelCause, LoginRefusal, OpenFailure, ReloadOutcome};
-pub use cell::{Cell, PoolStats};
-pub use distribution::Distribution;
+pub use cell::PoolStats;
+pub use distribution::{Distribution, bound};
 pub use errors::ErrorCounts;
 pub use history::{History, PERIOD};
-pub use label::{Label, Values};
+pub use label::Label;
 pub use process::ProcessStats;
-pub use table::{Kind, Metric};
-pub use text::Page;
+pub use table::{Metric, MetricKind, PoolCounter, PoolHistogram, ProcessCounter, ProcessHistogram};
 pub use totals::Totals;

@@ -1,10 +1,12 @@
-//! The one list of what `/metrics` shows: names, units, labels, help. Docs, dashboards and alerts are held against it.
+//! The one list of what `/metrics` shows: names, units, labels, help. Counters, docs, dashboards and alerts follow it.
 
 use super::Label;
+use super::cause::{CancelCause, LoginRefusal, OpenFailure, ReloadOutcome};
+use crate::state::timeout::Timeout;
 
-/// What a metric's values mean.
+/// How a metric's values are to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum MetricKind {
     /// Only grows.
     Counter,
     /// As it is now.
@@ -13,7 +15,7 @@ pub enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// As Prometheus knows it.
     pub fn name(self) -> &'static str {
         match self {
@@ -24,300 +26,324 @@ impl Kind {
     }
 }
 
-macro_rules! metrics {
-    ($($section:literal { $($metric:ident: $kind:ident $name:literal [$($label:ident)*] $help:literal $advice:literal)* })*) => {
-        /// Everything `/metrics` shows.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Metric {
-            $($(#[doc = $help] $metric,)*)*
+/// A line of the table.
+#[derive(Debug)]
+struct MetricLine {
+    section: &'static str,
+    name: &'static str,
+    kind: MetricKind,
+    labels: &'static [Label],
+    help: &'static str,
+    advice: &'static str,
+}
+
+impl Metric {
+    fn line(self) -> &'static MetricLine {
+        &LINES[self as usize]
+    }
+
+    /// The heading it stands under in the docs.
+    pub fn section(self) -> &'static str {
+        self.line().section
+    }
+
+    /// Its name, which ends in its unit.
+    pub fn name(self) -> &'static str {
+        self.line().name
+    }
+
+    /// How its values are to be read.
+    pub fn kind(self) -> MetricKind {
+        self.line().kind
+    }
+
+    /// Its labels, in the order in which their values are given.
+    pub fn labels(self) -> &'static [Label] {
+        self.line().labels
+    }
+
+    /// One sentence on what it says.
+    pub fn help(self) -> &'static str {
+        self.line().help
+    }
+
+    /// What to do when it moves.
+    pub fn advice(self) -> &'static str {
+        self.line().advice
+    }
+}
+
+/// A counter and the words of its label.
+type Family = (Metric, &'static [&'static str]);
+
+/// Where each counter's slots begin.
+struct Layout {
+    first: [usize; Metric::ALL.len()],
+    slots: usize,
+}
+
+impl Layout {
+    const fn of(families: &[Family]) -> Self {
+        let mut layout = Self { first: [0; Metric::ALL.len()], slots: 0 };
+        let mut n = 0;
+        while n < families.len() {
+            layout.first[families[n].0 as usize] = layout.slots;
+            layout.slots += families[n].1.len();
+            n += 1;
         }
-
-        impl Metric {
-            /// All, in the order they are shown.
-            pub const ALL: &[Self] = &[$($(Self::$metric,)*)*];
-
-            /// What it is about.
-            pub fn section(self) -> &'static str {
-                match self { $($(Self::$metric => $section,)*)* }
-            }
-
-            /// Its name, which ends in its unit.
-            pub fn name(self) -> &'static str {
-                match self { $($(Self::$metric => $name,)*)* }
-            }
-
-            /// What its values mean.
-            pub fn kind(self) -> Kind {
-                match self { $($(Self::$metric => Kind::$kind,)*)* }
-            }
-
-            /// What tells its series apart, in the order in which their values are given.
-            pub fn labels(self) -> &'static [Label] {
-                match self { $($(Self::$metric => &[$(Label::$label),*],)*)* }
-            }
-
-            /// One sentence on what it says.
-            pub fn help(self) -> &'static str {
-                match self { $($(Self::$metric => $help,)*)* }
-            }
-
-            /// What to make of it when it moves.
-            pub fn advice(self) -> &'static str {
-                match self { $($(Self::$metric => $advice,)*)* }
-            }
-        }
-    };
+        layout
+    }
 }
 
 metrics! {
     "The process" {
-        BuildInfo: Gauge "pgweir_build_info" [Version]
+        Gauge BuildInfo "pgweir_build_info" [Version]
             "Always 1; its label is the version."
             "Two versions at once: a rolling restart is under way, or did not come to its end."
-        StartTime: Gauge "pgweir_start_time_seconds" []
+        Gauge StartTime "pgweir_start_time_seconds" []
             "When it started, in seconds since 1970."
             "It changes at every start: one that nobody ordered is a crash, and the log before it says why."
-        Draining: Gauge "pgweir_draining" []
+        Gauge Draining "pgweir_draining" []
             "1 while pgweir goes down."
             "Longer than `listen.shutdown_timeout`: `SHOW CLIENTS` tells who does not leave."
-        Reloads: Counter "pgweir_config_reloads_total" [Outcome]
+        ProcessCounter Reloads "pgweir_config_reloads_total" [ReloadOutcome]
             "Readings of the configuration after the first, by outcome: applied or refused."
             "`refused`: the old configuration stays in force; the log lists the mistakes, and `pgweir check` does before a reload."
-        ConfigCurrent: Gauge "pgweir_config_last_reload_successful" []
+        Gauge ConfigCurrent "pgweir_config_last_reload_successful" []
             "1 if the configuration that was read last is in force."
             "0: the file on the disk has mistakes, and pgweir would not start with it; `pgweir check` lists them."
     }
     "Clients and logins" {
-        Connections: Gauge "pgweir_connections" []
+        Gauge Connections "pgweir_connections" []
             "Connections of clients, logins and consoles included."
             "Near pgweir_clients_max the next ones are refused with 53300."
-        ClientsMax: Gauge "pgweir_clients_max" []
+        Gauge ClientsMax "pgweir_clients_max" []
             "listen.clients_max: connections that clients may have."
             "For the share in use."
-        Clients: Gauge "pgweir_clients" [Database Role ClientState]
+        Gauge Clients "pgweir_clients" [Database Role ClientState]
             "Clients that are logged in, by what they do."
             "Many waiting: the pool or the role's gate is full; `SHOW POOLS` and `SHOW ROLES` tell which."
-        Logins: Counter "pgweir_logins_total" [Database Role]
+        PoolCounter Logins "pgweir_logins_total" [Database Role]
             "Logins of clients."
             "A high rate: clients connect for each query; give them a pool of their own, or set `admission.login_rate`."
-        LoginFailures: Counter "pgweir_login_failures_total" [LoginReason]
+        ProcessCounter LoginFailures "pgweir_login_failures_total" [LoginRefusal]
             "Connections refused before they became clients, by reason."
             "`clients_max`, `role_clients_max`, `login_rate` and `login_rate_per_address` are limits of pgweir's, named as their settings; `server`: the database could not be asked; `authentication`: a wrong password, or somebody who tries some."
-        Login: Histogram "pgweir_login_seconds" []
+        ProcessHistogram Login "pgweir_login_seconds" []
             "From a client's connection to its first ReadyForQuery, of those that logged in."
             "Slow: logins wait for `admission.login_rate`, for a first backend, or for an auth_query; pgweir_login_delay_seconds tells the first apart."
-        LoginDelay: Histogram "pgweir_login_delay_seconds" []
+        ProcessHistogram LoginDelay "pgweir_login_delay_seconds" []
             "How long logins over admission.login_rate were kept waiting, of those that were."
             "A login storm is being spread: look at who reconnects. Past `admission.login_delay_max` logins are refused."
-        Errors: Counter "pgweir_errors_total" [Sqlstate]
+        Counter Errors "pgweir_errors_total" [Sqlstate]
             "Errors that clients got, by SQLSTATE, whoever raised them."
             "53300: a line is full or too slow. 57P03, 08006: the server cannot be reached. 57014, 55P03, 25P03, 25P04: timeouts, often the first sign of a convoy. Those of pgweir's own are in SQLSTATES.md."
-        Received: Counter "pgweir_received_bytes_total" [Database Role]
+        PoolCounter Received "pgweir_received_bytes_total" [Database Role]
             "Bytes from clients."
             "Tells who loads the network."
-        Sent: Counter "pgweir_sent_bytes_total" [Database Role]
+        PoolCounter Sent "pgweir_sent_bytes_total" [Database Role]
             "Bytes to clients."
             "Tells who loads the network; a jump is often a query that lost its LIMIT."
     }
     "Pools" {
-        Backends: Gauge "pgweir_backends" [Database Role BackendState]
+        Gauge Backends "pgweir_backends" [Database Role BackendState]
             "Backends by state: opening, idle, closing, handed, leased, or zombie, given up in the middle of something and not ended by the server yet."
             "No idle ones while clients wait: the pool is full. Zombies: queries of clients that gave up still run; see pgweir_zombies_total."
-        BackendsMax: Gauge "pgweir_backends_max" [Database Role]
+        Gauge BackendsMax "pgweir_backends_max" [Database Role]
             "pool.size: backends that a pool may have."
             "For the share in use."
-        Waiters: Gauge "pgweir_waiters" [Database Role]
+        Gauge Waiters "pgweir_waiters" [Database Role]
             "Clients in line for a backend."
             "Standing above 0: `pool.size` or the role's gate is the bottleneck, or something holds backends; pgweir_lease_seconds tells whether leases became longer."
-        OldestWait: Gauge "pgweir_oldest_wait_seconds" [Database Role]
+        Gauge OldestWait "pgweir_oldest_wait_seconds" [Database Role]
             "How long the first in line has waited."
             "Growing second by second: nothing comes back at all. Look for a convoy, a closed gate or a pause."
-        Wait: Histogram "pgweir_pool_wait_seconds" [Database Role]
+        PoolHistogram Wait "pgweir_pool_wait_seconds" [Database Role]
             "How long clients stood in line for a backend, of those that had to."
             "Compare with `pool.wait_timeout`, past which they get 53300."
-        Lease: Histogram "pgweir_lease_seconds" [Database Role]
+        PoolHistogram Lease "pgweir_lease_seconds" [Database Role]
             "How long clients held a backend."
             "Longer leases with the same load are what fills a pool: slower queries, or transactions in which the client does something else."
-        Leases: Counter "pgweir_leases_total" [Database Role]
+        PoolCounter Leases "pgweir_leases_total" [Database Role]
             "Leases of a backend ended."
             "Below pgweir_transactions_total: transactions share leases, in session mode or through pins."
-        Open: Histogram "pgweir_backend_open_seconds" [Database Role]
+        PoolHistogram Open "pgweir_backend_open_seconds" [Database Role]
             "How long it took to open a backend: name, connection, TLS, login."
             "Its count is how many were opened: a steady rate without load is a `pool.lifetime` that is too short, or a server that drops connections. Slow ones: the server has no CPU for logins, or DNS hangs."
-        OpenFailures: Counter "pgweir_backend_open_failures_total" [Database Role OpenReason]
+        PoolCounter OpenFailures "pgweir_backend_open_failures_total" [Database Role OpenFailure]
             "Backends that could not be opened, by reason: unreachable, refused (wrong password, no such database) or busy (the server's own limit of connections)."
             "`busy`: `max_connections` at the server is below what `pool.size` and `databases.*.backends_max` allow, or somebody else has them. The log has the server's words."
-        PoolsUnlisted: Gauge "pgweir_pools_unlisted" []
+        Gauge PoolsUnlisted "pgweir_pools_unlisted" []
             "Pools that this page leaves out: of those that only a \"*\" of the configuration serves it tells of 200."
             "Name in `proxy.toml` the databases and roles that you want to see."
-        Pins: Gauge "pgweir_pins" [Database Role PinReason]
+        Gauge Pins "pgweir_pins" [Database Role PinReason]
             "Clients that keep their backend between transactions, by reason."
             "Each takes a backend from everybody else. `SHOW PINS` names the clients."
-        EndpointUp: Gauge "pgweir_endpoint_up" [Database]
+        Gauge EndpointUp "pgweir_endpoint_up" [Database]
             "1 if the database's server answered when it was dialled last, or was never dialled."
             "0: the server is down or unreachable; `SHOW DATABASES` says since when, the log why."
-        Paused: Gauge "pgweir_paused" [Database]
+        Gauge Paused "pgweir_paused" [Database]
             "1 between PAUSE and RESUME."
             "Nobody gets a backend until `RESUME`."
     }
     "Queries and transactions" {
-        Queries: Counter "pgweir_queries_total" [Database Role]
+        Counter Queries "pgweir_queries_total" [Database Role]
             "Cycles ended: a Query, or a Sync with what came before it."
             "The load as clients make it."
-        Transactions: Counter "pgweir_transactions_total" [Database Role]
+        Counter Transactions "pgweir_transactions_total" [Database Role]
             "Transactions ended."
             "The load as the server feels it."
-        Query: Histogram "pgweir_query_seconds" [Database Role]
+        PoolHistogram Query "pgweir_query_seconds" [Database Role]
             "How long cycles took, from a client's first message with a backend at hand to its ReadyForQuery."
             "Waits in line are not in it: what grows here grows at the server."
-        Transaction: Histogram "pgweir_transaction_seconds" [Database Role]
+        PoolHistogram Transaction "pgweir_transaction_seconds" [Database Role]
             "How long transactions took, from their first message with a backend at hand to their end."
             "Longer while pgweir_query_seconds stands still: clients do something else in their transactions, and `roles.*.idle_in_transaction_timeout` bounds that."
-        Timeouts: Counter "pgweir_timeouts_total" [Database Role Timeout]
+        PoolCounter Timeouts "pgweir_timeouts_total" [Database Role Timeout]
             "What timeouts ended, by which: statement, lock, idle_in_transaction or transaction."
             "The early warning. `lock`: a convoy begins, see `SHOW CONVOYS`; `statement`: a plan went bad or the server is overloaded; the others: clients that forget their transactions. The limits are `roles.*.statement_timeout` and so on."
-        Cancels: Counter "pgweir_cancels_total" [CancelCause]
+        ProcessCounter Cancels "pgweir_cancels_total" [CancelCause]
             "CancelRequests sent to servers, by cause: client, zombie for one that vanished, or timeout."
             "`timeout`: the server did not end it by itself; its own timeout was set away, or it hangs."
-        CancelsDropped: Counter "pgweir_cancels_dropped_total" []
+        ProcessCounter CancelsDropped "pgweir_cancels_dropped_total" []
             "CancelRequests of clients over admission.cancel_rate_per_address; nothing came of them."
             "A client cancels in a loop, or many share an address: raise `admission.cancel_rate_per_address`."
-        Zombies: Counter "pgweir_zombies_total" [Database Role]
+        PoolCounter Zombies "pgweir_zombies_total" [Database Role]
             "Clients that vanished while their query ran; it was cancelled."
             "Clients give up before the server answers: their own timeout is shorter than `roles.*.statement_timeout`, or they are being restarted."
     }
     "Roles and their gates" {
-        RoleActive: Gauge "pgweir_role_active" [Role]
+        Gauge RoleActive "pgweir_role_active" [Role]
             "Backends that are with clients of a role, over all databases."
             "At pgweir_role_effective_limit the role's clients wait."
-        RoleLimit: Gauge "pgweir_role_limit" [Role]
+        Gauge RoleLimit "pgweir_role_limit" [Role]
             "roles.*.transactions_max, or what LIMIT said; absent where only the pools limit a role."
             "0: the valve is closed; `LIMIT` opens it."
-        RoleEffectiveLimit: Gauge "pgweir_role_effective_limit" [Role]
+        Gauge RoleEffectiveLimit "pgweir_role_effective_limit" [Role]
             "How many may be active now: the limit, its ramp and slow start; absent where nothing but the pools limits a role."
             "Below the limit: a ramp or slow start is under way, or transactions became slow and it was cut."
-        RoleWaiters: Gauge "pgweir_role_waiters" [Role]
+        Gauge RoleWaiters "pgweir_role_waiters" [Role]
             "Clients of a role in line, over all databases."
             "Growing while pgweir_role_active stands at the effective limit: the role asks for more than it may have."
-        RoleOldestWait: Gauge "pgweir_role_oldest_wait_seconds" [Role]
+        Gauge RoleOldestWait "pgweir_role_oldest_wait_seconds" [Role]
             "How long the first of them has waited."
             "Near `pool.wait_timeout`: clients are about to get 53300."
-        RoleState: Gauge "pgweir_role_state" [Role RoleState]
+        Gauge RoleState "pgweir_role_state" [Role RoleState]
             "1 for the state a role is in: calm, burst, convoy (full, and nothing ends) or closed."
             "`convoy`: look at `SHOW CONVOYS` and the role's transactions in `SHOW CLIENTS`."
-        RoleStarts: Counter "pgweir_role_starts_total" [Role]
+        Counter RoleStarts "pgweir_role_starts_total" [Role]
             "Transactions started."
             "The role's load."
-        RoleStartsImmediate: Counter "pgweir_role_starts_immediate_total" [Role]
+        Counter RoleStartsImmediate "pgweir_role_starts_immediate_total" [Role]
             "Transactions started without a wait."
             "Its share of all starts is how often pgweir adds no wait at all."
-        RoleRefused: Counter "pgweir_role_refused_total" [Role RefusalReason]
+        Counter RoleRefused "pgweir_role_refused_total" [Role RoleRefusal]
             "Transactions refused, by reason: full (the line) or shed (it would have waited too long)."
             "Clients got 53300 at once. `full`: `pool.waiters_max` or `roles.*.waiters_max`; `shed`: the role starts too few for its line."
-        RoleWaitTimeouts: Counter "pgweir_role_wait_timeouts_total" [Role]
+        Counter RoleWaitTimeouts "pgweir_role_wait_timeouts_total" [Role]
             "Clients that left the line after wait_timeout."
             "Clients got 53300 after `pool.wait_timeout`: raise the role's limit or the pool if the server has room, lower the load if not."
-        RoleBursts: Counter "pgweir_role_bursts_total" [Role]
+        Counter RoleBursts "pgweir_role_bursts_total" [Role]
             "Bursts begun."
             "Clients act in lockstep: a cron minute, a restart, a cache that expired."
-        RoleConvoys: Counter "pgweir_role_convoys_total" [Role]
+        Counter RoleConvoys "pgweir_role_convoys_total" [Role]
             "Times a role was full, somebody waited and nothing ended, until something did."
             "Transactions wait for something they share, most often a lock: a `roles.*.lock_timeout` below the server's deadlock_timeout is the fuse."
-        RoleLimitCuts: Counter "pgweir_role_limit_cuts_total" [Role]
+        Counter RoleLimitCuts "pgweir_role_limit_cuts_total" [Role]
             "Times slow start, the adaptive limit or `watch.on_convoy` lowered the effective limit."
             "Transactions became slow while the role was at its effective limit, or its clients waited in a convoy."
-        RoleLimitReverts: Counter "pgweir_role_limit_reverts_total" [Role]
+        Counter RoleLimitReverts "pgweir_role_limit_reverts_total" [Role]
             "Times the adaptive limit took its cuts back, since they did not help."
             "What makes transactions slow is not the role's own load."
-        RolePaced: Counter "pgweir_role_paced_total" [Role]
+        Counter RolePaced "pgweir_role_paced_total" [Role]
             "Transactions that roles.*.rate held up."
             "The rate is in force; `roles.*.rate` says how much."
-        RolePaceOverflow: Counter "pgweir_role_pace_overflow_total" [Role]
+        Counter RolePaceOverflow "pgweir_role_pace_overflow_total" [Role]
             "Transactions started above the rate, after rate_delay_max."
             "The rate is lower than what the role needs over time."
-        RoleSpread: Counter "pgweir_role_spread_total" [Role]
+        Counter RoleSpread "pgweir_role_spread_total" [Role]
             "Transactions that jitter = \"spread\" held up."
             "Bursts are being spread over `roles.*.spread_max`."
     }
     "The watch" {
-        WatchUp: Gauge "pgweir_watch_up" [Database]
+        Gauge WatchUp "pgweir_watch_up" [Database]
             "1 while the watch of a database has a connection that answers."
             "0: pgweir does not see what goes on at the server; `SHOW WATCH` and the log say why. Its role is `watch.role`."
-        WatchStandby: Gauge "pgweir_watch_standby" [Database]
+        Gauge WatchStandby "pgweir_watch_standby" [Database]
             "1 if the watched server follows another one."
             "It changes at a failover."
-        WatchState: Gauge "pgweir_watch_state" [Database WatchState]
+        Gauge WatchState "pgweir_watch_state" [Database WatchState]
             "1 for what the watch makes of the server: calm, suspect, convoy, blind (no answer) or recovered."
             "`convoy` or `blind`: `SHOW CONVOYS` names the lock, who is at the root of it, and what would end it."
-        WatchOpen: Gauge "pgweir_watch_findings_open" [Database Finding]
+        Gauge WatchOpen "pgweir_watch_findings_open" [Database Finding]
             "What is the matter now, by kind."
             "`SHOW CONVOYS`, `SHOW HORIZON` and `SHOW BLOCKERS` have it in words, with what would end it."
-        WatchFound: Counter "pgweir_watch_findings_total" [Database Finding]
+        Counter WatchFound "pgweir_watch_findings_total" [Database Finding]
             "What has begun to be the matter, by kind."
             "Each has a record in the log when it begins and when it ends."
-        WatchReactions: Counter "pgweir_watch_reactions_total" [Database Reaction]
+        Counter WatchReactions "pgweir_watch_reactions_total" [Database Reaction]
             "What was done about findings: tighten (watch.on_convoy lowered a role's limit) or cancel (watch.on_idle_holder ended a transaction)."
             "The log says to whom and why."
-        WatchSessions: Gauge "pgweir_watch_sessions" [Database SessionState]
+        Gauge WatchSessions "pgweir_watch_sessions" [Database SessionState]
             "Sessions of the whole server, by state: active, idle_in_transaction or idle."
             "Many active ones that are not pgweir's: somebody goes around it."
-        WatchLockWaiters: Gauge "pgweir_watch_lock_waiters" [Database LockKind]
+        Gauge WatchLockWaiters "pgweir_watch_lock_waiters" [Database LockKind]
             "Sessions of the whole server that wait for a lock, by what it is on."
             "Past `watch.convoy_waiters` it is a convoy. Some 500 in one line freeze the whole server."
-        WatchLockManagerWaiters: Gauge "pgweir_watch_lock_manager_waiters" [Database]
+        Gauge WatchLockManagerWaiters "pgweir_watch_lock_manager_waiters" [Database]
             "Sessions of the whole server that wait for the lock manager itself: deadlock checks run."
             "Everything at the server waits, not only those in the line: lower the load with `LIMIT`."
-        WatchOldestLockWait: Gauge "pgweir_watch_oldest_lock_wait_seconds" [Database]
+        Gauge WatchOldestLockWait "pgweir_watch_oldest_lock_wait_seconds" [Database]
             "How long the first of those who wait for a lock has been seen waiting."
             "Past `watch.blocked` `SHOW BLOCKERS` tells who keeps them waiting."
-        WatchQuery: Histogram "pgweir_watch_query_seconds" [Database]
+        Histogram WatchQuery "pgweir_watch_query_seconds" [Database]
             "How long the server took for the questions of the watch."
             "What is milliseconds at rest is seconds in a convoy."
-        XminAgeTransactions: Gauge "pgweir_xmin_age_transactions" [Database Holder]
+        Gauge XminAgeTransactions "pgweir_xmin_age_transactions" [Database Holder]
             "How many transactions ago the oldest snapshot was taken that keeps vacuum from its work, by who has it: backend, walsender, slot or prepared transaction."
             "`SHOW HORIZON` names the culprit and what would end it; the threshold is `watch.horizon_transactions`."
-        XminAge: Gauge "pgweir_xmin_age_seconds" [Database Holder]
+        Gauge XminAge "pgweir_xmin_age_seconds" [Database Holder]
             "How long ago that was."
             "As above; the threshold is `watch.horizon_age`. For clients of pgweir's own `roles.*.idle_in_transaction_timeout` prevents it."
-        DeadTuples: Gauge "pgweir_dead_tuples" [Database Relation]
+        Gauge DeadTuples "pgweir_dead_tuples" [Database Relation]
             "Dead rows of the tables with the most, five for each database."
             "Growing although vacuum runs: something holds the horizon; see pgweir_xmin_age_seconds."
-        WatchOutside: Gauge "pgweir_watch_outside_connections" [Database]
+        Gauge WatchOutside "pgweir_watch_outside_connections" [Database]
             "Connections to a database that are not pgweir's."
             "What comes around pgweir is not bounded by it; `watch.outside_max` has it told."
-        ServerNotifyQueue: Gauge "pgweir_server_notify_queue_ratio" [Database]
+        Gauge ServerNotifyQueue "pgweir_server_notify_queue_ratio" [Database]
             "How full the server's own queue of notifications is, from 0 to 1."
             "At 1 every NOTIFY fails at its COMMIT: a session that listens idles in a transaction; `SHOW BLOCKERS` names those that idle."
     }
     "Notifications" {
-        NotifyQueue: Gauge "pgweir_notify_queue" [Database]
+        Gauge NotifyQueue "pgweir_notify_queue" [Database]
             "Notifications that wait for the bus."
             "Growing: the bus is down or slow; at its bound `notify.when_down` decides."
-        NotifyListeners: Gauge "pgweir_notify_listeners" [Database]
+        Gauge NotifyListeners "pgweir_notify_listeners" [Database]
             "Clients that listen."
             "`SHOW LISTENERS` names them."
-        NotifyChannels: Gauge "pgweir_notify_channels" [Database]
+        Gauge NotifyChannels "pgweir_notify_channels" [Database]
             "Channels that clients listen to."
             "Each is listened to once on the server."
-        NotifyIntercepted: Counter "pgweir_notify_intercepted_total" [Database]
+        Counter NotifyIntercepted "pgweir_notify_intercepted_total" [Database]
             "Notifications kept out of the server's transactions, committed or not."
             "0 although clients notify: they do it where pgweir cannot see it; `pgweir notify-sql` helps."
-        NotifyPublished: Counter "pgweir_notify_published_total" [Database]
+        Counter NotifyPublished "pgweir_notify_published_total" [Database]
             "Intercepted notifications that were committed, handed to the listeners here and to the bus."
             "The load on the bus."
-        NotifyDelivered: Counter "pgweir_notify_delivered_total" [Database]
+        Counter NotifyDelivered "pgweir_notify_delivered_total" [Database]
             "Notifications sent to clients, each as often as it has listeners."
             "The load on listeners."
-        NotifyFolded: Counter "pgweir_notify_folded_total" [Database]
+        Counter NotifyFolded "pgweir_notify_folded_total" [Database]
             "Intercepted notifications that said the same as one before in their transaction."
             "Postgres would have folded them too."
-        NotifyDropped: Counter "pgweir_notify_dropped_total" [Database DropCause]
+        Counter NotifyDropped "pgweir_notify_dropped_total" [Database DropCause]
             "Notifications lost, by cause: listener (one did not read, and was closed), bus (it took nothing for too long) or commit (its outcome is not known)."
             "`listener`: a client is too slow for `notify.listener_queue`; `bus`: see pgweir_notify_queue."
-        NotifyGaps: Counter "pgweir_notify_gaps_total" [Database GapCause]
+        Counter NotifyGaps "pgweir_notify_gaps_total" [Database GapCause]
             "Times listeners may have missed something, by cause: bridge (the connection that listens on the server), bus, hole (in its numbers) or switched."
             "Listeners were disconnected with 08006, so that they look for themselves."
-        NotifyBus: Histogram "pgweir_notify_bus_seconds" [Database]
+        Histogram NotifyBus "pgweir_notify_bus_seconds" [Database]
             "From the commit of a notification until the bus has it."
             "How late listeners behind other pgweirs are at least."
     }
@@ -333,8 +359,8 @@ mod tests {
             let name = metric.name();
             assert!(name.starts_with("pgweir_"), "{name}");
             assert!(metric.help().ends_with('.') && metric.advice().ends_with('.'), "{name}");
-            assert_eq!(metric.kind() == Kind::Counter, name.ends_with("_total"), "{name}");
-            assert!(metric.kind() != Kind::Histogram || name.ends_with("_seconds"), "{name}");
+            assert_eq!(metric.kind() == MetricKind::Counter, name.ends_with("_total"), "{name}");
+            assert!(metric.kind() != MetricKind::Histogram || name.ends_with("_seconds"), "{name}");
         }
     }
 

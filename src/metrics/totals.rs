@@ -1,74 +1,59 @@
-//! What one pool counted, over all workers, at one moment.
+//! Counters of one pool at one moment, over all workers.
 
-use super::cause::OpenFailure;
+use std::array;
+
 use super::distribution::Distribution;
-use crate::state::timeout::Timeout;
+use super::table::{Metric, PoolCounter, PoolHistogram};
 
-/// The sum over all workers at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// Counters of a pool, or of several, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Totals {
-    /// Leases ended.
-    pub leases: u64,
-    /// Bytes from clients.
-    pub received: u64,
-    /// Bytes to clients.
-    pub sent: u64,
-    /// Clients that vanished while their query ran.
-    pub zombies: u64,
-    /// Logins.
-    pub logins: u64,
-    /// What timeouts ended, as [`Timeout::ALL`].
-    pub timeouts: [u64; Timeout::ALL.len()],
-    /// Waits for a backend, of those that had to.
-    pub wait: Distribution,
-    /// Lengths of leases.
-    pub lease: Distribution,
-    /// Lengths of cycles.
-    pub query: Distribution,
-    /// Lengths of transactions.
-    pub transaction: Distribution,
-    /// How long it took to open backends.
-    pub open: Distribution,
-    /// Backends that could not be opened, as [`OpenFailure::ALL`].
-    pub open_failures: [u64; OpenFailure::ALL.len()],
+    pub(super) counters: [u64; PoolCounter::SLOTS],
+    pub(super) histograms: [Distribution; PoolHistogram::METRICS.len()],
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Self { counters: [0; _], histograms: array::from_fn(|_| Distribution::default()) }
+    }
 }
 
 impl Totals {
-    /// What came since `before`, an earlier moment of the same.
+    /// How often it was counted.
+    pub fn count(&self, counter: PoolCounter) -> u64 {
+        self.counters[counter.slot()]
+    }
+
+    /// Its durations.
+    pub fn durations(&self, histogram: PoolHistogram) -> &Distribution {
+        &self.histograms[histogram as usize]
+    }
+
+    /// Every counter with the word of its label; the word of one that has none is empty.
+    pub fn counters(&self) -> impl Iterator<Item = ((Metric, &'static str), u64)> {
+        PoolCounter::series().zip(self.counters)
+    }
+
+    /// Every histogram.
+    pub fn histograms(&self) -> impl Iterator<Item = (Metric, &Distribution)> {
+        PoolHistogram::METRICS.into_iter().zip(&self.histograms)
+    }
+
+    /// The difference to `before`, an earlier moment of the same.
     pub fn since(&self, before: &Self) -> Self {
         Self {
-            leases: self.leases.saturating_sub(before.leases),
-            received: self.received.saturating_sub(before.received),
-            sent: self.sent.saturating_sub(before.sent),
-            zombies: self.zombies.saturating_sub(before.zombies),
-            logins: self.logins.saturating_sub(before.logins),
-            timeouts: std::array::from_fn(|i| self.timeouts[i].saturating_sub(before.timeouts[i])),
-            wait: self.wait.since(&before.wait),
-            lease: self.lease.since(&before.lease),
-            query: self.query.since(&before.query),
-            transaction: self.transaction.since(&before.transaction),
-            open: self.open.since(&before.open),
-            open_failures: std::array::from_fn(|i| self.open_failures[i].saturating_sub(before.open_failures[i])),
+            counters: array::from_fn(|n| self.counters[n].saturating_sub(before.counters[n])),
+            histograms: array::from_fn(|n| self.histograms[n].since(&before.histograms[n])),
         }
     }
 
-    /// Both together.
+    /// Adds another's.
     pub fn merge(&mut self, other: &Self) {
-        self.leases += other.leases;
-        self.received += other.received;
-        self.sent += other.sent;
-        self.zombies += other.zombies;
-        self.logins += other.logins;
-        for (sum, other) in self.timeouts.iter_mut().zip(other.timeouts) {
+        for (sum, other) in self.counters.iter_mut().zip(other.counters) {
             *sum += other;
         }
-        self.wait.merge(&other.wait);
-        self.lease.merge(&other.lease);
-        self.query.merge(&other.query);
-        self.transaction.merge(&other.transaction);
-        self.open.merge(&other.open);
-        for (sum, other) in self.open_failures.iter_mut().zip(other.open_failures) {
-            *sum += other;
+        for (sum, other) in self.histograms.iter_mut().zip(&other.histograms) {
+            sum.merge(other);
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::auth::secrets::Secrets;
 use crate::auth::server::{BackendLogin, LoggedIn, LoginError, Step};
 use crate::auth::{BODY_MAX, Channel, Credential};
 use crate::config::{BackendTls, Endpoint, PoolSettings, Standing};
-use crate::metrics::OpenFailure;
+use crate::metrics::{OpenFailure, PoolCounter, PoolHistogram};
 use crate::net::certificate::Binding;
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ClientSide, TlsError, server_name};
@@ -211,11 +211,11 @@ impl Opener {
         let opened = self.open_with(pool, pool.credential(), worker).await;
         match &opened {
             Ok(_) => {
-                pool.stats.cell(worker).opened(since.elapsed());
+                pool.stats.worker(worker).record(PoolHistogram::Open, since.elapsed());
                 pool.set_refusal(None);
             }
             Err(error) => {
-                pool.stats.cell(worker).not_opened(FailureKind::from(error).into());
+                pool.stats.worker(worker).add(PoolCounter::OpenFailures(FailureKind::from(error).into()));
                 tracing::warn!(database = %pool.name.database, role = %pool.name.role, %error, "cannot open a backend");
                 if FailureKind::from(error) == FailureKind::Refused {
                     pool.set_refusal(error.server_error());

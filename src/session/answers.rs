@@ -11,6 +11,7 @@ use super::leased::Leased;
 use super::note::{Note, Runs};
 use super::session::Session;
 use crate::error::Fault;
+use crate::metrics::PoolCounter;
 use crate::pool::keep;
 use crate::session::context::Worker;
 use crate::sql::Value;
@@ -341,7 +342,7 @@ impl Answers<'_, '_> {
             if let Some(timeout) = timeout {
                 self.leased.books.is_counted |= timeout == Timeout::Transaction;
                 self.leased.books.overdue = None;
-                self.session.pool.stats.cell(self.worker.id).timeout(timeout);
+                self.session.pool.stats.worker(self.worker.id).add(PoolCounter::Timeouts(timeout));
             }
         } else {
             books.refusal = Some(server_error(bytes));

@@ -14,7 +14,7 @@ use super::note::Note;
 use super::notifications::{Notifications, Party};
 use super::session::Session;
 use crate::config::PoolMode;
-use crate::metrics::CancelCause;
+use crate::metrics::{CancelCause, PoolCounter, ProcessCounter};
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
 use crate::pool::pool::Pool;
@@ -73,7 +73,7 @@ pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_
         return;
     }
     if !is_at_rest {
-        session.pool.stats.cell(worker.id).zombie();
+        session.pool.stats.worker(worker.id).add(PoolCounter::Zombies);
     }
     if is_lost {
         let limit = session.pool.settings().pool.cancel_timeout;
@@ -144,7 +144,7 @@ async fn restore(worker: &Rc<Worker>, mut leased: Leased, mut legacy: Legacy) ->
 }
 
 async fn cancel(worker: &Rc<Worker>, leased: &Leased) {
-    worker.proxy.process.cancel(CancelCause::Zombie);
+    worker.proxy.process.add(ProcessCounter::Cancels(CancelCause::Zombie));
     let aim = leased.lease.target.aim();
     let _ = worker.proxy.pools.opener().cancel(aim.target()).await;
 }

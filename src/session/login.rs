@@ -27,6 +27,7 @@ use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
 use crate::clients::{Facts, Place, Seat, Signal};
 use crate::config::{Auth, CONSOLE_NAMES, PoolMode, Secret};
 use crate::error::{LoginFault, sqlstate};
+use crate::metrics::{PoolCounter, ProcessCounter, ProcessHistogram};
 use crate::net::certificate::common_name;
 use crate::net::listen::Accepted;
 use crate::net::stream::{Socket, Stream};
@@ -103,7 +104,7 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
         Ok(Guest::Client(session, place)) => {
             let greeted = timeout(limit, greet(&worker, stream, *session, place)).await;
             let client = greeted.ok()?.ok()?;
-            worker.proxy.process.logged_in(since.elapsed());
+            worker.proxy.process.record(ProcessHistogram::Login, since.elapsed());
             Some(Welcome::Client(Box::new(client), counted))
         }
         Ok(Guest::Console(facts)) => {
@@ -136,7 +137,7 @@ async fn refuse(worker: &Worker, stream: &mut Stream, addr: &str, fault: &LoginF
     }
     let report = sqlstate::login(fault);
     worker.proxy.errors.count(report.code);
-    worker.proxy.process.login_refused(fault.reason());
+    worker.proxy.process.add(ProcessCounter::LoginFailures(fault.reason()));
     let mut error = Vec::new();
     build::error_response(&mut error, &report);
     let goodbye = async {
@@ -184,7 +185,7 @@ async fn wait_for_slot(worker: &Worker, stream: &Stream, address: Option<Address
     if waited.is_zero() {
         return Ok(());
     }
-    worker.proxy.process.login_delayed(waited);
+    worker.proxy.process.record(ProcessHistogram::LoginDelay, waited);
     // It may have begun meanwhile.
     if worker.proxy.is_draining() { Err(LoginFault::Draining) } else { Ok(()) }
 }
@@ -445,7 +446,7 @@ async fn greet(
         let told = session.told_value(name);
         build::parameter_status(&mut out, name, told.as_deref().unwrap_or(value));
     }
-    session.pool.stats.cell(worker.id).login();
+    session.pool.stats.worker(worker.id).add(PoolCounter::Logins);
     if proxy.is_draining() {
         // It began while this client was on its way in.
         place.signal(Signal::Drain);

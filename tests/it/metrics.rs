@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use pgweir::metrics::{Kind, Metric};
+use pgweir::metrics::{Metric, MetricKind};
 use serde_json::Value;
 
 use crate::support::{Link, Postgres, Proxy, eventually, proxy};
@@ -147,8 +147,8 @@ async fn every_metric_is_there_with_its_labels_and_promtool_has_no_complaints() 
     for metric in Metric::ALL {
         let name = metric.name();
         let is_its = |series: &&str| match metric.kind() {
-            Kind::Histogram => series.strip_prefix(name).is_some_and(|rest| rest.starts_with("_bucket")),
-            Kind::Counter | Kind::Gauge => series.split('{').next() == Some(name),
+            MetricKind::Histogram => series.strip_prefix(name).is_some_and(|rest| rest.starts_with("_bucket")),
+            MetricKind::Counter | MetricKind::Gauge => series.split('{').next() == Some(name),
         };
         let series = page.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0));
         let mut found = series.filter(is_its).peekable();

@@ -8,6 +8,7 @@ use slotmap::new_key_type;
 use tokio::time::Instant;
 
 use super::{LaneId, PoolId};
+use crate::words::words;
 
 new_key_type! {
     /// Names a slot; finds nothing once the slot is gone.
@@ -31,21 +32,22 @@ pub(super) enum State<B> {
     Zombie,
 }
 
-/// What a slot is doing; the index into [`Counts`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
-    /// Being dialled.
-    Opening,
-    /// On a stack, free to lease.
-    Idle,
-    /// Promised to a waiter that has not picked it up yet.
-    Handed,
-    /// With a holder.
-    Leased,
-    /// Idle before, told to close, not yet reported closed.
-    Closing,
-    /// Given up by its holder, not yet reported closed: its server process may still be at work.
-    Zombie,
+words! {
+    /// What a slot is doing; the index into [`Counts`].
+    pub enum Phase {
+        /// Being dialled.
+        Opening = "opening",
+        /// On a stack, free to lease.
+        Idle = "idle",
+        /// Promised to a waiter that has not picked it up yet.
+        Handed = "handed",
+        /// With a holder.
+        Leased = "leased",
+        /// Idle before, told to close, not yet reported closed.
+        Closing = "closing",
+        /// Given up by its holder, not yet reported closed: its server process may still be at work.
+        Zombie = "zombie",
+    }
 }
 
 impl<B> State<B> {
@@ -126,6 +128,11 @@ impl Counts {
         if let Some(to) = to {
             *self.of(to) += 1;
         }
+    }
+
+    /// Those in one phase.
+    pub fn in_phase(mut self, phase: Phase) -> u32 {
+        *self.of(phase)
     }
 
     fn of(&mut self, phase: Phase) -> &mut u32 {

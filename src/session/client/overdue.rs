@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{Client, End, Phase};
 use crate::config::{OnIdleHolder, Watch};
-use crate::metrics::CancelCause;
+use crate::metrics::{CancelCause, ProcessCounter};
 use crate::state::timeout::Timeout;
 use crate::wire::ring::{Ring, TransactionStatus};
 
@@ -69,7 +69,7 @@ impl Client {
         let aim = leased.lease.target.aim();
         let limit = self.session.pool.settings().pool.cancel_timeout;
         let proxy = Arc::clone(&self.worker.proxy);
-        proxy.process.cancel(CancelCause::Timeout);
+        proxy.process.add(ProcessCounter::Cancels(CancelCause::Timeout));
         tokio::task::spawn_local(async move {
             let _ = timeout(limit, proxy.pools.opener().cancel(aim.target())).await;
         });

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::{Client, End, Fed, Phase, Step, turn::begin_cycle};
 use crate::error::Fault;
 use crate::error::sqlstate;
+use crate::metrics::PoolCounter;
 use crate::pool::standing;
 use crate::session::answers::{self, Answers, Event};
 use crate::session::context::Buffers;
@@ -53,7 +54,7 @@ impl Client {
             Poll::Ready(Ok(0)) => Err(End::Gone),
             Poll::Ready(Err(error)) => Err(error.into()),
             Poll::Ready(Ok(n)) => {
-                self.session.pool.stats.cell(self.worker.id).received(n);
+                self.session.pool.stats.worker(self.worker.id).add_many(PoolCounter::Received, n);
                 if is_holding {
                     self.held.extend_from_slice(&buffers.read[..n]);
                 } else {
@@ -330,7 +331,7 @@ impl Client {
                         Ok(Event::Cycle(status)) => {
                             let now = *now.get_or_insert_with(Instant::now);
                             let lap = leased.stopwatch.end(now, status, !leased.books.ring.is_empty());
-                            self.session.pool.stats.cell(worker.id).cycle(lap.cycle, lap.transaction);
+                            self.session.pool.stats.worker(worker.id).cycle(lap.cycle, lap.transaction);
                         }
                         Ok(event) => last = event,
                         Err(fault) => break Err(fault),
@@ -341,7 +342,7 @@ impl Client {
         leased.books.walker = walker;
         let bytes = out.finish();
         if !bytes.is_empty() {
-            self.session.pool.stats.cell(worker.id).sent(bytes.len());
+            self.session.pool.stats.worker(worker.id).add_many(PoolCounter::Sent, bytes.len());
             self.send(cx, bytes)?;
         }
         let worker = &self.worker;

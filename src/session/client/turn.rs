@@ -11,6 +11,7 @@ use super::{Client, End, Phase, Waiting};
 use crate::config::PoolMode;
 use crate::error::sqlstate;
 use crate::error::{Fault, Lost, Queue};
+use crate::metrics::{PoolCounter, PoolHistogram};
 use crate::pool::lease::{Ask, Lease, LeaseError};
 use crate::session::cleanup;
 use crate::session::context::Buffers;
@@ -74,7 +75,7 @@ impl Client {
         match waiting.waiter.poll(cx) {
             Poll::Ready(Ok(Ask::Leased(lease))) => {
                 let now = Instant::now();
-                self.session.pool.stats.cell(self.worker.id).waited(now - since);
+                self.session.pool.stats.worker(self.worker.id).record(PoolHistogram::Wait, now - since);
                 self.begin_lease(lease, now);
                 let held = std::mem::take(&mut self.held);
                 self.take_in(&held, &mut buffers.copy, cx)
@@ -197,7 +198,7 @@ impl Client {
         let Leased { lease, books, since, .. } = leased;
         self.place.set_idle();
         self.place.touch(self.worker.proxy.second());
-        self.session.pool.stats.cell(self.worker.id).leased(now - since);
+        self.session.pool.stats.worker(self.worker.id).leased(now - since);
         cleanup::release(&self.worker, lease, books, now);
         self.walker.shrink();
     }
@@ -243,7 +244,7 @@ impl Client {
             Some(Reason::Holding) => self.session.held_up(),
             Some(Reason::Timeout(timeout)) if !lost.in_commit || is_taken_back => {
                 if !books.is_counted || timeout != Timeout::Transaction {
-                    self.session.pool.stats.cell(self.worker.id).timeout(timeout);
+                    self.session.pool.stats.worker(self.worker.id).add(PoolCounter::Timeouts(timeout));
                 }
                 self.session.expired(timeout)
             }

@@ -9,7 +9,7 @@ use tokio_rustls::rustls::server::Acceptor;
 
 use super::LoginFault;
 use crate::admission::login::Address;
-use crate::metrics::CancelCause;
+use crate::metrics::{CancelCause, ProcessCounter};
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ALPN, ServerTls};
 use crate::session::context::Worker;
@@ -42,12 +42,12 @@ pub(super) async fn packet(
             }
             First::Cancel(_) if !worker.proxy.entrance.admits_cancel(address) => {
                 tracing::debug!("cancel dropped: too many from one address");
-                worker.proxy.process.cancel_dropped();
+                worker.proxy.process.add(ProcessCounter::CancelsDropped);
                 return Ok(None);
             }
             First::Cancel(key) => {
                 if let Some(aim) = worker.proxy.clients.cancel(key.pid, &key.secret) {
-                    worker.proxy.process.cancel(CancelCause::Client);
+                    worker.proxy.process.add(ProcessCounter::Cancels(CancelCause::Client));
                     aim.target().clock.ask(worker.proxy.ticks());
                     let limit = worker.proxy.cancel_timeout();
                     let opener = worker.proxy.pools.opener();

@@ -1,5 +1,13 @@
-//! Fills a page of metrics from what the process says about itself. Each lock is held for one copy, never for the page, but for that of a
-//! watch, which nobody but the watch would wait for.
+//! `/metrics`: the values of all metrics, in Prometheus's text format.
+//!
+//! Counters of pools and of the process come with their metric; the rest is looked up here. Each lock is held for one copy, never for the
+//! whole scrape. The one exception is a watch's: only the watch itself could wait for that.
+
+mod exposition;
+mod label;
+
+#[cfg(test)]
+mod document;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -8,23 +16,25 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
+use self::exposition::Exposition;
+use self::label::{ClientState, RoleRefusal, SessionState};
+pub use self::label::{LabelValues, values};
 use super::group::{self, Group, Name};
 use crate::admission::gate::State;
 use crate::clients::Activity;
-use crate::metrics::{Metric, OpenFailure, Page};
+use crate::metrics::{Metric, PoolHistogram};
 use crate::notify::exchange::Exchange;
-use crate::pool::core::{Counts, DatabaseId, EndpointView, LaneView};
+use crate::pool::core::{DatabaseId, EndpointView, LaneView, Phase};
 use crate::proxy::Proxy;
 use crate::session::pins;
-use crate::state::timeout::Timeout;
 use crate::watch::activity::LockKind;
 use crate::watch::convoy::ConvoyState;
 use crate::watch::culprit::CulpritKind;
 use crate::watch::finding::FindingKind;
 use crate::watch::monitor::Monitor;
 
-/// Pools that the page tells of although only a `"*"` of the configuration serves them, and as many databases and roles: clients make them
-/// by asking.
+/// How many pools are shown of those that only a `"*"` of the configuration serves, and how many databases and roles: clients make them
+/// by asking for any name.
 const UNNAMED_MAX: usize = 200;
 
 /// Everything as it is now.
@@ -33,7 +43,7 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
     let config = proxy.config.load();
     let has_database = |name: &str| config.databases.contains_key(name);
     let has_role = |name: &str| config.roles.contains_key(name);
-    let mut page = Page::default();
+    let mut page = Exposition::default();
     process(&mut page, proxy);
     let (groups, unlisted): (BTreeMap<_, _>, _) =
         bounded(group::all(proxy), |((database, role), _)| has_database(database) && has_role(role));
@@ -61,7 +71,7 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
     page.text()
 }
 
-/// What is named in the configuration, and of the rest no more than [`UNNAMED_MAX`]; how many that leaves out.
+/// All that the configuration names, and of the rest no more than [`UNNAMED_MAX`]; with how many that leaves out.
 fn bounded<T, C: FromIterator<T>>(all: impl IntoIterator<Item = T>, is_named: impl Fn(&T) -> bool) -> (C, usize) {
     let mut unnamed = 0;
     let is_listed = |item: &T| {
@@ -74,7 +84,7 @@ fn bounded<T, C: FromIterator<T>>(all: impl IntoIterator<Item = T>, is_named: im
     (listed, unnamed.saturating_sub(UNNAMED_MAX))
 }
 
-fn process(page: &mut Page, proxy: &Proxy) {
+fn process(page: &mut Exposition, proxy: &Proxy) {
     page.put(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1);
     let started = proxy.started_at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     page.put(Metric::StartTime, &[], started.as_secs_f64());
@@ -82,17 +92,9 @@ fn process(page: &mut Page, proxy: &Proxy) {
     page.put(Metric::ConfigCurrent, &[], u8::from(!proxy.process.is_outdated()));
     page.put(Metric::Connections, &[], proxy.connections.load(Ordering::Acquire));
     page.put(Metric::ClientsMax, &[], proxy.config.load().listen.clients_max);
-    for (reason, count) in proxy.process.login_refusals() {
-        page.put(Metric::LoginFailures, &[reason], count);
-    }
-    page.put_distribution(Metric::Login, &[], &proxy.process.logins());
-    page.put_distribution(Metric::LoginDelay, &[], &proxy.process.login_delays());
-    page.put(Metric::CancelsDropped, &[], proxy.process.cancels_dropped());
-    for (cause, count) in proxy.process.cancels() {
-        page.put(Metric::Cancels, &[cause], count);
-    }
-    for (outcome, count) in proxy.process.reloads() {
-        page.put(Metric::Reloads, &[outcome], count);
+    page.put_counters(&[], proxy.process.counters());
+    for (metric, durations) in proxy.process.histograms() {
+        page.put_distribution(metric, &[], &durations);
     }
     for (sqlstate, count) in proxy.errors.totals() {
         page.put(Metric::Errors, &[&sqlstate], count);
@@ -101,30 +103,30 @@ fn process(page: &mut Page, proxy: &Proxy) {
 
 /// Clients of one database and role.
 #[derive(Default)]
-struct Clients {
-    idle: u32,
-    waiting: u32,
-    active: u32,
+struct GroupClients {
+    by_state: [u32; ClientState::ALL.len()],
     pins: HashMap<&'static str, u32>,
 }
 
-fn clients(page: &mut Page, proxy: &Proxy, pools: &BTreeMap<Name, Group>) {
+fn clients(page: &mut Exposition, proxy: &Proxy, pools: &BTreeMap<Name, Group>) {
     // A pool whose clients have all left shows zeros.
-    let mut groups: HashMap<Name, Clients> = pools.keys().map(|name| (name.clone(), Clients::default())).collect();
+    let mut groups: HashMap<Name, GroupClients> =
+        pools.keys().map(|name| (name.clone(), GroupClients::default())).collect();
     for entry in proxy.clients.all() {
         let name = (Arc::clone(&entry.database), Arc::clone(&entry.role));
         let Some(group) = groups.get_mut(&name) else { continue };
-        match entry.activity() {
-            Activity::Idle => group.idle += 1,
-            Activity::Waiting(_) => group.waiting += 1,
-            Activity::Active(_) => group.active += 1,
-        }
+        let state = match entry.activity() {
+            Activity::Idle => ClientState::Idle,
+            Activity::Waiting(_) => ClientState::Waiting,
+            Activity::Active(_) => ClientState::Active,
+        };
+        group.by_state[state as usize] += 1;
         for reason in pins::names(entry.pins()) {
             *group.pins.entry(reason).or_default() += 1;
         }
     }
-    for ((database, role), Clients { idle, waiting, active, pins }) in groups {
-        for (state, count) in [("idle", idle), ("waiting", waiting), ("active", active)] {
+    for ((database, role), GroupClients { by_state, pins }) in groups {
+        for (state, count) in ClientState::WORDS.into_iter().zip(by_state) {
             page.put(Metric::Clients, &[&database, &role, state], count);
         }
         for reason in pins::NAMES {
@@ -134,13 +136,13 @@ fn clients(page: &mut Page, proxy: &Proxy, pools: &BTreeMap<Name, Group>) {
     }
 }
 
-fn put_database(page: &mut Page, proxy: &Proxy, name: &str, id: DatabaseId) {
+fn put_database(page: &mut Exposition, proxy: &Proxy, name: &str, id: DatabaseId) {
     let Some(view) = proxy.pools.core().database(id) else { return };
     page.put(Metric::EndpointUp, &[name], u8::from(!matches!(view.endpoint, EndpointView::Down(_))));
     page.put(Metric::Paused, &[name], u8::from(view.is_paused));
 }
 
-fn put_notifications(page: &mut Page, exchange: &Exchange) {
+fn put_notifications(page: &mut Exposition, exchange: &Exchange) {
     let database = &*exchange.database;
     let own = &[database];
     let (listeners, channels) = exchange.size();
@@ -161,10 +163,10 @@ fn put_notifications(page: &mut Page, exchange: &Exchange) {
     page.put_distribution(Metric::NotifyBus, own, &exchange.stats.bus());
 }
 
-/// Tables whose dead rows are told of.
+/// How many tables of a database are shown: those with the most dead rows.
 const DEAD_TUPLES_MAX: usize = 5;
 
-fn put_watch(page: &mut Page, monitor: &Monitor) {
+fn put_watch(page: &mut Exposition, monitor: &Monitor) {
     let database = &*monitor.database;
     let own = &[database];
     let core = monitor.core();
@@ -182,10 +184,13 @@ fn put_watch(page: &mut Page, monitor: &Monitor) {
     for (kind, count) in monitor.stats.reactions() {
         page.put(Metric::WatchReactions, &[database, kind], count);
     }
-    for (state, count) in
-        [("active", sample.active), ("idle_in_transaction", sample.idle_in_transaction), ("idle", sample.idle())]
-    {
-        page.put(Metric::WatchSessions, &[database, state], count);
+    for state in SessionState::ALL {
+        let count = match state {
+            SessionState::Active => sample.active,
+            SessionState::IdleInTransaction => sample.idle_in_transaction,
+            SessionState::Idle => sample.idle(),
+        };
+        page.put(Metric::WatchSessions, &[database, state.word()], count);
     }
     for kind in LockKind::ALL {
         page.put(Metric::WatchLockWaiters, &[database, kind.word()], sample.count(kind));
@@ -213,43 +218,25 @@ fn put_watch(page: &mut Page, monitor: &Monitor) {
     page.put_distribution(Metric::WatchQuery, own, &monitor.stats.cost());
 }
 
-fn put_group(page: &mut Page, (database, role): (&str, &str), group: &Group, now: Instant) {
+fn put_group(page: &mut Exposition, (database, role): (&str, &str), group: &Group, now: Instant) {
     let both = &[database, role];
-    let Counts { opening, idle, handed, leased, closing, zombie } = group.counts;
-    let at_rest = [("opening", opening), ("idle", idle), ("closing", closing)];
-    for (state, count) in at_rest.into_iter().chain([("handed", handed), ("leased", leased), ("zombie", zombie)]) {
-        page.put(Metric::Backends, &[database, role, state], count);
+    for phase in Phase::ALL {
+        page.put(Metric::Backends, &[database, role, phase.word()], group.counts.in_phase(phase));
     }
     page.put(Metric::BackendsMax, both, group.pool.settings().pool.size);
     page.put(Metric::Waiters, both, group.waiting);
     let oldest = group.waiting_since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
     page.put(Metric::OldestWait, both, oldest);
     let totals = &group.totals;
-    for (metric, count) in [
-        (Metric::Queries, totals.query.count()),
-        (Metric::Transactions, totals.transaction.count()),
-        (Metric::Leases, totals.leases),
-        (Metric::Zombies, totals.zombies),
-        (Metric::Logins, totals.logins),
-        (Metric::Received, totals.received),
-        (Metric::Sent, totals.sent),
-    ] {
-        page.put(metric, both, count);
-    }
-    for (timeout, count) in Timeout::ALL.into_iter().zip(totals.timeouts) {
-        page.put(Metric::Timeouts, &[database, role, timeout.word()], count);
-    }
-    page.put_distribution(Metric::Wait, both, &totals.wait);
-    page.put_distribution(Metric::Lease, both, &totals.lease);
-    page.put_distribution(Metric::Query, both, &totals.query);
-    page.put_distribution(Metric::Transaction, both, &totals.transaction);
-    page.put_distribution(Metric::Open, both, &totals.open);
-    for (failure, count) in OpenFailure::ALL.into_iter().zip(totals.open_failures) {
-        page.put(Metric::OpenFailures, &[database, role, failure.word()], count);
+    page.put(Metric::Queries, both, totals.durations(PoolHistogram::Query).count());
+    page.put(Metric::Transactions, both, totals.durations(PoolHistogram::Transaction).count());
+    page.put_counters(both, totals.counters());
+    for (metric, durations) in totals.histograms() {
+        page.put_distribution(metric, both, durations);
     }
 }
 
-fn put_lane(page: &mut Page, role: &str, lane: &LaneView, now: Instant) {
+fn put_lane(page: &mut Exposition, role: &str, lane: &LaneView, now: Instant) {
     let LaneView { gate, waiting_since } = lane;
     let own = &[role];
     page.put(Metric::RoleActive, own, gate.active);
@@ -266,8 +253,12 @@ fn put_lane(page: &mut Page, role: &str, lane: &LaneView, now: Instant) {
         page.put(Metric::RoleState, &[role, state.word()], u8::from(state == gate.state));
     }
     let tally = &gate.tally;
-    for (reason, count) in [("full", tally.refused_full), ("shed", tally.refused_hopeless)] {
-        page.put(Metric::RoleRefused, &[role, reason], count);
+    for reason in RoleRefusal::ALL {
+        let count = match reason {
+            RoleRefusal::Full => tally.refused_full,
+            RoleRefusal::Shed => tally.refused_hopeless,
+        };
+        page.put(Metric::RoleRefused, &[role, reason.word()], count);
     }
     for (metric, count) in [
         (Metric::RoleStarts, tally.starts),
@@ -306,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_watched_has_no_series_and_what_is_not_reached_is_not_up() {
+    fn an_unwatched_database_has_no_series_and_an_unreached_one_is_not_up() {
         let trouble = Trouble::unreached();
         assert_lines(&trouble, &["pgweir_watch_up{database=\"app\"} 0"]);
         trouble.proxy.watches.remove("app");

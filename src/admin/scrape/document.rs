@@ -1,8 +1,9 @@
-//! `docs/METRICS.md`, printed from the table. `UPDATE_EXPECTED=1 cargo test --lib metrics` writes it anew.
+//! `docs/METRICS.md`, printed from the table. `UPDATE_EXPECTED=1 cargo test --lib scrape` writes it anew.
 
 use std::path::Path;
 
-use super::{Kind, Label, Metric, Values};
+use super::label::{LabelValues, values};
+use crate::metrics::{Label, Metric, MetricKind};
 
 const HEAD: &str = "\
 # Metrics
@@ -13,7 +14,7 @@ What `/metrics` on the admin address shows, in Prometheus's text format. `deploy
 Counters only grow; look at `rate()` of them. Gauges are as they are at the scrape. Every histogram has the same bounds, from 128 µs
 to 67 s, each twice the one before: `histogram_quantile()` is never off by more than that.
 
-This file is printed from `src/metrics/table.rs`: `UPDATE_EXPECTED=1 cargo test --lib metrics`.
+This file is printed from `src/metrics/table.rs`: `UPDATE_EXPECTED=1 cargo test --lib scrape`.
 ";
 
 /// The unit of what a metric's name ends in.
@@ -42,11 +43,11 @@ fn document() -> String {
     }
     out += "\n## Labels\n\n| label | of | says | at most |\n|---|---|---|---|\n";
     for label in Label::ALL {
-        let (what, bound) = match label.values() {
-            Values::Words(words) => {
+        let (what, bound) = match values(label) {
+            LabelValues::Words(words) => {
                 (words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", "), words.len().to_string())
             }
-            Values::Open { what, bound } => (what.to_owned(), bound.to_owned()),
+            LabelValues::Open { what, bound } => (what.to_owned(), bound.to_owned()),
         };
         let of = match label {
             Label::Database | Label::Role => "most".to_owned(),
@@ -79,8 +80,8 @@ fn every_label_is_used() {
 }
 
 #[test]
-fn what_has_a_unit_is_no_mere_count() {
+fn every_histogram_is_in_seconds() {
     for metric in Metric::ALL {
-        assert!(metric.kind() != Kind::Histogram || unit(*metric) == "seconds", "{}", metric.name());
+        assert!(metric.kind() != MetricKind::Histogram || unit(*metric) == "seconds", "{}", metric.name());
     }
 }

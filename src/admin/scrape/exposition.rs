@@ -1,8 +1,7 @@
 //! Prometheus's text format.
 //!
-//! Lines are written by the exporter's own formatting. Its recorder is not used: it takes histograms only sample by
-//! sample, and ours come as bucket counts; with those written here, a registry filled anew for the counters at every
-//! scrape would be a detour.
+//! The functions that format lines are those of `metrics-exporter-prometheus`. Its recorder is not used: it takes histograms sample by
+//! sample, and ours are counts of buckets.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -10,31 +9,32 @@ use std::time::Duration;
 use metrics::Key;
 use metrics_exporter_prometheus::LabelSet;
 use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line, write_type_line};
+use smallvec::SmallVec;
 
-use super::distribution::bound;
-use super::{Distribution, Metric, Values};
+use super::label::{LabelValues, values as values_of};
+use crate::metrics::{Distribution, Metric, bound};
 
-/// Power of two of the shortest bound that is written, 128 µs; the longest is 67 s. What is shorter is counted there too.
+/// The shortest bound that is written is 2^7 µs, the longest 2^26 µs: 128 µs to 67 s. Shorter durations are counted under the first.
 const FIRST_BOUND: usize = 7;
 
 /// One answer to a scrape. Series may be put in any order; those of one metric stand together, as the format wants.
 #[derive(Debug)]
-pub struct Page {
+pub(super) struct Exposition {
     series: Vec<String>,
 }
 
-impl Default for Page {
+impl Default for Exposition {
     fn default() -> Self {
         Self { series: vec![String::new(); Metric::ALL.len()] }
     }
 }
 
-/// The names are the metric's, the values one for each.
+/// The metric's labels with their values.
 fn labels(metric: Metric, values: &[&str]) -> LabelSet {
     debug_assert_eq!(metric.labels().len(), values.len(), "{metric:?}");
     let labels = metric.labels().iter().zip(values).map(|(label, value)| {
         debug_assert!(
-            !matches!(label.values(), Values::Words(words) if !words.contains(value)),
+            !matches!(values_of(*label), LabelValues::Words(words) if !words.contains(value)),
             "{metric:?}: {label:?} says {value}"
         );
         metrics::Label::new(label.name(), (*value).to_owned())
@@ -42,15 +42,28 @@ fn labels(metric: Metric, values: &[&str]) -> LabelSet {
     LabelSet::from_key_and_global(&Key::from_parts("", labels.collect::<Vec<_>>()), &Default::default())
 }
 
-impl Page {
+impl Exposition {
     /// One value of a counter or gauge; `values` are those of its labels, in their order.
-    pub fn put(&mut self, metric: Metric, values: &[&str], value: impl Display) {
+    pub(super) fn put(&mut self, metric: Metric, values: &[&str], value: impl Display) {
         let out = &mut self.series[metric as usize];
         write_metric_line(out, metric.name(), None, &labels(metric, values), None::<(_, &str)>, value, None);
     }
 
+    /// Every counter of a list; the word of its label, if it has one, comes after `values`.
+    pub(super) fn put_counters(
+        &mut self,
+        values: &[&str],
+        counters: impl IntoIterator<Item = ((Metric, &'static str), u64)>,
+    ) {
+        for ((metric, word), count) in counters {
+            let word = (!word.is_empty()).then_some(word);
+            let values: SmallVec<[&str; 3]> = values.iter().copied().chain(word).collect();
+            self.put(metric, &values, count);
+        }
+    }
+
     /// One histogram.
-    pub fn put_distribution(&mut self, metric: Metric, values: &[&str], distribution: &Distribution) {
+    pub(super) fn put_distribution(&mut self, metric: Metric, values: &[&str], distribution: &Distribution) {
         let (out, name, labels) = (&mut self.series[metric as usize], metric.name(), &labels(metric, values));
         let (last, bounded) = distribution.buckets.split_last().expect("there are buckets");
         let mut count = 0;
@@ -68,8 +81,8 @@ impl Page {
         write_metric_line(out, name, Some("count"), labels, None::<(_, &str)>, count, None);
     }
 
-    /// All of it.
-    pub fn text(&self) -> String {
+    /// The text of all metrics that have series.
+    pub(super) fn text(&self) -> String {
         let mut out = String::new();
         for (metric, series) in Metric::ALL.iter().zip(&self.series).filter(|(_, series)| !series.is_empty()) {
             write_help_line(&mut out, metric.name(), None, None, metric.help());
@@ -83,15 +96,15 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::PoolStats;
+    use crate::metrics::{PoolHistogram, PoolStats};
 
     #[test]
     fn series_of_one_metric_stand_together_under_their_help() {
-        let mut page = Page::default();
-        page.put(Metric::Queries, &["a", "r"], 1);
-        page.put(Metric::StartTime, &[], 2.5);
-        page.put(Metric::Queries, &["b \"c\"", "r"], 3);
-        let text = page.text();
+        let mut exposition = Exposition::default();
+        exposition.put(Metric::Queries, &["a", "r"], 1);
+        exposition.put(Metric::StartTime, &[], 2.5);
+        exposition.put(Metric::Queries, &["b \"c\"", "r"], 3);
+        let text = exposition.text();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines[3..],
@@ -108,11 +121,11 @@ mod tests {
     fn buckets_add_up_and_end_in_infinity() {
         let stats = PoolStats::new(2);
         for (worker, micros) in [(0, 0), (1, 128), (0, 900), (1, 3_000_000_000)] {
-            stats.cell(worker).waited(Duration::from_micros(micros));
+            stats.worker(worker).record(PoolHistogram::Wait, Duration::from_micros(micros));
         }
-        let mut page = Page::default();
-        page.put_distribution(Metric::Wait, &["d", "r"], &stats.totals().wait);
-        let text = page.text();
+        let mut exposition = Exposition::default();
+        exposition.put_distribution(Metric::Wait, &["d", "r"], stats.totals().durations(PoolHistogram::Wait));
+        let text = exposition.text();
         let series: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("pgweir_pool_wait_seconds_")).collect();
         assert_eq!(series[0], "bucket{database=\"d\",role=\"r\",le=\"0.000128\"} 2");
         assert_eq!(series[2], "bucket{database=\"d\",role=\"r\",le=\"0.000512\"} 2");
@@ -129,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "Outcome says perhaps")]
+    #[should_panic(expected = "ReloadOutcome says perhaps")]
     fn a_label_says_what_the_table_says_it_may() {
         labels(Metric::Reloads, &["perhaps"]);
     }

@@ -1,0 +1,97 @@
+//! Values that labels may have, and how many at most: every series costs its store. Words come from the enums that are counted by.
+
+use crate::admission::gate;
+use crate::metrics::{CancelCause, Label, LoginRefusal, OpenFailure, ReloadOutcome};
+use crate::notify::stats::{Dropped, Gap};
+use crate::pool::core::Phase;
+use crate::session::pins;
+use crate::state::timeout::Timeout;
+use crate::watch::activity::LockKind;
+use crate::watch::convoy::ConvoyState;
+use crate::watch::culprit::CulpritKind;
+use crate::watch::finding::FindingKind;
+use crate::watch::stats::Reaction;
+use crate::words::words;
+
+words! {
+    /// States of a client.
+    pub(super) enum ClientState {
+        /// It has no backend and wants none.
+        Idle = "idle",
+        /// It waits for one.
+        Waiting = "waiting",
+        /// It has one.
+        Active = "active",
+    }
+
+    /// States of a session at the server.
+    pub(super) enum SessionState {
+        /// A statement runs.
+        Active = "active",
+        /// Between the statements of a transaction.
+        IdleInTransaction = "idle_in_transaction",
+        /// Outside of one.
+        Idle = "idle",
+    }
+
+    /// Reasons for which a role's transaction is refused.
+    pub(super) enum RoleRefusal {
+        /// The queue is full.
+        Full = "full",
+        /// It would wait too long.
+        Shed = "shed",
+    }
+}
+
+/// Values that a label may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelValues {
+    /// One of these.
+    Words(&'static [&'static str]),
+    /// Names that are known only at run time.
+    Open {
+        /// Their meaning.
+        what: &'static str,
+        /// Their limit.
+        bound: &'static str,
+    },
+}
+
+/// Values that a label may have.
+pub fn values(label: Label) -> LabelValues {
+    use LabelValues::{Open, Words};
+    match label {
+        Label::Version => Open { what: "pgweir's own", bound: "one" },
+        Label::Database => Open {
+            what: "as clients name it",
+            bound: "those of the file, and 200 that only `databases.\"*\"` serves, while somebody uses them",
+        },
+        Label::Role => Open {
+            what: "as clients log in",
+            bound: "those of the file, and 200 that only `roles.\"*\"` serves, while somebody uses them",
+        },
+        Label::ClientState => Words(&ClientState::WORDS),
+        Label::BackendState => Words(&Phase::WORDS),
+        Label::RoleState => Words(&gate::State::WORDS),
+        Label::PinReason => Words(&pins::NAMES),
+        Label::LoginRefusal => Words(&LoginRefusal::WORDS),
+        Label::OpenFailure => Words(&OpenFailure::WORDS),
+        Label::RoleRefusal => Words(&RoleRefusal::WORDS),
+        Label::CancelCause => Words(&CancelCause::WORDS),
+        Label::DropCause => Words(&Dropped::WORDS),
+        Label::GapCause => Words(&Gap::WORDS),
+        Label::Timeout => Words(&Timeout::WORDS),
+        Label::ReloadOutcome => Words(&ReloadOutcome::WORDS),
+        Label::WatchState => Words(&ConvoyState::WORDS),
+        Label::SessionState => Words(&SessionState::WORDS),
+        Label::Finding => Words(&FindingKind::WORDS),
+        Label::Reaction => Words(&Reaction::WORDS),
+        Label::LockKind => Words(&LockKind::WORDS),
+        Label::Holder => Words(&CulpritKind::WORDS),
+        Label::Relation => Open { what: "a table with its schema", bound: "five for each database" },
+        Label::Sqlstate => Open {
+            what: "as clients got it; `?????` is what a server sent that is none",
+            bound: "256; what comes after that is `other`",
+        },
+    }
+}
