@@ -122,7 +122,7 @@ metrics! {
             "For the share in use."
         Gauge Clients "pgweir_clients" [Database Role ClientState]
             "Clients that are logged in, by what they do."
-            "Many waiting: the pool or the role's gate is full; `SHOW POOLS` and `SHOW ROLES` tell which."
+            "Many waiting: the pool is full, or the role at its limit; `SHOW POOLS` and `SHOW ROLES` tell which."
         PoolCounter Logins "pgweir_logins_total" [Database Role]
             "Logins of clients."
             "A high rate: clients connect for each query; give them a pool of their own, or set `admission.login_rate`."
@@ -136,8 +136,8 @@ metrics! {
             "How long logins over admission.login_rate were kept waiting, of those that were."
             "A login storm is being spread: look at who reconnects. Past `admission.login_delay_max` logins are refused."
         Counter Errors "pgweir_errors_total" [Sqlstate]
-            "Errors that clients got, by SQLSTATE, whoever raised them."
-            "53300: a line is full or too slow. 57P03, 08006: the server cannot be reached. 57014, 55P03, 25P03, 25P04: timeouts, often the first sign of a convoy. Those of pgweir's own are in SQLSTATES.md."
+            "Errors sent to clients, by SQLSTATE, Postgres's and pgweir's."
+            "53300: a queue is full or too slow. 57P03, 08006: the server cannot be reached. 57014, 55P03, 25P03, 25P04: timeouts, often the first sign of a convoy. Those of pgweir's own are in SQLSTATES.md."
         PoolCounter Received "pgweir_received_bytes_total" [Database Role]
             "Bytes from clients."
             "Tells who loads the network."
@@ -153,13 +153,13 @@ metrics! {
             "pool.size: backends that a pool may have."
             "For the share in use."
         Gauge Waiters "pgweir_waiters" [Database Role]
-            "Clients in line for a backend."
-            "Standing above 0: `pool.size` or the role's gate is the bottleneck, or something holds backends; pgweir_lease_seconds tells whether leases became longer."
+            "Clients that wait for a backend."
+            "Standing above 0: `pool.size` or the role's limit is the bottleneck, or something holds backends; pgweir_lease_seconds tells whether leases became longer."
         Gauge OldestWait "pgweir_oldest_wait_seconds" [Database Role]
-            "How long the first in line has waited."
-            "Growing second by second: nothing comes back at all. Look for a convoy, a closed gate or a pause."
+            "How long the client at the head of the queue has waited."
+            "Growing second by second: nothing comes back at all. Look for a convoy, a role with a limit of 0, or a pause."
         PoolHistogram Wait "pgweir_pool_wait_seconds" [Database Role]
-            "How long clients stood in line for a backend, of those that had to."
+            "How long clients waited for a backend, of those that had to."
             "Compare with `pool.wait_timeout`, past which they get 53300."
         PoolHistogram Lease "pgweir_lease_seconds" [Database Role]
             "How long clients held a backend."
@@ -174,7 +174,7 @@ metrics! {
             "Backends that could not be opened, by reason: unreachable, refused (wrong password, no such database) or busy (the server's own limit of connections)."
             "`busy`: `max_connections` at the server is below what `pool.size` and `databases.*.backends_max` allow, or somebody else has them. The log has the server's words."
         Gauge PoolsUnlisted "pgweir_pools_unlisted" []
-            "Pools that this page leaves out: of those that only a \"*\" of the configuration serves it tells of 200."
+            "Pools left out of this page: of those that only a \"*\" of the configuration serves, it shows 200."
             "Name in `proxy.toml` the databases and roles that you want to see."
         Gauge Pins "pgweir_pins" [Database Role PinReason]
             "Clients that keep their backend between transactions, by reason."
@@ -195,12 +195,12 @@ metrics! {
             "The load as the server feels it."
         PoolHistogram Query "pgweir_query_seconds" [Database Role]
             "How long cycles took, from a client's first message with a backend at hand to its ReadyForQuery."
-            "Waits in line are not in it: what grows here grows at the server."
+            "Waits for a backend are not in it: if it grows, the server became slower."
         PoolHistogram Transaction "pgweir_transaction_seconds" [Database Role]
             "How long transactions took, from their first message with a backend at hand to their end."
             "Longer while pgweir_query_seconds stands still: clients do something else in their transactions, and `roles.*.idle_in_transaction_timeout` bounds that."
         PoolCounter Timeouts "pgweir_timeouts_total" [Database Role Timeout]
-            "What timeouts ended, by which: statement, lock, idle_in_transaction or transaction."
+            "Statements and transactions that timeouts ended, by timeout: statement, lock, idle_in_transaction or transaction."
             "The early warning. `lock`: a convoy begins, see `SHOW CONVOYS`; `statement`: a plan went bad or the server is overloaded; the others: clients that forget their transactions. The limits are `roles.*.statement_timeout` and so on."
         ProcessCounter Cancels "pgweir_cancels_total" [CancelCause]
             "CancelRequests sent to servers, by cause: client, zombie for one that vanished, or timeout."
@@ -212,21 +212,21 @@ metrics! {
             "Clients that vanished while their query ran; it was cancelled."
             "Clients give up before the server answers: their own timeout is shorter than `roles.*.statement_timeout`, or they are being restarted."
     }
-    "Roles and their gates" {
+    "Roles and their limits" {
         Gauge RoleActive "pgweir_role_active" [Role]
-            "Backends that are with clients of a role, over all databases."
+            "Backends that a role's clients hold, over all databases."
             "At pgweir_role_effective_limit the role's clients wait."
         Gauge RoleLimit "pgweir_role_limit" [Role]
-            "roles.*.transactions_max, or what LIMIT said; absent where only the pools limit a role."
-            "0: the valve is closed; `LIMIT` opens it."
+            "The role's limit: roles.*.transactions_max, or that of the last LIMIT; absent where only the pools limit a role."
+            "0: none of the role's transactions may start; `LIMIT` raises it."
         Gauge RoleEffectiveLimit "pgweir_role_effective_limit" [Role]
             "How many may be active now: the limit, its ramp and slow start; absent where nothing but the pools limits a role."
             "Below the limit: a ramp or slow start is under way, or transactions became slow and it was cut."
         Gauge RoleWaiters "pgweir_role_waiters" [Role]
-            "Clients of a role in line, over all databases."
+            "Clients of a role that wait, over all databases."
             "Growing while pgweir_role_active stands at the effective limit: the role asks for more than it may have."
         Gauge RoleOldestWait "pgweir_role_oldest_wait_seconds" [Role]
-            "How long the first of them has waited."
+            "How long the client at the head of the role's queue has waited."
             "Near `pool.wait_timeout`: clients are about to get 53300."
         Gauge RoleState "pgweir_role_state" [Role RoleState]
             "1 for the state a role is in: calm, burst, convoy (full, and nothing ends) or closed."
@@ -238,10 +238,10 @@ metrics! {
             "Transactions started without a wait."
             "Its share of all starts is how often pgweir adds no wait at all."
         Counter RoleRefused "pgweir_role_refused_total" [Role RoleRefusal]
-            "Transactions refused, by reason: full (the line) or shed (it would have waited too long)."
-            "Clients got 53300 at once. `full`: `pool.waiters_max` or `roles.*.waiters_max`; `shed`: the role starts too few for its line."
+            "Transactions refused, by reason: full (the queue was) or shed (the wait would have been too long)."
+            "Clients got 53300 at once. `full`: `pool.waiters_max` or `roles.*.waiters_max`; `shed`: the role starts too few for its queue."
         Counter RoleWaitTimeouts "pgweir_role_wait_timeouts_total" [Role]
-            "Clients that left the line after wait_timeout."
+            "Clients that left the queue after wait_timeout."
             "Clients got 53300 after `pool.wait_timeout`: raise the role's limit or the pool if the server has room, lower the load if not."
         Counter RoleBursts "pgweir_role_bursts_total" [Role]
             "Bursts begun."
@@ -254,7 +254,7 @@ metrics! {
             "Transactions became slow while the role was at its effective limit, or its clients waited in a convoy."
         Counter RoleLimitReverts "pgweir_role_limit_reverts_total" [Role]
             "Times the adaptive limit took its cuts back, since they did not help."
-            "What makes transactions slow is not the role's own load."
+            "Something other than the role's own load makes transactions slow."
         Counter RolePaced "pgweir_role_paced_total" [Role]
             "Transactions that roles.*.rate held up."
             "The rate is in force; `roles.*.rate` says how much."
@@ -273,44 +273,44 @@ metrics! {
             "1 if the watched server follows another one."
             "It changes at a failover."
         Gauge WatchState "pgweir_watch_state" [Database WatchState]
-            "1 for what the watch makes of the server: calm, suspect, convoy, blind (no answer) or recovered."
+            "1 for the state in which the watch sees the server: calm, suspect, convoy, blind (no answer) or recovered."
             "`convoy` or `blind`: `SHOW CONVOYS` names the lock, who is at the root of it, and what would end it."
         Gauge WatchOpen "pgweir_watch_findings_open" [Database Finding]
-            "What is the matter now, by kind."
-            "`SHOW CONVOYS`, `SHOW HORIZON` and `SHOW BLOCKERS` have it in words, with what would end it."
+            "Findings that are open, by kind."
+            "`SHOW CONVOYS`, `SHOW HORIZON` and `SHOW BLOCKERS` have them in words, with the statement that would end each."
         Counter WatchFound "pgweir_watch_findings_total" [Database Finding]
-            "What has begun to be the matter, by kind."
+            "Findings that were opened, by kind."
             "Each has a record in the log when it begins and when it ends."
         Counter WatchReactions "pgweir_watch_reactions_total" [Database Reaction]
-            "What was done about findings: tighten (watch.on_convoy lowered a role's limit) or cancel (watch.on_idle_holder ended a transaction)."
+            "Reactions to findings: tighten (watch.on_convoy lowered a role's limit) or cancel (watch.on_idle_holder ended a transaction)."
             "The log says to whom and why."
         Gauge WatchSessions "pgweir_watch_sessions" [Database SessionState]
             "Sessions of the whole server, by state: active, idle_in_transaction or idle."
             "Many active ones that are not pgweir's: somebody goes around it."
         Gauge WatchLockWaiters "pgweir_watch_lock_waiters" [Database LockKind]
             "Sessions of the whole server that wait for a lock, by what it is on."
-            "Past `watch.convoy_waiters` it is a convoy. Some 500 in one line freeze the whole server."
+            "Past `watch.convoy_waiters` it is a convoy. Some 500 in one queue freeze the whole server."
         Gauge WatchLockManagerWaiters "pgweir_watch_lock_manager_waiters" [Database]
             "Sessions of the whole server that wait for the lock manager itself: deadlock checks run."
-            "Everything at the server waits, not only those in the line: lower the load with `LIMIT`."
+            "Everything at the server waits, not only those in the queue: lower the load with `LIMIT`."
         Gauge WatchOldestLockWait "pgweir_watch_oldest_lock_wait_seconds" [Database]
-            "How long the first of those who wait for a lock has been seen waiting."
+            "How long the session that has waited longest for a lock has been seen waiting."
             "Past `watch.blocked` `SHOW BLOCKERS` tells who keeps them waiting."
         Histogram WatchQuery "pgweir_watch_query_seconds" [Database]
-            "How long the server took for the questions of the watch."
-            "What is milliseconds at rest is seconds in a convoy."
+            "How long the server took to answer the watch."
+            "Milliseconds at rest become seconds in a convoy."
         Gauge XminAgeTransactions "pgweir_xmin_age_transactions" [Database Holder]
             "How many transactions ago the oldest snapshot was taken that keeps vacuum from its work, by who has it: backend, walsender, slot or prepared transaction."
             "`SHOW HORIZON` names the culprit and what would end it; the threshold is `watch.horizon_transactions`."
         Gauge XminAge "pgweir_xmin_age_seconds" [Database Holder]
-            "How long ago that was."
+            "How long ago that snapshot was taken."
             "As above; the threshold is `watch.horizon_age`. For clients of pgweir's own `roles.*.idle_in_transaction_timeout` prevents it."
         Gauge DeadTuples "pgweir_dead_tuples" [Database Relation]
             "Dead rows of the tables with the most, five for each database."
             "Growing although vacuum runs: something holds the horizon; see pgweir_xmin_age_seconds."
         Gauge WatchOutside "pgweir_watch_outside_connections" [Database]
             "Connections to a database that are not pgweir's."
-            "What comes around pgweir is not bounded by it; `watch.outside_max` has it told."
+            "pgweir cannot limit them; past `watch.outside_max` the watch reports them."
         Gauge ServerNotifyQueue "pgweir_server_notify_queue_ratio" [Database]
             "How full the server's own queue of notifications is, from 0 to 1."
             "At 1 every NOTIFY fails at its COMMIT: a session that listens idles in a transaction; `SHOW BLOCKERS` names those that idle."
@@ -335,7 +335,7 @@ metrics! {
             "Notifications sent to clients, each as often as it has listeners."
             "The load on listeners."
         Counter NotifyFolded "pgweir_notify_folded_total" [Database]
-            "Intercepted notifications that said the same as one before in their transaction."
+            "Intercepted notifications equal to an earlier one of their transaction."
             "Postgres would have folded them too."
         Counter NotifyDropped "pgweir_notify_dropped_total" [Database DropCause]
             "Notifications lost, by cause: listener (one did not read, and was closed), bus (it took nothing for too long) or commit (its outcome is not known)."
