@@ -47,6 +47,14 @@ words! {
         Busy = "busy",
     }
 
+    /// Why a backend is closed.
+    pub enum CloseReason {
+        /// The pool has no more use for it.
+        Retired = "retired",
+        /// Its lease ended without a release: no other client may have it.
+        Unfit = "unfit",
+    }
+
     /// What came of reading the configuration again.
     pub enum ReloadOutcome {
         /// It is in force.

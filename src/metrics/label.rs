@@ -24,6 +24,8 @@ words! {
         LoginRefusal = "reason",
         /// Of a backend that could not be opened.
         OpenFailure = "reason",
+        /// Of a backend that was closed.
+        CloseReason = "reason",
         /// Of a transaction that was refused.
         RoleRefusal = "reason",
         /// Of a cancel.

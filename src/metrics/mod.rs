@@ -17,7 +17,7 @@ mod process;
 mod table;
 mod totals;
 
-pub use cause::{CancelCause, LoginRefusal, OpenFailure, ReloadOutcome};
+pub use cause::{CancelCause, CloseReason, LoginRefusal, OpenFailure, ReloadOutcome};
 pub use cell::PoolStats;
 pub use distribution::{Distribution, bound};
 pub use errors::ErrorCounts;

@@ -1,7 +1,7 @@
 //! The one list of what `/metrics` shows: names, units, labels, help. Counters, docs, dashboards and alerts follow it.
 
 use super::Label;
-use super::cause::{CancelCause, LoginRefusal, OpenFailure, ReloadOutcome};
+use super::cause::{CancelCause, CloseReason, LoginRefusal, OpenFailure, ReloadOutcome};
 use crate::state::timeout::Timeout;
 
 /// How a metric's values are to be read.
@@ -173,6 +173,9 @@ metrics! {
         PoolCounter OpenFailures "pgweir_backend_open_failures_total" [Database Role OpenFailure]
             "Backends that could not be opened, by reason: unreachable, refused (wrong password, no such database) or busy (the server's own limit of connections)."
             "`busy`: `max_connections` at the server is below what `pool.size` and `databases.*.backends_max` allow, or somebody else has them. The log has the server's words."
+        PoolCounter BackendsClosed "pgweir_backends_closed_total" [Database Role CloseReason]
+            "Backends closed, by reason: retired (lifetime, idle_timeout, a limit, a reload) or unfit (lost, or left in a state that no other client may have)."
+            "`unfit`: the server drops connections, or clients vanish in the middle of something. `retired` at a high rate: `pool.lifetime` or `pool.idle_timeout` is too short."
         Gauge PoolsUnlisted "pgweir_pools_unlisted" []
             "Pools left out of this page: of those that only a \"*\" of the configuration serves, it shows 200."
             "Name in `proxy.toml` the databases and roles that you want to see."

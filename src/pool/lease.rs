@@ -23,6 +23,7 @@ use super::keep;
 use super::open::{OpenError, Opener};
 use super::pool::Pool;
 use super::roster::{Facts, Roster};
+use crate::metrics::{CloseReason, PoolCounter};
 use crate::wire::build;
 
 /// A backend is boxed once, at its login, and moves as a pointer.
@@ -241,7 +242,7 @@ impl Pools {
         for command in commands {
             match command {
                 Command::Dial { pool, slot } => self.dial(worker, pool, slot),
-                Command::Close { slot, backend } => self.close(worker, slot, backend, CLOSE_TIMEOUT),
+                Command::Close { slot, backend } => self.close(worker, slot, backend, CloseReason::Retired),
                 Command::Wake(waker) => Waker::wake(waker),
                 Command::Alarm(then) => self.alarm(worker, then),
             }
@@ -278,7 +279,11 @@ impl Pools {
 
     /// Ends a connection politely; its slot is free when the server has closed it too. A server that is gone closes
     /// nothing, so there is a limit.
-    fn close(self: &Arc<Self>, worker: usize, slot: SlotId, mut backend: Boxed, limit: Duration) {
+    fn close(self: &Arc<Self>, worker: usize, slot: SlotId, mut backend: Boxed, reason: CloseReason) {
+        let limit = match reason {
+            CloseReason::Retired => CLOSE_TIMEOUT,
+            CloseReason::Unfit => self.zombie_max(),
+        };
         let pools = Arc::clone(self);
         tokio::task::spawn_local(async move {
             let goodbye = async {
@@ -289,7 +294,9 @@ impl Pools {
             };
             let _ = timeout(limit, goodbye).await;
             drop(backend);
-            pools.roster.leave(slot);
+            if let Some(closed) = pools.roster.leave(slot) {
+                closed.pool.stats.worker(worker).add(PoolCounter::BackendsClosed(reason));
+            }
             let now = Instant::now();
             pools.decide(worker, |core, out| core.closed(slot, now, out));
         });
@@ -351,7 +358,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(backend) = self.backend.take() {
             self.pools.core().discard(self.slot);
-            self.pools.close(backend.worker, self.slot, backend, self.pools.zombie_max());
+            self.pools.close(backend.worker, self.slot, backend, CloseReason::Unfit);
         }
     }
 }

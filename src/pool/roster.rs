@@ -48,8 +48,8 @@ impl Roster {
     }
 
     /// The slot's backend is closed.
-    pub fn leave(&self, slot: SlotId) {
-        self.slots().remove(&slot);
+    pub fn leave(&self, slot: SlotId) -> Option<Facts> {
+        self.slots().remove(&slot)
     }
 
     /// Everything there is.

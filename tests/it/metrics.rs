@@ -201,6 +201,22 @@ async fn backends_that_cannot_be_opened_are_counted_by_reason() {
 }
 
 #[tokio::test]
+async fn closed_backends_are_counted_by_reason() {
+    let proxy = proxy().pool_size(1).start().await;
+    let client = proxy.connect("app").await;
+    let closed =
+        |reason: &str| proxy.metric("pgweir_backends_closed_total", &["role=\"app\"", &format!("reason=\"{reason}\"")]);
+    client.batch_execute("SELECT pg_terminate_backend(pg_backend_pid())").await.expect_err("the backend is lost");
+    eventually(async || is(closed("unfit"), 1)).await;
+    client.batch_execute("SELECT 1").await.expect("another backend");
+    assert!(is(closed("retired"), 0));
+
+    proxy.console("RECONNECT").await;
+    eventually(async || client.batch_execute("SELECT 1").await.is_ok() && is(closed("retired"), 1)).await;
+    assert!(is(closed("unfit"), 1));
+}
+
+#[tokio::test]
 async fn a_configuration_that_is_refused_is_told_until_a_good_one_is_read() {
     let proxy = proxy().start().await;
     let current = "pgweir_config_last_reload_successful";

@@ -1,7 +1,7 @@
 //! Values that labels may have, and how many at most: every series costs its store. Words come from the enums that are counted by.
 
 use crate::admission::gate;
-use crate::metrics::{CancelCause, Label, LoginRefusal, OpenFailure, ReloadOutcome};
+use crate::metrics::{CancelCause, CloseReason, Label, LoginRefusal, OpenFailure, ReloadOutcome};
 use crate::notify::stats::{Dropped, Gap};
 use crate::pool::core::Phase;
 use crate::session::pins;
@@ -76,6 +76,7 @@ pub fn values(label: Label) -> LabelValues {
         Label::PinReason => Words(&pins::NAMES),
         Label::LoginRefusal => Words(&LoginRefusal::WORDS),
         Label::OpenFailure => Words(&OpenFailure::WORDS),
+        Label::CloseReason => Words(&CloseReason::WORDS),
         Label::RoleRefusal => Words(&RoleRefusal::WORDS),
         Label::CancelCause => Words(&CancelCause::WORDS),
         Label::DropCause => Words(&Dropped::WORDS),
