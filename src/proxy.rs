@@ -15,7 +15,7 @@ use crate::admission::gate::Tenure;
 use crate::auth::Credential;
 use crate::auth::secrets::{Secrets, Stored};
 use crate::config::{
-    Auth, Config, Pool as PoolConfig, PoolMode, PoolSettings, Secret, lane_settings, own_settings, pool_settings,
+    Auth, Config, PoolKeys as PoolConfig, PoolMode, PoolSettings, Secret, lane_settings, own_settings, pool_settings,
 };
 use crate::metrics::{ErrorCounts, History, PoolStats, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};

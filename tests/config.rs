@@ -11,7 +11,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use pgweir::config::{
-    self, Access, Admission, AuthQuery, BackendTls, Config, Listen, Mistakes, Notify, Pool, RoleAdmission, Watch,
+    self, Access, Admission, AuthQuery, BackendTls, Config, Listen, Mistakes, Notify, PoolKeys, RoleAdmission, Watch,
 };
 use proptest::prelude::*;
 
@@ -80,7 +80,7 @@ fn shipped_file_states_the_defaults() {
     .expect("valid");
     assert_eq!(shipped, smallest);
     assert_eq!(shipped.listen, Listen::default());
-    assert_eq!(shipped.databases["*"].pool, Pool::default());
+    assert_eq!(shipped.databases["*"].pool, PoolKeys::default());
     assert_eq!(shipped.databases["*"].tls, BackendTls::default());
     assert_eq!(shipped.admission, Admission::default());
     assert_eq!(shipped.notify, Notify::default());

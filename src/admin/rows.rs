@@ -468,9 +468,9 @@ pub(super) fn lists(proxy: &Proxy) -> Vec<Row> {
 
 pub(super) fn config(config: &Config) -> Vec<Row> {
     let defaults = config::defaults(config);
-    let row = |(key, setting): (String, config::Setting)| {
+    let row = |(key, setting): (String, config::ConfigSetting)| {
         let changeable = if setting.needs_restart { "no" } else { "yes" };
-        let default = defaults.get(&key).map(config::Setting::to_string);
+        let default = defaults.get(&key).map(config::ConfigSetting::to_string);
         row![key, setting.to_string(), default, changeable]
     };
     config::entries(config).into_iter().map(row).collect()

@@ -13,7 +13,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
-use crate::config::Rate as Rules;
+use crate::config::RoleRate as Rules;
 
 /// The time it is told, since an origin of its own.
 #[derive(Debug, Default)]

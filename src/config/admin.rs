@@ -6,7 +6,7 @@ use super::Secret;
 use super::form::{OrOff, list, socket_addr, text, url_host};
 use super::keys::section;
 use super::listen::LOOPBACK;
-use super::raw::Section;
+use super::raw::SectionReader;
 
 /// Characters of `admin.token`: what `openssl rand -hex 8` prints.
 const TOKEN_MIN: usize = 16;
@@ -27,7 +27,7 @@ section! {
     } token_is_long
 }
 
-fn token_is_long(admin: &Admin, section: &Section<'_>) {
+fn token_is_long(admin: &Admin, section: &SectionReader<'_>) {
     if admin.token.as_ref().is_some_and(|token| token.expose().len() < TOKEN_MIN) {
         section.blame("token", format!("is too easy to guess; it needs {TOKEN_MIN} characters or more"));
     }

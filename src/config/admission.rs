@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::database::{BACKENDS_MAX, WAITERS_MAX};
 use super::form::{count, duration, duration_above_zero, duration_text, rate, truth, word};
-use super::keys::{Keys, Table, section};
-use super::raw::Section;
+use super::keys::{KeyTable, KeyVisitor, section};
+use super::raw::SectionReader;
 use crate::words::words;
 
 /// A share finer than this cannot be told from none.
@@ -57,7 +57,7 @@ impl Admission {
     }
 
     /// A login may not be delayed past the end of the time it has.
-    pub(super) fn check_delay(&self, login_timeout: Duration, section: &Section<'_>) {
+    pub(super) fn check_delay(&self, login_timeout: Duration, section: &SectionReader<'_>) {
         let (delay, timeout) = (duration_text(self.login_delay_max), duration_text(login_timeout));
         if self.login_delay_max >= login_timeout {
             section.blame("login_delay_max", format!("{delay:?} is not below listen.login_timeout ({timeout:?})"));
@@ -134,7 +134,7 @@ section! {
 
 /// Bounds what concurrency does not, such as provisioned I/O.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Rate {
+pub struct RoleRate {
     /// Transactions started per second.
     pub per_second: f64,
     /// Started at one instant.
@@ -148,21 +148,21 @@ pub struct Rate {
 /// `roles.*.rate` and the keys that hold only where there is one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RateKeys {
-    /// [`Rate::per_second`]; `None`: not limited.
+    /// [`RoleRate::per_second`]; `None`: not limited.
     pub per_second: Option<f64>,
-    /// [`Rate::burst`].
+    /// [`RoleRate::burst`].
     pub burst: u32,
-    /// [`Rate::delay_max`].
+    /// [`RoleRate::delay_max`].
     pub delay_max: Duration,
-    /// [`Rate::when`].
+    /// [`RoleRate::when`].
     pub when: RateWhen,
 }
 
 impl RateKeys {
     /// The rate, if there is one.
-    pub fn rate(self) -> Option<Rate> {
+    pub fn rate(self) -> Option<RoleRate> {
         let Self { per_second, burst, delay_max, when } = self;
-        Some(Rate { per_second: per_second?, burst, delay_max, when })
+        Some(RoleRate { per_second: per_second?, burst, delay_max, when })
     }
 }
 
@@ -172,8 +172,8 @@ impl Default for RateKeys {
     }
 }
 
-impl Table for RateKeys {
-    fn keys(&mut self, keys: &mut impl Keys) {
+impl KeyTable for RateKeys {
+    fn keys(&mut self, keys: &mut impl KeyVisitor) {
         keys.group(self.per_second.is_some(), |keys| {
             keys.key("rate", &mut self.per_second, rate());
             keys.key("rate_burst", &mut self.burst, count(1..=BURST_MAX));
@@ -196,7 +196,7 @@ words! {
 impl RoleAdmission {
     /// The rules between the keys of a role that somebody can log in as. `wait_max` is the longest `wait_timeout`, if it
     /// is known; `has_rate` says that `roles."*"` has a rate, or switches it off.
-    pub(super) fn check(&self, section: &Section<'_>, wait_max: Option<Duration>, has_rate: bool) {
+    pub(super) fn check(&self, section: &SectionReader<'_>, wait_max: Option<Duration>, has_rate: bool) {
         let is_limit_wrong = self.transactions_max.is_none() && section.has("transactions_max");
         let is_ramp_sound = self.ramp.is_some() && !section.is_blamed("ramp");
         if is_ramp_sound && self.transactions_max.is_none() && !is_limit_wrong {

@@ -8,7 +8,7 @@ use super::Secret;
 use super::form::{count, duration, duration_above_zero, host, port, role_query, some, text, word};
 use super::keys::section;
 use super::listen::ServerIdentity;
-use super::raw::Section;
+use super::raw::SectionReader;
 use crate::words::words;
 
 /// Names of the console; no database may have them.
@@ -41,7 +41,7 @@ words! {
 
 section! {
     /// The keys of `[pool]`, after a database's own values replaced them; `Default` is the shipped file.
-    pub struct Pool {
+    pub struct PoolKeys {
         /// Release rule.
         pub mode: PoolMode = PoolMode::Transaction => key(word());
         /// Backends per (database, role).
@@ -67,7 +67,7 @@ section! {
     /// `[pool]`.
     pub(super) struct PoolSection {
         /// Every database begins as a copy of these.
-        pub(super) pool: Pool = Pool::default() => template();
+        pub(super) pool: PoolKeys = PoolKeys::default() => template();
         /// Backends in all, over every database; `None` means only the databases bound it.
         pub(super) backends_total_max: Option<u32> = None => maybe(count(1..=BACKENDS_MAX));
     }
@@ -93,7 +93,7 @@ section! {
         /// Role that watches this one, where it is not [`Watch::login`](super::Watch::login).
         pub watch: Option<WatchLogin> = None => maybe_table();
         /// Begins as `[pool]`; a role may override some.
-        pub pool: Pool = Pool::default() => inline();
+        pub pool: PoolKeys = PoolKeys::default() => inline();
     }
 }
 
@@ -161,7 +161,7 @@ words! {
     }
 }
 
-fn backend_tls_rules(tls: &BackendTls, section: &Section<'_>) {
+fn backend_tls_rules(tls: &BackendTls, section: &SectionReader<'_>) {
     section.needs("mode");
     for (one, other) in [("cert", "key"), ("key", "cert")] {
         if section.has(one) && !section.has(other) {
@@ -177,7 +177,7 @@ fn backend_tls_rules(tls: &BackendTls, section: &Section<'_>) {
 }
 
 /// Every database, each beginning with the keys of `[pool]`; and whether any asks for an `auth_query`, right or wrong.
-pub(super) fn read(root: &mut Section<'_>, pool: &Pool) -> (BTreeMap<String, Database>, bool) {
+pub(super) fn read(root: &mut SectionReader<'_>, pool: &PoolKeys) -> (BTreeMap<String, Database>, bool) {
     let sections = root.children("databases");
     if sections.is_empty() {
         root.blame("databases", "there is none; add [databases.\"*\"] with a host, for example");
@@ -196,7 +196,7 @@ pub(super) fn read(root: &mut Section<'_>, pool: &Pool) -> (BTreeMap<String, Dat
     (databases, has_auth_query)
 }
 
-fn name_is_allowed(name: &str, section: &Section<'_>) {
+fn name_is_allowed(name: &str, section: &SectionReader<'_>) {
     if CONSOLE_NAMES.contains(&name) {
         section.blame_all("is the name of the console; choose another");
     }

@@ -34,7 +34,7 @@ const OF_THE_MACHINE: &str = "listen.workers";
 
 /// What the file says of a key.
 #[derive(Debug, Clone, Default)]
-struct Said {
+struct Remark {
     text: String,
     /// Where the line is.
     line: usize,
@@ -48,7 +48,7 @@ struct Reference {
     preamble: String,
     /// Sections in their order, such as `roles.*`, and what is said of each.
     sections: Vec<(String, String)>,
-    keys: BTreeMap<String, Said>,
+    keys: BTreeMap<String, Remark>,
 }
 
 /// The comment above keys is of the first of them; the others refer to it. What follows on the line is of its key alone.
@@ -76,7 +76,7 @@ fn reference() -> Reference {
                 said.push(example(name, value));
             }
             let text = said.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ");
-            let said = Said { text, line, value: value.to_owned() };
+            let said = Remark { text, line, value: value.to_owned() };
             reference.keys.entry(format!("{section}.{name}")).or_insert(said);
         } else {
             let comment = text.trim_start_matches(['#', ' ']);
@@ -118,7 +118,7 @@ fn example(name: &str, value: &str) -> String {
 
 impl Reference {
     /// What is said of a key: at its own line, at that of the table it stands in, or in `[pool]`.
-    fn of(&self, path: &str) -> Said {
+    fn of(&self, path: &str) -> Remark {
         let (parent, name) = path.rsplit_once('.').expect("keys are in sections");
         if let Some(said) = self.keys.get(path).filter(|said| !said.text.is_empty()) {
             return said.clone();
@@ -128,10 +128,10 @@ impl Reference {
             // The first of the table's keys carries what is said of it.
             let is_first = said.value.contains(&format!("{{ {name} = "));
             let text = if is_first { said.text.clone() } else { format!("See `{table}` above.") };
-            return Said { text, ..said.clone() };
+            return Remark { text, ..said.clone() };
         }
         let said = self.keys.get(&format!("pool.{name}")).unwrap_or_else(|| panic!("{path} is not in proxy.toml"));
-        Said { text: format!("As `pool.{name}`, for this database."), line: 100_000 + said.line, ..said.clone() }
+        Remark { text: format!("As `pool.{name}`, for this database."), line: 100_000 + said.line, ..said.clone() }
     }
 }
 

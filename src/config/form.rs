@@ -62,7 +62,7 @@ fn shown(value: &DeValue<'_>) -> String {
 }
 
 /// What a key allows.
-pub(super) trait Form<T> {
+pub(super) trait KeyForm<T> {
     /// The value, or what is wrong with it.
     fn read(&self, value: &DeValue<'_>) -> Checked<T>;
 
@@ -74,12 +74,12 @@ pub(super) trait Form<T> {
 }
 
 /// A form of values that their `Display` writes.
-pub(super) struct Plain<T> {
+pub(super) struct PlainForm<T> {
     read: fn(&DeValue<'_>) -> Checked<T>,
     allowed: &'static str,
 }
 
-impl<T: Display> Form<T> for Plain<T> {
+impl<T: Display> KeyForm<T> for PlainForm<T> {
     fn read(&self, value: &DeValue<'_>) -> Checked<T> {
         (self.read)(value)
     }
@@ -94,26 +94,26 @@ impl<T: Display> Form<T> for Plain<T> {
 }
 
 /// A string that is not empty and can go into a C string, as all of the protocol's are.
-pub(super) fn text() -> Plain<String> {
-    Plain { read: read_text, allowed: "a string" }
+pub(super) fn text() -> PlainForm<String> {
+    PlainForm { read: read_text, allowed: "a string" }
 }
 
 /// `true` or `false`.
-pub(super) fn truth() -> Plain<bool> {
+pub(super) fn truth() -> PlainForm<bool> {
     let read = |value: &DeValue<'_>| match value {
         DeValue::Boolean(truth) => Ok(*truth),
         other => Err(format!("{} is not true or false", shown(other))),
     };
-    Plain { read, allowed: "true or false" }
+    PlainForm { read, allowed: "true or false" }
 }
 
 /// A host name, an IP address, or the directory of a Unix socket.
-pub(super) fn host() -> Plain<String> {
-    Plain { read: read_host, allowed: "a host name, an IP address or a directory" }
+pub(super) fn host() -> PlainForm<String> {
+    PlainForm { read: read_host, allowed: "a host name, an IP address or a directory" }
 }
 
 /// The name of a host as browsers write it, without scheme and port.
-pub(super) fn url_host() -> Plain<String> {
+pub(super) fn url_host() -> PlainForm<String> {
     let read = |value: &DeValue<'_>| {
         let name = read_text(value)?;
         match name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_')) {
@@ -121,21 +121,21 @@ pub(super) fn url_host() -> Plain<String> {
             false => Err(format!("{name:?} is not the name of a host alone, in lower case")),
         }
     };
-    Plain { read, allowed: "the name of a host alone, in lower case" }
+    PlainForm { read, allowed: "the name of a host alone, in lower case" }
 }
 
 /// An IP address and a port.
-pub(super) fn socket_addr() -> Plain<SocketAddr> {
-    Plain { read: read_socket_addr, allowed: "an IP address and a port" }
+pub(super) fn socket_addr() -> PlainForm<SocketAddr> {
+    PlainForm { read: read_socket_addr, allowed: "an IP address and a port" }
 }
 
 /// `host:port` in numbers, or `unix:/path`.
-pub(super) fn listen_addr() -> Plain<ListenAddr> {
-    Plain { read: read_listen_addr, allowed: "an IP address and a port, or \"unix:\" and a path" }
+pub(super) fn listen_addr() -> PlainForm<ListenAddr> {
+    PlainForm { read: read_listen_addr, allowed: "an IP address and a port, or \"unix:\" and a path" }
 }
 
 /// A query that is told the name of a role.
-pub(super) fn role_query() -> Plain<String> {
+pub(super) fn role_query() -> PlainForm<String> {
     let read = |value: &DeValue<'_>| {
         let query = read_text(value)?;
         match query.contains("$1") {
@@ -143,7 +143,7 @@ pub(super) fn role_query() -> Plain<String> {
             false => Err("has no $1, where the role's name goes".to_owned()),
         }
     };
-    Plain { read, allowed: "a query with $1, the role" }
+    PlainForm { read, allowed: "a query with $1, the role" }
 }
 
 /// A whole number within bounds.
@@ -159,7 +159,7 @@ pub(super) const fn port() -> Count {
     Count(1..=65_535)
 }
 
-impl<T: TryFrom<u32> + Display> Form<T> for Count {
+impl<T: TryFrom<u32> + Display> KeyForm<T> for Count {
     fn read(&self, value: &DeValue<'_>) -> Checked<T> {
         let DeValue::Integer(number) = value else {
             return Err(format!("{} is not a whole number", shown(value)));
@@ -182,21 +182,21 @@ impl<T: TryFrom<u32> + Display> Form<T> for Count {
 }
 
 /// One of the words of a mode.
-pub(super) struct Words;
+pub(super) struct WordForm;
 
 /// One of the words of a mode.
-pub(super) const fn word() -> Words {
-    Words
+pub(super) const fn word() -> WordForm {
+    WordForm
 }
 
-impl<W: Word> Form<W> for Words {
+impl<W: Word> KeyForm<W> for WordForm {
     fn read(&self, value: &DeValue<'_>) -> Checked<W> {
         if let DeValue::String(text) = value
             && let Some(mode) = W::all().iter().find(|mode| mode.word() == text)
         {
             return Ok(*mode);
         }
-        Err(format!("{} is not {}", shown(value), Form::<W>::allowed(self)))
+        Err(format!("{} is not {}", shown(value), KeyForm::<W>::allowed(self)))
     }
 
     fn text(&self, value: &W) -> String {
@@ -234,7 +234,7 @@ pub(super) const fn postgres_timeout() -> Span {
     Span::Postgres
 }
 
-impl Form<Duration> for Span {
+impl KeyForm<Duration> for Span {
     fn read(&self, value: &DeValue<'_>) -> Checked<Duration> {
         let example = "is not a duration; write for example \"250ms\", \"5s\", \"10m\"";
         let duration = match value {
@@ -277,7 +277,7 @@ pub(super) const fn rate() -> OrOff<PerSecond> {
     OrOff(PerSecond)
 }
 
-impl Form<f64> for PerSecond {
+impl KeyForm<f64> for PerSecond {
     fn read(&self, value: &DeValue<'_>) -> Checked<f64> {
         let example = "write for example \"400/s\", \"90/m\", or \"off\" for no limit";
         let per_second = match value {
@@ -310,7 +310,7 @@ impl Form<f64> for PerSecond {
 /// A value, or `"off"` for none.
 pub(super) struct OrOff<F>(pub(super) F);
 
-impl<T, F: Form<T>> Form<Option<T>> for OrOff<F> {
+impl<T, F: KeyForm<T>> KeyForm<Option<T>> for OrOff<F> {
     fn read(&self, value: &DeValue<'_>) -> Checked<Option<T>> {
         match value {
             DeValue::String(text) if text == "off" => Ok(None),
@@ -341,7 +341,7 @@ impl Bytes {
     }
 }
 
-impl Form<usize> for Bytes {
+impl KeyForm<usize> for Bytes {
     fn read(&self, value: &DeValue<'_>) -> Checked<usize> {
         let example = "write for example \"64KiB\", \"1MiB\"";
         let bytes = match value {
@@ -381,7 +381,7 @@ pub(super) const fn some<F>(item: F) -> List<F> {
     List { item, may_be_empty: false }
 }
 
-impl<T: Ord, F: Form<T>> Form<Vec<T>> for List<F> {
+impl<T: Ord, F: KeyForm<T>> KeyForm<Vec<T>> for List<F> {
     fn read(&self, value: &DeValue<'_>) -> Checked<Vec<T>> {
         let DeValue::Array(items) = value else {
             return Ok(vec![self.item.read(value)?]);
@@ -538,7 +538,7 @@ mod tests {
             assert_eq!(rate().text(&read_rate(text)), text);
         }
         assert_eq!(rate().text(&read_rate("24000/m")), "400/s");
-        assert_eq!(Form::<Option<f64>>::text(&rate(), &None), "off");
+        assert_eq!(KeyForm::<Option<f64>>::text(&rate(), &None), "off");
     }
 
     #[test]

@@ -1,16 +1,16 @@
 //! A section is a struct whose fields are its keys: name, default, bounds and documentation stand in one line.
 //!
-//! `section!` makes of these lines the struct, its `Default` and its [`Table`]. Everything that is done with keys visits
-//! the table: [`Section`] reads the file into it, `show` makes rows of it for SHOW CONFIG, for what a reload changed, and
+//! `section!` makes of these lines the struct, its `Default` and its [`KeyTable`]. Everything that is done with keys visits
+//! the table: [`SectionReader`] reads the file into it, `show` makes rows of it for SHOW CONFIG, for what a reload changed, and
 //! for `docs/CONFIG.md`.
 
 use std::path::PathBuf;
 
 use super::Secret;
-use super::form::Form;
-use super::raw::Section;
+use super::form::KeyForm;
+use super::raw::SectionReader;
 
-/// What holds for a key besides its [`Form`].
+/// What holds for a key besides its [`KeyForm`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nature {
     /// It has a default, and a reload changes it.
@@ -22,12 +22,12 @@ pub(super) enum Nature {
 }
 
 /// A visitor of keys.
-pub(super) trait Keys: Sized {
+pub(super) trait KeyVisitor: Sized {
     /// A key whose value is always there.
-    fn value<T>(&mut self, name: &'static str, value: &mut T, form: impl Form<T>, nature: Nature);
+    fn value<T>(&mut self, name: &'static str, value: &mut T, form: impl KeyForm<T>, nature: Nature);
 
     /// A key that may be unset.
-    fn maybe<T>(&mut self, name: &'static str, value: &mut Option<T>, form: impl Form<T>);
+    fn maybe<T>(&mut self, name: &'static str, value: &mut Option<T>, form: impl KeyForm<T>);
 
     /// `"text"`, `{ env = "NAME" }` or `{ file = "path" }`.
     fn secret(&mut self, name: &'static str, value: &mut Option<Secret>);
@@ -36,36 +36,36 @@ pub(super) trait Keys: Sized {
     fn file(&mut self, name: &'static str, value: &mut Option<PathBuf>);
 
     /// A table within this one.
-    fn table(&mut self, name: &'static str, table: &mut impl Table);
+    fn table(&mut self, name: &'static str, table: &mut impl KeyTable);
 
     /// As [`table`](Self::table), for one that may be absent.
-    fn maybe_table<T: Table + Default>(&mut self, name: &'static str, table: &mut Option<T>);
+    fn maybe_table<T: KeyTable + Default>(&mut self, name: &'static str, table: &mut Option<T>);
 
     /// The keys of another struct, in this table.
-    fn inline(&mut self, _field: &'static str, table: &mut impl Table) {
+    fn inline(&mut self, _field: &'static str, table: &mut impl KeyTable) {
         table.keys(self);
     }
 
-    /// Keys that hold only where `is_in_force`.
+    /// KeyVisitor that hold only where `is_in_force`.
     fn group(&mut self, is_in_force: bool, keys: impl FnOnce(&mut Self));
 
     /// A key that has a default, and that a reload changes.
-    fn key<T>(&mut self, name: &'static str, value: &mut T, form: impl Form<T>) {
+    fn key<T>(&mut self, name: &'static str, value: &mut T, form: impl KeyForm<T>) {
         self.value(name, value, form, Nature::Usual);
     }
 
     /// A key that is read at start only.
-    fn at_start<T>(&mut self, name: &'static str, value: &mut T, form: impl Form<T>) {
+    fn at_start<T>(&mut self, name: &'static str, value: &mut T, form: impl KeyForm<T>) {
         self.value(name, value, form, Nature::Restart);
     }
 
     /// A key without a default.
-    fn required<T>(&mut self, name: &'static str, value: &mut T, form: impl Form<T>) {
+    fn required<T>(&mut self, name: &'static str, value: &mut T, form: impl KeyForm<T>) {
         self.value(name, value, form, Nature::Required);
     }
 
     /// As [`inline`](Self::inline), for keys that other tables begin with and that show there.
-    fn template(&mut self, field: &'static str, table: &mut impl Table) {
+    fn template(&mut self, field: &'static str, table: &mut impl KeyTable) {
         self.group(false, |keys| keys.inline(field, table));
     }
 
@@ -84,24 +84,24 @@ pub(super) trait Keys: Sized {
     }
 }
 
-/// Keys of one table of the file, and the rules between them.
-pub(super) trait Table {
+/// KeyVisitor of one table of the file, and the rules between them.
+pub(super) trait KeyTable {
     /// Visits every key.
-    fn keys(&mut self, keys: &mut impl Keys);
+    fn keys(&mut self, keys: &mut impl KeyVisitor);
 
     /// Blames keys that contradict each other, or lack another.
-    fn rules(&self, _section: &Section<'_>) {}
+    fn rules(&self, _section: &SectionReader<'_>) {}
 }
 
 /// A value that the file spreads over several keys.
 pub(super) trait Shape: Sized {
     /// The keys one by one.
-    type Parts: Table;
+    type Parts: KeyTable;
 
     /// The keys of this value.
     fn parts(&self) -> Self::Parts;
 
-    /// The value of these keys; `None` where [`Table::rules`] had something to blame.
+    /// The value of these keys; `None` where [`KeyTable::rules`] had something to blame.
     fn whole(parts: Self::Parts) -> Option<Self>;
 
     /// Takes the value of these keys, if it is one.
@@ -112,7 +112,7 @@ pub(super) trait Shape: Sized {
     }
 }
 
-/// Defines a struct of keys. A line is `field: Type = default => how(form);`, where `how` is a method of [`Keys`]; `as` names
+/// Defines a struct of keys. A line is `field: Type = default => how(form);`, where `how` is a method of [`KeyVisitor`]; `as` names
 /// a key that is not called as its field. A function after the lines checks the rules between keys.
 macro_rules! section {
     ($(#[$meta:meta])* $vis:vis struct $name:ident {
@@ -133,12 +133,12 @@ macro_rules! section {
             }
         }
 
-        impl $crate::config::keys::Table for $name {
-            fn keys(&mut self, keys: &mut impl $crate::config::keys::Keys) {
+        impl $crate::config::keys::KeyTable for $name {
+            fn keys(&mut self, keys: &mut impl $crate::config::keys::KeyVisitor) {
                 $(keys.$how($crate::config::keys::section!(@name $field $($key)?), &mut self.$field $(, $form)?);)*
             }
 
-            $(fn rules(&self, section: &$crate::config::raw::Section<'_>) {
+            $(fn rules(&self, section: &$crate::config::raw::SectionReader<'_>) {
                 $rules(self, section);
             })?
         }

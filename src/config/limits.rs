@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::{
-    Admission, AdmissionMode, BackendTls, Config, Database, Jitter, NotifyMode, Override, Pool, Priority, Rate, Role,
-    RoleAdmission, Secret, Standing, Timeouts, WatchLogin,
+    Admission, AdmissionMode, BackendTls, Config, Database, Jitter, NotifyMode, Override, PoolKeys, Priority, Role,
+    RoleAdmission, RoleRate, Secret, Standing, Timeouts, WatchLogin,
 };
 
 /// The settings of one pool.
@@ -16,7 +16,7 @@ pub struct PoolSettings {
     /// Where its backends go.
     pub endpoint: Endpoint,
     /// Mode, size, queue and lifetimes.
-    pub pool: Pool,
+    pub pool: PoolKeys,
     /// Backends over all roles of this database.
     pub backends_max: Option<u32>,
     /// Injected into each backend's StartupMessage.
@@ -79,7 +79,7 @@ pub struct LaneSettings {
     /// How long the limit takes to grow from `initial` after a start, a recovery or RAMP.
     pub ramp: Option<Duration>,
     /// Starts per second.
-    pub rate: Option<Rate>,
+    pub rate: Option<RoleRate>,
     /// Finds the effective limit by response time instead of starting slowly.
     pub adaptive: bool,
     /// Where the effective limit and a ramp begin.
@@ -159,7 +159,7 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
             role: role.login_as.clone().unwrap_or_else(|| role_name.to_owned()),
             password: role.backend_password.clone(),
         },
-        pool: Pool {
+        pool: PoolKeys {
             mode: role.limits.mode.unwrap_or(database.pool.mode),
             size: role.limits.size.unwrap_or(database.pool.size),
             ..database.pool.clone()

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::form::{count, duration, duration_above_zero, listen_addr, some, truth, word};
 use super::keys::{Shape, section};
-use super::raw::Section;
+use super::raw::SectionReader;
 use crate::words::words;
 
 /// More clients than this have more sockets than one process gets.
@@ -95,7 +95,7 @@ section! {
     } client_tls_rules
 }
 
-fn client_tls_rules(keys: &ClientTlsKeys, section: &Section<'_>) {
+fn client_tls_rules(keys: &ClientTlsKeys, section: &SectionReader<'_>) {
     section.needs("mode");
     let mode = keys.mode;
     if !section.is_sound("mode") {

@@ -12,16 +12,16 @@ pub struct Mistake {
     /// The configuration file, as it was named to [`load`](super::load).
     pub file: PathBuf,
     /// Line and column, both from 1; `None` when the file itself cannot be read.
-    pub place: Option<Place>,
+    pub position: Option<FilePosition>,
     /// The key path, such as `roles.web.statement_timeout`; empty when the whole file is meant.
     pub key: String,
     /// The offending value, and what is allowed.
     pub text: String,
 }
 
-/// A place in the file, counted from 1. The column is known only where it helps, for errors of syntax.
+/// A position in the file, counted from 1. The column is known only where it helps, for errors of syntax.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct FilePosition {
     /// The line.
     pub line: usize,
     /// The column, in characters.
@@ -31,7 +31,7 @@ pub struct Place {
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.file.display())?;
-        if let Some(Place { line, column }) = self.place {
+        if let Some(FilePosition { line, column }) = self.position {
             write!(f, ":{line}")?;
             if let Some(column) = column {
                 write!(f, ":{column}")?;

@@ -29,21 +29,21 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use admin::{Access, Admin};
-pub use admission::{Admission, AdmissionMode, Jitter, Priority, Ramp, Rate, RateKeys, RateWhen, RoleAdmission};
+pub use admission::{Admission, AdmissionMode, Jitter, Priority, Ramp, RateKeys, RateWhen, RoleAdmission, RoleRate};
 pub use advice::{Overload, Untimed, overloads, untimed};
 pub use database::{
-    AuthQuery, BackendTls, BackendTlsMode, CONSOLE_NAMES, Database, Pool, PoolMode, Standing, WatchLogin,
+    AuthQuery, BackendTls, BackendTlsMode, CONSOLE_NAMES, Database, PoolKeys, PoolMode, Standing, WatchLogin,
 };
 pub use form::{duration_text, read_duration};
 pub use limits::{Endpoint, LaneSettings, PoolSettings, Share, lane_settings, own_settings, pool_settings};
 pub use listen::{ClientTls, Listen, ListenAddr, ServerIdentity};
-pub use mistake::{Mistake, Mistakes, Place};
+pub use mistake::{FilePosition, Mistake, Mistakes};
 pub use notify::{Bus, Notify, NotifyMode, OnGap, WhenDown};
 pub use parse::{load, parse};
-pub use reload::{Change, Changes, Watcher, diff};
+pub use reload::{Changes, SettingChange, Watcher, diff};
 pub use role::{Auth, Override, Role, RoleLimits, Timeouts};
 pub use secret::Secret;
-pub use show::{Setting, SettingValue, defaults, entries};
+pub use show::{ConfigSetting, SettingValue, defaults, entries};
 pub use watch::{OnConvoy, OnIdleHolder, Watch};
 
 /// A whole checked configuration; `Default` is the shipped file without its database and role.

@@ -5,7 +5,7 @@ use redis::{ConnectionAddr, IntoConnectionInfo};
 use super::Secret;
 use super::form::{count, size, word};
 use super::keys::section;
-use super::raw::Section;
+use super::raw::SectionReader;
 use crate::words::words;
 
 /// At up to 8,000 bytes each (async.c: NOTIFY_PAYLOAD_MAX_LENGTH), more than these fill any memory.
@@ -83,7 +83,7 @@ words! {
     }
 }
 
-fn redis_rules(notify: &Notify, section: &Section<'_>) {
+fn redis_rules(notify: &Notify, section: &SectionReader<'_>) {
     if notify.bus == Bus::Redis && !section.has("redis_url") {
         section.blame("redis_url", "is missing; bus \"redis\" needs it");
     }

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::database::PoolSection;
-use super::keys::Keys;
+use super::keys::KeyVisitor;
 use super::mistake::{Mistake, Mistakes};
-use super::raw::{Section, Source, read_file};
+use super::raw::{SectionReader, Source, read_file};
 use super::role::OtherSections;
 use super::{Admin, Admission, Auth, ClientTls, Config, Database, Listen, ListenAddr, Notify, Role, Watch};
 use super::{database, role};
@@ -17,7 +17,7 @@ use super::{database, role};
 /// Reads and checks a configuration file and the files it names.
 pub fn load(path: &Path) -> Result<Config, Mistakes> {
     let unreadable = |text: String| Mistakes {
-        list: vec![Mistake { file: path.to_path_buf(), place: None, key: String::new(), text }],
+        list: vec![Mistake { file: path.to_path_buf(), position: None, key: String::new(), text }],
         files: Vec::new(),
     };
     let bytes = read_file(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
@@ -72,7 +72,12 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
 }
 
 /// The console has an address of its own, and checks its passwords itself.
-fn check_admin(admin: &Admin, section: &Section<'_>, listen: &[ListenAddr], roles: &BTreeMap<String, Option<Role>>) {
+fn check_admin(
+    admin: &Admin,
+    section: &SectionReader<'_>,
+    listen: &[ListenAddr],
+    roles: &BTreeMap<String, Option<Role>>,
+) {
     if let Some(addr) = admin.addr
         && section.has("addr")
         && addr.port() != 0

@@ -1,6 +1,6 @@
 //! The file as written: a TOML tree with positions, read key by key.
 //!
-//! A [`Section`] is one table of the file. It visits the keys of a [`Table`], each through its [`Form`], and refuses every
+//! A [`SectionReader`] is one table of the file. It visits the keys of a [`KeyTable`], each through its [`KeyForm`], and refuses every
 //! key that was not visited. A value of the wrong form becomes a [`Mistake`] and reads as absent, so that one run finds
 //! them all; serde would stop at the first, which is why it is not used here.
 
@@ -14,11 +14,11 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Secret;
-use super::form::{Form, kind, read_secret, read_text};
-use super::keys::{Keys, Nature, Table};
-use super::mistake::{Mistake, Mistakes, Place};
+use super::form::{KeyForm, kind, read_secret, read_text};
+use super::keys::{KeyTable, KeyVisitor, Nature};
+use super::mistake::{FilePosition, Mistake, Mistakes};
 
-/// Keys that a later version will have.
+/// KeyVisitor that a later version will have.
 const LATER: &[&str] = &["fleet"];
 
 /// A configuration, secret or certificate larger than this is something else, such as a device.
@@ -47,16 +47,16 @@ impl<'a> Source<'a> {
         let start = error.span().map_or(0, |span| span.start);
         let before = self.text.get(..start).unwrap_or(self.text);
         let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
-        let place = Place { line: self.line(start), column: Some(column) };
+        let position = FilePosition { line: self.line(start), column: Some(column) };
         // The message alone: the error's own Display quotes the line, which may hold a password.
         let text = error.message().trim().replace('\n', ", ");
-        self.push(start, Some(place), String::new(), text);
+        self.push(start, Some(position), String::new(), text);
         Err(self.mistakes())
     }
 
     /// The top of the tree.
-    pub(super) fn root<'s>(&'s self, table: &'s DeTable<'s>) -> Section<'s> {
-        Section {
+    pub(super) fn root<'s>(&'s self, table: &'s DeTable<'s>) -> SectionReader<'s> {
+        SectionReader {
             source: self,
             path: String::new(),
             pattern: String::new(),
@@ -93,9 +93,9 @@ impl<'a> Source<'a> {
         before.matches('\n').count() + 1
     }
 
-    fn push(&self, start: usize, place: Option<Place>, key: String, text: String) {
+    fn push(&self, start: usize, position: Option<FilePosition>, key: String, text: String) {
         let file = self.path.to_path_buf();
-        self.mistakes.borrow_mut().push((start, Mistake { file, place, key, text }));
+        self.mistakes.borrow_mut().push((start, Mistake { file, position, key, text }));
     }
 
     /// The bytes of a file named in the text; relative to the directory of the configuration.
@@ -110,7 +110,7 @@ impl<'a> Source<'a> {
 }
 
 /// One table of the file; an absent one reads as empty.
-pub(super) struct Section<'a> {
+pub(super) struct SectionReader<'a> {
     source: &'a Source<'a>,
     path: String,
     pattern: String,
@@ -119,7 +119,7 @@ pub(super) struct Section<'a> {
     known: BTreeSet<&'static str>,
 }
 
-impl<'a> Section<'a> {
+impl<'a> SectionReader<'a> {
     /// Whether the key is written here, right or wrong.
     pub(super) fn has(&self, key: &str) -> bool {
         self.entry(key).is_some()
@@ -142,11 +142,11 @@ impl<'a> Section<'a> {
     }
 
     /// The table under `key`, for rules over several tables.
-    pub(super) fn view(&self, key: &str) -> Section<'a> {
+    pub(super) fn view(&self, key: &str) -> SectionReader<'a> {
         let entry = self.entry(key).map(|(start, value)| (start, value.get_ref().as_table()));
         let (start, table) = entry.unwrap_or((self.start, None));
         let (path, pattern) = (join(&self.path, key), pattern(&self.pattern, key));
-        Section { source: self.source, path, pattern, start, table, known: BTreeSet::new() }
+        SectionReader { source: self.source, path, pattern, start, table, known: BTreeSet::new() }
     }
 
     /// Whether anything at `key` or below it was blamed so far.
@@ -155,12 +155,12 @@ impl<'a> Section<'a> {
     }
 
     /// Fills a table of keys.
-    pub(super) fn visit(&mut self, table: &mut impl Table) {
+    pub(super) fn visit(&mut self, table: &mut impl KeyTable) {
         self.inline("", table);
     }
 
     /// Fills a table of keys and refuses every key that is not in it.
-    pub(super) fn read(mut self, table: &mut impl Table) {
+    pub(super) fn read(mut self, table: &mut impl KeyTable) {
         self.visit(table);
         self.finish();
     }
@@ -210,14 +210,14 @@ impl<'a> Section<'a> {
     }
 
     /// The table under `key`, if it is written and a table.
-    fn section(&mut self, key: &'static str) -> Option<Section<'a>> {
+    fn section(&mut self, key: &'static str) -> Option<SectionReader<'a>> {
         self.known.insert(key);
         let (start, value) = self.entry(key)?;
         self.child(key, key, start, value)
     }
 
     /// The tables under `key` by name, as in `[roles.web]`; `None` for one that is no table.
-    pub(super) fn children(&mut self, key: &'static str) -> Vec<(String, Option<Section<'a>>)> {
+    pub(super) fn children(&mut self, key: &'static str) -> Vec<(String, Option<SectionReader<'a>>)> {
         let Some(parent) = self.section(key) else {
             return Vec::new();
         };
@@ -275,14 +275,20 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn child(&self, name: &str, step: &str, start: usize, value: &'a Spanned<DeValue<'a>>) -> Option<Section<'a>> {
+    fn child(
+        &self,
+        name: &str,
+        step: &str,
+        start: usize,
+        value: &'a Spanned<DeValue<'a>>,
+    ) -> Option<SectionReader<'a>> {
         let path = join(&self.path, name);
         let DeValue::Table(table) = value.get_ref() else {
             let text = format!("is {}, not a table such as [{path}]", kind(value.get_ref()));
             self.blame_at(start, path, text);
             return None;
         };
-        Some(Section {
+        Some(SectionReader {
             source: self.source,
             path,
             pattern: pattern(&self.pattern, step),
@@ -298,13 +304,13 @@ impl<'a> Section<'a> {
     }
 
     fn blame_at(&self, start: usize, key: String, text: String) {
-        let place = Place { line: self.source.line(start), column: None };
-        self.source.push(start, Some(place), key, text);
+        let position = FilePosition { line: self.source.line(start), column: None };
+        self.source.push(start, Some(position), key, text);
     }
 }
 
-impl Keys for Section<'_> {
-    fn value<T>(&mut self, name: &'static str, value: &mut T, form: impl Form<T>, nature: Nature) {
+impl KeyVisitor for SectionReader<'_> {
+    fn value<T>(&mut self, name: &'static str, value: &mut T, form: impl KeyForm<T>, nature: Nature) {
         if nature == Nature::Required && !self.has(name) {
             self.blame(name, "is missing");
         }
@@ -313,7 +319,7 @@ impl Keys for Section<'_> {
         }
     }
 
-    fn maybe<T>(&mut self, name: &'static str, value: &mut Option<T>, form: impl Form<T>) {
+    fn maybe<T>(&mut self, name: &'static str, value: &mut Option<T>, form: impl KeyForm<T>) {
         if let Some(read) = self.take(name, |value| form.read(value)) {
             *value = Some(read);
         }
@@ -321,7 +327,7 @@ impl Keys for Section<'_> {
 
     fn secret(&mut self, name: &'static str, value: &mut Option<Secret>) {
         let read = match self.is_table(name) {
-            true => self.section(name).and_then(Section::secret_elsewhere),
+            true => self.section(name).and_then(SectionReader::secret_elsewhere),
             false => self.take(name, read_secret),
         };
         if let Some(read) = read {
@@ -336,19 +342,19 @@ impl Keys for Section<'_> {
         }
     }
 
-    fn table(&mut self, name: &'static str, table: &mut impl Table) {
+    fn table(&mut self, name: &'static str, table: &mut impl KeyTable) {
         if let Some(section) = self.section(name) {
             section.read(table);
         }
     }
 
-    fn maybe_table<T: Table + Default>(&mut self, name: &'static str, table: &mut Option<T>) {
+    fn maybe_table<T: KeyTable + Default>(&mut self, name: &'static str, table: &mut Option<T>) {
         if let Some(section) = self.section(name) {
             section.read(table.insert(T::default()));
         }
     }
 
-    fn inline(&mut self, _field: &'static str, table: &mut impl Table) {
+    fn inline(&mut self, _field: &'static str, table: &mut impl KeyTable) {
         table.keys(self);
         table.rules(self);
     }

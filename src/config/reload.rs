@@ -10,32 +10,33 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::raw::read_file;
-use super::show::{Setting, entries};
+use super::show::{ConfigSetting, entries};
 use super::{Config, Mistakes, load};
 
 /// What a reload changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
     /// Every setting that differs, by key path.
-    pub changed: Vec<Change>,
+    pub changed: Vec<SettingChange>,
     /// Key paths among them that take effect at the next start only.
     pub needs_restart: Vec<String>,
 }
 
 /// One setting that differs. Displayed as `roles.web.size: 10 -> 20`, secrets as `***`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
+pub struct SettingChange {
     /// The key path.
     pub key: String,
     /// The value so far; `None`: unset.
-    pub old: Option<Setting>,
+    pub old: Option<ConfigSetting>,
     /// The new value; `None`: unset.
-    pub new: Option<Setting>,
+    pub new: Option<ConfigSetting>,
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for SettingChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |value: &Option<Setting>| value.as_ref().map_or("(unset)".to_owned(), Setting::to_string);
+        let shown =
+            |value: &Option<ConfigSetting>| value.as_ref().map_or("(unset)".to_owned(), ConfigSetting::to_string);
         write!(f, "{}: {} -> {}", self.key, shown(&self.old), shown(&self.new))
     }
 }
@@ -44,12 +45,13 @@ impl fmt::Display for Change {
 pub fn diff(old: &Config, new: &Config) -> Changes {
     let (mut old, mut new) = (entries(old), entries(new));
     let keys: BTreeSet<String> = old.keys().chain(new.keys()).cloned().collect();
-    let changed: Vec<Change> = keys
+    let changed: Vec<SettingChange> = keys
         .into_iter()
-        .map(|key| Change { old: old.remove(&key), new: new.remove(&key), key })
+        .map(|key| SettingChange { old: old.remove(&key), new: new.remove(&key), key })
         .filter(|change| change.old != change.new)
         .collect();
-    let needs_restart = |change: &&Change| change.old.iter().chain(&change.new).any(|setting| setting.needs_restart);
+    let needs_restart =
+        |change: &&SettingChange| change.old.iter().chain(&change.new).any(|setting| setting.needs_restart);
     let needs_restart = changed.iter().filter(needs_restart).map(|change| change.key.clone()).collect();
     Changes { changed, needs_restart }
 }
@@ -201,7 +203,7 @@ mod tests {
     fn changes_are_told_with_secrets_masked() {
         let new = format!("[pool]\nsize = 5\n{}statement_timeout = \"5s\"\n", BASE.replace("one", "two"));
         let changes = diff(&parse(BASE), &parse(&new));
-        let shown: Vec<String> = changes.changed.iter().map(Change::to_string).collect();
+        let shown: Vec<String> = changes.changed.iter().map(SettingChange::to_string).collect();
         assert_eq!(
             shown,
             [

@@ -13,7 +13,7 @@ use super::database::{BACKENDS_MAX, PoolMode};
 use super::form::{count, postgres_timeout, text, word};
 use super::keys::{Shape, section};
 use super::listen::CLIENTS_MAX;
-use super::raw::Section;
+use super::raw::SectionReader;
 use crate::words::words;
 
 const VERIFIER_START: &str = "SCRAM-SHA-256$";
@@ -179,7 +179,7 @@ impl RoleKeys {
     }
 
     /// The password's own method, where the role does not name one.
-    fn infer_auth(&mut self, section: &Section<'_>) {
+    fn infer_auth(&mut self, section: &SectionReader<'_>) {
         if section.has("auth") && section.is_blamed("auth") {
             self.auth = None;
         } else if section.has("password") && !section.has("auth") {
@@ -190,8 +190,8 @@ impl RoleKeys {
 
 /// Every role that may log in, `None` for one with mistakes. `"*"` is among them if it says how to log in; without
 /// `auth` it only holds defaults, and roles not named are refused.
-pub(super) fn read(root: &mut Section<'_>, others: &OtherSections) -> BTreeMap<String, Option<Role>> {
-    let mut sections: BTreeMap<String, Option<Section<'_>>> = root.children("roles").into_iter().collect();
+pub(super) fn read(root: &mut SectionReader<'_>, others: &OtherSections) -> BTreeMap<String, Option<Role>> {
+    let mut sections: BTreeMap<String, Option<SectionReader<'_>>> = root.children("roles").into_iter().collect();
     if sections.is_empty() {
         root.blame("roles", "there is none; add [roles.\"*\"] with auth = \"passthrough\", for example");
     }
@@ -228,7 +228,7 @@ struct Star {
 }
 
 impl Star {
-    fn read(&mut self, mut section: Section<'_>, others: &OtherSections) -> Option<Role> {
+    fn read(&mut self, mut section: SectionReader<'_>, others: &OtherSections) -> Option<Role> {
         section.visit(&mut self.keys);
         self.keys.infer_auth(&section);
         (self.has_auth, self.has_rate) = (section.has("auth"), section.has("rate"));
@@ -246,7 +246,7 @@ impl Star {
         self.finish(self.keys.clone(), section, others)
     }
 
-    fn read_named(&self, name: &str, mut section: Section<'_>, others: &OtherSections) -> Option<Role> {
+    fn read_named(&self, name: &str, mut section: SectionReader<'_>, others: &OtherSections) -> Option<Role> {
         let mut keys = self.keys.inherited();
         section.visit(&mut keys);
         keys.infer_auth(&section);
@@ -274,7 +274,7 @@ impl Star {
     }
 
     /// The rules over several keys and other sections.
-    fn finish(&self, keys: RoleKeys, section: Section<'_>, others: &OtherSections) -> Option<Role> {
+    fn finish(&self, keys: RoleKeys, section: SectionReader<'_>, others: &OtherSections) -> Option<Role> {
         let backend_password = keys.backend_password.as_ref();
         if backend_password.is_some_and(|secret| secret.expose().starts_with(VERIFIER_START)) {
             section.blame("backend_password", "is a SCRAM verifier, which opens nothing; write the password itself");
@@ -307,7 +307,7 @@ impl Star {
 }
 
 /// A stored hash decides how it can be proved.
-fn check_stored(section: &Section<'_>, method: Option<AuthMethod>, password: &Secret) {
+fn check_stored(section: &SectionReader<'_>, method: Option<AuthMethod>, password: &Secret) {
     let stored = password.expose();
     if stored.starts_with(VERIFIER_START) {
         if !is_verifier(stored) {

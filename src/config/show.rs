@@ -5,15 +5,15 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::database::PoolSection;
-use super::form::Form;
-use super::keys::{Keys, Nature, Shape, Table};
+use super::form::KeyForm;
+use super::keys::{KeyTable, KeyVisitor, Nature, Shape};
 use super::raw::join;
 use super::role::RoleKeys;
 use super::{Config, Database, Secret};
 
 /// A setting in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
+pub struct ConfigSetting {
     /// What it is.
     pub value: SettingValue,
     /// It is read at start only.
@@ -38,14 +38,14 @@ impl fmt::Display for SettingValue {
     }
 }
 
-impl fmt::Display for Setting {
+impl fmt::Display for ConfigSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.value.fmt(f)
     }
 }
 
 /// Every setting in force by its key path, such as `roles.web.statement_timeout`; what is unset is absent.
-pub fn entries(config: &Config) -> BTreeMap<String, Setting> {
+pub fn entries(config: &Config) -> BTreeMap<String, ConfigSetting> {
     let mut rows = Rows::of(Shown::InForce);
     rows.sections(config);
     for (name, database) in &config.databases {
@@ -58,7 +58,7 @@ pub fn entries(config: &Config) -> BTreeMap<String, Setting> {
 }
 
 /// The default of every setting that has one, for the databases and roles that `config` names.
-pub fn defaults(config: &Config) -> BTreeMap<String, Setting> {
+pub fn defaults(config: &Config) -> BTreeMap<String, ConfigSetting> {
     let databases = config.databases.keys().map(String::as_str);
     default_rows(databases, config.roles.keys().map(String::as_str)).settings
 }
@@ -87,7 +87,7 @@ enum Shown {
 pub(super) struct Rows {
     at: String,
     shown: Shown,
-    settings: BTreeMap<String, Setting>,
+    settings: BTreeMap<String, ConfigSetting>,
     /// Every key with what it allows and whether it needs a restart.
     #[cfg(test)]
     pub(super) keys: Vec<KeyFacts>,
@@ -127,7 +127,7 @@ impl Rows {
         self.table("watch", &mut watch);
     }
 
-    fn table_at(&mut self, at: String, table: &mut impl Table) {
+    fn table_at(&mut self, at: String, table: &mut impl KeyTable) {
         let before = std::mem::replace(&mut self.at, at);
         table.keys(self);
         self.at = before;
@@ -152,17 +152,17 @@ impl Rows {
         });
         let _ = allowed;
         if let Some(value) = value {
-            self.settings.insert(path, Setting { value, needs_restart });
+            self.settings.insert(path, ConfigSetting { value, needs_restart });
         }
     }
 }
 
-impl Keys for Rows {
-    fn value<T>(&mut self, name: &'static str, value: &mut T, form: impl Form<T>, nature: Nature) {
+impl KeyVisitor for Rows {
+    fn value<T>(&mut self, name: &'static str, value: &mut T, form: impl KeyForm<T>, nature: Nature) {
         self.row(name, Some(SettingValue::Plain(form.text(value))), || form.allowed(), nature);
     }
 
-    fn maybe<T>(&mut self, name: &'static str, value: &mut Option<T>, form: impl Form<T>) {
+    fn maybe<T>(&mut self, name: &'static str, value: &mut Option<T>, form: impl KeyForm<T>) {
         let text = value.as_ref().map(|value| SettingValue::Plain(form.text(value)));
         self.row(name, text, || form.allowed(), Nature::Usual);
     }
@@ -176,11 +176,11 @@ impl Keys for Rows {
         self.row(name, text, || "a file".to_owned(), Nature::Usual);
     }
 
-    fn table(&mut self, name: &'static str, table: &mut impl Table) {
+    fn table(&mut self, name: &'static str, table: &mut impl KeyTable) {
         self.table_at(join(&self.at, name), table);
     }
 
-    fn maybe_table<T: Table + Default>(&mut self, name: &'static str, table: &mut Option<T>) {
+    fn maybe_table<T: KeyTable + Default>(&mut self, name: &'static str, table: &mut Option<T>) {
         match table {
             Some(table) => self.table(name, table),
             None => self.group(false, |rows| rows.table(name, &mut T::default())),

@@ -6,7 +6,7 @@ use super::Secret;
 use super::database::{BACKENDS_MAX, WatchLogin};
 use super::form::{count, duration_above_zero, text, word};
 use super::keys::{Shape, section};
-use super::raw::Section;
+use super::raw::SectionReader;
 use crate::words::words;
 
 /// Fewer sessions that wait for locks are everyday life.
@@ -51,7 +51,7 @@ section! {
     } password_needs_role
 }
 
-fn password_needs_role(_: &WatchLoginKeys, section: &Section<'_>) {
+fn password_needs_role(_: &WatchLoginKeys, section: &SectionReader<'_>) {
     if section.has("password") && !section.has("role") {
         section.blame("role", "is missing; password is its");
     }

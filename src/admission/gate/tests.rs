@@ -1,7 +1,7 @@
 //! What a gate promises.
 
 use super::*;
-use crate::config::Rate as RateRules;
+use crate::config::RoleRate as RateRules;
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -15,7 +15,7 @@ use super::line::Turn;
 use super::slot::State;
 use super::*;
 use crate::admission::gate::Tenure;
-use crate::config::{AdmissionMode, Jitter, LaneSettings, Priority, Rate, RateWhen, Share};
+use crate::config::{AdmissionMode, Jitter, LaneSettings, Priority, RateWhen, RoleRate, Share};
 
 const WORKERS: usize = 2;
 const DATABASES: usize = 2;
@@ -61,7 +61,7 @@ fn lane_settings() -> impl Strategy<Value = LaneSettings> {
             initial,
             adaptive,
             jitter,
-            rate: rate.map(|(per_second, burst)| Rate {
+            rate: rate.map(|(per_second, burst)| RoleRate {
                 per_second: f64::from(per_second),
                 burst,
                 delay_max: Duration::from_millis(700),

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::admission::gate::Tenure;
-use crate::config::{LaneSettings, Rate, RateWhen, Share};
+use crate::config::{LaneSettings, RateWhen, RoleRate, Share};
 
 const CLIENTS: usize = 10_000;
 const BURST_AT: f64 = 3.0;
@@ -449,7 +449,7 @@ fn a_limit_fifteen_times_too_high_survives_the_stall() {
 
 #[test]
 fn a_rate_spares_the_volume() {
-    let at = |delay_max| Rate {
+    let at = |delay_max| RoleRate {
         per_second: 400.0,
         burst: 20,
         delay_max: Duration::from_secs(delay_max),

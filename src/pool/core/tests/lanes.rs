@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::admission::gate::State;
-use crate::config::{AdmissionMode, Jitter, LaneSettings, Priority, Rate, RateWhen};
+use crate::config::{AdmissionMode, Jitter, LaneSettings, Priority, RateWhen, RoleRate};
 
 fn settings(max: Option<u32>) -> LaneSettings {
     LaneSettings { transactions_max: max, jitter: Jitter::Off, ..LaneSettings::default() }
@@ -283,7 +283,7 @@ fn a_server_that_is_back_gets_the_role_slowly() {
 #[test]
 fn a_rate_lets_in_one_after_the_other_and_nobody_later_than_its_longest_delay() {
     let mut shell = Shell::new(None);
-    let rate = Rate { per_second: 10.0, burst: 2, delay_max: ms(1000), when: RateWhen::Always };
+    let rate = RoleRate { per_second: 10.0, burst: 2, delay_max: ms(1000), when: RateWhen::Always };
     let paced = LaneSettings { rate: Some(rate), ..settings(Some(50)) };
     let (lane, pools) = shell.lane(LaneSettings { initial: 50, ..paced }, 1, &limits(100));
     let (first, mut waiting) = shell.crowd(pools[0], 40);
