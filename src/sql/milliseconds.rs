@@ -1,7 +1,7 @@
 //! What Postgres makes of a value for a setting in milliseconds, read as it reads it: `parse_int` and `convert_to_base_unit` of
 //! `guc.c`, with `strtol` and `strtod` below them.
 
-use super::set::Value;
+use super::effect::Value;
 
 /// What comes of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

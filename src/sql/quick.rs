@@ -72,7 +72,8 @@ fn window_mentions(window: &Window) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::class::{Class, Context, classify_slowly};
+    use super::super::classify::classify_slowly;
+    use super::super::effect::{Class, Context};
     use super::*;
     use proptest::prelude::*;
 

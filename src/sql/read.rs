@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::class::{Argument, Context, Discarded, Effect, Form};
+use super::effect::{Argument, Context, Discarded, Effect, Form};
 use super::keyword::*;
 use super::lex::{Kind, Lexer, Token};
 use super::quote;

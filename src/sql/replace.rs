@@ -5,12 +5,12 @@
 
 use std::ops::Range;
 
-use super::class::Context;
+use super::effect::{Context, Value};
 use super::keyword::{ALTER, CREATE, SET};
 use super::lex::{Kind, Lexer, Token};
 use super::quote;
 use super::scan::{Scanner, Settings};
-use super::set::{self, Value};
+use super::set;
 use super::splice::Splice;
 
 /// What stands for a value.

@@ -6,8 +6,7 @@
 
 use std::ops::Range;
 
-use super::Suspects;
-use super::class::Context;
+use super::effect::{Context, Suspects};
 use super::keyword::*;
 use super::lex::{Kind, Lexer, Token};
 

@@ -8,57 +8,11 @@ use std::ops::Range;
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 
-use super::class::{Context, Effect};
+use super::effect::{Context, Effect, Scope, Setting, Value};
 use super::keyword::*;
 use super::lex::{Kind, Lexer};
 use super::quote::{self, quote_identifier, quote_literal};
 use super::read::Reader;
-
-/// How long a setting lasts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scope {
-    /// For the session, if the transaction commits.
-    Session,
-    /// SET LOCAL: to the end of the transaction.
-    Local,
-}
-
-/// A setting and its value.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setting {
-    /// In lower case, with its dot if it is custom.
-    pub name: String,
-    /// What it becomes.
-    pub value: Value,
-}
-
-impl Setting {
-    /// A value as StartupMessage and `set_config` carry it.
-    fn text(name: &str, value: impl Into<Bytes>) -> Self {
-        Self { name: name.to_owned(), value: Value::Text(value.into()) }
-    }
-
-    /// A `search_path` with the session's temporary schema in it.
-    pub(super) fn names_pg_temp(&self) -> bool {
-        let value = match &self.value {
-            Value::Default => return false,
-            Value::Text(bytes) | Value::Raw(bytes) => bytes,
-        };
-        self.name == "search_path" && value.to_ascii_lowercase().windows(7).any(|part| part == b"pg_temp")
-    }
-}
-
-/// The value of a setting, in the client's encoding.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Value {
-    /// What the session began with.
-    Default,
-    /// One string, as StartupMessage and `set_config` carry it; a list in it is not yet split.
-    Text(Bytes),
-    /// SQL as it stood behind TO. Lists of quoted names (`search_path TO 'a, b'`) mean something else as [`Value::Text`]. Literals with
-    /// a backslash are spelled so that both settings of `standard_conforming_strings` read them alike.
-    Raw(Bytes),
-}
 
 impl Value {
     /// The one string that this sets, if it is one: of `'5s'`, `5000`, `-1.5`, `on` and the like, not of lists. For settings that are

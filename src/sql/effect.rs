@@ -1,17 +1,10 @@
-//! What a text does to its session: the types, and [`classify`], the one pass that fills them.
+//! Results of reading a text: its effects one by one, the settings they give, and the kinds of state it may touch.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-
-use super::keyword::*;
-use super::notify;
-use super::quick;
-use super::read;
-use super::scan::{Scanner, Settings, Statement};
-use super::set::{self, Scope, Setting};
 
 /// What the lexer must know about the session that the text is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +63,14 @@ impl Class {
     /// Whether a statement of the text begins or ends a transaction block or a savepoint.
     pub fn controls_transaction(&self) -> bool {
         self.effects.iter().any(|(_, effect)| effect.controls_transaction())
+    }
+
+    /// Adds an effect of the statement now counted, and what it may begin and end.
+    pub(super) fn push(&mut self, effect: Effect) {
+        let (begin, end) = effect.suspects();
+        self.may_begin |= begin;
+        self.may_end |= end;
+        self.effects.push((self.statements, effect));
     }
 }
 
@@ -184,6 +185,24 @@ impl Effect {
     /// Whether it is one that [`stand_ins`](super::stand_ins) may be asked about.
     pub fn concerns_channels(&self) -> bool {
         matches!(self, Self::Listen(_) | Self::Notify { .. } | Self::ListeningChannels)
+    }
+
+    /// What an effect may begin and end that is worth asking about.
+    fn suspects(&self) -> (Suspects, Suspects) {
+        use Suspects as S;
+        match self {
+            // A table created without TEMP is temporary if pg_temp comes first.
+            Self::Set { setting, .. } if setting.names_pg_temp() => (S::TEMP, S::NONE),
+            Self::SetSessionAuthorization { to_default: false } => (S::AUTHORIZATION, S::NONE),
+            Self::SetSessionAuthorization { to_default: true } => (S::NONE, S::AUTHORIZATION),
+            Self::DiscardAll => (S::NONE, S::DISCARDED),
+            Self::Discard(Discarded::Temp) => (S::NONE, S::TEMP),
+            Self::Prepare(_) => (S::PREPARE, S::NONE),
+            Self::Deallocate(_) | Self::DeallocateAll => (S::NONE, S::PREPARE),
+            Self::Listen(_) => (S::LISTEN, S::NONE),
+            Self::Unlisten(_) | Self::UnlistenAll => (S::NONE, S::LISTEN),
+            _ => (S::NONE, S::NONE),
+        }
     }
 }
 
@@ -303,221 +322,48 @@ impl fmt::Debug for Suspects {
     }
 }
 
-/// What `text` does to its session.
-#[inline]
-pub fn classify(text: &[u8], context: Context) -> Class {
-    if context.ascii_safe && quick::is_ordinary(text) {
-        return Class { statements: 1, ..Class::default() };
-    }
-    classify_slowly(text, context)
+/// How long a setting lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// For the session, if the transaction commits.
+    Session,
+    /// SET LOCAL: to the end of the transaction.
+    Local,
 }
 
-/// One pass; a second one over the few statements that have an effect.
-pub(super) fn classify_slowly(text: &[u8], context: Context) -> Class {
-    let mut class = Class::default();
-    if !context.ascii_safe && !text.is_ascii() {
-        class.may_begin = Suspects::UNCERTAIN;
-        return class;
-    }
-    let mut scanner = Scanner::new(text, context);
-    while let Some(statement) = scanner.statement() {
-        class.add(text, context, &statement);
-        class.statements += 1;
-    }
-    if class.may_begin.contains(Suspects::UNCERTAIN) {
-        class.effects.clear();
-    }
-    class
+/// A setting and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// In lower case, with its dot if it is custom.
+    pub name: String,
+    /// What it becomes.
+    pub value: Value,
 }
 
-impl Class {
-    fn add(&mut self, text: &[u8], context: Context, statement: &Statement) {
-        self.may_begin |= statement.may_begin;
-        self.may_end |= statement.may_end;
-        self.assigns |= statement.head == SET || statement.settings != Settings::Untouched;
-        let text = &text[statement.span.clone()];
-        match statement.head {
-            SELECT if statement.settings != Settings::Untouched => match set::read_select(text, context) {
-                Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
-                None if statement.settings == Settings::Session => self.may_begin |= Suspects::SETTINGS,
-                None => {}
-            },
-            SELECT if statement.names_channels => {
-                if let Some(effect) = notify::read_select(text, context) {
-                    self.push(effect);
-                }
-            }
-            SELECT => {}
-            SET => match set::read_set(text, context) {
-                Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
-                None => self.may_begin |= Suspects::SETTINGS,
-            },
-            RESET => match set::read_reset(text, context) {
-                Some(effect) => self.push(effect),
-                None => self.may_begin |= Suspects::SETTINGS,
-            },
-            PREPARE if statement.settings == Settings::Session => {
-                self.may_begin |= Suspects::PREPARE | Suspects::SETTINGS
-            }
-            BEGIN | START | COMMIT | END | ROLLBACK | ABORT | SAVEPOINT | RELEASE | PREPARE | DEALLOCATE | LISTEN
-            | UNLISTEN | NOTIFY | DISCARD => match read::read(text, context, statement.head) {
-                Some(Some(effect)) => self.push(effect),
-                Some(None) => {}
-                None => self.may_begin |= Suspects::UNCERTAIN,
-            },
-            CLOSE => self.may_end |= Suspects::HOLD,
-            DROP => self.may_end |= Suspects::TEMP,
-            LOAD => self.may_begin |= Suspects::LOAD,
-            _ if statement.settings == Settings::Session => self.may_begin |= Suspects::SETTINGS,
-            _ => {}
-        }
+impl Setting {
+    /// A value as StartupMessage and `set_config` carry it.
+    pub(super) fn text(name: &str, value: impl Into<Bytes>) -> Self {
+        Self { name: name.to_owned(), value: Value::Text(value.into()) }
     }
 
-    fn push(&mut self, effect: Effect) {
-        let (begin, end) = effect.suspects();
-        self.may_begin |= begin;
-        self.may_end |= end;
-        self.effects.push((self.statements, effect));
+    /// A `search_path` with the session's temporary schema in it.
+    pub(super) fn names_pg_temp(&self) -> bool {
+        let value = match &self.value {
+            Value::Default => return false,
+            Value::Text(bytes) | Value::Raw(bytes) => bytes,
+        };
+        self.name == "search_path" && value.to_ascii_lowercase().windows(7).any(|part| part == b"pg_temp")
     }
 }
 
-impl Effect {
-    /// What an effect may begin and end that is worth asking about.
-    fn suspects(&self) -> (Suspects, Suspects) {
-        use Suspects as S;
-        match self {
-            // A table created without TEMP is temporary if pg_temp comes first.
-            Self::Set { setting, .. } if setting.names_pg_temp() => (S::TEMP, S::NONE),
-            Self::SetSessionAuthorization { to_default: false } => (S::AUTHORIZATION, S::NONE),
-            Self::SetSessionAuthorization { to_default: true } => (S::NONE, S::AUTHORIZATION),
-            Self::DiscardAll => (S::NONE, S::DISCARDED),
-            Self::Discard(Discarded::Temp) => (S::NONE, S::TEMP),
-            Self::Prepare(_) => (S::PREPARE, S::NONE),
-            Self::Deallocate(_) | Self::DeallocateAll => (S::NONE, S::PREPARE),
-            Self::Listen(_) => (S::LISTEN, S::NONE),
-            Self::Unlisten(_) | Self::UnlistenAll => (S::NONE, S::LISTEN),
-            _ => (S::NONE, S::NONE),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn class(text: &str) -> Class {
-        classify(text.as_bytes(), Context::default())
-    }
-
-    #[test]
-    fn ordinary_statements_have_no_effect_and_no_suspect() {
-        for text in [
-            "SELECT abalance FROM pgbench_accounts WHERE aid = 1;",
-            "SELECT temp, hold FROM sensors WHERE pg_advisory_lock = 'pg_advisory_lock(1)'",
-            "INSERT INTO temp VALUES ('pg_temp')",
-            "SELECT pg_advisory_xact_lock(1), pg_try_advisory_xact_lock(2)",
-            "DO $$ BEGIN PERFORM pg_advisory_lock(1); END $$",
-            "DECLARE hold CURSOR FOR SELECT 1",
-            "SELECT set_config FROM t",
-        ] {
-            assert!(class(text).is_ordinary(), "{text}: {:?}", class(text));
-        }
-    }
-
-    #[test]
-    fn state_that_may_begin_is_suspected() {
-        for (text, suspects) in [
-            ("CREATE TEMP TABLE t (a int)", Suspects::TEMP),
-            ("CREATE OR REPLACE LOCAL TEMPORARY VIEW v AS SELECT 1", Suspects::TEMP),
-            ("SELECT 1 INTO TEMP x", Suspects::TEMP),
-            ("EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1", Suspects::TEMP),
-            ("CREATE TABLE \"pg_temp\".t (a int)", Suspects::TEMP),
-            ("SET search_path = 'pg_temp'", Suspects::TEMP),
-            ("DECLARE c CURSOR /* ; */ WITH HOLD FOR SELECT 1", Suspects::HOLD),
-            ("SELECT PG_Advisory_Lock /* x */ (1)", Suspects::ADVISORY),
-            ("WITH x AS (SELECT \"pg_try_advisory_lock_shared\"(1)) SELECT 1", Suspects::ADVISORY),
-            ("PREPARE p AS SELECT 1", Suspects::PREPARE),
-            ("LISTEN a", Suspects::LISTEN),
-            ("SET SESSION AUTHORIZATION x", Suspects::AUTHORIZATION),
-            ("SET session_authorization = 'x'", Suspects::AUTHORIZATION),
-            ("LOAD 'x'", Suspects::LOAD),
-            ("EXECUTE p", Suspects::EXECUTED),
-            ("PREPARE p AS SELECT set_config($1, $2, false)", Suspects::PREPARE | Suspects::SETTINGS),
-            ("SELECT U&\"pg_advisory\\005flock\"(1)", Suspects::HIDDEN),
-        ] {
-            let class = class(text);
-            assert_eq!((class.may_begin, class.may_end), (suspects, Suspects::NONE), "{text}");
-        }
-    }
-
-    #[test]
-    fn driver_boilerplate_can_only_end_state() {
-        let asyncpg = class("SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;");
-        assert_eq!(asyncpg.statements, 4);
-        assert_eq!(asyncpg.may_begin, Suspects::NONE);
-        assert_eq!(asyncpg.may_end, Suspects::ADVISORY | Suspects::HOLD | Suspects::LISTEN);
-        assert_eq!(asyncpg.effects[..], [(2, Effect::UnlistenAll), (3, Effect::ResetAll)]);
-        for text in ["DISCARD ALL", "DEALLOCATE ALL", "SET SESSION AUTHORIZATION DEFAULT", "DROP TABLE t"] {
-            let class = class(text);
-            assert!(class.may_begin.is_empty() && !class.may_end.is_empty(), "{text}");
-        }
-    }
-
-    #[test]
-    fn effects_carry_the_number_of_their_statement() {
-        let class = class("BEGIN;; SELECT 1; SET LOCAL a = 1; COMMIT");
-        assert_eq!(class.effects.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 2, 3]);
-        assert!(class.controls_transaction());
-    }
-
-    #[test]
-    fn what_does_not_end_is_uncertain_and_has_no_effect() {
-        for text in ["SET x = 'a", "BEGIN; SELECT \"a", "BEGIN; /* ", "SET a = $x$"] {
-            let class = class(text);
-            assert!(class.may_begin.contains(Suspects::UNCERTAIN), "{text}");
-            assert!(class.effects.is_empty(), "{text}");
-        }
-    }
-
-    #[test]
-    fn encodings_whose_second_bytes_look_like_ascii_are_uncertain() {
-        let context = Context::new("SJIS", true);
-        assert_eq!(classify("SELECT 'é'".as_bytes(), context).may_begin, Suspects::UNCERTAIN);
-        assert!(classify(b"SELECT 1", context).is_ordinary());
-        assert!(classify("SELECT 'é'".as_bytes(), Context::new("UTF8", true)).is_ordinary());
-    }
-
-    #[test]
-    fn nested_calls_cost_no_more_than_their_length() {
-        let text = "SELECT ".to_owned() + &"set_config(".repeat(200_000);
-        assert_eq!(class(&text).may_begin, Suspects::SETTINGS);
-    }
-
-    #[test]
-    fn suspects_print_their_names() {
-        assert_eq!(format!("{:?}", Suspects::TEMP | Suspects::LOAD), "Suspects(TEMP | LOAD)");
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_classified(text: Vec<u8>, standard_conforming_strings: bool, ascii_safe: bool) {
-            classify(&text, Context { standard_conforming_strings, ascii_safe });
-        }
-
-        #[test]
-        fn any_mix_of_hard_words_is_classified(
-            parts in proptest::collection::vec(
-                proptest::sample::select(vec![
-                    "SET ", "LOCAL ", "SESSION ", "a", " TO ", "'", "\"", "E'", "\\", "$$", "$a$", "(", ")", ";", "/*", "*/", "--", "\n",
-                    "SELECT ", "set_config(", "true", ",", "BEGIN ", "ATOMIC ", "END", "CREATE ", "FUNCTION ", "U&\"", "1", ".", "=",
-                    "NOTIFY ", "PREPARE ", "TIME ZONE ", "DEFAULT", "ROLE ", "é",
-                ]),
-                0..24,
-            ),
-        ) {
-            class(&parts.concat());
-        }
-    }
+/// The value of a setting, in the client's encoding.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Value {
+    /// What the session began with.
+    Default,
+    /// One string, as StartupMessage and `set_config` carry it; a list in it is not yet split.
+    Text(Bytes),
+    /// SQL as it stood behind TO. Lists of quoted names (`search_path TO 'a, b'`) mean something else as [`Value::Text`]. Literals with
+    /// a backslash are spelled so that both settings of `standard_conforming_strings` read them alike.
+    Raw(Bytes),
 }

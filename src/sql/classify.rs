@@ -1,0 +1,202 @@
+//! [`classify`]: the one pass over a text that finds what it does to its session.
+
+use super::effect::{Class, Context, Suspects};
+use super::keyword::*;
+use super::notify;
+use super::quick;
+use super::read;
+use super::scan::{Scanner, Settings, Statement};
+use super::set;
+
+/// What `text` does to its session.
+#[inline]
+pub fn classify(text: &[u8], context: Context) -> Class {
+    if context.ascii_safe && quick::is_ordinary(text) {
+        return Class { statements: 1, ..Class::default() };
+    }
+    classify_slowly(text, context)
+}
+
+/// One pass; a second one over the few statements that have an effect.
+pub(super) fn classify_slowly(text: &[u8], context: Context) -> Class {
+    let mut class = Class::default();
+    if !context.ascii_safe && !text.is_ascii() {
+        class.may_begin = Suspects::UNCERTAIN;
+        return class;
+    }
+    let mut scanner = Scanner::new(text, context);
+    while let Some(statement) = scanner.statement() {
+        class.add(text, context, &statement);
+        class.statements += 1;
+    }
+    if class.may_begin.contains(Suspects::UNCERTAIN) {
+        class.effects.clear();
+    }
+    class
+}
+
+impl Class {
+    fn add(&mut self, text: &[u8], context: Context, statement: &Statement) {
+        self.may_begin |= statement.may_begin;
+        self.may_end |= statement.may_end;
+        self.assigns |= statement.head == SET || statement.settings != Settings::Untouched;
+        let text = &text[statement.span.clone()];
+        match statement.head {
+            SELECT if statement.settings != Settings::Untouched => match set::read_select(text, context) {
+                Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
+                None if statement.settings == Settings::Session => self.may_begin |= Suspects::SETTINGS,
+                None => {}
+            },
+            SELECT if statement.names_channels => {
+                if let Some(effect) = notify::read_select(text, context) {
+                    self.push(effect);
+                }
+            }
+            SELECT => {}
+            SET => match set::read_set(text, context) {
+                Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
+                None => self.may_begin |= Suspects::SETTINGS,
+            },
+            RESET => match set::read_reset(text, context) {
+                Some(effect) => self.push(effect),
+                None => self.may_begin |= Suspects::SETTINGS,
+            },
+            PREPARE if statement.settings == Settings::Session => {
+                self.may_begin |= Suspects::PREPARE | Suspects::SETTINGS
+            }
+            BEGIN | START | COMMIT | END | ROLLBACK | ABORT | SAVEPOINT | RELEASE | PREPARE | DEALLOCATE | LISTEN
+            | UNLISTEN | NOTIFY | DISCARD => match read::read(text, context, statement.head) {
+                Some(Some(effect)) => self.push(effect),
+                Some(None) => {}
+                None => self.may_begin |= Suspects::UNCERTAIN,
+            },
+            CLOSE => self.may_end |= Suspects::HOLD,
+            DROP => self.may_end |= Suspects::TEMP,
+            LOAD => self.may_begin |= Suspects::LOAD,
+            _ if statement.settings == Settings::Session => self.may_begin |= Suspects::SETTINGS,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::effect::Effect;
+    use super::*;
+
+    fn class(text: &str) -> Class {
+        classify(text.as_bytes(), Context::default())
+    }
+
+    #[test]
+    fn ordinary_statements_have_no_effect_and_no_suspect() {
+        for text in [
+            "SELECT abalance FROM pgbench_accounts WHERE aid = 1;",
+            "SELECT temp, hold FROM sensors WHERE pg_advisory_lock = 'pg_advisory_lock(1)'",
+            "INSERT INTO temp VALUES ('pg_temp')",
+            "SELECT pg_advisory_xact_lock(1), pg_try_advisory_xact_lock(2)",
+            "DO $$ BEGIN PERFORM pg_advisory_lock(1); END $$",
+            "DECLARE hold CURSOR FOR SELECT 1",
+            "SELECT set_config FROM t",
+        ] {
+            assert!(class(text).is_ordinary(), "{text}: {:?}", class(text));
+        }
+    }
+
+    #[test]
+    fn state_that_may_begin_is_suspected() {
+        for (text, suspects) in [
+            ("CREATE TEMP TABLE t (a int)", Suspects::TEMP),
+            ("CREATE OR REPLACE LOCAL TEMPORARY VIEW v AS SELECT 1", Suspects::TEMP),
+            ("SELECT 1 INTO TEMP x", Suspects::TEMP),
+            ("EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1", Suspects::TEMP),
+            ("CREATE TABLE \"pg_temp\".t (a int)", Suspects::TEMP),
+            ("SET search_path = 'pg_temp'", Suspects::TEMP),
+            ("DECLARE c CURSOR /* ; */ WITH HOLD FOR SELECT 1", Suspects::HOLD),
+            ("SELECT PG_Advisory_Lock /* x */ (1)", Suspects::ADVISORY),
+            ("WITH x AS (SELECT \"pg_try_advisory_lock_shared\"(1)) SELECT 1", Suspects::ADVISORY),
+            ("PREPARE p AS SELECT 1", Suspects::PREPARE),
+            ("LISTEN a", Suspects::LISTEN),
+            ("SET SESSION AUTHORIZATION x", Suspects::AUTHORIZATION),
+            ("SET session_authorization = 'x'", Suspects::AUTHORIZATION),
+            ("LOAD 'x'", Suspects::LOAD),
+            ("EXECUTE p", Suspects::EXECUTED),
+            ("PREPARE p AS SELECT set_config($1, $2, false)", Suspects::PREPARE | Suspects::SETTINGS),
+            ("SELECT U&\"pg_advisory\\005flock\"(1)", Suspects::HIDDEN),
+        ] {
+            let class = class(text);
+            assert_eq!((class.may_begin, class.may_end), (suspects, Suspects::NONE), "{text}");
+        }
+    }
+
+    #[test]
+    fn driver_boilerplate_can_only_end_state() {
+        let asyncpg = class("SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;");
+        assert_eq!(asyncpg.statements, 4);
+        assert_eq!(asyncpg.may_begin, Suspects::NONE);
+        assert_eq!(asyncpg.may_end, Suspects::ADVISORY | Suspects::HOLD | Suspects::LISTEN);
+        assert_eq!(asyncpg.effects[..], [(2, Effect::UnlistenAll), (3, Effect::ResetAll)]);
+        for text in ["DISCARD ALL", "DEALLOCATE ALL", "SET SESSION AUTHORIZATION DEFAULT", "DROP TABLE t"] {
+            let class = class(text);
+            assert!(class.may_begin.is_empty() && !class.may_end.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn effects_carry_the_number_of_their_statement() {
+        let class = class("BEGIN;; SELECT 1; SET LOCAL a = 1; COMMIT");
+        assert_eq!(class.effects.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 2, 3]);
+        assert!(class.controls_transaction());
+    }
+
+    #[test]
+    fn what_does_not_end_is_uncertain_and_has_no_effect() {
+        for text in ["SET x = 'a", "BEGIN; SELECT \"a", "BEGIN; /* ", "SET a = $x$"] {
+            let class = class(text);
+            assert!(class.may_begin.contains(Suspects::UNCERTAIN), "{text}");
+            assert!(class.effects.is_empty(), "{text}");
+        }
+    }
+
+    #[test]
+    fn encodings_whose_second_bytes_look_like_ascii_are_uncertain() {
+        let context = Context::new("SJIS", true);
+        assert_eq!(classify("SELECT 'é'".as_bytes(), context).may_begin, Suspects::UNCERTAIN);
+        assert!(classify(b"SELECT 1", context).is_ordinary());
+        assert!(classify("SELECT 'é'".as_bytes(), Context::new("UTF8", true)).is_ordinary());
+    }
+
+    #[test]
+    fn nested_calls_cost_no_more_than_their_length() {
+        let text = "SELECT ".to_owned() + &"set_config(".repeat(200_000);
+        assert_eq!(class(&text).may_begin, Suspects::SETTINGS);
+    }
+
+    #[test]
+    fn suspects_print_their_names() {
+        assert_eq!(format!("{:?}", Suspects::TEMP | Suspects::LOAD), "Suspects(TEMP | LOAD)");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_classified(text: Vec<u8>, standard_conforming_strings: bool, ascii_safe: bool) {
+            classify(&text, Context { standard_conforming_strings, ascii_safe });
+        }
+
+        #[test]
+        fn any_mix_of_hard_words_is_classified(
+            parts in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "SET ", "LOCAL ", "SESSION ", "a", " TO ", "'", "\"", "E'", "\\", "$$", "$a$", "(", ")", ";", "/*", "*/", "--", "\n",
+                    "SELECT ", "set_config(", "true", ",", "BEGIN ", "ATOMIC ", "END", "CREATE ", "FUNCTION ", "U&\"", "1", ".", "=",
+                    "NOTIFY ", "PREPARE ", "TIME ZONE ", "DEFAULT", "ROLE ", "é",
+                ]),
+                0..24,
+            ),
+        ) {
+            class(&parts.concat());
+        }
+    }
+}
