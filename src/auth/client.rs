@@ -17,6 +17,7 @@ use super::scram::{
 use super::secrets::{Secrets, Stored, nonce, random};
 use super::{Channel, Credential};
 use crate::config::Secret;
+use crate::wire::tag::frontend;
 
 /// How a client proves who it is: the role's `auth`, with what had to be looked up.
 #[derive(Debug, Clone)]
@@ -164,7 +165,7 @@ impl ClientLogin {
     /// Takes a message of the client.
     pub fn message(&mut self, tag: u8, body: &[u8]) -> Step {
         let step = match std::mem::replace(&mut self.state, State::Ended) {
-            _ if tag != b'p' => Err(Refusal::Unexpected(tag)),
+            _ if tag != frontend::PASSWORD => Err(Refusal::Unexpected(tag)),
             _ if body.len() > BODY_MAX => Err(Refusal::TooLong(body.len())),
             State::ExpectPassword => self.password(body),
             State::ExpectMd5 { secret, salt } => self.md5(secret, salt, body),

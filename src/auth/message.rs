@@ -1,12 +1,13 @@
 //! The authentication messages of both directions: built, and read with every length checked.
 
 use crate::wire::build::{self, split_cstring};
+use crate::wire::tag::{backend, frontend};
 
 /// Longest body of a message during a login, either way. Postgres takes 65,535 bytes; IAM tokens have 2 KiB and more.
 pub const BODY_MAX: usize = 65_535;
 
 /// AuthenticationOk, a whole frame.
-pub const AUTHENTICATION_OK: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 0];
+pub const AUTHENTICATION_OK: [u8; 9] = [backend::AUTHENTICATION, 0, 0, 0, 8, 0, 0, 0, 0];
 
 /// Codes of AuthenticationXxx.
 pub(super) mod code {
@@ -20,7 +21,7 @@ pub(super) mod code {
 
 /// AuthenticationXxx.
 pub(super) fn authentication(code: u32, data: &[u8]) -> Vec<u8> {
-    frame(b'R', &[&code.to_be_bytes(), data])
+    frame(backend::AUTHENTICATION, &[&code.to_be_bytes(), data])
 }
 
 /// AuthenticationSASL.
@@ -34,18 +35,18 @@ pub(super) fn authentication_sasl(mechanisms: &[&str]) -> Vec<u8> {
 
 /// PasswordMessage.
 pub(super) fn password(text: &str) -> Vec<u8> {
-    frame(b'p', &[text.as_bytes(), &[0]])
+    frame(frontend::PASSWORD, &[text.as_bytes(), &[0]])
 }
 
 /// SASLInitialResponse.
 pub(super) fn sasl_initial(mechanism: &str, message: &str) -> Vec<u8> {
     let length = u32::try_from(message.len()).expect("SCRAM messages are short");
-    frame(b'p', &[mechanism.as_bytes(), &[0], &length.to_be_bytes(), message.as_bytes()])
+    frame(frontend::PASSWORD, &[mechanism.as_bytes(), &[0], &length.to_be_bytes(), message.as_bytes()])
 }
 
 /// SASLResponse.
 pub(super) fn sasl_response(message: &str) -> Vec<u8> {
-    frame(b'p', &[message.as_bytes()])
+    frame(frontend::PASSWORD, &[message.as_bytes()])
 }
 
 fn frame(tag: u8, parts: &[&[u8]]) -> Vec<u8> {

@@ -15,6 +15,7 @@ use super::{Channel, Credential};
 use crate::config::Secret;
 use crate::wire::build::{error_fields, split_cstring};
 use crate::wire::startup::{CANCEL_SECRET, CancelKey};
+use crate::wire::tag::backend as tag;
 
 /// Messages a login may take. Postgres sends about 20; notices of login triggers and extensions come on top.
 const MESSAGES_MAX: u32 = 1000;
@@ -150,16 +151,16 @@ impl BackendLogin {
             return Err(LoginError::TooMuch);
         }
         match (tag, std::mem::replace(&mut self.state, State::Ended)) {
-            (b'E', _) => Err(LoginError::Server(error_response(body))),
-            (b'N', state) => Ok(self.read_on(state)),
-            (b'v', State::ExpectRequest) => self.negotiated(body),
-            (b'R', state) => {
+            (tag::ERROR_RESPONSE, _) => Err(LoginError::Server(error_response(body))),
+            (tag::NOTICE_RESPONSE, state) => Ok(self.read_on(state)),
+            (tag::NEGOTIATE_PROTOCOL_VERSION, State::ExpectRequest) => self.negotiated(body),
+            (tag::AUTHENTICATION, state) => {
                 let (code, data) = word(body).ok_or(LoginError::Malformed("authentication request"))?;
                 self.authentication(state, code, data)
             }
-            (b'S', State::ExpectReady) => self.parameter_status(body),
-            (b'K', State::ExpectReady) if self.key.is_none() => self.backend_key(body),
-            (b'Z', State::ExpectReady) if body == b"I" => Ok(Step::Done(LoggedIn {
+            (tag::PARAMETER_STATUS, State::ExpectReady) => self.parameter_status(body),
+            (tag::BACKEND_KEY_DATA, State::ExpectReady) if self.key.is_none() => self.backend_key(body),
+            (tag::READY_FOR_QUERY, State::ExpectReady) if body == b"I" => Ok(Step::Done(LoggedIn {
                 parameters: std::mem::take(&mut self.parameters),
                 key: self.key.take(),
                 minor: self.minor,
@@ -225,7 +226,7 @@ impl BackendLogin {
             // ## ExpectOk => ExpectReady
             (State::ExpectOk, code::OK) if data.is_empty() => Ok(self.read_on(State::ExpectReady)),
             // AuthenticationOk in the middle of SCRAM ends here: it would skip the server's proof.
-            _ => Err(LoginError::Unexpected(b'R')),
+            _ => Err(LoginError::Unexpected(tag::AUTHENTICATION)),
         }
     }
 

@@ -22,6 +22,7 @@ use crate::wire::build::{self, error_fields};
 use crate::wire::frame::{FrameError, HEADER_LEN, Header, header};
 use crate::wire::ring::{Entry, Expect, Origin, TransactionStatus};
 use crate::wire::splice::Splice;
+use crate::wire::tag::backend as tag;
 
 /// Longest error or notice that is read whole; of a longer one the head is.
 const REPORT_MAX: usize = 16 * 1024;
@@ -30,9 +31,15 @@ const REPORT_MAX: usize = 16 * 1024;
 pub fn want(header: Header) -> usize {
     match header.tag {
         // One that is too long is refused by its header: nobody waits for the rest, or keeps it.
-        b'C' | b'Z' | b'S' | b'A' if header.body > REPORT_MAX => 0,
-        b'C' | b'Z' | b'S' | b'A' => header.body,
-        b'E' | b'N' => REPORT_MAX,
+        tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::NOTIFICATION_RESPONSE
+            if header.body > REPORT_MAX =>
+        {
+            0
+        }
+        tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::NOTIFICATION_RESPONSE => {
+            header.body
+        }
+        tag::ERROR_RESPONSE | tag::NOTICE_RESPONSE => REPORT_MAX,
         _ => 0,
     }
 }
@@ -43,7 +50,9 @@ const LEXICAL: [&str; 2] = ["standard_conforming_strings", "client_encoding"];
 /// Messages that are kept until they are whole: anything longer is not Postgres.
 pub fn check(header: Header) -> Result<(), FrameError> {
     let Header { tag, body } = header;
-    if matches!(tag, b'C' | b'Z' | b'S' | b'A') && body > REPORT_MAX {
+    if matches!(tag, tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::NOTIFICATION_RESPONSE)
+        && body > REPORT_MAX
+    {
         return Err(FrameError::Length { tag: char::from(tag), length: i32::try_from(body).unwrap_or(i32::MAX) });
     }
     Ok(())
@@ -84,7 +93,7 @@ impl Answers<'_, '_> {
     /// Takes account of one message; `bytes` is its frame, or the head of a long one.
     #[inline]
     pub fn message(&mut self, tag: u8, bytes: &[u8], fresh: usize) -> Result<Event, Fault> {
-        if tag == b'E' && is_fatal(bytes) {
+        if tag == tag::ERROR_RESPONSE && is_fatal(bytes) {
             // The end of the connection follows and is told in our words: for the client it is not fatal.
             self.leased.books.last_words = Some(server_error(bytes));
             self.leased.books.is_forwarding = false;
@@ -92,27 +101,31 @@ impl Answers<'_, '_> {
             let code = error_fields(&bytes[HEADER_LEN..]).code;
             return Ok(if matches!(code, b"57P01" | b"57P02" | b"57P03") { Event::Stopped } else { Event::None });
         }
-        let status = bytes.get(HEADER_LEN).copied().and_then(TransactionStatus::from_byte).filter(|_| tag == b'Z');
+        let status = bytes
+            .get(HEADER_LEN)
+            .copied()
+            .and_then(TransactionStatus::from_byte)
+            .filter(|_| tag == tag::READY_FOR_QUERY);
         let books = &mut *self.leased.books;
         let answer = books.ring.answer(tag, status, &mut books.dropped)?;
         let is_own = answer.origin == Some(Origin::Own);
         let mut event = Event::None;
         let mut forwards = !is_own;
         match tag {
-            b'C' => return Ok(self.command_complete(bytes, fresh, is_own, answer.completed)),
-            b'Z' => event = self.ready(is_own, answer.completed)?,
-            b'E' => return self.error(bytes, fresh, is_own, answer.origin),
-            b'S' => forwards = self.parameter(bytes, is_own),
-            b'A' => forwards = self.session.hears_notifications(),
-            b'D' if is_own => self.leased.books.row = bytes.to_vec(),
+            tag::COMMAND_COMPLETE => return Ok(self.command_complete(bytes, fresh, is_own, answer.completed)),
+            tag::READY_FOR_QUERY => event = self.ready(is_own, answer.completed)?,
+            tag::ERROR_RESPONSE => return self.error(bytes, fresh, is_own, answer.origin),
+            tag::PARAMETER_STATUS => forwards = self.parameter(bytes, is_own),
+            tag::NOTIFICATION_RESPONSE => forwards = self.session.hears_notifications(),
+            tag::DATA_ROW if is_own => self.leased.books.row = bytes.to_vec(),
             // A portal with rows left has done what it does to the session.
-            b's' => {
+            tag::PORTAL_SUSPENDED => {
                 if let Some(Entry { note: Some(Note::Runs(mut runs)), .. }) = answer.completed {
                     self.statement_completed(&mut runs, b"");
                 }
             }
-            b'N' => forwards &= !self.session.notifications.hear(&bytes[HEADER_LEN..]),
-            b'1' => {
+            tag::NOTICE_RESPONSE => forwards &= !self.session.notifications.hear(&bytes[HEADER_LEN..]),
+            tag::PARSE_COMPLETE => {
                 if let Some(Entry { note: Some(Note::Parses { statement: Some(statement), .. }), .. }) =
                     answer.completed
                 {

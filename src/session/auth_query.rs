@@ -15,6 +15,7 @@ use crate::pool::open::{OpenError, read_frame};
 use crate::pool::pool::{PoolKind, PoolName};
 use crate::session::context::Worker;
 use crate::wire::build::{self, error_fields};
+use crate::wire::tag::{backend, frontend};
 
 /// Asks `database` for the secret of `role`. `None`: there is no such role, or it has none.
 pub async fn look_up(
@@ -35,9 +36,11 @@ pub async fn look_up(
     let (mut secret, mut failure) = (None, None);
     loop {
         match read_frame(&mut lease.stream).await? {
-            (b'D', row) => secret = second_column(&row),
-            (b'E', body) => failure = Some(String::from_utf8_lossy(error_fields(&body).message).into_owned()),
-            (b'Z', _) => break,
+            (backend::DATA_ROW, row) => secret = second_column(&row),
+            (backend::ERROR_RESPONSE, body) => {
+                failure = Some(String::from_utf8_lossy(error_fields(&body).message).into_owned())
+            }
+            (backend::READY_FOR_QUERY, _) => break,
             _ => {}
         }
     }
@@ -56,13 +59,13 @@ fn broken(source: std::io::Error) -> OpenError {
 fn question(query: &str, role: &str) -> Vec<u8> {
     let mut out = Vec::new();
     build::parse(&mut out, b"", &[query.as_bytes(), b"\0\0\0"].concat());
-    build::frame(&mut out, b'B', |out| {
+    build::frame(&mut out, frontend::BIND, |out| {
         out.extend_from_slice(b"\0\0\0\0\0\x01");
         out.extend_from_slice(&i32::try_from(role.len()).expect("bounded by the startup packet").to_be_bytes());
         out.extend_from_slice(role.as_bytes());
         out.extend_from_slice(b"\0\0");
     });
-    build::frame(&mut out, b'E', |out| out.extend_from_slice(b"\0\0\0\0\0"));
+    build::frame(&mut out, frontend::EXECUTE, |out| out.extend_from_slice(b"\0\0\0\0\0"));
     out.extend_from_slice(build::SYNC);
     out
 }

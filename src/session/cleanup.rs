@@ -23,6 +23,7 @@ use crate::sql::Suspects;
 use crate::wire::build;
 use crate::wire::frame::{HEADER_LEN, Piece};
 use crate::wire::ring::{Entry, Expect, Origin, Ring, TransactionStatus};
+use crate::wire::tag::{backend, frontend};
 
 /// Takes a session back to what it was after login.
 pub const RESET: &[u8] = b"DISCARD ALL";
@@ -154,7 +155,7 @@ async fn end_unit(leased: &mut Leased) -> Option<()> {
     let ring = &mut leased.books.ring;
     let mut bytes = Vec::new();
     if ring.is_copying_in() {
-        build::frame(&mut bytes, b'f', |out| build::cstring(out, b"client gone"));
+        build::frame(&mut bytes, frontend::COPY_FAIL, |out| build::cstring(out, b"client gone"));
         ring.push(Expect::CopyEnd, Origin::Own, None);
     } else if ring.is_unsynced() && !ring.is_skipping() {
         build::parse(&mut bytes, b"", b"client gone\0\0\0");
@@ -199,11 +200,15 @@ async fn drain(leased: &mut Leased, legacy: &mut Legacy) -> Option<()> {
         let Books { walker, ring, dropped, refusal, .. } = &mut *leased.books;
         while let Some(piece) = walker.next(&mut input, answers::want).ok()? {
             let Piece::Head { tag, bytes, .. } = piece else { continue };
-            let status = bytes.get(HEADER_LEN).copied().and_then(TransactionStatus::from_byte).filter(|_| tag == b'Z');
+            let status = bytes
+                .get(HEADER_LEN)
+                .copied()
+                .and_then(TransactionStatus::from_byte)
+                .filter(|_| tag == backend::READY_FOR_QUERY);
             let answer = ring.answer(tag, status, dropped).ok()?;
             legacy.follow(tag, &bytes[HEADER_LEN..], answer.completed, ring);
             while ring.pop_synthetic().is_some() {}
-            if tag == b'E' {
+            if tag == backend::ERROR_RESPONSE {
                 *refusal = Some(build::ServerError { code: String::new(), message: String::new() });
             }
         }
@@ -233,8 +238,8 @@ impl Legacy {
     fn follow(&mut self, tag: u8, body: &[u8], completed: Option<Entry<Note>>, ring: &mut Ring<Note>) {
         let party = Party { pid: self.pid, pool: &self.pool, entry: None };
         match tag {
-            b'C' | b's' => {
-                let tag = body.strip_suffix(b"\0").filter(|_| tag == b'C').unwrap_or_default();
+            backend::COMMAND_COMPLETE | backend::PORTAL_SUSPENDED => {
+                let tag = body.strip_suffix(b"\0").filter(|_| tag == backend::COMMAND_COMPLETE).unwrap_or_default();
                 let mut completed = completed;
                 let entry = completed.as_mut().or_else(|| ring.head_mut());
                 let mut is_partial = false;
@@ -245,9 +250,9 @@ impl Legacy {
                 }
                 self.notifications.tagged(tag, is_partial, party);
             }
-            b'N' => drop(self.notifications.hear(body)),
-            b'E' => self.has_failed = true,
-            b'Z' => {
+            backend::NOTICE_RESPONSE => drop(self.notifications.hear(body)),
+            backend::ERROR_RESPONSE => self.has_failed = true,
+            backend::READY_FOR_QUERY => {
                 let has_failed = std::mem::take(&mut self.has_failed);
                 if ring.status() == TransactionStatus::Idle {
                     self.notifications.ended(has_failed, party);

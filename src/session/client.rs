@@ -32,6 +32,7 @@ use crate::pool::lease::Waiter;
 use crate::session::context::{Buffers, Worker};
 use crate::wire::build;
 use crate::wire::frame::{FrameError, Walker};
+use crate::wire::message::MessageError;
 
 /// Rounds of moving bytes before other tasks of the worker get their turn.
 const ROUNDS: usize = 8;
@@ -57,6 +58,16 @@ impl From<Fault> for End {
 impl From<FrameError> for End {
     fn from(error: FrameError) -> Self {
         Self::Fatal(Box::new(error.into()))
+    }
+}
+
+impl From<MessageError> for End {
+    fn from(error: MessageError) -> Self {
+        let fault = match error {
+            MessageError::Type(tag) => Fault::MessageType(tag),
+            MessageError::Malformed(name) => Fault::Malformed(name),
+        };
+        Self::Fatal(Box::new(fault))
     }
 }
 

@@ -20,10 +20,12 @@ use crate::notify::notification::Unnotifiable;
 use crate::sql::{Class, Effect, Milliseconds, Suspects, classify, milliseconds};
 use crate::state::statements::{self, NAME_PREFIX, Statement, Statements};
 use crate::state::timeout::Timeout;
-use crate::wire::build::{self, split_cstring};
-use crate::wire::frame::{HEADER_LEN, Header};
+use crate::wire::build;
+use crate::wire::frame::Header;
+use crate::wire::message::{Message, Request, Target};
 use crate::wire::ring::{Entry, Expect, Origin, TransactionStatus};
 use crate::wire::splice::Splice;
+use crate::wire::tag::frontend as tag;
 
 /// Longest Query or Parse body that is read whole, in bytes; longer ones are streamed and taken as uncertain.
 const TEXT_MAX: usize = 64 * 1024;
@@ -58,35 +60,11 @@ const NOBODY: &[u8] = b"pgweir_nobody";
 /// How much of a client's frame is wanted before it is looked at.
 pub fn want(header: Header) -> usize {
     match header.tag {
-        b'Q' | b'P' => TEXT_MAX,
-        b'B' => BIND_WANTED,
-        b'D' | b'C' | b'E' => NAMES_WANTED,
-        b'F' => size_of::<u32>(),
+        tag::QUERY | tag::PARSE => TEXT_MAX,
+        tag::BIND => BIND_WANTED,
+        tag::DESCRIBE | tag::CLOSE | tag::EXECUTE => NAMES_WANTED,
+        tag::FUNCTION_CALL => size_of::<u32>(),
         _ => 0,
-    }
-}
-
-/// One message, or the head of a long one.
-#[derive(Debug, Clone, Copy)]
-pub struct Message<'a> {
-    /// Message type byte.
-    pub tag: u8,
-    /// Length of the body.
-    pub body: usize,
-    /// Header and as much of the body as is there.
-    pub bytes: &'a [u8],
-    /// How many of the bytes belong to the current read.
-    pub fresh: usize,
-}
-
-impl<'a> Message<'a> {
-    pub(super) fn payload(&self) -> &'a [u8] {
-        &self.bytes[HEADER_LEN..]
-    }
-
-    /// All of it is there.
-    pub fn is_whole(&self) -> bool {
-        self.bytes.len() == HEADER_LEN + self.body
     }
 }
 
@@ -114,19 +92,19 @@ pub struct Frontend<'a, 'b> {
 impl Frontend<'_, '_> {
     /// Puts one message on its way.
     #[inline]
-    pub fn message(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
-        match message.tag {
-            b'Q' => self.query(message),
-            b'P' => self.parse(message),
-            b'B' => self.bind(message),
-            b'D' => self.describe(message),
-            b'E' => self.execute(message),
-            b'C' => self.close(message),
-            b'S' => Ok(self.pass(message, Some(Expect::Sync), None)),
-            b'F' => self.function_call(message),
-            b'c' | b'f' => Ok(self.pass(message, Some(Expect::CopyEnd), None)),
-            b'H' | b'd' => Ok(self.pass(message, None, None)),
-            other => Err(Fault::MessageType(other)),
+    pub fn message(&mut self, message: Message<'_>, request: Request<'_>) -> Rest {
+        match request {
+            Request::Query { text } => self.query(message, text),
+            Request::Parse { name: b"", rest, text } => self.parse_unnamed(message, rest, text),
+            Request::Parse { name, rest, text } => self.parse_named(message, name, rest, text),
+            Request::Bind { portal, statement } => self.bind(message, portal, statement),
+            Request::Describe(target) => self.describe(message, target),
+            Request::Execute { portal } => self.execute(message, portal),
+            Request::Close(target) => self.close(message, target),
+            Request::Sync => self.pass(message, Some(Expect::Sync), None),
+            Request::FunctionCall { function } => self.function_call(message, function),
+            Request::CopyEnd => self.pass(message, Some(Expect::CopyEnd), None),
+            Request::Flush | Request::CopyData => self.pass(message, None, None),
         }
     }
 
@@ -159,13 +137,13 @@ impl Frontend<'_, '_> {
         Rest::Discard
     }
 
-    /// Lets Postgres fail in the place of a message that we refuse.
+    /// Lets Postgres fail in the place of a message that we refuse: at a Query, a Parse, or else a Bind.
     fn refuse(&mut self, message: Message<'_>, fault: &Fault) -> Rest {
         let mut error = Vec::new();
         build::error_response(&mut error, &sqlstate::report(fault));
         let expect = match message.tag {
-            b'Q' => Expect::Query,
-            b'P' => Expect::Parse,
+            tag::QUERY => Expect::Query,
+            tag::PARSE => Expect::Parse,
             _ => Expect::Bind,
         };
         self.push(expect, Some(Note::Refuses(error.into())));
@@ -183,36 +161,32 @@ impl Frontend<'_, '_> {
     }
 
     #[inline]
-    fn query(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
+    fn query(&mut self, message: Message<'_>, text: Option<&[u8]>) -> Rest {
         self.session.statements.unnamed = Unnamed::None;
-        let class = match message.payload().split_last() {
-            Some((0, text)) if message.is_whole() => classify(text, self.session.lexer),
-            _ => uncertain(),
-        };
+        let class = text.map_or_else(uncertain, |text| classify(text, self.session.lexer));
         if class.is_ordinary() {
             let note = (class.statements > 1).then_some(Note::Several(class.statements));
-            return Ok(self.pass(message, Some(Expect::Query), note));
+            return self.pass(message, Some(Expect::Query), note);
         }
         if let Some(fault) = self.forbidden(&class) {
-            return Ok(self.refuse(message, &fault));
+            return self.refuse(message, &fault);
         }
         if self.is_our_deallocate(&class) {
             let note = Some(self.deallocates(Arc::new(class)));
-            return Ok(self.query_instead(message, note, STAND_IN));
+            return self.query_instead(message, note, STAND_IN);
         }
-        let text = message.payload().strip_suffix(b"\0").unwrap_or_default();
-        let Some((text, class)) = rewrite(self.session, text, b"", &class) else {
+        let Some((text, class)) = text.and_then(|text| rewrite(self.session, text, b"", &class)) else {
             self.spoil(&class);
             let note = self.runs(|| Arc::new(class.clone()), &class);
-            return Ok(self.pass(message, Some(Expect::Query), note));
+            return self.pass(message, Some(Expect::Query), note);
         };
         if let Some(fault) = self.unnotifiable(&class) {
-            return Ok(self.refuse(message, &fault));
+            return self.refuse(message, &fault);
         }
         self.spoil(&class);
         let class = Arc::new(class);
         let note = self.runs(|| Arc::clone(&class), &class);
-        Ok(self.query_instead(message, note, &text))
+        self.query_instead(message, note, &text)
     }
 
     /// Another Query in the place of the client's.
@@ -221,20 +195,6 @@ impl Frontend<'_, '_> {
         self.out.skip(message.fresh);
         build::query(self.out.buffer(), text);
         Rest::Discard
-    }
-
-    #[inline]
-    fn parse(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
-        let (name, rest) = split_cstring(message.payload()).ok_or(Fault::Malformed("Parse"))?;
-        let text = match split_cstring(rest) {
-            Some((text, _)) if message.is_whole() => Some(text),
-            _ => None,
-        };
-        if name.is_empty() {
-            Ok(self.parse_unnamed(message, rest, text))
-        } else {
-            self.parse_named(message, name, rest, text)
-        }
     }
 
     #[inline]
@@ -273,33 +233,27 @@ impl Frontend<'_, '_> {
         Rest::Discard
     }
 
-    fn parse_named(
-        &mut self,
-        message: Message<'_>,
-        name: &[u8],
-        rest: &[u8],
-        text: Option<&[u8]>,
-    ) -> Result<Rest, Fault> {
+    fn parse_named(&mut self, message: Message<'_>, name: &[u8], rest: &[u8], text: Option<&[u8]>) -> Rest {
         if self.session.statements.find(name).is_some() {
             let fault = Fault::DuplicateStatement(String::from_utf8_lossy(name).into_owned());
-            return Ok(self.refuse(message, &fault));
+            return self.refuse(message, &fault);
         }
         if self.session.statements.len() >= NAMES_MAX {
-            return Ok(self.refuse(message, &Fault::TooManyStatements));
+            return self.refuse(message, &Fault::TooManyStatements);
         }
         let statement = match text {
             Some(text) => intern(self.session, self.statements, rest, text),
             None => self.statements.large(uncertain()),
         };
         if let Some(fault) = statement.class.as_deref().and_then(|class| self.forbidden(class)) {
-            return Ok(self.refuse(message, &fault));
+            return self.refuse(message, &fault);
         }
         let undo = Some(self.session.statements.insert(name, Arc::clone(&statement)));
         // In a failed transaction Parse must fail, unless it is of what ends the transaction.
         let is_failed = self.leased.books.ring.status() == TransactionStatus::Failed
             && !statement.class.as_deref().is_some_and(ends_transaction);
         if !is_failed && self.leased.lease.statements.get(&statement.id).is_some() {
-            return Ok(self.answer(message, Note::Answers { frames: build::PARSE_COMPLETE, undo }));
+            return self.answer(message, Note::Answers { frames: build::PARSE_COMPLETE, undo });
         }
         if !statement.is_large() {
             admit(&statement, self.session, self.leased, self.out);
@@ -308,35 +262,33 @@ impl Frontend<'_, '_> {
         if !statement.is_large() && *statement.rest != *rest {
             self.out.skip(message.fresh);
             build::parse(self.out.buffer(), statement.name(), &statement.rest);
-            return Ok(Rest::Discard);
+            return Rest::Discard;
         }
         rename(self.out, message, &[], name, statement.name());
-        Ok(Rest::Forward)
+        Rest::Forward
     }
 
     #[inline]
-    fn bind(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
-        let (portal, rest) = split_cstring(message.payload()).ok_or(Fault::Malformed("Bind"))?;
-        let (name, _) = split_cstring(rest).ok_or(Fault::Malformed("Bind"))?;
+    fn bind(&mut self, message: Message<'_>, portal: &[u8], name: &[u8]) -> Rest {
         if name.is_empty() {
             if !self.bring_unnamed() {
-                return Ok(self.refuse(message, &Fault::NoUnnamedStatement));
+                return self.refuse(message, &Fault::NoUnnamedStatement);
             }
             let bound = self.session.statements.unnamed_class().map(|class| self.bound(class, message));
             self.session.statements.bind(portal, bound);
-            return Ok(self.pass(message, Some(Expect::Bind), None));
+            return self.pass(message, Some(Expect::Bind), None);
         }
         let before = &message.payload()[..=portal.len()];
         let Some(statement) = self.forward_use(message, before, name) else {
             // Of SQL PREPARE, or the backend refuses it.
             self.session.statements.bind(portal, Some(Arc::new(uncertain()).into()));
-            return Ok(self.unknown(message, Expect::Bind, name));
+            return self.unknown(message, Expect::Bind, name);
         };
         let (id, class) = (statement.id, statement.class.clone());
         let bound = class.map(|class| self.bound(class, message));
         self.session.statements.bind(portal, bound);
         self.push(Expect::Bind, Some(Note::Uses(id)));
-        Ok(Rest::Forward)
+        Rest::Forward
     }
 
     /// What executing the portal of this Bind will do.
@@ -360,74 +312,66 @@ impl Frontend<'_, '_> {
         Some(statement)
     }
 
-    fn describe(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
-        let malformed = Fault::Malformed("Describe");
-        let (&kind, rest) = message.payload().split_first().ok_or(Fault::Malformed("Describe"))?;
-        let (name, _) = split_cstring(rest).ok_or(Fault::Malformed("Describe"))?;
-        match (kind, name) {
-            (b'P', _) => Ok(self.pass(message, Some(Expect::DescribePortal), None)),
-            (b'S', b"") if self.bring_unnamed() => Ok(self.pass(message, Some(Expect::DescribeStatement), None)),
-            (b'S', b"") => Ok(self.refuse(message, &Fault::NoUnnamedStatement)),
-            (b'S', _) => match self.forward_use(message, b"S", name) {
+    fn describe(&mut self, message: Message<'_>, target: Target<'_>) -> Rest {
+        match target {
+            Target::Portal(_) => self.pass(message, Some(Expect::DescribePortal), None),
+            Target::Statement(b"") if self.bring_unnamed() => self.pass(message, Some(Expect::DescribeStatement), None),
+            Target::Statement(b"") => self.refuse(message, &Fault::NoUnnamedStatement),
+            Target::Statement(name) => match self.forward_use(message, &[crate::wire::tag::STATEMENT], name) {
                 Some(statement) => {
                     let note = Note::Uses(statement.id);
                     self.push(Expect::DescribeStatement, Some(note));
-                    Ok(Rest::Forward)
+                    Rest::Forward
                 }
-                None => Ok(self.unknown(message, Expect::DescribeStatement, name)),
+                None => self.unknown(message, Expect::DescribeStatement, name),
             },
-            _ => Err(malformed),
         }
     }
 
     #[inline]
-    fn execute(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
-        let (portal, _) = split_cstring(message.payload()).ok_or(Fault::Malformed("Execute"))?;
+    fn execute(&mut self, message: Message<'_>, portal: &[u8]) -> Rest {
         let Some(Portal { class, given }) = self.session.statements.portal(portal) else {
-            return Ok(self.pass(message, Some(Expect::Execute), None));
+            return self.pass(message, Some(Expect::Execute), None);
         };
         if self.is_our_deallocate(&class) {
             let note = Some(self.deallocates(class));
-            return Ok(self.pass(message, Some(Expect::Execute), note));
+            return self.pass(message, Some(Expect::Execute), note);
         }
         let given = match given.transpose() {
             Ok(given) => given,
-            Err(error) => return Ok(self.refuse(message, &Fault::Unnotifiable(error))),
+            Err(error) => return self.refuse(message, &Fault::Unnotifiable(error)),
         };
         if let Some(fault) = self.unnotifiable(&class) {
-            return Ok(self.refuse(message, &fault));
+            return self.refuse(message, &fault);
         }
         self.spoil_unit(&class);
         let mut note = self.runs(|| Arc::clone(&class), &class);
         if let Some(Note::Runs(runs)) = &mut note {
             runs.given = given;
         }
-        Ok(self.pass(message, Some(Expect::Execute), note))
+        self.pass(message, Some(Expect::Execute), note)
     }
 
-    fn close(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
-        let (&kind, rest) = message.payload().split_first().ok_or(Fault::Malformed("Close"))?;
-        let (name, _) = split_cstring(rest).ok_or(Fault::Malformed("Close"))?;
-        match (kind, name) {
-            (b'P', _) => {
+    fn close(&mut self, message: Message<'_>, target: Target<'_>) -> Rest {
+        match target {
+            Target::Portal(name) => {
                 self.session.statements.bind(name, None);
-                Ok(self.pass(message, Some(Expect::Close), None))
+                self.pass(message, Some(Expect::Close), None)
             }
-            (b'S', b"") => {
+            Target::Statement(b"") => {
                 self.session.statements.unnamed = Unnamed::None;
-                Ok(self.pass(message, Some(Expect::Close), None))
+                self.pass(message, Some(Expect::Close), None)
             }
             // A name we do not know may be one of SQL PREPARE.
-            (b'S', _)
+            Target::Statement(name)
                 if self.session.pins.may_hold(Suspects::PREPARE) && self.session.statements.find(name).is_none() =>
             {
-                Ok(self.pass(message, Some(Expect::Close), None))
+                self.pass(message, Some(Expect::Close), None)
             }
-            (b'S', _) => {
+            Target::Statement(name) => {
                 let undo = self.session.statements.remove(name);
-                Ok(self.answer(message, Note::Answers { frames: build::CLOSE_COMPLETE, undo }))
+                self.answer(message, Note::Answers { frames: build::CLOSE_COMPLETE, undo })
             }
-            _ => Err(Fault::Malformed("Close")),
         }
     }
 
@@ -455,16 +399,15 @@ impl Frontend<'_, '_> {
         self.pass(message, Some(expect), None)
     }
 
-    fn function_call(&mut self, message: Message<'_>) -> Result<Rest, Fault> {
-        let oid = message.payload().first_chunk().ok_or(Fault::Malformed("FunctionCall"))?;
-        let may_begin = match u32::from_be_bytes(*oid) {
+    fn function_call(&mut self, message: Message<'_>, function: u32) -> Rest {
+        let may_begin = match function {
             oid if ADVISORY_OIDS.contains(&oid) => Suspects::ADVISORY,
             SET_CONFIG_OID => Suspects::SETTINGS,
-            _ => return Ok(self.pass(message, Some(Expect::FunctionCall), None)),
+            _ => return self.pass(message, Some(Expect::FunctionCall), None),
         };
         let class = Arc::new(Class { statements: 1, may_begin, ..Class::default() });
         let note = Note::Runs(Box::new(Runs::new(class)));
-        Ok(self.pass(message, Some(Expect::FunctionCall), Some(note)))
+        self.pass(message, Some(Expect::FunctionCall), Some(note))
     }
 
     /// What the mode of the pool forbids.

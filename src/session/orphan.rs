@@ -4,13 +4,12 @@
 //! own. So the client is kept in a failed transaction, as Postgres would after an error: nothing but ROLLBACK or COMMIT
 //! (which is answered ROLLBACK) is done, everything else is 25P02.
 
-use super::frontend::Message;
 use super::session::Session;
 use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::sql::{Class, Effect, classify};
-use crate::wire::build::{self, split_cstring};
-use crate::wire::frame::HEADER_LEN;
+use crate::wire::build;
+use crate::wire::message::{Request, Target};
 use crate::wire::ring::TransactionStatus;
 
 /// What of the extended protocol is open, and what the client knows.
@@ -49,6 +48,11 @@ impl Ending {
             _ => Self::None,
         }
     }
+
+    /// The transaction is over when it was executed, and nothing follows.
+    fn is_alone(self) -> bool {
+        matches!(self, Self::Commit | Self::Rollback)
+    }
 }
 
 /// What became of a message.
@@ -73,70 +77,56 @@ impl Orphan {
     }
 
     /// Answers one message into `out`.
-    pub fn message(&mut self, message: Message<'_>, session: &Session, out: &mut Vec<u8>) -> Result<Outcome, Fault> {
-        let body = &message.bytes[HEADER_LEN..];
-        let ending = |text: &[u8]| Ending::of(&classify(text, session.lexer));
-        match message.tag {
-            b'Q' => {
-                let ending = match body.strip_suffix(b"\0") {
-                    Some(text) if message.is_whole() => ending(text),
-                    _ => Ending::None,
-                };
-                return Ok(self.query(ending, out));
-            }
-            b'P' => {
-                let (name, rest) = split_cstring(body).ok_or(Fault::Malformed("Parse"))?;
-                let ending = match split_cstring(rest) {
-                    Some((text, _)) if name.is_empty() && message.is_whole() => ending(text),
-                    _ => Ending::None,
-                };
-                if !matches!(ending, Ending::Commit | Ending::Rollback) {
-                    return Ok(self.refuse(out));
+    pub fn message(&mut self, request: Request<'_>, session: &Session, out: &mut Vec<u8>) -> Outcome {
+        let ending = |text: Option<&[u8]>| text.map_or(Ending::None, |text| Ending::of(&classify(text, session.lexer)));
+        match request {
+            Request::Query { text } => return self.query(ending(text), out),
+            Request::FunctionCall { .. } => return self.query(Ending::None, out),
+            Request::Parse { name, text, .. } => {
+                let ending = ending(text.filter(|_| name.is_empty()));
+                if !ending.is_alone() {
+                    return self.refuse(out);
                 }
                 self.statement = ending;
                 out.extend_from_slice(build::PARSE_COMPLETE);
             }
-            b'B' => {
-                let (portal, rest) = split_cstring(body).ok_or(Fault::Malformed("Bind"))?;
-                let (name, _) = split_cstring(rest).ok_or(Fault::Malformed("Bind"))?;
-                let ending = match session.statements.find(name) {
+            Request::Bind { portal, statement } => {
+                let ending = match session.statements.find(statement) {
                     Some(statement) => statement.class.as_deref().map_or(Ending::None, Ending::of),
-                    None if name.is_empty() => self.statement,
+                    None if statement.is_empty() => self.statement,
                     None => Ending::None,
                 };
-                if !portal.is_empty() || !matches!(ending, Ending::Commit | Ending::Rollback) {
-                    return Ok(self.refuse(out));
+                if !portal.is_empty() || !ending.is_alone() {
+                    return self.refuse(out);
                 }
                 self.portal = ending;
                 out.extend_from_slice(build::BIND_COMPLETE);
             }
-            b'D' if body.first() == Some(&b'S') => {
+            Request::Describe(Target::Statement(_)) => {
                 out.extend_from_slice(build::NO_PARAMETERS);
                 out.extend_from_slice(build::NO_DATA);
             }
-            b'D' => out.extend_from_slice(build::NO_DATA),
-            b'E' => match self.portal {
+            Request::Describe(Target::Portal(_)) => out.extend_from_slice(build::NO_DATA),
+            Request::Execute { .. } => match self.portal {
                 Ending::Commit if self.untold.is_some() => {
                     self.report(out);
-                    return Ok(Outcome::Failed);
+                    return Outcome::Failed;
                 }
                 Ending::Commit | Ending::Rollback => {
                     build::command_complete(out, b"ROLLBACK");
                     self.is_over = true;
                 }
-                Ending::None | Ending::RollbackAndMore => return Ok(self.refuse(out)),
+                Ending::None | Ending::RollbackAndMore => return self.refuse(out),
             },
-            b'C' => out.extend_from_slice(build::CLOSE_COMPLETE),
-            b'S' if self.is_over => {
+            Request::Close(_) => out.extend_from_slice(build::CLOSE_COMPLETE),
+            Request::Sync if self.is_over => {
                 build::ready_for_query(out, TransactionStatus::Idle);
-                return Ok(Outcome::Over);
+                return Outcome::Over;
             }
-            b'S' => build::ready_for_query(out, TransactionStatus::Failed),
-            b'F' => return Ok(self.query(Ending::None, out)),
-            b'H' | b'd' | b'c' | b'f' => {}
-            other => return Err(Fault::MessageType(other)),
+            Request::Sync => build::ready_for_query(out, TransactionStatus::Failed),
+            Request::Flush | Request::CopyData | Request::CopyEnd => {}
         }
-        Ok(Outcome::Answered)
+        Outcome::Answered
     }
 
     /// A Query or FunctionCall.

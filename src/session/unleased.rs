@@ -1,26 +1,23 @@
 //! What a client without a backend gets answered without one.
 
-use super::frontend::Message;
 use super::rewrite::intern;
 use super::session::Session;
 use super::statements::NAMES_MAX;
 use crate::config::PoolMode;
 use crate::sql::{self, Argument, Effect, classify};
 use crate::state::statements::Statements;
-use crate::wire::build::split_cstring;
 
 /// Bytes a channel may have.
 const CHANNEL_MAX: usize = 63;
 
 /// A Parse of a client without a backend, if it needs none: the statement is known to be good in this pool. The client holds it
 /// from now on.
-pub fn parse(session: &mut Session, statements: &Statements, message: Message<'_>) -> bool {
-    if !message.is_whole() || session.mode == PoolMode::Statement {
-        return false;
-    }
-    let Some((name, rest)) = split_cstring(message.payload()) else { return false };
-    let Some((text, _)) = split_cstring(rest) else { return false };
-    if name.is_empty() || session.statements.find(name).is_some() || session.statements.len() >= NAMES_MAX {
+pub fn parse(session: &mut Session, statements: &Statements, name: &[u8], rest: &[u8], text: &[u8]) -> bool {
+    if session.mode == PoolMode::Statement
+        || name.is_empty()
+        || session.statements.find(name).is_some()
+        || session.statements.len() >= NAMES_MAX
+    {
         return false;
     }
     let statement = intern(session, statements, rest, text);
@@ -33,14 +30,17 @@ pub fn parse(session: &mut Session, statements: &Statements, message: Message<'_
 
 /// What a Query of a client without a backend does, if it needs none: it is a lone NOTIFY, LISTEN or UNLISTEN.
 #[inline]
-pub fn query(session: &Session, message: Message<'_>) -> Option<Effect> {
+pub fn query(session: &Session, text: Option<&[u8]>) -> Option<Effect> {
     // NOTIFY, LISTEN or UNLISTEN, for all that their first letters say.
-    let head = message.payload().first_chunk()?.map(|byte| byte | 0x20);
-    matches!(&head, b"no" | b"li" | b"un").then(|| alone(session, message)).flatten()
+    let text = text?;
+    let head = text.first_chunk()?.map(|byte| byte | 0x20);
+    matches!(&head, b"no" | b"li" | b"un").then(|| alone(session, text)).flatten()
 }
 
-fn alone(session: &Session, message: Message<'_>) -> Option<Effect> {
-    let text = message.payload().strip_suffix(b"\0").filter(|_| message.is_whole() && session.intercepts())?;
+fn alone(session: &Session, text: &[u8]) -> Option<Effect> {
+    if !session.intercepts() {
+        return None;
+    }
     let class = classify(text, session.lexer);
     let [(_, effect)] = class.effects.as_slice() else { return None };
     // What gets no stand-in is for Postgres, and so is a name that may have been cut: it warns of that.

@@ -11,6 +11,7 @@ use pgwire::messages::startup::{BackendKeyData, NegotiateProtocolVersion, Parame
 
 use super::frame::HEADER_LEN;
 use super::ring::TransactionStatus;
+use super::tag::{self, backend, field, frontend};
 
 /// ParseComplete.
 pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
@@ -48,22 +49,22 @@ pub fn cstring(out: &mut Vec<u8>, text: &[u8]) {
 
 /// ReadyForQuery.
 pub fn ready_for_query(out: &mut Vec<u8>, status: TransactionStatus) {
-    out.extend_from_slice(&[b'Z', 0, 0, 0, 5, status.byte()]);
+    out.extend_from_slice(&[backend::READY_FOR_QUERY, 0, 0, 0, 5, status.byte()]);
 }
 
 /// CommandComplete.
 pub fn command_complete(out: &mut Vec<u8>, tag: &[u8]) {
-    frame(out, b'C', |out| cstring(out, tag));
+    frame(out, backend::COMMAND_COMPLETE, |out| cstring(out, tag));
 }
 
 /// Query.
 pub fn query(out: &mut Vec<u8>, text: &[u8]) {
-    frame(out, b'Q', |out| cstring(out, text));
+    frame(out, frontend::QUERY, |out| cstring(out, text));
 }
 
 /// Parse; `rest` is what follows the name: text and parameter types.
 pub fn parse(out: &mut Vec<u8>, name: &[u8], rest: &[u8]) {
-    frame(out, b'P', |out| {
+    frame(out, frontend::PARSE, |out| {
         cstring(out, name);
         out.extend_from_slice(rest);
     });
@@ -71,7 +72,7 @@ pub fn parse(out: &mut Vec<u8>, name: &[u8], rest: &[u8]) {
 
 /// Bind of a statement without parameters.
 pub fn bind(out: &mut Vec<u8>, portal: &[u8], statement: &[u8]) {
-    frame(out, b'B', |out| {
+    frame(out, frontend::BIND, |out| {
         cstring(out, portal);
         cstring(out, statement);
         out.extend_from_slice(&[0; 6]);
@@ -80,7 +81,7 @@ pub fn bind(out: &mut Vec<u8>, portal: &[u8], statement: &[u8]) {
 
 /// Execute, for all rows.
 pub fn execute(out: &mut Vec<u8>, portal: &[u8]) {
-    frame(out, b'E', |out| {
+    frame(out, frontend::EXECUTE, |out| {
         cstring(out, portal);
         out.extend_from_slice(&[0; 4]);
     });
@@ -88,8 +89,8 @@ pub fn execute(out: &mut Vec<u8>, portal: &[u8]) {
 
 /// Close of a prepared statement.
 pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
-    frame(out, b'C', |out| {
-        out.push(b'S');
+    frame(out, frontend::CLOSE, |out| {
+        out.push(tag::STATEMENT);
         cstring(out, name);
     });
 }
@@ -127,14 +128,14 @@ pub struct Report {
 impl Report {
     fn fields(&self) -> Vec<(u8, String)> {
         let mut fields = vec![
-            (b'S', self.severity.to_owned()),
-            (b'V', self.severity.to_owned()),
-            (b'C', self.code.to_owned()),
-            (b'M', self.message.clone()),
+            (field::SEVERITY, self.severity.to_owned()),
+            (field::SEVERITY_PLAIN, self.severity.to_owned()),
+            (field::CODE, self.code.to_owned()),
+            (field::MESSAGE, self.message.clone()),
         ];
-        fields.extend(self.detail.clone().map(|text| (b'D', text)));
-        fields.extend(self.hint.clone().map(|text| (b'H', text)));
-        fields.push((b'W', "pgweir".to_owned()));
+        fields.extend(self.detail.clone().map(|text| (field::DETAIL, text)));
+        fields.extend(self.hint.clone().map(|text| (field::HINT, text)));
+        fields.push((field::CONTEXT, "pgweir".to_owned()));
         fields
     }
 }
@@ -223,13 +224,13 @@ pub fn error_fields(body: &[u8]) -> ErrorFields<'_> {
         };
         let value = &tail[..end];
         match kind {
-            b'V' => fields.severity = value,
-            b'S' if fields.severity.is_empty() => fields.severity = value,
-            b'C' => fields.code = value,
-            b'M' => fields.message = value,
-            b'c' => fields.column = value,
-            b'R' => fields.routine = value,
-            b'H' => fields.has_hint = true,
+            field::SEVERITY_PLAIN => fields.severity = value,
+            field::SEVERITY if fields.severity.is_empty() => fields.severity = value,
+            field::CODE => fields.code = value,
+            field::MESSAGE => fields.message = value,
+            field::COLUMN => fields.column = value,
+            field::ROUTINE => fields.routine = value,
+            field::HINT => fields.has_hint = true,
             _ => {}
         }
         rest = &tail[end + 1..];
@@ -239,10 +240,10 @@ pub fn error_fields(body: &[u8]) -> ErrorFields<'_> {
 
 /// Appends an ErrorResponse of the server with a HINT of ours, the server's other fields as they are.
 pub fn hinted(out: &mut Vec<u8>, error: &[u8], hint: &str) {
-    frame(out, b'E', |out| {
+    frame(out, backend::ERROR_RESPONSE, |out| {
         let body = error.get(HEADER_LEN..).unwrap_or_default();
         out.extend_from_slice(body.strip_suffix(b"\0").unwrap_or(body));
-        out.push(b'H');
+        out.push(field::HINT);
         cstring(out, hint.as_bytes());
         out.push(0);
     });

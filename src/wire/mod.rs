@@ -6,6 +6,8 @@
 pub mod bind;
 pub mod build;
 pub mod frame;
+pub mod message;
 pub mod ring;
 pub mod splice;
 pub mod startup;
+pub mod tag;

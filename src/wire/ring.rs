@@ -16,6 +16,8 @@ use std::collections::VecDeque;
 
 use thiserror::Error;
 
+use super::tag::backend as tag;
+
 /// What the backend will answer an entry with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
@@ -271,8 +273,10 @@ impl<N> Ring<N> {
     #[inline]
     pub fn is_row(&self, tag: u8) -> bool {
         match self.entries.front() {
-            Some(Entry { expect: Expect::Query, origin: Origin::Client, .. }) => matches!(tag, b'D' | b'T'),
-            Some(Entry { expect: Expect::Execute, origin: Origin::Client, .. }) => tag == b'D',
+            Some(Entry { expect: Expect::Query, origin: Origin::Client, .. }) => {
+                matches!(tag, tag::DATA_ROW | tag::ROW_DESCRIPTION)
+            }
+            Some(Entry { expect: Expect::Execute, origin: Origin::Client, .. }) => tag == tag::DATA_ROW,
             _ => false,
         }
     }
@@ -289,8 +293,10 @@ impl<N> Ring<N> {
         let unexpected = Unexpected { tag: char::from(tag) };
         let Some(head) = self.entries.front() else {
             return match tag {
-                b'N' | b'A' | b'S' | b'E' => Ok(Answer { origin: None, completed: None }),
-                b'Z' if self.doubtful => {
+                tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE | tag::PARAMETER_STATUS | tag::ERROR_RESPONSE => {
+                    Ok(Answer { origin: None, completed: None })
+                }
+                tag::READY_FOR_QUERY if self.doubtful => {
                     self.status = status.ok_or(unexpected)?;
                     Ok(Answer { origin: Some(Origin::Client), completed: None })
                 }
@@ -299,40 +305,43 @@ impl<N> Ring<N> {
         };
         let (expect, origin) = (head.expect, head.origin);
         let completes = match (tag, expect) {
-            (b'N' | b'A' | b'S', _) => false,
-            (b'Z', e) if e.is_cycle() => {
+            (tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE | tag::PARAMETER_STATUS, _) => false,
+            (tag::READY_FOR_QUERY, e) if e.is_cycle() => {
                 self.status = status.ok_or(unexpected)?;
                 self.copy = Copy::None;
                 true
             }
-            (b'E', _) => {
+            (tag::ERROR_RESPONSE, _) => {
                 self.fail(dropped);
                 false
             }
-            (b'1', Expect::Parse)
-            | (b'2', Expect::Bind)
-            | (b'3', Expect::Close)
-            | (b'T' | b'n', Expect::DescribeStatement | Expect::DescribePortal)
-            | (b's' | b'I', Expect::Execute) => true,
-            (b'C', Expect::Execute) => {
+            (tag::PARSE_COMPLETE, Expect::Parse)
+            | (tag::BIND_COMPLETE, Expect::Bind)
+            | (tag::CLOSE_COMPLETE, Expect::Close)
+            | (tag::ROW_DESCRIPTION | tag::NO_DATA, Expect::DescribeStatement | Expect::DescribePortal)
+            | (tag::PORTAL_SUSPENDED | tag::EMPTY_QUERY_RESPONSE, Expect::Execute) => true,
+            (tag::COMMAND_COMPLETE, Expect::Execute) => {
                 self.copy = Copy::None;
                 true
             }
-            (b'C', Expect::Query) => {
+            (tag::COMMAND_COMPLETE, Expect::Query) => {
                 if self.copy != Copy::Both {
                     self.copy = Copy::None;
                 }
                 false
             }
-            (b't', Expect::DescribeStatement)
-            | (b'T' | b'I', Expect::Query)
-            | (b'V', Expect::FunctionCall)
-            | (b'D' | b'd' | b'c' | b'H', Expect::Query | Expect::Execute) => false,
-            (b'G', Expect::Query | Expect::Execute) => {
+            (tag::PARAMETER_DESCRIPTION, Expect::DescribeStatement)
+            | (tag::ROW_DESCRIPTION | tag::EMPTY_QUERY_RESPONSE, Expect::Query)
+            | (tag::FUNCTION_CALL_RESPONSE, Expect::FunctionCall)
+            | (
+                tag::DATA_ROW | tag::COPY_DATA | tag::COPY_DONE | tag::COPY_OUT_RESPONSE,
+                Expect::Query | Expect::Execute,
+            ) => false,
+            (tag::COPY_IN_RESPONSE, Expect::Query | Expect::Execute) => {
                 self.copy_in(dropped);
                 false
             }
-            (b'W', Expect::Query | Expect::Execute) => {
+            (tag::COPY_BOTH_RESPONSE, Expect::Query | Expect::Execute) => {
                 self.copy = Copy::Both;
                 false
             }
@@ -574,7 +583,7 @@ mod tests {
 
     /// A message of the model's client; the flag: the server fails at it.
     #[derive(Debug, Clone, Copy, PartialEq)]
-    enum Message {
+    enum Sent {
         Query(Run),
         Call(bool),
         Extended(Expect, bool),
@@ -597,55 +606,55 @@ mod tests {
     #[derive(Default)]
     struct Server {
         skipping: bool,
-        copy: Option<(Message, Run)>,
+        copy: Option<(Sent, Run)>,
     }
 
     impl Server {
-        fn read(&mut self, message: Message) -> &'static [u8] {
+        fn read(&mut self, message: Sent) -> &'static [u8] {
             if let Some((starter, run)) = self.copy {
-                let extended = matches!(starter, Message::Execute(_));
+                let extended = matches!(starter, Sent::Execute(_));
                 return match message {
-                    Message::Sync | Message::Flush => b"",
-                    Message::CopyData if run == Run::FailsAfterData => {
+                    Sent::Sync | Sent::Flush => b"",
+                    Sent::CopyData if run == Run::FailsAfterData => {
                         self.copy = None;
                         self.skipping = extended;
                         if extended { b"E" } else { b"EZ" }
                     }
-                    Message::CopyData => b"",
-                    Message::CopyEnd => {
+                    Sent::CopyData => b"",
+                    Sent::CopyEnd => {
                         self.copy = None;
                         if extended { b"C" } else { b"CZ" }
                     }
                     _ => unreachable!("the client is well behaved"),
                 };
             }
-            if self.skipping && message != Message::Sync {
+            if self.skipping && message != Sent::Sync {
                 return b"";
             }
             match message {
-                Message::Sync => {
+                Sent::Sync => {
                     self.skipping = false;
                     b"Z"
                 }
-                Message::Flush | Message::CopyData | Message::CopyEnd => b"",
-                Message::Query(Run::Rows) => b"TDCTDDCZ",
-                Message::Query(Run::Fails) => b"TDEZ",
-                Message::Call(false) => b"VZ",
-                Message::Call(true) => b"EZ",
-                Message::Query(run) => {
+                Sent::Flush | Sent::CopyData | Sent::CopyEnd => b"",
+                Sent::Query(Run::Rows) => b"TDCTDDCZ",
+                Sent::Query(Run::Fails) => b"TDEZ",
+                Sent::Call(false) => b"VZ",
+                Sent::Call(true) => b"EZ",
+                Sent::Query(run) => {
                     self.copy = Some((message, run));
                     b"G"
                 }
-                Message::Execute(Run::Rows) => b"DDC",
-                Message::Execute(run @ (Run::Copies | Run::FailsAfterData)) => {
+                Sent::Execute(Run::Rows) => b"DDC",
+                Sent::Execute(run @ (Run::Copies | Run::FailsAfterData)) => {
                     self.copy = Some((message, run));
                     b"G"
                 }
-                Message::Execute(Run::Fails) | Message::Extended(_, true) => {
+                Sent::Execute(Run::Fails) | Sent::Extended(_, true) => {
                     self.skipping = true;
                     b"E"
                 }
-                Message::Extended(expect, false) => match expect {
+                Sent::Extended(expect, false) => match expect {
                     Parse => b"1",
                     Bind => b"2",
                     DescribeStatement => b"tT",
@@ -656,50 +665,50 @@ mod tests {
         }
     }
 
-    fn unit() -> impl Strategy<Value = Vec<Message>> {
+    fn unit() -> impl Strategy<Value = Vec<Sent>> {
         let fails = prop::bool::weighted(0.1);
         let copy = prop::sample::select(vec![Run::Copies, Run::FailsAfterData]);
         let extended = prop_oneof![
             5 => (prop::sample::select(vec![Parse, Bind, DescribeStatement, DescribePortal, Close]), fails)
-                .prop_map(|(e, f)| Message::Extended(e, f)),
-            2 => Just(Message::Execute(Run::Rows)),
-            1 => Just(Message::Execute(Run::Fails)),
-            1 => Just(Message::Query(Run::Rows)),
-            1 => Just(Message::Flush),
-            1 => Just(Message::CopyEnd),
+                .prop_map(|(e, f)| Sent::Extended(e, f)),
+            2 => Just(Sent::Execute(Run::Rows)),
+            1 => Just(Sent::Execute(Run::Fails)),
+            1 => Just(Sent::Query(Run::Rows)),
+            1 => Just(Sent::Flush),
+            1 => Just(Sent::CopyEnd),
         ];
         prop_oneof![
-            2 => prop::sample::select(vec![Run::Rows, Run::Fails]).prop_map(|r| vec![Message::Query(r)]),
-            1 => fails.prop_map(|f| vec![Message::Call(f)]),
+            2 => prop::sample::select(vec![Run::Rows, Run::Fails]).prop_map(|r| vec![Sent::Query(r)]),
+            1 => fails.prop_map(|f| vec![Sent::Call(f)]),
             4 => prop::collection::vec(extended, 0..8).prop_map(|mut v| {
-                v.push(Message::Sync);
+                v.push(Sent::Sync);
                 v
             }),
             1 => (copy.clone(), 1usize..4).prop_map(|(run, data)| {
-                let mut v = vec![Message::Query(run)];
-                v.extend(vec![Message::CopyData; data]);
-                v.push(Message::CopyEnd);
+                let mut v = vec![Sent::Query(run)];
+                v.extend(vec![Sent::CopyData; data]);
+                v.push(Sent::CopyEnd);
                 v
             }),
             1 => (copy, prop::bool::ANY, 1usize..4).prop_map(|(run, early, data)| {
-                let mut v = vec![Message::Extended(Bind, false), Message::Execute(run)];
-                v.extend(early.then_some(Message::Sync));
-                v.extend(vec![Message::CopyData; data]);
-                v.extend([Message::CopyEnd, Message::Sync]);
+                let mut v = vec![Sent::Extended(Bind, false), Sent::Execute(run)];
+                v.extend(early.then_some(Sent::Sync));
+                v.extend(vec![Sent::CopyData; data]);
+                v.extend([Sent::CopyEnd, Sent::Sync]);
                 v
             }),
         ]
     }
 
-    fn push(ring: &mut Ring<u32>, message: Message, number: u32) {
+    fn push(ring: &mut Ring<u32>, message: Sent, number: u32) {
         let expect = match message {
-            Message::Query(_) => Query,
-            Message::Call(_) => FunctionCall,
-            Message::Extended(expect, _) => expect,
-            Message::Execute(_) => Execute,
-            Message::Sync => Sync,
-            Message::CopyEnd => CopyEnd,
-            Message::Flush | Message::CopyData => return,
+            Sent::Query(_) => Query,
+            Sent::Call(_) => FunctionCall,
+            Sent::Extended(expect, _) => expect,
+            Sent::Execute(_) => Execute,
+            Sent::Sync => Sync,
+            Sent::CopyEnd => CopyEnd,
+            Sent::Flush | Sent::CopyData => return,
         };
         ring.push(expect, Origin::Client, Some(number));
     }
@@ -713,7 +722,7 @@ mod tests {
             units in prop::collection::vec(unit(), 1..12),
             order in prop::collection::vec(0u8..3, 1..400),
         ) {
-            let messages: Vec<Message> = units.into_iter().flatten().collect();
+            let messages: Vec<Sent> = units.into_iter().flatten().collect();
             let (mut ring, mut server) = (Ring::<u32>::default(), Server::default());
             let (mut wire_in, mut wire_out) = (VecDeque::new(), VecDeque::new());
             let mut to_send = messages.iter().copied().enumerate().collect::<VecDeque<_>>();
@@ -734,7 +743,7 @@ mod tests {
                     },
                 }
                 let owed = !wire_out.is_empty() || server.skipping || server.copy.is_some()
-                    || wire_in.iter().any(|m| !matches!(m, Message::Flush | Message::CopyData | Message::CopyEnd));
+                    || wire_in.iter().any(|m| !matches!(m, Sent::Flush | Sent::CopyData | Sent::CopyEnd));
                 prop_assert!(!(owed && ring.is_at_rest() && !ring.is_doubtful()), "released early: {:?}", messages);
             }
             prop_assert!(ring.is_at_rest(), "never released: {:?} {:?}", ring, messages);

@@ -14,7 +14,7 @@ use crate::metrics::PoolCounter;
 use crate::pool::standing;
 use crate::session::answers::{self, Answers, Event};
 use crate::session::context::Buffers;
-use crate::session::frontend::{self, Frontend, Message, Rest};
+use crate::session::frontend::{self, Frontend, Rest};
 use crate::session::note::Note;
 use crate::session::orphan::Outcome;
 use crate::session::statements::Unnamed;
@@ -22,8 +22,10 @@ use crate::session::unleased;
 use crate::sql::Effect;
 use crate::wire::build;
 use crate::wire::frame::{Header, Piece};
+use crate::wire::message::{Message, Request, Target, is_cycle};
 use crate::wire::ring::TransactionStatus;
 use crate::wire::splice::Splice;
+use crate::wire::tag::frontend as tag;
 
 /// Bytes of a waiting client that are kept; then its socket is no longer read.
 const HELD_MAX: usize = 256 * 1024;
@@ -117,24 +119,29 @@ impl Client {
 
     fn message(&mut self, message: Message<'_>, out: &mut Splice<'_>, cx: &mut Context<'_>) -> Result<Step, End> {
         self.is_forwarding = false;
-        if message.tag == b'X' {
+        if message.tag == tag::TERMINATE {
             out.skip(message.fresh);
             return Err(End::Gone);
         }
         if self.is_discarding {
             out.skip(message.fresh);
-            if message.tag == b'S' {
+            if message.tag == tag::SYNC {
                 self.is_discarding = false;
                 let status = self.status();
                 build::ready_for_query(self.spill.buffer(), status);
             }
             return Ok(Step::Done);
         }
+        if let Phase::Waiting(_) = self.phase {
+            return Ok(Step::Hold);
+        }
+        let request = message.request()?;
         match &mut self.phase {
             Phase::Leased(_) => {}
             Phase::Idle => {
                 let answer = self.spill.buffer().len();
-                if self.needs_no_backend(message, out)? {
+                if self.needs_no_backend(request, message.is_whole()) {
+                    out.skip(message.fresh);
                     self.answered(answer);
                     self.place.touch(self.worker.proxy.second());
                     return Ok(Step::Done);
@@ -151,7 +158,7 @@ impl Client {
             }
             Phase::Waiting(_) => return Ok(Step::Hold),
             Phase::Orphaned(orphan) => {
-                let outcome = orphan.message(message, &self.session, self.spill.buffer())?;
+                let outcome = orphan.message(request, &self.session, self.spill.buffer());
                 self.is_discarding = matches!(outcome, Outcome::Refused | Outcome::Failed);
                 if matches!(outcome, Outcome::Over | Outcome::Failed | Outcome::Passed) {
                     self.phase = Phase::Idle;
@@ -173,7 +180,7 @@ impl Client {
         }
         let statements = &self.worker.proxy.statements;
         let mut frontend = Frontend { session: &mut self.session, leased, statements, out };
-        let rest = frontend.message(message)?;
+        let rest = frontend.message(message, request);
         self.is_forwarding = rest == Rest::Forward;
         if leased.stopwatch.is_stopped() && !leased.books.ring.is_empty() {
             leased.stopwatch.begin(Instant::now());
@@ -184,34 +191,43 @@ impl Client {
         Ok(Step::Done)
     }
 
-    /// Messages that an idle client gets answered (or ignored) without a backend.
-    fn needs_no_backend(&mut self, message: Message<'_>, out: &mut Splice<'_>) -> Result<bool, End> {
-        match message.tag {
+    /// Answers (or ignores) a message of an idle client, if that needs no backend.
+    fn needs_no_backend(&mut self, request: Request<'_>, is_whole: bool) -> bool {
+        match request {
             // Left over from a COPY that failed; Postgres ignores them too.
-            b'd' | b'c' | b'f' | b'H' => {}
-            b'S' => self.ready_idle(),
-            b'Q' if let Some(effect) = unleased::query(&self.session, message) => {
-                self.run_alone(&effect);
-            }
-            b'C' if message.bytes.get(5) == Some(&b'S') && message.bytes.len() == message.body + 5 => {
-                let name = message.bytes[6..].strip_suffix(b"\0").ok_or(Fault::Malformed("Close"))?;
+            Request::CopyData | Request::CopyEnd | Request::Flush => {}
+            Request::Sync => self.ready_idle(),
+            Request::Query { text } => match unleased::query(&self.session, text) {
+                Some(effect) => self.run_alone(&effect),
+                None => return false,
+            },
+            Request::Close(Target::Statement(name)) if is_whole => {
                 if name.is_empty() {
                     self.session.statements.unnamed = Unnamed::None;
                 } else {
                     self.session.statements.remove(name);
                 }
-                self.is_unsynced = true;
-                self.spill.buffer().extend_from_slice(build::CLOSE_COMPLETE);
+                self.answer_alone(build::CLOSE_COMPLETE);
             }
-            b'P' if unleased::parse(&mut self.session, &self.worker.proxy.statements, message) => {
-                self.is_unsynced = true;
-                self.spill.buffer().extend_from_slice(build::PARSE_COMPLETE);
+            Request::Parse { name, rest, text: Some(text) }
+                if unleased::parse(&mut self.session, &self.worker.proxy.statements, name, rest, text) =>
+            {
+                self.answer_alone(build::PARSE_COMPLETE);
             }
-            b'Q' | b'P' | b'B' | b'D' | b'C' | b'E' | b'F' => return Ok(false),
-            other => return Err(Fault::MessageType(other).into()),
+            Request::Parse { .. }
+            | Request::Bind { .. }
+            | Request::Describe(_)
+            | Request::Execute { .. }
+            | Request::Close(_)
+            | Request::FunctionCall { .. } => return false,
         }
-        out.skip(message.fresh);
-        Ok(true)
+        true
+    }
+
+    /// Answers a message of the extended protocol; its Sync is still to come.
+    fn answer_alone(&mut self, frame: &[u8]) {
+        self.is_unsynced = true;
+        self.spill.buffer().extend_from_slice(frame);
     }
 
     /// Answers a NOTIFY, LISTEN or UNLISTEN that needs nobody else.
@@ -220,7 +236,7 @@ impl Client {
         if let Effect::Notify { .. } = effect
             && self.session.notifications.exchange().refuses()
         {
-            return self.fail(b'Q', &Fault::TooManyNotifications);
+            return self.fail(tag::QUERY, &Fault::TooManyNotifications);
         }
         let (notifications, party) = self.session.notifications();
         notifications.run_alone(effect, party);
@@ -263,7 +279,7 @@ impl Client {
         let status = self.status();
         let out = self.spill.buffer();
         build::error_response(out, &sqlstate::report(fault));
-        if matches!(tag, b'Q' | b'F') {
+        if is_cycle(tag) {
             build::ready_for_query(out, status);
         } else {
             self.is_discarding = true;
