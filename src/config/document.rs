@@ -14,15 +14,16 @@ const PROXY_TOML: &str = include_str!("../../proxy.toml");
 const HEAD: &str = "\
 # Configuration
 
-Every setting: what it does, what it may be, and what it is when nobody says. [`proxy.toml`](../proxy.toml) says the same as a file to copy from; most
-installations need ten lines of it ([START.md](START.md)). `SHOW CONFIG` in the console shows what is in force.
+Every setting, with its meaning, its allowed values and its default. [`proxy.toml`](../proxy.toml) has the same as a file
+to copy from; most installations need ten lines of it ([START.md](START.md)). `SHOW CONFIG` in the console shows the
+settings in force.
 
-A `*` in a key stands for a name, as in `roles.web.size`. A saved change takes effect at once, except for the few keys that need a restart and say so; a
-file with a mistake changes nothing, and `pgweir check proxy.toml` lists all of them.
+A `*` in a key stands for a name, as in `roles.web.size`. A saved change takes effect at once, except for the few keys
+that need a restart and say so. A file with a mistake changes nothing, and `pgweir check proxy.toml` lists all mistakes.
 ";
 
 const FOOT: &str = "
-Next: [PROTECTION.md](PROTECTION.md), which of these keys keeps which incident away, and [TIMEOUTS.md](TIMEOUTS.md).
+Next: [PROTECTION.md](PROTECTION.md), the key that prevents each incident, and [TIMEOUTS.md](TIMEOUTS.md).
 
 This file is printed from `proxy.toml` and the code: `UPDATE_EXPECTED=1 cargo test --lib config`.
 ";
