@@ -98,6 +98,17 @@ fn metrics_that_are_named_exist() {
     }
 }
 
+#[test]
+fn files_that_are_named_exist() {
+    let of_ours = ["src/", "tests/", "benches/", "deploy/", "scripts/"];
+    for (page, text) in pages() {
+        for word in spans(&text).flat_map(str::split_whitespace) {
+            let is_ours = of_ours.iter().any(|start| word.starts_with(start));
+            assert!(!is_ours || Path::new(word).exists(), "{}: there is no file {word}", page.display());
+        }
+    }
+}
+
 // ## Examples
 
 /// A page may show a part of a file: a database and a login are added where it has none. Files that it names are the reader's.
