@@ -397,7 +397,7 @@ fn ramp_needs_a_limit_to_lead_to() {
     let needs = "needs transactions_max, the limit that it leads to";
     refused(&role("auth = \"trust\"\nramp = { over = \"1m\" }"), &[&format!("roles.web.ramp: {needs}")]);
     accepted(&role("auth = \"trust\"\ntransactions_max = 0\nramp = { over = \"1m\" }"));
-    // What only holds defaults may leave the limit to each role.
+    // A star that only holds defaults may leave the limit to each role.
     let star = "[roles.\"*\"]\nramp = { over = \"1m\" }\n";
     accepted(&format!("{}{star}", role("auth = \"trust\"\ntransactions_max = 40")));
     refused(&format!("{}{star}", role("auth = \"trust\"")), &[&format!("roles.web.ramp: {needs}")]);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::Secret;
 use super::form::{OrOff, list, socket_addr, text, url_host};
 use super::keys::section;
-use super::listen::LOOPBACK;
+use super::listen::loopback;
 use super::raw::SectionReader;
 
 /// Characters of `admin.token`: what `openssl rand -hex 8` prints.
@@ -15,7 +15,7 @@ section! {
     /// `[admin]`; `Default` is the shipped file.
     pub struct Admin {
         /// HTTP address of the status page, `/metrics`, `/healthz`, `/readyz`; `None` switches it off.
-        pub addr: Option<SocketAddr> = Some(SocketAddr::new(LOOPBACK, 9432)) => at_start(OrOff(socket_addr()));
+        pub addr: Option<SocketAddr> = Some(loopback(9432)) => at_start(OrOff(socket_addr()));
         /// Roles that may do everything in the console.
         pub roles: Vec<String> = Vec::new() => key(list(text()));
         /// Roles that may only look there.
@@ -33,7 +33,7 @@ fn token_is_long(admin: &Admin, section: &SectionReader<'_>) {
     }
 }
 
-/// What a role may do in the console.
+/// Rights of a role in the console.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Access {
     /// SHOW, and what drivers say to every server.
@@ -43,7 +43,7 @@ pub enum Access {
 }
 
 impl Admin {
-    /// What this role may do in the console; `None`: it may not come in.
+    /// Rights of this role in the console; `None`: it may not come in.
     pub fn access(&self, role: &str) -> Option<Access> {
         let names = |list: &[String]| list.iter().any(|name| name == role);
         if names(&self.roles) {

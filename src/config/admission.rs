@@ -31,8 +31,8 @@ section! {
         pub spread_max: Duration = Duration::from_secs(1) => key(duration_above_zero());
         /// A client that waits longer gets a NOTICE; zero: never.
         pub notice_after: Duration = Duration::from_secs(5) => key(duration());
-        /// Logins per second; `None`: not limited. About as many as one worker can log in: clients that connect for every
-        /// query are not slowed down, and all that `clients_max` lets in are back two seconds after a restart.
+        /// Logins per second; `None`: not limited. About as many as one worker can log in: clients that connect for
+        /// every query are not slowed down, and all that `clients_max` lets in are back two seconds after a restart.
         pub login_rate: Option<f64> = Some(5000.0) => key(rate());
         /// Logins that `login_rate` lets in at one instant.
         pub login_burst: u32 = 1000 => key(count(1..=BURST_MAX));
@@ -194,8 +194,8 @@ words! {
 }
 
 impl RoleAdmission {
-    /// The rules between the keys of a role that somebody can log in as. `wait_max` is the longest `wait_timeout`, if it
-    /// is known; `has_rate` says that `roles."*"` has a rate, or switches it off.
+    /// The rules between the keys of a role that somebody can log in as. `wait_max` is the longest `wait_timeout`, if
+    /// it is known; `has_rate` says that `roles."*"` has a rate, or switches it off.
     pub(super) fn check(&self, section: &SectionReader<'_>, wait_max: Option<Duration>, has_rate: bool) {
         let is_limit_wrong = self.transactions_max.is_none() && section.has("transactions_max");
         let is_ramp_sound = self.ramp.is_some() && !section.is_blamed("ramp");

@@ -8,7 +8,8 @@ use std::fmt;
 use super::{Config, Database, Role};
 
 /// Transactions that may wait for one lock of a server without harm. The k-th waiter costs about k³ steps of Postgres's
-/// deadlock check (deadlock.c) under all lock partitions; measured, 200 are harmless and 1,000 stop the server for 40 s.
+/// deadlock check (deadlock.c) under all lock partitions; measured, 200 are harmless and 1,000 stop the server for 40
+/// s.
 const TRANSACTIONS_MAX: u64 = 200;
 
 /// A server that may get more transactions at once than it survives.

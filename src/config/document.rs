@@ -1,7 +1,7 @@
 //! `docs/CONFIG.md`, the table form of `proxy.toml`. `UPDATE_EXPECTED=1 cargo test --lib config` writes it anew.
 //!
-//! No fact has a second home: the keys, their bounds and defaults are those of `section!`, the sentences are the comments of
-//! `proxy.toml`.
+//! No fact has a second home: the keys, their bounds and defaults are those of `section!`, the sentences are the
+//! comments of `proxy.toml`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -31,28 +31,29 @@ This file is printed from `proxy.toml` and the code: `UPDATE_EXPECTED=1 cargo te
 /// Its default is the machine's; the comment says which.
 const OF_THE_MACHINE: &str = "listen.workers";
 
-// ## What `proxy.toml` says
+// ## The comments of `proxy.toml`
 
-/// What the file says of a key.
+/// The comment of a key in the file.
 #[derive(Debug, Clone, Default)]
 struct Remark {
     text: String,
     /// Where the line is.
     line: usize,
-    /// What stands behind the `=`.
+    /// The text behind the `=`.
     value: String,
 }
 
 #[derive(Debug, Default)]
 struct Reference {
-    /// What holds for all of them.
+    /// The comment for all sections.
     preamble: String,
-    /// Sections in their order, such as `roles.*`, and what is said of each.
+    /// Sections in their order, such as `roles.*`, and the comment of each.
     sections: Vec<(String, String)>,
     keys: BTreeMap<String, Remark>,
 }
 
-/// The comment above keys is of the first of them; the others refer to it. What follows on the line is of its key alone.
+/// The comment above keys is of the first of them; the others refer to it. What follows on the line is of its key
+/// alone.
 fn reference() -> Reference {
     let mut reference = Reference::default();
     let (mut block, mut first) = (String::new(), None);
@@ -118,7 +119,7 @@ fn example(name: &str, value: &str) -> String {
 }
 
 impl Reference {
-    /// What is said of a key: at its own line, at that of the table it stands in, or in `[pool]`.
+    /// The comment of a key: at its own line, at that of the table it stands in, or in `[pool]`.
     fn of(&self, path: &str) -> Remark {
         let (parent, name) = path.rsplit_once('.').expect("keys are in sections");
         if let Some(said) = self.keys.get(path).filter(|said| !said.text.is_empty()) {
@@ -126,7 +127,7 @@ impl Reference {
         }
         if let Some(said) = self.keys.get(parent) {
             let (_, table) = parent.rsplit_once('.').expect("tables are in sections");
-            // The first of the table's keys carries what is said of it.
+            // The first of the table's keys carries its comment.
             let is_first = said.value.contains(&format!("{{ {name} = "));
             let text = if is_first { said.text.clone() } else { format!("See `{table}` above.") };
             return Remark { text, ..said.clone() };

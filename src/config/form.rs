@@ -1,6 +1,6 @@
 //! Forms of single values: from what TOML allows to what a key allows, and back to text.
 //!
-//! A form returns the value typed, or says what is wrong with it and what is allowed. What it writes it can read.
+//! A form returns the value typed, or the mistake and what is allowed. It can read all that it writes.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -37,7 +37,7 @@ const RATE_MAX: f64 = 1e6;
 
 type Checked<T> = Result<T, String>;
 
-/// What a value is, for mistakes; never the value itself.
+/// The type of a value, for mistakes; never the value itself.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
@@ -61,7 +61,7 @@ fn shown(value: &DeValue<'_>) -> String {
     }
 }
 
-/// What a key allows.
+/// The values that a key allows.
 pub(super) trait KeyForm<T> {
     /// The value, or what is wrong with it.
     fn read(&self, value: &DeValue<'_>) -> Checked<T>;
@@ -69,7 +69,7 @@ pub(super) trait KeyForm<T> {
     /// The value as the file would say it, without quotes.
     fn text(&self, value: &T) -> String;
 
-    /// What is allowed, for the reference: "a duration, at most …".
+    /// The allowed values in words, such as "a duration, at most …".
     fn allowed(&self) -> String;
 }
 
@@ -134,7 +134,7 @@ pub(super) fn listen_addr() -> PlainForm<ListenAddr> {
     PlainForm { read: read_listen_addr, allowed: "an IP address and a port, or \"unix:\" and a path" }
 }
 
-/// A query that is told the name of a role.
+/// A query with the name of a role as its parameter.
 pub(super) fn role_query() -> PlainForm<String> {
     let read = |value: &DeValue<'_>| {
         let query = read_text(value)?;
@@ -211,11 +211,11 @@ impl<W: Word> KeyForm<W> for WordForm {
 
 /// A duration within bounds.
 pub(super) enum Span {
-    /// "0s" included.
+    /// Zero included.
     Any,
     /// It cannot be switched off.
     AboveZero,
-    /// What Postgres takes as a timeout.
+    /// Up to the longest timeout of Postgres.
     Postgres,
 }
 
@@ -495,7 +495,8 @@ fn read_listen_addr(value: &DeValue<'_>) -> Checked<ListenAddr> {
 fn read_socket_addr(value: &DeValue<'_>) -> Checked<SocketAddr> {
     let text = read_text(value)?;
     text.parse().map_err(|_| {
-        format!("{text:?} is not an IP address and a port; write for example \"127.0.0.1:6432\", \"0.0.0.0:6432\", \"[::1]:6432\"")
+        let examples = "write for example \"127.0.0.1:6432\", \"0.0.0.0:6432\", \"[::1]:6432\"";
+        format!("{text:?} is not an IP address and a port; {examples}")
     })
 }
 

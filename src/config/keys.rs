@@ -1,8 +1,8 @@
 //! A section is a struct whose fields are its keys: name, default, bounds and documentation stand in one line.
 //!
-//! `section!` makes of these lines the struct, its `Default` and its [`KeyTable`]. Everything that is done with keys visits
-//! the table: [`SectionReader`] reads the file into it, `show` makes rows of it for SHOW CONFIG, for what a reload changed, and
-//! for `docs/CONFIG.md`.
+//! `section!` makes of these lines the struct, its `Default` and its [`KeyTable`]. Everything that is done with keys
+//! visits the table: [`SectionReader`] reads the file into it, `show` makes rows of it for SHOW CONFIG, for what a
+//! reload changed, and for `docs/CONFIG.md`.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use super::Secret;
 use super::form::KeyForm;
 use super::raw::SectionReader;
 
-/// What holds for a key besides its [`KeyForm`].
+/// Traits of a key besides its [`KeyForm`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nature {
     /// It has a default, and a reload changes it.
@@ -112,8 +112,9 @@ pub(super) trait Shape: Sized {
     }
 }
 
-/// Defines a struct of keys. A line is `field: Type = default => how(form);`, where `how` is a method of [`KeyVisitor`]; `as` names
-/// a key that is not called as its field. A function after the lines checks the rules between keys.
+/// Defines a struct of keys. A line is `field: Type = default => how(form);`, where `how` is a method of
+/// [`KeyVisitor`]; `as` names a key that is not called as its field. A function after the lines checks the rules
+/// between keys.
 macro_rules! section {
     ($(#[$meta:meta])* $vis:vis struct $name:ident {
         $(

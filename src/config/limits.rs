@@ -1,4 +1,4 @@
-//! What holds for one (database, role), and for a role over all databases: role over database over `[pool]`.
+//! The settings of one (database, role), and of a role over all databases: role over database over `[pool]`.
 //!
 //! A pool is opened from these settings; after a reload it compares the old with the new ones: another [`Endpoint`]
 //! replaces its backends, everything else takes effect on those it has.
@@ -21,7 +21,7 @@ pub struct PoolSettings {
     pub backends_max: Option<u32>,
     /// Injected into each backend's StartupMessage.
     pub timeouts: Timeouts,
-    /// What a client's own SET of one of them may do.
+    /// Limits of a client's own SET of one of them.
     pub set_override: Override,
     /// Its part of backends that are short.
     pub share: Share,
@@ -176,7 +176,7 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
     })
 }
 
-/// The settings of a pool that pgweir opens for itself as this role; the keys of `[roles]` are for clients and do not apply.
+/// The settings of a pool that pgweir opens for itself as this role; the keys of `[roles]` are for clients only.
 pub fn own_settings(name: &str, database: &Database, role: &str, password: Option<&Secret>) -> PoolSettings {
     PoolSettings {
         endpoint: Endpoint {

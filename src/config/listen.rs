@@ -17,14 +17,16 @@ pub(super) const CLIENTS_MAX: u32 = 1_000_000;
 /// Far above any machine's cores.
 const WORKERS_MAX: u32 = 1024;
 
-/// Addresses that only this machine reaches.
-pub(super) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+/// An address that only this machine reaches.
+pub(super) const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
 
 section! {
     /// `[listen]`; `Default` is the shipped file.
     pub struct Listen {
         /// Every address to accept on.
-        pub addr: Vec<ListenAddr> = vec![ListenAddr::Tcp(SocketAddr::new(LOOPBACK, 6432))] => at_start(some(listen_addr()));
+        pub addr: Vec<ListenAddr> = vec![ListenAddr::Tcp(loopback(6432))] => at_start(some(listen_addr()));
         /// Other processes may accept on the same addresses, `admin.addr` included.
         pub reuse_port: bool = false => at_start(truth());
         /// Clients connected at once, logins in progress included.
@@ -37,8 +39,8 @@ section! {
         pub workers: usize = available_parallelism().map_or(1, usize::from) => at_start(count(1..=WORKERS_MAX));
         /// How long a drain leaves clients alone before it tells them to go.
         pub linger: Duration = Duration::ZERO => key(duration());
-        /// How long a drain waits for running transactions before it closes them. Less than the 30 s that Kubernetes and
-        /// docker-compose habits leave before SIGKILL.
+        /// How long a drain waits for running transactions before it closes them. Less than the 30 s that Kubernetes
+        /// and docker-compose habits leave before SIGKILL.
         pub shutdown_timeout: Duration = Duration::from_secs(25) => key(duration());
         /// TLS towards clients.
         pub tls: ClientTls = ClientTls::Disable => shaped_table();

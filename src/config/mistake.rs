@@ -1,4 +1,4 @@
-//! What is wrong with a configuration file, said so that it can be put right.
+//! Mistakes of a configuration file, worded so that they can be put right.
 //!
 //! `raw` and `parse` collect [`Mistake`]s instead of stopping at the first; a [`Config`](super::Config) exists only
 //! when there are none. A mistake never repeats a secret.

@@ -1,9 +1,9 @@
 //! `proxy.toml` as checked, immutable values.
 //!
-//! Each section has a file: its keys, one a line with default and bounds (`keys`), and the rules between them. `raw` reads
-//! the file into the sections, `parse` collects every mistake of one run and holds the rules over several sections; what
-//! comes out is a [`Config`]. `show` makes rows of it, `limits` says what holds for one (database, role), `reload` watches
-//! the file and compares two configurations. Nothing in this module does network I/O.
+//! Each section has a file: its keys, one a line with default and bounds (`keys`), and the rules between them. `raw`
+//! reads the file into the sections, `parse` collects every mistake of one run and holds the rules over several
+//! sections; what comes out is a [`Config`]. `show` makes rows of it, `limits` says what holds for one (database,
+//! role), `reload` watches the file and compares two configurations. Nothing in this module does network I/O.
 
 mod admin;
 mod admission;
@@ -63,7 +63,7 @@ pub struct Config {
     pub admission: Admission,
     /// How NOTIFY travels.
     pub notify: Notify,
-    /// What is watched at the servers, and the thresholds of what is reported.
+    /// The watching of servers, and the thresholds of its reports.
     pub watch: Watch,
     /// Other files the configuration names, secrets and certificates, for [`Watcher`].
     pub files: Vec<PathBuf>,

@@ -32,9 +32,9 @@ section! {
         pub listener_queue: usize = 1024 * 1024 => key(size(LISTENER_BYTES_MIN..=LISTENER_BYTES_MAX));
         /// Notifications of each database that may wait for the bus.
         pub bus_queue: u32 = 100_000 => key(count(1..=NOTIFICATIONS_MAX));
-        /// What happens when `bus_queue` is full.
+        /// The fate of notifications when `bus_queue` is full.
         pub when_down: WhenDown = WhenDown::Postgres => key(word());
-        /// What listeners get when notifications were lost on the way.
+        /// Treatment of listeners when notifications were lost on the way.
         pub on_gap: OnGap = OnGap::Disconnect => key(word());
     } redis_rules
 }
@@ -62,7 +62,7 @@ words! {
 }
 
 words! {
-    /// `notify.when_down`: what happens to notifications once `notify.bus_queue` is full.
+    /// `notify.when_down`: the fate of notifications once `notify.bus_queue` is full.
     pub enum WhenDown {
         /// They go by way of Postgres; where that is the bus, as `Drop`.
         Postgres = "postgres",

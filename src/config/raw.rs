@@ -1,8 +1,8 @@
 //! The file as written: a TOML tree with positions, read key by key.
 //!
-//! A [`SectionReader`] is one table of the file. It visits the keys of a [`KeyTable`], each through its [`KeyForm`], and refuses every
-//! key that was not visited. A value of the wrong form becomes a [`Mistake`] and reads as absent, so that one run finds
-//! them all; serde would stop at the first, which is why it is not used here.
+//! A [`SectionReader`] is one table of the file. It visits the keys of a [`KeyTable`], each through its [`KeyForm`],
+//! and refuses every key that was not visited. A value of the wrong form becomes a [`Mistake`] and reads as absent, so
+//! that one run finds them all; serde would stop at the first, which is why it is not used here.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

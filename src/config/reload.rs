@@ -13,7 +13,7 @@ use super::raw::read_file;
 use super::show::{ConfigSetting, entries};
 use super::{Config, Mistakes, load};
 
-/// What a reload changes.
+/// The settings that a reload changes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
     /// Every setting that differs, by key path.
@@ -184,7 +184,7 @@ mod tests {
         (dir, Watcher::new(&path, &config))
     }
 
-    /// What two looks say: the first sees the change, the second that it holds still.
+    /// The answer of two looks: the first sees the change, the second that it holds still.
     fn look_twice(watcher: &mut Watcher) -> Option<Result<Config, Mistakes>> {
         assert!(watcher.check().is_none(), "a change is read only when it holds still");
         watcher.check()

@@ -30,7 +30,7 @@ pub struct Role {
     pub login_as: Option<String>,
     /// Password towards the server, if not the client's.
     pub backend_password: Option<Secret>,
-    /// What holds for it, whoever it is.
+    /// Its limits, which do not depend on how it logs in.
     pub limits: RoleLimits,
 }
 
@@ -78,7 +78,7 @@ section! {
 }
 
 section! {
-    /// What holds for a role, whoever it is; `Default` is the shipped file.
+    /// The limits of a role; `Default` is the shipped file. Named roles begin with those of `[roles."*"]`.
     pub struct RoleLimits {
         /// Overrides the database's mode.
         pub mode: Option<PoolMode> = None => maybe(word());
@@ -88,7 +88,7 @@ section! {
         pub clients_max: Option<u32> = None => maybe(count(1..=CLIENTS_MAX));
         /// Injected into each backend's StartupMessage; `None`: the server's own value.
         pub timeouts: Timeouts = Timeouts::default() => inline();
-        /// What a client's own SET of such a timeout may do.
+        /// Limits of a client's own SET of such a timeout.
         pub set_override as "override": Override = Override::Any => key(word());
         /// How many of its transactions may run, and how they are let in.
         pub admission: RoleAdmission = RoleAdmission::default() => inline();
@@ -205,7 +205,7 @@ pub(super) fn read(root: &mut SectionReader<'_>, others: &OtherSections) -> BTre
             }
         }
         Some(None) => {
-            // Whatever it was meant to be, it may have said how to log in.
+            // No table, but meant as one: it may have been meant to say how to log in.
             star.has_auth = true;
             roles.insert("*".to_owned(), None);
         }

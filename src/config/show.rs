@@ -1,4 +1,4 @@
-//! A configuration as rows of key path and value, for SHOW CONFIG, to tell what a reload changed, and for the reference.
+//! A configuration as rows of key path and value: for SHOW CONFIG, for the diff of a reload, and for the reference.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +14,7 @@ use super::{Config, Database, Secret};
 /// A setting in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigSetting {
-    /// What it is.
+    /// Its value.
     pub value: SettingValue,
     /// It is read at start only.
     pub needs_restart: bool,

@@ -36,9 +36,9 @@ section! {
         pub dead_tuples: u32 = 10_000 => key(count(1..=u32::MAX));
         /// More connections that are not pgweir's are reported; `None`: any number is fine.
         pub outside_max: Option<u32> = None => maybe(count(0..=BACKENDS_MAX));
-        /// What is done about a convoy.
+        /// The reaction to a convoy.
         pub on_convoy: OnConvoy = OnConvoy::Observe => key(word());
-        /// What is done about a client that idles in a transaction others wait for.
+        /// The reaction to a client that idles in a transaction others wait for.
         pub on_idle_holder: OnIdleHolder = OnIdleHolder::Observe => key(word());
     }
 }
