@@ -158,7 +158,7 @@ impl Console {
             (Some(Access::Look), Access::Look) | (Some(Access::Act), _) => {}
         }
         let rows = match command {
-            Command::Show(show) => show.rows(&self.worker.proxy),
+            Command::Show(table) => (table.rows)(&self.worker.proxy),
             Command::Value(_, cell) => vec![vec![cell.clone()]],
             Command::Nothing(tag) => {
                 self.follow(tag);

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::help;
-use super::show::Show;
-use super::table::Cell;
+use super::table::{Cell, Table};
 use crate::config::{self, Access};
 use crate::error::ConsoleFault;
 use crate::sql;
@@ -13,7 +12,7 @@ use crate::sql;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Command {
     /// A table.
-    Show(Show),
+    Show(&'static Table),
     /// One value under one name: what drivers ask every server for.
     Value(&'static str, Cell),
     /// Done as soon as it is answered with this tag: SET, BEGIN and the like.
@@ -135,10 +134,10 @@ fn command(text: &str) -> Result<Command, ConsoleFault> {
     let folded: Vec<&str> = folded.iter().map(String::as_str).collect();
     let name = |index: usize| words.get(index).map(|word| unquoted(word));
     let found = match *folded.as_slice() {
-        ["show"] | ["show", "help"] => Some(Command::Show(Show::Help)),
+        ["show"] | ["show", "help"] => Some(Command::Show(&help::TABLE)),
         ["show", "transaction", "isolation", "level"] => Some(value("transaction_isolation", "read committed")),
         ["show", "transaction_read_only"] => Some(value("transaction_read_only", "off")),
-        ["show", what] => Show::of(what).map(Command::Show).or_else(|| parameter(&unquoted(what))),
+        ["show", what] => help::table(what).map(Command::Show).or_else(|| parameter(&unquoted(what))),
         ["reload"] => Some(Command::Reload),
         ["pause"] => Some(Command::Pause(None)),
         ["pause", _] => Some(Command::Pause(name(1))),
@@ -267,16 +266,20 @@ mod tests {
         commands.remove(0)
     }
 
+    fn show(name: &str) -> Command {
+        Command::Show(help::table(name).expect("a table"))
+    }
+
     #[test]
     fn case_blanks_comments_and_a_semicolon_do_not_matter() {
         for text in ["SHOW POOLS", "show pools;", " Show\n\tPools ; ", "/* agent */ SHOW POOLS -- now"] {
-            assert_eq!(one(text), Command::Show(Show::Pools), "{text}");
+            assert_eq!(one(text), show("POOLS"), "{text}");
         }
     }
 
     #[test]
     fn several_commands_are_read_in_order() {
-        let expected = [Command::Pause(None), Command::Show(Show::Stats), Command::Resume(None)];
+        let expected = [Command::Pause(None), show("STATS"), Command::Resume(None)];
         assert_eq!(parse("PAUSE; SHOW STATS;; RESUME;").expect("three"), expected);
         assert_eq!(parse(" ; -- nothing").expect("none"), []);
     }
@@ -305,8 +308,8 @@ mod tests {
         assert_eq!(one("WAIT_CLOSE app"), Command::WaitClose(Some("app".into())));
         assert_eq!(one("SHUTDOWN WAIT_FOR_SERVERS"), Command::Shutdown { now: false });
         assert_eq!(one("SHUTDOWN NOW"), Command::Shutdown { now: true });
-        for show in Show::ALL {
-            assert_eq!(one(&format!("SHOW {}", show.name())), Command::Show(*show));
+        for table in help::tables() {
+            assert_eq!(one(&format!("SHOW {}", table.name)), Command::Show(table));
         }
     }
 

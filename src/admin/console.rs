@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::body::{Body, lossy};
 use super::command::{self, Command, PARAMETERS};
-use super::table::{self, Column, Formats, Row, Type};
+use super::table::{self, Column, ColumnType, Formats, Row};
 use crate::clients::{Facts, Place, Signal};
 use crate::error::ConsoleFault;
 use crate::error::sqlstate;
@@ -132,10 +132,11 @@ pub(super) struct Answer {
 impl Command {
     fn columns(&self) -> Option<Vec<Column>> {
         match self {
-            Self::Show(show) => Some(show.columns().to_vec()),
-            Self::Value(name, cell) => {
-                Some(vec![(*name, if matches!(cell, table::Cell::Int(_)) { Type::Int } else { Type::Text })])
-            }
+            Self::Show(table) => Some(table.columns.to_vec()),
+            Self::Value(name, cell) => Some(vec![(
+                *name,
+                if matches!(cell, table::Cell::Int(_)) { ColumnType::Int } else { ColumnType::Text },
+            )]),
             _ => None,
         }
     }

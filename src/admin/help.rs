@@ -1,10 +1,11 @@
 //! What the console says of its commands: HELP, how one is written, which one was probably meant, and what takes the place of
 //! those that only PgBouncer has.
 
-use super::show::Show;
-use super::table::{Cell, Row};
+use super::table::{Table, columns, table};
+use super::tables;
 use crate::error::ConsoleFault;
 use crate::pgbouncer::{self, Fate};
+use crate::proxy::Proxy;
 
 /// All that is not SHOW.
 const COMMANDS: [(&str, &str); 15] = [
@@ -55,11 +56,33 @@ const SQL: [&str; 25] = [
     "lock", "alter",
 ];
 
-/// The rows of HELP.
-pub(super) fn rows() -> Vec<Row> {
-    let shows = Show::ALL.iter().map(|show| (format!("SHOW {}", show.name()), show.help()));
-    let commands = COMMANDS.iter().map(|(command, help)| ((*command).to_owned(), *help));
-    shows.chain(commands).map(|(command, help)| vec![Cell::from(command), Cell::from(help)]).collect()
+/// SHOW HELP.
+pub(super) const TABLE: Table = table!("HELP", "every command", lines);
+
+struct HelpLine {
+    command: String,
+    help: &'static str,
+}
+
+columns! { HelpLine;
+    "command" text = |it| &it.command,
+    "what it does" text = |it| it.help,
+}
+
+fn lines(_: &Proxy) -> Vec<HelpLine> {
+    let shows = tables().map(|table| HelpLine { command: format!("SHOW {}", table.name), help: table.help });
+    let commands = COMMANDS.iter().map(|(command, help)| HelpLine { command: (*command).to_owned(), help });
+    shows.chain(commands).collect()
+}
+
+/// All tables.
+pub(super) fn tables() -> impl Iterator<Item = &'static Table> {
+    [&TABLE].into_iter().chain(tables::ALL.iter().copied())
+}
+
+/// The table of this name.
+pub(super) fn table(name: &str) -> Option<&'static Table> {
+    tables().find(|table| table.name.eq_ignore_ascii_case(name))
 }
 
 /// What is wrong with a text that is no command; `folded` is its words in lower case.
@@ -80,11 +103,11 @@ pub(super) fn unknown(text: &str, folded: &[&str]) -> ConsoleFault {
     if !written.is_empty() {
         return ConsoleFault::Usage(written.join(", or "));
     }
-    let shows = Show::ALL.iter().map(|show| show.name());
+    let shows = tables().map(|table| table.name);
     let meant = match *folded {
         ["show", what] => nearest(what, shows).map(|show| format!("SHOW {show}")),
         // People leave it out.
-        [what] if Show::of(what).is_some() => Some(format!("SHOW {}", what.to_ascii_uppercase())),
+        [what] if table(what).is_some() => Some(format!("SHOW {}", what.to_ascii_uppercase())),
         _ => nearest(first, known().map(name).chain(["SHOW"])).map(str::to_owned),
     };
     ConsoleFault::Command { text: excerpt(text), meant }
@@ -129,6 +152,8 @@ fn excerpt(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::super::command::parse;
     use super::*;
 
@@ -181,7 +206,7 @@ mod tests {
     #[test]
     fn the_page_names_every_command() {
         let page = include_str!("../../docs/OPERATIONS.md");
-        for command in Show::ALL.iter().map(|show| format!("`SHOW {}`", show.name())) {
+        for command in tables().map(|table| format!("`SHOW {}`", table.name)) {
             assert!(page.contains(&command), "{command}");
         }
         for (command, _) in COMMANDS {
@@ -249,5 +274,20 @@ mod tests {
         let long = format!("what {}", "ä".repeat(100));
         let ConsoleFault::Command { text, .. } = fault(&long) else { panic!("it is known") };
         assert_eq!(text.chars().count(), 61);
+    }
+
+    #[test]
+    fn tables_that_the_pages_name_exist() {
+        let docs = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).expect("readable");
+        let docs = docs.map(|entry| entry.expect("an entry").path());
+        for page in docs.chain([concat!(env!("CARGO_MANIFEST_DIR"), "/README.md").into()]).filter(|page| page.is_file())
+        {
+            let text = fs::read_to_string(&page).expect("readable");
+            for named in text.split("SHOW ").skip(1) {
+                let name = named.split(|c: char| !c.is_ascii_uppercase() && c != '_').next().unwrap_or_default();
+                let is_known = tables().any(|table| table.name == name);
+                assert!(is_known || name.is_empty(), "{}: there is no SHOW {name}", page.display());
+            }
+        }
     }
 }

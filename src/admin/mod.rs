@@ -1,7 +1,7 @@
 //! What operators see: the console, metrics and health.
 //!
 //! `command` reads a text, `help` says what is wrong with one, `console` speaks the protocol, `act` carries commands out,
-//! `show` and `rows` make tables of what the process says about itself, `watched` of what goes on at the servers. `http`
+//! `tables` has one file for each SHOW. `http`
 //! answers scrapes and probes from `scrape` and `health`, and has the status page: `facts` are how everything is, `recent`
 //! what was in the last minutes, `problem` what is wrong, `status` all that in JSON; `live` tells it once a second, and
 //! `order` takes orders. The `page` itself is in `page/`.
@@ -22,9 +22,7 @@ mod order;
 mod page;
 mod problem;
 mod recent;
-mod rows;
 pub mod scrape;
-mod show;
 mod status;
 mod table;
-mod watched;
+mod tables;

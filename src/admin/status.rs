@@ -12,8 +12,8 @@ use super::facts::{DatabaseFacts, Facts, RoleFacts};
 use super::group::{Group, Name};
 use super::problem::{self, Log, Problem};
 use super::recent::{Counted, Recent, Served, wait_quantile};
-use super::show::Show;
-use super::table::Cell;
+use super::table::{Cell, Table};
+use super::tables::{blockers, convoys, horizon};
 use crate::clients::Activity;
 use crate::metrics::{PoolHistogram, Totals};
 use crate::pool::core::{Counts, EndpointView};
@@ -97,9 +97,9 @@ impl Memory {
             "pools": pools(facts, &clients, before, seconds, *now),
             "pools_left_out": facts.pools.len().saturating_sub(BUSIEST),
             "watch": {
-                "convoys": table(Show::Convoys, proxy),
-                "blockers": table(Show::Blockers, proxy),
-                "horizon": table(Show::Horizon, proxy),
+                "convoys": shown(&convoys::TABLE, proxy),
+                "blockers": shown(&blockers::TABLE, proxy),
+                "horizon": shown(&horizon::TABLE, proxy),
             },
             "listeners": listeners(proxy),
             "pins": clients.pins(),
@@ -122,12 +122,12 @@ fn busiest<T, K: Ord>(all: &[T], busy: impl Fn(&T) -> K, show: impl Fn(&T) -> Va
 }
 
 /// What the console shows, by the names of its columns.
-fn table(show: Show, proxy: &Proxy) -> Value {
+fn shown(table: &Table, proxy: &Proxy) -> Value {
     let row = |row: Vec<Cell>| -> Value {
-        let named = show.columns().iter().zip(row);
+        let named = table.columns.iter().zip(row);
         named.map(|((name, _), cell)| ((*name).to_owned(), value(cell))).collect::<Map<_, _>>().into()
     };
-    show.rows(proxy).into_iter().take(BUSIEST).map(row).collect()
+    (table.rows)(proxy).into_iter().take(BUSIEST).map(row).collect()
 }
 
 fn value(cell: Cell) -> Value {

@@ -1,5 +1,9 @@
-//! A table of the console and its messages.
+//! A table of the console: its columns beside their cells, and its messages.
+//!
+//! Each table is one file in `tables/`. There `columns!` says of each column its name, its type and its cell, so that they
+//! cannot come apart, and `table!` gives the table its name and its line in HELP.
 
+use crate::proxy::Proxy;
 use crate::wire::build;
 
 /// A value.
@@ -13,46 +17,63 @@ pub(super) enum Cell {
     Null,
 }
 
-impl From<&str> for Cell {
-    fn from(text: &str) -> Self {
-        Self::Text(text.to_owned())
+/// Marks what a column of type `text` can show.
+pub(super) struct Texts;
+
+/// Marks what a column of type `int4` or `int8` can show.
+pub(super) struct Numbers;
+
+/// A value that a column of kind `K` can show.
+pub(super) trait CellOf<K> {
+    fn cell(self) -> Cell;
+}
+
+impl CellOf<Texts> for &str {
+    fn cell(self) -> Cell {
+        Cell::Text(self.to_owned())
     }
 }
 
-impl From<String> for Cell {
-    fn from(text: String) -> Self {
-        Self::Text(text)
+impl CellOf<Texts> for &String {
+    fn cell(self) -> Cell {
+        Cell::Text(self.clone())
     }
 }
 
-impl<T: Into<Self>> From<Option<T>> for Cell {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Null, Into::into)
+impl CellOf<Texts> for String {
+    fn cell(self) -> Cell {
+        Cell::Text(self)
     }
 }
 
-impl From<bool> for Cell {
-    fn from(is: bool) -> Self {
-        Self::Int(i64::from(is))
+impl CellOf<Numbers> for bool {
+    fn cell(self) -> Cell {
+        Cell::Int(i64::from(self))
+    }
+}
+
+impl<K, T: CellOf<K>> CellOf<K> for Option<T> {
+    fn cell(self) -> Cell {
+        self.map_or(Cell::Null, T::cell)
     }
 }
 
 macro_rules! whole_numbers {
     ($($number:ty)*) => {$(
-        impl From<$number> for Cell {
-            /// What does not fit is so large that it does not matter how large.
-            fn from(number: $number) -> Self {
-                Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
+        impl CellOf<Numbers> for $number {
+            /// A number that does not fit is so large that it does not matter how large.
+            fn cell(self) -> Cell {
+                Cell::Int(i64::try_from(self).unwrap_or(i64::MAX))
             }
         }
     )*};
 }
 
-whole_numbers!(i32 u16 u32 u64 u128 usize);
+whole_numbers!(i32 i64 u16 u32 u64 u128 usize);
 
 /// The type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Type {
+pub(super) enum ColumnType {
     /// `text`.
     Text,
     /// `int4`.
@@ -62,10 +83,81 @@ pub(super) enum Type {
 }
 
 /// Name and type.
-pub(super) type Column = (&'static str, Type);
+pub(super) type Column = (&'static str, ColumnType);
 
 /// One row, a cell for each column.
 pub(super) type Row = Vec<Cell>;
+
+/// One line of a table: knows its columns and their cells. `columns!` writes it.
+pub(super) trait Columns {
+    /// Names and types.
+    const COLUMNS: &'static [Column];
+
+    /// A cell for each of them.
+    fn cells(&self) -> Row;
+}
+
+/// Implements [`Columns`] for a type: `"name" type = |line| cell`, in the order that clients see. A cell that is not of the
+/// column's type does not compile.
+macro_rules! columns {
+    ($line:ty; $($name:literal $kind:ident = |$it:ident| $cell:expr,)*) => {
+        impl $crate::admin::table::Columns for $line {
+            const COLUMNS: &'static [$crate::admin::table::Column] = &[$(($name, columns!(@type $kind)),)*];
+
+            fn cells(&self) -> $crate::admin::table::Row {
+                vec![$({
+                    let $it = self;
+                    $crate::admin::table::CellOf::<columns!(@kind $kind)>::cell($cell)
+                },)*]
+            }
+        }
+    };
+    (@type text) => { $crate::admin::table::ColumnType::Text };
+    (@type int) => { $crate::admin::table::ColumnType::Int };
+    (@type long) => { $crate::admin::table::ColumnType::Long };
+    (@kind text) => { $crate::admin::table::Texts };
+    (@kind $number:ident) => { $crate::admin::table::Numbers };
+}
+pub(super) use columns;
+
+/// A table of SHOW.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// What follows SHOW.
+    pub(super) name: &'static str,
+    /// Its line in HELP.
+    pub(super) help: &'static str,
+    /// Its columns.
+    pub(super) columns: &'static [Column],
+    /// Its rows at this moment.
+    pub(super) rows: fn(&Proxy) -> Vec<Row>,
+}
+
+impl PartialEq for Table {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Table {}
+
+/// A [`Table`] from its name, its line in HELP, and the function that lists its lines.
+macro_rules! table {
+    ($name:literal, $help:literal, $lines:path $(,)?) => {
+        $crate::admin::table::Table {
+            name: $name,
+            help: $help,
+            columns: $crate::admin::table::columns_of($lines),
+            rows: |proxy| $lines(proxy).iter().map($crate::admin::table::Columns::cells).collect(),
+        }
+    };
+}
+pub(super) use table;
+
+/// The columns of the lines that this function lists.
+pub(super) const fn columns_of<L: Columns>(_: fn(&Proxy) -> Vec<L>) -> &'static [Column] {
+    L::COLUMNS
+}
 
 /// Text or binary, as a Bind asks for each column.
 #[derive(Debug, Clone, Default)]
@@ -88,9 +180,9 @@ pub(super) fn describe(out: &mut Vec<u8>, columns: &[Column], formats: &Formats)
         out,
         columns.iter().enumerate().map(|(index, (name, kind))| {
             let (oid, size) = match kind {
-                Type::Text => (build::TEXT_OID, -1),
-                Type::Int => (build::INT4_OID, 4),
-                Type::Long => (build::INT8_OID, 8),
+                ColumnType::Text => (build::TEXT_OID, -1),
+                ColumnType::Int => (build::INT4_OID, 4),
+                ColumnType::Long => (build::INT8_OID, 8),
             };
             (*name, oid, size, formats.of(index))
         }),
@@ -99,10 +191,11 @@ pub(super) fn describe(out: &mut Vec<u8>, columns: &[Column], formats: &Formats)
 
 /// DataRow. In binary `text` is its own bytes, a number big-endian.
 pub(super) fn row(out: &mut Vec<u8>, columns: &[Column], cells: &[Cell], formats: &Formats) {
+    debug_assert_eq!(cells.len(), columns.len(), "each column has its cell");
     let value = |(index, (cell, (_, kind))): (usize, (&Cell, &Column))| match (cell, kind) {
         (Cell::Null, _) => None,
         (Cell::Text(text), _) => Some(text.as_bytes().to_vec()),
-        (Cell::Int(number), Type::Int) => {
+        (Cell::Int(number), ColumnType::Int) => {
             let number = i32::try_from(*number).unwrap_or(i32::MAX);
             Some(if formats.of(index) == 1 { number.to_be_bytes().to_vec() } else { number.to_string().into_bytes() })
         }

@@ -1,0 +1,72 @@
+//! SHOW BLOCKERS: sessions that others wait for, the most waiters first, then sessions that take long.
+
+use super::culprits::{NamedCulprit, Today, each, seconds};
+use crate::admin::table::{Table, columns, table};
+use crate::proxy::Proxy;
+use crate::watch::finding::Finding;
+
+pub(in crate::admin) const TABLE: Table = table!(
+    "BLOCKERS",
+    "who keeps others waiting for locks, idles in a transaction, or is at one statement for too long",
+    lines,
+);
+
+struct BlockerLine {
+    database: String,
+    kind: &'static str,
+    what: String,
+    since: String,
+    waiters: usize,
+    lock: Option<String>,
+    transaction_seconds: Option<u64>,
+    culprit: NamedCulprit,
+    remedy: Option<String>,
+}
+
+columns! { BlockerLine;
+    "database" text = |it| &it.database,
+    "kind" text = |it| it.kind,
+    "what" text = |it| &it.what,
+    "since" text = |it| &it.since,
+    "waiters" int = |it| it.waiters,
+    "lock" text = |it| it.lock.as_ref(),
+    "transaction_seconds" long = |it| it.transaction_seconds,
+    "culprit" text = |it| it.culprit.who.as_ref(),
+    "pid" int = |it| it.culprit.pid,
+    "client" int = |it| it.culprit.client,
+    "user" text = |it| it.culprit.user.as_ref(),
+    "addr" text = |it| it.culprit.addr.as_ref(),
+    "remedy" text = |it| it.remedy.as_ref(),
+}
+
+fn lines(proxy: &Proxy) -> Vec<BlockerLine> {
+    let today = Today::now();
+    each(proxy, |database, core| {
+        let blockers = core.blockers().open().into_iter().map(|open| BlockerLine {
+            waiters: open.value.waiters,
+            lock: Some(open.value.lock.to_string()),
+            transaction_seconds: seconds(open.value.transaction_age),
+            ..line(database, Finding::from(&open.value), today.date(open.since))
+        });
+        let sessions = core.detectors().sessions.open().into_iter().map(|open| BlockerLine {
+            transaction_seconds: seconds(open.value.session.transaction_age),
+            ..line(database, Finding::from(&open.value), today.date(open.since))
+        });
+        blockers.chain(sessions).collect()
+    })
+}
+
+/// As far as all findings have it.
+fn line(database: &str, Finding { kind, what, culprit, remedy }: Finding, since: String) -> BlockerLine {
+    BlockerLine {
+        database: database.to_owned(),
+        kind: kind.word(),
+        what,
+        since,
+        waiters: 0,
+        lock: None,
+        transaction_seconds: None,
+        culprit: NamedCulprit::of(culprit.as_ref()),
+        remedy,
+    }
+}

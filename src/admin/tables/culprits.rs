@@ -1,0 +1,60 @@
+//! The tables of what the watches found: their moment, and whom they name.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::format::{address, time};
+use crate::proxy::Proxy;
+use crate::watch::core::WatchCore;
+use crate::watch::culprit::Culprit;
+
+/// Somebody at a server: who it is, its process, and which of our clients it is.
+#[derive(Default)]
+pub(super) struct NamedCulprit {
+    pub(super) who: Option<String>,
+    pub(super) pid: Option<i32>,
+    /// The id that KILL_CLIENT takes.
+    pub(super) client: Option<i32>,
+    pub(super) user: Option<String>,
+    pub(super) addr: Option<String>,
+}
+
+impl NamedCulprit {
+    pub(super) fn of(culprit: Option<&Culprit>) -> Self {
+        let client = culprit.and_then(Culprit::client);
+        Self {
+            who: culprit.map(ToString::to_string),
+            pid: culprit.and_then(Culprit::pid),
+            client: client.map(|client| client.pid),
+            user: client.map(|client| client.role.to_string()),
+            addr: client.map(|client| address(&client.addr).0),
+        }
+    }
+}
+
+/// The moment that a table is of, by both clocks.
+pub(super) struct Today {
+    instant: Instant,
+    calendar: SystemTime,
+}
+
+impl Today {
+    pub(super) fn now() -> Self {
+        Self { instant: Instant::now(), calendar: SystemTime::now() }
+    }
+
+    /// The date of an earlier moment.
+    pub(super) fn date(&self, at: Instant) -> String {
+        time(self.calendar - self.instant.saturating_duration_since(at))
+    }
+}
+
+/// Lines of each watched database.
+pub(super) fn each<L>(proxy: &Proxy, lines: impl Fn(&str, &WatchCore) -> Vec<L>) -> Vec<L> {
+    proxy.watches.all().iter().flat_map(|monitor| lines(&monitor.database, &monitor.core())).collect()
+}
+
+pub(super) fn seconds(age: Option<Duration>) -> Option<u64> {
+    age.map(|age| age.as_secs())
+}

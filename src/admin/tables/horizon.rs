@@ -1,0 +1,74 @@
+//! SHOW HORIZON: who holds the horizon, the oldest first, then the tables that vacuum does not help for that reason.
+
+use super::culprits::{NamedCulprit, Today, each};
+use crate::admin::table::{Table, columns, table};
+use crate::proxy::Proxy;
+use crate::watch::finding::Finding;
+
+pub(in crate::admin) const TABLE: Table = table!(
+    "HORIZON",
+    "who keeps vacuum from its work, and tables that it does not help; since is empty where that is harmless",
+    lines,
+);
+
+struct HorizonLine {
+    database: String,
+    kind: &'static str,
+    what: String,
+    since: Option<String>,
+    /// `None`: it is a table.
+    age_transactions: Option<u32>,
+    age_seconds: Option<u64>,
+    culprit: NamedCulprit,
+    remedy: Option<String>,
+}
+
+columns! { HorizonLine;
+    "database" text = |it| &it.database,
+    "kind" text = |it| it.kind,
+    "what" text = |it| &it.what,
+    "since" text = |it| it.since.as_ref(),
+    "age_transactions" long = |it| it.age_transactions,
+    "age_seconds" long = |it| it.age_seconds,
+    "culprit" text = |it| it.culprit.who.as_ref(),
+    "pid" int = |it| it.culprit.pid,
+    "client" int = |it| it.culprit.client,
+    "user" text = |it| it.culprit.user.as_ref(),
+    "addr" text = |it| it.culprit.addr.as_ref(),
+    "remedy" text = |it| it.remedy.as_ref(),
+}
+
+fn lines(proxy: &Proxy) -> Vec<HorizonLine> {
+    let today = Today::now();
+    each(proxy, |database, core| {
+        let open = core.detectors().horizon.open();
+        let holds = core.detectors().horizon.holds().enumerate().map(|(place, hold)| {
+            let Finding { what, remedy, .. } = Finding::from(hold);
+            HorizonLine {
+                database: database.to_owned(),
+                kind: hold.culprit.kind().word(),
+                what,
+                // Of the holders only the oldest can be an open incident.
+                since: open.filter(|_| place == 0).map(|open| today.date(open.since)),
+                age_transactions: Some(hold.transactions),
+                age_seconds: Some(hold.age.as_secs()),
+                culprit: NamedCulprit::of(Some(&hold.culprit)),
+                remedy,
+            }
+        });
+        let tables = core.detectors().dead_tuples.open().map(|open| {
+            let Finding { kind, what, culprit, remedy } = Finding::from(&open.value);
+            HorizonLine {
+                database: database.to_owned(),
+                kind: kind.word(),
+                what,
+                since: Some(today.date(open.since)),
+                age_transactions: None,
+                age_seconds: None,
+                culprit: NamedCulprit::of(culprit.as_ref()),
+                remedy,
+            }
+        });
+        holds.chain(tables).collect()
+    })
+}

@@ -1,0 +1,43 @@
+//! SHOW LISTS. Of PgBouncer's peers and DNS zones there are none here.
+
+use std::sync::atomic::Ordering;
+
+use crate::admin::table::{Table, columns, table};
+use crate::proxy::Proxy;
+
+pub(super) const TABLE: Table = table!("LISTS", "how many there are of everything", lines);
+
+struct ListLine {
+    list: &'static str,
+    items: usize,
+}
+
+columns! { ListLine;
+    "list" text = |it| it.list,
+    "items" int = |it| it.items,
+}
+
+fn lines(proxy: &Proxy) -> Vec<ListLine> {
+    let config = proxy.config.load();
+    let clients = proxy.clients.len();
+    let connections = proxy.connections.load(Ordering::Acquire);
+    let backends = proxy.pools.core().total();
+    [
+        ("databases", config.databases.len()),
+        ("users", config.roles.len()),
+        ("peers", 0),
+        ("pools", proxy.all_pools().len()),
+        ("peer_pools", 0),
+        ("free_clients", (config.listen.clients_max as usize).saturating_sub(connections)),
+        ("used_clients", clients),
+        ("login_clients", connections.saturating_sub(clients)),
+        ("free_servers", backends.idle as usize),
+        ("used_servers", (backends.open() - backends.idle) as usize),
+        ("dns_names", 0),
+        ("dns_zones", 0),
+        ("dns_queries", 0),
+        ("dns_pending", 0),
+    ]
+    .map(|(list, items)| ListLine { list, items })
+    .into()
+}

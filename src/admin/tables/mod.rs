@@ -1,0 +1,59 @@
+//! The tables of SHOW, one file each.
+//!
+//! Names, order and number of columns are PgBouncer's (1.24): its exporters count them. Facts that PgBouncer does not have
+//! stand in tables of their own. Each lock of the process is held for one copy, never for a table.
+
+mod clients;
+mod config;
+mod databases;
+mod listeners;
+mod lists;
+mod pins;
+mod pools;
+mod roles;
+mod servers;
+mod state;
+mod stats;
+mod stats_averages;
+mod stats_totals;
+mod totals;
+mod users;
+mod version;
+mod watch;
+
+pub(super) mod blockers;
+pub(super) mod convoys;
+pub(super) mod horizon;
+
+mod counted;
+mod culprits;
+mod format;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use super::table::Table;
+
+/// All tables but HELP, which lists them, in its order.
+pub(super) const ALL: &[&Table] = &[
+    &pools::TABLE,
+    &clients::TABLE,
+    &servers::TABLE,
+    &stats::TABLE,
+    &stats_totals::TABLE,
+    &stats_averages::TABLE,
+    &totals::TABLE,
+    &databases::TABLE,
+    &users::TABLE,
+    &roles::TABLE,
+    &pins::TABLE,
+    &listeners::TABLE,
+    &watch::TABLE,
+    &convoys::TABLE,
+    &horizon::TABLE,
+    &blockers::TABLE,
+    &lists::TABLE,
+    &config::TABLE,
+    &state::TABLE,
+    &version::TABLE,
+];
