@@ -1,35 +1,15 @@
-//! What the console says of its commands: HELP, how one is written, which one was probably meant, and what takes the place of
-//! those that only PgBouncer has.
+//! What the console says of its commands: HELP, how one is written, which one was probably meant, and what takes the place
+//! of those that only PgBouncer has.
 
+use super::command::CommandKind;
+use super::commands;
 use super::table::{Table, columns, table};
 use super::tables;
 use crate::error::ConsoleFault;
 use crate::pgbouncer::{self, Fate};
 use crate::proxy::Proxy;
 
-/// All that is not SHOW.
-const COMMANDS: [(&str, &str); 15] = [
-    ("RELOAD", "read the configuration again, and tell what changed"),
-    ("PAUSE [db]", "stop leases, wait until all backends are closed; clients wait"),
-    ("RESUME [db]", "end PAUSE or KILL"),
-    ("RECONNECT [db]", "replace the backends: idle ones now, others as they come back"),
-    ("WAIT_CLOSE [db]", "wait until RECONNECT or RELOAD has replaced them all"),
-    ("KILL [db]", "drop clients and backends at once; new clients wait for RESUME"),
-    ("KILL_CLIENT id", "drop one client"),
-    ("DISABLE db", "take no new clients"),
-    ("ENABLE db", "take new clients again"),
-    ("LIMIT role n [OVER '60s']", "another transactions_max until the file says another one; 0: all wait"),
-    ("LIMIT role DEFAULT", "the transactions_max of the file again"),
-    ("RAMP role [OVER '60s']", "let the limit grow from admission.initial"),
-    (
-        "SHUTDOWN",
-        "end: after listen.linger clients are told to go when their transaction has ended, and after listen.shutdown_timeout at once",
-    ),
-    ("SHUTDOWN WAIT_FOR_SERVERS", "the same; listen.linger gives clients time to go of their own accord"),
-    ("SHUTDOWN NOW", "end at once"),
-];
-
-/// What PgBouncer's console does and ours does not, and what to do instead.
+/// Commands of PgBouncer's console that ours does not have, and what to do instead.
 const ABSENT: [(&str, &str); 10] = [
     ("SHOW FDS", "A new pgweir starts beside the old one: see listen.reuse_port and SHUTDOWN."),
     ("SHOW SOCKETS", "SHOW CLIENTS and SHOW SERVERS list every connection."),
@@ -49,7 +29,7 @@ const ABSENT: [(&str, &str); 10] = [
     ),
 ];
 
-/// How SQL begins, which is what people type who think that they are elsewhere.
+/// First words of SQL, typed by people who think that they are at a server.
 const SQL: [&str; 25] = [
     "select", "insert", "update", "delete", "merge", "with", "values", "table", "copy", "create", "drop", "truncate",
     "grant", "revoke", "comment", "explain", "analyze", "vacuum", "call", "do", "prepare", "execute", "declare",
@@ -71,7 +51,7 @@ columns! { HelpLine;
 
 fn lines(_: &Proxy) -> Vec<HelpLine> {
     let shows = tables().map(|table| HelpLine { command: format!("SHOW {}", table.name), help: table.help });
-    let commands = COMMANDS.iter().map(|(command, help)| HelpLine { command: (*command).to_owned(), help });
+    let commands = usages().map(|(command, help)| HelpLine { command: command.to_owned(), help });
     shows.chain(commands).collect()
 }
 
@@ -85,7 +65,17 @@ pub(super) fn table(name: &str) -> Option<&'static Table> {
     tables().find(|table| table.name.eq_ignore_ascii_case(name))
 }
 
-/// What is wrong with a text that is no command; `folded` is its words in lower case.
+/// The command that begins with this word.
+pub(super) fn command(first: &str) -> Option<&'static CommandKind> {
+    commands::ALL.iter().find(|command| command.tag.eq_ignore_ascii_case(first))
+}
+
+/// The ways to write commands, and what they do.
+fn usages() -> impl Iterator<Item = (&'static str, &'static str)> {
+    commands::ALL.iter().flat_map(|command| command.usage).copied()
+}
+
+/// The fault of a text that is no command; `folded` is its words in lower case.
 pub(super) fn unknown(text: &str, folded: &[&str]) -> ConsoleFault {
     let begins_with = |command: &str| {
         let mut words = folded.iter();
@@ -98,9 +88,8 @@ pub(super) fn unknown(text: &str, folded: &[&str]) -> ConsoleFault {
     if SQL.contains(&first) {
         return ConsoleFault::Sql;
     }
-    let known = || COMMANDS.iter().map(|(command, _)| *command);
-    let written: Vec<&str> = known().filter(|command| begins_with(name(command))).collect();
-    if !written.is_empty() {
+    if let Some(command) = command(first) {
+        let written: Vec<&str> = command.usage.iter().map(|(usage, _)| *usage).collect();
         return ConsoleFault::Usage(written.join(", or "));
     }
     let shows = tables().map(|table| table.name);
@@ -108,12 +97,12 @@ pub(super) fn unknown(text: &str, folded: &[&str]) -> ConsoleFault {
         ["show", what] => nearest(what, shows).map(|show| format!("SHOW {show}")),
         // People leave it out.
         [what] if table(what).is_some() => Some(format!("SHOW {}", what.to_ascii_uppercase())),
-        _ => nearest(first, known().map(name).chain(["SHOW"])).map(str::to_owned),
+        _ => nearest(first, commands::ALL.iter().map(|command| command.tag).chain(["SHOW"])).map(str::to_owned),
     };
     ConsoleFault::Command { text: excerpt(text), meant }
 }
 
-/// What is wrong with SET, by what follows it in lower case. Nothing, if it is what drivers set at every server.
+/// The fault of a SET, by the words behind it in lower case. `None`: drivers set this at every server.
 pub(super) fn setting(assignment: &[&str]) -> Option<ConsoleFault> {
     let (["session" | "local", first, ..] | [first, ..]) = *assignment else { return None };
     let name = first.split('=').next().unwrap_or_default();
@@ -129,12 +118,7 @@ pub(super) fn setting(assignment: &[&str]) -> Option<ConsoleFault> {
     Some(ConsoleFault::Setting(place.map(str::to_owned)))
 }
 
-/// The first word of a command.
-fn name(command: &'static str) -> &'static str {
-    command.split(' ').next().unwrap_or_default()
-}
-
-/// What one may have meant: a slip away, or two if the word is longer.
+/// The known word that is a slip away, or two if the word is longer.
 fn nearest(said: &str, known: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     let slips = |known: &str| strsim::osa_distance(&known.to_ascii_lowercase(), said);
     let (slips, near) = known.map(|known| (slips(known), known)).min()?;
@@ -154,7 +138,7 @@ fn excerpt(text: &str) -> String {
 mod tests {
     use std::fs;
 
-    use super::super::command::parse;
+    use super::super::statement::parse;
     use super::*;
 
     fn fault(text: &str) -> ConsoleFault {
@@ -209,8 +193,8 @@ mod tests {
         for command in tables().map(|table| format!("`SHOW {}`", table.name)) {
             assert!(page.contains(&command), "{command}");
         }
-        for (command, _) in COMMANDS {
-            assert!(page.contains(&format!("`{}", name(command))), "{command}");
+        for command in commands::ALL {
+            assert!(page.contains(&format!("`{}", command.tag)), "{}", command.tag);
         }
     }
 

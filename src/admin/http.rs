@@ -24,8 +24,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::live::{Live, STREAMS_MAX};
-use super::order::{Desk, Refusal};
+use super::actions::{ActionHandler, ActionRefusal};
+use super::events::{EventStream, STREAMS_MAX};
 use super::page::Page;
 use super::{health, scrape};
 use crate::proxy::Proxy;
@@ -58,8 +58,8 @@ type Answer = Response<Either<Full<Bytes>, Channel<Bytes>>>;
 /// What all connections share.
 struct Admin {
     proxy: Arc<Proxy>,
-    live: Live,
-    desk: Desk,
+    events: EventStream,
+    actions: ActionHandler,
     page: Page,
 }
 
@@ -67,11 +67,12 @@ struct Admin {
 #[derive(Debug, Clone)]
 struct Patience(Arc<Mutex<Instant>>);
 
-/// Answers for ever. Orders are carried out by the worker of `inbox`.
+/// Answers for ever. The worker of `inbox` carries actions out.
 pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, inbox: Inbox) {
-    let admin = Arc::new(Admin { proxy, live: Live::new(), desk: Desk::new(inbox), page: Page::new() });
+    let admin =
+        Arc::new(Admin { proxy, events: EventStream::new(), actions: ActionHandler::new(inbox), page: Page::new() });
     tokio::select! {
-        () = admin.live.keep(&admin.proxy) => {}
+        () = admin.events.keep(&admin.proxy) => {}
         () = accept(listener, &admin) => {}
     }
 }
@@ -130,9 +131,9 @@ impl Admin {
                 let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
                 whole(status, JSON, why)
             }
-            "/status" => uncached(whole(StatusCode::OK, JSON, format!("{:#}\n", self.live.status(proxy)))),
+            "/status" => uncached(whole(StatusCode::OK, JSON, format!("{:#}\n", self.events.status(proxy)))),
             "/events" => uncached(self.events(patience)),
-            "/actions" => uncached(self.order(request, peer).await),
+            "/actions" => uncached(self.act(request, peer).await),
             _ => {
                 let page = uncached(whole(StatusCode::OK, HTML, self.page.html.clone()));
                 with(page, CONTENT_SECURITY_POLICY, self.page.policy.clone())
@@ -141,7 +142,7 @@ impl Admin {
     }
 
     fn events(&self, patience: Patience) -> Answer {
-        match self.live.stream(&self.proxy, move || patience.renew()) {
+        match self.events.stream(&self.proxy, move || patience.renew()) {
             Some(stream) => response(StatusCode::OK, EVENTS, Either::Right(stream)),
             None => {
                 let answer = text(StatusCode::SERVICE_UNAVAILABLE, "too many watch already\n");
@@ -150,13 +151,13 @@ impl Admin {
         }
     }
 
-    async fn order(&self, request: Request<Incoming>, peer: IpAddr) -> Answer {
-        match self.desk.take(&self.proxy, request, peer).await {
+    async fn act(&self, request: Request<Incoming>, peer: IpAddr) -> Answer {
+        match self.actions.handle(&self.proxy, request, peer).await {
             Ok(done) => whole(StatusCode::OK, JSON, format!("{done}\n")),
             Err(refusal) => {
                 let answer = whole(refusal.status(), JSON, format!("{}\n", refusal.shown()));
                 match refusal {
-                    Refusal::Token => with(answer, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+                    ActionRefusal::Token => with(answer, WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
                     _ => answer,
                 }
             }

@@ -1,15 +1,19 @@
-//! What operators see: the console, metrics and health.
+//! What operators see: the console, metrics and health, and the status page.
 //!
-//! `command` reads a text, `help` says what is wrong with one, `console` speaks the protocol, `act` carries commands out,
-//! `tables` has one file for each SHOW. `http`
-//! answers scrapes and probes from `scrape` and `health`, and has the status page: `facts` are how everything is, `recent`
-//! what was in the last minutes, `problem` what is wrong, `status` all that in JSON; `live` tells it once a second, and
-//! `order` takes orders. The `page` itself is in `page/`.
+//! The console: `console` speaks the protocol over a `connection`, `statement` reads a text, `help` says what is wrong with
+//! one, `drivers` answers what is said to every server. `tables/` has one file for each SHOW, `commands/` one for each
+//! command; [`table`] and [`command`] say what these are. `http` answers scrapes and probes from `scrape` and `health`, and
+//! has the status page: `facts` are how everything is, `recent` the last minutes, `problem` what is wrong, `status` all of
+//! that in JSON, `events` sends it once a second, `actions` runs commands, and the page itself is in `page/`.
 
-mod act;
+mod actions;
 mod body;
 mod command;
+mod commands;
+mod connection;
 pub mod console;
+mod drivers;
+mod events;
 mod facts;
 #[cfg(test)]
 mod fixtures;
@@ -17,12 +21,12 @@ mod group;
 mod health;
 mod help;
 pub mod http;
-mod live;
-mod order;
 mod page;
 mod problem;
 mod recent;
 pub mod scrape;
+mod statement;
 mod status;
 mod table;
 mod tables;
+mod words;

@@ -37,8 +37,8 @@ fn post_raw(proxy: &Proxy, headers: &[&str], body: &str) -> (u16, String, String
     ask(proxy, &format!("POST /actions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n{headers}\r\n{body}"))
 }
 
-/// An order, by who knows the token.
-fn order(proxy: &Proxy, command: &str) -> (u16, Value) {
+/// An action, with the token.
+fn act(proxy: &Proxy, command: &str) -> (u16, Value) {
     let bearer = format!("Authorization: Bearer {TOKEN}");
     post(proxy, &[&bearer, "Content-Type: application/json"], &json!({ "command": command }).to_string())
 }
@@ -220,7 +220,7 @@ async fn watchers_leave_the_others_their_places() {
 }
 
 #[tokio::test]
-async fn only_who_knows_the_token_acts() {
+async fn nobody_acts_without_the_token() {
     let proxy = with_token().start().await;
     let json = "Content-Type: application/json";
     let pause = r#"{"command": "PAUSE app"}"#;
@@ -238,40 +238,40 @@ async fn only_who_knows_the_token_acts() {
     assert_eq!(post(&proxy, &[&bearer], pause).0, 400, "no other content type");
     assert_eq!(post(&proxy, &[json, &bearer], &format!("{{\"command\": \"{}\"}}", "x".repeat(9000))).0, 400);
     assert_eq!(proxy.console("SHOW DATABASES").await[0]["paused"], "0");
-    let refused = proxy.logged("order over HTTP refused").await;
+    let refused = proxy.logged("action over HTTP refused").await;
     assert_eq!(refused["client.addr"], "127.0.0.1");
     assert!(!proxy.log_text().contains(TOKEN), "no secrets");
 
     let origin = format!("Origin: http://{}", proxy.admin);
     assert_eq!(post(&proxy, &[json, &bearer, &origin], pause), (200, json!({ "done": "PAUSE", "notices": [] })));
     assert_eq!(proxy.console("SHOW DATABASES").await[0]["paused"], "1");
-    proxy.logged("order over HTTP").await;
+    proxy.logged("action over HTTP").await;
 }
 
 #[tokio::test]
 async fn nobody_acts_without_a_token_in_the_file() {
     let proxy = proxy().start().await;
-    let (status, said) = order(&proxy, "PAUSE app");
+    let (status, said) = act(&proxy, "PAUSE app");
     assert_eq!((status, said["error"].as_str()), (403, Some("admin.token is not set, so nobody may act here")));
     proxy.reload(&format!("[admin]\ntoken = \"{TOKEN}\"")).await;
-    assert_eq!(order(&proxy, "PAUSE app").0, 200);
+    assert_eq!(act(&proxy, "PAUSE app").0, 200);
 }
 
 #[tokio::test]
-async fn orders_do_what_the_console_does_and_fail_alike() {
+async fn actions_do_what_the_console_does_and_fail_alike() {
     let proxy = with_token().start().await;
     let (client, other) = (proxy.connect("app").await, proxy.connect("app").await);
     other.batch_execute("BEGIN").await.expect("a transaction");
-    assert_eq!(order(&proxy, "LIMIT app 3").0, 200);
+    assert_eq!(act(&proxy, "LIMIT app 3").0, 200);
     assert_eq!(proxy.console("SHOW ROLES").await.iter().find(|row| row["role"] == "app").expect("app")["limit"], "3");
-    let (status, paused) = order(&proxy, "PAUSE app");
+    let (status, paused) = act(&proxy, "PAUSE app");
     assert_eq!(status, 200);
     assert!(paused["notices"][0].as_str().is_some_and(|notice| notice.contains("still open")), "{paused}");
-    assert_eq!(order(&proxy, "RESUME \"app\"").0, 200);
-    assert_eq!(order(&proxy, "RELOAD"), (200, json!({ "done": "RELOAD", "notices": [] })));
+    assert_eq!(act(&proxy, "RESUME \"app\"").0, 200);
+    assert_eq!(act(&proxy, "RELOAD"), (200, json!({ "done": "RELOAD", "notices": [] })));
     let clients = proxy.console("SHOW CLIENTS").await;
     let id = &clients.iter().find(|row| row["state"] == "active").expect("it holds a backend")["id"];
-    assert_eq!(order(&proxy, &format!("KILL_CLIENT {id}")).0, 200);
+    assert_eq!(act(&proxy, &format!("KILL_CLIENT {id}")).0, 200);
     eventually(async || other.is_closed()).await;
     client.batch_execute("SELECT 1").await.expect("nobody else");
 
@@ -283,14 +283,14 @@ async fn orders_do_what_the_console_does_and_fail_alike() {
         ("DROP", "0A000"),
         ("DROPS", "42601"),
     ] {
-        let (status, said) = order(&proxy, command);
+        let (status, said) = act(&proxy, command);
         assert_eq!((status, said["sqlstate"].as_str()), (422, Some(sqlstate)), "{command}: {said}");
         assert!(said["hint"].is_string(), "{command}: {said}");
     }
     for command in ["SHOW POOLS", "SELECT 1", "PAUSE; RESUME", "SET x = 1"] {
-        assert_eq!(order(&proxy, command).0, 400, "{command}");
+        assert_eq!(act(&proxy, command).0, 400, "{command}");
     }
-    assert_eq!(order(&proxy, " ; "), (200, json!({ "done": null, "notices": [] })));
+    assert_eq!(act(&proxy, " ; "), (200, json!({ "done": null, "notices": [] })));
 }
 
 /// In Debian's Chromium.

@@ -1,6 +1,6 @@
-//! The status page's news: looks at everything once a second, and tells those who watch what it saw.
+//! The events of the status page: a look at everything once a second, sent to all who watch.
 //!
-//! What is told is written once, however many read it. Who reads too slowly misses some of it.
+//! Each event is written once, however many read it. A reader that is too slow misses some.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +22,15 @@ const EVERY: Duration = Duration::from_secs(1);
 /// How long a browser waits before it asks again (HTML Standard: "Server-sent events").
 const RETRY: &str = "retry: 1000\n";
 
-/// The news, and what is remembered.
+/// The events, and the memory behind them.
 #[derive(Debug)]
-pub(super) struct Live {
+pub(super) struct EventStream {
     memory: Memory,
     news: watch::Sender<Bytes>,
     places: Arc<Semaphore>,
 }
 
-impl Live {
+impl EventStream {
     pub(super) fn new() -> Self {
         let places = Arc::new(Semaphore::new(STREAMS_MAX));
         Self { memory: Memory::default(), news: watch::Sender::default(), places }
@@ -50,13 +50,13 @@ impl Live {
         }
     }
 
-    /// How everything is now.
+    /// The state of everything now.
     pub(super) fn status(&self, proxy: &Proxy) -> Value {
         let moment = self.memory.look(proxy);
         self.memory.status(proxy, &moment)
     }
 
-    /// News from now on; before them, the last minutes. `read` is called whenever some were taken. `None`: too many read already.
+    /// Events from now on; before them, the last minutes. `read` is called whenever one was taken. `None`: too many watch already.
     pub(super) fn stream(&self, proxy: &Proxy, read: impl Fn() + Send + 'static) -> Option<Channel<Bytes>> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let mut news = self.news.subscribe();

@@ -1,7 +1,7 @@
-//! What the status page may do: one order of the console at a time, for those who know `admin.token`.
+//! Actions over HTTP, as the status page sends them: one command of the console at a time, for those who know `admin.token`.
 //!
-//! A page of somebody else's in an operator's browser can neither know the token nor have it sent. As if it could, it is refused by its
-//! origin, whatever name it got for this address.
+//! A page from elsewhere in an operator's browser neither knows the token nor can have it sent. All the same it is refused by
+//! its origin, whatever name it got for this address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,51 +18,51 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
-use super::act::{self, Rest};
-use super::command::{self, Command};
-use crate::config::{Access, Admin, Secret};
+use super::command::{Action, FollowUp};
+use super::statement::{self, ConsoleStatement};
+use crate::config::{Admin, Secret};
 use crate::error::ConsoleFault;
 use crate::error::sqlstate;
 use crate::proxy::Proxy;
 use crate::session::context::Inbox;
 
-/// Orders at once: wrong guesses shall not take the places of those who scrape.
-const ORDERS_MAX: usize = 4;
+/// Actions at once: wrong guesses shall not take the places of those who scrape.
+const ACTIONS_MAX: usize = 4;
 
 /// Longest request.
 const BODY_MAX: usize = 8 * 1024;
 
-/// What a wrong guess costs.
+/// Time that a wrong guess costs.
 const DELAY: Duration = Duration::from_millis(500);
 
 /// Why nothing was done.
 #[derive(Debug, Error)]
-pub(super) enum Refusal {
+pub(super) enum ActionRefusal {
     #[error("admin.token is not set, so nobody may act here")]
     Off,
     #[error("the token is wrong")]
     Token,
     #[error("pages from {0:?} may not act; if this is how pgweir is reached, name its host in admin.hosts")]
     Origin(String),
-    #[error("too many orders at once")]
+    #[error("too many actions at once")]
     TooMany,
     #[error(
-        "an order is JSON (Content-Type: application/json) of up to {BODY_MAX} bytes: {{\"command\": \"PAUSE app\"}}"
+        "an action is JSON (Content-Type: application/json) of up to {BODY_MAX} bytes: {{\"command\": \"PAUSE app\"}}"
     )]
     Body,
     #[error("one command at a time, and one that changes something: SHOW is for the console")]
-    NoOrder,
+    NoAction,
     #[error(transparent)]
     Fault(#[from] ConsoleFault),
 }
 
-impl Refusal {
+impl ActionRefusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Off | Self::Origin(_) => StatusCode::FORBIDDEN,
             Self::Token => StatusCode::UNAUTHORIZED,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
-            Self::Body | Self::NoOrder => StatusCode::BAD_REQUEST,
+            Self::Body | Self::NoAction => StatusCode::BAD_REQUEST,
             Self::Fault(ConsoleFault::GoingDown) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Fault(_) => StatusCode::UNPROCESSABLE_ENTITY,
         }
@@ -80,63 +80,48 @@ impl Refusal {
     }
 }
 
-/// Takes orders.
+/// Carries actions out, a few at once.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct ActionHandler {
     inbox: Inbox,
     places: Semaphore,
 }
 
-impl Desk {
-    /// Orders are carried out by the worker of this inbox.
+impl ActionHandler {
+    /// The worker of this inbox carries them out.
     pub(super) fn new(inbox: Inbox) -> Self {
-        Self { inbox, places: Semaphore::new(ORDERS_MAX) }
+        Self { inbox, places: Semaphore::new(ACTIONS_MAX) }
     }
 
-    /// Carries out what a request from `peer` orders; what came of it.
-    pub(super) async fn take(
+    /// Carries out the action of a request from `peer`; the outcome as JSON.
+    pub(super) async fn handle(
         &self,
         proxy: &Arc<Proxy>,
         request: Request<Incoming>,
         peer: IpAddr,
-    ) -> Result<Value, Refusal> {
-        let _place = self.places.try_acquire().map_err(|_| Refusal::TooMany)?;
+    ) -> Result<Value, ActionRefusal> {
+        let _place = self.places.try_acquire().map_err(|_| ActionRefusal::TooMany)?;
         if let Err(refusal) = check(request.headers(), &proxy.config.load().admin) {
-            tracing::warn!(client.addr = %peer, %refusal, "order over HTTP refused");
-            if matches!(refusal, Refusal::Token) {
+            tracing::warn!(client.addr = %peer, %refusal, "action over HTTP refused");
+            if matches!(refusal, ActionRefusal::Token) {
                 sleep(DELAY).await;
             }
             return Err(refusal);
         }
         let is_json = text(request.headers(), &CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json"));
         if !is_json {
-            return Err(Refusal::Body);
+            return Err(ActionRefusal::Body);
         }
-        let body = Limited::new(request.into_body(), BODY_MAX).collect().await.map_err(|_| Refusal::Body)?;
-        let Some(order) = read(&body.to_bytes())? else { return Ok(json!({ "done": null, "notices": [] })) };
-        tracing::info!(client.addr = %peer, command = ?order, "order over HTTP");
-        let mut notices = Vec::new();
-        let tag = order.tag();
-        let begun = self.inbox.run(move |worker| act::begin(worker, &order)).await;
-        match begun.ok_or(ConsoleFault::GoingDown)?? {
-            Rest::Nothing => {}
-            // Unlike in the console nobody waits for it: the page shows how it goes on.
-            Rest::Drain(databases) => {
-                let core = proxy.pools.core();
-                let open: u32 = databases.iter().filter_map(|id| core.database(*id)).map(|it| it.counts.open()).sum();
-                if open > 0 {
-                    notices.push(format!("{open} backends are still open; each is closed when its transaction ends"));
-                }
-            }
-            Rest::Replace(databases) => {
-                let core = proxy.pools.core();
-                if databases.iter().any(|id| core.has_retired(*id)) {
-                    notices.push("backends that are to be replaced are still open".to_owned());
-                }
-            }
-            Rest::Reload => notices = act::reload(proxy).await?,
-            Rest::Shutdown { now } => act::shutdown(proxy, now).await?,
-        }
+        let body = Limited::new(request.into_body(), BODY_MAX).collect().await.map_err(|_| ActionRefusal::Body)?;
+        let Some(action) = read(&body.to_bytes())? else { return Ok(json!({ "done": null, "notices": [] })) };
+        tracing::info!(client.addr = %peer, command = ?action, "action over HTTP");
+        let tag = action.kind.tag;
+        let ran = self.inbox.run(move |worker| action.run(worker)).await;
+        let notices = match ran.ok_or(ConsoleFault::GoingDown)?? {
+            FollowUp::Nothing => Vec::new(),
+            FollowUp::Wait(wait) => (wait.pending)(proxy).into_iter().collect(),
+            FollowUp::Later(task) => task.await?,
+        };
         Ok(json!({ "done": tag, "notices": notices }))
     }
 }
@@ -145,23 +130,23 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Whether who sends this may act.
-fn check(headers: &HeaderMap, admin: &Admin) -> Result<(), Refusal> {
-    let token = admin.token.as_ref().ok_or(Refusal::Off)?;
+/// Whether the sender may act.
+fn check(headers: &HeaderMap, admin: &Admin) -> Result<(), ActionRefusal> {
+    let token = admin.token.as_ref().ok_or(ActionRefusal::Off)?;
     if let Some(origin) = headers.get(ORIGIN) {
         let origin = String::from_utf8_lossy(origin.as_bytes());
         if !is_ours(&origin, text(headers, &HOST), &admin.hosts) {
-            return Err(Refusal::Origin(origin.into_owned()));
+            return Err(ActionRefusal::Origin(origin.into_owned()));
         }
     }
     match text(headers, &AUTHORIZATION).is_some_and(|given| knows(given, token)) {
         true => Ok(()),
-        false => Err(Refusal::Token),
+        false => Err(ActionRefusal::Token),
     }
 }
 
-/// A page of this origin came from here. A name could have been made to lead here, so it has to be one of `hosts`; an address cannot. Who
-/// sends no origin is no page.
+/// A page of this origin came from here. A name could have been made to lead here, so it has to be one of `hosts`; an address
+/// cannot. A program that is no page sends no origin.
 fn is_ours(origin: &str, host: Option<&str>, hosts: &[String]) -> bool {
     let Ok(origin) = origin.parse::<Uri>() else { return false };
     let Some(theirs) = origin.authority() else { return false };
@@ -178,15 +163,15 @@ fn knows(given: &str, token: &Secret) -> bool {
     scheme.eq_ignore_ascii_case("bearer") && bool::from(is_same)
 }
 
-/// `{"command": "PAUSE app"}`. Of an empty command nothing comes but that the token was right.
-fn read(body: &[u8]) -> Result<Option<Command>, Refusal> {
-    let order: Value = serde_json::from_slice(body).map_err(|_| Refusal::Body)?;
-    let text = order.get("command").and_then(Value::as_str).ok_or(Refusal::Body)?;
-    let mut commands = command::parse(text)?;
-    match (commands.pop(), commands.is_empty()) {
+/// `{"command": "PAUSE app"}`. An empty command does nothing; its answer says that the token is right.
+fn read(body: &[u8]) -> Result<Option<Action>, ActionRefusal> {
+    let request: Value = serde_json::from_slice(body).map_err(|_| ActionRefusal::Body)?;
+    let text = request.get("command").and_then(Value::as_str).ok_or(ActionRefusal::Body)?;
+    let mut statements = statement::parse(text)?;
+    match (statements.pop(), statements.is_empty()) {
         (None, _) => Ok(None),
-        (Some(order), true) if order.needs() == Access::Act => Ok(Some(order)),
-        _ => Err(Refusal::NoOrder),
+        (Some(ConsoleStatement::Act(action)), true) => Ok(Some(action)),
+        _ => Err(ActionRefusal::NoAction),
     }
 }
 
@@ -224,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_knows_the_token_may_act() {
+    fn nobody_acts_without_the_token() {
         let token = Secret::new("0123456789abcdef".to_owned());
         assert!(knows("Bearer 0123456789abcdef", &token));
         assert!(knows("bearer  0123456789abcdef ", &token));
@@ -234,16 +219,17 @@ mod tests {
     }
 
     #[test]
-    fn an_order_is_one_command_that_changes_something() {
+    fn an_action_is_one_command_that_changes_something() {
         let read = |body: &str| read(body.as_bytes());
-        assert!(matches!(read(r#"{"command": "PAUSE app"}"#), Ok(Some(Command::Pause(Some(name)))) if name == "app"));
+        let action = read(r#"{"command": "PAUSE app"}"#).expect("it is one").expect("it is not empty");
+        assert_eq!(format!("{action:?}"), r#"Pause(Some("app"))"#);
         assert!(matches!(read(r#"{"command": " ; "}"#), Ok(None)));
         for body in ["", "PAUSE app", "{}", r#"{"command": 5}"#, r#"["PAUSE"]"#] {
-            assert!(matches!(read(body), Err(Refusal::Body)), "{body}");
+            assert!(matches!(read(body), Err(ActionRefusal::Body)), "{body}");
         }
         for body in [r#"{"command": "SELECT 1"}"#, r#"{"command": "SHOW POOLS"}"#, r#"{"command": "PAUSE; RESUME"}"#] {
-            assert!(matches!(read(body), Err(Refusal::NoOrder)), "{body}");
+            assert!(matches!(read(body), Err(ActionRefusal::NoAction)), "{body}");
         }
-        assert!(matches!(read(r#"{"command": "LIMIT web"}"#), Err(Refusal::Fault(ConsoleFault::Usage(_)))));
+        assert!(matches!(read(r#"{"command": "LIMIT web"}"#), Err(ActionRefusal::Fault(ConsoleFault::Usage(_)))));
     }
 }

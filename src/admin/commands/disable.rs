@@ -1,0 +1,26 @@
+//! DISABLE.
+
+use super::targets;
+use crate::admin::command::{ConsoleCommand, FollowUp};
+use crate::admin::words::Arguments;
+use crate::error::ConsoleFault;
+use crate::session::context::Worker;
+
+/// Of this database.
+#[derive(Debug)]
+pub(super) struct Disable(String);
+
+impl ConsoleCommand for Disable {
+    const TAG: &'static str = "DISABLE";
+    const USAGE: &'static [(&'static str, &'static str)] = &[("DISABLE db", "take no new clients")];
+
+    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+        arguments.one_name().map(Self)
+    }
+
+    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+        targets::databases(&worker.proxy, Some(&self.0))?;
+        worker.proxy.set_disabled(&self.0, true);
+        Ok(FollowUp::Nothing)
+    }
+}

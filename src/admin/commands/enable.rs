@@ -1,0 +1,26 @@
+//! ENABLE.
+
+use super::targets;
+use crate::admin::command::{ConsoleCommand, FollowUp};
+use crate::admin::words::Arguments;
+use crate::error::ConsoleFault;
+use crate::session::context::Worker;
+
+/// Of this database.
+#[derive(Debug)]
+pub(super) struct Enable(String);
+
+impl ConsoleCommand for Enable {
+    const TAG: &'static str = "ENABLE";
+    const USAGE: &'static [(&'static str, &'static str)] = &[("ENABLE db", "take new clients again")];
+
+    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+        arguments.one_name().map(Self)
+    }
+
+    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+        targets::databases(&worker.proxy, Some(&self.0))?;
+        worker.proxy.set_disabled(&self.0, false);
+        Ok(FollowUp::Nothing)
+    }
+}

@@ -1,0 +1,36 @@
+//! KILL: as PAUSE, but nobody is waited for.
+
+use super::pause::pause;
+use crate::admin::command::{ConsoleCommand, FollowUp};
+use crate::admin::words::Arguments;
+use crate::clients::Signal;
+use crate::config::CONSOLE_NAMES;
+use crate::error::ConsoleFault;
+use crate::session::context::Worker;
+
+/// Of one database, or of all.
+#[derive(Debug)]
+pub(super) struct Kill(Option<String>);
+
+impl ConsoleCommand for Kill {
+    const TAG: &'static str = "KILL";
+    const USAGE: &'static [(&'static str, &'static str)] =
+        &[("KILL [db]", "drop clients and backends at once; new clients wait for RESUME")];
+
+    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+        arguments.name_or_all().map(Self)
+    }
+
+    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+        let name = self.0.as_deref();
+        pause(worker, name)?;
+        for entry in worker.proxy.clients.all() {
+            let is_meant = name.is_none_or(|name| *entry.database == *name);
+            // Consoles stay, this one among them.
+            if is_meant && !CONSOLE_NAMES.contains(&&*entry.database) {
+                entry.signal(Signal::Kill);
+            }
+        }
+        Ok(FollowUp::Nothing)
+    }
+}

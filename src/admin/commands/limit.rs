@@ -1,0 +1,49 @@
+//! LIMIT.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::targets;
+use crate::admin::command::{ConsoleCommand, FollowUp};
+use crate::admin::words::{Arguments, duration};
+use crate::error::ConsoleFault;
+use crate::session::context::Worker;
+
+#[derive(Debug)]
+pub(super) struct Limit {
+    role: String,
+    /// Transactions at once; 0: all wait. `None`: as the file says.
+    max: Option<u32>,
+    /// Step by step in this time, not at once.
+    over: Option<Duration>,
+}
+
+impl ConsoleCommand for Limit {
+    const TAG: &'static str = "LIMIT";
+    const USAGE: &'static [(&'static str, &'static str)] = &[
+        ("LIMIT role n [OVER '60s']", "another transactions_max until the file says another one; 0: all wait"),
+        ("LIMIT role DEFAULT", "the transactions_max of the file again"),
+    ];
+
+    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+        let role = arguments.name(0)?;
+        match arguments.folded() {
+            [_, "default"] => Some(Self { role, max: None, over: None }),
+            [_, max] => Some(Self { role, max: Some(max.parse().ok()?), over: None }),
+            [_, max, "over", over] => Some(Self { role, max: Some(max.parse().ok()?), over: Some(duration(over)?) }),
+            _ => None,
+        }
+    }
+
+    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+        let proxy = &worker.proxy;
+        let lane = targets::role(proxy, &self.role)?;
+        let now = Instant::now();
+        proxy.pools.decide(worker.id, |core, out| match self.max {
+            Some(max) => core.limit_lane(lane, Some(max), self.over, now, out),
+            None => core.unlimit_lane(lane, now, out),
+        });
+        Ok(FollowUp::Nothing)
+    }
+}

@@ -1,0 +1,47 @@
+//! RAMP.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::targets;
+use crate::admin::command::{ConsoleCommand, FollowUp};
+use crate::admin::words::{Arguments, duration};
+use crate::config;
+use crate::error::ConsoleFault;
+use crate::session::context::Worker;
+
+#[derive(Debug)]
+pub(super) struct Ramp {
+    role: String,
+    /// In this time; `None`: as the role's `ramp` says.
+    over: Option<Duration>,
+}
+
+impl ConsoleCommand for Ramp {
+    const TAG: &'static str = "RAMP";
+    const USAGE: &'static [(&'static str, &'static str)] =
+        &[("RAMP role [OVER '60s']", "let the limit grow from admission.initial")];
+
+    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+        let over = match arguments.folded() {
+            [_] => None,
+            [_, "over", over] => Some(duration(over)?),
+            _ => return None,
+        };
+        Some(Self { role: arguments.name(0)?, over })
+    }
+
+    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+        let (proxy, role) = (&worker.proxy, &self.role);
+        let lane = targets::role(proxy, role)?;
+        let own = || config::lane_settings(&proxy.config.load(), role)?.ramp;
+        let now = Instant::now();
+        if proxy.pools.core().lane(lane, now).is_none_or(|lane| lane.gate.limit.is_none()) {
+            return Err(ConsoleFault::NoLimit(role.clone()));
+        }
+        let over = self.over.or_else(own).ok_or_else(|| ConsoleFault::NoRamp(role.clone()))?;
+        proxy.pools.decide(worker.id, |core, out| core.ramp_lane(lane, over, now, out));
+        Ok(FollowUp::Nothing)
+    }
+}

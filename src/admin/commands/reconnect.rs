@@ -1,0 +1,28 @@
+//! RECONNECT.
+
+use super::targets;
+use crate::admin::command::{ConsoleCommand, FollowUp};
+use crate::admin::words::Arguments;
+use crate::error::ConsoleFault;
+use crate::session::context::Worker;
+
+/// Of one database, or of all.
+#[derive(Debug)]
+pub(super) struct Reconnect(Option<String>);
+
+impl ConsoleCommand for Reconnect {
+    const TAG: &'static str = "RECONNECT";
+    const USAGE: &'static [(&'static str, &'static str)] =
+        &[("RECONNECT [db]", "replace the backends: idle ones now, others as they come back")];
+
+    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+        arguments.name_or_all().map(Self)
+    }
+
+    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+        for database in targets::databases(&worker.proxy, self.0.as_deref())? {
+            worker.proxy.retire(worker.id, database);
+        }
+        Ok(FollowUp::Nothing)
+    }
+}

@@ -1,0 +1,40 @@
+//! RESUME.
+
+use super::targets;
+use crate::admin::command::{ConsoleCommand, FollowUp};
+use crate::admin::words::Arguments;
+use crate::error::ConsoleFault;
+use crate::pool::core::DatabaseId;
+use crate::session::context::Worker;
+
+/// Of one database, or of all.
+#[derive(Debug)]
+pub(super) struct Resume(Option<String>);
+
+impl ConsoleCommand for Resume {
+    const TAG: &'static str = "RESUME";
+    const USAGE: &'static [(&'static str, &'static str)] = &[("RESUME [db]", "end PAUSE or KILL")];
+
+    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+        arguments.name_or_all().map(Self)
+    }
+
+    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+        let (proxy, is_all) = (&worker.proxy, self.0.is_none());
+        let databases = targets::databases(proxy, self.0.as_deref())?;
+        let is_paused = |database: &DatabaseId| proxy.pools.core().database(*database).is_some_and(|it| it.is_paused);
+        if !(databases.iter().any(is_paused) || is_all && proxy.is_paused()) {
+            return Err(ConsoleFault::NotPaused);
+        }
+        resume(worker, is_all, &databases);
+        Ok(FollowUp::Nothing)
+    }
+}
+
+/// Lets clients of these databases have backends again; `is_all`: of those that nobody has asked for so far, too.
+pub(super) fn resume(worker: &Worker, is_all: bool, databases: &[DatabaseId]) {
+    if is_all {
+        worker.proxy.pause_newcomers(false);
+    }
+    worker.proxy.resume(worker.id, databases);
+}
