@@ -341,6 +341,8 @@ impl Proxy {
         crate::net::tls::check(&config).into_iter().next().map_or(Ok(()), |(_, error)| Err(error))?;
         self.tls.store(Arc::new(tls));
         self.pools.opener().forget_certificates();
+        let is_host = |name: &str| config.databases.values().any(|of| of.hosts.iter().any(|host| host == name));
+        self.pools.opener().names().retain(is_host);
         self.pools.set_zombie_max(config.admission.zombie_max);
         self.entrance.set(&config.admission);
         self.hub.set(&config.notify);

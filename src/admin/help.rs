@@ -10,13 +10,12 @@ use crate::pgbouncer::{self, Fate};
 use crate::proxy::Proxy;
 
 /// Commands of PgBouncer's console that ours does not have, and what to do instead.
-const ABSENT: [(&str, &str); 10] = [
+const ABSENT: [(&str, &str); 9] = [
     ("SHOW FDS", "A new pgweir starts beside the old one: see listen.reuse_port and SHUTDOWN."),
     ("SHOW SOCKETS", "SHOW CLIENTS and SHOW SERVERS list every connection."),
     ("SHOW ACTIVE_SOCKETS", "SHOW CLIENTS and SHOW SERVERS list every connection; state tells who is active."),
     ("SHOW MEM", "What the process holds is best asked of the system; SHOW LISTS counts what it is made of."),
-    ("SHOW DNS_HOSTS", "Names are looked up by the system at every dial; SHOW SERVERS shows the addresses."),
-    ("SHOW DNS_ZONES", "Names are looked up by the system at every dial; SHOW SERVERS shows the addresses."),
+    ("SHOW DNS_ZONES", "Names are looked up by the system, one by one; SHOW DNS_HOSTS has the answers."),
     ("SHOW PEERS", "Processes of pgweir do not know each other; SHOW LISTS tells of this one."),
     ("SHOW PEER_POOLS", "Processes of pgweir do not know each other; SHOW POOLS tells of this one."),
     (

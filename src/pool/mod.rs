@@ -8,6 +8,7 @@ pub mod core;
 pub mod keep;
 pub mod lease;
 pub mod links;
+pub(crate) mod names;
 pub mod open;
 #[expect(clippy::module_inception, reason = "a pool is what this module is about")]
 pub mod pool;

@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 use super::backend::{Backend, Epoch, Target};
 use super::core::FailureKind;
 use super::links::Links;
+use super::names::HostNames;
 use super::pool::{Pool, PoolKind};
 use crate::auth::secrets::Secrets;
 use crate::auth::server::{BackendLogin, LoggedIn, LoginError, Step};
@@ -180,6 +181,7 @@ pub struct Opener {
     secrets: Arc<Secrets>,
     none: Settings,
     links: Links,
+    names: HostNames,
     tls: Mutex<HashMap<BackendTls, ClientSide>>,
 }
 
@@ -192,12 +194,17 @@ impl std::fmt::Debug for Opener {
 impl Opener {
     /// `none` is the settings of a backend as it logs in.
     pub fn new(secrets: Arc<Secrets>, none: Settings) -> Self {
-        Self { secrets, none, links: Links::default(), tls: Mutex::default() }
+        Self { secrets, none, links: Links::default(), names: HostNames::default(), tls: Mutex::default() }
     }
 
     /// Connections opened here that are in no pool.
     pub fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// The names of servers.
+    pub(crate) fn names(&self) -> &HostNames {
+        &self.names
     }
 
     /// Certificates are read again for the next connection.
@@ -272,7 +279,7 @@ impl Opener {
         worker: usize,
     ) -> Result<Backend, OpenError> {
         // Names are resolved at every connect: after a failover the name leads elsewhere.
-        let addresses = addresses(host, &settings.endpoint).await?;
+        let addresses = self.addresses(host, &settings.endpoint).await?;
         let deadline = Instant::now() + host_share(settings);
         let mut last = OpenError::Resolve { host: host.to_owned(), source: io::ErrorKind::NotFound.into() };
         for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
@@ -287,6 +294,16 @@ impl Opener {
             }
         }
         Err(last)
+    }
+
+    async fn addresses(&self, host: &str, endpoint: &Endpoint) -> Result<Vec<Address>, OpenError> {
+        if host.starts_with('/') {
+            return Ok(vec![Address::Unix(PathBuf::from(host).join(format!(".s.PGSQL.{}", endpoint.port)))]);
+        }
+        let found = self.names.look_up(host, endpoint.port).await;
+        let found = found.map_err(|source| OpenError::Resolve { host: host.to_owned(), source })?;
+        let address = |addr| Address::Tcp { addr, host: host.to_owned(), tls: endpoint.tls.clone() };
+        Ok(found.into_iter().map(address).collect())
     }
 
     async fn try_address(
@@ -439,15 +456,6 @@ impl Opener {
 /// Of several hosts each gets its part of `connect_timeout`.
 fn host_share(settings: &PoolSettings) -> Duration {
     settings.pool.connect_timeout / u32::try_from(settings.endpoint.hosts.len()).unwrap_or(1).max(1)
-}
-
-async fn addresses(host: &str, endpoint: &Endpoint) -> Result<Vec<Address>, OpenError> {
-    if host.starts_with('/') {
-        return Ok(vec![Address::Unix(PathBuf::from(host).join(format!(".s.PGSQL.{}", endpoint.port)))]);
-    }
-    let found = tokio::net::lookup_host((host, endpoint.port)).await;
-    let found = found.map_err(|source| OpenError::Resolve { host: host.to_owned(), source })?;
-    Ok(found.map(|addr| Address::Tcp { addr, host: host.to_owned(), tls: endpoint.tls.clone() }).collect())
 }
 
 /// Only what belongs to the pool: RESET ALL and DISCARD ALL come back to exactly this.

@@ -5,7 +5,7 @@
 //! address each time. So 25006 makes us ask the server, and names are watched only where a primary is wanted.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::lease::Pools;
+use super::names::HostNames;
 use super::open::ask_for_bool;
 use super::pool::Pool;
 use crate::config::Standing;
@@ -49,7 +50,7 @@ pub fn doubt(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
 /// Replaces backends whose address the name of their host no longer has.
 pub async fn follow_names(pools: &Arc<Pools>, worker: usize) {
     for pool in pools.all() {
-        if leads_elsewhere(&pool).await {
+        if leads_elsewhere(pools.opener().names(), &pool).await {
             tracing::info!(database = %pool.name.database, "the host's name leads elsewhere; backends are replaced");
             pools.decide(worker, |core, out| core.retire_pool(pool.id, Instant::now(), out));
         }
@@ -58,7 +59,7 @@ pub async fn follow_names(pools: &Arc<Pools>, worker: usize) {
 
 /// Whether the names of a primary's hosts no longer have an address that connections of the pool were opened to; the pool
 /// forgets those then.
-pub async fn leads_elsewhere(pool: &Pool) -> bool {
+pub(crate) async fn leads_elsewhere(names: &HostNames, pool: &Pool) -> bool {
     let settings = Arc::clone(&pool.settings());
     let used: HashSet<IpAddr> = pool.addresses();
     if settings.endpoint.standing != Standing::Primary || used.is_empty() {
@@ -66,8 +67,8 @@ pub async fn leads_elsewhere(pool: &Pool) -> bool {
     }
     let mut named = HashSet::new();
     for host in settings.endpoint.hosts.iter().filter(|host| !host.starts_with('/')) {
-        let Ok(found) = tokio::net::lookup_host((host.as_str(), settings.endpoint.port)).await else { return false };
-        named.extend(found.map(|addr| addr.ip()));
+        let Ok(found) = names.follow(host, settings.endpoint.port, RESOLVE_EVERY).await else { return false };
+        named.extend(found.iter().map(SocketAddr::ip));
     }
     let is_elsewhere = !named.is_empty() && !used.is_subset(&named);
     if is_elsewhere {

@@ -182,7 +182,7 @@ async fn watch(proxy: Arc<Proxy>, monitor: Arc<Monitor>, login: PoolSettings) {
         loop {
             sleep(standing::RESOLVE_EVERY).await;
             // The monitor looks for itself whether its server is one of those the pool knows.
-            standing::leads_elsewhere(&pool).await;
+            standing::leads_elsewhere(proxy.pools.opener().names(), &pool).await;
         }
     };
     tokio::join!(monitor.run(proxy.pools.opener(), &pool, &*proxy), follow_name);

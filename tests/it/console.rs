@@ -25,7 +25,7 @@ async fn columns(proxy: &Proxy, command: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn columns_are_those_of_pgbouncer_in_its_order() {
-    // PgBouncer 1.24: src/admin.c and src/stats.c.
+    // PgBouncer 1.24, src/admin.c and src/stats.c.
     let proxy = proxy().start().await;
     let socket = "type user database replication state addr port local_addr local_port connect_time request_time wait \
                   wait_us close_needed ptr link remote_pid tls application_name prepared_statements id";
@@ -60,6 +60,7 @@ async fn columns_are_those_of_pgbouncer_in_its_order() {
             "name pool_size reserve_pool_size pool_mode max_user_connections current_connections \
              max_user_client_connections current_client_connections",
         ),
+        ("SHOW DNS_HOSTS", "hostname ttl addrs"),
         ("SHOW LISTS", "list items"),
         ("SHOW CONFIG", "key value default changeable"),
         ("SHOW STATE", "key value"),
@@ -162,6 +163,22 @@ async fn lists_users_databases_and_config_agree_with_the_file() {
     assert!(find(&config, &[("key", "roles.app.password"), ("value", "***")]).is_some());
     let lists = proxy.console("SHOW LISTS").await;
     assert!(find(&lists, &[("list", "used_clients"), ("items", "2")]).is_some(), "{lists:?}");
+}
+
+#[tokio::test]
+async fn dns_hosts_shows_names_of_servers_with_the_addresses_last_found() {
+    let proxy = proxy().toml("[databases.app]\nhost = [\"no-such-host.invalid\", \"localhost\"]").start().await;
+    proxy.connect("app").await.batch_execute("SELECT 1").await.expect("the second host answers");
+    let hosts = proxy.console("SHOW DNS_HOSTS").await;
+    let known: Vec<_> = hosts.iter().map(|row| (row["hostname"].as_str(), row["ttl"].as_str())).collect();
+    assert_eq!(known, [("localhost", "0"), ("no-such-host.invalid", "0")], "the next connection looks them up again");
+    assert!(hosts[0]["addrs"].split(',').any(|address| address == "127.0.0.1"), "{hosts:?}");
+    assert_eq!(hosts[1]["addrs"], "", "it has none");
+    let lists = proxy.console("SHOW LISTS").await;
+    assert!(find(&lists, &[("list", "dns_names"), ("items", "2")]).is_some(), "{lists:?}");
+
+    proxy.reload("[databases.app]\nhost = \"127.0.0.1\"").await;
+    assert!(proxy.console("SHOW DNS_HOSTS").await.is_empty(), "an address is no name");
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ fn lines(proxy: &Proxy) -> Vec<ListLine> {
         ("login_clients", connections.saturating_sub(clients)),
         ("free_servers", backends.idle as usize),
         ("used_servers", (backends.open() - backends.idle) as usize),
-        ("dns_names", 0),
+        ("dns_names", proxy.pools.opener().names().all().len()),
         ("dns_zones", 0),
         ("dns_queries", 0),
         ("dns_pending", 0),

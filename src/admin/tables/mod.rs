@@ -6,6 +6,7 @@
 mod clients;
 mod config;
 mod databases;
+mod dns_hosts;
 mod listeners;
 mod lists;
 mod pins;
@@ -52,6 +53,7 @@ pub(super) const ALL: &[&Table] = &[
     &convoys::TABLE,
     &horizon::TABLE,
     &blockers::TABLE,
+    &dns_hosts::TABLE,
     &lists::TABLE,
     &config::TABLE,
     &state::TABLE,
