@@ -1,7 +1,8 @@
-//! Actions over HTTP, as the status page sends them: one command of the console at a time, for those who know `admin.token`.
+//! Actions over HTTP, as the status page sends them: one command of the console at a time, for those who know
+//! `admin.token`.
 //!
-//! A page from elsewhere in an operator's browser neither knows the token nor can have it sent. All the same it is refused by
-//! its origin, whatever name it got for this address.
+//! A page from elsewhere in an operator's browser neither knows the token nor can have it sent. All the same it is
+//! refused by its origin, whatever name it got for this address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -145,8 +146,8 @@ fn check(headers: &HeaderMap, admin: &Admin) -> Result<(), ActionRefusal> {
     }
 }
 
-/// A page of this origin came from here. A name could have been made to lead here, so it has to be one of `hosts`; an address
-/// cannot. A program that is no page sends no origin.
+/// A page of this origin came from here. A name could have been made to lead here, so it has to be one of `hosts`; an
+/// address cannot. A program that is no page sends no origin.
 fn is_ours(origin: &str, host: Option<&str>, hosts: &[String]) -> bool {
     let Ok(origin) = origin.parse::<Uri>() else { return false };
     let Some(theirs) = origin.authority() else { return false };

@@ -1,4 +1,4 @@
-//! Reads the bodies of messages from a client. Whatever bytes come, the answer is a value or a fault.
+//! Reads the bodies of messages from a client. Any bytes give a value or a fault, never a panic.
 
 use bytes::{Buf, Bytes};
 

@@ -1,7 +1,7 @@
 //! One console from its login to its end: the simple and the extended protocol over the statements of the console.
 //!
-//! The console owns its connection and runs on the worker that accepted it, so that its decisions about pools happen on a
-//! worker's thread. It is a client like others to a drain, to KILL_CLIENT and to a CancelRequest, which ends PAUSE.
+//! The console owns its connection and runs on the worker that accepted it, so that its decisions about pools happen on
+//! a worker's thread. It is a client like others to a drain, to KILL_CLIENT and to a CancelRequest, which ends PAUSE.
 
 use std::collections::HashMap;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! What drivers and programs say to every server, whatever it is: the console answers politely and does nothing.
+//! Statements that drivers and programs send to every server: the console answers politely and does nothing.
 
 use super::table::Cell;
 use super::words::unquoted;

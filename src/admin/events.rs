@@ -56,7 +56,8 @@ impl EventStream {
         self.memory.status(proxy, &moment)
     }
 
-    /// Events from now on; before them, the last minutes. `read` is called whenever one was taken. `None`: too many watch already.
+    /// Events from now on; before them, the last minutes. `read` is called whenever one was taken. `None`: too many
+    /// watch already.
     pub(super) fn stream(&self, proxy: &Proxy, read: impl Fn() + Send + 'static) -> Option<Channel<Bytes>> {
         let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
         let mut news = self.news.subscribe();

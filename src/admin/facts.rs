@@ -1,4 +1,4 @@
-//! How everything is at one moment, for whoever judges or shows it. Each lock is held for one copy.
+//! The state of everything at one moment, to be judged and shown. Each lock is held for one copy.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
 use crate::watch::monitor::Monitor;
 
-/// Blockers, and sessions that take long, that are told of at once.
+/// Findings of one kind and database that are shown at once.
 const FINDINGS_MAX: usize = 5;
 
 /// Everything at one moment.
@@ -26,12 +26,12 @@ pub(super) struct Facts {
     pub(super) connections: usize,
     /// `listen.clients_max`.
     pub(super) clients_max: u32,
-    /// Who is logged in.
+    /// Clients that are logged in.
     pub(super) clients: usize,
     pub(super) databases: Vec<DatabaseFacts>,
     pub(super) roles: Vec<RoleFacts>,
     pub(super) pools: BTreeMap<Name, Group>,
-    /// What the watches of databases found.
+    /// Findings of the watches, by database.
     pub(super) findings: Vec<(Arc<str>, Finding)>,
 }
 
@@ -40,11 +40,11 @@ pub(super) struct Facts {
 pub(super) struct DatabaseFacts {
     pub(super) name: Arc<str>,
     pub(super) endpoint: EndpointView,
-    /// If it is.
+    /// Zero unless the endpoint is down.
     pub(super) down_for: Duration,
     pub(super) is_paused: bool,
     pub(super) is_disabled: bool,
-    /// Clients in its lines.
+    /// Its clients that wait.
     pub(super) waiting: u32,
     /// Its backends.
     pub(super) counts: Counts,
@@ -56,7 +56,7 @@ pub(super) struct DatabaseFacts {
 pub(super) struct RoleFacts {
     pub(super) name: Arc<str>,
     pub(super) state: State,
-    /// Where the limit is or moves to, and for how long it still does.
+    /// Its limit, or the one that a ramp leads to, and how long the ramp still takes.
     pub(super) limit: Option<u32>,
     pub(super) moves_for: Option<Duration>,
     pub(super) effective: Option<u32>,
@@ -64,16 +64,16 @@ pub(super) struct RoleFacts {
     pub(super) waiting: u32,
     /// How long the first of them has waited.
     pub(super) oldest: Duration,
-    /// How long it may.
+    /// The longest that it may wait.
     pub(super) wait_timeout: Duration,
     /// Transactions that began in the last minute.
     pub(super) starts: u64,
-    /// Those that were refused or waited too long in the last minute.
+    /// Transactions that were refused or waited too long in the last minute.
     pub(super) turned_away: u64,
 }
 
 impl Facts {
-    /// Of this moment, which is as many seconds after the start. `recent` learns of it.
+    /// The facts of this moment, `second` seconds after the start; `recent` remembers them.
     pub(super) fn of(proxy: &Proxy, recent: &mut Recent, now: Instant, second: u64) -> Self {
         let pools = group::all(proxy);
         let lanes = group::lanes(proxy, now);

@@ -1,4 +1,4 @@
-//! Pools as operators see them: by database and role, whatever their backends are for. And lanes: by role.
+//! Pools as operators see them, by database and role, with all their kinds of backends; and the queue of each role.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,15 +21,15 @@ pub(super) struct Group {
     pub(super) pool: Arc<Pool>,
     /// Backends.
     pub(super) counts: Counts,
-    /// Clients in line.
+    /// Clients that wait.
     pub(super) waiting: u32,
     /// Since when the first of them.
     pub(super) waiting_since: Option<Instant>,
-    /// What was counted.
+    /// Its counters.
     pub(super) totals: Totals,
 }
 
-/// Every role's lane at this moment.
+/// The queue of every role at this moment.
 pub(super) fn lanes(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, LaneView)> {
     let ids = proxy.all_lanes();
     let core = proxy.pools.core();

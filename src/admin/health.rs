@@ -1,4 +1,4 @@
-//! Whether pgweir should be sent clients.
+//! Readiness: whether new clients should be sent to this pgweir.
 
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;

@@ -1,5 +1,5 @@
-//! What the console says of its commands: HELP, how one is written, which one was probably meant, and what takes the place
-//! of those that only PgBouncer has.
+//! Help: HELP itself, how a command is written, which one was probably meant, and the replacements of those that only
+//! PgBouncer has.
 
 use super::command::CommandKind;
 use super::commands;

@@ -1,7 +1,8 @@
-//! HTTP on the admin address: `/metrics` for Prometheus, `/healthz` and `/readyz` for whoever starts and stops pgweir, and the status page.
+//! HTTP on the admin address: `/metrics` for Prometheus, `/healthz` and `/readyz` for systemd, Kubernetes or a
+//! balancer, and the status page.
 //!
-//! Runs beside the workers, on the thread that accepts. One request per connection, few connections at once, little time
-//! for each: nothing here can hold clients up. Streams of the status page may last, as long as they are read.
+//! Runs beside the workers, on the thread that accepts. One request per connection, few connections at once, little
+//! time for each: nothing here can hold clients up. Streams of the status page may last, as long as they are read.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -55,7 +56,7 @@ const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 type Answer = Response<Either<Full<Bytes>, Channel<Bytes>>>;
 
-/// What all connections share.
+/// The parts that all connections share.
 struct Admin {
     proxy: Arc<Proxy>,
     events: EventStream,

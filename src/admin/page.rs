@@ -1,4 +1,4 @@
-//! The status page itself: one document without anything from elsewhere, whose policy allows just its own style and script.
+//! The status page itself: one document with nothing from elsewhere. Its policy allows just its own style and script.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -31,7 +31,7 @@ impl Page {
     }
 }
 
-/// What names an inline text in a policy (CSP3: "hash-source").
+/// The name of an inline text in a policy (CSP3: "hash-source").
 fn source(text: &str) -> String {
     format!("'sha256-{}'", STANDARD.encode(digest(&SHA256, text.as_bytes())))
 }

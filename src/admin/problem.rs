@@ -1,4 +1,4 @@
-//! What is wrong, in words, and what was lately. Pure.
+//! Problems: what is wrong now, in words, and a log of what was. Pure.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,16 +10,16 @@ use crate::admission::gate::State;
 use crate::pool::core::EndpointView;
 use crate::watch::finding::{Finding, FindingKind};
 
-/// A wait in line that is worth a word.
+/// A wait that is worth a word.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
 /// Share of `listen.clients_max` that is worth one.
 const CLIENTS_SHARE: f64 = 0.9;
 
-/// What comes again within so many seconds was never over.
+/// Seconds within which a problem that comes again counts as one that was never over.
 const GRACE: u64 = 5;
 
-/// What was lately.
+/// Problems that are remembered.
 const LOG_MAX: usize = 50;
 
 /// How bad.
@@ -43,15 +43,15 @@ impl Level {
     }
 }
 
-/// Something that is to be said.
+/// Something that is wrong, or good to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) level: Level,
-    /// What makes it the same from second to second.
+    /// Its identity from second to second.
     about: String,
     /// One sentence, without its period.
     pub(super) what: String,
-    /// Of the same, the one with the largest is worth to be remembered.
+    /// Of one problem the largest size is remembered.
     size: u64,
 }
 
@@ -65,7 +65,7 @@ impl Problem {
     }
 }
 
-/// Everything that is to be said, the worst first.
+/// All problems, the worst first.
 pub(super) fn problems(facts: &Facts) -> Vec<Problem> {
     let mut problems = Vec::new();
     process(facts, &mut problems);
@@ -123,8 +123,7 @@ fn database(of: &DatabaseFacts, problems: &mut Vec<Problem>) {
         }
     }
     if of.is_paused {
-        let what =
-            format!("database {name} is paused; {} in line", count(of.waiting as usize, "client is", "clients are"));
+        let what = format!("database {name} is paused; {}", count(of.waiting as usize, "client waits", "clients wait"));
         problems.push(Problem::new(Level::Warning, "paused", name, what).of_size(of.waiting));
     }
     if of.is_disabled {
@@ -140,19 +139,19 @@ fn role(of: &RoleFacts, problems: &mut Vec<Problem>) {
         let what = format!("role {name}: {turned_away} refused or waited too long in the last minute");
         problems.push(Problem::new(Level::Bad, "refused", name, what).of_size(of.turned_away));
     }
-    let line = format!("{waiting} in line, the first for {}", seconds(*oldest));
+    let queue = format!("{waiting} waiting, the first for {}", seconds(*oldest));
     let (level, what) = match of.state {
-        State::Convoy => (Level::Bad, format!("role {name} is full and nothing of it ends; {line}")),
-        State::Closed if *waiting > 0 => (Level::Warning, format!("role {name} is closed: its limit is 0; {line}")),
+        State::Convoy => (Level::Bad, format!("role {name} is full and none of its transactions ends; {queue}")),
+        State::Closed if *waiting > 0 => (Level::Warning, format!("role {name} is closed: its limit is 0; {queue}")),
         State::Closed => (Level::Warning, format!("role {name} is closed: its limit is 0")),
         State::Burst | State::Calm if *oldest >= LONG_WAIT => {
             let is_bad = *oldest >= *wait_timeout / 2;
-            (if is_bad { Level::Bad } else { Level::Warning }, format!("role {name}: {line}"))
+            (if is_bad { Level::Bad } else { Level::Warning }, format!("role {name}: {queue}"))
         }
-        State::Burst => (Level::Note, format!("role {name}: a burst is let in step by step; {line}")),
+        State::Burst => (Level::Note, format!("role {name}: a burst is let in step by step; {queue}")),
         State::Calm => return,
     };
-    problems.push(Problem::new(level, "line", name, what).of_size(*waiting));
+    problems.push(Problem::new(level, "queue", name, what).of_size(*waiting));
 }
 
 fn found(database: &str, finding: &Finding) -> Problem {
@@ -170,7 +169,7 @@ fn found(database: &str, finding: &Finding) -> Problem {
     Problem::new(level, kind, &format!("{database} {whose}"), text)
 }
 
-/// How many of what, with what they do.
+/// A number with its noun and verb.
 fn count(n: usize, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
@@ -190,7 +189,7 @@ fn capital(text: &str) -> String {
     }
 }
 
-/// What was to be said lately.
+/// The problems of the last minutes.
 #[derive(Debug, Default)]
 pub(super) struct Log(VecDeque<Entry>);
 
@@ -202,7 +201,7 @@ struct Entry {
 }
 
 impl Log {
-    /// Takes what is to be said at this second.
+    /// Takes the problems of this second.
     pub(super) fn take(&mut self, second: u64, problems: &[Problem]) {
         for problem in problems {
             let is_same = |entry: &&mut Entry| entry.problem.about == problem.about && second <= entry.last + GRACE;
@@ -284,23 +283,23 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_worth_a_word_when_its_first_waits_for_long() {
+    fn a_queue_is_worth_a_word_when_its_first_waits_for_long() {
         for (state, oldest, level, what) in [
-            (State::Calm, 1000, Level::Warning, "role web: 412 in line, the first for 1 s"),
-            (State::Burst, 15_000, Level::Bad, "role web: 412 in line, the first for 15 s"),
+            (State::Calm, 1000, Level::Warning, "role web: 412 waiting, the first for 1 s"),
+            (State::Burst, 15_000, Level::Bad, "role web: 412 waiting, the first for 15 s"),
             (
                 State::Burst,
                 93,
                 Level::Note,
-                "role web: a burst is let in step by step; 412 in line, the first for 93 ms",
+                "role web: a burst is let in step by step; 412 waiting, the first for 93 ms",
             ),
             (
                 State::Convoy,
                 700,
                 Level::Bad,
-                "role web is full and nothing of it ends; 412 in line, the first for 700 ms",
+                "role web is full and none of its transactions ends; 412 waiting, the first for 700 ms",
             ),
-            (State::Closed, 9000, Level::Warning, "role web is closed: its limit is 0; 412 in line, the first for 9 s"),
+            (State::Closed, 9000, Level::Warning, "role web is closed: its limit is 0; 412 waiting, the first for 9 s"),
         ] {
             assert_eq!(said(&role(state, 412, oldest, 0)), [(level, what.to_owned())]);
         }
@@ -314,7 +313,7 @@ mod tests {
         assert_eq!(problems.len(), 4);
         let expected = "The server of database app has not answered for 12 s; and 3 more.";
         assert_eq!(headline(&problems), json!({ "level": "bad", "text": expected }));
-        assert!(said(&facts).iter().any(|(_, what)| what == "database app is paused; 1 client is in line"));
+        assert!(said(&facts).iter().any(|(_, what)| what == "database app is paused; 1 client waits"));
         let refused = "role web: 1 transaction was refused or waited too long in the last minute";
         assert!(said(&facts).iter().any(|(level, what)| *level == Level::Bad && what == refused));
     }
@@ -353,7 +352,7 @@ mod tests {
         let shown = log.shown(10);
         assert_eq!(shown.as_array().map(Vec::len), Some(1));
         assert_eq!((&shown[0]["began"], &shown[0]["ended"]), (&json!(9), &json!(6)));
-        assert_eq!(shown[0]["what"], "Role web: 400 in line, the first for 1 s");
+        assert_eq!(shown[0]["what"], "Role web: 400 waiting, the first for 1 s");
         log.take(20, &problems(&role(State::Calm, 1, 1000, 0)));
         assert_eq!(log.shown(20).as_array().map(Vec::len), Some(2));
         assert_eq!(log.shown(20)[0]["ended"], Value::Null);

@@ -1,4 +1,5 @@
-//! The last minutes as they were, so that a page opened at 10:00:07 shows what led there. Pure: whoever looks says what second it is.
+//! The last minutes as they were, so that a page opened during an incident shows how it began. Pure: the caller says
+//! which second it is.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,10 +17,10 @@ pub(super) const SECONDS: usize = 600;
 /// Roles that are drawn; those beyond show only how they are now.
 const ROLES_MAX: usize = 64;
 
-/// What "the last minute" is counted from is so old at least, once there was as much.
+/// Least age, in seconds, of the counters that "the last minute" is counted from, once the process is that old.
 const MINUTE: u64 = 60;
 
-/// How often counters are kept for that.
+/// Seconds between two snapshots of the counters.
 const KEEP: u64 = 5;
 
 /// A role at one second.
@@ -27,24 +28,25 @@ const KEEP: u64 = 5;
 pub(super) struct Point {
     /// Backends with its clients.
     pub(super) active: u32,
-    /// Its clients in line.
+    /// Its clients that wait.
     pub(super) waiting: u32,
     /// Where its limit is or moves to.
     pub(super) limit: Option<u32>,
-    /// What holds now.
+    /// The limit in force at that moment.
     pub(super) effective: Option<u32>,
-    /// What it goes through.
+    /// Its state.
     pub(super) state: State,
 }
 
-/// What a pool did for its clients, as far as it is told of the last minute: the rest of [`Totals`] would be kept many times over.
+/// The counters of a pool that the page shows for the last minute. Snapshots hold these and not all of [`Totals`],
+/// which would be kept many times over.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Served {
     /// Leases ended.
     pub(super) leases: u64,
     /// Transactions ended.
     pub(super) transactions: u64,
-    /// Waits of those who had to.
+    /// Waits of clients that had to wait.
     pub(super) wait: Distribution,
 }
 
@@ -57,7 +59,7 @@ impl Served {
         }
     }
 
-    /// What came since `before`.
+    /// The part that came after `before`.
     pub(super) fn since(&self, before: &Self) -> Self {
         Self {
             leases: self.leases.saturating_sub(before.leases),
@@ -89,7 +91,7 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// Takes how all roles are at this second. A second that passed unseen is a gap.
+    /// Takes the state of all roles at this second. A second that passed unseen is a gap.
     pub(super) fn draw(&mut self, second: u64, roles: &BTreeMap<Arc<str>, Point>) {
         if second <= self.second && !self.lines.is_empty() {
             return;
@@ -113,7 +115,7 @@ impl Recent {
         });
     }
 
-    /// Takes what is counted at this second, if it is time to.
+    /// Takes a snapshot of the counters at this second, if one is due.
     pub(super) fn count(&mut self, second: u64, counted: impl FnOnce() -> Counted) {
         if self.counted.back().is_some_and(|(last, _)| second < last + KEEP) {
             return;
@@ -124,7 +126,7 @@ impl Recent {
         }
     }
 
-    /// What was counted a minute ago, and how many seconds ago that was.
+    /// The counters of a minute ago, and how many seconds ago that was.
     pub(super) fn minute_ago(&self, second: u64) -> (&Counted, u64) {
         static NOTHING: Counted = Counted { pools: BTreeMap::new(), roles: BTreeMap::new(), errors: BTreeMap::new() };
         match self.counted.front() {
@@ -133,7 +135,7 @@ impl Recent {
         }
     }
 
-    /// All roles over the last minutes, a list for each thing that is drawn; the last entry of each is of the second told.
+    /// All roles over the last minutes: a list for each curve, whose last entry is of `second`.
     pub(super) fn lines(&self) -> Value {
         let states: Vec<_> = State::ALL.iter().map(|state| state.word()).collect();
         let line = |line: &VecDeque<Option<Point>>| {
@@ -153,7 +155,8 @@ impl Recent {
     }
 }
 
-/// How long those waited who waited longer than this share of all who were served; `None`: nobody was. Who did not have to wait counts, too.
+/// The wait at quantile `share` of all clients that were served, those that were served at once with a wait of zero.
+/// `None`: no client was served.
 pub(super) fn wait_quantile(wait: &Distribution, leases: u64, share: f64) -> Option<Duration> {
     let waited = wait.count();
     let served = leases.max(waited);
@@ -161,7 +164,7 @@ pub(super) fn wait_quantile(wait: &Distribution, leases: u64, share: f64) -> Opt
         return None;
     }
     let rank = (share * served as f64).ceil().max(1.0) as u64;
-    // Those before them did not wait.
+    // Clients below this rank did not wait.
     let Some(mut rank) = rank.checked_sub(served - waited).filter(|rank| *rank > 0) else {
         return Some(Duration::ZERO);
     };
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_ends_at_this_second_and_has_gaps_where_nothing_was_seen() {
+    fn a_curve_ends_at_this_second_and_has_gaps_where_nothing_was_seen() {
         let mut recent = Recent::default();
         recent.draw(7, &roles(&["web"]));
         recent.draw(8, &roles(&["web", "late"]));
@@ -254,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn who_did_not_have_to_wait_counts_as_no_wait() {
+    fn a_client_that_did_not_have_to_wait_counts_as_no_wait() {
         let mut wait = Distribution::default();
         assert_eq!(wait_quantile(&wait, 0, 0.5), None);
         assert_eq!(wait_quantile(&wait, 10, 0.99), Some(Duration::ZERO));

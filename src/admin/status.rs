@@ -1,4 +1,4 @@
-//! What the status page shows, as JSON: how everything is, what is wrong, and what was in the last minutes.
+//! The content of the status page as JSON: how everything is, what is wrong, and the last minutes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -26,7 +26,7 @@ const BUSIEST: usize = 100;
 /// Of pins and errors the most.
 const TOP: usize = 15;
 
-/// What is remembered for the page.
+/// The memory of the page.
 #[derive(Debug, Default)]
 pub(super) struct Memory(Mutex<Remembered>);
 
@@ -121,7 +121,7 @@ fn busiest<T, K: Ord>(all: &[T], busy: impl Fn(&T) -> K, show: impl Fn(&T) -> Va
     places.into_iter().map(|place| show(&all[place])).collect()
 }
 
-/// What the console shows, by the names of its columns.
+/// The rows of a table of the console, by the names of its columns.
 fn shown(table: &Table, proxy: &Proxy) -> Value {
     let row = |row: Vec<Cell>| -> Value {
         let named = table.columns.iter().zip(row);
@@ -187,6 +187,7 @@ fn pools(facts: &Facts, clients: &Clients, before: &Counted, minute: u64, now: I
         let Counts { opening, idle, handed, leased, closing, zombie } = group.counts;
         let settings = group.pool.settings();
         let lately = Served::of(&group.totals).since(before.pools.get(*name).unwrap_or(&none));
+        let oldest = group.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let quantile = |share| wait_quantile(&lately.wait, lately.leases, share).map(seconds);
         json!({
             "database": &*name.0,
@@ -199,7 +200,7 @@ fn pools(facts: &Facts, clients: &Clients, before: &Counted, minute: u64, now: I
             "opening": opening,
             "closing": closing + zombie,
             "waiting": group.waiting,
-            "oldest_wait": seconds(group.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))),
+            "oldest_wait": seconds(oldest),
             "wait_p50": quantile(0.5),
             "wait_p99": quantile(0.99),
             "transactions_per_second": per_second(lately.transactions, minute),
@@ -286,7 +287,10 @@ impl Clients {
         };
         let mut pins: Vec<_> = self.0.iter().flat_map(of).collect();
         pins.sort_by(|a, b| (Reverse(a.0), &a.1, &a.2, a.3).cmp(&(Reverse(b.0), &b.1, &b.2, b.3)));
-        let show = |(count, database, role, reason): (u32, Arc<str>, Arc<str>, &str)| json!({ "database": &*database, "role": &*role, "reason": reason, "clients": count });
+        let show = |(count, database, role, reason)| -> Value {
+            let (database, role): (Arc<str>, Arc<str>) = (database, role);
+            json!({ "database": &*database, "role": &*role, "reason": reason, "clients": count })
+        };
         pins.into_iter().take(TOP).map(show).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! A table of the console: its columns beside their cells, and its messages.
 //!
-//! Each table is one file in `tables/`. There `columns!` says of each column its name, its type and its cell, so that they
-//! cannot come apart, and `table!` gives the table its name and its line in HELP.
+//! Each table is one file in `tables/`. There `columns!` says of each column its name, its type and its cell, so that
+//! they cannot come apart, and `table!` gives the table its name and its line in HELP.
 
 use crate::proxy::Proxy;
 use crate::wire::build;
@@ -97,8 +97,8 @@ pub(super) trait Columns {
     fn cells(&self) -> Row;
 }
 
-/// Implements [`Columns`] for a type: `"name" type = |line| cell`, in the order that clients see. A cell that is not of the
-/// column's type does not compile.
+/// Implements [`Columns`] for a type: `"name" type = |line| cell`, in the order that clients see. A cell that is not of
+/// the column's type does not compile.
 macro_rules! columns {
     ($line:ty; $($name:literal $kind:ident = |$it:ident| $cell:expr,)*) => {
         impl $crate::admin::table::Columns for $line {
@@ -123,7 +123,7 @@ pub(super) use columns;
 /// A table of SHOW.
 #[derive(Debug)]
 pub(super) struct Table {
-    /// What follows SHOW.
+    /// The word behind SHOW.
     pub(super) name: &'static str,
     /// Its line in HELP.
     pub(super) help: &'static str,

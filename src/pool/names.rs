@@ -1,7 +1,7 @@
 //! The names of servers, and the addresses that they were last found to have.
 //!
-//! Nothing here is a cache: a name is looked up for each new connection, because after a failover it leads elsewhere, and every
-//! few seconds where a primary is followed. The last answers are kept for SHOW DNS_HOSTS.
+//! Nothing here is a cache: a name is looked up for each new connection, because after a failover it leads elsewhere,
+//! and every few seconds where a primary is followed. The last answers are kept for SHOW DNS_HOSTS.
 
 use std::collections::BTreeMap;
 use std::io;

@@ -142,7 +142,7 @@ async fn status_tells_of_pools_roles_errors_and_what_is_wrong() {
     eventually(async || status(&proxy)["headline"]["level"] == "warning").await;
     let now = status(&proxy);
     assert!(
-        now["headline"]["text"].as_str().is_some_and(|text| text.starts_with("Role app: 1 in line, the first for "))
+        now["headline"]["text"].as_str().is_some_and(|text| text.starts_with("Role app: 1 waiting, the first for "))
     );
     let pool = &now["pools"][0];
     assert_eq!(
@@ -162,7 +162,7 @@ async fn status_tells_of_pools_roles_errors_and_what_is_wrong() {
     waits.await.expect("no panic").expect("its turn came");
     eventually(async || status(&proxy)["headline"]["level"] == "ok").await;
     let after = status(&proxy);
-    assert!(after["lately"][0]["what"].as_str().is_some_and(|what| what.starts_with("Role app: 1 in line")), "{after}");
+    assert!(after["lately"][0]["what"].as_str().is_some_and(|what| what.starts_with("Role app: 1 waiting")), "{after}");
 }
 
 #[tokio::test]

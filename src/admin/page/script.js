@@ -1,5 +1,5 @@
 "use strict";
-// Shows what /events tells, and orders through /actions. Everything from outside becomes text, never markup.
+// Shows the events of /events, and acts through /actions. Everything from outside becomes text, never markup.
 
 const by = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
@@ -43,7 +43,7 @@ function list(parent, items, key, make, update) {
   }
 }
 
-/** Rows of a table: what each cell says, `[text, class]` or text; the first is the row's header. */
+/** Rows of a table: a cell is `[text, class]` or text; the first is the row's header. */
 function rows(id, items, key, cells, acts) {
   list(by(id), items, key, (item) => {
     const row = element("tr");
@@ -90,18 +90,18 @@ const CODES = {
   "25P03": "idle in transaction for too long", "25P04": "transaction took too long", "28000": "login refused",
   "28P01": "wrong password", "3D000": "no such database", "40001": "serialization failure", "40P01": "deadlock",
   "42501": "permission denied", "42601": "syntax error", "42703": "no such column", "42P01": "no such table",
-  "53200": "out of memory", "53300": "no room: refused, or waited too long", "54000": "too large", "55P03": "lock_timeout",
+  "53200": "out of memory", "53300": "limit reached: refused, or waited too long", "54000": "too large", "55P03": "lock_timeout",
   "57014": "canceled, or statement_timeout", "57P01": "ended by an administrator", "57P02": "server crashed",
   "57P03": "server does not answer", "XX000": "internal error",
 };
 
-// ---- what is known ----------------------------------------------------------------------------------------------------
+// ---- state ----------------------------------------------------------------------------------------------------
 
 let status = null;
-/** Of each role what is drawn, by name; each list ends at the second `drawn`. */
+/** The chart of each role, by name: lists that end at the second `drawn`. */
 let lines = new Map();
 let drawn = 0, kept = 600, states = [];
-/** Seconds that are drawn: of a young process no more than there were. */
+/** Seconds that are drawn: not more than the process is old. */
 let span = 600;
 /** Earlier counters, for rates of now. */
 let counted = [];
@@ -169,7 +169,7 @@ function path(values, most, isArea) {
   return d;
 }
 
-/** Where a role was in this state, as rectangles. */
+/** The seconds of a role in this state, as rectangles. */
 function bands(values, index) {
   let d = "";
   for (const run of runs(values.map((value) => value === index ? 1 : null))) {
@@ -184,16 +184,16 @@ function makePlot() {
   const part = (name, kind = "path") => plot.parts[name] = shape(kind, { class: name.replace(/\d/, "") });
   const svg = (kind, ...parts) => { const made = shape("svg", { ...box, class: kind }); made.append(...parts); return made; };
   const cross = (name) => { const made = part(name, "line"); made.setAttribute("y2", "100"); made.setAttribute("visibility", "hidden"); return made; };
-  const gate = svg("gate", part("burst"), part("convoy"), part("closed"), part("active"), part("limit"), part("effective"), cross("cross"));
+  const chart = svg("chart", part("burst"), part("convoy"), part("closed"), part("active"), part("limit"), part("effective"), cross("cross"));
   const queue = svg("queue", part("burst2"), part("convoy2"), part("closed2"), part("waiting"), cross("cross2"));
   plot.most = element("span", { class: "most" });
   plot.mostWaiting = element("span", { class: "most second" });
   plot.axis = [element("span"), element("span"), element("span")];
   plot.readout = element("p", { class: "readout" });
-  const area = element("div", { class: "plot", role: "img" }, gate, queue, plot.most, plot.mostWaiting);
-  Object.assign(plot, { area, boxes: [gate, queue] });
+  const area = element("div", { class: "plot", role: "img" }, chart, queue, plot.most, plot.mostWaiting);
+  Object.assign(plot, { area, boxes: [chart, queue] });
   area.addEventListener("pointermove", (event) => {
-    const { left, width } = gate.getBoundingClientRect();
+    const { left, width } = chart.getBoundingClientRect();
     plot.pointed = Math.min(span - 1, Math.max(0, Math.floor((event.clientX - left) / width * span)));
     point(plot);
   });
@@ -222,12 +222,12 @@ function drawPlot(plot, line) {
   say(plot.most, whole(most));
   say(plot.mostWaiting, whole(mostWaiting));
   [span, span / 2, 0].forEach((ago, at) => say(plot.axis[at], clock(status.now - ago * 1000)));
-  plot.summary = `In the last ${time(span)} up to ${whole(top(line.active))} active, up to ${whole(top(line.waiting))} in line.`;
+  plot.summary = `In the last ${time(span)} up to ${whole(top(line.active))} active, up to ${whole(top(line.waiting))} waiting.`;
   plot.area.setAttribute("aria-label", plot.summary);
   point(plot);
 }
 
-/** Says what was at the second that is pointed at. */
+/** Shows the numbers of the second under the pointer. */
 function point(plot) {
   const { line, parts, pointed } = plot;
   const isThere = pointed !== undefined;
@@ -238,10 +238,10 @@ function point(plot) {
   if (!isThere) { say(plot.readout, plot.summary); return; }
   const at = pointed - (span - line.active.length);
   const when = clock(status.now - (span - 1 - pointed) * 1000);
-  if (at < 0 || line.active[at] === null) { say(plot.readout, `${when}: nothing is known`); return; }
+  if (at < 0 || line.active[at] === null) { say(plot.readout, `${when}: no data`); return; }
   const limit = line.effective[at] ?? line.limit[at];
   const of = limit === null || limit === undefined ? "" : ` of ${whole(limit)}`;
-  say(plot.readout, `${when}: ${whole(line.active[at])}${of} active, ${whole(line.waiting[at])} in line, ${states[line.state[at]]}`);
+  say(plot.readout, `${when}: ${whole(line.active[at])}${of} active, ${whole(line.waiting[at])} waiting, ${states[line.state[at]]}`);
 }
 
 // ---- the page --------------------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ function show() {
   const sum = (of) => status.pools.reduce((sum, pool) => sum + of(pool), 0);
   const errors = status.errors.reduce((sum, error) => sum + error.last_minute, 0);
   tiles([
-    ["In line", whole(clients.waiting), clients.waiting ? `the first for ${time(oldest)}` : "nobody waits"],
+    ["Waiting", whole(clients.waiting), clients.waiting ? `the first for ${time(oldest)}` : "no client waits"],
     ["Transactions per second", now ? rate(now.transactions) : "–", now ? `${rate(now.queries)} queries per second` : ""],
     ["Backends active", whole(sum((pool) => pool.active)), `${whole(sum((pool) => pool.idle))} idle, ${whole(sum((pool) => pool.opening))} opening`],
     ["Clients", whole(clients.idle + clients.waiting + clients.active), `${whole(clients.connections)} of ${whole(clients.max)} connections`],
@@ -345,7 +345,7 @@ function showRoles() {
     const numbers = element("p", { class: "numbers" });
     const plot = makePlot();
     const button = (text, what) => element("button", { onclick: () => ask(what(status.roles.find((now) => now.role === role.role) ?? role)) }, text);
-    const acts = element("span", { class: "acts" }, button("Limit", limitOrder), button("Ramp", rampOrder));
+    const acts = element("span", { class: "acts" }, button("Limit", limitAction), button("Ramp", rampAction));
     const card = element("article", { class: "role", "aria-label": `role ${role.role}` },
       element("h3", {}, element("span", { class: "name" }, role.role), state, acts), numbers, plot.node);
     Object.assign(card, { state, numbers, plot });
@@ -358,10 +358,10 @@ function showRoles() {
     if (role.limit !== null) parts.push(" of ", strong(whole(role.limit)));
     if (role.effective !== null && role.effective !== role.limit) parts.push(", of ", strong(whole(role.effective)), " now");
     if (role.moves_for !== null) parts.push(` (ramp: ${time(role.moves_for)} more)`);
-    parts.push("; ", strong(whole(role.waiting)), " in line");
+    parts.push("; ", strong(whole(role.waiting)), " waiting");
     if (role.waiting) parts.push(", the first for ", strong(time(role.oldest_wait)));
     parts.push(`; ${rate(role.starts_per_second)} per second`);
-    if (role.turned_away) parts.push("; ", strong(whole(role.turned_away)), " turned away in the last minute");
+    if (role.turned_away) parts.push("; ", strong(whole(role.turned_away)), " refused or timed out in the last minute");
     card.numbers.replaceChildren(...parts);
     const line = lines.get(role.role);
     if (line) drawPlot(card.plot, line);
@@ -373,7 +373,7 @@ function showRoles() {
 function showDatabases() {
   const watched = new Map((status.watch?.convoys ?? []).map((row) => [row.database, row]));
   rows("databases", status.databases, (of) => of.database, (of) => {
-    const server = of.state === "down" ? `down for ${time(of.down_for)}` : of.state === "full" ? "has no room" : "up";
+    const server = of.state === "down" ? `down for ${time(of.down_for)}` : of.state === "full" ? "takes no more connections" : "up";
     const convoy = watched.get(of.database);
     return [
       of.database, [server + (of.paused ? ", paused" : "") + (of.disabled ? ", disabled" : ""), of.state === "up" ? "" : "loud"],
@@ -381,7 +381,7 @@ function showDatabases() {
       number(of.backends), [of.backends_max ?? "–", "number"], [whole(of.waiting), of.waiting ? "number loud" : "number zero"],
     ];
   }, ({ database }) => ["PAUSE", "RESUME", "RECONNECT"].map((verb) =>
-    element("button", { onclick: () => ask(databaseOrder(verb, database)) }, verb[0] + verb.slice(1).toLowerCase())));
+    element("button", { onclick: () => ask(databaseAction(verb, database)) }, verb[0] + verb.slice(1).toLowerCase())));
 
   const culprit = (kind, row, what) => ({ ...row, kind, what, key: JSON.stringify([kind, row.database, row.culprit, row.kind]) });
   const found = status.watch ? [
@@ -391,7 +391,7 @@ function showDatabases() {
     ...status.watch.horizon.filter((row) => row.since).map((row) => culprit("horizon", row, row.what)),
   ] : [];
   list(by("found"), found, (row) => row.key, (row) => {
-    const end = element("button", { class: "danger", onclick: () => ask(killOrder(row)) }, "End its client");
+    const end = element("button", { class: "danger", onclick: () => ask(killAction(row)) }, "End its client");
     return element("li", {}, element("p", {}, element("b"), element("span")), element("p", { class: "who" }),
       element("p", {}, "Ends it: ", element("code")), element("p", { class: "acts" }, end));
   }, (item, row) => {
@@ -406,23 +406,23 @@ function showDatabases() {
   });
 }
 
-// ---- orders ------------------------------------------------------------------------------------------------------------------
+// ---- actions ------------------------------------------------------------------------------------------------------------------
 
 /** In memory only. */
 let token = null;
 
 const quoted = (name) => `"${name.replaceAll('"', '""')}"`;
 
-function limitOrder(role) {
+function limitAction(role) {
   return {
     title: `Limit role ${role.role}`, limit: role.limit ?? "", over: true,
-    what: "At most so many transactions of this role run at once, over all databases, until RELOAD of another limit or a restart. "
-      + "Those above it finish; the others wait in line. 0 closes the role. Empty: the limit of the configuration again.",
+    what: "This is the limit of the transactions of this role that run at once, over all databases, until a RELOAD with another limit or a restart. "
+      + "Those above it finish; the others wait. 0 closes the role. Empty: the limit of the configuration again.",
     command: (limit, over) => `LIMIT ${quoted(role.role)} ${limit === "" ? "DEFAULT" : limit}${limit !== "" && over ? ` OVER '${over}'` : ""}`,
   };
 }
 
-function rampOrder(role) {
+function rampAction(role) {
   return {
     title: `Ramp role ${role.role}`, over: true,
     what: "Its limit begins again at admission.initial and grows to where it is within this time. Transactions that run finish.",
@@ -430,34 +430,34 @@ function rampOrder(role) {
   };
 }
 
-const DATABASE_ORDERS = {
-  PAUSE: "Its backends are closed as their transactions end, and clients wait in line, until Resume.",
+const DATABASE_ACTIONS = {
+  PAUSE: "Its backends are closed as their transactions end, and clients wait until Resume.",
   RESUME: "Clients that wait get backends again.",
   RECONNECT: "Each of its backends is replaced: idle ones now, the others when their transaction ends. Clients notice nothing.",
 };
 
-function databaseOrder(verb, database) {
-  return { title: `${verb[0]}${verb.slice(1).toLowerCase()} database ${database}`, what: DATABASE_ORDERS[verb], command: () => `${verb} ${quoted(database)}` };
+function databaseAction(verb, database) {
+  return { title: `${verb[0]}${verb.slice(1).toLowerCase()} database ${database}`, what: DATABASE_ACTIONS[verb], command: () => `${verb} ${quoted(database)}` };
 }
 
-function killOrder(row) {
+function killAction(row) {
   return {
     title: `End client ${row.client}`,
-    what: `Client ${row.client} (role ${row.user}, ${row.addr}) is disconnected, and its transaction is rolled back. Who waits for its locks goes on.`,
+    what: `Client ${row.client} (role ${row.user}, ${row.addr}) is disconnected, and its transaction is rolled back. Sessions that wait for its locks go on.`,
     command: () => `KILL_CLIENT ${row.client}`,
   };
 }
 
-/** Asks for a confirmation that says what the order does, then gives it. */
-function ask(order) {
+/** Asks for a confirmation that says what the action does, then runs it. */
+function ask(action) {
   const dialog = by("confirm");
-  const text = () => order.command(by("limit").value, by("over").value);
+  const text = () => action.command(by("limit").value, by("over").value);
   const shown = () => say(by("confirm-command"), text());
-  say(by("confirm-title"), order.title);
-  say(by("confirm-what"), order.what);
-  by("limit-field").hidden = order.limit === undefined;
-  by("over-field").hidden = !order.over;
-  by("limit").value = order.limit ?? "";
+  say(by("confirm-title"), action.title);
+  say(by("confirm-what"), action.what);
+  by("limit-field").hidden = action.limit === undefined;
+  by("over-field").hidden = !action.over;
+  by("limit").value = action.limit ?? "";
   by("limit").oninput = by("over").onchange = shown;
   shown();
   dialog.returnValue = "";
@@ -465,7 +465,7 @@ function ask(order) {
   dialog.showModal();
 }
 
-/** Sends an order; returns the status, 0 if there was no answer. */
+/** Sends an action; returns the status, 0 if there was no answer. */
 async function send(command) {
   const answer = await fetch("/actions", {
     method: "POST", cache: "no-store", credentials: "omit",
@@ -503,7 +503,7 @@ by("unlock").addEventListener("submit", async (event) => {
   token = by("token").value;
   by("token").value = "";
   try {
-    // No order: that it is answered says that the token is right.
+    // An empty command does nothing; its answer says that the token is right.
     const { status: code, said } = await send("");
     if (code !== 200) { forget(); report(said.error + ".", true); return; }
   } catch {
@@ -514,7 +514,7 @@ by("unlock").addEventListener("submit", async (event) => {
   document.body.classList.add("unlocked");
   by("unlock").hidden = true;
   by("lock").hidden = false;
-  report("Unlocked: roles, databases and what was found have buttons now.", false);
+  report("Unlocked: roles, databases and findings have buttons now.", false);
 });
 by("lock").addEventListener("click", () => { forget(); report("Locked.", false); });
 

@@ -1,4 +1,4 @@
-//! What SHOW STATS and its relatives count: totals of each database, and averages over the last period.
+//! The numbers of SHOW STATS and its relatives: totals of each database, and averages over the last period.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::format::CONSOLE;
 use crate::metrics::{PoolCounter, PoolHistogram, Totals};
 use crate::proxy::Proxy;
 
-/// What was counted of a database, or of all.
+/// Counters of a database, or of all.
 #[derive(Default)]
 struct CountedPools {
     all: Totals,
@@ -82,8 +82,8 @@ pub(super) struct StatsLine {
     pub(super) average: StatsNumbers,
 }
 
-/// Every database. The console is one, as in PgBouncer, where nothing is counted: programs that read these tables take an
-/// empty one for a pooler that does not answer.
+/// Every database. The console is one, as in PgBouncer, where nothing is counted: programs that read these tables take
+/// an empty one for a pooler that does not answer.
 pub(super) fn by_database(proxy: &Proxy) -> Vec<StatsLine> {
     let console = (CONSOLE.into(), CountedPools::default());
     let mut by_database: BTreeMap<Arc<str>, CountedPools> = BTreeMap::from([console]);

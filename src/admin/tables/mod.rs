@@ -1,7 +1,7 @@
 //! The tables of SHOW, one file each.
 //!
-//! Names, order and number of columns are PgBouncer's (1.24): its exporters count them. Facts that PgBouncer does not have
-//! stand in tables of their own. Each lock of the process is held for one copy, never for a table.
+//! Names, order and number of columns are PgBouncer's (1.24): its exporters count them. Facts that PgBouncer does not
+//! have stand in tables of their own. Each lock of the process is held for one copy, never for a table.
 
 mod clients;
 mod config;

@@ -32,10 +32,10 @@ try {
   await shows("#errors tr", "22012");
   check("follows what clients do");
 
-  const gate = role("app").locator(".plot .gate");
-  const { width } = await gate.boundingBox();
-  await gate.hover({ position: { x: width - 2, y: 40 } });
-  await shows(".readout", /active.* in line/);
+  const chart = role("app").locator(".plot .chart");
+  const { width } = await chart.boundingBox();
+  await chart.hover({ position: { x: width - 2, y: 40 } });
+  await shows(".readout", /active.* waiting/);
   assert.match(await role("app").locator(".plot .active").first().getAttribute("d"), /^M\d+ /);
   check("draws what was");
 
