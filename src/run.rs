@@ -26,9 +26,11 @@ use crate::net::tls::TlsError;
 use crate::orders::Order;
 use crate::proxy::Proxy;
 use crate::session::context::Inbox;
-use config_watcher::{ConfigFile, Reading};
+use config_watcher::{ConfigFile, ConfigWatcher, Reading};
 use drain::Stops;
 use service::Service;
+use switchboard::Switchboard;
+use watchers::Watchers;
 
 /// Why it did not start.
 #[derive(Debug, Error)]
@@ -66,7 +68,7 @@ async fn serve(path: &Path, config: Config, handed: Vec<Handed>) -> Result<(), R
     let admin_addr = config.admin.addr;
     let proxy = Arc::new(Proxy::new(config, orders)?);
     let (read, mut readings) = mpsc::channel(READINGS);
-    let services = service::start(&proxy, &file, read)?;
+    let services = services(&proxy, &file, read)?;
     let mut inboxes = Vec::new();
     for id in 0..proxy.workers {
         inboxes.push(worker::start(id, Arc::clone(&proxy)).await?);
@@ -103,6 +105,17 @@ async fn serve(path: &Path, config: Config, handed: Vec<Handed>) -> Result<(), R
     acceptors.wait().await;
     process.end(now, &mut stops).await;
     Ok(())
+}
+
+/// All services, in the order in which they are to be finished: what clients committed last is sent by the last of them.
+fn services(
+    proxy: &Arc<Proxy>,
+    file: &ConfigFile,
+    readings: mpsc::Sender<Reading>,
+) -> io::Result<Vec<Box<dyn Service>>> {
+    let buses = Switchboard::start(proxy);
+    let watchers = Watchers::start(proxy);
+    Ok(vec![Box::new(ConfigWatcher::start(file, readings)?), Box::new(watchers), Box::new(buses)])
 }
 
 /// The process while it serves.

@@ -11,10 +11,11 @@ use subtle::ConstantTimeEq;
 use super::hashing::{HashJob, Lookup};
 use super::md5::Md5Hash;
 use super::message::{self, BODY_MAX, code};
+use super::random::{nonce, random};
 use super::scram::{
     ClientFinal, ExpectClientFinal, ITERATIONS, Keys, RecoveredKeys, ScramError, ServerExchange, Verifier,
 };
-use super::secrets::{Secrets, Stored, nonce, random};
+use super::secrets::{Secrets, Stored};
 use super::{Channel, Credential};
 use crate::config::Secret;
 use crate::wire::tag::frontend;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use ring::hmac;
 
+use super::random::random;
 use super::scram::Keys;
-use super::secrets::random;
 use crate::config::Secret;
 
 /// Keys held at most, in two generations of half as many: one per role and server, so hundreds are usual. 250 bytes each.

@@ -2,13 +2,12 @@
 
 use std::num::NonZeroU32;
 
-use base64::prelude::{BASE64_STANDARD, Engine};
 use ring::hmac;
-use ring::rand::{SecureRandom, SystemRandom};
 
 use super::Credential;
 use super::hashing::{HashJob, KeyCache, Lookup};
 use super::md5::Md5Hash;
+use super::random::random;
 use super::scram::{ITERATIONS, Verifier};
 use crate::config::Secret;
 
@@ -101,18 +100,6 @@ impl Secrets {
     }
 }
 
-/// Random bytes of the operating system.
-pub(super) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).expect("the operating system always has random bytes");
-    bytes
-}
-
-/// A nonce for SCRAM: 18 random bytes as 24 characters, as Postgres makes them.
-pub(super) fn nonce() -> String {
-    BASE64_STANDARD.encode(random::<18>())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,11 +131,5 @@ mod tests {
         assert_ne!(here.mock("web").salt, here.mock("wec").salt);
         assert_ne!(here.mock("web").salt, elsewhere.mock("web").salt);
         assert_eq!(*here.mock("web").salt, here.salt("web"));
-    }
-
-    #[test]
-    fn nonces_are_new_and_printable() {
-        assert_ne!(nonce(), nonce());
-        assert!(nonce().bytes().all(|b| b.is_ascii_graphic() && b != b',') && nonce().len() == 24);
     }
 }

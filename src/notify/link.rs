@@ -15,9 +15,10 @@ use tokio::time::timeout;
 use super::notification::Notification;
 use crate::config::{Endpoint, PoolSettings, Standing};
 use crate::net::stream::Stream;
+use crate::pool::address::ServerAddress;
 use crate::pool::backend::{Backend, Target};
 use crate::pool::links;
-use crate::pool::open::{Address, OpenError, Opener};
+use crate::pool::open::{OpenError, Opener};
 use crate::pool::pool::Pool;
 use crate::sql::quote_literal;
 use crate::wire::build::{self, ServerError, error_fields};
@@ -132,7 +133,7 @@ impl Link {
     }
 
     /// Where the server is.
-    pub fn address(&self) -> &Address {
+    pub fn address(&self) -> &ServerAddress {
         &self.target.address
     }
 
@@ -209,7 +210,7 @@ impl Link {
             return true;
         }
         // The pool knows of it since its login, and forgets it when the name leads elsewhere.
-        matches!(&self.target.address, Address::Tcp { addr, .. } if !self.pool.addresses().contains(&addr.ip()))
+        matches!(&self.target.address, ServerAddress::Tcp { addr, .. } if !self.pool.addresses().contains(&addr.ip()))
     }
 
     /// Has the server give up what it was asked and does not answer, so that it does not do it later, too.

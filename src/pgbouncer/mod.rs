@@ -8,6 +8,7 @@ mod keys;
 mod roles;
 mod toml;
 mod translate;
+mod translation;
 mod words;
 
 #[cfg(test)]
@@ -20,7 +21,7 @@ use std::path::Path;
 pub use ini::{IniError, Place};
 pub(crate) use keys::Fate;
 use keys::Section;
-use translate::Translation;
+use translation::Translation;
 
 /// How files that are named in files are read.
 pub type Files<'a> = &'a dyn Fn(&Path) -> io::Result<String>;

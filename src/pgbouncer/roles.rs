@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::toml::{Table, Value, inline, plain, text};
-use super::translate::{Translation, Words, integer, seconds};
+use super::translation::{Translation, Words, integer, seconds};
 use super::words;
 use super::{Files, Kind};
 

@@ -8,8 +8,8 @@ use lru::LruCache;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::address::ServerAddress;
 use super::clock::Clock;
-use super::open::Address;
 use super::pool::Pool;
 use crate::config::Timeouts;
 use crate::net::stream::Stream;
@@ -168,7 +168,7 @@ impl Epoch {
 #[derive(Debug)]
 pub struct Target {
     /// The very server, not its name: a name may lead elsewhere by now.
-    pub address: Address,
+    pub address: ServerAddress,
     /// Process id and secret of BackendKeyData; `None` from servers that send none (RDS Proxy).
     pub key: Option<(i32, Vec<u8>)>,
     /// What it is at.
@@ -179,7 +179,7 @@ pub struct Target {
 
 impl Target {
     /// For a backend at `address`.
-    pub fn new(address: Address, key: Option<(i32, Vec<u8>)>) -> Self {
+    pub fn new(address: ServerAddress, key: Option<(i32, Vec<u8>)>) -> Self {
         Self { address, key, clock: Clock::default(), in_flight: AtomicU32::new(0), settled: Notify::new() }
     }
 

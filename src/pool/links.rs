@@ -2,25 +2,25 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::open::Address;
+use super::address::ServerAddress;
 
 /// All links that are open.
 #[derive(Debug, Clone, Default)]
-pub struct Links(Arc<Mutex<Vec<(Address, i32)>>>);
+pub struct Links(Arc<Mutex<Vec<(ServerAddress, i32)>>>);
 
 impl Links {
     /// A link to this process is open, until the entry is dropped.
-    pub fn enter(&self, address: Address, pid: i32) -> Entry {
+    pub fn enter(&self, address: ServerAddress, pid: i32) -> Entry {
         self.open().push((address.clone(), pid));
         Entry { links: self.clone(), address, pid }
     }
 
     /// The processes at one server.
-    pub fn at(&self, server: &Address) -> Vec<i32> {
+    pub fn at(&self, server: &ServerAddress) -> Vec<i32> {
         self.open().iter().filter(|(address, _)| address.is_same_server(server)).map(|(_, pid)| *pid).collect()
     }
 
-    fn open(&self) -> MutexGuard<'_, Vec<(Address, i32)>> {
+    fn open(&self) -> MutexGuard<'_, Vec<(ServerAddress, i32)>> {
         self.0.lock().expect("no panic while held")
     }
 }
@@ -29,7 +29,7 @@ impl Links {
 #[derive(Debug)]
 pub struct Entry {
     links: Links,
-    address: Address,
+    address: ServerAddress,
     pid: i32,
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Pools never know sessions: a waiter is a ticket, not a client.
 
+pub mod address;
 pub mod backend;
 pub mod clock;
 pub mod core;

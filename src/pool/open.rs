@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -14,6 +13,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
+use super::address::ServerAddress;
 use super::backend::{Backend, Epoch, Target};
 use super::core::FailureKind;
 use super::links::Links;
@@ -41,42 +41,6 @@ const MINOR: u16 = 0;
 
 /// What the functions of `pgweir notify-sql` go by.
 const INTERCEPT: (&str, &str) = ("pgweir.intercept", "on");
-
-/// A server's address as it was when a backend connected to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Address {
-    /// TCP, with the name it came from (for TLS).
-    Tcp {
-        /// Where.
-        addr: SocketAddr,
-        /// As configured.
-        host: String,
-        /// TLS as at the login.
-        tls: BackendTls,
-    },
-    /// A Unix socket.
-    Unix(PathBuf),
-}
-
-impl Address {
-    /// The same server, however its certificate is checked.
-    pub fn is_same_server(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Tcp { addr, .. }, Self::Tcp { addr: other, .. }) => addr == other,
-            (Self::Unix(path), Self::Unix(other)) => path == other,
-            _ => false,
-        }
-    }
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp { addr, .. } => addr.fmt(f),
-            Self::Unix(path) => path.display().fmt(f),
-        }
-    }
-}
 
 /// Why a backend could not be opened.
 #[derive(Debug, Error)]
@@ -296,13 +260,13 @@ impl Opener {
         Err(last)
     }
 
-    async fn addresses(&self, host: &str, endpoint: &Endpoint) -> Result<Vec<Address>, OpenError> {
+    async fn addresses(&self, host: &str, endpoint: &Endpoint) -> Result<Vec<ServerAddress>, OpenError> {
         if host.starts_with('/') {
-            return Ok(vec![Address::Unix(PathBuf::from(host).join(format!(".s.PGSQL.{}", endpoint.port)))]);
+            return Ok(vec![ServerAddress::Unix(PathBuf::from(host).join(format!(".s.PGSQL.{}", endpoint.port)))]);
         }
         let found = self.names.look_up(host, endpoint.port).await;
         let found = found.map_err(|source| OpenError::Resolve { host: host.to_owned(), source })?;
-        let address = |addr| Address::Tcp { addr, host: host.to_owned(), tls: endpoint.tls.clone() };
+        let address = |addr| ServerAddress::Tcp { addr, host: host.to_owned(), tls: endpoint.tls.clone() };
         Ok(found.into_iter().map(address).collect())
     }
 
@@ -310,7 +274,7 @@ impl Opener {
         &self,
         pool: &Pool,
         settings: &PoolSettings,
-        address: Address,
+        address: ServerAddress,
         credential: &Credential,
         worker: usize,
     ) -> Result<Backend, OpenError> {
@@ -340,7 +304,7 @@ impl Opener {
         &self,
         pool: &Pool,
         settings: &PoolSettings,
-        address: Address,
+        address: ServerAddress,
         credential: Credential,
         worker: usize,
         intercepts: bool,
@@ -366,7 +330,7 @@ impl Opener {
         let parameters = Parameters::new(parameters.into_iter().map(|(name, value)| (name, text(value))).collect());
         self.check_standing(&mut stream, endpoint.standing, &parameters).await?;
         let parameters = pool.parameters.share(parameters);
-        if let Address::Tcp { addr, .. } = &address {
+        if let ServerAddress::Tcp { addr, .. } = &address {
             pool.add_address(addr.ip());
         }
         let target = Target::new(address, key.map(|key| (key.pid, key.secret.into_vec())));
@@ -375,14 +339,14 @@ impl Opener {
     }
 
     /// Connects, under TLS if the address says so.
-    async fn connect(&self, address: &Address) -> Result<(Stream, Channel), OpenError> {
+    async fn connect(&self, address: &ServerAddress) -> Result<(Stream, Channel), OpenError> {
         let failed = |source| OpenError::Io { address: address.to_string(), source };
         let (addr, host, tls) = match address {
-            Address::Unix(path) => {
+            ServerAddress::Unix(path) => {
                 let socket = UnixStream::connect(path).await.map_err(failed)?;
                 return Ok((Stream::Plain(Socket::Unix(socket)), Channel::Local));
             }
-            Address::Tcp { addr, host, tls } => (addr, host, tls),
+            ServerAddress::Tcp { addr, host, tls } => (addr, host, tls),
         };
         let mut socket = Socket::Tcp(TcpStream::connect(addr).await.map_err(failed)?);
         socket.tune().map_err(failed)?;

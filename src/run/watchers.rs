@@ -21,8 +21,8 @@ use crate::auth::Credential;
 use crate::clients::{Activity, Entry, Signal};
 use crate::config::{Config, Endpoint, PoolSettings, own_settings};
 use crate::metrics::PoolStats;
+use crate::pool::address::ServerAddress;
 use crate::pool::core::{DatabaseId, PoolId};
-use crate::pool::open::Address;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::pool::standing;
 use crate::proxy::Proxy;
@@ -189,7 +189,7 @@ async fn watch(proxy: Arc<Proxy>, monitor: Arc<Monitor>, login: PoolSettings) {
 }
 
 impl Process for Proxy {
-    fn own_backends(&self, server: &Address) -> OwnBackends {
+    fn own_backends(&self, server: &ServerAddress) -> OwnBackends {
         let mut own = OwnBackends::default();
         for entry in self.clients.all() {
             let Activity::Active(target) = entry.activity() else { continue };
@@ -211,7 +211,7 @@ impl Process for Proxy {
         self.pools.core().tighten_lane(lane, Instant::now())
     }
 
-    fn cancel(&self, server: &Address, holder: &IdleHolder) -> bool {
+    fn cancel(&self, server: &ServerAddress, holder: &IdleHolder) -> bool {
         let has_it = |entry: &Arc<Entry>| {
             let Activity::Active(target) = entry.activity() else { return false };
             let is_process = target.key.as_ref().is_some_and(|(pid, _)| *pid == holder.backend);

@@ -21,8 +21,9 @@ use super::sql;
 use super::stats::{Reaction, WatchStats};
 use crate::notify::backoff::Backoff;
 use crate::notify::link::{Link, LinkError, Said};
+use crate::pool::address::ServerAddress;
 use crate::pool::core::FailureKind;
-use crate::pool::open::{Address, Opener};
+use crate::pool::open::Opener;
 use crate::pool::pool::Pool;
 use crate::wire::build::{self, ServerError};
 
@@ -35,13 +36,13 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 /// The rest of the process, as far as a watch has to do with it.
 pub trait Process: Sync {
     /// Which processes of a server are pgweir's, and whose.
-    fn own_backends(&self, server: &Address) -> OwnBackends;
+    fn own_backends(&self, server: &ServerAddress) -> OwnBackends;
 
     /// Lets this role have fewer transactions at once; returns how many, if that is fewer than before.
     fn tighten(&self, role: &str) -> Option<u32>;
 
     /// Has a client's transaction ended, if it still is what it was. False: it has not that process of the server any more.
-    fn cancel(&self, server: &Address, holder: &IdleHolder) -> bool;
+    fn cancel(&self, server: &ServerAddress, holder: &IdleHolder) -> bool;
 }
 
 /// What stays from connection to connection.
@@ -210,7 +211,7 @@ impl Monitor {
     }
 
     /// Does something about what was found, and says why.
-    fn take(&self, steps: Vec<ReactionStep>, process: &impl Process, server: &Address, kept: &mut Kept) {
+    fn take(&self, steps: Vec<ReactionStep>, process: &impl Process, server: &ServerAddress, kept: &mut Kept) {
         let database = &*self.database;
         if self.core().convoy().convoy().is_none() {
             kept.tightened.clear();

@@ -10,8 +10,9 @@ use pgweir::auth::Credential;
 use pgweir::auth::secrets::Secrets;
 use pgweir::config::{self, OnConvoy, OnIdleHolder, Secret, pool_settings};
 use pgweir::metrics::PoolStats;
+use pgweir::pool::address::ServerAddress;
 use pgweir::pool::core::{DatabaseId, PoolId};
-use pgweir::pool::open::{Address, Opener};
+use pgweir::pool::open::Opener;
 use pgweir::pool::pool::{Pool, PoolKind, PoolName};
 use pgweir::state::settings::SettingsRegistry;
 use pgweir::watch::convoy::ConvoyState;
@@ -268,7 +269,7 @@ async fn without_the_privilege_the_watch_says_what_to_grant() {
 struct Alone;
 
 impl Process for Alone {
-    fn own_backends(&self, _: &Address) -> OwnBackends {
+    fn own_backends(&self, _: &ServerAddress) -> OwnBackends {
         OwnBackends::default()
     }
 
@@ -276,7 +277,7 @@ impl Process for Alone {
         None
     }
 
-    fn cancel(&self, _: &Address, _: &IdleHolder) -> bool {
+    fn cancel(&self, _: &ServerAddress, _: &IdleHolder) -> bool {
         false
     }
 }

@@ -7,8 +7,8 @@ use super::format::pointer;
 use super::socket::SocketLine;
 use crate::admin::table::{Table, table};
 use crate::clients::{Activity, Entry};
+use crate::pool::address::ServerAddress;
 use crate::pool::core::Phase;
-use crate::pool::open::Address;
 use crate::pool::pool::{Pool, PoolKind};
 use crate::proxy::Proxy;
 
@@ -31,8 +31,8 @@ fn lines(proxy: &Proxy) -> Vec<SocketLine> {
             replication: replication(&facts.pool),
             state: state(phase),
             addr: match &facts.target.address {
-                Address::Tcp { addr, .. } => (addr.ip().to_string(), addr.port()),
-                Address::Unix(path) => (path.display().to_string(), 0),
+                ServerAddress::Tcp { addr, .. } => (addr.ip().to_string(), addr.port()),
+                ServerAddress::Unix(path) => (path.display().to_string(), 0),
             },
             local: facts.local.map_or((String::new(), 0), |local| (local.ip().to_string(), local.port())),
             connected: facts.connected,
