@@ -1,7 +1,8 @@
-//! Starts and ends the watches: one for each database that the file names, and for those under `"*"` once there is a backend to one.
+//! Starts and ends the watches: one for each database that the file names, and for those under `"*"` once there is a
+//! backend to one.
 //!
-//! They run on the process's main thread, which serves no clients, and their connections count in no pool: a database that is full must
-//! not be one that nobody watches.
+//! They run on the process's main thread, which serves no clients, and their connections count in no pool: a database
+//! that is full has to be watched all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -68,7 +69,7 @@ impl Service for Watchers {
 /// One database that is watched.
 struct Watched {
     monitor: Arc<Monitor>,
-    /// Where and as whom.
+    /// Its server and the role it logs in as.
     endpoint: Endpoint,
     settings: WatchSettings,
     task: JoinHandle<()>,
@@ -89,7 +90,7 @@ impl Watched {
             self.monitor.core().set(settings);
             self.settings = settings;
         }
-        // What is open stays so until the new connection has looked.
+        // An open finding stays open until the new connection has looked.
         if self.endpoint != login.endpoint {
             self.task.abort();
             self.endpoint = login.endpoint.clone();

@@ -9,7 +9,7 @@ use super::row::{AnswerRow, Unreadable};
 use crate::words::words;
 
 words! {
-    /// What a lock is on, as far as a look that asks no lock table can tell.
+    /// The kind of object a lock is on, as far as wait events tell.
     #[derive(PartialOrd, Ord)]
     pub enum LockKind {
         /// The end of a file that grows.
@@ -20,7 +20,7 @@ words! {
         Row = "row",
         /// Something by number; NOTIFY's commit lock is one.
         Object = "object",
-        /// What applications name themselves.
+        /// An advisory lock, whose key applications choose.
         Advisory = "advisory",
         /// The rest.
         Other = "other",
@@ -57,7 +57,7 @@ pub struct ActivitySample {
 }
 
 impl ActivitySample {
-    /// Its row.
+    /// Reads its row.
     pub fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
         let waiter = |waiter: &str| {
             let (pid, event) = waiter.split_once(' ')?;
@@ -81,19 +81,19 @@ impl ActivitySample {
         self.backends.saturating_sub(self.active + self.idle_in_transaction)
     }
 
-    /// Who waits for a lock of this kind.
+    /// Sessions that wait for a lock of this kind.
     pub fn count(&self, kind: LockKind) -> usize {
         self.waiters.iter().filter(|(_, of)| *of == kind).count()
     }
 
-    /// What most wait for.
+    /// The kind that most wait for.
     pub fn main_kind(&self) -> Option<LockKind> {
         LockKind::ALL.into_iter().filter(|kind| self.count(*kind) > 0).max_by_key(|kind| self.count(*kind))
     }
 }
 
-/// Since when each has been seen waiting at every look. A wait is at least as long; when it began only the lock table says, and
-/// when its statement began says nothing of it.
+/// Since when each has been seen waiting at every look. A wait is at least as long; when it began only the lock table
+/// says, and when its statement began says nothing of it.
 #[derive(Debug, Default)]
 pub struct Waits(HashMap<i32, Instant>);
 

@@ -1,4 +1,4 @@
-//! Who keeps others waiting for a lock for too long.
+//! Blockers: sessions and prepared transactions that keep others waiting for a lock for too long.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -13,15 +13,15 @@ use super::locks::{LockName, LockQueue, Locker};
 /// At the root of waits for locks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocker {
-    /// Who.
+    /// The session or prepared transaction.
     pub culprit: Culprit,
     /// How long its transaction has been open.
     pub transaction_age: Option<Duration>,
-    /// The lock with the longest line behind it.
+    /// The lock with the longest queue.
     pub lock: LockName,
-    /// How many wait, on all locks.
+    /// Sessions that wait for it, on all locks.
     pub waiters: usize,
-    /// For how long the first of them has.
+    /// The longest of their waits.
     pub longest: Duration,
 }
 

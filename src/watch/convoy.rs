@@ -1,8 +1,8 @@
-//! Is there a lock convoy? The k-th waiter on one lock costs about k³/6 steps of deadlock check, so the line itself stops the server
-//! (docs/PROTECTION.md).
+//! Lock convoys. The k-th waiter on one lock costs about k³/6 steps of deadlock check, so the queue itself stops the
+//! server (docs/PROTECTION.md).
 //!
-//! What one look saw may be gone at the next, so nothing follows from one look; and what is over must stay over for a while. The core
-//! says how soon to look again and whether the lock table may be asked; it does neither itself.
+//! A queue seen by one look may be gone at the next, so one look is never enough; and an end counts once it has lasted.
+//! The convoy watch decides how soon to look again and whether the lock table may be asked; it does neither itself.
 
 use std::time::Duration;
 
@@ -15,33 +15,34 @@ use super::incidents::IncidentChange;
 use super::locks::LockName;
 use crate::words::words;
 
-/// How often to look while all is calm.
+/// The interval between looks while all is calm.
 const CALM_INTERVAL: Duration = Duration::from_secs(1);
 
-/// And while it is not.
+/// The interval between looks while it is not.
 const ALERT_INTERVAL: Duration = Duration::from_millis(250);
 
-/// A look costs the server 15 µs for each of its backends. Of that it shall have no more than a fiftieth of one CPU while it is calm, and
-/// no more than a tenth in trouble.
+/// Share of one CPU that looks may cost the server, one in so many: a fiftieth while it is calm, a tenth in trouble. A
+/// look costs it 15 µs for each of its backends.
 pub(super) const CALM_SHARE: u32 = 50;
 const ALERT_SHARE: u32 = 10;
 
-/// No answer for so long, and nobody knows.
+/// The server counts as blind after so long without an answer.
 pub const BLIND_AFTER: Duration = Duration::from_secs(2);
 
-/// What is over stays over for so long before it counts as over.
+/// A convoy is over once it has been quiet for so long.
 const CALM_AFTER: Duration = Duration::from_secs(2);
 
-/// For so long after a convoy the server is called recovered, not calm.
+/// The server is called recovered, not calm, for so long after a convoy.
 const RECOVERED_FOR: Duration = Duration::from_secs(10);
 
-/// So many in wait for the lock manager itself: deadlock checks run, and the lock table would not answer for seconds.
+/// Sessions that wait for the lock manager itself: with so many deadlock checks run, and the lock table would not
+/// answer for seconds.
 const LOCK_MANAGER_BUSY: u32 = 8;
 
-/// From where on waits for locks are what.
+/// Thresholds at which lock waits count as a convoy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvoyThresholds {
-    /// As many waiters and a growing line, or twice as many: a convoy. Two fifths of it are suspect.
+    /// So many waiters in a growing queue, or twice as many, are a convoy. Two fifths of it are suspect.
     pub waiters: usize,
     /// The server's: a wait of most of it, and deadlock checks are about to begin.
     pub deadlock_timeout: Duration,
@@ -65,13 +66,13 @@ impl ConvoyThresholds {
 }
 
 words! {
-    /// What the watch makes of the server.
+    /// The verdict of the watch on a server.
     pub enum ConvoyState {
-        /// Nothing to speak of.
+        /// Few sessions wait.
         Calm = "calm",
         /// More waiters than usual, two looks running.
         Suspect = "suspect",
-        /// A line that feeds itself.
+        /// A queue that feeds itself.
         Convoy = "convoy",
         /// No answer.
         Blind = "blind",
@@ -80,12 +81,12 @@ words! {
     }
 }
 
-/// What the lock table said of it.
+/// The place of a convoy, from the lock table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockSite {
-    /// The lock with the longest line.
+    /// The lock with the longest queue.
     pub lock: LockName,
-    /// Who is at the root of it; `None`: gone by the time it was asked for, or they wait for each other.
+    /// The holder at its root; `None`: gone by the time it was asked for, or they wait for each other.
     pub culprit: Option<Culprit>,
 }
 
@@ -100,18 +101,18 @@ pub struct Episode {
     pub waiters_max: usize,
     /// For how long the first of them has waited, at least.
     pub longest: Duration,
-    /// What most wait for.
+    /// The kind of lock that most wait for.
     pub kind: Option<LockKind>,
     /// Where it is, if the lock table could be asked.
     pub site: Option<LockSite>,
 }
 
-/// What a look brought.
+/// A change that a look brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConvoyChange {
     /// A convoy began.
     ConvoyOpened(Episode),
-    /// It is over.
+    /// The convoy is over.
     ConvoyClosed(Episode, Duration),
     /// The server does not answer.
     BlindOpened(Duration),
@@ -119,11 +120,11 @@ pub enum ConvoyChange {
     BlindClosed(Duration),
 }
 
-/// Where one is, and what is known there.
+/// The phase of a server, with the data it needs.
 #[derive(Debug)]
 enum ConvoyPhase {
     Calm {
-        /// The look before was suspicious.
+        /// Whether the look before was suspicious.
         has_doubts: bool,
     },
     Suspect {
@@ -170,7 +171,7 @@ impl ConvoyWatch {
         self.thresholds = thresholds;
     }
 
-    /// What it makes of the server now.
+    /// Its verdict on the server now.
     pub fn state(&self) -> ConvoyState {
         match (self.blind_since, &self.phase) {
             (Some(_), _) => ConvoyState::Blind,
@@ -220,7 +221,8 @@ impl ConvoyWatch {
         self.latest.lock_manager >= LOCK_MANAGER_BUSY
     }
 
-    /// The lock table should be asked now: it is not known who is at the root, and the lock manager is free enough to tell.
+    /// The lock table should be asked now: it is not known who is at the root, and the lock manager is free enough to
+    /// tell.
     pub fn wants_locks(&self) -> bool {
         let is_unknown = match &self.phase {
             ConvoyPhase::Suspect { site, .. } => site.is_none(),
@@ -230,7 +232,7 @@ impl ConvoyWatch {
         is_unknown && self.blind_since.is_none() && !self.is_lock_manager_busy()
     }
 
-    /// What the lock table said.
+    /// Takes the place that the lock table showed.
     pub fn locate(&mut self, found: LockSite) {
         match &mut self.phase {
             ConvoyPhase::Suspect { site, .. } => *site = Some(found),
@@ -275,7 +277,7 @@ impl ConvoyWatch {
                 ConvoyPhase::Calm { has_doubts: is_suspicious }
             }
             ConvoyPhase::Recovered { since, .. } => ConvoyPhase::Recovered { since, has_doubts: is_suspicious },
-            // ## Suspect => Convoy: so many that the line will not end by itself
+            // ## Suspect => Convoy: so many that the queue will not end by itself
             ConvoyPhase::Suspect { site, .. } if is_convoy => {
                 let kind = sample.main_kind();
                 let episode = Episode { since: now, waiters, waiters_max: waiters, longest, kind, site };

@@ -1,7 +1,7 @@
 //! The watch of one database without its connection: the schedule of its questions, and the loop over its detectors.
 //!
-//! The monitor asks one [`Question`] at a time, brings the rows here, and reports silence. Amid deadlock checks only activity is asked
-//! for: everything else can wait, and some of it would have to.
+//! The monitor asks one [`Question`] at a time, brings the rows here, and reports silence. Amid deadlock checks only
+//! activity is asked for: everything else can wait, and some of it would have to.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -44,8 +44,8 @@ impl WatchCore {
         Self { settings, server: None, locks: LockWatch::new(&settings, now), detectors, due }
     }
 
-    /// There is a new connection, perhaps to another server: all but scans of catalogs is asked again. An open finding stays open until an
-    /// answer ends it.
+    /// There is a new connection, perhaps to another server: all but scans of catalogs is asked again. An open finding
+    /// stays open until an answer ends it.
     pub fn connected(&mut self, now: Instant) {
         self.server = None;
         self.locks.connected(now);

@@ -1,4 +1,4 @@
-//! Who is to blame, and the SQL that would end it. pgweir names it and does not run it.
+//! The culprit of a finding, and the SQL that would end it. pgweir names the SQL and does not run it.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::row::{AnswerRow, Unreadable};
 use crate::sql::quote_literal;
 use crate::words::words;
 
-/// What a session does (manual: `pg_stat_activity.state`).
+/// The state of a session (manual: `pg_stat_activity.state`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionState {
     /// A statement runs, or waits for a lock.
@@ -46,7 +46,7 @@ impl SessionState {
 pub struct ServerProcess {
     /// Process id.
     pub pid: i32,
-    /// What it does.
+    /// Its state.
     pub state: SessionState,
     /// `application_name`; may be empty.
     pub application: String,
@@ -69,18 +69,19 @@ impl ServerProcess {
     }
 }
 
-/// Who is to blame.
+/// A culprit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Culprit {
     /// A session.
     Backend(ServerProcess),
-    /// A standby that reports its own oldest query, by `hot_standby_feedback`. Ending its walsender would not help: it comes back.
+    /// A standby that reports its own oldest query, by `hot_standby_feedback`. Ending its walsender would not help: it
+    /// comes back.
     Standby(ServerProcess),
     /// A replication slot.
     Slot {
         /// Its name.
         name: String,
-        /// Who reads it now.
+        /// The process that reads it now.
         reader: Option<i32>,
     },
     /// A prepared transaction.
@@ -135,7 +136,7 @@ impl Culprit {
     /// The SQL that would end it.
     pub fn remedy(&self) -> String {
         match self {
-            // What runs is asked first to stop.
+            // A running statement is first asked to stop.
             Self::Backend(ServerProcess { pid, state: SessionState::Active, .. }) => {
                 format!("SELECT pg_cancel_backend({pid})")
             }
@@ -191,7 +192,7 @@ fn literal(text: &str) -> String {
 /// A session with its times, as `sql` asks for them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSession {
-    /// Who.
+    /// The process.
     pub backend: ServerProcess,
     /// Beginning of its transaction, in microseconds of the epoch, which with the process tells transactions apart.
     pub transaction: Option<i64>,

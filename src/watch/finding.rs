@@ -38,7 +38,7 @@ words! {
 pub struct Finding {
     /// Its kind, a label of metrics and log records.
     pub kind: FindingKind,
-    /// In words.
+    /// The harm, in words.
     pub what: String,
     /// The session, slot or transaction to blame, if it is known.
     pub culprit: Option<Culprit>,

@@ -1,14 +1,15 @@
-//! What is the matter now: each thing opens once, and closes once.
+//! Incidents: each opens once, and closes once.
 //!
-//! A look reports everything worth a word, each with its level. Between the level that opens and the one below which nothing is reported
-//! lies a band in which what is open stays open and nothing else opens: that keeps a value at the edge from coming and going.
+//! A look reports everything worth a word, each with its level. Between the level that opens and the one below which
+//! nothing is reported lies a band in which what is open stays open and nothing else opens: that keeps a value at the
+//! edge from coming and going.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How bad something is at one look. What is fine is not reported.
+/// How bad something is at one look; if it is fine, it has no level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IncidentLevel {
     /// Bad enough to open.
@@ -27,10 +28,10 @@ impl IncidentLevel {
     }
 }
 
-/// What a look brought.
+/// A change that a look brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IncidentChange<V> {
-    /// It began, as far as was seen.
+    /// It began between the look before and this one.
     Opened(V),
     /// It ended after so long; the value is the last one seen.
     Closed(V, Duration),
@@ -46,7 +47,7 @@ impl<V> IncidentChange<V> {
     }
 }
 
-/// Something that is the matter.
+/// An open incident.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incident<V> {
     /// When it opened.
@@ -55,7 +56,7 @@ pub struct Incident<V> {
     pub value: V,
 }
 
-/// All that is the matter, by what makes each the same from look to look.
+/// All open incidents, by the key that makes each the same from look to look.
 #[derive(Debug)]
 pub struct Incidents<K, V>(BTreeMap<K, Incident<V>>);
 
@@ -73,7 +74,7 @@ impl<K, V> Default for Incidents<K, V> {
 }
 
 impl<K: Ord, V: Clone> Incidents<K, V> {
-    /// Takes what one look saw, everything it saw. Of two with the same key the first counts.
+    /// Takes everything one look saw. Of two with the same key the first counts.
     pub fn look(
         &mut self,
         seen: impl IntoIterator<Item = (K, IncidentLevel, V)>,
@@ -105,7 +106,7 @@ impl<K: Ord, V: Clone> Incidents<K, V> {
         closed(std::mem::take(&mut self.0), now)
     }
 
-    /// What is open, in order of the keys.
+    /// Open incidents, in order of their keys.
     pub fn open(&self) -> impl Iterator<Item = (&K, &Incident<V>)> {
         self.0.iter()
     }
@@ -115,7 +116,7 @@ impl<K: Ord, V: Clone> Incidents<K, V> {
         self.0.contains_key(key)
     }
 
-    /// Nothing is the matter.
+    /// No incident is open.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,7 +1,7 @@
 //! Waits for locks: a sample of the server's activity every second or so, and the lock table where that says enough.
 //!
-//! It is no [`Detector`](super::detectors::Detector): what it sees decides how often it looks again, whether the lock table may be asked
-//! (amid deadlock checks it may not), and whether anything else may be.
+//! It is no [`Detector`](super::detectors::Detector): what it sees decides how often it looks again, whether the lock
+//! table may be asked (amid deadlock checks it may not), and whether anything else may be.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -24,7 +24,8 @@ use super::settings::WatchSettings;
 use super::sql;
 use crate::config::{OnConvoy, OnIdleHolder};
 
-/// The pause between two looks at the lock table, while somebody waits for long and while a convoy has not been located.
+/// The pause between two looks at the lock table, while somebody waits for long and while a convoy has not been
+/// located.
 const BLOCKERS_EVERY: Duration = Duration::from_secs(5);
 const LOCATE_EVERY: Duration = Duration::from_secs(1);
 
@@ -96,7 +97,8 @@ impl LockWatch {
         self.due.activity
     }
 
-    /// No other question may be asked before the next one of this: deadlock checks run, the server is silent, or lock queues wait for names.
+    /// No other question may be asked before the next one of this: deadlock checks run, the server is silent, or lock
+    /// queues wait for names.
     pub(super) fn is_urgent(&self) -> bool {
         self.is_obstructed() || self.unnamed.is_some()
     }

@@ -9,7 +9,8 @@ use super::row::{AnswerRow, Unreadable};
 /// `pg_database` (pg_database_d.h). NOTIFY takes object 0 of it before its commit (async.c: `PreCommit_Notify`).
 const DATABASE_CLASS: u32 = 1262;
 
-/// Modes of table locks in their order, with the modes each conflicts with, bit n for the n-th (lock.c: `LockConflicts`).
+/// Modes of table locks in their order, with the modes each conflicts with, bit n for the n-th (lock.c:
+/// `LockConflicts`).
 const MODES: [(&str, u8); 8] = [
     ("AccessShareLock", 0b1000_0000),
     ("RowShareLock", 0b1100_0000),
@@ -35,7 +36,7 @@ impl LockMode {
     }
 }
 
-/// Who has or wants a lock.
+/// A holder of a lock, or a session that waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Locker {
     /// A process.
@@ -82,11 +83,11 @@ pub enum LockName {
     Extension(String),
     /// A relation.
     Relation(String),
-    /// A row of a relation, several in line for it.
+    /// A row of a relation, with several sessions in its queue.
     Row(String),
     /// Rows that this transaction changed.
     Transaction(u32),
-    /// What NOTIFY takes before its commit.
+    /// The lock NOTIFY takes before its commit.
     Notify,
     /// `pg_advisory_lock(bigint)`.
     Advisory(i64),
@@ -119,7 +120,7 @@ impl LockName {
         })
     }
 
-    /// What kind it is, as a label.
+    /// Its kind, as a label.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Extension(_) => "extension",
@@ -167,7 +168,7 @@ impl WaitedLock {
         self.claims.iter().filter_map(|claim| Some((claim, claim.waits?)))
     }
 
-    /// Those whose locks keep this one waiting; if none does, those before it in the line do.
+    /// Those whose locks keep this one waiting; if none does, those before it in the queue do.
     fn blockers(&self, waiter: &Claim) -> Vec<Locker> {
         let in_the_way = |claim: &&Claim| claim.who != waiter.who && waiter.mode.conflicts(claim.mode);
         let others = || self.claims.iter().filter(in_the_way);
@@ -182,17 +183,17 @@ impl WaitedLock {
 /// Sessions that wait for one lock, and who is at the root of that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockQueue {
-    /// What they wait for.
+    /// The lock they wait for.
     pub lock: LockName,
-    /// How many.
+    /// How many sessions wait.
     pub waiters: usize,
-    /// For how long the first of them has.
+    /// The longest of their waits.
     pub longest: Duration,
     /// Those who wait for nothing themselves, and without whom it would go on. None: they wait for each other.
     pub roots: Vec<Locker>,
 }
 
-/// All of them, the largest first.
+/// Queues of all locks, the largest first.
 pub fn lock_queues(locks: &[WaitedLock]) -> Vec<LockQueue> {
     // A session waits for one lock at a time (proc.c: `waitLock`).
     let mut waits = BTreeMap::new();

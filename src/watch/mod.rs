@@ -1,7 +1,8 @@
-//! What goes on at the server besides what pgweir itself has it do: lock convoys, and what keeps vacuum from its work.
+//! The watch: looks at each server for harm that comes from outside pgweir too, as lock convoys and old snapshots.
 //!
-//! [`sql`] is what is asked. What comes back is judged by cores without I/O and without a clock: each takes what one look saw and says what
-//! has begun and what has ended since. They change nothing and end nobody; they name who should be ended, and how.
+//! The core asks questions by way of a monitor, which has the connection. Detectors judge the answers without I/O and
+//! without a clock: each takes one answer and reports the findings that have opened and closed since. A finding names
+//! its culprit and the SQL that would end it; nothing here runs that SQL.
 
 pub mod activity;
 pub mod blockers;

@@ -1,6 +1,7 @@
-//! The connection of the watch: asks what the core wants to know, and tells people what follows.
+//! The connection of the watch: asks the core's questions, and logs the findings.
 //!
-//! It is opened at the start and kept: in a convoy new logins hang for as long as the convoy lasts, so silence alone does not end it.
+//! It is opened at the start and kept: in a convoy new logins hang for as long as the convoy lasts, so silence alone
+//! does not end it.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,7 +28,7 @@ use crate::pool::open::Opener;
 use crate::pool::pool::Pool;
 use crate::wire::build::{self, ServerError};
 
-/// For so long a silent connection may still come back; afterwards it is taken for dead.
+/// A silent connection may come back within this time; afterwards it counts as dead.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// A server that refuses the login has to be set up otherwise first, and it logs each refusal.
@@ -41,15 +42,15 @@ pub trait Process: Sync {
     /// Lets this role have fewer transactions at once; returns how many, if that is fewer than before.
     fn tighten(&self, role: &str) -> Option<u32>;
 
-    /// Has a client's transaction ended, if it still is what it was. False: it has not that process of the server any more.
+    /// Has the transaction of a client ended. False: the client does not have that process of the server any more.
     fn cancel(&self, server: &ServerAddress, holder: &IdleHolder) -> bool;
 }
 
-/// What stays from connection to connection.
+/// State that outlives a connection.
 struct Kept {
     /// When the server answered last.
     heard: Instant,
-    /// What was said about how it is set up.
+    /// Advice about the server's settings that the log has already.
     advice: Vec<String>,
     /// Roles that were tightened in the convoy that is open: one record for each is enough.
     tightened: BTreeSet<Arc<str>>,
@@ -60,7 +61,7 @@ struct Kept {
 pub struct Monitor {
     /// As clients ask for it.
     pub database: Arc<str>,
-    /// What it has told of, and what that cost.
+    /// Counters of findings and of the cost of questions.
     pub stats: WatchStats,
     core: Mutex<WatchCore>,
 }
@@ -71,7 +72,7 @@ impl Monitor {
         Self { database, stats: WatchStats::default(), core: Mutex::new(WatchCore::new(settings, offset, now)) }
     }
 
-    /// What is known.
+    /// The core, locked.
     pub fn core(&self) -> MutexGuard<'_, WatchCore> {
         self.core.lock().expect("no panic while held")
     }

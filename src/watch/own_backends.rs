@@ -1,4 +1,4 @@
-//! Which of a server's processes are pgweir's, and whose they are at this moment.
+//! Processes of a server that pgweir is connected to, and the client each serves at this moment.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,7 +11,7 @@ pub struct OwnClient {
     pub pid: i32,
     /// Login role.
     pub role: Arc<str>,
-    /// Where it comes from.
+    /// Its address and port.
     pub addr: String,
     /// `application_name` at its login; may be empty.
     pub application: Box<str>,
@@ -33,24 +33,24 @@ impl fmt::Display for OwnClient {
 pub struct OwnBackends(HashMap<i32, Option<OwnClient>>);
 
 impl OwnBackends {
-    /// No client has these.
+    /// Adds processes that no client has.
     pub fn add(&mut self, pids: impl IntoIterator<Item = i32>) {
         for pid in pids {
             self.0.entry(pid).or_insert(None);
         }
     }
 
-    /// This client has that one.
+    /// Adds a process that this client has.
     pub fn give(&mut self, pid: i32, client: OwnClient) {
         self.0.insert(pid, Some(client));
     }
 
-    /// pgweir is connected to it.
+    /// Whether pgweir is connected to this process.
     pub fn has(&self, pid: i32) -> bool {
         self.0.contains_key(&pid)
     }
 
-    /// Who has it.
+    /// The client that has it.
     pub fn client(&self, pid: i32) -> Option<&OwnClient> {
         self.0.get(&pid)?.as_ref()
     }

@@ -12,7 +12,8 @@ pub enum Question {
     Activity,
     /// [`sql::LOCKS`](super::sql::LOCKS): who waits for whom.
     Locks,
-    /// [`sql::sessions`](super::sql::sessions) and [`sql::PREPARED`](super::sql::PREPARED): who stands at the root of lock queues.
+    /// [`sql::sessions`](super::sql::sessions) and [`sql::PREPARED`](super::sql::PREPARED): who stands at the root of
+    /// lock queues.
     Names(Vec<Locker>),
     /// The question of a detector.
     Detector(DetectorId),

@@ -1,6 +1,7 @@
-//! What may be done about a convoy, and about who idles while others wait: nothing, unless `[watch]` says so.
+//! Reactions to a convoy, and to clients that idle while others wait: none, unless `[watch]` asks for them.
 //!
-//! Only what pgweir has let in itself is ever touched: roles with clients of its own among those who wait, and clients of its own.
+//! Only what pgweir has let in itself is ever touched: roles with clients of its own among those who wait, and clients
+//! of its own.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +15,7 @@ use super::finding::Seconds;
 use super::locks::LockName;
 use super::own_backends::{OwnBackends, OwnClient};
 
-/// A role with at least this part of those who wait is part of the convoy.
+/// A role is part of a convoy if its clients are at least one in so many of those that wait.
 const SHARE: usize = 5;
 
 /// Something to do.
@@ -31,7 +32,7 @@ pub enum ReactionStep {
 pub struct IdleHolder {
     /// Its process at the server.
     pub backend: i32,
-    /// Who.
+    /// The client.
     pub client: OwnClient,
     lock: LockName,
     waiters: usize,

@@ -11,7 +11,7 @@ use thiserror::Error;
 pub struct Unreadable {
     /// Counted from 1.
     pub column: usize,
-    /// In the row.
+    /// Columns in the row.
     pub columns: usize,
 }
 
@@ -20,8 +20,8 @@ pub struct Unreadable {
 pub struct AnswerRow(Vec<Option<Box<str>>>);
 
 impl AnswerRow {
-    /// From the body of a DataRow; `None`: it is cut short or too long. Bytes that are no UTF-8, which a database without an encoding may
-    /// have in names, are replaced.
+    /// From the body of a DataRow; `None`: it is cut short or too long. Bytes that are no UTF-8, which a database
+    /// without an encoding may have in names, are replaced.
     pub fn new(body: &[u8]) -> Option<Self> {
         let (count, mut rest) = body.split_first_chunk::<2>()?;
         let mut values = Vec::new();
@@ -40,7 +40,7 @@ impl AnswerRow {
         rest.is_empty().then_some(Self(values))
     }
 
-    /// How many columns it has.
+    /// Its number of columns.
     pub fn columns(&self) -> usize {
         self.0.len()
     }
@@ -81,7 +81,7 @@ impl AnswerRow {
         Ok(self.value_or_null(column)?.map(milliseconds))
     }
 
-    /// What to say of a column.
+    /// The error about a column.
     pub fn unreadable(&self, column: usize) -> Unreadable {
         Unreadable { column: column + 1, columns: self.columns() }
     }

@@ -1,4 +1,4 @@
-//! How the server is set up, and what the watch has to say about it once.
+//! Settings of the server, and the advice that follows from them.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub struct WatchedServer {
 }
 
 impl WatchedServer {
-    /// Its row.
+    /// Reads its row.
     pub fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
         Ok(Self {
             version: row.value(0)?,
@@ -43,7 +43,7 @@ impl WatchedServer {
         })
     }
 
-    /// What should be set otherwise, in a sentence each; `backends_max`: how many pgweir may open.
+    /// Advice about settings, a sentence each; `backends_max`: backends pgweir may open.
     pub fn advice(&self, backends_max: Option<u32>) -> Vec<String> {
         let mut advice = Vec::new();
         if !self.may_look {

@@ -1,25 +1,27 @@
-//! What the watch asks a server, as text.
+//! Questions of the core as SQL; those of detectors stand with them.
 //!
-//! Two rules. Privileges: a member of `pg_monitor` may run all of it, `pg_read_all_stats` is enough. Nothing here waits in a lock convoy,
-//! but for [`LOCKS`]: [`ACTIVITY`] and its like call functions over shared memory and touch no relation. The views over the same functions
-//! (`pg_stat_activity`, `pg_stat_progress_vacuum`, `pg_prepared_xacts`) join `pg_database` and `pg_authid`, shared catalogs, whose locks never take
-//! the fast path (lock.c: `EligibleForRelationFastPath`): while 600 sessions ran their deadlock checks the view took 4 to 11 s, the
-//! function 9 ms. `pg_blocking_pids` took 5 to 15 s for one session; the lock table answers the same question in one look.
+//! Two rules. Privileges: a member of `pg_monitor` may run all of it, `pg_read_all_stats` is enough. Nothing here waits
+//! in a lock convoy, but for [`LOCKS`]: [`ACTIVITY`] and its like call functions over shared memory and touch no
+//! relation. The views over the same functions (`pg_stat_activity`, `pg_stat_progress_vacuum`, `pg_prepared_xacts`)
+//! join `pg_database` and `pg_authid`, shared catalogs, whose locks never take the fast path (lock.c:
+//! `EligibleForRelationFastPath`): while 600 sessions ran their deadlock checks the view took 4 to 11 s, the function 9
+//! ms. `pg_blocking_pids` took 5 to 15 s for one session; the lock table answers the same question in one look.
 //!
-//! Costs are of PostgreSQL 15, the statement prepared anew each time, with 1,000 idle backends (the middle, then the worst seen).
-//! Every answer is text; `answer` reads the columns in their order. All is known to Postgres 14 and later.
+//! Costs are of PostgreSQL 15, the statement prepared anew each time, with 1,000 idle backends (the middle, then the
+//! worst seen). Every answer is text; `answer` reads the columns in their order. All is known to Postgres 14 and later.
 
 use std::fmt::Write;
 
-/// What makes a connection the watch's: names mean what they mean in `pg_catalog`, nothing takes longer than the watch can be blind.
+/// Settings of the watch's connection: names resolve in `pg_catalog`, and no question takes longer than the watch may
+/// be blind.
 pub const SESSION: &str = "SET search_path = pg_catalog; SET statement_timeout = '2s'; SET lock_timeout = '1s'; \
     SET default_transaction_read_only = on; \
     SET client_encoding = 'UTF8'";
 
 /// How the server is set up, asked once. `pg_has_role` and `pg_settings` look into catalogs.
 ///
-/// Columns: version, is a standby, may see other sessions, then in milliseconds `deadlock_timeout`, `client_connection_check_interval`,
-/// `idle_in_transaction_session_timeout`, then `log_lock_waits`, `max_connections`.
+/// Columns: version, is a standby, may see other sessions, then in milliseconds `deadlock_timeout`,
+/// `client_connection_check_interval`, `idle_in_transaction_session_timeout`, then `log_lock_waits`, `max_connections`.
 pub const SERVER: &str = "\
 SELECT max(setting) FILTER (WHERE name = 'server_version_num'),
        pg_is_in_recovery(),
@@ -31,11 +33,12 @@ SELECT max(setting) FILTER (WHERE name = 'server_version_num'),
        max(setting) FILTER (WHERE name = 'max_connections')
   FROM pg_settings";
 
-/// How many sessions of the whole server wait, and for what kind of lock. 9 ms, 36 ms at worst, about 15 µs for each backend; 9 and 27
-/// ms amid 600 sessions in their deadlock checks.
+/// How many sessions of the whole server wait, and for what kind of lock. 9 ms, 36 ms at worst, about 15 µs for each
+/// backend; 9 and 27 ms amid 600 sessions in their deadlock checks.
 ///
-/// A convoy stops the server, not a database, so all databases count. Columns: sessions in wait for the lock manager itself, those that
-/// run something, those idle in a transaction, client backends, then for each session in wait for a lock its process and what the lock is on.
+/// A convoy stops the server, not a database, so all databases count. Columns: sessions in wait for the lock manager
+/// itself, those that run something, those idle in a transaction, client backends, then for each session in wait for a
+/// lock its process and what the lock is on.
 pub const ACTIVITY: &str = "\
 SELECT count(*) FILTER (WHERE wait_event_type = 'LWLock' AND wait_event = 'LockManager'),
        count(*) FILTER (WHERE state = 'active'),
@@ -44,12 +47,13 @@ SELECT count(*) FILTER (WHERE wait_event_type = 'LWLock' AND wait_event = 'LockM
        string_agg(pid || ' ' || wait_event, ',') FILTER (WHERE wait_event_type = 'Lock')
   FROM pg_stat_get_activity(NULL) WHERE pid <> pg_backend_pid()";
 
-/// Every lock that somebody waits for, with all who have it or want it. 4 ms, 12 ms at worst at rest; 1.5 to 12 s amid deadlock checks,
-/// since it takes all partitions of the lock table at once. Not to be asked then, and never often.
+/// Every lock that somebody waits for, with all who have it or want it. 4 ms, 12 ms at worst at rest; 1.5 to 12 s amid
+/// deadlock checks, since it takes all partitions of the lock table at once. Not to be asked then, and never often.
 ///
-/// Columns: the tag as in `pg_locks` (type, database, relation, page, tuple, virtual transaction, transaction, class, object, column),
-/// the relation by name if it is of this database, then each locker as process, mode, `t` or `f` for granted, milliseconds of its wait,
-/// these separated by blanks and lockers by commas. Predicate locks, which nobody waits for, are left out. A prepared transaction is `x` and its transaction id in place of a process.
+/// Columns: the tag as in `pg_locks` (type, database, relation, page, tuple, virtual transaction, transaction, class,
+/// object, column), the relation by name if it is of this database, then each locker as process, mode, `t` or `f` for
+/// granted, milliseconds of its wait, these separated by blanks and lockers by commas. Predicate locks, which nobody
+/// waits for, are left out. A prepared transaction is `x` and its transaction id in place of a process.
 pub const LOCKS: &str = "\
 WITH held AS MATERIALIZED (SELECT * FROM pg_lock_status() WHERE mode <> 'SIReadLock'),
 prepared AS (SELECT virtualtransaction, transactionid AS xid FROM held WHERE locktype = 'transactionid' AND pid IS NULL AND granted)
@@ -62,8 +66,8 @@ SELECT locktype, database, relation, page, tuple, virtualxid, transactionid, cla
  GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 HAVING NOT bool_and(granted)
  ORDER BY count(*) FILTER (WHERE NOT granted) DESC LIMIT 200";
 
-/// One session. Columns: process, beginning of the transaction and of the statement in microseconds of the epoch, age in milliseconds of
-/// the transaction, of the statement, of the state, the state, application, client address.
+/// One session. Columns: process, beginning of the transaction and of the statement in microseconds of the epoch, age
+/// in milliseconds of the transaction, of the statement, of the state, the state, application, client address.
 pub(super) const SESSIONS: &str = "\
 SELECT pid, (extract(epoch FROM xact_start) * 1000000)::bigint, (extract(epoch FROM query_start) * 1000000)::bigint,
        (extract(epoch FROM clock_timestamp() - xact_start) * 1000)::bigint,
@@ -83,7 +87,8 @@ pub fn sessions(pids: &[i32]) -> String {
     sql
 }
 
-/// Prepared transactions by transaction id, for locks that one of them holds. Columns: transaction id, name, age in milliseconds.
+/// Prepared transactions by transaction id, for locks that one of them holds. Columns: transaction id, name, age in
+/// milliseconds.
 pub const PREPARED: &str = "\
 SELECT transaction, gid, (extract(epoch FROM clock_timestamp() - prepared) * 1000)::bigint FROM pg_prepared_xact()";
 

@@ -1,4 +1,4 @@
-//! What the watch of one database has told of, what was done about it, and what asking cost the server.
+//! Counters of one database's watch: findings, reactions, and the time the server took to answer.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use crate::metrics::Distribution;
 use crate::words::words;
 
 words! {
-    /// What pgweir does about a finding, where it is told to.
+    /// A reaction to a finding, where the configuration asks for one.
     pub enum Reaction {
         /// Fewer transactions of those roles at once whose clients are most of a convoy.
         Tighten = "tighten",
@@ -63,7 +63,7 @@ impl WatchStats {
         Reaction::ALL.map(|reaction| (reaction.word(), self.reactions[reaction as usize].load(Ordering::Relaxed)))
     }
 
-    /// How long answers took.
+    /// Durations of answers.
     pub fn cost(&self) -> Distribution {
         self.cost.lock().expect("no panic while held").clone()
     }

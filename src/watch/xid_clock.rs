@@ -1,7 +1,7 @@
 //! When transaction ids were given out: turns an age in transactions into one in time.
 //!
-//! A slot or a standby has no date, and a session's transaction may be hours old with a snapshot of a second ago. What counts is since when
-//! transactions have begun that the holder does not let go of.
+//! A slot or a standby has no date, and a session's transaction may be hours old with a snapshot of a second ago. What
+//! counts is since when transactions have begun that the holder does not let go of.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What pgweir does about what it sees, where it is told to: fewer transactions of roles in a convoy, and the end of clients that idle while
-//! others wait. Only ever its own.
+//! Reactions where the configuration asks for them: fewer transactions of roles in a convoy, and the end of clients that
+//! idle while others wait. They touch pgweir's own clients only.
 
 use serde_json::Value;
 use tokio::task::JoinHandle;

@@ -1,5 +1,5 @@
-//! What the watch asks is understood by the server, from a member of `pg_monitor`, and what follows is so: who it blames is to blame,
-//! and the SQL it names ends it.
+//! The server understands every question of the watch, from a member of `pg_monitor`; the culprit of a finding is to
+//! blame, and the SQL it names ends it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -33,7 +33,7 @@ use tokio_postgres::Client;
 
 use crate::support::{Link, Postgres, Wire, eventually, password_of};
 
-/// Everything is the matter soon: nothing here waits.
+/// Thresholds so low that nothing here waits.
 const SETTINGS: WatchSettings = WatchSettings {
     convoy_waiters: 20,
     blocked: Duration::from_millis(1),
@@ -75,7 +75,7 @@ impl Watch {
             .expect("what was asked for")
     }
 
-    /// What is told of `kind` next.
+    /// The next report of `kind`.
     async fn told(&mut self, kind: FindingKind) -> IncidentChange<Finding> {
         for _ in 0..1000 {
             let of_kind = |change: &IncidentChange<Finding>| match change {

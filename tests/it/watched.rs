@@ -1,4 +1,4 @@
-//! What the watch knows, in the console and in the metrics: the same there, as it is at the server, and gone when it is over.
+//! Console and metrics show the same findings as the watch has, as they are at the server, and none that is over.
 
 use tokio_postgres::Client;
 
@@ -24,7 +24,7 @@ async fn client(proxy: &Proxy, application: &str) -> Row {
     row(proxy, "SHOW CLIENTS", "application_name", application).await.expect("it is connected")
 }
 
-/// Who is to blame is this client, and what a table says would end it does.
+/// This client is the culprit, and the remedy of the row ends its process.
 fn assert_blames(found: &Row, client: &Row, pid: &str) {
     assert_eq!((&found["client"], &found["user"], &found["addr"]), (&client["id"], &client["user"], &client["addr"]));
     assert_eq!((found["pid"].as_str(), &*found["remedy"]), (pid, &*format!("SELECT pg_terminate_backend({pid})")));

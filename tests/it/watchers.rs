@@ -1,4 +1,5 @@
-//! What pgweir tells of the servers behind it while it serves: who is watched, by whom, and which of its own clients is to blame.
+//! Log records of the watch while pgweir serves: which servers are watched, by which role, and which of its own clients
+//! is to blame.
 
 use rustix::process::Signal;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! When a line for locks is a convoy, and when it is over.
+//! When a queue for locks is a convoy, and when it is over.
 
 use proptest::prelude::*;
 
@@ -25,13 +25,13 @@ impl ConvoyModel {
         Self { watch: ConvoyWatch::new(THRESHOLDS), now, start: now, pids: 0 }
     }
 
-    /// So many who did not wait before.
+    /// A look at waiters that did not wait before.
     fn see(&mut self, waiters: i32) -> Vec<ConvoyChange> {
         self.pids += 10_000;
         self.see_from(self.pids, waiters)
     }
 
-    /// So many who waited the last time, if there were as many then.
+    /// A look at the waiters of the last time, if there were as many then.
     fn see_same(&mut self, waiters: i32) -> Vec<ConvoyChange> {
         self.see_from(self.pids, waiters)
     }
@@ -238,7 +238,7 @@ fn operation() -> impl Strategy<Value = ConvoyOperation> {
     ]
 }
 
-/// What has been told, which must make sense by itself.
+/// All reports so far, which must make sense by themselves.
 #[derive(Default)]
 struct ConvoyReports {
     convoy: Option<Instant>,

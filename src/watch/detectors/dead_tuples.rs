@@ -1,7 +1,7 @@
 //! Tables whose dead rows grow although vacuum runs.
 //!
-//! Dead rows alone are the daily business of vacuum. What matters is that it came, and went, and there are more than before: something
-//! holds the horizon, or more rows die than one vacuum after the other can remove.
+//! Dead rows alone are the daily business of vacuum. What matters is that it came, and went, and there are more than
+//! before: something holds the horizon, or more rows die than one vacuum after the other can remove.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,7 +17,8 @@ use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents
 use crate::watch::row::{AnswerRow, Unreadable};
 use crate::watch::settings::WatchSettings;
 
-/// Tables with many dead rows. About 2 µs for each table of the database; reads `pg_class`, which nothing in a convoy locks.
+/// Tables with many dead rows. About 2 µs for each table of the database; reads `pg_class`, which nothing in a convoy
+/// locks.
 ///
 /// Columns: oid, name, live rows, dead rows, times it was vacuumed.
 const TABLES: &str = "\
@@ -27,10 +28,10 @@ SELECT oid, oid::regclass::text, pg_stat_get_live_tuples(oid), pg_stat_get_dead_
  WHERE relkind IN ('r', 'm', 't') AND pg_stat_get_dead_tuples(oid) >= 1000
  ORDER BY 4 DESC LIMIT 100";
 
-/// So many looks in a row that saw more than the one before.
+/// Looks in a row, each with more dead rows than the one before, that are a growth.
 const GROWTHS: u32 = 3;
 
-/// For each row that lives, fewer dead ones than this are nothing.
+/// Dead rows for each live one below which a table is fine.
 const RATIO: f64 = 0.2;
 
 /// One table; a row of [`TABLES`].
@@ -48,7 +49,7 @@ pub struct TableRows {
 }
 
 impl TableRows {
-    /// Its row.
+    /// Reads its row.
     pub fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
         Ok(Self {
             oid: row.value(0)?,
@@ -63,9 +64,9 @@ impl TableRows {
 /// A table that vacuum does not help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bloat {
-    /// Which.
+    /// The table as last seen.
     pub table: TableRows,
-    /// Who holds the horizon; `None`: nobody, vacuum does not keep up.
+    /// The holder of the horizon; `None`: there is none, and vacuum does not keep up.
     pub culprit: Option<Culprit>,
 }
 
@@ -98,7 +99,8 @@ pub struct DeadTuples {
 }
 
 impl DeadTuples {
-    /// Takes the tables that have many, with who holds the horizon. Fewer than `dead_min` dead rows in a table are nothing.
+    /// Takes the tables that have many, with who holds the horizon. Fewer than `dead_min` dead rows in a table are
+    /// nothing.
     pub fn look(
         &mut self,
         tables: Vec<TableRows>,

@@ -1,4 +1,4 @@
-//! Whether the server is still the primary that it was: after a failover a name may lead to what follows the new one.
+//! A primary that has become a standby: after a failover its name may lead to a server that follows the new primary.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents
 use crate::watch::row::{AnswerRow, Unreadable, only};
 use crate::watch::settings::WatchSettings;
 
-/// Whether the server follows another one, which a promotion ends without ending connections. Microseconds.
+/// Whether the server is a standby; a promotion ends that without ending connections. Microseconds.
 const STANDING: &str = "SELECT pg_is_in_recovery()";
 
 /// The server behind one database.

@@ -1,7 +1,7 @@
-//! Who keeps vacuum from removing dead rows: the oldest snapshot or transaction anybody still has.
+//! The horizon: the oldest snapshot or transaction still in use, which keeps vacuum from removing dead rows.
 //!
-//! There is one horizon, and the oldest holder is where it is; only when that one is gone do others matter. So one thing is open at a
-//! time, with its culprit, and when another takes its place that one opens in turn.
+//! There is one horizon, and the oldest holder is where it is; only when that one is gone do others matter. So one
+//! thing is open at a time, with its culprit, and when another takes its place that one opens in turn.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -17,14 +17,15 @@ use crate::watch::row::{AnswerRow, Unreadable};
 use crate::watch::settings::WatchSettings;
 use crate::watch::xid_clock::{Age, XidClock};
 
-/// Who keeps vacuum from removing rows of this database. 12 ms, 39 ms at worst; 12 and 34 ms amid deadlock checks.
+/// Holders of the horizon of this database. 12 ms, 39 ms at worst; 12 and 34 ms amid deadlock checks.
 ///
-/// Left out is who does not count in `ComputeXidHorizons` (procarray.c): sessions of other databases, and a running VACUUM, whose process
-/// shows an xmin all the same. A walsender counts for all databases. The `catalog_xmin` of a slot holds the rows of catalogs only. The first row is
-/// no holder: its age is that of the first transaction id of all, 3, which tells how far the server's counter has come.
+/// Left out are processes that do not count in `ComputeXidHorizons` (procarray.c): sessions of other databases, and a
+/// running VACUUM, whose process shows an xmin all the same. A walsender counts for all databases. The `catalog_xmin`
+/// of a slot holds the rows of catalogs only. The first row is no holder: its age is that of the first transaction id
+/// of all, 3, which tells how far the server's counter has come.
 ///
-/// Columns: kind, name, process, beginning of the transaction in microseconds of the epoch, age in transactions, age in milliseconds,
-/// state, application, client address.
+/// Columns: kind, name, process, beginning of the transaction in microseconds of the epoch, age in transactions, age in
+/// milliseconds, state, application, client address.
 const HORIZON: &str = "\
 WITH me AS (SELECT datid FROM pg_stat_get_activity(pg_backend_pid())),
 session AS MATERIALIZED (
@@ -54,7 +55,7 @@ UNION ALL
 /// `FirstNormalTransactionId` (transam.h), whose age is asked for.
 const FIRST_XID: u32 = 3;
 
-/// When a horizon is too old: by one or the other.
+/// Ages at which a horizon is too old; either is enough.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HorizonThresholds {
     /// In time.
@@ -63,7 +64,7 @@ pub struct HorizonThresholds {
     pub transactions: u32,
 }
 
-/// Somebody with a snapshot or a transaction.
+/// A session, slot or prepared transaction with a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HorizonHolder {
     culprit: Culprit,
@@ -119,7 +120,7 @@ impl Holders {
 /// One holder, and how far it holds the horizon back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
-    /// Who.
+    /// The holder.
     pub culprit: Culprit,
     /// Only dead rows of catalogs are kept.
     pub is_catalog_only: bool,
@@ -136,7 +137,7 @@ impl Hold {
     }
 }
 
-/// What makes a hold the same from look to look.
+/// Identity of a hold from look to look: kind, name, beginning of its transaction.
 type HorizonKey = (&'static str, String, Option<i64>);
 
 /// The horizon of one database.
@@ -218,7 +219,8 @@ fn hold(clock: &XidClock, next: u32, holder: HorizonHolder, now: Instant) -> (Ho
         Age::Known(age) => age,
         // At the first look of all nothing tells a snapshot of hours from one of this moment; at the second it does.
         Age::AtLeast(Duration::ZERO) => Duration::ZERO,
-        // Older than the watch: a session has had its snapshot for no longer than its transaction, and mostly for as long.
+        // Older than the watch: a session has had its snapshot for no longer than its transaction, and mostly for as
+        // long.
         Age::AtLeast(age) => transaction_age.unwrap_or_default().max(age),
     };
     // A slot or a standby moves on with time and remains what it was.
@@ -251,7 +253,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// What the server says about the counter, with so many ids given out.
+    /// The row of the server's counter, with so many ids given out.
     fn counter(next: u32) -> AnswerRow {
         let age = next.wrapping_sub(FIRST_XID).cast_signed().to_string();
         AnswerRow::of(&[Some("next"), None, None, None, Some(&age), None, None, None, None])

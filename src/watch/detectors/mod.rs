@@ -1,8 +1,8 @@
 //! The detectors: each looks for one thing that harms a database, in a file of its own, and the list of them.
 //!
-//! A detector has a question for the server, and judges the answer: no connection, no clock. The core asks each when it is due and passes
-//! on what it reports. Another one is a file here that implements [`Detector`], a line in the list below, and its
-//! [`FindingKind`](super::finding::FindingKind).
+//! A detector has a question for the server, and judges the answer: no connection, no clock. The core asks each when it
+//! is due and passes on what it reports. Another one is a file here that implements [`Detector`], a line in the list
+//! below, and its [`FindingKind`](super::finding::FindingKind).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -38,7 +38,8 @@ pub(crate) trait Detector: fmt::Debug {
     /// The pause between two questions, as long as the answer costs the server little.
     fn every(&self) -> Duration;
 
-    /// The question reads a catalog. Watches of many databases ask it at different times, and not at once on a new connection.
+    /// The question reads a catalog. Watches of many databases ask it at different times, and not at once on a new
+    /// connection.
     fn is_catalog_scan(&self) -> bool {
         false
     }

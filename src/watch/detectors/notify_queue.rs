@@ -1,4 +1,5 @@
-//! How full the server's queue of notifications is. Full, it fails every NOTIFY; it fills while one listening session stays in a transaction.
+//! How full the server's queue of notifications is. Full, it fails every NOTIFY; it fills while one listening session
+//! stays in a transaction.
 
 use std::borrow::Cow;
 use std::time::Duration;

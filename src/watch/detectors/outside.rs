@@ -1,4 +1,4 @@
-//! Who is connected to the database without pgweir: what pgweir cannot limit, and what its limits do not count.
+//! Connections to the database that are not pgweir's: its limits neither bound nor count them.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -29,12 +29,12 @@ pub struct Connected {
     pub application: String,
     /// Where they come from; `None`: a Unix socket.
     pub addr: Option<String>,
-    /// Their processes.
+    /// Server processes of these connections.
     pub pids: Vec<i32>,
 }
 
 impl Connected {
-    /// Its row.
+    /// Reads its row.
     pub fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
         let pids = row.text(2)?.split(',').map(str::parse).collect::<Result<_, _>>();
         Ok(Self {
@@ -50,9 +50,9 @@ impl Connected {
 pub struct OutsideGroup {
     /// `application_name`; may be empty.
     pub application: String,
-    /// Where they come from.
+    /// Client address; `None`: a Unix socket.
     pub addr: Option<String>,
-    /// How many.
+    /// How many connections.
     pub count: usize,
 }
 
@@ -87,7 +87,7 @@ impl Outside {
         self.incidents.look(level.map(|level| ((), level, count)), now)
     }
 
-    /// How many there are.
+    /// How many connections are not pgweir's.
     pub fn count(&self) -> usize {
         self.groups.iter().map(|group| group.count).sum()
     }

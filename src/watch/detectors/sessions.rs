@@ -1,6 +1,7 @@
 //! Sessions that idle in a transaction, and statements that take long.
 //!
-//! The server is asked for those above the limits only. Their time just grows until it ends, so nothing here needs a band.
+//! The server is asked for those above the limits only. Their time just grows until it ends, so nothing here needs a
+//! band.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use crate::watch::row::{AnswerRow, Unreadable};
 use crate::watch::settings::WatchSettings;
 use crate::watch::sql::SESSIONS;
 
-/// Sessions of this database that have been idle in a transaction, or at one statement, for so long. As [`ACTIVITY`](crate::watch::sql::ACTIVITY).
+/// Sessions of this database that have been idle in a transaction, or at one statement, for so long. As
+/// [`ACTIVITY`](crate::watch::sql::ACTIVITY).
 fn lingering_sql(idle: Duration, statement: Duration) -> String {
     format!(
         "{SESSIONS}datid = (SELECT datid FROM pg_stat_get_activity(pg_backend_pid())) AND backend_type = 'client backend'\n   \
@@ -28,7 +30,7 @@ fn lingering_sql(idle: Duration, statement: Duration) -> String {
     )
 }
 
-/// What a session does for too long.
+/// A way to take too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Overstay {
     /// Nothing, with a transaction open.
@@ -40,14 +42,14 @@ pub enum Overstay {
 /// A session that does something for too long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lingering {
-    /// What.
+    /// The way.
     pub doing: Overstay,
-    /// Who.
+    /// The session, with its times.
     pub session: ServerSession,
 }
 
 impl Lingering {
-    /// For how long.
+    /// How long it has taken so far.
     pub fn age(&self) -> Duration {
         let age = match self.doing {
             Overstay::Idling => self.session.state_age,
@@ -56,13 +58,13 @@ impl Lingering {
         age.unwrap_or_default()
     }
 
-    /// Who.
+    /// The session as a culprit.
     pub fn culprit(&self) -> Culprit {
         Culprit::Backend(self.session.backend.clone())
     }
 }
 
-/// What makes one the same from look to look: a session may do the same again later.
+/// Identity from look to look: way, process and beginning. A session may do the same again later.
 type LingeringKey = (Overstay, i32, Option<i64>);
 
 /// The sessions of one database.
