@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +16,6 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::service::Service;
-use crate::admission::dice::Dice;
 use crate::auth::Credential;
 use crate::clients::{Activity, Entry, Signal};
 use crate::config::{Config, Endpoint, PoolSettings, own_settings};
@@ -77,7 +75,7 @@ struct Watched {
 
 impl Watched {
     fn start(proxy: &Arc<Proxy>, name: &Arc<str>, settings: WatchSettings, login: PoolSettings) -> Self {
-        let offset = Dice(RandomState::new().hash_one(name)).roll();
+        let offset = fastrand::f64();
         let monitor = Arc::new(Monitor::new(Arc::clone(name), settings, offset, Instant::now()));
         proxy.watches.add(Arc::clone(&monitor));
         let endpoint = login.endpoint.clone();
