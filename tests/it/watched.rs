@@ -130,7 +130,7 @@ async fn a_watch_without_a_server_is_down_and_comes_back() {
 #[tokio::test]
 async fn what_is_not_watched_has_no_rows() {
     let proxy = crate::support::proxy().start().await;
-    for show in ["SHOW WATCH", "SHOW CONVOYS", "SHOW HORIZON", "SHOW BLOCKERS"] {
+    for show in ["SHOW WATCH", "SHOW FINDINGS", "SHOW CONVOYS", "SHOW HORIZON", "SHOW BLOCKERS"] {
         assert!(proxy.console(show).await.is_empty(), "{show}");
     }
 }

@@ -7,6 +7,7 @@ mod clients;
 mod config;
 mod databases;
 mod dns_hosts;
+mod findings;
 mod listeners;
 mod lists;
 mod pins;
@@ -50,6 +51,7 @@ pub(super) const ALL: &[&Table] = &[
     &pins::TABLE,
     &listeners::TABLE,
     &watch::TABLE,
+    &findings::TABLE,
     &convoys::TABLE,
     &horizon::TABLE,
     &blockers::TABLE,

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use super::{blockers, convoys, horizon, watch};
+use super::{blockers, convoys, findings, horizon, watch};
 use crate::admin::fixtures::Trouble;
 use crate::admin::table::{Cell, CellOf, Table};
 
@@ -51,6 +51,10 @@ fn a_convoy_is_shown_with_its_lock_its_root_and_what_would_end_it() {
     assert_eq!(kinds, [&text("blocker"), &text("idle_in_transaction")]);
     assert_eq!((&blockers[0]["waiters"], &blockers[0]["transaction_seconds"]), (&Cell::Int(150), &Cell::Int(90)));
     assert!(blockers.iter().all(|row| row["remedy"] == text("SELECT pg_terminate_backend(7)")));
+    let findings = rows(&findings::TABLE, &trouble);
+    let kinds: Vec<_> = findings.iter().map(|row| &row["kind"]).collect();
+    assert_eq!(kinds, [&text("convoy"), &text("blocker"), &text("idle_in_transaction")]);
+    assert!(findings.iter().all(|row| row["pid"] == Cell::Int(7) && row["since"] != Cell::Null));
 }
 
 #[test]

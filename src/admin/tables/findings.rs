@@ -1,0 +1,48 @@
+//! SHOW FINDINGS: every open finding of every detector of the watch.
+
+use tokio::time::Instant;
+
+use super::culprits::{NamedCulprit, Today, each};
+use crate::admin::table::{Table, columns, table};
+use crate::proxy::Proxy;
+use crate::watch::finding::Finding;
+use crate::watch::incidents::Incident;
+
+pub(in crate::admin) const TABLE: Table = table!(
+    "FINDINGS",
+    "everything that the watches have found and that is not over, with the SQL that would end it",
+    lines,
+);
+
+struct FindingLine {
+    database: String,
+    since: String,
+    finding: Finding,
+    culprit: NamedCulprit,
+}
+
+columns! { FindingLine;
+    "database" text = |it| &it.database,
+    "kind" text = |it| it.finding.kind.word(),
+    "what" text = |it| &it.finding.what,
+    "since" text = |it| &it.since,
+    "culprit" text = |it| it.culprit.who.as_ref(),
+    "pid" int = |it| it.culprit.pid,
+    "client" int = |it| it.culprit.client,
+    "user" text = |it| it.culprit.user.as_ref(),
+    "addr" text = |it| it.culprit.addr.as_ref(),
+    "remedy" text = |it| it.finding.remedy.as_ref(),
+}
+
+fn lines(proxy: &Proxy) -> Vec<FindingLine> {
+    let today = Today::now();
+    each(proxy, |database, core| {
+        let line = |open: Incident<Finding>| FindingLine {
+            database: database.to_owned(),
+            since: today.date(open.since),
+            culprit: NamedCulprit::of(open.value.culprit.as_ref()),
+            finding: open.value,
+        };
+        core.findings(usize::MAX, Instant::now()).into_iter().map(line).collect()
+    })
+}
