@@ -30,6 +30,8 @@ words! {
         NotifyQueue = "notify_queue",
         /// The server was the primary, and is a standby.
         Standing = "standing",
+        /// Transaction ids are about to run out.
+        Wraparound = "wraparound",
     }
 }
 

@@ -230,6 +230,28 @@ async fn dead(admin: &Client) -> i64 {
     admin.query_one("SELECT pg_stat_get_dead_tuples('jobs'::regclass)", &[]).await.expect("a count").get(0)
 }
 
+/// Gives out more than twice as many transaction ids as `autovacuum_freeze_max_age` may be at least.
+const BURN: &str = "DO $$ BEGIN FOR i IN 1..210000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$";
+
+#[tokio::test]
+async fn transaction_ids_that_run_out_are_told_with_who_keeps_vacuum_from_freezing() {
+    let postgres = Postgres::private(&["autovacuum_freeze_max_age=100000", "autovacuum=off"]);
+    let database = postgres.database().await;
+    let admin = postgres.admin(&database).await;
+    // Also without autovacuum the server freezes at that age, unless something old is in the way.
+    admin.batch_execute("BEGIN; CREATE TABLE jobs (id int); PREPARE TRANSACTION 'forgotten'").await.unwrap();
+    admin.batch_execute(BURN).await.unwrap();
+
+    let mut watch = Watch::of(&postgres, &database, "IN ROLE pg_monitor").await;
+    let finding = watch.opened(FindingKind::Wraparound).await;
+    assert!(finding.what.contains(" that are not frozen, autovacuum should at 100000; "), "{finding:?}");
+    assert_eq!(finding.remedy.as_deref(), Some("ROLLBACK PREPARED 'forgotten'"));
+
+    end(&admin, &finding).await;
+    admin.batch_execute("VACUUM (FREEZE)").await.unwrap();
+    watch.closed(FindingKind::Wraparound).await;
+}
+
 #[tokio::test]
 async fn a_slot_nobody_reads_holds_the_catalogs_and_a_running_vacuum_holds_nothing() {
     let postgres = Postgres::private(&["wal_level=logical", "autovacuum=off"]);

@@ -90,9 +90,8 @@ impl CoreModel {
             }
             Question::Detector(DetectorId::NotifyQueue) => vec![AnswerRow::of(&[Some("0")])],
             Question::Detector(DetectorId::Demotion) => vec![AnswerRow::of(&[Some("f")])],
-            Question::Locks | Question::Detector(DetectorId::Outside) | Question::Detector(DetectorId::DeadTuples) => {
-                Vec::new()
-            }
+            Question::Locks
+            | Question::Detector(DetectorId::Outside | DetectorId::DeadTuples | DetectorId::Wraparound) => Vec::new(),
         }
     }
 

@@ -22,6 +22,7 @@ use horizon::{Hold, Horizon};
 use notify_queue::NotifyQueue;
 use outside::Outside;
 use sessions::Sessions;
+use wraparound::Wraparound;
 
 pub mod dead_tuples;
 pub mod demotion;
@@ -29,6 +30,7 @@ pub mod horizon;
 pub mod notify_queue;
 pub mod outside;
 pub mod sessions;
+pub mod wraparound;
 
 /// Looks for one thing that harms a database.
 pub(crate) trait Detector: fmt::Debug {
@@ -120,4 +122,6 @@ detectors! {
     notify_queue: NotifyQueue,
     /// A primary that has become a standby.
     demotion: Demotion,
+    /// Tables that are not frozen in time.
+    wraparound: Wraparound,
 }
