@@ -149,14 +149,14 @@ fn databases(proxy: &Proxy, now: Instant) -> Vec<DatabaseFacts> {
             endpoint: view.endpoint,
             down_for,
             is_paused: view.is_paused,
-            is_disabled: proxy.is_disabled(&name),
+            is_disabled: proxy.directory.is_disabled(&name),
             waiting: view.waiting,
             counts: view.counts,
             backends_max: config.database(&name).and_then(|database| database.backends_max),
             name,
         })
     };
-    proxy.all_databases().into_iter().filter_map(of).collect()
+    proxy.directory.all_databases().into_iter().filter_map(of).collect()
 }
 
 fn findings(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, Finding)> {

@@ -31,7 +31,7 @@ pub(super) struct Group {
 
 /// The queue of every role at this moment.
 pub(super) fn lanes(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, LaneView)> {
-    let ids = proxy.all_lanes();
+    let ids = proxy.directory.all_lanes();
     let core = proxy.pools.core();
     ids.into_iter().filter_map(|(role, id)| Some((role, core.lane(id, now)?))).collect()
 }
@@ -44,7 +44,7 @@ pub(super) fn effective_limit(gate: &View) -> Option<u32> {
 /// Every group at this moment.
 pub(super) fn all(proxy: &Proxy) -> BTreeMap<Name, Group> {
     let mut groups: BTreeMap<Name, Group> = BTreeMap::new();
-    for pool in proxy.all_pools() {
+    for pool in proxy.directory.all_pools() {
         let Some(view) = proxy.pools.core().pool(pool.id) else { continue };
         let name = (Arc::clone(&pool.name.database), Arc::clone(&pool.name.role));
         let totals = pool.stats.totals();

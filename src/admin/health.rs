@@ -11,7 +11,7 @@ pub(super) fn ready(proxy: &Proxy) -> (bool, String) {
     let now = Instant::now();
     let mut databases = Map::new();
     let mut is_any_up = false;
-    for (name, id) in proxy.all_databases() {
+    for (name, id) in proxy.directory.all_databases() {
         let Some(view) = proxy.pools.core().database(id) else { continue };
         let (is_up, state) = match view.endpoint {
             EndpointView::Up => (true, "up".to_owned()),

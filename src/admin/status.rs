@@ -48,7 +48,7 @@ impl Memory {
     /// Looks at everything, and remembers what the page will show of it.
     pub(super) fn look(&self, proxy: &Proxy) -> Moment {
         let now = Instant::now();
-        let second = now.saturating_duration_since(proxy.started()).as_secs();
+        let second = now.saturating_duration_since(proxy.clock.started()).as_secs();
         let mut remembered = self.remembered();
         let facts = Facts::of(proxy, &mut remembered.recent, now, second);
         let problems = problem::problems(&facts);
@@ -77,7 +77,7 @@ impl Memory {
             "now": unix.as_millis() as u64,
             "uptime": second,
             "draining": facts.is_draining,
-            "paused": proxy.is_paused(),
+            "paused": proxy.directory.is_paused(),
             "may_act": proxy.config.load().admin.token.is_some(),
             "headline": problem::headline(problems),
             "problems": problem::shown(problems),

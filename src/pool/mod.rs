@@ -6,6 +6,7 @@ pub mod address;
 pub mod backend;
 pub mod clock;
 pub mod core;
+pub mod directory;
 pub mod keep;
 pub mod lease;
 pub mod links;

@@ -155,7 +155,7 @@ fn databases(proxy: &Proxy, config: &Config, watched: &BTreeMap<Arc<str>, Watche
     let mut all: BTreeSet<Arc<str>> = named.collect();
     if config.databases.contains_key("*") {
         all.extend(proxy.pools.roster().all().into_iter().map(|(_, facts)| Arc::clone(&facts.pool.name.database)));
-        let known = proxy.all_databases().into_iter().map(|(name, _)| name);
+        let known = proxy.directory.all_databases().into_iter().map(|(name, _)| name);
         all.extend(known.filter(|name| watched.contains_key(name)));
     }
     all
@@ -206,7 +206,7 @@ impl Process for Proxy {
     }
 
     fn tighten(&self, role: &str) -> Option<u32> {
-        let lane = self.lane(role)?;
+        let lane = self.directory.lane(role)?;
         self.pools.core().tighten_lane(lane, Instant::now())
     }
 

@@ -400,7 +400,7 @@ impl Answers<'_, '_> {
         let limit = timeout.limit(&self.session.pool.settings().timeouts);
         let is_whole = header(bytes).is_ok_and(|head| head.is_some_and(|head| HEADER_LEN + head.body == bytes.len()));
         let is_due = ours.is_some()
-            || limit.is_some_and(|limit| clock.may_have_run(limit, self.worker.proxy.tick_at(Instant::now())));
+            || limit.is_some_and(|limit| clock.may_have_run(limit, self.worker.proxy.clock.tick_at(Instant::now())));
         let wants_hint = is_whole && is_due && !fields.has_hint;
         (Some(timeout), wants_hint.then(|| self.session.hint(timeout)).flatten())
     }

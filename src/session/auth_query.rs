@@ -29,7 +29,7 @@ pub async fn look_up(
         Some(password) => Credential::Password(password.clone()),
         None => Credential::Nothing,
     };
-    let pool = worker.proxy.lookup_pool(name, credential, worker.id).ok_or(LookupError::NoPool)?;
+    let pool = worker.proxy.directory.lookup_pool(name, credential, worker.id).ok_or(LookupError::NoPool)?;
     let mut lease = worker.proxy.pools.wait(&pool, worker.id).await?;
     lease.stream.write_all(&question(&query.query, role)).await.map_err(broken)?;
     lease.stream.flush().await.map_err(broken)?;

@@ -222,7 +222,7 @@ async fn welcome(
         let database = startup.database.as_str().into();
         return Ok(Guest::Console(facts(&startup, seat, database, addr, is_tls)));
     }
-    if proxy.is_disabled(&startup.database) {
+    if proxy.directory.is_disabled(&startup.database) {
         return Err(LoginFault::Disabled(startup.database));
     }
     let settings = startup_settings(&startup)?;
@@ -231,8 +231,10 @@ async fn welcome(
         role: startup.user.as_str().into(),
         kind: replication(&startup).map_or(PoolKind::Ordinary, |parameters| PoolKind::Replication(parameters.into())),
     };
-    let pool =
-        proxy.pool(name, credential, worker.id).ok_or_else(|| LoginFault::NoDatabase(startup.database.clone()))?;
+    let pool = proxy
+        .directory
+        .pool(name, credential, worker.id)
+        .ok_or_else(|| LoginFault::NoDatabase(startup.database.clone()))?;
     if let Credential::Unproved(password) = credential {
         prove(worker, &pool, password).await?;
     }
@@ -243,7 +245,7 @@ async fn welcome(
     let settings = if pool.is_dedicated() { proxy.settings.none() } else { proxy.settings.intern(settings) };
     let exchange = proxy.hub.exchange(&pool.name.database);
     let facts = facts(&startup, seat, Arc::clone(&pool.name.database), addr, is_tls);
-    let place = proxy.clients.admit(facts, proxy.second());
+    let place = proxy.clients.admit(facts, proxy.clock.second());
     let mut session = Session {
         pool,
         mode,
@@ -406,7 +408,7 @@ async fn prove(worker: &Rc<Worker>, pool: &Arc<Pool>, password: &Secret) -> Resu
     match opener.open_with(pool, Credential::Unproved(password.clone()), worker.id).await {
         Ok(mut backend) => {
             let _ = backend.stream.write_all(build::TERMINATE).await;
-            worker.proxy.prove(pool, password, worker.id);
+            worker.proxy.directory.prove(pool, password, worker.id);
             Ok(())
         }
         Err(error) => match error.server_error() {

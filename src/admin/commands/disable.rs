@@ -20,7 +20,7 @@ impl ConsoleCommand for Disable {
 
     fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
         targets::databases(&worker.proxy, Some(&self.0))?;
-        worker.proxy.set_disabled(&self.0, true);
+        worker.proxy.directory.set_disabled(&self.0, true);
         Ok(FollowUp::Nothing)
     }
 }

@@ -39,8 +39,8 @@ impl ConsoleCommand for Pause {
 pub(super) fn pause(worker: &Worker, name: Option<&str>) -> Result<Vec<DatabaseId>, ConsoleFault> {
     let proxy = &worker.proxy;
     let databases = targets::databases(proxy, name)?;
-    proxy.pause_newcomers(name.is_none() || proxy.is_paused());
-    proxy.pause(worker.id, &databases);
+    proxy.directory.pause_newcomers(name.is_none() || proxy.directory.is_paused());
+    proxy.directory.pause(worker.id, &databases);
     Ok(databases)
 }
 

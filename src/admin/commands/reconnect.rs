@@ -21,7 +21,7 @@ impl ConsoleCommand for Reconnect {
 
     fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
         for database in targets::databases(&worker.proxy, self.0.as_deref())? {
-            worker.proxy.retire(worker.id, database);
+            worker.proxy.directory.retire(worker.id, database);
         }
         Ok(FollowUp::Nothing)
     }

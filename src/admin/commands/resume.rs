@@ -23,7 +23,7 @@ impl ConsoleCommand for Resume {
         let (proxy, is_all) = (&worker.proxy, self.0.is_none());
         let databases = targets::databases(proxy, self.0.as_deref())?;
         let is_paused = |database: &DatabaseId| proxy.pools.core().database(*database).is_some_and(|it| it.is_paused);
-        if !(databases.iter().any(is_paused) || is_all && proxy.is_paused()) {
+        if !(databases.iter().any(is_paused) || is_all && proxy.directory.is_paused()) {
             return Err(ConsoleFault::NotPaused);
         }
         resume(worker, is_all, &databases);
@@ -34,7 +34,7 @@ impl ConsoleCommand for Resume {
 /// Lets clients of these databases have backends again; `is_all`: of those that nobody has asked for so far, too.
 pub(super) fn resume(worker: &Worker, is_all: bool, databases: &[DatabaseId]) {
     if is_all {
-        worker.proxy.pause_newcomers(false);
+        worker.proxy.directory.pause_newcomers(false);
     }
-    worker.proxy.resume(worker.id, databases);
+    worker.proxy.directory.resume(worker.id, databases);
 }

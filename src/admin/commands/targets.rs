@@ -6,12 +6,12 @@ use crate::proxy::Proxy;
 
 /// The database of this name, or all that there are.
 pub(super) fn databases(proxy: &Proxy, name: Option<&str>) -> Result<Vec<DatabaseId>, ConsoleFault> {
-    proxy.meant(name).ok_or_else(|| ConsoleFault::NoDatabase(name.unwrap_or_default().to_owned()))
+    proxy.directory.meant(name).ok_or_else(|| ConsoleFault::NoDatabase(name.unwrap_or_default().to_owned()))
 }
 
 /// The queue of a role, which begins to exist if nobody has logged in as it so far.
 pub(super) fn role(proxy: &Proxy, role: &str) -> Result<LaneId, ConsoleFault> {
     // "*" stands for roles, and is none.
-    let lane = (role != "*").then(|| proxy.lane(role)).flatten();
+    let lane = (role != "*").then(|| proxy.directory.lane(role)).flatten();
     lane.ok_or_else(|| ConsoleFault::NoRole(role.to_owned()))
 }

@@ -49,7 +49,7 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
         bounded(group::all(proxy), |((database, role), _)| has_database(database) && has_role(role));
     page.put(Metric::PoolsUnlisted, &[], unlisted);
     clients(&mut page, proxy, &groups);
-    let (databases, _): (Vec<_>, _) = bounded(proxy.all_databases(), |(name, _)| has_database(name));
+    let (databases, _): (Vec<_>, _) = bounded(proxy.directory.all_databases(), |(name, _)| has_database(name));
     for (name, id) in databases {
         put_database(&mut page, proxy, &name, id);
     }
@@ -86,7 +86,7 @@ fn bounded<T, C: FromIterator<T>>(all: impl IntoIterator<Item = T>, is_named: im
 
 fn process(page: &mut Exposition, proxy: &Proxy) {
     page.put(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1);
-    let started = proxy.started_at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let started = proxy.clock.started_at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     page.put(Metric::StartTime, &[], started.as_secs_f64());
     page.put(Metric::Draining, &[], u8::from(proxy.is_leaving()));
     page.put(Metric::ConfigCurrent, &[], u8::from(!proxy.process.is_outdated()));

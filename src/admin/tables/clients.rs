@@ -19,7 +19,7 @@ fn lines(proxy: &Proxy) -> Vec<SocketLine> {
             Activity::Waiting(since) => ("waiting", Some(since.elapsed()), String::new()),
             Activity::Active(target) => ("active", None, pointer(target)),
         };
-        let active = proxy.started_at() + Duration::from_secs(entry.last_active().into());
+        let active = proxy.clock.started_at() + Duration::from_secs(entry.last_active().into());
         SocketLine {
             side: "C",
             user: entry.role.to_string(),

@@ -108,7 +108,7 @@ pub(super) fn of_all(proxy: &Proxy) -> (StatsNumbers, StatsNumbers) {
 fn each_pool(proxy: &Proxy, mut visit: impl FnMut(&Arc<str>, &Totals, &Totals, Duration)) {
     let now = Instant::now();
     let history = proxy.history();
-    for pool in proxy.all_pools() {
+    for pool in proxy.directory.all_pools() {
         let all = pool.stats.totals();
         let (lately, period) = history.since(pool.key(), &all, now);
         visit(&pool.name.database, &all, &lately, period);

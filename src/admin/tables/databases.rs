@@ -41,7 +41,7 @@ columns! { DatabaseLine;
 
 fn lines(proxy: &Proxy) -> Vec<DatabaseLine> {
     let config = proxy.config.load();
-    let known = proxy.all_databases();
+    let known = proxy.directory.all_databases();
     let ids: HashMap<&str, _> = known.iter().map(|(name, id)| (&**name, *id)).collect();
     let mut names: Vec<&str> = config.databases.keys().map(String::as_str).chain(ids.keys().copied()).collect();
     names.sort_unstable();
@@ -53,7 +53,7 @@ fn lines(proxy: &Proxy) -> Vec<DatabaseLine> {
             config: config.database(name)?.clone(),
             view: ids.get(name).and_then(|id| proxy.pools.core().database(*id)),
             clients: clients.get(name).copied().unwrap_or(0),
-            is_disabled: proxy.is_disabled(name),
+            is_disabled: proxy.directory.is_disabled(name),
         })
     };
     names.into_iter().filter_map(line).collect()

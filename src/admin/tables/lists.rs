@@ -26,7 +26,7 @@ fn lines(proxy: &Proxy) -> Vec<ListLine> {
         ("databases", config.databases.len()),
         ("users", config.roles.len()),
         ("peers", 0),
-        ("pools", proxy.all_pools().len()),
+        ("pools", proxy.directory.all_pools().len()),
         ("peer_pools", 0),
         ("free_clients", (config.listen.clients_max as usize).saturating_sub(connections)),
         ("used_clients", clients),

@@ -16,6 +16,6 @@ columns! { StateLine;
 }
 
 fn lines(proxy: &Proxy) -> Vec<StateLine> {
-    let is_paused = proxy.is_paused();
+    let is_paused = proxy.directory.is_paused();
     [("active", !is_paused), ("paused", is_paused), ("suspended", false)].map(|(key, is)| StateLine { key, is }).into()
 }

@@ -34,7 +34,7 @@ fn lines(proxy: &Proxy) -> Vec<UserLine> {
     let config = proxy.config.load();
     let clients = clients_by(proxy, |entry| &entry.role);
     let mut backends: HashMap<Arc<str>, u32> = HashMap::new();
-    for pool in proxy.all_pools() {
+    for pool in proxy.directory.all_pools() {
         if let Some(view) = proxy.pools.core().pool(pool.id) {
             *backends.entry(Arc::clone(&pool.name.role)).or_default() += view.counts.open();
         }

@@ -28,7 +28,7 @@ impl Client {
     /// Something may have taken too long: what runs is cancelled, a transaction in which nothing runs is ended.
     pub(super) fn heed_clock(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
-        let tick = self.worker.proxy.ticks();
+        let tick = self.worker.proxy.clock.ticks();
         let limits = self.session.pool.settings().timeouts;
         let clock = &leased.lease.target.clock;
         // Nobody can tell when the last statement of a text began that is too long to be read.
@@ -56,7 +56,7 @@ impl Client {
         let proxy = &self.worker.proxy;
         let Watch { on_idle_holder, blocked, .. } = proxy.config.load().watch;
         let ring = &leased.books.ring;
-        let is_idle = ring.is_empty() && leased.lease.target.clock.may_have_idled(blocked, proxy.ticks());
+        let is_idle = ring.is_empty() && leased.lease.target.clock.may_have_idled(blocked, proxy.clock.ticks());
         match on_idle_holder {
             OnIdleHolder::Cancel if is_open(ring) && is_idle => self.expire(Reason::Holding, cx),
             _ => Ok(()),

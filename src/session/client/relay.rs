@@ -143,7 +143,7 @@ impl Client {
                 if self.needs_no_backend(request, message.is_whole()) {
                     out.skip(message.fresh);
                     self.answered(answer);
-                    self.place.touch(self.worker.proxy.second());
+                    self.place.touch(self.worker.proxy.clock.second());
                     return Ok(Step::Done);
                 }
                 match self.ask(cx) {
@@ -173,7 +173,7 @@ impl Client {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(Step::Hold) };
         if leased.books.ring.is_empty() {
             let is_fresh = leased.books.ring.is_at_rest();
-            leased.lease.target.clock.begin(self.worker.proxy.ticks(), is_fresh);
+            leased.lease.target.clock.begin(self.worker.proxy.clock.ticks(), is_fresh);
             if is_fresh && begin_cycle(leased, &mut self.session, &self.worker.proxy.settings, out) {
                 return Ok(Step::Hold);
             }
@@ -313,7 +313,7 @@ impl Client {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
         let mut walker = std::mem::take(&mut leased.books.walker);
         let worker = &self.worker;
-        let tick = worker.proxy.ticks();
+        let tick = worker.proxy.clock.ticks();
         let mut last = Event::None;
         let mut now = None;
         let result: Result<(), Fault> = loop {
@@ -374,7 +374,7 @@ impl Client {
         match last {
             Event::None | Event::Cycle(_) => {}
             Event::ReadOnly => standing::doubt(&worker.proxy.pools, &self.session.pool, worker.id),
-            Event::Stopped => worker.proxy.retire(worker.id, self.session.pool.database),
+            Event::Stopped => worker.proxy.directory.retire(worker.id, self.session.pool.database),
             Event::Ended => self.abandon(),
         }
         self.settle(cx, now)

@@ -197,7 +197,7 @@ impl Client {
         let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
         let Leased { lease, books, since, .. } = leased;
         self.place.set_idle();
-        self.place.touch(self.worker.proxy.second());
+        self.place.touch(self.worker.proxy.clock.second());
         self.session.pool.stats.worker(self.worker.id).leased(now - since);
         cleanup::release(&self.worker, lease, books, now);
         self.walker.shrink();

@@ -48,7 +48,7 @@ pub(super) async fn packet(
             First::Cancel(key) => {
                 if let Some(aim) = worker.proxy.clients.cancel(key.pid, &key.secret) {
                     worker.proxy.process.add(ProcessCounter::Cancels(CancelCause::Client));
-                    aim.target().clock.ask(worker.proxy.ticks());
+                    aim.target().clock.ask(worker.proxy.clock.ticks());
                     let limit = worker.proxy.cancel_timeout();
                     let opener = worker.proxy.pools.opener();
                     let _ = timeout(limit, opener.cancel(aim.target())).await;

@@ -1,0 +1,369 @@
+//! Which pools, databases and roles exist, by name: clients make them by asking, a configuration changes them, and those that nobody
+//! uses are forgotten.
+//!
+//! The [`core`](super::core) knows them by numbers. Of a name there is one pool as long as the configuration serves it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use super::core::{Core, DatabaseId, DatabaseLimits, LaneId, PoolLimits};
+use super::lease::{Boxed, Pools};
+use super::pool::{Pool, PoolKind, PoolName};
+use crate::admission::gate::Tenure;
+use crate::auth::Credential;
+use crate::auth::secrets::Stored;
+use crate::config::{
+    Auth, Config, PoolKeys as PoolConfig, PoolMode, PoolSettings, Secret, lane_settings, own_settings, pool_settings,
+};
+use crate::metrics::PoolStats;
+use crate::state::timeout::Timeout;
+
+/// Backends that look secrets up, per database: one answers thousands in a second.
+const LOOKUP_BACKENDS: u32 = 2;
+
+/// All pools by name.
+#[derive(Debug)]
+pub struct Directory {
+    config: Arc<ArcSwap<Config>>,
+    pools: Arc<Pools>,
+    /// Threads that serve clients: each pool counts for each of them.
+    workers: usize,
+    names: Mutex<Names>,
+}
+
+/// What exists in the core, by name.
+#[derive(Debug, Default)]
+struct Names {
+    databases: HashMap<Arc<str>, DatabaseId>,
+    pools: HashMap<PoolName, Arc<Pool>>,
+    lanes: HashMap<Arc<str>, LaneId>,
+    /// PAUSE of everything: databases yet to come are paused from the start.
+    is_paused: bool,
+    /// Databases that take no new clients.
+    disabled: HashSet<String>,
+}
+
+impl Directory {
+    /// No pool exists so far.
+    pub fn new(config: Arc<ArcSwap<Config>>, pools: Arc<Pools>, workers: usize) -> Self {
+        Self { config, pools, workers, names: Mutex::default() }
+    }
+
+    /// The pool of a client, made if it is the first of its kind. `None`: the configuration does not serve it.
+    pub fn pool(&self, name: PoolName, credential: &Credential, worker: usize) -> Option<Arc<Pool>> {
+        let config = self.config.load();
+        let settings = pool_settings(&config, &name.database, &name.role)?;
+        let credential = configured(&config, &settings, &name.role).unwrap_or_else(|| credential.clone());
+        self.pool_with(name, settings, credential, worker)
+    }
+
+    /// The pool of the role that looks secrets up, whether or not clients may log in as it.
+    pub fn lookup_pool(&self, name: PoolName, credential: Credential, worker: usize) -> Option<Arc<Pool>> {
+        let config = self.config.load();
+        let settings = lookup_settings(&config, &name.database, &name.role)?;
+        self.pool_with(name, settings, credential, worker)
+    }
+
+    /// A backend opened with this password: it is the pool's from now on.
+    pub fn prove(&self, pool: &Pool, password: &Secret, worker: usize) {
+        pool.prove(password.clone());
+        self.use_credential(pool, Credential::Password(password.clone()), worker);
+    }
+
+    /// Has backends log in with this from the next one on; at once if the last one was refused.
+    fn use_credential(&self, pool: &Pool, credential: Credential, worker: usize) {
+        if pool.credential() != credential {
+            pool.set_credential(credential);
+            let limits = pool_limits(&pool.settings());
+            self.pools.decide(worker, |core, out| core.set_pool(pool.id, limits, Instant::now(), out));
+        }
+    }
+
+    fn pool_with(
+        &self,
+        name: PoolName,
+        settings: PoolSettings,
+        credential: Credential,
+        worker: usize,
+    ) -> Option<Arc<Pool>> {
+        let mut names = self.names();
+        if let Some(pool) = names.pools.get(&name) {
+            let pool = Arc::clone(pool);
+            drop(names);
+            if !matches!(credential, Credential::Nothing | Credential::Unproved(_)) {
+                self.use_credential(&pool, credential, worker);
+            }
+            return Some(pool);
+        }
+        let mut core = self.pools.core();
+        let limits = database_limits(&settings);
+        let database = names.database(&mut core, &name.database, limits);
+        let lane = match name.kind {
+            PoolKind::Ordinary => names.lane(&mut core, &self.config.load(), &name.role),
+            PoolKind::Own | PoolKind::Replication(_) => None,
+        };
+        let id = core.add_pool(database, lane, pool_limits(&settings))?;
+        drop(core);
+        let stats = PoolStats::new(self.workers);
+        let pool = Arc::new(Pool::new(id, database, name.clone(), settings, credential.proved(), stats));
+        self.pools.register(Arc::clone(&pool));
+        names.pools.insert(name, Arc::clone(&pool));
+        Some(pool)
+    }
+
+    /// The lane of a role, made if nobody has asked for it so far; `None`: the configuration does not serve the role.
+    pub fn lane(&self, role: &str) -> Option<LaneId> {
+        self.names().lane(&mut self.pools.core(), &self.config.load(), &role.into())
+    }
+
+    /// The roles that have lanes, by name.
+    pub fn all_lanes(&self) -> Vec<(Arc<str>, LaneId)> {
+        let mut lanes: Vec<_> = self.names().lanes.iter().map(|(role, id)| (Arc::clone(role), *id)).collect();
+        lanes.sort();
+        lanes
+    }
+
+    /// All pools, in order of their names.
+    pub fn all_pools(&self) -> Vec<Arc<Pool>> {
+        let mut pools: Vec<_> = self.names().pools.values().cloned().collect();
+        pools.sort_by(|a, b| a.name.cmp(&b.name));
+        pools
+    }
+
+    /// The databases that have pools, by name.
+    pub fn all_databases(&self) -> Vec<(Arc<str>, DatabaseId)> {
+        let mut databases: Vec<_> = self.names().databases.iter().map(|(name, id)| (Arc::clone(name), *id)).collect();
+        databases.sort();
+        databases
+    }
+
+    /// The databases that a command of the console is about: the one it names, or all that exist. A configured database
+    /// nobody has asked for so far begins to exist; `None`: the configuration does not serve it.
+    pub fn meant(&self, name: Option<&str>) -> Option<Vec<DatabaseId>> {
+        let Some(name) = name else {
+            return Some(self.names().databases.values().copied().collect());
+        };
+        let config = self.config.load();
+        let served = config.database(name)?;
+        let limits = DatabaseLimits { backends_max: served.backends_max, connect_timeout: served.pool.connect_timeout };
+        let mut names = self.names();
+        Some(vec![names.database(&mut self.pools.core(), &name.into(), limits)])
+    }
+
+    /// Stops leases of these databases until [`Self::resume`], and closes their backends as they come back.
+    pub fn pause(&self, worker: usize, databases: &[DatabaseId]) {
+        let now = Instant::now();
+        self.pools.decide(worker, |core, out| {
+            for database in databases {
+                core.pause(*database);
+                core.retire_database(*database, now, out);
+            }
+        });
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self, worker: usize, databases: &[DatabaseId]) {
+        let now = Instant::now();
+        self.pools.decide(worker, |core, out| databases.iter().for_each(|database| core.resume(*database, now, out)));
+    }
+
+    /// Whether databases that nobody has asked for so far are to be paused from the start.
+    pub fn pause_newcomers(&self, is_paused: bool) {
+        self.names().is_paused = is_paused;
+    }
+
+    /// Everything is paused.
+    pub fn is_paused(&self) -> bool {
+        self.names().is_paused
+    }
+
+    /// Has a database take clients or refuse them.
+    pub fn set_disabled(&self, database: &str, is_disabled: bool) {
+        let disabled = &mut self.names().disabled;
+        if is_disabled {
+            disabled.insert(database.to_owned());
+        } else {
+            disabled.remove(database);
+        }
+    }
+
+    /// The database takes no new clients.
+    pub fn is_disabled(&self, database: &str) -> bool {
+        self.names().disabled.contains(database)
+    }
+
+    /// Replaces all backends of a database: idle ones now, the others when they are given back. Only on a worker's thread.
+    pub fn retire(&self, worker: usize, database: DatabaseId) {
+        self.pools.decide(worker, |core, out| core.retire_database(database, Instant::now(), out));
+    }
+
+    /// Puts another configuration into force, and returns the pools of clients that it does not serve any more. Only on a
+    /// worker's thread.
+    pub fn reload(&self, worker: usize, config: &Config) -> Vec<PoolName> {
+        let now = Instant::now();
+        let mut gone = Vec::new();
+        let mut names = self.names();
+        self.pools.decide(worker, |core, out| {
+            core.set_total_max(config.backends_total_max, now, out);
+            names.lanes.retain(|role, lane| match lane_settings(config, role) {
+                Some(settings) => {
+                    core.set_lane(*lane, settings, now, out);
+                    true
+                }
+                None => {
+                    core.remove_lane(*lane);
+                    false
+                }
+            });
+            names.pools.retain(|name, pool| {
+                let settings = match name.kind {
+                    PoolKind::Own => lookup_settings(config, &name.database, &name.role),
+                    PoolKind::Ordinary | PoolKind::Replication(_) => pool_settings(config, &name.database, &name.role),
+                };
+                let Some(settings) = settings else {
+                    core.remove_pool(pool.id, now, out);
+                    if name.kind != PoolKind::Own {
+                        gone.push(name.clone());
+                    }
+                    return false;
+                };
+                core.set_database(pool.database, database_limits(&settings), now, out);
+                core.set_pool(pool.id, pool_limits(&settings), now, out);
+                if name.kind != PoolKind::Own
+                    && let Some(credential) = configured(config, &settings, &name.role)
+                {
+                    pool.set_credential(credential);
+                }
+                let before = Arc::clone(&pool.settings());
+                // No SET brings back what the server would say of itself: only a new login does.
+                let unset = |timeout: Timeout| {
+                    timeout.limit(&before.timeouts).is_some() && timeout.limit(&settings.timeouts).is_none()
+                };
+                let is_replaced = before.endpoint != settings.endpoint
+                    || before.intercepts != settings.intercepts
+                    || Timeout::ALL.into_iter().any(unset);
+                pool.set_settings(settings);
+                if is_replaced {
+                    core.retire_pool(pool.id, now, out);
+                }
+                true
+            });
+        });
+        gone
+    }
+
+    /// Forgets pools, databases and roles that the configuration does not name and nobody uses. Under `"*"` clients make them by
+    /// asking, for any database and role, so they must not be many for long. Those named in the file stay, with their counters.
+    pub fn forget_unused(&self, worker: usize) {
+        let config = self.config.load();
+        let now = Instant::now();
+        let mut names = self.names();
+        let Names { databases, pools, lanes, .. } = &mut *names;
+        self.pools.decide(worker, |core, out| {
+            pools.retain(|name, pool| {
+                let is_named = name.kind == PoolKind::Ordinary
+                    && config.databases.contains_key(&*name.database)
+                    && config.roles.contains_key(&*name.role);
+                let counts = core.pool(pool.id).map(|view| view.counts).unwrap_or_default();
+                let may_go = counts.open() == 0 || name.is_dedicated() && counts.open() == counts.idle;
+                // This directory, the list of all pools and its idle backends have it, and neither a client nor a dial.
+                let is_unused = !is_named && may_go && Arc::strong_count(pool) == 2 + counts.idle as usize;
+                if is_unused {
+                    core.remove_pool(pool.id, now, out);
+                }
+                !is_unused
+            });
+            databases.retain(|name, id| {
+                let is_used = config.databases.contains_key(&**name)
+                    || core.database(*id).is_some_and(|view| view.is_paused)
+                    || pools.values().any(|pool| pool.database == *id);
+                if !is_used {
+                    core.remove_database(*id, now, out);
+                }
+                is_used
+            });
+            lanes.retain(|role, lane| config.roles.contains_key(&**role) || !core.forget_lane(*lane));
+        });
+    }
+
+    /// Somebody has asked for this database, and it is not forgotten yet.
+    pub fn has_database(&self, name: &str) -> bool {
+        self.names().databases.contains_key(name)
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        self.names.lock().expect("no panic while held")
+    }
+}
+
+impl Names {
+    fn database(&mut self, core: &mut Core<Boxed>, name: &Arc<str>, limits: DatabaseLimits) -> DatabaseId {
+        *self.databases.entry(Arc::clone(name)).or_insert_with(|| {
+            let database = core.add_database(limits);
+            if self.is_paused {
+                core.pause(database);
+            }
+            database
+        })
+    }
+
+    fn lane(&mut self, core: &mut Core<Boxed>, config: &Config, role: &Arc<str>) -> Option<LaneId> {
+        if let Some(lane) = self.lanes.get(role) {
+            return Some(*lane);
+        }
+        let lane = core.add_lane(lane_settings(config, role)?, Instant::now());
+        self.lanes.insert(Arc::clone(role), lane);
+        Some(lane)
+    }
+}
+
+/// Settings of the pool for look-ups: the database's own, whatever may be configured for clients of that role. `None`: the
+/// database looks nothing up, or as another role.
+fn lookup_settings(config: &Config, database: &str, role: &str) -> Option<PoolSettings> {
+    let found = config.database(database)?;
+    found.auth_query.as_ref().filter(|query| query.role == role)?;
+    // The password goes with each question.
+    let settings = own_settings(database, found, role, None);
+    let size = settings.pool.size.min(LOOKUP_BACKENDS);
+    Some(PoolSettings { pool: PoolConfig { size, ..settings.pool }, ..settings })
+}
+
+/// What the configuration says backends of a role log in with, whatever its clients know.
+fn configured(config: &Config, settings: &PoolSettings, role: &str) -> Option<Credential> {
+    if let Some(password) = &settings.endpoint.password {
+        return Stored::parse(password).ok().map(|stored| stored.credential());
+    }
+    match &config.role(role)?.auth {
+        Auth::Password { secret, .. } => match Stored::parse(secret).ok()?.credential() {
+            // A verifier opens nothing: the keys of a client's login do.
+            Credential::Nothing => None,
+            credential => Some(credential),
+        },
+        _ => None,
+    }
+}
+
+fn database_limits(settings: &PoolSettings) -> DatabaseLimits {
+    DatabaseLimits { backends_max: settings.backends_max, connect_timeout: settings.pool.connect_timeout }
+}
+
+fn pool_limits(settings: &PoolSettings) -> PoolLimits {
+    let pool = &settings.pool;
+    let limit = |duration: Duration| (!duration.is_zero()).then_some(duration);
+    PoolLimits {
+        size: pool.size,
+        waiters_max: pool.waiters_max,
+        wait_timeout: Some(pool.wait_timeout),
+        idle_timeout: limit(pool.idle_timeout),
+        lifetime: limit(pool.lifetime),
+        tenure: match pool.mode {
+            PoolMode::Session => Tenure::Session,
+            PoolMode::Transaction | PoolMode::Statement => Tenure::Transaction,
+        },
+        share: settings.share,
+    }
+}

@@ -1,0 +1,39 @@
+//! The end of the process, as clients and probes see it: leaving, draining, gone.
+
+use std::sync::atomic::Ordering;
+
+use super::Proxy;
+use crate::clients::Signal;
+
+impl Proxy {
+    /// From now on nobody new should be sent here; those who are here notice nothing yet.
+    pub fn leave(&self) {
+        self.is_leaving.store(true, Ordering::Release);
+    }
+
+    /// From now on clients leave as soon as no transaction of theirs is open, and nobody is taken in.
+    pub fn drain(&self) {
+        self.is_draining.store(true, Ordering::Release);
+        self.entrance.close();
+        for entry in self.clients.all() {
+            entry.signal(Signal::Drain);
+        }
+    }
+
+    /// All clients leave now, whatever they do.
+    pub fn kill(&self) {
+        for entry in self.clients.all() {
+            entry.signal(Signal::Kill);
+        }
+    }
+
+    /// Going down, whether or not clients have been told.
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Acquire)
+    }
+
+    /// Going down, and clients have been told.
+    pub fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,91 @@
+//! Regular work of the process: what is unused is forgotten, what is idle or overdue is ended.
+
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use tokio::time::Instant;
+
+use super::Proxy;
+use crate::clients::{Activity, Signal};
+use crate::pool::keep;
+
+/// Idle backends with outdated timeouts that a worker closes at one tick, so that a reload replaces them one after the other.
+const OUTDATED_AT_ONCE: u32 = 2;
+
+impl Proxy {
+    /// Regular work, on each worker for its own stacks; once in all for what is shared.
+    pub fn tick(self: &Arc<Self>, worker: usize) {
+        let now = Instant::now();
+        self.clock.look(now);
+        if worker == 0 {
+            if self.clock.count_seconds(now) {
+                self.entrance.tick(now);
+            }
+            self.pools.decide(worker, |core, out| core.tick(now, out));
+            self.forget_unused(worker);
+            self.history()
+                .roll(now, || self.pools.all().iter().map(|pool| (pool.key(), pool.stats.totals())).collect());
+            self.pools.sweep();
+            self.end_idle_clients();
+            self.look_for_overdue();
+        }
+        let pools = self.pools.all();
+        self.pools.decide(worker, |core, out| {
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut outdated = 0;
+            for pool in &pools {
+                core.peek_idle(
+                    pool.id,
+                    worker,
+                    |backend| {
+                        if outdated < OUTDATED_AT_ONCE && backend.is_outdated(pool, now) {
+                            outdated += 1;
+                            return false;
+                        }
+                        !backend.stream.is_readable(&mut cx) || keep::is_fit(backend, pool, &mut cx)
+                    },
+                    out,
+                );
+            }
+        });
+    }
+
+    /// Forgets what the configuration does not name and nobody uses.
+    fn forget_unused(&self, worker: usize) {
+        let config = self.config.load();
+        self.directory.forget_unused(worker);
+        let is_gone = |name: &str| !config.databases.contains_key(name) && !self.directory.has_database(name);
+        self.hub.forget_unused(is_gone);
+    }
+
+    /// Tells clients whose backends are at something for longer than their role's limits allow.
+    fn look_for_overdue(&self) {
+        let tick = self.clock.ticks();
+        let overdue = self.pools.roster().find(|facts| {
+            let limits = &facts.pool.settings().timeouts;
+            !facts.pool.is_dedicated() && facts.target.clock.overdue(limits, tick, 1).is_some()
+        });
+        if overdue.is_empty() {
+            return;
+        }
+        for entry in self.clients.all() {
+            if matches!(entry.activity(), Activity::Active(at) if overdue.iter().any(|target| Arc::ptr_eq(target, &at)))
+            {
+                entry.signal(Signal::Overdue);
+            }
+        }
+    }
+
+    fn end_idle_clients(&self) {
+        let limit = self.config.load().listen.idle_timeout;
+        if limit.is_zero() {
+            return;
+        }
+        let oldest = self.clock.second().saturating_sub(u32::try_from(limit.as_secs()).unwrap_or(u32::MAX).max(1));
+        for entry in self.clients.all() {
+            if entry.last_active() < oldest {
+                entry.signal(Signal::Idle);
+            }
+        }
+    }
+}
