@@ -104,7 +104,7 @@ impl Directory {
         let database = names.database(&mut core, &name.database, limits);
         let lane = match name.kind {
             PoolKind::Ordinary => names.lane(&mut core, &self.config.load(), &name.role),
-            PoolKind::Own | PoolKind::Replication(_) => None,
+            PoolKind::Internal | PoolKind::Replication(_) => None,
         };
         let id = core.add_pool(database, lane, pool_limits(&settings))?;
         drop(core);
@@ -221,19 +221,19 @@ impl Directory {
             });
             names.pools.retain(|name, pool| {
                 let settings = match name.kind {
-                    PoolKind::Own => lookup_settings(config, &name.database, &name.role),
+                    PoolKind::Internal => lookup_settings(config, &name.database, &name.role),
                     PoolKind::Ordinary | PoolKind::Replication(_) => pool_settings(config, &name.database, &name.role),
                 };
                 let Some(settings) = settings else {
                     core.remove_pool(pool.id, now, out);
-                    if name.kind != PoolKind::Own {
+                    if name.kind != PoolKind::Internal {
                         gone.push(name.clone());
                     }
                     return false;
                 };
                 core.set_database(pool.database, database_limits(&settings), now, out);
                 core.set_pool(pool.id, pool_limits(&settings), now, out);
-                if name.kind != PoolKind::Own
+                if name.kind != PoolKind::Internal
                     && let Some(credential) = configured(config, &settings, &name.role)
                 {
                     pool.set_credential(credential);

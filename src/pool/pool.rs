@@ -34,7 +34,7 @@ pub enum PoolKind {
     /// Clients' queries.
     Ordinary,
     /// pgweir's own questions: for the secrets of roles that log in, and the watch's.
-    Own,
+    Internal,
     /// One replication connection each, with these startup parameters.
     Replication(Arc<[(String, String)]>),
 }
@@ -49,7 +49,7 @@ impl PoolName {
     pub fn parameters(&self) -> &[(String, String)] {
         match &self.kind {
             PoolKind::Replication(parameters) => parameters,
-            PoolKind::Ordinary | PoolKind::Own => &[],
+            PoolKind::Ordinary | PoolKind::Internal => &[],
         }
     }
 }

@@ -173,7 +173,7 @@ async fn watch(proxy: Arc<Proxy>, monitor: Arc<Monitor>, login: PoolSettings) {
     let password = login.endpoint.password.clone();
     let credential = password.map_or(Credential::Nothing, Credential::Password);
     let role = login.endpoint.role.as_str().into();
-    let name = PoolName { database: Arc::clone(&monitor.database), role, kind: PoolKind::Own };
+    let name = PoolName { database: Arc::clone(&monitor.database), role, kind: PoolKind::Internal };
     // In no core: nobody but the monitor logs in by it.
     let (id, database) = (PoolId::default(), DatabaseId::default());
     let pool = Arc::new(Pool::new(id, database, name, login, credential, PoolStats::new(1)));

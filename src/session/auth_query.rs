@@ -24,7 +24,7 @@ pub async fn look_up(
     query: &AuthQuery,
     role: &str,
 ) -> Result<Option<Stored>, LookupError> {
-    let name = PoolName { database: Arc::clone(database), role: query.role.as_str().into(), kind: PoolKind::Own };
+    let name = PoolName { database: Arc::clone(database), role: query.role.as_str().into(), kind: PoolKind::Internal };
     let credential = match &query.password {
         Some(password) => Credential::Password(password.clone()),
         None => Credential::Nothing,

@@ -73,6 +73,6 @@ fn replication(pool: &Pool) -> &'static str {
     match &pool.name.kind {
         PoolKind::Replication(parameters) if parameters.iter().any(|(_, value)| value == "database") => "logical",
         PoolKind::Replication(_) => "physical",
-        PoolKind::Ordinary | PoolKind::Own => "none",
+        PoolKind::Ordinary | PoolKind::Internal => "none",
     }
 }
