@@ -5,7 +5,7 @@ use std::fmt::{self, Debug};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::words::Arguments;
+use super::words::CommandArguments;
 use crate::config::Access;
 use crate::error::ConsoleFault;
 use crate::proxy::Proxy;
@@ -23,7 +23,7 @@ pub(super) trait ConsoleCommand: Debug + Send + Sync + Sized + 'static {
     const ACCESS: Access = Access::Act;
 
     /// From the words behind the first. `None`: this is not how it is written.
-    fn read(arguments: &Arguments<'_>) -> Option<Self>;
+    fn read(arguments: &CommandArguments<'_>) -> Option<Self>;
 
     /// Does the part that takes no time, on a worker's thread.
     fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault>;
@@ -62,7 +62,7 @@ pub(super) struct CommandKind {
     pub(super) tag: &'static str,
     pub(super) usage: &'static [(&'static str, &'static str)],
     pub(super) access: Access,
-    read: fn(&Arguments<'_>) -> Option<Arc<dyn Run>>,
+    read: fn(&CommandArguments<'_>) -> Option<Arc<dyn RunCommand>>,
 }
 
 impl CommandKind {
@@ -71,7 +71,7 @@ impl CommandKind {
     }
 
     /// A command of this kind, if it is written so.
-    pub(super) fn read(&'static self, arguments: &Arguments<'_>) -> Option<Action> {
+    pub(super) fn read(&'static self, arguments: &CommandArguments<'_>) -> Option<Action> {
         Some(Action { kind: self, command: (self.read)(arguments)? })
     }
 }
@@ -80,7 +80,7 @@ impl CommandKind {
 #[derive(Clone)]
 pub(super) struct Action {
     pub(super) kind: &'static CommandKind,
-    command: Arc<dyn Run>,
+    command: Arc<dyn RunCommand>,
 }
 
 impl Action {
@@ -96,11 +96,11 @@ impl Debug for Action {
 }
 
 /// A [`ConsoleCommand`] whose type was forgotten.
-trait Run: Debug + Send + Sync {
+trait RunCommand: Debug + Send + Sync {
     fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault>;
 }
 
-impl<C: ConsoleCommand> Run for C {
+impl<C: ConsoleCommand> RunCommand for C {
     fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
         ConsoleCommand::run(self, worker)
     }

@@ -13,7 +13,7 @@ use super::command::{Action, FollowUp};
 use super::connection::{ConsoleConnection, ConsoleEnd, WaitEnd};
 use super::drivers::{DriverStatement, PARAMETERS};
 use super::statement::{self, ConsoleStatement};
-use super::table::{self, Formats, Row};
+use super::table::{self, Formats, TableRow};
 use crate::clients::Facts;
 use crate::config::Access;
 use crate::error::ConsoleFault;
@@ -89,7 +89,7 @@ struct ConsolePortal {
 
 /// The rows of a statement, if it has columns, and its tag.
 struct StatementAnswer {
-    rows: std::vec::IntoIter<Row>,
+    rows: std::vec::IntoIter<TableRow>,
     sent: usize,
     tag: &'static str,
 }

@@ -1,6 +1,6 @@
 //! Statements that drivers and programs send to every server: the console answers politely and does nothing.
 
-use super::table::Cell;
+use super::table::TableCell;
 use super::words::unquoted;
 
 /// A Postgres version that drivers know how to talk to; the rest says who it is.
@@ -26,7 +26,7 @@ pub(super) const PARAMETERS: [(&str, &str); 11] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DriverStatement {
     /// One value under one name.
-    Value(&'static str, Cell),
+    Value(&'static str, TableCell),
     /// Done as soon as it is answered with this tag: SET, BEGIN and the like.
     Nothing(&'static str),
 }
@@ -57,7 +57,7 @@ pub(super) fn read(folded: &[&str]) -> Option<DriverStatement> {
 /// A SELECT, by the rest of it, folded and without blanks.
 fn select(what: &str) -> Option<DriverStatement> {
     match what.trim_start_matches("pg_catalog.") {
-        "1" => Some(DriverStatement::Value("?column?", Cell::Int(1))),
+        "1" => Some(DriverStatement::Value("?column?", TableCell::Int(1))),
         "version()" => Some(value("version", concat!("pgweir ", env!("CARGO_PKG_VERSION")))),
         "current_database()" => Some(value("current_database", "pgweir")),
         "pg_is_in_recovery()" => Some(value("pg_is_in_recovery", "f")),
@@ -79,7 +79,7 @@ fn known(name: &str) -> Option<(&'static str, &'static str)> {
 }
 
 fn value(name: &'static str, text: &str) -> DriverStatement {
-    DriverStatement::Value(name, Cell::Text(text.to_owned()))
+    DriverStatement::Value(name, TableCell::Text(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(said("SET extra_float_digits = 3"), DriverStatement::Nothing("SET"));
         assert_eq!(said("BEGIN TRANSACTION ISOLATION LEVEL SERIALIZABLE"), DriverStatement::Nothing("BEGIN"));
         assert_eq!(said("DISCARD ALL"), DriverStatement::Nothing("DISCARD ALL"));
-        assert_eq!(said("select 1"), DriverStatement::Value("?column?", Cell::Int(1)));
+        assert_eq!(said("select 1"), DriverStatement::Value("?column?", TableCell::Int(1)));
         assert_eq!(said("SHOW client_encoding"), value("client_encoding", "UTF8"));
         assert_eq!(said("SELECT current_setting('TimeZone')"), value("current_setting", "UTC"));
         assert_eq!(

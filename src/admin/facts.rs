@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::group::{self, Group, Name};
-use super::recent::{Counted, Point, Recent, Served};
+use super::group::{self, GroupName, PoolGroup};
+use super::recent::{CounterSnapshot, Point, Recent, Served};
 use crate::admission::gate::State;
 use crate::pool::core::{Counts, EndpointView, LaneView};
 use crate::proxy::Proxy;
@@ -20,7 +20,7 @@ const FINDINGS_MAX: usize = 5;
 
 /// Everything at one moment.
 #[derive(Debug, Default)]
-pub(super) struct Facts {
+pub(super) struct StatusFacts {
     pub(super) is_draining: bool,
     /// Connections of clients, logins included.
     pub(super) connections: usize,
@@ -30,7 +30,7 @@ pub(super) struct Facts {
     pub(super) clients: usize,
     pub(super) databases: Vec<DatabaseFacts>,
     pub(super) roles: Vec<RoleFacts>,
-    pub(super) pools: BTreeMap<Name, Group>,
+    pub(super) pools: BTreeMap<GroupName, PoolGroup>,
     /// Findings of the watches, by database.
     pub(super) findings: Vec<(Arc<str>, Finding)>,
 }
@@ -72,13 +72,13 @@ pub(super) struct RoleFacts {
     pub(super) turned_away: u64,
 }
 
-impl Facts {
+impl StatusFacts {
     /// The facts of this moment, `second` seconds after the start; `recent` remembers them.
     pub(super) fn of(proxy: &Proxy, recent: &mut Recent, now: Instant, second: u64) -> Self {
         let pools = group::all(proxy);
         let lanes = group::lanes(proxy, now);
         recent.draw(second, &lanes.iter().map(|(role, lane)| (Arc::clone(role), point(lane))).collect());
-        recent.count(second, || Counted {
+        recent.count(second, || CounterSnapshot {
             pools: pools.iter().map(|(name, group)| (name.clone(), Served::of(&group.totals))).collect(),
             roles: lanes.iter().map(|(role, lane)| (Arc::clone(role), lane.gate.tally)).collect(),
             errors: proxy.errors.totals().into_iter().collect(),
@@ -111,8 +111,8 @@ fn point(LaneView { gate, .. }: &LaneView) -> Point {
 fn role(
     name: &Arc<str>,
     LaneView { gate, waiting_since }: &LaneView,
-    before: &Counted,
-    pools: &BTreeMap<Name, Group>,
+    before: &CounterSnapshot,
+    pools: &BTreeMap<GroupName, PoolGroup>,
     now: Instant,
 ) -> RoleFacts {
     let earlier = before.roles.get(name).copied().unwrap_or_default();

@@ -12,11 +12,11 @@ use crate::pool::pool::Pool;
 use crate::proxy::Proxy;
 
 /// Database and role.
-pub(super) type Name = (Arc<str>, Arc<str>);
+pub(super) type GroupName = (Arc<str>, Arc<str>);
 
 /// All pools of one name: the one for queries, those of replication connections, the one for look-ups of secrets.
 #[derive(Debug)]
-pub(super) struct Group {
+pub(super) struct PoolGroup {
     /// Any of them; they are set up alike.
     pub(super) pool: Arc<Pool>,
     /// Backends.
@@ -42,13 +42,13 @@ pub(super) fn effective_limit(gate: &View) -> Option<u32> {
 }
 
 /// Every group at this moment.
-pub(super) fn all(proxy: &Proxy) -> BTreeMap<Name, Group> {
-    let mut groups: BTreeMap<Name, Group> = BTreeMap::new();
+pub(super) fn all(proxy: &Proxy) -> BTreeMap<GroupName, PoolGroup> {
+    let mut groups: BTreeMap<GroupName, PoolGroup> = BTreeMap::new();
     for pool in proxy.directory.all_pools() {
         let Some(view) = proxy.pools.core().pool(pool.id) else { continue };
         let name = (Arc::clone(&pool.name.database), Arc::clone(&pool.name.role));
         let totals = pool.stats.totals();
-        let group = groups.entry(name).or_insert_with(|| Group {
+        let group = groups.entry(name).or_insert_with(|| PoolGroup {
             pool,
             counts: Counts::default(),
             waiting: 0,

@@ -3,7 +3,7 @@
 
 use super::command::CommandKind;
 use super::commands;
-use super::table::{Table, columns, table};
+use super::table::{ConsoleTable, columns, table};
 use super::tables;
 use crate::error::ConsoleFault;
 use crate::pgbouncer::{self, Fate};
@@ -36,7 +36,7 @@ const SQL: [&str; 25] = [
 ];
 
 /// SHOW HELP.
-pub(super) const TABLE: Table = table!("HELP", "every command", lines);
+pub(super) const TABLE: ConsoleTable = table!("HELP", "every command", lines);
 
 struct HelpLine {
     command: String,
@@ -55,12 +55,12 @@ fn lines(_: &Proxy) -> Vec<HelpLine> {
 }
 
 /// All tables.
-pub(super) fn tables() -> impl Iterator<Item = &'static Table> {
+pub(super) fn tables() -> impl Iterator<Item = &'static ConsoleTable> {
     [&TABLE].into_iter().chain(tables::ALL.iter().copied())
 }
 
 /// The table of this name.
-pub(super) fn table(name: &str) -> Option<&'static Table> {
+pub(super) fn table(name: &str) -> Option<&'static ConsoleTable> {
     tables().find(|table| table.name.eq_ignore_ascii_case(name))
 }
 

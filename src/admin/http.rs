@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::actions::{ActionHandler, ActionRefusal};
 use super::events::{EventStream, STREAMS_MAX};
-use super::page::Page;
+use super::page::StatusPage;
 use super::{health, scrape};
 use crate::proxy::Proxy;
 use crate::session::context::Inbox;
@@ -54,31 +54,35 @@ const EVENTS: &str = "text/event-stream";
 /// Version 0.0.4 is the text format (Prometheus: "Exposition formats").
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-type Answer = Response<Either<Full<Bytes>, Channel<Bytes>>>;
+type HttpAnswer = Response<Either<Full<Bytes>, Channel<Bytes>>>;
 
 /// The parts that all connections share.
-struct Admin {
+struct AdminServer {
     proxy: Arc<Proxy>,
     events: EventStream,
     actions: ActionHandler,
-    page: Page,
+    page: StatusPage,
 }
 
 /// Until when a connection may go on.
 #[derive(Debug, Clone)]
-struct Patience(Arc<Mutex<Instant>>);
+struct Deadline(Arc<Mutex<Instant>>);
 
 /// Answers for ever. The worker of `inbox` carries actions out.
 pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, inbox: Inbox) {
-    let admin =
-        Arc::new(Admin { proxy, events: EventStream::new(), actions: ActionHandler::new(inbox), page: Page::new() });
+    let admin = Arc::new(AdminServer {
+        proxy,
+        events: EventStream::new(),
+        actions: ActionHandler::new(inbox),
+        page: StatusPage::new(),
+    });
     tokio::select! {
         () = admin.events.keep(&admin.proxy) => {}
         () = accept(listener, &admin) => {}
     }
 }
 
-async fn accept(listener: TcpListener, admin: &Arc<Admin>) {
+async fn accept(listener: TcpListener, admin: &Arc<AdminServer>) {
     // All streams together leave the others their places.
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX + STREAMS_MAX));
     loop {
@@ -89,18 +93,18 @@ async fn accept(listener: TcpListener, admin: &Arc<Admin>) {
         };
         let admin = Arc::clone(admin);
         tokio::spawn(async move {
-            let patience = Patience::new();
-            patience.clone().within(connection(stream, peer.ip(), admin, patience)).await;
+            let deadline = Deadline::new();
+            deadline.clone().within(connection(stream, peer.ip(), admin, deadline)).await;
             drop(place);
         });
     }
 }
 
-async fn connection(stream: TcpStream, peer: IpAddr, admin: Arc<Admin>, patience: Patience) {
+async fn connection(stream: TcpStream, peer: IpAddr, admin: Arc<AdminServer>, deadline: Deadline) {
     let _ = SockRef::from(&stream).set_send_buffer_size(UNREAD_MAX);
     let service = service_fn(|request: Request<Incoming>| {
-        let (admin, patience) = (Arc::clone(&admin), patience.clone());
-        async move { Ok::<_, Infallible>(admin.answer(request, peer, patience).await) }
+        let (admin, deadline) = (Arc::clone(&admin), deadline.clone());
+        async move { Ok::<_, Infallible>(admin.answer(request, peer, deadline).await) }
     });
     let mut http = http1::Builder::new();
     http.keep_alive(false).max_buf_size(HEAD_MAX).timer(TokioTimer::new()).header_read_timeout(LIMIT);
@@ -109,8 +113,8 @@ async fn connection(stream: TcpStream, peer: IpAddr, admin: Arc<Admin>, patience
     }
 }
 
-impl Admin {
-    async fn answer(&self, request: Request<Incoming>, peer: IpAddr, patience: Patience) -> Answer {
+impl AdminServer {
+    async fn answer(&self, request: Request<Incoming>, peer: IpAddr, deadline: Deadline) -> HttpAnswer {
         let (method, path) = (request.method(), request.uri().path());
         let allowed: &[Method] = match path {
             "/" | "/metrics" | "/healthz" | "/readyz" | "/status" => &[Method::GET, Method::HEAD],
@@ -133,7 +137,7 @@ impl Admin {
                 whole(status, JSON, why)
             }
             "/status" => uncached(whole(StatusCode::OK, JSON, format!("{:#}\n", self.events.status(proxy)))),
-            "/events" => uncached(self.events(patience)),
+            "/events" => uncached(self.events(deadline)),
             "/actions" => uncached(self.act(request, peer).await),
             _ => {
                 let page = uncached(whole(StatusCode::OK, HTML, self.page.html.clone()));
@@ -142,8 +146,8 @@ impl Admin {
         }
     }
 
-    fn events(&self, patience: Patience) -> Answer {
-        match self.events.stream(&self.proxy, move || patience.renew()) {
+    fn events(&self, deadline: Deadline) -> HttpAnswer {
+        match self.events.stream(&self.proxy, move || deadline.renew()) {
             Some(stream) => response(StatusCode::OK, EVENTS, Either::Right(stream)),
             None => {
                 let answer = text(StatusCode::SERVICE_UNAVAILABLE, "too many watch already\n");
@@ -152,7 +156,7 @@ impl Admin {
         }
     }
 
-    async fn act(&self, request: Request<Incoming>, peer: IpAddr) -> Answer {
+    async fn act(&self, request: Request<Incoming>, peer: IpAddr) -> HttpAnswer {
         match self.actions.handle(&self.proxy, request, peer).await {
             Ok(done) => whole(StatusCode::OK, JSON, format!("{done}\n")),
             Err(refusal) => {
@@ -166,15 +170,15 @@ impl Admin {
     }
 }
 
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+fn text(status: StatusCode, text: impl Into<Bytes>) -> HttpAnswer {
     whole(status, TEXT, text)
 }
 
-fn whole(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
+fn whole(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> HttpAnswer {
     response(status, kind, Either::Left(Full::new(body.into())))
 }
 
-fn response(status: StatusCode, kind: &'static str, body: Either<Full<Bytes>, Channel<Bytes>>) -> Answer {
+fn response(status: StatusCode, kind: &'static str, body: Either<Full<Bytes>, Channel<Bytes>>) -> HttpAnswer {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let answer = with(response, CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -182,17 +186,17 @@ fn response(status: StatusCode, kind: &'static str, body: Either<Full<Bytes>, Ch
 }
 
 /// Of this moment only, and nobody else's business.
-fn uncached(answer: Answer) -> Answer {
+fn uncached(answer: HttpAnswer) -> HttpAnswer {
     let answer = with(answer, CACHE_CONTROL, HeaderValue::from_static("no-store"));
     with(answer, REFERRER_POLICY, HeaderValue::from_static("no-referrer"))
 }
 
-fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> Answer {
+fn with(mut answer: HttpAnswer, name: HeaderName, value: HeaderValue) -> HttpAnswer {
     answer.headers_mut().insert(name, value);
     answer
 }
 
-impl Patience {
+impl Deadline {
     fn new() -> Self {
         Self(Arc::new(Mutex::new(Instant::now() + LIMIT)))
     }
@@ -206,7 +210,7 @@ impl Patience {
         *self.0.lock().expect("no panic while held")
     }
 
-    /// Runs `work` up to its end, or until patience ends.
+    /// Runs `work` up to its end, or to the deadline.
     async fn within(self, work: impl Future<Output = ()>) {
         let mut work = std::pin::pin!(work);
         let mut until = self.until();
@@ -222,8 +226,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn who_reads_may_stay_and_who_does_not_must_go() {
-        let (patience, start) = (Patience::new(), Instant::now());
-        let reads = patience.clone();
+        let (deadline, start) = (Deadline::new(), Instant::now());
+        let reads = deadline.clone();
         let work = async move {
             for _ in 0..20 {
                 sleep(Duration::from_secs(1)).await;
@@ -231,7 +235,7 @@ mod tests {
             }
             sleep(Duration::from_secs(3600)).await;
         };
-        patience.within(work).await;
+        deadline.within(work).await;
         assert_eq!(start.elapsed(), Duration::from_secs(20) + LIMIT);
     }
 }

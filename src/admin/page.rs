@@ -12,12 +12,12 @@ const SCRIPT: &str = include_str!("page/script.js");
 
 /// The document and its `Content-Security-Policy`.
 #[derive(Debug)]
-pub(super) struct Page {
+pub(super) struct StatusPage {
     pub(super) html: Bytes,
     pub(super) policy: HeaderValue,
 }
 
-impl Page {
+impl StatusPage {
     pub(super) fn new() -> Self {
         let html = DOCUMENT.replace("/* style.css */", STYLE).replace("/* script.js */", SCRIPT);
         let policy = format!(
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn the_page_is_whole_and_its_parts_are_those_its_policy_names() {
-        let page = Page::new();
+        let page = StatusPage::new();
         let html = std::str::from_utf8(&page.html).expect("text");
         let policy = page.policy.to_str().expect("ASCII");
         for tag in ["style", "script"] {
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn the_page_needs_nothing_from_elsewhere() {
-        let page = Page::new();
+        let page = StatusPage::new();
         let html = std::str::from_utf8(&page.html).expect("text");
         let html = html.replace("http://www.w3.org/2000/svg", "");
         for no in ["http:", "https:", "//cdn", "@import", "url(", "<iframe", "innerHTML", " style=\"", " onclick="] {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::facts::{DatabaseFacts, Facts, RoleFacts};
+use super::facts::{DatabaseFacts, RoleFacts, StatusFacts};
 use crate::admission::gate::State;
 use crate::pool::core::EndpointView;
 use crate::watch::finding::{Finding, FindingKind};
@@ -24,7 +24,7 @@ const LOG_MAX: usize = 50;
 
 /// How bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Level {
+pub(super) enum ProblemLevel {
     /// Clients suffer.
     Bad,
     /// They may soon, or somebody wanted it so.
@@ -33,7 +33,7 @@ pub(super) enum Level {
     Note,
 }
 
-impl Level {
+impl ProblemLevel {
     fn word(self) -> &'static str {
         match self {
             Self::Bad => "bad",
@@ -46,7 +46,7 @@ impl Level {
 /// Something that is wrong, or good to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Problem {
-    pub(super) level: Level,
+    pub(super) level: ProblemLevel,
     /// Its identity from second to second.
     about: String,
     /// One sentence, without its period.
@@ -56,7 +56,7 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    fn new(level: Level, kind: &str, whose: &str, what: String) -> Self {
+    fn new(level: ProblemLevel, kind: &str, whose: &str, what: String) -> Self {
         Self { level, about: format!("{kind} {whose}"), what, size: 0 }
     }
 
@@ -66,7 +66,7 @@ impl Problem {
 }
 
 /// All problems, the worst first.
-pub(super) fn problems(facts: &Facts) -> Vec<Problem> {
+pub(super) fn problems(facts: &StatusFacts) -> Vec<Problem> {
     let mut problems = Vec::new();
     process(facts, &mut problems);
     facts.databases.iter().for_each(|of| database(of, &mut problems));
@@ -78,10 +78,10 @@ pub(super) fn problems(facts: &Facts) -> Vec<Problem> {
 
 /// The first thing to be read: how bad it is, and what it is.
 pub(super) fn headline(problems: &[Problem]) -> Value {
-    let Some(worst) = problems.first().filter(|worst| worst.level < Level::Note) else {
+    let Some(worst) = problems.first().filter(|worst| worst.level < ProblemLevel::Note) else {
         return json!({ "level": "ok", "text": "Nothing is wrong." });
     };
-    let others = problems.iter().filter(|problem| problem.level < Level::Note).count() - 1;
+    let others = problems.iter().filter(|problem| problem.level < ProblemLevel::Note).count() - 1;
     let text = match others {
         0 => format!("{}.", capital(&worst.what)),
         n => format!("{}; and {n} more.", capital(&worst.what)),
@@ -95,14 +95,14 @@ pub(super) fn shown(problems: &[Problem]) -> Value {
     problems.iter().map(one).collect()
 }
 
-fn process(facts: &Facts, problems: &mut Vec<Problem>) {
+fn process(facts: &StatusFacts, problems: &mut Vec<Problem>) {
     if facts.is_draining {
         let what = format!("pgweir shuts down; {} left", count(facts.clients, "client is", "clients are"));
-        problems.push(Problem::new(Level::Warning, "draining", "", what));
+        problems.push(Problem::new(ProblemLevel::Warning, "draining", "", what));
     }
     let (connections, max) = (facts.connections, facts.clients_max as usize);
     if connections as f64 >= max as f64 * CLIENTS_SHARE {
-        let level = if connections >= max { Level::Bad } else { Level::Warning };
+        let level = if connections >= max { ProblemLevel::Bad } else { ProblemLevel::Warning };
         let what = format!("{connections} of {max} connections of clients are taken (listen.clients_max)");
         problems.push(Problem::new(level, "clients", "", what).of_size(connections as u64));
     }
@@ -114,21 +114,21 @@ fn database(of: &DatabaseFacts, problems: &mut Vec<Problem>) {
         EndpointView::Up => {}
         EndpointView::Busy => {
             let what = format!("the server of database {name} takes no more connections");
-            problems.push(Problem::new(Level::Bad, "busy", name, what));
+            problems.push(Problem::new(ProblemLevel::Bad, "busy", name, what));
         }
         EndpointView::Down(_) => {
             let silence = of.down_for.as_secs();
             let what = format!("the server of database {name} has not answered for {silence} s");
-            problems.push(Problem::new(Level::Bad, "down", name, what).of_size(silence));
+            problems.push(Problem::new(ProblemLevel::Bad, "down", name, what).of_size(silence));
         }
     }
     if of.is_paused {
         let what = format!("database {name} is paused; {}", count(of.waiting as usize, "client waits", "clients wait"));
-        problems.push(Problem::new(Level::Warning, "paused", name, what).of_size(of.waiting));
+        problems.push(Problem::new(ProblemLevel::Warning, "paused", name, what).of_size(of.waiting));
     }
     if of.is_disabled {
         let what = format!("database {name} is disabled: it takes no new clients");
-        problems.push(Problem::new(Level::Warning, "disabled", name, what));
+        problems.push(Problem::new(ProblemLevel::Warning, "disabled", name, what));
     }
 }
 
@@ -137,18 +137,20 @@ fn role(of: &RoleFacts, problems: &mut Vec<Problem>) {
     if *turned_away > 0 {
         let turned_away = count(*turned_away as usize, "transaction was", "transactions were");
         let what = format!("role {name}: {turned_away} refused or waited too long in the last minute");
-        problems.push(Problem::new(Level::Bad, "refused", name, what).of_size(of.turned_away));
+        problems.push(Problem::new(ProblemLevel::Bad, "refused", name, what).of_size(of.turned_away));
     }
     let queue = format!("{waiting} waiting, the first for {}", seconds(*oldest));
     let (level, what) = match of.state {
-        State::Convoy => (Level::Bad, format!("role {name} is full and none of its transactions ends; {queue}")),
-        State::Closed if *waiting > 0 => (Level::Warning, format!("role {name} is closed: its limit is 0; {queue}")),
-        State::Closed => (Level::Warning, format!("role {name} is closed: its limit is 0")),
+        State::Convoy => (ProblemLevel::Bad, format!("role {name} is full and none of its transactions ends; {queue}")),
+        State::Closed if *waiting > 0 => {
+            (ProblemLevel::Warning, format!("role {name} is closed: its limit is 0; {queue}"))
+        }
+        State::Closed => (ProblemLevel::Warning, format!("role {name} is closed: its limit is 0")),
         State::Burst | State::Calm if *oldest >= LONG_WAIT => {
             let is_bad = *oldest >= *wait_timeout / 2;
-            (if is_bad { Level::Bad } else { Level::Warning }, format!("role {name}: {queue}"))
+            (if is_bad { ProblemLevel::Bad } else { ProblemLevel::Warning }, format!("role {name}: {queue}"))
         }
-        State::Burst => (Level::Note, format!("role {name}: a burst is let in step by step; {queue}")),
+        State::Burst => (ProblemLevel::Note, format!("role {name}: a burst is let in step by step; {queue}")),
         State::Calm => return,
     };
     problems.push(Problem::new(level, "queue", name, what).of_size(*waiting));
@@ -157,8 +159,8 @@ fn role(of: &RoleFacts, problems: &mut Vec<Problem>) {
 fn found(database: &str, finding: &Finding) -> Problem {
     let Finding { kind, what, culprit, .. } = finding;
     let level = match kind {
-        FindingKind::Convoy | FindingKind::Blind | FindingKind::Standing => Level::Bad,
-        _ => Level::Warning,
+        FindingKind::Convoy | FindingKind::Blind | FindingKind::Standing => ProblemLevel::Bad,
+        _ => ProblemLevel::Warning,
     };
     let kind = kind.word();
     let mut text = format!("database {database}: {}: {what}", kind.replace('_', " "));
@@ -191,10 +193,10 @@ fn capital(text: &str) -> String {
 
 /// The problems of the last minutes.
 #[derive(Debug, Default)]
-pub(super) struct Log(VecDeque<Entry>);
+pub(super) struct Log(VecDeque<LogEntry>);
 
 #[derive(Debug)]
-struct Entry {
+struct LogEntry {
     problem: Problem,
     since: u64,
     last: u64,
@@ -204,7 +206,7 @@ impl Log {
     /// Takes the problems of this second.
     pub(super) fn take(&mut self, second: u64, problems: &[Problem]) {
         for problem in problems {
-            let is_same = |entry: &&mut Entry| entry.problem.about == problem.about && second <= entry.last + GRACE;
+            let is_same = |entry: &&mut LogEntry| entry.problem.about == problem.about && second <= entry.last + GRACE;
             match self.0.iter_mut().find(is_same) {
                 Some(entry) => {
                     entry.last = second;
@@ -214,7 +216,7 @@ impl Log {
                         entry.problem = problem.clone();
                     }
                 }
-                None => self.0.push_front(Entry { problem: problem.clone(), since: second, last: second }),
+                None => self.0.push_front(LogEntry { problem: problem.clone(), since: second, last: second }),
             }
         }
         self.0.truncate(LOG_MAX);
@@ -222,7 +224,7 @@ impl Log {
 
     /// As the page has it, the newest first: how many seconds ago it began, and ended if it did.
     pub(super) fn shown(&self, second: u64) -> Value {
-        let one = |entry: &Entry| {
+        let one = |entry: &LogEntry| {
             let ended = (second > entry.last + GRACE).then(|| second - entry.last);
             json!({
                 "level": entry.problem.level.word(),
@@ -242,7 +244,7 @@ mod tests {
     use super::*;
     use crate::pool::core::Counts;
 
-    fn role(state: State, waiting: u32, oldest: u64, turned_away: u64) -> Facts {
+    fn role(state: State, waiting: u32, oldest: u64, turned_away: u64) -> StatusFacts {
         let role = RoleFacts {
             name: Arc::from("web"),
             state,
@@ -256,7 +258,7 @@ mod tests {
             starts: 0,
             turned_away,
         };
-        Facts { clients_max: 100, roles: vec![role], ..Facts::default() }
+        StatusFacts { clients_max: 100, roles: vec![role], ..StatusFacts::default() }
     }
 
     fn database(endpoint: EndpointView, down_for: u64, is_paused: bool) -> DatabaseFacts {
@@ -272,7 +274,7 @@ mod tests {
         }
     }
 
-    fn said(facts: &Facts) -> Vec<(Level, String)> {
+    fn said(facts: &StatusFacts) -> Vec<(ProblemLevel, String)> {
         problems(facts).into_iter().map(|problem| (problem.level, problem.what)).collect()
     }
 
@@ -285,21 +287,26 @@ mod tests {
     #[test]
     fn a_queue_is_worth_a_word_when_its_first_waits_for_long() {
         for (state, oldest, level, what) in [
-            (State::Calm, 1000, Level::Warning, "role web: 412 waiting, the first for 1 s"),
-            (State::Burst, 15_000, Level::Bad, "role web: 412 waiting, the first for 15 s"),
+            (State::Calm, 1000, ProblemLevel::Warning, "role web: 412 waiting, the first for 1 s"),
+            (State::Burst, 15_000, ProblemLevel::Bad, "role web: 412 waiting, the first for 15 s"),
             (
                 State::Burst,
                 93,
-                Level::Note,
+                ProblemLevel::Note,
                 "role web: a burst is let in step by step; 412 waiting, the first for 93 ms",
             ),
             (
                 State::Convoy,
                 700,
-                Level::Bad,
+                ProblemLevel::Bad,
                 "role web is full and none of its transactions ends; 412 waiting, the first for 700 ms",
             ),
-            (State::Closed, 9000, Level::Warning, "role web is closed: its limit is 0; 412 waiting, the first for 9 s"),
+            (
+                State::Closed,
+                9000,
+                ProblemLevel::Warning,
+                "role web is closed: its limit is 0; 412 waiting, the first for 9 s",
+            ),
         ] {
             assert_eq!(said(&role(state, 412, oldest, 0)), [(level, what.to_owned())]);
         }
@@ -315,7 +322,7 @@ mod tests {
         assert_eq!(headline(&problems), json!({ "level": "bad", "text": expected }));
         assert!(said(&facts).iter().any(|(_, what)| what == "database app is paused; 1 client waits"));
         let refused = "role web: 1 transaction was refused or waited too long in the last minute";
-        assert!(said(&facts).iter().any(|(level, what)| *level == Level::Bad && what == refused));
+        assert!(said(&facts).iter().any(|(level, what)| *level == ProblemLevel::Bad && what == refused));
     }
 
     #[test]
@@ -327,8 +334,8 @@ mod tests {
 
     #[test]
     fn clients_of_many_are_told_before_there_are_too_many() {
-        for (connections, expected) in [(89, None), (90, Some(Level::Warning)), (100, Some(Level::Bad))] {
-            let facts = Facts { connections, clients_max: 100, ..Facts::default() };
+        for (connections, expected) in [(89, None), (90, Some(ProblemLevel::Warning)), (100, Some(ProblemLevel::Bad))] {
+            let facts = StatusFacts { connections, clients_max: 100, ..StatusFacts::default() };
             assert_eq!(said(&facts).first().map(|(level, _)| *level), expected, "{connections}");
         }
     }
@@ -336,8 +343,9 @@ mod tests {
     #[test]
     fn what_the_watch_found_is_told_with_its_culprit() {
         let finding = Finding { kind: FindingKind::Blocker, what: "9 wait".to_owned(), culprit: None, remedy: None };
-        let facts = Facts { clients_max: 1, findings: vec![(Arc::from("app"), finding)], ..Facts::default() };
-        assert_eq!(said(&facts), [(Level::Warning, "database app: blocker: 9 wait".to_owned())]);
+        let facts =
+            StatusFacts { clients_max: 1, findings: vec![(Arc::from("app"), finding)], ..StatusFacts::default() };
+        assert_eq!(said(&facts), [(ProblemLevel::Warning, "database app: blocker: 9 wait".to_owned())]);
     }
 
     #[test]

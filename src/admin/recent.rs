@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::group::Name;
+use super::group::GroupName;
 use crate::admission::gate::{State, Tally};
 use crate::metrics::{Distribution, PoolCounter, PoolHistogram, Totals};
 
@@ -71,9 +71,9 @@ impl Served {
 
 /// Everything counted since the start.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Counted {
+pub(super) struct CounterSnapshot {
     /// Of each database and role.
-    pub(super) pools: BTreeMap<Name, Served>,
+    pub(super) pools: BTreeMap<GroupName, Served>,
     /// Of each role.
     pub(super) roles: BTreeMap<Arc<str>, Tally>,
     /// By SQLSTATE.
@@ -87,7 +87,7 @@ pub(super) struct Recent {
     /// Each ends at `second`; `None` where the role did not exist.
     lines: BTreeMap<Arc<str>, VecDeque<Option<Point>>>,
     /// The oldest first.
-    counted: VecDeque<(u64, Counted)>,
+    counted: VecDeque<(u64, CounterSnapshot)>,
 }
 
 impl Recent {
@@ -116,7 +116,7 @@ impl Recent {
     }
 
     /// Takes a snapshot of the counters at this second, if one is due.
-    pub(super) fn count(&mut self, second: u64, counted: impl FnOnce() -> Counted) {
+    pub(super) fn count(&mut self, second: u64, counted: impl FnOnce() -> CounterSnapshot) {
         if self.counted.back().is_some_and(|(last, _)| second < last + KEEP) {
             return;
         }
@@ -127,8 +127,9 @@ impl Recent {
     }
 
     /// The counters of a minute ago, and how many seconds ago that was.
-    pub(super) fn minute_ago(&self, second: u64) -> (&Counted, u64) {
-        static NOTHING: Counted = Counted { pools: BTreeMap::new(), roles: BTreeMap::new(), errors: BTreeMap::new() };
+    pub(super) fn minute_ago(&self, second: u64) -> (&CounterSnapshot, u64) {
+        static NOTHING: CounterSnapshot =
+            CounterSnapshot { pools: BTreeMap::new(), roles: BTreeMap::new(), errors: BTreeMap::new() };
         match self.counted.front() {
             Some((at, counted)) => (counted, second.saturating_sub(*at).max(1)),
             None => (&NOTHING, second.max(1)),
@@ -240,7 +241,10 @@ mod tests {
     #[test]
     fn the_last_minute_is_counted_from_a_minute_ago() {
         let mut recent = Recent::default();
-        let errors = |n: u64| Counted { errors: BTreeMap::from([("57P03".to_owned(), n)]), ..Counted::default() };
+        let errors = |n: u64| CounterSnapshot {
+            errors: BTreeMap::from([("57P03".to_owned(), n)]),
+            ..CounterSnapshot::default()
+        };
         let ago = |recent: &Recent, second| {
             let (counted, seconds) = recent.minute_ago(second);
             (counted.errors.get("57P03").copied(), seconds)

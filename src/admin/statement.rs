@@ -3,8 +3,8 @@
 use super::command::Action;
 use super::drivers::{self, DriverStatement};
 use super::help;
-use super::table::{Cell, Column, ColumnType, Table};
-use super::words::{self, Arguments};
+use super::table::{Column, ColumnType, ConsoleTable, TableCell};
+use super::words::{self, CommandArguments};
 use crate::config::Access;
 use crate::error::ConsoleFault;
 use crate::sql;
@@ -13,7 +13,7 @@ use crate::sql;
 #[derive(Debug, Clone)]
 pub(super) enum ConsoleStatement {
     /// SHOW of a table.
-    Show(&'static Table),
+    Show(&'static ConsoleTable),
     /// Something that changes nothing.
     Driver(DriverStatement),
     /// A command.
@@ -43,7 +43,7 @@ impl ConsoleStatement {
     pub(super) fn columns(&self) -> Option<Vec<Column>> {
         match self {
             Self::Show(table) => Some(table.columns.to_vec()),
-            Self::Driver(DriverStatement::Value(name, Cell::Int(_))) => Some(vec![(*name, ColumnType::Int)]),
+            Self::Driver(DriverStatement::Value(name, TableCell::Int(_))) => Some(vec![(*name, ColumnType::Int)]),
             Self::Driver(DriverStatement::Value(name, _)) => Some(vec![(*name, ColumnType::Text)]),
             Self::Driver(DriverStatement::Nothing(_)) | Self::Act(_) => None,
         }
@@ -65,7 +65,7 @@ fn statement(text: &str) -> Result<ConsoleStatement, ConsoleFault> {
         ["show", name] if let Some(table) = help::table(name) => Some(ConsoleStatement::Show(table)),
         ["set", ref assignment @ ..] if let Some(fault) = help::setting(assignment) => return Err(fault),
         [first, ref rest @ ..] => drivers::read(&folded).map(ConsoleStatement::Driver).or_else(|| {
-            let action = help::command(first)?.read(&Arguments::new(&words[1..], rest))?;
+            let action = help::command(first)?.read(&CommandArguments::new(&words[1..], rest))?;
             Some(ConsoleStatement::Act(action))
         }),
         [] => None,
@@ -124,11 +124,11 @@ mod tests {
             ("WAIT_CLOSE app", r#"WaitClose(Some("app"))"#),
             ("KILL_CLIENT 17", "KillClient(17)"),
             ("ENABLE x", r#"Enable("x")"#),
-            ("LIMIT Web 0", r#"Limit { role: "Web", max: Some(0), over: None }"#),
-            ("limit \"a b\" 40 over '60s'", r#"Limit { role: "a b", max: Some(40), over: Some(60s) }"#),
-            ("LIMIT web DEFAULT", r#"Limit { role: "web", max: None, over: None }"#),
-            ("RAMP web", r#"Ramp { role: "web", over: None }"#),
-            ("RAMP web OVER 1m", r#"Ramp { role: "web", over: Some(60s) }"#),
+            ("LIMIT Web 0", r#"LimitRole { role: "Web", max: Some(0), over: None }"#),
+            ("limit \"a b\" 40 over '60s'", r#"LimitRole { role: "a b", max: Some(40), over: Some(60s) }"#),
+            ("LIMIT web DEFAULT", r#"LimitRole { role: "web", max: None, over: None }"#),
+            ("RAMP web", r#"RampRole { role: "web", over: None }"#),
+            ("RAMP web OVER 1m", r#"RampRole { role: "web", over: Some(60s) }"#),
             ("SHUTDOWN", "Shutdown { now: false }"),
             ("SHUTDOWN WAIT_FOR_SERVERS", "Shutdown { now: false }"),
             ("SHUTDOWN NOW", "Shutdown { now: true }"),

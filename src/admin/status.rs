@@ -8,11 +8,11 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use super::facts::{DatabaseFacts, Facts, RoleFacts};
-use super::group::{Group, Name};
+use super::facts::{DatabaseFacts, RoleFacts, StatusFacts};
+use super::group::{GroupName, PoolGroup};
 use super::problem::{self, Log, Problem};
-use super::recent::{Counted, Recent, Served, wait_quantile};
-use super::table::{Cell, Table};
+use super::recent::{CounterSnapshot, Recent, Served, wait_quantile};
+use super::table::{ConsoleTable, TableCell};
 use super::tables::{blockers, convoys, horizon};
 use crate::clients::Activity;
 use crate::metrics::{PoolHistogram, Totals};
@@ -37,8 +37,8 @@ struct Remembered {
 }
 
 /// How everything is at one moment, and what is wrong with it.
-pub(super) struct Moment {
-    facts: Facts,
+pub(super) struct StatusMoment {
+    facts: StatusFacts,
     problems: Vec<Problem>,
     now: Instant,
     second: u64,
@@ -46,14 +46,14 @@ pub(super) struct Moment {
 
 impl Memory {
     /// Looks at everything, and remembers what the page will show of it.
-    pub(super) fn look(&self, proxy: &Proxy) -> Moment {
+    pub(super) fn look(&self, proxy: &Proxy) -> StatusMoment {
         let now = Instant::now();
         let second = now.saturating_duration_since(proxy.clock.started()).as_secs();
         let mut remembered = self.remembered();
-        let facts = Facts::of(proxy, &mut remembered.recent, now, second);
+        let facts = StatusFacts::of(proxy, &mut remembered.recent, now, second);
         let problems = problem::problems(&facts);
         remembered.log.take(second, &problems);
-        Moment { facts, problems, now, second }
+        StatusMoment { facts, problems, now, second }
     }
 
     /// All roles over the last minutes.
@@ -62,11 +62,11 @@ impl Memory {
     }
 
     /// How everything is.
-    pub(super) fn status(&self, proxy: &Proxy, moment: &Moment) -> Value {
+    pub(super) fn status(&self, proxy: &Proxy, moment: &StatusMoment) -> Value {
         let remembered = self.remembered();
-        let Moment { facts, problems, now, second } = moment;
+        let StatusMoment { facts, problems, now, second } = moment;
         let (before, seconds) = remembered.recent.minute_ago(*second);
-        let clients = Clients::of(proxy);
+        let clients = ClientsByPool::of(proxy);
         let totals = facts.pools.values().fold(Totals::default(), |mut sum, group| {
             sum.merge(&group.totals);
             sum
@@ -122,19 +122,19 @@ fn busiest<T, K: Ord>(all: &[T], busy: impl Fn(&T) -> K, show: impl Fn(&T) -> Va
 }
 
 /// The rows of a table of the console, by the names of its columns.
-fn shown(table: &Table, proxy: &Proxy) -> Value {
-    let row = |row: Vec<Cell>| -> Value {
+fn shown(table: &ConsoleTable, proxy: &Proxy) -> Value {
+    let row = |row: Vec<TableCell>| -> Value {
         let named = table.columns.iter().zip(row);
         named.map(|((name, _), cell)| ((*name).to_owned(), value(cell))).collect::<Map<_, _>>().into()
     };
     (table.rows)(proxy).into_iter().take(BUSIEST).map(row).collect()
 }
 
-fn value(cell: Cell) -> Value {
+fn value(cell: TableCell) -> Value {
     match cell {
-        Cell::Text(text) => text.into(),
-        Cell::Int(number) => number.into(),
-        Cell::Null => Value::Null,
+        TableCell::Text(text) => text.into(),
+        TableCell::Int(number) => number.into(),
+        TableCell::Null => Value::Null,
     }
 }
 
@@ -180,10 +180,10 @@ fn per_second(count: u64, seconds: u64) -> f64 {
     (count as f64 / seconds as f64 * 10.0).round() / 10.0
 }
 
-fn pools(facts: &Facts, clients: &Clients, before: &Counted, minute: u64, now: Instant) -> Value {
-    let all: Vec<(&Name, &Group)> = facts.pools.iter().collect();
+fn pools(facts: &StatusFacts, clients: &ClientsByPool, before: &CounterSnapshot, minute: u64, now: Instant) -> Value {
+    let all: Vec<(&GroupName, &PoolGroup)> = facts.pools.iter().collect();
     let none = Served::default();
-    let show = |(name, group): &(&Name, &Group)| {
+    let show = |(name, group): &(&GroupName, &PoolGroup)| {
         let Counts { opening, idle, handed, leased, closing, zombie } = group.counts;
         let settings = group.pool.settings();
         let lately = Served::of(&group.totals).since(before.pools.get(*name).unwrap_or(&none));
@@ -228,7 +228,7 @@ fn listeners(proxy: &Proxy) -> Value {
     proxy.hub.all().into_iter().filter_map(of).collect()
 }
 
-fn errors(proxy: &Proxy, before: &Counted) -> Value {
+fn errors(proxy: &Proxy, before: &CounterSnapshot) -> Value {
     let mut errors: Vec<(String, u64, u64)> = proxy
         .errors
         .totals()
@@ -245,18 +245,18 @@ fn errors(proxy: &Proxy, before: &Counted) -> Value {
 
 /// Clients of one pool by what they do, and what ties them to their backends.
 #[derive(Default)]
-struct Doing {
+struct ClientCounts {
     idle: u32,
     waiting: u32,
     active: u32,
     pins: BTreeMap<&'static str, u32>,
 }
 
-struct Clients(HashMap<Name, Doing>);
+struct ClientsByPool(HashMap<GroupName, ClientCounts>);
 
-impl Clients {
+impl ClientsByPool {
     fn of(proxy: &Proxy) -> Self {
-        let mut clients: HashMap<Name, Doing> = HashMap::new();
+        let mut clients: HashMap<GroupName, ClientCounts> = HashMap::new();
         for entry in proxy.clients.all() {
             let doing = clients.entry((Arc::clone(&entry.database), Arc::clone(&entry.role))).or_default();
             match entry.activity() {
@@ -271,16 +271,16 @@ impl Clients {
         Self(clients)
     }
 
-    fn sum(&self, of: impl Fn(&Doing) -> u32) -> u32 {
+    fn sum(&self, of: impl Fn(&ClientCounts) -> u32) -> u32 {
         self.0.values().map(of).sum()
     }
 
-    fn of_pool(&self, name: &Name) -> u32 {
+    fn of_pool(&self, name: &GroupName) -> u32 {
         self.0.get(name).map_or(0, |doing| doing.idle + doing.waiting + doing.active)
     }
 
     fn pins(&self) -> Value {
-        let of = |((database, role), doing): (&Name, &Doing)| {
+        let of = |((database, role), doing): (&GroupName, &ClientCounts)| {
             let row =
                 |(reason, count): (&&'static str, &u32)| (*count, Arc::clone(database), Arc::clone(role), *reason);
             doing.pins.iter().map(row).collect::<Vec<_>>()

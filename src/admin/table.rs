@@ -8,7 +8,7 @@ use crate::wire::build;
 
 /// A value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Cell {
+pub(super) enum TableCell {
     /// `text`.
     Text(String),
     /// `int4` or `int8`, as its column says.
@@ -25,36 +25,36 @@ pub(super) struct Numbers;
 
 /// A value that a column of kind `K` can show.
 pub(super) trait CellOf<K> {
-    fn cell(self) -> Cell;
+    fn cell(self) -> TableCell;
 }
 
 impl CellOf<Texts> for &str {
-    fn cell(self) -> Cell {
-        Cell::Text(self.to_owned())
+    fn cell(self) -> TableCell {
+        TableCell::Text(self.to_owned())
     }
 }
 
 impl CellOf<Texts> for &String {
-    fn cell(self) -> Cell {
-        Cell::Text(self.clone())
+    fn cell(self) -> TableCell {
+        TableCell::Text(self.clone())
     }
 }
 
 impl CellOf<Texts> for String {
-    fn cell(self) -> Cell {
-        Cell::Text(self)
+    fn cell(self) -> TableCell {
+        TableCell::Text(self)
     }
 }
 
 impl CellOf<Numbers> for bool {
-    fn cell(self) -> Cell {
-        Cell::Int(i64::from(self))
+    fn cell(self) -> TableCell {
+        TableCell::Int(i64::from(self))
     }
 }
 
 impl<K, T: CellOf<K>> CellOf<K> for Option<T> {
-    fn cell(self) -> Cell {
-        self.map_or(Cell::Null, T::cell)
+    fn cell(self) -> TableCell {
+        self.map_or(TableCell::Null, T::cell)
     }
 }
 
@@ -62,8 +62,8 @@ macro_rules! whole_numbers {
     ($($number:ty)*) => {$(
         impl CellOf<Numbers> for $number {
             /// A number that does not fit is so large that it does not matter how large.
-            fn cell(self) -> Cell {
-                Cell::Int(i64::try_from(self).unwrap_or(i64::MAX))
+            fn cell(self) -> TableCell {
+                TableCell::Int(i64::try_from(self).unwrap_or(i64::MAX))
             }
         }
     )*};
@@ -86,7 +86,7 @@ pub(super) enum ColumnType {
 pub(super) type Column = (&'static str, ColumnType);
 
 /// One row, a cell for each column.
-pub(super) type Row = Vec<Cell>;
+pub(super) type TableRow = Vec<TableCell>;
 
 /// One line of a table: knows its columns and their cells. `columns!` writes it.
 pub(super) trait Columns {
@@ -94,7 +94,7 @@ pub(super) trait Columns {
     const COLUMNS: &'static [Column];
 
     /// A cell for each of them.
-    fn cells(&self) -> Row;
+    fn cells(&self) -> TableRow;
 }
 
 /// Implements [`Columns`] for a type: `"name" type = |line| cell`, in the order that clients see. A cell that is not of
@@ -104,7 +104,7 @@ macro_rules! columns {
         impl $crate::admin::table::Columns for $line {
             const COLUMNS: &'static [$crate::admin::table::Column] = &[$(($name, columns!(@type $kind)),)*];
 
-            fn cells(&self) -> $crate::admin::table::Row {
+            fn cells(&self) -> $crate::admin::table::TableRow {
                 vec![$({
                     let $it = self;
                     $crate::admin::table::CellOf::<columns!(@kind $kind)>::cell($cell)
@@ -122,7 +122,7 @@ pub(super) use columns;
 
 /// A table of SHOW.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(super) struct ConsoleTable {
     /// The word behind SHOW.
     pub(super) name: &'static str,
     /// Its line in HELP.
@@ -130,21 +130,21 @@ pub(super) struct Table {
     /// Its columns.
     pub(super) columns: &'static [Column],
     /// Its rows at this moment.
-    pub(super) rows: fn(&Proxy) -> Vec<Row>,
+    pub(super) rows: fn(&Proxy) -> Vec<TableRow>,
 }
 
-impl PartialEq for Table {
+impl PartialEq for ConsoleTable {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name
     }
 }
 
-impl Eq for Table {}
+impl Eq for ConsoleTable {}
 
-/// A [`Table`] from its name, its line in HELP, and the function that lists its lines.
+/// A [`ConsoleTable`] from its name, its line in HELP, and the function that lists its lines.
 macro_rules! table {
     ($name:literal, $help:literal, $lines:path $(,)?) => {
-        $crate::admin::table::Table {
+        $crate::admin::table::ConsoleTable {
             name: $name,
             help: $help,
             columns: $crate::admin::table::columns_of($lines),
@@ -190,17 +190,17 @@ pub(super) fn describe(out: &mut Vec<u8>, columns: &[Column], formats: &Formats)
 }
 
 /// DataRow. In binary `text` is its own bytes, a number big-endian.
-pub(super) fn row(out: &mut Vec<u8>, columns: &[Column], cells: &[Cell], formats: &Formats) {
+pub(super) fn row(out: &mut Vec<u8>, columns: &[Column], cells: &[TableCell], formats: &Formats) {
     debug_assert_eq!(cells.len(), columns.len(), "each column has its cell");
-    let value = |(index, (cell, (_, kind))): (usize, (&Cell, &Column))| match (cell, kind) {
-        (Cell::Null, _) => None,
-        (Cell::Text(text), _) => Some(text.as_bytes().to_vec()),
-        (Cell::Int(number), ColumnType::Int) => {
+    let value = |(index, (cell, (_, kind))): (usize, (&TableCell, &Column))| match (cell, kind) {
+        (TableCell::Null, _) => None,
+        (TableCell::Text(text), _) => Some(text.as_bytes().to_vec()),
+        (TableCell::Int(number), ColumnType::Int) => {
             let number = i32::try_from(*number).unwrap_or(i32::MAX);
             Some(if formats.of(index) == 1 { number.to_be_bytes().to_vec() } else { number.to_string().into_bytes() })
         }
-        (Cell::Int(number), _) if formats.of(index) == 1 => Some(number.to_be_bytes().to_vec()),
-        (Cell::Int(number), _) => Some(number.to_string().into_bytes()),
+        (TableCell::Int(number), _) if formats.of(index) == 1 => Some(number.to_be_bytes().to_vec()),
+        (TableCell::Int(number), _) => Some(number.to_string().into_bytes()),
     };
     build::data_row(out, cells.iter().zip(columns).enumerate().map(value));
 }

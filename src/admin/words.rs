@@ -36,12 +36,12 @@ pub(super) fn duration(word: &str) -> Option<Duration> {
 
 /// The words behind a command's first.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Arguments<'a> {
+pub(super) struct CommandArguments<'a> {
     written: &'a [&'a str],
     folded: &'a [&'a str],
 }
 
-impl<'a> Arguments<'a> {
+impl<'a> CommandArguments<'a> {
     /// The same words as they were written and in lower case.
     pub(super) fn new(written: &'a [&'a str], folded: &'a [&'a str]) -> Self {
         Self { written, folded }

@@ -2,7 +2,7 @@
 
 use super::targets;
 use crate::admin::command::{ConsoleCommand, FollowUp};
-use crate::admin::words::Arguments;
+use crate::admin::words::CommandArguments;
 use crate::error::ConsoleFault;
 use crate::session::context::Worker;
 
@@ -14,7 +14,7 @@ impl ConsoleCommand for Disable {
     const TAG: &'static str = "DISABLE";
     const USAGE: &'static [(&'static str, &'static str)] = &[("DISABLE db", "take no new clients")];
 
-    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+    fn read(arguments: &CommandArguments<'_>) -> Option<Self> {
         arguments.one_name().map(Self)
     }
 

@@ -2,7 +2,7 @@
 
 use super::pause::pause;
 use crate::admin::command::{ConsoleCommand, FollowUp};
-use crate::admin::words::Arguments;
+use crate::admin::words::CommandArguments;
 use crate::clients::Signal;
 use crate::config::CONSOLE_NAMES;
 use crate::error::ConsoleFault;
@@ -17,7 +17,7 @@ impl ConsoleCommand for Kill {
     const USAGE: &'static [(&'static str, &'static str)] =
         &[("KILL [db]", "drop clients and backends at once; new clients wait for RESUME")];
 
-    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+    fn read(arguments: &CommandArguments<'_>) -> Option<Self> {
         arguments.name_or_all().map(Self)
     }
 

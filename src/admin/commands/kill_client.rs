@@ -1,7 +1,7 @@
 //! KILL_CLIENT.
 
 use crate::admin::command::{ConsoleCommand, FollowUp};
-use crate::admin::words::Arguments;
+use crate::admin::words::CommandArguments;
 use crate::clients::Signal;
 use crate::error::ConsoleFault;
 use crate::session::context::Worker;
@@ -14,7 +14,7 @@ impl ConsoleCommand for KillClient {
     const TAG: &'static str = "KILL_CLIENT";
     const USAGE: &'static [(&'static str, &'static str)] = &[("KILL_CLIENT id", "drop one client")];
 
-    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+    fn read(arguments: &CommandArguments<'_>) -> Option<Self> {
         match arguments.folded() {
             [id] => id.parse().ok().map(Self),
             _ => None,

@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use super::targets;
 use crate::admin::command::{ConsoleCommand, FollowUp};
-use crate::admin::words::{Arguments, duration};
+use crate::admin::words::{CommandArguments, duration};
 use crate::error::ConsoleFault;
 use crate::session::context::Worker;
 
 #[derive(Debug)]
-pub(super) struct Limit {
+pub(super) struct LimitRole {
     role: String,
     /// Transactions at once; 0: all wait. `None`: as the file says.
     max: Option<u32>,
@@ -19,14 +19,14 @@ pub(super) struct Limit {
     over: Option<Duration>,
 }
 
-impl ConsoleCommand for Limit {
+impl ConsoleCommand for LimitRole {
     const TAG: &'static str = "LIMIT";
     const USAGE: &'static [(&'static str, &'static str)] = &[
         ("LIMIT role n [OVER '60s']", "another transactions_max until the file says another one; 0: all wait"),
         ("LIMIT role DEFAULT", "the transactions_max of the file again"),
     ];
 
-    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+    fn read(arguments: &CommandArguments<'_>) -> Option<Self> {
         let role = arguments.name(0)?;
         match arguments.folded() {
             [_, "default"] => Some(Self { role, max: None, over: None }),

@@ -28,7 +28,7 @@ pub(super) static ALL: &[CommandKind] = &[
     CommandKind::of::<kill_client::KillClient>(),
     CommandKind::of::<disable::Disable>(),
     CommandKind::of::<enable::Enable>(),
-    CommandKind::of::<limit::Limit>(),
-    CommandKind::of::<ramp::Ramp>(),
+    CommandKind::of::<limit::LimitRole>(),
+    CommandKind::of::<ramp::RampRole>(),
     CommandKind::of::<shutdown::Shutdown>(),
 ];

@@ -2,7 +2,7 @@
 
 use super::{resume, targets};
 use crate::admin::command::{ActionWait, ConsoleCommand, FollowUp};
-use crate::admin::words::Arguments;
+use crate::admin::words::CommandArguments;
 use crate::error::ConsoleFault;
 use crate::pool::core::DatabaseId;
 use crate::proxy::Proxy;
@@ -17,7 +17,7 @@ impl ConsoleCommand for Pause {
     const USAGE: &'static [(&'static str, &'static str)] =
         &[("PAUSE [db]", "stop leases, wait until all backends are closed; clients wait")];
 
-    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+    fn read(arguments: &CommandArguments<'_>) -> Option<Self> {
         arguments.name_or_all().map(Self)
     }
 

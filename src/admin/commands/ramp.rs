@@ -6,24 +6,24 @@ use tokio::time::Instant;
 
 use super::targets;
 use crate::admin::command::{ConsoleCommand, FollowUp};
-use crate::admin::words::{Arguments, duration};
+use crate::admin::words::{CommandArguments, duration};
 use crate::config;
 use crate::error::ConsoleFault;
 use crate::session::context::Worker;
 
 #[derive(Debug)]
-pub(super) struct Ramp {
+pub(super) struct RampRole {
     role: String,
     /// In this time; `None`: as the role's `ramp` says.
     over: Option<Duration>,
 }
 
-impl ConsoleCommand for Ramp {
+impl ConsoleCommand for RampRole {
     const TAG: &'static str = "RAMP";
     const USAGE: &'static [(&'static str, &'static str)] =
         &[("RAMP role [OVER '60s']", "let the limit grow from admission.initial")];
 
-    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+    fn read(arguments: &CommandArguments<'_>) -> Option<Self> {
         let over = match arguments.folded() {
             [_] => None,
             [_, "over", over] => Some(duration(over)?),

@@ -2,7 +2,7 @@
 
 use super::targets;
 use crate::admin::command::{ConsoleCommand, FollowUp};
-use crate::admin::words::Arguments;
+use crate::admin::words::CommandArguments;
 use crate::error::ConsoleFault;
 use crate::session::context::Worker;
 
@@ -15,7 +15,7 @@ impl ConsoleCommand for Reconnect {
     const USAGE: &'static [(&'static str, &'static str)] =
         &[("RECONNECT [db]", "replace the backends: idle ones now, others as they come back")];
 
-    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+    fn read(arguments: &CommandArguments<'_>) -> Option<Self> {
         arguments.name_or_all().map(Self)
     }
 

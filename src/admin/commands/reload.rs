@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::admin::command::{ConsoleCommand, FollowUp};
-use crate::admin::words::Arguments;
+use crate::admin::words::CommandArguments;
 use crate::error::ConsoleFault;
 use crate::orders::Order;
 use crate::session::context::Worker;
@@ -16,7 +16,7 @@ impl ConsoleCommand for Reload {
     const USAGE: &'static [(&'static str, &'static str)] =
         &[("RELOAD", "read the configuration again, and tell what changed")];
 
-    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+    fn read(arguments: &CommandArguments<'_>) -> Option<Self> {
         arguments.none().map(|()| Self)
     }
 

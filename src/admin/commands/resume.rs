@@ -2,7 +2,7 @@
 
 use super::targets;
 use crate::admin::command::{ConsoleCommand, FollowUp};
-use crate::admin::words::Arguments;
+use crate::admin::words::CommandArguments;
 use crate::error::ConsoleFault;
 use crate::pool::core::DatabaseId;
 use crate::session::context::Worker;
@@ -15,7 +15,7 @@ impl ConsoleCommand for Resume {
     const TAG: &'static str = "RESUME";
     const USAGE: &'static [(&'static str, &'static str)] = &[("RESUME [db]", "end PAUSE or KILL")];
 
-    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+    fn read(arguments: &CommandArguments<'_>) -> Option<Self> {
         arguments.name_or_all().map(Self)
     }
 

@@ -1,7 +1,7 @@
 //! SHUTDOWN.
 
 use crate::admin::command::{ConsoleCommand, FollowUp};
-use crate::admin::words::Arguments;
+use crate::admin::words::CommandArguments;
 use crate::error::ConsoleFault;
 use crate::orders::Order;
 use crate::session::context::Worker;
@@ -24,7 +24,7 @@ impl ConsoleCommand for Shutdown {
         ("SHUTDOWN NOW", "end at once"),
     ];
 
-    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+    fn read(arguments: &CommandArguments<'_>) -> Option<Self> {
         match arguments.folded() {
             [] | ["wait_for_servers"] => Some(Self { now: false }),
             ["now"] => Some(Self { now: true }),

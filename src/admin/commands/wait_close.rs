@@ -2,7 +2,7 @@
 
 use super::targets;
 use crate::admin::command::{ActionWait, ConsoleCommand, FollowUp};
-use crate::admin::words::Arguments;
+use crate::admin::words::CommandArguments;
 use crate::error::ConsoleFault;
 use crate::session::context::Worker;
 
@@ -15,7 +15,7 @@ impl ConsoleCommand for WaitClose {
     const USAGE: &'static [(&'static str, &'static str)] =
         &[("WAIT_CLOSE [db]", "wait until RECONNECT or RELOAD has replaced them all")];
 
-    fn read(arguments: &Arguments<'_>) -> Option<Self> {
+    fn read(arguments: &CommandArguments<'_>) -> Option<Self> {
         arguments.name_or_all().map(Self)
     }
 

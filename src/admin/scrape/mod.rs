@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use self::exposition::Exposition;
 use self::label::{ClientState, RoleRefusal, SessionState};
 pub use self::label::{LabelValues, values};
-use super::group::{self, Group, Name};
+use super::group::{self, GroupName, PoolGroup};
 use crate::admission::gate::State;
 use crate::clients::Activity;
 use crate::metrics::{Metric, PoolHistogram};
@@ -108,9 +108,9 @@ struct GroupClients {
     pins: HashMap<&'static str, u32>,
 }
 
-fn clients(page: &mut Exposition, proxy: &Proxy, pools: &BTreeMap<Name, Group>) {
+fn clients(page: &mut Exposition, proxy: &Proxy, pools: &BTreeMap<GroupName, PoolGroup>) {
     // A pool whose clients have all left shows zeros.
-    let mut groups: HashMap<Name, GroupClients> =
+    let mut groups: HashMap<GroupName, GroupClients> =
         pools.keys().map(|name| (name.clone(), GroupClients::default())).collect();
     for entry in proxy.clients.all() {
         let name = (Arc::clone(&entry.database), Arc::clone(&entry.role));
@@ -218,7 +218,7 @@ fn put_watch(page: &mut Exposition, monitor: &Monitor) {
     page.put_distribution(Metric::WatchQuery, own, &monitor.stats.cost());
 }
 
-fn put_group(page: &mut Exposition, (database, role): (&str, &str), group: &Group, now: Instant) {
+fn put_group(page: &mut Exposition, (database, role): (&str, &str), group: &PoolGroup, now: Instant) {
     let both = &[database, role];
     for phase in Phase::ALL {
         page.put(Metric::Backends, &[database, role, phase.word()], group.counts.in_phase(phase));

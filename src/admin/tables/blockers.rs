@@ -1,11 +1,11 @@
 //! SHOW BLOCKERS: sessions that others wait for, the most waiters first, then sessions that take long.
 
 use super::culprits::{NamedCulprit, Today, each, seconds};
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
 
-pub(in crate::admin) const TABLE: Table = table!(
+pub(in crate::admin) const TABLE: ConsoleTable = table!(
     "BLOCKERS",
     "who keeps others waiting for locks, idles in a transaction, or is at one statement for too long",
     lines,

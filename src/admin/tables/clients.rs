@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::format::{address, pointer, wait};
 use super::socket::SocketLine;
-use crate::admin::table::{Table, table};
+use crate::admin::table::{ConsoleTable, table};
 use crate::clients::{Activity, Entry};
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table =
+pub(super) const TABLE: ConsoleTable =
     table!("CLIENTS", "every client; link is its backend, id what KILL_CLIENT takes", lines);
 
 fn lines(proxy: &Proxy) -> Vec<SocketLine> {

@@ -1,10 +1,10 @@
 //! SHOW CONFIG.
 
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::config;
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table = table!("CONFIG", "every setting in force", lines);
+pub(super) const TABLE: ConsoleTable = table!("CONFIG", "every setting in force", lines);
 
 struct SettingLine {
     key: String,

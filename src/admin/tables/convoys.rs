@@ -2,12 +2,12 @@
 
 use super::culprits::{NamedCulprit, Today};
 use super::format::wait;
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::proxy::Proxy;
 use crate::watch::convoy::ConvoyWatch;
 use crate::watch::culprit::Culprit;
 
-pub(in crate::admin) const TABLE: Table = table!(
+pub(in crate::admin) const TABLE: ConsoleTable = table!(
     "CONVOYS",
     "waits for locks at every watched server, and the SQL that ends a convoy; client is what KILL_CLIENT takes",
     lines,

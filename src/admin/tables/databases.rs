@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use super::format::clients_by;
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::config::Database;
 use crate::pool::core::DatabaseView;
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table = table!("DATABASES", "every database, configured or asked for", lines);
+pub(super) const TABLE: ConsoleTable = table!("DATABASES", "every database, configured or asked for", lines);
 
 struct DatabaseLine {
     name: String,

@@ -2,11 +2,11 @@
 
 use tokio::time::Instant;
 
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::pool::names::LastAnswer;
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table = table!(
+pub(super) const TABLE: ConsoleTable = table!(
     "DNS_HOSTS",
     "names of servers, and the addresses last found; ttl: seconds to the next look-up, 0: with the next connection",
     lines,

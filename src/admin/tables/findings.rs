@@ -3,12 +3,12 @@
 use tokio::time::Instant;
 
 use super::culprits::{NamedCulprit, Today, each};
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
 use crate::watch::incidents::Incident;
 
-pub(in crate::admin) const TABLE: Table = table!(
+pub(in crate::admin) const TABLE: ConsoleTable = table!(
     "FINDINGS",
     "everything that the watches have found and that is not over, with the SQL that would end it",
     lines,

@@ -1,11 +1,11 @@
 //! SHOW HORIZON: who holds the horizon, the oldest first, then the tables that vacuum does not help for that reason.
 
 use super::culprits::{NamedCulprit, Today, each};
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
 
-pub(in crate::admin) const TABLE: Table = table!(
+pub(in crate::admin) const TABLE: ConsoleTable = table!(
     "HORIZON",
     "who keeps vacuum from its work, and tables that it does not help; since is empty where that is harmless",
     lines,

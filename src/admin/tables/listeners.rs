@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::format::{address, time};
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::clients::Entry;
 use crate::notify::exchange::{Exchange, Listener};
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table = table!("LISTENERS", "clients that listen, and what waits for each of them", lines);
+pub(super) const TABLE: ConsoleTable =
+    table!("LISTENERS", "clients that listen, and what waits for each of them", lines);
 
 struct ListenerLine {
     database: Arc<str>,

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table = table!("LISTS", "how many there are of everything", lines);
+pub(super) const TABLE: ConsoleTable = table!("LISTS", "how many there are of everything", lines);
 
 struct ListLine {
     list: &'static str,

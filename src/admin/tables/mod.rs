@@ -34,10 +34,10 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-use super::table::Table;
+use super::table::ConsoleTable;
 
 /// All tables but HELP, which lists them, in its order.
-pub(super) const ALL: &[&Table] = &[
+pub(super) const ALL: &[&ConsoleTable] = &[
     &pools::TABLE,
     &clients::TABLE,
     &servers::TABLE,

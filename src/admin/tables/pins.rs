@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::clients::{Activity, Entry};
 use crate::proxy::Proxy;
 use crate::session::pins;
 
-pub(super) const TABLE: Table = table!("PINS", "clients that keep their backend between transactions, and why", lines);
+pub(super) const TABLE: ConsoleTable =
+    table!("PINS", "clients that keep their backend between transactions, and why", lines);
 
 struct PinLine {
     client: Arc<Entry>,

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::format::{CONSOLE, wait};
-use crate::admin::group::{self, Group, Name};
-use crate::admin::table::{Table, columns, table};
+use crate::admin::group::{self, GroupName, PoolGroup};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::clients::Activity;
 use crate::config::CONSOLE_NAMES;
 use crate::pool::core::Counts;
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table = table!("POOLS", "clients and backends by database and role", lines);
+pub(super) const TABLE: ConsoleTable = table!("POOLS", "clients and backends by database and role", lines);
 
 /// Clients and backends of one database and role.
 struct PoolLine {
-    name: Name,
+    name: GroupName,
     clients: u32,
     waiting: u32,
     counts: Counts,
@@ -49,13 +49,13 @@ columns! { PoolLine;
 
 fn lines(proxy: &Proxy) -> Vec<PoolLine> {
     let now = Instant::now();
-    let mut idle: HashMap<Name, u32> = HashMap::new();
+    let mut idle: HashMap<GroupName, u32> = HashMap::new();
     for entry in proxy.clients.all() {
         if matches!(entry.activity(), Activity::Idle) {
             *idle.entry((Arc::clone(&entry.database), Arc::clone(&entry.role))).or_default() += 1;
         }
     }
-    let line = |(name, group): (Name, Group)| {
+    let line = |(name, group): (GroupName, PoolGroup)| {
         let settings = group.pool.settings();
         PoolLine {
             clients: idle.get(&name).copied().unwrap_or(0),

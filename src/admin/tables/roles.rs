@@ -8,13 +8,13 @@ use tokio::time::Instant;
 
 use super::format::{time, wait};
 use crate::admin::group;
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::admission::gate::{State, Tally};
 use crate::config::Config;
 use crate::pool::core::LaneView;
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table =
+pub(super) const TABLE: ConsoleTable =
     table!("ROLES", "every role: its limit, who is active, who waits, what has happened", lines);
 
 struct RoleLine {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::format::pointer;
 use super::socket::SocketLine;
-use crate::admin::table::{Table, table};
+use crate::admin::table::{ConsoleTable, table};
 use crate::clients::{Activity, Entry};
 use crate::pool::address::ServerAddress;
 use crate::pool::core::Phase;
 use crate::pool::pool::{Pool, PoolKind};
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table = table!("SERVERS", "every backend; link is its client", lines);
+pub(super) const TABLE: ConsoleTable = table!("SERVERS", "every backend; link is its client", lines);
 
 fn lines(proxy: &Proxy) -> Vec<SocketLine> {
     let holders: HashMap<String, String> = proxy.clients.all().iter().filter_map(holding).collect();

@@ -1,9 +1,9 @@
 //! SHOW STATE.
 
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table = table!("STATE", "whether everything is paused", lines);
+pub(super) const TABLE: ConsoleTable = table!("STATE", "whether everything is paused", lines);
 
 struct StateLine {
     key: &'static str,

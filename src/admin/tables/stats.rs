@@ -1,9 +1,9 @@
 //! SHOW STATS.
 
 use super::counted::{StatsLine, by_database};
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 
-pub(super) const TABLE: Table =
+pub(super) const TABLE: ConsoleTable =
     table!("STATS", "totals and averages per database; times are microseconds", by_database);
 
 columns! { StatsLine;

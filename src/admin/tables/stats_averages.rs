@@ -2,10 +2,10 @@
 
 use super::counted::by_database;
 use super::stats_totals::NumbersLine;
-use crate::admin::table::{Table, table};
+use crate::admin::table::{ConsoleTable, table};
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table = table!("STATS_AVERAGES", "the averages of STATS alone", lines);
+pub(super) const TABLE: ConsoleTable = table!("STATS_AVERAGES", "the averages of STATS alone", lines);
 
 fn lines(proxy: &Proxy) -> Vec<NumbersLine> {
     let all = by_database(proxy).into_iter();

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::counted::{StatsNumbers, by_database};
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table = table!("STATS_TOTALS", "the totals of STATS alone", lines);
+pub(super) const TABLE: ConsoleTable = table!("STATS_TOTALS", "the totals of STATS alone", lines);
 
 /// Either the totals or the averages of one database.
 pub(super) struct NumbersLine {

@@ -1,10 +1,10 @@
 //! SHOW TOTALS: a number in each row. It calls them neither as SHOW STATS nor as SHOW STATS_TOTALS does.
 
 use super::counted::{StatsNumbers, of_all};
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table = table!("TOTALS", "STATS over all databases, a number in each row", lines);
+pub(super) const TABLE: ConsoleTable = table!("TOTALS", "STATS over all databases, a number in each row", lines);
 
 struct TotalLine {
     name: String,

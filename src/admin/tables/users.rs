@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::format::clients_by;
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::config::PoolMode;
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table = table!("USERS", "every role, configured or connected", lines);
+pub(super) const TABLE: ConsoleTable = table!("USERS", "every role, configured or connected", lines);
 
 struct UserLine {
     name: String,

@@ -1,9 +1,9 @@
 //! SHOW VERSION.
 
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: Table = table!("VERSION", "the version of pgweir", lines);
+pub(super) const TABLE: ConsoleTable = table!("VERSION", "the version of pgweir", lines);
 
 struct VersionLine;
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::admin::table::{Table, columns, table};
+use crate::admin::table::{ConsoleTable, columns, table};
 use crate::proxy::Proxy;
 use crate::watch::monitor::Monitor;
 
-pub(super) const TABLE: Table = table!(
+pub(super) const TABLE: ConsoleTable = table!(
     "WATCH",
     "every watched server: whether it answers, what it is, who is connected, what should be set otherwise",
     lines,
