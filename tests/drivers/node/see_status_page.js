@@ -68,7 +68,7 @@ try {
   assert.deepEqual(complaints.splice(0).filter((text) => !text.includes("401")), []);
   await unlock(token);
   await limit.click();
-  await shows("#confirm", "At most so many transactions of this role");
+  await shows("#confirm", "the limit of the transactions of this role");
   await page.locator("#limit").fill("3");
   await page.locator("#over").selectOption("");
   await shows("#confirm-command", 'LIMIT "app" 3');
