@@ -20,6 +20,7 @@ use super::outbox::Outbox;
 use super::pending::Change;
 use super::stats::{Dropped, Gap, Stats};
 use crate::config::{Bus, Notify, NotifyMode, OnGap, WhenDown};
+use crate::pool::in_use::{CountUses, InUse, Uses};
 use crate::pool::pool::Pool;
 
 /// Listeners and outgoing notifications of one database.
@@ -43,7 +44,9 @@ pub struct Exchange {
     forgotten: Alarm,
     /// Somebody has come to listen.
     listened: Alarm,
-    login: ArcSwapOption<Pool>,
+    login: ArcSwapOption<InUse<Pool>>,
+    /// By clients.
+    uses: Uses,
 }
 
 /// Everything under the one lock.
@@ -132,6 +135,7 @@ impl Exchange {
             forgotten: Alarm::new(),
             listened: Alarm::new(),
             login: ArcSwapOption::empty(),
+            uses: Uses::default(),
             stats,
         }
     }
@@ -228,9 +232,9 @@ impl Exchange {
     }
 
     /// Bridge and sender log in as this pool does from now on: its role listens or notifies.
-    pub fn use_login(&self, pool: &Arc<Pool>) {
-        if !self.login.load().as_ref().is_some_and(|known| Arc::ptr_eq(known, pool)) {
-            self.login.store(Some(Arc::clone(pool)));
+    pub fn use_login(&self, pool: &InUse<Pool>) {
+        if !self.login.load().as_ref().is_some_and(|known| Arc::ptr_eq(&**known, pool)) {
+            self.login.store(Some(Arc::new(pool.clone())));
         }
     }
 
@@ -251,8 +255,8 @@ impl Exchange {
     }
 
     /// As whom bridge and sender log in; `None` before anybody listened or notified.
-    pub fn login(&self) -> Option<Arc<Pool>> {
-        self.login.load_full()
+    pub fn login(&self) -> Option<InUse<Pool>> {
+        self.login.load().as_deref().cloned()
     }
 
     /// Waits until the channels that are wanted may differ from those in place. One waits at a time; cancel-safe.
@@ -409,6 +413,12 @@ impl Exchange {
 
     fn floor(&self) -> MutexGuard<'_, Floor> {
         self.floor.lock().expect("no panic while held")
+    }
+}
+
+impl CountUses for Exchange {
+    fn uses(&self) -> &Uses {
+        &self.uses
     }
 }
 

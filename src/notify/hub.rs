@@ -7,6 +7,7 @@ use tokio::sync::Notify as Alarm;
 
 use super::exchange::Exchange;
 use crate::config::Notify;
+use crate::pool::in_use::{CountUses, InUse};
 
 /// One [`Exchange`] for each database that clients have asked for.
 #[derive(Debug)]
@@ -30,13 +31,14 @@ impl Hub {
     }
 
     /// That of this database, made if nobody has asked for it so far.
-    pub fn exchange(&self, database: &Arc<str>) -> Arc<Exchange> {
+    pub fn exchange(&self, database: &Arc<str>) -> InUse<Exchange> {
         let mut inner = self.inner();
         if let Some(known) = inner.exchanges.get(database) {
-            return Arc::clone(known);
+            return InUse::new(Arc::clone(known));
         }
         let exchange = Arc::new(Exchange::new(Arc::clone(database), &inner.settings, inner.is_bridged));
         inner.exchanges.insert(Arc::clone(database), Arc::clone(&exchange));
+        let exchange = InUse::new(exchange);
         drop(inner);
         self.appeared.notify_one();
         exchange
@@ -69,10 +71,8 @@ impl Hub {
     /// Forgets the exchanges that are `forgettable` by name and that no client has.
     pub fn forget_unused(&self, forgettable: impl Fn(&str) -> bool) {
         let mut inner = self.inner();
-        // This hub has it, and the task with its bridge.
-        let own = 1 + usize::from(inner.is_bridged);
         inner.exchanges.retain(|name, exchange| {
-            if Arc::strong_count(exchange) > own || !exchange.is_at_rest() {
+            if !exchange.uses().is_none() || !exchange.is_at_rest() {
                 return true;
             }
             // The pool that it names may be the next to be forgotten, and then its database.
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn an_exchange_is_forgotten_when_only_the_task_with_its_bridge_has_it() {
+    async fn an_exchange_is_forgotten_when_no_session_uses_it() {
         let hub = Hub::new(Notify::default());
         hub.attach_bridge();
         let session = hub.exchange(&"app".into());

@@ -17,6 +17,7 @@ use crate::config::{Endpoint, PoolSettings, Standing};
 use crate::net::stream::Stream;
 use crate::pool::address::ServerAddress;
 use crate::pool::backend::{Backend, Target};
+use crate::pool::in_use::InUse;
 use crate::pool::links;
 use crate::pool::open::{OpenError, Opener};
 use crate::pool::pool::Pool;
@@ -97,7 +98,7 @@ pub struct Link {
     unread: BytesMut,
     target: Arc<Target>,
     /// Whose login it has, and how that was set up then.
-    pool: Arc<Pool>,
+    pool: InUse<Pool>,
     settings: Arc<PoolSettings>,
     pid: i32,
     /// From the end of its login on.
@@ -106,7 +107,7 @@ pub struct Link {
 
 impl Link {
     /// Logs in as backends of `pool` do; `name` is for `pg_stat_activity`.
-    pub async fn open(opener: &Opener, pool: Arc<Pool>, name: &str) -> Result<Self, LinkError> {
+    pub async fn open(opener: &Opener, pool: InUse<Pool>, name: &str) -> Result<Self, LinkError> {
         let settings = Arc::clone(&pool.settings());
         let Backend { stream, parameters, target, .. } = opener.open(&pool, 0).await?;
         let mut link = Self { stream, unread: BytesMut::new(), target, pool, settings, pid: 0, listed: None };

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use super::core::{Core, DatabaseId, DatabaseLimits, LaneId, PoolLimits};
+use super::in_use::{CountUses, InUse};
 use super::lease::{Boxed, Pools};
 use super::pool::{Pool, PoolKind, PoolName};
 use crate::admission::gate::Tenure;
@@ -54,7 +55,7 @@ impl Directory {
     }
 
     /// The pool of a client, made if it is the first of its kind. `None`: the configuration does not serve it.
-    pub fn pool(&self, name: PoolName, credential: &Credential, worker: usize) -> Option<Arc<Pool>> {
+    pub fn pool(&self, name: PoolName, credential: &Credential, worker: usize) -> Option<InUse<Pool>> {
         let config = self.config.load();
         let settings = pool_settings(&config, &name.database, &name.role)?;
         let credential = configured(&config, &settings, &name.role).unwrap_or_else(|| credential.clone());
@@ -62,7 +63,7 @@ impl Directory {
     }
 
     /// The pool of the role that looks secrets up, whether or not clients may log in as it.
-    pub fn lookup_pool(&self, name: PoolName, credential: Credential, worker: usize) -> Option<Arc<Pool>> {
+    pub fn lookup_pool(&self, name: PoolName, credential: Credential, worker: usize) -> Option<InUse<Pool>> {
         let config = self.config.load();
         let settings = lookup_settings(&config, &name.database, &name.role)?;
         self.pool_with(name, settings, credential, worker)
@@ -89,10 +90,10 @@ impl Directory {
         settings: PoolSettings,
         credential: Credential,
         worker: usize,
-    ) -> Option<Arc<Pool>> {
+    ) -> Option<InUse<Pool>> {
         let mut names = self.names();
         if let Some(pool) = names.pools.get(&name) {
-            let pool = Arc::clone(pool);
+            let pool = InUse::new(Arc::clone(pool));
             drop(names);
             if !matches!(credential, Credential::Nothing | Credential::Unproved(_)) {
                 self.use_credential(&pool, credential, worker);
@@ -112,7 +113,7 @@ impl Directory {
         let pool = Arc::new(Pool::new(id, database, name.clone(), settings, credential.proved(), stats));
         self.pools.register(Arc::clone(&pool));
         names.pools.insert(name, Arc::clone(&pool));
-        Some(pool)
+        Some(InUse::new(pool))
     }
 
     /// The lane of a role, made if nobody has asked for it so far; `None`: the configuration does not serve the role.
@@ -270,8 +271,7 @@ impl Directory {
                     && config.roles.contains_key(&*name.role);
                 let counts = core.pool(pool.id).map(|view| view.counts).unwrap_or_default();
                 let may_go = counts.open() == 0 || name.is_dedicated() && counts.open() == counts.idle;
-                // This directory, the list of all pools and its idle backends have it, and neither a client nor a dial.
-                let is_unused = !is_named && may_go && Arc::strong_count(pool) == 2 + counts.idle as usize;
+                let is_unused = !is_named && may_go && pool.uses().is_none();
                 if is_unused {
                     core.remove_pool(pool.id, now, out);
                 }

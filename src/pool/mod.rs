@@ -7,6 +7,7 @@ pub mod backend;
 pub mod clock;
 pub mod core;
 pub mod directory;
+pub mod in_use;
 pub mod keep;
 pub mod lease;
 pub mod links;

@@ -10,6 +10,7 @@ use slotmap::Key;
 use subtle::ConstantTimeEq;
 
 use super::core::{DatabaseId, PoolId};
+use super::in_use::{CountUses, Uses};
 use crate::auth::Credential;
 use crate::config::{PoolSettings, Secret};
 use crate::metrics::PoolStats;
@@ -81,6 +82,8 @@ pub struct Pool {
     proved: Mutex<Option<Secret>>,
     addresses: Mutex<HashSet<IpAddr>>,
     refusal: Mutex<Option<ServerError>>,
+    /// By clients, and by connections outside the core that have its login.
+    uses: Uses,
 }
 
 impl Pool {
@@ -109,6 +112,7 @@ impl Pool {
             credential: Mutex::new(credential),
             proved: Mutex::default(),
             refusal: Mutex::default(),
+            uses: Uses::default(),
         }
     }
 
@@ -196,5 +200,11 @@ impl Pool {
     /// Remembers the outcome of a login.
     pub fn set_refusal(&self, refusal: Option<ServerError>) {
         *self.refusal.lock().expect("no panic while held") = refusal;
+    }
+}
+
+impl CountUses for Pool {
+    fn uses(&self) -> &Uses {
+        &self.uses
     }
 }

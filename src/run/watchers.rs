@@ -22,6 +22,7 @@ use crate::config::{Config, Endpoint, PoolSettings, own_settings};
 use crate::metrics::PoolStats;
 use crate::pool::address::ServerAddress;
 use crate::pool::core::{DatabaseId, PoolId};
+use crate::pool::in_use::InUse;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::pool::standing;
 use crate::proxy::Proxy;
@@ -176,7 +177,7 @@ async fn watch(proxy: Arc<Proxy>, monitor: Arc<Monitor>, login: PoolSettings) {
     let name = PoolName { database: Arc::clone(&monitor.database), role, kind: PoolKind::Internal };
     // In no core: nobody but the monitor logs in by it.
     let (id, database) = (PoolId::default(), DatabaseId::default());
-    let pool = Arc::new(Pool::new(id, database, name, login, credential, PoolStats::new(1)));
+    let pool = InUse::new(Arc::new(Pool::new(id, database, name, login, credential, PoolStats::new(1))));
     let follow_name = async {
         loop {
             sleep(standing::RESOLVE_EVERY).await;

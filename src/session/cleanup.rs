@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use super::session::Session;
 use crate::config::PoolMode;
 use crate::metrics::{CancelCause, PoolCounter, ProcessCounter};
 use crate::pool::backend::Backend;
+use crate::pool::in_use::InUse;
 use crate::pool::lease::Lease;
 use crate::pool::pool::Pool;
 use crate::session::context::Worker;
@@ -220,7 +220,7 @@ async fn drain(leased: &mut Leased, legacy: &mut Legacy) -> Option<()> {
 struct Legacy {
     notifications: Notifications,
     pid: i32,
-    pool: Arc<Pool>,
+    pool: InUse<Pool>,
     has_failed: bool,
 }
 
@@ -229,7 +229,7 @@ impl Legacy {
         Self {
             notifications: session.notifications.part(),
             pid: session.entry.pid,
-            pool: Arc::clone(&session.pool),
+            pool: session.pool.clone(),
             has_failed: books.is_failed,
         }
     }

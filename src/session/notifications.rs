@@ -15,6 +15,7 @@ use crate::notify::mailbox::Mailbox;
 use crate::notify::notification::{Notification, Unsendable};
 use crate::notify::pending::{Change, Pending};
 use crate::notify::stats::Dropped;
+use crate::pool::in_use::InUse;
 use crate::pool::pool::Pool;
 use crate::sql::{Argument, Class, Effect};
 use crate::wire::bind;
@@ -26,7 +27,7 @@ const PRIVATE: &[u8] = b"PW001";
 /// A client's part in NOTIFY and LISTEN.
 #[derive(Debug)]
 pub struct Notifications {
-    exchange: Arc<Exchange>,
+    exchange: InUse<Exchange>,
     /// Most clients do neither.
     open: Option<Box<Open>>,
 }
@@ -45,14 +46,14 @@ pub struct Party<'a> {
     /// Its process id.
     pub pid: i32,
     /// Where its backends come from.
-    pub pool: &'a Arc<Pool>,
+    pub pool: &'a InUse<Pool>,
     /// Its place among the clients; `None`: it has gone, and hears nothing any more.
     pub entry: Option<&'a Entry>,
 }
 
 impl Notifications {
     /// Of a client of this database.
-    pub fn new(exchange: Arc<Exchange>) -> Self {
+    pub fn new(exchange: InUse<Exchange>) -> Self {
         Self { exchange, open: None }
     }
 
@@ -182,7 +183,7 @@ impl Notifications {
 
     /// The uncommitted of a client whose backend is followed without it from now on.
     pub fn part(&mut self) -> Self {
-        let mut parted = Self::new(Arc::clone(&self.exchange));
+        let mut parted = Self::new(self.exchange.clone());
         if let Some(open) = &mut self.open {
             parted.open = Some(Box::new(Open { pending: std::mem::take(&mut open.pending), mailbox: None }));
             self.close();

@@ -12,6 +12,7 @@ use crate::config::{PoolMode, Standing};
 use crate::error::Fault;
 use crate::notify::mailbox::Closing;
 use crate::pool::backend::Backend;
+use crate::pool::in_use::InUse;
 use crate::pool::pool::Pool;
 use crate::sql::{Argument, Context, Effect, Suspects, Value};
 use crate::state::parameters::Parameters;
@@ -23,7 +24,7 @@ use crate::wire::build::Report;
 #[derive(Debug)]
 pub struct Session {
     /// Where its backends come from.
-    pub pool: Arc<Pool>,
+    pub pool: InUse<Pool>,
     /// When they go back.
     pub mode: PoolMode,
     /// What the server reports to this client, apart from its own settings.

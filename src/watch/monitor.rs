@@ -24,6 +24,7 @@ use crate::notify::backoff::Backoff;
 use crate::notify::link::{Link, LinkError, Said};
 use crate::pool::address::ServerAddress;
 use crate::pool::core::FailureKind;
+use crate::pool::in_use::InUse;
 use crate::pool::open::Opener;
 use crate::pool::pool::Pool;
 use crate::wire::build::{self, ServerError};
@@ -83,7 +84,7 @@ impl Monitor {
     }
 
     /// Watches with the login of `pool`, for ever.
-    pub async fn run(&self, opener: &Opener, pool: &Arc<Pool>, process: &impl Process) {
+    pub async fn run(&self, opener: &Opener, pool: &InUse<Pool>, process: &impl Process) {
         // Another run may have been cut off.
         self.stats.set_connected(false);
         let mut backoff = Backoff::default();
@@ -123,8 +124,8 @@ impl Monitor {
         }
     }
 
-    async fn open(&self, opener: &Opener, pool: &Arc<Pool>) -> Result<Link, LinkError> {
-        let mut link = Link::open(opener, Arc::clone(pool), "pgweir watch").await?;
+    async fn open(&self, opener: &Opener, pool: &InUse<Pool>) -> Result<Link, LinkError> {
+        let mut link = Link::open(opener, pool.clone(), "pgweir watch").await?;
         link.ask(sql::SESSION.as_bytes(), |_| ()).await?.map_err(LinkError::Server)?;
         tracing::info!(database = &*self.database, server = %link.address(), pid = link.pid(), "watching");
         self.core().connected(Instant::now());
@@ -132,7 +133,7 @@ impl Monitor {
     }
 
     /// Until the connection is of no use.
-    async fn attend(&self, mut link: Link, pool: &Arc<Pool>, process: &impl Process, kept: &mut Kept) -> LinkError {
+    async fn attend(&self, mut link: Link, pool: &InUse<Pool>, process: &impl Process, kept: &mut Kept) -> LinkError {
         loop {
             let (question, at) = self.core().next();
             sleep_until(at).await;

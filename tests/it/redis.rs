@@ -14,6 +14,7 @@ use pgweir::notify::mailbox::{Closing, Mailbox};
 use pgweir::notify::notification::Notification;
 use pgweir::notify::pending::Change;
 use pgweir::notify::stats::Gap;
+use pgweir::pool::in_use::InUse;
 use redis::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -624,7 +625,7 @@ fn settings(url: &str) -> Notify {
 struct Process {
     hub: Arc<Hub>,
     bus: Arc<RedisBus>,
-    exchange: Arc<Exchange>,
+    exchange: InUse<Exchange>,
     carrying: JoinHandle<()>,
 }
 

@@ -12,6 +12,7 @@ use pgweir::config::{self, OnConvoy, OnIdleHolder, Secret, pool_settings};
 use pgweir::metrics::PoolStats;
 use pgweir::pool::address::ServerAddress;
 use pgweir::pool::core::{DatabaseId, PoolId};
+use pgweir::pool::in_use::InUse;
 use pgweir::pool::open::Opener;
 use pgweir::pool::pool::{Pool, PoolKind, PoolName};
 use pgweir::state::settings::SettingsRegistry;
@@ -316,7 +317,7 @@ fn monitor(server: SocketAddr, database: &str, role: &str) -> Arc<Monitor> {
     let name = PoolName { database: database.into(), role: role.into(), kind: PoolKind::Ordinary };
     let credential = Credential::Password(Secret::new(password));
     let (id, in_core) = (PoolId::default(), DatabaseId::default());
-    let pool = Arc::new(Pool::new(id, in_core, name, settings, credential, PoolStats::new(1)));
+    let pool = InUse::new(Arc::new(Pool::new(id, in_core, name, settings, credential, PoolStats::new(1))));
     let monitor = Arc::new(Monitor::new(database.into(), SETTINGS, 0.0, Instant::now()));
     let watching = Arc::clone(&monitor);
     tokio::spawn(async move {

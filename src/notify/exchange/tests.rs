@@ -76,11 +76,11 @@ fn settings() -> Notify {
     Notify { bus: Bus::Memory, ..Notify::default() }
 }
 
-fn exchange(settings: &Notify) -> Arc<Exchange> {
+fn exchange(settings: &Notify) -> InUse<Exchange> {
     Hub::new(settings.clone()).exchange(&"app".into())
 }
 
-fn bridged(settings: &Notify) -> Arc<Exchange> {
+fn bridged(settings: &Notify) -> InUse<Exchange> {
     let hub = Hub::new(settings.clone());
     hub.attach_bridge();
     hub.exchange(&"app".into())
