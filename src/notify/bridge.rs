@@ -13,9 +13,10 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
 use super::backoff::Backoff;
 use super::exchange::Exchange;
-use super::link::{Heard, Link, LinkError, Said};
+use super::notification::Notification;
 use super::senders::Senders;
 use crate::config;
+use crate::pool::link::{Heard, Link, LinkError, Said};
 use crate::pool::open::Opener;
 use crate::sql::quote_identifier;
 use crate::wire::build::ServerError;
@@ -166,8 +167,9 @@ impl Bridge<'_> {
 
 /// What our own sender sent was delivered when it was published.
 fn hear(exchange: &Exchange, senders: &Senders, heard: Heard) {
-    if !senders.has(heard.pid, Instant::now()) {
-        exchange.deliver(heard.pid, &heard.notification);
+    let Heard { pid, channel, payload } = heard;
+    if !senders.has(pid, Instant::now()) {
+        exchange.deliver(pid, &Notification { channel, payload });
     }
 }
 

@@ -5,14 +5,13 @@
 //! empties it. The [`hub`] has all exchanges. None of these knows clients, statements or sockets.
 //!
 //! `run::switchboard` connects an exchange with the world: a [`bridge`] hears what the server notifies of, a [`bus`] carries what the
-//! exchange publishes. Both use [`link`]s, connections of their own.
+//! exchange publishes. Both use [links](crate::pool::link), connections of their own.
 
 pub mod backoff;
 pub mod bridge;
 pub mod bus;
 pub mod exchange;
 pub mod hub;
-pub mod link;
 pub mod mailbox;
 pub mod notification;
 pub mod outbox;

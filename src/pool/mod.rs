@@ -10,6 +10,7 @@ pub mod directory;
 pub mod in_use;
 pub mod keep;
 pub mod lease;
+pub mod link;
 pub mod links;
 pub(crate) mod names;
 pub mod open;

@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::batch;
 use crate::notify::backoff::Backoff;
 use crate::notify::exchange::Exchange;
-use crate::notify::link::{Link, LinkError, Said};
 use crate::notify::outbox::{Entry, Outbox};
 use crate::notify::senders::Senders;
+use crate::pool::link::{Link, LinkError, Said};
 use crate::pool::open::Opener;
 use crate::wire::build::ServerError;
 

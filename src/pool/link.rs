@@ -1,4 +1,4 @@
-//! One connection of our own to a server, outside the pools: the bridge's, the sender's, and the watch's.
+//! One connection of our own to a server, outside the core: what listens, notifies and watches there has one each.
 //!
 //! It is opened as a backend of a pool is (hosts, TLS, login, standing), then made fit to stay: no timeout of its role ends it,
 //! and bytes come and go in the server's own encoding. Nothing a client said is ever applied to it.
@@ -12,15 +12,14 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use super::notification::Notification;
+use super::address::ServerAddress;
+use super::backend::{Backend, Target};
+use super::in_use::InUse;
+use super::links;
+use super::open::{OpenError, Opener};
+use super::pool::Pool;
 use crate::config::{Endpoint, PoolSettings, Standing};
 use crate::net::stream::Stream;
-use crate::pool::address::ServerAddress;
-use crate::pool::backend::{Backend, Target};
-use crate::pool::in_use::InUse;
-use crate::pool::links;
-use crate::pool::open::{OpenError, Opener};
-use crate::pool::pool::Pool;
 use crate::sql::quote_literal;
 use crate::wire::build::{self, ServerError, error_fields};
 use crate::wire::frame::{HEADER_LEN, header};
@@ -74,8 +73,10 @@ pub enum LinkError {
 pub struct Heard {
     /// Of the backend that sent it.
     pub pid: i32,
-    /// What it sent.
-    pub notification: Notification,
+    /// On which channel.
+    pub channel: Bytes,
+    /// The text with it, which may be empty.
+    pub payload: Bytes,
 }
 
 /// What an idle or asked server says, as far as it matters.
@@ -272,7 +273,7 @@ fn notification(mut body: Bytes) -> Option<Heard> {
     let pid = body.try_get_i32().ok()?;
     let channel = cstring(&mut body)?;
     let payload = cstring(&mut body)?;
-    Some(Heard { pid, notification: Notification { channel, payload } })
+    Some(Heard { pid, channel, payload })
 }
 
 fn cstring(body: &mut Bytes) -> Option<Bytes> {
@@ -299,9 +300,9 @@ mod tests {
     #[test]
     fn a_notification_has_pid_channel_and_payload() {
         let Ok(Some(Said::Heard(heard))) = said(b'A', b"\0\0\x01\x02jobs\0now\0") else { panic!("it is whole") };
-        assert_eq!(heard, Heard { pid: 258, notification: Notification::new("jobs", "now").unwrap() });
+        assert_eq!(heard, Heard { pid: 258, channel: "jobs".into(), payload: "now".into() });
         let silent = said(b'A', b"\0\0\x01\x02jobs\0\0");
-        assert!(matches!(silent, Ok(Some(Said::Heard(heard))) if heard.notification.payload.is_empty()));
+        assert!(matches!(silent, Ok(Some(Said::Heard(heard))) if heard.payload.is_empty()));
     }
 
     #[test]
