@@ -85,9 +85,8 @@ impl Proxy {
         let settings = SettingsRegistry::default();
         let secrets = Arc::new(Secrets::new());
         let workers = config.listen.workers;
-        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8);
         let started = Instant::now();
-        let core = Core::new(workers, config.backends_total_max, seed);
+        let core = Core::new(workers, config.backends_total_max, fastrand::u64(..));
         let opener = Opener::new(Arc::clone(&secrets), settings.none());
         let pools = Arc::new(Pools::new(core, opener));
         pools.set_zombie_max(config.admission.zombie_max);

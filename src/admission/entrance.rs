@@ -6,7 +6,6 @@
 //! database, apart from the former, so that a server that does not answer keeps nobody out of another's database.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -102,7 +101,7 @@ impl Entrance {
     pub async fn slot(&self, address: Option<Address>) -> Result<Duration, TooFast> {
         let came = Instant::now();
         let mut changed = self.changed.notified();
-        let wait = self.pace().login(address, came, roll)?;
+        let wait = self.pace().login(address, came, fastrand::f64)?;
         if wait.is_zero() {
             return Ok(wait);
         }
@@ -115,7 +114,7 @@ impl Entrance {
             changed = self.changed.notified();
             let now = Instant::now();
             // Other limits may bring a slot nearer, and take nobody's away.
-            if let Ok(wait) = self.pace().login(address, now, roll) {
+            if let Ok(wait) = self.pace().login(address, now, fastrand::f64) {
                 slot = slot.min(now + wait);
             }
         }
@@ -126,7 +125,7 @@ impl Entrance {
     pub async fn hold(&self) {
         let is_jittered = self.pace().is_jittered();
         if is_jittered && let Ok(_held) = self.holds.try_acquire() {
-            sleep(HOLD.mul_f64(0.5 + roll() / 2.0)).await;
+            sleep(HOLD.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
         }
     }
 
@@ -172,11 +171,6 @@ impl Entrance {
     fn turns(&self) -> MutexGuard<'_, Turns> {
         self.turns.lock().expect("no panic while held")
     }
-}
-
-/// Uniform in `[0, 1)`: the keys of a hasher differ each time.
-fn roll() -> f64 {
-    (RandomState::new().hash_one(0_u8) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]

@@ -11,9 +11,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
 
+use fastrand::Rng;
 use tokio::time::Instant;
-
-use super::dice::Dice;
 
 /// More dead entries than this beside as many alive are swept.
 const DEAD_MAX: usize = 64;
@@ -99,11 +98,11 @@ impl<T: Ord + Copy> Line<T> {
     }
 
     /// Takes the next out of line: the first of the first batch, or one at random if that is how it was joined.
-    pub fn draw(&mut self, dice: &mut Dice, is_alive: impl Fn(T) -> bool) -> Option<T> {
+    pub fn draw(&mut self, rng: &mut Rng, is_alive: impl Fn(T) -> bool) -> Option<T> {
         let batch = self.batches.front_mut()?;
         let drawn = loop {
             let entry = match batch.is_random {
-                true => batch.entries.swap_remove_back((dice.roll() * batch.entries.len() as f64) as usize)?,
+                true => batch.entries.swap_remove_back((rng.f64() * batch.entries.len() as f64) as usize)?,
                 false => batch.entries.pop_front()?,
             };
             if is_alive(entry) {
@@ -175,6 +174,7 @@ impl<T: Ord + Copy> Line<T> {
 mod tests {
     use std::collections::HashMap;
 
+    use fastrand::Rng;
     use proptest::prelude::*;
 
     use super::*;
@@ -186,8 +186,8 @@ mod tests {
     }
 
     fn drawn(line: &mut Line<u32>) -> Vec<u32> {
-        let mut dice = Dice(1);
-        std::iter::from_fn(|| line.draw(&mut dice, |_| true)).collect()
+        let mut rng = Rng::with_seed(1);
+        std::iter::from_fn(|| line.draw(&mut rng, |_| true)).collect()
     }
 
     #[test]
@@ -216,13 +216,13 @@ mod tests {
     fn draws_are_uniform() {
         let now = Instant::now();
         let mut firsts = [0; 10];
-        let mut dice = Dice(3);
+        let mut rng = Rng::with_seed(3);
         for _ in 0..10_000 {
             let mut line = Line::default();
             for i in 0..10 {
                 line.join(i, now, WINDOW, true);
             }
-            firsts[line.draw(&mut dice, |_| true).expect("ten are there") as usize] += 1;
+            firsts[line.draw(&mut rng, |_| true).expect("ten are there") as usize] += 1;
         }
         assert!(firsts.iter().all(|n| (850..1150).contains(n)), "{firsts:?}");
     }
@@ -264,7 +264,7 @@ mod tests {
         #[test]
         fn nobody_is_lost_doubled_or_overtaken_by_a_window(operations in prop::collection::vec(operation(), 1..400)) {
             let mut line = Line::default();
-            let (mut now, mut next, mut dice) = (Instant::now(), 0_u32, Dice(7));
+            let (mut now, mut next, mut rng) = (Instant::now(), 0_u32, Rng::with_seed(7));
             // When each who is in line joined which batch; `None` while held back.
             let mut alive: HashMap<u32, Option<(Instant, u64)>> = HashMap::new();
             for operation in operations {
@@ -288,7 +288,7 @@ mod tests {
                     }
                     Operation::Leave(_) => {}
                     Operation::Draw => {
-                        let drawn = line.draw(&mut dice, |entry| alive.contains_key(&entry));
+                        let drawn = line.draw(&mut rng, |entry| alive.contains_key(&entry));
                         let joined = drawn.map(|entry| alive.remove(&entry).flatten().expect("alive and joined"));
                         let first = alive.values().flatten().min();
                         prop_assert!(joined.is_some() || first.is_none(), "somebody was not drawn");

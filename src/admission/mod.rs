@@ -10,7 +10,6 @@
 
 mod adaptive;
 mod burst;
-pub mod dice;
 pub mod entrance;
 pub mod gate;
 mod limit;

@@ -11,7 +11,7 @@ pub mod client;
 pub mod hashing;
 pub mod md5;
 mod message;
-mod random;
+pub(crate) mod random;
 pub mod scram;
 pub mod secrets;
 pub mod server;

@@ -4,7 +4,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use ring::rand::{SecureRandom, SystemRandom};
 
 /// Random bytes of the operating system.
-pub(super) fn random<const N: usize>() -> [u8; N] {
+pub(crate) fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).expect("the operating system always has random bytes");
     bytes

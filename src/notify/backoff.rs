@@ -1,9 +1,6 @@
 //! How long to leave a server alone that could not be reached.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
-
-use crate::admission::dice::Dice;
 
 const FIRST: Duration = Duration::from_millis(100);
 
@@ -14,12 +11,12 @@ const MAX: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Backoff {
     failures: u32,
-    dice: Dice,
+    rng: fastrand::Rng,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { failures: 0, dice: Dice(RandomState::new().hash_one(0u8)) }
+        Self { failures: 0, rng: fastrand::Rng::new() }
     }
 }
 
@@ -33,7 +30,7 @@ impl Backoff {
     pub fn failed(&mut self) -> Duration {
         let ceiling = (FIRST * (1 << self.failures.min(5))).min(MAX);
         self.failures = self.failures.saturating_add(1);
-        ceiling.mul_f64(self.dice.roll())
+        ceiling.mul_f64(self.rng.f64())
     }
 }
 

@@ -19,6 +19,7 @@ use super::notification::{Frame, Notification};
 use super::outbox::Outbox;
 use super::pending::Change;
 use super::stats::{Dropped, Gap, Stats};
+use crate::auth::random::random;
 use crate::config::{Bus, Notify, NotifyMode, OnGap, WhenDown};
 use crate::pool::in_use::{CountUses, InUse, Uses};
 use crate::pool::pool::Pool;
@@ -120,7 +121,8 @@ impl Exchange {
         let stats = Arc::<Stats>::default();
         Self {
             database,
-            origin: std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0u8),
+            // Of the operating system: two processes whose clocks agree must not have the same.
+            origin: u64::from_ne_bytes(random()),
             intercepts: AtomicBool::new(settings.mode == NotifyMode::Intercept),
             floor: Mutex::new(Floor {
                 rules: Rules::of(settings),

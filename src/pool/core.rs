@@ -31,6 +31,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::task::Waker;
 use std::time::Duration;
 
+use fastrand::Rng;
 use slotmap::{SlotMap, new_key_type};
 use tokio::time::Instant;
 
@@ -39,8 +40,6 @@ use endpoint::{Backoff, Health};
 use lane::{Lane, Outcome};
 use line::{Line, Notice, Turn, Waiter, Waiters};
 use slot::{Slot, State};
-
-use crate::admission::dice::Dice;
 
 pub use endpoint::{DIALS_MAX, FailureKind};
 pub use lane::{LaneId, LaneView};
@@ -178,7 +177,7 @@ pub struct Core<B> {
     workers: usize,
     /// Every opened slot, in the order `tick` looks at them.
     patrol: VecDeque<SlotId>,
-    dice: Dice,
+    rng: Rng,
 }
 
 #[derive(Debug)]
@@ -235,7 +234,7 @@ impl<B> Core<B> {
             total: Bound::new(total_max),
             workers,
             patrol: VecDeque::new(),
-            dice: Dice(seed),
+            rng: Rng::with_seed(seed),
         }
     }
 
@@ -300,7 +299,7 @@ impl<B> Core<B> {
 
     /// Has somebody refused a little later, so that a client without a back-off does not spin.
     fn refuse(&mut self, pool: PoolId, error: WaitError, now: Instant, waker: &Waker) -> Ticket {
-        let roll = self.dice.roll();
+        let roll = self.rng.f64();
         let wait_timeout = self.pools[pool].limits.wait_timeout.unwrap_or(REFUSAL_DELAY * 10);
         let delay = (wait_timeout / 10).min(REFUSAL_DELAY).mul_f64(0.5 + 0.5 * roll);
         if let Some(gate) = self.gate(pool) {
@@ -317,7 +316,7 @@ impl<B> Core<B> {
     }
 
     fn queue(&mut self, pool: PoolId, worker: usize, now: Instant, waker: &Waker, out: &mut Vec<Command<B>>) -> Ticket {
-        let (patience, roll) = (0.9 + 0.2 * self.dice.roll(), self.dice.roll());
+        let (patience, roll) = (0.9 + 0.2 * self.rng.f64(), self.rng.f64());
         let oldest_wait = self.pools[pool].line.first_since().map_or(Duration::ZERO, |since| now - since);
         let (mut held_until, mut window, mut is_drawing) = (None, Duration::ZERO, false);
         if let Some(gate) = self.gate(pool) {
@@ -439,7 +438,7 @@ impl<B> Core<B> {
         let pool = &mut self.pools[opened.pool];
         opened.worker = worker;
         opened.opened = now;
-        opened.spread = 0.8 + 0.4 * self.dice.roll();
+        opened.spread = 0.8 + 0.4 * self.rng.f64();
         opened.expires = pool.limits.expiry(now, opened.spread);
         if opened.generation == pool.generation {
             pool.refused = None;
@@ -463,7 +462,7 @@ impl<B> Core<B> {
         else {
             return;
         };
-        let roll = self.dice.roll();
+        let roll = self.rng.f64();
         let pool = &mut self.pools[pool_id];
         self.databases[pool.database].health.failed(kind, probe, now, roll);
         if generation != pool.generation {

@@ -104,16 +104,16 @@ impl<B> Core<B> {
 
     /// Takes the next out of line, with its waker.
     pub(super) fn draw(&mut self, pool: PoolId, turn: Turn) -> Option<Waker> {
-        // Taken out for the time of the draw, because the line is ours, too.
-        let mut dice = std::mem::take(&mut self.dice);
+        // A copy for the time of the draw, because the line is ours, too.
+        let mut rng = self.rng.clone();
         let waker = self.change_line(pool, |line, waiters| {
-            let ticket = line.draw(&mut dice, |ticket| is_in_line(waiters, ticket))?;
+            let ticket = line.draw(&mut rng, |ticket| is_in_line(waiters, ticket))?;
             match std::mem::replace(&mut waiters[ticket].turn, turn) {
                 Turn::Waiting(waker) => Some(waker),
                 Turn::Handed(_) | Turn::Refused(..) | Turn::Failed(_) => unreachable!("who is in line is waiting"),
             }
         });
-        self.dice = dice;
+        self.rng = rng;
         waker
     }
 
