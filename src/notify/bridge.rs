@@ -11,12 +11,12 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 
-use super::backoff::Backoff;
 use super::exchange::Exchange;
 use super::notification::Notification;
 use super::senders::Senders;
 use crate::config;
-use crate::pool::link::{Heard, Link, LinkError, Said};
+use crate::pool::backoff::Backoff;
+use crate::pool::link::{BACKOFF_MAX, Heard, Link, LinkError, Said};
 use crate::pool::open::Opener;
 use crate::sql::quote_identifier;
 use crate::wire::build::ServerError;
@@ -37,7 +37,7 @@ pub async fn run(
     senders: &Senders,
     mut reloads: watch::Receiver<Arc<config::Notify>>,
 ) {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::up_to(BACKOFF_MAX);
     let database = &*exchange.database;
     loop {
         while !exchange.has_listeners() {
@@ -46,7 +46,7 @@ pub async fn run(
         let mut bridge = match open(exchange, opener, senders).await {
             Ok(bridge) => bridge,
             Err(error) => {
-                let wait = backoff.failed();
+                let wait = backoff.failed(fastrand::f64());
                 tracing::warn!(database, %error, ?wait, "the server cannot be listened to");
                 sleep(wait).await;
                 continue;
@@ -60,7 +60,7 @@ pub async fn run(
             if is_gap {
                 exchange.lost();
             }
-            sleep(backoff.failed()).await;
+            sleep(backoff.failed(fastrand::f64())).await;
         }
     }
 }

@@ -7,7 +7,6 @@
 //! `run::switchboard` connects an exchange with the world: a [`bridge`] hears what the server notifies of, a [`bus`] carries what the
 //! exchange publishes. Both use [links](crate::pool::link), connections of their own.
 
-pub mod backoff;
 pub mod bridge;
 pub mod bus;
 pub mod exchange;

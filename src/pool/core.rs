@@ -36,7 +36,7 @@ use slotmap::{SlotMap, new_key_type};
 use tokio::time::Instant;
 
 use bound::Bound;
-use endpoint::{Backoff, Health};
+use endpoint::{Health, Retry};
 use lane::{Lane, Outcome};
 use line::{Line, Notice, Turn, Waiter, Waiters};
 use slot::{Slot, State};
@@ -204,7 +204,7 @@ struct Pool {
     idle: Vec<VecDeque<SlotId>>,
     line: Line,
     /// The server refused this pool's login, and nothing has opened since.
-    refused: Option<Backoff>,
+    refused: Option<Retry>,
     is_removed: bool,
 }
 
@@ -271,7 +271,7 @@ impl<B> Core<B> {
             }
         }
         let asked = &self.pools[pool];
-        let is_refused = asked.refused.is_some_and(|backoff| !backoff.is_over(now));
+        let is_refused = asked.refused.is_some_and(|retry| !retry.is_due(now));
         if is_refused && asked.counts.live() == 0 {
             return Lease::Failed(WaitError::Refused);
         }
@@ -469,9 +469,9 @@ impl<B> Core<B> {
             pool.openings_stale -= 1;
         } else if kind == FailureKind::Refused {
             match &mut pool.refused {
-                Some(backoff) if probe => *backoff = backoff.after_another(now, roll),
+                Some(retry) if probe => *retry = retry.after_another(now, roll),
                 Some(_) => {}
-                none => *none = Some(Backoff::after_first(now, roll)),
+                none => *none = Some(Retry::after_first(now, roll)),
             }
             // This slot is the one still counted. Where others are at work, waiters are served by them.
             if pool.counts.live() == 1 {

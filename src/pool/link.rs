@@ -31,6 +31,10 @@ const BODY_MAX: usize = 1 << 20;
 /// cost every listener its connection just then.
 const PATIENCE: u32 = 6;
 
+/// Longest wait before another try to open one. A LISTEN that waits for the connection has `connect_timeout`, by default 5 s: there is
+/// more than one try in it.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
 /// Read at once.
 const READ_SIZE: usize = 16 * 1024;
 

@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod backend;
+pub mod backoff;
 pub mod clock;
 pub mod core;
 pub mod directory;

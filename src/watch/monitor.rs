@@ -20,11 +20,11 @@ use super::row::AnswerRow;
 use super::settings::WatchSettings;
 use super::sql;
 use super::stats::{Reaction, WatchStats};
-use crate::notify::backoff::Backoff;
 use crate::pool::address::ServerAddress;
+use crate::pool::backoff::Backoff;
 use crate::pool::core::FailureKind;
 use crate::pool::in_use::InUse;
-use crate::pool::link::{Link, LinkError, Said};
+use crate::pool::link::{BACKOFF_MAX, Link, LinkError, Said};
 use crate::pool::open::Opener;
 use crate::pool::pool::Pool;
 use crate::wire::build::{self, ServerError};
@@ -87,7 +87,7 @@ impl Monitor {
     pub async fn run(&self, opener: &Opener, pool: &InUse<Pool>, process: &impl Process) {
         // Another run may have been cut off.
         self.stats.set_connected(false);
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::up_to(BACKOFF_MAX);
         let mut kept = Kept { heard: Instant::now(), advice: Vec::new(), tightened: BTreeSet::new() };
         let mut is_told = false;
         loop {
@@ -105,7 +105,7 @@ impl Monitor {
             let now = Instant::now();
             let change = self.core().silent(kept.heard, now);
             self.tell(change);
-            let wait = if is_refused(&error) { REFUSED_AGAIN } else { backoff.failed() };
+            let wait = if is_refused(&error) { REFUSED_AGAIN } else { backoff.failed(fastrand::f64()) };
             let database = &*self.database;
             match std::mem::replace(&mut is_told, true) {
                 false => tracing::warn!(database, %error, "the server is not watched"),

@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::batch;
-use crate::notify::backoff::Backoff;
 use crate::notify::exchange::Exchange;
 use crate::notify::outbox::{Entry, Outbox};
 use crate::notify::senders::Senders;
-use crate::pool::link::{Link, LinkError, Said};
+use crate::pool::backoff::Backoff;
+use crate::pool::link::{BACKOFF_MAX, Link, LinkError, Said};
 use crate::pool::open::Opener;
 use crate::wire::build::ServerError;
 
@@ -31,7 +31,7 @@ const IDLE_MAX: Duration = Duration::from_secs(600);
 /// Sends what is and comes into `outbox`, and takes out of it what the server has. Never ends; dropped at any time, it loses nothing.
 pub async fn carry(exchange: &Exchange, outbox: &Outbox, opener: &Opener, senders: &Arc<Senders>) {
     let mut sender = Sender { exchange, outbox, opener, senders, connection: None };
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::up_to(BACKOFF_MAX);
     loop {
         let batch = sender.next_batch().await;
         let begun = Instant::now();
@@ -44,7 +44,7 @@ pub async fn carry(exchange: &Exchange, outbox: &Outbox, opener: &Opener, sender
             }
             Err(error) => {
                 sender.give_up(&error).await;
-                let wait = backoff.failed();
+                let wait = backoff.failed(fastrand::f64());
                 let database = &*exchange.database;
                 tracing::warn!(database, %error, queued = outbox.depth(), ?wait, "notifications cannot be sent");
                 sleep(wait).await;

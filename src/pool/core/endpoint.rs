@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::pool::backoff::Backoff;
+
 /// Dials in progress at once towards one healthy endpoint: enough to fill a pool in moments, few enough not to
 /// stampede a server whose logins cost a fork each.
 pub const DIALS_MAX: u32 = 4;
 
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+/// Longest wait between two probes of one endpoint.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// Why a dial failed.
@@ -25,30 +27,25 @@ pub enum FailureKind {
     Busy,
 }
 
-/// A wait after failures in a row: full jitter, so that proxies do not retry in step.
+/// When the next probe may start, after failures in a row.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Backoff {
-    failures: u32,
-    retry_at: Instant,
+pub(super) struct Retry {
+    backoff: Backoff,
+    at: Instant,
 }
 
-impl Backoff {
-    pub(super) fn after_first(now: Instant, roll: f64) -> Self {
-        Self::new(1, now, roll)
+impl Retry {
+    pub(super) fn after_first(now: Instant, uniform: f64) -> Self {
+        Self { backoff: Backoff::up_to(BACKOFF_MAX), at: now }.after_another(now, uniform)
     }
 
-    pub(super) fn after_another(self, now: Instant, roll: f64) -> Self {
-        Self::new(self.failures.saturating_add(1), now, roll)
+    pub(super) fn after_another(mut self, now: Instant, uniform: f64) -> Self {
+        self.at = now + self.backoff.failed(uniform);
+        self
     }
 
-    fn new(failures: u32, now: Instant, roll: f64) -> Self {
-        // 2^6 × 100 ms is past the ceiling already.
-        let ceiling = (BACKOFF_FIRST * (1 << (failures - 1).min(6))).min(BACKOFF_MAX);
-        Self { failures, retry_at: now + ceiling.mul_f64(roll) }
-    }
-
-    pub(super) fn is_over(&self, now: Instant) -> bool {
-        now >= self.retry_at
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        now >= self.at
     }
 }
 
@@ -56,8 +53,8 @@ impl Backoff {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Health {
     Up { dials_max: u32 },
-    Busy { backoff: Backoff },
-    Down { since: Instant, backoff: Backoff },
+    Busy { retry: Retry },
+    Down { since: Instant, retry: Retry },
 }
 
 impl Health {
@@ -70,7 +67,7 @@ impl Health {
     pub(super) fn dials_allowed(&self, dialing: u32, now: Instant) -> u32 {
         match self {
             Health::Up { dials_max } => dials_max.saturating_sub(dialing),
-            Health::Busy { backoff } | Health::Down { backoff, .. } => u32::from(dialing == 0 && backoff.is_over(now)),
+            Health::Busy { retry } | Health::Down { retry, .. } => u32::from(dialing == 0 && retry.is_due(now)),
         }
     }
 
@@ -104,23 +101,23 @@ impl Health {
 
     /// A dial failed. Only a probe's failure lengthens a back-off that runs already: the others were started
     /// before the first failure and tell nothing new.
-    pub(super) fn failed(&mut self, kind: FailureKind, probe: bool, now: Instant, roll: f64) {
+    pub(super) fn failed(&mut self, kind: FailureKind, probe: bool, now: Instant, uniform: f64) {
         *self = match (kind, *self) {
             // ## (Up | Busy) => Down
             (FailureKind::Unreachable, Health::Up { .. } | Health::Busy { .. }) => {
-                Health::Down { since: now, backoff: Backoff::after_first(now, roll) }
+                Health::Down { since: now, retry: Retry::after_first(now, uniform) }
             }
             // ## Down => Down, for longer
-            (FailureKind::Unreachable, Health::Down { since, backoff }) if probe => {
-                Health::Down { since, backoff: backoff.after_another(now, roll) }
+            (FailureKind::Unreachable, Health::Down { since, retry }) if probe => {
+                Health::Down { since, retry: retry.after_another(now, uniform) }
             }
             // ## (Up | Down) => Busy: it answers, so it is not down
             (FailureKind::Busy, Health::Up { .. } | Health::Down { .. }) => {
-                Health::Busy { backoff: Backoff::after_first(now, roll) }
+                Health::Busy { retry: Retry::after_first(now, uniform) }
             }
             // ## Busy => Busy, for longer
-            (FailureKind::Busy, Health::Busy { backoff }) if probe => {
-                Health::Busy { backoff: backoff.after_another(now, roll) }
+            (FailureKind::Busy, Health::Busy { retry }) if probe => {
+                Health::Busy { retry: retry.after_another(now, uniform) }
             }
             // ## (Busy | Down) => Up: it has room to judge a login; what it said concerns one pool
             (FailureKind::Refused, Health::Busy { .. } | Health::Down { .. }) => Health::Up { dials_max: 1 },
@@ -161,8 +158,8 @@ mod tests {
         let mut ceilings = Vec::new();
         for _ in 0..8 {
             health.failed(FailureKind::Unreachable, true, now, 1.0);
-            let Health::Down { backoff, .. } = health else { panic!("an unreachable endpoint is down") };
-            ceilings.push((backoff.retry_at - now).as_millis());
+            let Health::Down { retry, .. } = health else { panic!("an unreachable endpoint is down") };
+            ceilings.push((retry.at - now).as_millis());
         }
         assert_eq!(ceilings, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
     }

@@ -183,7 +183,7 @@ impl<B> Core<B> {
         let by_role = permits.saturating_sub(coming);
         let by_size = pool.limits.size.saturating_sub(pool.counts.open());
         let by_login = match pool.refused {
-            Some(backoff) => u32::from(pool.counts.opening == 0 && backoff.is_over(now)),
+            Some(retry) => u32::from(pool.counts.opening == 0 && retry.is_due(now)),
             None => u32::MAX,
         };
         let by_pace = database.health.dials_allowed(database.bound.counts.opening, now);

@@ -16,12 +16,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Settings;
-use super::server::{Server, is_refusal};
+use super::server::{BACKOFF_MAX, Server, is_refusal};
 use super::stream::{self, Follower, Id, Meaning, Published, State};
 use crate::config::Secret;
-use crate::notify::backoff::Backoff;
 use crate::notify::exchange::Exchange;
 use crate::notify::stats::Gap;
+use crate::pool::backoff::Backoff;
 
 /// How long one command waits for entries. A connection that is silently gone shows when not even that is answered.
 const BLOCK: Duration = Duration::from_secs(5);
@@ -105,7 +105,7 @@ enum Access {
 
 impl Reading {
     async fn run(mut self) {
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::up_to(BACKOFF_MAX);
         loop {
             self.admit();
             if self.streams.is_empty() {
@@ -117,7 +117,7 @@ impl Reading {
                 exchange.set_bus_ready(false);
             }
             self.server.lost(&error);
-            sleep(backoff.failed()).await;
+            sleep(backoff.failed(fastrand::f64())).await;
         }
     }
 

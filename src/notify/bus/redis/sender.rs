@@ -7,12 +7,12 @@ use redis::{RedisError, pipe};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::server::{Server, is_refusal};
+use super::server::{BACKOFF_MAX, Server, is_refusal};
 use super::{Settings, stream};
 use crate::config::Secret;
-use crate::notify::backoff::Backoff;
 use crate::notify::exchange::Exchange;
 use crate::notify::outbox::Entry;
+use crate::pool::backoff::Backoff;
 
 /// Notifications in one batch, up to 8 KB each: the Redis does nothing else while it takes one.
 const BATCH_MAX: usize = 100;
@@ -46,14 +46,15 @@ enum Failure {
 impl Sender {
     /// Has no connection yet.
     pub(super) fn new(url: &Secret, settings: Settings) -> Self {
-        let door = Door { connection: None, generation: 0, backoff: Backoff::default(), not_before: Instant::now() };
+        let door =
+            Door { connection: None, generation: 0, backoff: Backoff::up_to(BACKOFF_MAX), not_before: Instant::now() };
         Self { server: Server::new(url, "publish notifications", Duration::ZERO), settings, door: Mutex::new(door) }
     }
 
     /// Publishes what is and comes into the outbox of this exchange. Never ends; dropped at any time, it loses nothing.
     pub(super) async fn carry(&self, exchange: &Exchange) {
         let outbox = exchange.outbox();
-        let mut backoff = Backoff::default();
+        let mut backoff = Backoff::up_to(BACKOFF_MAX);
         loop {
             let batch = outbox.next_batch(BATCH_MAX).await;
             match self.publish(exchange, &batch).await {
@@ -63,7 +64,7 @@ impl Sender {
                 }
                 Err(Failure::Connection) => {}
                 Err(Failure::Refused(error)) => {
-                    let wait = backoff.failed();
+                    let wait = backoff.failed(fastrand::f64());
                     let (database, queued) = (&*exchange.database, outbox.depth());
                     tracing::warn!(database, %error, queued, ?wait, "the Redis refuses notifications");
                     sleep(wait).await;
@@ -101,7 +102,7 @@ impl Sender {
             door.connection = None;
             if !is_refusal {
                 self.server.lost(&error);
-                door.not_before = Instant::now() + door.backoff.failed();
+                door.not_before = Instant::now() + door.backoff.failed(fastrand::f64());
             }
         }
         Err(if is_refusal { Failure::Refused(error) } else { Failure::Connection })
@@ -123,7 +124,7 @@ impl Sender {
             }
             Err(error) => {
                 self.server.lost(&error);
-                door.not_before = Instant::now() + door.backoff.failed();
+                door.not_before = Instant::now() + door.backoff.failed(fastrand::f64());
                 Err(Failure::Connection)
             }
         }
