@@ -16,7 +16,7 @@ use super::address::ServerAddress;
 use super::backend::{Backend, Target};
 use super::in_use::InUse;
 use super::links;
-use super::open::{OpenError, Opener};
+use super::open::{IS_STANDBY, OpenError, Opener};
 use super::pool::Pool;
 use crate::config::{Endpoint, PoolSettings, Standing};
 use crate::net::stream::Stream;
@@ -42,9 +42,6 @@ const READ_SIZE: usize = 16 * 1024;
 const NO_TIMEOUTS: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
     WHERE name OPERATOR(pg_catalog.=) ANY ('{statement_timeout,lock_timeout,idle_in_transaction_session_timeout,\
     idle_session_timeout,transaction_timeout}'::pg_catalog.text[])";
-
-/// Whether the server is one that takes NOTIFY; at the same time whether it is there at all.
-const IS_STANDBY: &[u8] = b"SELECT pg_catalog.pg_is_in_recovery()";
 
 /// Why a connection cannot be used (any more).
 #[derive(Debug, Error)]
@@ -199,7 +196,7 @@ impl Link {
         if self.has_moved() {
             return Err(LinkError::Moved);
         }
-        let is_standby = self.ask(IS_STANDBY, heard).await?.map_err(LinkError::Server)?;
+        let is_standby = self.ask(IS_STANDBY.as_bytes(), heard).await?.map_err(LinkError::Server)?;
         match self.settings.endpoint.standing {
             Standing::Primary if is_standby.as_deref() == Some(b"t") => Err(LinkError::Moved),
             _ => Ok(()),

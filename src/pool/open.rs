@@ -399,7 +399,7 @@ impl Opener {
         let is_standby = match parameters.value("in_hot_standby") {
             Some(value) => value == "on",
             // Servers before 14 do not report it.
-            None => ask_for_bool(stream, "SELECT pg_catalog.pg_is_in_recovery()").await?,
+            None => is_standby(stream).await?,
         };
         if is_standby == (wanted == Standing::Standby) { Ok(()) } else { Err(OpenError::Standing(wanted)) }
     }
@@ -471,10 +471,13 @@ pub async fn read_frame(stream: &mut Stream) -> Result<(u8, Vec<u8>), OpenError>
     Ok((frame.tag, body))
 }
 
-/// Asks for one boolean.
-pub async fn ask_for_bool(stream: &mut Stream, sql: &str) -> Result<bool, OpenError> {
+/// Whether the server is a standby, as one boolean; its answer shows at the same time that it is there.
+pub const IS_STANDBY: &str = "SELECT pg_catalog.pg_is_in_recovery()";
+
+/// Asks the server [`IS_STANDBY`].
+pub async fn is_standby(stream: &mut Stream) -> Result<bool, OpenError> {
     let mut query = Vec::new();
-    build::query(&mut query, sql.as_bytes());
+    build::query(&mut query, IS_STANDBY.as_bytes());
     send(stream, &query).await?;
     let mut value = None;
     loop {

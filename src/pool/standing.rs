@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::lease::Pools;
 use super::names::HostNames;
-use super::open::ask_for_bool;
+use super::open;
 use super::pool::Pool;
 use crate::config::Standing;
 
@@ -32,7 +32,7 @@ pub fn doubt(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
         let limit = pool.settings().pool.connect_timeout;
         let is_standby = timeout(limit, async {
             let mut lease = pools.wait(&pool, worker).await.ok()?;
-            let is_standby = ask_for_bool(&mut lease.stream, "SELECT pg_catalog.pg_is_in_recovery()").await.ok()?;
+            let is_standby = open::is_standby(&mut lease.stream).await.ok()?;
             lease.release(Instant::now());
             Some(is_standby)
         })

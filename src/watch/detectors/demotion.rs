@@ -6,13 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Detector, Look};
+use crate::pool::open::IS_STANDBY;
 use crate::watch::finding::{Finding, FindingKind};
 use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use crate::watch::row::{AnswerRow, Unreadable, only};
 use crate::watch::settings::WatchSettings;
-
-/// Whether the server is a standby; a promotion ends that without ending connections. Microseconds.
-const STANDING: &str = "SELECT pg_is_in_recovery()";
 
 /// The server behind one database.
 #[derive(Debug, Default)]
@@ -23,7 +21,7 @@ pub struct Demotion {
 }
 
 impl Demotion {
-    /// Takes an answer to [`STANDING`].
+    /// Takes an answer to [`IS_STANDBY`]: a promotion ends no connection.
     pub fn look(&mut self, is_standby: bool, now: Instant) -> Vec<IncidentChange<()>> {
         self.was_primary |= !is_standby;
         let is_demoted = is_standby && self.was_primary;
@@ -33,7 +31,7 @@ impl Demotion {
 
 impl Detector for Demotion {
     fn question(&self, _: &WatchSettings) -> Cow<'static, str> {
-        STANDING.into()
+        IS_STANDBY.into()
     }
 
     fn every(&self) -> Duration {
