@@ -10,14 +10,11 @@ use tokio::time::sleep;
 
 use crate::clients::{Place, Signal};
 use crate::error::ConsoleFault;
-use crate::net::stream::Stream;
+use crate::net::stream::{GOODBYE_MAX, Stream};
 use crate::wire::frame::{HEADER_LEN, header};
 
 /// Longest body of a message; commands are short.
 const MESSAGE_MAX: usize = 64 * 1024;
-
-/// Longest time a client gets to read its last message.
-const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How often a command that waits looks whether it still has to.
 const LOOK: Duration = Duration::from_millis(20);
@@ -138,7 +135,7 @@ impl ConsoleConnection {
             let _ = self.stream.shutdown().await;
             self.stream.closed().await;
         };
-        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        let _ = tokio::time::timeout(GOODBYE_MAX, goodbye).await;
     }
 }
 

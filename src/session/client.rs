@@ -14,7 +14,6 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
@@ -27,7 +26,7 @@ use super::spill::Spill;
 use crate::clients::{Place, Signal};
 use crate::error::Fault;
 use crate::error::sqlstate;
-use crate::net::stream::Stream;
+use crate::net::stream::{GOODBYE_MAX, Stream};
 use crate::pool::lease::Waiter;
 use crate::session::context::{Buffers, Worker};
 use crate::wire::build;
@@ -36,9 +35,6 @@ use crate::wire::message::MessageError;
 
 /// Rounds of moving bytes before other tasks of the worker get their turn.
 const ROUNDS: usize = 8;
-
-/// Longest time a client gets to read its last message.
-const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Why a client's task ends.
 #[derive(Debug)]
@@ -210,7 +206,7 @@ impl Client {
                 self.stream.closed().await;
             }
         };
-        let _ = timeout(GOODBYE, goodbye).await;
+        let _ = timeout(GOODBYE_MAX, goodbye).await;
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {

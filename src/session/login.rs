@@ -10,7 +10,6 @@ use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,7 +29,7 @@ use crate::error::{LoginFault, sqlstate};
 use crate::metrics::{PoolCounter, ProcessCounter, ProcessHistogram};
 use crate::net::certificate::common_name;
 use crate::net::listen::Accepted;
-use crate::net::stream::{Socket, Stream};
+use crate::net::stream::{GOODBYE_MAX, Socket, Stream};
 use crate::net::tls::ServerTls;
 use crate::pool::lease::LeaseError;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
@@ -63,9 +62,6 @@ impl Drop for Counted {
 /// Connections beyond `listen.clients_max` that are heard: cancels, the console, and those who are told that there is no
 /// room. Those beyond are closed at once.
 const SPARE: usize = 1024;
-
-/// Longest time for a peer that was refused to read why.
-const GOODBYE: Duration = Duration::from_secs(2);
 
 /// Who came out of a login.
 pub(crate) enum Welcome {
@@ -145,7 +141,7 @@ async fn refuse(worker: &Worker, stream: &mut Stream, addr: &str, fault: &LoginF
             stream.closed().await;
         }
     };
-    let _ = timeout(GOODBYE, goodbye).await;
+    let _ = timeout(GOODBYE_MAX, goodbye).await;
 }
 
 /// What a client does until it is known who it is. `None`: it was a CancelRequest, which is dealt with.
