@@ -3,14 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
+use crate::sql::{CHANNEL_MAX, PAYLOAD_MAX};
 use crate::wire::build::split_cstring;
 use crate::wire::frame::HEADER_LEN;
-
-/// `NAMEDATALEN` of Postgres: a channel is shorter.
-const CHANNEL_END: usize = 64;
-
-/// `NOTIFY_PAYLOAD_MAX_LENGTH` of `async.c`: a payload is shorter.
-const PAYLOAD_END: usize = 8000;
 
 /// What somebody was notified of, in the encoding of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -52,8 +47,8 @@ impl Notification {
         let (channel, payload) = (channel.into(), payload.into());
         match () {
             () if channel.is_empty() => Err(Unsendable::NoChannel),
-            () if channel.len() >= CHANNEL_END => Err(Unsendable::ChannelTooLong),
-            () if payload.len() >= PAYLOAD_END => Err(Unsendable::PayloadTooLong),
+            () if channel.len() > CHANNEL_MAX => Err(Unsendable::ChannelTooLong),
+            () if payload.len() > PAYLOAD_MAX => Err(Unsendable::PayloadTooLong),
             () => Ok(Self { channel, payload }),
         }
     }

@@ -17,7 +17,7 @@ use crate::config::PoolMode;
 use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::notify::notification::Unnotifiable;
-use crate::sql::{Class, Effect, Milliseconds, Suspects, classify, milliseconds};
+use crate::sql::{Class, Effect, Milliseconds, STAND_IN, Suspects, classify, milliseconds};
 use crate::state::statements::{self, NAME_PREFIX, Statement, Statements};
 use crate::state::timeout::Timeout;
 use crate::wire::build;
@@ -35,9 +35,6 @@ const NAMES_WANTED: usize = 1024;
 
 /// Bytes of a Bind that hold the arguments of a `pg_notify` besides.
 const BIND_WANTED: usize = NAMES_WANTED + 8 * 1024;
-
-/// Stands in for a statement we answer ourselves: cheap, allowed everywhere NOTIFY and DEALLOCATE are, without rows.
-const STAND_IN: &[u8] = b"UNLISTEN pgweir_noop";
 
 /// In front of a PREPARE TRANSACTION that must fail. Nobody listens to it, and the transaction is not going to commit.
 const SPOILER: &[u8] = b"NOTIFY pgweir_noop";

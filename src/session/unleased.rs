@@ -4,11 +4,8 @@ use super::rewrite::intern;
 use super::session::Session;
 use super::statements::NAMES_MAX;
 use crate::config::PoolMode;
-use crate::sql::{self, Argument, Effect, classify};
+use crate::sql::{self, Argument, CHANNEL_MAX, Effect, classify};
 use crate::state::statements::Statements;
-
-/// Bytes a channel may have.
-const CHANNEL_MAX: usize = 63;
 
 /// A Parse of a client without a backend, if it needs none: the statement is known to be good in this pool. The client holds it
 /// from now on.

@@ -31,4 +31,4 @@ pub use quote::{quote_identifier, quote_literal};
 pub use replace::{Replaced, Substitute, replace_values};
 pub use scan::split;
 pub use set::replay;
-pub use stand_in::stand_ins;
+pub use stand_in::{CHANNEL_MAX, PAYLOAD_MAX, STAND_IN, stand_ins};

@@ -15,13 +15,14 @@ use super::scan::split;
 use super::splice::Splice;
 
 /// Bytes a channel may have: `NAMEDATALEN` − 1.
-const CHANNEL_MAX: usize = 63;
+pub const CHANNEL_MAX: usize = 63;
 
 /// Bytes a payload may have: `NOTIFY_PAYLOAD_MAX_LENGTH` − 1 of `async.c`.
-const PAYLOAD_MAX: usize = 7_999;
+pub const PAYLOAD_MAX: usize = 7_999;
 
-/// Fails where NOTIFY and LISTEN fail, and does nothing on a backend that listens to nothing.
-const COMMAND: &[u8] = b"UNLISTEN pgweir_noop";
+/// Stands in for a statement that pgweir answers itself. It is cheap, has no rows, fails where NOTIFY, LISTEN and DEALLOCATE fail, and
+/// does nothing on a backend that listens to nothing.
+pub const STAND_IN: &[u8] = b"UNLISTEN pgweir_noop";
 
 /// The text with stand-ins for the statements whose effects are wanted, out of NOTIFY, LISTEN and the calls of `pg_notify` and
 /// `pg_listening_channels` that are whole statements; `None` if there is none.
@@ -82,7 +83,7 @@ fn command(text: &[u8], context: Context) -> Option<Vec<u8>> {
     if reader.symbol(b',') && text_of(text, reader.token())?.len() > PAYLOAD_MAX {
         return None;
     }
-    Some(if is_cut { [b"UNLISTEN ", name.of(text)].concat() } else { COMMAND.to_vec() })
+    Some(if is_cut { [b"UNLISTEN ", name.of(text)].concat() } else { STAND_IN.to_vec() })
 }
 
 impl Call {
@@ -376,7 +377,7 @@ mod tests {
             // Each stand-in is where the class says that one is.
             let spans: Vec<_> = split(&text, context).map(|span| &text[span]).collect();
             for (number, effect) in class.effects {
-                let stands_in = spans[number as usize].starts_with(COMMAND) || spans[number as usize].starts_with(b"SELECT pg_catalog.");
+                let stands_in = spans[number as usize].starts_with(STAND_IN) || spans[number as usize].starts_with(b"SELECT pg_catalog.");
                 prop_assert_eq!(stands_in, effect.concerns_channels());
             }
         }
