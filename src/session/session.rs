@@ -14,7 +14,7 @@ use crate::notify::mailbox::Closing;
 use crate::pool::backend::Backend;
 use crate::pool::in_use::InUse;
 use crate::pool::pool::Pool;
-use crate::sql::{Argument, Context, Effect, Suspects, Value};
+use crate::sql::{self, Argument, Context, Effect, Suspects, Value};
 use crate::state::parameters::Parameters;
 use crate::state::settings::{Settings, SettingsRegistry};
 use crate::state::timeout::Timeout;
@@ -49,15 +49,8 @@ pub struct Session {
     pub notifications: Notifications,
 }
 
-/// Encodings in which the second byte of a character may look like ASCII (`pg_enc`, those that are client-only).
-const UNSAFE_ENCODINGS: [&str; 7] = ["SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB"];
-
 /// No type, `text`, `unknown` and `varchar` of `pg_type.dat`: their bytes are the same in both formats.
 const TEXT_OIDS: [u32; 4] = [0, 25, 705, 1043];
-
-/// Aliases of them (`pg_encname_tbl`), folded and without punctuation.
-const UNSAFE_ALIASES: [&str; 11] =
-    ["sjis", "mskanji", "shiftjis", "win932", "windows932", "shiftjis2004", "big5", "win950", "gbk", "win936", "uhc"];
 
 impl Session {
     /// The value a client has been told for a reported parameter, or would be.
@@ -112,7 +105,7 @@ impl Session {
         else {
             return false;
         };
-        let (client, server) = (folded_encoding(&client), folded_encoding(server));
+        let (client, server) = (sql::folded_encoding(&client), sql::folded_encoding(server));
         client == server || [&client, &server].iter().any(|name| *name == "sqlascii")
     }
 
@@ -139,7 +132,7 @@ impl Session {
     pub fn update_lexer(&mut self) {
         let in_force = |name| self.value_in_force(name);
         let is_off = in_force("standard_conforming_strings").is_some_and(|value| value.eq_ignore_ascii_case("off"));
-        let is_unsafe = in_force("client_encoding").is_some_and(|value| is_unsafe_encoding(&value));
+        let is_unsafe = in_force("client_encoding").is_some_and(|value| !sql::is_ascii_safe(&value));
         self.lexer = Context { standard_conforming_strings: !is_off, ascii_safe: !is_unsafe };
     }
 
@@ -381,32 +374,5 @@ fn names_search_path(effect: &Effect) -> bool {
         Effect::Set { setting, .. } => setting.name == "search_path",
         Effect::Reset(name) => name == "search_path",
         _ => true,
-    }
-}
-
-/// As `clean_encoding_name` compares names; UTF8 by one name.
-fn folded_encoding(name: &str) -> String {
-    let folded: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
-    if folded == "unicode" { "utf8".to_owned() } else { folded }
-}
-
-fn is_unsafe_encoding(name: &str) -> bool {
-    let folded = folded_encoding(name);
-    UNSAFE_ENCODINGS.iter().any(|known| known.eq_ignore_ascii_case(name))
-        || UNSAFE_ALIASES.contains(&folded.as_str())
-        || folded == "gb18030"
-        || folded == "johab"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_encoding_is_the_same_however_it_is_spelled() {
-        for name in ["UTF8", "utf-8", "'utf-8'", "Unicode"] {
-            assert_eq!(folded_encoding(name), "utf8");
-        }
-        assert!(is_unsafe_encoding("Shift_JIS") && is_unsafe_encoding("gb18030") && !is_unsafe_encoding("EUC_JP"));
     }
 }

@@ -11,17 +11,8 @@ use smallvec::SmallVec;
 pub struct Context {
     /// The setting of that name: on, a backslash in a plain literal is a backslash.
     pub standard_conforming_strings: bool,
-    /// Every byte below 0x80 in the client's encoding is the ASCII character. False for SJIS, SHIFT_JIS_2004, BIG5, GBK, UHC, GB18030
-    /// and JOHAB, whose second bytes may look like one.
+    /// The client's encoding [is safe](super::is_ascii_safe): every byte below 0x80 is the ASCII character.
     pub ascii_safe: bool,
-}
-
-impl Context {
-    /// What `client_encoding` and `standard_conforming_strings` are, as their ParameterStatus reports them.
-    pub fn new(client_encoding: &str, standard_conforming_strings: bool) -> Self {
-        let is_unsafe = ["SJIS", "SHIFT_JIS_2004", "BIG5", "GBK", "UHC", "GB18030", "JOHAB"].contains(&client_encoding);
-        Self { standard_conforming_strings, ascii_safe: !is_unsafe }
-    }
 }
 
 impl Default for Context {

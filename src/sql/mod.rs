@@ -4,13 +4,15 @@
 //! raises a suspicion ([`Suspects`]) where it cannot. [`replay`] is the way back: settings to text. [`replace_values`] puts
 //! other values where a text has some, and [`stand_ins`] other statements for those about channels.
 //!
-//! Lowest first: `effect` has the types of the results; `lex` cuts bytes into tokens as `scan.l` of Postgres does (`quick`
-//! spares most texts that), `quote` decodes and encodes names and literals, `scan` cuts tokens into statements; `read`, `set`
-//! and `notify` understand the few statements that matter; `classify` puts them together, and `stand_in` stands above it.
+//! Lowest first: `effect` has the types of the results, `encoding` names of encodings; `lex` cuts bytes into tokens as `scan.l`
+//! of Postgres does (`quick` spares most texts that), `quote` decodes and encodes names and literals, `scan` cuts tokens into
+//! statements; `read`, `set` and `notify` understand the few statements that matter; `classify` puts them together, and
+//! `stand_in` stands above it.
 //! No I/O; nothing here imports another module of ours.
 
 mod classify;
 mod effect;
+mod encoding;
 mod keyword;
 mod lex;
 mod milliseconds;
@@ -26,6 +28,7 @@ mod stand_in;
 
 pub use classify::classify;
 pub use effect::{Argument, Class, Context, Discarded, Effect, Effects, Form, Scope, Setting, Suspects, Value};
+pub use encoding::{folded_encoding, is_ascii_safe};
 pub use milliseconds::{Milliseconds, milliseconds};
 pub use quote::{quote_identifier, quote_literal};
 pub use replace::{Replaced, Substitute, replace_values};
