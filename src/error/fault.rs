@@ -146,7 +146,7 @@ pub enum Fault {
     /// A LISTEN that is committed, but would hear nothing.
     #[error("LISTEN failed: {}", match .0 {
         Missing::Server => "pgweir cannot listen on the server",
-        Missing::Bus => "the notification bus cannot be reached",
+        Missing::Bus { .. } => "the notification bus cannot be reached",
     })]
     ListenFailed(Missing),
 }

@@ -157,9 +157,7 @@ pub fn report(fault: &Fault) -> Report {
                 "Check the server behind databases.*.host, and that the role may log in once more; pool.connect_timeout is how long a LISTEN waits.",
             ),
         ),
-        Fault::ListenFailed(Missing::Bus) => {
-            ("FATAL", "08006", Some("Check notify.redis_url; pool.connect_timeout is how long a LISTEN waits."))
-        }
+        Fault::ListenFailed(Missing::Bus { hint }) => ("FATAL", "08006", Some(*hint)),
     };
     let detail = match fault {
         Fault::Lost(lost) | Fault::SessionLost(lost) => {

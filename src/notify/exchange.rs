@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::Notify as Alarm;
 use tokio::time::Instant;
 
+use super::bus::{self, Nature};
 use super::mailbox::{Closing, Mailbox, Woken};
 use super::notification::{Frame, Notification};
 use super::outbox::Outbox;
@@ -64,6 +65,7 @@ struct Floor {
 #[derive(Debug, Clone, Copy)]
 struct Rules {
     bus: Bus,
+    nature: Nature,
     listener_queue: usize,
     bus_queue: usize,
     when_down: WhenDown,
@@ -113,7 +115,10 @@ pub enum Missing {
     /// LISTEN on the server.
     Server,
     /// The bus.
-    Bus,
+    Bus {
+        /// For the client: where to look.
+        hint: &'static str,
+    },
 }
 
 impl Exchange {
@@ -127,7 +132,7 @@ impl Exchange {
             floor: Mutex::new(Floor {
                 rules: Rules::of(settings),
                 is_bridged,
-                is_bus_ready: settings.bus != Bus::Redis,
+                is_bus_ready: !bus::nature(settings.bus).must_be_ready,
                 channels: HashMap::new(),
                 members: HashMap::new(),
             }),
@@ -148,7 +153,7 @@ impl Exchange {
         let mut floor = self.floor();
         let before = std::mem::replace(&mut floor.rules, Rules::of(settings));
         if before.bus != settings.bus {
-            floor.is_bus_ready = settings.bus != Bus::Redis;
+            floor.is_bus_ready = !floor.rules.nature.must_be_ready;
             floor.look_again(&mut woken);
         }
     }
@@ -164,7 +169,7 @@ impl Exchange {
     /// New NOTIFYs are refused: the bus takes nothing, and that is what `notify.when_down` says.
     pub fn refuses(&self) -> bool {
         let rules = self.floor().rules;
-        rules.bus != Bus::Memory && rules.when_down == WhenDown::Error && self.outbox.depth() >= rules.bus_queue
+        rules.nature.carries && rules.when_down == WhenDown::Error && self.outbox.depth() >= rules.bus_queue
     }
 
     /// A client's transaction has committed these: they go to the listeners here now, then to the bus.
@@ -178,7 +183,7 @@ impl Exchange {
         for notification in notifications {
             self.tell(&floor, pid, notification, &mut woken);
         }
-        if floor.rules.bus == Bus::Memory {
+        if !floor.rules.nature.carries {
             return;
         }
         let now = Instant::now();
@@ -218,7 +223,9 @@ impl Exchange {
         if mailbox.is_in_place() {
             return None;
         }
-        Some(if self.floor().is_bus_ready { Missing::Server } else { Missing::Bus })
+        let floor = self.floor();
+        let hint = floor.rules.nature.hint;
+        Some(if floor.is_bus_ready { Missing::Server } else { Missing::Bus { hint } })
     }
 
     /// A client listens to nothing any more.
@@ -350,8 +357,8 @@ impl Exchange {
     pub fn set_bus_ready(&self, is_ready: bool) {
         let mut woken = Woken::default();
         let mut floor = self.floor();
-        // One that was replaced has no say any more.
-        floor.is_bus_ready = is_ready || floor.rules.bus != Bus::Redis;
+        // A bus that is being replaced may still report; the new one may be none that has to be waited for.
+        floor.is_bus_ready = is_ready || !floor.rules.nature.must_be_ready;
         floor.look_again(&mut woken);
     }
 
@@ -404,7 +411,7 @@ impl Exchange {
         if self.outbox.put(pid, notification, now, rules.bus_queue) {
             return;
         }
-        let is_detoured = rules.bus == Bus::Redis
+        let is_detoured = rules.nature.detours
             && rules.when_down == WhenDown::Postgres
             && self.overflow.put(pid, notification, now, rules.bus_queue);
         if !is_detoured {
@@ -428,6 +435,7 @@ impl Rules {
     fn of(settings: &Notify) -> Self {
         Self {
             bus: settings.bus,
+            nature: bus::nature(settings.bus),
             listener_queue: settings.listener_queue,
             bus_queue: settings.bus_queue as usize,
             when_down: settings.when_down,

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::service::Service;
-use crate::config::{self, Bus, Secret};
+use crate::config;
 use crate::notify::exchange::Exchange;
 use crate::notify::senders::Senders;
 use crate::notify::stats::Gap;
@@ -43,7 +43,7 @@ impl Switchboard {
         proxy.hub.attach_bridge();
         let (settings, reloads) = watch::channel(Arc::new(proxy.config.load().notify.clone()));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let shared = bus::Shared { pools: Arc::clone(&proxy.pools), redis: bus::redis::Shared::default() };
+        let shared = bus::Shared::new(Arc::clone(&proxy.pools));
         let newcomers = attend_all(Arc::clone(proxy), Arc::new(shared), reloads, stop.clone(), tasks.clone());
         tasks.spawn(newcomers);
         Self { proxy: Arc::clone(proxy), settings, stop, tasks }
@@ -124,7 +124,7 @@ async fn carry(
 ) {
     loop {
         let settings = reloads.clone();
-        let route = route(&reloads.borrow());
+        let route = bus::Route::from(&**reloads.borrow());
         let mut bus = pin!(bus::carry(exchange, &settings, shared, senders));
         tokio::select! {
             () = &mut bus => {}
@@ -147,16 +147,9 @@ async fn carry(
     }
 }
 
-/// What makes a bus another one.
-type Route = (Bus, Option<Secret>);
-
-fn route(settings: &config::Notify) -> Route {
-    (settings.bus, settings.redis_url.clone())
-}
-
 /// Waits until another bus is wanted.
-async fn switched(reloads: &mut watch::Receiver<Arc<config::Notify>>, from: &Route) {
-    if reloads.wait_for(|now| route(now) != *from).await.is_err() {
+async fn switched(reloads: &mut watch::Receiver<Arc<config::Notify>>, from: &bus::Route) {
+    if reloads.wait_for(|now| bus::Route::from(&**now) != *from).await.is_err() {
         std::future::pending().await
     }
 }

@@ -7,7 +7,7 @@ use std::task::{Wake, Waker};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use pgweir::config::{Bus, Notify, Secret, WhenDown};
-use pgweir::notify::bus::redis::{Redis as RedisBus, Shared};
+use pgweir::notify::bus::redis::Redis as RedisBus;
 use pgweir::notify::exchange::Exchange;
 use pgweir::notify::hub::Hub;
 use pgweir::notify::mailbox::{Closing, Mailbox};
@@ -637,7 +637,7 @@ impl Process {
     fn with(settings: Notify) -> Self {
         let hub = Arc::new(Hub::new(settings.clone()));
         let (_, settings) = watch::channel(Arc::new(settings));
-        Self::of(hub, Shared::default().redis(&settings), "app")
+        Self::of(hub, Arc::new(RedisBus::new(&settings)), "app")
     }
 
     fn database(&self, name: &str) -> Self {

@@ -9,11 +9,12 @@ use super::{console, login, report};
 use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
 use crate::auth::scram::ScramError;
-use crate::config::Timeouts;
+use crate::config::{Bus, Timeouts};
 use crate::error::ConsoleFault;
 use crate::error::LoginFault;
 use crate::error::LookupError;
 use crate::error::{Fault, Lost, Queue};
+use crate::notify::bus;
 use crate::notify::exchange::Missing;
 use crate::notify::notification::{Unnotifiable, Unsendable};
 use crate::notify::stats::Gap;
@@ -120,7 +121,7 @@ fn faults() -> Vec<Fault> {
         Fault::ListenerFull,
         Fault::NotificationEncoding,
         Fault::ListenFailed(Missing::Server),
-        Fault::ListenFailed(Missing::Bus),
+        Fault::ListenFailed(Missing::Bus { hint: bus::nature(Bus::Redis).hint }),
         Fault::Unnotifiable(Unsendable::NoChannel.into()),
         Fault::Unnotifiable(Unsendable::ChannelTooLong.into()),
         Fault::Unnotifiable(Unsendable::PayloadTooLong.into()),

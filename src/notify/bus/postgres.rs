@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::batch;
+use super::{BusKind, Carrier, Carrying, Nature, Way, batch};
 use crate::notify::exchange::Exchange;
 use crate::notify::outbox::{Entry, Outbox};
 use crate::notify::senders::Senders;
@@ -28,8 +28,29 @@ const PACE: Duration = Duration::from_millis(1);
 /// A sender that has had nothing to send for so long is closed.
 const IDLE_MAX: Duration = Duration::from_secs(600);
 
+pub(super) const KIND: BusKind = BusKind {
+    // Listeners hear others through the bridge, whose channels are waited for anyway.
+    nature: Nature {
+        carries: true,
+        must_be_ready: false,
+        detours: false,
+        hint: "Check the server behind databases.*.host.",
+    },
+    open: |_| Arc::new(Postgres),
+};
+
+#[derive(Debug)]
+struct Postgres;
+
+impl Carrier for Postgres {
+    fn carry<'a>(&'a self, way: Way<'a>) -> Carrying<'a> {
+        Box::pin(send(way, way.exchange.outbox()))
+    }
+}
+
 /// Sends what is and comes into `outbox`, and takes out of it what the server has. Never ends; dropped at any time, it loses nothing.
-pub async fn carry(exchange: &Exchange, outbox: &Outbox, opener: &Opener, senders: &Arc<Senders>) {
+pub(super) async fn send(way: Way<'_>, outbox: &Outbox) {
+    let Way { exchange, opener, senders } = way;
     let mut sender = Sender { exchange, outbox, opener, senders, connection: None };
     let mut backoff = Backoff::up_to(BACKOFF_MAX);
     loop {

@@ -8,22 +8,26 @@ mod sender;
 mod server;
 mod stream;
 
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 
-use tokio::sync::watch;
-
-use crate::config::{Notify, Secret};
+use super::{BusKind, Carrier, Carrying, Nature, Settings, Way};
 use crate::notify::exchange::Exchange;
 use reader::Reader;
 use sender::Sender;
 
-/// `[notify]` as it is in force.
-type Settings = watch::Receiver<Arc<Notify>>;
+pub(super) const KIND: BusKind = BusKind {
+    nature: Nature {
+        carries: true,
+        must_be_ready: true,
+        detours: true,
+        hint: "Check notify.redis_url; pool.connect_timeout is how long a LISTEN waits.",
+    },
+    open: |settings| Arc::new(Redis::new(settings)),
+};
 
 /// The bus of all databases.
 #[derive(Debug)]
 pub struct Redis {
-    url: Secret,
     sender: Sender,
     reader: Reader,
 }
@@ -34,7 +38,7 @@ impl Redis {
         let url = settings.borrow().redis_url.clone().expect("the configuration has one where this is the bus");
         let sender = Sender::new(&url, settings.clone());
         let reader = Reader::start(&url, settings.clone());
-        Self { url, sender, reader }
+        Self { sender, reader }
     }
 
     /// Carries what this exchange publishes, and brings it what others do. Never ends; dropped at any time, it loses nothing of the outbox.
@@ -44,19 +48,8 @@ impl Redis {
     }
 }
 
-/// The Redis in use, as long as somebody uses it.
-#[derive(Debug, Default)]
-pub struct Shared(Mutex<Weak<Redis>>);
-
-impl Shared {
-    /// The one that is configured: that in use, unless it is another.
-    pub fn redis(&self, settings: &Settings) -> Arc<Redis> {
-        let mut shared = self.0.lock().expect("no panic while held");
-        let known = shared.upgrade().filter(|known| settings.borrow().redis_url.as_ref() == Some(&known.url));
-        known.unwrap_or_else(|| {
-            let redis = Arc::new(Redis::new(settings));
-            *shared = Arc::downgrade(&redis);
-            redis
-        })
+impl Carrier for Redis {
+    fn carry<'a>(&'a self, way: Way<'a>) -> Carrying<'a> {
+        Box::pin(Redis::carry(self, way.exchange))
     }
 }
