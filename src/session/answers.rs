@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::leased::Leased;
 use super::note::{Note, Runs};
 use super::session::Session;
+use super::transaction::TransactionFollower;
 use crate::error::Fault;
 use crate::metrics::PoolCounter;
 use crate::pool::keep;
@@ -95,19 +96,13 @@ impl Answers<'_, '_> {
     pub fn message(&mut self, tag: u8, bytes: &[u8], fresh: usize) -> Result<Event, Fault> {
         if tag == tag::ERROR_RESPONSE && is_fatal(bytes) {
             // The end of the connection follows and is told in our words: for the client it is not fatal.
-            self.leased.books.last_words = Some(server_error(bytes));
-            self.leased.books.is_forwarding = false;
+            self.leased.cycle.set_final_error(server_error(bytes));
+            self.leased.cycle.backend.set_forwarding(false);
             self.out.skip(fresh);
             let code = error_fields(&bytes[HEADER_LEN..]).code;
             return Ok(if matches!(code, b"57P01" | b"57P02" | b"57P03") { Event::Stopped } else { Event::None });
         }
-        let status = bytes
-            .get(HEADER_LEN)
-            .copied()
-            .and_then(TransactionStatus::from_byte)
-            .filter(|_| tag == tag::READY_FOR_QUERY);
-        let books = &mut *self.leased.books;
-        let answer = books.ring.answer(tag, status, &mut books.dropped)?;
+        let answer = self.leased.cycle.answer(tag, bytes)?;
         let is_own = answer.origin == Some(Origin::Own);
         let mut event = Event::None;
         let mut forwards = !is_own;
@@ -117,11 +112,11 @@ impl Answers<'_, '_> {
             tag::ERROR_RESPONSE => return self.error(bytes, fresh, is_own, answer.origin),
             tag::PARAMETER_STATUS => forwards = self.parameter(bytes, is_own),
             tag::NOTIFICATION_RESPONSE => forwards = self.session.hears_notifications(),
-            tag::DATA_ROW if is_own => self.leased.books.row = bytes.to_vec(),
+            tag::DATA_ROW if is_own => self.leased.cycle.begin_row(bytes),
             // A portal with rows left has done what it does to the session.
             tag::PORTAL_SUSPENDED => {
                 if let Some(Entry { note: Some(Note::Runs(mut runs)), .. }) = answer.completed {
-                    self.statement_completed(&mut runs, b"");
+                    self.log_statement(Some(&mut runs), b"");
                 }
             }
             tag::NOTICE_RESPONSE => forwards &= !self.session.notifications.hear(&bytes[HEADER_LEN..]),
@@ -134,7 +129,7 @@ impl Answers<'_, '_> {
             }
             _ => {}
         }
-        self.leased.books.is_forwarding = forwards;
+        self.leased.cycle.backend.set_forwarding(forwards);
         if forwards {
             self.out.pass(bytes, fresh);
         } else {
@@ -147,13 +142,13 @@ impl Answers<'_, '_> {
     /// Sends answers of ours whose turn it is.
     #[inline]
     pub fn own_answers(&mut self) {
-        if self.leased.books.ring.has_synthetic_due() {
+        if self.leased.cycle.replies().has_synthetic_due() {
             self.send_own_answers();
         }
     }
 
     fn send_own_answers(&mut self) {
-        while let Some(entry) = self.leased.books.ring.pop_synthetic() {
+        while let Some(entry) = self.leased.cycle.pop_synthetic() {
             if let Some(Note::Answers { frames, .. }) = entry.note {
                 self.out.insert(frames);
             }
@@ -161,37 +156,24 @@ impl Answers<'_, '_> {
     }
 
     fn command_complete(&mut self, bytes: &[u8], fresh: usize, is_own: bool, completed: Option<Entry<Note>>) -> Event {
-        self.leased.books.is_forwarding = !is_own;
+        self.leased.cycle.backend.set_forwarding(!is_own);
+        self.leased.lease.target.clock.complete(self.tick);
         if is_own {
             self.probed();
+            self.out.skip(fresh);
+            self.own_answers();
+            return Event::None;
         }
         let tag = bytes[HEADER_LEN..].strip_suffix(b"\0").unwrap_or_default();
-        self.leased.lease.target.clock.complete(self.tick);
-        let (mut patched, mut is_partial) = (None, false);
-        match completed {
-            Some(Entry { note: Some(Note::Runs(mut runs)), .. }) => {
-                patched = self.statement_completed(&mut runs, tag);
-                is_partial = runs.is_partial();
+        let shown = match completed {
+            Some(Entry { note: Some(Note::Runs(mut runs)), .. }) => self.statement_completed(&mut runs, tag),
+            Some(_) => {
+                self.log_statement(None, tag);
+                None
             }
-            Some(_) => {}
-            // The Query goes on; its note is taken out while the session works with it.
-            None => {
-                if let Some(mut note) = self.leased.books.ring.head_mut().and_then(|head| head.note.take()) {
-                    if let Note::Runs(runs) = &mut note {
-                        patched = self.statement_completed(runs, tag);
-                        is_partial = runs.is_partial();
-                    }
-                    if let Some(head) = self.leased.books.ring.head_mut() {
-                        head.note = Some(note);
-                    }
-                }
-            }
-        }
-        if !is_own && matches!(tag.first(), Some(b'C' | b'D' | b'R')) {
-            self.heed_tag(tag, is_partial);
-        }
-        match patched {
-            _ if is_own => self.out.skip(fresh),
+            None => self.query_goes_on(tag),
+        };
+        match shown {
             None => self.out.pass(bytes, fresh),
             Some(tag) => {
                 self.out.skip(fresh);
@@ -202,15 +184,39 @@ impl Answers<'_, '_> {
         Event::None
     }
 
+    /// A statement of a Query that is not answered to its end has completed. Its note is taken out meanwhile.
+    #[inline]
+    fn query_goes_on(&mut self, tag: &[u8]) -> Option<Cow<'static, [u8]>> {
+        let Some(mut note) = self.leased.cycle.head_mut().and_then(|head| head.note.take()) else {
+            self.log_statement(None, tag);
+            return None;
+        };
+        let shown = match &mut note {
+            Note::Runs(runs) => self.statement_completed(runs, tag),
+            _ => {
+                self.log_statement(None, tag);
+                None
+            }
+        };
+        if let Some(head) = self.leased.cycle.head_mut() {
+            head.note = Some(note);
+        }
+        shown
+    }
+
     /// One more statement of these has completed. Returns the tag to show instead of its own.
     fn statement_completed(&mut self, runs: &mut Runs, tag: &[u8]) -> Option<Cow<'static, [u8]>> {
-        self.session.completed(runs, tag, &mut self.leased.lease, self.registry);
-        self.session.notifications.completed(runs, tag);
-        self.session.warn_of(runs, |warning| build::notice_response(self.out.buffer(), warning));
+        self.log_statement(Some(runs), tag);
         if runs.lists_channels() {
             return Some(self.list_channels().into());
         }
         runs.tag().map(Cow::Borrowed)
+    }
+
+    #[inline]
+    fn log_statement(&mut self, runs: Option<&mut Runs>, tag: &[u8]) {
+        let log = self.leased.cycle.log();
+        log.statement(runs, tag, self);
     }
 
     /// The rows that the stand-in left out. Returns the tag that goes with them.
@@ -223,70 +229,41 @@ impl Answers<'_, '_> {
         format!("SELECT {count}").into_bytes()
     }
 
-    /// The transaction is over. What it committed is handed on, and what waits for the client comes before it is told so.
-    fn end_notifications(&mut self, has_failed: bool) {
-        let (notifications, party) = self.session.notifications();
-        notifications.ended(has_failed, party);
-        if self.session.notifications.has_mail() {
-            // Why it has to go, if it has, its task is told when it looks by itself.
-            let _ = self.session.take_mail(self.out.buffer(), usize::MAX);
-        }
-    }
-
-    /// What is told by the tag alone: it may come from where no text was read.
-    fn heed_tag(&mut self, tag: &[u8], is_partial: bool) {
-        if !self.session.notifications.is_idle() {
-            let (notifications, party) = self.session.notifications();
-            notifications.tagged(tag, is_partial, party);
-        }
-        let clock = &self.leased.lease.target.clock;
-        match tag {
-            b"DISCARD ALL" => self.session.discard_all(&mut self.leased.lease, self.registry),
-            b"DEALLOCATE ALL" => self.session.deallocate_all(&mut self.leased.lease),
-            b"COMMIT" => clock.transact(self.tick),
-            // AND CHAIN, most likely; one TO a savepoint ends nothing.
-            b"ROLLBACK" if self.leased.books.heading == Some(TransactionStatus::InTransaction) => {
-                clock.transact(self.tick);
-            }
-            _ => {}
-        }
-    }
-
     #[inline]
     fn ready(&mut self, is_own: bool, completed: Option<Entry<Note>>) -> Result<Event, Fault> {
-        let status = self.leased.books.ring.status();
+        let replies = self.leased.cycle.replies();
+        let status = replies.status();
         let clock = &self.leased.lease.target.clock;
-        if self.leased.books.ring.is_empty() {
+        if replies.is_empty() {
             clock.end(self.tick, status);
         } else {
             clock.begin(self.tick, status == TransactionStatus::Idle);
         }
-        if !is_own {
-            let has_failed = std::mem::take(&mut self.leased.books.is_failed);
-            if self.leased.books.ring.is_quiet() {
-                self.leased.books.is_committing = false;
-                self.leased.books.heading = None;
-            }
-            if let Some(Entry { note: Some(Note::Runs(mut runs)), .. }) = completed {
-                self.session.failed(&mut runs);
-            }
-            if status == TransactionStatus::Idle {
-                if !self.session.notifications.is_idle() {
-                    self.end_notifications(has_failed);
-                }
-                let out = &mut *self.out;
-                let tell = |name: &str, value: &str| build::parameter_status(out.buffer(), name, value);
-                self.session.finish_transaction(has_failed, &mut self.leased.lease, self.registry, tell);
-            }
-            if self.leased.books.ring.is_at_rest() {
-                self.session.statements.drop_portals();
-                if std::mem::take(&mut self.leased.books.is_stretched) {
-                    self.leased.lease.target.clock.set_own(self.session.settings.timeouts());
-                }
-            }
-            return Ok(Event::Cycle(status));
+        if is_own { self.own_ready(completed) } else { Ok(self.cycle_ended(status, completed)) }
+    }
+
+    /// A cycle of the client has ended.
+    #[inline]
+    fn cycle_ended(&mut self, status: TransactionStatus, completed: Option<Entry<Note>>) -> Event {
+        self.leased.cycle.cycle_ended();
+        if let Some(Entry { note: Some(Note::Runs(mut runs)), .. }) = completed {
+            self.session.failed(&mut runs);
         }
-        let refusal = self.leased.books.refusal.take();
+        let mut log = self.leased.cycle.log();
+        log.ready(status, self);
+        self.leased.cycle.set_log(log);
+        if self.leased.cycle.replies().is_at_rest() {
+            self.session.statements.drop_portals();
+            if self.leased.cycle.take_extended() {
+                self.leased.lease.target.clock.set_own(self.session.settings.timeouts());
+            }
+        }
+        Event::Cycle(status)
+    }
+
+    /// A query of ours is done.
+    fn own_ready(&mut self, completed: Option<Entry<Note>>) -> Result<Event, Fault> {
+        let refusal = self.leased.cycle.take_refusal();
         match completed.and_then(|entry| entry.note) {
             Some(Note::Applies(wanted)) => {
                 if let Some(error) = refusal {
@@ -304,8 +281,8 @@ impl Answers<'_, '_> {
                 let none = self.registry.none();
                 let backend = self.leased.backend();
                 backend.forget_session(none);
-                self.leased.books.reported.clear();
-                self.leased.books.is_checking = false;
+                self.leased.cycle.take_reported();
+                self.leased.cycle.hold_client(false);
                 self.session.statements.leave_backend();
             }
             // Nobody knows what it holds then.
@@ -318,12 +295,11 @@ impl Answers<'_, '_> {
     fn error(&mut self, bytes: &[u8], fresh: usize, is_own: bool, origin: Option<Origin>) -> Result<Event, Fault> {
         let code = error_fields(&bytes[HEADER_LEN..]).code;
         let (timeout, hint) = self.expired(bytes);
-        let books = &mut *self.leased.books;
-        let mut dropped = std::mem::take(&mut books.dropped);
+        let mut dropped = self.leased.cycle.take_dropped();
         // The failed message itself is the first of them; of a Query it is still the head.
         let failed = match dropped.first_mut() {
             Some(entry) => Some((entry.expect, &mut entry.note)),
-            None => books.ring.head_mut().map(|head| (head.expect, &mut head.note)),
+            None => self.leased.cycle.head_mut().map(|head| (head.expect, &mut head.note)),
         };
         let mut replacement = None;
         let mut stale = None;
@@ -346,19 +322,18 @@ impl Answers<'_, '_> {
                 self.session.take_back(note, &mut self.leased.lease);
             }
         }
-        let books = &mut *self.leased.books;
-        books.dropped = dropped;
-        books.is_forwarding = forwards;
+        let cycle = &mut *self.leased.cycle;
+        cycle.put_dropped(dropped);
+        cycle.backend.set_forwarding(forwards);
         if forwards {
-            books.is_failed = true;
+            cycle.error();
             self.worker.proxy.errors.count_bytes(code);
             if let Some(timeout) = timeout {
-                self.leased.books.is_counted |= timeout == Timeout::Transaction;
-                self.leased.books.overdue = None;
+                cycle.timeout_counted(timeout);
                 self.session.pool.stats.worker(self.worker.id).add(PoolCounter::Timeouts(timeout));
             }
         } else {
-            books.refusal = Some(server_error(bytes));
+            cycle.set_refusal(Some(server_error(bytes)));
         }
         if let Some((id, must_close)) = stale {
             let backend = self.leased.backend();
@@ -375,7 +350,7 @@ impl Answers<'_, '_> {
                 build::hinted(self.out.buffer(), bytes, &hint);
             }
             (Some(error), _) => {
-                self.leased.books.is_forwarding = false;
+                self.leased.cycle.backend.set_forwarding(false);
                 self.out.skip(fresh);
                 self.out.insert(&error);
             }
@@ -395,7 +370,7 @@ impl Answers<'_, '_> {
             return (None, None);
         }
         // Our own clock had it cancelled, which Postgres cannot tell from a client's wish.
-        let ours = self.leased.books.overdue.filter(|_| timeout == Timeout::Statement);
+        let ours = self.leased.cycle.cancelling().filter(|_| timeout == Timeout::Statement);
         let timeout = ours.unwrap_or(timeout);
         let limit = timeout.limit(&self.session.pool.settings().timeouts);
         let is_whole = header(bytes).is_ok_and(|head| head.is_some_and(|head| HEADER_LEN + head.body == bytes.len()));
@@ -409,7 +384,7 @@ impl Answers<'_, '_> {
     fn parameter(&mut self, bytes: &[u8], is_own: bool) -> bool {
         let Some((name, value)) = keep::parameter(&bytes[HEADER_LEN..]) else { return !is_own };
         if is_own {
-            self.leased.books.reported.push((name, value));
+            self.leased.cycle.push_reported(name, value);
             return false;
         }
         self.session.follow.get_or_insert_default().report(&name, &value);
@@ -422,8 +397,8 @@ impl Answers<'_, '_> {
     /// Our replay is done. What the server made of the values is told to the client and kept, so that it is not replayed
     /// for ever because `ISO` became `ISO, MDY`.
     fn applied(&mut self, wanted: Settings) {
-        self.leased.books.is_checking = false;
-        let reported = std::mem::take(&mut self.leased.books.reported);
+        self.leased.cycle.hold_client(false);
+        let reported = self.leased.cycle.take_reported();
         let backend = &mut *self.leased.lease;
         let mut values = wanted.values().clone();
         for (name, value) in &mut values {
@@ -464,10 +439,51 @@ impl Answers<'_, '_> {
 
     /// The row that answers our question is whole.
     fn probed(&mut self) {
-        let row = std::mem::take(&mut self.leased.books.row);
-        if let Some(Note::Probes(asked)) = self.leased.books.ring.head_mut().and_then(|head| head.note.as_ref()) {
+        let row = self.leased.cycle.take_row();
+        if let Some(Note::Probes(asked)) = self.leased.cycle.head_mut().and_then(|head| head.note.as_ref()) {
             self.session.pins.answer(*asked, &row);
         }
+    }
+}
+
+impl TransactionFollower for Answers<'_, '_> {
+    fn completed(&mut self, runs: &mut Runs, tag: &[u8]) {
+        self.session.completed(runs, tag, &mut self.leased.lease, self.registry);
+        self.session.notifications.completed(runs, tag);
+        self.session.warn_of(runs, |warning| build::notice_response(self.out.buffer(), warning));
+    }
+
+    fn tagged(&mut self, tag: &[u8], is_partial: bool) {
+        if !self.session.notifications.is_idle() {
+            let (notifications, party) = self.session.notifications();
+            notifications.tagged(tag, is_partial, party);
+        }
+        let clock = &self.leased.lease.target.clock;
+        match tag {
+            b"DISCARD ALL" => self.session.discard_all(&mut self.leased.lease, self.registry),
+            b"DEALLOCATE ALL" => self.session.deallocate_all(&mut self.leased.lease),
+            b"COMMIT" => clock.transact(self.tick),
+            // AND CHAIN, most likely; one TO a savepoint ends nothing.
+            b"ROLLBACK" if self.leased.cycle.pending_outcome() == Some(TransactionStatus::InTransaction) => {
+                clock.transact(self.tick);
+            }
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, has_failed: bool) {
+        // Notifications that wait for the client come before it is told of the end.
+        if !self.session.notifications.is_idle() {
+            let (notifications, party) = self.session.notifications();
+            notifications.ended(has_failed, party);
+            if self.session.notifications.has_mail() {
+                // A reason to close the client is found by its task when it looks by itself.
+                let _ = self.session.take_mail(self.out.buffer(), usize::MAX);
+            }
+        }
+        let out = &mut *self.out;
+        let tell = |name: &str, value: &str| build::parameter_status(out.buffer(), name, value);
+        self.session.finish_transaction(has_failed, &mut self.leased.lease, self.registry, tell);
     }
 }
 

@@ -8,10 +8,12 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use super::answers;
-use super::leased::{Books, Leased};
-use super::note::Note;
+use super::cycle::CycleState;
+use super::leased::Leased;
+use super::note::{Note, Runs};
 use super::notifications::{Notifications, Party};
 use super::session::Session;
+use super::transaction::{TransactionFollower, TransactionLog};
 use crate::config::PoolMode;
 use crate::metrics::{CancelCause, PoolCounter, ProcessCounter};
 use crate::pool::backend::Backend;
@@ -20,9 +22,9 @@ use crate::pool::lease::Lease;
 use crate::pool::pool::Pool;
 use crate::session::context::Worker;
 use crate::sql::Suspects;
-use crate::wire::build;
+use crate::wire::build::{self, ServerError};
 use crate::wire::frame::{HEADER_LEN, Piece};
-use crate::wire::ring::{Entry, Expect, Origin, Ring, TransactionStatus};
+use crate::wire::ring::{Entry, Expect, TransactionStatus};
 use crate::wire::tag::{backend, frontend};
 
 /// Takes a session back to what it was after login.
@@ -36,12 +38,12 @@ const GRACE_MAX: Duration = Duration::from_secs(1);
 
 /// Gives a backend back that is at rest; if a cancel is still under way to it, once that has arrived.
 #[inline]
-pub fn release(worker: &Rc<Worker>, lease: Lease, books: Box<Books>, now: Instant) {
-    if books.ring.is_doubtful() {
+pub fn release(worker: &Rc<Worker>, lease: Lease, cycle: Box<CycleState>, now: Instant) {
+    if cycle.replies().is_doubtful() {
         // One more ReadyForQuery may come: dropped, the lease closes its backend.
         return;
     }
-    worker.keep_books(books);
+    worker.keep_cycle(cycle);
     if !lease.target.is_aimed_at() {
         lease.release(now);
         return;
@@ -58,19 +60,19 @@ pub fn release(worker: &Rc<Worker>, lease: Lease, books: Box<Books>, now: Instan
 
 /// The client is gone. Brings its backend back to rest in a task of its own, or closes it.
 pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_frame: bool) {
-    let is_at_rest = leased.books.ring.is_at_rest() && leased.books.walker.is_at_boundary();
+    let is_at_rest = leased.cycle.can_release();
     let is_owned = session.mode == PoolMode::Session || session.is_pinned() || !session.pins.is_settled();
     // Half a message cannot be taken back, a library cannot be unloaded.
     let is_lost = is_mid_frame
-        || !leased.books.spill.is_empty()
+        || !leased.cycle.backend.buffer.is_empty()
         || session.pins.may_hold(Suspects::LOAD)
-        || leased.books.ring.is_doubtful()
+        || leased.cycle.replies().is_doubtful()
         || session.pool.is_dedicated();
     if is_at_rest && is_lost {
         return;
     }
     if is_at_rest && !is_owned && !leased.lease.is_soiled {
-        release(worker, leased.lease, leased.books, Instant::now());
+        release(worker, leased.lease, leased.cycle, Instant::now());
         return;
     }
     if !is_at_rest {
@@ -79,10 +81,10 @@ pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_
     if is_lost {
         let limit = session.pool.settings().pool.cancel_timeout;
         let worker = Rc::clone(worker);
-        let legacy = Legacy::of(session, &leased.books);
+        let departed = DepartedClient::of(session, &leased.cycle);
         tokio::task::spawn_local(async move {
             // Past the limit the lease is dropped, and the backend closed; its slot counts until the server has ended it.
-            let _ = timeout(limit, end(&worker, leased, legacy)).await;
+            let _ = timeout(limit, end(&worker, leased, departed)).await;
         });
     } else {
         take_back(worker, leased, session);
@@ -93,52 +95,52 @@ pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_
 pub fn take_back(worker: &Rc<Worker>, leased: Leased, session: &mut Session) {
     let limit = session.pool.settings().pool.cancel_timeout;
     let worker = Rc::clone(worker);
-    let legacy = Legacy::of(session, &leased.books);
+    let departed = DepartedClient::of(session, &leased.cycle);
     tokio::task::spawn_local(async move {
-        if let Ok(Some(leased)) = timeout(limit, restore(&worker, leased, legacy)).await {
-            release(&worker, leased.lease, leased.books, Instant::now());
+        if let Ok(Some(leased)) = timeout(limit, restore(&worker, leased, departed)).await {
+            release(&worker, leased.lease, leased.cycle, Instant::now());
         }
     });
 }
 
 /// Ends what is under way at a backend that cannot be used again, and waits until the server has ended it, too.
-async fn end(worker: &Rc<Worker>, mut leased: Leased, mut legacy: Legacy) {
+async fn end(worker: &Rc<Worker>, mut leased: Leased, mut departed: DepartedClient) {
     leased.lease.stream.hang_up(b"").await;
     // A server at work does not look for the end of its connection, and a cancel ends one query of a pipeline.
     let mut grace = GRACE;
-    while timeout(grace, see_out(&mut leased, &mut legacy)).await.is_err() {
+    while timeout(grace, see_out(&mut leased, &mut departed)).await.is_err() {
         cancel(worker, &leased).await;
         grace = (grace * 2).min(GRACE_MAX);
     }
 }
 
 /// Waits until the server has ended a connection.
-async fn see_out(leased: &mut Leased, legacy: &mut Legacy) {
-    drain(leased, legacy).await;
+async fn see_out(leased: &mut Leased, departed: &mut DepartedClient) {
+    drain(leased, departed).await;
     leased.lease.stream.closed().await;
 }
 
 /// Ends what is under way, rolls back and resets.
-async fn restore(worker: &Rc<Worker>, mut leased: Leased, mut legacy: Legacy) -> Option<Leased> {
+async fn restore(worker: &Rc<Worker>, mut leased: Leased, mut departed: DepartedClient) -> Option<Leased> {
     end_unit(&mut leased).await?;
     // A cancel ends one query of a pipeline, so there may have to be several.
     let (mut grace, mut outstanding) = (GRACE, None);
     loop {
-        match timeout(grace, drain(&mut leased, &mut legacy)).await {
+        match timeout(grace, drain(&mut leased, &mut departed)).await {
             Ok(drained) => break drained?,
-            Err(_) if leased.books.ring.is_copying_in() => end_unit(&mut leased).await?,
+            Err(_) if leased.cycle.replies().is_copying_in() => end_unit(&mut leased).await?,
             Err(_) => {
-                let before = outstanding.replace(leased.books.ring.len());
+                let before = outstanding.replace(leased.cycle.replies().len());
                 grace = if before == outstanding { (grace * 2).min(GRACE_MAX) } else { GRACE };
                 cancel(worker, &leased).await;
             }
         }
     }
-    if leased.books.ring.status() != TransactionStatus::Idle {
-        ask(&mut leased, &mut legacy, b"ROLLBACK").await?;
+    if leased.cycle.replies().status() != TransactionStatus::Idle {
+        ask(&mut leased, &mut departed, b"ROLLBACK").await?;
     }
     // What its last statements did to the session nobody followed.
-    ask(&mut leased, &mut legacy, RESET).await?;
+    ask(&mut leased, &mut departed, RESET).await?;
     let backend: &mut Backend = &mut leased.lease;
     backend.forget_session(worker.proxy.settings.none());
     Some(leased)
@@ -152,113 +154,121 @@ async fn cancel(worker: &Rc<Worker>, leased: &Leased) {
 
 /// Completes what the client left open so that it fails: a Sync alone would commit what was executed before it.
 async fn end_unit(leased: &mut Leased) -> Option<()> {
-    let ring = &mut leased.books.ring;
+    let cycle = &mut *leased.cycle;
     let mut bytes = Vec::new();
-    if ring.is_copying_in() {
+    if cycle.replies().is_copying_in() {
         build::frame(&mut bytes, frontend::COPY_FAIL, |out| build::cstring(out, b"client gone"));
-        ring.push(Expect::CopyEnd, Origin::Own, None);
-    } else if ring.is_unsynced() && !ring.is_skipping() {
+        cycle.expect_own(Expect::CopyEnd, None);
+    } else if cycle.replies().is_unsynced() && !cycle.replies().is_skipping() {
         build::parse(&mut bytes, b"", b"client gone\0\0\0");
-        ring.push(Expect::Parse, Origin::Own, None);
+        cycle.expect_own(Expect::Parse, None);
     }
-    if ring.is_unsynced() || ring.is_skipping() {
+    if cycle.replies().is_unsynced() || cycle.replies().is_skipping() {
         bytes.extend_from_slice(build::SYNC);
-        ring.push(Expect::Sync, Origin::Own, None);
+        cycle.expect_own(Expect::Sync, None);
     }
     send(leased, &bytes).await
 }
 
-async fn ask(leased: &mut Leased, legacy: &mut Legacy, sql: &[u8]) -> Option<()> {
+async fn ask(leased: &mut Leased, departed: &mut DepartedClient, sql: &[u8]) -> Option<()> {
     let mut bytes = Vec::new();
-    leased.books.refusal = None;
-    leased.books.query(&mut bytes, sql, Note::Resets);
+    leased.cycle.set_refusal(None);
+    leased.cycle.query(&mut bytes, sql, Note::Resets);
     send(leased, &bytes).await?;
-    drain(leased, legacy).await?;
-    leased.books.refusal.is_none().then_some(())
+    drain(leased, departed).await?;
+    leased.cycle.take_refusal().is_none().then_some(())
 }
 
 async fn send(leased: &mut Leased, bytes: &[u8]) -> Option<()> {
-    leased.books.spill.buffer().extend_from_slice(bytes);
+    leased.cycle.backend.buffer.buffer().extend_from_slice(bytes);
     poll_fn(|cx| match leased.flush(cx) {
         Err(_) => Poll::Ready(None),
-        Ok(()) if leased.books.spill.is_empty() => Poll::Ready(Some(())),
+        Ok(()) if leased.cycle.backend.buffer.is_empty() => Poll::Ready(Some(())),
         Ok(()) => Poll::Pending,
     })
     .await
 }
 
 /// Reads and drops answers until nothing is outstanding. `None`: the backend is gone or makes no sense.
-async fn drain(leased: &mut Leased, legacy: &mut Legacy) -> Option<()> {
+async fn drain(leased: &mut Leased, departed: &mut DepartedClient) -> Option<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
-        while leased.books.ring.pop_synthetic().is_some() {}
-        if leased.books.ring.is_quiet() && leased.books.walker.is_at_boundary() {
+        while leased.cycle.pop_synthetic().is_some() {}
+        if leased.cycle.replies().is_quiet() && leased.cycle.backend.is_at_boundary() {
             return Some(());
         }
         let n = poll_fn(|cx| leased.lease.stream.poll_read_once(cx, &mut buffer)).await.ok().filter(|n| *n > 0)?;
         let mut input = &buffer[..n];
-        let Books { walker, ring, dropped, refusal, .. } = &mut *leased.books;
+        let cycle = &mut *leased.cycle;
+        let mut walker = cycle.backend.take_walker();
         while let Some(piece) = walker.next(&mut input, answers::want).ok()? {
             let Piece::Head { tag, bytes, .. } = piece else { continue };
-            let status = bytes
-                .get(HEADER_LEN)
-                .copied()
-                .and_then(TransactionStatus::from_byte)
-                .filter(|_| tag == backend::READY_FOR_QUERY);
-            let answer = ring.answer(tag, status, dropped).ok()?;
-            legacy.follow(tag, &bytes[HEADER_LEN..], answer.completed, ring);
-            while ring.pop_synthetic().is_some() {}
-            if tag == backend::ERROR_RESPONSE {
-                *refusal = Some(build::ServerError { code: String::new(), message: String::new() });
-            }
+            let answer = cycle.answer(tag, bytes).ok()?;
+            departed.follow(tag, &bytes[HEADER_LEN..], answer.completed, cycle);
+            while cycle.pop_synthetic().is_some() {}
         }
-        dropped.clear();
+        cycle.backend.put_walker(walker);
+        let dropped = cycle.take_dropped();
+        cycle.put_dropped(dropped);
     }
 }
 
-/// What is left of a client at its backend: a transaction that commits after all has notified of what it said.
-struct Legacy {
+/// A client that has gone from its backend: of its session only the notifications are left, and a transaction that
+/// commits after all sends them.
+struct DepartedClient {
     notifications: Notifications,
     pid: i32,
     pool: InUse<Pool>,
-    has_failed: bool,
+    log: TransactionLog,
 }
 
-impl Legacy {
-    fn of(session: &mut Session, books: &Books) -> Self {
+impl DepartedClient {
+    fn of(session: &mut Session, cycle: &CycleState) -> Self {
         Self {
             notifications: session.notifications.part(),
             pid: session.entry.pid,
             pool: session.pool.clone(),
-            has_failed: books.is_failed,
+            log: cycle.log(),
         }
     }
 
-    /// Takes account of one answer, whoever asked: what ends the client's last unit is ours.
-    fn follow(&mut self, tag: u8, body: &[u8], completed: Option<Entry<Note>>, ring: &mut Ring<Note>) {
-        let party = Party { pid: self.pid, pool: &self.pool, entry: None };
+    /// Takes account of one answer, whoever asked: the end of the client's last unit is a message of ours.
+    fn follow(&mut self, tag: u8, body: &[u8], mut completed: Option<Entry<Note>>, cycle: &mut CycleState) {
+        let mut log = self.log;
         match tag {
             backend::COMMAND_COMPLETE | backend::PORTAL_SUSPENDED => {
-                let tag = body.strip_suffix(b"\0").filter(|_| tag == backend::COMMAND_COMPLETE).unwrap_or_default();
-                let mut completed = completed;
-                let entry = completed.as_mut().or_else(|| ring.head_mut());
-                let mut is_partial = false;
-                if let Some(Note::Runs(runs)) = entry.and_then(|entry| entry.note.as_mut()) {
-                    runs.advance();
-                    self.notifications.completed(runs, tag);
-                    is_partial = runs.is_partial();
-                }
-                self.notifications.tagged(tag, is_partial, party);
+                let text = body.strip_suffix(b"\0").filter(|_| tag == backend::COMMAND_COMPLETE).unwrap_or_default();
+                let entry = completed.as_mut().or_else(|| cycle.head_mut());
+                let runs = entry.and_then(|entry| match &mut entry.note {
+                    Some(Note::Runs(runs)) => Some(&mut **runs),
+                    _ => None,
+                });
+                log.statement(runs, text, self);
             }
             backend::NOTICE_RESPONSE => drop(self.notifications.hear(body)),
-            backend::ERROR_RESPONSE => self.has_failed = true,
-            backend::READY_FOR_QUERY => {
-                let has_failed = std::mem::take(&mut self.has_failed);
-                if ring.status() == TransactionStatus::Idle {
-                    self.notifications.ended(has_failed, party);
-                }
+            backend::ERROR_RESPONSE => {
+                log.error();
+                cycle.set_refusal(Some(ServerError { code: String::new(), message: String::new() }));
             }
+            backend::READY_FOR_QUERY => log.ready(cycle.replies().status(), self),
             _ => {}
         }
+        self.log = log;
+    }
+}
+
+impl TransactionFollower for DepartedClient {
+    fn completed(&mut self, runs: &mut Runs, tag: &[u8]) {
+        self.notifications.completed(runs, tag);
+    }
+
+    fn tagged(&mut self, tag: &[u8], is_partial: bool) {
+        let party = Party { pid: self.pid, pool: &self.pool, entry: None };
+        self.notifications.tagged(tag, is_partial, party);
+    }
+
+    fn ended(&mut self, has_failed: bool) {
+        let party = Party { pid: self.pid, pool: &self.pool, entry: None };
+        self.notifications.ended(has_failed, party);
     }
 }

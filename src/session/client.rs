@@ -22,7 +22,7 @@ use super::cleanup;
 use super::leased::Leased;
 use super::orphan::Orphan;
 use super::session::Session;
-use super::spill::Spill;
+use super::side::Side;
 use crate::clients::{Place, Signal};
 use crate::error::Fault;
 use crate::error::sqlstate;
@@ -30,7 +30,7 @@ use crate::net::stream::{GOODBYE_MAX, Stream};
 use crate::pool::lease::Waiter;
 use crate::session::context::{Buffers, Worker};
 use crate::wire::build;
-use crate::wire::frame::{FrameError, Walker};
+use crate::wire::frame::FrameError;
 use crate::wire::message::MessageError;
 
 /// Rounds of moving bytes before other tasks of the worker get their turn.
@@ -80,12 +80,8 @@ pub struct Client {
     worker: Rc<Worker>,
     place: Place,
     stream: Stream,
-    /// Position in what the client sends.
-    walker: Walker,
-    /// The client's frame under way goes to the backend.
-    is_forwarding: bool,
-    /// What the client's socket did not take yet.
-    spill: Spill,
+    /// Its side of the relay.
+    side: Side,
     /// What the client sent and nobody looked at yet: there is no backend for it so far.
     held: Vec<u8>,
     /// After an error of ours: everything up to Sync is dropped.
@@ -143,9 +139,7 @@ impl Client {
             worker,
             place,
             stream,
-            walker: Walker::default(),
-            is_forwarding: false,
-            spill: Spill::default(),
+            side: Side::default(),
             held: Vec::new(),
             is_discarding: false,
             is_unsynced: false,
@@ -178,8 +172,8 @@ impl Client {
     async fn finish(mut self: Box<Self>, end: End) {
         let mut is_mid_answer = false;
         if let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) {
-            is_mid_answer = leased.books.walker.is_inside() && leased.books.is_forwarding;
-            let is_mid_frame = self.walker.is_inside() && self.is_forwarding;
+            is_mid_answer = leased.cycle.backend.is_mid_forward();
+            let is_mid_frame = self.side.is_mid_forward();
             cleanup::begin(&self.worker, leased, &mut self.session, is_mid_frame);
         }
         self.place.set_idle();
@@ -190,13 +184,13 @@ impl Client {
                 tracing::debug!(client.addr = %self.place.addr, %fault, "client closed");
                 // Behind half a message it would be read as the rest of that.
                 if !is_mid_answer {
-                    build::error_response(self.spill.buffer(), &sqlstate::report(fault));
+                    build::error_response(self.side.buffer.buffer(), &sqlstate::report(fault));
                 }
             }
         }
         let goodbye = async {
-            poll_fn(|cx| match self.spill.flush(cx, &mut self.stream) {
-                Ok(()) if !self.spill.is_empty() => Poll::Pending,
+            poll_fn(|cx| match self.side.buffer.flush(cx, &mut self.stream) {
+                Ok(()) if !self.side.buffer.is_empty() => Poll::Pending,
                 _ => Poll::Ready(()),
             })
             .await;
@@ -249,7 +243,7 @@ impl Client {
             self.go_if_leaving()?;
             let has_delivered = self.deliver(cx)?;
             moved |= has_delivered;
-            let rests = fed == Fed::Dry && matches!(self.phase, Phase::Idle) && self.spill.is_empty();
+            let rests = fed == Fed::Dry && matches!(self.phase, Phase::Idle) && self.side.buffer.is_empty();
             if !moved || rests && !has_delivered {
                 return Ok(false);
             }
@@ -293,7 +287,7 @@ impl Client {
         let Some(signal) = self.leaving else { return Ok(()) };
         let may_go = match &self.phase {
             Phase::Idle | Phase::Waiting(_) => true,
-            Phase::Leased(leased) => leased.books.ring.is_at_rest(),
+            Phase::Leased(leased) => leased.cycle.replies().is_at_rest(),
             Phase::Orphaned(_) => false,
         };
         if !may_go {

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::leased::Books;
 use crate::proxy::Proxy;
+use crate::session::cycle::CycleState;
 
 /// Bytes read at once. Larger saves calls on wide results, smaller stays in the first-level cache.
 const READ_SIZE: usize = 16 * 1024;
@@ -19,8 +19,8 @@ const READ_SIZE: usize = 16 * 1024;
 /// Copies larger than this are given back after use.
 const COPY_KEPT: usize = 64 * 1024;
 
-/// Books kept for the next leases.
-const SPARE_BOOKS: usize = 64;
+/// States of cycles kept for the next leases.
+const SPARE_CYCLES: usize = 64;
 
 /// Buffers of one poll. Nothing in them survives it.
 #[derive(Debug)]
@@ -40,14 +40,14 @@ pub struct Worker {
     pub proxy: Arc<Proxy>,
     buffers: RefCell<Buffers>,
     #[expect(clippy::vec_box, reason = "they are handed out boxed")]
-    books: RefCell<Vec<Box<Books>>>,
+    cycles: RefCell<Vec<Box<CycleState>>>,
 }
 
 impl Worker {
     /// Worker `id`, counted from 0, with buffers of its own.
     pub(crate) fn new(id: usize, proxy: Arc<Proxy>) -> Self {
         let buffers = Buffers { read: vec![0; READ_SIZE].into(), copy: Vec::new() };
-        Self { id, proxy, buffers: RefCell::new(buffers), books: RefCell::default() }
+        Self { id, proxy, buffers: RefCell::new(buffers), cycles: RefCell::default() }
     }
 
     /// The buffers, for one poll.
@@ -60,19 +60,18 @@ impl Worker {
         buffers
     }
 
-    /// Books for a new lease.
+    /// The state of cycles for a new lease.
     #[inline]
-    pub fn books(&self) -> Box<Books> {
-        self.books.borrow_mut().pop().unwrap_or_default()
+    pub fn cycle(&self) -> Box<CycleState> {
+        self.cycles.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes the books of an ended lease back.
+    /// Takes that of an ended lease back.
     #[inline]
-    pub fn keep_books(&self, mut books: Box<Books>) {
-        let mut spare = self.books.borrow_mut();
-        if spare.len() < SPARE_BOOKS && books.ring.is_at_rest() {
-            books.reset();
-            spare.push(books);
+    pub fn keep_cycle(&self, mut cycle: Box<CycleState>) {
+        let mut spare = self.cycles.borrow_mut();
+        if spare.len() < SPARE_CYCLES && cycle.recycle() {
+            spare.push(cycle);
         }
     }
 }

@@ -1,13 +1,13 @@
 //! What each message of a client means for its backend: forwarded, renamed, preceded by something, or answered by us.
 //!
-//! Nothing here does I/O: messages go into a [`Splice`] and into the books of the lease. Where Postgres would raise an
+//! Nothing here does I/O: messages go into a [`Splice`] and into the [cycle](super::cycle) of the lease. Where Postgres would raise an
 //! error that only we can see coming, a message that is bound to fail is sent in its place and the error replaced, so
 //! that order, aborted transactions and skip-until-Sync stay Postgres's business.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use super::leased::{Books, Leased};
+use super::leased::Leased;
 use super::note::{Note, Runs};
 use super::notifications;
 use super::rewrite::{intern, prepares_transaction, rewrite};
@@ -23,7 +23,7 @@ use crate::state::timeout::Timeout;
 use crate::wire::build;
 use crate::wire::frame::Header;
 use crate::wire::message::{Message, Request, Target};
-use crate::wire::ring::{Entry, Expect, Origin, TransactionStatus};
+use crate::wire::ring::{Entry, Expect, TransactionStatus};
 use crate::wire::splice::Splice;
 use crate::wire::tag::frontend as tag;
 
@@ -105,13 +105,9 @@ impl Frontend<'_, '_> {
         }
     }
 
-    fn books(&mut self) -> &mut Books {
-        &mut self.leased.books
-    }
-
     #[inline]
     fn push(&mut self, expect: Expect, note: Option<Note>) {
-        let refused = self.books().ring.push(expect, Origin::Client, note);
+        let refused = self.leased.cycle.expect(expect, note);
         if let Some(note) = refused {
             self.session.take_back(note, &mut self.leased.lease);
         }
@@ -247,7 +243,7 @@ impl Frontend<'_, '_> {
         }
         let undo = Some(self.session.statements.insert(name, Arc::clone(&statement)));
         // In a failed transaction Parse must fail, unless it is of what ends the transaction.
-        let is_failed = self.leased.books.ring.status() == TransactionStatus::Failed
+        let is_failed = self.leased.cycle.replies().status() == TransactionStatus::Failed
             && !statement.class.as_deref().is_some_and(ends_transaction);
         if !is_failed && self.leased.lease.statements.get(&statement.id).is_some() {
             return self.answer(message, Note::Answers { frames: build::PARSE_COMPLETE, undo });
@@ -379,10 +375,10 @@ impl Frontend<'_, '_> {
             Unnamed::None => return false,
             Unnamed::Kept { here: true, .. } | Unnamed::Large { .. } => return true,
             // Dropped anyway up to the next Sync.
-            Unnamed::Kept { .. } if self.leased.books.ring.is_skipping() => return true,
+            Unnamed::Kept { .. } if self.leased.cycle.replies().is_skipping() => return true,
             Unnamed::Kept { here, .. } => *here = true,
         }
-        self.books().ring.push(Expect::Parse, Origin::Own, Some(Note::Parses { statement: None, undo: None }));
+        self.leased.cycle.expect_own(Expect::Parse, Some(Note::Parses { statement: None, undo: None }));
         build::parse(self.out.buffer(), b"", self.session.statements.unnamed_text());
         true
     }
@@ -443,7 +439,7 @@ impl Frontend<'_, '_> {
     /// PREPARE TRANSACTION must fail after what the backend knows nothing of: it gets a NOTIFY of its own then.
     fn spoil(&mut self, class: &Class) {
         if self.must_spoil(class) {
-            self.leased.books.ring.push(Expect::Query, Origin::Own, None);
+            self.leased.cycle.expect_own(Expect::Query, None);
             build::query(self.out.buffer(), SPOILER);
         }
     }
@@ -454,7 +450,7 @@ impl Frontend<'_, '_> {
             return;
         }
         for expect in [Expect::Parse, Expect::Bind, Expect::Execute, Expect::Close] {
-            self.books().ring.push(expect, Origin::Own, None);
+            self.leased.cycle.expect_own(expect, None);
         }
         let out = self.out.buffer();
         build::parse(out, SPOILER_NAME, &[SPOILER, b"\0\0\0"].concat());
@@ -464,18 +460,18 @@ impl Frontend<'_, '_> {
     }
 
     fn must_spoil(&self, class: &Class) -> bool {
-        let (session, ring) = (&self.session, &self.leased.books.ring);
+        let (session, replies) = (&self.session, self.leased.cycle.replies());
         let stands_in = |entry: &Entry<Note>| matches!(&entry.note, Some(Note::Runs(runs)) if runs.class.stands_in);
         prepares_transaction(class)
-            && ring.status() != TransactionStatus::Failed
-            && (session.notifications.has_pending() || ring.iter().any(stands_in))
+            && replies.status() != TransactionStatus::Failed
+            && (session.notifications.has_pending() || replies.iter().any(stands_in))
     }
 
     /// A timeout that a client gives itself counts for our clock as soon as it is sent: the answer may come with that of what follows.
     fn stretch(&mut self, class: &Class) {
         let leased = &mut *self.leased;
         for (_, effect) in &class.effects {
-            leased.books.is_stretched |= match effect {
+            let is_extended = match effect {
                 Effect::Set { setting, .. } => Timeout::of_setting(&setting.name).is_some_and(|timeout| {
                     let own = match milliseconds(&setting.value) {
                         Milliseconds::Known(own) => own,
@@ -489,24 +485,15 @@ impl Frontend<'_, '_> {
                 Effect::ResetAll => true,
                 _ => false,
             };
+            leased.cycle.extend_limits(is_extended);
         }
     }
 
     /// The note for a text that is not ordinary.
     #[inline]
     fn runs(&mut self, shared: impl FnOnce() -> Arc<Class>, class: &Class) -> Option<Note> {
-        let books = &mut *self.leased.books;
         for (_, effect) in &class.effects {
-            books.heading = match effect {
-                Effect::Begin | Effect::Commit { chain: true } | Effect::Rollback { chain: true } => {
-                    Some(TransactionStatus::InTransaction)
-                }
-                Effect::Commit { .. } | Effect::Rollback { .. } | Effect::PrepareTransaction => {
-                    Some(TransactionStatus::Idle)
-                }
-                _ => continue,
-            };
-            books.is_committing |= matches!(effect, Effect::Commit { .. } | Effect::PrepareTransaction);
+            self.leased.cycle.sends(effect);
         }
         let is_state = |effect: &Effect| matches!(effect, Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll);
         if class.effects.iter().any(|(_, effect)| is_state(effect)) {
@@ -532,30 +519,33 @@ impl Frontend<'_, '_> {
 #[inline]
 fn bring(statement: &Arc<Statement>, session: &Session, leased: &mut Leased, out: &mut Splice<'_>) {
     // A large one is here as long as its client; what is sent while the backend skips to Sync does not arrive.
-    if leased.lease.statements.get(&statement.id).is_some() || statement.is_large() || leased.books.ring.is_skipping() {
+    if leased.lease.statements.get(&statement.id).is_some()
+        || statement.is_large()
+        || leased.cycle.replies().is_skipping()
+    {
         return;
     }
     admit(statement, session, leased, out);
     let note = Note::Parses { statement: Some(Arc::clone(statement)), undo: None };
-    leased.books.ring.push(Expect::Parse, Origin::Own, Some(note));
+    leased.cycle.expect_own(Expect::Parse, Some(note));
     build::parse(out.buffer(), statement.name(), &statement.rest);
 }
 
 /// Notes that the backend is going to have a statement, and closes what must go for it: outdated ones, and those used longest ago if
 /// it is full.
 fn admit(statement: &Statement, session: &Session, leased: &mut Leased, out: &mut Splice<'_>) {
-    if leased.books.ring.is_skipping() {
+    if leased.cycle.replies().is_skipping() {
         leased.lease.statements.put(statement.id, ());
         return;
     }
     for id in std::mem::take(&mut leased.lease.stale) {
-        leased.books.ring.push(Expect::Close, Origin::Own, Some(Note::Outdated(id)));
+        leased.cycle.expect_own(Expect::Close, Some(Note::Outdated(id)));
         build::close_statement(out.buffer(), &statements::name(id));
     }
     let most = session.pool.settings().pool.statements_max.max(1) as usize;
     while leased.lease.statements.len() >= most {
         let Some((id, ())) = leased.lease.statements.pop_lru() else { break };
-        leased.books.ring.push(Expect::Close, Origin::Own, Some(Note::Evicts(id)));
+        leased.cycle.expect_own(Expect::Close, Some(Note::Evicts(id)));
         build::close_statement(out.buffer(), &statements::name(id));
     }
     leased.lease.statements.put(statement.id, ());

@@ -1,13 +1,14 @@
 //! One client from accept to goodbye.
 //!
 //! [`login`] takes a connection in and becomes a [`client`]; its messages are judged by [`frontend`], the backend's by
-//! [`answers`]; [`leased`] holds the accounting while it has a backend, [`session`] what it keeps between backends.
+//! [`answers`]; [`cycle`] holds the accounting while it has a backend, [`session`] what it keeps between backends.
 
 pub mod answers;
 pub mod auth_query;
 pub mod cleanup;
 pub mod client;
 pub mod context;
+pub mod cycle;
 pub mod follow;
 pub mod frontend;
 pub mod leased;
@@ -20,7 +21,8 @@ pub mod pins;
 pub mod rewrite;
 #[expect(clippy::module_inception, reason = "the session is what this module is about")]
 pub mod session;
-pub mod spill;
+mod side;
 pub mod statements;
 pub mod stopwatch;
+mod transaction;
 pub mod unleased;

@@ -136,7 +136,7 @@ impl Session {
         self.lexer = Context { standard_conforming_strings: !is_off, ascii_safe: !is_unsafe };
     }
 
-    /// A message was dropped or failed: what its sending did to names and to the books of the backend is taken back.
+    /// A message was dropped or failed: what its sending did to names and to what the backend has is taken back.
     pub fn take_back(&mut self, note: Note, backend: &mut Backend) {
         match note {
             Note::Parses { statement, undo } => {
@@ -177,7 +177,6 @@ impl Session {
 
     /// One more statement of these has completed.
     pub fn completed(&mut self, runs: &mut Runs, tag: &[u8], backend: &mut Backend, registry: &SettingsRegistry) {
-        runs.advance();
         if runs.completed >= runs.class.statements {
             self.pins.suspect(runs.class.may_begin, runs.class.may_end);
         }

@@ -43,10 +43,10 @@ impl Client {
         if let Some(closing) = closing {
             return Err(self.closed(closing));
         }
-        if self.withheld.is_some() || !self.spill.is_empty() {
+        if self.withheld.is_some() || !self.side.buffer.is_empty() {
             return Ok(false);
         }
-        match self.session.take_mail(self.spill.buffer(), MOVED_AT_ONCE) {
+        match self.session.take_mail(self.side.buffer.buffer(), MOVED_AT_ONCE) {
             Ok(0) => Ok(false),
             Ok(_) => self.flush(cx).map(|()| true),
             Err(closing) => Err(self.closed(closing)),
@@ -58,7 +58,7 @@ impl Client {
         match &self.phase {
             Phase::Idle => !self.is_discarding && !self.is_unsynced,
             // Pinned, or in session mode.
-            Phase::Leased(leased) => leased.books.ring.is_at_rest() && leased.books.walker.is_at_boundary(),
+            Phase::Leased(leased) => leased.cycle.can_release(),
             Phase::Waiting(_) | Phase::Orphaned(_) => false,
         }
     }
@@ -83,17 +83,17 @@ impl Client {
         if self.withholds(cx)? {
             return Ok(());
         }
-        Ok(self.spill.flush(cx, &mut self.stream)?)
+        Ok(self.side.buffer.flush(cx, &mut self.stream)?)
     }
 
     /// Sends to the client, behind what waits already.
     #[inline]
     pub(super) fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), End> {
         if self.withholds(cx)? {
-            self.spill.buffer().extend_from_slice(bytes);
+            self.side.buffer.buffer().extend_from_slice(bytes);
             return Ok(());
         }
-        Ok(self.spill.send(cx, &mut self.stream, bytes)?)
+        Ok(self.side.buffer.send(cx, &mut self.stream, bytes)?)
     }
 
     /// What is in the spill from here on is the answer to a LISTEN without a transaction, if it is one at all.
@@ -130,7 +130,7 @@ impl Client {
         // In place at the very last moment: the answer goes out after all.
         let Some(missing) = missing else { return Ok(false) };
         if let Some(answer) = withheld.answer {
-            self.spill.buffer().truncate(answer);
+            self.side.buffer.buffer().truncate(answer);
         }
         Err(self.counted(Fault::ListenFailed(missing)))
     }

@@ -32,22 +32,26 @@ impl Client {
         let limits = self.session.pool.settings().timeouts;
         let clock = &leased.lease.target.clock;
         // Nobody can tell when the last statement of a text began that is too long to be read.
-        let statements = leased.books.statements().unwrap_or(u32::MAX);
+        let statements = leased.cycle.statements().unwrap_or(u32::MAX);
         let Some(overdue) = clock.overdue(&limits, tick, statements) else { return Ok(()) };
         clock.act(tick);
-        let ring = &leased.books.ring;
+        let replies = leased.cycle.replies();
         // A COMMIT has no time-out in Postgres: cancelled while it waits for a synchronous standby it would still be done.
-        let is_commit = leased.books.is_committing && statements == 1;
+        let is_commit = leased.cycle.is_committing() && statements == 1;
         // A client that does not read holds up its own statement.
-        let is_unread = overdue == Timeout::Statement && !self.spill.is_empty();
+        let is_unread = overdue == Timeout::Statement && !self.side.buffer.is_empty();
         if is_commit || is_unread {
             return Ok(());
         }
-        if !ring.is_empty() {
+        if !replies.is_empty() {
             self.cancel_overdue(overdue);
             return Ok(());
         }
-        if is_open(ring) && overdue != Timeout::Statement { self.expire(Reason::Timeout(overdue), cx) } else { Ok(()) }
+        if is_open(replies) && overdue != Timeout::Statement {
+            self.expire(Reason::Timeout(overdue), cx)
+        } else {
+            Ok(())
+        }
     }
 
     /// Others wait for its transaction: that is ended, unless something runs in it or it has not been idle for long.
@@ -55,17 +59,17 @@ impl Client {
         let Phase::Leased(leased) = &self.phase else { return Ok(()) };
         let proxy = &self.worker.proxy;
         let Watch { on_idle_holder, blocked, .. } = proxy.config.load().watch;
-        let ring = &leased.books.ring;
-        let is_idle = ring.is_empty() && leased.lease.target.clock.may_have_idled(blocked, proxy.clock.ticks());
+        let replies = leased.cycle.replies();
+        let is_idle = replies.is_empty() && leased.lease.target.clock.may_have_idled(blocked, proxy.clock.ticks());
         match on_idle_holder {
-            OnIdleHolder::Cancel if is_open(ring) && is_idle => self.expire(Reason::Holding, cx),
+            OnIdleHolder::Cancel if is_open(replies) && is_idle => self.expire(Reason::Holding, cx),
             _ => Ok(()),
         }
     }
 
     fn cancel_overdue(&mut self, overdue: Timeout) {
         let Phase::Leased(leased) = &mut self.phase else { return };
-        leased.books.overdue = Some(overdue);
+        leased.cycle.cancel_for(overdue);
         let aim = leased.lease.target.aim();
         let limit = self.session.pool.settings().pool.cancel_timeout;
         let proxy = Arc::clone(&self.worker.proxy);

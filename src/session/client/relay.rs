@@ -13,10 +13,12 @@ use crate::error::sqlstate;
 use crate::metrics::PoolCounter;
 use crate::pool::standing;
 use crate::session::answers::{self, Answers, Event};
-use crate::session::context::Buffers;
+use crate::session::context::{Buffers, Worker};
 use crate::session::frontend::{self, Frontend, Rest};
+use crate::session::leased::Leased;
 use crate::session::note::Note;
 use crate::session::orphan::Outcome;
+use crate::session::session::Session;
 use crate::session::statements::Unnamed;
 use crate::session::unleased;
 use crate::sql::Effect;
@@ -35,11 +37,11 @@ const OWED_MAX: usize = 1024 * 1024;
 
 impl Client {
     pub(super) fn read_client(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<Fed, End> {
-        if self.spill.len() > OWED_MAX || self.withheld.is_some() {
+        if self.side.buffer.len() > OWED_MAX || self.withheld.is_some() {
             return Ok(Fed::Blocked);
         }
         // A backend that does not read stops its client.
-        if matches!(&self.phase, Phase::Leased(leased) if !leased.books.spill.is_empty()) {
+        if matches!(&self.phase, Phase::Leased(leased) if !leased.cycle.backend.buffer.is_empty()) {
             return Ok(Fed::Blocked);
         }
         let is_holding = self.is_holding();
@@ -71,7 +73,7 @@ impl Client {
     fn is_holding(&self) -> bool {
         match &self.phase {
             Phase::Waiting(_) => true,
-            Phase::Leased(leased) => leased.books.is_checking,
+            Phase::Leased(leased) => leased.cycle.holds_client(),
             Phase::Idle | Phase::Orphaned(_) => false,
         }
     }
@@ -80,13 +82,13 @@ impl Client {
     pub(super) fn take_in(&mut self, bytes: &[u8], copy: &mut Vec<u8>, cx: &mut Context<'_>) -> Result<(), End> {
         let mut input = bytes;
         let mut out = Splice::new(bytes, copy);
-        let mut walker = std::mem::take(&mut self.walker);
+        let mut walker = self.side.take_walker();
         let result = loop {
             match walker.next(&mut input, frontend::want) {
                 Err(error) => break Err(error.into()),
                 Ok(None) => break Ok(()),
                 Ok(Some(Piece::Kept { fresh })) => out.skip(fresh),
-                Ok(Some(Piece::More { bytes })) if self.is_forwarding => out.keep(bytes.len()),
+                Ok(Some(Piece::More { bytes })) if self.side.is_forwarding() => out.keep(bytes.len()),
                 Ok(Some(Piece::More { bytes })) => out.skip(bytes.len()),
                 Ok(Some(Piece::Head { tag, body, bytes, fresh })) => {
                     let message = Message { tag, body, bytes, fresh };
@@ -103,7 +105,7 @@ impl Client {
                 }
             }
         };
-        self.walker = walker;
+        self.side.put_walker(walker);
         let bytes = out.finish();
         if let Phase::Leased(leased) = &mut self.phase
             && !bytes.is_empty()
@@ -111,14 +113,14 @@ impl Client {
         {
             self.lose(cx)?;
         }
-        if !self.spill.is_empty() {
+        if !self.side.buffer.is_empty() {
             self.flush(cx)?;
         }
         result
     }
 
     fn message(&mut self, message: Message<'_>, out: &mut Splice<'_>, cx: &mut Context<'_>) -> Result<Step, End> {
-        self.is_forwarding = false;
+        self.side.set_forwarding(false);
         if message.tag == tag::TERMINATE {
             out.skip(message.fresh);
             return Err(End::Gone);
@@ -128,7 +130,7 @@ impl Client {
             if message.tag == tag::SYNC {
                 self.is_discarding = false;
                 let status = self.status();
-                build::ready_for_query(self.spill.buffer(), status);
+                build::ready_for_query(self.side.buffer.buffer(), status);
             }
             return Ok(Step::Done);
         }
@@ -139,7 +141,7 @@ impl Client {
         match &mut self.phase {
             Phase::Leased(_) => {}
             Phase::Idle => {
-                let answer = self.spill.buffer().len();
+                let answer = self.side.buffer.buffer().len();
                 if self.needs_no_backend(request, message.is_whole()) {
                     out.skip(message.fresh);
                     self.answered(answer);
@@ -158,7 +160,7 @@ impl Client {
             }
             Phase::Waiting(_) => return Ok(Step::Hold),
             Phase::Orphaned(orphan) => {
-                let outcome = orphan.message(request, &self.session, self.spill.buffer());
+                let outcome = orphan.message(request, &self.session, self.side.buffer.buffer());
                 self.is_discarding = matches!(outcome, Outcome::Refused | Outcome::Failed);
                 if matches!(outcome, Outcome::Over | Outcome::Failed | Outcome::Passed) {
                     self.phase = Phase::Idle;
@@ -171,8 +173,8 @@ impl Client {
             }
         }
         let Phase::Leased(leased) = &mut self.phase else { return Ok(Step::Hold) };
-        if leased.books.ring.is_empty() {
-            let is_fresh = leased.books.ring.is_at_rest();
+        if leased.cycle.replies().is_empty() {
+            let is_fresh = leased.cycle.replies().is_at_rest();
             leased.lease.target.clock.begin(self.worker.proxy.clock.ticks(), is_fresh);
             if is_fresh && begin_cycle(leased, &mut self.session, &self.worker.proxy.settings, out) {
                 return Ok(Step::Hold);
@@ -181,11 +183,11 @@ impl Client {
         let statements = &self.worker.proxy.statements;
         let mut frontend = Frontend { session: &mut self.session, leased, statements, out };
         let rest = frontend.message(message, request);
-        self.is_forwarding = rest == Rest::Forward;
-        if leased.stopwatch.is_stopped() && !leased.books.ring.is_empty() {
+        self.side.set_forwarding(rest == Rest::Forward);
+        if leased.stopwatch.is_stopped() && !leased.cycle.replies().is_empty() {
             leased.stopwatch.begin(Instant::now());
         }
-        if leased.books.ring.has_synthetic_due() {
+        if leased.cycle.replies().has_synthetic_due() {
             self.send_own_answers();
         }
         Ok(Step::Done)
@@ -227,7 +229,7 @@ impl Client {
     /// Answers a message of the extended protocol; its Sync is still to come.
     fn answer_alone(&mut self, frame: &[u8]) {
         self.is_unsynced = true;
-        self.spill.buffer().extend_from_slice(frame);
+        self.side.buffer.buffer().extend_from_slice(frame);
     }
 
     /// Answers a NOTIFY, LISTEN or UNLISTEN that needs nobody else.
@@ -245,7 +247,7 @@ impl Client {
             Effect::Listen(_) => b"LISTEN",
             _ => b"UNLISTEN",
         };
-        build::command_complete(self.spill.buffer(), tag);
+        build::command_complete(self.side.buffer.buffer(), tag);
         self.ready_idle();
     }
 
@@ -253,22 +255,22 @@ impl Client {
     fn ready_idle(&mut self) {
         self.is_unsynced = false;
         // Why it has to go, if it has, is found when its task looks by itself.
-        let _ = self.session.take_mail(self.spill.buffer(), usize::MAX);
-        build::ready_for_query(self.spill.buffer(), TransactionStatus::Idle);
+        let _ = self.session.take_mail(self.side.buffer.buffer(), usize::MAX);
+        build::ready_for_query(self.side.buffer.buffer(), TransactionStatus::Idle);
     }
 
     fn send_own_answers(&mut self) {
         let Phase::Leased(leased) = &mut self.phase else { return };
-        while let Some(entry) = leased.books.ring.pop_synthetic() {
+        while let Some(entry) = leased.cycle.pop_synthetic() {
             if let Some(Note::Answers { frames, .. }) = entry.note {
-                self.spill.buffer().extend_from_slice(frames);
+                self.side.buffer.buffer().extend_from_slice(frames);
             }
         }
     }
 
     pub(super) fn status(&self) -> TransactionStatus {
         match &self.phase {
-            Phase::Leased(leased) => leased.books.ring.status(),
+            Phase::Leased(leased) => leased.cycle.replies().status(),
             Phase::Orphaned(_) => TransactionStatus::Failed,
             Phase::Idle | Phase::Waiting(_) => TransactionStatus::Idle,
         }
@@ -277,7 +279,7 @@ impl Client {
     /// Answers a message with an error of ours, as Postgres would: up to Sync in the extended protocol.
     pub(super) fn fail(&mut self, tag: u8, fault: &Fault) {
         let status = self.status();
-        let out = self.spill.buffer();
+        let out = self.side.buffer.buffer();
         build::error_response(out, &sqlstate::report(fault));
         if is_cycle(tag) {
             build::ready_for_query(out, status);
@@ -288,7 +290,7 @@ impl Client {
 
     pub(super) fn read_backend(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<bool, End> {
         // A client that does not read stops its backend; everything else goes on.
-        if !self.spill.is_empty() {
+        if !self.side.buffer.is_empty() {
             return Ok(false);
         }
         let Phase::Leased(leased) = &mut self.phase else { return Ok(false) };
@@ -308,57 +310,13 @@ impl Client {
     /// Goes through bytes of the backend, message by message.
     fn take_out(&mut self, n: usize, buffers: &mut Buffers, cx: &mut Context<'_>) -> Result<(), End> {
         let Buffers { read, copy, .. } = buffers;
-        let mut input = &read[..n];
-        let mut out = Splice::new(input, copy);
+        let mut out = Splice::new(&read[..n], copy);
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
-        let mut walker = std::mem::take(&mut leased.books.walker);
-        let worker = &self.worker;
-        let tick = worker.proxy.clock.ticks();
-        let mut last = Event::None;
-        let mut now = None;
-        let result: Result<(), Fault> = loop {
-            match walker.next(&mut input, answers::want) {
-                Err(error) => break Err(Fault::BackendFrame(error)),
-                Ok(None) => break Ok(()),
-                Ok(Some(Piece::Kept { fresh })) => out.skip(fresh),
-                Ok(Some(Piece::More { bytes })) if leased.books.is_forwarding => out.keep(bytes.len()),
-                Ok(Some(Piece::More { bytes })) => {
-                    leased.books.go_on_with_row(bytes);
-                    out.skip(bytes.len());
-                }
-                Ok(Some(Piece::Head { tag, bytes, fresh, .. })) if leased.books.ring.is_row(tag) => {
-                    leased.books.is_forwarding = true;
-                    out.pass(bytes, fresh);
-                }
-                Ok(Some(Piece::Head { tag, body, bytes, fresh })) => {
-                    if let Err(error) = answers::check(Header { tag, body }) {
-                        break Err(Fault::BackendFrame(error));
-                    }
-                    let mut answers = Answers {
-                        session: &mut self.session,
-                        leased: &mut *leased,
-                        registry: &worker.proxy.settings,
-                        worker,
-                        tick,
-                        out: &mut out,
-                    };
-                    match answers.message(tag, bytes, fresh) {
-                        Ok(Event::None) => {}
-                        Ok(Event::Cycle(status)) => {
-                            let now = *now.get_or_insert_with(Instant::now);
-                            let lap = leased.stopwatch.end(now, status, !leased.books.ring.is_empty());
-                            self.session.pool.stats.worker(worker.id).cycle(lap.cycle, lap.transaction);
-                        }
-                        Ok(event) => last = event,
-                        Err(fault) => break Err(fault),
-                    }
-                }
-            }
-        };
-        leased.books.walker = walker;
+        let mut taken = Taken { event: Event::None, now: None };
+        let result = take_answers(&self.worker, &mut self.session, leased, &read[..n], &mut out, &mut taken);
         let bytes = out.finish();
         if !bytes.is_empty() {
-            self.session.pool.stats.worker(worker.id).add_many(PoolCounter::Sent, bytes.len());
+            self.session.pool.stats.worker(self.worker.id).add_many(PoolCounter::Sent, bytes.len());
             self.send(cx, bytes)?;
         }
         let worker = &self.worker;
@@ -371,12 +329,69 @@ impl Client {
                 return Err(fault.into());
             }
         }
-        match last {
+        match taken.event {
             Event::None | Event::Cycle(_) => {}
             Event::ReadOnly => standing::doubt(&worker.proxy.pools, &self.session.pool, worker.id),
             Event::Stopped => worker.proxy.directory.retire(worker.id, self.session.pool.database),
             Event::Ended => self.abandon(),
         }
-        self.settle(cx, now)
+        self.settle(cx, taken.now)
     }
+}
+
+/// What came of a read from a backend.
+struct Taken {
+    /// The last event that somebody has to act upon.
+    event: Event,
+    /// The time, if a cycle ended and the clock was read for it.
+    now: Option<Instant>,
+}
+
+/// Takes account of what a backend sent, and puts out what its client gets of it.
+fn take_answers(
+    worker: &Worker,
+    session: &mut Session,
+    leased: &mut Leased,
+    mut input: &[u8],
+    out: &mut Splice<'_>,
+    taken: &mut Taken,
+) -> Result<(), Fault> {
+    let mut walker = leased.cycle.backend.take_walker();
+    let tick = worker.proxy.clock.ticks();
+    let result = loop {
+        match walker.next(&mut input, answers::want) {
+            Err(error) => break Err(Fault::BackendFrame(error)),
+            Ok(None) => break Ok(()),
+            Ok(Some(Piece::Kept { fresh })) => out.skip(fresh),
+            Ok(Some(Piece::More { bytes })) if leased.cycle.backend.is_forwarding() => out.keep(bytes.len()),
+            Ok(Some(Piece::More { bytes })) => {
+                leased.cycle.continue_row(bytes);
+                out.skip(bytes.len());
+            }
+            Ok(Some(Piece::Head { tag, bytes, fresh, .. })) if leased.cycle.replies().is_row(tag) => {
+                leased.cycle.backend.set_forwarding(true);
+                out.pass(bytes, fresh);
+            }
+            Ok(Some(Piece::Head { tag, body, bytes, fresh })) => {
+                if let Err(error) = answers::check(Header { tag, body }) {
+                    break Err(Fault::BackendFrame(error));
+                }
+                let registry = &worker.proxy.settings;
+                let mut answers =
+                    Answers { session: &mut *session, leased: &mut *leased, registry, worker, tick, out: &mut *out };
+                match answers.message(tag, bytes, fresh) {
+                    Ok(Event::None) => {}
+                    Ok(Event::Cycle(status)) => {
+                        let now = *taken.now.get_or_insert_with(Instant::now);
+                        let lap = leased.stopwatch.end(now, status, !leased.cycle.replies().is_empty());
+                        session.pool.stats.worker(worker.id).cycle(lap.cycle, lap.transaction);
+                    }
+                    Ok(event) => taken.event = event,
+                    Err(fault) => break Err(fault),
+                }
+            }
+        }
+    };
+    leased.cycle.backend.put_walker(walker);
+    result
 }

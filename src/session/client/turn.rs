@@ -15,6 +15,7 @@ use crate::metrics::{PoolCounter, PoolHistogram};
 use crate::pool::lease::{Ask, Lease, LeaseError};
 use crate::session::cleanup;
 use crate::session::context::Buffers;
+use crate::session::cycle::CycleState;
 use crate::session::frontend;
 use crate::session::leased::Leased;
 use crate::session::note::Note;
@@ -25,7 +26,7 @@ use crate::state::settings::{Replay, SettingsRegistry};
 use crate::state::timeout::Timeout;
 use crate::wire::build;
 use crate::wire::frame::{Piece, Walker};
-use crate::wire::ring::{Expect, Origin, TransactionStatus};
+use crate::wire::ring::{Origin, TransactionStatus};
 use crate::wire::splice::Splice;
 
 impl Client {
@@ -92,7 +93,7 @@ impl Client {
             Poll::Pending => {
                 if let Some(others) = waiting.waiter.take_notice() {
                     build::notice_response(
-                        self.spill.buffer(),
+                        self.side.buffer.buffer(),
                         &sqlstate::still_waiting(&self.session.pool.name.role, since.elapsed(), others),
                     );
                     self.flush(cx)?;
@@ -118,9 +119,9 @@ impl Client {
         let mut walker = Walker::default();
         let head = walker.next(&mut input, frontend::want)?;
         let Some(Piece::Head { tag, .. }) = head else { return Ok(()) };
-        self.is_forwarding = false;
+        self.side.set_forwarding(false);
         self.fail(tag, fault);
-        self.walker = walker;
+        self.side.put_walker(walker);
         self.held = input.to_vec();
         self.flush(cx)?;
         Ok(())
@@ -137,7 +138,7 @@ impl Client {
         // A lease begins with a message of the client's in hand.
         let mut stopwatch = Stopwatch::default();
         stopwatch.begin(now);
-        self.phase = Phase::Leased(Leased { lease, books: self.worker.books(), since: now, stopwatch });
+        self.phase = Phase::Leased(Leased { lease, cycle: self.worker.cycle(), since: now, stopwatch });
     }
 
     /// This backend reports other values than the client was told.
@@ -146,7 +147,7 @@ impl Client {
         for (name, value) in lease.parameters.iter() {
             let is_own = self.session.settings.values().contains_key(&name.to_ascii_lowercase());
             if before.value(name) != Some(value) && !is_own {
-                build::parameter_status(self.spill.buffer(), name, value);
+                build::parameter_status(self.side.buffer.buffer(), name, value);
             }
         }
         self.session.update_lexer();
@@ -156,13 +157,12 @@ impl Client {
     #[inline]
     pub(super) fn settle(&mut self, cx: &mut Context<'_>, now: Option<Instant>) -> Result<(), End> {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
-        let books = &mut *leased.books;
-        if !books.ring.is_at_rest() || !books.walker.is_at_boundary() || !self.held.is_empty() {
+        if !leased.cycle.can_release() || !self.held.is_empty() {
             return Ok(());
         }
         if self.session.mode == PoolMode::Session
-            || (self.walker.is_inside() && self.is_forwarding)
-            || !books.spill.is_empty()
+            || self.side.is_mid_forward()
+            || !leased.cycle.backend.buffer.is_empty()
         {
             return Ok(());
         }
@@ -181,7 +181,7 @@ impl Client {
         }
         if leased.lease.is_soiled {
             // What comes meanwhile waits: behind it the backend has neither its settings nor its statements.
-            leased.books.is_checking = true;
+            leased.cycle.hold_client(true);
             if leased.ask(cx, cleanup::RESET, Note::Resets).is_err() {
                 return self.lose(cx);
             }
@@ -195,12 +195,12 @@ impl Client {
     #[inline]
     fn release(&mut self, now: Instant) {
         let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
-        let Leased { lease, books, since, .. } = leased;
+        let Leased { lease, cycle, since, .. } = leased;
         self.place.set_idle();
         self.place.touch(self.worker.proxy.clock.second());
         self.session.pool.stats.worker(self.worker.id).leased(now - since);
-        cleanup::release(&self.worker, lease, books, now);
-        self.walker.shrink();
+        cleanup::release(&self.worker, lease, cycle, now);
+        self.side.shrink();
     }
 
     /// The backend broke the protocol: it is closed, and nobody else sees it.
@@ -223,78 +223,33 @@ impl Client {
     fn part(&mut self, expired: Option<Reason>, cx: &mut Context<'_>) -> Result<(), End> {
         let Phase::Leased(mut leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
         self.place.set_idle();
-        let books = &mut leased.books;
+        let cycle = &mut leased.cycle;
         let is_session_lost = self.session.mode == PoolMode::Session || self.session.may_be_pinned();
-        let lost = Lost { in_commit: books.is_committing, last_words: books.last_words.take() };
+        let lost = Lost { in_commit: cycle.is_committing(), last_words: cycle.take_final_error() };
         let is_taken_back = expired.is_some();
         if !is_taken_back {
             // One statement on its own commits itself.
-            let may_have_committed = lost.in_commit || books.ring.status() == TransactionStatus::Idle;
+            let may_have_committed = lost.in_commit || cycle.replies().status() == TransactionStatus::Idle;
             self.session.notifications.lost(may_have_committed);
         }
-        let said = || lost.last_words.as_ref().and_then(|said| Timeout::of_sqlstate(said.code.as_bytes()));
-        let expired = expired.or_else(|| said().map(Reason::Timeout));
-        if books.walker.is_inside() && books.is_forwarding {
+        if cycle.backend.is_mid_forward() {
             // Half a message went out: no error can follow it.
             return Err(End::Gone);
         }
         // The rest of a message that was on its way has nowhere to go, least of all to the next backend.
-        self.is_forwarding = false;
-        let fault = match expired {
-            Some(Reason::Holding) => self.session.held_up(),
-            Some(Reason::Timeout(timeout)) if !lost.in_commit || is_taken_back => {
-                if !books.is_counted || timeout != Timeout::Transaction {
-                    self.session.pool.stats.worker(self.worker.id).add(PoolCounter::Timeouts(timeout));
-                }
-                self.session.expired(timeout)
-            }
-            _ if is_session_lost => Fault::SessionLost(lost),
-            _ => Fault::Lost(lost),
-        };
+        self.side.set_forwarding(false);
+        let fault = self.loss(lost, expired, is_session_lost, cycle);
         self.worker.proxy.errors.count(sqlstate::report(&fault).code);
         if is_session_lost {
             return Err(fault.into());
         }
-        let status = books.ring.status();
-        let was_skipping = books.ring.is_skipping();
-        let is_open = books.ring.is_unsynced() || was_skipping;
-        let has_more =
-            books.ring.iter().filter(|e| e.origin == Origin::Client && e.expect.is_cycle()).count() > 1 || is_open;
-        let in_transaction = match books.heading {
-            // A client that waits for the answer to its BEGIN is told that there is no transaction; one that has sent
-            // more already would have that run on its own.
-            Some(TransactionStatus::InTransaction) => has_more || status != TransactionStatus::Idle,
-            Some(_) => false,
-            None => status != TransactionStatus::Idle,
-        };
-        let after = if in_transaction { TransactionStatus::Failed } else { TransactionStatus::Idle };
-        let mut report = sqlstate::report(&fault);
-        let mut is_told = was_skipping;
-        let client_entries = |e: &&crate::wire::ring::Entry<Note>| e.origin == Origin::Client;
-        for entry in books.ring.iter().filter(client_entries) {
-            if !is_told {
-                build::error_response(self.spill.buffer(), &report);
-                is_told = true;
-            }
-            if matches!(entry.expect, Expect::Query | Expect::FunctionCall | Expect::Sync) {
-                build::ready_for_query(self.spill.buffer(), after);
-                is_told = false;
-                if in_transaction {
-                    report = sqlstate::report(&Fault::TransactionLost);
-                }
-            }
-        }
-        if is_open {
-            if !is_told {
-                build::error_response(self.spill.buffer(), &report);
-            }
-            self.is_discarding = true;
-        }
+        let loses_transaction = cycle.loses_transaction();
+        self.answer_outstanding(cycle, &fault, loses_transaction);
         self.session.follow = None;
         self.session.pins.clear();
         self.session.statements.leave_backend();
-        if in_transaction {
-            let is_untold = !is_open && books.ring.iter().all(|entry| entry.origin == Origin::Own);
+        if loses_transaction {
+            let is_untold = !cycle.is_unit_open() && cycle.replies().iter().all(|entry| entry.origin == Origin::Own);
             self.phase = Phase::Orphaned(Box::new(Orphan::new(is_untold.then_some(fault))));
         }
         if is_taken_back {
@@ -302,6 +257,51 @@ impl Client {
         }
         self.flush(cx)?;
         Ok(())
+    }
+
+    /// The fault that a client is told when it loses its backend: to `expired`, to a timeout of the server, or otherwise.
+    fn loss(&self, lost: Lost, expired: Option<Reason>, is_session_lost: bool, cycle: &CycleState) -> Fault {
+        let is_taken_back = expired.is_some();
+        let by_server = || lost.last_words.as_ref().and_then(|error| Timeout::of_sqlstate(error.code.as_bytes()));
+        match expired.or_else(|| by_server().map(Reason::Timeout)) {
+            Some(Reason::Holding) => self.session.held_up(),
+            Some(Reason::Timeout(timeout)) if !lost.in_commit || is_taken_back => {
+                if !cycle.is_counted(timeout) {
+                    self.session.pool.stats.worker(self.worker.id).add(PoolCounter::Timeouts(timeout));
+                }
+                self.session.expired(timeout)
+            }
+            _ if is_session_lost => Fault::SessionLost(lost),
+            _ => Fault::Lost(lost),
+        }
+    }
+
+    /// Answers every cycle that the client waits for: the first with this fault, those behind it as in a failed
+    /// transaction, if that is lost. A unit without its Sync gets its ReadyForQuery when that comes.
+    fn answer_outstanding(&mut self, cycle: &CycleState, fault: &Fault, loses_transaction: bool) {
+        let after = if loses_transaction { TransactionStatus::Failed } else { TransactionStatus::Idle };
+        let out = self.side.buffer.buffer();
+        let mut report = sqlstate::report(fault);
+        let mut is_told = cycle.replies().is_skipping();
+        for entry in cycle.replies().iter().filter(|entry| entry.origin == Origin::Client) {
+            if !is_told {
+                build::error_response(out, &report);
+                is_told = true;
+            }
+            if entry.expect.is_cycle() {
+                build::ready_for_query(out, after);
+                is_told = false;
+                if loses_transaction {
+                    report = sqlstate::report(&Fault::TransactionLost);
+                }
+            }
+        }
+        if cycle.is_unit_open() {
+            if !is_told {
+                build::error_response(out, &report);
+            }
+            self.is_discarding = true;
+        }
     }
 }
 
@@ -321,7 +321,7 @@ pub(super) fn begin_cycle(
     if !is_current || !leased.lease.applied.is_same(&session.settings) {
         bring_settings(leased, session, registry, out);
     }
-    leased.books.is_checking
+    leased.cycle.holds_client()
 }
 
 fn bring_settings(leased: &mut Leased, session: &Session, registry: &SettingsRegistry, out: &mut Splice<'_>) {
@@ -335,9 +335,9 @@ fn bring_settings(leased: &mut Leased, session: &Session, registry: &SettingsReg
         leased.lease.applied = wanted;
         return;
     }
-    leased.books.is_checking = !wanted.is_accepted();
+    leased.cycle.hold_client(!wanted.is_accepted());
     if !encoding.is_empty() {
-        leased.books.query(out.buffer(), &encoding, Note::Applies(None));
+        leased.cycle.query(out.buffer(), &encoding, Note::Applies(None));
     }
-    leased.books.query(out.buffer(), &rest, Note::Applies(Some(wanted)));
+    leased.cycle.query(out.buffer(), &rest, Note::Applies(Some(wanted)));
 }

@@ -1,0 +1,62 @@
+//! The log of a transaction: fed with the server's answers in their order, it tells those who follow the transaction
+//! what was done in it and what became of it.
+//!
+//! [`super::answers`] feeds it for a client and passes on to settings, pins, names and notifications; [`super::cleanup`]
+//! feeds it for a client that has gone, of which only the notifications are left.
+
+use super::note::Runs;
+use crate::wire::ring::TransactionStatus;
+
+/// Whoever follows a transaction.
+pub(super) trait TransactionFollower {
+    /// One more statement of a text that was read has completed, with this tag; a suspended portal has an empty one.
+    fn completed(&mut self, runs: &mut Runs, tag: &[u8]);
+
+    /// A statement has completed with this tag, perhaps one of a text that nobody read. `is_partial`: it was a ROLLBACK
+    /// TO, whose tag is that of a ROLLBACK.
+    fn tagged(&mut self, tag: &[u8], is_partial: bool);
+
+    /// A cycle has ended outside a transaction: what was not committed is rolled back if `has_failed`, else committed.
+    fn ended(&mut self, has_failed: bool);
+}
+
+/// What the cycle under way has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum TransactionLog {
+    /// No error was seen in it.
+    #[default]
+    Clean,
+    /// The server answered it with an error.
+    Failed,
+}
+
+impl TransactionLog {
+    /// A statement has completed; `runs` are those of its text, if that was read and does anything.
+    #[inline]
+    pub(super) fn statement(self, runs: Option<&mut Runs>, tag: &[u8], follower: &mut impl TransactionFollower) {
+        let mut is_partial = false;
+        if let Some(runs) = runs {
+            runs.advance();
+            follower.completed(runs, tag);
+            is_partial = runs.is_partial();
+        }
+        // COMMIT, DEALLOCATE ALL, DISCARD ALL, ROLLBACK.
+        if matches!(tag.first(), Some(b'C' | b'D' | b'R')) {
+            follower.tagged(tag, is_partial);
+        }
+    }
+
+    /// ## Clean => Failed
+    pub(super) fn error(&mut self) {
+        *self = Self::Failed;
+    }
+
+    /// ## Failed => Clean: the cycle has ended, with this status.
+    #[inline]
+    pub(super) fn ready(&mut self, status: TransactionStatus, follower: &mut impl TransactionFollower) {
+        let cycle = std::mem::take(self);
+        if status == TransactionStatus::Idle {
+            follower.ended(cycle == Self::Failed);
+        }
+    }
+}
