@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pg_query::protobuf::{ParseResult, RawStmt, SelectStmt, TransactionStmtKind, VariableSetKind};
 use pg_query::{NodeEnum, ParserOptions};
-use crate::sql::{self, Argument, Class, Context, Effect, Form, Scope, Suspects, Value};
+use crate::sql::{self, Argument, Class, Context, Effect, Form, Scope, StateFlags, Value};
 
 /// Panics, saying how, if pgweir and Postgres read `text` differently, be `standard_conforming_strings` on or off. A text that Postgres
 /// refuses proves nothing: nothing of it is executed, so that anything but a panic of our own will do.
@@ -51,7 +51,7 @@ fn agree(text: &str, class: &Class, spans: &[Range<usize>], parsed: &ParseResult
         "count of {text:?}"
     );
     assert!(
-        !class.may_begin.contains(Suspects::UNCERTAIN) || text.to_ascii_lowercase().contains("u&"),
+        !class.may_begin.contains(StateFlags::UNCERTAIN) || text.to_ascii_lowercase().contains("u&"),
         "uncertain about {text:?}, which Postgres reads"
     );
     for (index, (span, statement)) in spans.iter().zip(&parsed.stmts).enumerate() {
@@ -62,7 +62,7 @@ fn agree(text: &str, class: &Class, spans: &[Range<usize>], parsed: &ParseResult
             .filter(|(of, _)| *of as usize == index)
             .map(|(_, effect)| effect)
             .collect();
-        if !class.may_begin.contains(Suspects::UNCERTAIN)
+        if !class.may_begin.contains(StateFlags::UNCERTAIN)
             && let Some(node) = statement.stmt.as_ref().and_then(|node| node.node.as_ref())
         {
             kind(text, node, &effects, class);
@@ -87,7 +87,7 @@ fn boundaries(text: &str, ours: &Range<usize>, theirs: &RawStmt) {
 /// What one statement is to Postgres and what effects we gave it.
 fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &Class) {
     let expect = |right: bool| assert!(right, "effects {effects:?} of {text:?}, which is {node:?}");
-    let suspect = |suspects: Suspects| {
+    let suspect = |suspects: StateFlags| {
         assert!(
             class.may_begin.contains(suspects),
             "{suspects:?} not among {class:?} of {text:?}"
@@ -171,9 +171,9 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &Class) {
                 (K::VarSetMulti, effects) => effects.iter().all(
                     |effect| matches!(effect, Effect::Set { scope: ours, .. } if *ours == scope),
                 ) && !effects.is_empty(),
-                (K::VarSetCurrent, []) => class.may_begin.contains(Suspects::SETTINGS),
+                (K::VarSetCurrent, []) => class.may_begin.contains(StateFlags::SETTINGS),
                 // A dot inside quotes, or a name in Unicode escapes.
-                (_, []) => class.may_begin.contains(Suspects::SETTINGS) && text.contains('"'),
+                (_, []) => class.may_begin.contains(StateFlags::SETTINGS) && text.contains('"'),
                 _ => false,
             });
         }
@@ -182,7 +182,7 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &Class) {
             expect(matches!(effects, [Effect::DiscardAll | Effect::Discard(_)]))
         }
         NodeEnum::PrepareStmt(statement) => {
-            suspect(Suspects::PREPARE);
+            suspect(StateFlags::PREPARE);
             expect(matches!(effects, [Effect::Prepare(name)] if name == statement.name.as_bytes()));
         }
         NodeEnum::DeallocateStmt(statement) => expect(match effects {
@@ -191,7 +191,7 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &Class) {
             _ => false,
         }),
         NodeEnum::ListenStmt(statement) => {
-            suspect(Suspects::LISTEN);
+            suspect(StateFlags::LISTEN);
             expect(
                 matches!(effects, [Effect::Listen(channel)] if channel == statement.conditionname.as_bytes()),
             );
@@ -235,18 +235,18 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &Class) {
         other => {
             expect(effects.is_empty());
             match other {
-                NodeEnum::LoadStmt(_) => suspect(Suspects::LOAD),
+                NodeEnum::LoadStmt(_) => suspect(StateFlags::LOAD),
                 NodeEnum::ClosePortalStmt(_) => {
-                    assert!(class.may_end.contains(Suspects::HOLD), "{text:?}")
+                    assert!(class.may_end.contains(StateFlags::HOLD), "{text:?}")
                 }
                 // CURSOR_OPT_HOLD of `parsenodes.h`.
                 NodeEnum::DeclareCursorStmt(statement) if statement.options & 0x20 != 0 => {
-                    suspect(Suspects::HOLD)
+                    suspect(StateFlags::HOLD)
                 }
                 NodeEnum::DropStmt(_) => {
-                    assert!(class.may_end.contains(Suspects::TEMP), "{text:?}")
+                    assert!(class.may_end.contains(StateFlags::TEMP), "{text:?}")
                 }
-                NodeEnum::ExecuteStmt(_) => suspect(Suspects::TEMP | Suspects::ADVISORY),
+                NodeEnum::ExecuteStmt(_) => suspect(StateFlags::TEMP | StateFlags::ADVISORY),
                 _ => {}
             }
         }
@@ -299,11 +299,11 @@ fn nested(node: &NodeEnum, text: &str, class: &Class) {
     let printed = format!("{node:?}");
     let has = |suspects| class.may_begin.contains(suspects);
     assert!(
-        !printed.contains("relpersistence: \"t\"") || has(Suspects::TEMP),
+        !printed.contains("relpersistence: \"t\"") || has(StateFlags::TEMP),
         "TEMP missed in {text:?}"
     );
     assert!(
-        !printed.contains("schemaname: \"pg_temp\"") || has(Suspects::TEMP),
+        !printed.contains("schemaname: \"pg_temp\"") || has(StateFlags::TEMP),
         "pg_temp missed in {text:?}"
     );
     for call in printed.split("FuncCall { funcname: ").skip(1) {
@@ -316,16 +316,16 @@ fn nested(node: &NodeEnum, text: &str, class: &Class) {
         let session_lock =
             name.starts_with("pg_advisory_lock") || name.starts_with("pg_try_advisory_lock");
         assert!(
-            !session_lock || has(Suspects::ADVISORY),
+            !session_lock || has(StateFlags::ADVISORY),
             "ADVISORY missed in {text:?}"
         );
         let unlock = name.starts_with("pg_advisory_unlock");
         assert!(
-            !unlock || class.may_end.contains(Suspects::ADVISORY),
+            !unlock || class.may_end.contains(StateFlags::ADVISORY),
             "unlock missed in {text:?}"
         );
         let known =
-            has(Suspects::SETTINGS) || has(Suspects::UNCERTAIN) || !class.effects.is_empty();
+            has(StateFlags::SETTINGS) || has(StateFlags::UNCERTAIN) || !class.effects.is_empty();
         let local = text.to_ascii_lowercase().contains("true");
         assert!(
             name != "set_config" || known || local,

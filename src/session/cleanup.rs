@@ -21,7 +21,7 @@ use crate::pool::in_use::InUse;
 use crate::pool::lease::Lease;
 use crate::pool::pool::Pool;
 use crate::session::context::Worker;
-use crate::sql::Suspects;
+use crate::sql::StateFlags;
 use crate::wire::build::{self, ServerError};
 use crate::wire::frame::{HEADER_LEN, Piece};
 use crate::wire::ring::{Entry, Expect, TransactionStatus};
@@ -65,7 +65,7 @@ pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_
     // Half a message cannot be taken back, a library cannot be unloaded.
     let is_lost = is_mid_frame
         || !leased.cycle.backend.buffer.is_empty()
-        || session.pins.may_hold(Suspects::LOAD)
+        || session.pins.may_hold(StateFlags::LOAD)
         || leased.cycle.replies().is_doubtful()
         || session.pool.is_dedicated();
     if is_at_rest && is_lost {

@@ -6,7 +6,7 @@
 use super::note::Note;
 use super::side::Side;
 use super::transaction::TransactionLog;
-use crate::sql::{Effect, Suspects};
+use crate::sql::{Effect, StateFlags};
 use crate::state::timeout::Timeout;
 use crate::wire::build::{self, ServerError};
 use crate::wire::frame::HEADER_LEN;
@@ -160,7 +160,7 @@ impl CycleState {
     /// Statements that may have run at the server since it answered last; `None`: nobody can tell.
     pub(super) fn statements(&self) -> Option<u32> {
         let of = |entry: &Entry<Note>| match (entry.expect, &entry.note) {
-            (Expect::Query, Some(Note::Runs(runs))) if runs.class.may_begin.contains(Suspects::UNCERTAIN) => None,
+            (Expect::Query, Some(Note::Runs(runs))) if runs.class.may_begin.contains(StateFlags::UNCERTAIN) => None,
             (Expect::Query, Some(Note::Runs(runs))) => Some(runs.class.statements.saturating_sub(runs.completed)),
             (Expect::Query, Some(Note::Several(statements))) => Some(*statements),
             (Expect::Query | Expect::Execute | Expect::FunctionCall, _) => Some(1),

@@ -17,7 +17,7 @@ use crate::config::PoolMode;
 use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::notify::notification::Unnotifiable;
-use crate::sql::{Class, Effect, Milliseconds, STAND_IN, Suspects, classify, milliseconds};
+use crate::sql::{Class, Effect, Milliseconds, STAND_IN, StateFlags, classify, milliseconds};
 use crate::state::statements::{self, NAME_PREFIX, Statement, Statements};
 use crate::state::timeout::Timeout;
 use crate::wire::build;
@@ -357,7 +357,7 @@ impl Frontend<'_, '_> {
             }
             // A name we do not know may be one of SQL PREPARE.
             Target::Statement(name)
-                if self.session.pins.may_hold(Suspects::PREPARE) && self.session.statements.find(name).is_none() =>
+                if self.session.pins.may_hold(StateFlags::PREPARE) && self.session.statements.find(name).is_none() =>
             {
                 self.pass(message, Some(Expect::Close), None)
             }
@@ -394,8 +394,8 @@ impl Frontend<'_, '_> {
 
     fn function_call(&mut self, message: Message<'_>, function: u32) -> Rest {
         let may_begin = match function {
-            oid if ADVISORY_OIDS.contains(&oid) => Suspects::ADVISORY,
-            SET_CONFIG_OID => Suspects::SETTINGS,
+            oid if ADVISORY_OIDS.contains(&oid) => StateFlags::ADVISORY,
+            SET_CONFIG_OID => StateFlags::SETTINGS,
             _ => return self.pass(message, Some(Expect::FunctionCall), None),
         };
         let class = Arc::new(Class { statements: 1, may_begin, ..Class::default() });
@@ -414,7 +414,7 @@ impl Frontend<'_, '_> {
         class.statements == 1
             && match class.effects.as_slice() {
                 [(_, Effect::Deallocate(name))] => self.session.statements.find(name).is_some(),
-                [(_, Effect::DeallocateAll)] => !self.session.pins.may_hold(Suspects::PREPARE),
+                [(_, Effect::DeallocateAll)] => !self.session.pins.may_hold(StateFlags::PREPARE),
                 _ => false,
             }
     }
@@ -574,5 +574,5 @@ fn ends_transaction(class: &Class) -> bool {
 
 /// The class of a text nobody read to its end.
 fn uncertain() -> Class {
-    Class { may_begin: Suspects::UNCERTAIN, ..Class::default() }
+    Class { may_begin: StateFlags::UNCERTAIN, ..Class::default() }
 }

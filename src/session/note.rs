@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::statements::Undo;
 use crate::notify::notification::Notification;
-use crate::sql::{Class, Effect, Form, Suspects};
+use crate::sql::{Class, Effect, Form, StateFlags};
 use crate::state::settings::Settings;
 use crate::state::statements::Statement;
 
@@ -40,7 +40,7 @@ pub enum Note {
     /// Our replay of settings; `None` for the encoding that the rest of it is written in.
     Applies(Option<Settings>),
     /// Our question what state a session left behind.
-    Probes(Suspects),
+    Probes(StateFlags),
     /// Our DISCARD ALL.
     Resets,
 }

@@ -4,31 +4,31 @@
 //! asked, in the open gap before a release, what is really there. A suspicion costs one round trip that no client waits
 //! for; a pin stands exactly as long as its reason.
 
-use crate::sql::Suspects;
+use crate::sql::StateFlags;
 use crate::wire::frame::HEADER_LEN;
 
 /// What a client holds, and what has to be asked.
 #[derive(Debug, Default)]
 pub struct Pins {
-    held: Suspects,
+    held: StateFlags,
     /// Possibly begun since the last question.
-    begun: Suspects,
+    begun: StateFlags,
     /// Possibly ended since then.
-    ended: Suspects,
+    ended: StateFlags,
     /// The question under way.
-    asked: Suspects,
+    asked: StateFlags,
 }
 
 /// Reasons as metrics and console name them.
-const REASONS: [(&str, Suspects); 8] = [
-    ("temp", Suspects::TEMP),
-    ("hold_cursor", Suspects::HOLD),
-    ("advisory_lock", Suspects::ADVISORY),
-    ("sql_prepare", Suspects::PREPARE),
-    ("listen", Suspects::LISTEN),
-    ("settings", Suspects::SETTINGS),
-    ("session_authorization", Suspects::AUTHORIZATION),
-    ("load", Suspects::LOAD),
+const REASONS: [(&str, StateFlags); 8] = [
+    ("temp", StateFlags::TEMP),
+    ("hold_cursor", StateFlags::HOLD),
+    ("advisory_lock", StateFlags::ADVISORY),
+    ("sql_prepare", StateFlags::PREPARE),
+    ("listen", StateFlags::LISTEN),
+    ("settings", StateFlags::SETTINGS),
+    ("session_authorization", StateFlags::AUTHORIZATION),
+    ("load", StateFlags::LOAD),
 ];
 
 /// Names of all reasons in the order of their bits; the last is of the statements, not of the server's state.
@@ -48,29 +48,29 @@ pub fn names(bits: u16) -> impl Iterator<Item = &'static str> {
 }
 
 /// Kinds the server can be asked about, in the order of the columns asked for.
-const ASKED: [(Suspects, &str); 6] = [
+const ASKED: [(StateFlags, &str); 6] = [
     (
-        Suspects::TEMP,
+        StateFlags::TEMP,
         "EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema() \
          UNION ALL SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema() \
          UNION ALL SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()) \
          OR pg_catalog.strpos(pg_catalog.lower(pg_catalog.current_setting('search_path')), 'pg_temp') > 0",
     ),
-    (Suspects::HOLD, "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)"),
+    (StateFlags::HOLD, "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)"),
     (
-        Suspects::ADVISORY,
+        StateFlags::ADVISORY,
         "EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())",
     ),
-    (Suspects::PREPARE, "EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"),
-    (Suspects::LISTEN, "EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"),
+    (StateFlags::PREPARE, "EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"),
+    (StateFlags::LISTEN, "EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"),
     (
-        Suspects::AUTHORIZATION,
+        StateFlags::AUTHORIZATION,
         "SESSION_USER <> (SELECT usename FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid())",
     ),
 ];
 
 /// Kinds the server cannot tell about: begun, they stand until `Pins::end`.
-const UNTOLD: Suspects = Suspects::SETTINGS.or(Suspects::LOAD);
+const UNTOLD: StateFlags = StateFlags::SETTINGS.or(StateFlags::LOAD);
 
 impl Pins {
     /// Nothing ties the client to its backend.
@@ -81,7 +81,7 @@ impl Pins {
 
     /// Something ties the client to its backend, or may for all that is known until the question under way is answered.
     pub fn may_be_held(&self) -> bool {
-        !(self.held | self.begun.without(Suspects::UNCERTAIN) | self.asked).is_empty()
+        !(self.held | self.begun.without(StateFlags::UNCERTAIN) | self.asked).is_empty()
     }
 
     /// Nothing has to be asked.
@@ -92,11 +92,11 @@ impl Pins {
 
     /// A text ran that nobody could read: it may have changed anything.
     pub fn is_uncertain(&self) -> bool {
-        self.begun.intersects(Suspects::UNCERTAIN)
+        self.begun.intersects(StateFlags::UNCERTAIN)
     }
 
     /// State of this kind stands, or may.
-    pub fn may_hold(&self, kind: Suspects) -> bool {
+    pub fn may_hold(&self, kind: StateFlags) -> bool {
         (self.held | self.begun | self.asked).intersects(kind)
     }
 
@@ -108,29 +108,29 @@ impl Pins {
     }
 
     /// A statement ran that may begin `may_begin` or end `may_end`.
-    pub fn suspect(&mut self, may_begin: Suspects, may_end: Suspects) {
+    pub fn suspect(&mut self, may_begin: StateFlags, may_end: StateFlags) {
         self.begun |= may_begin;
         self.ended |= self.held.and(may_end);
     }
 
     /// Settings that could not be read are reset, unless more of them came meanwhile.
     pub fn end_settings(&mut self) {
-        if !self.begun.intersects(Suspects::SETTINGS) {
-            self.held = self.held.without(Suspects::SETTINGS);
+        if !self.begun.intersects(StateFlags::SETTINGS) {
+            self.held = self.held.without(StateFlags::SETTINGS);
         }
     }
 
     /// DISCARD ALL, or another backend: nothing is left but loaded libraries.
     pub fn clear(&mut self) {
-        let held = (self.held | self.begun).and(Suspects::LOAD);
+        let held = (self.held | self.begun).and(StateFlags::LOAD);
         *self = Self { held, ..Self::default() };
     }
 
     /// What to ask the server, and how; `UNCERTAIN` means any kind. From here on nothing is open.
-    pub fn question(&mut self) -> Option<(Suspects, Vec<u8>)> {
+    pub fn question(&mut self) -> Option<(StateFlags, Vec<u8>)> {
         self.held |= self.begun.and(UNTOLD);
         let open = std::mem::take(&mut self.begun) | std::mem::take(&mut self.ended);
-        let is_uncertain = open.intersects(Suspects::UNCERTAIN);
+        let is_uncertain = open.intersects(StateFlags::UNCERTAIN);
         let mut columns = Vec::new();
         for (kind, column) in ASKED {
             if is_uncertain || open.intersects(kind) {
@@ -142,7 +142,7 @@ impl Pins {
     }
 
     /// The server's row for a question about `asked`: one `t` or `f` for each.
-    pub fn answer(&mut self, asked: Suspects, row: &[u8]) {
+    pub fn answer(&mut self, asked: StateFlags, row: &[u8]) {
         let mut values = row.get(HEADER_LEN + 2..).unwrap_or_default();
         for (kind, _) in ASKED.iter().filter(|(kind, _)| asked.intersects(*kind)) {
             // Anything but a clear "f" is taken as a yes: a pin too many wastes a backend, one too few leaks.
@@ -150,7 +150,7 @@ impl Pins {
             self.held = if is_free { self.held.without(*kind) } else { self.held | *kind };
             values = values.get(5..).unwrap_or_default();
         }
-        self.asked = Suspects::NONE;
+        self.asked = StateFlags::NONE;
     }
 }
 
@@ -172,7 +172,7 @@ mod tests {
     fn what_the_server_cannot_tell_stands_however_often_it_is_begun() {
         let mut pins = Pins::default();
         for _ in 0..2 {
-            pins.suspect(Suspects::SETTINGS, Suspects::NONE);
+            pins.suspect(StateFlags::SETTINGS, StateFlags::NONE);
             assert!(pins.question().is_none());
             assert_eq!(reasons(&pins), ["settings"]);
         }
@@ -183,12 +183,12 @@ mod tests {
     #[test]
     fn a_pin_ends_when_the_server_says_so() {
         let mut pins = Pins::default();
-        pins.suspect(Suspects::TEMP | Suspects::LISTEN, Suspects::NONE);
+        pins.suspect(StateFlags::TEMP | StateFlags::LISTEN, StateFlags::NONE);
         ask(&mut pins, b"tf");
         assert_eq!(reasons(&pins), ["temp"]);
-        pins.suspect(Suspects::NONE, Suspects::LISTEN);
+        pins.suspect(StateFlags::NONE, StateFlags::LISTEN);
         assert!(pins.is_settled(), "it holds none");
-        pins.suspect(Suspects::NONE, Suspects::TEMP);
+        pins.suspect(StateFlags::NONE, StateFlags::TEMP);
         ask(&mut pins, b"f");
         assert!(pins.is_empty() && pins.is_settled());
     }
@@ -196,15 +196,15 @@ mod tests {
     #[test]
     fn a_notification_during_the_question_is_heard() {
         let mut pins = Pins::default();
-        pins.suspect(Suspects::LISTEN, Suspects::NONE);
+        pins.suspect(StateFlags::LISTEN, StateFlags::NONE);
         pins.question();
-        assert!(pins.may_hold(Suspects::LISTEN));
+        assert!(pins.may_hold(StateFlags::LISTEN));
     }
 
     #[test]
     fn a_library_outlives_discard_all() {
         let mut pins = Pins::default();
-        pins.suspect(Suspects::LOAD | Suspects::TEMP, Suspects::NONE);
+        pins.suspect(StateFlags::LOAD | StateFlags::TEMP, StateFlags::NONE);
         pins.clear();
         assert_eq!(reasons(&pins), ["load"]);
     }

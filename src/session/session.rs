@@ -14,7 +14,7 @@ use crate::notify::mailbox::Closing;
 use crate::pool::backend::Backend;
 use crate::pool::in_use::InUse;
 use crate::pool::pool::Pool;
-use crate::sql::{self, Argument, Context, Effect, Suspects, Value};
+use crate::sql::{self, Argument, Context, Effect, StateFlags, Value};
 use crate::state::parameters::Parameters;
 use crate::state::settings::{Settings, SettingsRegistry};
 use crate::state::timeout::Timeout;
@@ -63,7 +63,7 @@ impl Session {
 
     /// Notifications reach a client that has its backend for itself; others never asked for any.
     pub fn hears_notifications(&self) -> bool {
-        self.mode == PoolMode::Session || self.pins.may_hold(Suspects::LISTEN)
+        self.mode == PoolMode::Session || self.pins.may_hold(StateFlags::LISTEN)
     }
 
     /// Its texts about channels are not for the server: it gets stand-ins for them.
@@ -192,7 +192,7 @@ impl Session {
                 Effect::DiscardAll => self.discard_all(backend, registry),
                 Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll => {
                     if names_search_path(effect) {
-                        self.pins.suspect(Suspects::NONE, Suspects::TEMP);
+                        self.pins.suspect(StateFlags::NONE, StateFlags::TEMP);
                     }
                     self.follow.get_or_insert_default().completed(effect, rolled_back);
                 }
@@ -231,7 +231,7 @@ impl Session {
         if let Some(Value::Text(path)) = self.startup.values().get("search_path")
             && path.to_ascii_lowercase().windows(7).any(|part| part == b"pg_temp")
         {
-            self.pins.suspect(Suspects::TEMP, Suspects::NONE);
+            self.pins.suspect(StateFlags::TEMP, StateFlags::NONE);
         }
     }
 

@@ -1,6 +1,6 @@
 //! [`classify`]: the one pass over a text that finds what it does to its session.
 
-use super::effect::{Class, Context, Suspects};
+use super::effect::{Class, Context, StateFlags};
 use super::keyword::*;
 use super::notify;
 use super::quick;
@@ -21,7 +21,7 @@ pub fn classify(text: &[u8], context: Context) -> Class {
 pub(super) fn classify_slowly(text: &[u8], context: Context) -> Class {
     let mut class = Class::default();
     if !context.ascii_safe && !text.is_ascii() {
-        class.may_begin = Suspects::UNCERTAIN;
+        class.may_begin = StateFlags::UNCERTAIN;
         return class;
     }
     let mut scanner = Scanner::new(text, context);
@@ -29,7 +29,7 @@ pub(super) fn classify_slowly(text: &[u8], context: Context) -> Class {
         class.add(text, context, &statement);
         class.statements += 1;
     }
-    if class.may_begin.contains(Suspects::UNCERTAIN) {
+    if class.may_begin.contains(StateFlags::UNCERTAIN) {
         class.effects.clear();
     }
     class
@@ -44,7 +44,7 @@ impl Class {
         match statement.head {
             SELECT if statement.settings != Settings::Untouched => match set::read_select(text, context) {
                 Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
-                None if statement.settings == Settings::Session => self.may_begin |= Suspects::SETTINGS,
+                None if statement.settings == Settings::Session => self.may_begin |= StateFlags::SETTINGS,
                 None => {}
             },
             SELECT if statement.names_channels => {
@@ -55,25 +55,25 @@ impl Class {
             SELECT => {}
             SET => match set::read_set(text, context) {
                 Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
-                None => self.may_begin |= Suspects::SETTINGS,
+                None => self.may_begin |= StateFlags::SETTINGS,
             },
             RESET => match set::read_reset(text, context) {
                 Some(effect) => self.push(effect),
-                None => self.may_begin |= Suspects::SETTINGS,
+                None => self.may_begin |= StateFlags::SETTINGS,
             },
             PREPARE if statement.settings == Settings::Session => {
-                self.may_begin |= Suspects::PREPARE | Suspects::SETTINGS
+                self.may_begin |= StateFlags::PREPARE | StateFlags::SETTINGS
             }
             BEGIN | START | COMMIT | END | ROLLBACK | ABORT | SAVEPOINT | RELEASE | PREPARE | DEALLOCATE | LISTEN
             | UNLISTEN | NOTIFY | DISCARD => match read::read(text, context, statement.head) {
                 Some(Some(effect)) => self.push(effect),
                 Some(None) => {}
-                None => self.may_begin |= Suspects::UNCERTAIN,
+                None => self.may_begin |= StateFlags::UNCERTAIN,
             },
-            CLOSE => self.may_end |= Suspects::HOLD,
-            DROP => self.may_end |= Suspects::TEMP,
-            LOAD => self.may_begin |= Suspects::LOAD,
-            _ if statement.settings == Settings::Session => self.may_begin |= Suspects::SETTINGS,
+            CLOSE => self.may_end |= StateFlags::HOLD,
+            DROP => self.may_end |= StateFlags::TEMP,
+            LOAD => self.may_begin |= StateFlags::LOAD,
+            _ if statement.settings == Settings::Session => self.may_begin |= StateFlags::SETTINGS,
             _ => {}
         }
     }
@@ -108,26 +108,26 @@ mod tests {
     #[test]
     fn state_that_may_begin_is_suspected() {
         for (text, suspects) in [
-            ("CREATE TEMP TABLE t (a int)", Suspects::TEMP),
-            ("CREATE OR REPLACE LOCAL TEMPORARY VIEW v AS SELECT 1", Suspects::TEMP),
-            ("SELECT 1 INTO TEMP x", Suspects::TEMP),
-            ("EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1", Suspects::TEMP),
-            ("CREATE TABLE \"pg_temp\".t (a int)", Suspects::TEMP),
-            ("SET search_path = 'pg_temp'", Suspects::TEMP),
-            ("DECLARE c CURSOR /* ; */ WITH HOLD FOR SELECT 1", Suspects::HOLD),
-            ("SELECT PG_Advisory_Lock /* x */ (1)", Suspects::ADVISORY),
-            ("WITH x AS (SELECT \"pg_try_advisory_lock_shared\"(1)) SELECT 1", Suspects::ADVISORY),
-            ("PREPARE p AS SELECT 1", Suspects::PREPARE),
-            ("LISTEN a", Suspects::LISTEN),
-            ("SET SESSION AUTHORIZATION x", Suspects::AUTHORIZATION),
-            ("SET session_authorization = 'x'", Suspects::AUTHORIZATION),
-            ("LOAD 'x'", Suspects::LOAD),
-            ("EXECUTE p", Suspects::EXECUTED),
-            ("PREPARE p AS SELECT set_config($1, $2, false)", Suspects::PREPARE | Suspects::SETTINGS),
-            ("SELECT U&\"pg_advisory\\005flock\"(1)", Suspects::HIDDEN),
+            ("CREATE TEMP TABLE t (a int)", StateFlags::TEMP),
+            ("CREATE OR REPLACE LOCAL TEMPORARY VIEW v AS SELECT 1", StateFlags::TEMP),
+            ("SELECT 1 INTO TEMP x", StateFlags::TEMP),
+            ("EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1", StateFlags::TEMP),
+            ("CREATE TABLE \"pg_temp\".t (a int)", StateFlags::TEMP),
+            ("SET search_path = 'pg_temp'", StateFlags::TEMP),
+            ("DECLARE c CURSOR /* ; */ WITH HOLD FOR SELECT 1", StateFlags::HOLD),
+            ("SELECT PG_Advisory_Lock /* x */ (1)", StateFlags::ADVISORY),
+            ("WITH x AS (SELECT \"pg_try_advisory_lock_shared\"(1)) SELECT 1", StateFlags::ADVISORY),
+            ("PREPARE p AS SELECT 1", StateFlags::PREPARE),
+            ("LISTEN a", StateFlags::LISTEN),
+            ("SET SESSION AUTHORIZATION x", StateFlags::AUTHORIZATION),
+            ("SET session_authorization = 'x'", StateFlags::AUTHORIZATION),
+            ("LOAD 'x'", StateFlags::LOAD),
+            ("EXECUTE p", StateFlags::EXECUTED),
+            ("PREPARE p AS SELECT set_config($1, $2, false)", StateFlags::PREPARE | StateFlags::SETTINGS),
+            ("SELECT U&\"pg_advisory\\005flock\"(1)", StateFlags::HIDDEN),
         ] {
             let class = class(text);
-            assert_eq!((class.may_begin, class.may_end), (suspects, Suspects::NONE), "{text}");
+            assert_eq!((class.may_begin, class.may_end), (suspects, StateFlags::NONE), "{text}");
         }
     }
 
@@ -135,8 +135,8 @@ mod tests {
     fn driver_boilerplate_can_only_end_state() {
         let asyncpg = class("SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;");
         assert_eq!(asyncpg.statements, 4);
-        assert_eq!(asyncpg.may_begin, Suspects::NONE);
-        assert_eq!(asyncpg.may_end, Suspects::ADVISORY | Suspects::HOLD | Suspects::LISTEN);
+        assert_eq!(asyncpg.may_begin, StateFlags::NONE);
+        assert_eq!(asyncpg.may_end, StateFlags::ADVISORY | StateFlags::HOLD | StateFlags::LISTEN);
         assert_eq!(asyncpg.effects[..], [(2, Effect::UnlistenAll), (3, Effect::ResetAll)]);
         for text in ["DISCARD ALL", "DEALLOCATE ALL", "SET SESSION AUTHORIZATION DEFAULT", "DROP TABLE t"] {
             let class = class(text);
@@ -155,7 +155,7 @@ mod tests {
     fn what_does_not_end_is_uncertain_and_has_no_effect() {
         for text in ["SET x = 'a", "BEGIN; SELECT \"a", "BEGIN; /* ", "SET a = $x$"] {
             let class = class(text);
-            assert!(class.may_begin.contains(Suspects::UNCERTAIN), "{text}");
+            assert!(class.may_begin.contains(StateFlags::UNCERTAIN), "{text}");
             assert!(class.effects.is_empty(), "{text}");
         }
     }
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn encodings_whose_second_bytes_look_like_ascii_are_uncertain() {
         let context = Context { ascii_safe: false, ..Context::default() };
-        assert_eq!(classify("SELECT 'é'".as_bytes(), context).may_begin, Suspects::UNCERTAIN);
+        assert_eq!(classify("SELECT 'é'".as_bytes(), context).may_begin, StateFlags::UNCERTAIN);
         assert!(classify(b"SELECT 1", context).is_ordinary());
         assert!(classify("SELECT 'é'".as_bytes(), Context::default()).is_ordinary());
     }
@@ -171,12 +171,12 @@ mod tests {
     #[test]
     fn nested_calls_cost_no_more_than_their_length() {
         let text = "SELECT ".to_owned() + &"set_config(".repeat(200_000);
-        assert_eq!(class(&text).may_begin, Suspects::SETTINGS);
+        assert_eq!(class(&text).may_begin, StateFlags::SETTINGS);
     }
 
     #[test]
-    fn suspects_print_their_names() {
-        assert_eq!(format!("{:?}", Suspects::TEMP | Suspects::LOAD), "Suspects(TEMP | LOAD)");
+    fn flags_print_their_names() {
+        assert_eq!(format!("{:?}", StateFlags::TEMP | StateFlags::LOAD), "StateFlags(TEMP | LOAD)");
     }
 
     proptest! {

@@ -27,9 +27,9 @@ pub struct Class {
     /// Statements that are not empty: as many as CommandCompletes to expect if none fails.
     pub statements: u32,
     /// State that the text may create.
-    pub may_begin: Suspects,
+    pub may_begin: StateFlags,
     /// State that the text may end. Nothing to ask about while the client has none.
-    pub may_end: Suspects,
+    pub may_end: StateFlags,
     /// What was read exactly, in order of execution; nothing for an ordinary statement.
     pub effects: Effects,
     /// Settings get values in it, by a SET or a call of `set_config`: [`replace_values`](super::replace_values) may find them.
@@ -58,7 +58,7 @@ impl Class {
 
     /// Adds an effect of the statement now counted, and what it may begin and end.
     pub(super) fn push(&mut self, effect: Effect) {
-        let (begin, end) = effect.suspects();
+        let (begin, end) = effect.flags();
         self.may_begin |= begin;
         self.may_end |= end;
         self.effects.push((self.statements, effect));
@@ -179,8 +179,8 @@ impl Effect {
     }
 
     /// What an effect may begin and end that is worth asking about.
-    fn suspects(&self) -> (Suspects, Suspects) {
-        use Suspects as S;
+    fn flags(&self) -> (StateFlags, StateFlags) {
+        use StateFlags as S;
         match self {
             // A table created without TEMP is temporary if pg_temp comes first.
             Self::Set { setting, .. } if setting.names_pg_temp() => (S::TEMP, S::NONE),
@@ -210,9 +210,9 @@ pub enum Discarded {
 
 /// Kinds of session state that a text may touch in ways only the server can tell.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct Suspects(u16);
+pub struct StateFlags(u16);
 
-impl Suspects {
+impl StateFlags {
     /// Nothing.
     pub const NONE: Self = Self(0);
     /// Temporary tables, views, sequences and functions.
@@ -292,7 +292,7 @@ impl Suspects {
     }
 }
 
-impl BitOr for Suspects {
+impl BitOr for StateFlags {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -300,16 +300,16 @@ impl BitOr for Suspects {
     }
 }
 
-impl BitOrAssign for Suspects {
+impl BitOrAssign for StateFlags {
     fn bitor_assign(&mut self, other: Self) {
         self.0 |= other.0;
     }
 }
 
-impl fmt::Debug for Suspects {
+impl fmt::Debug for StateFlags {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = Self::NAMES.iter().filter(|(_, one)| self.contains(*one)).map(|(name, _)| *name);
-        write!(formatter, "Suspects({})", names.collect::<Vec<_>>().join(" | "))
+        write!(formatter, "StateFlags({})", names.collect::<Vec<_>>().join(" | "))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a text of SQL does to its session, read in one pass without a parser.
 //!
 //! [`classify`] is the one entry for the relay: it counts statements, names the effects it can read exactly ([`Effect`]) and
-//! raises a suspicion ([`Suspects`]) where it cannot. [`replay`] is the way back: settings to text. [`replace_values`] puts
+//! raises a suspicion ([`StateFlags`]) where it cannot. [`replay`] is the way back: settings to text. [`replace_values`] puts
 //! other values where a text has some, and [`stand_ins`] other statements for those about channels.
 //!
 //! Lowest first: `effect` has the types of the results, `encoding` names of encodings; `lex` cuts bytes into tokens as `scan.l`
@@ -27,7 +27,7 @@ mod splice;
 mod stand_in;
 
 pub use classify::classify;
-pub use effect::{Argument, Class, Context, Discarded, Effect, Effects, Form, Scope, Setting, Suspects, Value};
+pub use effect::{Argument, Class, Context, Discarded, Effect, Effects, Form, Scope, Setting, StateFlags, Value};
 pub use encoding::{folded_encoding, is_ascii_safe};
 pub use milliseconds::{Milliseconds, milliseconds};
 pub use quote::{quote_identifier, quote_literal};

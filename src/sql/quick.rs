@@ -137,7 +137,7 @@ mod tests {
             if is_ordinary(text.as_bytes()) {
                 let class = classify_slowly(text.as_bytes(), context);
                 // An unterminated literal is a syntax error for Postgres: nothing of it runs.
-                let is_broken = class.may_begin == super::super::Suspects::UNCERTAIN;
+                let is_broken = class.may_begin == super::super::StateFlags::UNCERTAIN;
                 prop_assert!(is_broken || class == Class { statements: 1, ..Class::default() }, "{:?} {:?}", text, class);
             }
         }

@@ -213,7 +213,7 @@ impl<'a> Reader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::{Suspects, classify};
+    use crate::sql::{StateFlags, classify};
 
     fn effect(text: &str) -> Effect {
         let class = classify(text.as_bytes(), Context::default());
@@ -288,6 +288,6 @@ mod tests {
     #[test]
     fn a_name_in_unicode_escapes_is_uncertain() {
         let class = classify(br#"SAVEPOINT U&"\0061""#, Context::default());
-        assert!(class.may_begin.contains(Suspects::UNCERTAIN));
+        assert!(class.may_begin.contains(StateFlags::UNCERTAIN));
     }
 }

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::effect::{Context, Suspects};
+use super::effect::{Context, StateFlags};
 use super::keyword::*;
 use super::lex::{Kind, Lexer, Token};
 
@@ -23,9 +23,9 @@ pub(super) struct Statement {
     /// Its first word as [`keyword`] folds it; zero if it begins otherwise.
     pub(super) head: u128,
     /// State it may create, as far as single words tell.
-    pub(super) may_begin: Suspects,
+    pub(super) may_begin: StateFlags,
     /// State it may end, as far as single words tell.
-    pub(super) may_end: Suspects,
+    pub(super) may_end: StateFlags,
     /// Calls of `set_config`.
     pub(super) settings: Settings,
     /// There is a call of `pg_notify` or `pg_listening_channels`.
@@ -88,8 +88,8 @@ impl<'a> Scanner<'a> {
         let mut statement = Statement {
             span: token.start..token.end,
             head: if token.kind == Kind::Word { keyword(token.of(self.text)) } else { 0 },
-            may_begin: Suspects::NONE,
-            may_end: Suspects::NONE,
+            may_begin: StateFlags::NONE,
+            may_end: StateFlags::NONE,
             settings: Settings::Untouched,
             names_channels: false,
         };
@@ -118,9 +118,9 @@ impl<'a> Scanner<'a> {
                     }
                 }
                 Kind::Quoted if starts_with(&self.text[token.start + 1..token.end], b"pg_temp") => {
-                    statement.may_begin |= Suspects::TEMP;
+                    statement.may_begin |= StateFlags::TEMP;
                 }
-                Kind::UnicodeQuoted => statement.may_begin |= Suspects::HIDDEN,
+                Kind::UnicodeQuoted => statement.may_begin |= StateFlags::HIDDEN,
                 Kind::Open => {
                     parentheses += 1;
                     self.call(previous, &mut statement);
@@ -129,7 +129,7 @@ impl<'a> Scanner<'a> {
                 Kind::Semicolon if parentheses == 0 && bodies == 0 => return Some(statement),
                 Kind::End => return Some(statement),
                 Kind::Unterminated => {
-                    statement.may_begin |= Suspects::UNCERTAIN;
+                    statement.may_begin |= StateFlags::UNCERTAIN;
                     statement.span.end = token.end;
                     return Some(statement);
                 }
@@ -164,15 +164,15 @@ impl<'a> Scanner<'a> {
         match word {
             TEMP | TEMPORARY if previous.kind == Kind::Word => {
                 statement.may_begin |= match keyword(previous.of(self.text)) {
-                    CREATE | REPLACE | LOCAL | GLOBAL => Suspects::TEMP,
-                    INTO if !self.is(before, INSERT) && !self.is(before, MERGE) => Suspects::TEMP,
-                    _ => Suspects::NONE,
+                    CREATE | REPLACE | LOCAL | GLOBAL => StateFlags::TEMP,
+                    INTO if !self.is(before, INSERT) && !self.is(before, MERGE) => StateFlags::TEMP,
+                    _ => StateFlags::NONE,
                 };
             }
-            HOLD if statement.head == DECLARE && self.is(previous, WITH) => statement.may_begin |= Suspects::HOLD,
+            HOLD if statement.head == DECLARE && self.is(previous, WITH) => statement.may_begin |= StateFlags::HOLD,
             // What the prepared text does was told when it was prepared; what it did comes now.
-            EXECUTE => statement.may_begin |= Suspects::EXECUTED,
-            _ if starts_with(token.of(self.text), b"pg_temp") => statement.may_begin |= Suspects::TEMP,
+            EXECUTE => statement.may_begin |= StateFlags::EXECUTED,
+            _ if starts_with(token.of(self.text), b"pg_temp") => statement.may_begin |= StateFlags::TEMP,
             _ => {}
         }
     }
@@ -187,9 +187,9 @@ impl<'a> Scanner<'a> {
         };
         if starts_with(name, b"pg_") {
             if starts_with(name, b"pg_advisory_lock") || starts_with(name, b"pg_try_advisory_lock") {
-                statement.may_begin |= Suspects::ADVISORY;
+                statement.may_begin |= StateFlags::ADVISORY;
             } else if starts_with(name, b"pg_advisory_unlock") {
-                statement.may_end |= Suspects::ADVISORY;
+                statement.may_end |= StateFlags::ADVISORY;
             } else {
                 statement.names_channels |=
                     name.eq_ignore_ascii_case(b"pg_notify") || name.eq_ignore_ascii_case(b"pg_listening_channels");

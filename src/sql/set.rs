@@ -385,7 +385,7 @@ fn setting_identifier(name: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::{Suspects, classify};
+    use crate::sql::{StateFlags, classify};
 
     fn effects(text: &str) -> Vec<Effect> {
         let class = classify(text.as_bytes(), Context::default());
@@ -487,7 +487,7 @@ mod tests {
             "SET \"a.b\" = 1",
         ] {
             let class = classify(text.as_bytes(), Context::default());
-            assert_eq!((class.may_begin, class.effects.len()), (Suspects::SETTINGS, 0), "{text}");
+            assert_eq!((class.may_begin, class.effects.len()), (StateFlags::SETTINGS, 0), "{text}");
         }
         assert_eq!(effects("SELECT set_config('search_path', $1, true), set_config($2, $3, true)"), []);
     }

@@ -6,7 +6,7 @@
 //! for its length.
 
 use super::classify::classify;
-use super::effect::{Argument, Class, Context, Effect, Form, Suspects};
+use super::effect::{Argument, Class, Context, Effect, Form, StateFlags};
 use super::lex::Kind;
 use super::notify::{Call, Function, Operand, Type, text_of};
 use super::quote;
@@ -50,7 +50,7 @@ pub fn stand_ins(text: &[u8], context: Context, wants: impl Fn(&Effect) -> bool)
         stand_in.is_some()
     });
     if !listens {
-        class.may_begin = class.may_begin.without(Suspects::LISTEN);
+        class.may_begin = class.may_begin.without(StateFlags::LISTEN);
     }
     class.stands_in = true;
     Some((splice.finish()?, class))
@@ -334,8 +334,8 @@ mod tests {
         let (replaced, class) = stand_ins(sql, Context::default(), is_wanted("c")).unwrap();
         assert_eq!(replaced, b"BEGIN; NOTIFY a; UNLISTEN pgweir_noop; UNLISTEN pgweir_noop; UNLISTEN d; COMMIT");
         assert_eq!(class.effects.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 2, 3, 4, 5]);
-        assert_eq!((class.statements, class.may_begin), (6, Suspects::NONE));
-        assert_eq!(class.may_end, Suspects::LISTEN);
+        assert_eq!((class.statements, class.may_begin), (6, StateFlags::NONE));
+        assert_eq!(class.may_end, StateFlags::LISTEN);
     }
 
     #[test]
@@ -343,7 +343,7 @@ mod tests {
         let sql = "LISTEN a; LISTEN größe";
         let (replaced, class) = stand_ins(sql.as_bytes(), Context::default(), |_| true).unwrap();
         assert_eq!(replaced, "UNLISTEN pgweir_noop; LISTEN größe".as_bytes());
-        assert_eq!(class.may_begin, Suspects::LISTEN);
+        assert_eq!(class.may_begin, StateFlags::LISTEN);
         assert_eq!(class.effects[..], [(0, Effect::Listen(Bytes::from_static(b"a")))]);
     }
 
