@@ -4,7 +4,7 @@
 //! asked, in the open gap before a release, what is really there. A suspicion costs one round trip that no client waits
 //! for; a pin stands exactly as long as its reason.
 
-use crate::sql::StateFlags;
+use crate::sql::{KINDS, StateFlags};
 use crate::wire::frame::HEADER_LEN;
 
 /// What a client holds, and what has to be asked.
@@ -19,58 +19,18 @@ pub struct Pins {
     asked: StateFlags,
 }
 
-/// Reasons as metrics and console name them.
-const REASONS: [(&str, StateFlags); 8] = [
-    ("temp", StateFlags::TEMP),
-    ("hold_cursor", StateFlags::HOLD),
-    ("advisory_lock", StateFlags::ADVISORY),
-    ("sql_prepare", StateFlags::PREPARE),
-    ("listen", StateFlags::LISTEN),
-    ("settings", StateFlags::SETTINGS),
-    ("session_authorization", StateFlags::AUTHORIZATION),
-    ("load", StateFlags::LOAD),
-];
-
 /// Names of all reasons in the order of their bits; the last is of the statements, not of the server's state.
-pub const NAMES: [&str; REASONS.len() + 1] = {
-    let mut names = ["large_statement"; REASONS.len() + 1];
-    let mut bit = 0;
-    while bit < REASONS.len() {
-        names[bit] = REASONS[bit].0;
-        bit += 1;
-    }
-    names
-};
+pub use crate::sql::PIN_REASONS as NAMES;
 
 /// Names of the reasons in [`Pins::bits`].
 pub fn names(bits: u16) -> impl Iterator<Item = &'static str> {
     NAMES.into_iter().enumerate().filter(move |(index, _)| bits & 1 << index != 0).map(|(_, name)| name)
 }
 
-/// Kinds the server can be asked about, in the order of the columns asked for.
-const ASKED: [(StateFlags, &str); 6] = [
-    (
-        StateFlags::TEMP,
-        "EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = pg_catalog.pg_my_temp_schema() \
-         UNION ALL SELECT FROM pg_catalog.pg_proc WHERE pronamespace = pg_catalog.pg_my_temp_schema() \
-         UNION ALL SELECT FROM pg_catalog.pg_type WHERE typnamespace = pg_catalog.pg_my_temp_schema()) \
-         OR pg_catalog.strpos(pg_catalog.lower(pg_catalog.current_setting('search_path')), 'pg_temp') > 0",
-    ),
-    (StateFlags::HOLD, "EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable)"),
-    (
-        StateFlags::ADVISORY,
-        "EXISTS (SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid())",
-    ),
-    (StateFlags::PREPARE, "EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)"),
-    (StateFlags::LISTEN, "EXISTS (SELECT FROM pg_catalog.pg_listening_channels())"),
-    (
-        StateFlags::AUTHORIZATION,
-        "SESSION_USER <> (SELECT usename FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid())",
-    ),
-];
-
-/// Kinds the server cannot tell about: begun, they stand until `Pins::end`.
-const UNTOLD: StateFlags = StateFlags::SETTINGS.or(StateFlags::LOAD);
+/// Kinds the server can be asked about and how, in the order of the columns asked for.
+fn probes() -> impl Iterator<Item = (StateFlags, &'static str)> {
+    KINDS.iter().filter_map(|kind| Some((kind.flag, kind.probe?)))
+}
 
 impl Pins {
     /// Nothing ties the client to its backend.
@@ -102,8 +62,8 @@ impl Pins {
 
     /// The reasons as one number, to be left where others can see it; [`names`] reads it. `large_statement` is of the statements.
     pub fn bits(&self, large_statement: bool) -> u16 {
-        let kinds = REASONS.iter().enumerate().filter(|(_, (_, kind))| self.held.intersects(*kind));
-        let large = u16::from(large_statement) << REASONS.len();
+        let kinds = KINDS.iter().enumerate().filter(|(_, kind)| self.held.intersects(kind.flag));
+        let large = u16::from(large_statement) << KINDS.len();
         kinds.fold(large, |bits, (index, _)| bits | 1 << index)
     }
 
@@ -128,11 +88,11 @@ impl Pins {
 
     /// What to ask the server, and how; `UNCERTAIN` means any kind. From here on nothing is open.
     pub fn question(&mut self) -> Option<(StateFlags, Vec<u8>)> {
-        self.held |= self.begun.and(UNTOLD);
+        self.held |= self.begun.and(StateFlags::UNPROBED);
         let open = std::mem::take(&mut self.begun) | std::mem::take(&mut self.ended);
         let is_uncertain = open.intersects(StateFlags::UNCERTAIN);
         let mut columns = Vec::new();
-        for (kind, column) in ASKED {
+        for (kind, column) in probes() {
             if is_uncertain || open.intersects(kind) {
                 self.asked |= kind;
                 columns.push(column);
@@ -144,10 +104,10 @@ impl Pins {
     /// The server's row for a question about `asked`: one `t` or `f` for each.
     pub fn answer(&mut self, asked: StateFlags, row: &[u8]) {
         let mut values = row.get(HEADER_LEN + 2..).unwrap_or_default();
-        for (kind, _) in ASKED.iter().filter(|(kind, _)| asked.intersects(*kind)) {
+        for (kind, _) in probes().filter(|(kind, _)| asked.intersects(*kind)) {
             // Anything but a clear "f" is taken as a yes: a pin too many wastes a backend, one too few leaks.
             let is_free = values.get(..5) == Some(&[0, 0, 0, 1, b'f']);
-            self.held = if is_free { self.held.without(*kind) } else { self.held | *kind };
+            self.held = if is_free { self.held.without(kind) } else { self.held | kind };
             values = values.get(5..).unwrap_or_default();
         }
         self.asked = StateFlags::NONE;

@@ -1,12 +1,13 @@
 //! [`classify`]: the one pass over a text that finds what it does to its session.
 
-use super::effect::{Class, Context, StateFlags};
+use super::effect::{Class, Context};
 use super::keyword::*;
 use super::notify;
 use super::quick;
 use super::read;
 use super::scan::{Scanner, Settings, Statement};
 use super::set;
+use super::state_flags::StateFlags;
 
 /// What `text` does to its session.
 #[inline]
@@ -172,11 +173,6 @@ mod tests {
     fn nested_calls_cost_no_more_than_their_length() {
         let text = "SELECT ".to_owned() + &"set_config(".repeat(200_000);
         assert_eq!(class(&text).may_begin, StateFlags::SETTINGS);
-    }
-
-    #[test]
-    fn flags_print_their_names() {
-        assert_eq!(format!("{:?}", StateFlags::TEMP | StateFlags::LOAD), "StateFlags(TEMP | LOAD)");
     }
 
     proptest! {

@@ -1,10 +1,9 @@
 //! Results of reading a text: its effects one by one, the settings they give, and the kinds of state it may touch.
 
-use std::fmt;
-use std::ops::{BitOr, BitOrAssign};
-
 use bytes::Bytes;
 use smallvec::SmallVec;
+
+use super::state_flags::StateFlags;
 
 /// What the lexer must know about the session that the text is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,111 +205,6 @@ pub enum Discarded {
     Sequences,
     /// Temporary tables.
     Temp,
-}
-
-/// Kinds of session state that a text may touch in ways only the server can tell.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct StateFlags(u16);
-
-impl StateFlags {
-    /// Nothing.
-    pub const NONE: Self = Self(0);
-    /// Temporary tables, views, sequences and functions.
-    pub const TEMP: Self = Self(1);
-    /// Cursors WITH HOLD.
-    pub const HOLD: Self = Self(1 << 1);
-    /// Session-level advisory locks.
-    pub const ADVISORY: Self = Self(1 << 2);
-    /// Statements of SQL PREPARE.
-    pub const PREPARE: Self = Self(1 << 3);
-    /// Channels listened to.
-    pub const LISTEN: Self = Self(1 << 4);
-    /// Settings changed in a form that could not be read.
-    pub const SETTINGS: Self = Self(1 << 5);
-    /// SET SESSION AUTHORIZATION.
-    pub const AUTHORIZATION: Self = Self(1 << 6);
-    /// A loaded library.
-    pub const LOAD: Self = Self(1 << 7);
-    /// The text could not be cut or read: it may do anything, and its count and effects mean nothing.
-    pub const UNCERTAIN: Self = Self(1 << 8);
-
-    /// What a statement of SQL PREPARE may do when it is executed; settings were suspected when it was prepared.
-    pub(super) const EXECUTED: Self = Self(Self::TEMP.0 | Self::ADVISORY.0);
-    /// What a name written as `U&""` may hide.
-    pub(super) const HIDDEN: Self = Self(Self::TEMP.0 | Self::ADVISORY.0 | Self::SETTINGS.0);
-    /// What DISCARD ALL ends.
-    const DISCARDED: Self = Self(
-        Self::TEMP.0
-            | Self::HOLD.0
-            | Self::ADVISORY.0
-            | Self::PREPARE.0
-            | Self::LISTEN.0
-            | Self::SETTINGS.0
-            | Self::AUTHORIZATION.0,
-    );
-
-    const NAMES: [(&str, Self); 9] = [
-        ("TEMP", Self::TEMP),
-        ("HOLD", Self::HOLD),
-        ("ADVISORY", Self::ADVISORY),
-        ("PREPARE", Self::PREPARE),
-        ("LISTEN", Self::LISTEN),
-        ("SETTINGS", Self::SETTINGS),
-        ("AUTHORIZATION", Self::AUTHORIZATION),
-        ("LOAD", Self::LOAD),
-        ("UNCERTAIN", Self::UNCERTAIN),
-    ];
-
-    /// Whether there is none.
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    /// Whether all of `other` are among these.
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Whether any of `other` is among these.
-    pub const fn intersects(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// All of both.
-    pub const fn or(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// Those that are in both.
-    pub const fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-
-    /// These without `other`.
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-}
-
-impl BitOr for StateFlags {
-    type Output = Self;
-
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-impl BitOrAssign for StateFlags {
-    fn bitor_assign(&mut self, other: Self) {
-        self.0 |= other.0;
-    }
-}
-
-impl fmt::Debug for StateFlags {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = Self::NAMES.iter().filter(|(_, one)| self.contains(*one)).map(|(name, _)| *name);
-        write!(formatter, "StateFlags({})", names.collect::<Vec<_>>().join(" | "))
-    }
 }
 
 /// How long a setting lasts.

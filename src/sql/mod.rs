@@ -4,10 +4,10 @@
 //! raises a suspicion ([`StateFlags`]) where it cannot. [`replay`] is the way back: settings to text. [`replace_values`] puts
 //! other values where a text has some, and [`stand_ins`] other statements for those about channels.
 //!
-//! Lowest first: `effect` has the types of the results, `encoding` names of encodings; `lex` cuts bytes into tokens as `scan.l`
-//! of Postgres does (`quick` spares most texts that), `quote` decodes and encodes names and literals, `scan` cuts tokens into
-//! statements; `read`, `set` and `notify` understand the few statements that matter; `classify` puts them together, and
-//! `stand_in` stands above it.
+//! Lowest first: `state_flags` has the kinds of session state and all that is known of each, `effect` the other results,
+//! `encoding` names of encodings; `lex` cuts bytes into tokens as `scan.l` of Postgres does (`quick` spares most texts that),
+//! `quote` decodes and encodes names and literals, `scan` cuts tokens into statements; `read`, `set` and `notify` understand
+//! the few statements that matter; `classify` puts them together, and `stand_in` stands above it.
 //! No I/O; nothing here imports another module of ours.
 
 mod classify;
@@ -25,9 +25,10 @@ mod scan;
 mod set;
 mod splice;
 mod stand_in;
+mod state_flags;
 
 pub use classify::classify;
-pub use effect::{Argument, Class, Context, Discarded, Effect, Effects, Form, Scope, Setting, StateFlags, Value};
+pub use effect::{Argument, Class, Context, Discarded, Effect, Effects, Form, Scope, Setting, Value};
 pub use encoding::{folded_encoding, is_ascii_safe};
 pub use milliseconds::{Milliseconds, milliseconds};
 pub use quote::{quote_identifier, quote_literal};
@@ -35,3 +36,4 @@ pub use replace::{Replaced, Substitute, replace_values};
 pub use scan::split;
 pub use set::replay;
 pub use stand_in::{CHANNEL_MAX, PAYLOAD_MAX, STAND_IN, stand_ins};
+pub use state_flags::{KINDS, PIN_REASONS, StateFlags, StateKind};

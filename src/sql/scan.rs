@@ -6,9 +6,10 @@
 
 use std::ops::Range;
 
-use super::effect::{Context, StateFlags};
+use super::effect::Context;
 use super::keyword::*;
 use super::lex::{Kind, Lexer, Token};
+use super::state_flags::StateFlags;
 
 /// The statements of `text` that are not empty, as spans from first to last token; one that does not end is given to the end.
 pub fn split(text: &[u8], context: Context) -> impl Iterator<Item = Range<usize>> {

@@ -6,13 +6,14 @@
 //! for its length.
 
 use super::classify::classify;
-use super::effect::{Argument, Class, Context, Effect, Form, StateFlags};
+use super::effect::{Argument, Class, Context, Effect, Form};
 use super::lex::Kind;
 use super::notify::{Call, Function, Operand, Type, text_of};
 use super::quote;
 use super::read::Reader;
 use super::scan::split;
 use super::splice::Splice;
+use super::state_flags::StateFlags;
 
 /// Bytes a channel may have: `NAMEDATALEN` − 1.
 pub const CHANNEL_MAX: usize = 63;
