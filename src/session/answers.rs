@@ -416,7 +416,7 @@ impl Answers<'_, '_> {
             }
         }
         wanted.accept();
-        // Of the role's timeouts among them its clients know nothing.
+        // The role's timeouts are replayed with the client's own settings, but are not the client's.
         let mut own = values.clone();
         own.retain(|name, _| self.session.settings.values().contains_key(name));
         let settings = self.registry.intern(values);

@@ -368,7 +368,7 @@ impl Frontend<'_, '_> {
         }
     }
 
-    /// Has the backend the unnamed statement, or will it before the next message? False if the client has none.
+    /// Sends a Parse of the unnamed statement if the backend lacks it. False: the client has none.
     #[inline]
     fn bring_unnamed(&mut self) -> bool {
         match &mut self.session.statements.unnamed {
@@ -515,7 +515,7 @@ impl Frontend<'_, '_> {
     }
 }
 
-/// Has the backend a statement, or will it before the next message?
+/// Sends a Parse of a shared statement if the backend lacks it.
 #[inline]
 fn bring(statement: &Arc<Statement>, session: &Session, leased: &mut Leased, out: &mut Splice<'_>) {
     // A large one is here as long as its client; what is sent while the backend skips to Sync does not arrive.

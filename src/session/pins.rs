@@ -73,7 +73,7 @@ impl Pins {
         self.ended |= self.held.and(may_end);
     }
 
-    /// Settings that could not be read are reset, unless more of them came meanwhile.
+    /// RESET ALL: settings that could not be read are gone, unless more of them came meanwhile.
     pub fn end_settings(&mut self) {
         if !self.begun.intersects(StateFlags::SETTINGS) {
             self.held = self.held.without(StateFlags::SETTINGS);

@@ -253,8 +253,8 @@ impl Session {
         self.update_lexer();
     }
 
-    /// The transaction that a cycle belonged to is over. Reports of the server that are not what this client goes on with are
-    /// told anew.
+    /// The transaction that a cycle belonged to is over. A ParameterStatus that went out meanwhile with a value other than
+    /// the one this client goes on with is followed by a correct one.
     pub fn finish_transaction(
         &mut self,
         has_failed: bool,
@@ -294,8 +294,8 @@ impl Session {
         self.mode == PoolMode::Session || self.is_pinned()
     }
 
-    /// Judges what it keeps of its own against its role's timeouts: at its login, and when the configuration says something
-    /// else about them. Returns what it had asked for in vain.
+    /// Holds the client's own timeouts to the limits of its role: at its login, and when a reload has changed those.
+    /// Returns the settings whose values were refused.
     pub fn begin_epoch(&mut self, registry: &SettingsRegistry) -> Vec<&'static str> {
         // In this order: an epoch that is too old is noticed again.
         self.epoch = self.pool.epoch();

@@ -68,7 +68,8 @@ impl Settings {
         self.0.accepted.load(Ordering::Relaxed)
     }
 
-    /// A backend has taken it. A role is asked for every time: whoever may no longer take it must not go on with more rights.
+    /// Marks the set as taken by a backend once. One with a role is never marked: membership may be revoked, and the next
+    /// replay must be confirmed before the client runs anything.
     pub fn accept(&self) {
         let may_be_revoked = self.0.values.contains_key(ROLE);
         self.0.accepted.store(!may_be_revoked, Ordering::Relaxed);

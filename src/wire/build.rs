@@ -279,7 +279,7 @@ mod tests {
         assert!(text.contains("HRaise pool.waiters_max.\0Wpgweir\0"), "{text:?}");
     }
 
-    // c-poolers trap 58: a server's error without SQLSTATE
+    // A server's error may lack its SQLSTATE, and its end.
     #[test]
     fn errors_without_fields_or_ends_are_read_as_empty() {
         assert_eq!(error_fields(b""), ErrorFields::default());

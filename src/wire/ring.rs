@@ -458,7 +458,7 @@ mod tests {
 
     use Expect::*;
 
-    // c-poolers trap 1, modern-poolers trap 5
+    // A pipeline has several ReadyForQuery: a pooler that releases at the first gives the rest of the answers to another.
     #[test]
     fn the_first_ready_of_a_pipeline_is_no_release_point() {
         let mut ring = Ring::default();
@@ -473,7 +473,7 @@ mod tests {
         assert!(ring.is_at_rest());
     }
 
-    // c-poolers trap 2
+    // A Sync answered while the next unit is half sent: the rest of that unit must reach the same backend.
     #[test]
     fn a_half_sent_unit_behind_a_sync_holds_the_backend() {
         let mut ring = Ring::default();
@@ -487,7 +487,7 @@ mod tests {
         assert!(ring.is_at_rest());
     }
 
-    // architecture 4.1 rule 1, modern-poolers trap 2
+    // After an error the server reads up to the Sync and answers nothing before it.
     #[test]
     fn an_error_drops_a_query_that_was_sent_before_the_sync() {
         let mut ring = Ring::default();
@@ -499,7 +499,7 @@ mod tests {
         assert!(ring.is_at_rest());
     }
 
-    // c-poolers trap 4
+    // A simple Query behind a failed unit without Sync is dropped by the server too: no answer to it will come.
     #[test]
     fn after_an_error_nothing_counts_until_the_delayed_sync() {
         let mut ring = Ring::default();
@@ -513,7 +513,7 @@ mod tests {
         assert!(ring.is_at_rest());
     }
 
-    // c-poolers trap 9, architecture 4.1 rule 2
+    // A Sync sent ahead of COPY data is swallowed by the COPY: one that is counted holds the backend for ever.
     #[test]
     fn a_sync_sent_ahead_of_copy_data_is_swallowed_by_the_copy() {
         let mut ring = Ring::default();
@@ -537,7 +537,7 @@ mod tests {
         assert!(ring.is_at_rest());
     }
 
-    // c-poolers trap 10
+    // A COPY that fails after a Sync was sent into it leaves it open how many ReadyForQuery come.
     #[test]
     fn a_copy_done_behind_a_failed_copy_does_not_hold_the_backend() {
         let mut ring = Ring::default();
@@ -551,7 +551,7 @@ mod tests {
         assert!(ring.is_at_rest());
     }
 
-    // modern-poolers trap 6
+    // Flush is answered without a ReadyForQuery: the implicit transaction stays open until Sync.
     #[test]
     fn an_answered_flush_without_sync_holds_the_backend() {
         let mut ring = Ring::default();

@@ -19,9 +19,9 @@ const MOVED_AT_ONCE: usize = 64 * 1024;
 /// An answer that is held back.
 #[derive(Debug)]
 pub(super) struct Withheld {
-    /// The end of all patience.
+    /// Latest time for the channel to be in place.
     deadline: Pin<Box<Sleep>>,
-    /// Where the answer begins in the spill, if nothing else is told by it: then it need not be sent if the LISTEN fails.
+    /// Start of the answer in the write buffer, if it answers the LISTEN alone: it is taken out again if the LISTEN fails.
     answer: Option<usize>,
 }
 
@@ -96,7 +96,7 @@ impl Client {
         Ok(self.side.buffer.send(cx, &mut self.stream, bytes)?)
     }
 
-    /// What is in the spill from here on is the answer to a LISTEN without a transaction, if it is one at all.
+    /// The write buffer has an answer from here on; it is held back if it is one to a LISTEN that is not in place yet.
     pub(super) fn answered(&mut self, from: usize) {
         if self.withheld.is_none() && self.is_listening_in_vain() {
             self.withheld = Some(self.withhold(Some(from)));

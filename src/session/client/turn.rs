@@ -153,7 +153,7 @@ impl Client {
         self.session.update_lexer();
     }
 
-    /// Asks, cleans or gives the backend back when nothing is outstanding. Who has looked at the clock says what it showed.
+    /// Asks, cleans or gives the backend back when nothing is outstanding. `now`: pass it if the clock was read already.
     #[inline]
     pub(super) fn settle(&mut self, cx: &mut Context<'_>, now: Option<Instant>) -> Result<(), End> {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
