@@ -180,7 +180,7 @@ async fn ask(leased: &mut Leased, departed: &mut DepartedClient, sql: &[u8]) -> 
 }
 
 async fn send(leased: &mut Leased, bytes: &[u8]) -> Option<()> {
-    leased.cycle.backend.buffer.buffer().extend_from_slice(bytes);
+    leased.cycle.backend.buffer.bytes().extend_from_slice(bytes);
     poll_fn(|cx| match leased.flush(cx) {
         Err(_) => Poll::Ready(None),
         Ok(()) if leased.cycle.backend.buffer.is_empty() => Poll::Ready(Some(())),

@@ -184,7 +184,7 @@ impl Client {
                 tracing::debug!(client.addr = %self.place.addr, %fault, "client closed");
                 // Behind half a message it would be read as the rest of that.
                 if !is_mid_answer {
-                    build::error_response(self.side.buffer.buffer(), &sqlstate::report(fault));
+                    build::error_response(self.side.buffer.bytes(), &sqlstate::report(fault));
                 }
             }
         }

@@ -86,7 +86,7 @@ impl WriteBuffer {
     }
 
     /// The buffer to append to.
-    pub(super) fn buffer(&mut self) -> &mut Vec<u8> {
+    pub(super) fn bytes(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 

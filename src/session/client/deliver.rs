@@ -46,7 +46,7 @@ impl Client {
         if self.withheld.is_some() || !self.side.buffer.is_empty() {
             return Ok(false);
         }
-        match self.session.take_mail(self.side.buffer.buffer(), MOVED_AT_ONCE) {
+        match self.session.take_mail(self.side.buffer.bytes(), MOVED_AT_ONCE) {
             Ok(0) => Ok(false),
             Ok(_) => self.flush(cx).map(|()| true),
             Err(closing) => Err(self.closed(closing)),
@@ -90,7 +90,7 @@ impl Client {
     #[inline]
     pub(super) fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), End> {
         if self.withholds(cx)? {
-            self.side.buffer.buffer().extend_from_slice(bytes);
+            self.side.buffer.bytes().extend_from_slice(bytes);
             return Ok(());
         }
         Ok(self.side.buffer.send(cx, &mut self.stream, bytes)?)
@@ -130,7 +130,7 @@ impl Client {
         // In place at the very last moment: the answer goes out after all.
         let Some(missing) = missing else { return Ok(false) };
         if let Some(answer) = withheld.answer {
-            self.side.buffer.buffer().truncate(answer);
+            self.side.buffer.bytes().truncate(answer);
         }
         Err(self.counted(Fault::ListenFailed(missing)))
     }

@@ -130,7 +130,7 @@ impl Client {
             if message.tag == tag::SYNC {
                 self.is_discarding = false;
                 let status = self.status();
-                build::ready_for_query(self.side.buffer.buffer(), status);
+                build::ready_for_query(self.side.buffer.bytes(), status);
             }
             return Ok(Step::Done);
         }
@@ -141,7 +141,7 @@ impl Client {
         match &mut self.phase {
             Phase::Leased(_) => {}
             Phase::Idle => {
-                let answer = self.side.buffer.buffer().len();
+                let answer = self.side.buffer.bytes().len();
                 if self.needs_no_backend(request, message.is_whole()) {
                     out.skip(message.fresh);
                     self.answered(answer);
@@ -160,7 +160,7 @@ impl Client {
             }
             Phase::Waiting(_) => return Ok(Step::Hold),
             Phase::Orphaned(orphan) => {
-                let outcome = orphan.message(request, &self.session, self.side.buffer.buffer());
+                let outcome = orphan.message(request, &self.session, self.side.buffer.bytes());
                 self.is_discarding = matches!(outcome, Outcome::Refused | Outcome::Failed);
                 if matches!(outcome, Outcome::Over | Outcome::Failed | Outcome::Passed) {
                     self.phase = Phase::Idle;
@@ -229,7 +229,7 @@ impl Client {
     /// Answers a message of the extended protocol; its Sync is still to come.
     fn answer_alone(&mut self, frame: &[u8]) {
         self.is_unsynced = true;
-        self.side.buffer.buffer().extend_from_slice(frame);
+        self.side.buffer.bytes().extend_from_slice(frame);
     }
 
     /// Answers a NOTIFY, LISTEN or UNLISTEN that needs nobody else.
@@ -247,7 +247,7 @@ impl Client {
             Effect::Listen(_) => b"LISTEN",
             _ => b"UNLISTEN",
         };
-        build::command_complete(self.side.buffer.buffer(), tag);
+        build::command_complete(self.side.buffer.bytes(), tag);
         self.ready_idle();
     }
 
@@ -255,15 +255,15 @@ impl Client {
     fn ready_idle(&mut self) {
         self.is_unsynced = false;
         // Why it has to go, if it has, is found when its task looks by itself.
-        let _ = self.session.take_mail(self.side.buffer.buffer(), usize::MAX);
-        build::ready_for_query(self.side.buffer.buffer(), TransactionStatus::Idle);
+        let _ = self.session.take_mail(self.side.buffer.bytes(), usize::MAX);
+        build::ready_for_query(self.side.buffer.bytes(), TransactionStatus::Idle);
     }
 
     fn send_own_answers(&mut self) {
         let Phase::Leased(leased) = &mut self.phase else { return };
         while let Some(entry) = leased.cycle.pop_synthetic() {
             if let Some(Note::Answers { frames, .. }) = entry.note {
-                self.side.buffer.buffer().extend_from_slice(frames);
+                self.side.buffer.bytes().extend_from_slice(frames);
             }
         }
     }
@@ -279,7 +279,7 @@ impl Client {
     /// Answers a message with an error of ours, as Postgres would: up to Sync in the extended protocol.
     pub(super) fn fail(&mut self, tag: u8, fault: &Fault) {
         let status = self.status();
-        let out = self.side.buffer.buffer();
+        let out = self.side.buffer.bytes();
         build::error_response(out, &sqlstate::report(fault));
         if is_cycle(tag) {
             build::ready_for_query(out, status);

@@ -93,7 +93,7 @@ impl Client {
             Poll::Pending => {
                 if let Some(others) = waiting.waiter.take_notice() {
                     build::notice_response(
-                        self.side.buffer.buffer(),
+                        self.side.buffer.bytes(),
                         &sqlstate::still_waiting(&self.session.pool.name.role, since.elapsed(), others),
                     );
                     self.flush(cx)?;
@@ -147,7 +147,7 @@ impl Client {
         for (name, value) in lease.parameters.iter() {
             let is_own = self.session.settings.values().contains_key(&name.to_ascii_lowercase());
             if before.value(name) != Some(value) && !is_own {
-                build::parameter_status(self.side.buffer.buffer(), name, value);
+                build::parameter_status(self.side.buffer.bytes(), name, value);
             }
         }
         self.session.update_lexer();
@@ -280,7 +280,7 @@ impl Client {
     /// transaction, if that is lost. A unit without its Sync gets its ReadyForQuery when that comes.
     fn answer_outstanding(&mut self, cycle: &CycleState, fault: &Fault, loses_transaction: bool) {
         let after = if loses_transaction { TransactionStatus::Failed } else { TransactionStatus::Idle };
-        let out = self.side.buffer.buffer();
+        let out = self.side.buffer.bytes();
         let mut report = sqlstate::report(fault);
         let mut is_told = cycle.replies().is_skipping();
         for entry in cycle.replies().iter().filter(|entry| entry.origin == Origin::Client) {
