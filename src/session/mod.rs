@@ -18,6 +18,7 @@ pub mod notifications;
 pub mod orphan;
 pub mod pins;
 
+pub mod local_reply;
 pub mod rewrite;
 #[expect(clippy::module_inception, reason = "the session is what this module is about")]
 pub mod session;
@@ -25,4 +26,3 @@ mod side;
 pub mod statements;
 pub mod stopwatch;
 mod transaction;
-pub mod unleased;

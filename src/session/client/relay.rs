@@ -16,11 +16,11 @@ use crate::session::answers::{self, Answers, Event};
 use crate::session::context::{Buffers, Worker};
 use crate::session::frontend::{self, Frontend, Rest};
 use crate::session::leased::Leased;
+use crate::session::local_reply;
 use crate::session::note::Note;
 use crate::session::orphan::Outcome;
 use crate::session::session::Session;
 use crate::session::statements::Unnamed;
-use crate::session::unleased;
 use crate::sql::Effect;
 use crate::wire::build;
 use crate::wire::frame::{Header, Piece};
@@ -199,7 +199,7 @@ impl Client {
             // Left over from a COPY that failed; Postgres ignores them too.
             Request::CopyData | Request::CopyEnd | Request::Flush => {}
             Request::Sync => self.ready_idle(),
-            Request::Query { text } => match unleased::query(&self.session, text) {
+            Request::Query { text } => match local_reply::query(&self.session, text) {
                 Some(effect) => self.run_alone(&effect),
                 None => return false,
             },
@@ -212,7 +212,7 @@ impl Client {
                 self.answer_alone(build::CLOSE_COMPLETE);
             }
             Request::Parse { name, rest, text: Some(text) }
-                if unleased::parse(&mut self.session, &self.worker.proxy.statements, name, rest, text) =>
+                if local_reply::parse(&mut self.session, &self.worker.proxy.statements, name, rest, text) =>
             {
                 self.answer_alone(build::PARSE_COMPLETE);
             }
