@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use super::{Client, End, Fed, Phase, Step, turn::begin_cycle};
+use super::{Client, End, Fed, Phase, Step, lease::begin_cycle};
 use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::metrics::PoolCounter;
