@@ -5,7 +5,7 @@ use std::time::Duration;
 use divan::{Bencher, black_box};
 use pgweir::metrics::{PoolCounter, PoolStats};
 use pgweir::session::stopwatch::Stopwatch;
-use pgweir::wire::ring::TransactionStatus;
+use pgweir::wire::expected::TransactionStatus;
 use tokio::time::Instant;
 
 fn main() {

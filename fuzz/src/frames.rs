@@ -2,7 +2,7 @@
 //! and never calls a backend free that owes an answer.
 
 use crate::wire::frame::{FrameError, HEADER_LEN, Header, Piece, Walker};
-use crate::wire::ring::{Entry, Expect, Origin, Ring, TransactionStatus};
+use crate::wire::expected::{Entry, Expect, Origin, Ring, TransactionStatus};
 
 /// Bytes of a body that are waited for.
 const WANTED: usize = 6;

@@ -21,7 +21,7 @@ use crate::error::sqlstate;
 use crate::net::stream::Stream;
 use crate::session::context::Worker;
 use crate::wire::build::{self, Report};
-use crate::wire::ring::TransactionStatus;
+use crate::wire::expected::TransactionStatus;
 
 /// Statements and portals that one console may hold, each.
 const NAMES_MAX: usize = 256;

@@ -13,8 +13,8 @@ use crate::notify::stats::Gap;
 use crate::pool::core::Bottleneck;
 use crate::state::timeout::Timeout;
 use crate::wire::build::ServerError;
+use crate::wire::expected::Unexpected;
 use crate::wire::frame::FrameError;
-use crate::wire::ring::Unexpected;
 
 /// A fault that ends a cycle or a session.
 #[derive(Debug, Error)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::config::Timeouts;
 use crate::state::timeout::{OwnTimeouts, Timeout, whole};
-use crate::wire::ring::TransactionStatus;
+use crate::wire::expected::TransactionStatus;
 
 /// Length of a tick.
 pub const TICK: Duration = Duration::from_millis(100);

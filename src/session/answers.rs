@@ -20,8 +20,8 @@ use crate::state::settings::{Settings, SettingsRegistry};
 use crate::state::timeout::Timeout;
 use crate::wire::build::ServerError;
 use crate::wire::build::{self, error_fields};
+use crate::wire::expected::{Entry, Expect, Origin, TransactionStatus};
 use crate::wire::frame::{FrameError, HEADER_LEN, Header, header};
-use crate::wire::ring::{Entry, Expect, Origin, TransactionStatus};
 use crate::wire::splice::Splice;
 use crate::wire::tag::backend as tag;
 

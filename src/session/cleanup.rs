@@ -23,8 +23,8 @@ use crate::pool::pool::Pool;
 use crate::session::context::Worker;
 use crate::sql::StateFlags;
 use crate::wire::build::{self, ServerError};
+use crate::wire::expected::{Entry, Expect, TransactionStatus};
 use crate::wire::frame::{HEADER_LEN, Piece};
-use crate::wire::ring::{Entry, Expect, TransactionStatus};
 use crate::wire::tag::{backend, frontend};
 
 /// Takes a session back to what it was after login.

@@ -9,8 +9,8 @@ use super::transaction::TransactionLog;
 use crate::sql::{Effect, StateFlags};
 use crate::state::timeout::Timeout;
 use crate::wire::build::{self, ServerError};
+use crate::wire::expected::{Answer, Entry, Expect, ExpectedReplies, Origin, TransactionStatus, Unexpected};
 use crate::wire::frame::HEADER_LEN;
-use crate::wire::ring::{Answer, Entry, Expect, Origin, Ring, TransactionStatus, Unexpected};
 use crate::wire::tag::backend;
 
 /// More than any answer to a question of ours.
@@ -20,7 +20,7 @@ const ROW_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub struct CycleState {
     /// Messages not answered yet.
-    replies: Ring<Note>,
+    replies: ExpectedReplies<Note>,
     /// Scratch of the replies: what an error made the server drop.
     dropped: Vec<Entry<Note>>,
     /// The backend's side of the relay.
@@ -99,7 +99,7 @@ impl CycleState {
 
     /// Messages not answered yet.
     #[inline]
-    pub(super) fn replies(&self) -> &Ring<Note> {
+    pub(super) fn replies(&self) -> &ExpectedReplies<Note> {
         &self.replies
     }
 

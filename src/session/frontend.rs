@@ -21,9 +21,9 @@ use crate::sql::{Class, Effect, Milliseconds, STAND_IN, StateFlags, classify, mi
 use crate::state::statements::{self, NAME_PREFIX, Statement, Statements};
 use crate::state::timeout::Timeout;
 use crate::wire::build;
+use crate::wire::expected::{Entry, Expect, TransactionStatus};
 use crate::wire::frame::Header;
 use crate::wire::message::{Message, Request, Target};
-use crate::wire::ring::{Entry, Expect, TransactionStatus};
 use crate::wire::splice::Splice;
 use crate::wire::tag::frontend as tag;
 

@@ -38,8 +38,8 @@ use crate::sql::Value;
 use crate::state::parameters::Parameters;
 use crate::state::settings::Values;
 use crate::wire::build;
+use crate::wire::expected::TransactionStatus;
 use crate::wire::frame::{HEADER_LEN, header};
-use crate::wire::ring::TransactionStatus;
 use crate::wire::startup::{MINOR_MAX, Replication, Startup, split_options};
 
 /// A connection counted against `listen.clients_max`.

@@ -9,8 +9,8 @@ use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::sql::{Class, Effect, classify};
 use crate::wire::build;
+use crate::wire::expected::TransactionStatus;
 use crate::wire::message::{Request, Target};
-use crate::wire::ring::TransactionStatus;
 
 /// What of the extended protocol is open, and what the client knows.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::wire::ring::TransactionStatus;
+use crate::wire::expected::TransactionStatus;
 
 /// Since when the cycle and the transaction under way take.
 #[derive(Debug, Default)]

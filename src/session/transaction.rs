@@ -5,7 +5,7 @@
 //! feeds it for a client that has gone, of which only the notifications are left.
 
 use super::note::Runs;
-use crate::wire::ring::TransactionStatus;
+use crate::wire::expected::TransactionStatus;
 
 /// Whoever follows a transaction.
 pub(super) trait TransactionFollower {

@@ -9,8 +9,8 @@ use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
 use pgwire::messages::response::{ErrorResponse, NoticeResponse};
 use pgwire::messages::startup::{BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey};
 
+use super::expected::TransactionStatus;
 use super::frame::HEADER_LEN;
-use super::ring::TransactionStatus;
 use super::tag::{self, backend, field, frontend};
 
 /// ParseComplete.

@@ -5,9 +5,9 @@
 
 pub mod bind;
 pub mod build;
+pub mod expected;
 pub mod frame;
 pub mod message;
-pub mod ring;
 pub mod splice;
 pub mod startup;
 pub mod tag;

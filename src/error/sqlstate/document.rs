@@ -24,8 +24,8 @@ use crate::pool::open::OpenError;
 use crate::state::timeout::Timeout;
 use crate::wire::build::Report;
 use crate::wire::build::ServerError;
+use crate::wire::expected::Unexpected;
 use crate::wire::frame::FrameError;
-use crate::wire::ring::Unexpected;
 use crate::wire::startup::{BadOptions, Malformed};
 
 const HEAD: &str = "\

@@ -25,8 +25,8 @@ use crate::session::stopwatch::Stopwatch;
 use crate::state::settings::{Replay, SettingsRegistry};
 use crate::state::timeout::Timeout;
 use crate::wire::build;
+use crate::wire::expected::{Origin, TransactionStatus};
 use crate::wire::frame::{Piece, Walker};
-use crate::wire::ring::{Origin, TransactionStatus};
 use crate::wire::splice::Splice;
 
 impl Client {

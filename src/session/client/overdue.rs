@@ -13,7 +13,7 @@ use super::{Client, End, Phase};
 use crate::config::{OnIdleHolder, Watch};
 use crate::metrics::{CancelCause, ProcessCounter};
 use crate::state::timeout::Timeout;
-use crate::wire::ring::{Ring, TransactionStatus};
+use crate::wire::expected::{ExpectedReplies, TransactionStatus};
 
 /// Why a transaction is taken from its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +81,6 @@ impl Client {
 }
 
 /// A transaction is open at the server: the client's own, or the implicit one of messages that no Sync has followed yet.
-fn is_open<N>(ring: &Ring<N>) -> bool {
+fn is_open<N>(ring: &ExpectedReplies<N>) -> bool {
     ring.status() != TransactionStatus::Idle || ring.is_unsynced()
 }

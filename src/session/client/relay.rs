@@ -23,9 +23,9 @@ use crate::session::session::Session;
 use crate::session::statements::Unnamed;
 use crate::sql::Effect;
 use crate::wire::build;
+use crate::wire::expected::TransactionStatus;
 use crate::wire::frame::{Header, Piece};
 use crate::wire::message::{Message, Request, Target, is_cycle};
-use crate::wire::ring::TransactionStatus;
 use crate::wire::splice::Splice;
 use crate::wire::tag::frontend as tag;
 

@@ -1,7 +1,7 @@
 //! Cycle accounting: what was sent to a backend and is not answered yet.
 //!
 //! Each message that Postgres answers pushes one entry; each answer moves or pops the oldest. A backend may go to another
-//! client only when the ring [is at rest](Ring::is_at_rest). The rules are those of `PostgresMain` in
+//! client only when the replies [is at rest](ExpectedReplies::is_at_rest). The rules are those of `PostgresMain` in
 //! `src/backend/tcop/postgres.c` and of the manual's "Extended Query", "COPY Operations" and "Pipelining":
 //!
 //! 1. After an error in the extended protocol everything up to the next Sync is dropped, a Query included.
@@ -151,7 +151,7 @@ pub struct Answer<N> {
 
 /// Messages outstanding at one backend.
 #[derive(Debug)]
-pub struct Ring<N> {
+pub struct ExpectedReplies<N> {
     entries: VecDeque<Entry<N>>,
     copy: Copy,
     /// An extended-protocol error was seen and its Sync was not sent yet.
@@ -163,7 +163,7 @@ pub struct Ring<N> {
     status: TransactionStatus,
 }
 
-impl<N> Default for Ring<N> {
+impl<N> Default for ExpectedReplies<N> {
     fn default() -> Self {
         Self {
             entries: VecDeque::new(),
@@ -176,7 +176,7 @@ impl<N> Default for Ring<N> {
     }
 }
 
-impl<N> Ring<N> {
+impl<N> ExpectedReplies<N> {
     /// Status as of the last ReadyForQuery.
     #[inline]
     pub fn status(&self) -> TransactionStatus {
@@ -445,14 +445,14 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn answer(ring: &mut Ring<u32>, tag: u8) -> Answer<u32> {
+    fn answer(replies: &mut ExpectedReplies<u32>, tag: u8) -> Answer<u32> {
         let status = (tag == b'Z').then_some(TransactionStatus::Idle);
-        ring.answer(tag, status, &mut Vec::new()).unwrap()
+        replies.answer(tag, status, &mut Vec::new()).unwrap()
     }
 
-    fn client(ring: &mut Ring<u32>, expects: &[Expect]) {
+    fn client(replies: &mut ExpectedReplies<u32>, expects: &[Expect]) {
         for expect in expects {
-            ring.push(*expect, Origin::Client, None);
+            replies.push(*expect, Origin::Client, None);
         }
     }
 
@@ -461,124 +461,124 @@ mod tests {
     // A pipeline has several ReadyForQuery: a pooler that releases at the first gives the rest of the answers to another.
     #[test]
     fn the_first_ready_of_a_pipeline_is_no_release_point() {
-        let mut ring = Ring::default();
-        client(&mut ring, &[Parse, Bind, Execute, Sync, Bind, Execute, Sync]);
+        let mut replies = ExpectedReplies::default();
+        client(&mut replies, &[Parse, Bind, Execute, Sync, Bind, Execute, Sync]);
         for tag in *b"12CZ" {
-            answer(&mut ring, tag);
+            answer(&mut replies, tag);
         }
-        assert!(!ring.is_at_rest());
+        assert!(!replies.is_at_rest());
         for tag in *b"2CZ" {
-            answer(&mut ring, tag);
+            answer(&mut replies, tag);
         }
-        assert!(ring.is_at_rest());
+        assert!(replies.is_at_rest());
     }
 
     // A Sync answered while the next unit is half sent: the rest of that unit must reach the same backend.
     #[test]
     fn a_half_sent_unit_behind_a_sync_holds_the_backend() {
-        let mut ring = Ring::default();
-        client(&mut ring, &[Parse, Sync, Parse]);
+        let mut replies = ExpectedReplies::default();
+        client(&mut replies, &[Parse, Sync, Parse]);
         for tag in *b"1Z1" {
-            answer(&mut ring, tag);
+            answer(&mut replies, tag);
         }
-        assert!(ring.is_empty() && !ring.is_at_rest());
-        client(&mut ring, &[Sync]);
-        answer(&mut ring, b'Z');
-        assert!(ring.is_at_rest());
+        assert!(replies.is_empty() && !replies.is_at_rest());
+        client(&mut replies, &[Sync]);
+        answer(&mut replies, b'Z');
+        assert!(replies.is_at_rest());
     }
 
     // After an error the server reads up to the Sync and answers nothing before it.
     #[test]
     fn an_error_drops_a_query_that_was_sent_before_the_sync() {
-        let mut ring = Ring::default();
-        client(&mut ring, &[Parse, Query, Sync]);
+        let mut replies = ExpectedReplies::default();
+        client(&mut replies, &[Parse, Query, Sync]);
         let mut dropped = Vec::new();
-        ring.answer(b'E', None, &mut dropped).unwrap();
+        replies.answer(b'E', None, &mut dropped).unwrap();
         assert_eq!(dropped.iter().map(|e| e.expect).collect::<Vec<_>>(), [Parse, Query]);
-        answer(&mut ring, b'Z');
-        assert!(ring.is_at_rest());
+        answer(&mut replies, b'Z');
+        assert!(replies.is_at_rest());
     }
 
     // A simple Query behind a failed unit without Sync is dropped by the server too: no answer to it will come.
     #[test]
     fn after_an_error_nothing_counts_until_the_delayed_sync() {
-        let mut ring = Ring::default();
-        client(&mut ring, &[Bind]);
-        answer(&mut ring, b'E');
-        assert!(!ring.is_at_rest());
-        client(&mut ring, &[Execute, Query]);
-        assert!(ring.is_empty() && !ring.is_at_rest());
-        client(&mut ring, &[Sync]);
-        answer(&mut ring, b'Z');
-        assert!(ring.is_at_rest());
+        let mut replies = ExpectedReplies::default();
+        client(&mut replies, &[Bind]);
+        answer(&mut replies, b'E');
+        assert!(!replies.is_at_rest());
+        client(&mut replies, &[Execute, Query]);
+        assert!(replies.is_empty() && !replies.is_at_rest());
+        client(&mut replies, &[Sync]);
+        answer(&mut replies, b'Z');
+        assert!(replies.is_at_rest());
     }
 
     // A Sync sent ahead of COPY data is swallowed by the COPY: one that is counted holds the backend for ever.
     #[test]
     fn a_sync_sent_ahead_of_copy_data_is_swallowed_by_the_copy() {
-        let mut ring = Ring::default();
-        client(&mut ring, &[Bind, Execute, Sync, CopyEnd, Sync]);
+        let mut replies = ExpectedReplies::default();
+        client(&mut replies, &[Bind, Execute, Sync, CopyEnd, Sync]);
         for tag in *b"2GCZ" {
-            answer(&mut ring, tag);
+            answer(&mut replies, tag);
         }
-        assert!(ring.is_at_rest());
+        assert!(replies.is_at_rest());
     }
 
     #[test]
     fn a_sync_while_copying_in_is_swallowed() {
-        let mut ring = Ring::default();
-        client(&mut ring, &[Bind, Execute]);
-        answer(&mut ring, b'2');
-        answer(&mut ring, b'G');
-        client(&mut ring, &[Sync, CopyEnd, Sync]);
-        answer(&mut ring, b'C');
-        assert!(!ring.is_at_rest());
-        answer(&mut ring, b'Z');
-        assert!(ring.is_at_rest());
+        let mut replies = ExpectedReplies::default();
+        client(&mut replies, &[Bind, Execute]);
+        answer(&mut replies, b'2');
+        answer(&mut replies, b'G');
+        client(&mut replies, &[Sync, CopyEnd, Sync]);
+        answer(&mut replies, b'C');
+        assert!(!replies.is_at_rest());
+        answer(&mut replies, b'Z');
+        assert!(replies.is_at_rest());
     }
 
     // A COPY that fails after a Sync was sent into it leaves it open how many ReadyForQuery come.
     #[test]
     fn a_copy_done_behind_a_failed_copy_does_not_hold_the_backend() {
-        let mut ring = Ring::default();
-        client(&mut ring, &[Query]);
-        answer(&mut ring, b'G');
-        answer(&mut ring, b'E');
-        client(&mut ring, &[CopyEnd]);
-        answer(&mut ring, b'Z');
-        assert!(ring.is_at_rest());
-        client(&mut ring, &[CopyEnd]);
-        assert!(ring.is_at_rest());
+        let mut replies = ExpectedReplies::default();
+        client(&mut replies, &[Query]);
+        answer(&mut replies, b'G');
+        answer(&mut replies, b'E');
+        client(&mut replies, &[CopyEnd]);
+        answer(&mut replies, b'Z');
+        assert!(replies.is_at_rest());
+        client(&mut replies, &[CopyEnd]);
+        assert!(replies.is_at_rest());
     }
 
     // Flush is answered without a ReadyForQuery: the implicit transaction stays open until Sync.
     #[test]
     fn an_answered_flush_without_sync_holds_the_backend() {
-        let mut ring = Ring::default();
-        client(&mut ring, &[Parse, DescribeStatement]);
+        let mut replies = ExpectedReplies::default();
+        client(&mut replies, &[Parse, DescribeStatement]);
         for tag in *b"1tT" {
-            answer(&mut ring, tag);
+            answer(&mut replies, tag);
         }
-        assert!(ring.is_empty() && !ring.is_at_rest());
+        assert!(replies.is_empty() && !replies.is_at_rest());
     }
 
     #[test]
     fn an_answer_to_nothing_is_refused() {
-        let mut ring = Ring::<u32>::default();
-        assert!(ring.answer(b'C', None, &mut Vec::new()).is_err());
-        client(&mut ring, &[Parse]);
-        assert!(ring.answer(b'2', None, &mut Vec::new()).is_err());
+        let mut replies = ExpectedReplies::<u32>::default();
+        assert!(replies.answer(b'C', None, &mut Vec::new()).is_err());
+        client(&mut replies, &[Parse]);
+        assert!(replies.answer(b'2', None, &mut Vec::new()).is_err());
     }
 
     #[test]
     fn our_own_answers_wait_for_their_place() {
-        let mut ring = Ring::default();
-        client(&mut ring, &[Bind]);
-        ring.push(Synthetic, Origin::Client, Some(7));
-        client(&mut ring, &[Sync]);
-        assert!(ring.pop_synthetic().is_none());
-        answer(&mut ring, b'2');
-        assert_eq!(ring.pop_synthetic().unwrap().note, Some(7));
+        let mut replies = ExpectedReplies::default();
+        client(&mut replies, &[Bind]);
+        replies.push(Synthetic, Origin::Client, Some(7));
+        client(&mut replies, &[Sync]);
+        assert!(replies.pop_synthetic().is_none());
+        answer(&mut replies, b'2');
+        assert_eq!(replies.pop_synthetic().unwrap().note, Some(7));
     }
 
     /// A message of the model's client; the flag: the server fails at it.
@@ -700,7 +700,7 @@ mod tests {
         ]
     }
 
-    fn push(ring: &mut Ring<u32>, message: Sent, number: u32) {
+    fn push(replies: &mut ExpectedReplies<u32>, message: Sent, number: u32) {
         let expect = match message {
             Sent::Query(_) => Query,
             Sent::Call(_) => FunctionCall,
@@ -710,27 +710,27 @@ mod tests {
             Sent::CopyEnd => CopyEnd,
             Sent::Flush | Sent::CopyData => return,
         };
-        ring.push(expect, Origin::Client, Some(number));
+        replies.push(expect, Origin::Client, Some(number));
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4000))]
         /// Whatever a well-behaved client pipelines, and however sending, answering and reading interleave: every answer
-        /// is expected, and the ring is at rest exactly when the server owes nothing.
+        /// is expected, and the replies is at rest exactly when the server owes nothing.
         #[test]
-        fn the_ring_agrees_with_the_server(
+        fn the_replies_agree_with_the_server(
             units in prop::collection::vec(unit(), 1..12),
             order in prop::collection::vec(0u8..3, 1..400),
         ) {
             let messages: Vec<Sent> = units.into_iter().flatten().collect();
-            let (mut ring, mut server) = (Ring::<u32>::default(), Server::default());
+            let (mut replies, mut server) = (ExpectedReplies::<u32>::default(), Server::default());
             let (mut wire_in, mut wire_out) = (VecDeque::new(), VecDeque::new());
             let mut to_send = messages.iter().copied().enumerate().collect::<VecDeque<_>>();
             let mut order = order.into_iter().chain((0..3).cycle());
             while !(to_send.is_empty() && wire_in.is_empty() && wire_out.is_empty()) {
                 match order.next().unwrap() {
                     0 => if let Some((number, message)) = to_send.pop_front() {
-                        push(&mut ring, message, number as u32);
+                        push(&mut replies, message, number as u32);
                         wire_in.push_back(message);
                     },
                     1 => if let Some(message) = wire_in.pop_front() {
@@ -738,15 +738,15 @@ mod tests {
                     },
                     _ => if let Some(tag) = wire_out.pop_front() {
                         let status = (tag == b'Z').then_some(TransactionStatus::Idle);
-                        let result = ring.answer(tag, status, &mut Vec::new());
-                        prop_assert!(result.is_ok(), "{:?} at {:?} of {:?}", result, ring, messages);
+                        let result = replies.answer(tag, status, &mut Vec::new());
+                        prop_assert!(result.is_ok(), "{:?} at {:?} of {:?}", result, replies, messages);
                     },
                 }
                 let owed = !wire_out.is_empty() || server.skipping || server.copy.is_some()
                     || wire_in.iter().any(|m| !matches!(m, Sent::Flush | Sent::CopyData | Sent::CopyEnd));
-                prop_assert!(!(owed && ring.is_at_rest() && !ring.is_doubtful()), "released early: {:?}", messages);
+                prop_assert!(!(owed && replies.is_at_rest() && !replies.is_doubtful()), "released early: {:?}", messages);
             }
-            prop_assert!(ring.is_at_rest(), "never released: {:?} {:?}", ring, messages);
+            prop_assert!(replies.is_at_rest(), "never released: {:?} {:?}", replies, messages);
         }
     }
 }
