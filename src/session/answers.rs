@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::leased::Leased;
-use super::note::{Note, Runs};
+use super::reply_action::{ReplyAction, Runs};
 use super::session::Session;
 use super::transaction::TransactionFollower;
 use crate::error::Fault;
@@ -20,7 +20,7 @@ use crate::state::settings::{Settings, SettingsRegistry};
 use crate::state::timeout::Timeout;
 use crate::wire::build::ServerError;
 use crate::wire::build::{self, error_fields};
-use crate::wire::expected::{Entry, Expect, Origin, TransactionStatus};
+use crate::wire::expected::{Expect, ExpectedReply, Origin, TransactionStatus};
 use crate::wire::frame::{FrameError, HEADER_LEN, Header, header};
 use crate::wire::splice::Splice;
 use crate::wire::tag::backend as tag;
@@ -115,14 +115,16 @@ impl Answers<'_, '_> {
             tag::DATA_ROW if is_own => self.leased.cycle.begin_row(bytes),
             // A portal with rows left has done what it does to the session.
             tag::PORTAL_SUSPENDED => {
-                if let Some(Entry { note: Some(Note::Runs(mut runs)), .. }) = answer.completed {
+                if let Some(ExpectedReply { action: Some(ReplyAction::Runs(mut runs)), .. }) = answer.completed {
                     self.log_statement(Some(&mut runs), b"");
                 }
             }
             tag::NOTICE_RESPONSE => forwards &= !self.session.notifications.hear(&bytes[HEADER_LEN..]),
             tag::PARSE_COMPLETE => {
-                if let Some(Entry { note: Some(Note::Parses { statement: Some(statement), .. }), .. }) =
-                    answer.completed
+                if let Some(ExpectedReply {
+                    action: Some(ReplyAction::Parses { statement: Some(statement), .. }),
+                    ..
+                }) = answer.completed
                 {
                     statement.set_accepted(true);
                 }
@@ -149,13 +151,19 @@ impl Answers<'_, '_> {
 
     fn send_own_answers(&mut self) {
         while let Some(entry) = self.leased.cycle.pop_synthetic() {
-            if let Some(Note::Answers { frames, .. }) = entry.note {
+            if let Some(ReplyAction::Answers { frames, .. }) = entry.action {
                 self.out.insert(frames);
             }
         }
     }
 
-    fn command_complete(&mut self, bytes: &[u8], fresh: usize, is_own: bool, completed: Option<Entry<Note>>) -> Event {
+    fn command_complete(
+        &mut self,
+        bytes: &[u8],
+        fresh: usize,
+        is_own: bool,
+        completed: Option<ExpectedReply<ReplyAction>>,
+    ) -> Event {
         self.leased.cycle.backend.set_forwarding(!is_own);
         self.leased.lease.target.clock.complete(self.tick);
         if is_own {
@@ -166,7 +174,9 @@ impl Answers<'_, '_> {
         }
         let tag = bytes[HEADER_LEN..].strip_suffix(b"\0").unwrap_or_default();
         let shown = match completed {
-            Some(Entry { note: Some(Note::Runs(mut runs)), .. }) => self.statement_completed(&mut runs, tag),
+            Some(ExpectedReply { action: Some(ReplyAction::Runs(mut runs)), .. }) => {
+                self.statement_completed(&mut runs, tag)
+            }
             Some(_) => {
                 self.log_statement(None, tag);
                 None
@@ -184,22 +194,22 @@ impl Answers<'_, '_> {
         Event::None
     }
 
-    /// A statement of a Query that is not answered to its end has completed. Its note is taken out meanwhile.
+    /// A statement of a Query that is not answered to its end has completed. Its action is taken out meanwhile.
     #[inline]
     fn query_goes_on(&mut self, tag: &[u8]) -> Option<Cow<'static, [u8]>> {
-        let Some(mut note) = self.leased.cycle.head_mut().and_then(|head| head.note.take()) else {
+        let Some(mut action) = self.leased.cycle.head_mut().and_then(|head| head.action.take()) else {
             self.log_statement(None, tag);
             return None;
         };
-        let shown = match &mut note {
-            Note::Runs(runs) => self.statement_completed(runs, tag),
+        let shown = match &mut action {
+            ReplyAction::Runs(runs) => self.statement_completed(runs, tag),
             _ => {
                 self.log_statement(None, tag);
                 None
             }
         };
         if let Some(head) = self.leased.cycle.head_mut() {
-            head.note = Some(note);
+            head.action = Some(action);
         }
         shown
     }
@@ -230,7 +240,7 @@ impl Answers<'_, '_> {
     }
 
     #[inline]
-    fn ready(&mut self, is_own: bool, completed: Option<Entry<Note>>) -> Result<Event, Fault> {
+    fn ready(&mut self, is_own: bool, completed: Option<ExpectedReply<ReplyAction>>) -> Result<Event, Fault> {
         let replies = self.leased.cycle.replies();
         let status = replies.status();
         let clock = &self.leased.lease.target.clock;
@@ -244,9 +254,9 @@ impl Answers<'_, '_> {
 
     /// A cycle of the client has ended.
     #[inline]
-    fn cycle_ended(&mut self, status: TransactionStatus, completed: Option<Entry<Note>>) -> Event {
+    fn cycle_ended(&mut self, status: TransactionStatus, completed: Option<ExpectedReply<ReplyAction>>) -> Event {
         self.leased.cycle.cycle_ended();
-        if let Some(Entry { note: Some(Note::Runs(mut runs)), .. }) = completed {
+        if let Some(ExpectedReply { action: Some(ReplyAction::Runs(mut runs)), .. }) = completed {
             self.session.failed(&mut runs);
         }
         let mut log = self.leased.cycle.log();
@@ -262,10 +272,10 @@ impl Answers<'_, '_> {
     }
 
     /// A query of ours is done.
-    fn own_ready(&mut self, completed: Option<Entry<Note>>) -> Result<Event, Fault> {
+    fn own_ready(&mut self, completed: Option<ExpectedReply<ReplyAction>>) -> Result<Event, Fault> {
         let refusal = self.leased.cycle.take_refusal();
-        match completed.and_then(|entry| entry.note) {
-            Some(Note::Applies(wanted)) => {
+        match completed.and_then(|entry| entry.action) {
+            Some(ReplyAction::Applies(wanted)) => {
                 if let Some(error) = refusal {
                     self.leased.lease.is_soiled = true;
                     return Err(Fault::SettingsRefused(error));
@@ -274,7 +284,7 @@ impl Answers<'_, '_> {
                     self.applied(wanted);
                 }
             }
-            Some(Note::Resets) => {
+            Some(ReplyAction::Resets) => {
                 if refusal.is_some() {
                     return Ok(Event::Ended);
                 }
@@ -286,7 +296,7 @@ impl Answers<'_, '_> {
                 self.session.statements.leave_backend();
             }
             // Nobody knows what it holds then.
-            Some(Note::Probes(_)) if refusal.is_some() => return Ok(Event::Ended),
+            Some(ReplyAction::Probes(_)) if refusal.is_some() => return Ok(Event::Ended),
             _ => {}
         }
         Ok(Event::None)
@@ -298,28 +308,30 @@ impl Answers<'_, '_> {
         let mut dropped = self.leased.cycle.take_dropped();
         // The failed message itself is the first of them; of a Query it is still the head.
         let failed = match dropped.first_mut() {
-            Some(entry) => Some((entry.expect, &mut entry.note)),
-            None => self.leased.cycle.head_mut().map(|head| (head.expect, &mut head.note)),
+            Some(entry) => Some((entry.expect, &mut entry.action)),
+            None => self.leased.cycle.head_mut().map(|head| (head.expect, &mut head.action)),
         };
         let mut replacement = None;
         let mut stale = None;
         // A Parse of ours stands for the client's own: it has to learn why its Bind is not answered.
         let mut forwards = !is_own;
-        if let Some((expect, note)) = failed {
+        if let Some((expect, action)) = failed {
             forwards |= expect == Expect::Parse;
-            match note {
-                Some(Note::Parses { statement: Some(statement), .. }) => statement.set_accepted(false),
+            match action {
+                Some(ReplyAction::Parses { statement: Some(statement), .. }) => statement.set_accepted(false),
                 // A Parse in a failed transaction fails with 25P02, whatever it says.
-                Some(Note::Refuses(error)) if code != b"25P02" => replacement = Some(error.clone()),
-                Some(Note::Runs(runs)) if expect == Expect::Execute => self.session.failed(runs),
+                Some(ReplyAction::Refuses(error)) if code != b"25P02" => replacement = Some(error.clone()),
+                Some(ReplyAction::Runs(runs)) if expect == Expect::Execute => self.session.failed(runs),
                 // "cached plan must not change result type", or the name is unknown after all: it is parsed afresh.
-                Some(Note::Uses(id)) if matches!(code, b"0A000" | b"26000") => stale = Some((*id, code == b"0A000")),
+                Some(ReplyAction::Uses(id)) if matches!(code, b"0A000" | b"26000") => {
+                    stale = Some((*id, code == b"0A000"))
+                }
                 _ => {}
             }
         }
         while let Some(entry) = dropped.pop() {
-            if let Some(note) = entry.note {
-                self.session.take_back(note, &mut self.leased.lease);
+            if let Some(action) = entry.action {
+                self.session.take_back(action, &mut self.leased.lease);
             }
         }
         let cycle = &mut *self.leased.cycle;
@@ -440,7 +452,7 @@ impl Answers<'_, '_> {
     /// The row that answers our question is whole.
     fn probed(&mut self) {
         let row = self.leased.cycle.take_row();
-        if let Some(Note::Probes(asked)) = self.leased.cycle.head_mut().and_then(|head| head.note.as_ref()) {
+        if let Some(ReplyAction::Probes(asked)) = self.leased.cycle.head_mut().and_then(|head| head.action.as_ref()) {
             self.session.pins.answer(*asked, &row);
         }
     }

@@ -10,8 +10,8 @@ use tokio::time::{Instant, timeout};
 use super::answers;
 use super::cycle::CycleState;
 use super::leased::Leased;
-use super::note::{Note, Runs};
 use super::notifications::{Notifications, Party};
+use super::reply_action::{ReplyAction, Runs};
 use super::session::Session;
 use super::transaction::{TransactionFollower, TransactionLog};
 use crate::config::PoolMode;
@@ -23,7 +23,7 @@ use crate::pool::pool::Pool;
 use crate::session::context::Worker;
 use crate::sql::StateFlags;
 use crate::wire::build::{self, ServerError};
-use crate::wire::expected::{Entry, Expect, TransactionStatus};
+use crate::wire::expected::{Expect, ExpectedReply, TransactionStatus};
 use crate::wire::frame::{HEADER_LEN, Piece};
 use crate::wire::tag::{backend, frontend};
 
@@ -173,7 +173,7 @@ async fn end_unit(leased: &mut Leased) -> Option<()> {
 async fn ask(leased: &mut Leased, departed: &mut DepartedClient, sql: &[u8]) -> Option<()> {
     let mut bytes = Vec::new();
     leased.cycle.set_refusal(None);
-    leased.cycle.query(&mut bytes, sql, Note::Resets);
+    leased.cycle.query(&mut bytes, sql, ReplyAction::Resets);
     send(leased, &bytes).await?;
     drain(leased, departed).await?;
     leased.cycle.take_refusal().is_none().then_some(())
@@ -233,14 +233,20 @@ impl DepartedClient {
     }
 
     /// Takes account of one answer, whoever asked: the end of the client's last unit is a message of ours.
-    fn follow(&mut self, tag: u8, body: &[u8], mut completed: Option<Entry<Note>>, cycle: &mut CycleState) {
+    fn follow(
+        &mut self,
+        tag: u8,
+        body: &[u8],
+        mut completed: Option<ExpectedReply<ReplyAction>>,
+        cycle: &mut CycleState,
+    ) {
         let mut log = self.log;
         match tag {
             backend::COMMAND_COMPLETE | backend::PORTAL_SUSPENDED => {
                 let text = body.strip_suffix(b"\0").filter(|_| tag == backend::COMMAND_COMPLETE).unwrap_or_default();
                 let entry = completed.as_mut().or_else(|| cycle.head_mut());
-                let runs = entry.and_then(|entry| match &mut entry.note {
-                    Some(Note::Runs(runs)) => Some(&mut **runs),
+                let runs = entry.and_then(|entry| match &mut entry.action {
+                    Some(ReplyAction::Runs(runs)) => Some(&mut **runs),
                     _ => None,
                 });
                 log.statement(runs, text, self);

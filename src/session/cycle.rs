@@ -3,13 +3,13 @@
 //! Everything is written here and nowhere else; [`super::frontend`], [`super::answers`] and [`super::cleanup`] say what
 //! happened. Boxed and used again by the worker's next lease, so that a lease costs no allocation.
 
-use super::note::Note;
+use super::reply_action::ReplyAction;
 use super::side::Side;
 use super::transaction::TransactionLog;
 use crate::sql::{Effect, StateFlags};
 use crate::state::timeout::Timeout;
 use crate::wire::build::{self, ServerError};
-use crate::wire::expected::{Answer, Entry, Expect, ExpectedReplies, Origin, TransactionStatus, Unexpected};
+use crate::wire::expected::{Answer, Expect, ExpectedReplies, ExpectedReply, Origin, TransactionStatus, Unexpected};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::tag::backend;
 
@@ -20,9 +20,9 @@ const ROW_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub struct CycleState {
     /// Messages not answered yet.
-    replies: ExpectedReplies<Note>,
+    replies: ExpectedReplies<ReplyAction>,
     /// Scratch of the replies: what an error made the server drop.
-    dropped: Vec<Entry<Note>>,
+    dropped: Vec<ExpectedReply<ReplyAction>>,
     /// The backend's side of the relay.
     pub(super) backend: Side,
     /// Where the transaction is going.
@@ -99,7 +99,7 @@ impl CycleState {
 
     /// Messages not answered yet.
     #[inline]
-    pub(super) fn replies(&self) -> &ExpectedReplies<Note> {
+    pub(super) fn replies(&self) -> &ExpectedReplies<ReplyAction> {
         &self.replies
     }
 
@@ -109,60 +109,64 @@ impl CycleState {
         self.replies.is_at_rest() && self.backend.is_at_boundary()
     }
 
-    /// A message of the client goes to the backend. A note of one that the server will drop unread comes back.
+    /// A message of the client goes to the backend. The action of one that the server will drop unread comes back.
     #[inline]
-    pub(super) fn expect(&mut self, expect: Expect, note: Option<Note>) -> Option<Note> {
-        self.replies.push(expect, Origin::Client, note)
+    pub(super) fn expect(&mut self, expect: Expect, action: Option<ReplyAction>) -> Option<ReplyAction> {
+        self.replies.push(expect, Origin::Client, action)
     }
 
     /// A message of ours goes to the backend.
     #[inline]
-    pub(super) fn expect_own(&mut self, expect: Expect, note: Option<Note>) {
-        self.replies.push(expect, Origin::Own, note);
+    pub(super) fn expect_own(&mut self, expect: Expect, action: Option<ReplyAction>) {
+        self.replies.push(expect, Origin::Own, action);
     }
 
     /// Appends a Query of ours.
-    pub(super) fn query(&mut self, out: &mut Vec<u8>, sql: &[u8], note: Note) {
+    pub(super) fn query(&mut self, out: &mut Vec<u8>, sql: &[u8], action: ReplyAction) {
         build::query(out, sql);
-        self.expect_own(Expect::Query, Some(note));
+        self.expect_own(Expect::Query, Some(action));
     }
 
     /// Takes account of one message of the backend; `bytes` is its frame, or the head of a long one.
     #[inline]
-    pub(super) fn answer(&mut self, tag: u8, bytes: &[u8]) -> Result<Answer<Note>, Unexpected> {
+    pub(super) fn answer(&mut self, tag: u8, bytes: &[u8]) -> Result<Answer<ReplyAction>, Unexpected> {
         let byte = bytes.get(HEADER_LEN).copied().filter(|_| tag == backend::READY_FOR_QUERY);
         self.replies.answer(tag, byte.and_then(TransactionStatus::from_byte), &mut self.dropped)
     }
 
     /// The next answer of ours to a message of the client, if it is its turn.
     #[inline]
-    pub(super) fn pop_synthetic(&mut self) -> Option<Entry<Note>> {
+    pub(super) fn pop_synthetic(&mut self) -> Option<ExpectedReply<ReplyAction>> {
         self.replies.pop_synthetic()
     }
 
     /// The message that the backend is answering.
     #[inline]
-    pub(super) fn head_mut(&mut self) -> Option<&mut Entry<Note>> {
+    pub(super) fn head_mut(&mut self) -> Option<&mut ExpectedReply<ReplyAction>> {
         self.replies.head_mut()
     }
 
     /// Entries that the last error made the server drop, oldest first; to be given back with [`Self::put_dropped`].
-    pub(super) fn take_dropped(&mut self) -> Vec<Entry<Note>> {
+    pub(super) fn take_dropped(&mut self) -> Vec<ExpectedReply<ReplyAction>> {
         std::mem::take(&mut self.dropped)
     }
 
     /// Gives the emptied buffer of dropped entries back.
-    pub(super) fn put_dropped(&mut self, mut dropped: Vec<Entry<Note>>) {
+    pub(super) fn put_dropped(&mut self, mut dropped: Vec<ExpectedReply<ReplyAction>>) {
         dropped.clear();
         self.dropped = dropped;
     }
 
     /// Statements that may have run at the server since it answered last; `None`: nobody can tell.
     pub(super) fn statements(&self) -> Option<u32> {
-        let of = |entry: &Entry<Note>| match (entry.expect, &entry.note) {
-            (Expect::Query, Some(Note::Runs(runs))) if runs.class.may_begin.contains(StateFlags::UNCERTAIN) => None,
-            (Expect::Query, Some(Note::Runs(runs))) => Some(runs.class.statements.saturating_sub(runs.completed)),
-            (Expect::Query, Some(Note::Several(statements))) => Some(*statements),
+        let of = |entry: &ExpectedReply<ReplyAction>| match (entry.expect, &entry.action) {
+            (Expect::Query, Some(ReplyAction::Runs(runs))) if runs.class.may_begin.contains(StateFlags::UNCERTAIN) => {
+                None
+            }
+            (Expect::Query, Some(ReplyAction::Runs(runs))) => {
+                Some(runs.class.statements.saturating_sub(runs.completed))
+            }
+            (Expect::Query, Some(ReplyAction::Several(statements))) => Some(*statements),
             (Expect::Query | Expect::Execute | Expect::FunctionCall, _) => Some(1),
             _ => Some(0),
         };
@@ -237,7 +241,7 @@ impl CycleState {
     /// With its backend the client loses a transaction, and may send more of it before it knows.
     pub(super) fn loses_transaction(&self) -> bool {
         let is_open = self.replies.status() != TransactionStatus::Idle;
-        let is_cycle = |entry: &&Entry<Note>| entry.origin == Origin::Client && entry.expect.is_cycle();
+        let is_cycle = |entry: &&ExpectedReply<ReplyAction>| entry.origin == Origin::Client && entry.expect.is_cycle();
         match self.pending_outcome() {
             // A client that waits for the answer to its BEGIN is told that there is no transaction; one that has sent
             // more already would have that run on its own.

@@ -8,8 +8,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::leased::Leased;
-use super::note::{Note, Runs};
 use super::notifications;
+use super::reply_action::{ReplyAction, Runs};
 use super::rewrite::{intern, prepares_transaction, rewrite};
 use super::session::Session;
 use super::statements::{NAMES_MAX, Portal, Unnamed};
@@ -21,7 +21,7 @@ use crate::sql::{Class, Effect, Milliseconds, STAND_IN, StateFlags, classify, mi
 use crate::state::statements::{self, NAME_PREFIX, Statement, Statements};
 use crate::state::timeout::Timeout;
 use crate::wire::build;
-use crate::wire::expected::{Entry, Expect, TransactionStatus};
+use crate::wire::expected::{Expect, ExpectedReply, TransactionStatus};
 use crate::wire::frame::Header;
 use crate::wire::message::{Message, Request, Target};
 use crate::wire::splice::Splice;
@@ -106,26 +106,26 @@ impl Frontend<'_, '_> {
     }
 
     #[inline]
-    fn push(&mut self, expect: Expect, note: Option<Note>) {
-        let refused = self.leased.cycle.expect(expect, note);
-        if let Some(note) = refused {
-            self.session.take_back(note, &mut self.leased.lease);
+    fn push(&mut self, expect: Expect, action: Option<ReplyAction>) {
+        let refused = self.leased.cycle.expect(expect, action);
+        if let Some(action) = refused {
+            self.session.take_back(action, &mut self.leased.lease);
         }
     }
 
     /// Forwards a message as it is.
     #[inline]
-    fn pass(&mut self, message: Message<'_>, expect: Option<Expect>, note: Option<Note>) -> Rest {
+    fn pass(&mut self, message: Message<'_>, expect: Option<Expect>, action: Option<ReplyAction>) -> Rest {
         if let Some(expect) = expect {
-            self.push(expect, note);
+            self.push(expect, action);
         }
         self.out.pass(message.bytes, message.fresh);
         Rest::Forward
     }
 
     /// Answers a message ourselves, in its place.
-    fn answer(&mut self, message: Message<'_>, note: Note) -> Rest {
-        self.push(Expect::Synthetic, Some(note));
+    fn answer(&mut self, message: Message<'_>, action: ReplyAction) -> Rest {
+        self.push(Expect::Synthetic, Some(action));
         self.out.skip(message.fresh);
         Rest::Discard
     }
@@ -139,7 +139,7 @@ impl Frontend<'_, '_> {
             tag::PARSE => Expect::Parse,
             _ => Expect::Bind,
         };
-        self.push(expect, Some(Note::Refuses(error.into())));
+        self.push(expect, Some(ReplyAction::Refuses(error.into())));
         self.out.skip(message.fresh);
         let out = self.out.buffer();
         match expect {
@@ -158,33 +158,33 @@ impl Frontend<'_, '_> {
         self.session.statements.unnamed = Unnamed::None;
         let class = text.map_or_else(uncertain, |text| classify(text, self.session.lexer));
         if class.is_ordinary() {
-            let note = (class.statements > 1).then_some(Note::Several(class.statements));
-            return self.pass(message, Some(Expect::Query), note);
+            let action = (class.statements > 1).then_some(ReplyAction::Several(class.statements));
+            return self.pass(message, Some(Expect::Query), action);
         }
         if let Some(fault) = self.forbidden(&class) {
             return self.refuse(message, &fault);
         }
         if self.is_our_deallocate(&class) {
-            let note = Some(self.deallocates(Arc::new(class)));
-            return self.query_instead(message, note, STAND_IN);
+            let action = Some(self.deallocates(Arc::new(class)));
+            return self.query_instead(message, action, STAND_IN);
         }
         let Some((text, class)) = text.and_then(|text| rewrite(self.session, text, b"", &class)) else {
             self.spoil(&class);
-            let note = self.runs(|| Arc::new(class.clone()), &class);
-            return self.pass(message, Some(Expect::Query), note);
+            let action = self.runs(|| Arc::new(class.clone()), &class);
+            return self.pass(message, Some(Expect::Query), action);
         };
         if let Some(fault) = self.unnotifiable(&class) {
             return self.refuse(message, &fault);
         }
         self.spoil(&class);
         let class = Arc::new(class);
-        let note = self.runs(|| Arc::clone(&class), &class);
-        self.query_instead(message, note, &text)
+        let action = self.runs(|| Arc::clone(&class), &class);
+        self.query_instead(message, action, &text)
     }
 
     /// Another Query in the place of the client's.
-    fn query_instead(&mut self, message: Message<'_>, note: Option<Note>, text: &[u8]) -> Rest {
-        self.push(Expect::Query, note);
+    fn query_instead(&mut self, message: Message<'_>, action: Option<ReplyAction>, text: &[u8]) -> Rest {
+        self.push(Expect::Query, action);
         self.out.skip(message.fresh);
         build::query(self.out.buffer(), text);
         Rest::Discard
@@ -192,35 +192,35 @@ impl Frontend<'_, '_> {
 
     #[inline]
     fn parse_unnamed(&mut self, message: Message<'_>, rest: &[u8], text: Option<&[u8]>) -> Rest {
-        let note = Note::Parses { statement: None, undo: None };
+        let action = ReplyAction::Parses { statement: None, undo: None };
         let Some(text) = text else {
             self.session.statements.unnamed = Unnamed::Large { class: Some(Arc::new(uncertain())) };
-            return self.pass(message, Some(Expect::Parse), Some(note));
+            return self.pass(message, Some(Expect::Parse), Some(action));
         };
         let class = classify(text, self.session.lexer);
         if class.is_ordinary() {
             self.session.statements.keep_unnamed(rest, None);
-            return self.pass(message, Some(Expect::Parse), Some(note));
+            return self.pass(message, Some(Expect::Parse), Some(action));
         }
         if let Some(fault) = self.forbidden(&class) {
             return self.refuse(message, &fault);
         }
         if self.is_our_deallocate(&class) {
             let rest = [STAND_IN, b"\0\0\0"].concat();
-            return self.parse_instead(message, note, &rest, class);
+            return self.parse_instead(message, action, &rest, class);
         }
         if let Some((other, class)) = rewrite(self.session, text, &rest[text.len() + 1..], &class) {
             let rest = [&other, &rest[text.len()..]].concat();
-            return self.parse_instead(message, note, &rest, class);
+            return self.parse_instead(message, action, &rest, class);
         }
         self.session.statements.keep_unnamed(rest, Some(Arc::new(class)));
-        self.pass(message, Some(Expect::Parse), Some(note))
+        self.pass(message, Some(Expect::Parse), Some(action))
     }
 
     /// Another unnamed statement in the place of the client's.
-    fn parse_instead(&mut self, message: Message<'_>, note: Note, rest: &[u8], class: Class) -> Rest {
+    fn parse_instead(&mut self, message: Message<'_>, action: ReplyAction, rest: &[u8], class: Class) -> Rest {
         self.session.statements.keep_unnamed(rest, Some(Arc::new(class)));
-        self.push(Expect::Parse, Some(note));
+        self.push(Expect::Parse, Some(action));
         self.out.skip(message.fresh);
         build::parse(self.out.buffer(), b"", rest);
         Rest::Discard
@@ -246,12 +246,12 @@ impl Frontend<'_, '_> {
         let is_failed = self.leased.cycle.replies().status() == TransactionStatus::Failed
             && !statement.class.as_deref().is_some_and(ends_transaction);
         if !is_failed && self.leased.lease.statements.get(&statement.id).is_some() {
-            return self.answer(message, Note::Answers { frames: build::PARSE_COMPLETE, undo });
+            return self.answer(message, ReplyAction::Answers { frames: build::PARSE_COMPLETE, undo });
         }
         if !statement.is_large() {
             admit(&statement, self.session, self.leased, self.out);
         }
-        self.push(Expect::Parse, Some(Note::Parses { statement: Some(Arc::clone(&statement)), undo }));
+        self.push(Expect::Parse, Some(ReplyAction::Parses { statement: Some(Arc::clone(&statement)), undo }));
         if !statement.is_large() && *statement.rest != *rest {
             self.out.skip(message.fresh);
             build::parse(self.out.buffer(), statement.name(), &statement.rest);
@@ -280,7 +280,7 @@ impl Frontend<'_, '_> {
         let (id, class) = (statement.id, statement.class.clone());
         let bound = class.map(|class| self.bound(class, message));
         self.session.statements.bind(portal, bound);
-        self.push(Expect::Bind, Some(Note::Uses(id)));
+        self.push(Expect::Bind, Some(ReplyAction::Uses(id)));
         Rest::Forward
     }
 
@@ -312,8 +312,8 @@ impl Frontend<'_, '_> {
             Target::Statement(b"") => self.refuse(message, &Fault::NoUnnamedStatement),
             Target::Statement(name) => match self.forward_use(message, &[crate::wire::tag::STATEMENT], name) {
                 Some(statement) => {
-                    let note = Note::Uses(statement.id);
-                    self.push(Expect::DescribeStatement, Some(note));
+                    let action = ReplyAction::Uses(statement.id);
+                    self.push(Expect::DescribeStatement, Some(action));
                     Rest::Forward
                 }
                 None => self.unknown(message, Expect::DescribeStatement, name),
@@ -327,8 +327,8 @@ impl Frontend<'_, '_> {
             return self.pass(message, Some(Expect::Execute), None);
         };
         if self.is_our_deallocate(&class) {
-            let note = Some(self.deallocates(class));
-            return self.pass(message, Some(Expect::Execute), note);
+            let action = Some(self.deallocates(class));
+            return self.pass(message, Some(Expect::Execute), action);
         }
         let given = match given.transpose() {
             Ok(given) => given,
@@ -338,11 +338,11 @@ impl Frontend<'_, '_> {
             return self.refuse(message, &fault);
         }
         self.spoil_unit(&class);
-        let mut note = self.runs(|| Arc::clone(&class), &class);
-        if let Some(Note::Runs(runs)) = &mut note {
+        let mut action = self.runs(|| Arc::clone(&class), &class);
+        if let Some(ReplyAction::Runs(runs)) = &mut action {
             runs.given = given;
         }
-        self.pass(message, Some(Expect::Execute), note)
+        self.pass(message, Some(Expect::Execute), action)
     }
 
     fn close(&mut self, message: Message<'_>, target: Target<'_>) -> Rest {
@@ -363,7 +363,7 @@ impl Frontend<'_, '_> {
             }
             Target::Statement(name) => {
                 let undo = self.session.statements.remove(name);
-                self.answer(message, Note::Answers { frames: build::CLOSE_COMPLETE, undo })
+                self.answer(message, ReplyAction::Answers { frames: build::CLOSE_COMPLETE, undo })
             }
         }
     }
@@ -378,7 +378,7 @@ impl Frontend<'_, '_> {
             Unnamed::Kept { .. } if self.leased.cycle.replies().is_skipping() => return true,
             Unnamed::Kept { here, .. } => *here = true,
         }
-        self.leased.cycle.expect_own(Expect::Parse, Some(Note::Parses { statement: None, undo: None }));
+        self.leased.cycle.expect_own(Expect::Parse, Some(ReplyAction::Parses { statement: None, undo: None }));
         build::parse(self.out.buffer(), b"", self.session.statements.unnamed_text());
         true
     }
@@ -399,8 +399,8 @@ impl Frontend<'_, '_> {
             _ => return self.pass(message, Some(Expect::FunctionCall), None),
         };
         let class = Arc::new(Class { statements: 1, may_begin, ..Class::default() });
-        let note = Note::Runs(Box::new(Runs::new(class)));
-        self.pass(message, Some(Expect::FunctionCall), Some(note))
+        let action = ReplyAction::Runs(Box::new(Runs::new(class)));
+        self.pass(message, Some(Expect::FunctionCall), Some(action))
     }
 
     /// What the mode of the pool forbids.
@@ -419,13 +419,13 @@ impl Frontend<'_, '_> {
             }
     }
 
-    /// The note for such a DEALLOCATE. The names go now: what is pipelined behind it may give them anew.
-    fn deallocates(&mut self, class: Arc<Class>) -> Note {
+    /// The action for such a DEALLOCATE. The names go now: what is pipelined behind it may give them anew.
+    fn deallocates(&mut self, class: Arc<Class>) -> ReplyAction {
         let undo = match class.effects.as_slice() {
             [(_, Effect::Deallocate(name))] => self.session.statements.remove(name),
             _ => Some(self.session.statements.clear_named()),
         };
-        Note::Runs(Box::new(Runs { undo, ..Runs::new(class) }))
+        ReplyAction::Runs(Box::new(Runs { undo, ..Runs::new(class) }))
     }
 
     /// Why a text with stand-ins for notifications cannot run now.
@@ -461,7 +461,7 @@ impl Frontend<'_, '_> {
 
     fn must_spoil(&self, class: &Class) -> bool {
         let (session, replies) = (&self.session, self.leased.cycle.replies());
-        let stands_in = |entry: &Entry<Note>| matches!(&entry.note, Some(Note::Runs(runs)) if runs.class.stands_in);
+        let stands_in = |entry: &ExpectedReply<ReplyAction>| matches!(&entry.action, Some(ReplyAction::Runs(runs)) if runs.class.stands_in);
         prepares_transaction(class)
             && replies.status() != TransactionStatus::Failed
             && (session.notifications.has_pending() || replies.iter().any(stands_in))
@@ -489,9 +489,9 @@ impl Frontend<'_, '_> {
         }
     }
 
-    /// The note for a text that is not ordinary.
+    /// The action for a text that is not ordinary.
     #[inline]
-    fn runs(&mut self, shared: impl FnOnce() -> Arc<Class>, class: &Class) -> Option<Note> {
+    fn runs(&mut self, shared: impl FnOnce() -> Arc<Class>, class: &Class) -> Option<ReplyAction> {
         for (_, effect) in &class.effects {
             self.leased.cycle.sends(effect);
         }
@@ -509,9 +509,9 @@ impl Frontend<'_, '_> {
             && (class.may_begin | class.may_end).is_empty()
             && class.effects.iter().all(|(_, effect)| is_told_by_tag(effect));
         if only_transactions && self.session.follow.is_none() {
-            return (class.statements > 1).then_some(Note::Several(class.statements));
+            return (class.statements > 1).then_some(ReplyAction::Several(class.statements));
         }
-        Some(Note::Runs(Box::new(Runs::new(shared()))))
+        Some(ReplyAction::Runs(Box::new(Runs::new(shared()))))
     }
 }
 
@@ -526,8 +526,8 @@ fn bring(statement: &Arc<Statement>, session: &Session, leased: &mut Leased, out
         return;
     }
     admit(statement, session, leased, out);
-    let note = Note::Parses { statement: Some(Arc::clone(statement)), undo: None };
-    leased.cycle.expect_own(Expect::Parse, Some(note));
+    let action = ReplyAction::Parses { statement: Some(Arc::clone(statement)), undo: None };
+    leased.cycle.expect_own(Expect::Parse, Some(action));
     build::parse(out.buffer(), statement.name(), &statement.rest);
 }
 
@@ -539,13 +539,13 @@ fn admit(statement: &Statement, session: &Session, leased: &mut Leased, out: &mu
         return;
     }
     for id in std::mem::take(&mut leased.lease.stale) {
-        leased.cycle.expect_own(Expect::Close, Some(Note::Outdated(id)));
+        leased.cycle.expect_own(Expect::Close, Some(ReplyAction::Outdated(id)));
         build::close_statement(out.buffer(), &statements::name(id));
     }
     let most = session.pool.settings().pool.statements_max.max(1) as usize;
     while leased.lease.statements.len() >= most {
         let Some((id, ())) = leased.lease.statements.pop_lru() else { break };
-        leased.cycle.expect_own(Expect::Close, Some(Note::Evicts(id)));
+        leased.cycle.expect_own(Expect::Close, Some(ReplyAction::Evicts(id)));
         build::close_statement(out.buffer(), &statements::name(id));
     }
     leased.lease.statements.put(statement.id, ());

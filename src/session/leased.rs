@@ -6,7 +6,7 @@ use std::task::Context;
 use tokio::time::Instant;
 
 use super::cycle::CycleState;
-use super::note::Note;
+use super::reply_action::ReplyAction;
 use super::stopwatch::Stopwatch;
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
@@ -38,9 +38,9 @@ impl Leased {
     }
 
     /// Sends a Query of ours.
-    pub fn ask(&mut self, cx: &mut Context<'_>, sql: &[u8], note: Note) -> io::Result<()> {
+    pub fn ask(&mut self, cx: &mut Context<'_>, sql: &[u8], action: ReplyAction) -> io::Result<()> {
         let mut bytes = Vec::new();
-        self.cycle.query(&mut bytes, sql, note);
+        self.cycle.query(&mut bytes, sql, action);
         self.send(cx, &bytes)
     }
 

@@ -13,10 +13,10 @@ pub mod follow;
 pub mod frontend;
 pub mod leased;
 pub mod login;
-pub mod note;
 pub mod notifications;
 pub mod orphan;
 pub mod pins;
+pub mod reply_action;
 
 pub mod local_reply;
 pub mod rewrite;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::note::Runs;
+use super::reply_action::Runs;
 use crate::clients::Entry;
 use crate::notify::exchange::Exchange;
 use crate::notify::mailbox::Mailbox;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::follow::{Follow, Outcome};
-use super::note::{Note, Runs};
 use super::notifications::{Notifications, Party};
 use super::pins::Pins;
+use super::reply_action::{ReplyAction, Runs};
 use super::statements::{ClientStatements, Unnamed};
 use crate::clients::Entry;
 use crate::config::{PoolMode, Standing};
@@ -137,9 +137,9 @@ impl Session {
     }
 
     /// A message was dropped or failed: what its sending did to names and to what the backend has is taken back.
-    pub fn take_back(&mut self, note: Note, backend: &mut Backend) {
-        match note {
-            Note::Parses { statement, undo } => {
+    pub fn take_back(&mut self, action: ReplyAction, backend: &mut Backend) {
+        match action {
+            ReplyAction::Parses { statement, undo } => {
                 match statement {
                     Some(statement) => {
                         backend.statements.pop(&statement.id);
@@ -150,16 +150,16 @@ impl Session {
                     self.statements.undo(*undo);
                 }
             }
-            Note::Answers { undo: Some(undo), .. } => self.statements.undo(*undo),
-            Note::Runs(runs) => {
+            ReplyAction::Answers { undo: Some(undo), .. } => self.statements.undo(*undo),
+            ReplyAction::Runs(runs) => {
                 if let Some(undo) = runs.undo {
                     self.statements.undo(*undo);
                 }
             }
-            Note::Evicts(id) => {
+            ReplyAction::Evicts(id) => {
                 backend.statements.put(id, ());
             }
-            Note::Outdated(id) => backend.stale.push(id),
+            ReplyAction::Outdated(id) => backend.stale.push(id),
             _ => {}
         }
     }

@@ -4,7 +4,7 @@
 //! [`super::answers`] feeds it for a client and passes on to settings, pins, names and notifications; [`super::cleanup`]
 //! feeds it for a client that has gone, of which only the notifications are left.
 
-use super::note::Runs;
+use super::reply_action::Runs;
 use crate::wire::expected::TransactionStatus;
 
 /// Whoever follows a transaction.

@@ -10,7 +10,7 @@
 //! 4. Flush yields answers and no ReadyForQuery; the implicit transaction stays open until Sync.
 //! 5. An answer may come before the whole request was sent.
 //!
-//! Entries carry a note `N` of the caller, handed back when the entry is answered or dropped. No I/O, no time.
+//! Entries carry an action `N` of the caller, handed back when the entry is answered or dropped. No I/O, no time.
 
 use std::collections::VecDeque;
 
@@ -104,13 +104,13 @@ impl TransactionStatus {
 
 /// One entry, oldest first.
 #[derive(Debug)]
-pub struct Entry<N> {
+pub struct ExpectedReply<N> {
     /// What answers it.
     pub expect: Expect,
     /// Who sent it.
     pub origin: Origin,
-    /// The caller's note.
-    pub note: Option<N>,
+    /// The caller's action.
+    pub action: Option<N>,
 }
 
 /// COPY FROM STDIN or COPY BOTH, as far as the messages we send are concerned.
@@ -146,13 +146,13 @@ pub struct Answer<N> {
     /// Whether the client or we caused it; `None`: nobody, it came unasked.
     pub origin: Option<Origin>,
     /// The entry it completed.
-    pub completed: Option<Entry<N>>,
+    pub completed: Option<ExpectedReply<N>>,
 }
 
 /// Messages outstanding at one backend.
 #[derive(Debug)]
 pub struct ExpectedReplies<N> {
-    entries: VecDeque<Entry<N>>,
+    entries: VecDeque<ExpectedReply<N>>,
     copy: Copy,
     /// An extended-protocol error was seen and its Sync was not sent yet.
     skipping: bool,
@@ -227,45 +227,45 @@ impl<N> ExpectedReplies<N> {
 
     /// The oldest entry.
     #[inline]
-    pub fn head_mut(&mut self) -> Option<&mut Entry<N>> {
+    pub fn head_mut(&mut self) -> Option<&mut ExpectedReply<N>> {
         self.entries.front_mut()
     }
 
     /// All entries, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &Entry<N>> {
+    pub fn iter(&self) -> impl Iterator<Item = &ExpectedReply<N>> {
         self.entries.iter()
     }
 
-    /// Records a message on its way to the backend. A note of a message that the server will drop unread comes back.
+    /// Records a message on its way to the backend. The action of a message that the server will drop unread comes back.
     #[inline]
-    pub fn push(&mut self, expect: Expect, origin: Origin, note: Option<N>) -> Option<N> {
+    pub fn push(&mut self, expect: Expect, origin: Origin, action: Option<N>) -> Option<N> {
         match (expect, self.copy) {
             // Rule 2.
             (Expect::Sync, Copy::In { .. }) => {
                 self.copy = Copy::In { doubtful: true };
-                return note;
+                return action;
             }
             (Expect::CopyEnd, Copy::In { doubtful }) => {
                 self.copy = Copy::Ending { doubtful };
-                return note;
+                return action;
             }
-            (_, Copy::Both) => return note,
+            (_, Copy::Both) => return action,
             _ => {}
         }
         if self.skipping {
             if expect != Expect::Sync {
-                return note;
+                return action;
             }
             self.skipping = false;
         }
         match expect {
             Expect::Sync | Expect::Query | Expect::FunctionCall => self.unsynced = false,
             // A CopyEnd without a COPY is ignored by the server, so it holds nothing up.
-            Expect::CopyEnd if self.entries.is_empty() => return note,
+            Expect::CopyEnd if self.entries.is_empty() => return action,
             Expect::CopyEnd => {}
             _ => self.unsynced = true,
         }
-        self.entries.push_back(Entry { expect, origin, note });
+        self.entries.push_back(ExpectedReply { expect, origin, action });
         None
     }
 
@@ -273,10 +273,10 @@ impl<N> ExpectedReplies<N> {
     #[inline]
     pub fn is_row(&self, tag: u8) -> bool {
         match self.entries.front() {
-            Some(Entry { expect: Expect::Query, origin: Origin::Client, .. }) => {
+            Some(ExpectedReply { expect: Expect::Query, origin: Origin::Client, .. }) => {
                 matches!(tag, tag::DATA_ROW | tag::ROW_DESCRIPTION)
             }
-            Some(Entry { expect: Expect::Execute, origin: Origin::Client, .. }) => tag == tag::DATA_ROW,
+            Some(ExpectedReply { expect: Expect::Execute, origin: Origin::Client, .. }) => tag == tag::DATA_ROW,
             _ => false,
         }
     }
@@ -288,7 +288,7 @@ impl<N> ExpectedReplies<N> {
         &mut self,
         tag: u8,
         status: Option<TransactionStatus>,
-        dropped: &mut Vec<Entry<N>>,
+        dropped: &mut Vec<ExpectedReply<N>>,
     ) -> Result<Answer<N>, Unexpected> {
         let unexpected = Unexpected { tag: char::from(tag) };
         let Some(head) = self.entries.front() else {
@@ -360,7 +360,7 @@ impl<N> ExpectedReplies<N> {
 
     /// The next answer of ours, if it is its turn.
     #[inline]
-    pub fn pop_synthetic(&mut self) -> Option<Entry<N>> {
+    pub fn pop_synthetic(&mut self) -> Option<ExpectedReply<N>> {
         match self.entries.front() {
             Some(entry) if entry.expect == Expect::Synthetic => {
                 let entry = self.entries.pop_front();
@@ -372,7 +372,7 @@ impl<N> ExpectedReplies<N> {
     }
 
     /// Everything outstanding, when the backend is lost.
-    pub fn drain(&mut self) -> impl Iterator<Item = Entry<N>> + '_ {
+    pub fn drain(&mut self) -> impl Iterator<Item = ExpectedReply<N>> + '_ {
         self.copy = Copy::None;
         self.skipping = false;
         self.entries.drain(..)
@@ -387,7 +387,7 @@ impl<N> ExpectedReplies<N> {
     }
 
     /// Rule 1 and 3: what the server drops after an ErrorResponse.
-    fn fail(&mut self, dropped: &mut Vec<Entry<N>>) {
+    fn fail(&mut self, dropped: &mut Vec<ExpectedReply<N>>) {
         let copy = std::mem::take(&mut self.copy);
         if let Copy::In { doubtful: true } | Copy::Ending { doubtful: true } = copy {
             self.doubtful = true;
@@ -411,7 +411,7 @@ impl<N> ExpectedReplies<N> {
     }
 
     /// Rule 2: Syncs sent ahead of the COPY data were read inside the COPY.
-    fn copy_in(&mut self, dropped: &mut Vec<Entry<N>>) {
+    fn copy_in(&mut self, dropped: &mut Vec<ExpectedReply<N>>) {
         let end = self.entries.iter().position(|e| e.expect == Expect::CopyEnd);
         let until = end.unwrap_or(self.entries.len());
         let mut index = 1;
@@ -578,7 +578,7 @@ mod tests {
         client(&mut replies, &[Sync]);
         assert!(replies.pop_synthetic().is_none());
         answer(&mut replies, b'2');
-        assert_eq!(replies.pop_synthetic().unwrap().note, Some(7));
+        assert_eq!(replies.pop_synthetic().unwrap().action, Some(7));
     }
 
     /// A message of the model's client; the flag: the server fails at it.

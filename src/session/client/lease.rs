@@ -18,8 +18,8 @@ use crate::session::context::Buffers;
 use crate::session::cycle::CycleState;
 use crate::session::frontend;
 use crate::session::leased::Leased;
-use crate::session::note::Note;
 use crate::session::orphan::Orphan;
+use crate::session::reply_action::ReplyAction;
 use crate::session::session::Session;
 use crate::session::stopwatch::Stopwatch;
 use crate::state::settings::{Replay, SettingsRegistry};
@@ -169,7 +169,7 @@ impl Client {
         if !self.session.pins.is_settled() {
             leased.lease.is_soiled |= self.session.pins.is_uncertain();
             if let Some((asked, sql)) = self.session.pins.question() {
-                if leased.ask(cx, &sql, Note::Probes(asked)).is_err() {
+                if leased.ask(cx, &sql, ReplyAction::Probes(asked)).is_err() {
                     return self.lose(cx);
                 }
                 return Ok(());
@@ -182,7 +182,7 @@ impl Client {
         if leased.lease.is_soiled {
             // What comes meanwhile waits: behind it the backend has neither its settings nor its statements.
             leased.cycle.hold_client(true);
-            if leased.ask(cx, cleanup::RESET, Note::Resets).is_err() {
+            if leased.ask(cx, cleanup::RESET, ReplyAction::Resets).is_err() {
                 return self.lose(cx);
             }
             return Ok(());
@@ -337,7 +337,7 @@ fn bring_settings(leased: &mut Leased, session: &Session, registry: &SettingsReg
     }
     leased.cycle.hold_client(!wanted.is_accepted());
     if !encoding.is_empty() {
-        leased.cycle.query(out.buffer(), &encoding, Note::Applies(None));
+        leased.cycle.query(out.buffer(), &encoding, ReplyAction::Applies(None));
     }
-    leased.cycle.query(out.buffer(), &rest, Note::Applies(Some(wanted)));
+    leased.cycle.query(out.buffer(), &rest, ReplyAction::Applies(Some(wanted)));
 }

@@ -17,8 +17,8 @@ use crate::session::context::{Buffers, Worker};
 use crate::session::frontend::{self, Frontend, Rest};
 use crate::session::leased::Leased;
 use crate::session::local_reply;
-use crate::session::note::Note;
 use crate::session::orphan::Outcome;
+use crate::session::reply_action::ReplyAction;
 use crate::session::session::Session;
 use crate::session::statements::Unnamed;
 use crate::sql::Effect;
@@ -262,7 +262,7 @@ impl Client {
     fn send_own_answers(&mut self) {
         let Phase::Leased(leased) = &mut self.phase else { return };
         while let Some(entry) = leased.cycle.pop_synthetic() {
-            if let Some(Note::Answers { frames, .. }) = entry.note {
+            if let Some(ReplyAction::Answers { frames, .. }) = entry.action {
                 self.side.buffer.bytes().extend_from_slice(frames);
             }
         }

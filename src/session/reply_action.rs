@@ -8,9 +8,9 @@ use crate::sql::{Class, Effect, Form, StateFlags};
 use crate::state::settings::Settings;
 use crate::state::statements::Statement;
 
-/// A note on one outstanding message.
+/// The action that the answer to one outstanding message stands for.
 #[derive(Debug)]
-pub enum Note {
+pub enum ReplyAction {
     /// A Query or Execute whose statements do something to the session.
     Runs(Box<Runs>),
     /// A Query of so many statements that do nothing to the session.
