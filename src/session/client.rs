@@ -218,7 +218,7 @@ impl Client {
 
     /// Moves what can be moved; true if there may be more at once.
     fn turn(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<bool, End> {
-        self.heed_signals(cx)?;
+        self.handle_signals(cx)?;
         let mut fed = Fed::Moved;
         for _ in 0..ROUNDS {
             self.flush(cx)?;
@@ -252,7 +252,7 @@ impl Client {
     }
 
     #[inline]
-    fn heed_signals(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    fn handle_signals(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let signals = self.place.take_signals();
         if signals == 0 {
             return Ok(());
@@ -266,10 +266,10 @@ impl Client {
             self.fail_waiting(&Fault::Canceled, cx)?;
         }
         if has(Signal::Overdue) {
-            self.heed_clock(cx)?;
+            self.handle_clock(cx)?;
         }
         if has(Signal::Holding) {
-            self.heed_those_who_wait(cx)?;
+            self.handle_waiters(cx)?;
         }
         for signal in [Signal::Drain, Signal::Evict] {
             if has(signal) {

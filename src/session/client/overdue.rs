@@ -26,7 +26,7 @@ pub(super) enum Reason {
 
 impl Client {
     /// Something may have taken too long: what runs is cancelled, a transaction in which nothing runs is ended.
-    pub(super) fn heed_clock(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    pub(super) fn handle_clock(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
         let tick = self.worker.proxy.clock.ticks();
         let limits = self.session.pool.settings().timeouts;
@@ -55,7 +55,7 @@ impl Client {
     }
 
     /// Others wait for its transaction: that is ended, unless something runs in it or it has not been idle for long.
-    pub(super) fn heed_those_who_wait(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+    pub(super) fn handle_waiters(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let Phase::Leased(leased) = &self.phase else { return Ok(()) };
         let proxy = &self.worker.proxy;
         let Watch { on_idle_holder, blocked, .. } = proxy.config.load().watch;
