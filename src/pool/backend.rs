@@ -33,7 +33,7 @@ pub struct Backend {
     /// Statements it has that must be parsed afresh: closed in front of the next cycle.
     pub stale: Vec<u32>,
     /// State we cannot undo exactly: DISCARD ALL comes before anybody else.
-    pub is_soiled: bool,
+    pub is_dirty: bool,
     /// Where a CancelRequest goes.
     pub target: Arc<Target>,
     /// Worker whose reactor has the socket.
@@ -62,7 +62,7 @@ impl Backend {
             // Unbounded: who adds a statement also sends the Close of the one that makes room, and the bound may change.
             statements: LruCache::unbounded(),
             stale: Vec::new(),
-            is_soiled: false,
+            is_dirty: false,
             target: Arc::new(target),
             worker,
             fresh_until: Instant::now(),
@@ -73,7 +73,7 @@ impl Backend {
     /// As it was after its login: DISCARD ALL is done.
     pub fn forget_session(&mut self, none: Settings) {
         self.applied = none;
-        self.is_soiled = false;
+        self.is_dirty = false;
         self.statements.clear();
         self.stale.clear();
         self.target.clock.clear();

@@ -277,7 +277,7 @@ impl Answers<'_, '_> {
         match completed.and_then(|entry| entry.action) {
             Some(ReplyAction::Applies(wanted)) => {
                 if let Some(error) = refusal {
-                    self.leased.lease.is_soiled = true;
+                    self.leased.lease.is_dirty = true;
                     return Err(Fault::SettingsRefused(error));
                 }
                 if let Some(wanted) = wanted {

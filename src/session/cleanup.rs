@@ -71,7 +71,7 @@ pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_
     if is_at_rest && is_lost {
         return;
     }
-    if is_at_rest && !is_owned && !leased.lease.is_soiled {
+    if is_at_rest && !is_owned && !leased.lease.is_dirty {
         release(worker, leased.lease, leased.cycle, Instant::now());
         return;
     }

@@ -167,7 +167,7 @@ impl Client {
             return Ok(());
         }
         if !self.session.pins.is_settled() {
-            leased.lease.is_soiled |= self.session.pins.is_uncertain();
+            leased.lease.is_dirty |= self.session.pins.is_uncertain();
             if let Some((asked, sql)) = self.session.pins.question() {
                 if leased.ask(cx, &sql, ReplyAction::Probes(asked)).is_err() {
                     return self.lose(cx);
@@ -179,7 +179,7 @@ impl Client {
             self.place.set_pins(self.session.pin_bits());
             return Ok(());
         }
-        if leased.lease.is_soiled {
+        if leased.lease.is_dirty {
             // What comes meanwhile waits: behind it the backend has neither its settings nor its statements.
             leased.cycle.hold_client(true);
             if leased.ask(cx, cleanup::RESET, ReplyAction::Resets).is_err() {
