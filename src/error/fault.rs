@@ -168,5 +168,5 @@ pub struct Lost {
     /// A COMMIT was under way: nobody knows whether it took effect.
     pub in_commit: bool,
     /// What the server said last, if anything.
-    pub last_words: Option<ServerError>,
+    pub final_error: Option<ServerError>,
 }

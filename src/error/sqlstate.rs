@@ -161,7 +161,7 @@ pub fn report(fault: &Fault) -> Report {
     };
     let detail = match fault {
         Fault::Lost(lost) | Fault::SessionLost(lost) => {
-            lost.last_words.as_ref().map(|said| format!("The server said {}: {}", said.code, said.message))
+            lost.final_error.as_ref().map(|said| format!("The server said {}: {}", said.code, said.message))
         }
         Fault::PoolFull(queue) | Fault::RoleFull(queue) | Fault::Hopeless(queue) => Some(line(queue)),
         Fault::WaitTimeout { queue, waited, .. } => {

@@ -75,7 +75,7 @@ fn in_vain(bottleneck: Bottleneck) -> Fault {
 }
 
 fn faults() -> Vec<Fault> {
-    let lost = |in_commit| Lost { in_commit, last_words: None };
+    let lost = |in_commit| Lost { in_commit, final_error: None };
     let expired = |timeout, ends_session| {
         let limit = Some(Duration::from_secs(20));
         let timeouts = Timeouts { idle_in_transaction: limit, transaction: limit, ..Timeouts::default() };

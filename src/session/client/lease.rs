@@ -225,7 +225,7 @@ impl Client {
         self.place.set_idle();
         let cycle = &mut leased.cycle;
         let is_session_lost = self.session.mode == PoolMode::Session || self.session.may_be_pinned();
-        let lost = Lost { in_commit: cycle.is_committing(), last_words: cycle.take_final_error() };
+        let lost = Lost { in_commit: cycle.is_committing(), final_error: cycle.take_final_error() };
         let is_taken_back = expired.is_some();
         if !is_taken_back {
             // One statement on its own commits itself.
@@ -262,7 +262,7 @@ impl Client {
     /// The fault that a client is told when it loses its backend: to `expired`, to a timeout of the server, or otherwise.
     fn loss(&self, lost: Lost, expired: Option<Reason>, is_session_lost: bool, cycle: &CycleState) -> Fault {
         let is_taken_back = expired.is_some();
-        let by_server = || lost.last_words.as_ref().and_then(|error| Timeout::of_sqlstate(error.code.as_bytes()));
+        let by_server = || lost.final_error.as_ref().and_then(|error| Timeout::of_sqlstate(error.code.as_bytes()));
         match expired.or_else(|| by_server().map(Reason::Timeout)) {
             Some(Reason::Holding) => self.session.held_up(),
             Some(Reason::Timeout(timeout)) if !lost.in_commit || is_taken_back => {
