@@ -440,7 +440,7 @@ impl Answers<'_, '_> {
                 Some(Value::Text(text)) => String::from_utf8_lossy(text),
                 _ => at_login.into(),
             };
-            if self.session.told_value(name).is_some_and(|told| told != value) {
+            if self.session.reported_value(name).is_some_and(|told| told != value) {
                 build::parameter_status(self.out.buffer(), name, &value);
             }
         }

@@ -236,7 +236,7 @@ async fn welcome(
     }
     let most = proxy.config.load().role(&startup.user).and_then(|role| role.limits.clients_max);
     let seat = proxy.clients.seat(&pool.name.role, most).ok_or(LoginFault::TooManyOfRole(startup.user.clone()))?;
-    let told = greeting(worker, &pool).await?;
+    let reported = greeting(worker, &pool).await?;
     let mode = if pool.is_dedicated() { PoolMode::Session } else { pool.settings().pool.mode };
     let settings = if pool.is_dedicated() { proxy.settings.none() } else { proxy.settings.intern(settings) };
     let exchange = proxy.hub.exchange(&pool.name.database);
@@ -245,7 +245,7 @@ async fn welcome(
     let mut session = Session {
         pool,
         mode,
-        told,
+        reported,
         startup: settings.clone(),
         settings,
         epoch: 0,
@@ -440,8 +440,8 @@ async fn greet(
 ) -> Result<Client, LoginFault> {
     let proxy = &worker.proxy;
     let mut out = AUTHENTICATION_OK.to_vec();
-    for (name, value) in session.told.iter() {
-        let told = session.told_value(name);
+    for (name, value) in session.reported.iter() {
+        let told = session.reported_value(name);
         build::parameter_status(&mut out, name, told.as_deref().unwrap_or(value));
     }
     session.pool.stats.worker(worker.id).add(PoolCounter::Logins);

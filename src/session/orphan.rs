@@ -16,7 +16,7 @@ use crate::wire::message::{Request, Target};
 #[derive(Debug, Default)]
 pub struct Orphan {
     /// The transaction was lost while nothing was under way: the next error says how.
-    untold: Option<Fault>,
+    unreported: Option<Fault>,
     /// What the unnamed statement does.
     statement: Ending,
     /// What the unnamed portal does.
@@ -71,9 +71,9 @@ pub enum Outcome {
 }
 
 impl Orphan {
-    /// For a client that was told of its loss, unless `untold`.
-    pub fn new(untold: Option<Fault>) -> Self {
-        Self { untold, ..Self::default() }
+    /// For a client that was told of its loss, unless `unreported`.
+    pub fn new(unreported: Option<Fault>) -> Self {
+        Self { unreported, ..Self::default() }
     }
 
     /// Answers one message into `out`.
@@ -108,7 +108,7 @@ impl Orphan {
             }
             Request::Describe(Target::Portal(_)) => out.extend_from_slice(build::NO_DATA),
             Request::Execute { .. } => match self.portal {
-                Ending::Commit if self.untold.is_some() => {
+                Ending::Commit if self.unreported.is_some() => {
                     self.report(out);
                     return Outcome::Failed;
                 }
@@ -139,7 +139,7 @@ impl Orphan {
             }
             Ending::RollbackAndMore => return Outcome::Passed,
             // Nobody reads the tag of a COMMIT: who has not seen an error yet would take it for done.
-            Ending::Commit if self.untold.is_some() => self.report(out),
+            Ending::Commit if self.unreported.is_some() => self.report(out),
             Ending::Commit | Ending::Rollback => build::command_complete(out, b"ROLLBACK"),
         }
         build::ready_for_query(out, TransactionStatus::Idle);
@@ -152,7 +152,7 @@ impl Orphan {
     }
 
     fn report(&mut self, out: &mut Vec<u8>) {
-        let fault = self.untold.take().unwrap_or(Fault::TransactionLost);
+        let fault = self.unreported.take().unwrap_or(Fault::TransactionLost);
         build::error_response(out, &sqlstate::report(&fault));
     }
 }

@@ -28,7 +28,7 @@ pub struct Session {
     /// When they go back.
     pub mode: PoolMode,
     /// What the server reports to this client, apart from its own settings.
-    pub told: Parameters,
+    pub reported: Parameters,
     /// Settings it carries.
     pub settings: Settings,
     /// Settings of its StartupMessage: what RESET goes back to.
@@ -54,10 +54,10 @@ const TEXT_OIDS: [u32; 4] = [0, 25, 705, 1043];
 
 impl Session {
     /// The value a client has been told for a reported parameter, or would be.
-    pub fn told_value(&self, name: &str) -> Option<String> {
+    pub fn reported_value(&self, name: &str) -> Option<String> {
         match self.settings.values().get(&name.to_ascii_lowercase()) {
             Some(Value::Text(text)) => Some(String::from_utf8_lossy(text).into_owned()),
-            _ => self.told.value(name).map(str::to_owned),
+            _ => self.reported.value(name).map(str::to_owned),
         }
     }
 
@@ -71,7 +71,7 @@ impl Session {
         // A standby refuses them itself.
         let is_standby = || {
             self.pool.settings().endpoint.standing == Standing::Standby
-                || self.told.value("in_hot_standby").is_some_and(|value| value == "on")
+                || self.reported.value("in_hot_standby").is_some_and(|value| value == "on")
         };
         self.notifications.exchange().intercepts() && !self.pool.is_dedicated() && !is_standby()
     }
@@ -101,7 +101,8 @@ impl Session {
 
     /// The server converts nothing between the client's encoding and its own.
     pub fn shares_encoding(&self) -> bool {
-        let (Some(client), Some(server)) = (self.value_in_force("client_encoding"), self.told.value("server_encoding"))
+        let (Some(client), Some(server)) =
+            (self.value_in_force("client_encoding"), self.reported.value("server_encoding"))
         else {
             return false;
         };
@@ -111,14 +112,14 @@ impl Session {
 
     /// False for what the server would refuse, which a stand-in would hide from it.
     fn may_be_text(&self, bytes: &[u8]) -> bool {
-        self.told.value("server_encoding") != Some("UTF8") || std::str::from_utf8(bytes).is_ok()
+        self.reported.value("server_encoding") != Some("UTF8") || std::str::from_utf8(bytes).is_ok()
     }
 
     /// What the server reported last of a setting, committed or not.
     fn value_in_force(&self, name: &str) -> Option<String> {
         match self.follow.as_ref().and_then(|follow| follow.reported(name)) {
             Some(reported) => Some(reported.to_owned()),
-            None => self.told_value(name),
+            None => self.reported_value(name),
         }
     }
 
@@ -274,7 +275,7 @@ impl Session {
             else {
                 continue;
             };
-            if let Some(value) = self.told_value(&name).filter(|value| *value != told) {
+            if let Some(value) = self.reported_value(&name).filter(|value| *value != told) {
                 tell(spelled, &value);
             }
         }

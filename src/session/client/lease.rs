@@ -132,7 +132,7 @@ impl Client {
         self.place.set_active(lease.target.clone());
         self.is_unsynced = false;
         self.session.statements.leave_backend();
-        if !self.session.told.is_same(&lease.parameters) {
+        if !self.session.reported.is_same(&lease.parameters) {
             self.tell_parameters(&lease);
         }
         // A lease begins with a message of the client's in hand.
@@ -143,7 +143,7 @@ impl Client {
 
     /// This backend reports other values than the client was told.
     fn tell_parameters(&mut self, lease: &Lease) {
-        let before = std::mem::replace(&mut self.session.told, lease.parameters.clone());
+        let before = std::mem::replace(&mut self.session.reported, lease.parameters.clone());
         for (name, value) in lease.parameters.iter() {
             let is_own = self.session.settings.values().contains_key(&name.to_ascii_lowercase());
             if before.value(name) != Some(value) && !is_own {
@@ -249,8 +249,9 @@ impl Client {
         self.session.pins.clear();
         self.session.statements.leave_backend();
         if loses_transaction {
-            let is_untold = !cycle.is_unit_open() && cycle.replies().iter().all(|entry| entry.origin == Origin::Own);
-            self.phase = Phase::Orphaned(Box::new(Orphan::new(is_untold.then_some(fault))));
+            let is_unreported =
+                !cycle.is_unit_open() && cycle.replies().iter().all(|entry| entry.origin == Origin::Own);
+            self.phase = Phase::Orphaned(Box::new(Orphan::new(is_unreported.then_some(fault))));
         }
         if is_taken_back {
             cleanup::take_back(&self.worker, leased, &mut self.session);
@@ -282,22 +283,22 @@ impl Client {
         let after = if loses_transaction { TransactionStatus::Failed } else { TransactionStatus::Idle };
         let out = self.side.buffer.bytes();
         let mut report = sqlstate::report(fault);
-        let mut is_told = cycle.replies().is_skipping();
+        let mut is_reported = cycle.replies().is_skipping();
         for entry in cycle.replies().iter().filter(|entry| entry.origin == Origin::Client) {
-            if !is_told {
+            if !is_reported {
                 build::error_response(out, &report);
-                is_told = true;
+                is_reported = true;
             }
             if entry.expect.is_cycle() {
                 build::ready_for_query(out, after);
-                is_told = false;
+                is_reported = false;
                 if loses_transaction {
                     report = sqlstate::report(&Fault::TransactionLost);
                 }
             }
         }
         if cycle.is_unit_open() {
-            if !is_told {
+            if !is_reported {
                 build::error_response(out, &report);
             }
             self.is_discarding = true;
