@@ -37,13 +37,13 @@ const NAMES_WANTED: usize = 1024;
 const BIND_WANTED: usize = NAMES_WANTED + 8 * 1024;
 
 /// In front of a PREPARE TRANSACTION that must fail. Nobody listens to it, and the transaction is not going to commit.
-const SPOILER: &[u8] = b"NOTIFY pgweir_noop";
+const FAILING_NOTIFY: &[u8] = b"NOTIFY pgweir_noop";
 
 /// Of its statement and portal; no client's name and none of a shared statement.
-const SPOILER_NAME: &[u8] = b"pgweir_spoiler";
+const FAILING_NAME: &[u8] = b"pgweir_spoiler";
 
 /// Bound to fail in its analysis, so that a failed transaction comes first, as with any Parse.
-const DOOMED: &[u8] = b"SELECT pgweir_refused_this_statement";
+const WILL_FAIL: &[u8] = b"SELECT pgweir_refused_this_statement";
 
 /// `pg_advisory_lock` and its like of `pg_proc.dat`.
 const ADVISORY_OIDS: RangeInclusive<u32> = 2880..=2892;
@@ -143,9 +143,9 @@ impl Frontend<'_, '_> {
         self.out.skip(message.fresh);
         let out = self.out.buffer();
         match expect {
-            Expect::Query => build::query(out, DOOMED),
+            Expect::Query => build::query(out, WILL_FAIL),
             Expect::Parse => {
-                build::parse(out, b"", &[DOOMED, b"\0\0\0"].concat());
+                build::parse(out, b"", &[WILL_FAIL, b"\0\0\0"].concat());
                 self.session.statements.leave_unnamed();
             }
             _ => build::bind(out, b"", NOBODY),
@@ -169,14 +169,14 @@ impl Frontend<'_, '_> {
             return self.query_instead(message, action, STAND_IN);
         }
         let Some((text, class)) = text.and_then(|text| rewrite(self.session, text, b"", &class)) else {
-            self.spoil(&class);
+            self.fail_prepare(&class);
             let action = self.runs(|| Arc::new(class.clone()), &class);
             return self.pass(message, Some(Expect::Query), action);
         };
         if let Some(fault) = self.unnotifiable(&class) {
             return self.refuse(message, &fault);
         }
-        self.spoil(&class);
+        self.fail_prepare(&class);
         let class = Arc::new(class);
         let action = self.runs(|| Arc::clone(&class), &class);
         self.query_instead(message, action, &text)
@@ -337,7 +337,7 @@ impl Frontend<'_, '_> {
         if let Some(fault) = self.unnotifiable(&class) {
             return self.refuse(message, &fault);
         }
-        self.spoil_unit(&class);
+        self.fail_unit(&class);
         let mut action = self.runs(|| Arc::clone(&class), &class);
         if let Some(ReplyAction::Runs(runs)) = &mut action {
             runs.given = given;
@@ -437,29 +437,29 @@ impl Frontend<'_, '_> {
     }
 
     /// PREPARE TRANSACTION must fail after what the backend knows nothing of: it gets a NOTIFY of its own then.
-    fn spoil(&mut self, class: &Class) {
-        if self.must_spoil(class) {
+    fn fail_prepare(&mut self, class: &Class) {
+        if self.must_fail(class) {
             self.leased.cycle.expect_own(Expect::Query, None);
-            build::query(self.out.buffer(), SPOILER);
+            build::query(self.out.buffer(), FAILING_NOTIFY);
         }
     }
 
     /// The same within the extended protocol.
-    fn spoil_unit(&mut self, class: &Class) {
-        if !self.must_spoil(class) {
+    fn fail_unit(&mut self, class: &Class) {
+        if !self.must_fail(class) {
             return;
         }
         for expect in [Expect::Parse, Expect::Bind, Expect::Execute, Expect::Close] {
             self.leased.cycle.expect_own(expect, None);
         }
         let out = self.out.buffer();
-        build::parse(out, SPOILER_NAME, &[SPOILER, b"\0\0\0"].concat());
-        build::bind(out, SPOILER_NAME, SPOILER_NAME);
-        build::execute(out, SPOILER_NAME);
-        build::close_statement(out, SPOILER_NAME);
+        build::parse(out, FAILING_NAME, &[FAILING_NOTIFY, b"\0\0\0"].concat());
+        build::bind(out, FAILING_NAME, FAILING_NAME);
+        build::execute(out, FAILING_NAME);
+        build::close_statement(out, FAILING_NAME);
     }
 
-    fn must_spoil(&self, class: &Class) -> bool {
+    fn must_fail(&self, class: &Class) -> bool {
         let (session, replies) = (&self.session, self.leased.cycle.replies());
         let stands_in = |entry: &ExpectedReply<ReplyAction>| matches!(&entry.action, Some(ReplyAction::Runs(runs)) if runs.class.stands_in);
         prepares_transaction(class)
