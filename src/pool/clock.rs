@@ -132,7 +132,7 @@ impl Clock {
     }
 
     /// The client gives itself another value until its transaction ends, or it takes that back: until then the most it had counts.
-    pub fn stretch(&self, timeout: Timeout, value: u32, timeouts: &Timeouts) {
+    pub fn extend(&self, timeout: Timeout, value: u32, timeouts: &Timeouts) {
         let own = &self.own[timeout as usize];
         let before = match own.load(Ordering::Relaxed) {
             NOT_OWN => timeout.limit(timeouts).map_or(0, whole),
@@ -246,13 +246,13 @@ mod tests {
     fn what_a_client_made_of_a_limit_counts() {
         let clock = Clock::default();
         clock.begin(100, true);
-        clock.stretch(Timeout::Statement, 4000, &LIMITS);
+        clock.extend(Timeout::Statement, 4000, &LIMITS);
         assert_eq!(clock.overdue(&LIMITS, 149, 1), None);
         assert_eq!(clock.overdue(&LIMITS, 150, 1), Some(Timeout::Statement));
         // It may take that back, so the most it had counts until the transaction ends.
-        clock.stretch(Timeout::Statement, 1000, &LIMITS);
+        clock.extend(Timeout::Statement, 1000, &LIMITS);
         assert_eq!(clock.overdue(&LIMITS, 149, 1), None);
-        clock.stretch(Timeout::Statement, 0, &LIMITS);
+        clock.extend(Timeout::Statement, 0, &LIMITS);
         assert_eq!(clock.overdue(&Timeouts { transaction: None, ..LIMITS }, 1000, 1), None);
         clock.set_own(&[Some(500), None, None, None]);
         assert_eq!(clock.overdue(&LIMITS, 115, 1), Some(Timeout::Statement));

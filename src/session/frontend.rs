@@ -468,7 +468,7 @@ impl Frontend<'_, '_> {
     }
 
     /// A timeout that a client gives itself counts for our clock as soon as it is sent: the answer may come with that of what follows.
-    fn stretch(&mut self, class: &Class) {
+    fn extend(&mut self, class: &Class) {
         let leased = &mut *self.leased;
         for (_, effect) in &class.effects {
             let is_extended = match effect {
@@ -478,7 +478,7 @@ impl Frontend<'_, '_> {
                         Milliseconds::Refused => return false,
                         Milliseconds::Unread => 0,
                     };
-                    leased.lease.target.clock.stretch(timeout, own, &self.session.pool.settings().timeouts);
+                    leased.lease.target.clock.extend(timeout, own, &self.session.pool.settings().timeouts);
                     true
                 }),
                 Effect::Reset(name) => Timeout::of_setting(name).is_some(),
@@ -498,7 +498,7 @@ impl Frontend<'_, '_> {
         let is_state = |effect: &Effect| matches!(effect, Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll);
         if class.effects.iter().any(|(_, effect)| is_state(effect)) {
             self.session.follow.get_or_insert_default();
-            self.stretch(class);
+            self.extend(class);
         }
         // What a savepoint holds may come to be known only behind it.
         let is_told_by_tag = |effect: &Effect| {
