@@ -1,6 +1,6 @@
 //! What each message of a backend means for its client: forwarded, swallowed, replaced, or a change of the session.
 //!
-//! Nothing here does I/O. The ring says whose answer it is; this file does what follows from it.
+//! Nothing here does I/O. The expected replies say whose answer it is; this file does what follows from it.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What the ring keeps beside a message until Postgres has answered it.
+//! Actions that the answers to outstanding messages stand for, kept beside the expected replies.
 
 use std::sync::Arc;
 

@@ -81,6 +81,6 @@ impl Client {
 }
 
 /// A transaction is open at the server: the client's own, or the implicit one of messages that no Sync has followed yet.
-fn is_open<N>(ring: &ExpectedReplies<N>) -> bool {
-    ring.status() != TransactionStatus::Idle || ring.is_unsynced()
+fn is_open<N>(replies: &ExpectedReplies<N>) -> bool {
+    replies.status() != TransactionStatus::Idle || replies.is_unsynced()
 }
