@@ -14,8 +14,8 @@ use bytes::Bytes;
 use tokio::sync::Notify as Alarm;
 use tokio::time::Instant;
 
-use super::bus::{self, Nature};
 use super::mailbox::{Closing, Mailbox, Woken};
+use super::nature::BusNature;
 use super::notification::{Frame, Notification};
 use super::outbox::Outbox;
 use super::pending::Change;
@@ -65,7 +65,7 @@ struct Floor {
 #[derive(Debug, Clone, Copy)]
 struct Rules {
     bus: Bus,
-    nature: Nature,
+    nature: BusNature,
     listener_queue: usize,
     bus_queue: usize,
     when_down: WhenDown,
@@ -132,7 +132,7 @@ impl Exchange {
             floor: Mutex::new(Floor {
                 rules: Rules::of(settings),
                 is_bridged,
-                is_bus_ready: !bus::nature(settings.bus).must_be_ready,
+                is_bus_ready: !BusNature::of(settings.bus).must_be_ready,
                 channels: HashMap::new(),
                 members: HashMap::new(),
             }),
@@ -435,7 +435,7 @@ impl Rules {
     fn of(settings: &Notify) -> Self {
         Self {
             bus: settings.bus,
-            nature: bus::nature(settings.bus),
+            nature: BusNature::of(settings.bus),
             listener_queue: settings.listener_queue,
             bus_queue: settings.bus_queue as usize,
             when_down: settings.when_down,

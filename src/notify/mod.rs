@@ -12,6 +12,7 @@ pub mod bus;
 pub mod exchange;
 pub mod hub;
 pub mod mailbox;
+pub mod nature;
 pub mod notification;
 pub mod outbox;
 pub mod pending;

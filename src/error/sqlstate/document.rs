@@ -14,8 +14,8 @@ use crate::error::ConsoleFault;
 use crate::error::LoginFault;
 use crate::error::LookupError;
 use crate::error::{Fault, Lost, Queue};
-use crate::notify::bus;
 use crate::notify::exchange::Missing;
+use crate::notify::nature::BusNature;
 use crate::notify::notification::{Unnotifiable, Unsendable};
 use crate::notify::stats::Gap;
 use crate::pool::core::Bottleneck;
@@ -121,7 +121,7 @@ fn faults() -> Vec<Fault> {
         Fault::ListenerFull,
         Fault::NotificationEncoding,
         Fault::ListenFailed(Missing::Server),
-        Fault::ListenFailed(Missing::Bus { hint: bus::nature(Bus::Redis).hint }),
+        Fault::ListenFailed(Missing::Bus { hint: BusNature::of(Bus::Redis).hint }),
         Fault::Unnotifiable(Unsendable::NoChannel.into()),
         Fault::Unnotifiable(Unsendable::ChannelTooLong.into()),
         Fault::Unnotifiable(Unsendable::PayloadTooLong.into()),

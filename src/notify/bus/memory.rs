@@ -1,16 +1,9 @@
 //! No bus: notifications reach the clients of this process only.
 
-use std::sync::Arc;
-
-use super::{BusKind, Carrier, Carrying, Nature, Way};
-
-pub(super) const KIND: BusKind = BusKind {
-    nature: Nature { carries: false, must_be_ready: false, detours: false, hint: "Set notify.bus." },
-    open: |_| Arc::new(Memory),
-};
+use super::carrier::{Carrier, Carrying, Way};
 
 #[derive(Debug)]
-struct Memory;
+pub(super) struct Memory;
 
 impl Carrier for Memory {
     /// Nobody else is there to hear: what another bus has left behind is given up.

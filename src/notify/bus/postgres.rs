@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{BusKind, Carrier, Carrying, Nature, Way, batch};
+use super::batch;
+use super::carrier::{Carrier, Carrying, Way};
 use crate::notify::exchange::Exchange;
 use crate::notify::outbox::{Entry, Outbox};
 use crate::notify::senders::Senders;
@@ -28,19 +29,8 @@ const PACE: Duration = Duration::from_millis(1);
 /// A sender that has had nothing to send for so long is closed.
 const IDLE_MAX: Duration = Duration::from_secs(600);
 
-pub(super) const KIND: BusKind = BusKind {
-    // Listeners hear others through the bridge, whose channels are waited for anyway.
-    nature: Nature {
-        carries: true,
-        must_be_ready: false,
-        detours: false,
-        hint: "Check the server behind databases.*.host.",
-    },
-    open: |_| Arc::new(Postgres),
-};
-
 #[derive(Debug)]
-struct Postgres;
+pub(super) struct Postgres;
 
 impl Carrier for Postgres {
     fn carry<'a>(&'a self, way: Way<'a>) -> Carrying<'a> {

@@ -10,20 +10,10 @@ mod stream;
 
 use std::sync::Arc;
 
-use super::{BusKind, Carrier, Carrying, Nature, Settings, Way};
+use super::carrier::{Carrier, Carrying, NotifySettings, Way};
 use crate::notify::exchange::Exchange;
 use reader::Reader;
 use sender::Sender;
-
-pub(super) const KIND: BusKind = BusKind {
-    nature: Nature {
-        carries: true,
-        must_be_ready: true,
-        detours: true,
-        hint: "Check notify.redis_url; pool.connect_timeout is how long a LISTEN waits.",
-    },
-    open: |settings| Arc::new(Redis::new(settings)),
-};
 
 /// The bus of all databases.
 #[derive(Debug)]
@@ -34,7 +24,7 @@ pub struct Redis {
 
 impl Redis {
     /// Connects when there is something to publish or to hear. Within a runtime.
-    pub fn new(settings: &Settings) -> Self {
+    pub fn new(settings: &NotifySettings) -> Self {
         let url = settings.borrow().redis_url.clone().expect("the configuration has one where this is the bus");
         let sender = Sender::new(&url, settings.clone());
         let reader = Reader::start(&url, settings.clone());

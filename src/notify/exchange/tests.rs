@@ -322,7 +322,7 @@ fn with_redis_a_listener_waits_for_the_bus_too() {
     let exchange = bridged(&Notify { bus: Bus::Redis, ..settings() });
     let client = Client::listens(&exchange, 1, &["x"]);
     exchange.set_in_place(&names(&["x"]), true);
-    assert_eq!(exchange.missing(&client.mailbox), Some(Missing::Bus { hint: bus::nature(Bus::Redis).hint }));
+    assert_eq!(exchange.missing(&client.mailbox), Some(Missing::Bus { hint: BusNature::of(Bus::Redis).hint }));
     exchange.set_bus_ready(true);
     assert!(client.mailbox.is_in_place());
     exchange.set_bus_ready(false);

@@ -15,10 +15,10 @@ use tokio::sync::Notify as Alarm;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Settings;
 use super::server::{BACKOFF_MAX, Server, is_refusal};
 use super::stream::{self, Follower, Id, Meaning, Published, State};
 use crate::config::Secret;
+use crate::notify::bus::carrier::NotifySettings;
 use crate::notify::exchange::Exchange;
 use crate::notify::stats::Gap;
 use crate::pool::backoff::Backoff;
@@ -54,7 +54,7 @@ struct Arrivals {
 
 impl Reader {
     /// Reads nothing yet.
-    pub(super) fn start(url: &Secret, settings: Settings) -> Self {
+    pub(super) fn start(url: &Secret, settings: NotifySettings) -> Self {
         let arrivals = Arc::<Arrivals>::default();
         let reading = Reading {
             server: Server::new(url, "hear notifications", BLOCK),
@@ -82,7 +82,7 @@ impl Arrivals {
 
 struct Reading {
     server: Server,
-    settings: Settings,
+    settings: NotifySettings,
     arrivals: Arc<Arrivals>,
     /// By key.
     streams: HashMap<String, Stream>,

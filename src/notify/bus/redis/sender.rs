@@ -8,8 +8,9 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::server::{BACKOFF_MAX, Server, is_refusal};
-use super::{Settings, stream};
+use super::stream;
 use crate::config::Secret;
+use crate::notify::bus::carrier::NotifySettings;
 use crate::notify::exchange::Exchange;
 use crate::notify::outbox::Entry;
 use crate::pool::backoff::Backoff;
@@ -21,7 +22,7 @@ const BATCH_MAX: usize = 100;
 #[derive(Debug)]
 pub(super) struct Sender {
     server: Server,
-    settings: Settings,
+    settings: NotifySettings,
     door: Mutex<Door>,
 }
 
@@ -45,7 +46,7 @@ enum Failure {
 
 impl Sender {
     /// Has no connection yet.
-    pub(super) fn new(url: &Secret, settings: Settings) -> Self {
+    pub(super) fn new(url: &Secret, settings: NotifySettings) -> Self {
         let door =
             Door { connection: None, generation: 0, backoff: Backoff::up_to(BACKOFF_MAX), not_before: Instant::now() };
         Self { server: Server::new(url, "publish notifications", Duration::ZERO), settings, door: Mutex::new(door) }
