@@ -1,11 +1,11 @@
 //! The process from its start to its end: workers, listeners, services, reload, drain.
 
 mod accept;
+mod bus_supervisor;
 mod config_watcher;
 mod connection;
 mod drain;
 mod service;
-mod switchboard;
 mod systemd;
 mod watchers;
 mod worker;
@@ -26,10 +26,10 @@ use crate::net::tls::TlsError;
 use crate::orders::Order;
 use crate::proxy::Proxy;
 use crate::session::context::Inbox;
+use bus_supervisor::BusSupervisor;
 use config_watcher::{ConfigFile, ConfigWatcher, Reading};
 use drain::Stops;
 use service::Service;
-use switchboard::Switchboard;
 use watchers::Watchers;
 
 /// Why it did not start.
@@ -113,7 +113,7 @@ fn services(
     file: &ConfigFile,
     readings: mpsc::Sender<Reading>,
 ) -> io::Result<Vec<Box<dyn Service>>> {
-    let buses = Switchboard::start(proxy);
+    let buses = BusSupervisor::start(proxy);
     let watchers = Watchers::start(proxy);
     Ok(vec![Box::new(ConfigWatcher::start(file, readings)?), Box::new(watchers), Box::new(buses)])
 }

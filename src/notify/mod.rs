@@ -4,7 +4,7 @@
 //! listeners of this process and hands everything on through its [`outbox`]. Each listener has a [`mailbox`]; its client's task
 //! empties it. The [`hub`] has all exchanges. None of these knows clients, statements or sockets.
 //!
-//! `run::switchboard` connects an exchange with the world: a [`bridge`] hears what the server notifies of, a [`bus`] carries what the
+//! `run::bus_supervisor` connects an exchange with the world: a [`bridge`] hears what the server notifies of, a [`bus`] carries what the
 //! exchange publishes. Both use [links](crate::pool::link), connections of their own.
 
 pub mod bridge;

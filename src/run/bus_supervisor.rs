@@ -30,14 +30,14 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// All bridges and buses.
 #[derive(Debug)]
-pub(super) struct Switchboard {
+pub(super) struct BusSupervisor {
     proxy: Arc<Proxy>,
     settings: watch::Sender<Arc<config::Notify>>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-impl Switchboard {
+impl BusSupervisor {
     /// Attends to exchanges as they appear. To be called before there are clients.
     pub(super) fn start(proxy: &Arc<Proxy>) -> Self {
         proxy.hub.attach_bridge();
@@ -50,7 +50,7 @@ impl Switchboard {
     }
 }
 
-impl Service for Switchboard {
+impl Service for BusSupervisor {
     /// Buses are switched, and who is connected to the wrong server leaves it.
     fn reload(&self) {
         self.settings.send_replace(Arc::new(self.proxy.config.load().notify.clone()));
