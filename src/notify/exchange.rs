@@ -35,7 +35,7 @@ pub struct Exchange {
     /// What happened so far.
     pub stats: Arc<Stats>,
     intercepts: AtomicBool,
-    floor: Mutex<Floor>,
+    state: Mutex<ExchangeState>,
     /// For the bus.
     outbox: Outbox,
     /// For Postgres, while the bus takes nothing.
@@ -53,7 +53,7 @@ pub struct Exchange {
 
 /// Everything under the one lock.
 #[derive(Debug)]
-struct Floor {
+struct ExchangeState {
     rules: Rules,
     /// Channels count as in place only when somebody has said so.
     is_bridged: bool,
@@ -129,7 +129,7 @@ impl Exchange {
             // Of the operating system: two processes whose clocks agree must not have the same.
             origin: u64::from_ne_bytes(random()),
             intercepts: AtomicBool::new(settings.mode == NotifyMode::Intercept),
-            floor: Mutex::new(Floor {
+            state: Mutex::new(ExchangeState {
                 rules: Rules::of(settings),
                 is_bridged,
                 is_bus_ready: !BusNature::of(settings.bus).must_be_ready,
@@ -150,11 +150,11 @@ impl Exchange {
     pub(super) fn set(&self, settings: &Notify) {
         self.intercepts.store(settings.mode == NotifyMode::Intercept, Ordering::Relaxed);
         let mut woken = Woken::default();
-        let mut floor = self.floor();
-        let before = std::mem::replace(&mut floor.rules, Rules::of(settings));
+        let mut state = self.state();
+        let before = std::mem::replace(&mut state.rules, Rules::of(settings));
         if before.bus != settings.bus {
-            floor.is_bus_ready = !floor.rules.nature.must_be_ready;
-            floor.look_again(&mut woken);
+            state.is_bus_ready = !state.rules.nature.must_be_ready;
+            state.look_again(&mut woken);
         }
     }
 
@@ -168,7 +168,7 @@ impl Exchange {
 
     /// New NOTIFYs are refused: the bus takes nothing, and that is what `notify.when_down` says.
     pub fn refuses(&self) -> bool {
-        let rules = self.floor().rules;
+        let rules = self.state().rules;
         rules.nature.carries && rules.when_down == WhenDown::Error && self.outbox.depth() >= rules.bus_queue
     }
 
@@ -179,18 +179,18 @@ impl Exchange {
         }
         self.stats.published(notifications.len());
         let mut woken = Woken::default();
-        let floor = self.floor();
+        let state = self.state();
         for notification in notifications {
-            self.tell(&floor, pid, notification, &mut woken);
+            self.tell(&state, pid, notification, &mut woken);
         }
-        if !floor.rules.nature.carries {
+        if !state.rules.nature.carries {
             return;
         }
         let now = Instant::now();
         for notification in notifications {
-            self.send(floor.rules, pid, notification, now);
+            self.send(state.rules, pid, notification, now);
         }
-        drop(floor);
+        drop(state);
         self.outbox.announce();
         self.overflow.announce();
     }
@@ -198,20 +198,20 @@ impl Exchange {
     /// Something heard from the server or the bus: it goes to the listeners here only.
     pub fn deliver(&self, pid: i32, notification: &Notification) {
         let mut woken = Woken::default();
-        self.tell(&self.floor(), pid, notification, &mut woken);
+        self.tell(&self.state(), pid, notification, &mut woken);
     }
 
     /// A client's transaction has committed this change. Until [`Mailbox::is_in_place`] it may miss what others notify of.
     pub fn change(&self, mailbox: &Arc<Mailbox>, change: &Change) {
         let mut woken = Woken::default();
-        let mut floor = self.floor();
+        let mut state = self.state();
         let is_wanted = match change {
-            Change::Listen(channel) => floor.listen(mailbox, channel),
-            Change::Unlisten(channel) => floor.unlisten(mailbox, channel),
-            Change::UnlistenAll => floor.leave(mailbox),
+            Change::Listen(channel) => state.listen(mailbox, channel),
+            Change::Unlisten(channel) => state.unlisten(mailbox, channel),
+            Change::UnlistenAll => state.leave(mailbox),
         };
-        floor.look_at(mailbox, &mut woken);
-        drop(floor);
+        state.look_at(mailbox, &mut woken);
+        drop(state);
         if is_wanted {
             self.wanted.notify_one();
             self.listened.notify_one();
@@ -223,9 +223,9 @@ impl Exchange {
         if mailbox.is_in_place() {
             return None;
         }
-        let floor = self.floor();
-        let hint = floor.rules.nature.hint;
-        Some(if floor.is_bus_ready { Missing::Server } else { Missing::Bus { hint } })
+        let state = self.state();
+        let hint = state.rules.nature.hint;
+        Some(if state.is_bus_ready { Missing::Server } else { Missing::Bus { hint } })
     }
 
     /// A client listens to nothing any more.
@@ -235,8 +235,8 @@ impl Exchange {
 
     /// What a client listens to, in the order in which it came to.
     pub fn channels_of(&self, mailbox: &Mailbox) -> Vec<Bytes> {
-        let floor = self.floor();
-        let channels = floor.members.get(&mailbox.pid).map_or(&[][..], |member| &member.channels);
+        let state = self.state();
+        let channels = state.members.get(&mailbox.pid).map_or(&[][..], |member| &member.channels);
         channels.iter().map(|listening| listening.channel.clone()).collect()
     }
 
@@ -276,9 +276,9 @@ impl Exchange {
     /// What has to be listened to on the server so that all channels with listeners are in place, and what need not be any more. The latter
     /// counts as gone from now on, so it has to be done.
     pub fn difference(&self) -> (Vec<Bytes>, Vec<Bytes>) {
-        let mut floor = self.floor();
+        let mut state = self.state();
         let (mut listen, mut unlisten) = (Vec::new(), Vec::new());
-        floor.channels.retain(|name, channel| {
+        state.channels.retain(|name, channel| {
             match (channel.listeners.is_empty(), channel.is_in_place) {
                 (false, false) => listen.push(name.clone()),
                 (true, _) => unlisten.push(name.clone()),
@@ -292,19 +292,19 @@ impl Exchange {
     /// These channels are listened to on the server, or are not any more.
     pub fn set_in_place(&self, channels: &[Bytes], is_in_place: bool) {
         let mut woken = Woken::default();
-        let mut floor = self.floor();
+        let mut state = self.state();
         let mut is_wanted = false;
         for name in channels {
             // Its listeners may have left meanwhile: then it is for `difference` to take it back.
-            let channel = floor.channels.entry(name.clone()).or_default();
+            let channel = state.channels.entry(name.clone()).or_default();
             channel.is_in_place = is_in_place;
             is_wanted |= channel.listeners.is_empty() == is_in_place;
             if channel.listeners.is_empty() && !is_in_place {
-                floor.channels.remove(name);
+                state.channels.remove(name);
             }
         }
-        floor.look_again(&mut woken);
-        drop(floor);
+        state.look_again(&mut woken);
+        drop(state);
         if is_wanted {
             self.wanted.notify_one();
         }
@@ -313,8 +313,8 @@ impl Exchange {
     /// The connection that listens on the server is gone, and with it every channel.
     pub fn lost(&self) {
         {
-            let mut floor = self.floor();
-            floor.channels.retain(|_, channel| {
+            let mut state = self.state();
+            state.channels.retain(|_, channel| {
                 channel.is_in_place = false;
                 !channel.listeners.is_empty()
             });
@@ -327,11 +327,11 @@ impl Exchange {
     pub fn gap(&self, why: Gap) {
         self.stats.gap(why);
         let mut woken = Woken::default();
-        let floor = self.floor();
-        if floor.rules.on_gap == OnGap::Count {
+        let state = self.state();
+        if state.rules.on_gap == OnGap::Count {
             return;
         }
-        for member in floor.members.values().filter(|member| member.is_served) {
+        for member in state.members.values().filter(|member| member.is_served) {
             member.mailbox.close(Closing::Gap(why), &mut woken);
         }
     }
@@ -356,36 +356,36 @@ impl Exchange {
     /// What others notify of on the bus is heard, or not any more.
     pub fn set_bus_ready(&self, is_ready: bool) {
         let mut woken = Woken::default();
-        let mut floor = self.floor();
+        let mut state = self.state();
         // A bus that is being replaced may still report; the new one may be none that has to be waited for.
-        floor.is_bus_ready = is_ready || !floor.rules.nature.must_be_ready;
-        floor.look_again(&mut woken);
+        state.is_bus_ready = is_ready || !state.rules.nature.must_be_ready;
+        state.look_again(&mut woken);
     }
 
     // ---- those who look on -------------------------------------------------------------------------------------------------
 
     /// Somebody listens.
     pub fn has_listeners(&self) -> bool {
-        !self.floor().members.is_empty()
+        !self.state().members.is_empty()
     }
 
     /// Clients that listen, and channels that they listen to.
     pub fn size(&self) -> (usize, usize) {
-        let floor = self.floor();
-        let channels = floor.channels.values().filter(|channel| !channel.listeners.is_empty()).count();
-        (floor.members.len(), channels)
+        let state = self.state();
+        let channels = state.channels.values().filter(|channel| !channel.listeners.is_empty()).count();
+        (state.members.len(), channels)
     }
 
     /// Everybody on every channel, by channel and process id.
     pub fn listeners(&self) -> Vec<Listener> {
         let mut listeners: Vec<_> = {
-            let floor = self.floor();
+            let state = self.state();
             let of = |member: &Member| {
                 let (pid, queued_bytes) = (member.mailbox.pid, member.mailbox.queued_bytes());
                 let listener = move |Listening { channel, since }| Listener { pid, channel, since, queued_bytes };
                 member.channels.clone().into_iter().map(listener)
             };
-            floor.members.values().flat_map(of).collect()
+            state.members.values().flat_map(of).collect()
         };
         listeners.sort_by(|a, b| (&a.channel, a.pid).cmp(&(&b.channel, b.pid)));
         listeners
@@ -396,13 +396,13 @@ impl Exchange {
         self.outbox.depth() == 0 && self.overflow.depth() == 0 && !self.has_listeners()
     }
 
-    fn tell(&self, floor: &Floor, pid: i32, notification: &Notification, woken: &mut Woken) {
-        let Some(channel) = floor.channels.get(&notification.channel).filter(|channel| !channel.listeners.is_empty())
+    fn tell(&self, state: &ExchangeState, pid: i32, notification: &Notification, woken: &mut Woken) {
+        let Some(channel) = state.channels.get(&notification.channel).filter(|channel| !channel.listeners.is_empty())
         else {
             return;
         };
         let frame = Frame::new(pid, notification);
-        let most = floor.rules.listener_queue;
+        let most = state.rules.listener_queue;
         let lost = channel.listeners.values().map(|mailbox| mailbox.put(&frame, most, woken)).sum();
         self.stats.dropped(Dropped::Listener, lost);
     }
@@ -420,8 +420,8 @@ impl Exchange {
         }
     }
 
-    fn floor(&self) -> MutexGuard<'_, Floor> {
-        self.floor.lock().expect("no panic while held")
+    fn state(&self) -> MutexGuard<'_, ExchangeState> {
+        self.state.lock().expect("no panic while held")
     }
 }
 
@@ -444,7 +444,7 @@ impl Rules {
     }
 }
 
-impl Floor {
+impl ExchangeState {
     /// True if what is wanted has changed.
     fn listen(&mut self, mailbox: &Arc<Mailbox>, name: &Bytes) -> bool {
         let channel = match self.channels.get_mut(name) {
