@@ -218,7 +218,7 @@ impl Exchange {
         }
     }
 
-    /// What keeps a client from hearing everything that it listens to, if anything does.
+    /// The part that is not in place for something this client listens to; `None`: it hears everything.
     pub fn missing(&self, mailbox: &Mailbox) -> Option<Missing> {
         if mailbox.is_in_place() {
             return None;
@@ -273,8 +273,8 @@ impl Exchange {
         self.wanted.notified().await;
     }
 
-    /// What has to be listened to on the server so that all channels with listeners are in place, and what need not be any more. The latter
-    /// counts as gone from now on, so it has to be done.
+    /// Channels to LISTEN to on the server, since they have listeners and are not in place, and channels to UNLISTEN. The latter count as
+    /// gone from now on, so the caller has to do it.
     pub fn difference(&self) -> (Vec<Bytes>, Vec<Bytes>) {
         let mut state = self.state();
         let (mut listen, mut unlisten) = (Vec::new(), Vec::new());
@@ -498,7 +498,7 @@ impl ExchangeState {
         is_last
     }
 
-    /// Whether everything that this client listens to is in place.
+    /// Notes whether everything that this client listens to is in place, and wakes it if that is new.
     fn look_at(&mut self, mailbox: &Arc<Mailbox>, woken: &mut Woken) {
         let member = self.members.get_mut(&mailbox.pid);
         let is_in_place = member.as_ref().is_none_or(|member| {
@@ -511,7 +511,7 @@ impl ExchangeState {
         mailbox.await_place(!is_in_place, woken);
     }
 
-    /// The same of everybody who waits for it. Who was told once that it is stays told: what is lost later is a gap.
+    /// Looks at every client whose channels are not all in place. The others are left alone: for them, a loss is a gap.
     fn look_again(&mut self, woken: &mut Woken) {
         let waiting = self.members.values().filter(|member| !member.mailbox.is_in_place());
         let waiting: Vec<_> = waiting.map(|member| Arc::clone(&member.mailbox)).collect();

@@ -22,7 +22,7 @@ words! {
 }
 
 words! {
-    /// Why a notification reached nobody, or a listener less.
+    /// Why a notification did not reach every listener.
     pub enum Dropped {
         /// A listener did not read.
         Listener = "listener",

@@ -26,11 +26,11 @@ pub(super) struct Sender {
     door: Mutex<Door>,
 }
 
-/// The way to the connection that all batches take. Who finds it closed opens it, one at a time.
+/// The one connection of all batches. A batch that finds none opens it; the lock lets one do so at a time.
 #[derive(Debug)]
 struct Door {
     connection: Option<MultiplexedConnection>,
-    /// How many there were, so that nobody closes the one after his.
+    /// The number of this connection: a batch that failed closes only the one it used.
     generation: u64,
     backoff: Backoff,
     not_before: Instant,
