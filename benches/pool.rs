@@ -4,7 +4,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
-use pgweir::admission::gate::Tenure;
+use pgweir::admission::limiter::Tenure;
 use pgweir::config::{Jitter, LaneSettings, Share};
 use pgweir::pool::core::{Command, Core, DatabaseLimits, Lease, PoolId, PoolLimits, Progress, SlotId};
 use tokio::time::Instant;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::group::{self, GroupName, PoolGroup};
 use super::recent::{CounterSnapshot, Point, Recent, Served};
-use crate::admission::gate::State;
+use crate::admission::limiter::State;
 use crate::pool::core::{Counts, EndpointView, LaneView};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
@@ -80,7 +80,7 @@ impl StatusFacts {
         recent.draw(second, &lanes.iter().map(|(role, lane)| (Arc::clone(role), point(lane))).collect());
         recent.count(second, || CounterSnapshot {
             pools: pools.iter().map(|(name, group)| (name.clone(), Served::of(&group.totals))).collect(),
-            roles: lanes.iter().map(|(role, lane)| (Arc::clone(role), lane.gate.tally)).collect(),
+            roles: lanes.iter().map(|(role, lane)| (Arc::clone(role), lane.limiter.tally)).collect(),
             errors: proxy.errors.totals().into_iter().collect(),
         });
         let (before, _) = recent.minute_ago(second);
@@ -98,36 +98,36 @@ impl StatusFacts {
     }
 }
 
-fn point(LaneView { gate, .. }: &LaneView) -> Point {
+fn point(LaneView { limiter, .. }: &LaneView) -> Point {
     Point {
-        active: gate.active,
-        waiting: gate.waiting,
-        limit: gate.limit,
-        effective: group::effective_limit(gate),
-        state: gate.state,
+        active: limiter.active,
+        waiting: limiter.waiting,
+        limit: limiter.limit,
+        effective: group::effective_limit(limiter),
+        state: limiter.state,
     }
 }
 
 fn role(
     name: &Arc<str>,
-    LaneView { gate, waiting_since }: &LaneView,
+    LaneView { limiter, waiting_since }: &LaneView,
     before: &CounterSnapshot,
     pools: &BTreeMap<GroupName, PoolGroup>,
     now: Instant,
 ) -> RoleFacts {
     let earlier = before.roles.get(name).copied().unwrap_or_default();
     let since = |count: u64, earlier: u64| count.saturating_sub(earlier);
-    let tally = &gate.tally;
+    let tally = &limiter.tally;
     let waits =
         pools.iter().filter(|((_, role), _)| role == name).map(|(_, group)| group.pool.settings().pool.wait_timeout);
     RoleFacts {
         name: Arc::clone(name),
-        state: gate.state,
-        limit: gate.limit,
-        moves_for: gate.moves_until.map(|until| until.saturating_duration_since(now)),
-        effective: group::effective_limit(gate),
-        active: gate.active,
-        waiting: gate.waiting,
+        state: limiter.state,
+        limit: limiter.limit,
+        moves_for: limiter.moves_until.map(|until| until.saturating_duration_since(now)),
+        effective: group::effective_limit(limiter),
+        active: limiter.active,
+        waiting: limiter.waiting,
         oldest: waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
         wait_timeout: waits.min().unwrap_or(Duration::MAX),
         starts: since(tally.starts, earlier.starts),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::admission::gate::View;
+use crate::admission::limiter::View;
 use crate::metrics::Totals;
 use crate::pool::core::{Counts, LaneView};
 use crate::pool::pool::Pool;
@@ -37,8 +37,8 @@ pub(super) fn lanes(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, LaneView)> {
 }
 
 /// The effective limit, if anything but the pools limits the role.
-pub(super) fn effective_limit(gate: &View) -> Option<u32> {
-    (gate.effective < u32::MAX).then_some(gate.effective)
+pub(super) fn effective_limit(limiter: &View) -> Option<u32> {
+    (limiter.effective < u32::MAX).then_some(limiter.effective)
 }
 
 /// Every group at this moment.

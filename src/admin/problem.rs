@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::facts::{DatabaseFacts, RoleFacts, StatusFacts};
-use crate::admission::gate::State;
+use crate::admission::limiter::State;
 use crate::pool::core::EndpointView;
 use crate::watch::finding::{Finding, FindingKind};
 

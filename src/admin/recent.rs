@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::group::GroupName;
-use crate::admission::gate::{State, Tally};
+use crate::admission::limiter::{State, Tally};
 use crate::metrics::{Distribution, PoolCounter, PoolHistogram, Totals};
 
 /// How far back roles are drawn.

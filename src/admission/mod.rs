@@ -1,8 +1,8 @@
 //! What protects the database from a crowd.
 //!
-//! [`gate`]: may this transaction start now? One [`gate::Gate`] per role decides, over all databases of that role. Pure: time and
-//! chance are arguments. The gate does not hold the waiters, a [`line::Line`] per pool does, and `pool::core` brings the two
-//! together: a permit is held exactly as long as a backend is with a client of the role. So a wait at the gate and a wait for
+//! [`limiter`]: may this transaction start now? One [`limiter::RoleLimiter`] per role decides, over all databases of that role. Pure: time and
+//! chance are arguments. The limiter does not hold the waiters, a [`line::Line`] per pool does, and `pool::core` brings the two
+//! together: a permit is held exactly as long as a backend is with a client of the role. So a wait at the limiter and a wait for
 //! a backend are one wait with one deadline, and a role's waiters for a database that is down keep no permit from those for
 //! another.
 //!
@@ -11,8 +11,8 @@
 mod adaptive;
 mod burst;
 pub mod entrance;
-pub mod gate;
 mod limit;
+pub mod limiter;
 pub mod line;
 pub mod login;
 mod rate;

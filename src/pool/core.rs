@@ -6,7 +6,7 @@
 //! executes after unlocking; leasing an idle backend and giving it back appends none and allocates nothing.
 //!
 //! A waiter here is a ticket, not a client. It stands in its pool's line; whether its role may start one more is for the
-//! role's gate (`admission::gate`) to say, so that a wait for a backend and a wait for the role's turn are one.
+//! role's limiter (`admission::limiter`) to say, so that a wait for a backend and a wait for the role's turn are one.
 
 mod bound;
 mod endpoint;
@@ -256,9 +256,9 @@ impl<B> Core<B> {
         let may_be_idle = asked.line.waiting() == 0 && !is_paused && asked.counts.idle > 0;
         let tenure = asked.limits.tenure;
         let is_admitted = asked.lane.is_none_or(|lane| {
-            let gate = &mut self.lanes[lane].gate;
-            gate.arrived(now);
-            may_be_idle && gate.admits(tenure, now)
+            let limiter = &mut self.lanes[lane].limiter;
+            limiter.arrived(now);
+            may_be_idle && limiter.admits(tenure, now)
         });
         if may_be_idle && is_admitted {
             while let Some(slot) = self.pools[pool].take_idle(worker) {
@@ -288,12 +288,12 @@ impl<B> Core<B> {
         if waiting >= pool.limits.waiters_max {
             return Some(WaitError::PoolFull { waiting });
         }
-        let gate = &self.lanes[pool.lane?].gate;
-        let waiting = gate.waiting();
-        if gate.rules().waiters_max.is_some_and(|max| waiting >= max) {
+        let limiter = &self.lanes[pool.lane?].limiter;
+        let waiting = limiter.waiting();
+        if limiter.rules().waiters_max.is_some_and(|max| waiting >= max) {
             return Some(WaitError::RoleFull { waiting });
         }
-        let expected = gate.hopeless(pool.limits.wait_timeout?, now)?;
+        let expected = limiter.hopeless(pool.limits.wait_timeout?, now)?;
         Some(WaitError::Hopeless { waiting, expected })
     }
 
@@ -302,10 +302,10 @@ impl<B> Core<B> {
         let roll = self.rng.f64();
         let wait_timeout = self.pools[pool].limits.wait_timeout.unwrap_or(REFUSAL_DELAY * 10);
         let delay = (wait_timeout / 10).min(REFUSAL_DELAY).mul_f64(0.5 + 0.5 * roll);
-        if let Some(gate) = self.gate(pool) {
+        if let Some(limiter) = self.limiter(pool) {
             match error {
-                WaitError::Hopeless { .. } => gate.tally().refused_hopeless += 1,
-                _ => gate.tally().refused_full += 1,
+                WaitError::Hopeless { .. } => limiter.tally().refused_hopeless += 1,
+                _ => limiter.tally().refused_full += 1,
             }
         }
         let turn = Turn::Refused(error, waker.clone());
@@ -319,10 +319,10 @@ impl<B> Core<B> {
         let (patience, roll) = (0.9 + 0.2 * self.rng.f64(), self.rng.f64());
         let oldest_wait = self.pools[pool].line.first_since().map_or(Duration::ZERO, |since| now - since);
         let (mut held_until, mut window, mut is_drawing) = (None, Duration::ZERO, false);
-        if let Some(gate) = self.gate(pool) {
-            held_until = gate.hold(roll, now);
-            window = gate.rules().jitter_window;
-            is_drawing = gate.is_drawing(now);
+        if let Some(limiter) = self.limiter(pool) {
+            held_until = limiter.hold(roll, now);
+            window = limiter.rules().jitter_window;
+            is_drawing = limiter.is_drawing(now);
         }
         let turn = Turn::Waiting(waker.clone());
         let ticket =
@@ -334,8 +334,8 @@ impl<B> Core<B> {
         if let Some(until) = held_until {
             self.wake_at(until, out);
         }
-        if let Some(gate) = self.gate(pool) {
-            gate.deepened(oldest_wait, now);
+        if let Some(limiter) = self.limiter(pool) {
+            limiter.deepened(oldest_wait, now);
         }
         self.serve_lines(pool, worker, now, out);
         ticket
@@ -355,7 +355,7 @@ impl<B> Core<B> {
                 }
                 waiter.notice = Notice::Told;
                 let pool = waiter.pool;
-                let waiting = self.gate(pool).map_or(0, |gate| gate.waiting());
+                let waiting = self.limiter(pool).map_or(0, |limiter| limiter.waiting());
                 return Progress::Waits { waiting };
             }
             Turn::Refused(_, current) => {

@@ -14,7 +14,7 @@ use super::core::{Core, DatabaseId, DatabaseLimits, LaneId, PoolLimits};
 use super::in_use::{CountUses, InUse};
 use super::lease::{Boxed, Pools};
 use super::pool::{Pool, PoolKind, PoolName};
-use crate::admission::gate::Tenure;
+use crate::admission::limiter::Tenure;
 use crate::auth::Credential;
 use crate::auth::secrets::Stored;
 use crate::config::{

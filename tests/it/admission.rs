@@ -1,4 +1,4 @@
-//! The gates of roles in front of a real server: never more than the limit, nobody lost when it changes, and every refusal
+//! The limiters of roles in front of a real server: never more than the limit, nobody lost when it changes, and every refusal
 //! says whose limit it was.
 
 use std::collections::BTreeMap;
@@ -205,7 +205,7 @@ async fn one_deadline_spans_the_gate_and_the_line_behind_it() {
     let since = Instant::now();
     wire.send(query("SELECT 1")).await;
     until(&proxy, "gated", 1, 1).await;
-    // What is left of its time when it is through the gate: a fifth.
+    // What is left of its time when it is through the limiter: a fifth.
     sleep(wait * 4 / 5 - since.elapsed()).await;
     elsewhere[0].query("COMMIT").await;
     let frames = wire.expect("E Z").await;

@@ -37,7 +37,7 @@ impl ConsoleCommand for RampRole {
         let lane = targets::role(proxy, role)?;
         let own = || config::lane_settings(&proxy.config.load(), role)?.ramp;
         let now = Instant::now();
-        if proxy.pools.core().lane(lane, now).is_none_or(|lane| lane.gate.limit.is_none()) {
+        if proxy.pools.core().lane(lane, now).is_none_or(|lane| lane.limiter.limit.is_none()) {
             return Err(ConsoleFault::NoLimit(role.clone()));
         }
         let over = self.over.or_else(own).ok_or_else(|| ConsoleFault::NoRamp(role.clone()))?;

@@ -1,6 +1,6 @@
 //! Values that labels may have, and how many at most: every series costs its store. Words come from the enums that are counted by.
 
-use crate::admission::gate;
+use crate::admission::limiter;
 use crate::metrics::{CancelCause, CloseReason, Label, LoginRefusal, OpenFailure, ReloadOutcome};
 use crate::notify::stats::{Dropped, Gap};
 use crate::pool::core::Phase;
@@ -72,7 +72,7 @@ pub fn values(label: Label) -> LabelValues {
         },
         Label::ClientState => Words(&ClientState::WORDS),
         Label::BackendState => Words(&Phase::WORDS),
-        Label::RoleState => Words(&gate::State::WORDS),
+        Label::RoleState => Words(&limiter::State::WORDS),
         Label::PinReason => Words(&pins::NAMES),
         Label::LoginRefusal => Words(&LoginRefusal::WORDS),
         Label::OpenFailure => Words(&OpenFailure::WORDS),

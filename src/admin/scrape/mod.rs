@@ -20,7 +20,7 @@ use self::exposition::Exposition;
 use self::label::{ClientState, RoleRefusal, SessionState};
 pub use self::label::{LabelValues, values};
 use super::group::{self, GroupName, PoolGroup};
-use crate::admission::gate::State;
+use crate::admission::limiter::State;
 use crate::clients::Activity;
 use crate::metrics::{Metric, PoolHistogram};
 use crate::notify::exchange::Exchange;
@@ -237,22 +237,22 @@ fn put_group(page: &mut Exposition, (database, role): (&str, &str), group: &Pool
 }
 
 fn put_lane(page: &mut Exposition, role: &str, lane: &LaneView, now: Instant) {
-    let LaneView { gate, waiting_since } = lane;
+    let LaneView { limiter, waiting_since } = lane;
     let own = &[role];
-    page.put(Metric::RoleActive, own, gate.active);
-    if let Some(limit) = gate.limit {
+    page.put(Metric::RoleActive, own, limiter.active);
+    if let Some(limit) = limiter.limit {
         page.put(Metric::RoleLimit, own, limit);
     }
-    if let Some(effective) = group::effective_limit(gate) {
+    if let Some(effective) = group::effective_limit(limiter) {
         page.put(Metric::RoleEffectiveLimit, own, effective);
     }
-    page.put(Metric::RoleWaiters, own, gate.waiting);
+    page.put(Metric::RoleWaiters, own, limiter.waiting);
     let oldest = waiting_since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
     page.put(Metric::RoleOldestWait, own, oldest);
     for state in State::ALL {
-        page.put(Metric::RoleState, &[role, state.word()], u8::from(state == gate.state));
+        page.put(Metric::RoleState, &[role, state.word()], u8::from(state == limiter.state));
     }
-    let tally = &gate.tally;
+    let tally = &limiter.tally;
     for reason in RoleRefusal::ALL {
         let count = match reason {
             RoleRefusal::Full => tally.refused_full,

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::format::{time, wait};
 use crate::admin::group;
 use crate::admin::table::{ConsoleTable, columns, table};
-use crate::admission::gate::{State, Tally};
+use crate::admission::limiter::{State, Tally};
 use crate::config::Config;
 use crate::pool::core::LaneView;
 use crate::proxy::Proxy;
@@ -71,17 +71,17 @@ fn lines(proxy: &Proxy) -> Vec<RoleLine> {
         .collect()
 }
 
-fn seen(role: Arc<str>, LaneView { gate, waiting_since }: &LaneView, now: Instant) -> RoleLine {
+fn seen(role: Arc<str>, LaneView { limiter, waiting_since }: &LaneView, now: Instant) -> RoleLine {
     RoleLine {
         role,
-        state: gate.state,
-        limit: gate.limit,
-        effective: group::effective_limit(gate),
-        ramp_end: gate.moves_until.map(|end| SystemTime::now() + end.saturating_duration_since(now)),
-        active: gate.active,
-        waiting: gate.waiting,
+        state: limiter.state,
+        limit: limiter.limit,
+        effective: group::effective_limit(limiter),
+        ramp_end: limiter.moves_until.map(|end| SystemTime::now() + end.saturating_duration_since(now)),
+        active: limiter.active,
+        waiting: limiter.waiting,
         longest: wait(waiting_since.map(|since| now.saturating_duration_since(since))),
-        counters: gate.tally,
+        counters: limiter.tally,
     }
 }
 

@@ -1,7 +1,7 @@
-//! Lanes: one role over all its databases, with the gate that says how many of its backends may be with clients at once.
+//! Lanes: one role over all its databases, with the limiter that says how many of its backends may be with clients at once.
 //!
 //! A permit is a mark on a slot, held from the moment it is promised to a waiter or leased until it is given back or its
-//! socket is really closed: the gate counts what is busy, not what somebody asked for.
+//! socket is really closed: the limiter counts what is busy, not what somebody asked for.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::line::Turn;
 use super::slot::State;
 use super::{Command, Core, PoolId, SlotId};
-use crate::admission::gate::{Gate, Pace, View};
+use crate::admission::limiter::{Pace, RoleLimiter, View};
 use crate::config::LaneSettings;
 
 new_key_type! {
@@ -21,7 +21,7 @@ new_key_type! {
 
 #[derive(Debug)]
 pub(super) struct Lane {
-    pub(super) gate: Gate,
+    pub(super) limiter: RoleLimiter,
     pub(super) pools: Vec<PoolId>,
     is_removed: bool,
 }
@@ -29,8 +29,8 @@ pub(super) struct Lane {
 /// One lane at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaneView {
-    /// Its gate.
-    pub gate: View,
+    /// Its limiter.
+    pub limiter: View,
     /// When the first in any of its lines came.
     pub waiting_since: Option<Instant>,
 }
@@ -38,12 +38,12 @@ pub struct LaneView {
 impl<B> Core<B> {
     /// Adds a role; its limit grows by its ramp from now on.
     pub fn add_lane(&mut self, rules: LaneSettings, now: Instant) -> LaneId {
-        self.lanes.insert(Lane { gate: Gate::new(rules, now), pools: Vec::new(), is_removed: false })
+        self.lanes.insert(Lane { limiter: RoleLimiter::new(rules, now), pools: Vec::new(), is_removed: false })
     }
 
     /// Changes a role's rules. Raising a limit admits at once; lowering one drains.
     pub fn set_lane(&mut self, lane: LaneId, rules: LaneSettings, now: Instant, out: &mut Vec<Command<B>>) {
-        self.change_gate(lane, now, out, |gate| gate.set(rules, now));
+        self.change_limiter(lane, now, out, |limiter| limiter.set(rules, now));
     }
 
     /// `LIMIT`: another limit than the configured one, at once or over some time.
@@ -55,22 +55,22 @@ impl<B> Core<B> {
         now: Instant,
         out: &mut Vec<Command<B>>,
     ) {
-        self.change_gate(lane, now, out, |gate| gate.set_limit(max, over, now));
+        self.change_limiter(lane, now, out, |limiter| limiter.set_limit(max, over, now));
     }
 
     /// `LIMIT … DEFAULT`: back to the configured limit.
     pub fn unlimit_lane(&mut self, lane: LaneId, now: Instant, out: &mut Vec<Command<B>>) {
-        self.change_gate(lane, now, out, Gate::reset_limit);
+        self.change_limiter(lane, now, out, RoleLimiter::reset_limit);
     }
 
     /// `RAMP`: from `admission.initial` to the limit over this time, if there is a limit to grow to.
     pub fn ramp_lane(&mut self, lane: LaneId, over: Duration, now: Instant, out: &mut Vec<Command<B>>) {
-        self.change_gate(lane, now, out, |gate| gate.ramp_over(over, now));
+        self.change_limiter(lane, now, out, |limiter| limiter.ramp_over(over, now));
     }
 
     /// Its clients are much of a lock convoy. Returns the effective limit if that became lower.
     pub fn tighten_lane(&mut self, lane: LaneId, now: Instant) -> Option<u32> {
-        self.lanes.get_mut(lane)?.gate.tighten(now)
+        self.lanes.get_mut(lane)?.limiter.tighten(now)
     }
 
     /// The role left the configuration. The id ends with its last pool.
@@ -83,7 +83,7 @@ impl<B> Core<B> {
 
     /// Forgets a role that no pool is of and of which there is nothing to remember. True if it is gone.
     pub fn forget_lane(&mut self, lane: LaneId) -> bool {
-        let is_unused = |lane: &Lane| lane.pools.is_empty() && lane.gate.is_as_configured();
+        let is_unused = |lane: &Lane| lane.pools.is_empty() && lane.limiter.is_as_configured();
         if self.lanes.get(lane).is_some_and(is_unused) {
             self.lanes.remove(lane);
         }
@@ -94,31 +94,37 @@ impl<B> Core<B> {
     pub fn lane(&self, lane: LaneId, now: Instant) -> Option<LaneView> {
         let lane = self.lanes.get(lane)?;
         let waiting_since = lane.pools.iter().filter_map(|pool| self.pools[*pool].line.first_since()).min();
-        Some(LaneView { gate: lane.gate.view(now), waiting_since })
+        Some(LaneView { limiter: lane.limiter.view(now), waiting_since })
     }
 
     /// The line of the role that a pool belongs to: its length, and how long it would take a newcomer, if that is known.
     pub fn line(&self, pool: PoolId, now: Instant) -> Option<(u32, Option<Duration>)> {
-        let gate = &self.lanes[self.pools.get(pool)?.lane?].gate;
-        Some((gate.waiting(), gate.expected_wait(now)))
+        let limiter = &self.lanes[self.pools.get(pool)?.lane?].limiter;
+        Some((limiter.waiting(), limiter.expected_wait(now)))
     }
 
-    fn change_gate(&mut self, lane: LaneId, now: Instant, out: &mut Vec<Command<B>>, change: impl FnOnce(&mut Gate)) {
+    fn change_limiter(
+        &mut self,
+        lane: LaneId,
+        now: Instant,
+        out: &mut Vec<Command<B>>,
+        change: impl FnOnce(&mut RoleLimiter),
+    ) {
         if let Some(changed) = self.lanes.get_mut(lane) {
-            change(&mut changed.gate);
+            change(&mut changed.limiter);
             self.serve_lane(lane, now, out);
         }
     }
 
-    pub(super) fn gate(&mut self, pool: PoolId) -> Option<&mut Gate> {
-        Some(&mut self.lanes[self.pools[pool].lane?].gate)
+    pub(super) fn limiter(&mut self, pool: PoolId) -> Option<&mut RoleLimiter> {
+        Some(&mut self.lanes[self.pools[pool].lane?].limiter)
     }
 
     /// The endpoint is back: every role that uses it comes in slowly.
     pub(super) fn restart_lanes(&mut self, pools: &[PoolId], now: Instant) {
         for pool in pools {
-            if let Some(gate) = self.gate(*pool) {
-                gate.restart(now);
+            if let Some(limiter) = self.limiter(*pool) {
+                limiter.restart(now);
             }
         }
     }
@@ -129,7 +135,7 @@ impl<B> Core<B> {
         let slot = &mut self.slots[slot];
         slot.entered = Some(now);
         if let Some(lane) = slot.lane {
-            self.lanes[lane].gate.started(has_waited, now);
+            self.lanes[lane].limiter.started(has_waited, now);
         }
     }
 
@@ -138,16 +144,16 @@ impl<B> Core<B> {
     pub(super) fn leave(&mut self, slot: SlotId, outcome: Outcome, now: Instant) {
         let slot = &mut self.slots[slot];
         let (Some(lane), Some(entered)) = (slot.lane, slot.entered.take()) else { return };
-        let gate = &mut self.lanes[lane].gate;
+        let limiter = &mut self.lanes[lane].limiter;
         match outcome {
-            Outcome::Served => gate.completed(entered, now),
-            Outcome::Lost => gate.ended(now),
+            Outcome::Served => limiter.completed(entered, now),
+            Outcome::Lost => limiter.ended(now),
         }
     }
 
     /// Hands idle backends to the role's waiters as far as permits go.
     pub(super) fn hand_out(&mut self, lane: LaneId, now: Instant, out: &mut Vec<Command<B>>) {
-        let Some(served) = self.lanes.get(lane).filter(|lane| lane.gate.waiting() > 0) else { return };
+        let Some(served) = self.lanes.get(lane).filter(|lane| lane.limiter.waiting() > 0) else { return };
         for i in 0..served.pools.len() {
             self.ripen(self.lanes[lane].pools[i], now, out);
         }
@@ -189,8 +195,8 @@ impl<B> Core<B> {
 
     /// Among the role's pools that have a backend to give and a permit for it, the one whose first waiter came first.
     fn next_in_lane(&self, lane: LaneId, now: Instant) -> Option<PoolId> {
-        let Lane { gate, pools, .. } = &self.lanes[lane];
-        let is_permitted = |pool: &PoolId| gate.permits(self.pools[*pool].limits.tenure, now) > 0;
+        let Lane { limiter, pools, .. } = &self.lanes[lane];
+        let is_permitted = |pool: &PoolId| limiter.permits(self.pools[*pool].limits.tenure, now) > 0;
         let servable = pools.iter().copied().filter(|pool| self.is_servable(*pool) && is_permitted(pool));
         servable.min_by_key(|pool| self.pools[*pool].line.first_since())
     }
@@ -202,11 +208,11 @@ impl<B> Core<B> {
         }
         let waited = self.pools[pool_id].line.first_since().map_or(Duration::ZERO, |since| now - since);
         let tenure = self.pools[pool_id].limits.tenure;
-        if let Some(gate) = self.gate(pool_id) {
-            if gate.permits(tenure, now) == 0 {
+        if let Some(limiter) = self.limiter(pool_id) {
+            if limiter.permits(tenure, now) == 0 {
                 return false;
             }
-            if let Pace::NotBefore(then) = gate.pace(waited, now) {
+            if let Pace::NotBefore(then) = limiter.pace(waited, now) {
                 self.wake_at(then, out);
                 return false;
             }
@@ -232,7 +238,7 @@ impl<B> Core<B> {
         if self.pools[pool].line.next_ripe().is_none() {
             return;
         }
-        let window = self.gate(pool).map_or(Duration::ZERO, |gate| gate.rules().jitter_window);
+        let window = self.limiter(pool).map_or(Duration::ZERO, |limiter| limiter.rules().jitter_window);
         let (line, waiters) = (&mut self.pools[pool].line, &mut self.waiters);
         while let Some(ticket) =
             line.ripe(now, |ticket| waiters.get(ticket).is_some_and(|waiter| waiter.turn.is_waiting()))
@@ -262,7 +268,8 @@ impl<B> Core<B> {
     }
 
     pub(super) fn serve_lanes(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
-        let waiting: Vec<_> = self.lanes.iter().filter(|(_, lane)| lane.gate.waiting() > 0).map(|(id, _)| id).collect();
+        let waiting: Vec<_> =
+            self.lanes.iter().filter(|(_, lane)| lane.limiter.waiting() > 0).map(|(id, _)| id).collect();
         for lane in waiting {
             self.serve_lane(lane, now, out);
         }

@@ -10,7 +10,7 @@ use super::lane::LaneId;
 use super::line::Line;
 use super::share::Level;
 use super::{Command, Core, Counts, Database, DatabaseId, Pool, PoolId, WaitError};
-use crate::admission::gate::Tenure;
+use crate::admission::limiter::Tenure;
 use crate::config::Share;
 
 /// What may change about a database at any time.

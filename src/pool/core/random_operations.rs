@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::line::Turn;
 use super::slot::State;
 use super::*;
-use crate::admission::gate::Tenure;
+use crate::admission::limiter::Tenure;
 use crate::config::{AdmissionMode, Jitter, LaneSettings, Priority, RateWhen, RoleRate, Share};
 
 const WORKERS: usize = 2;
@@ -330,12 +330,12 @@ impl Model {
             }
             Operation::TightenLane { lane } => {
                 let lane = self.lanes[lane.index(LANES)];
-                let before = self.core.lanes[lane].gate.view(now);
+                let before = self.core.lanes[lane].limiter.view(now);
                 let narrower = self.core.tighten_lane(lane, now);
-                let gate = &self.core.lanes[lane].gate;
-                let after = gate.view(now);
+                let limiter = &self.core.lanes[lane].limiter;
+                let after = limiter.view(now);
                 assert_eq!(narrower, (after.effective != before.effective).then_some(after.effective));
-                let floor = gate.rules().transactions_min.max(1).min(before.effective);
+                let floor = limiter.rules().transactions_min.max(1).min(before.effective);
                 assert!((floor..=before.effective).contains(&after.effective), "{before:?} {after:?}");
                 assert_eq!(
                     (after.active, after.limit),
@@ -465,7 +465,7 @@ impl Model {
         for (id, lane) in &self.core.lanes {
             let of_lane = |slot: &&Slot<u64>| self.core.pools[slot.pool].lane == Some(id) && slot.entered.is_some();
             let held = self.core.slots.values().filter(of_lane).count();
-            let view = lane.gate.view(self.now);
+            let view = lane.limiter.view(self.now);
             assert_eq!(view.active as usize, held);
             let waiting: u32 = lane.pools.iter().map(|pool| self.core.pools[*pool].line.waiting()).sum();
             assert_eq!(view.waiting, waiting);
@@ -516,7 +516,7 @@ impl Model {
         for (id, pool) in &self.core.pools {
             let is_paused = self.core.databases[pool.database].is_paused;
             let permits =
-                pool.lane.map_or(u32::MAX, |lane| self.core.lanes[lane].gate.permits(pool.limits.tenure, self.now));
+                pool.lane.map_or(u32::MAX, |lane| self.core.lanes[lane].limiter.permits(pool.limits.tenure, self.now));
             let is_idle = pool.line.ready() > 0 && pool.counts.idle > 0 && !is_paused && permits > 0;
             assert!(
                 !is_idle || self.core.alarm.is_some(),
@@ -531,11 +531,11 @@ impl Model {
     }
 
     fn step(&mut self, operation: &Operation) {
-        let active = |model: &Self, lane| model.core.lanes[lane].gate.view(model.now).active;
+        let active = |model: &Self, lane| model.core.lanes[lane].limiter.view(model.now).active;
         let before: Vec<_> = self.lanes.iter().map(|lane| active(self, *lane)).collect();
         self.apply(operation);
         for (lane, before) in self.lanes.iter().zip(before) {
-            let allowed = self.core.lanes[*lane].gate.allowed(self.now);
+            let allowed = self.core.lanes[*lane].limiter.allowed(self.now);
             assert!(active(self, *lane) <= before.max(allowed), "more than the limit were let in");
         }
         self.execute();

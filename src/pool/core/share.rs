@@ -179,7 +179,7 @@ impl<B> Core<B> {
         // An idle backend beside a waiter is one that the role has no permit for, and is there when it has.
         let coming = arriving + pool.counts.idle;
         let by_line = pool.line.ready().saturating_sub(coming);
-        let permits = pool.lane.map_or(u32::MAX, |lane| self.lanes[lane].gate.permits(pool.limits.tenure, now));
+        let permits = pool.lane.map_or(u32::MAX, |lane| self.lanes[lane].limiter.permits(pool.limits.tenure, now));
         let by_role = permits.saturating_sub(coming);
         let by_size = pool.limits.size.saturating_sub(pool.counts.open());
         let by_login = match pool.refused {

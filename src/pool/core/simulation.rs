@@ -15,7 +15,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::*;
-use crate::admission::gate::Tenure;
+use crate::admission::limiter::Tenure;
 use crate::config::{LaneSettings, RateWhen, RoleRate, Share};
 
 const CLIENTS: usize = 10_000;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
-use crate::admission::gate::Tenure;
+use crate::admission::limiter::Tenure;
 use crate::config::Share;
 
 const OWN: usize = 0;

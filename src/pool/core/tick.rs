@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::line::{Notice, Turn, Waiter};
 use super::slot::State as SlotState;
 use super::{Bottleneck, Command, Core, PoolId, SlotId, WaitError};
-use crate::admission::gate::State;
+use crate::admission::limiter::State;
 
 /// Backends looked at per tick: bounds the time under the lock. A thousand backends take 1.6 s at ten ticks a second.
 const PATROL_STEP: usize = 64;
@@ -25,7 +25,7 @@ impl<B> Core<B> {
         self.tell_refused(now, out);
         self.wake_for_notices(now, out);
         for lane in self.lanes.values_mut() {
-            lane.gate.tick(now);
+            lane.limiter.tick(now);
         }
         self.serve_lanes(now, out);
         self.serve(None, now, out);
@@ -54,22 +54,22 @@ impl<B> Core<B> {
             let pool = &self.pools[id];
             let Some(wait_timeout) = pool.limits.wait_timeout else { continue };
             let bottleneck = self.bottleneck(id, now);
-            let spread_max = self.gate(id).map_or(Duration::ZERO, |gate| gate.rules().spread_max);
+            let spread_max = self.limiter(id).map_or(Duration::ZERO, |limiter| limiter.rules().spread_max);
             let may_hold = |opened: Instant| now + spread_max >= opened + wait_timeout.mul_f64(0.9);
             let is_due = |waiter: &Waiter| now >= waiter.since + wait_timeout.mul_f64(waiter.patience);
             let timed_out = self.fail_waiters(id, WaitError::TimedOut(bottleneck), may_hold, is_due, out);
-            if let Some(gate) = self.gate(id) {
-                gate.tally().timed_out += timed_out;
+            if let Some(limiter) = self.limiter(id) {
+                limiter.tally().timed_out += timed_out;
             }
         }
     }
 
     fn bottleneck(&self, pool: PoolId, now: Instant) -> Bottleneck {
         let Some(lane) = self.pools[pool].lane else { return Bottleneck::Pool };
-        let gate = &self.lanes[lane].gate;
-        match gate.view(now).state {
+        let limiter = &self.lanes[lane].limiter;
+        match limiter.view(now).state {
             State::Closed => Bottleneck::Closed,
-            _ if gate.permits(self.pools[pool].limits.tenure, now) == 0 => Bottleneck::Role,
+            _ if limiter.permits(self.pools[pool].limits.tenure, now) == 0 => Bottleneck::Role,
             _ => Bottleneck::Pool,
         }
     }
@@ -90,7 +90,7 @@ impl<B> Core<B> {
     fn wake_for_notices(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         for id in &self.total.hungry {
             let pool = &self.pools[*id];
-            let notice_after = pool.lane.map(|lane| self.lanes[lane].gate.rules().notice_after);
+            let notice_after = pool.lane.map(|lane| self.lanes[lane].limiter.rules().notice_after);
             let Some(notice_after) = notice_after.filter(|after| !after.is_zero()) else { continue };
             let Some(then) = now.checked_sub(notice_after) else { continue };
             for ticket in pool.line.joined_by(then) {

@@ -87,7 +87,7 @@ impl<B> Core<B> {
         let result = change(&mut pool.line, &mut self.waiters);
         let (is_active, waiting) = (pool.is_active(), pool.line.waiting());
         if let Some(lane) = pool.lane {
-            self.lanes[lane].gate.queued(waited, waiting);
+            self.lanes[lane].limiter.queued(waited, waiting);
         }
         let share = pool.limits.share;
         for bound in [&mut self.databases[pool.database].bound, &mut self.total] {

@@ -1,7 +1,7 @@
 //! What a role's limit means for its waiters, and how roles share a database.
 
 use super::*;
-use crate::admission::gate::State;
+use crate::admission::limiter::State;
 use crate::config::{AdmissionMode, Jitter, LaneSettings, Priority, RateWhen, RoleRate};
 
 fn settings(max: Option<u32>) -> LaneSettings {
@@ -25,8 +25,8 @@ impl Shell {
         (shell, lane, pools[0])
     }
 
-    fn gate(&self, lane: LaneId) -> crate::admission::gate::View {
-        self.core.lane(lane, self.now).expect("it is there").gate
+    fn limiter(&self, lane: LaneId) -> crate::admission::limiter::View {
+        self.core.lane(lane, self.now).expect("it is there").limiter
     }
 
     /// Everybody asks, dials succeed, and whoever is served holds.
@@ -63,11 +63,11 @@ fn one_limit_holds_over_all_databases_of_a_role() {
     let (mut held, waiting_first) = shell.crowd(pools[0], 2);
     let (more, waiting) = shell.crowd(pools[1], 5);
     assert_eq!((held.len(), waiting_first.len(), more.len(), waiting.len()), (2, 0, 1, 4));
-    assert_eq!(shell.gate(lane).active, 3);
+    assert_eq!(shell.limiter(lane).active, 3);
     // What ends in one database lets somebody start in the other.
     shell.release(held.remove(0));
     let (next, waiting) = shell.served_of(waiting);
-    assert_eq!((next.len(), waiting.len(), shell.gate(lane).active), (1, 3, 3));
+    assert_eq!((next.len(), waiting.len(), shell.limiter(lane).active), (1, 3, 3));
 }
 
 #[test]
@@ -87,20 +87,20 @@ fn lowering_drains_and_raising_admits_at_once() {
         shell.release(lease);
     }
     let (held, waiting) = shell.served_of(waiting);
-    assert_eq!((held.len(), shell.gate(lane).active), (2, 2));
+    assert_eq!((held.len(), shell.limiter(lane).active), (2, 2));
     shell.run(|core, now, out| core.set_lane(lane, settings(Some(7)), now, out));
     let (more, _) = shell.served_of(waiting);
-    assert_eq!((more.len(), shell.gate(lane).active), (5, 7));
+    assert_eq!((more.len(), shell.limiter(lane).active), (5, 7));
 }
 
 #[test]
 fn a_closed_gate_lets_nobody_start_and_says_so() {
     let (mut shell, lane, pool) = Shell::one_lane(Some(0));
     let (held, waiting) = shell.crowd(pool, 10);
-    assert_eq!((held.len(), shell.dialled, shell.gate(lane).state), (0, 0, State::Closed));
+    assert_eq!((held.len(), shell.dialled, shell.limiter(lane).state), (0, 0, State::Closed));
     shell.limit(lane, Some(3), None);
     let (held, _) = shell.served_of(waiting);
-    assert_eq!((held.len(), shell.gate(lane).state), (3, State::Calm));
+    assert_eq!((held.len(), shell.limiter(lane).state), (3, State::Calm));
 }
 
 #[test]
@@ -114,11 +114,11 @@ fn a_limit_over_time_lets_in_linearly_from_initial() {
     for _ in 0..4 {
         let served = shell.served_of(waiting);
         waiting = served.1;
-        active.push(shell.gate(lane).active);
+        active.push(shell.limiter(lane).active);
         shell.pass(ms(20_000));
     }
     assert_eq!(active, [8, 28, 48, 68]);
-    assert_eq!(shell.gate(lane).moves_until, None);
+    assert_eq!(shell.limiter(lane).moves_until, None);
 }
 
 #[test]
@@ -127,13 +127,13 @@ fn a_limit_of_the_console_holds_until_the_configured_one_changes() {
     shell.limit(lane, Some(5), None);
     let same = LaneSettings { notice_after: ms(7), ..settings(Some(40)) };
     shell.run(|core, now, out| core.set_lane(lane, same, now, out));
-    assert_eq!(shell.gate(lane).limit, Some(5));
+    assert_eq!(shell.limiter(lane).limit, Some(5));
     shell.run(|core, now, out| core.set_lane(lane, settings(Some(30)), now, out));
-    assert_eq!(shell.gate(lane).limit, Some(30));
+    assert_eq!(shell.limiter(lane).limit, Some(30));
     shell.limit(lane, None, None);
-    assert_eq!(shell.gate(lane).limit, None);
+    assert_eq!(shell.limiter(lane).limit, None);
     shell.run(|core, now, out| core.unlimit_lane(lane, now, out));
-    assert_eq!(shell.gate(lane).limit, Some(30));
+    assert_eq!(shell.limiter(lane).limit, Some(30));
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn waiters_for_a_database_that_is_down_keep_no_permit_from_another() {
     }
     shell.fail_dials(FailureKind::Unreachable);
     let (held, waiting) = shell.crowd(pools[1], 6);
-    assert_eq!((held.len(), waiting.len(), shell.gate(lane).active), (4, 2, 4));
+    assert_eq!((held.len(), waiting.len(), shell.limiter(lane).active), (4, 2, 4));
 }
 
 #[test]
@@ -155,10 +155,10 @@ fn a_permit_is_free_only_when_the_backend_is() {
     let slot = held[0].0;
     shell.core.discard(slot);
     let (served, waiting) = shell.served_of(waiting);
-    assert_eq!((served.len(), shell.gate(lane).active), (0, 1), "its query may still run");
+    assert_eq!((served.len(), shell.limiter(lane).active), (0, 1), "its query may still run");
     shell.run(|core, now, out| core.closed(slot, now, out));
     let (served, _) = shell.served_of(waiting);
-    assert_eq!((served.len(), shell.gate(lane).active), (1, 1));
+    assert_eq!((served.len(), shell.limiter(lane).active), (1, 1));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn the_permit_of_one_who_left_goes_to_the_next() {
     // The first has been handed a backend and leaves without it; the second leaves the line.
     shell.run(|core, now, out| core.drop_ticket(waiting[0], now, out));
     let (served, _) = shell.served_of(vec![waiting[1]]);
-    assert_eq!((served.len(), shell.gate(lane).active, shell.gate(lane).waiting), (1, 1, 0));
+    assert_eq!((served.len(), shell.limiter(lane).active, shell.limiter(lane).waiting), (1, 1, 0));
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn who_is_too_many_in_the_roles_line_is_told_a_little_later() {
     shell.pending(refused);
     shell.pass(ms(700));
     shell.failed(refused, WaitError::RoleFull { waiting: 2 });
-    assert_eq!(shell.gate(lane).tally.refused_full, 1);
+    assert_eq!(shell.limiter(lane).tally.refused_full, 1);
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn a_line_that_would_take_too_long_is_not_joined() {
     for _ in 0..150 {
         shell.wait(pools[0]);
     }
-    assert_eq!(shell.gate(lane).waiting, 150, "expected to take 3 s, within 1.5 times what they wait");
+    assert_eq!(shell.limiter(lane).waiting, 150, "expected to take 3 s, within 1.5 times what they wait");
     let refused = shell.wait(pools[0]);
     shell.pass(ms(300));
     let Progress::Failed(WaitError::Hopeless { waiting: 150, expected }) = shell.poll(refused) else {
@@ -226,7 +226,7 @@ fn who_waited_in_vain_is_told_for_what() {
         shell.pending(waiter);
         shell.pass(ms(202));
         shell.failed(waiter, WaitError::TimedOut(expected));
-        assert_eq!(shell.gate(lane).tally.timed_out, 1);
+        assert_eq!(shell.limiter(lane).tally.timed_out, 1);
     }
 }
 
@@ -237,10 +237,10 @@ fn who_came_together_does_not_leave_together() {
     let (lane, pools) = shell.lane(settings(None), 1, &limits);
     shell.crowd(pools[0], 101);
     shell.pass(ms(1000));
-    let waiting = shell.gate(lane).waiting;
+    let waiting = shell.limiter(lane).waiting;
     assert!((30..70).contains(&waiting), "{waiting} of 100 are left at the time-out");
     shell.pass(ms(101));
-    assert_eq!(shell.gate(lane).waiting, 0);
+    assert_eq!(shell.limiter(lane).waiting, 0);
 }
 
 #[test]
@@ -261,13 +261,13 @@ fn a_server_that_is_back_gets_the_role_slowly() {
     let ramped = LaneSettings { ramp: Some(ms(10_000)), ..settings(Some(48)) };
     let (lane, pools) = shell.lane(ramped, 1, &limits(100));
     shell.pass(ms(10_000));
-    assert_eq!(shell.gate(lane).limit, Some(48));
+    assert_eq!(shell.limiter(lane).limit, Some(48));
     let (held, waiting) = shell.crowd(pools[0], 30);
     for lease in held {
         shell.release(lease);
     }
     let (held, waiting) = shell.served_of(waiting);
-    assert!(shell.gate(lane).effective > 8, "it has grown");
+    assert!(shell.limiter(lane).effective > 8, "it has grown");
     // The server goes, and comes back.
     for (slot, _) in held {
         shell.core.discard(slot);
@@ -276,8 +276,8 @@ fn a_server_that_is_back_gets_the_role_slowly() {
     shell.fail_dials(FailureKind::Unreachable);
     shell.pass(ms(1000));
     let (held, _) = shell.served_of(waiting);
-    assert_eq!((held.len(), shell.gate(lane).effective), (8, 8));
-    assert!(shell.gate(lane).moves_until.is_some(), "its ramp has begun again");
+    assert_eq!((held.len(), shell.limiter(lane).effective), (8, 8));
+    assert!(shell.limiter(lane).moves_until.is_some(), "its ramp has begun again");
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn a_rate_lets_in_one_after_the_other_and_nobody_later_than_its_longest_delay() 
     }
     assert_eq!(starts[..9], [100, 200, 300, 400, 500, 600, 700, 800, 900]);
     assert_eq!(starts.last(), Some(&1000));
-    assert!(shell.gate(lane).tally.overdue >= 28, "{:?}", shell.gate(lane).tally);
+    assert!(shell.limiter(lane).tally.overdue >= 28, "{:?}", shell.limiter(lane).tally);
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn in_a_burst_spread_holds_everybody_back_for_a_moment_of_their_own() {
     let spread = LaneSettings { jitter: Jitter::Spread, initial: 100, ..settings(None) };
     let (lane, pools) = shell.lane(spread, 1, &limits(100));
     let (held, mut waiting) = shell.crowd(pools[0], 90);
-    assert_eq!((held.len(), shell.gate(lane).state), (49, State::Burst), "the fiftieth makes it a burst");
+    assert_eq!((held.len(), shell.limiter(lane).state), (49, State::Burst), "the fiftieth makes it a burst");
     let mut by_then = Vec::new();
     for _ in 0..10 {
         shell.pass(ms(100));

@@ -1,4 +1,4 @@
-//! One role's gate: how many of its transactions may be active, and whether the next may start now.
+//! One role's limiter: how many of its transactions may be active, and whether the next may start now.
 //!
 //! The smaller of two limits holds: what the operator allows (`limit`: configuration, `LIMIT`, `RAMP`) and what the server
 //! has shown it can take (slow start, or the adaptive limit). The light path is a comparison and a few additions.
@@ -64,7 +64,7 @@ words! {
     }
 }
 
-/// What has happened at a gate since the start.
+/// What has happened at a limiter since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Transactions started.
@@ -93,7 +93,7 @@ pub struct Tally {
     pub spread: u64,
 }
 
-/// A gate at one moment.
+/// A limiter at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     /// Where the limit is or moves to; `None`: the pools bound it.
@@ -166,9 +166,9 @@ impl Width {
     }
 }
 
-/// One role's gate.
+/// One role's limiter.
 #[derive(Debug)]
-pub struct Gate {
+pub struct RoleLimiter {
     rules: LaneSettings,
     limit: Limit,
     width: Width,
@@ -195,10 +195,10 @@ pub struct Gate {
     tally: Tally,
 }
 
-impl Gate {
-    /// A gate that nobody has passed. Its limit grows by `ramp`, if there is one.
+impl RoleLimiter {
+    /// A limiter that nobody has passed. Its limit grows by `ramp`, if there is one.
     pub fn new(rules: LaneSettings, now: Instant) -> Self {
-        let mut gate = Self {
+        let mut limiter = Self {
             limit: Limit::new(rules.transactions_max),
             width: Width::new(&rules, now),
             settled: 0,
@@ -218,8 +218,8 @@ impl Gate {
             tally: Tally::default(),
             rules,
         };
-        gate.restart(now);
-        gate
+        limiter.restart(now);
+        limiter
     }
 
     /// The rules in force.
@@ -501,7 +501,7 @@ impl Gate {
         (effective < before).then_some(effective)
     }
 
-    /// A gate at this moment.
+    /// A limiter at this moment.
     pub fn view(&self, now: Instant) -> View {
         View {
             limit: self.limit.target(),

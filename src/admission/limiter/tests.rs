@@ -1,4 +1,4 @@
-//! What a gate promises.
+//! What a limiter promises.
 
 use super::*;
 use crate::config::RoleRate as RateRules;
@@ -12,29 +12,29 @@ fn rules() -> LaneSettings {
 }
 
 struct Lane {
-    gate: Gate,
+    limiter: RoleLimiter,
     now: Instant,
 }
 
 impl Lane {
     fn new(rules: LaneSettings) -> Self {
         let now = Instant::now();
-        Self { gate: Gate::new(rules, now), now }
+        Self { limiter: RoleLimiter::new(rules, now), now }
     }
 
     fn view(&self) -> View {
-        self.gate.view(self.now)
+        self.limiter.view(self.now)
     }
 
     /// Starts as many as may.
     fn fill(&mut self) {
-        while self.gate.permits(Tenure::Transaction, self.now) > 0 {
-            self.gate.started(true, self.now);
+        while self.limiter.permits(Tenure::Transaction, self.now) > 0 {
+            self.limiter.started(true, self.now);
         }
     }
 
     fn complete(&mut self, count: u32, served: u64) {
-        (0..count).for_each(|_| self.gate.completed(self.now - ms(served), self.now));
+        (0..count).for_each(|_| self.limiter.completed(self.now - ms(served), self.now));
     }
 
     /// Transactions of 10 ms in a lane that always has more to do.
@@ -84,10 +84,10 @@ fn light_load_never_notices_it() {
     let mut lane = Lane::new(rules());
     for _ in 0..1000 {
         lane.now += ms(5);
-        lane.gate.arrived(lane.now);
-        assert!(lane.gate.permits(Tenure::Transaction, lane.now) >= 6);
-        lane.gate.started(false, lane.now);
-        lane.gate.started(false, lane.now);
+        lane.limiter.arrived(lane.now);
+        assert!(lane.limiter.permits(Tenure::Transaction, lane.now) >= 6);
+        lane.limiter.started(false, lane.now);
+        lane.limiter.started(false, lane.now);
         lane.complete(2, 5);
     }
     assert_eq!((lane.view().state, lane.view().tally.immediate), (State::Calm, 2000));
@@ -98,8 +98,8 @@ fn full_with_waiters_and_nothing_ending_is_a_convoy_and_it_starts_slowly_after_o
     let mut lane = Lane::new(rules());
     lane.work(30);
     lane.fill();
-    lane.gate.queued(0, 1);
-    lane.gate.deepened(Duration::ZERO, lane.now);
+    lane.limiter.queued(0, 1);
+    lane.limiter.deepened(Duration::ZERO, lane.now);
     lane.now += ms(1000);
     assert_eq!(lane.view().state, State::Calm);
     lane.now += ms(1);
@@ -111,7 +111,7 @@ fn full_with_waiters_and_nothing_ending_is_a_convoy_and_it_starts_slowly_after_o
 #[test]
 fn long_transactions_do_not_keep_all_others_out() {
     let mut lane = Lane::new(LaneSettings { transactions_max: None, ..rules() });
-    lane.gate.queued(0, 200);
+    lane.limiter.queued(0, 200);
     let mut active = Vec::new();
     for tick in 0..=130 {
         lane.fill();
@@ -119,7 +119,7 @@ fn long_transactions_do_not_keep_all_others_out() {
             active.push(lane.view().active);
         }
         lane.now += ms(100);
-        lane.gate.tick(lane.now);
+        lane.limiter.tick(lane.now);
     }
     assert_eq!(
         active,
@@ -131,15 +131,15 @@ fn long_transactions_do_not_keep_all_others_out() {
 #[test]
 fn sessions_know_the_limit_and_no_slow_start() {
     let lane = Lane::new(rules());
-    assert_eq!(lane.gate.permits(Tenure::Session, lane.now), 100);
-    assert_eq!(lane.gate.permits(Tenure::Transaction, lane.now), 8);
+    assert_eq!(lane.limiter.permits(Tenure::Session, lane.now), 100);
+    assert_eq!(lane.limiter.permits(Tenure::Transaction, lane.now), 8);
 }
 
 #[test]
 fn a_few_long_transactions_are_no_convoy() {
     let mut lane = Lane::new(rules());
-    (0..7).for_each(|_| lane.gate.started(false, lane.now));
-    lane.gate.queued(0, 5);
+    (0..7).for_each(|_| lane.limiter.started(false, lane.now));
+    lane.limiter.queued(0, 5);
     lane.now += ms(60_000);
     assert_eq!(lane.view().state, State::Calm);
 }
@@ -153,7 +153,7 @@ fn the_limit_ramps_up_after_a_start_and_when_asked() {
     assert_eq!(effective(&lane), 54);
     lane.now += ms(5000);
     assert_eq!((effective(&lane), lane.view().moves_until), (100, None));
-    lane.gate.ramp_over(ms(1000), lane.now);
+    lane.limiter.ramp_over(ms(1000), lane.now);
     assert_eq!(effective(&lane), 8);
     lane.now += ms(500);
     assert_eq!(effective(&lane), 54);
@@ -162,14 +162,14 @@ fn the_limit_ramps_up_after_a_start_and_when_asked() {
 #[test]
 fn there_is_nothing_to_ramp_to_without_a_limit() {
     let mut lane = Lane::new(LaneSettings { transactions_max: None, ..rules() });
-    lane.gate.ramp_over(ms(1000), lane.now);
+    lane.limiter.ramp_over(ms(1000), lane.now);
     assert_eq!((lane.view().limit, lane.view().moves_until), (None, None));
 }
 
 #[test]
 fn a_closed_gate_stays_closed_over_a_restart() {
     let mut lane = Lane::new(LaneSettings { transactions_max: Some(0), ramp: Some(ms(1000)), ..rules() });
-    lane.gate.restart(lane.now);
+    lane.limiter.restart(lane.now);
     lane.now += ms(5000);
     assert_eq!((lane.view().effective, lane.view().state), (0, State::Closed));
 }
@@ -178,11 +178,11 @@ fn a_closed_gate_stays_closed_over_a_restart() {
 fn a_rate_for_bursts_holds_in_bursts_only() {
     let rate = RateRules { per_second: 1.0, burst: 1, delay_max: ms(2000), when: RateWhen::Burst };
     let mut lane = Lane::new(LaneSettings { rate: Some(rate), ..rules() });
-    (0..20).for_each(|_| assert_eq!(lane.gate.pace(Duration::ZERO, lane.now), Pace::Now));
-    (0..50).for_each(|_| lane.gate.arrived(lane.now));
+    (0..20).for_each(|_| assert_eq!(lane.limiter.pace(Duration::ZERO, lane.now), Pace::Now));
+    (0..50).for_each(|_| lane.limiter.arrived(lane.now));
     assert_eq!(lane.view().state, State::Burst);
-    assert_eq!(lane.gate.pace(Duration::ZERO, lane.now), Pace::Now, "the one that a burst may start with");
-    assert!(matches!(lane.gate.pace(Duration::ZERO, lane.now), Pace::NotBefore(_)));
+    assert_eq!(lane.limiter.pace(Duration::ZERO, lane.now), Pace::Now, "the one that a burst may start with");
+    assert!(matches!(lane.limiter.pace(Duration::ZERO, lane.now), Pace::NotBefore(_)));
 }
 
 #[test]
@@ -202,13 +202,13 @@ fn in_a_convoy_it_is_halved_again_and_again_down_to_one_or_what_is_reserved() {
     for (reserved, floor) in [(0, 1), (3, 3)] {
         let mut lane = Lane::new(LaneSettings { transactions_min: reserved, ..rules() });
         lane.work(60);
-        (0..40).for_each(|_| lane.gate.started(true, lane.now));
+        (0..40).for_each(|_| lane.limiter.started(true, lane.now));
         let mut effective = Vec::new();
         for _ in 0..8 {
             lane.now += ms(250);
-            effective.extend(lane.gate.tighten(lane.now));
-            assert_eq!(lane.gate.tighten(lane.now + ms(100)), None, "another watch sees the same convoy");
-            lane.gate.tick(lane.now);
+            effective.extend(lane.limiter.tighten(lane.now));
+            assert_eq!(lane.limiter.tighten(lane.now + ms(100)), None, "another watch sees the same convoy");
+            lane.limiter.tick(lane.now);
         }
         assert_eq!(effective[..4], [20, 10, 5, 2.max(floor)]);
         assert_eq!(lane.view().effective, floor);
@@ -222,11 +222,11 @@ fn after_a_convoy_it_grows_by_completions_only() {
     let mut lane = Lane::new(rules());
     lane.work(60);
     lane.fill();
-    lane.gate.queued(0, 50);
+    lane.limiter.queued(0, 50);
     for _ in 0..10 {
         lane.now += ms(250);
-        lane.gate.tighten(lane.now);
-        lane.gate.tick(lane.now);
+        lane.limiter.tighten(lane.now);
+        lane.limiter.tick(lane.now);
         assert!(lane.view().effective < 100);
     }
     assert_eq!(lane.view().effective, 1);
@@ -243,14 +243,14 @@ fn after_a_convoy_it_grows_by_completions_only() {
 fn a_lane_without_a_limit_has_one_while_it_is_tightened() {
     for adaptive in [false, true] {
         let mut lane = Lane::new(LaneSettings { transactions_max: None, adaptive, ..rules() });
-        (0..300).for_each(|_| lane.gate.started(false, lane.now));
-        lane.gate.tighten(lane.now + ms(250));
+        (0..300).for_each(|_| lane.limiter.started(false, lane.now));
+        lane.limiter.tighten(lane.now + ms(250));
         assert_eq!((lane.view().effective, lane.view().limit), (4, None));
-        assert_eq!(lane.gate.permits(Tenure::Transaction, lane.now), 0);
+        assert_eq!(lane.limiter.permits(Tenure::Transaction, lane.now), 0);
     }
     let mut off = Lane::new(LaneSettings { mode: AdmissionMode::Off, ..rules() });
     off.fill();
-    assert_eq!(off.gate.tighten(off.now), None, "off is off");
+    assert_eq!(off.limiter.tighten(off.now), None, "off is off");
 }
 
 #[test]
@@ -258,14 +258,14 @@ fn who_comes_first_after_a_quiet_time_is_drawn_and_steady_load_keeps_its_order()
     let mut lane = Lane::new(rules());
     lane.now += ms(5000);
     lane.fill();
-    assert!(lane.gate.is_drawing(lane.now + ms(250)));
-    assert!(!lane.gate.is_drawing(lane.now + ms(251)));
+    assert!(lane.limiter.is_drawing(lane.now + ms(250)));
+    assert!(!lane.limiter.is_drawing(lane.now + ms(251)));
     // It never rests.
     lane.work(1000);
     lane.fill();
-    assert!(!lane.gate.is_drawing(lane.now));
+    assert!(!lane.limiter.is_drawing(lane.now));
     lane.complete(lane.view().active, 10);
     lane.now += ms(1000);
     lane.fill();
-    assert!(lane.gate.is_drawing(lane.now));
+    assert!(lane.limiter.is_drawing(lane.now));
 }
