@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use pgweir::admission::limiter::Tenure;
-use pgweir::config::{Jitter, LaneSettings, Share};
+use pgweir::config::{Jitter, RoleQueueSettings, Share};
 use pgweir::pool::core::{Command, Core, DatabaseLimits, Lease, PoolId, PoolLimits, Progress, SlotId};
 use tokio::time::Instant;
 
@@ -31,8 +31,8 @@ fn full_pool(size: u32, is_gated: bool, now: Instant) -> (Core<Box<u64>>, PoolId
         tenure: Tenure::Transaction,
         share: Share::default(),
     };
-    let lane = is_gated.then(|| core.add_lane(lane_settings(), now));
-    let pool = core.add_pool(database, lane, limits).expect("the database is there");
+    let role_queue = is_gated.then(|| core.add_role_queue(role_queue_settings(), now));
+    let pool = core.add_pool(database, role_queue, limits).expect("the database is there");
     let (mut out, mut held) = (Vec::new(), Vec::new());
     while held.len() < size as usize {
         let Lease::Wait(ticket) = core.lease(pool, 0, now, Waker::noop(), &mut out) else { panic!("nothing is idle") };
@@ -49,8 +49,8 @@ fn full_pool(size: u32, is_gated: bool, now: Instant) -> (Core<Box<u64>>, PoolId
 }
 
 /// What the shipped file gives a role, with a limit, in order of arrival so that the bench knows who is next.
-fn lane_settings() -> LaneSettings {
-    LaneSettings { transactions_max: Some(40), initial: 20, jitter: Jitter::Off, ..LaneSettings::default() }
+fn role_queue_settings() -> RoleQueueSettings {
+    RoleQueueSettings { transactions_max: Some(40), initial: 20, jitter: Jitter::Off, ..RoleQueueSettings::default() }
 }
 
 /// The difference between the two is what admission costs under light load.

@@ -46,7 +46,7 @@ memory, with 2 ms added to each fsync as on a cloud volume.
 
 - *told after* is when pgweir's log had the record of the convoy, counted from when the first client came; what it said stands below.
 - *waiting* is the most sessions of these clients in the queue of a lock, by the server's own word. That is asked five times a second, and not answered while the server stands still.
-- *admission off* lets everybody in, as other poolers do. *slow start* is how pgweir comes: the role was busy a moment ago, so its lane is some 200
+- *admission off* lets everybody in, as other poolers do. *slow start* is how pgweir comes: the role was busy a moment ago, so its role_queue is some 200
   wide; a quiet one would let in 8 at first. `transactions_max = 40` is what keeps a convoy from forming at all.
 - *tighten* (`on_convoy`) halves, four times a second, how many transactions of the role may be active, and so lets no more of them in; it cancels
   nobody. *cancel* (`on_idle_holder`) ends the idle transaction once others have waited for it for `watch.blocked`, 5 s; without it, nobody lets go before 10 s.
@@ -167,8 +167,8 @@ async fn convoy(postgres: &mut Postgres, files: &Scratch, lock: Lock, route: &Ro
     let writer = burst::writer(open.port).start().await;
     let quiet_from = Instant::now();
     sleep(QUIET).await;
-    if has_lane(route) {
-        // Its lane is as wide as the load was less than a second ago.
+    if has_role_queue(route) {
+        // Its role queue is as wide as the load was less than a second ago.
         widen(&crowd).await;
     }
     let reader = Reader::start(open.log.as_ref().expect("pgweir has one"));
@@ -233,13 +233,13 @@ async fn convoy(postgres: &mut Postgres, files: &Scratch, lock: Lock, route: &Ro
     Outcome { route: route.clone(), quiet_from, began, answers, failures, released, writer, samples, told, took, load }
 }
 
-fn has_lane(route: &Route) -> bool {
+fn has_role_queue(route: &Route) -> bool {
     matches!(route, Route::Pgweir(pgweir) if pgweir.admission.is_empty() && pgweir.burst.is_empty())
 }
 
 /// Opens the backends, one for each client where nothing else is in force: who opens 800 at once has another incident.
 async fn warm_up(crowd: &[Session], route: &Route) {
-    if has_lane(route) {
+    if has_role_queue(route) {
         return widen(crowd).await;
     }
     if matches!(route, Route::Pgweir(pgweir) if !pgweir.burst.is_empty()) {

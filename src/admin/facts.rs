@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::group::{self, GroupName, PoolGroup};
 use super::recent::{CounterSnapshot, Point, Recent, Served};
 use crate::admission::limiter::State;
-use crate::pool::core::{Counts, EndpointView, LaneView};
+use crate::pool::core::{Counts, EndpointView, RoleQueueView};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
 use crate::watch::monitor::Monitor;
@@ -76,15 +76,18 @@ impl StatusFacts {
     /// The facts of this moment, `second` seconds after the start; `recent` remembers them.
     pub(super) fn of(proxy: &Proxy, recent: &mut Recent, now: Instant, second: u64) -> Self {
         let pools = group::all(proxy);
-        let lanes = group::lanes(proxy, now);
-        recent.draw(second, &lanes.iter().map(|(role, lane)| (Arc::clone(role), point(lane))).collect());
+        let role_queues = group::role_queues(proxy, now);
+        recent.draw(
+            second,
+            &role_queues.iter().map(|(role, role_queue)| (Arc::clone(role), point(role_queue))).collect(),
+        );
         recent.count(second, || CounterSnapshot {
             pools: pools.iter().map(|(name, group)| (name.clone(), Served::of(&group.totals))).collect(),
-            roles: lanes.iter().map(|(role, lane)| (Arc::clone(role), lane.limiter.tally)).collect(),
+            roles: role_queues.iter().map(|(role, role_queue)| (Arc::clone(role), role_queue.limiter.tally)).collect(),
             errors: proxy.errors.totals().into_iter().collect(),
         });
         let (before, _) = recent.minute_ago(second);
-        let roles = lanes.iter().map(|(name, lane)| role(name, lane, before, &pools, now)).collect();
+        let roles = role_queues.iter().map(|(name, role_queue)| role(name, role_queue, before, &pools, now)).collect();
         Self {
             is_draining: proxy.is_leaving(),
             connections: proxy.connections.load(Ordering::Acquire),
@@ -98,7 +101,7 @@ impl StatusFacts {
     }
 }
 
-fn point(LaneView { limiter, .. }: &LaneView) -> Point {
+fn point(RoleQueueView { limiter, .. }: &RoleQueueView) -> Point {
     Point {
         active: limiter.active,
         waiting: limiter.waiting,
@@ -110,7 +113,7 @@ fn point(LaneView { limiter, .. }: &LaneView) -> Point {
 
 fn role(
     name: &Arc<str>,
-    LaneView { limiter, waiting_since }: &LaneView,
+    RoleQueueView { limiter, waiting_since }: &RoleQueueView,
     before: &CounterSnapshot,
     pools: &BTreeMap<GroupName, PoolGroup>,
     now: Instant,

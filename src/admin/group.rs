@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::admission::limiter::View;
 use crate::metrics::Totals;
-use crate::pool::core::{Counts, LaneView};
+use crate::pool::core::{Counts, RoleQueueView};
 use crate::pool::pool::Pool;
 use crate::proxy::Proxy;
 
@@ -30,10 +30,10 @@ pub(super) struct PoolGroup {
 }
 
 /// The queue of every role at this moment.
-pub(super) fn lanes(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, LaneView)> {
-    let ids = proxy.directory.all_lanes();
+pub(super) fn role_queues(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, RoleQueueView)> {
+    let ids = proxy.directory.all_role_queues();
     let core = proxy.pools.core();
-    ids.into_iter().filter_map(|(role, id)| Some((role, core.lane(id, now)?))).collect()
+    ids.into_iter().filter_map(|(role, id)| Some((role, core.role_queue(id, now)?))).collect()
 }
 
 /// The effective limit, if anything but the pools limits the role.

@@ -1,7 +1,7 @@
 //! A limit that finds the concurrency beyond which the server only gets slower. Opt-in; DESIGN §6, point 10.
 //!
 //! Judged by the *median* of each window: mean and high percentiles fail on mixed work, where a few transactions are slow
-//! by nature. When cutting does not help, the slowness is not of the lane's making, and the limit goes back.
+//! by nature. When cutting does not help, the slowness is not of the role queue's making, and the limit goes back.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const SLOW_MIN: f64 = 0.010;
 /// What the smallest median is forgotten by per window: 1 % a second.
 const FORGET: f64 = 1.002;
 
-/// After so many cuts in a row that did not bring the median down by a tenth, it is not the lane's doing.
+/// After so many cuts in a row that did not bring the median down by a tenth, it is not the role queue's doing.
 const CUTS_MAX: u32 = 5;
 
 /// How long the limit stays where it went back to.
@@ -153,18 +153,18 @@ impl Adaptive {
 mod tests {
     use super::*;
 
-    struct Lane {
+    struct RoleQueue {
         adaptive: Adaptive,
         now: Instant,
     }
 
-    impl Lane {
+    impl RoleQueue {
         fn new() -> Self {
             let now = Instant::now();
             Self { adaptive: Adaptive::new(8, now), now }
         }
 
-        /// A window in which the lane was full and every transaction took so long.
+        /// A window in which the role queue was full and every transaction took so long.
         fn window(&mut self, ms: f64) -> Verdict {
             self.adaptive.started(self.adaptive.width());
             (0..20).for_each(|_| self.adaptive.completed(ms / 1000.0));
@@ -175,47 +175,47 @@ mod tests {
 
     #[test]
     fn widens_fast_until_the_first_cut_and_by_a_tenth_afterwards() {
-        let mut lane = Lane::new();
-        (0..3).for_each(|_| assert_eq!(lane.window(5.0), Verdict::Kept));
-        assert_eq!(lane.adaptive.width(), 27);
-        assert_eq!(lane.window(50.0), Verdict::Cut);
-        assert_eq!(lane.adaptive.width(), 18);
-        lane.window(5.0);
-        assert_eq!(lane.adaptive.width(), 20);
+        let mut role_queue = RoleQueue::new();
+        (0..3).for_each(|_| assert_eq!(role_queue.window(5.0), Verdict::Kept));
+        assert_eq!(role_queue.adaptive.width(), 27);
+        assert_eq!(role_queue.window(50.0), Verdict::Cut);
+        assert_eq!(role_queue.adaptive.width(), 18);
+        role_queue.window(5.0);
+        assert_eq!(role_queue.adaptive.width(), 20);
     }
 
     #[test]
     fn takes_cuts_back_that_did_not_help() {
-        let mut lane = Lane::new();
+        let mut role_queue = RoleQueue::new();
         for _ in 0..6 {
-            lane.window(5.0);
+            role_queue.window(5.0);
         }
-        let before = lane.adaptive.width();
-        let verdicts: Vec<_> = (0..6).map(|_| lane.window(50.0)).collect();
+        let before = role_queue.adaptive.width();
+        let verdicts: Vec<_> = (0..6).map(|_| role_queue.window(50.0)).collect();
         assert_eq!(verdicts[..5], [Verdict::Cut; 5]);
         assert_eq!(verdicts[5], Verdict::Reverted);
-        assert_eq!(lane.adaptive.width(), before);
-        assert_eq!(lane.window(50.0), Verdict::Kept);
+        assert_eq!(role_queue.adaptive.width(), before);
+        assert_eq!(role_queue.window(50.0), Verdict::Kept);
     }
 
     #[test]
     fn stays_within_its_bounds() {
-        let mut lane = Lane::new();
+        let mut role_queue = RoleQueue::new();
         for _ in 0..30 {
-            lane.window(5.0);
+            role_queue.window(5.0);
         }
-        assert_eq!(lane.adaptive.width(), 100);
+        assert_eq!(role_queue.adaptive.width(), 100);
         for slow in 1..20 {
-            lane.window(50.0 / f64::from(slow));
+            role_queue.window(50.0 / f64::from(slow));
         }
-        assert!(lane.adaptive.width() >= 4);
+        assert!(role_queue.adaptive.width() >= 4);
     }
 
     #[test]
     fn a_few_slow_transactions_among_many_do_not_cut() {
-        let mut lane = Lane::new();
-        lane.window(5.0);
-        (0..9).for_each(|_| lane.adaptive.completed(0.5));
-        assert_eq!(lane.window(5.0), Verdict::Kept);
+        let mut role_queue = RoleQueue::new();
+        role_queue.window(5.0);
+        (0..9).for_each(|_| role_queue.adaptive.completed(0.5));
+        assert_eq!(role_queue.window(5.0), Verdict::Kept);
     }
 }

@@ -17,20 +17,20 @@ pub use super::rate::Pace;
 use super::rate::Rate;
 use super::slow_start::{self, Baseline, SlowStart};
 use super::throughput::Throughput;
-use crate::config::{AdmissionMode, Jitter, LaneSettings, RateWhen};
+use crate::config::{AdmissionMode, Jitter, RateWhen, RoleQueueSettings};
 use crate::words::words;
 
-/// A lane in which nothing ends for this long, or for four times the usual, is stuck: Postgres's default `deadlock_timeout`,
+/// A role queue in which nothing ends for this long, or for four times the usual, is stuck: Postgres's default `deadlock_timeout`,
 /// after which waiters begin to harm each other.
 const STUCK_MIN: f64 = 1.0;
 
 /// So many waiters on one lock freeze nobody (docs/PROTECTION.md).
 const HARMLESS: u32 = 100;
 
-/// A full lane in which nothing has ended for this long gets one more with every tick, up to [`HARMLESS`].
+/// A full role queue in which nothing has ended for this long gets one more with every tick, up to [`HARMLESS`].
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// A lane is tightened no more often than this, however many watches see the same convoy; and for so long after it nothing but
+/// A role queue is tightened no more often than this, however many watches see the same convoy; and for so long after it nothing but
 /// completions makes it wider.
 const TIGHTEN_EVERY: Duration = Duration::from_millis(200);
 const TIGHT_FOR: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ pub enum Tenure {
 }
 
 words! {
-    /// What the lane is going through.
+    /// What the role queue is going through.
     pub enum State {
         /// Nothing special.
         Calm = "calm",
@@ -120,7 +120,7 @@ enum Width {
 }
 
 impl Width {
-    fn new(rules: &LaneSettings, now: Instant) -> Self {
+    fn new(rules: &RoleQueueSettings, now: Instant) -> Self {
         match (rules.mode, rules.adaptive) {
             (AdmissionMode::Off, _) => Self::Unbounded,
             (AdmissionMode::On, true) => Self::Adaptive(Box::new(Adaptive::new(rules.initial, now))),
@@ -169,7 +169,7 @@ impl Width {
 /// One role's limiter.
 #[derive(Debug)]
 pub struct RoleLimiter {
-    rules: LaneSettings,
+    rules: RoleQueueSettings,
     limit: Limit,
     width: Width,
     /// The effective limit while the limit does not move, at hand for the light path.
@@ -186,7 +186,7 @@ pub struct RoleLimiter {
     woke: Instant,
     /// When a transaction ended last that was looked at, or the line began.
     progressed: Instant,
-    /// When any transaction ended last, or one started in an empty lane.
+    /// When any transaction ended last, or one started in an empty role queue.
     ended: Instant,
     /// When [`Self::tighten`] last had its way.
     tightened: Option<Instant>,
@@ -197,7 +197,7 @@ pub struct RoleLimiter {
 
 impl RoleLimiter {
     /// A limiter that nobody has passed. Its limit grows by `ramp`, if there is one.
-    pub fn new(rules: LaneSettings, now: Instant) -> Self {
+    pub fn new(rules: RoleQueueSettings, now: Instant) -> Self {
         let mut limiter = Self {
             limit: Limit::new(rules.transactions_max),
             width: Width::new(&rules, now),
@@ -223,7 +223,7 @@ impl RoleLimiter {
     }
 
     /// The rules in force.
-    pub fn rules(&self) -> &LaneSettings {
+    pub fn rules(&self) -> &RoleQueueSettings {
         &self.rules
     }
 
@@ -309,7 +309,7 @@ impl RoleLimiter {
         })
     }
 
-    /// Are those who come now drawn at random? Only for `jitter_window` after the lane was quiet, when a crowd came in step. Under
+    /// Are those who come now drawn at random? Only for `jitter_window` after the role queue was quiet, when a crowd came in step. Under
     /// steady load the order of arrival is kept, or the longest waits would be as long as the window.
     pub fn is_drawing(&self, now: Instant) -> bool {
         self.rules.jitter != Jitter::Off && now <= self.woke + self.rules.jitter_window
@@ -423,8 +423,8 @@ impl RoleLimiter {
 
     // ---- what is wanted --------------------------------------------------------------------------------------------------
 
-    /// Other rules. A changed `max` takes the place of what the console said; everything else of the lane goes on.
-    pub fn set(&mut self, rules: LaneSettings, now: Instant) {
+    /// Other rules. A changed `max` takes the place of what the console said; everything else of the role queue goes on.
+    pub fn set(&mut self, rules: RoleQueueSettings, now: Instant) {
         if rules.transactions_max != self.rules.transactions_max {
             self.limit = Limit::new(rules.transactions_max);
         }
@@ -551,7 +551,7 @@ impl RoleLimiter {
         self.settled = self.limit.target().unwrap_or(u32::MAX).min(self.width.value());
     }
 
-    /// Fewer are a quiet lane.
+    /// Fewer are a quiet role queue.
     fn half_of_initial(&self) -> u32 {
         (self.rules.initial / 2).min(self.settled).max(1)
     }
@@ -568,7 +568,7 @@ impl RoleLimiter {
         }
     }
 
-    /// A narrow lane in which nothing ends is a few long transactions.
+    /// A narrow role queue in which nothing ends is a few long transactions.
     #[inline]
     fn is_stuck(&self, now: Instant) -> bool {
         self.waiting > 0

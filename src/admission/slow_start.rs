@@ -1,4 +1,4 @@
-//! The effective limit of a lane that finds out how much the server takes: it starts low and doubles per service time.
+//! The effective limit of a role queue that finds out how much the server takes: it starts low and doubles per service time.
 //!
 //! A limit set far too high is harmless while nothing stalls and deadly when something does; grown by completions it
 //! survives the stall, because what is slow is not let grow. DESIGN §6, point 3.
@@ -14,7 +14,7 @@ const SLOW: f64 = 4.0;
 /// One stall makes many slow completions; they count once.
 const CUT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// When everything has been slow for this long it is not the lane's doing: that is how long things take now.
+/// When everything has been slow for this long it is not the role queue's doing: that is how long things take now.
 const NORMAL_AGAIN: Duration = Duration::from_secs(10);
 
 /// The usual service time, in seconds: follows what is faster at once and what is slower hardly.
@@ -48,7 +48,7 @@ pub(super) struct SlowStart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Normal,
-    /// The lane was made narrower.
+    /// The role queue was made narrower.
     Cut,
     /// Slow, and nothing came of it.
     Slow,
@@ -71,7 +71,7 @@ impl SlowStart {
         self.width = self.width.min(initial);
     }
 
-    /// A transaction took `served` seconds. `may_grow`: the lane was full but for one, and its limit is higher. Never below `floor`.
+    /// A transaction took `served` seconds. `may_grow`: the role queue was full but for one, and its limit is higher. Never below `floor`.
     pub(super) fn completed(
         &mut self,
         served: f64,
@@ -108,13 +108,13 @@ impl SlowStart {
 mod tests {
     use super::*;
 
-    struct Lane {
+    struct RoleQueue {
         slow_start: SlowStart,
         base: Baseline,
         now: Instant,
     }
 
-    impl Lane {
+    impl RoleQueue {
         fn new() -> Self {
             Self { slow_start: SlowStart::new(8), base: Baseline::default(), now: Instant::now() }
         }
@@ -129,50 +129,50 @@ mod tests {
     }
 
     #[test]
-    fn width_grows_by_one_per_normal_completion_of_a_full_lane() {
-        let mut lane = Lane::new();
-        (0..8).for_each(|_| assert_eq!(lane.complete(5, true), Verdict::Normal));
-        assert_eq!(lane.slow_start.width(), 16);
-        assert_eq!(lane.complete(5, false), Verdict::Normal);
-        assert_eq!(lane.slow_start.width(), 16);
+    fn width_grows_by_one_per_normal_completion_of_a_full_role_queue() {
+        let mut role_queue = RoleQueue::new();
+        (0..8).for_each(|_| assert_eq!(role_queue.complete(5, true), Verdict::Normal));
+        assert_eq!(role_queue.slow_start.width(), 16);
+        assert_eq!(role_queue.complete(5, false), Verdict::Normal);
+        assert_eq!(role_queue.slow_start.width(), 16);
     }
 
     #[test]
     fn a_stall_halves_it_once_however_many_were_caught_in_it() {
-        let mut lane = Lane::new();
+        let mut role_queue = RoleQueue::new();
         for _ in 0..92 {
-            lane.complete(5, true);
+            role_queue.complete(5, true);
         }
-        assert_eq!(lane.slow_start.width(), 100);
-        let verdicts: Vec<_> = (0..50).map(|_| lane.complete(3000, true)).collect();
+        assert_eq!(role_queue.slow_start.width(), 100);
+        let verdicts: Vec<_> = (0..50).map(|_| role_queue.complete(3000, true)).collect();
         assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::Cut).count(), 1);
-        assert_eq!(lane.slow_start.width(), 50);
-        lane.pass(200);
-        assert_eq!(lane.complete(3000, true), Verdict::Cut);
-        assert_eq!(lane.slow_start.width(), 25);
+        assert_eq!(role_queue.slow_start.width(), 50);
+        role_queue.pass(200);
+        assert_eq!(role_queue.complete(3000, true), Verdict::Cut);
+        assert_eq!(role_queue.slow_start.width(), 25);
     }
 
     #[test]
     fn never_narrower_than_its_floor() {
-        let mut lane = Lane::new();
-        lane.complete(5, true);
+        let mut role_queue = RoleQueue::new();
+        role_queue.complete(5, true);
         for _ in 0..20 {
-            lane.pass(250);
-            lane.complete(3000, true);
+            role_queue.pass(250);
+            role_queue.complete(3000, true);
         }
-        assert_eq!(lane.slow_start.width(), 8);
+        assert_eq!(role_queue.slow_start.width(), 8);
     }
 
     #[test]
     fn what_stays_slow_becomes_the_usual() {
-        let mut lane = Lane::new();
+        let mut role_queue = RoleQueue::new();
         for _ in 0..100 {
-            lane.complete(5, false);
+            role_queue.complete(5, false);
         }
         for _ in 0..21 {
-            lane.pass(500);
-            lane.complete(900, true);
+            role_queue.pass(500);
+            role_queue.complete(900, true);
         }
-        assert_eq!(lane.complete(900, true), Verdict::Normal);
+        assert_eq!(role_queue.complete(900, true), Verdict::Normal);
     }
 }

@@ -1,4 +1,4 @@
-//! How fast a lane moves, to say in advance that a wait would be in vain.
+//! How fast a role queue moves, to say in advance that a wait would be in vain.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ const WINDOW: Duration = Duration::from_millis(500);
 /// What the newest window counts for.
 const WEIGHT: f64 = 0.3;
 
-/// Slower lanes say too little: 50 completions in 5 s.
+/// Slower role queues say too little: 50 completions in 5 s.
 const RATE_MIN: f64 = 10.0;
 
 /// Without a completion for this long nothing is known any more.
@@ -30,7 +30,7 @@ struct Window {
 }
 
 impl Throughput {
-    /// A transaction ended, with others in line or not. Without a line the lane shows what is asked of it, not what it can do:
+    /// A transaction ended, with others in line or not. Without a line the role queue shows what is asked of it, not what it can do:
     /// a role at rest is no slow one. Likewise a stall says nothing about the rate after it.
     #[inline]
     pub(super) fn completed(&mut self, has_line: bool, now: Instant) {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_lane_promises_nothing() {
+    fn a_slow_role_queue_promises_nothing() {
         let start = Instant::now();
         let mut throughput = Throughput::default();
         (1..=20).for_each(|i| throughput.completed(true, start + Duration::from_millis(200 * i)));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stall_does_not_make_the_lane_slow() {
+    fn a_stall_does_not_make_the_role_queue_slow() {
         let start = Instant::now();
         let mut throughput = Throughput::default();
         (0..=100).for_each(|i| throughput.completed(true, start + Duration::from_millis(10 * i)));

@@ -65,14 +65,14 @@ pub struct Endpoint {
     pub password: Option<Secret>,
 }
 
-/// The settings of a lane: how the transactions of one role are let in, over all databases.
+/// The settings of a role queue: how the transactions of one role are let in, over all databases.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LaneSettings {
+pub struct RoleQueueSettings {
     /// Whether bursts are broken up; if not, `jitter` is off and `adaptive` false already.
     pub mode: AdmissionMode,
     /// Transactions at once; zero lets nobody start, `None`: the pools bound it.
     pub transactions_max: Option<u32>,
-    /// Backends of each database that are never lent to another lane.
+    /// Backends of each database that are never lent to another role queue.
     pub transactions_min: u32,
     /// Waiting clients; `None`: `pool.waiters_max` bounds them.
     pub waiters_max: Option<u32>,
@@ -96,7 +96,7 @@ pub struct LaneSettings {
     pub notice_after: Duration,
 }
 
-impl LaneSettings {
+impl RoleQueueSettings {
     fn of(admission: &Admission, role: &RoleAdmission) -> Self {
         let is_on = admission.mode == AdmissionMode::On;
         Self {
@@ -117,7 +117,7 @@ impl LaneSettings {
     }
 }
 
-impl Default for LaneSettings {
+impl Default for RoleQueueSettings {
     fn default() -> Self {
         Self::of(&Admission::default(), &RoleAdmission::default())
     }
@@ -197,9 +197,9 @@ pub fn own_settings(name: &str, database: &Database, role: &str, password: Optio
     }
 }
 
-/// The settings of the lane of this role; `None` if it is not served.
-pub fn lane_settings(config: &Config, role_name: &str) -> Option<LaneSettings> {
-    Some(LaneSettings::of(&config.admission, &config.role(role_name)?.limits.admission))
+/// The settings of the role queue of this role; `None` if it is not served.
+pub fn role_queue_settings(config: &Config, role_name: &str) -> Option<RoleQueueSettings> {
+    Some(RoleQueueSettings::of(&config.admission, &config.role(role_name)?.limits.admission))
 }
 
 #[cfg(test)]
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn lane_takes_from_the_role_what_it_says_and_the_rest_from_admission() {
+    fn role_queue_takes_from_the_role_what_it_says_and_the_rest_from_admission() {
         let text = r#"
             [admission]
             jitter = "spread"
@@ -275,12 +275,12 @@ mod tests {
             adaptive = true
         "#;
         let mut config = parse(text, Path::new("proxy.toml"), &|_| None).expect("a valid file");
-        let web = lane_settings(&config, "web").expect("served");
+        let web = role_queue_settings(&config, "web").expect("served");
         assert_eq!((web.jitter, web.spread_max, web.initial), (Jitter::Soft, Duration::from_secs(2), 4));
         assert_eq!((web.transactions_max, web.adaptive), (Some(40), true));
-        assert_eq!(lane_settings(&config, "eve").expect("served").jitter, Jitter::Spread);
+        assert_eq!(role_queue_settings(&config, "eve").expect("served").jitter, Jitter::Spread);
         config.admission.mode = AdmissionMode::Off;
-        let web = lane_settings(&config, "web").expect("served");
+        let web = role_queue_settings(&config, "web").expect("served");
         assert_eq!((web.transactions_max, web.adaptive, web.jitter), (Some(40), false, Jitter::Off));
     }
 

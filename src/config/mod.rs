@@ -35,7 +35,7 @@ pub use database::{
     AuthQuery, BackendTls, BackendTlsMode, CONSOLE_NAMES, Database, PoolKeys, PoolMode, Standing, WatchLogin,
 };
 pub use form::{duration_text, read_duration};
-pub use limits::{Endpoint, LaneSettings, PoolSettings, Share, lane_settings, own_settings, pool_settings};
+pub use limits::{Endpoint, PoolSettings, RoleQueueSettings, Share, own_settings, pool_settings, role_queue_settings};
 pub use listen::{ClientTls, Listen, ListenAddr, ServerIdentity};
 pub use mistake::{FilePosition, Mistake, Mistakes};
 pub use notify::{Bus, Notify, NotifyMode, OnGap, WhenDown};

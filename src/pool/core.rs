@@ -10,9 +10,9 @@
 
 mod bound;
 mod endpoint;
-mod lane;
 mod line;
 mod manage;
+mod role_queue;
 mod share;
 mod slot;
 mod tick;
@@ -37,14 +37,14 @@ use tokio::time::Instant;
 
 use bound::Bound;
 use endpoint::{Health, Retry};
-use lane::{Lane, Outcome};
 use line::{Line, Notice, Turn, Waiter, Waiters};
+use role_queue::{Outcome, RoleQueue};
 use slot::{Slot, State};
 
 pub use endpoint::{DIALS_MAX, FailureKind};
-pub use lane::{LaneId, LaneView};
 pub use line::Ticket;
 pub use manage::{DatabaseLimits, PoolLimits};
+pub use role_queue::{RoleQueueId, RoleQueueView};
 pub use slot::{Counts, Phase, SlotId};
 pub use view::{DatabaseView, EndpointView, PoolView};
 
@@ -166,7 +166,7 @@ const REFUSAL_DELAY: Duration = Duration::from_secs(1);
 pub struct Core<B> {
     databases: SlotMap<DatabaseId, Database>,
     pools: SlotMap<PoolId, Pool>,
-    lanes: SlotMap<LaneId, Lane>,
+    role_queues: SlotMap<RoleQueueId, RoleQueue>,
     slots: SlotMap<SlotId, Slot<B>>,
     waiters: Waiters,
     /// When those who were refused are told.
@@ -194,7 +194,7 @@ struct Database {
 struct Pool {
     database: DatabaseId,
     /// Its role's, unless it has nothing to do with transactions of clients.
-    lane: Option<LaneId>,
+    role_queue: Option<RoleQueueId>,
     limits: PoolLimits,
     generation: u64,
     counts: Counts,
@@ -226,7 +226,7 @@ impl<B> Core<B> {
         Self {
             databases: SlotMap::with_key(),
             pools: SlotMap::with_key(),
-            lanes: SlotMap::with_key(),
+            role_queues: SlotMap::with_key(),
             slots: SlotMap::with_key(),
             waiters: SlotMap::with_key(),
             refused: BinaryHeap::new(),
@@ -255,8 +255,8 @@ impl<B> Core<B> {
         let is_paused = self.databases[asked.database].is_paused;
         let may_be_idle = asked.line.waiting() == 0 && !is_paused && asked.counts.idle > 0;
         let tenure = asked.limits.tenure;
-        let is_admitted = asked.lane.is_none_or(|lane| {
-            let limiter = &mut self.lanes[lane].limiter;
+        let is_admitted = asked.role_queue.is_none_or(|role_queue| {
+            let limiter = &mut self.role_queues[role_queue].limiter;
             limiter.arrived(now);
             may_be_idle && limiter.admits(tenure, now)
         });
@@ -288,7 +288,7 @@ impl<B> Core<B> {
         if waiting >= pool.limits.waiters_max {
             return Some(WaitError::PoolFull { waiting });
         }
-        let limiter = &self.lanes[pool.lane?].limiter;
+        let limiter = &self.role_queues[pool.role_queue?].limiter;
         let waiting = limiter.waiting();
         if limiter.rules().waiters_max.is_some_and(|max| waiting >= max) {
             return Some(WaitError::RoleFull { waiting });
@@ -417,12 +417,13 @@ impl<B> Core<B> {
         if self.is_in(slot, Phase::Closing) || self.is_in(slot, Phase::Zombie) {
             let pool = self.slots[slot].pool;
             self.leave(slot, Outcome::Lost, now);
-            let lane = self.pools[pool].lane;
+            let role_queue = self.pools[pool].role_queue;
             let mut database = Some(self.remove(slot));
-            if let Some(lane) = lane {
-                self.hand_out(lane, now, out);
+            if let Some(role_queue) = role_queue {
+                self.hand_out(role_queue, now, out);
                 // Its permit may be of use in another database.
-                database = database.filter(|_| self.lanes.get(lane).is_none_or(|lane| lane.pools.len() < 2));
+                database = database
+                    .filter(|_| self.role_queues.get(role_queue).is_none_or(|role_queue| role_queue.pools.len() < 2));
             }
             self.serve(database, now, out);
         }
@@ -448,7 +449,7 @@ impl<B> Core<B> {
         let database = pool.database;
         if self.databases[database].health.down_since().is_some() {
             let pools = self.databases[database].pools.clone();
-            self.restart_lanes(&pools, now);
+            self.restart_role_queues(&pools, now);
         }
         self.databases[database].health.succeeded();
         self.patrol.push_back(slot);

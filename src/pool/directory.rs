@@ -10,7 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-use super::core::{Core, DatabaseId, DatabaseLimits, LaneId, PoolLimits};
+use super::core::{Core, DatabaseId, DatabaseLimits, PoolLimits, RoleQueueId};
 use super::in_use::{CountUses, InUse};
 use super::lease::{Boxed, Pools};
 use super::pool::{Pool, PoolKind, PoolName};
@@ -18,7 +18,8 @@ use crate::admission::limiter::Tenure;
 use crate::auth::Credential;
 use crate::auth::secrets::Stored;
 use crate::config::{
-    Auth, Config, PoolKeys as PoolConfig, PoolMode, PoolSettings, Secret, lane_settings, own_settings, pool_settings,
+    Auth, Config, PoolKeys as PoolConfig, PoolMode, PoolSettings, Secret, own_settings, pool_settings,
+    role_queue_settings,
 };
 use crate::metrics::PoolStats;
 use crate::state::timeout::Timeout;
@@ -41,7 +42,7 @@ pub struct Directory {
 struct Names {
     databases: HashMap<Arc<str>, DatabaseId>,
     pools: HashMap<PoolName, Arc<Pool>>,
-    lanes: HashMap<Arc<str>, LaneId>,
+    role_queues: HashMap<Arc<str>, RoleQueueId>,
     /// PAUSE of everything: databases yet to come are paused from the start.
     is_paused: bool,
     /// Databases that take no new clients.
@@ -103,11 +104,11 @@ impl Directory {
         let mut core = self.pools.core();
         let limits = database_limits(&settings);
         let database = names.database(&mut core, &name.database, limits);
-        let lane = match name.kind {
-            PoolKind::Ordinary => names.lane(&mut core, &self.config.load(), &name.role),
+        let role_queue = match name.kind {
+            PoolKind::Ordinary => names.role_queue(&mut core, &self.config.load(), &name.role),
             PoolKind::Internal | PoolKind::Replication(_) => None,
         };
-        let id = core.add_pool(database, lane, pool_limits(&settings))?;
+        let id = core.add_pool(database, role_queue, pool_limits(&settings))?;
         drop(core);
         let stats = PoolStats::new(self.workers);
         let pool = Arc::new(Pool::new(id, database, name.clone(), settings, credential.proved(), stats));
@@ -116,16 +117,17 @@ impl Directory {
         Some(InUse::new(pool))
     }
 
-    /// The lane of a role, made if nobody has asked for it so far; `None`: the configuration does not serve the role.
-    pub fn lane(&self, role: &str) -> Option<LaneId> {
-        self.names().lane(&mut self.pools.core(), &self.config.load(), &role.into())
+    /// The role queue of a role, made if nobody has asked for it so far; `None`: the configuration does not serve the role.
+    pub fn role_queue(&self, role: &str) -> Option<RoleQueueId> {
+        self.names().role_queue(&mut self.pools.core(), &self.config.load(), &role.into())
     }
 
-    /// The roles that have lanes, by name.
-    pub fn all_lanes(&self) -> Vec<(Arc<str>, LaneId)> {
-        let mut lanes: Vec<_> = self.names().lanes.iter().map(|(role, id)| (Arc::clone(role), *id)).collect();
-        lanes.sort();
-        lanes
+    /// The roles that have role queues, by name.
+    pub fn all_role_queues(&self) -> Vec<(Arc<str>, RoleQueueId)> {
+        let mut role_queues: Vec<_> =
+            self.names().role_queues.iter().map(|(role, id)| (Arc::clone(role), *id)).collect();
+        role_queues.sort();
+        role_queues
     }
 
     /// All pools, in order of their names.
@@ -210,13 +212,13 @@ impl Directory {
         let mut names = self.names();
         self.pools.decide(worker, |core, out| {
             core.set_total_max(config.backends_total_max, now, out);
-            names.lanes.retain(|role, lane| match lane_settings(config, role) {
+            names.role_queues.retain(|role, role_queue| match role_queue_settings(config, role) {
                 Some(settings) => {
-                    core.set_lane(*lane, settings, now, out);
+                    core.set_role_queue(*role_queue, settings, now, out);
                     true
                 }
                 None => {
-                    core.remove_lane(*lane);
+                    core.remove_role_queue(*role_queue);
                     false
                 }
             });
@@ -263,7 +265,7 @@ impl Directory {
         let config = self.config.load();
         let now = Instant::now();
         let mut names = self.names();
-        let Names { databases, pools, lanes, .. } = &mut *names;
+        let Names { databases, pools, role_queues, .. } = &mut *names;
         self.pools.decide(worker, |core, out| {
             pools.retain(|name, pool| {
                 let is_named = name.kind == PoolKind::Ordinary
@@ -286,7 +288,8 @@ impl Directory {
                 }
                 is_used
             });
-            lanes.retain(|role, lane| config.roles.contains_key(&**role) || !core.forget_lane(*lane));
+            role_queues
+                .retain(|role, role_queue| config.roles.contains_key(&**role) || !core.forget_role_queue(*role_queue));
         });
     }
 
@@ -311,13 +314,13 @@ impl Names {
         })
     }
 
-    fn lane(&mut self, core: &mut Core<Boxed>, config: &Config, role: &Arc<str>) -> Option<LaneId> {
-        if let Some(lane) = self.lanes.get(role) {
-            return Some(*lane);
+    fn role_queue(&mut self, core: &mut Core<Boxed>, config: &Config, role: &Arc<str>) -> Option<RoleQueueId> {
+        if let Some(role_queue) = self.role_queues.get(role) {
+            return Some(*role_queue);
         }
-        let lane = core.add_lane(lane_settings(config, role)?, Instant::now());
-        self.lanes.insert(Arc::clone(role), lane);
-        Some(lane)
+        let role_queue = core.add_role_queue(role_queue_settings(config, role)?, Instant::now());
+        self.role_queues.insert(Arc::clone(role), role_queue);
+        Some(role_queue)
     }
 }
 

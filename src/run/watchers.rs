@@ -207,8 +207,8 @@ impl Process for Proxy {
     }
 
     fn tighten(&self, role: &str) -> Option<u32> {
-        let lane = self.directory.lane(role)?;
-        self.pools.core().tighten_lane(lane, Instant::now())
+        let role_queue = self.directory.role_queue(role)?;
+        self.pools.core().tighten_role_queue(role_queue, Instant::now())
     }
 
     fn cancel(&self, server: &ServerAddress, holder: &IdleHolder) -> bool {

@@ -38,11 +38,11 @@ impl ConsoleCommand for LimitRole {
 
     fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
         let proxy = &worker.proxy;
-        let lane = targets::role(proxy, &self.role)?;
+        let role_queue = targets::role(proxy, &self.role)?;
         let now = Instant::now();
         proxy.pools.decide(worker.id, |core, out| match self.max {
-            Some(max) => core.limit_lane(lane, Some(max), self.over, now, out),
-            None => core.unlimit_lane(lane, now, out),
+            Some(max) => core.limit_role_queue(role_queue, Some(max), self.over, now, out),
+            None => core.unlimit_role_queue(role_queue, now, out),
         });
         Ok(FollowUp::Nothing)
     }

@@ -34,14 +34,14 @@ impl ConsoleCommand for RampRole {
 
     fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
         let (proxy, role) = (&worker.proxy, &self.role);
-        let lane = targets::role(proxy, role)?;
-        let own = || config::lane_settings(&proxy.config.load(), role)?.ramp;
+        let role_queue = targets::role(proxy, role)?;
+        let own = || config::role_queue_settings(&proxy.config.load(), role)?.ramp;
         let now = Instant::now();
-        if proxy.pools.core().lane(lane, now).is_none_or(|lane| lane.limiter.limit.is_none()) {
+        if proxy.pools.core().role_queue(role_queue, now).is_none_or(|role_queue| role_queue.limiter.limit.is_none()) {
             return Err(ConsoleFault::NoLimit(role.clone()));
         }
         let over = self.over.or_else(own).ok_or_else(|| ConsoleFault::NoRamp(role.clone()))?;
-        proxy.pools.decide(worker.id, |core, out| core.ramp_lane(lane, over, now, out));
+        proxy.pools.decide(worker.id, |core, out| core.ramp_role_queue(role_queue, over, now, out));
         Ok(FollowUp::Nothing)
     }
 }

@@ -1,7 +1,7 @@
 //! Databases and roles that a command names.
 
 use crate::error::ConsoleFault;
-use crate::pool::core::{DatabaseId, LaneId};
+use crate::pool::core::{DatabaseId, RoleQueueId};
 use crate::proxy::Proxy;
 
 /// The database of this name, or all that there are.
@@ -10,8 +10,8 @@ pub(super) fn databases(proxy: &Proxy, name: Option<&str>) -> Result<Vec<Databas
 }
 
 /// The queue of a role, which begins to exist if nobody has logged in as it so far.
-pub(super) fn role(proxy: &Proxy, role: &str) -> Result<LaneId, ConsoleFault> {
+pub(super) fn role(proxy: &Proxy, role: &str) -> Result<RoleQueueId, ConsoleFault> {
     // "*" stands for roles, and is none.
-    let lane = (role != "*").then(|| proxy.directory.lane(role)).flatten();
-    lane.ok_or_else(|| ConsoleFault::NoRole(role.to_owned()))
+    let role_queue = (role != "*").then(|| proxy.directory.role_queue(role)).flatten();
+    role_queue.ok_or_else(|| ConsoleFault::NoRole(role.to_owned()))
 }

@@ -24,7 +24,7 @@ use crate::admission::limiter::State;
 use crate::clients::Activity;
 use crate::metrics::{Metric, PoolHistogram};
 use crate::notify::exchange::Exchange;
-use crate::pool::core::{DatabaseId, EndpointView, LaneView, Phase};
+use crate::pool::core::{DatabaseId, EndpointView, Phase, RoleQueueView};
 use crate::proxy::Proxy;
 use crate::session::pins;
 use crate::watch::activity::LockKind;
@@ -64,9 +64,9 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
     for ((database, role), group) in &groups {
         put_group(&mut page, (database, role), group, now);
     }
-    let (lanes, _): (Vec<_>, _) = bounded(group::lanes(proxy, now), |(role, _)| has_role(role));
-    for (role, lane) in lanes {
-        put_lane(&mut page, &role, &lane, now);
+    let (role_queues, _): (Vec<_>, _) = bounded(group::role_queues(proxy, now), |(role, _)| has_role(role));
+    for (role, role_queue) in role_queues {
+        put_role_queue(&mut page, &role, &role_queue, now);
     }
     page.text()
 }
@@ -236,8 +236,8 @@ fn put_group(page: &mut Exposition, (database, role): (&str, &str), group: &Pool
     }
 }
 
-fn put_lane(page: &mut Exposition, role: &str, lane: &LaneView, now: Instant) {
-    let LaneView { limiter, waiting_since } = lane;
+fn put_role_queue(page: &mut Exposition, role: &str, role_queue: &RoleQueueView, now: Instant) {
+    let RoleQueueView { limiter, waiting_since } = role_queue;
     let own = &[role];
     page.put(Metric::RoleActive, own, limiter.active);
     if let Some(limit) = limiter.limit {

@@ -11,7 +11,7 @@ use crate::admin::group;
 use crate::admin::table::{ConsoleTable, columns, table};
 use crate::admission::limiter::{State, Tally};
 use crate::config::Config;
-use crate::pool::core::LaneView;
+use crate::pool::core::RoleQueueView;
 use crate::proxy::Proxy;
 
 pub(super) const TABLE: ConsoleTable =
@@ -56,8 +56,8 @@ columns! { RoleLine;
 
 fn lines(proxy: &Proxy) -> Vec<RoleLine> {
     let now = Instant::now();
-    let mut roles: BTreeMap<Arc<str>, Option<LaneView>> =
-        group::lanes(proxy, now).into_iter().map(|(role, view)| (role, Some(view))).collect();
+    let mut roles: BTreeMap<Arc<str>, Option<RoleQueueView>> =
+        group::role_queues(proxy, now).into_iter().map(|(role, view)| (role, Some(view))).collect();
     let config = proxy.config.load();
     for name in config.roles.keys().filter(|name| *name != "*") {
         roles.entry(name.as_str().into()).or_default();
@@ -71,7 +71,7 @@ fn lines(proxy: &Proxy) -> Vec<RoleLine> {
         .collect()
 }
 
-fn seen(role: Arc<str>, LaneView { limiter, waiting_since }: &LaneView, now: Instant) -> RoleLine {
+fn seen(role: Arc<str>, RoleQueueView { limiter, waiting_since }: &RoleQueueView, now: Instant) -> RoleLine {
     RoleLine {
         role,
         state: limiter.state,

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use super::bound::{Bound, Change};
 use super::endpoint::Health;
-use super::lane::LaneId;
 use super::line::Line;
+use super::role_queue::RoleQueueId;
 use super::share::Level;
 use super::{Command, Core, Counts, Database, DatabaseId, Pool, PoolId, WaitError};
 use crate::admission::limiter::Tenure;
@@ -61,13 +61,18 @@ impl<B> Core<B> {
         })
     }
 
-    /// Adds a pool, in the lane of its role; `None` when the database was removed.
-    pub fn add_pool(&mut self, database: DatabaseId, lane: Option<LaneId>, limits: PoolLimits) -> Option<PoolId> {
+    /// Adds a pool, in the role queue of its role; `None` when the database was removed.
+    pub fn add_pool(
+        &mut self,
+        database: DatabaseId,
+        role_queue: Option<RoleQueueId>,
+        limits: PoolLimits,
+    ) -> Option<PoolId> {
         let owner = self.databases.get_mut(database).filter(|database| !database.is_removed)?;
-        let lane = lane.filter(|lane| self.lanes.contains_key(*lane));
+        let role_queue = role_queue.filter(|role_queue| self.role_queues.contains_key(*role_queue));
         let pool = self.pools.insert(Pool {
             database,
-            lane,
+            role_queue,
             limits,
             generation: 0,
             counts: Counts::default(),
@@ -78,8 +83,8 @@ impl<B> Core<B> {
             is_removed: false,
         });
         owner.pools.push(pool);
-        if let Some(lane) = lane {
-            self.lanes[lane].pools.push(pool);
+        if let Some(role_queue) = role_queue {
+            self.role_queues[role_queue].pools.push(pool);
         }
         Some(pool)
     }
@@ -205,7 +210,7 @@ impl<B> Core<B> {
         resumed.is_paused = false;
         resumed.health.resumed(now);
         let pools = resumed.pools.clone();
-        self.restart_lanes(&pools, now);
+        self.restart_role_queues(&pools, now);
         for pool in pools {
             self.serve_lines(pool, 0, now, out);
         }
@@ -232,7 +237,7 @@ impl<B> Core<B> {
         let buried = &self.pools[pool];
         if buried.is_removed && buried.counts.open() == 0 {
             let database = buried.database;
-            self.leave_lane(pool);
+            self.leave_role_queue(pool);
             self.pools.remove(pool);
             self.databases[database].pools.retain(|other| *other != pool);
             self.bury_database(database);

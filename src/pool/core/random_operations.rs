@@ -15,12 +15,12 @@ use super::line::Turn;
 use super::slot::State;
 use super::*;
 use crate::admission::limiter::Tenure;
-use crate::config::{AdmissionMode, Jitter, LaneSettings, Priority, RateWhen, RoleRate, Share};
+use crate::config::{AdmissionMode, Jitter, Priority, RateWhen, RoleQueueSettings, RoleRate, Share};
 
 const WORKERS: usize = 2;
 const DATABASES: usize = 2;
 const POOLS: usize = 6;
-const LANES: usize = 2;
+const ROLE_QUEUES: usize = 2;
 const WINDOW: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone)]
@@ -43,18 +43,18 @@ enum Operation {
     SetPool { pool: Index, size: u32 },
     ReplacePool { pool: Index },
     PeekIdle { pool: Index, worker: usize },
-    SetLane { lane: Index, settings: LaneSettings },
-    LimitLane { lane: Index, max: Option<u32>, over: Option<Duration> },
-    RampLane { lane: Index, over: Duration },
-    TightenLane { lane: Index },
+    SetLane { role_queue: Index, settings: RoleQueueSettings },
+    LimitLane { role_queue: Index, max: Option<u32>, over: Option<Duration> },
+    RampLane { role_queue: Index, over: Duration },
+    TightenLane { role_queue: Index },
     Alarm,
 }
 
-fn lane_settings() -> impl Strategy<Value = LaneSettings> {
+fn role_queue_settings() -> impl Strategy<Value = RoleQueueSettings> {
     let jitter = prop_oneof![Just(Jitter::Soft), Just(Jitter::Spread), Just(Jitter::Off)];
     let rate = prop::option::of((1_u32..20, 1_u32..4));
     (prop::option::of(0_u32..6), 0_u32..3, 1_u32..4, any::<bool>(), jitter, rate, any::<bool>()).prop_map(
-        |(max, min, initial, adaptive, jitter, rate, is_off)| LaneSettings {
+        |(max, min, initial, adaptive, jitter, rate, is_off)| RoleQueueSettings {
             mode: if is_off { AdmissionMode::Off } else { AdmissionMode::On },
             transactions_max: max,
             transactions_min: min,
@@ -67,19 +67,19 @@ fn lane_settings() -> impl Strategy<Value = LaneSettings> {
                 delay_max: Duration::from_millis(700),
                 when: RateWhen::Always,
             }),
-            ..open_lane()
+            ..open_role_queue()
         },
     )
 }
 
-/// A lane that keeps nobody back.
-fn open_lane() -> LaneSettings {
-    LaneSettings {
+/// A role queue that keeps nobody back.
+fn open_role_queue() -> RoleQueueSettings {
+    RoleQueueSettings {
         waiters_max: Some(20),
         jitter_window: WINDOW,
         spread_max: Duration::from_millis(500),
         notice_after: Duration::from_secs(1),
-        ..LaneSettings::default()
+        ..RoleQueueSettings::default()
     }
 }
 
@@ -108,12 +108,12 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (index(), 0_u32..5).prop_map(|(pool, size)| Operation::SetPool { pool, size }),
         1 => index().prop_map(|pool| Operation::ReplacePool { pool }),
         1 => (index(), worker()).prop_map(|(pool, worker)| Operation::PeekIdle { pool, worker }),
-        1 => (index(), lane_settings()).prop_map(|(lane, settings)| Operation::SetLane { lane, settings }),
+        1 => (index(), role_queue_settings()).prop_map(|(role_queue, settings)| Operation::SetLane { role_queue, settings }),
         1 => (index(), prop::option::of(0_u32..6), prop::option::of(1_u64..5))
-            .prop_map(|(lane, max, over)| Operation::LimitLane { lane, max, over: over.map(Duration::from_secs) }),
+            .prop_map(|(role_queue, max, over)| Operation::LimitLane { role_queue, max, over: over.map(Duration::from_secs) }),
         1 => (index(), 0_u64..5)
-            .prop_map(|(lane, over)| Operation::RampLane { lane, over: Duration::from_secs(over) }),
-        4 => index().prop_map(|lane| Operation::TightenLane { lane }),
+            .prop_map(|(role_queue, over)| Operation::RampLane { role_queue, over: Duration::from_secs(over) }),
+        4 => index().prop_map(|role_queue| Operation::TightenLane { role_queue }),
         4 => Just(Operation::Alarm),
     ]
 }
@@ -144,7 +144,7 @@ struct Model {
     now: Instant,
     databases: Vec<DatabaseId>,
     pools: Vec<PoolId>,
-    lanes: Vec<LaneId>,
+    role_queues: Vec<RoleQueueId>,
     clients: Vec<Client>,
     leases: Vec<(SlotId, u64)>,
     dials: Vec<SlotId>,
@@ -172,9 +172,9 @@ fn pool_limits(size: u32) -> PoolLimits {
     }
 }
 
-/// Each lane has a pool in each database, and each database a pool without a lane.
-fn lane_of(lanes: &[LaneId], pool: usize) -> Option<LaneId> {
-    lanes.get(pool / DATABASES).copied()
+/// Each role queue has a pool in each database, and each database a pool without a role queue.
+fn role_queue_of(role_queues: &[RoleQueueId], pool: usize) -> Option<RoleQueueId> {
+    role_queues.get(pool / DATABASES).copied()
 }
 
 /// Which of `from` an index means; `None` when there is nothing to choose from.
@@ -187,9 +187,9 @@ impl Model {
         let mut core = Core::new(WORKERS, Some(7), 1);
         let databases: Vec<_> = (0..DATABASES).map(|_| core.add_database(database_limits(Some(5)))).collect();
         let now = Instant::now();
-        let lanes: Vec<_> = (0..LANES).map(|_| core.add_lane(open_lane(), now)).collect();
+        let role_queues: Vec<_> = (0..ROLE_QUEUES).map(|_| core.add_role_queue(open_role_queue(), now)).collect();
         let pools = (0..POOLS)
-            .map(|i| core.add_pool(databases[i % DATABASES], lane_of(&lanes, i), pool_limits(3)))
+            .map(|i| core.add_pool(databases[i % DATABASES], role_queue_of(&role_queues, i), pool_limits(3)))
             .collect::<Option<_>>()
             .expect("the databases are there");
         Self {
@@ -197,7 +197,7 @@ impl Model {
             now,
             databases,
             pools,
-            lanes,
+            role_queues,
             clients: Vec::new(),
             leases: Vec::new(),
             dials: Vec::new(),
@@ -317,22 +317,22 @@ impl Model {
                 self.core.remove_pool(self.pools[i], now, &mut out);
                 self.pools[i] = self
                     .core
-                    .add_pool(database, lane_of(&self.lanes, i), pool_limits(3))
+                    .add_pool(database, role_queue_of(&self.role_queues, i), pool_limits(3))
                     .expect("the database is there");
             }
             Operation::PeekIdle { pool, worker } => {
                 let pool = self.pools[pool.index(self.pools.len())];
                 self.core.peek_idle(pool, *worker, |backend| *backend % 2 == 0, &mut out);
             }
-            Operation::SetLane { lane, settings } => {
-                let lane = self.lanes[lane.index(LANES)];
-                self.core.set_lane(lane, settings.clone(), now, &mut out);
+            Operation::SetLane { role_queue, settings } => {
+                let role_queue = self.role_queues[role_queue.index(ROLE_QUEUES)];
+                self.core.set_role_queue(role_queue, settings.clone(), now, &mut out);
             }
-            Operation::TightenLane { lane } => {
-                let lane = self.lanes[lane.index(LANES)];
-                let before = self.core.lanes[lane].limiter.view(now);
-                let narrower = self.core.tighten_lane(lane, now);
-                let limiter = &self.core.lanes[lane].limiter;
+            Operation::TightenLane { role_queue } => {
+                let role_queue = self.role_queues[role_queue.index(ROLE_QUEUES)];
+                let before = self.core.role_queues[role_queue].limiter.view(now);
+                let narrower = self.core.tighten_role_queue(role_queue, now);
+                let limiter = &self.core.role_queues[role_queue].limiter;
                 let after = limiter.view(now);
                 assert_eq!(narrower, (after.effective != before.effective).then_some(after.effective));
                 let floor = limiter.rules().transactions_min.max(1).min(before.effective);
@@ -343,11 +343,11 @@ impl Model {
                     "it ends nobody and is no LIMIT"
                 );
             }
-            Operation::LimitLane { lane, max, over } => {
-                self.core.limit_lane(self.lanes[lane.index(LANES)], *max, *over, now, &mut out);
+            Operation::LimitLane { role_queue, max, over } => {
+                self.core.limit_role_queue(self.role_queues[role_queue.index(ROLE_QUEUES)], *max, *over, now, &mut out);
             }
-            Operation::RampLane { lane, over } => {
-                self.core.ramp_lane(self.lanes[lane.index(LANES)], *over, now, &mut out);
+            Operation::RampLane { role_queue, over } => {
+                self.core.ramp_role_queue(self.role_queues[role_queue.index(ROLE_QUEUES)], *over, now, &mut out);
             }
             Operation::Alarm => {
                 if let Some(alarm) = self.core.alarm {
@@ -462,12 +462,13 @@ impl Model {
                 Phase::Closing | Phase::Zombie => {}
             }
         }
-        for (id, lane) in &self.core.lanes {
-            let of_lane = |slot: &&Slot<u64>| self.core.pools[slot.pool].lane == Some(id) && slot.entered.is_some();
-            let held = self.core.slots.values().filter(of_lane).count();
-            let view = lane.limiter.view(self.now);
+        for (id, role_queue) in &self.core.role_queues {
+            let of_role_queue =
+                |slot: &&Slot<u64>| self.core.pools[slot.pool].role_queue == Some(id) && slot.entered.is_some();
+            let held = self.core.slots.values().filter(of_role_queue).count();
+            let view = role_queue.limiter.view(self.now);
             assert_eq!(view.active as usize, held);
-            let waiting: u32 = lane.pools.iter().map(|pool| self.core.pools[*pool].line.waiting()).sum();
+            let waiting: u32 = role_queue.pools.iter().map(|pool| self.core.pools[*pool].line.waiting()).sum();
             assert_eq!(view.waiting, waiting);
         }
     }
@@ -515,8 +516,9 @@ impl Model {
         }
         for (id, pool) in &self.core.pools {
             let is_paused = self.core.databases[pool.database].is_paused;
-            let permits =
-                pool.lane.map_or(u32::MAX, |lane| self.core.lanes[lane].limiter.permits(pool.limits.tenure, self.now));
+            let permits = pool.role_queue.map_or(u32::MAX, |role_queue| {
+                self.core.role_queues[role_queue].limiter.permits(pool.limits.tenure, self.now)
+            });
             let is_idle = pool.line.ready() > 0 && pool.counts.idle > 0 && !is_paused && permits > 0;
             assert!(
                 !is_idle || self.core.alarm.is_some(),
@@ -531,12 +533,12 @@ impl Model {
     }
 
     fn step(&mut self, operation: &Operation) {
-        let active = |model: &Self, lane| model.core.lanes[lane].limiter.view(model.now).active;
-        let before: Vec<_> = self.lanes.iter().map(|lane| active(self, *lane)).collect();
+        let active = |model: &Self, role_queue| model.core.role_queues[role_queue].limiter.view(model.now).active;
+        let before: Vec<_> = self.role_queues.iter().map(|role_queue| active(self, *role_queue)).collect();
         self.apply(operation);
-        for (lane, before) in self.lanes.iter().zip(before) {
-            let allowed = self.core.lanes[*lane].limiter.allowed(self.now);
-            assert!(active(self, *lane) <= before.max(allowed), "more than the limit were let in");
+        for (role_queue, before) in self.role_queues.iter().zip(before) {
+            let allowed = self.core.role_queues[*role_queue].limiter.allowed(self.now);
+            assert!(active(self, *role_queue) <= before.max(allowed), "more than the limit were let in");
         }
         self.execute();
         self.check();
@@ -549,9 +551,9 @@ impl Model {
     fn everybody_is_served(&mut self) {
         let (now, mut out) = (self.now, std::mem::take(&mut self.out));
         self.core.set_total_max(Some(2), now, &mut out);
-        for lane in &self.lanes {
-            self.core.set_lane(*lane, open_lane(), now, &mut out);
-            self.core.unlimit_lane(*lane, now, &mut out);
+        for role_queue in &self.role_queues {
+            self.core.set_role_queue(*role_queue, open_role_queue(), now, &mut out);
+            self.core.unlimit_role_queue(*role_queue, now, &mut out);
         }
         for database in &self.databases {
             self.core.set_database(*database, database_limits(Some(2)), now, &mut out);

@@ -155,7 +155,7 @@ impl<B> Core<B> {
         // ## nothing => Opening
         let slot = self.slots.insert(Slot {
             pool: pool_id,
-            lane: pool.lane,
+            role_queue: pool.role_queue,
             state: State::Opening { probe: pool.refused.is_some() || !health.is_up() },
             generation: pool.generation,
             worker: 0,
@@ -179,7 +179,9 @@ impl<B> Core<B> {
         // An idle backend beside a waiter is one that the role has no permit for, and is there when it has.
         let coming = arriving + pool.counts.idle;
         let by_line = pool.line.ready().saturating_sub(coming);
-        let permits = pool.lane.map_or(u32::MAX, |lane| self.lanes[lane].limiter.permits(pool.limits.tenure, now));
+        let permits = pool
+            .role_queue
+            .map_or(u32::MAX, |role_queue| self.role_queues[role_queue].limiter.permits(pool.limits.tenure, now));
         let by_role = permits.saturating_sub(coming);
         let by_size = pool.limits.size.saturating_sub(pool.counts.open());
         let by_login = match pool.refused {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::admission::limiter::Tenure;
-use crate::config::{LaneSettings, RateWhen, RoleRate, Share};
+use crate::config::{RateWhen, RoleQueueSettings, RoleRate, Share};
 
 const CLIENTS: usize = 10_000;
 const BURST_AT: f64 = 3.0;
@@ -128,14 +128,14 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(scenario: Scenario, burst: LaneSettings) -> Self {
+    fn new(scenario: Scenario, burst: RoleQueueSettings) -> Self {
         let epoch = Instant::now();
         let mut core = Core::new(1, None, 11);
         let limits = DatabaseLimits { backends_max: None, connect_timeout: Duration::from_secs(5) };
         let database = core.add_database(limits);
-        let bystanders = LaneSettings { transactions_max: Some(20), ..lane() };
+        let bystanders = RoleQueueSettings { transactions_max: Some(20), ..role_queue() };
         let pools = [burst, bystanders].map(|settings| {
-            let lane = core.add_lane(settings, epoch);
+            let role_queue = core.add_role_queue(settings, epoch);
             let limits = PoolLimits {
                 size: 2000,
                 waiters_max: u32::MAX,
@@ -145,7 +145,7 @@ impl Simulation {
                 tenure: Tenure::Transaction,
                 share: Share::default(),
             };
-            core.add_pool(database, Some(lane), limits).expect("the database is there")
+            core.add_pool(database, Some(role_queue), limits).expect("the database is there")
         });
         Self {
             scenario,
@@ -400,14 +400,14 @@ impl Simulation {
     }
 }
 
-fn lane() -> LaneSettings {
-    LaneSettings { transactions_max: Some(100), notice_after: Duration::ZERO, ..LaneSettings::default() }
+fn role_queue() -> RoleQueueSettings {
+    RoleQueueSettings { transactions_max: Some(100), notice_after: Duration::ZERO, ..RoleQueueSettings::default() }
 }
 
 /// Runs it and holds it to what the design measured: completion within 5 %, the bystanders' 99th percentile within 20 %,
 /// or below it, and never more than the limit inside.
 #[track_caller]
-fn hold(scenario: Scenario, settings: LaneSettings, done: f64, bystanders_p99: f64) {
+fn hold(scenario: Scenario, settings: RoleQueueSettings, done: f64, bystanders_p99: f64) {
     let most = settings.transactions_max.expect("limited") as usize;
     let outcome = Simulation::new(scenario, settings).run();
     println!("{outcome:?}");
@@ -418,32 +418,32 @@ fn hold(scenario: Scenario, settings: LaneSettings, done: f64, bystanders_p99: f
 
 #[test]
 fn one_lock() {
-    hold(LOCK, lane(), 4.98, 5.2);
+    hold(LOCK, role_queue(), 4.98, 5.2);
 }
 
 #[test]
 fn one_lock_whose_holder_stalls() {
-    hold(STALL, lane(), 8.01, 5.2);
+    hold(STALL, role_queue(), 8.01, 5.2);
 }
 
 #[test]
 fn a_volume_with_provisioned_io_needs_more_than_a_limit() {
-    hold(IOPS, lane(), 20.6, 13_750.0);
+    hold(IOPS, role_queue(), 20.6, 13_750.0);
 }
 
 #[test]
 fn a_few_slow_transactions_among_many() {
-    hold(MIX, lane(), 5.53, 5.2);
+    hold(MIX, role_queue(), 5.53, 5.2);
 }
 
 #[test]
 fn slow_for_a_reason_that_admission_cannot_mend() {
-    hold(NOISE, lane(), 5.49, 5.1);
+    hold(NOISE, role_queue(), 5.49, 5.1);
 }
 
 #[test]
 fn a_limit_fifteen_times_too_high_survives_the_stall() {
-    let far_too_high = || LaneSettings { transactions_max: Some(1500), ..lane() };
+    let far_too_high = || RoleQueueSettings { transactions_max: Some(1500), ..role_queue() };
     hold(LOCK, far_too_high(), 5.10, 8.7);
     hold(STALL, far_too_high(), 8.06, 323.0);
     hold(MIX, far_too_high(), 5.09, 8.8);
@@ -457,17 +457,17 @@ fn a_rate_spares_the_volume() {
         delay_max: Duration::from_secs(delay_max),
         when: RateWhen::Burst,
     };
-    let strict = LaneSettings { rate: Some(at(30)), ..lane() };
+    let strict = RoleQueueSettings { rate: Some(at(30)), ..role_queue() };
     hold(IOPS, strict.clone(), 25.0, 4.8);
     hold(LOCK, strict, 25.0, 4.8);
-    let bounded = LaneSettings { rate: Some(at(2)), ..lane() };
+    let bounded = RoleQueueSettings { rate: Some(at(2)), ..role_queue() };
     hold(LOCK, bounded.clone(), 6.62, 5.1);
     hold(MIX, bounded, 7.15, 5.1);
 }
 
 #[test]
 fn the_adaptive_limit_finds_what_the_server_takes() {
-    let adaptive = || LaneSettings { adaptive: true, ..lane() };
+    let adaptive = || RoleQueueSettings { adaptive: true, ..role_queue() };
     hold(LOCK, adaptive(), 5.07, 5.0);
     hold(STALL, adaptive(), 8.11, 5.0);
     hold(IOPS, adaptive(), 22.1, 80.6);

@@ -7,7 +7,7 @@
 use slotmap::new_key_type;
 use tokio::time::Instant;
 
-use super::{LaneId, PoolId};
+use super::{PoolId, RoleQueueId};
 use crate::words::words;
 
 new_key_type! {
@@ -67,7 +67,7 @@ impl<B> State<B> {
 pub(super) struct Slot<B> {
     pub(super) pool: PoolId,
     /// The pool's.
-    pub(super) lane: Option<LaneId>,
+    pub(super) role_queue: Option<RoleQueueId>,
     pub(super) state: State<B>,
     /// The pool's generation when the dial was decided.
     pub(super) generation: u64,

@@ -1,6 +1,6 @@
 //! One rule a test. A shell without sockets executes the commands when the test says so.
 
-mod lanes;
+mod role_queues;
 
 use std::task::Waker;
 use std::time::Duration;

@@ -24,10 +24,10 @@ impl<B> Core<B> {
         self.fail_waiters_past_their_time(now, out);
         self.tell_refused(now, out);
         self.wake_for_notices(now, out);
-        for lane in self.lanes.values_mut() {
-            lane.limiter.tick(now);
+        for role_queue in self.role_queues.values_mut() {
+            role_queue.limiter.tick(now);
         }
-        self.serve_lanes(now, out);
+        self.serve_role_queues(now, out);
         self.serve(None, now, out);
         self.patrol(now, out);
     }
@@ -65,8 +65,8 @@ impl<B> Core<B> {
     }
 
     fn bottleneck(&self, pool: PoolId, now: Instant) -> Bottleneck {
-        let Some(lane) = self.pools[pool].lane else { return Bottleneck::Pool };
-        let limiter = &self.lanes[lane].limiter;
+        let Some(role_queue) = self.pools[pool].role_queue else { return Bottleneck::Pool };
+        let limiter = &self.role_queues[role_queue].limiter;
         match limiter.view(now).state {
             State::Closed => Bottleneck::Closed,
             _ if limiter.permits(self.pools[pool].limits.tenure, now) == 0 => Bottleneck::Role,
@@ -90,7 +90,8 @@ impl<B> Core<B> {
     fn wake_for_notices(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         for id in &self.total.hungry {
             let pool = &self.pools[*id];
-            let notice_after = pool.lane.map(|lane| self.lanes[lane].limiter.rules().notice_after);
+            let notice_after =
+                pool.role_queue.map(|role_queue| self.role_queues[role_queue].limiter.rules().notice_after);
             let Some(notice_after) = notice_after.filter(|after| !after.is_zero()) else { continue };
             let Some(then) = now.checked_sub(notice_after) else { continue };
             for ticket in pool.line.joined_by(then) {

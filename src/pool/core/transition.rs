@@ -86,8 +86,8 @@ impl<B> Core<B> {
         let (was_active, waited) = (pool.is_active(), pool.line.waiting());
         let result = change(&mut pool.line, &mut self.waiters);
         let (is_active, waiting) = (pool.is_active(), pool.line.waiting());
-        if let Some(lane) = pool.lane {
-            self.lanes[lane].limiter.queued(waited, waiting);
+        if let Some(role_queue) = pool.role_queue {
+            self.role_queues[role_queue].limiter.queued(waited, waiting);
         }
         let share = pool.limits.share;
         for bound in [&mut self.databases[pool.database].bound, &mut self.total] {

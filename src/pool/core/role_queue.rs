@@ -12,23 +12,23 @@ use super::line::Turn;
 use super::slot::State;
 use super::{Command, Core, PoolId, SlotId};
 use crate::admission::limiter::{Pace, RoleLimiter, View};
-use crate::config::LaneSettings;
+use crate::config::RoleQueueSettings;
 
 new_key_type! {
-    /// Names a lane.
-    pub struct LaneId;
+    /// Names a role queue.
+    pub struct RoleQueueId;
 }
 
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct RoleQueue {
     pub(super) limiter: RoleLimiter,
     pub(super) pools: Vec<PoolId>,
     is_removed: bool,
 }
 
-/// One lane at this moment.
+/// One role queue at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaneView {
+pub struct RoleQueueView {
     /// Its limiter.
     pub limiter: View,
     /// When the first in any of its lines came.
@@ -37,91 +37,107 @@ pub struct LaneView {
 
 impl<B> Core<B> {
     /// Adds a role; its limit grows by its ramp from now on.
-    pub fn add_lane(&mut self, rules: LaneSettings, now: Instant) -> LaneId {
-        self.lanes.insert(Lane { limiter: RoleLimiter::new(rules, now), pools: Vec::new(), is_removed: false })
+    pub fn add_role_queue(&mut self, rules: RoleQueueSettings, now: Instant) -> RoleQueueId {
+        self.role_queues.insert(RoleQueue {
+            limiter: RoleLimiter::new(rules, now),
+            pools: Vec::new(),
+            is_removed: false,
+        })
     }
 
     /// Changes a role's rules. Raising a limit admits at once; lowering one drains.
-    pub fn set_lane(&mut self, lane: LaneId, rules: LaneSettings, now: Instant, out: &mut Vec<Command<B>>) {
-        self.change_limiter(lane, now, out, |limiter| limiter.set(rules, now));
+    pub fn set_role_queue(
+        &mut self,
+        role_queue: RoleQueueId,
+        rules: RoleQueueSettings,
+        now: Instant,
+        out: &mut Vec<Command<B>>,
+    ) {
+        self.change_limiter(role_queue, now, out, |limiter| limiter.set(rules, now));
     }
 
     /// `LIMIT`: another limit than the configured one, at once or over some time.
-    pub fn limit_lane(
+    pub fn limit_role_queue(
         &mut self,
-        lane: LaneId,
+        role_queue: RoleQueueId,
         max: Option<u32>,
         over: Option<Duration>,
         now: Instant,
         out: &mut Vec<Command<B>>,
     ) {
-        self.change_limiter(lane, now, out, |limiter| limiter.set_limit(max, over, now));
+        self.change_limiter(role_queue, now, out, |limiter| limiter.set_limit(max, over, now));
     }
 
     /// `LIMIT … DEFAULT`: back to the configured limit.
-    pub fn unlimit_lane(&mut self, lane: LaneId, now: Instant, out: &mut Vec<Command<B>>) {
-        self.change_limiter(lane, now, out, RoleLimiter::reset_limit);
+    pub fn unlimit_role_queue(&mut self, role_queue: RoleQueueId, now: Instant, out: &mut Vec<Command<B>>) {
+        self.change_limiter(role_queue, now, out, RoleLimiter::reset_limit);
     }
 
     /// `RAMP`: from `admission.initial` to the limit over this time, if there is a limit to grow to.
-    pub fn ramp_lane(&mut self, lane: LaneId, over: Duration, now: Instant, out: &mut Vec<Command<B>>) {
-        self.change_limiter(lane, now, out, |limiter| limiter.ramp_over(over, now));
+    pub fn ramp_role_queue(
+        &mut self,
+        role_queue: RoleQueueId,
+        over: Duration,
+        now: Instant,
+        out: &mut Vec<Command<B>>,
+    ) {
+        self.change_limiter(role_queue, now, out, |limiter| limiter.ramp_over(over, now));
     }
 
     /// Its clients are much of a lock convoy. Returns the effective limit if that became lower.
-    pub fn tighten_lane(&mut self, lane: LaneId, now: Instant) -> Option<u32> {
-        self.lanes.get_mut(lane)?.limiter.tighten(now)
+    pub fn tighten_role_queue(&mut self, role_queue: RoleQueueId, now: Instant) -> Option<u32> {
+        self.role_queues.get_mut(role_queue)?.limiter.tighten(now)
     }
 
     /// The role left the configuration. The id ends with its last pool.
-    pub fn remove_lane(&mut self, lane: LaneId) {
-        if let Some(removed) = self.lanes.get_mut(lane) {
+    pub fn remove_role_queue(&mut self, role_queue: RoleQueueId) {
+        if let Some(removed) = self.role_queues.get_mut(role_queue) {
             removed.is_removed = true;
-            self.bury_lane(lane);
+            self.bury_role_queue(role_queue);
         }
     }
 
     /// Forgets a role that no pool is of and of which there is nothing to remember. True if it is gone.
-    pub fn forget_lane(&mut self, lane: LaneId) -> bool {
-        let is_unused = |lane: &Lane| lane.pools.is_empty() && lane.limiter.is_as_configured();
-        if self.lanes.get(lane).is_some_and(is_unused) {
-            self.lanes.remove(lane);
+    pub fn forget_role_queue(&mut self, role_queue: RoleQueueId) -> bool {
+        let is_unused = |role_queue: &RoleQueue| role_queue.pools.is_empty() && role_queue.limiter.is_as_configured();
+        if self.role_queues.get(role_queue).is_some_and(is_unused) {
+            self.role_queues.remove(role_queue);
         }
-        !self.lanes.contains_key(lane)
+        !self.role_queues.contains_key(role_queue)
     }
 
-    /// One lane, unless it is gone.
-    pub fn lane(&self, lane: LaneId, now: Instant) -> Option<LaneView> {
-        let lane = self.lanes.get(lane)?;
-        let waiting_since = lane.pools.iter().filter_map(|pool| self.pools[*pool].line.first_since()).min();
-        Some(LaneView { limiter: lane.limiter.view(now), waiting_since })
+    /// One role queue, unless it is gone.
+    pub fn role_queue(&self, role_queue: RoleQueueId, now: Instant) -> Option<RoleQueueView> {
+        let role_queue = self.role_queues.get(role_queue)?;
+        let waiting_since = role_queue.pools.iter().filter_map(|pool| self.pools[*pool].line.first_since()).min();
+        Some(RoleQueueView { limiter: role_queue.limiter.view(now), waiting_since })
     }
 
     /// The line of the role that a pool belongs to: its length, and how long it would take a newcomer, if that is known.
     pub fn line(&self, pool: PoolId, now: Instant) -> Option<(u32, Option<Duration>)> {
-        let limiter = &self.lanes[self.pools.get(pool)?.lane?].limiter;
+        let limiter = &self.role_queues[self.pools.get(pool)?.role_queue?].limiter;
         Some((limiter.waiting(), limiter.expected_wait(now)))
     }
 
     fn change_limiter(
         &mut self,
-        lane: LaneId,
+        role_queue: RoleQueueId,
         now: Instant,
         out: &mut Vec<Command<B>>,
         change: impl FnOnce(&mut RoleLimiter),
     ) {
-        if let Some(changed) = self.lanes.get_mut(lane) {
+        if let Some(changed) = self.role_queues.get_mut(role_queue) {
             change(&mut changed.limiter);
-            self.serve_lane(lane, now, out);
+            self.serve_role_queue(role_queue, now, out);
         }
     }
 
     pub(super) fn limiter(&mut self, pool: PoolId) -> Option<&mut RoleLimiter> {
-        Some(&mut self.lanes[self.pools[pool].lane?].limiter)
+        Some(&mut self.role_queues[self.pools[pool].role_queue?].limiter)
     }
 
     /// The endpoint is back: every role that uses it comes in slowly.
-    pub(super) fn restart_lanes(&mut self, pools: &[PoolId], now: Instant) {
+    pub(super) fn restart_role_queues(&mut self, pools: &[PoolId], now: Instant) {
         for pool in pools {
             if let Some(limiter) = self.limiter(*pool) {
                 limiter.restart(now);
@@ -134,8 +150,8 @@ impl<B> Core<B> {
     pub(super) fn enter(&mut self, slot: SlotId, has_waited: bool, now: Instant) {
         let slot = &mut self.slots[slot];
         slot.entered = Some(now);
-        if let Some(lane) = slot.lane {
-            self.lanes[lane].limiter.started(has_waited, now);
+        if let Some(role_queue) = slot.role_queue {
+            self.role_queues[role_queue].limiter.started(has_waited, now);
         }
     }
 
@@ -143,8 +159,8 @@ impl<B> Core<B> {
     #[inline]
     pub(super) fn leave(&mut self, slot: SlotId, outcome: Outcome, now: Instant) {
         let slot = &mut self.slots[slot];
-        let (Some(lane), Some(entered)) = (slot.lane, slot.entered.take()) else { return };
-        let limiter = &mut self.lanes[lane].limiter;
+        let (Some(role_queue), Some(entered)) = (slot.role_queue, slot.entered.take()) else { return };
+        let limiter = &mut self.role_queues[role_queue].limiter;
         match outcome {
             Outcome::Served => limiter.completed(entered, now),
             Outcome::Lost => limiter.ended(now),
@@ -152,32 +168,37 @@ impl<B> Core<B> {
     }
 
     /// Hands idle backends to the role's waiters as far as permits go.
-    pub(super) fn hand_out(&mut self, lane: LaneId, now: Instant, out: &mut Vec<Command<B>>) {
-        let Some(served) = self.lanes.get(lane).filter(|lane| lane.limiter.waiting() > 0) else { return };
+    pub(super) fn hand_out(&mut self, role_queue: RoleQueueId, now: Instant, out: &mut Vec<Command<B>>) {
+        let Some(served) = self.role_queues.get(role_queue).filter(|role_queue| role_queue.limiter.waiting() > 0)
+        else {
+            return;
+        };
         for i in 0..served.pools.len() {
-            self.ripen(self.lanes[lane].pools[i], now, out);
+            self.ripen(self.role_queues[role_queue].pools[i], now, out);
         }
-        while let Some(pool) = self.next_in_lane(lane, now)
+        while let Some(pool) = self.next_in_role_queue(role_queue, now)
             && self.hand_next(pool, 0, now, out)
         {}
     }
 
     /// Hands out what is idle, and dials for the rest. Not where a slot has just become free: others may be owed that.
-    fn serve_lane(&mut self, lane: LaneId, now: Instant, out: &mut Vec<Command<B>>) {
-        self.hand_out(lane, now, out);
-        for i in 0..self.lanes.get(lane).map_or(0, |lane| lane.pools.len()) {
-            let pool = self.lanes[lane].pools[i];
+    fn serve_role_queue(&mut self, role_queue: RoleQueueId, now: Instant, out: &mut Vec<Command<B>>) {
+        self.hand_out(role_queue, now, out);
+        for i in 0..self.role_queues.get(role_queue).map_or(0, |role_queue| role_queue.pools.len()) {
+            let pool = self.role_queues[role_queue].pools[i];
             if self.pools[pool].line.ready() > 0 {
                 self.serve_newcomer(pool, now, out);
             }
         }
     }
 
-    /// As [`Self::serve_lane`], for whatever line the pool's waiters stand in.
+    /// As [`Self::serve_role_queue`], for whatever line the pool's waiters stand in.
     pub(super) fn serve_lines(&mut self, pool: PoolId, worker: usize, now: Instant, out: &mut Vec<Command<B>>) {
-        match self.pools[pool].lane {
+        match self.pools[pool].role_queue {
             // The usual case: a role with one database.
-            Some(lane) if self.lanes[lane].pools.len() > 1 => self.serve_lane(lane, now, out),
+            Some(role_queue) if self.role_queues[role_queue].pools.len() > 1 => {
+                self.serve_role_queue(role_queue, now, out)
+            }
             _ => {
                 self.ripen(pool, now, out);
                 while self.hand_next(pool, worker, now, out) {}
@@ -194,8 +215,8 @@ impl<B> Core<B> {
     }
 
     /// Among the role's pools that have a backend to give and a permit for it, the one whose first waiter came first.
-    fn next_in_lane(&self, lane: LaneId, now: Instant) -> Option<PoolId> {
-        let Lane { limiter, pools, .. } = &self.lanes[lane];
+    fn next_in_role_queue(&self, role_queue: RoleQueueId, now: Instant) -> Option<PoolId> {
+        let RoleQueue { limiter, pools, .. } = &self.role_queues[role_queue];
         let is_permitted = |pool: &PoolId| limiter.permits(self.pools[*pool].limits.tenure, now) > 0;
         let servable = pools.iter().copied().filter(|pool| self.is_servable(*pool) && is_permitted(pool));
         servable.min_by_key(|pool| self.pools[*pool].line.first_since())
@@ -263,28 +284,32 @@ impl<B> Core<B> {
     pub fn alarm(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         if self.alarm.is_some_and(|alarm| alarm <= now) {
             self.alarm = None;
-            self.serve_lanes(now, out);
+            self.serve_role_queues(now, out);
         }
     }
 
-    pub(super) fn serve_lanes(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
-        let waiting: Vec<_> =
-            self.lanes.iter().filter(|(_, lane)| lane.limiter.waiting() > 0).map(|(id, _)| id).collect();
-        for lane in waiting {
-            self.serve_lane(lane, now, out);
+    pub(super) fn serve_role_queues(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
+        let waiting: Vec<_> = self
+            .role_queues
+            .iter()
+            .filter(|(_, role_queue)| role_queue.limiter.waiting() > 0)
+            .map(|(id, _)| id)
+            .collect();
+        for role_queue in waiting {
+            self.serve_role_queue(role_queue, now, out);
         }
     }
 
-    pub(super) fn leave_lane(&mut self, pool: PoolId) {
-        if let Some(lane) = self.pools[pool].lane {
-            self.lanes[lane].pools.retain(|other| *other != pool);
-            self.bury_lane(lane);
+    pub(super) fn leave_role_queue(&mut self, pool: PoolId) {
+        if let Some(role_queue) = self.pools[pool].role_queue {
+            self.role_queues[role_queue].pools.retain(|other| *other != pool);
+            self.bury_role_queue(role_queue);
         }
     }
 
-    fn bury_lane(&mut self, lane: LaneId) {
-        if self.lanes[lane].is_removed && self.lanes[lane].pools.is_empty() {
-            self.lanes.remove(lane);
+    fn bury_role_queue(&mut self, role_queue: RoleQueueId) {
+        if self.role_queues[role_queue].is_removed && self.role_queues[role_queue].pools.is_empty() {
+            self.role_queues.remove(role_queue);
         }
     }
 }

@@ -2,31 +2,36 @@
 
 use super::*;
 use crate::admission::limiter::State;
-use crate::config::{AdmissionMode, Jitter, LaneSettings, Priority, RateWhen, RoleRate};
+use crate::config::{AdmissionMode, Jitter, Priority, RateWhen, RoleQueueSettings, RoleRate};
 
-fn settings(max: Option<u32>) -> LaneSettings {
-    LaneSettings { transactions_max: max, jitter: Jitter::Off, ..LaneSettings::default() }
+fn settings(max: Option<u32>) -> RoleQueueSettings {
+    RoleQueueSettings { transactions_max: max, jitter: Jitter::Off, ..RoleQueueSettings::default() }
 }
 
 impl Shell {
     /// A role with a pool in each of so many databases.
-    fn lane(&mut self, settings: LaneSettings, databases: usize, limits: &PoolLimits) -> (LaneId, Vec<PoolId>) {
-        let lane = self.core.add_lane(settings, self.now);
+    fn role_queue(
+        &mut self,
+        settings: RoleQueueSettings,
+        databases: usize,
+        limits: &PoolLimits,
+    ) -> (RoleQueueId, Vec<PoolId>) {
+        let role_queue = self.core.add_role_queue(settings, self.now);
         let pools = (0..databases).map(|_| {
             let database = self.core.add_database(DatabaseLimits { backends_max: None, connect_timeout: ms(5000) });
-            self.core.add_pool(database, Some(lane), limits.clone()).expect("just added")
+            self.core.add_pool(database, Some(role_queue), limits.clone()).expect("just added")
         });
-        (lane, pools.collect())
+        (role_queue, pools.collect())
     }
 
-    fn one_lane(max: Option<u32>) -> (Self, LaneId, PoolId) {
+    fn one_role_queue(max: Option<u32>) -> (Self, RoleQueueId, PoolId) {
         let mut shell = Self::new(None);
-        let (lane, pools) = shell.lane(settings(max), 1, &limits(100));
-        (shell, lane, pools[0])
+        let (role_queue, pools) = shell.role_queue(settings(max), 1, &limits(100));
+        (shell, role_queue, pools[0])
     }
 
-    fn limiter(&self, lane: LaneId) -> crate::admission::limiter::View {
-        self.core.lane(lane, self.now).expect("it is there").limiter
+    fn limiter(&self, role_queue: RoleQueueId) -> crate::admission::limiter::View {
+        self.core.role_queue(role_queue, self.now).expect("it is there").limiter
     }
 
     /// Everybody asks, dials succeed, and whoever is served holds.
@@ -51,132 +56,132 @@ impl Shell {
         (held, waiting)
     }
 
-    fn limit(&mut self, lane: LaneId, max: Option<u32>, over: Option<Duration>) {
-        self.run(|core, now, out| core.limit_lane(lane, max, over, now, out));
+    fn limit(&mut self, role_queue: RoleQueueId, max: Option<u32>, over: Option<Duration>) {
+        self.run(|core, now, out| core.limit_role_queue(role_queue, max, over, now, out));
     }
 }
 
 #[test]
 fn one_limit_holds_over_all_databases_of_a_role() {
     let mut shell = Shell::new(None);
-    let (lane, pools) = shell.lane(settings(Some(3)), 2, &limits(100));
+    let (role_queue, pools) = shell.role_queue(settings(Some(3)), 2, &limits(100));
     let (mut held, waiting_first) = shell.crowd(pools[0], 2);
     let (more, waiting) = shell.crowd(pools[1], 5);
     assert_eq!((held.len(), waiting_first.len(), more.len(), waiting.len()), (2, 0, 1, 4));
-    assert_eq!(shell.limiter(lane).active, 3);
+    assert_eq!(shell.limiter(role_queue).active, 3);
     // What ends in one database lets somebody start in the other.
     shell.release(held.remove(0));
     let (next, waiting) = shell.served_of(waiting);
-    assert_eq!((next.len(), waiting.len(), shell.limiter(lane).active), (1, 3, 3));
+    assert_eq!((next.len(), waiting.len(), shell.limiter(role_queue).active), (1, 3, 3));
 }
 
 #[test]
 fn no_more_is_dialled_than_the_role_may_use() {
-    let (mut shell, _, pool) = Shell::one_lane(Some(3));
+    let (mut shell, _, pool) = Shell::one_role_queue(Some(3));
     shell.crowd(pool, 50);
     assert_eq!(shell.dialled, 3);
 }
 
 #[test]
 fn lowering_drains_and_raising_admits_at_once() {
-    let (mut shell, lane, pool) = Shell::one_lane(Some(5));
+    let (mut shell, role_queue, pool) = Shell::one_role_queue(Some(5));
     let (held, waiting) = shell.crowd(pool, 20);
     assert_eq!(held.len(), 5);
-    shell.run(|core, now, out| core.set_lane(lane, settings(Some(2)), now, out));
+    shell.run(|core, now, out| core.set_role_queue(role_queue, settings(Some(2)), now, out));
     for lease in held {
         shell.release(lease);
     }
     let (held, waiting) = shell.served_of(waiting);
-    assert_eq!((held.len(), shell.limiter(lane).active), (2, 2));
-    shell.run(|core, now, out| core.set_lane(lane, settings(Some(7)), now, out));
+    assert_eq!((held.len(), shell.limiter(role_queue).active), (2, 2));
+    shell.run(|core, now, out| core.set_role_queue(role_queue, settings(Some(7)), now, out));
     let (more, _) = shell.served_of(waiting);
-    assert_eq!((more.len(), shell.limiter(lane).active), (5, 7));
+    assert_eq!((more.len(), shell.limiter(role_queue).active), (5, 7));
 }
 
 #[test]
 fn a_closed_gate_lets_nobody_start_and_says_so() {
-    let (mut shell, lane, pool) = Shell::one_lane(Some(0));
+    let (mut shell, role_queue, pool) = Shell::one_role_queue(Some(0));
     let (held, waiting) = shell.crowd(pool, 10);
-    assert_eq!((held.len(), shell.dialled, shell.limiter(lane).state), (0, 0, State::Closed));
-    shell.limit(lane, Some(3), None);
+    assert_eq!((held.len(), shell.dialled, shell.limiter(role_queue).state), (0, 0, State::Closed));
+    shell.limit(role_queue, Some(3), None);
     let (held, _) = shell.served_of(waiting);
-    assert_eq!((held.len(), shell.limiter(lane).state), (3, State::Calm));
+    assert_eq!((held.len(), shell.limiter(role_queue).state), (3, State::Calm));
 }
 
 #[test]
 fn a_limit_over_time_lets_in_linearly_from_initial() {
-    let (mut shell, lane, pool) = Shell::one_lane(Some(0));
-    let off = LaneSettings { mode: AdmissionMode::Off, ..settings(Some(0)) };
-    shell.run(|core, now, out| core.set_lane(lane, off, now, out));
+    let (mut shell, role_queue, pool) = Shell::one_role_queue(Some(0));
+    let off = RoleQueueSettings { mode: AdmissionMode::Off, ..settings(Some(0)) };
+    shell.run(|core, now, out| core.set_role_queue(role_queue, off, now, out));
     let (_, mut waiting) = shell.crowd(pool, 100);
-    shell.limit(lane, Some(68), Some(ms(60_000)));
+    shell.limit(role_queue, Some(68), Some(ms(60_000)));
     let mut active = Vec::new();
     for _ in 0..4 {
         let served = shell.served_of(waiting);
         waiting = served.1;
-        active.push(shell.limiter(lane).active);
+        active.push(shell.limiter(role_queue).active);
         shell.pass(ms(20_000));
     }
     assert_eq!(active, [8, 28, 48, 68]);
-    assert_eq!(shell.limiter(lane).moves_until, None);
+    assert_eq!(shell.limiter(role_queue).moves_until, None);
 }
 
 #[test]
 fn a_limit_of_the_console_holds_until_the_configured_one_changes() {
-    let (mut shell, lane, _) = Shell::one_lane(Some(40));
-    shell.limit(lane, Some(5), None);
-    let same = LaneSettings { notice_after: ms(7), ..settings(Some(40)) };
-    shell.run(|core, now, out| core.set_lane(lane, same, now, out));
-    assert_eq!(shell.limiter(lane).limit, Some(5));
-    shell.run(|core, now, out| core.set_lane(lane, settings(Some(30)), now, out));
-    assert_eq!(shell.limiter(lane).limit, Some(30));
-    shell.limit(lane, None, None);
-    assert_eq!(shell.limiter(lane).limit, None);
-    shell.run(|core, now, out| core.unlimit_lane(lane, now, out));
-    assert_eq!(shell.limiter(lane).limit, Some(30));
+    let (mut shell, role_queue, _) = Shell::one_role_queue(Some(40));
+    shell.limit(role_queue, Some(5), None);
+    let same = RoleQueueSettings { notice_after: ms(7), ..settings(Some(40)) };
+    shell.run(|core, now, out| core.set_role_queue(role_queue, same, now, out));
+    assert_eq!(shell.limiter(role_queue).limit, Some(5));
+    shell.run(|core, now, out| core.set_role_queue(role_queue, settings(Some(30)), now, out));
+    assert_eq!(shell.limiter(role_queue).limit, Some(30));
+    shell.limit(role_queue, None, None);
+    assert_eq!(shell.limiter(role_queue).limit, None);
+    shell.run(|core, now, out| core.unlimit_role_queue(role_queue, now, out));
+    assert_eq!(shell.limiter(role_queue).limit, Some(30));
 }
 
 #[test]
 fn waiters_for_a_database_that_is_down_keep_no_permit_from_another() {
     let mut shell = Shell::new(None);
-    let (lane, pools) = shell.lane(settings(Some(4)), 2, &limits(100));
+    let (role_queue, pools) = shell.role_queue(settings(Some(4)), 2, &limits(100));
     for _ in 0..20 {
         shell.wait(pools[0]);
     }
     shell.fail_dials(FailureKind::Unreachable);
     let (held, waiting) = shell.crowd(pools[1], 6);
-    assert_eq!((held.len(), waiting.len(), shell.limiter(lane).active), (4, 2, 4));
+    assert_eq!((held.len(), waiting.len(), shell.limiter(role_queue).active), (4, 2, 4));
 }
 
 #[test]
 fn a_permit_is_free_only_when_the_backend_is() {
-    let (mut shell, lane, pool) = Shell::one_lane(Some(1));
+    let (mut shell, role_queue, pool) = Shell::one_role_queue(Some(1));
     let (held, waiting) = shell.crowd(pool, 2);
     let slot = held[0].0;
     shell.core.discard(slot);
     let (served, waiting) = shell.served_of(waiting);
-    assert_eq!((served.len(), shell.limiter(lane).active), (0, 1), "its query may still run");
+    assert_eq!((served.len(), shell.limiter(role_queue).active), (0, 1), "its query may still run");
     shell.run(|core, now, out| core.closed(slot, now, out));
     let (served, _) = shell.served_of(waiting);
-    assert_eq!((served.len(), shell.limiter(lane).active), (1, 1));
+    assert_eq!((served.len(), shell.limiter(role_queue).active), (1, 1));
 }
 
 #[test]
 fn the_permit_of_one_who_left_goes_to_the_next() {
-    let (mut shell, lane, pool) = Shell::one_lane(Some(1));
+    let (mut shell, role_queue, pool) = Shell::one_role_queue(Some(1));
     let (mut held, waiting) = shell.crowd(pool, 3);
     shell.release(held.remove(0));
     // The first has been handed a backend and leaves without it; the second leaves the line.
     shell.run(|core, now, out| core.drop_ticket(waiting[0], now, out));
     let (served, _) = shell.served_of(vec![waiting[1]]);
-    assert_eq!((served.len(), shell.limiter(lane).active, shell.limiter(lane).waiting), (1, 1, 0));
+    assert_eq!((served.len(), shell.limiter(role_queue).active, shell.limiter(role_queue).waiting), (1, 1, 0));
 }
 
 #[test]
 fn who_is_too_many_in_the_roles_line_is_told_a_little_later() {
-    let (mut shell, lane, pool) = Shell::one_lane(Some(1));
-    let short = LaneSettings { waiters_max: Some(2), ..settings(Some(1)) };
-    shell.run(|core, now, out| core.set_lane(lane, short, now, out));
+    let (mut shell, role_queue, pool) = Shell::one_role_queue(Some(1));
+    let short = RoleQueueSettings { waiters_max: Some(2), ..settings(Some(1)) };
+    shell.run(|core, now, out| core.set_role_queue(role_queue, short, now, out));
     shell.crowd(pool, 1);
     shell.crowd(pool, 2);
     let refused = shell.wait(pool);
@@ -184,14 +189,14 @@ fn who_is_too_many_in_the_roles_line_is_told_a_little_later() {
     shell.pending(refused);
     shell.pass(ms(700));
     shell.failed(refused, WaitError::RoleFull { waiting: 2 });
-    assert_eq!(shell.limiter(lane).tally.refused_full, 1);
+    assert_eq!(shell.limiter(role_queue).tally.refused_full, 1);
 }
 
 #[test]
 fn a_line_that_would_take_too_long_is_not_joined() {
     let mut shell = Shell::new(None);
     let impatient = PoolLimits { wait_timeout: Some(ms(2000)), waiters_max: u32::MAX, ..limits(100) };
-    let (lane, pools) = shell.lane(settings(Some(1)), 1, &impatient);
+    let (role_queue, pools) = shell.role_queue(settings(Some(1)), 1, &impatient);
     let (mut held, mut waiting) = shell.crowd(pools[0], 1);
     // 50 transactions a second.
     for _ in 0..150 {
@@ -203,7 +208,7 @@ fn a_line_that_would_take_too_long_is_not_joined() {
     for _ in 0..150 {
         shell.wait(pools[0]);
     }
-    assert_eq!(shell.limiter(lane).waiting, 150, "expected to take 3 s, within 1.5 times what they wait");
+    assert_eq!(shell.limiter(role_queue).waiting, 150, "expected to take 3 s, within 1.5 times what they wait");
     let refused = shell.wait(pools[0]);
     shell.pass(ms(300));
     let Progress::Failed(WaitError::Hopeless { waiting: 150, expected }) = shell.poll(refused) else {
@@ -219,14 +224,14 @@ fn who_waited_in_vain_is_told_for_what() {
     {
         let mut shell = Shell::new(None);
         let limits = PoolLimits { wait_timeout: Some(ms(1000)), ..limits(size) };
-        let (lane, pools) = shell.lane(settings(max), 1, &limits);
+        let (role_queue, pools) = shell.role_queue(settings(max), 1, &limits);
         let (_held, _) = shell.crowd(pools[0], max.unwrap_or(1) as usize);
         let waiter = shell.wait(pools[0]);
         shell.pass(ms(899));
         shell.pending(waiter);
         shell.pass(ms(202));
         shell.failed(waiter, WaitError::TimedOut(expected));
-        assert_eq!(shell.limiter(lane).tally.timed_out, 1);
+        assert_eq!(shell.limiter(role_queue).tally.timed_out, 1);
     }
 }
 
@@ -234,18 +239,18 @@ fn who_waited_in_vain_is_told_for_what() {
 fn who_came_together_does_not_leave_together() {
     let mut shell = Shell::new(None);
     let limits = PoolLimits { wait_timeout: Some(ms(1000)), ..limits(1) };
-    let (lane, pools) = shell.lane(settings(None), 1, &limits);
+    let (role_queue, pools) = shell.role_queue(settings(None), 1, &limits);
     shell.crowd(pools[0], 101);
     shell.pass(ms(1000));
-    let waiting = shell.limiter(lane).waiting;
+    let waiting = shell.limiter(role_queue).waiting;
     assert!((30..70).contains(&waiting), "{waiting} of 100 are left at the time-out");
     shell.pass(ms(101));
-    assert_eq!(shell.limiter(lane).waiting, 0);
+    assert_eq!(shell.limiter(role_queue).waiting, 0);
 }
 
 #[test]
 fn who_waits_long_is_told_once() {
-    let (mut shell, _, pool) = Shell::one_lane(Some(1));
+    let (mut shell, _, pool) = Shell::one_role_queue(Some(1));
     let (_held, waiting) = shell.crowd(pool, 3);
     shell.pass(ms(4900));
     shell.pending(waiting[0]);
@@ -258,16 +263,16 @@ fn who_waits_long_is_told_once() {
 #[test]
 fn a_server_that_is_back_gets_the_role_slowly() {
     let mut shell = Shell::new(None);
-    let ramped = LaneSettings { ramp: Some(ms(10_000)), ..settings(Some(48)) };
-    let (lane, pools) = shell.lane(ramped, 1, &limits(100));
+    let ramped = RoleQueueSettings { ramp: Some(ms(10_000)), ..settings(Some(48)) };
+    let (role_queue, pools) = shell.role_queue(ramped, 1, &limits(100));
     shell.pass(ms(10_000));
-    assert_eq!(shell.limiter(lane).limit, Some(48));
+    assert_eq!(shell.limiter(role_queue).limit, Some(48));
     let (held, waiting) = shell.crowd(pools[0], 30);
     for lease in held {
         shell.release(lease);
     }
     let (held, waiting) = shell.served_of(waiting);
-    assert!(shell.limiter(lane).effective > 8, "it has grown");
+    assert!(shell.limiter(role_queue).effective > 8, "it has grown");
     // The server goes, and comes back.
     for (slot, _) in held {
         shell.core.discard(slot);
@@ -276,16 +281,16 @@ fn a_server_that_is_back_gets_the_role_slowly() {
     shell.fail_dials(FailureKind::Unreachable);
     shell.pass(ms(1000));
     let (held, _) = shell.served_of(waiting);
-    assert_eq!((held.len(), shell.limiter(lane).effective), (8, 8));
-    assert!(shell.limiter(lane).moves_until.is_some(), "its ramp has begun again");
+    assert_eq!((held.len(), shell.limiter(role_queue).effective), (8, 8));
+    assert!(shell.limiter(role_queue).moves_until.is_some(), "its ramp has begun again");
 }
 
 #[test]
 fn a_rate_lets_in_one_after_the_other_and_nobody_later_than_its_longest_delay() {
     let mut shell = Shell::new(None);
     let rate = RoleRate { per_second: 10.0, burst: 2, delay_max: ms(1000), when: RateWhen::Always };
-    let paced = LaneSettings { rate: Some(rate), ..settings(Some(50)) };
-    let (lane, pools) = shell.lane(LaneSettings { initial: 50, ..paced }, 1, &limits(100));
+    let paced = RoleQueueSettings { rate: Some(rate), ..settings(Some(50)) };
+    let (role_queue, pools) = shell.role_queue(RoleQueueSettings { initial: 50, ..paced }, 1, &limits(100));
     let (first, mut waiting) = shell.crowd(pools[0], 40);
     assert_eq!(first.len(), 2);
     let (start, mut starts) = (shell.now, Vec::new());
@@ -298,16 +303,16 @@ fn a_rate_lets_in_one_after_the_other_and_nobody_later_than_its_longest_delay() 
     }
     assert_eq!(starts[..9], [100, 200, 300, 400, 500, 600, 700, 800, 900]);
     assert_eq!(starts.last(), Some(&1000));
-    assert!(shell.limiter(lane).tally.overdue >= 28, "{:?}", shell.limiter(lane).tally);
+    assert!(shell.limiter(role_queue).tally.overdue >= 28, "{:?}", shell.limiter(role_queue).tally);
 }
 
 #[test]
 fn in_a_burst_spread_holds_everybody_back_for_a_moment_of_their_own() {
     let mut shell = Shell::new(None);
-    let spread = LaneSettings { jitter: Jitter::Spread, initial: 100, ..settings(None) };
-    let (lane, pools) = shell.lane(spread, 1, &limits(100));
+    let spread = RoleQueueSettings { jitter: Jitter::Spread, initial: 100, ..settings(None) };
+    let (role_queue, pools) = shell.role_queue(spread, 1, &limits(100));
     let (held, mut waiting) = shell.crowd(pools[0], 90);
-    assert_eq!((held.len(), shell.limiter(lane).state), (49, State::Burst), "the fiftieth makes it a burst");
+    assert_eq!((held.len(), shell.limiter(role_queue).state), (49, State::Burst), "the fiftieth makes it a burst");
     let mut by_then = Vec::new();
     for _ in 0..10 {
         shell.pass(ms(100));
@@ -320,9 +325,9 @@ fn in_a_burst_spread_holds_everybody_back_for_a_moment_of_their_own() {
 
 #[test]
 fn mode_off_keeps_the_limit_and_nothing_else() {
-    let (mut shell, lane, pool) = Shell::one_lane(Some(60));
-    let off = LaneSettings { mode: AdmissionMode::Off, ..settings(Some(60)) };
-    shell.run(|core, now, out| core.set_lane(lane, off, now, out));
+    let (mut shell, role_queue, pool) = Shell::one_role_queue(Some(60));
+    let off = RoleQueueSettings { mode: AdmissionMode::Off, ..settings(Some(60)) };
+    shell.run(|core, now, out| core.set_role_queue(role_queue, off, now, out));
     let (held, _) = shell.crowd(pool, 80);
     assert_eq!(held.len(), 60);
 }
@@ -413,22 +418,23 @@ fn what_is_reserved_is_never_lent() {
 #[test]
 fn a_ramp_cut_short_lets_in_whom_it_held_up() {
     let mut shell = Shell::new(None);
-    let ramping = LaneSettings { ramp: Some(ms(10_000)), initial: 1, mode: AdmissionMode::Off, ..settings(Some(4)) };
-    let (lane, pools) = shell.lane(ramping, 1, &limits(100));
+    let ramping =
+        RoleQueueSettings { ramp: Some(ms(10_000)), initial: 1, mode: AdmissionMode::Off, ..settings(Some(4)) };
+    let (role_queue, pools) = shell.role_queue(ramping, 1, &limits(100));
     let (held, waiting) = shell.crowd(pools[0], 4);
     assert_eq!((held.len(), waiting.len()), (1, 3));
-    shell.run(|core, now, out| core.ramp_lane(lane, ms(0), now, out));
+    shell.run(|core, now, out| core.ramp_role_queue(role_queue, ms(0), now, out));
     assert_eq!(shell.served_of(waiting).0.len(), 3);
 }
 
 #[test]
 fn a_role_that_nobody_uses_is_forgotten_unless_the_console_gave_it_a_limit() {
     let mut shell = Shell::new(None);
-    let (lane, pools) = shell.lane(settings(Some(4)), 1, &limits(100));
-    assert!(!shell.core.forget_lane(lane), "it has a pool");
+    let (role_queue, pools) = shell.role_queue(settings(Some(4)), 1, &limits(100));
+    assert!(!shell.core.forget_role_queue(role_queue), "it has a pool");
     shell.run(|core, now, out| core.remove_pool(pools[0], now, out));
-    shell.limit(lane, Some(2), None);
-    assert!(!shell.core.forget_lane(lane), "the limit would be lost");
-    shell.run(|core, now, out| core.unlimit_lane(lane, now, out));
-    assert!(shell.core.forget_lane(lane));
+    shell.limit(role_queue, Some(2), None);
+    assert!(!shell.core.forget_role_queue(role_queue), "the limit would be lost");
+    shell.run(|core, now, out| core.unlimit_role_queue(role_queue, now, out));
+    assert!(shell.core.forget_role_queue(role_queue));
 }
