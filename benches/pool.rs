@@ -4,7 +4,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
-use pgweir::admission::limiter::Tenure;
+use pgweir::admission::limiter::LeaseScope;
 use pgweir::config::{Jitter, RoleQueueSettings, Share};
 use pgweir::pool::core::{Command, Core, DatabaseLimits, Lease, PoolId, PoolLimits, Progress, SlotId};
 use tokio::time::Instant;
@@ -28,7 +28,7 @@ fn full_pool(size: u32, is_gated: bool, now: Instant) -> (Core<Box<u64>>, PoolId
         waiters_max: 20_000,
         idle_timeout: Some(Duration::from_secs(600)),
         lifetime: Some(Duration::from_secs(3600)),
-        tenure: Tenure::Transaction,
+        lease_scope: LeaseScope::Transaction,
         share: Share::default(),
     };
     let role_queue = is_gated.then(|| core.add_role_queue(role_queue_settings(), now));

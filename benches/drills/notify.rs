@@ -161,14 +161,14 @@ const POOLED: &str =
 
 /// Transactions of a kind in one run.
 #[derive(Clone, Copy, Default)]
-struct Tally {
+struct LimiterCounters {
     committed: u32,
     took: Duration,
     /// The most backends in the lock's queue.
     waiting: u64,
 }
 
-impl Tally {
+impl LimiterCounters {
     fn rate(&self) -> f64 {
         f64::from(self.committed) / self.took.as_secs_f64().max(1e-9)
     }
@@ -178,7 +178,7 @@ impl Tally {
 struct Commits {
     writers: usize,
     listeners: usize,
-    tallies: BTreeMap<Kind, Tally>,
+    tallies: BTreeMap<Kind, LimiterCounters>,
     verdict: Verdict,
 }
 
@@ -385,7 +385,7 @@ async fn commits(
         }
     };
     let writing = async {
-        let mut tallies = BTreeMap::<Kind, Tally>::new();
+        let mut tallies = BTreeMap::<Kind, LimiterCounters>::new();
         // In the first round caches fill, pools dial and a slow start ends.
         for round in 0..=rounds {
             let mut kinds = Kind::ALL;
@@ -398,9 +398,9 @@ async fn commits(
                 let end = began + if round == 0 { WARM_UP } else { SLICE };
                 let committed = join_all(crowd.iter_mut().map(|writer| writer.write_until(kind, end))).await;
                 if round > 0 {
-                    let tally = tallies.entry(kind).or_default();
-                    tally.committed += committed.iter().sum::<u32>();
-                    tally.took += began.elapsed();
+                    let counters = tallies.entry(kind).or_default();
+                    counters.committed += committed.iter().sum::<u32>();
+                    counters.took += began.elapsed();
                 }
             }
         }
@@ -410,8 +410,8 @@ async fn commits(
         never = looking => { let never: Infallible = never; match never {} }
         tallies = writing => tallies,
     };
-    for (kind, tally) in &mut tallies {
-        tally.waiting = waiting.borrow().get(kind).copied().unwrap_or_default();
+    for (kind, counters) in &mut tallies {
+        counters.waiting = waiting.borrow().get(kind).copied().unwrap_or_default();
     }
     let committed = all_committed(&crowd);
     let heard = audience.stop_after(committed.values().map(Vec::len).sum()).await;
@@ -498,8 +498,8 @@ fn rates(kind: Kind, outcomes: &[Outcome]) -> Table {
     let cells = |commits: Option<&Commits>| match commits {
         None => ["–", "–", "–"].map(str::to_owned),
         Some(commits) => {
-            let tally = commits.tallies[&kind];
-            [format!("{:.0}", tally.rate()), format!("{:.2}", commits.ratio(kind)), tally.waiting.to_string()]
+            let counters = commits.tallies[&kind];
+            [format!("{:.0}", counters.rate()), format!("{:.2}", commits.ratio(kind)), counters.waiting.to_string()]
         }
     };
     let row = |(outcome, listeners): (&Outcome, usize)| {

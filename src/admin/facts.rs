@@ -83,7 +83,10 @@ impl StatusFacts {
         );
         recent.count(second, || CounterSnapshot {
             pools: pools.iter().map(|(name, group)| (name.clone(), Served::of(&group.totals))).collect(),
-            roles: role_queues.iter().map(|(role, role_queue)| (Arc::clone(role), role_queue.limiter.tally)).collect(),
+            roles: role_queues
+                .iter()
+                .map(|(role, role_queue)| (Arc::clone(role), role_queue.limiter.counters))
+                .collect(),
             errors: proxy.errors.totals().into_iter().collect(),
         });
         let (before, _) = recent.minute_ago(second);
@@ -120,7 +123,7 @@ fn role(
 ) -> RoleFacts {
     let earlier = before.roles.get(name).copied().unwrap_or_default();
     let since = |count: u64, earlier: u64| count.saturating_sub(earlier);
-    let tally = &limiter.tally;
+    let counters = &limiter.counters;
     let waits =
         pools.iter().filter(|((_, role), _)| role == name).map(|(_, group)| group.pool.settings().pool.wait_timeout);
     RoleFacts {
@@ -133,10 +136,10 @@ fn role(
         waiting: limiter.waiting,
         oldest: waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
         wait_timeout: waits.min().unwrap_or(Duration::MAX),
-        starts: since(tally.starts, earlier.starts),
-        turned_away: since(tally.refused_full, earlier.refused_full)
-            + since(tally.refused_hopeless, earlier.refused_hopeless)
-            + since(tally.timed_out, earlier.timed_out),
+        starts: since(counters.starts, earlier.starts),
+        turned_away: since(counters.refused_full, earlier.refused_full)
+            + since(counters.refused_shed, earlier.refused_shed)
+            + since(counters.timed_out, earlier.timed_out),
     }
 }
 

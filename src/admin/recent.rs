@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::group::GroupName;
-use crate::admission::limiter::{State, Tally};
+use crate::admission::limiter::{LimiterCounters, State};
 use crate::metrics::{Distribution, PoolCounter, PoolHistogram, Totals};
 
 /// How far back roles are drawn.
@@ -75,7 +75,7 @@ pub(super) struct CounterSnapshot {
     /// Of each database and role.
     pub(super) pools: BTreeMap<GroupName, Served>,
     /// Of each role.
-    pub(super) roles: BTreeMap<Arc<str>, Tally>,
+    pub(super) roles: BTreeMap<Arc<str>, LimiterCounters>,
     /// By SQLSTATE.
     pub(super) errors: BTreeMap<String, u64>,
 }

@@ -39,11 +39,11 @@ const TIGHT_FOR: Duration = Duration::from_secs(1);
 const SAMPLE: u64 = 8;
 
 /// A line whose wait is expected to be this many times `wait_timeout` is not joined.
-const HOPELESS: f64 = 1.5;
+const SHED_AT: f64 = 1.5;
 
 /// How long a client keeps its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tenure {
+pub enum LeaseScope {
     /// To the end of a transaction.
     Transaction,
     /// To the end of its session. These end too late to tell what the server can take, so only the limit holds for them.
@@ -66,7 +66,7 @@ words! {
 
 /// What has happened at a limiter since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct LimiterCounters {
     /// Transactions started.
     pub starts: u64,
     /// Of these, without a wait.
@@ -74,7 +74,7 @@ pub struct Tally {
     /// Refused: the line was full.
     pub refused_full: u64,
     /// Refused: the wait would have been too long.
-    pub refused_hopeless: u64,
+    pub refused_shed: u64,
     /// Left the line after `wait_timeout`.
     pub timed_out: u64,
     /// Bursts begun.
@@ -109,7 +109,7 @@ pub struct View {
     /// What it is going through.
     pub state: State,
     /// Since the start.
-    pub tally: Tally,
+    pub counters: LimiterCounters,
 }
 
 #[derive(Debug)]
@@ -192,7 +192,7 @@ pub struct RoleLimiter {
     tightened: Option<Instant>,
     /// The rate held somebody up, who has not started yet.
     is_pacing: bool,
-    tally: Tally,
+    counters: LimiterCounters,
 }
 
 impl RoleLimiter {
@@ -215,7 +215,7 @@ impl RoleLimiter {
             ended: now,
             tightened: None,
             is_pacing: false,
-            tally: Tally::default(),
+            counters: LimiterCounters::default(),
             rules,
         };
         limiter.restart(now);
@@ -238,8 +238,8 @@ impl RoleLimiter {
     }
 
     /// What has happened, to be added to by who fails and refuses waiters.
-    pub fn tally(&mut self) -> &mut Tally {
-        &mut self.tally
+    pub fn counters(&mut self) -> &mut LimiterCounters {
+        &mut self.counters
     }
 
     // ---- asking ----------------------------------------------------------------------------------------------------------
@@ -248,15 +248,15 @@ impl RoleLimiter {
     #[inline]
     pub fn arrived(&mut self, now: Instant) {
         if self.burst.arrived(now) {
-            self.tally.bursts += 1;
+            self.counters.bursts += 1;
         }
     }
 
     /// May a newcomer start at once? If so, it does.
     #[inline]
-    pub fn admits(&mut self, tenure: Tenure, now: Instant) -> bool {
+    pub fn admits(&mut self, lease_scope: LeaseScope, now: Instant) -> bool {
         self.waiting == 0
-            && self.permits(tenure, now) > 0
+            && self.permits(lease_scope, now) > 0
             && !self.is_spreading()
             && (self.rate.is_none() || !matches!(self.pace(Duration::ZERO, now), Pace::NotBefore(_)))
     }
@@ -268,10 +268,10 @@ impl RoleLimiter {
 
     /// How many more may start now, as far as the limits go.
     #[inline]
-    pub fn permits(&self, tenure: Tenure, now: Instant) -> u32 {
-        let most = match tenure {
-            Tenure::Transaction => self.effective(now),
-            Tenure::Session => self.limit.at(now),
+    pub fn permits(&self, lease_scope: LeaseScope, now: Instant) -> u32 {
+        let most = match lease_scope {
+            LeaseScope::Transaction => self.effective(now),
+            LeaseScope::Session => self.limit.at(now),
         };
         most.saturating_sub(self.active)
     }
@@ -288,8 +288,8 @@ impl RoleLimiter {
         match pace {
             Pace::NotBefore(_) => self.is_pacing = true,
             Pace::Now | Pace::Overdue => {
-                self.tally.paced += u64::from(std::mem::take(&mut self.is_pacing));
-                self.tally.overdue += u64::from(pace == Pace::Overdue);
+                self.counters.paced += u64::from(std::mem::take(&mut self.is_pacing));
+                self.counters.overdue += u64::from(pace == Pace::Overdue);
             }
         }
         pace
@@ -304,7 +304,7 @@ impl RoleLimiter {
     /// Until when a newcomer is held back. `roll` is uniform in `[0, 1)`.
     pub fn hold(&mut self, roll: f64, now: Instant) -> Option<Instant> {
         self.is_spreading().then(|| {
-            self.tally.spread += 1;
+            self.counters.spread += 1;
             now + self.rules.spread_max.mul_f64(roll)
         })
     }
@@ -320,11 +320,11 @@ impl RoleLimiter {
         self.throughput.expected_wait(self.waiting, now)
     }
 
-    /// How long somebody who joins now would wait, if that is known to be hopeless.
-    pub fn hopeless(&self, wait_timeout: Duration, now: Instant) -> Option<Duration> {
+    /// How long somebody who joins now would wait, if that is known to be shed.
+    pub fn shed(&self, wait_timeout: Duration, now: Instant) -> Option<Duration> {
         let expected = self.expected_wait(now)?;
-        let is_hopeless = expected > wait_timeout.mul_f64(HOPELESS);
-        (self.rules.mode == AdmissionMode::On && is_hopeless).then_some(expected)
+        let is_shed = expected > wait_timeout.mul_f64(SHED_AT);
+        (self.rules.mode == AdmissionMode::On && is_shed).then_some(expected)
     }
 
     // ---- what happens ----------------------------------------------------------------------------------------------------
@@ -341,7 +341,7 @@ impl RoleLimiter {
             self.progressed = now;
         }
         if self.burst.queued(self.waiting, self.effective(now), oldest_wait) {
-            self.tally.bursts += 1;
+            self.counters.bursts += 1;
         }
     }
 
@@ -352,8 +352,8 @@ impl RoleLimiter {
             self.ended = now;
         }
         self.active += 1;
-        self.tally.starts += 1;
-        self.tally.immediate += u64::from(!has_waited);
+        self.counters.starts += 1;
+        self.counters.immediate += u64::from(!has_waited);
         if self.active >= self.half_of_initial()
             && let Some(quiet_since) = self.quiet_since.take()
             && now >= quiet_since + self.rules.slow_start_idle
@@ -372,7 +372,7 @@ impl RoleLimiter {
     pub fn completed(&mut self, started: Instant, now: Instant) {
         let is_used = self.active >= self.effective(now).saturating_sub(1);
         // With room to spare nothing is decided: a sample keeps what is usual up to date.
-        if is_used || self.waiting > 0 || self.tally.starts.is_multiple_of(SAMPLE) {
+        if is_used || self.waiting > 0 || self.counters.starts.is_multiple_of(SAMPLE) {
             self.learn(now.saturating_duration_since(started), is_used, now);
         }
         self.ended(now);
@@ -380,7 +380,7 @@ impl RoleLimiter {
 
     fn learn(&mut self, served: Duration, is_used: bool, now: Instant) {
         if self.is_stuck(now) {
-            self.tally.convoys += 1;
+            self.counters.convoys += 1;
             self.restart(now);
         }
         self.progressed = now;
@@ -392,7 +392,7 @@ impl RoleLimiter {
             Width::Unbounded => self.base.note(served),
             Width::SlowStart(slow_start) => {
                 let verdict = slow_start.completed(served, &mut self.base, may_grow, floor, now);
-                self.tally.cuts += u64::from(verdict == slow_start::Verdict::Cut);
+                self.counters.cuts += u64::from(verdict == slow_start::Verdict::Cut);
             }
             Width::Adaptive(adaptive) => {
                 self.base.note(served);
@@ -497,7 +497,7 @@ impl RoleLimiter {
         }
         self.settle();
         let effective = self.effective(now);
-        self.tally.cuts += u64::from(effective < before);
+        self.counters.cuts += u64::from(effective < before);
         (effective < before).then_some(effective)
     }
 
@@ -510,7 +510,7 @@ impl RoleLimiter {
             waiting: self.waiting,
             moves_until: self.limit.moves_until(now),
             state: self.state(now),
-            tally: self.tally,
+            counters: self.counters,
         }
     }
 
@@ -533,8 +533,8 @@ impl RoleLimiter {
         let floor = self.rules.transactions_min.max(self.rules.initial / 2).max(1).min(adaptive.width());
         match adaptive.judge(self.active, floor, self.limit.at(now), now) {
             adaptive::Verdict::Kept => {}
-            adaptive::Verdict::Cut => self.tally.cuts += 1,
-            adaptive::Verdict::Reverted => self.tally.reverts += 1,
+            adaptive::Verdict::Cut => self.counters.cuts += 1,
+            adaptive::Verdict::Reverted => self.counters.reverts += 1,
         }
     }
 

@@ -51,7 +51,7 @@ pub enum Fault {
     RoleFull(Queue),
     /// It would have stood in line for far longer than it may.
     #[error("the line moves too slowly to wait in")]
-    Hopeless(Queue),
+    Shed(Queue),
     /// Waited as long as allowed.
     #[error("{bottleneck}")]
     WaitTimeout {

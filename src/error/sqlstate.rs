@@ -54,7 +54,7 @@ pub fn report(fault: &Fault) -> Report {
             "53300",
             Some("Raise roles.*.waiters_max or roles.*.transactions_max, or let fewer clients work at once."),
         ),
-        Fault::Hopeless(_) => (
+        Fault::Shed(_) => (
             "ERROR",
             "53300",
             Some(
@@ -163,7 +163,7 @@ pub fn report(fault: &Fault) -> Report {
         Fault::Lost(lost) | Fault::SessionLost(lost) => {
             lost.final_error.as_ref().map(|said| format!("The server said {}: {}", said.code, said.message))
         }
-        Fault::PoolFull(queue) | Fault::RoleFull(queue) | Fault::Hopeless(queue) => Some(line(queue)),
+        Fault::PoolFull(queue) | Fault::RoleFull(queue) | Fault::Shed(queue) => Some(line(queue)),
         Fault::WaitTimeout { queue, waited, .. } => {
             Some(format!("Waited {:.1} s. {}", waited.as_secs_f64(), line(queue)))
         }
@@ -254,7 +254,7 @@ pub fn login(fault: &LoginFault) -> Report {
         LoginFault::Lease(LeaseError::RoleFull { .. }) => {
             ("53300", Some("Raise roles.*.waiters_max or roles.*.transactions_max."))
         }
-        LoginFault::Lease(LeaseError::Hopeless { .. }) => {
+        LoginFault::Lease(LeaseError::Shed { .. }) => {
             ("53300", Some("Try again later, or raise roles.*.transactions_max or pool.size."))
         }
         LoginFault::Lease(LeaseError::Removed) => ("57P01", Some("The database or role was removed from proxy.toml.")),

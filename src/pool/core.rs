@@ -130,7 +130,7 @@ pub enum WaitError {
     },
     /// It would have stood in line for much longer than `wait_timeout`.
     #[error("{waiting} clients of this role wait already, which will take {expected:?}")]
-    Hopeless {
+    Shed {
         /// Clients in line.
         waiting: u32,
         /// The time they will take.
@@ -254,11 +254,11 @@ impl<B> Core<B> {
         };
         let is_paused = self.databases[asked.database].is_paused;
         let may_be_idle = asked.line.waiting() == 0 && !is_paused && asked.counts.idle > 0;
-        let tenure = asked.limits.tenure;
+        let lease_scope = asked.limits.lease_scope;
         let is_admitted = asked.role_queue.is_none_or(|role_queue| {
             let limiter = &mut self.role_queues[role_queue].limiter;
             limiter.arrived(now);
-            may_be_idle && limiter.admits(tenure, now)
+            may_be_idle && limiter.admits(lease_scope, now)
         });
         if may_be_idle && is_admitted {
             while let Some(slot) = self.pools[pool].take_idle(worker) {
@@ -293,8 +293,8 @@ impl<B> Core<B> {
         if limiter.rules().waiters_max.is_some_and(|max| waiting >= max) {
             return Some(WaitError::RoleFull { waiting });
         }
-        let expected = limiter.hopeless(pool.limits.wait_timeout?, now)?;
-        Some(WaitError::Hopeless { waiting, expected })
+        let expected = limiter.shed(pool.limits.wait_timeout?, now)?;
+        Some(WaitError::Shed { waiting, expected })
     }
 
     /// Has somebody refused a little later, so that a client without a back-off does not spin.
@@ -304,8 +304,8 @@ impl<B> Core<B> {
         let delay = (wait_timeout / 10).min(REFUSAL_DELAY).mul_f64(0.5 + 0.5 * roll);
         if let Some(limiter) = self.limiter(pool) {
             match error {
-                WaitError::Hopeless { .. } => limiter.tally().refused_hopeless += 1,
-                _ => limiter.tally().refused_full += 1,
+                WaitError::Shed { .. } => limiter.counters().refused_shed += 1,
+                _ => limiter.counters().refused_full += 1,
             }
         }
         let turn = Turn::Refused(error, waker.clone());

@@ -14,7 +14,7 @@ use super::core::{Core, DatabaseId, DatabaseLimits, PoolLimits, RoleQueueId};
 use super::in_use::{CountUses, InUse};
 use super::lease::{Boxed, Pools};
 use super::pool::{Pool, PoolKind, PoolName};
-use crate::admission::limiter::Tenure;
+use crate::admission::limiter::LeaseScope;
 use crate::auth::Credential;
 use crate::auth::secrets::Stored;
 use crate::config::{
@@ -363,9 +363,9 @@ fn pool_limits(settings: &PoolSettings) -> PoolLimits {
         wait_timeout: Some(pool.wait_timeout),
         idle_timeout: limit(pool.idle_timeout),
         lifetime: limit(pool.lifetime),
-        tenure: match pool.mode {
-            PoolMode::Session => Tenure::Session,
-            PoolMode::Transaction | PoolMode::Statement => Tenure::Transaction,
+        lease_scope: match pool.mode {
+            PoolMode::Session => LeaseScope::Session,
+            PoolMode::Transaction | PoolMode::Statement => LeaseScope::Transaction,
         },
         share: settings.share,
     }

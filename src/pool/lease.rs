@@ -59,7 +59,7 @@ pub enum LeaseError {
     },
     /// It would have waited for much longer than `wait_timeout`.
     #[error("the line moves too slowly to wait in")]
-    Hopeless {
+    Shed {
         /// Clients in line.
         waiting: u32,
         /// The time they will take.
@@ -86,7 +86,7 @@ impl From<WaitError> for LeaseError {
             WaitError::TimedOut(bottleneck) => Self::TimedOut(bottleneck),
             WaitError::PoolFull { waiting } => Self::PoolFull { waiting },
             WaitError::RoleFull { waiting } => Self::RoleFull { waiting },
-            WaitError::Hopeless { waiting, expected } => Self::Hopeless { waiting, expected },
+            WaitError::Shed { waiting, expected } => Self::Shed { waiting, expected },
             WaitError::Refused => Self::Refused,
             WaitError::Removed => Self::Removed,
         }

@@ -252,25 +252,25 @@ fn put_role_queue(page: &mut Exposition, role: &str, role_queue: &RoleQueueView,
     for state in State::ALL {
         page.put(Metric::RoleState, &[role, state.word()], u8::from(state == limiter.state));
     }
-    let tally = &limiter.tally;
+    let counters = &limiter.counters;
     for reason in RoleRefusal::ALL {
         let count = match reason {
-            RoleRefusal::Full => tally.refused_full,
-            RoleRefusal::Shed => tally.refused_hopeless,
+            RoleRefusal::Full => counters.refused_full,
+            RoleRefusal::Shed => counters.refused_shed,
         };
         page.put(Metric::RoleRefused, &[role, reason.word()], count);
     }
     for (metric, count) in [
-        (Metric::RoleStarts, tally.starts),
-        (Metric::RoleStartsImmediate, tally.immediate),
-        (Metric::RoleWaitTimeouts, tally.timed_out),
-        (Metric::RoleBursts, tally.bursts),
-        (Metric::RoleConvoys, tally.convoys),
-        (Metric::RoleLimitCuts, tally.cuts),
-        (Metric::RoleLimitReverts, tally.reverts),
-        (Metric::RolePaced, tally.paced),
-        (Metric::RolePaceOverflow, tally.overdue),
-        (Metric::RoleSpread, tally.spread),
+        (Metric::RoleStarts, counters.starts),
+        (Metric::RoleStartsImmediate, counters.immediate),
+        (Metric::RoleWaitTimeouts, counters.timed_out),
+        (Metric::RoleBursts, counters.bursts),
+        (Metric::RoleConvoys, counters.convoys),
+        (Metric::RoleLimitCuts, counters.cuts),
+        (Metric::RoleLimitReverts, counters.reverts),
+        (Metric::RolePaced, counters.paced),
+        (Metric::RolePaceOverflow, counters.overdue),
+        (Metric::RoleSpread, counters.spread),
     ] {
         page.put(metric, own, count);
     }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::format::{time, wait};
 use crate::admin::group;
 use crate::admin::table::{ConsoleTable, columns, table};
-use crate::admission::limiter::{State, Tally};
+use crate::admission::limiter::{LimiterCounters, State};
 use crate::config::Config;
 use crate::pool::core::RoleQueueView;
 use crate::proxy::Proxy;
@@ -27,7 +27,7 @@ struct RoleLine {
     active: u32,
     waiting: u32,
     longest: (u64, u32),
-    counters: Tally,
+    counters: LimiterCounters,
 }
 
 columns! { RoleLine;
@@ -43,7 +43,7 @@ columns! { RoleLine;
     "total_starts" long = |it| it.counters.starts,
     "total_starts_immediate" long = |it| it.counters.immediate,
     "total_refused_full" long = |it| it.counters.refused_full,
-    "total_refused_shed" long = |it| it.counters.refused_hopeless,
+    "total_refused_shed" long = |it| it.counters.refused_shed,
     "total_wait_timeouts" long = |it| it.counters.timed_out,
     "total_bursts" long = |it| it.counters.bursts,
     "total_convoys" long = |it| it.counters.convoys,
@@ -81,7 +81,7 @@ fn seen(role: Arc<str>, RoleQueueView { limiter, waiting_since }: &RoleQueueView
         active: limiter.active,
         waiting: limiter.waiting,
         longest: wait(waiting_since.map(|since| now.saturating_duration_since(since))),
-        counters: limiter.tally,
+        counters: limiter.counters,
     }
 }
 
@@ -97,6 +97,6 @@ fn unseen(config: &Config, role: Arc<str>) -> RoleLine {
         active: 0,
         waiting: 0,
         longest: (0, 0),
-        counters: Tally::default(),
+        counters: LimiterCounters::default(),
     }
 }

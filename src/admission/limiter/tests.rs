@@ -28,7 +28,7 @@ impl RoleQueue {
 
     /// Starts as many as may.
     fn fill(&mut self) {
-        while self.limiter.permits(Tenure::Transaction, self.now) > 0 {
+        while self.limiter.permits(LeaseScope::Transaction, self.now) > 0 {
             self.limiter.started(true, self.now);
         }
     }
@@ -85,12 +85,12 @@ fn light_load_never_notices_it() {
     for _ in 0..1000 {
         role_queue.now += ms(5);
         role_queue.limiter.arrived(role_queue.now);
-        assert!(role_queue.limiter.permits(Tenure::Transaction, role_queue.now) >= 6);
+        assert!(role_queue.limiter.permits(LeaseScope::Transaction, role_queue.now) >= 6);
         role_queue.limiter.started(false, role_queue.now);
         role_queue.limiter.started(false, role_queue.now);
         role_queue.complete(2, 5);
     }
-    assert_eq!((role_queue.view().state, role_queue.view().tally.immediate), (State::Calm, 2000));
+    assert_eq!((role_queue.view().state, role_queue.view().counters.immediate), (State::Calm, 2000));
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn full_with_waiters_and_nothing_ending_is_a_convoy_and_it_starts_slowly_after_o
     role_queue.now += ms(1);
     assert_eq!(role_queue.view().state, State::Convoy);
     role_queue.complete(1, 1001);
-    assert_eq!((role_queue.view().tally.convoys, role_queue.view().effective), (1, 8));
+    assert_eq!((role_queue.view().counters.convoys, role_queue.view().effective), (1, 8));
 }
 
 #[test]
@@ -131,8 +131,8 @@ fn long_transactions_do_not_keep_all_others_out() {
 #[test]
 fn sessions_know_the_limit_and_no_slow_start() {
     let role_queue = RoleQueue::new(rules());
-    assert_eq!(role_queue.limiter.permits(Tenure::Session, role_queue.now), 100);
-    assert_eq!(role_queue.limiter.permits(Tenure::Transaction, role_queue.now), 8);
+    assert_eq!(role_queue.limiter.permits(LeaseScope::Session, role_queue.now), 100);
+    assert_eq!(role_queue.limiter.permits(LeaseScope::Transaction, role_queue.now), 8);
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn in_a_convoy_it_is_halved_again_and_again_down_to_one_or_what_is_reserved() {
         }
         assert_eq!(effective[..4], [20, 10, 5, 2.max(floor)]);
         assert_eq!(role_queue.view().effective, floor);
-        assert_eq!(role_queue.view().tally.cuts, effective.len() as u64);
+        assert_eq!(role_queue.view().counters.cuts, effective.len() as u64);
         assert_eq!(
             (role_queue.view().limit, role_queue.view().active),
             (Some(100), 40),
@@ -260,7 +260,7 @@ fn a_role_queue_without_a_limit_has_one_while_it_is_tightened() {
         (0..300).for_each(|_| role_queue.limiter.started(false, role_queue.now));
         role_queue.limiter.tighten(role_queue.now + ms(250));
         assert_eq!((role_queue.view().effective, role_queue.view().limit), (4, None));
-        assert_eq!(role_queue.limiter.permits(Tenure::Transaction, role_queue.now), 0);
+        assert_eq!(role_queue.limiter.permits(LeaseScope::Transaction, role_queue.now), 0);
     }
     let mut off = RoleQueue::new(RoleQueueSettings { mode: AdmissionMode::Off, ..rules() });
     off.fill();

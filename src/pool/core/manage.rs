@@ -10,7 +10,7 @@ use super::line::Line;
 use super::role_queue::RoleQueueId;
 use super::share::Level;
 use super::{Command, Core, Counts, Database, DatabaseId, Pool, PoolId, WaitError};
-use crate::admission::limiter::Tenure;
+use crate::admission::limiter::LeaseScope;
 use crate::config::Share;
 
 /// What may change about a database at any time.
@@ -36,7 +36,7 @@ pub struct PoolLimits {
     /// A backend is closed at this age, ±20 %, when nobody has it.
     pub lifetime: Option<Duration>,
     /// How long a lease lasts.
-    pub tenure: Tenure,
+    pub lease_scope: LeaseScope,
     /// Its part where slots of a database are short.
     pub share: Share,
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::line::Turn;
 use super::slot::State;
 use super::*;
-use crate::admission::limiter::Tenure;
+use crate::admission::limiter::LeaseScope;
 use crate::config::{AdmissionMode, Jitter, Priority, RateWhen, RoleQueueSettings, RoleRate, Share};
 
 const WORKERS: usize = 2;
@@ -162,7 +162,7 @@ fn pool_limits(size: u32) -> PoolLimits {
     // Pools of different sizes have different parts, so that every rule about parts is at work.
     let priority = if size.is_multiple_of(2) { Priority::Batch } else { Priority::Interactive };
     PoolLimits {
-        tenure: if size == 2 { Tenure::Session } else { Tenure::Transaction },
+        lease_scope: if size == 2 { LeaseScope::Session } else { LeaseScope::Transaction },
         share: Share { priority, weight: size + 1, reserved: size / 3 },
         wait_timeout: None,
         size,
@@ -517,7 +517,7 @@ impl Model {
         for (id, pool) in &self.core.pools {
             let is_paused = self.core.databases[pool.database].is_paused;
             let permits = pool.role_queue.map_or(u32::MAX, |role_queue| {
-                self.core.role_queues[role_queue].limiter.permits(pool.limits.tenure, self.now)
+                self.core.role_queues[role_queue].limiter.permits(pool.limits.lease_scope, self.now)
             });
             let is_idle = pool.line.ready() > 0 && pool.counts.idle > 0 && !is_paused && permits > 0;
             assert!(

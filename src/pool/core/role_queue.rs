@@ -217,7 +217,7 @@ impl<B> Core<B> {
     /// Among the role's pools that have a backend to give and a permit for it, the one whose first waiter came first.
     fn next_in_role_queue(&self, role_queue: RoleQueueId, now: Instant) -> Option<PoolId> {
         let RoleQueue { limiter, pools, .. } = &self.role_queues[role_queue];
-        let is_permitted = |pool: &PoolId| limiter.permits(self.pools[*pool].limits.tenure, now) > 0;
+        let is_permitted = |pool: &PoolId| limiter.permits(self.pools[*pool].limits.lease_scope, now) > 0;
         let servable = pools.iter().copied().filter(|pool| self.is_servable(*pool) && is_permitted(pool));
         servable.min_by_key(|pool| self.pools[*pool].line.first_since())
     }
@@ -228,9 +228,9 @@ impl<B> Core<B> {
             return false;
         }
         let waited = self.pools[pool_id].line.first_since().map_or(Duration::ZERO, |since| now - since);
-        let tenure = self.pools[pool_id].limits.tenure;
+        let lease_scope = self.pools[pool_id].limits.lease_scope;
         if let Some(limiter) = self.limiter(pool_id) {
-            if limiter.permits(tenure, now) == 0 {
+            if limiter.permits(lease_scope, now) == 0 {
                 return false;
             }
             if let Pace::NotBefore(then) = limiter.pace(waited, now) {

@@ -181,7 +181,7 @@ impl<B> Core<B> {
         let by_line = pool.line.ready().saturating_sub(coming);
         let permits = pool
             .role_queue
-            .map_or(u32::MAX, |role_queue| self.role_queues[role_queue].limiter.permits(pool.limits.tenure, now));
+            .map_or(u32::MAX, |role_queue| self.role_queues[role_queue].limiter.permits(pool.limits.lease_scope, now));
         let by_role = permits.saturating_sub(coming);
         let by_size = pool.limits.size.saturating_sub(pool.counts.open());
         let by_login = match pool.refused {

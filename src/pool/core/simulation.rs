@@ -15,7 +15,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 
 use super::*;
-use crate::admission::limiter::Tenure;
+use crate::admission::limiter::LeaseScope;
 use crate::config::{RateWhen, RoleQueueSettings, RoleRate, Share};
 
 const CLIENTS: usize = 10_000;
@@ -142,7 +142,7 @@ impl Simulation {
                 wait_timeout: None,
                 idle_timeout: None,
                 lifetime: None,
-                tenure: Tenure::Transaction,
+                lease_scope: LeaseScope::Transaction,
                 share: Share::default(),
             };
             core.add_pool(database, Some(role_queue), limits).expect("the database is there")

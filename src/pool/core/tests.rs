@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
-use crate::admission::limiter::Tenure;
+use crate::admission::limiter::LeaseScope;
 use crate::config::Share;
 
 const OWN: usize = 0;
@@ -36,7 +36,7 @@ fn limits(size: u32) -> PoolLimits {
         wait_timeout: None,
         idle_timeout: None,
         lifetime: None,
-        tenure: Tenure::Transaction,
+        lease_scope: LeaseScope::Transaction,
         share: Share::default(),
     }
 }

@@ -59,7 +59,7 @@ impl<B> Core<B> {
             let is_due = |waiter: &Waiter| now >= waiter.since + wait_timeout.mul_f64(waiter.patience);
             let timed_out = self.fail_waiters(id, WaitError::TimedOut(bottleneck), may_hold, is_due, out);
             if let Some(limiter) = self.limiter(id) {
-                limiter.tally().timed_out += timed_out;
+                limiter.counters().timed_out += timed_out;
             }
         }
     }
@@ -69,7 +69,7 @@ impl<B> Core<B> {
         let limiter = &self.role_queues[role_queue].limiter;
         match limiter.view(now).state {
             State::Closed => Bottleneck::Closed,
-            _ if limiter.permits(self.pools[pool].limits.tenure, now) == 0 => Bottleneck::Role,
+            _ if limiter.permits(self.pools[pool].limits.lease_scope, now) == 0 => Bottleneck::Role,
             _ => Bottleneck::Pool,
         }
     }

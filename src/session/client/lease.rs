@@ -52,8 +52,8 @@ impl Client {
         match error {
             LeaseError::PoolFull { waiting } => Fault::PoolFull(Queue { waiting, ..self.queue() }),
             LeaseError::RoleFull { waiting } => Fault::RoleFull(Queue { waiting, ..self.queue() }),
-            LeaseError::Hopeless { waiting, expected } => {
-                Fault::Hopeless(Queue { waiting, expected: Some(expected), ..self.queue() })
+            LeaseError::Shed { waiting, expected } => {
+                Fault::Shed(Queue { waiting, expected: Some(expected), ..self.queue() })
             }
             LeaseError::TimedOut(bottleneck) => Fault::WaitTimeout { queue: self.queue(), waited, bottleneck },
             LeaseError::Down => Fault::Down,

@@ -189,7 +189,7 @@ fn who_is_too_many_in_the_roles_line_is_told_a_little_later() {
     shell.pending(refused);
     shell.pass(ms(700));
     shell.failed(refused, WaitError::RoleFull { waiting: 2 });
-    assert_eq!(shell.limiter(role_queue).tally.refused_full, 1);
+    assert_eq!(shell.limiter(role_queue).counters.refused_full, 1);
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_line_that_would_take_too_long_is_not_joined() {
     assert_eq!(shell.limiter(role_queue).waiting, 150, "expected to take 3 s, within 1.5 times what they wait");
     let refused = shell.wait(pools[0]);
     shell.pass(ms(300));
-    let Progress::Failed(WaitError::Hopeless { waiting: 150, expected }) = shell.poll(refused) else {
+    let Progress::Failed(WaitError::Shed { waiting: 150, expected }) = shell.poll(refused) else {
         panic!("it joined the line")
     };
     assert!((2900..3200).contains(&expected.as_millis()), "{expected:?}");
@@ -231,7 +231,7 @@ fn who_waited_in_vain_is_told_for_what() {
         shell.pending(waiter);
         shell.pass(ms(202));
         shell.failed(waiter, WaitError::TimedOut(expected));
-        assert_eq!(shell.limiter(role_queue).tally.timed_out, 1);
+        assert_eq!(shell.limiter(role_queue).counters.timed_out, 1);
     }
 }
 
@@ -303,7 +303,7 @@ fn a_rate_lets_in_one_after_the_other_and_nobody_later_than_its_longest_delay() 
     }
     assert_eq!(starts[..9], [100, 200, 300, 400, 500, 600, 700, 800, 900]);
     assert_eq!(starts.last(), Some(&1000));
-    assert!(shell.limiter(role_queue).tally.overdue >= 28, "{:?}", shell.limiter(role_queue).tally);
+    assert!(shell.limiter(role_queue).counters.overdue >= 28, "{:?}", shell.limiter(role_queue).counters);
 }
 
 #[test]
