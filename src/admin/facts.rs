@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::group::{self, GroupName, PoolGroup};
 use super::recent::{CounterSnapshot, Point, Recent, Served};
-use crate::admission::limiter::State;
+use crate::admission::limiter::LimiterState;
 use crate::pool::core::{Counts, EndpointView, RoleQueueView};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
@@ -55,7 +55,7 @@ pub(super) struct DatabaseFacts {
 #[derive(Debug)]
 pub(super) struct RoleFacts {
     pub(super) name: Arc<str>,
-    pub(super) state: State,
+    pub(super) state: LimiterState,
     /// Its limit, or the one that a ramp leads to, and how long the ramp still takes.
     pub(super) limit: Option<u32>,
     pub(super) moves_for: Option<Duration>,

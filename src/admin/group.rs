@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::admission::limiter::View;
+use crate::admission::limiter::LimiterView;
 use crate::metrics::Totals;
 use crate::pool::core::{Counts, RoleQueueView};
 use crate::pool::pool::Pool;
@@ -37,7 +37,7 @@ pub(super) fn role_queues(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, RoleQue
 }
 
 /// The effective limit, if anything but the pools limits the role.
-pub(super) fn effective_limit(limiter: &View) -> Option<u32> {
+pub(super) fn effective_limit(limiter: &LimiterView) -> Option<u32> {
     (limiter.effective < u32::MAX).then_some(limiter.effective)
 }
 

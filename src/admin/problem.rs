@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::facts::{DatabaseFacts, RoleFacts, StatusFacts};
-use crate::admission::limiter::State;
+use crate::admission::limiter::LimiterState;
 use crate::pool::core::EndpointView;
 use crate::watch::finding::{Finding, FindingKind};
 
@@ -141,17 +141,19 @@ fn role(of: &RoleFacts, problems: &mut Vec<Problem>) {
     }
     let queue = format!("{waiting} waiting, the first for {}", seconds(*oldest));
     let (level, what) = match of.state {
-        State::Convoy => (ProblemLevel::Bad, format!("role {name} is full and none of its transactions ends; {queue}")),
-        State::Closed if *waiting > 0 => {
+        LimiterState::Stuck => {
+            (ProblemLevel::Bad, format!("role {name} is full and none of its transactions ends; {queue}"))
+        }
+        LimiterState::Closed if *waiting > 0 => {
             (ProblemLevel::Warning, format!("role {name} is closed: its limit is 0; {queue}"))
         }
-        State::Closed => (ProblemLevel::Warning, format!("role {name} is closed: its limit is 0")),
-        State::Burst | State::Calm if *oldest >= LONG_WAIT => {
+        LimiterState::Closed => (ProblemLevel::Warning, format!("role {name} is closed: its limit is 0")),
+        LimiterState::Burst | LimiterState::Calm if *oldest >= LONG_WAIT => {
             let is_bad = *oldest >= *wait_timeout / 2;
             (if is_bad { ProblemLevel::Bad } else { ProblemLevel::Warning }, format!("role {name}: {queue}"))
         }
-        State::Burst => (ProblemLevel::Note, format!("role {name}: a burst is let in step by step; {queue}")),
-        State::Calm => return,
+        LimiterState::Burst => (ProblemLevel::Note, format!("role {name}: a burst is let in step by step; {queue}")),
+        LimiterState::Calm => return,
     };
     problems.push(Problem::new(level, "queue", name, what).of_size(*waiting));
 }
@@ -244,7 +246,7 @@ mod tests {
     use super::*;
     use crate::pool::core::Counts;
 
-    fn role(state: State, waiting: u32, oldest: u64, turned_away: u64) -> StatusFacts {
+    fn role(state: LimiterState, waiting: u32, oldest: u64, turned_away: u64) -> StatusFacts {
         let role = RoleFacts {
             name: Arc::from("web"),
             state,
@@ -280,29 +282,29 @@ mod tests {
 
     #[test]
     fn nothing_is_said_of_what_is_well() {
-        assert_eq!(said(&role(State::Calm, 3, 20, 0)), []);
+        assert_eq!(said(&role(LimiterState::Calm, 3, 20, 0)), []);
         assert_eq!(headline(&[]), json!({ "level": "ok", "text": "Nothing is wrong." }));
     }
 
     #[test]
     fn a_queue_is_worth_a_word_when_its_first_waits_for_long() {
         for (state, oldest, level, what) in [
-            (State::Calm, 1000, ProblemLevel::Warning, "role web: 412 waiting, the first for 1 s"),
-            (State::Burst, 15_000, ProblemLevel::Bad, "role web: 412 waiting, the first for 15 s"),
+            (LimiterState::Calm, 1000, ProblemLevel::Warning, "role web: 412 waiting, the first for 1 s"),
+            (LimiterState::Burst, 15_000, ProblemLevel::Bad, "role web: 412 waiting, the first for 15 s"),
             (
-                State::Burst,
+                LimiterState::Burst,
                 93,
                 ProblemLevel::Note,
                 "role web: a burst is let in step by step; 412 waiting, the first for 93 ms",
             ),
             (
-                State::Convoy,
+                LimiterState::Stuck,
                 700,
                 ProblemLevel::Bad,
                 "role web is full and none of its transactions ends; 412 waiting, the first for 700 ms",
             ),
             (
-                State::Closed,
+                LimiterState::Closed,
                 9000,
                 ProblemLevel::Warning,
                 "role web is closed: its limit is 0; 412 waiting, the first for 9 s",
@@ -314,7 +316,7 @@ mod tests {
 
     #[test]
     fn the_worst_is_the_headline_and_the_others_are_counted() {
-        let mut facts = role(State::Calm, 5, 2000, 1);
+        let mut facts = role(LimiterState::Calm, 5, 2000, 1);
         facts.databases = vec![database(EndpointView::Down(tokio::time::Instant::now()), 12, true)];
         let problems = problems(&facts);
         assert_eq!(problems.len(), 4);
@@ -327,7 +329,7 @@ mod tests {
 
     #[test]
     fn a_note_alone_is_no_headline() {
-        let problems = problems(&role(State::Burst, 1, 5, 0));
+        let problems = problems(&role(LimiterState::Burst, 1, 5, 0));
         assert_eq!(headline(&problems)["level"], "ok");
         assert_eq!(shown(&problems)[0]["level"], "note");
     }
@@ -352,7 +354,7 @@ mod tests {
     fn what_comes_and_goes_is_one_entry_and_its_worst_is_kept() {
         let mut log = Log::default();
         for (second, waiting) in [(1, 5), (2, 400), (4, 7)] {
-            log.take(second, &problems(&role(State::Calm, waiting, 1000, 0)));
+            log.take(second, &problems(&role(LimiterState::Calm, waiting, 1000, 0)));
         }
         for second in 5..=10 {
             log.take(second, &[]);
@@ -361,11 +363,11 @@ mod tests {
         assert_eq!(shown.as_array().map(Vec::len), Some(1));
         assert_eq!((&shown[0]["began"], &shown[0]["ended"]), (&json!(9), &json!(6)));
         assert_eq!(shown[0]["what"], "Role web: 400 waiting, the first for 1 s");
-        log.take(20, &problems(&role(State::Calm, 1, 1000, 0)));
+        log.take(20, &problems(&role(LimiterState::Calm, 1, 1000, 0)));
         assert_eq!(log.shown(20).as_array().map(Vec::len), Some(2));
         assert_eq!(log.shown(20)[0]["ended"], Value::Null);
         for second in 0..200 {
-            log.take(100 + 10 * second, &problems(&role(State::Calm, 1, 1000, 0)));
+            log.take(100 + 10 * second, &problems(&role(LimiterState::Calm, 1, 1000, 0)));
         }
         assert_eq!(log.shown(3000).as_array().map(Vec::len), Some(LOG_MAX));
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::group::GroupName;
-use crate::admission::limiter::{LimiterCounters, State};
+use crate::admission::limiter::{LimiterCounters, LimiterState};
 use crate::metrics::{Distribution, PoolCounter, PoolHistogram, Totals};
 
 /// How far back roles are drawn.
@@ -35,7 +35,7 @@ pub(super) struct Point {
     /// The limit in force at that moment.
     pub(super) effective: Option<u32>,
     /// Its state.
-    pub(super) state: State,
+    pub(super) state: LimiterState,
 }
 
 /// The counters of a pool that the page shows for the last minute. Snapshots hold these and not all of [`Totals`],
@@ -138,7 +138,7 @@ impl Recent {
 
     /// All roles over the last minutes: a list for each curve, whose last entry is of `second`.
     pub(super) fn lines(&self) -> Value {
-        let states: Vec<_> = State::ALL.iter().map(|state| state.word()).collect();
+        let states: Vec<_> = LimiterState::ALL.iter().map(|state| state.word()).collect();
         let line = |line: &VecDeque<Option<Point>>| {
             let list = |of: fn(&Point) -> Option<u32>| -> Vec<Option<u32>> {
                 line.iter().map(|point| point.as_ref().and_then(of)).collect()
@@ -186,7 +186,8 @@ pub(super) fn wait_quantile(wait: &Distribution, leases: u64, share: f64) -> Opt
 mod tests {
     use super::*;
 
-    const POINT: Point = Point { active: 3, waiting: 1, limit: Some(5), effective: Some(4), state: State::Burst };
+    const POINT: Point =
+        Point { active: 3, waiting: 1, limit: Some(5), effective: Some(4), state: LimiterState::Burst };
 
     fn roles(names: &[&str]) -> BTreeMap<Arc<str>, Point> {
         names.iter().map(|name| (Arc::from(*name), POINT)).collect()

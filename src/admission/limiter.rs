@@ -52,13 +52,13 @@ pub enum LeaseScope {
 
 words! {
     /// What the role queue is going through.
-    pub enum State {
+    pub enum LimiterState {
         /// Nothing special.
         Calm = "calm",
         /// Far more arrivals than usual, or a deep line.
         Burst = "burst",
         /// It is full, somebody waits, and nothing ends.
-        Convoy = "convoy",
+        Stuck = "convoy",
         /// The limit is zero.
         Closed = "closed",
     }
@@ -95,7 +95,7 @@ pub struct LimiterCounters {
 
 /// A limiter at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
+pub struct LimiterView {
     /// Where the limit is or moves to; `None`: the pools bound it.
     pub limit: Option<u32>,
     /// What holds now.
@@ -107,7 +107,7 @@ pub struct View {
     /// When the limit will have arrived.
     pub moves_until: Option<Instant>,
     /// What it is going through.
-    pub state: State,
+    pub state: LimiterState,
     /// Since the start.
     pub counters: LimiterCounters,
 }
@@ -502,8 +502,8 @@ impl RoleLimiter {
     }
 
     /// A limiter at this moment.
-    pub fn view(&self, now: Instant) -> View {
-        View {
+    pub fn view(&self, now: Instant) -> LimiterView {
+        LimiterView {
             limit: self.limit.target(),
             effective: self.effective(now),
             active: self.active,
@@ -556,15 +556,15 @@ impl RoleLimiter {
         (self.rules.initial / 2).min(self.settled).max(1)
     }
 
-    fn state(&self, now: Instant) -> State {
+    fn state(&self, now: Instant) -> LimiterState {
         if self.limit.target() == Some(0) && self.limit.at(now) == 0 {
-            State::Closed
+            LimiterState::Closed
         } else if self.is_stuck(now) {
-            State::Convoy
+            LimiterState::Stuck
         } else if self.burst.is_on() {
-            State::Burst
+            LimiterState::Burst
         } else {
-            State::Calm
+            LimiterState::Calm
         }
     }
 

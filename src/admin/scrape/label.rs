@@ -72,7 +72,7 @@ pub fn values(label: Label) -> LabelValues {
         },
         Label::ClientState => Words(&ClientState::WORDS),
         Label::BackendState => Words(&Phase::WORDS),
-        Label::RoleState => Words(&limiter::State::WORDS),
+        Label::RoleState => Words(&limiter::LimiterState::WORDS),
         Label::PinReason => Words(&pins::NAMES),
         Label::LoginRefusal => Words(&LoginRefusal::WORDS),
         Label::OpenFailure => Words(&OpenFailure::WORDS),

@@ -20,7 +20,7 @@ use self::exposition::Exposition;
 use self::label::{ClientState, RoleRefusal, SessionState};
 pub use self::label::{LabelValues, values};
 use super::group::{self, GroupName, PoolGroup};
-use crate::admission::limiter::State;
+use crate::admission::limiter::LimiterState;
 use crate::clients::Activity;
 use crate::metrics::{Metric, PoolHistogram};
 use crate::notify::exchange::Exchange;
@@ -249,7 +249,7 @@ fn put_role_queue(page: &mut Exposition, role: &str, role_queue: &RoleQueueView,
     page.put(Metric::RoleWaiters, own, limiter.waiting);
     let oldest = waiting_since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());
     page.put(Metric::RoleOldestWait, own, oldest);
-    for state in State::ALL {
+    for state in LimiterState::ALL {
         page.put(Metric::RoleState, &[role, state.word()], u8::from(state == limiter.state));
     }
     let counters = &limiter.counters;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::format::{time, wait};
 use crate::admin::group;
 use crate::admin::table::{ConsoleTable, columns, table};
-use crate::admission::limiter::{LimiterCounters, State};
+use crate::admission::limiter::{LimiterCounters, LimiterState};
 use crate::config::Config;
 use crate::pool::core::RoleQueueView;
 use crate::proxy::Proxy;
@@ -19,7 +19,7 @@ pub(super) const TABLE: ConsoleTable =
 
 struct RoleLine {
     role: Arc<str>,
-    state: State,
+    state: LimiterState,
     limit: Option<u32>,
     effective: Option<u32>,
     /// The moment at which its ramp ends.
@@ -90,7 +90,7 @@ fn unseen(config: &Config, role: Arc<str>) -> RoleLine {
     let limit = config.role(&role).and_then(|role| role.limits.admission.transactions_max);
     RoleLine {
         role,
-        state: State::Calm,
+        state: LimiterState::Calm,
         limit,
         effective: limit,
         ramp_end: None,

@@ -22,7 +22,7 @@ impl RoleQueue {
         Self { limiter: RoleLimiter::new(rules, now), now }
     }
 
-    fn view(&self) -> View {
+    fn view(&self) -> LimiterView {
         self.limiter.view(self.now)
     }
 
@@ -90,7 +90,7 @@ fn light_load_never_notices_it() {
         role_queue.limiter.started(false, role_queue.now);
         role_queue.complete(2, 5);
     }
-    assert_eq!((role_queue.view().state, role_queue.view().counters.immediate), (State::Calm, 2000));
+    assert_eq!((role_queue.view().state, role_queue.view().counters.immediate), (LimiterState::Calm, 2000));
 }
 
 #[test]
@@ -101,9 +101,9 @@ fn full_with_waiters_and_nothing_ending_is_a_convoy_and_it_starts_slowly_after_o
     role_queue.limiter.queued(0, 1);
     role_queue.limiter.deepened(Duration::ZERO, role_queue.now);
     role_queue.now += ms(1000);
-    assert_eq!(role_queue.view().state, State::Calm);
+    assert_eq!(role_queue.view().state, LimiterState::Calm);
     role_queue.now += ms(1);
-    assert_eq!(role_queue.view().state, State::Convoy);
+    assert_eq!(role_queue.view().state, LimiterState::Stuck);
     role_queue.complete(1, 1001);
     assert_eq!((role_queue.view().counters.convoys, role_queue.view().effective), (1, 8));
 }
@@ -141,7 +141,7 @@ fn a_few_long_transactions_are_no_convoy() {
     (0..7).for_each(|_| role_queue.limiter.started(false, role_queue.now));
     role_queue.limiter.queued(0, 5);
     role_queue.now += ms(60_000);
-    assert_eq!(role_queue.view().state, State::Calm);
+    assert_eq!(role_queue.view().state, LimiterState::Calm);
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn a_closed_gate_stays_closed_over_a_restart() {
         RoleQueue::new(RoleQueueSettings { transactions_max: Some(0), ramp: Some(ms(1000)), ..rules() });
     role_queue.limiter.restart(role_queue.now);
     role_queue.now += ms(5000);
-    assert_eq!((role_queue.view().effective, role_queue.view().state), (0, State::Closed));
+    assert_eq!((role_queue.view().effective, role_queue.view().state), (0, LimiterState::Closed));
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn a_rate_for_bursts_holds_in_bursts_only() {
     let mut role_queue = RoleQueue::new(RoleQueueSettings { rate: Some(rate), ..rules() });
     (0..20).for_each(|_| assert_eq!(role_queue.limiter.pace(Duration::ZERO, role_queue.now), Pace::Now));
     (0..50).for_each(|_| role_queue.limiter.arrived(role_queue.now));
-    assert_eq!(role_queue.view().state, State::Burst);
+    assert_eq!(role_queue.view().state, LimiterState::Burst);
     assert_eq!(
         role_queue.limiter.pace(Duration::ZERO, role_queue.now),
         Pace::Now,

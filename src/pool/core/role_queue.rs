@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::line::Turn;
 use super::slot::State;
 use super::{Command, Core, PoolId, SlotId};
-use crate::admission::limiter::{Pace, RoleLimiter, View};
+use crate::admission::limiter::{LimiterView, Pace, RoleLimiter};
 use crate::config::RoleQueueSettings;
 
 new_key_type! {
@@ -30,7 +30,7 @@ pub(super) struct RoleQueue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleQueueView {
     /// Its limiter.
-    pub limiter: View,
+    pub limiter: LimiterView,
     /// When the first in any of its lines came.
     pub waiting_since: Option<Instant>,
 }

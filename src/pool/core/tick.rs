@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::line::{Notice, Turn, Waiter};
-use super::slot::State as SlotState;
+use super::slot::LimiterState as SlotState;
 use super::{Bottleneck, Command, Core, PoolId, SlotId, WaitError};
-use crate::admission::limiter::State;
+use crate::admission::limiter::LimiterState;
 
 /// Backends looked at per tick: bounds the time under the lock. A thousand backends take 1.6 s at ten ticks a second.
 const PATROL_STEP: usize = 64;
@@ -68,7 +68,7 @@ impl<B> Core<B> {
         let Some(role_queue) = self.pools[pool].role_queue else { return Bottleneck::Pool };
         let limiter = &self.role_queues[role_queue].limiter;
         match limiter.view(now).state {
-            State::Closed => Bottleneck::Closed,
+            LimiterState::Closed => Bottleneck::Closed,
             _ if limiter.permits(self.pools[pool].limits.lease_scope, now) == 0 => Bottleneck::Role,
             _ => Bottleneck::Pool,
         }

@@ -1,7 +1,7 @@
 //! What a role's limit means for its waiters, and how roles share a database.
 
 use super::*;
-use crate::admission::limiter::State;
+use crate::admission::limiter::LimiterState;
 use crate::config::{AdmissionMode, Jitter, Priority, RateWhen, RoleQueueSettings, RoleRate};
 
 fn settings(max: Option<u32>) -> RoleQueueSettings {
@@ -30,7 +30,7 @@ impl Shell {
         (shell, role_queue, pools[0])
     }
 
-    fn limiter(&self, role_queue: RoleQueueId) -> crate::admission::limiter::View {
+    fn limiter(&self, role_queue: RoleQueueId) -> crate::admission::limiter::LimiterView {
         self.core.role_queue(role_queue, self.now).expect("it is there").limiter
     }
 
@@ -102,10 +102,10 @@ fn lowering_drains_and_raising_admits_at_once() {
 fn a_closed_gate_lets_nobody_start_and_says_so() {
     let (mut shell, role_queue, pool) = Shell::one_role_queue(Some(0));
     let (held, waiting) = shell.crowd(pool, 10);
-    assert_eq!((held.len(), shell.dialled, shell.limiter(role_queue).state), (0, 0, State::Closed));
+    assert_eq!((held.len(), shell.dialled, shell.limiter(role_queue).state), (0, 0, LimiterState::Closed));
     shell.limit(role_queue, Some(3), None);
     let (held, _) = shell.served_of(waiting);
-    assert_eq!((held.len(), shell.limiter(role_queue).state), (3, State::Calm));
+    assert_eq!((held.len(), shell.limiter(role_queue).state), (3, LimiterState::Calm));
 }
 
 #[test]
@@ -312,7 +312,11 @@ fn in_a_burst_spread_holds_everybody_back_for_a_moment_of_their_own() {
     let spread = RoleQueueSettings { jitter: Jitter::Spread, initial: 100, ..settings(None) };
     let (role_queue, pools) = shell.role_queue(spread, 1, &limits(100));
     let (held, mut waiting) = shell.crowd(pools[0], 90);
-    assert_eq!((held.len(), shell.limiter(role_queue).state), (49, State::Burst), "the fiftieth makes it a burst");
+    assert_eq!(
+        (held.len(), shell.limiter(role_queue).state),
+        (49, LimiterState::Burst),
+        "the fiftieth makes it a burst"
+    );
     let mut by_then = Vec::new();
     for _ in 0..10 {
         shell.pass(ms(100));
