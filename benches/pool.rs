@@ -80,7 +80,7 @@ fn wait_and_be_served(bencher: Bencher, (line, is_gated): (usize, bool)) {
         Lease::Wait(ticket) => ticket,
         _ => panic!("nothing is idle"),
     };
-    let mut tickets: std::collections::VecDeque<_> = (1..line).map(|_| join(&mut core)).collect();
+    let mut tickets: std::collections::VecDeque<_> = (1..queue).map(|_| join(&mut core)).collect();
     bencher.bench_local(|| {
         tickets.push_back(join(&mut core));
         let (slot, backend) = held.pop().expect("as many are served as released");

@@ -18,7 +18,7 @@ use crate::pool::backend::{Aim, Target};
 /// What a client's task is asked to do at its next poll; several may stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// Leave the line: a CancelRequest came while it waits.
+    /// Leave the queue: a CancelRequest came while it waits.
     Cancel = 1,
     /// Go, now.
     Kill = 2,
@@ -39,7 +39,7 @@ pub enum Signal {
 pub enum Activity {
     /// No backend, none wanted.
     Idle,
-    /// In line, since then.
+    /// Waiting, since then.
     Waiting(Instant),
     /// With the backend of this target.
     Active(Arc<Target>),
@@ -109,7 +109,7 @@ impl Entry {
         *self.lock() = Activity::Idle;
     }
 
-    /// In line.
+    /// Waiting.
     pub(crate) fn set_waiting(&self) {
         *self.lock() = Activity::Waiting(Instant::now());
     }
@@ -291,7 +291,7 @@ impl Clients {
         self.len() == 0
     }
 
-    /// A CancelRequest with this key: what is to be done at a backend, if anything. A client in line leaves it at once.
+    /// A CancelRequest with this key: what is to be done at a backend, if anything. A client waiting leaves it at once.
     pub fn cancel(&self, pid: i32, secret: &[u8]) -> Option<Aim> {
         let index = usize::try_from(pid).ok().filter(|pid| *pid > 0)? - 1;
         let entry = Arc::clone(self.entries().get(index)?);

@@ -15,11 +15,11 @@ const ABOVE_MEAN: f64 = 4.0;
 /// Windows in the minute that the usual is the mean of.
 const WINDOWS: f64 = 600.0;
 
-/// A line this many times the effective limit, with somebody in it for longer than [`WAIT_MIN`], is a burst however it came.
+/// A queue this many times the effective limit, with somebody in it for longer than [`WAIT_MIN`], is a burst however it came.
 const ABOVE_LIMIT: u32 = 2;
 const WAIT_MIN: Duration = Duration::from_millis(20);
 
-/// A burst is over when nobody has stood in line for this long.
+/// A burst is over when nobody has stood waiting for this long.
 const CALM_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -62,12 +62,12 @@ impl Burst {
         self.arrivals >= self.threshold && self.begin()
     }
 
-    /// Somebody joined the line. True if a burst begins with it.
+    /// Somebody joined the queue. True if a burst begins with it.
     pub(super) fn queued(&mut self, waiting: u32, effective: u32, oldest_wait: Duration) -> bool {
         waiting > effective.saturating_mul(ABOVE_LIMIT) && oldest_wait > WAIT_MIN && self.begin()
     }
 
-    /// Time passed, with this many in line.
+    /// Time passed, with this many waiting.
     pub(super) fn tick(&mut self, waiting: u32, now: Instant) {
         if waiting > 0 {
             self.empty_since = None;

@@ -38,7 +38,7 @@ const TIGHT_FOR: Duration = Duration::from_secs(1);
 /// With room to spare one of so many transactions is looked at: the light path is a comparison.
 const SAMPLE: u64 = 8;
 
-/// A line whose wait is expected to be this many times `wait_timeout` is not joined.
+/// A queue whose wait is expected to be this many times `wait_timeout` is not joined.
 const SHED_AT: f64 = 1.5;
 
 /// How long a client keeps its backend.
@@ -55,7 +55,7 @@ words! {
     pub enum LimiterState {
         /// Nothing special.
         Calm = "calm",
-        /// Far more arrivals than usual, or a deep line.
+        /// Far more arrivals than usual, or a deep queue.
         Burst = "burst",
         /// It is full, somebody waits, and nothing ends.
         Stuck = "convoy",
@@ -71,11 +71,11 @@ pub struct LimiterCounters {
     pub starts: u64,
     /// Of these, without a wait.
     pub immediate: u64,
-    /// Refused: the line was full.
+    /// Refused: the queue was full.
     pub refused_full: u64,
     /// Refused: the wait would have been too long.
     pub refused_shed: u64,
-    /// Left the line after `wait_timeout`.
+    /// Left the queue after `wait_timeout`.
     pub timed_out: u64,
     /// Bursts begun.
     pub bursts: u64,
@@ -102,7 +102,7 @@ pub struct LimiterView {
     pub effective: u32,
     /// Backends with clients of the role.
     pub active: u32,
-    /// Clients in line.
+    /// Clients waiting.
     pub waiting: u32,
     /// When the limit will have arrived.
     pub moves_until: Option<Instant>,
@@ -184,7 +184,7 @@ pub struct RoleLimiter {
     quiet_since: Option<Instant>,
     /// When it was last no longer quiet, after having been so for `slow_start_idle`.
     woke: Instant,
-    /// When a transaction ended last that was looked at, or the line began.
+    /// When a transaction ended last that was looked at, or the queue began.
     progressed: Instant,
     /// When any transaction ended last, or one started in an empty role queue.
     ended: Instant,
@@ -232,7 +232,7 @@ impl RoleLimiter {
         self.limit.target() == self.rules.transactions_max
     }
 
-    /// Clients in line, over all pools of the role.
+    /// Clients waiting, over all pools of the role.
     pub fn waiting(&self) -> u32 {
         self.waiting
     }
@@ -276,7 +276,7 @@ impl RoleLimiter {
         most.saturating_sub(self.active)
     }
 
-    /// May the head of the line, which came so long ago, start as far as the rate goes? To be asked by who has a permit and
+    /// May the head of the queue, which came so long ago, start as far as the rate goes? To be asked by who has a permit and
     /// starts unless the answer is `NotBefore`.
     #[inline]
     pub fn pace(&mut self, waited: Duration, now: Instant) -> Pace {
@@ -329,13 +329,13 @@ impl RoleLimiter {
 
     // ---- what happens ----------------------------------------------------------------------------------------------------
 
-    /// The lines of the role became longer or shorter.
+    /// The queues of the role became longer or shorter.
     #[inline]
     pub fn queued(&mut self, before: u32, after: u32) {
         self.waiting = self.waiting - before + after;
     }
 
-    /// Somebody joined a line whose first has waited so long.
+    /// Somebody joined a queue whose first has waited so long.
     pub fn deepened(&mut self, oldest_wait: Duration, now: Instant) {
         if self.waiting == 1 {
             self.progressed = now;

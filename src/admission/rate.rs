@@ -1,6 +1,6 @@
 //! Starts per second, for what concurrency does not bound: provisioned I/O. DESIGN §6, point 5.
 //!
-//! Asked for the head of the line only, by one who has a permit for it already: thousands of waiters polling a limiter cost
+//! Asked for the head of the queue only, by one who has a permit for it already: thousands of waiters polling a limiter cost
 //! seconds of CPU and overtake each other.
 
 use std::num::NonZeroU32;
@@ -35,7 +35,7 @@ pub(super) struct Rate {
     origin: Instant,
 }
 
-/// May the head of the line start?
+/// May the head of the queue start?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     /// Now.

@@ -30,7 +30,7 @@ struct Window {
 }
 
 impl Throughput {
-    /// A transaction ended, with others in line or not. Without a line the role queue shows what is asked of it, not what it can do:
+    /// A transaction ended, with others waiting or not. Without a queue the role queue shows what is asked of it, not what it can do:
     /// a role at rest is no slow one. Likewise a stall says nothing about the rate after it.
     #[inline]
     pub(super) fn completed(&mut self, has_line: bool, now: Instant) {

@@ -43,26 +43,26 @@ pub enum Fault {
     /// The server refused pgweir's own login for this pool.
     #[error("the server refused the login: {}", .0.message)]
     LoginRefused(ServerError),
-    /// `pool.waiters_max` clients are in line.
-    #[error("the line for a backend is full")]
+    /// `pool.waiters_max` clients are waiting.
+    #[error("the queue for a backend is full")]
     PoolFull(Queue),
-    /// `roles.*.waiters_max` clients are in line.
-    #[error("the line of the role is full")]
+    /// `roles.*.waiters_max` clients are waiting.
+    #[error("the queue of the role is full")]
     RoleFull(Queue),
-    /// It would have stood in line for far longer than it may.
-    #[error("the line moves too slowly to wait in")]
+    /// It would have stood waiting for far longer than it may.
+    #[error("the queue moves too slowly to wait in")]
     Shed(Queue),
     /// Waited as long as allowed.
     #[error("{bottleneck}")]
     WaitTimeout {
-        /// In which line.
+        /// In which queue.
         queue: Queue,
         /// How long.
         waited: Duration,
         /// For what.
         bottleneck: Bottleneck,
     },
-    /// A CancelRequest while in line.
+    /// A CancelRequest while waiting.
     #[error("canceled while waiting for a backend")]
     Canceled,
     /// The backend is gone.
@@ -151,12 +151,12 @@ pub enum Fault {
     ListenFailed(Missing),
 }
 
-/// The line of a role, as far as a client in it must know.
+/// The queue of a role, as far as a client in it must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Queue {
     /// The client's own.
     pub role: Arc<str>,
-    /// Clients in line.
+    /// Clients waiting.
     pub waiting: u32,
     /// The time they will take, if it is known.
     pub expected: Option<Duration>,

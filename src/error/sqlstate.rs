@@ -21,14 +21,14 @@ use crate::state::timeout::Timeout;
 use crate::wire::build::Report;
 use crate::wire::startup::Malformed;
 
-/// What a client in line is told once, after `admission.notice_after`.
+/// What a client waiting is told once, after `admission.notice_after`.
 pub fn still_waiting(role: &str, waited: Duration, waiting: u32) -> Report {
-    let hint = "SHOW ROLES in the console tells what the line waits for; admission.notice_after is when this is said.";
+    let hint = "SHOW ROLES in the console tells what the queue waits for; admission.notice_after is when this is said.";
     Report {
         severity: "NOTICE",
         code: "00000",
-        message: format!("still in line after {:.1} s", waited.as_secs_f64()),
-        detail: Some(format!("{} in line.", clients(waiting, role))),
+        message: format!("still waiting after {:.1} s", waited.as_secs_f64()),
+        detail: Some(format!("{} waiting.", clients(waiting, role))),
         hint: Some(hint.to_owned()),
     }
 }
@@ -163,9 +163,9 @@ pub fn report(fault: &Fault) -> Report {
         Fault::Lost(lost) | Fault::SessionLost(lost) => {
             lost.final_error.as_ref().map(|said| format!("The server said {}: {}", said.code, said.message))
         }
-        Fault::PoolFull(queue) | Fault::RoleFull(queue) | Fault::Shed(queue) => Some(line(queue)),
+        Fault::PoolFull(queue) | Fault::RoleFull(queue) | Fault::Shed(queue) => Some(depth(queue)),
         Fault::WaitTimeout { queue, waited, .. } => {
-            Some(format!("Waited {:.1} s. {}", waited.as_secs_f64(), line(queue)))
+            Some(format!("Waited {:.1} s. {}", waited.as_secs_f64(), depth(queue)))
         }
         Fault::LoginRefused(error) | Fault::SettingsRefused(error) => Some(format!("The server said {}.", error.code)),
         _ => None,
@@ -192,11 +192,11 @@ fn in_vain(bottleneck: Bottleneck) -> &'static str {
     }
 }
 
-fn line(queue: &Queue) -> String {
+fn depth(queue: &Queue) -> String {
     let clients = clients(queue.waiting, &queue.role);
     match queue.expected {
-        Some(expected) => format!("{clients} in line; one more would wait about {:.1} s.", expected.as_secs_f64()),
-        None => format!("{clients} in line."),
+        Some(expected) => format!("{clients} waiting; one more would wait about {:.1} s.", expected.as_secs_f64()),
+        None => format!("{clients} waiting."),
     }
 }
 

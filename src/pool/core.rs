@@ -5,12 +5,11 @@
 //! that sees all three cannot let them get out of step. Every operation may append [`Command`]s, which the shell
 //! executes after unlocking; leasing an idle backend and giving it back appends none and allocates nothing.
 //!
-//! A waiter here is a ticket, not a client. It stands in its pool's line; whether its role may start one more is for the
+//! A waiter here is a ticket, not a client. It stands in its pool's queue; whether its role may start one more is for the
 //! role's limiter (`admission::limiter`) to say, so that a wait for a backend and a wait for the role's turn are one.
 
 mod bound;
 mod endpoint;
-mod line;
 mod manage;
 mod role_queue;
 mod share;
@@ -18,6 +17,7 @@ mod slot;
 mod tick;
 mod transition;
 mod view;
+mod waiter;
 
 #[cfg(test)]
 mod random_operations;
@@ -37,16 +37,16 @@ use tokio::time::Instant;
 
 use bound::Bound;
 use endpoint::{Health, Retry};
-use line::{Line, Notice, Turn, Waiter, Waiters};
 use role_queue::{Outcome, RoleQueue};
 use slot::{Slot, State};
+use waiter::{Notice, Turn, WaitQueue, Waiter, Waiters};
 
 pub use endpoint::{DIALS_MAX, FailureKind};
-pub use line::Ticket;
 pub use manage::{DatabaseLimits, PoolLimits};
 pub use role_queue::{RoleQueueId, RoleQueueView};
 pub use slot::{Counts, Phase, SlotId};
 pub use view::{DatabaseView, EndpointView, PoolView};
+pub use waiter::Ticket;
 
 new_key_type! {
     /// Names a database: one endpoint, one bound over its pools.
@@ -84,7 +84,7 @@ pub enum Command<B> {
 pub enum Lease<B> {
     /// An idle backend, at once.
     Ready(SlotId, B),
-    /// In line, or about to be refused; the waker is called when [`Core::poll_ticket`] has something to say.
+    /// Waiting, or about to be refused; the waker is called when [`Core::poll_ticket`] has something to say.
     Wait(Ticket),
     /// No use waiting.
     Failed(WaitError),
@@ -94,11 +94,11 @@ pub enum Lease<B> {
 #[derive(Debug)]
 #[must_use = "a leased backend must be released or discarded"]
 pub enum Progress<B> {
-    /// Still in line.
+    /// Still waiting.
     Pending,
-    /// Still in line, for `notice_after` by now. Said once.
+    /// Still waiting, for `notice_after` by now. Said once.
     Waits {
-        /// Clients of the role in line, this one included.
+        /// Clients of the role waiting, this one included.
         waiting: u32,
     },
     /// A backend; the ticket is used up.
@@ -110,28 +110,28 @@ pub enum Progress<B> {
 /// Why waiting ended without a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WaitError {
-    /// The endpoint stayed unreachable for `connect_timeout` while this waiter stood in line.
+    /// The endpoint stayed unreachable for `connect_timeout` while this waiter stood waiting.
     #[error("the database cannot be reached")]
     EndpointDown,
-    /// It stood in line for `wait_timeout`.
+    /// It stood waiting for `wait_timeout`.
     #[error("{0}")]
     TimedOut(Bottleneck),
-    /// The pool's line was as long as it may get.
+    /// The pool's queue was as long as it may get.
     #[error("{waiting} clients wait for this pool already")]
     PoolFull {
-        /// Clients in line.
+        /// Clients waiting.
         waiting: u32,
     },
-    /// The role's lines were as long as they may get.
+    /// The role's queues were as long as they may get.
     #[error("{waiting} clients of this role wait already")]
     RoleFull {
-        /// Clients in line.
+        /// Clients waiting.
         waiting: u32,
     },
-    /// It would have stood in line for much longer than `wait_timeout`.
+    /// It would have stood waiting for much longer than `wait_timeout`.
     #[error("{waiting} clients of this role wait already, which will take {expected:?}")]
     Shed {
-        /// Clients in line.
+        /// Clients waiting.
         waiting: u32,
         /// The time they will take.
         expected: Duration,
@@ -202,7 +202,7 @@ struct Pool {
     openings_stale: u32,
     /// Per worker, the longest idle in front.
     idle: Vec<VecDeque<SlotId>>,
-    line: Line,
+    queue: WaitQueue,
     /// The server refused this pool's login, and nothing has opened since.
     refused: Option<Retry>,
     is_removed: bool,
@@ -211,7 +211,7 @@ struct Pool {
 impl Pool {
     /// Counts when the shared bounds are divided.
     fn is_active(&self) -> bool {
-        self.line.waiting() > 0 || self.counts.live() > 0
+        self.queue.waiting() > 0 || self.counts.live() > 0
     }
 
     /// The backend used last by this worker, else by the worker that has most to spare.
@@ -253,7 +253,7 @@ impl<B> Core<B> {
             return Lease::Failed(WaitError::Removed);
         };
         let is_paused = self.databases[asked.database].is_paused;
-        let may_be_idle = asked.line.waiting() == 0 && !is_paused && asked.counts.idle > 0;
+        let may_be_idle = asked.queue.waiting() == 0 && !is_paused && asked.counts.idle > 0;
         let lease_scope = asked.limits.lease_scope;
         let is_admitted = asked.role_queue.is_none_or(|role_queue| {
             let limiter = &mut self.role_queues[role_queue].limiter;
@@ -284,7 +284,7 @@ impl<B> Core<B> {
     /// Why nobody more may wait for this pool.
     fn refusal(&self, pool: PoolId, now: Instant) -> Option<WaitError> {
         let pool = &self.pools[pool];
-        let waiting = pool.line.waiting();
+        let waiting = pool.queue.waiting();
         if waiting >= pool.limits.waiters_max {
             return Some(WaitError::PoolFull { waiting });
         }
@@ -317,7 +317,7 @@ impl<B> Core<B> {
 
     fn queue(&mut self, pool: PoolId, worker: usize, now: Instant, waker: &Waker, out: &mut Vec<Command<B>>) -> Ticket {
         let (patience, roll) = (0.9 + 0.2 * self.rng.f64(), self.rng.f64());
-        let oldest_wait = self.pools[pool].line.first_since().map_or(Duration::ZERO, |since| now - since);
+        let oldest_wait = self.pools[pool].queue.first_since().map_or(Duration::ZERO, |since| now - since);
         let (mut held_until, mut window, mut is_drawing) = (None, Duration::ZERO, false);
         if let Some(limiter) = self.limiter(pool) {
             held_until = limiter.hold(roll, now);
@@ -327,9 +327,9 @@ impl<B> Core<B> {
         let turn = Turn::Waiting(waker.clone());
         let ticket =
             self.waiters.insert(Waiter { pool, since: now, batch: None, patience, notice: Notice::Untold, turn });
-        self.change_line(pool, |line, waiters| match held_until {
-            Some(until) => line.hold(ticket, until),
-            None => waiters[ticket].batch = Some(line.join(ticket, now, window, is_drawing)),
+        self.change_queue(pool, |queue, waiters| match held_until {
+            Some(until) => queue.hold(ticket, until),
+            None => waiters[ticket].batch = Some(queue.join(ticket, now, window, is_drawing)),
         });
         if let Some(until) = held_until {
             self.wake_at(until, out);
@@ -373,14 +373,14 @@ impl<B> Core<B> {
         outcome
     }
 
-    /// A waiter goes away, whatever its turn. A backend already handed to it goes to the next in line.
+    /// A waiter goes away, whatever its turn. A backend already handed to it goes to the next waiting.
     pub fn drop_ticket(&mut self, ticket: Ticket, now: Instant, out: &mut Vec<Command<B>>) {
         let Some(waiter) = self.waiters.remove(ticket) else {
             return;
         };
         match waiter.turn {
-            Turn::Waiting(_) => self.change_line(waiter.pool, |line, waiters| {
-                line.left(waiter.batch, |ticket| is_in_line(waiters, ticket));
+            Turn::Waiting(_) => self.change_queue(waiter.pool, |queue, waiters| {
+                queue.left(waiter.batch, |ticket| is_waiting_in(waiters, ticket));
             }),
             Turn::Handed(slot) => {
                 let backend = self.take(slot);
@@ -488,7 +488,7 @@ impl<B> Core<B> {
         let Slot { pool: pool_id, worker, .. } = self.slots[slot];
         let pool = &self.pools[pool_id];
         let database = &self.databases[pool.database];
-        let has_waiters = pool.line.ready() > 0 && !database.is_paused;
+        let has_waiters = pool.queue.ready() > 0 && !database.is_paused;
         let is_too_many =
             pool.counts.live() > pool.limits.size || database.bound.is_exceeded() || self.total.is_exceeded();
         let has_no_future = is_too_many || pool.is_removed || self.is_spent(slot, now);
@@ -512,6 +512,6 @@ impl<B> Core<B> {
     }
 }
 
-fn is_in_line(waiters: &Waiters, ticket: Ticket) -> bool {
+fn is_waiting_in(waiters: &Waiters, ticket: Ticket) -> bool {
     waiters.get(ticket).is_some_and(|waiter| waiter.turn.is_waiting())
 }

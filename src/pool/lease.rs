@@ -1,4 +1,4 @@
-//! The pools as sessions see them: ask for a backend, wait in line, give it back.
+//! The pools as sessions see them: ask for a backend, wait waiting, give it back.
 //!
 //! [`Pools`] is the shell around the pure [`Core`]: one mutex, held for the length of one decision, and the commands it
 //! decided on carried out after unlocking. It runs on worker threads only, since dials and closes are local tasks there.
@@ -45,27 +45,27 @@ pub struct Pools {
 /// Why there is no backend.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LeaseError {
-    /// `pool.waiters_max` clients are in line for this pool.
-    #[error("the line for a backend is full")]
+    /// `pool.waiters_max` clients are waiting for this pool.
+    #[error("the queue for a backend is full")]
     PoolFull {
-        /// Clients in line.
+        /// Clients waiting.
         waiting: u32,
     },
-    /// `roles.*.waiters_max` clients of this role are in line.
-    #[error("the line of the role is full")]
+    /// `roles.*.waiters_max` clients of this role are waiting.
+    #[error("the queue of the role is full")]
     RoleFull {
-        /// Clients in line.
+        /// Clients waiting.
         waiting: u32,
     },
     /// It would have waited for much longer than `wait_timeout`.
-    #[error("the line moves too slowly to wait in")]
+    #[error("the queue moves too slowly to wait in")]
     Shed {
-        /// Clients in line.
+        /// Clients waiting.
         waiting: u32,
         /// The time they will take.
         expected: Duration,
     },
-    /// `wait_timeout` in line, for this.
+    /// `wait_timeout` waiting, for this.
     #[error("{0}")]
     TimedOut(Bottleneck),
     /// The endpoint stayed unreachable.
@@ -98,7 +98,7 @@ impl From<WaitError> for LeaseError {
 pub enum Ask {
     /// A backend, at once.
     Leased(Lease),
-    /// A place in line.
+    /// A place waiting.
     Waits(Waiter),
 }
 
@@ -379,9 +379,9 @@ impl DerefMut for Lease {
     }
 }
 
-/// A place in line. Dropped, it leaves the line; a backend already handed to it goes on to the next.
+/// A place waiting. Dropped, it leaves the queue; a backend already handed to it goes on to the next.
 #[derive(Debug)]
-#[must_use = "a dropped waiter leaves the line"]
+#[must_use = "a dropped waiter leaves the queue"]
 pub struct Waiter {
     ticket: Option<Ticket>,
     notice: Option<u32>,
@@ -391,7 +391,7 @@ pub struct Waiter {
 }
 
 impl Waiter {
-    /// Says once, after `admission.notice_after`, how many clients of the role are in line.
+    /// Says once, after `admission.notice_after`, how many clients of the role are waiting.
     pub fn take_notice(&mut self) -> Option<u32> {
         self.notice.take()
     }
@@ -418,7 +418,7 @@ impl Waiter {
                 let now = Instant::now();
                 Poll::Ready(match lease.ready(&self.pool, self.worker, now, cx) {
                     Some(lease) => Ok(Ask::Leased(lease)),
-                    // It broke on the way: ask again. Rare enough that the place in line is not kept.
+                    // It broke on the way: ask again. Rare enough that the place waiting is not kept.
                     None => self.pools.lease(&self.pool, self.worker, now, cx),
                 })
             }

@@ -100,7 +100,7 @@ pub struct Client {
 enum Phase {
     /// No backend.
     Idle,
-    /// In line.
+    /// Waiting.
     Waiting(Waiting),
     /// With a backend.
     Leased(Leased),

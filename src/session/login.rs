@@ -88,7 +88,7 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
     let identified = timeout(limit, identify(&worker, &mut stream, address, is_over)).await;
     let welcomed = match identified.unwrap_or(Err(LoginFault::TooSlow)) {
         Ok(None) => return None,
-        // A client that waits for its first backend may lose patience, and must not keep its place in line then.
+        // A client that waits for its first backend may lose patience, and must not keep its place waiting then.
         Ok(Some((startup, credential))) => tokio::select! {
             biased;
             guest = welcome(&worker, startup, &credential, &addr, stream.is_tls()) => guest,

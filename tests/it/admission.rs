@@ -535,7 +535,7 @@ async fn who_waits_long_gets_a_notice_and_then_its_answer() {
     wire.send(query("SELECT 'served'")).await;
     let notice = wire.expect("N").await.remove(0).fields();
     assert_eq!((notice[&'S'].as_str(), notice[&'C'].as_str()), ("NOTICE", "00000"));
-    assert!(notice[&'M'].contains("in line") && notice[&'D'].contains("role \"app\""), "{notice:?}");
+    assert!(notice[&'M'].contains("waiting") && notice[&'D'].contains("role \"app\""), "{notice:?}");
     inside[0].query("COMMIT").await;
     wire.expect("T D C Z").await;
 

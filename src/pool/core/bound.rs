@@ -9,9 +9,9 @@ pub(super) struct Bound {
     pub(super) max: Option<u32>,
     pub(super) counts: Counts,
     pub(super) waiting: u32,
-    /// Pools with somebody in line.
+    /// Pools with somebody waiting.
     pub(super) hungry: Vec<PoolId>,
-    /// Weights of pools with somebody in line or a live slot: those the bound is shared among.
+    /// Weights of pools with somebody waiting or a live slot: those the bound is shared among.
     pub(super) interactive: u64,
     pub(super) batch: u64,
 }

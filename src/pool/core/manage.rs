@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use super::bound::{Bound, Change};
 use super::endpoint::Health;
-use super::line::Line;
 use super::role_queue::RoleQueueId;
 use super::share::Level;
+use super::waiter::WaitQueue;
 use super::{Command, Core, Counts, Database, DatabaseId, Pool, PoolId, WaitError};
 use crate::admission::limiter::LeaseScope;
 use crate::config::Share;
@@ -18,7 +18,7 @@ use crate::config::Share;
 pub struct DatabaseLimits {
     /// Slots over all its pools.
     pub backends_max: Option<u32>,
-    /// How long a waiter stands in line while the endpoint is down.
+    /// How long a waiter waits while the endpoint is down.
     pub connect_timeout: Duration,
 }
 
@@ -27,9 +27,9 @@ pub struct DatabaseLimits {
 pub struct PoolLimits {
     /// Slots of this pool.
     pub size: u32,
-    /// Length of its line.
+    /// Length of its queue.
     pub waiters_max: u32,
-    /// A waiter leaves the line after this long, as of the next tick.
+    /// A waiter leaves the queue after this long, as of the next tick.
     pub wait_timeout: Option<Duration>,
     /// An idle backend is closed after this long, ±20 %.
     pub idle_timeout: Option<Duration>,
@@ -78,7 +78,7 @@ impl<B> Core<B> {
             counts: Counts::default(),
             openings_stale: 0,
             idle: vec![Default::default(); self.workers],
-            line: Line::default(),
+            queue: WaitQueue::default(),
             refused: None,
             is_removed: false,
         });
@@ -195,14 +195,14 @@ impl<B> Core<B> {
         }
     }
 
-    /// No more leases and dials; who asks stands in line. See [`DatabaseView::is_drained`](super::DatabaseView).
+    /// No more leases and dials; who asks waits. See [`DatabaseView::is_drained`](super::DatabaseView).
     pub fn pause(&mut self, database: DatabaseId) {
         if let Some(paused) = self.databases.get_mut(database) {
             paused.is_paused = true;
         }
     }
 
-    /// Ends a pause: the line gets what is idle, and dials start.
+    /// Ends a pause: the queue gets what is idle, and dials start.
     pub fn resume(&mut self, database: DatabaseId, now: Instant, out: &mut Vec<Command<B>>) {
         let Some(resumed) = self.databases.get_mut(database) else {
             return;

@@ -11,8 +11,8 @@ use proptest::sample::Index;
 use slotmap::SecondaryMap;
 use tokio::time::Instant;
 
-use super::line::Turn;
 use super::slot::State;
+use super::waiter::Turn;
 use super::*;
 use crate::admission::limiter::LeaseScope;
 use crate::config::{AdmissionMode, Jitter, Priority, RateWhen, RoleQueueSettings, RoleRate, Share};
@@ -468,7 +468,7 @@ impl Model {
             let held = self.core.slots.values().filter(of_role_queue).count();
             let view = role_queue.limiter.view(self.now);
             assert_eq!(view.active as usize, held);
-            let waiting: u32 = role_queue.pools.iter().map(|pool| self.core.pools[*pool].line.waiting()).sum();
+            let waiting: u32 = role_queue.pools.iter().map(|pool| self.core.pools[*pool].queue.waiting()).sum();
             assert_eq!(view.waiting, waiting);
         }
     }
@@ -519,12 +519,12 @@ impl Model {
             let permits = pool.role_queue.map_or(u32::MAX, |role_queue| {
                 self.core.role_queues[role_queue].limiter.permits(pool.limits.lease_scope, self.now)
             });
-            let is_idle = pool.line.ready() > 0 && pool.counts.idle > 0 && !is_paused && permits > 0;
+            let is_idle = pool.queue.ready() > 0 && pool.counts.idle > 0 && !is_paused && permits > 0;
             assert!(
                 !is_idle || self.core.alarm.is_some(),
                 "a waiter of {id:?} beside an idle backend and an idle permit"
             );
-            let is_held = pool.line.waiting() > pool.line.ready();
+            let is_held = pool.queue.waiting() > pool.queue.ready();
             assert!(!is_held || self.core.alarm.is_some(), "held back for ever");
         }
         let waiting = self.core.waiters.values().filter(|waiter| matches!(waiter.turn, Turn::Waiting(_)));
@@ -604,7 +604,7 @@ impl Model {
     }
 }
 
-/// A removed pool's ticket may outlive it, but never its line: every id here is alive.
+/// A removed pool's ticket may outlive it, but never its queue: every id here is alive.
 fn entry<V: Default>(map: &mut SecondaryMap<PoolId, V>, pool: PoolId) -> &mut V {
     map.entry(pool).expect("no newer pool has this place").or_default()
 }
@@ -618,8 +618,8 @@ fn check_bound<'a>(bound: &Bound, pools: impl Iterator<Item = &'a Pool>) {
         counts.leased += pool.counts.leased;
         counts.closing += pool.counts.closing;
         counts.zombie += pool.counts.zombie;
-        waiting += pool.line.waiting();
-        hungry += usize::from(pool.line.waiting() > 0);
+        waiting += pool.queue.waiting();
+        hungry += usize::from(pool.queue.waiting() > 0);
         let share = pool.limits.share;
         weights[usize::from(share.priority == Priority::Batch)] +=
             u64::from(share.weight) * u64::from(pool.is_active());

@@ -8,8 +8,8 @@ use std::time::Duration;
 use slotmap::new_key_type;
 use tokio::time::Instant;
 
-use super::line::Turn;
 use super::slot::State;
+use super::waiter::Turn;
 use super::{Command, Core, PoolId, SlotId};
 use crate::admission::limiter::{LimiterView, Pace, RoleLimiter};
 use crate::config::RoleQueueSettings;
@@ -31,7 +31,7 @@ pub(super) struct RoleQueue {
 pub struct RoleQueueView {
     /// Its limiter.
     pub limiter: LimiterView,
-    /// When the first in any of its lines came.
+    /// When the first in any of its queues came.
     pub waiting_since: Option<Instant>,
 }
 
@@ -109,12 +109,12 @@ impl<B> Core<B> {
     /// One role queue, unless it is gone.
     pub fn role_queue(&self, role_queue: RoleQueueId, now: Instant) -> Option<RoleQueueView> {
         let role_queue = self.role_queues.get(role_queue)?;
-        let waiting_since = role_queue.pools.iter().filter_map(|pool| self.pools[*pool].line.first_since()).min();
+        let waiting_since = role_queue.pools.iter().filter_map(|pool| self.pools[*pool].queue.first_since()).min();
         Some(RoleQueueView { limiter: role_queue.limiter.view(now), waiting_since })
     }
 
-    /// The line of the role that a pool belongs to: its length, and how long it would take a newcomer, if that is known.
-    pub fn line(&self, pool: PoolId, now: Instant) -> Option<(u32, Option<Duration>)> {
+    /// The queue of the role that a pool belongs to: its length, and how long it would take a newcomer, if that is known.
+    pub fn depth(&self, pool: PoolId, now: Instant) -> Option<(u32, Option<Duration>)> {
         let limiter = &self.role_queues[self.pools.get(pool)?.role_queue?].limiter;
         Some((limiter.waiting(), limiter.expected_wait(now)))
     }
@@ -186,13 +186,13 @@ impl<B> Core<B> {
         self.hand_out(role_queue, now, out);
         for i in 0..self.role_queues.get(role_queue).map_or(0, |role_queue| role_queue.pools.len()) {
             let pool = self.role_queues[role_queue].pools[i];
-            if self.pools[pool].line.ready() > 0 {
+            if self.pools[pool].queue.ready() > 0 {
                 self.serve_newcomer(pool, now, out);
             }
         }
     }
 
-    /// As [`Self::serve_role_queue`], for whatever line the pool's waiters stand in.
+    /// As [`Self::serve_role_queue`], for whatever queue the pool's waiters wait in.
     pub(super) fn serve_lines(&mut self, pool: PoolId, worker: usize, now: Instant, out: &mut Vec<Command<B>>) {
         match self.pools[pool].role_queue {
             // The usual case: a role with one database.
@@ -202,7 +202,7 @@ impl<B> Core<B> {
             _ => {
                 self.ripen(pool, now, out);
                 while self.hand_next(pool, worker, now, out) {}
-                if self.pools[pool].line.ready() > 0 {
+                if self.pools[pool].queue.ready() > 0 {
                     self.serve_newcomer(pool, now, out);
                 }
             }
@@ -211,7 +211,7 @@ impl<B> Core<B> {
 
     fn is_servable(&self, pool: PoolId) -> bool {
         let pool = &self.pools[pool];
-        pool.line.ready() > 0 && pool.counts.idle > 0 && !self.databases[pool.database].is_paused
+        pool.queue.ready() > 0 && pool.counts.idle > 0 && !self.databases[pool.database].is_paused
     }
 
     /// Among the role's pools that have a backend to give and a permit for it, the one whose first waiter came first.
@@ -219,15 +219,15 @@ impl<B> Core<B> {
         let RoleQueue { limiter, pools, .. } = &self.role_queues[role_queue];
         let is_permitted = |pool: &PoolId| limiter.permits(self.pools[*pool].limits.lease_scope, now) > 0;
         let servable = pools.iter().copied().filter(|pool| self.is_servable(*pool) && is_permitted(pool));
-        servable.min_by_key(|pool| self.pools[*pool].line.first_since())
+        servable.min_by_key(|pool| self.pools[*pool].queue.first_since())
     }
 
-    /// Hands one idle backend of the pool to the next in its line.
+    /// Hands one idle backend of the pool to the next in its queue.
     fn hand_next(&mut self, pool_id: PoolId, worker: usize, now: Instant, out: &mut Vec<Command<B>>) -> bool {
         if !self.is_servable(pool_id) {
             return false;
         }
-        let waited = self.pools[pool_id].line.first_since().map_or(Duration::ZERO, |since| now - since);
+        let waited = self.pools[pool_id].queue.first_since().map_or(Duration::ZERO, |since| now - since);
         let lease_scope = self.pools[pool_id].limits.lease_scope;
         if let Some(limiter) = self.limiter(pool_id) {
             if limiter.permits(lease_scope, now) == 0 {
@@ -254,20 +254,20 @@ impl<B> Core<B> {
         false
     }
 
-    /// Those whose own moment has come join the line.
+    /// Those whose own moment has come join the queue.
     fn ripen(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
-        if self.pools[pool].line.next_ripe().is_none() {
+        if self.pools[pool].queue.next_ripe().is_none() {
             return;
         }
         let window = self.limiter(pool).map_or(Duration::ZERO, |limiter| limiter.rules().jitter_window);
-        let (line, waiters) = (&mut self.pools[pool].line, &mut self.waiters);
+        let (queue, waiters) = (&mut self.pools[pool].queue, &mut self.waiters);
         while let Some(ticket) =
-            line.ripe(now, |ticket| waiters.get(ticket).is_some_and(|waiter| waiter.turn.is_waiting()))
+            queue.ripe(now, |ticket| waiters.get(ticket).is_some_and(|waiter| waiter.turn.is_waiting()))
         {
-            let batch = line.join(ticket, now, window, false);
+            let batch = queue.join(ticket, now, window, false);
             waiters[ticket].batch = Some(batch);
         }
-        if let Some(then) = line.next_ripe() {
+        if let Some(then) = queue.next_ripe() {
             self.wake_at(then, out);
         }
     }

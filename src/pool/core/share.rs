@@ -38,7 +38,7 @@ struct Claims {
 }
 
 impl<B> Core<B> {
-    /// Dials or evicts for a pool whose line grew, or whose role may do more. The others' position is unchanged: what could
+    /// Dials or evicts for a pool whose queue grew, or whose role may do more. The others' position is unchanged: what could
     /// be dialled for them is being dialled already.
     pub(super) fn serve_newcomer(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
         while self.claim(pool, now) > 0 {
@@ -106,7 +106,7 @@ impl<B> Core<B> {
         [Level::Database(own.database), Level::Total].into_iter().any(|level| {
             self.bound(level).is_some_and(|bound| {
                 self.is_tight(level)
-                    && bound.waiting > own.line.waiting()
+                    && bound.waiting > own.queue.waiting()
                     && (own.counts.live() > self.share(pool) || self.is_anyone_starving(level, pool, now))
                     && self.claims(level, Some(pool), now).below_share > bound.counts.closing
             })
@@ -116,13 +116,13 @@ impl<B> Core<B> {
     /// Has a pool less than is reserved for it, or a pool without any backend waited its turn, longer than the first waiter of
     /// `pool`?
     fn is_anyone_starving(&self, level: Level, pool: PoolId, now: Instant) -> bool {
-        let own_since = self.pools[pool].line.first_since();
+        let own_since = self.pools[pool].queue.first_since();
         self.claimants(level, now).any(|(other, _)| {
             let other = &self.pools[other];
             let has_waited_its_turn =
                 |since| now >= since + TURN_MAX && own_since.is_none_or(|own_since| since < own_since);
             other.counts.live() < other.limits.share.reserved
-                || other.counts.live() == 0 && other.line.first_since().is_some_and(has_waited_its_turn)
+                || other.counts.live() == 0 && other.queue.first_since().is_some_and(has_waited_its_turn)
         })
     }
 
@@ -145,7 +145,7 @@ impl<B> Core<B> {
             live >= self.share(id),
             pool.limits.share.priority == Priority::Batch,
             f64::from(live) / f64::from(pool.limits.share.weight.max(1)),
-            pool.line.first_since(),
+            pool.queue.first_since(),
         )
     }
 
@@ -178,7 +178,7 @@ impl<B> Core<B> {
         let arriving = pool.counts.opening - pool.openings_stale;
         // An idle backend beside a waiter is one that the role has no permit for, and is there when it has.
         let coming = arriving + pool.counts.idle;
-        let by_line = pool.line.ready().saturating_sub(coming);
+        let by_line = pool.queue.ready().saturating_sub(coming);
         let permits = pool
             .role_queue
             .map_or(u32::MAX, |role_queue| self.role_queues[role_queue].limiter.permits(pool.limits.lease_scope, now));

@@ -101,7 +101,7 @@ impl Shell {
     fn wait(&mut self, pool: PoolId) -> Ticket {
         match self.lease(pool) {
             Lease::Wait(ticket) => ticket,
-            other => panic!("not in line: {other:?}"),
+            other => panic!("not waiting: {other:?}"),
         }
     }
 
@@ -591,7 +591,7 @@ fn unfit_idle_backends_are_taken_out() {
 /// Clients of several pools whose leases each last 10 ms.
 struct Crowd {
     pools: Vec<PoolId>,
-    lines: Vec<Vec<Ticket>>,
+    queues: Vec<Vec<Ticket>>,
     held: Vec<Held>,
     served: Vec<u32>,
 }
@@ -600,7 +600,7 @@ impl Crowd {
     fn of(pools: &[PoolId]) -> Self {
         Self {
             pools: pools.to_vec(),
-            lines: vec![Vec::new(); pools.len()],
+            queues: vec![Vec::new(); pools.len()],
             held: Vec::new(),
             served: vec![0; pools.len()],
         }
@@ -612,12 +612,12 @@ impl Crowd {
                 self.held.push((slot, backend));
                 self.served[i] += 1;
             }
-            Lease::Wait(ticket) => self.lines[i].push(ticket),
+            Lease::Wait(ticket) => self.queues[i].push(ticket),
             other => panic!("{other:?}"),
         }
     }
 
-    /// Keeps `depths[i]` clients in line at pool `i` for 100 ms.
+    /// Keeps `depths[i]` clients waiting at pool `i` for 100 ms.
     fn stand(&mut self, shell: &mut Shell, depths: &[usize]) {
         for _ in 0..10 {
             shell.now += ms(10);
@@ -627,17 +627,17 @@ impl Crowd {
             shell.finish_closes();
             shell.open_dials();
             for (i, depth) in depths.iter().enumerate() {
-                for ticket in std::mem::take(&mut self.lines[i]) {
+                for ticket in std::mem::take(&mut self.queues[i]) {
                     match shell.poll(ticket) {
                         Progress::Ready(slot, backend) => {
                             self.held.push((slot, backend));
                             self.served[i] += 1;
                         }
-                        Progress::Pending | Progress::Waits { .. } => self.lines[i].push(ticket),
+                        Progress::Pending | Progress::Waits { .. } => self.queues[i].push(ticket),
                         Progress::Failed(error) => panic!("{error}"),
                     }
                 }
-                while self.lines[i].len() < *depth {
+                while self.queues[i].len() < *depth {
                     self.ask(shell, i);
                 }
             }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::line::{Notice, Turn, Waiter};
 use super::slot::LimiterState as SlotState;
+use super::waiter::{Notice, Turn, Waiter};
 use super::{Bottleneck, Command, Core, PoolId, SlotId, WaitError};
 use crate::admission::limiter::LimiterState;
 
@@ -94,7 +94,7 @@ impl<B> Core<B> {
                 pool.role_queue.map(|role_queue| self.role_queues[role_queue].limiter.rules().notice_after);
             let Some(notice_after) = notice_after.filter(|after| !after.is_zero()) else { continue };
             let Some(then) = now.checked_sub(notice_after) else { continue };
-            for ticket in pool.line.joined_by(then) {
+            for ticket in pool.queue.joined_by(then) {
                 if let Some(waiter) = self.waiters.get_mut(ticket)
                     && let Turn::Waiting(waker) = &waiter.turn
                     && waiter.since <= then

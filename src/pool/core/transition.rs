@@ -1,4 +1,4 @@
-//! The moves of a slot and of a line, each with its counting; nothing is decided here.
+//! The moves of a slot and of a queue, each with its counting; nothing is decided here.
 //!
 //! Slots and waiters are counted at three levels (pool, database, all), in one function each.
 
@@ -7,9 +7,9 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::bound::Change;
-use super::line::{Line, Turn, Waiter, Waiters};
 use super::slot::{Phase, Slot, State};
-use super::{Command, Core, DatabaseId, PoolId, SlotId, WaitError, is_in_line};
+use super::waiter::{Turn, WaitQueue, Waiter, Waiters};
+use super::{Command, Core, DatabaseId, PoolId, SlotId, WaitError, is_waiting_in};
 
 impl<B> Core<B> {
     /// Of an older generation, or past its lifetime.
@@ -81,11 +81,15 @@ impl<B> Core<B> {
     }
 
     /// The one place where waiters are counted, at all three levels.
-    pub(super) fn change_line<R>(&mut self, pool_id: PoolId, change: impl FnOnce(&mut Line, &mut Waiters) -> R) -> R {
+    pub(super) fn change_queue<R>(
+        &mut self,
+        pool_id: PoolId,
+        change: impl FnOnce(&mut WaitQueue, &mut Waiters) -> R,
+    ) -> R {
         let pool = &mut self.pools[pool_id];
-        let (was_active, waited) = (pool.is_active(), pool.line.waiting());
-        let result = change(&mut pool.line, &mut self.waiters);
-        let (is_active, waiting) = (pool.is_active(), pool.line.waiting());
+        let (was_active, waited) = (pool.is_active(), pool.queue.waiting());
+        let result = change(&mut pool.queue, &mut self.waiters);
+        let (is_active, waiting) = (pool.is_active(), pool.queue.waiting());
         if let Some(role_queue) = pool.role_queue {
             self.role_queues[role_queue].limiter.queued(waited, waiting);
         }
@@ -102,22 +106,22 @@ impl<B> Core<B> {
         result
     }
 
-    /// Takes the next out of line, with its waker.
+    /// Takes the next out of the queue, with its waker.
     pub(super) fn draw(&mut self, pool: PoolId, turn: Turn) -> Option<Waker> {
-        // A copy for the time of the draw, because the line is ours, too.
+        // A copy for the time of the draw, because the queue is ours, too.
         let mut rng = self.rng.clone();
-        let waker = self.change_line(pool, |line, waiters| {
-            let ticket = line.draw(&mut rng, |ticket| is_in_line(waiters, ticket))?;
+        let waker = self.change_queue(pool, |queue, waiters| {
+            let ticket = queue.draw(&mut rng, |ticket| is_waiting_in(waiters, ticket))?;
             match std::mem::replace(&mut waiters[ticket].turn, turn) {
                 Turn::Waiting(waker) => Some(waker),
-                Turn::Handed(_) | Turn::Refused(..) | Turn::Failed(_) => unreachable!("who is in line is waiting"),
+                Turn::Handed(_) | Turn::Refused(..) | Turn::Failed(_) => unreachable!("a waiter in the queue waits"),
             }
         });
         self.rng = rng;
         waker
     }
 
-    /// Takes waiters out of line that are due, looking only into batches that began early enough.
+    /// Takes waiters out of the queue that are due, looking only into batches that began early enough.
     pub(super) fn fail_waiters(
         &mut self,
         pool: PoolId,
@@ -126,8 +130,8 @@ impl<B> Core<B> {
         is_due: impl Fn(&Waiter) -> bool,
         out: &mut Vec<Command<B>>,
     ) -> u64 {
-        let due = self.change_line(pool, |line, waiters| {
-            let due = line.take_due(may_hold, |ticket| {
+        let due = self.change_queue(pool, |queue, waiters| {
+            let due = queue.take_due(may_hold, |ticket| {
                 waiters.get(ticket).is_some_and(|waiter| waiter.turn.is_waiting() && is_due(waiter))
             });
             for ticket in &due {

@@ -12,9 +12,9 @@ pub struct PoolView {
     pub database: DatabaseId,
     /// Its slots.
     pub counts: Counts,
-    /// Length of its line.
+    /// Length of its queue.
     pub waiting: u32,
-    /// When the first in line came.
+    /// When the first waiting came.
     pub waiting_since: Option<Instant>,
     /// Counts retirements.
     pub generation: u64,
@@ -56,8 +56,8 @@ impl<B> Core<B> {
         self.pools.get(pool).map(|pool| PoolView {
             database: pool.database,
             counts: pool.counts,
-            waiting: pool.line.waiting(),
-            waiting_since: pool.line.first_since(),
+            waiting: pool.queue.waiting(),
+            waiting_since: pool.queue.first_since(),
             generation: pool.generation,
             is_refused: pool.refused.is_some(),
             is_removed: pool.is_removed,

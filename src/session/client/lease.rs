@@ -1,4 +1,4 @@
-//! How a client gets a backend, and how it lets go of it: ask, wait in line, begin; settle, release, lose.
+//! How a client gets a backend, and how it lets go of it: ask, wait waiting, begin; settle, release, lose.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -62,10 +62,10 @@ impl Client {
         }
     }
 
-    /// The line of the client's role as it is now.
+    /// The queue of the client's role as it is now.
     fn queue(&self) -> Queue {
         let pool = &self.session.pool;
-        let (waiting, expected) = self.worker.proxy.pools.core().line(pool.id, Instant::now()).unwrap_or_default();
+        let (waiting, expected) = self.worker.proxy.pools.core().depth(pool.id, Instant::now()).unwrap_or_default();
         Queue { role: Arc::clone(&pool.name.role), waiting, expected }
     }
 

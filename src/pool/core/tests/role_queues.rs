@@ -171,7 +171,7 @@ fn the_permit_of_one_who_left_goes_to_the_next() {
     let (mut shell, role_queue, pool) = Shell::one_role_queue(Some(1));
     let (mut held, waiting) = shell.crowd(pool, 3);
     shell.release(held.remove(0));
-    // The first has been handed a backend and leaves without it; the second leaves the line.
+    // The first has been handed a backend and leaves without it; the second leaves the queue.
     shell.run(|core, now, out| core.drop_ticket(waiting[0], now, out));
     let (served, _) = shell.served_of(vec![waiting[1]]);
     assert_eq!((served.len(), shell.limiter(role_queue).active, shell.limiter(role_queue).waiting), (1, 1, 0));
@@ -212,7 +212,7 @@ fn a_line_that_would_take_too_long_is_not_joined() {
     let refused = shell.wait(pools[0]);
     shell.pass(ms(300));
     let Progress::Failed(WaitError::Shed { waiting: 150, expected }) = shell.poll(refused) else {
-        panic!("it joined the line")
+        panic!("it joined the queue")
     };
     assert!((2900..3200).contains(&expected.as_millis()), "{expected:?}");
 }

@@ -1,4 +1,4 @@
-//! Who stands in line, and what became of them. The line itself is `admission::line`.
+//! Who waits, and what became of them. The queue itself is `admission::wait_queue`.
 
 use std::task::Waker;
 
@@ -8,12 +8,12 @@ use tokio::time::Instant;
 use super::{PoolId, SlotId, WaitError};
 
 new_key_type! {
-    /// A place in a pool's line. Ends with `poll_ticket` giving an outcome, or with `drop_ticket`.
+    /// A place in a pool's queue. Ends with `poll_ticket` giving an outcome, or with `drop_ticket`.
     pub struct Ticket;
 }
 
 /// One pool's waiters.
-pub(super) type Line = crate::admission::line::Line<Ticket>;
+pub(super) type WaitQueue = crate::admission::wait_queue::WaitQueue<Ticket>;
 
 #[derive(Debug)]
 pub(super) struct Waiter {
@@ -39,13 +39,13 @@ pub(super) enum Notice {
 
 #[derive(Debug)]
 pub(super) enum Turn {
-    /// In line.
+    /// Waiting.
     Waiting(Waker),
-    /// Out of line, this slot is reserved.
+    /// Out of the queue, this slot is reserved.
     Handed(SlotId),
-    /// Never was in line, and is told so a little later.
+    /// Never was waiting, and is told so a little later.
     Refused(WaitError, Waker),
-    /// Out of line, for nothing.
+    /// Out of the queue, for nothing.
     Failed(WaitError),
 }
 

@@ -19,7 +19,7 @@ const DEAD_MAX: usize = 64;
 
 /// One pool's waiters.
 #[derive(Debug)]
-pub struct Line<T: Ord> {
+pub struct WaitQueue<T: Ord> {
     batches: VecDeque<Batch<T>>,
     /// The number of the next batch.
     next: u64,
@@ -37,14 +37,14 @@ struct Batch<T> {
     alive: u32,
 }
 
-impl<T: Ord> Default for Line<T> {
+impl<T: Ord> Default for WaitQueue<T> {
     fn default() -> Self {
         Self { batches: VecDeque::new(), next: 0, ready: 0, held: BinaryHeap::new(), held_alive: 0 }
     }
 }
 
-impl<T: Ord + Copy> Line<T> {
-    /// Everybody in line, those held back included.
+impl<T: Ord + Copy> WaitQueue<T> {
+    /// Everybody waiting, those held back included.
     pub fn waiting(&self) -> u32 {
         self.ready + self.held_alive
     }
@@ -97,7 +97,7 @@ impl<T: Ord + Copy> Line<T> {
         None
     }
 
-    /// Takes the next out of line: the first of the first batch, or one at random if that is how it was joined.
+    /// Takes the next out of the queue: the first of the first batch, or one at random if that is how it was joined.
     pub fn draw(&mut self, rng: &mut Rng, is_alive: impl Fn(T) -> bool) -> Option<T> {
         let batch = self.batches.front_mut()?;
         let drawn = loop {
@@ -185,29 +185,29 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn drawn(line: &mut Line<u32>) -> Vec<u32> {
+    fn drawn(queue: &mut WaitQueue<u32>) -> Vec<u32> {
         let mut rng = Rng::with_seed(1);
-        std::iter::from_fn(|| line.draw(&mut rng, |_| true)).collect()
+        std::iter::from_fn(|| queue.draw(&mut rng, |_| true)).collect()
     }
 
     #[test]
     fn without_jitter_first_come_is_first_served() {
         let now = Instant::now();
-        let mut line = Line::default();
+        let mut queue = WaitQueue::default();
         for i in 0..100 {
-            line.join(i, now + ms(u64::from(i) * 10), WINDOW, false);
+            queue.join(i, now + ms(u64::from(i) * 10), WINDOW, false);
         }
-        assert_eq!(drawn(&mut line), (0..100).collect::<Vec<_>>());
+        assert_eq!(drawn(&mut queue), (0..100).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_batch_is_drawn_in_random_order_and_wholly_before_the_next() {
         let now = Instant::now();
-        let mut line = Line::default();
+        let mut queue = WaitQueue::default();
         for i in 0..100 {
-            line.join(i, now + ms(if i < 50 { u64::from(i) } else { 200 + u64::from(i) }), WINDOW, true);
+            queue.join(i, now + ms(if i < 50 { u64::from(i) } else { 200 + u64::from(i) }), WINDOW, true);
         }
-        let drawn = drawn(&mut line);
+        let drawn = drawn(&mut queue);
         assert!(drawn[..50].iter().all(|i| *i < 50) && drawn[50..].iter().all(|i| *i >= 50));
         assert!(!drawn.is_sorted());
     }
@@ -218,11 +218,11 @@ mod tests {
         let mut firsts = [0; 10];
         let mut rng = Rng::with_seed(3);
         for _ in 0..10_000 {
-            let mut line = Line::default();
+            let mut queue = WaitQueue::default();
             for i in 0..10 {
-                line.join(i, now, WINDOW, true);
+                queue.join(i, now, WINDOW, true);
             }
-            firsts[line.draw(&mut rng, |_| true).expect("ten are there") as usize] += 1;
+            firsts[queue.draw(&mut rng, |_| true).expect("ten are there") as usize] += 1;
         }
         assert!(firsts.iter().all(|n| (850..1150).contains(n)), "{firsts:?}");
     }
@@ -230,13 +230,13 @@ mod tests {
     #[test]
     fn held_back_until_its_own_moment() {
         let now = Instant::now();
-        let mut line = Line::default();
-        line.hold(1, now + ms(300));
-        line.hold(2, now + ms(100));
-        assert_eq!((line.waiting(), line.ready(), line.next_ripe()), (2, 0, Some(now + ms(100))));
-        assert_eq!(line.ripe(now + ms(99), |_| true), None);
-        assert_eq!(line.ripe(now + ms(300), |_| true), Some(2));
-        assert_eq!(line.ripe(now + ms(300), |entry| entry != 1), None);
+        let mut queue = WaitQueue::default();
+        queue.hold(1, now + ms(300));
+        queue.hold(2, now + ms(100));
+        assert_eq!((queue.waiting(), queue.ready(), queue.next_ripe()), (2, 0, Some(now + ms(100))));
+        assert_eq!(queue.ripe(now + ms(99), |_| true), None);
+        assert_eq!(queue.ripe(now + ms(300), |_| true), Some(2));
+        assert_eq!(queue.ripe(now + ms(300), |entry| entry != 1), None);
     }
 
     #[derive(Debug, Clone)]
@@ -263,19 +263,19 @@ mod tests {
     proptest! {
         #[test]
         fn nobody_is_lost_doubled_or_overtaken_by_a_window(operations in prop::collection::vec(operation(), 1..400)) {
-            let mut line = Line::default();
+            let mut queue = WaitQueue::default();
             let (mut now, mut next, mut rng) = (Instant::now(), 0_u32, Rng::with_seed(7));
-            // When each who is in line joined which batch; `None` while held back.
+            // When each who is waiting joined which batch; `None` while held back.
             let mut alive: HashMap<u32, Option<(Instant, u64)>> = HashMap::new();
             for operation in operations {
                 match operation {
                     Operation::Join { after, is_random } => {
                         now += ms(after);
-                        alive.insert(next, Some((now, line.join(next, now, WINDOW, is_random))));
+                        alive.insert(next, Some((now, queue.join(next, now, WINDOW, is_random))));
                         next += 1;
                     }
                     Operation::Hold { after } => {
-                        line.hold(next, now + ms(after));
+                        queue.hold(next, now + ms(after));
                         alive.insert(next, None);
                         next += 1;
                     }
@@ -284,11 +284,11 @@ mod tests {
                         entries.sort_unstable();
                         let entry = *index.get(&entries);
                         let joined = alive.remove(&entry).expect("it is there");
-                        line.left(joined.map(|(_, batch)| batch), |entry| alive.contains_key(&entry));
+                        queue.left(joined.map(|(_, batch)| batch), |entry| alive.contains_key(&entry));
                     }
                     Operation::Leave(_) => {}
                     Operation::Draw => {
-                        let drawn = line.draw(&mut rng, |entry| alive.contains_key(&entry));
+                        let drawn = queue.draw(&mut rng, |entry| alive.contains_key(&entry));
                         let joined = drawn.map(|entry| alive.remove(&entry).flatten().expect("alive and joined"));
                         let first = alive.values().flatten().min();
                         prop_assert!(joined.is_some() || first.is_none(), "somebody was not drawn");
@@ -298,8 +298,8 @@ mod tests {
                     }
                     Operation::Pass(by) => {
                         now += ms(by);
-                        while let Some(entry) = line.ripe(now, |entry| alive.contains_key(&entry)) {
-                            alive.insert(entry, Some((now, line.join(entry, now, WINDOW, false))));
+                        while let Some(entry) = queue.ripe(now, |entry| alive.contains_key(&entry)) {
+                            alive.insert(entry, Some((now, queue.join(entry, now, WINDOW, false))));
                         }
                     }
                     Operation::TakeDue => {
@@ -307,15 +307,15 @@ mod tests {
                         let is_due = |entry| {
                             alive.get(&entry).is_some_and(|joined| joined.is_some_and(|(at, _)| at <= limit))
                         };
-                        let due = line.take_due(|opened| opened <= limit, is_due);
+                        let due = queue.take_due(|opened| opened <= limit, is_due);
                         for entry in &due {
                             alive.remove(entry).expect("alive");
                         }
                         prop_assert!(alive.values().flatten().all(|(at, _)| *at > limit));
                     }
                 }
-                prop_assert_eq!(line.waiting() as usize, alive.len());
-                prop_assert_eq!(line.ready() as usize, alive.values().flatten().count());
+                prop_assert_eq!(queue.waiting() as usize, alive.len());
+                prop_assert_eq!(queue.ready() as usize, alive.values().flatten().count());
             }
         }
     }
