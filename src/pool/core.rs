@@ -38,7 +38,7 @@ use tokio::time::Instant;
 use bound::Bound;
 use endpoint::{Health, Retry};
 use role_queue::{Outcome, RoleQueue};
-use slot::{Slot, State};
+use slot::{Slot, SlotState};
 use waiter::{Notice, Turn, WaitQueue, Waiter, Waiters};
 
 pub use endpoint::{DIALS_MAX, FailureKind};
@@ -394,7 +394,7 @@ impl<B> Core<B> {
     /// Gives a leased backend back, ready for anybody, on the worker that had it.
     pub fn release(&mut self, slot: SlotId, backend: B, worker: usize, now: Instant, out: &mut Vec<Command<B>>) {
         match self.slots.get_mut(slot) {
-            Some(leased) if matches!(leased.state, State::Leased) => {
+            Some(leased) if matches!(leased.state, SlotState::Leased) => {
                 leased.worker = worker;
                 self.leave(slot, Outcome::Served, now);
                 self.place(slot, backend, now, out);
@@ -407,7 +407,7 @@ impl<B> Core<B> {
     pub fn discard(&mut self, slot: SlotId) {
         if self.is_in(slot, Phase::Leased) {
             // ## Leased => Zombie
-            self.change(slot, State::Zombie);
+            self.change(slot, SlotState::Zombie);
         }
     }
 
@@ -459,7 +459,7 @@ impl<B> Core<B> {
 
     /// A dial failed and its socket is closed.
     pub fn failed(&mut self, slot: SlotId, kind: FailureKind, now: Instant, out: &mut Vec<Command<B>>) {
-        let Some(&Slot { pool: pool_id, generation, state: State::Opening { probe }, .. }) = self.slots.get(slot)
+        let Some(&Slot { pool: pool_id, generation, state: SlotState::Opening { probe }, .. }) = self.slots.get(slot)
         else {
             return;
         };
@@ -499,7 +499,7 @@ impl<B> Core<B> {
         } else {
             // ## (Opening | Handed | Leased) => Idle
             let database = pool.database;
-            self.change(slot, State::Idle { backend, since: now });
+            self.change(slot, SlotState::Idle { backend, since: now });
             self.pools[pool_id].idle[worker].push_back(slot);
             if self.total.waiting > 0 {
                 // ## Idle => Handed, to whoever of the role is next

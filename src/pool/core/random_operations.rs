@@ -11,7 +11,7 @@ use proptest::sample::Index;
 use slotmap::SecondaryMap;
 use tokio::time::Instant;
 
-use super::slot::State;
+use super::slot::SlotState;
 use super::waiter::Turn;
 use super::*;
 use crate::admission::limiter::LeaseScope;
@@ -431,7 +431,7 @@ impl Model {
         for slot in core.slots.values() {
             entry(&mut pools, slot.pool).shift(None, Some(slot.state.phase()));
             let is_stale = slot.generation != core.pools[slot.pool].generation;
-            if is_stale && matches!(slot.state, State::Opening { .. }) {
+            if is_stale && matches!(slot.state, SlotState::Opening { .. }) {
                 *entry(&mut stale, slot.pool) += 1;
             }
         }
@@ -443,7 +443,7 @@ impl Model {
             let is_exceeded = pool.counts.live() > pool.limits.size;
             assert!(!is_exceeded || pool.counts.idle == 0);
             for slot in pool.idle.iter().flatten() {
-                assert!(matches!(core.slots[*slot].state, State::Idle { .. }));
+                assert!(matches!(core.slots[*slot].state, SlotState::Idle { .. }));
             }
         }
         for (id, database) in &core.databases {
@@ -477,7 +477,7 @@ impl Model {
     fn check_backends(&self) {
         let mut held = 0;
         for slot in self.core.slots.values() {
-            if let State::Idle { backend, .. } | State::Handed { backend } = &slot.state {
+            if let SlotState::Idle { backend, .. } | SlotState::Handed { backend } = &slot.state {
                 assert_eq!(self.backends[backend], Holder::Core);
                 held += 1;
             }

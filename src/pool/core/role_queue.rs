@@ -8,7 +8,7 @@ use std::time::Duration;
 use slotmap::new_key_type;
 use tokio::time::Instant;
 
-use super::slot::State;
+use super::slot::SlotState;
 use super::waiter::Turn;
 use super::{Command, Core, PoolId, SlotId};
 use crate::admission::limiter::{LimiterView, Pace, RoleLimiter};
@@ -245,7 +245,7 @@ impl<B> Core<B> {
                 continue;
             }
             // ## Idle => Handed
-            self.change(slot, State::Handed { backend });
+            self.change(slot, SlotState::Handed { backend });
             self.enter(slot, true, now);
             let waker = self.draw(pool_id, Turn::Handed(slot));
             out.extend(waker.map(Command::Wake));

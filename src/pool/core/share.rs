@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::bound::Bound;
-use super::slot::{Phase, Slot, State};
+use super::slot::{Phase, Slot, SlotState};
 use super::{Command, Core, DatabaseId, PoolId, SlotId};
 use crate::config::Priority;
 
@@ -156,7 +156,7 @@ impl<B> Core<B> {
         let slot = self.slots.insert(Slot {
             pool: pool_id,
             role_queue: pool.role_queue,
-            state: State::Opening { probe: pool.refused.is_some() || !health.is_up() },
+            state: SlotState::Opening { probe: pool.refused.is_some() || !health.is_up() },
             generation: pool.generation,
             worker: 0,
             opened: now,
@@ -285,7 +285,7 @@ impl<B> Core<B> {
             .filter_map(|stack| {
                 let slot = *stack.front()?;
                 match self.slots[slot].state {
-                    State::Idle { since, .. } => Some((slot, since)),
+                    SlotState::Idle { since, .. } => Some((slot, since)),
                     _ => unreachable!("what lies on a stack is idle"),
                 }
             })

@@ -17,7 +17,7 @@ new_key_type! {
 
 /// What a slot is doing, with the backend wherever the core holds it.
 #[derive(Debug)]
-pub(super) enum State<B> {
+pub(super) enum SlotState<B> {
     /// Being dialled. `probe`: dialled to find out whether the endpoint (or the pool's login) works again.
     Opening { probe: bool },
     /// On a worker's stack since `since`.
@@ -50,15 +50,15 @@ words! {
     }
 }
 
-impl<B> State<B> {
+impl<B> SlotState<B> {
     pub(super) fn phase(&self) -> Phase {
         match self {
-            State::Opening { .. } => Phase::Opening,
-            State::Idle { .. } => Phase::Idle,
-            State::Handed { .. } => Phase::Handed,
-            State::Leased => Phase::Leased,
-            State::Closing => Phase::Closing,
-            State::Zombie => Phase::Zombie,
+            SlotState::Opening { .. } => Phase::Opening,
+            SlotState::Idle { .. } => Phase::Idle,
+            SlotState::Handed { .. } => Phase::Handed,
+            SlotState::Leased => Phase::Leased,
+            SlotState::Closing => Phase::Closing,
+            SlotState::Zombie => Phase::Zombie,
         }
     }
 }
@@ -68,7 +68,7 @@ pub(super) struct Slot<B> {
     pub(super) pool: PoolId,
     /// The pool's.
     pub(super) role_queue: Option<RoleQueueId>,
-    pub(super) state: State<B>,
+    pub(super) state: SlotState<B>,
     /// The pool's generation when the dial was decided.
     pub(super) generation: u64,
     /// The worker that last had it, whose stack it lies on when idle.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::slot::LimiterState as SlotState;
+use super::slot::SlotState;
 use super::waiter::{Notice, Turn, Waiter};
 use super::{Bottleneck, Command, Core, PoolId, SlotId, WaitError};
 use crate::admission::limiter::LimiterState;

@@ -7,7 +7,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::bound::Change;
-use super::slot::{Phase, Slot, State};
+use super::slot::{Phase, Slot, SlotState};
 use super::waiter::{Turn, WaitQueue, Waiter, Waiters};
 use super::{Command, Core, DatabaseId, PoolId, SlotId, WaitError, is_waiting_in};
 
@@ -24,16 +24,16 @@ impl<B> Core<B> {
 
     /// Takes the backend out of an idle or handed slot, which is leased from then on.
     pub(super) fn take(&mut self, slot: SlotId) -> B {
-        match self.change(slot, State::Leased) {
-            State::Idle { backend, .. } | State::Handed { backend } => backend,
-            State::Opening { .. } | State::Leased | State::Closing | State::Zombie => {
+        match self.change(slot, SlotState::Leased) {
+            SlotState::Idle { backend, .. } | SlotState::Handed { backend } => backend,
+            SlotState::Opening { .. } | SlotState::Leased | SlotState::Closing | SlotState::Zombie => {
                 unreachable!("only slots that hold a backend are taken from")
             }
         }
     }
 
     pub(super) fn close(&mut self, slot: SlotId, backend: B, out: &mut Vec<Command<B>>) {
-        self.change(slot, State::Closing);
+        self.change(slot, SlotState::Closing);
         out.push(Command::Close { slot, backend });
     }
 
@@ -45,7 +45,7 @@ impl<B> Core<B> {
         self.close(slot, backend, out);
     }
 
-    pub(super) fn change(&mut self, slot: SlotId, to: State<B>) -> State<B> {
+    pub(super) fn change(&mut self, slot: SlotId, to: SlotState<B>) -> SlotState<B> {
         let slot = &mut self.slots[slot];
         let pool = slot.pool;
         let phase = to.phase();

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::endpoint::Health;
-use super::{Command, Core, Counts, DatabaseId, Phase, PoolId, SlotId, State};
+use super::{Command, Core, Counts, DatabaseId, Phase, PoolId, SlotId, SlotState};
 
 /// One pool at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl<B> Core<B> {
         };
         let mut unfit = Vec::new();
         for slot in &peeked.idle[worker] {
-            if let State::Idle { backend, .. } = &mut self.slots[*slot].state
+            if let SlotState::Idle { backend, .. } = &mut self.slots[*slot].state
                 && !keep(backend)
             {
                 unfit.push(*slot);
