@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use pg_query::protobuf::{ParseResult, RawStmt, SelectStmt, TransactionStmtKind, VariableSetKind};
 use pg_query::{NodeEnum, ParserOptions};
-use crate::sql::{self, Argument, Class, Context, Effect, Form, Scope, StateFlags, Value};
+use crate::sql::{self, Argument, StatementEffects, Context, Effect, Form, Scope, StateFlags, Value};
 
 /// Panics, saying how, if pgweir and Postgres read `text` differently, be `standard_conforming_strings` on or off. A text that Postgres
 /// refuses proves nothing: nothing of it is executed, so that anything but a panic of our own will do.
@@ -39,7 +39,7 @@ fn check_with(text: &str, (standard_conforming_strings, options): (bool, ParserO
     true
 }
 
-fn agree(text: &str, class: &Class, spans: &[Range<usize>], parsed: &ParseResult) {
+fn agree(text: &str, class: &StatementEffects, spans: &[Range<usize>], parsed: &ParseResult) {
     assert_eq!(
         spans.len(),
         parsed.stmts.len(),
@@ -85,7 +85,7 @@ fn boundaries(text: &str, ours: &Range<usize>, theirs: &RawStmt) {
 }
 
 /// What one statement is to Postgres and what effects we gave it.
-fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &Class) {
+fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &StatementEffects) {
     let expect = |right: bool| assert!(right, "effects {effects:?} of {text:?}, which is {node:?}");
     let suspect = |suspects: StateFlags| {
         assert!(
@@ -295,7 +295,7 @@ fn same_with_stand_ins(text: &str, context: Context, options: ParserOptions, cou
 }
 
 /// Temporary relations and calls anywhere in the tree, found in what it prints: `relpersistence` `t` and the last part of a name.
-fn nested(node: &NodeEnum, text: &str, class: &Class) {
+fn nested(node: &NodeEnum, text: &str, class: &StatementEffects) {
     let printed = format!("{node:?}");
     let has = |suspects| class.may_begin.contains(suspects);
     assert!(

@@ -17,7 +17,7 @@ use crate::config::PoolMode;
 use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::notify::notification::Unnotifiable;
-use crate::sql::{Class, Effect, Milliseconds, STAND_IN, StateFlags, classify, milliseconds};
+use crate::sql::{Effect, Milliseconds, STAND_IN, StateFlags, StatementEffects, classify, milliseconds};
 use crate::state::statements::{self, NAME_PREFIX, Statement, Statements};
 use crate::state::timeout::Timeout;
 use crate::wire::build;
@@ -218,7 +218,13 @@ impl Frontend<'_, '_> {
     }
 
     /// Another unnamed statement in the place of the client's.
-    fn parse_instead(&mut self, message: Message<'_>, action: ReplyAction, rest: &[u8], class: Class) -> Rest {
+    fn parse_instead(
+        &mut self,
+        message: Message<'_>,
+        action: ReplyAction,
+        rest: &[u8],
+        class: StatementEffects,
+    ) -> Rest {
         self.session.statements.keep_unnamed(rest, Some(Arc::new(class)));
         self.push(Expect::Parse, Some(action));
         self.out.skip(message.fresh);
@@ -285,7 +291,7 @@ impl Frontend<'_, '_> {
     }
 
     /// What executing the portal of this Bind will do.
-    fn bound(&self, class: Arc<Class>, message: Message<'_>) -> Portal {
+    fn bound(&self, class: Arc<StatementEffects>, message: Message<'_>) -> Portal {
         let given = class.stands_in.then(|| notifications::given(&class, message.payload())).flatten();
         let given = given.map(|given| match given {
             Ok(notification) if notification.is_ascii() || self.session.shares_encoding() => Ok(notification),
@@ -398,19 +404,19 @@ impl Frontend<'_, '_> {
             SET_CONFIG_OID => StateFlags::SETTINGS,
             _ => return self.pass(message, Some(Expect::FunctionCall), None),
         };
-        let class = Arc::new(Class { statements: 1, may_begin, ..Class::default() });
+        let class = Arc::new(StatementEffects { statements: 1, may_begin, ..StatementEffects::default() });
         let action = ReplyAction::Runs(Box::new(Runs::new(class)));
         self.pass(message, Some(Expect::FunctionCall), Some(action))
     }
 
     /// What the mode of the pool forbids.
-    fn forbidden(&self, class: &Class) -> Option<Fault> {
+    fn forbidden(&self, class: &StatementEffects) -> Option<Fault> {
         let begins = || class.effects.iter().any(|(_, effect)| matches!(effect, Effect::Begin));
         (self.session.mode == PoolMode::Statement && begins()).then_some(Fault::StatementMode)
     }
 
     /// A lone DEALLOCATE of names that Postgres does not know, because they are the client's own.
-    fn is_our_deallocate(&self, class: &Class) -> bool {
+    fn is_our_deallocate(&self, class: &StatementEffects) -> bool {
         class.statements == 1
             && match class.effects.as_slice() {
                 [(_, Effect::Deallocate(name))] => self.session.statements.find(name).is_some(),
@@ -420,7 +426,7 @@ impl Frontend<'_, '_> {
     }
 
     /// The action for such a DEALLOCATE. The names go now: what is pipelined behind it may give them anew.
-    fn deallocates(&mut self, class: Arc<Class>) -> ReplyAction {
+    fn deallocates(&mut self, class: Arc<StatementEffects>) -> ReplyAction {
         let undo = match class.effects.as_slice() {
             [(_, Effect::Deallocate(name))] => self.session.statements.remove(name),
             _ => Some(self.session.statements.clear_named()),
@@ -429,7 +435,7 @@ impl Frontend<'_, '_> {
     }
 
     /// Why a text with stand-ins for notifications cannot run now.
-    fn unnotifiable(&self, class: &Class) -> Option<Fault> {
+    fn unnotifiable(&self, class: &StatementEffects) -> Option<Fault> {
         let notifies = || class.effects.iter().any(|(_, effect)| matches!(effect, Effect::Notify { .. }));
         let notifications = &self.session.notifications;
         (class.stands_in && notifies() && (notifications.is_full() || notifications.exchange().refuses()))
@@ -437,7 +443,7 @@ impl Frontend<'_, '_> {
     }
 
     /// PREPARE TRANSACTION must fail after what the backend knows nothing of: it gets a NOTIFY of its own then.
-    fn fail_prepare(&mut self, class: &Class) {
+    fn fail_prepare(&mut self, class: &StatementEffects) {
         if self.must_fail(class) {
             self.leased.cycle.expect_own(Expect::Query, None);
             build::query(self.out.buffer(), FAILING_NOTIFY);
@@ -445,7 +451,7 @@ impl Frontend<'_, '_> {
     }
 
     /// The same within the extended protocol.
-    fn fail_unit(&mut self, class: &Class) {
+    fn fail_unit(&mut self, class: &StatementEffects) {
         if !self.must_fail(class) {
             return;
         }
@@ -459,7 +465,7 @@ impl Frontend<'_, '_> {
         build::close_statement(out, FAILING_NAME);
     }
 
-    fn must_fail(&self, class: &Class) -> bool {
+    fn must_fail(&self, class: &StatementEffects) -> bool {
         let (session, replies) = (&self.session, self.leased.cycle.replies());
         let stands_in = |entry: &ExpectedReply<ReplyAction>| matches!(&entry.action, Some(ReplyAction::Runs(runs)) if runs.class.stands_in);
         prepares_transaction(class)
@@ -468,7 +474,7 @@ impl Frontend<'_, '_> {
     }
 
     /// A timeout that a client gives itself counts for our clock as soon as it is sent: the answer may come with that of what follows.
-    fn extend(&mut self, class: &Class) {
+    fn extend(&mut self, class: &StatementEffects) {
         let leased = &mut *self.leased;
         for (_, effect) in &class.effects {
             let is_extended = match effect {
@@ -491,7 +497,11 @@ impl Frontend<'_, '_> {
 
     /// The action for a text that is not ordinary.
     #[inline]
-    fn runs(&mut self, shared: impl FnOnce() -> Arc<Class>, class: &Class) -> Option<ReplyAction> {
+    fn runs(
+        &mut self,
+        shared: impl FnOnce() -> Arc<StatementEffects>,
+        class: &StatementEffects,
+    ) -> Option<ReplyAction> {
         for (_, effect) in &class.effects {
             self.leased.cycle.sends(effect);
         }
@@ -566,13 +576,13 @@ fn rename(out: &mut Splice<'_>, message: Message<'_>, before: &[u8], name: &[u8]
 }
 
 /// COMMIT or ROLLBACK of a transaction.
-fn ends_transaction(class: &Class) -> bool {
+fn ends_transaction(class: &StatementEffects) -> bool {
     class.effects.iter().any(|(_, effect)| {
         matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. } | Effect::PrepareTransaction)
     })
 }
 
 /// The class of a text nobody read to its end.
-fn uncertain() -> Class {
-    Class { may_begin: StateFlags::UNCERTAIN, ..Class::default() }
+fn uncertain() -> StatementEffects {
+    StatementEffects { may_begin: StateFlags::UNCERTAIN, ..StatementEffects::default() }
 }

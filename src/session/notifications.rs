@@ -17,7 +17,7 @@ use crate::notify::pending::{Change, Pending};
 use crate::notify::stats::Dropped;
 use crate::pool::in_use::InUse;
 use crate::pool::pool::Pool;
-use crate::sql::{Argument, Class, Effect};
+use crate::sql::{Argument, Effect, StatementEffects};
 use crate::wire::bind;
 use crate::wire::build::error_fields;
 
@@ -171,11 +171,11 @@ impl Notifications {
 
     /// A statement that needs no transaction but its own, and ran nowhere.
     pub fn run_alone(&mut self, effect: &Effect, party: Party<'_>) {
-        let class = Class {
+        let class = StatementEffects {
             statements: 1,
             effects: [(0, effect.clone())].into_iter().collect(),
             stands_in: true,
-            ..Class::default()
+            ..StatementEffects::default()
         };
         self.completed(&Runs { completed: 1, ..Runs::new(Arc::new(class)) }, b"");
         self.commit(party);
@@ -262,7 +262,7 @@ fn literal(effect: &Effect) -> Option<Notification> {
 }
 
 /// What a Bind gives to the `pg_notify` of its statement. `None`: nothing that Postgres would take.
-pub fn given(class: &Class, bind: &[u8]) -> Option<Result<Notification, Unsendable>> {
+pub fn given(class: &StatementEffects, bind: &[u8]) -> Option<Result<Notification, Unsendable>> {
     let [(_, Effect::Notify { channel, payload, .. })] = class.effects.as_slice() else { return None };
     let text = |argument: &Argument| {
         Some(match argument {

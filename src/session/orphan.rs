@@ -7,7 +7,7 @@
 use super::session::Session;
 use crate::error::Fault;
 use crate::error::sqlstate;
-use crate::sql::{Class, Effect, classify};
+use crate::sql::{Effect, StatementEffects, classify};
 use crate::wire::build;
 use crate::wire::expected::TransactionStatus;
 use crate::wire::message::{Request, Target};
@@ -38,7 +38,7 @@ enum Ending {
 }
 
 impl Ending {
-    fn of(class: &Class) -> Self {
+    fn of(class: &StatementEffects) -> Self {
         match class.effects.iter().find(|(at, _)| *at == 0) {
             Some((_, Effect::Rollback { chain: false })) if class.statements > 1 => Self::RollbackAndMore,
             Some((_, Effect::Rollback { chain: false })) => Self::Rollback,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::statements::Undo;
 use crate::notify::notification::Notification;
-use crate::sql::{Class, Effect, Form, StateFlags};
+use crate::sql::{Effect, Form, StateFlags, StatementEffects};
 use crate::state::settings::Settings;
 use crate::state::statements::Statement;
 
@@ -49,7 +49,7 @@ pub enum ReplyAction {
 #[derive(Debug)]
 pub struct Runs {
     /// What they do.
-    pub class: Arc<Class>,
+    pub class: Arc<StatementEffects>,
     /// How many of them have completed.
     pub completed: u32,
     /// It is a DEALLOCATE of the client's own names, for which a stand-in was sent: how to take that back.
@@ -60,7 +60,7 @@ pub struct Runs {
 
 impl Runs {
     /// None of them has completed yet.
-    pub fn new(class: Arc<Class>) -> Self {
+    pub fn new(class: Arc<StatementEffects>) -> Self {
         Self { class, completed: 0, undo: None, given: None }
     }
 

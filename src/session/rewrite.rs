@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::session::Session;
-use crate::sql::{self, Class, Effect, classify};
+use crate::sql::{self, Effect, StatementEffects, classify};
 use crate::state::statements::{Statement, Statements};
 
 /// The statement for a text, or for the one that is run instead of it.
@@ -31,17 +31,27 @@ pub(super) fn intern(session: &Session, statements: &Statements, rest: &[u8], te
 }
 
 /// The text to run instead of one that assigns what may not stand, or that is about channels.
-pub(super) fn rewrite(session: &Session, text: &[u8], types: &[u8], class: &Class) -> Option<(Vec<u8>, Class)> {
+pub(super) fn rewrite(
+    session: &Session,
+    text: &[u8],
+    types: &[u8],
+    class: &StatementEffects,
+) -> Option<(Vec<u8>, StatementEffects)> {
     let replaced = replace(session, text, class);
     let (text, class) = replaced.as_ref().map_or((text, class), |(text, class)| (&text[..], class));
     match stand_in(session, text, types, class) {
-        Some((text, stand_in)) => Some((text, Class { replaced: class.replaced.clone(), ..stand_in })),
+        Some((text, stand_in)) => Some((text, StatementEffects { replaced: class.replaced.clone(), ..stand_in })),
         None => replaced,
     }
 }
 
 /// The text with stand-ins for what is intercepted of it.
-fn stand_in(session: &Session, text: &[u8], types: &[u8], class: &Class) -> Option<(Vec<u8>, Class)> {
+fn stand_in(
+    session: &Session,
+    text: &[u8],
+    types: &[u8],
+    class: &StatementEffects,
+) -> Option<(Vec<u8>, StatementEffects)> {
     // Postgres refuses to prepare a transaction that has notified: it has to know.
     if !class.concerns_channels() || prepares_transaction(class) || !session.intercepts() {
         return None;
@@ -50,7 +60,7 @@ fn stand_in(session: &Session, text: &[u8], types: &[u8], class: &Class) -> Opti
 }
 
 /// The text to run instead of one that gives its role's timeouts values that may not stand.
-fn replace(session: &Session, text: &[u8], class: &Class) -> Option<(Vec<u8>, Class)> {
+fn replace(session: &Session, text: &[u8], class: &StatementEffects) -> Option<(Vec<u8>, StatementEffects)> {
     if !class.assigns {
         return None;
     }
@@ -59,11 +69,11 @@ fn replace(session: &Session, text: &[u8], class: &Class) -> Option<(Vec<u8>, Cl
         return None;
     }
     let replaced = sql::replace_values(text, session.lexer, |name, value| limits.substitute(name, value))?;
-    let class = Class { replaced: replaced.settings, ..classify(&replaced.text, session.lexer) };
+    let class = StatementEffects { replaced: replaced.settings, ..classify(&replaced.text, session.lexer) };
     Some((replaced.text, class))
 }
 
 /// PREPARE TRANSACTION.
-pub(super) fn prepares_transaction(class: &Class) -> bool {
+pub(super) fn prepares_transaction(class: &StatementEffects) -> bool {
     class.effects.iter().any(|(_, effect)| matches!(effect, Effect::PrepareTransaction))
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::notify::notification::{Notification, Unnotifiable};
-use crate::sql::Class;
+use crate::sql::StatementEffects;
 use crate::state::statements::Statement;
 
 /// Named statements one client may hold; a client that never closes any is stopped here.
@@ -28,13 +28,13 @@ pub struct ClientStatements {
 #[derive(Debug, Clone)]
 pub struct Portal {
     /// What its statement does.
-    pub class: Arc<Class>,
+    pub class: Arc<StatementEffects>,
     /// What its Bind gave to a `pg_notify`; an error is one of its execution.
     pub given: Option<Result<Notification, Unnotifiable>>,
 }
 
-impl From<Arc<Class>> for Portal {
-    fn from(class: Arc<Class>) -> Self {
+impl From<Arc<StatementEffects>> for Portal {
+    fn from(class: Arc<StatementEffects>) -> Self {
         Self { class, given: None }
     }
 }
@@ -50,12 +50,12 @@ pub enum Unnamed {
         /// The current backend has it.
         here: bool,
         /// What it does, if anything.
-        class: Option<Arc<Class>>,
+        class: Option<Arc<StatementEffects>>,
     },
     /// Parsed and too large to be kept: only the current backend has it.
     Large {
         /// What it does, if anything.
-        class: Option<Arc<Class>>,
+        class: Option<Arc<StatementEffects>>,
     },
 }
 
@@ -126,7 +126,7 @@ impl ClientStatements {
 
     /// An unnamed Parse: its text is kept, because its Bind may come in another lease.
     #[inline]
-    pub fn keep_unnamed(&mut self, rest: &[u8], class: Option<Arc<Class>>) {
+    pub fn keep_unnamed(&mut self, rest: &[u8], class: Option<Arc<StatementEffects>>) {
         self.text.clear();
         self.text.extend_from_slice(rest);
         self.unnamed = Unnamed::Kept { here: true, class };
@@ -155,7 +155,7 @@ impl ClientStatements {
     }
 
     /// What the unnamed statement does.
-    pub fn unnamed_class(&self) -> Option<Arc<Class>> {
+    pub fn unnamed_class(&self) -> Option<Arc<StatementEffects>> {
         match &self.unnamed {
             Unnamed::None => None,
             Unnamed::Kept { class, .. } | Unnamed::Large { class } => class.clone(),

@@ -1,6 +1,6 @@
 //! [`classify`]: the one pass over a text that finds what it does to its session.
 
-use super::effect::{Class, Context};
+use super::effect::{Context, StatementEffects};
 use super::keyword::*;
 use super::notify;
 use super::quick;
@@ -11,16 +11,16 @@ use super::state_flags::StateFlags;
 
 /// What `text` does to its session.
 #[inline]
-pub fn classify(text: &[u8], context: Context) -> Class {
+pub fn classify(text: &[u8], context: Context) -> StatementEffects {
     if context.ascii_safe && quick::is_ordinary(text) {
-        return Class { statements: 1, ..Class::default() };
+        return StatementEffects { statements: 1, ..StatementEffects::default() };
     }
     classify_slowly(text, context)
 }
 
 /// One pass; a second one over the few statements that have an effect.
-pub(super) fn classify_slowly(text: &[u8], context: Context) -> Class {
-    let mut class = Class::default();
+pub(super) fn classify_slowly(text: &[u8], context: Context) -> StatementEffects {
+    let mut class = StatementEffects::default();
     if !context.ascii_safe && !text.is_ascii() {
         class.may_begin = StateFlags::UNCERTAIN;
         return class;
@@ -36,7 +36,7 @@ pub(super) fn classify_slowly(text: &[u8], context: Context) -> Class {
     class
 }
 
-impl Class {
+impl StatementEffects {
     fn add(&mut self, text: &[u8], context: Context, statement: &Statement) {
         self.may_begin |= statement.may_begin;
         self.may_end |= statement.may_end;
@@ -87,7 +87,7 @@ mod tests {
     use super::super::effect::Effect;
     use super::*;
 
-    fn class(text: &str) -> Class {
+    fn class(text: &str) -> StatementEffects {
         classify(text.as_bytes(), Context::default())
     }
 

@@ -22,7 +22,7 @@ impl Default for Context {
 
 /// What one text does. Kept with a prepared statement, so that it is asked once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Class {
+pub struct StatementEffects {
     /// Statements that are not empty: as many as CommandCompletes to expect if none fails.
     pub statements: u32,
     /// State that the text may create.
@@ -39,7 +39,7 @@ pub struct Class {
     pub stands_in: bool,
 }
 
-impl Class {
+impl StatementEffects {
     /// Whether the text leaves the session as it was, so that nothing has to be followed or asked.
     pub fn is_ordinary(&self) -> bool {
         self.effects.is_empty() && (self.may_begin | self.may_end).is_empty() && !self.assigns

@@ -28,7 +28,7 @@ mod stand_in;
 mod state_flags;
 
 pub use classify::classify;
-pub use effect::{Argument, Class, Context, Discarded, Effect, Effects, Form, Scope, Setting, Value};
+pub use effect::{Argument, Context, Discarded, Effect, Effects, Form, Scope, Setting, StatementEffects, Value};
 pub use encoding::{folded_encoding, is_ascii_safe};
 pub use milliseconds::{Milliseconds, milliseconds};
 pub use quote::{quote_identifier, quote_literal};

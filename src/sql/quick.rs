@@ -73,7 +73,7 @@ fn window_mentions(window: &Window) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::classify::classify_slowly;
-    use super::super::effect::{Class, Context};
+    use super::super::effect::{Context, StatementEffects};
     use super::*;
     use proptest::prelude::*;
 
@@ -138,7 +138,7 @@ mod tests {
                 let class = classify_slowly(text.as_bytes(), context);
                 // An unterminated literal is a syntax error for Postgres: nothing of it runs.
                 let is_broken = class.may_begin == super::super::StateFlags::UNCERTAIN;
-                prop_assert!(is_broken || class == Class { statements: 1, ..Class::default() }, "{:?} {:?}", text, class);
+                prop_assert!(is_broken || class == StatementEffects { statements: 1, ..StatementEffects::default() }, "{:?} {:?}", text, class);
             }
         }
     }

@@ -6,7 +6,7 @@
 //! for its length.
 
 use super::classify::classify;
-use super::effect::{Argument, Class, Context, Effect, Form};
+use super::effect::{Argument, Context, Effect, Form, StatementEffects};
 use super::lex::Kind;
 use super::notify::{Call, Function, Operand, Type, text_of};
 use super::quote;
@@ -30,7 +30,11 @@ pub const STAND_IN: &[u8] = b"UNLISTEN pgweir_noop";
 ///
 /// The class is that of `text`, to which Listen, Notify and ListeningChannels are left only where a stand-in was put. The bytes of texts
 /// are those of the client; what `wants` has to judge is whether they are the server's too.
-pub fn stand_ins(text: &[u8], context: Context, wants: impl Fn(&Effect) -> bool) -> Option<(Vec<u8>, Class)> {
+pub fn stand_ins(
+    text: &[u8],
+    context: Context,
+    wants: impl Fn(&Effect) -> bool,
+) -> Option<(Vec<u8>, StatementEffects)> {
     let mut class = classify(text, context);
     if !class.concerns_channels() {
         return None;

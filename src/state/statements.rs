@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use smallvec::SmallVec;
 
-use crate::sql::Class;
+use crate::sql::StatementEffects;
 
 /// Prefix of the names we use towards Postgres.
 pub const NAME_PREFIX: &[u8] = b"pgweir_";
@@ -23,7 +23,7 @@ pub struct Statement {
     /// The body of its Parse behind the name: text and parameter types.
     pub rest: Box<[u8]>,
     /// What executing it does to the session; `None`: nothing.
-    pub class: Option<Arc<Class>>,
+    pub class: Option<Arc<StatementEffects>>,
     name: Name,
     accepted: AtomicBool,
 }
@@ -42,7 +42,7 @@ impl Statement {
         self.accepted.store(accepted, Ordering::Relaxed);
     }
 
-    fn new(id: u32, rest: Box<[u8]>, class: Class) -> Self {
+    fn new(id: u32, rest: Box<[u8]>, class: StatementEffects) -> Self {
         let class = (!class.is_ordinary()).then(|| Arc::new(class));
         Self { id, rest, class, name: name(id), accepted: AtomicBool::new(false) }
     }
@@ -86,7 +86,12 @@ const SWEEP_MIN: usize = 1024;
 
 impl Statements {
     /// The statement with this text and types (`rest`, as in Parse) in `scope`: a pool, and the meaning of a client's settings.
-    pub fn intern(&self, rest: &[u8], scope: (u64, u64), classify: impl FnOnce() -> Class) -> Arc<Statement> {
+    pub fn intern(
+        &self,
+        rest: &[u8],
+        scope: (u64, u64),
+        classify: impl FnOnce() -> StatementEffects,
+    ) -> Arc<Statement> {
         self.intern_instead(rest, scope, || (rest.into(), classify()))
     }
 
@@ -95,7 +100,7 @@ impl Statements {
         &self,
         rest: &[u8],
         scope: (u64, u64),
-        instead: impl FnOnce() -> (Box<[u8]>, Class),
+        instead: impl FnOnce() -> (Box<[u8]>, StatementEffects),
     ) -> Arc<Statement> {
         let key: Box<[u8]> = [rest, &scope.0.to_be_bytes(), &scope.1.to_be_bytes()].concat().into();
         let mut known = self.known.lock().expect("no panic while held");
@@ -114,7 +119,7 @@ impl Statements {
     }
 
     /// A statement whose text is too large to be kept.
-    pub fn large(&self, class: Class) -> Arc<Statement> {
+    pub fn large(&self, class: StatementEffects) -> Arc<Statement> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         Arc::new(Statement::new(id, Box::default(), class))
     }
