@@ -29,7 +29,7 @@ impl<'a> Splice<'a> {
     #[inline]
     pub fn skip(&mut self, n: usize) {
         if n > 0 {
-            self.settle();
+            self.start_copy();
             self.position += n;
             self.start = self.position;
         }
@@ -44,7 +44,7 @@ impl<'a> Splice<'a> {
     /// The buffer to build other bytes in, here.
     #[inline]
     pub fn buffer(&mut self) -> &mut Vec<u8> {
-        self.settle();
+        self.start_copy();
         self.copy
     }
 
@@ -76,7 +76,7 @@ impl<'a> Splice<'a> {
     }
 
     #[inline]
-    fn settle(&mut self) {
+    fn start_copy(&mut self) {
         self.changed = true;
         self.copy.extend_from_slice(&self.source[self.start..self.position]);
         self.start = self.position;

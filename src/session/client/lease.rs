@@ -1,4 +1,4 @@
-//! How a client gets a backend, and how it lets go of it: ask, wait waiting, begin; settle, release, lose.
+//! How a client gets a backend, and how it lets go of it: ask, wait waiting, begin; finish_cycle, release, lose.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -155,7 +155,7 @@ impl Client {
 
     /// Asks, cleans or gives the backend back when nothing is outstanding. `now`: pass it if the clock was read already.
     #[inline]
-    pub(super) fn settle(&mut self, cx: &mut Context<'_>, now: Option<Instant>) -> Result<(), End> {
+    pub(super) fn finish_cycle(&mut self, cx: &mut Context<'_>, now: Option<Instant>) -> Result<(), End> {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
         if !leased.cycle.can_release() || !self.held.is_empty() {
             return Ok(());

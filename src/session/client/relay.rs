@@ -335,7 +335,7 @@ impl Client {
             Event::Stopped => worker.proxy.directory.retire(worker.id, self.session.pool.database),
             Event::Ended => self.abandon(),
         }
-        self.settle(cx, taken.now)
+        self.finish_cycle(cx, taken.now)
     }
 }
 
