@@ -262,7 +262,7 @@ impl Answers<'_, '_> {
         let mut log = self.leased.cycle.log();
         log.ready(status, self);
         self.leased.cycle.set_log(log);
-        if self.leased.cycle.replies().is_at_rest() {
+        if self.leased.cycle.replies().can_release() {
             self.session.statements.drop_portals();
             if self.leased.cycle.take_extended() {
                 self.leased.lease.target.clock.set_own(self.session.settings.timeouts());

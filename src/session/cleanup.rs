@@ -60,7 +60,7 @@ pub fn release(worker: &Rc<Worker>, lease: Lease, cycle: Box<CycleState>, now: I
 
 /// The client is gone. Brings its backend back to rest in a task of its own, or closes it.
 pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_frame: bool) {
-    let is_at_rest = leased.cycle.can_release();
+    let can_release = leased.cycle.can_release();
     let is_owned = session.mode == PoolMode::Session || session.is_pinned() || !session.pins.is_settled();
     // Half a message cannot be taken back, a library cannot be unloaded.
     let is_lost = is_mid_frame
@@ -68,14 +68,14 @@ pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_
         || session.pins.may_hold(StateFlags::LOAD)
         || leased.cycle.replies().is_doubtful()
         || session.pool.is_dedicated();
-    if is_at_rest && is_lost {
+    if can_release && is_lost {
         return;
     }
-    if is_at_rest && !is_owned && !leased.lease.is_dirty {
+    if can_release && !is_owned && !leased.lease.is_dirty {
         release(worker, leased.lease, leased.cycle, Instant::now());
         return;
     }
-    if !is_at_rest {
+    if !can_release {
         session.pool.stats.worker(worker.id).add(PoolCounter::Zombies);
     }
     if is_lost {

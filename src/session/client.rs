@@ -287,7 +287,7 @@ impl Client {
         let Some(signal) = self.leaving else { return Ok(()) };
         let may_go = match &self.phase {
             Phase::Idle | Phase::Waiting(_) => true,
-            Phase::Leased(leased) => leased.cycle.replies().is_at_rest(),
+            Phase::Leased(leased) => leased.cycle.replies().can_release(),
             Phase::Orphaned(_) => false,
         };
         if !may_go {

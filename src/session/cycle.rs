@@ -79,7 +79,7 @@ struct OwnLimits {
 impl CycleState {
     /// Makes it ready for another lease. False: something is outstanding, and it must not be used again.
     pub fn recycle(&mut self) -> bool {
-        if !self.replies.is_at_rest() {
+        if !self.replies.can_release() {
             return false;
         }
         self.backend.set_forwarding(false);
@@ -106,7 +106,7 @@ impl CycleState {
     /// Nothing is outstanding, no transaction is open, and no message is half-received: the backend can be released.
     #[inline]
     pub(super) fn can_release(&self) -> bool {
-        self.replies.is_at_rest() && self.backend.is_at_boundary()
+        self.replies.can_release() && self.backend.is_at_boundary()
     }
 
     /// A message of the client goes to the backend. The action of one that the server will drop unread comes back.

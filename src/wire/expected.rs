@@ -1,7 +1,7 @@
 //! Cycle accounting: what was sent to a backend and is not answered yet.
 //!
 //! Each message that Postgres answers pushes one entry; each answer moves or pops the oldest. A backend may go to another
-//! client only when the replies [is at rest](ExpectedReplies::is_at_rest). The rules are those of `PostgresMain` in
+//! client only when the replies [is at rest](ExpectedReplies::can_release). The rules are those of `PostgresMain` in
 //! `src/backend/tcop/postgres.c` and of the manual's "Extended Query", "COPY Operations" and "Pipelining":
 //!
 //! 1. After an error in the extended protocol everything up to the next Sync is dropped, a Query included.
@@ -191,7 +191,7 @@ impl<N> ExpectedReplies<N> {
 
     /// A release point: quiet and outside a transaction.
     #[inline]
-    pub fn is_at_rest(&self) -> bool {
+    pub fn can_release(&self) -> bool {
         self.is_quiet() && self.status == TransactionStatus::Idle
     }
 
@@ -466,11 +466,11 @@ mod tests {
         for tag in *b"12CZ" {
             answer(&mut replies, tag);
         }
-        assert!(!replies.is_at_rest());
+        assert!(!replies.can_release());
         for tag in *b"2CZ" {
             answer(&mut replies, tag);
         }
-        assert!(replies.is_at_rest());
+        assert!(replies.can_release());
     }
 
     // A Sync answered while the next unit is half sent: the rest of that unit must reach the same backend.
@@ -481,10 +481,10 @@ mod tests {
         for tag in *b"1Z1" {
             answer(&mut replies, tag);
         }
-        assert!(replies.is_empty() && !replies.is_at_rest());
+        assert!(replies.is_empty() && !replies.can_release());
         client(&mut replies, &[Sync]);
         answer(&mut replies, b'Z');
-        assert!(replies.is_at_rest());
+        assert!(replies.can_release());
     }
 
     // After an error the server reads up to the Sync and answers nothing before it.
@@ -496,7 +496,7 @@ mod tests {
         replies.answer(b'E', None, &mut dropped).unwrap();
         assert_eq!(dropped.iter().map(|e| e.expect).collect::<Vec<_>>(), [Parse, Query]);
         answer(&mut replies, b'Z');
-        assert!(replies.is_at_rest());
+        assert!(replies.can_release());
     }
 
     // A simple Query behind a failed unit without Sync is dropped by the server too: no answer to it will come.
@@ -505,12 +505,12 @@ mod tests {
         let mut replies = ExpectedReplies::default();
         client(&mut replies, &[Bind]);
         answer(&mut replies, b'E');
-        assert!(!replies.is_at_rest());
+        assert!(!replies.can_release());
         client(&mut replies, &[Execute, Query]);
-        assert!(replies.is_empty() && !replies.is_at_rest());
+        assert!(replies.is_empty() && !replies.can_release());
         client(&mut replies, &[Sync]);
         answer(&mut replies, b'Z');
-        assert!(replies.is_at_rest());
+        assert!(replies.can_release());
     }
 
     // A Sync sent ahead of COPY data is swallowed by the COPY: one that is counted holds the backend for ever.
@@ -521,7 +521,7 @@ mod tests {
         for tag in *b"2GCZ" {
             answer(&mut replies, tag);
         }
-        assert!(replies.is_at_rest());
+        assert!(replies.can_release());
     }
 
     #[test]
@@ -532,9 +532,9 @@ mod tests {
         answer(&mut replies, b'G');
         client(&mut replies, &[Sync, CopyEnd, Sync]);
         answer(&mut replies, b'C');
-        assert!(!replies.is_at_rest());
+        assert!(!replies.can_release());
         answer(&mut replies, b'Z');
-        assert!(replies.is_at_rest());
+        assert!(replies.can_release());
     }
 
     // A COPY that fails after a Sync was sent into it leaves it open how many ReadyForQuery come.
@@ -546,9 +546,9 @@ mod tests {
         answer(&mut replies, b'E');
         client(&mut replies, &[CopyEnd]);
         answer(&mut replies, b'Z');
-        assert!(replies.is_at_rest());
+        assert!(replies.can_release());
         client(&mut replies, &[CopyEnd]);
-        assert!(replies.is_at_rest());
+        assert!(replies.can_release());
     }
 
     // Flush is answered without a ReadyForQuery: the implicit transaction stays open until Sync.
@@ -559,7 +559,7 @@ mod tests {
         for tag in *b"1tT" {
             answer(&mut replies, tag);
         }
-        assert!(replies.is_empty() && !replies.is_at_rest());
+        assert!(replies.is_empty() && !replies.can_release());
     }
 
     #[test]
@@ -744,9 +744,9 @@ mod tests {
                 }
                 let owed = !wire_out.is_empty() || server.skipping || server.copy.is_some()
                     || wire_in.iter().any(|m| !matches!(m, Sent::Flush | Sent::CopyData | Sent::CopyEnd));
-                prop_assert!(!(owed && replies.is_at_rest() && !replies.is_doubtful()), "released early: {:?}", messages);
+                prop_assert!(!(owed && replies.can_release() && !replies.is_doubtful()), "released early: {:?}", messages);
             }
-            prop_assert!(replies.is_at_rest(), "never released: {:?} {:?}", replies, messages);
+            prop_assert!(replies.can_release(), "never released: {:?} {:?}", replies, messages);
         }
     }
 }

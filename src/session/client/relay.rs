@@ -174,7 +174,7 @@ impl Client {
         }
         let Phase::Leased(leased) = &mut self.phase else { return Ok(Step::Hold) };
         if leased.cycle.replies().is_empty() {
-            let is_fresh = leased.cycle.replies().is_at_rest();
+            let is_fresh = leased.cycle.replies().can_release();
             leased.lease.target.clock.begin(self.worker.proxy.clock.ticks(), is_fresh);
             if is_fresh && begin_cycle(leased, &mut self.session, &self.worker.proxy.settings, out) {
                 return Ok(Step::Hold);
