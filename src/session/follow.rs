@@ -16,7 +16,7 @@ use crate::state::tentative::Tentative;
 /// Changes that are not final yet.
 #[derive(Debug, Default)]
 pub struct Follow {
-    changes: Tentative<Change>,
+    changes: Tentative<SettingChange>,
     /// What the server reported, by folded name; the last word on these.
     reported: BTreeMap<String, String>,
     /// Back to what the client began with, of which the backend knows nothing: its reports on these are not the client's value.
@@ -24,7 +24,7 @@ pub struct Follow {
 }
 
 #[derive(Debug)]
-enum Change {
+enum SettingChange {
     Set(Setting),
     Reset(String),
     ResetAll,
@@ -40,19 +40,19 @@ impl Follow {
     }
 
     /// A statement with this effect has completed; `rolled_back`: its tag was ROLLBACK, whatever it said.
-    pub fn completed(&mut self, effect: &Effect, rolled_back: bool) -> Outcome {
+    pub fn completed(&mut self, effect: &Effect, rolled_back: bool) -> FollowOutcome {
         match effect {
-            Effect::Set { scope: Scope::Session, setting } => self.changes.push(Change::Set(setting.clone())),
-            Effect::Reset(name) => self.changes.push(Change::Reset(name.clone())),
-            Effect::ResetAll => self.changes.push(Change::ResetAll),
+            Effect::Set { scope: Scope::Session, setting } => self.changes.push(SettingChange::Set(setting.clone())),
+            Effect::Reset(name) => self.changes.push(SettingChange::Reset(name.clone())),
+            Effect::ResetAll => self.changes.push(SettingChange::ResetAll),
             Effect::Savepoint(name) => self.changes.savepoint(name),
             Effect::RollbackTo(name) => drop(self.changes.roll_back_to(name)),
             Effect::Release(name) => self.changes.release(name),
-            Effect::Commit { .. } | Effect::PrepareTransaction if !rolled_back => return Outcome::Committed,
+            Effect::Commit { .. } | Effect::PrepareTransaction if !rolled_back => return FollowOutcome::Committed,
             Effect::Commit { .. } | Effect::Rollback { .. } | Effect::PrepareTransaction => self.roll_back(),
             _ => {}
         }
-        Outcome::Open
+        FollowOutcome::Open
     }
 
     /// The server reported a setting.
@@ -84,7 +84,7 @@ impl Follow {
 
     /// RESET ALL is among the changes.
     pub fn resets_all(&self) -> bool {
-        self.changes.iter().any(|change| matches!(change, Change::ResetAll))
+        self.changes.iter().any(|change| matches!(change, SettingChange::ResetAll))
     }
 
     /// Applies what is final to the values of the client, who began with `startup`, and to those that its backend, which reported
@@ -94,13 +94,13 @@ impl Follow {
         for change in self.changes.take() {
             match change {
                 // What the server made of it is what it reports, and if it reports nothing, what it was before.
-                Change::Set(Setting { name, .. }) if base.reports(&name) => {
+                SettingChange::Set(Setting { name, .. }) if base.reports(&name) => {
                     self.reset.remove(&name);
                     let value = current(&before, &name, base);
                     client.extend(value.clone().map(|value| (name.clone(), value)));
                     backend.extend(value.map(|value| (name, value)));
                 }
-                Change::Set(Setting { name, value: Value::Default }) | Change::Reset(name) => {
+                SettingChange::Set(Setting { name, value: Value::Default }) | SettingChange::Reset(name) => {
                     backend.remove(&name);
                     match startup.get(&name) {
                         Some(value) => {
@@ -110,11 +110,11 @@ impl Follow {
                         None => drop(client.remove(&name)),
                     }
                 }
-                Change::Set(Setting { name, value }) => {
+                SettingChange::Set(Setting { name, value }) => {
                     client.insert(name.clone(), value.clone());
                     backend.insert(name, value);
                 }
-                Change::ResetAll => {
+                SettingChange::ResetAll => {
                     let role = client.remove(NOT_RESET);
                     client.clone_from(startup);
                     client.remove(NOT_RESET);
@@ -144,7 +144,7 @@ fn current(values: &Values, name: &str, base: &Parameters) -> Option<Value> {
 
 /// What a completed effect means for what was followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum FollowOutcome {
     /// The transaction goes on, or there is none.
     Open,
     /// What was followed so far is final.

@@ -23,7 +23,7 @@ use crate::state::timeout::Timeout;
 use crate::wire::build;
 use crate::wire::expected::{Expect, ExpectedReply, TransactionStatus};
 use crate::wire::frame::Header;
-use crate::wire::message::{Message, Request, Target};
+use crate::wire::message::{Message, Named, Request};
 use crate::wire::splice::Splice;
 use crate::wire::tag::frontend as tag;
 
@@ -311,12 +311,12 @@ impl Frontend<'_, '_> {
         Some(statement)
     }
 
-    fn describe(&mut self, message: Message<'_>, target: Target<'_>) -> Rest {
+    fn describe(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {
         match target {
-            Target::Portal(_) => self.pass(message, Some(Expect::DescribePortal), None),
-            Target::Statement(b"") if self.bring_unnamed() => self.pass(message, Some(Expect::DescribeStatement), None),
-            Target::Statement(b"") => self.refuse(message, &Fault::NoUnnamedStatement),
-            Target::Statement(name) => match self.forward_use(message, &[crate::wire::tag::STATEMENT], name) {
+            Named::Portal(_) => self.pass(message, Some(Expect::DescribePortal), None),
+            Named::Statement(b"") if self.bring_unnamed() => self.pass(message, Some(Expect::DescribeStatement), None),
+            Named::Statement(b"") => self.refuse(message, &Fault::NoUnnamedStatement),
+            Named::Statement(name) => match self.forward_use(message, &[crate::wire::tag::STATEMENT], name) {
                 Some(statement) => {
                     let action = ReplyAction::Uses(statement.id);
                     self.push(Expect::DescribeStatement, Some(action));
@@ -351,23 +351,23 @@ impl Frontend<'_, '_> {
         self.pass(message, Some(Expect::Execute), action)
     }
 
-    fn close(&mut self, message: Message<'_>, target: Target<'_>) -> Rest {
+    fn close(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {
         match target {
-            Target::Portal(name) => {
+            Named::Portal(name) => {
                 self.session.statements.bind(name, None);
                 self.pass(message, Some(Expect::Close), None)
             }
-            Target::Statement(b"") => {
+            Named::Statement(b"") => {
                 self.session.statements.unnamed = Unnamed::None;
                 self.pass(message, Some(Expect::Close), None)
             }
             // A name we do not know may be one of SQL PREPARE.
-            Target::Statement(name)
+            Named::Statement(name)
                 if self.session.pins.may_hold(StateFlags::PREPARE) && self.session.statements.find(name).is_none() =>
             {
                 self.pass(message, Some(Expect::Close), None)
             }
-            Target::Statement(name) => {
+            Named::Statement(name) => {
                 let undo = self.session.statements.remove(name);
                 self.answer(message, ReplyAction::Answers { frames: build::CLOSE_COMPLETE, undo })
             }

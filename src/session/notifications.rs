@@ -269,9 +269,9 @@ pub fn given(class: &StatementEffects, bind: &[u8]) -> Option<Result<Notificatio
             Argument::Text(text) => Some(text.clone()),
             Argument::Null => Some(Bytes::new()),
             Argument::Parameter(number) => match bind::value(bind, *number)? {
-                bind::Value::Null => Some(Bytes::new()),
-                bind::Value::Whole(text) => Some(Bytes::copy_from_slice(text)),
-                bind::Value::Cut => None,
+                bind::BindValue::Null => Some(Bytes::new()),
+                bind::BindValue::Whole(text) => Some(Bytes::copy_from_slice(text)),
+                bind::BindValue::Cut => None,
             },
         })
     };

@@ -10,7 +10,7 @@ use crate::error::sqlstate;
 use crate::sql::{Effect, StatementEffects, classify};
 use crate::wire::build;
 use crate::wire::expected::TransactionStatus;
-use crate::wire::message::{Request, Target};
+use crate::wire::message::{Named, Request};
 
 /// What of the extended protocol is open, and what the client knows.
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ impl Ending {
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum OrphanOutcome {
     /// It was answered.
     Answered,
     /// It was refused, and everything up to Sync is.
@@ -77,7 +77,7 @@ impl Orphan {
     }
 
     /// Answers one message into `out`.
-    pub fn message(&mut self, request: Request<'_>, session: &Session, out: &mut Vec<u8>) -> Outcome {
+    pub fn message(&mut self, request: Request<'_>, session: &Session, out: &mut Vec<u8>) -> OrphanOutcome {
         let ending = |text: Option<&[u8]>| text.map_or(Ending::None, |text| Ending::of(&classify(text, session.lexer)));
         match request {
             Request::Query { text } => return self.query(ending(text), out),
@@ -102,15 +102,15 @@ impl Orphan {
                 self.portal = ending;
                 out.extend_from_slice(build::BIND_COMPLETE);
             }
-            Request::Describe(Target::Statement(_)) => {
+            Request::Describe(Named::Statement(_)) => {
                 out.extend_from_slice(build::NO_PARAMETERS);
                 out.extend_from_slice(build::NO_DATA);
             }
-            Request::Describe(Target::Portal(_)) => out.extend_from_slice(build::NO_DATA),
+            Request::Describe(Named::Portal(_)) => out.extend_from_slice(build::NO_DATA),
             Request::Execute { .. } => match self.portal {
                 Ending::Commit if self.unreported.is_some() => {
                     self.report(out);
-                    return Outcome::Failed;
+                    return OrphanOutcome::Failed;
                 }
                 Ending::Commit | Ending::Rollback => {
                     build::command_complete(out, b"ROLLBACK");
@@ -121,34 +121,34 @@ impl Orphan {
             Request::Close(_) => out.extend_from_slice(build::CLOSE_COMPLETE),
             Request::Sync if self.is_over => {
                 build::ready_for_query(out, TransactionStatus::Idle);
-                return Outcome::Over;
+                return OrphanOutcome::Over;
             }
             Request::Sync => build::ready_for_query(out, TransactionStatus::Failed),
             Request::Flush | Request::CopyData | Request::CopyEnd => {}
         }
-        Outcome::Answered
+        OrphanOutcome::Answered
     }
 
     /// A Query or FunctionCall.
-    fn query(&mut self, ending: Ending, out: &mut Vec<u8>) -> Outcome {
+    fn query(&mut self, ending: Ending, out: &mut Vec<u8>) -> OrphanOutcome {
         match ending {
             Ending::None => {
                 self.report(out);
                 build::ready_for_query(out, TransactionStatus::Failed);
-                return Outcome::Answered;
+                return OrphanOutcome::Answered;
             }
-            Ending::RollbackAndMore => return Outcome::Passed,
+            Ending::RollbackAndMore => return OrphanOutcome::Passed,
             // Nobody reads the tag of a COMMIT: who has not seen an error yet would take it for done.
             Ending::Commit if self.unreported.is_some() => self.report(out),
             Ending::Commit | Ending::Rollback => build::command_complete(out, b"ROLLBACK"),
         }
         build::ready_for_query(out, TransactionStatus::Idle);
-        Outcome::Over
+        OrphanOutcome::Over
     }
 
-    fn refuse(&mut self, out: &mut Vec<u8>) -> Outcome {
+    fn refuse(&mut self, out: &mut Vec<u8>) -> OrphanOutcome {
         self.report(out);
-        Outcome::Refused
+        OrphanOutcome::Refused
     }
 
     fn report(&mut self, out: &mut Vec<u8>) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::follow::{Follow, Outcome};
+use super::follow::{Follow, FollowOutcome};
 use super::notifications::{Notifications, Party};
 use super::pins::Pins;
 use super::reply_action::{ReplyAction, Runs};
@@ -199,7 +199,7 @@ impl Session {
                 }
                 effect => {
                     let outcome = self.follow.as_mut().map(|follow| follow.completed(effect, rolled_back));
-                    if outcome == Some(Outcome::Committed) {
+                    if outcome == Some(FollowOutcome::Committed) {
                         self.adopt(backend, registry);
                     }
                 }

@@ -5,7 +5,7 @@ use super::keyword::*;
 use super::notify;
 use super::quick;
 use super::read;
-use super::scan::{Scanner, Settings, Statement};
+use super::scan::{ScannedStatement, Scanner, SettingsUse};
 use super::set;
 use super::state_flags::StateFlags;
 
@@ -37,15 +37,15 @@ pub(super) fn classify_slowly(text: &[u8], context: Context) -> StatementEffects
 }
 
 impl StatementEffects {
-    fn add(&mut self, text: &[u8], context: Context, statement: &Statement) {
+    fn add(&mut self, text: &[u8], context: Context, statement: &ScannedStatement) {
         self.may_begin |= statement.may_begin;
         self.may_end |= statement.may_end;
-        self.assigns |= statement.head == SET || statement.settings != Settings::Untouched;
+        self.assigns |= statement.head == SET || statement.settings != SettingsUse::Untouched;
         let text = &text[statement.span.clone()];
         match statement.head {
-            SELECT if statement.settings != Settings::Untouched => match set::read_select(text, context) {
+            SELECT if statement.settings != SettingsUse::Untouched => match set::read_select(text, context) {
                 Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
-                None if statement.settings == Settings::Session => self.may_begin |= StateFlags::SETTINGS,
+                None if statement.settings == SettingsUse::Session => self.may_begin |= StateFlags::SETTINGS,
                 None => {}
             },
             SELECT if statement.names_channels => {
@@ -62,7 +62,7 @@ impl StatementEffects {
                 Some(effect) => self.push(effect),
                 None => self.may_begin |= StateFlags::SETTINGS,
             },
-            PREPARE if statement.settings == Settings::Session => {
+            PREPARE if statement.settings == SettingsUse::Session => {
                 self.may_begin |= StateFlags::PREPARE | StateFlags::SETTINGS
             }
             BEGIN | START | COMMIT | END | ROLLBACK | ABORT | SAVEPOINT | RELEASE | PREPARE | DEALLOCATE | LISTEN
@@ -74,7 +74,7 @@ impl StatementEffects {
             CLOSE => self.may_end |= StateFlags::HOLD,
             DROP => self.may_end |= StateFlags::TEMP,
             LOAD => self.may_begin |= StateFlags::LOAD,
-            _ if statement.settings == Settings::Session => self.may_begin |= StateFlags::SETTINGS,
+            _ if statement.settings == SettingsUse::Session => self.may_begin |= StateFlags::SETTINGS,
             _ => {}
         }
     }

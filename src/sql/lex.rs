@@ -7,7 +7,7 @@ use memchr::{memchr, memchr2};
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TokenKind {
     /// An unquoted identifier or keyword.
     Word,
     /// `"name"`.
@@ -41,7 +41,7 @@ pub(super) enum Kind {
 /// A kind and where its bytes are.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Token {
-    pub(super) kind: Kind,
+    pub(super) kind: TokenKind,
     pub(super) start: usize,
     pub(super) end: usize,
 }
@@ -126,13 +126,13 @@ impl<'a> Lexer<'a> {
         Self { text, at: 0, standard_conforming_strings }
     }
 
-    /// The next token; at the end of the text, [`Kind::End`] for ever.
+    /// The next token; at the end of the text, [`TokenKind::End`] for ever.
     #[inline(always)]
     pub(super) fn token(&mut self) -> Token {
         loop {
             let start = self.at;
             let Some(&byte) = self.text.get(start) else {
-                return self.cut(Kind::End, start, start);
+                return self.cut(TokenKind::End, start, start);
             };
             let kind = match BEGIN[byte as usize] {
                 Begin::Space => {
@@ -140,21 +140,21 @@ impl<'a> Lexer<'a> {
                     continue;
                 }
                 Begin::Word => return self.word(start),
-                Begin::Open => Kind::Open,
-                Begin::Close => Kind::Close,
-                Begin::Semicolon => Kind::Semicolon,
-                Begin::Symbol => Kind::Symbol,
+                Begin::Open => TokenKind::Open,
+                Begin::Close => TokenKind::Close,
+                Begin::Semicolon => TokenKind::Semicolon,
+                Begin::Symbol => TokenKind::Symbol,
                 Begin::Digit => {
                     let end = self.run(start + 1, |byte| byte.is_ascii_digit());
-                    return self.cut(Kind::Number, start, end);
+                    return self.cut(TokenKind::Number, start, end);
                 }
                 Begin::Quote if self.standard_conforming_strings => {
-                    return self.literal(Kind::Plain, start, start, Backslash::Ordinary);
+                    return self.literal(TokenKind::Plain, start, start, Backslash::Ordinary);
                 }
                 Begin::Quote => {
-                    return self.literal(Kind::Escaped, start, start, Backslash::Escapes);
+                    return self.literal(TokenKind::Escaped, start, start, Backslash::Escapes);
                 }
-                Begin::DoubleQuote => return self.quoted(Kind::Quoted, start, start),
+                Begin::DoubleQuote => return self.quoted(TokenKind::Quoted, start, start),
                 Begin::Dollar => return self.dollar(start),
                 Begin::Dash if self.text.get(start + 1) == Some(&b'-') => {
                     self.at = line_end(self.text, start + 2);
@@ -163,17 +163,17 @@ impl<'a> Lexer<'a> {
                 Begin::Slash if self.text.get(start + 1) == Some(&b'*') => {
                     match block_end(self.text, start + 2) {
                         Some(end) => self.at = end,
-                        None => return self.cut(Kind::Unterminated, start, self.text.len()),
+                        None => return self.cut(TokenKind::Unterminated, start, self.text.len()),
                     }
                     continue;
                 }
-                Begin::Dash | Begin::Slash => Kind::Symbol,
+                Begin::Dash | Begin::Slash => TokenKind::Symbol,
             };
             return self.cut(kind, start, start + 1);
         }
     }
 
-    fn cut(&mut self, kind: Kind, start: usize, end: usize) -> Token {
+    fn cut(&mut self, kind: TokenKind, start: usize, end: usize) -> Token {
         self.at = end;
         Token { kind, start, end }
     }
@@ -194,28 +194,32 @@ impl<'a> Lexer<'a> {
         {
             return token;
         }
-        self.cut(Kind::Word, start, end)
+        self.cut(TokenKind::Word, start, end)
     }
 
     fn prefixed(&mut self, start: usize) -> Option<Token> {
         let plain = if self.standard_conforming_strings { Backslash::Ordinary } else { Backslash::Escapes };
         let (prefix, rest) = self.text[start..].split_first()?;
         match (prefix.to_ascii_lowercase(), rest) {
-            (b'e', [b'\'', ..]) => Some(self.literal(Kind::Escaped, start, start + 1, Backslash::Escapes)),
-            (b'n', [b'\'', ..]) => Some(self.literal(Kind::OtherLiteral, start, start + 1, plain)),
-            (b'b' | b'x', [b'\'', ..]) => Some(self.literal(Kind::OtherLiteral, start, start + 1, Backslash::Ordinary)),
-            (b'u', [b'&', b'\'', ..]) => Some(self.literal(Kind::OtherLiteral, start, start + 2, Backslash::Ordinary)),
-            (b'u', [b'&', b'"', ..]) => Some(self.quoted(Kind::UnicodeQuoted, start, start + 2)),
+            (b'e', [b'\'', ..]) => Some(self.literal(TokenKind::Escaped, start, start + 1, Backslash::Escapes)),
+            (b'n', [b'\'', ..]) => Some(self.literal(TokenKind::OtherLiteral, start, start + 1, plain)),
+            (b'b' | b'x', [b'\'', ..]) => {
+                Some(self.literal(TokenKind::OtherLiteral, start, start + 1, Backslash::Ordinary))
+            }
+            (b'u', [b'&', b'\'', ..]) => {
+                Some(self.literal(TokenKind::OtherLiteral, start, start + 2, Backslash::Ordinary))
+            }
+            (b'u', [b'&', b'"', ..]) => Some(self.quoted(TokenKind::UnicodeQuoted, start, start + 2)),
             _ => None,
         }
     }
 
     /// A quoted literal with all its continuations on later lines, which keep the first part's backslash rule.
-    fn literal(&mut self, kind: Kind, start: usize, quote: usize, backslash: Backslash) -> Token {
+    fn literal(&mut self, kind: TokenKind, start: usize, quote: usize, backslash: Backslash) -> Token {
         let mut open = quote;
         loop {
             let Some(end) = literal_end(self.text, open + 1, backslash) else {
-                return self.cut(Kind::Unterminated, start, self.text.len());
+                return self.cut(TokenKind::Unterminated, start, self.text.len());
             };
             match continuation(self.text, end) {
                 Some(next) => open = next,
@@ -224,7 +228,7 @@ impl<'a> Lexer<'a> {
         }
     }
 
-    fn quoted(&mut self, kind: Kind, start: usize, quote: usize) -> Token {
+    fn quoted(&mut self, kind: TokenKind, start: usize, quote: usize) -> Token {
         let mut at = quote + 1;
         while let Some(found) = memchr(b'"', &self.text[at..]) {
             at += found + 1;
@@ -233,7 +237,7 @@ impl<'a> Lexer<'a> {
             }
             at += 1;
         }
-        self.cut(Kind::Unterminated, start, self.text.len())
+        self.cut(TokenKind::Unterminated, start, self.text.len())
     }
 
     /// `$1`, `$tag$…$tag$`, or a lone dollar sign.
@@ -241,11 +245,11 @@ impl<'a> Lexer<'a> {
         let first = self.text.get(start + 1).copied();
         if first.is_some_and(|byte| byte.is_ascii_digit()) {
             let end = self.run(start + 2, |byte| byte.is_ascii_digit());
-            return self.cut(Kind::Symbol, start, end);
+            return self.cut(TokenKind::Symbol, start, end);
         }
         let tag_end = self.run(start + 1, |byte| byte != b'$' && CONTINUES[byte as usize]);
         if self.text.get(tag_end) != Some(&b'$') {
-            return self.cut(Kind::Symbol, start, start + 1);
+            return self.cut(TokenKind::Symbol, start, start + 1);
         }
         // A tag holds no dollar sign, so every comparison stops at the next one and the search stays linear.
         let tag = &self.text[start..=tag_end];
@@ -253,11 +257,11 @@ impl<'a> Lexer<'a> {
         while let Some(found) = memchr(b'$', &self.text[at..]) {
             at += found;
             if self.text[at..].starts_with(tag) {
-                return self.cut(Kind::Dollar, start, at + tag.len());
+                return self.cut(TokenKind::Dollar, start, at + tag.len());
             }
             at += 1;
         }
-        self.cut(Kind::Unterminated, start, self.text.len())
+        self.cut(TokenKind::Unterminated, start, self.text.len())
     }
 }
 
@@ -326,91 +330,100 @@ pub(super) fn continuation(text: &[u8], mut at: usize) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn kinds(text: &str, standard_conforming_strings: bool) -> Vec<(Kind, &str)> {
+    fn kinds(text: &str, standard_conforming_strings: bool) -> Vec<(TokenKind, &str)> {
         let mut lexer = Lexer::new(text.as_bytes(), standard_conforming_strings);
         std::iter::from_fn(|| {
             let token = lexer.token();
-            (token.kind != Kind::End).then(|| (token.kind, &text[token.start..token.end]))
+            (token.kind != TokenKind::End).then(|| (token.kind, &text[token.start..token.end]))
         })
         .collect()
     }
 
-    fn on(text: &str) -> Vec<(Kind, &str)> {
+    fn on(text: &str) -> Vec<(TokenKind, &str)> {
         kinds(text, true)
     }
 
-    fn off(text: &str) -> Vec<(Kind, &str)> {
+    fn off(text: &str) -> Vec<(TokenKind, &str)> {
         kinds(text, false)
     }
 
     #[test]
     fn a_dollar_sign_inside_a_word_quotes_nothing() {
-        assert_eq!(on("a$b$c"), [(Kind::Word, "a$b$c")]);
-        assert_eq!(on("a$$b"), [(Kind::Word, "a$$b")]);
-        assert_eq!(on("é$ü"), [(Kind::Word, "é$ü")]);
+        assert_eq!(on("a$b$c"), [(TokenKind::Word, "a$b$c")]);
+        assert_eq!(on("a$$b"), [(TokenKind::Word, "a$$b")]);
+        assert_eq!(on("é$ü"), [(TokenKind::Word, "é$ü")]);
     }
 
     #[test]
     fn a_dollar_quote_ends_with_its_own_tag_only() {
-        assert_eq!(on("$$;$$"), [(Kind::Dollar, "$$;$$")]);
-        assert_eq!(on("$a$ $b$ $$ $a $aa$ $a$x"), [(Kind::Dollar, "$a$ $b$ $$ $a $aa$ $a$"), (Kind::Word, "x")]);
-        assert_eq!(on("$é$;$é$"), [(Kind::Dollar, "$é$;$é$")]);
-        assert_eq!(on("$a$ $b$a$"), [(Kind::Dollar, "$a$ $b$a$")]);
-        assert_eq!(on("$a$ $a"), [(Kind::Unterminated, "$a$ $a")]);
+        assert_eq!(on("$$;$$"), [(TokenKind::Dollar, "$$;$$")]);
+        assert_eq!(
+            on("$a$ $b$ $$ $a $aa$ $a$x"),
+            [(TokenKind::Dollar, "$a$ $b$ $$ $a $aa$ $a$"), (TokenKind::Word, "x")]
+        );
+        assert_eq!(on("$é$;$é$"), [(TokenKind::Dollar, "$é$;$é$")]);
+        assert_eq!(on("$a$ $b$a$"), [(TokenKind::Dollar, "$a$ $b$a$")]);
+        assert_eq!(on("$a$ $a"), [(TokenKind::Unterminated, "$a$ $a")]);
     }
 
     #[test]
     fn a_parameter_is_no_dollar_quote() {
-        assert_eq!(on("$1$$;$$"), [(Kind::Symbol, "$1"), (Kind::Dollar, "$$;$$")]);
-        assert_eq!(on("$ $"), [(Kind::Symbol, "$"), (Kind::Symbol, "$")]);
+        assert_eq!(on("$1$$;$$"), [(TokenKind::Symbol, "$1"), (TokenKind::Dollar, "$$;$$")]);
+        assert_eq!(on("$ $"), [(TokenKind::Symbol, "$"), (TokenKind::Symbol, "$")]);
     }
 
     #[test]
     fn a_backslash_escapes_in_e_literals_and_with_conforming_strings_off() {
-        assert_eq!(on(r"E'\''"), [(Kind::Escaped, r"E'\''")]);
-        assert_eq!(on(r"e'\\'"), [(Kind::Escaped, r"e'\\'")]);
-        assert_eq!(on(r"'\'"), [(Kind::Plain, r"'\'")]);
-        assert_eq!(on(r"'\''"), [(Kind::Unterminated, r"'\''")]);
-        assert_eq!(off(r"'\''"), [(Kind::Escaped, r"'\''")]);
-        assert_eq!(off(r"'\'"), [(Kind::Unterminated, r"'\'")]);
-        assert_eq!(off(r"n'\''"), [(Kind::OtherLiteral, r"n'\''")]);
-        assert_eq!(off(r"b'\'"), [(Kind::OtherLiteral, r"b'\'")]);
+        assert_eq!(on(r"E'\''"), [(TokenKind::Escaped, r"E'\''")]);
+        assert_eq!(on(r"e'\\'"), [(TokenKind::Escaped, r"e'\\'")]);
+        assert_eq!(on(r"'\'"), [(TokenKind::Plain, r"'\'")]);
+        assert_eq!(on(r"'\''"), [(TokenKind::Unterminated, r"'\''")]);
+        assert_eq!(off(r"'\''"), [(TokenKind::Escaped, r"'\''")]);
+        assert_eq!(off(r"'\'"), [(TokenKind::Unterminated, r"'\'")]);
+        assert_eq!(off(r"n'\''"), [(TokenKind::OtherLiteral, r"n'\''")]);
+        assert_eq!(off(r"b'\'"), [(TokenKind::OtherLiteral, r"b'\'")]);
     }
 
     #[test]
     fn a_doubled_quote_stays_inside() {
-        assert_eq!(on("'it''s'"), [(Kind::Plain, "'it''s'")]);
-        assert_eq!(on(r#""a"";b""#), [(Kind::Quoted, r#""a"";b""#)]);
-        assert_eq!(on(r#"U&"a;" u&'b;'"#), [(Kind::UnicodeQuoted, r#"U&"a;""#), (Kind::OtherLiteral, "u&'b;'")]);
+        assert_eq!(on("'it''s'"), [(TokenKind::Plain, "'it''s'")]);
+        assert_eq!(on(r#""a"";b""#), [(TokenKind::Quoted, r#""a"";b""#)]);
+        assert_eq!(
+            on(r#"U&"a;" u&'b;'"#),
+            [(TokenKind::UnicodeQuoted, r#"U&"a;""#), (TokenKind::OtherLiteral, "u&'b;'")]
+        );
     }
 
     #[test]
     fn only_a_whole_word_introduces_a_literal() {
-        assert_eq!(on(r"be'\'"), [(Kind::Word, "be"), (Kind::Plain, r"'\'")]);
-        assert_eq!(on("e 'x'"), [(Kind::Word, "e"), (Kind::Plain, "'x'")]);
-        assert_eq!(on("u & 'x'"), [(Kind::Word, "u"), (Kind::Symbol, "&"), (Kind::Plain, "'x'")]);
-        assert_eq!(on(r"1E'\''"), [(Kind::Number, "1"), (Kind::Escaped, r"E'\''")]);
+        assert_eq!(on(r"be'\'"), [(TokenKind::Word, "be"), (TokenKind::Plain, r"'\'")]);
+        assert_eq!(on("e 'x'"), [(TokenKind::Word, "e"), (TokenKind::Plain, "'x'")]);
+        assert_eq!(on("u & 'x'"), [(TokenKind::Word, "u"), (TokenKind::Symbol, "&"), (TokenKind::Plain, "'x'")]);
+        assert_eq!(on(r"1E'\''"), [(TokenKind::Number, "1"), (TokenKind::Escaped, r"E'\''")]);
     }
 
     #[test]
     fn a_literal_goes_on_after_a_newline_under_its_first_rule() {
-        assert_eq!(on("E'a'\n'\\''"), [(Kind::Escaped, "E'a'\n'\\''")]);
-        assert_eq!(on("E'a' -- it's\n -- x\r '\\''"), [(Kind::Escaped, "E'a' -- it's\n -- x\r '\\''")]);
+        assert_eq!(on("E'a'\n'\\''"), [(TokenKind::Escaped, "E'a'\n'\\''")]);
+        assert_eq!(on("E'a' -- it's\n -- x\r '\\''"), [(TokenKind::Escaped, "E'a' -- it's\n -- x\r '\\''")]);
         assert_eq!(on("'a' 'b'").len(), 2);
         assert_eq!(on("'a' /*\n*/ 'b'").len(), 2);
     }
 
     #[test]
     fn comments_nest_and_line_comments_end_at_either_newline() {
-        assert_eq!(on("/* /* ; */ ' */ a"), [(Kind::Word, "a")]);
-        assert_eq!(on("/*/ a */ b /***/ c /*/*/ */ */"), [(Kind::Word, "b"), (Kind::Word, "c")]);
-        assert_eq!(on("-- ' \ra --"), [(Kind::Word, "a")]);
-        assert_eq!(on("/* /* */"), [(Kind::Unterminated, "/* /* */")]);
+        assert_eq!(on("/* /* ; */ ' */ a"), [(TokenKind::Word, "a")]);
+        assert_eq!(on("/*/ a */ b /***/ c /*/*/ */ */"), [(TokenKind::Word, "b"), (TokenKind::Word, "c")]);
+        assert_eq!(on("-- ' \ra --"), [(TokenKind::Word, "a")]);
+        assert_eq!(on("/* /* */"), [(TokenKind::Unterminated, "/* /* */")]);
     }
 
     #[test]
     fn comments_begin_inside_operators() {
-        assert_eq!(on("+-- ;\n*/* ; */-"), [(Kind::Symbol, "+"), (Kind::Symbol, "*"), (Kind::Symbol, "-")]);
+        assert_eq!(
+            on("+-- ;\n*/* ; */-"),
+            [(TokenKind::Symbol, "+"), (TokenKind::Symbol, "*"), (TokenKind::Symbol, "-")]
+        );
         assert_eq!(on("4 - - 2 / 1").len(), 6);
     }
 }

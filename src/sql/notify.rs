@@ -6,13 +6,13 @@ use bytes::Bytes;
 
 use super::effect::{Argument, Context, Effect, Form};
 use super::keyword::*;
-use super::lex::{Kind, Token};
+use super::lex::{Token, TokenKind};
 use super::quote;
 use super::read::Reader;
 
 /// What a literal says, if that does not depend on the encoding of the database as escapes outside ASCII do.
 pub(super) fn text_of(text: &[u8], literal: Token) -> Option<Bytes> {
-    let escapes = literal.kind == Kind::Escaped && literal.of(text).contains(&b'\\');
+    let escapes = literal.kind == TokenKind::Escaped && literal.of(text).contains(&b'\\');
     quote::literal(text, literal).filter(|value| value.is_ascii() || !escapes)
 }
 

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::lex::{Kind, Token, continuation};
+use super::lex::{Token, TokenKind, continuation};
 
 /// Bytes a name keeps: `NAMEDATALEN` − 1.
 const NAME_MAX: usize = 63;
@@ -21,8 +21,8 @@ pub(super) fn name(text: &[u8], token: Token) -> Option<Bytes> {
 pub(super) fn whole_name(text: &[u8], token: Token) -> Option<Vec<u8>> {
     let written = token.of(text);
     let name = match token.kind {
-        Kind::Word => written.to_ascii_lowercase(),
-        Kind::Quoted => undouble(&written[1..written.len() - 1], b'"'),
+        TokenKind::Word => written.to_ascii_lowercase(),
+        TokenKind::Quoted => undouble(&written[1..written.len() - 1], b'"'),
         _ => return None,
     };
     (!name.is_empty()).then_some(name)
@@ -41,18 +41,18 @@ fn truncate(name: &mut Vec<u8>) {
 pub(super) fn literal(text: &[u8], token: Token) -> Option<Bytes> {
     let written = token.of(text);
     match token.kind {
-        Kind::Dollar => {
+        TokenKind::Dollar => {
             let tag = memchr::memchr(b'$', &written[1..])? + 2;
             Some(Bytes::copy_from_slice(&written[tag..written.len() - tag]))
         }
-        Kind::Plain => {
+        TokenKind::Plain => {
             let mut value = Vec::with_capacity(written.len());
             for part in parts(written, false) {
                 value.extend(undouble(part, b'\''));
             }
             Some(value.into())
         }
-        Kind::Escaped => {
+        TokenKind::Escaped => {
             let mut value = Vec::with_capacity(written.len());
             for part in parts(written, true) {
                 unescape(part, &mut value)?;
@@ -189,7 +189,9 @@ pub fn quote_identifier(name: &[u8]) -> Vec<u8> {
 pub(super) fn portable(text: &[u8], token: Token) -> Option<Vec<u8>> {
     let written = token.of(text);
     match token.kind {
-        Kind::Plain | Kind::Escaped if written.contains(&b'\\') => Some(quote_literal(&literal(text, token)?)),
+        TokenKind::Plain | TokenKind::Escaped if written.contains(&b'\\') => {
+            Some(quote_literal(&literal(text, token)?))
+        }
         _ => Some(written.to_vec()),
     }
 }

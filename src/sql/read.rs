@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::effect::{Argument, Context, Discarded, Effect, Form};
 use super::keyword::*;
-use super::lex::{Kind, Lexer, Token};
+use super::lex::{Lexer, Token, TokenKind};
 use super::quote;
 
 /// What the statement `text`, whose first word is `head`, does; `Some(None)` for one that was read and does nothing of note.
@@ -92,12 +92,12 @@ impl<'a> Reader<'a> {
 
     /// Whether everything was taken.
     pub(super) fn is_at_end(&self) -> bool {
-        self.token.kind == Kind::End
+        self.token.kind == TokenKind::End
     }
 
     /// Whether it stands on this unquoted word.
     pub(super) fn is(&self, word: u128) -> bool {
-        self.token.kind == Kind::Word && keyword(self.token.of(self.text)) == word
+        self.token.kind == TokenKind::Word && keyword(self.token.of(self.text)) == word
     }
 
     /// Takes this word if it stands there.
@@ -172,7 +172,7 @@ impl<'a> Reader<'a> {
 
     /// `[SAVEPOINT] name`, where the name may be `savepoint`.
     fn savepoint(&mut self) -> Option<Bytes> {
-        if self.second().kind != Kind::End {
+        if self.second().kind != TokenKind::End {
             self.word(SAVEPOINT);
         }
         self.name()
@@ -180,7 +180,10 @@ impl<'a> Reader<'a> {
 
     /// `TRANSACTION 'id'` or `name [(types)] AS …`.
     fn prepare(&mut self) -> Option<Option<Effect>> {
-        let is_literal = matches!(self.second().kind, Kind::Plain | Kind::Escaped | Kind::Dollar | Kind::OtherLiteral);
+        let is_literal = matches!(
+            self.second().kind,
+            TokenKind::Plain | TokenKind::Escaped | TokenKind::Dollar | TokenKind::OtherLiteral
+        );
         if self.is(TRANSACTION) && is_literal {
             return Some(Some(Effect::PrepareTransaction));
         }
@@ -189,7 +192,7 @@ impl<'a> Reader<'a> {
 
     /// `[PREPARE] name` or `[PREPARE] ALL`, where the name may be `prepare`.
     fn deallocate(&mut self) -> Option<Effect> {
-        if self.second().kind != Kind::End {
+        if self.second().kind != TokenKind::End {
             self.word(PREPARE);
         }
         if self.word(ALL) {

@@ -7,11 +7,11 @@ use std::ops::Range;
 
 use super::effect::{Context, Value};
 use super::keyword::{ALTER, CREATE, SET};
-use super::lex::{Kind, Lexer, Token};
+use super::lex::{Lexer, Token, TokenKind};
 use super::quote;
-use super::scan::{Scanner, Settings};
+use super::scan::{Scanner, SettingsUse};
 use super::set;
-use super::splice::Splice;
+use super::splice::TextSplice;
 
 /// What stands for a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub fn replace_values(
     context: Context,
     mut judge: impl FnMut(&str, &Value) -> Option<Substitute>,
 ) -> Option<Replaced> {
-    let mut splice = Splice::new(text);
+    let mut splice = TextSplice::new(text);
     let mut settings = Vec::new();
     let mut scanner = Scanner::new(text, context);
     let mut number = 0;
@@ -56,7 +56,7 @@ pub fn replace_values(
                 }
             }
             CREATE | ALTER => {}
-            _ if statement.settings != Settings::Untouched => calls(written, context, &mut visit),
+            _ if statement.settings != SettingsUse::Untouched => calls(written, context, &mut visit),
             _ => {}
         }
         number += 1;
@@ -81,12 +81,12 @@ fn calls(text: &[u8], context: Context, visit: &mut Visit<'_>) {
     loop {
         let token = lexer.token();
         match token.kind {
-            Kind::End | Kind::Unterminated => return,
-            Kind::Word | Kind::Quoted if quote::name(text, token).as_deref() == Some(b"set_config") => {}
+            TokenKind::End | TokenKind::Unterminated => return,
+            TokenKind::Word | TokenKind::Quoted if quote::name(text, token).as_deref() == Some(b"set_config") => {}
             _ => continue,
         }
         let mut ahead = lexer;
-        if ahead.token().kind != Kind::Open {
+        if ahead.token().kind != TokenKind::Open {
             continue;
         }
         let (Some(name), Some(value)) = (argument(text, &mut ahead), argument(text, &mut ahead)) else { continue };
@@ -103,7 +103,8 @@ fn calls(text: &[u8], context: Context, visit: &mut Visit<'_>) {
 /// One literal, the cast behind it if there is one, and the comma.
 fn argument(text: &[u8], lexer: &mut Lexer<'_>) -> Option<Token> {
     let literal = lexer.token();
-    let is_literal = matches!(literal.kind, Kind::Plain | Kind::Escaped | Kind::Dollar | Kind::OtherLiteral);
+    let is_literal =
+        matches!(literal.kind, TokenKind::Plain | TokenKind::Escaped | TokenKind::Dollar | TokenKind::OtherLiteral);
     let mut next = lexer.token();
     if next.of(text) == b":" && lexer.token().of(text) == b":" {
         lexer.token();

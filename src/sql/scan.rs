@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::effect::Context;
 use super::keyword::*;
-use super::lex::{Kind, Lexer, Token};
+use super::lex::{Lexer, Token, TokenKind};
 use super::state_flags::StateFlags;
 
 /// The statements of `text` that are not empty, as spans from first to last token; one that does not end is given to the end.
@@ -19,7 +19,7 @@ pub fn split(text: &[u8], context: Context) -> impl Iterator<Item = Range<usize>
 
 /// One statement and what was seen in it.
 #[derive(Debug)]
-pub(super) struct Statement {
+pub(super) struct ScannedStatement {
     pub(super) span: Range<usize>,
     /// Its first word as [`keyword`] folds it; zero if it begins otherwise.
     pub(super) head: u128,
@@ -28,14 +28,14 @@ pub(super) struct Statement {
     /// State it may end, as far as single words tell.
     pub(super) may_end: StateFlags,
     /// Calls of `set_config`.
-    pub(super) settings: Settings,
+    pub(super) settings: SettingsUse,
     /// There is a call of `pg_notify` or `pg_listening_channels`.
     pub(super) names_channels: bool,
 }
 
 /// What the `set_config` calls of a statement do, the worst of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Settings {
+pub(super) enum SettingsUse {
     /// There is none.
     Untouched,
     /// Every call has `true` as its third argument: nothing outlives the transaction.
@@ -78,20 +78,20 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next statement that is not empty.
-    pub(super) fn statement(&mut self) -> Option<Statement> {
+    pub(super) fn statement(&mut self) -> Option<ScannedStatement> {
         let mut token = self.lexer.token();
-        while token.kind == Kind::Semicolon {
+        while token.kind == TokenKind::Semicolon {
             token = self.lexer.token();
         }
-        if token.kind == Kind::End {
+        if token.kind == TokenKind::End {
             return None;
         }
-        let mut statement = Statement {
+        let mut statement = ScannedStatement {
             span: token.start..token.end,
-            head: if token.kind == Kind::Word { keyword(token.of(self.text)) } else { 0 },
+            head: if token.kind == TokenKind::Word { keyword(token.of(self.text)) } else { 0 },
             may_begin: StateFlags::NONE,
             may_end: StateFlags::NONE,
-            settings: Settings::Untouched,
+            settings: SettingsUse::Untouched,
             names_channels: false,
         };
         let mut parentheses = 0usize;
@@ -103,7 +103,7 @@ impl<'a> Scanner<'a> {
         loop {
             let mut begins_body = false;
             match token.kind {
-                Kind::Word => {
+                TokenKind::Word => {
                     if routine == Routine::Perhaps {
                         routine = self.routine(token, fresh);
                     }
@@ -118,25 +118,25 @@ impl<'a> Scanner<'a> {
                         }
                     }
                 }
-                Kind::Quoted if starts_with(&self.text[token.start + 1..token.end], b"pg_temp") => {
+                TokenKind::Quoted if starts_with(&self.text[token.start + 1..token.end], b"pg_temp") => {
                     statement.may_begin |= StateFlags::TEMP;
                 }
-                Kind::UnicodeQuoted => statement.may_begin |= StateFlags::HIDDEN,
-                Kind::Open => {
+                TokenKind::UnicodeQuoted => statement.may_begin |= StateFlags::HIDDEN,
+                TokenKind::Open => {
                     parentheses += 1;
                     self.call(previous, &mut statement);
                 }
-                Kind::Close => parentheses = parentheses.saturating_sub(1),
-                Kind::Semicolon if parentheses == 0 && bodies == 0 => return Some(statement),
-                Kind::End => return Some(statement),
-                Kind::Unterminated => {
+                TokenKind::Close => parentheses = parentheses.saturating_sub(1),
+                TokenKind::Semicolon if parentheses == 0 && bodies == 0 => return Some(statement),
+                TokenKind::End => return Some(statement),
+                TokenKind::Unterminated => {
                     statement.may_begin |= StateFlags::UNCERTAIN;
                     statement.span.end = token.end;
                     return Some(statement);
                 }
                 _ => {}
             }
-            if begins_body || (token.kind == Kind::Semicolon && bodies > 0) {
+            if begins_body || (token.kind == TokenKind::Semicolon && bodies > 0) {
                 fresh = true;
                 routine = Routine::Perhaps;
             } else {
@@ -149,7 +149,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn is(&self, token: Token, word: u128) -> bool {
-        token.kind == Kind::Word && keyword(token.of(self.text)) == word
+        token.kind == TokenKind::Word && keyword(token.of(self.text)) == word
     }
 
     fn routine(&self, token: Token, first: bool) -> Routine {
@@ -161,9 +161,9 @@ impl<'a> Scanner<'a> {
     }
 
     /// A word that is not a call, with the two tokens before it.
-    fn word(&self, word: u128, token: Token, before: Token, previous: Token, statement: &mut Statement) {
+    fn word(&self, word: u128, token: Token, before: Token, previous: Token, statement: &mut ScannedStatement) {
         match word {
-            TEMP | TEMPORARY if previous.kind == Kind::Word => {
+            TEMP | TEMPORARY if previous.kind == TokenKind::Word => {
                 statement.may_begin |= match keyword(previous.of(self.text)) {
                     CREATE | REPLACE | LOCAL | GLOBAL => StateFlags::TEMP,
                     INTO if !self.is(before, INSERT) && !self.is(before, MERGE) => StateFlags::TEMP,
@@ -180,10 +180,10 @@ impl<'a> Scanner<'a> {
 
     /// A parenthesis behind `callee`, which may be anything.
     #[inline]
-    fn call(&mut self, callee: Token, statement: &mut Statement) {
+    fn call(&mut self, callee: Token, statement: &mut ScannedStatement) {
         let name = match callee.kind {
-            Kind::Word => callee.of(self.text),
-            Kind::Quoted => &self.text[callee.start + 1..callee.end - 1],
+            TokenKind::Word => callee.of(self.text),
+            TokenKind::Quoted => &self.text[callee.start + 1..callee.end - 1],
             _ => return,
         };
         if starts_with(name, b"pg_") {
@@ -195,37 +195,37 @@ impl<'a> Scanner<'a> {
                 statement.names_channels |=
                     name.eq_ignore_ascii_case(b"pg_notify") || name.eq_ignore_ascii_case(b"pg_listening_channels");
             }
-        } else if name.eq_ignore_ascii_case(b"set_config") && statement.settings != Settings::Session {
+        } else if name.eq_ignore_ascii_case(b"set_config") && statement.settings != SettingsUse::Session {
             statement.settings = statement.settings.max(self.third_argument());
         }
     }
 
     /// Reads ahead behind the parenthesis of a `set_config` call for a literal `true` as its third and last argument.
-    fn third_argument(&self) -> Settings {
+    fn third_argument(&self) -> SettingsUse {
         let mut lexer = self.lexer;
         let (mut parentheses, mut commas, mut tokens) = (1, 0, 0);
         let mut is_true = false;
         for _ in 0..ARGUMENT_TOKENS_MAX {
             let token = lexer.token();
             match token.kind {
-                Kind::Open => parentheses += 1,
-                Kind::Close if parentheses == 1 => {
+                TokenKind::Open => parentheses += 1,
+                TokenKind::Close if parentheses == 1 => {
                     let local = commas == 2 && tokens == 1 && is_true;
-                    return if local { Settings::Local } else { Settings::Session };
+                    return if local { SettingsUse::Local } else { SettingsUse::Session };
                 }
-                Kind::Close => parentheses -= 1,
-                Kind::Symbol if parentheses == 1 && token.of(self.text) == b"," => {
+                TokenKind::Close => parentheses -= 1,
+                TokenKind::Symbol if parentheses == 1 && token.of(self.text) == b"," => {
                     commas += 1;
                     tokens = 0;
                     continue;
                 }
-                Kind::End | Kind::Unterminated => break,
+                TokenKind::End | TokenKind::Unterminated => break,
                 _ => {}
             }
             tokens += 1;
             is_true = self.is(token, TRUE);
         }
-        Settings::Session
+        SettingsUse::Session
     }
 }
 

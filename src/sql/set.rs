@@ -10,7 +10,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::effect::{Context, Effect, Scope, Setting, Value};
 use super::keyword::*;
-use super::lex::{Kind, Lexer};
+use super::lex::{Lexer, TokenKind};
 use super::quote::{self, quote_identifier, quote_literal};
 use super::read::Reader;
 
@@ -25,10 +25,10 @@ impl Value {
         };
         let mut lexer = Lexer::new(raw, true);
         let token = lexer.token();
-        if lexer.token().kind == Kind::End {
+        if lexer.token().kind == TokenKind::End {
             return match token.kind {
-                Kind::Word | Kind::Quoted => Some(quote::name(raw, token)?.to_vec().into()),
-                Kind::Number => Some(Cow::Borrowed(raw)),
+                TokenKind::Word | TokenKind::Quoted => Some(quote::name(raw, token)?.to_vec().into()),
+                TokenKind::Number => Some(Cow::Borrowed(raw)),
                 _ => Some(quote::literal(raw, token)?.to_vec().into()),
             };
         }
@@ -73,7 +73,7 @@ pub(super) fn find_value(text: &[u8], context: Context) -> Option<(String, Value
     if !reader.symbol(b'=') && !reader.word(TO) {
         return None;
     }
-    if reader.is_at_end() || reader.is(DEFAULT) && reader.second().kind == Kind::End {
+    if reader.is_at_end() || reader.is(DEFAULT) && reader.second().kind == TokenKind::End {
         return None;
     }
     let raw = raw(text, &reader);
@@ -100,7 +100,7 @@ fn scope(text: &[u8], reader: &mut Reader<'_>) -> Scope {
 fn names_setting(text: &[u8], reader: &Reader<'_>) -> bool {
     let second = reader.second();
     let next = second.of(text);
-    matches!(next, b"." | b"=") || (second.kind == Kind::Word && matches!(keyword(next), TO | FROM))
+    matches!(next, b"." | b"=") || (second.kind == TokenKind::Word && matches!(keyword(next), TO | FROM))
 }
 
 /// `SET SESSION AUTHORIZATION` and `SET SESSION CHARACTERISTICS`, whose SESSION is no scope.
@@ -115,7 +115,7 @@ fn generic(text: &[u8], reader: &mut Reader<'_>, scope: Scope) -> Option<Effect>
     if !reader.symbol(b'=') && !reader.word(TO) {
         return None;
     }
-    let value = if reader.is(DEFAULT) && reader.second().kind == Kind::End {
+    let value = if reader.is(DEFAULT) && reader.second().kind == TokenKind::End {
         Value::Default
     } else {
         Value::Raw(raw(text, reader)?)
@@ -144,7 +144,7 @@ fn raw(text: &[u8], reader: &Reader<'_>) -> Option<Bytes> {
     let mut copied = start;
     while !reader.is_at_end() {
         let token = reader.token();
-        if token.kind == Kind::Unterminated {
+        if token.kind == TokenKind::Unterminated {
             return None;
         }
         raw.extend_from_slice(&text[copied..token.start]);
@@ -173,7 +173,7 @@ fn special(text: &[u8], reader: &mut Reader<'_>, scope: Scope) -> Option<Read> {
         return Some(smallvec![Effect::SetTransaction]);
     }
     let setting = if reader.words(&[TIME, ZONE]) {
-        let is_default = (reader.is(DEFAULT) || reader.is(LOCAL)) && reader.second().kind == Kind::End;
+        let is_default = (reader.is(DEFAULT) || reader.is(LOCAL)) && reader.second().kind == TokenKind::End;
         let value = if is_default { Value::Default } else { Value::Raw(raw(text, reader)?) };
         reader.skip();
         Setting { name: "timezone".to_owned(), value }
@@ -373,7 +373,7 @@ fn restore(name: &str, value: &Value, query: &mut Vec<u8>) {
 fn is_interval(raw: &[u8]) -> bool {
     let mut lexer = Lexer::new(raw, true);
     let token = lexer.token();
-    token.kind == Kind::Word && keyword(token.of(raw)) == INTERVAL && lexer.token().kind != Kind::End
+    token.kind == TokenKind::Word && keyword(token.of(raw)) == INTERVAL && lexer.token().kind != TokenKind::End
 }
 
 /// `"name"` or `"class"."name"`.

@@ -3,13 +3,13 @@
 use std::ops::Range;
 
 /// What was spliced so far.
-pub(super) struct Splice<'a> {
+pub(super) struct TextSplice<'a> {
     text: &'a [u8],
     spliced: Vec<u8>,
     copied: usize,
 }
 
-impl<'a> Splice<'a> {
+impl<'a> TextSplice<'a> {
     pub(super) fn new(text: &'a [u8]) -> Self {
         Self { text, spliced: Vec::new(), copied: 0 }
     }

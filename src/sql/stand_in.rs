@@ -7,12 +7,12 @@
 
 use super::classify::classify;
 use super::effect::{Argument, Context, Effect, Form, StatementEffects};
-use super::lex::Kind;
+use super::lex::TokenKind;
 use super::notify::{Call, Function, Operand, Type, text_of};
 use super::quote;
 use super::read::Reader;
 use super::scan::split;
-use super::splice::Splice;
+use super::splice::TextSplice;
 use super::state_flags::StateFlags;
 
 /// Bytes a channel may have: `NAMEDATALEN` − 1.
@@ -39,7 +39,7 @@ pub fn stand_ins(
     if !class.concerns_channels() {
         return None;
     }
-    let mut splice = Splice::new(text);
+    let mut splice = TextSplice::new(text);
     let mut spans = (0..).zip(split(text, context));
     let mut listens = false;
     class.effects.retain(|(number, effect)| {
@@ -81,7 +81,7 @@ fn command(text: &[u8], context: Context) -> Option<Vec<u8>> {
     let whole = quote::whole_name(text, name)?;
     let is_cut = whole.len() > CHANNEL_MAX;
     // Outside ASCII, how a name is folded and where it is cut depends on the encoding of the database.
-    if !whole.is_ascii() && (is_cut || name.kind == Kind::Word) {
+    if !whole.is_ascii() && (is_cut || name.kind == TokenKind::Word) {
         return None;
     }
     reader.advance();

@@ -70,12 +70,12 @@ pub fn name(id: u32) -> Name {
 /// All statements of the process that some client holds.
 #[derive(Debug, Default)]
 pub struct Statements {
-    known: Mutex<Known>,
+    known: Mutex<KnownStatements>,
     next: AtomicU32,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KnownStatements {
     by_key: HashMap<Box<[u8]>, Weak<Statement>>,
     /// Entries at which dead ones are looked for.
     sweep_at: usize,

@@ -6,7 +6,7 @@ use super::build::split_cstring;
 
 /// A value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Value<'a> {
+pub enum BindValue<'a> {
     /// NULL.
     Null,
     /// All of it.
@@ -16,7 +16,7 @@ pub enum Value<'a> {
 }
 
 /// The value of parameter `number`, counted from 1. `body` may be the head of a longer one. `None`: it has none, or is malformed.
-pub fn value(body: &[u8], number: u16) -> Option<Value<'_>> {
+pub fn value(body: &[u8], number: u16) -> Option<BindValue<'_>> {
     let (_portal, rest) = split_cstring(body)?;
     let (_statement, rest) = split_cstring(rest)?;
     let (formats, rest) = count(rest)?;
@@ -25,17 +25,17 @@ pub fn value(body: &[u8], number: u16) -> Option<Value<'_>> {
         return None;
     }
     for at in 1..=number {
-        let Some((length, behind)) = rest.split_first_chunk() else { return Some(Value::Cut) };
+        let Some((length, behind)) = rest.split_first_chunk() else { return Some(BindValue::Cut) };
         let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
             rest = behind;
             if at == number {
-                return Some(Value::Null);
+                return Some(BindValue::Null);
             }
             continue;
         };
-        let Some((value, behind)) = behind.split_at_checked(length) else { return Some(Value::Cut) };
+        let Some((value, behind)) = behind.split_at_checked(length) else { return Some(BindValue::Cut) };
         if at == number {
-            return Some(Value::Whole(value));
+            return Some(BindValue::Whole(value));
         }
         rest = behind;
     }
@@ -58,17 +58,17 @@ mod tests {
 
     #[test]
     fn values_are_found_by_their_number() {
-        assert_eq!(value(BODY, 1), Some(Value::Whole(b"ab")));
-        assert_eq!(value(BODY, 2), Some(Value::Null));
-        assert_eq!(value(BODY, 3), Some(Value::Whole(b"")));
+        assert_eq!(value(BODY, 1), Some(BindValue::Whole(b"ab")));
+        assert_eq!(value(BODY, 2), Some(BindValue::Null));
+        assert_eq!(value(BODY, 3), Some(BindValue::Whole(b"")));
         assert_eq!((value(BODY, 0), value(BODY, 4)), (None, None));
     }
 
     #[test]
     fn the_head_of_a_message_has_its_first_values() {
-        assert_eq!(value(&BODY[..16], 1), Some(Value::Whole(b"ab")));
-        assert_eq!(value(&BODY[..15], 1), Some(Value::Cut));
-        assert_eq!(value(&BODY[..16], 2), Some(Value::Cut));
+        assert_eq!(value(&BODY[..16], 1), Some(BindValue::Whole(b"ab")));
+        assert_eq!(value(&BODY[..15], 1), Some(BindValue::Cut));
+        assert_eq!(value(&BODY[..16], 2), Some(BindValue::Cut));
         assert_eq!(value(&BODY[..5], 1), None);
     }
 

@@ -47,14 +47,14 @@ pub enum Request<'a> {
         statement: &'a [u8],
     },
     /// Describe.
-    Describe(Target<'a>),
+    Describe(Named<'a>),
     /// Execute.
     Execute {
         /// Empty for the unnamed portal.
         portal: &'a [u8],
     },
     /// Close.
-    Close(Target<'a>),
+    Close(Named<'a>),
     /// Sync.
     Sync,
     /// Flush.
@@ -72,7 +72,7 @@ pub enum Request<'a> {
 
 /// What Describe and Close name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target<'a> {
+pub enum Named<'a> {
     /// A prepared statement.
     Statement(&'a [u8]),
     /// A portal.
@@ -136,12 +136,12 @@ impl<'a> Message<'a> {
         })
     }
 
-    fn target(&self) -> Option<Target<'a>> {
+    fn target(&self) -> Option<Named<'a>> {
         let (&kind, rest) = self.payload().split_first()?;
         let (name, _) = split_cstring(rest)?;
         match kind {
-            tag::STATEMENT => Some(Target::Statement(name)),
-            tag::PORTAL => Some(Target::Portal(name)),
+            tag::STATEMENT => Some(Named::Statement(name)),
+            tag::PORTAL => Some(Named::Portal(name)),
             _ => None,
         }
     }
@@ -170,8 +170,8 @@ mod tests {
         let parse = Request::Parse { name: b"a", rest: b"SELECT 1\0\0\0", text: Some(b"SELECT 1") };
         assert_eq!(whole(b"P....a\0SELECT 1\0\0\0"), Ok(parse));
         assert_eq!(whole(b"B....p\0s\0\0\0\0\0\0\0"), Ok(Request::Bind { portal: b"p", statement: b"s" }));
-        assert_eq!(whole(b"C....Sa\0"), Ok(Request::Close(Target::Statement(b"a"))));
-        assert_eq!(whole(b"D....P\0"), Ok(Request::Describe(Target::Portal(b""))));
+        assert_eq!(whole(b"C....Sa\0"), Ok(Request::Close(Named::Statement(b"a"))));
+        assert_eq!(whole(b"D....P\0"), Ok(Request::Describe(Named::Portal(b""))));
         assert_eq!(whole(b"F....\0\0\x01\x02"), Ok(Request::FunctionCall { function: 258 }));
     }
 

@@ -17,7 +17,7 @@ use crate::session::context::{Buffers, Worker};
 use crate::session::frontend::{self, Frontend, Rest};
 use crate::session::leased::Leased;
 use crate::session::local_reply;
-use crate::session::orphan::Outcome;
+use crate::session::orphan::OrphanOutcome;
 use crate::session::reply_action::ReplyAction;
 use crate::session::session::Session;
 use crate::session::statements::Unnamed;
@@ -25,7 +25,7 @@ use crate::sql::Effect;
 use crate::wire::build;
 use crate::wire::expected::TransactionStatus;
 use crate::wire::frame::{Header, Piece};
-use crate::wire::message::{Message, Request, Target, is_cycle};
+use crate::wire::message::{Message, Named, Request, is_cycle};
 use crate::wire::splice::Splice;
 use crate::wire::tag::frontend as tag;
 
@@ -161,11 +161,11 @@ impl Client {
             Phase::Waiting(_) => return Ok(Step::Hold),
             Phase::Orphaned(orphan) => {
                 let outcome = orphan.message(request, &self.session, self.side.buffer.bytes());
-                self.is_discarding = matches!(outcome, Outcome::Refused | Outcome::Failed);
-                if matches!(outcome, Outcome::Over | Outcome::Failed | Outcome::Passed) {
+                self.is_discarding = matches!(outcome, OrphanOutcome::Refused | OrphanOutcome::Failed);
+                if matches!(outcome, OrphanOutcome::Over | OrphanOutcome::Failed | OrphanOutcome::Passed) {
                     self.phase = Phase::Idle;
                 }
-                if outcome == Outcome::Passed {
+                if outcome == OrphanOutcome::Passed {
                     return self.message(message, out, cx);
                 }
                 out.skip(message.fresh);
@@ -203,7 +203,7 @@ impl Client {
                 Some(effect) => self.run_alone(&effect),
                 None => return false,
             },
-            Request::Close(Target::Statement(name)) if is_whole => {
+            Request::Close(Named::Statement(name)) if is_whole => {
                 if name.is_empty() {
                     self.session.statements.unnamed = Unnamed::None;
                 } else {
