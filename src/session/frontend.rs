@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::leased::Leased;
 use super::notifications;
 use super::reply_action::{ReplyAction, Runs};
-use super::rewrite::{intern, prepares_transaction, rewrite};
+use super::rewrite::{intern, rewrite};
 use super::session::Session;
 use super::statements::{NAMES_MAX, Portal, Unnamed};
 use crate::config::PoolMode;
@@ -250,7 +250,7 @@ impl Frontend<'_, '_> {
         let undo = Some(self.session.statements.insert(name, Arc::clone(&statement)));
         // In a failed transaction Parse must fail, unless it is of what ends the transaction.
         let is_failed = self.leased.cycle.replies().status() == TransactionStatus::Failed
-            && !statement.class.as_deref().is_some_and(ends_transaction);
+            && !statement.class.as_deref().is_some_and(StatementEffects::ends_transaction);
         if !is_failed && self.leased.lease.statements.get(&statement.id).is_some() {
             return self.answer(message, ReplyAction::Answers { frames: build::PARSE_COMPLETE, undo });
         }
@@ -411,8 +411,7 @@ impl Frontend<'_, '_> {
 
     /// What the mode of the pool forbids.
     fn forbidden(&self, class: &StatementEffects) -> Option<Fault> {
-        let begins = || class.effects.iter().any(|(_, effect)| matches!(effect, Effect::Begin));
-        (self.session.mode == PoolMode::Statement && begins()).then_some(Fault::StatementMode)
+        (self.session.mode == PoolMode::Statement && class.begins_transaction()).then_some(Fault::StatementMode)
     }
 
     /// A lone DEALLOCATE of names that Postgres does not know, because they are the client's own.
@@ -436,9 +435,8 @@ impl Frontend<'_, '_> {
 
     /// Why a text with stand-ins for notifications cannot run now.
     fn unnotifiable(&self, class: &StatementEffects) -> Option<Fault> {
-        let notifies = || class.effects.iter().any(|(_, effect)| matches!(effect, Effect::Notify { .. }));
         let notifications = &self.session.notifications;
-        (class.stands_in && notifies() && (notifications.is_full() || notifications.exchange().refuses()))
+        (class.stands_in && class.notifies() && (notifications.is_full() || notifications.exchange().refuses()))
             .then_some(Fault::TooManyNotifications)
     }
 
@@ -468,7 +466,7 @@ impl Frontend<'_, '_> {
     fn must_fail(&self, class: &StatementEffects) -> bool {
         let (session, replies) = (&self.session, self.leased.cycle.replies());
         let stands_in = |entry: &ExpectedReply<ReplyAction>| matches!(&entry.action, Some(ReplyAction::Runs(runs)) if runs.class.stands_in);
-        prepares_transaction(class)
+        class.prepares_transaction()
             && replies.status() != TransactionStatus::Failed
             && (session.notifications.has_pending() || replies.iter().any(stands_in))
     }
@@ -505,8 +503,7 @@ impl Frontend<'_, '_> {
         for (_, effect) in &class.effects {
             self.leased.cycle.sends(effect);
         }
-        let is_state = |effect: &Effect| matches!(effect, Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll);
-        if class.effects.iter().any(|(_, effect)| is_state(effect)) {
+        if class.changes_settings() {
             self.session.follow.get_or_insert_default();
             self.extend(class);
         }
@@ -573,13 +570,6 @@ fn rename(out: &mut Splice<'_>, message: Message<'_>, before: &[u8], name: &[u8]
     out.extend_from_slice(before);
     out.extend_from_slice(ours);
     out.extend_from_slice(&message.payload()[before.len() + name.len()..]);
-}
-
-/// COMMIT or ROLLBACK of a transaction.
-fn ends_transaction(class: &StatementEffects) -> bool {
-    class.effects.iter().any(|(_, effect)| {
-        matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. } | Effect::PrepareTransaction)
-    })
 }
 
 /// The class of a text nobody read to its end.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::statements::Undo;
 use crate::notify::notification::Notification;
-use crate::sql::{Effect, Form, StateFlags, StatementEffects};
+use crate::sql::{Effect, StateFlags, StatementEffects};
 use crate::state::settings::Settings;
 use crate::state::statements::Statement;
 
@@ -89,12 +89,6 @@ impl Runs {
         if !self.class.stands_in && self.undo.is_none() {
             return None;
         }
-        self.done().find_map(|effect| match effect {
-            Effect::Notify { form: Form::Command, .. } => Some(&b"NOTIFY"[..]),
-            Effect::Listen(_) => Some(b"LISTEN"),
-            Effect::Deallocate(_) => Some(b"DEALLOCATE"),
-            Effect::DeallocateAll => Some(b"DEALLOCATE ALL"),
-            _ => None,
-        })
+        self.done().find_map(Effect::stand_in_tag)
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::session::Session;
-use crate::sql::{self, Effect, StatementEffects, classify};
+use crate::sql::{self, StatementEffects, classify};
 use crate::state::statements::{Statement, Statements};
 
 /// The statement for a text, or for the one that is run instead of it.
@@ -53,7 +53,7 @@ fn stand_in(
     class: &StatementEffects,
 ) -> Option<(Vec<u8>, StatementEffects)> {
     // Postgres refuses to prepare a transaction that has notified: it has to know.
-    if !class.concerns_channels() || prepares_transaction(class) || !session.intercepts() {
+    if !class.concerns_channels() || class.prepares_transaction() || !session.intercepts() {
         return None;
     }
     sql::stand_ins(text, session.lexer, |effect| session.wants(effect, types))
@@ -71,9 +71,4 @@ fn replace(session: &Session, text: &[u8], class: &StatementEffects) -> Option<(
     let replaced = sql::replace_values(text, session.lexer, |name, value| limits.substitute(name, value))?;
     let class = StatementEffects { replaced: replaced.settings, ..classify(&replaced.text, session.lexer) };
     Some((replaced.text, class))
-}
-
-/// PREPARE TRANSACTION.
-pub(super) fn prepares_transaction(class: &StatementEffects) -> bool {
-    class.effects.iter().any(|(_, effect)| matches!(effect, Effect::PrepareTransaction))
 }

@@ -50,6 +50,38 @@ impl StatementEffects {
         self.effects.iter().any(|(_, effect)| effect.concerns_channels())
     }
 
+    /// Whether any of the effects is one of these.
+    fn has(&self, is_one: impl Fn(&Effect) -> bool) -> bool {
+        self.effects.iter().any(|(_, effect)| is_one(effect))
+    }
+
+    /// BEGIN or START TRANSACTION.
+    pub fn begins_transaction(&self) -> bool {
+        self.has(|effect| matches!(effect, Effect::Begin))
+    }
+
+    /// COMMIT, ROLLBACK or PREPARE TRANSACTION.
+    pub fn ends_transaction(&self) -> bool {
+        self.has(|effect| {
+            matches!(effect, Effect::Commit { .. } | Effect::Rollback { .. } | Effect::PrepareTransaction)
+        })
+    }
+
+    /// PREPARE TRANSACTION.
+    pub fn prepares_transaction(&self) -> bool {
+        self.has(|effect| matches!(effect, Effect::PrepareTransaction))
+    }
+
+    /// NOTIFY, or a SELECT of one `pg_notify`.
+    pub fn notifies(&self) -> bool {
+        self.has(|effect| matches!(effect, Effect::Notify { .. }))
+    }
+
+    /// SET, RESET and their like, for the session.
+    pub fn changes_settings(&self) -> bool {
+        self.has(|effect| matches!(effect, Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll))
+    }
+
     /// Whether a statement of the text begins or ends a transaction block or a savepoint.
     pub fn controls_transaction(&self) -> bool {
         self.effects.iter().any(|(_, effect)| effect.controls_transaction())
@@ -175,6 +207,17 @@ impl Effect {
     /// Whether it is one that [`stand_ins`](super::stand_ins) may be asked about.
     pub fn concerns_channels(&self) -> bool {
         matches!(self, Self::Listen(_) | Self::Notify { .. } | Self::ListeningChannels)
+    }
+
+    /// The CommandComplete of its statement, where a stand-in runs that has another; `None`: the same.
+    pub fn stand_in_tag(&self) -> Option<&'static [u8]> {
+        match self {
+            Self::Notify { form: Form::Command, .. } => Some(b"NOTIFY"),
+            Self::Listen(_) => Some(b"LISTEN"),
+            Self::Deallocate(_) => Some(b"DEALLOCATE"),
+            Self::DeallocateAll => Some(b"DEALLOCATE ALL"),
+            _ => None,
+        }
     }
 
     /// What an effect may begin and end that is worth asking about.
