@@ -38,7 +38,7 @@ pub use form::{duration_text, read_duration};
 pub use limits::{Endpoint, PoolSettings, RoleQueueSettings, Share, own_settings, pool_settings, role_queue_settings};
 pub use listen::{ClientTls, Listen, ListenAddr, ServerIdentity};
 pub use mistake::{FilePosition, Mistake, Mistakes};
-pub use notify::{Bus, Notify, NotifyMode, OnGap, WhenDown};
+pub use notify::{Bus, BusSettings, Notify, NotifyMode, OnGap, WhenDown};
 pub use parse::{load, parse};
 pub use reload::{Changes, SettingChange, Watcher, diff};
 pub use role::{Auth, Override, Role, RoleLimits, Timeouts};

@@ -4,7 +4,7 @@ use redis::{ConnectionAddr, IntoConnectionInfo};
 
 use super::Secret;
 use super::form::{count, size, word};
-use super::keys::section;
+use super::keys::{Shape, section};
 use super::raw::SectionReader;
 use crate::words::words;
 
@@ -23,9 +23,7 @@ section! {
         /// Whether NOTIFY and LISTEN are taken out of the transactions.
         pub mode: NotifyMode = NotifyMode::Intercept => key(word());
         /// Carries notifications to listeners elsewhere.
-        pub bus: Bus = Bus::Postgres => key(word());
-        /// Address of the Redis of [`Bus::Redis`], password included; there whenever that is the bus.
-        pub redis_url: Option<Secret> = None => secret();
+        pub bus: BusSettings = BusSettings::Postgres => shaped();
         /// About how many notifications of each database the Redis keeps.
         pub stream_max: u32 = 10_000 => key(count(1..=NOTIFICATIONS_MAX));
         /// Bytes that may wait for one listener; more, and it is disconnected.
@@ -36,7 +34,7 @@ section! {
         pub when_down: WhenDown = WhenDown::Postgres => key(word());
         /// Treatment of listeners when notifications were lost on the way.
         pub on_gap: OnGap = OnGap::Disconnect => key(word());
-    } redis_rules
+    }
 }
 
 words! {
@@ -46,6 +44,59 @@ words! {
         Intercept = "intercept",
         /// They are Postgres's own; a client that listens holds its backend.
         Off = "off",
+    }
+}
+
+/// `notify.bus` and the keys that only one kind of bus has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BusSettings {
+    /// Nothing: notifications reach the clients of this process.
+    Memory,
+    /// Postgres itself, by one connection for each database.
+    Postgres,
+    /// A Redis or Valkey.
+    Redis {
+        /// Its address, password included.
+        url: Secret,
+    },
+}
+
+impl BusSettings {
+    /// The kind of bus.
+    pub fn kind(&self) -> Bus {
+        match self {
+            Self::Memory => Bus::Memory,
+            Self::Postgres => Bus::Postgres,
+            Self::Redis { .. } => Bus::Redis,
+        }
+    }
+}
+
+section! {
+    /// [`BusSettings`] key by key.
+    pub(super) struct BusKeys {
+        bus: Bus = Bus::Postgres => key(word());
+        redis_url: Option<Secret> = None => secret();
+    } redis_rules
+}
+
+impl Shape for BusSettings {
+    type Parts = BusKeys;
+
+    fn parts(&self) -> BusKeys {
+        let redis_url = match self {
+            Self::Memory | Self::Postgres => None,
+            Self::Redis { url } => Some(url.clone()),
+        };
+        BusKeys { bus: self.kind(), redis_url }
+    }
+
+    fn whole(BusKeys { bus, redis_url }: BusKeys) -> Option<Self> {
+        Some(match bus {
+            Bus::Memory => Self::Memory,
+            Bus::Postgres => Self::Postgres,
+            Bus::Redis => Self::Redis { url: redis_url? },
+        })
     }
 }
 
@@ -83,11 +134,11 @@ words! {
     }
 }
 
-fn redis_rules(notify: &Notify, section: &SectionReader<'_>) {
-    if notify.bus == Bus::Redis && !section.has("redis_url") {
+fn redis_rules(keys: &BusKeys, section: &SectionReader<'_>) {
+    if keys.bus == Bus::Redis && !section.has("redis_url") {
         section.blame("redis_url", "is missing; bus \"redis\" needs it");
     }
-    if let Some(url) = &notify.redis_url
+    if let Some(url) = &keys.redis_url
         && let Err(text) = redis_url_is_sound(url.expose())
     {
         section.blame("redis_url", text);

@@ -132,7 +132,7 @@ impl Exchange {
             state: Mutex::new(ExchangeState {
                 rules: Rules::of(settings),
                 is_bridged,
-                is_bus_ready: !BusNature::of(settings.bus).must_be_ready,
+                is_bus_ready: !BusNature::of(settings.bus.kind()).must_be_ready,
                 channels: HashMap::new(),
                 members: HashMap::new(),
             }),
@@ -152,7 +152,7 @@ impl Exchange {
         let mut woken = Woken::default();
         let mut state = self.state();
         let before = std::mem::replace(&mut state.rules, Rules::of(settings));
-        if before.bus != settings.bus {
+        if before.bus != settings.bus.kind() {
             state.is_bus_ready = !state.rules.nature.must_be_ready;
             state.look_again(&mut woken);
         }
@@ -434,8 +434,8 @@ impl CountUses for Exchange {
 impl Rules {
     fn of(settings: &Notify) -> Self {
         Self {
-            bus: settings.bus,
-            nature: BusNature::of(settings.bus),
+            bus: settings.bus.kind(),
+            nature: BusNature::of(settings.bus.kind()),
             listener_queue: settings.listener_queue,
             bus_queue: settings.bus_queue as usize,
             when_down: settings.when_down,

@@ -124,11 +124,11 @@ async fn carry(
 ) {
     loop {
         let settings = reloads.clone();
-        let route = bus::Route::from(&**reloads.borrow());
+        let named = reloads.borrow().bus.clone();
         let mut bus = pin!(bus::carry(exchange, &settings, shared, senders));
         tokio::select! {
             () = &mut bus => {}
-            () = switched(&mut reloads, &route) => {
+            () = switched(&mut reloads, &named) => {
                 tokio::select! {
                     () = bus => {}
                     () = sent(exchange) => {}
@@ -148,8 +148,8 @@ async fn carry(
 }
 
 /// Waits until another bus is wanted.
-async fn switched(reloads: &mut watch::Receiver<Arc<config::Notify>>, from: &bus::Route) {
-    if reloads.wait_for(|now| bus::Route::from(&**now) != *from).await.is_err() {
+async fn switched(reloads: &mut watch::Receiver<Arc<config::Notify>>, from: &config::BusSettings) {
+    if reloads.wait_for(|now| now.bus != *from).await.is_err() {
         std::future::pending().await
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Wake, Waker};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use pgweir::config::{Bus, Notify, Secret, WhenDown};
+use pgweir::config::{BusSettings, Notify, Secret, WhenDown};
 use pgweir::notify::bus::redis::Redis as RedisBus;
 use pgweir::notify::exchange::Exchange;
 use pgweir::notify::hub::Hub;
@@ -618,7 +618,7 @@ async fn tls_is_checked_against_the_certificates_of_the_system() {
 // ## Helpers
 
 fn settings(url: &str) -> Notify {
-    Notify { bus: Bus::Redis, redis_url: Some(Secret::new(url)), ..Notify::default() }
+    Notify { bus: BusSettings::Redis { url: Secret::new(url) }, ..Notify::default() }
 }
 
 /// What a pgweir has of the bus, for one database at a time.
@@ -635,9 +635,10 @@ impl Process {
     }
 
     fn with(settings: Notify) -> Self {
+        let BusSettings::Redis { url } = settings.bus.clone() else { panic!("a Redis is the bus here") };
         let hub = Arc::new(Hub::new(settings.clone()));
         let (_, settings) = watch::channel(Arc::new(settings));
-        Self::of(hub, Arc::new(RedisBus::new(&settings)), "app")
+        Self::of(hub, Arc::new(RedisBus::new(&url, &settings)), "app")
     }
 
     fn database(&self, name: &str) -> Self {

@@ -19,25 +19,15 @@ use carrier::{Carrier, Way};
 use super::exchange::Exchange;
 use super::nature::BusNature;
 use super::senders::Senders;
-use crate::config::{self, Bus, Secret};
+use crate::config::BusSettings;
 use crate::pool::lease::Pools;
 
-/// Makes the bus that the settings describe. Within a runtime.
-fn open(bus: Bus, settings: &NotifySettings) -> Arc<dyn Carrier> {
+/// Makes a bus. Within a runtime.
+fn open(bus: &BusSettings, settings: &NotifySettings) -> Arc<dyn Carrier> {
     match bus {
-        Bus::Memory => Arc::new(memory::Memory),
-        Bus::Postgres => Arc::new(postgres::Postgres),
-        Bus::Redis => Arc::new(redis::Redis::new(settings)),
-    }
-}
-
-/// What makes a bus another one: its kind, and where it is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Route(Bus, Option<Secret>);
-
-impl From<&config::Notify> for Route {
-    fn from(settings: &config::Notify) -> Self {
-        Self(settings.bus, settings.redis_url.clone())
+        BusSettings::Memory => Arc::new(memory::Memory),
+        BusSettings::Postgres => Arc::new(postgres::Postgres),
+        BusSettings::Redis { url } => Arc::new(redis::Redis::new(url, settings)),
     }
 }
 
@@ -47,7 +37,7 @@ pub struct Shared {
     /// They log in as backends do.
     pub pools: Arc<Pools>,
     /// The bus in use, as long as an exchange uses it.
-    current: Mutex<Option<(Route, Weak<dyn Carrier>)>>,
+    current: Mutex<Option<(BusSettings, Weak<dyn Carrier>)>>,
 }
 
 impl Shared {
@@ -58,16 +48,16 @@ impl Shared {
 
     /// The bus that is configured: that in use, unless it is another.
     fn carrier(&self, settings: &NotifySettings) -> Arc<dyn Carrier> {
-        let route = Route::from(&**settings.borrow());
+        let bus = settings.borrow().bus.clone();
         let mut current = self.current.lock().expect("no panic while held");
         if let Some((known, carrier)) = &*current
-            && *known == route
+            && *known == bus
             && let Some(carrier) = carrier.upgrade()
         {
             return carrier;
         }
-        let carrier = open(route.0, settings);
-        *current = Some((route, Arc::downgrade(&carrier)));
+        let carrier = open(&bus, settings);
+        *current = Some((bus, Arc::downgrade(&carrier)));
         carrier
     }
 }
@@ -76,7 +66,7 @@ impl Shared {
 pub async fn carry(exchange: &Arc<Exchange>, settings: &NotifySettings, shared: &Shared, senders: &Arc<Senders>) {
     let carrier = shared.carrier(settings);
     let way = Way { exchange, opener: shared.pools.opener(), senders };
-    if BusNature::of(settings.borrow().bus).detours {
+    if BusNature::of(settings.borrow().bus.kind()).detours {
         let detour = postgres::send(way, exchange.overflow());
         tokio::join!(carrier.carry(way), detour);
     } else {

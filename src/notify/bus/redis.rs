@@ -11,6 +11,7 @@ mod stream;
 use std::sync::Arc;
 
 use super::carrier::{Carrier, Carrying, NotifySettings, Way};
+use crate::config::Secret;
 use crate::notify::exchange::Exchange;
 use reader::Reader;
 use sender::Sender;
@@ -24,10 +25,9 @@ pub struct Redis {
 
 impl Redis {
     /// Connects when there is something to publish or to hear. Within a runtime.
-    pub fn new(settings: &NotifySettings) -> Self {
-        let url = settings.borrow().redis_url.clone().expect("the configuration has one where this is the bus");
-        let sender = Sender::new(&url, settings.clone());
-        let reader = Reader::start(&url, settings.clone());
+    pub fn new(url: &Secret, settings: &NotifySettings) -> Self {
+        let sender = Sender::new(url, settings.clone());
+        let reader = Reader::start(url, settings.clone());
         Self { sender, reader }
     }
 

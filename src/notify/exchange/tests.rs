@@ -2,7 +2,7 @@ use std::sync::atomic::AtomicUsize;
 use std::task::{Wake, Waker};
 
 use super::*;
-use crate::config::{Bus, OnGap, WhenDown};
+use crate::config::{Bus, BusSettings, OnGap, Secret, WhenDown};
 use crate::notify::hub::Hub;
 
 /// Counts how often its task is woken, and looks whether locks are held then.
@@ -72,8 +72,12 @@ impl Client {
     }
 }
 
+fn redis() -> BusSettings {
+    BusSettings::Redis { url: Secret::new("redis://127.0.0.1") }
+}
+
 fn settings() -> Notify {
-    Notify { bus: Bus::Memory, ..Notify::default() }
+    Notify { bus: BusSettings::Memory, ..Notify::default() }
 }
 
 fn exchange(settings: &Notify) -> InUse<Exchange> {
@@ -319,7 +323,7 @@ async fn the_bridge_learns_what_is_wanted_and_nothing_twice() {
 
 #[test]
 fn with_redis_a_listener_waits_for_the_bus_too() {
-    let exchange = bridged(&Notify { bus: Bus::Redis, ..settings() });
+    let exchange = bridged(&Notify { bus: redis(), ..settings() });
     let client = Client::listens(&exchange, 1, &["x"]);
     exchange.set_in_place(&names(&["x"]), true);
     assert_eq!(exchange.missing(&client.mailbox), Some(Missing::Bus { hint: BusNature::of(Bus::Redis).hint }));
@@ -331,7 +335,7 @@ fn with_redis_a_listener_waits_for_the_bus_too() {
 
 #[tokio::test]
 async fn the_bus_gets_everything_in_order_and_keeps_what_it_has_not_accepted() {
-    let exchange = exchange(&Notify { bus: Bus::Postgres, ..settings() });
+    let exchange = exchange(&Notify { bus: BusSettings::Postgres, ..settings() });
     exchange.publish(7, &[say("x", 1), say("y", 2)]);
     exchange.publish(8, &[say("x", 3)]);
     let batch = exchange.outbox().next_batch(2).await;
@@ -346,7 +350,7 @@ async fn the_bus_gets_everything_in_order_and_keeps_what_it_has_not_accepted() {
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_outbox_makes_the_bus_wait() {
-    let exchange = exchange(&Notify { bus: Bus::Postgres, ..settings() });
+    let exchange = exchange(&Notify { bus: BusSettings::Postgres, ..settings() });
     exchange.publish(7, &[say("x", 1)]);
     exchange.outbox().accepted(1);
     let batch = tokio::time::timeout(std::time::Duration::from_secs(1), exchange.outbox().next_batch(9));
@@ -362,7 +366,7 @@ fn nothing_is_kept_for_a_bus_that_does_not_exist() {
 
 #[test]
 fn a_full_outbox_drops_and_leaves_a_hole_in_the_numbers() {
-    for (bus, when_down) in [(Bus::Postgres, WhenDown::Postgres), (Bus::Redis, WhenDown::Drop)] {
+    for (bus, when_down) in [(BusSettings::Postgres, WhenDown::Postgres), (redis(), WhenDown::Drop)] {
         let exchange = exchange(&Notify { bus, when_down, bus_queue: 2, ..settings() });
         exchange.publish(7, &[say("x", 1), say("x", 2), say("x", 3)]);
         assert_eq!((exchange.outbox().depth(), exchange.overflow().depth()), (2, 0));
@@ -376,7 +380,7 @@ fn a_full_outbox_drops_and_leaves_a_hole_in_the_numbers() {
 
 #[test]
 fn a_full_outbox_goes_by_way_of_postgres_without_a_hole() {
-    let exchange = exchange(&Notify { bus: Bus::Redis, bus_queue: 2, ..settings() });
+    let exchange = exchange(&Notify { bus: redis(), bus_queue: 2, ..settings() });
     exchange.publish(7, &[say("x", 1), say("x", 2), say("x", 3)]);
     assert_eq!((exchange.outbox().depth(), exchange.overflow().depth()), (2, 1));
     assert_eq!(exchange.overflow().first(9)[0].notification, say("x", 3));
@@ -387,7 +391,7 @@ fn a_full_outbox_goes_by_way_of_postgres_without_a_hole() {
 
 #[test]
 fn new_notifications_are_refused_while_the_outbox_is_full_if_so_configured() {
-    let exchange = exchange(&Notify { bus: Bus::Redis, when_down: WhenDown::Error, bus_queue: 1, ..settings() });
+    let exchange = exchange(&Notify { bus: redis(), when_down: WhenDown::Error, bus_queue: 1, ..settings() });
     assert!(!exchange.refuses());
     exchange.publish(7, &[say("x", 1)]);
     assert!(exchange.refuses());
