@@ -2,7 +2,7 @@
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
-use pgweir::sql::{Context, classify};
+use pgweir::testing::sql::{Context, classify};
 
 fn main() {
     divan::main();

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
-use pgweir::metrics::{PoolCounter, PoolStats};
-use pgweir::session::stopwatch::Stopwatch;
-use pgweir::wire::expected::TransactionStatus;
+use pgweir::testing::metrics::{PoolCounter, PoolStats};
+use pgweir::testing::session::stopwatch::Stopwatch;
+use pgweir::testing::wire::expected::TransactionStatus;
 use tokio::time::Instant;
 
 fn main() {

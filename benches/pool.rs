@@ -4,9 +4,9 @@ use std::task::Waker;
 use std::time::Duration;
 
 use divan::{Bencher, black_box};
-use pgweir::admission::limiter::LeaseScope;
 use pgweir::config::{Jitter, RoleQueueSettings, Share};
-use pgweir::pool::core::{Command, Core, DatabaseLimits, Lease, PoolId, PoolLimits, Progress, SlotId};
+use pgweir::testing::admission::limiter::LeaseScope;
+use pgweir::testing::pool::core::{Command, Core, DatabaseLimits, Lease, PoolId, PoolLimits, Progress, SlotId};
 use tokio::time::Instant;
 
 const WORKERS: usize = 4;
@@ -18,7 +18,7 @@ fn main() {
 type Held = (SlotId, Box<u64>);
 
 /// A pool with so many backends open, all leased.
-fn full_pool(size: u32, is_gated: bool, now: Instant) -> (Core<Box<u64>>, PoolId, Vec<Held>) {
+fn full_pool(size: u32, is_limited: bool, now: Instant) -> (Core<Box<u64>>, PoolId, Vec<Held>) {
     let mut core = Core::new(WORKERS, Some(10_000), 1);
     let database =
         core.add_database(DatabaseLimits { backends_max: Some(size), connect_timeout: Duration::from_secs(5) });
@@ -31,7 +31,7 @@ fn full_pool(size: u32, is_gated: bool, now: Instant) -> (Core<Box<u64>>, PoolId
         lease_scope: LeaseScope::Transaction,
         share: Share::default(),
     };
-    let role_queue = is_gated.then(|| core.add_role_queue(role_queue_settings(), now));
+    let role_queue = is_limited.then(|| core.add_role_queue(role_queue_settings(), now));
     let pool = core.add_pool(database, role_queue, limits).expect("the database is there");
     let (mut out, mut held) = (Vec::new(), Vec::new());
     while held.len() < size as usize {
@@ -55,9 +55,9 @@ fn role_queue_settings() -> RoleQueueSettings {
 
 /// The difference between the two is what admission costs under light load.
 #[divan::bench(args = [false, true])]
-fn lease_and_release_an_idle_backend(bencher: Bencher, is_gated: bool) {
+fn lease_and_release_an_idle_backend(bencher: Bencher, is_limited: bool) {
     let now = Instant::now();
-    let (mut core, pool, held) = full_pool(20, is_gated, now);
+    let (mut core, pool, held) = full_pool(20, is_limited, now);
     let mut out = Vec::new();
     for (slot, backend) in held {
         core.release(slot, backend, 0, now, &mut out);
@@ -72,23 +72,23 @@ fn lease_and_release_an_idle_backend(bencher: Bencher, is_gated: bool) {
 }
 
 #[divan::bench(args = [(1, false), (10_000, false), (1, true), (10_000, true)])]
-fn wait_and_be_served(bencher: Bencher, (line, is_gated): (usize, bool)) {
+fn wait_and_be_served(bencher: Bencher, (depth, is_limited): (usize, bool)) {
     let now = Instant::now();
-    let (mut core, pool, mut held) = full_pool(20, is_gated, now);
+    let (mut core, pool, mut held) = full_pool(20, is_limited, now);
     let mut out = Vec::new();
     let join = |core: &mut Core<Box<u64>>| match core.lease(pool, 0, now, Waker::noop(), &mut Vec::new()) {
         Lease::Wait(ticket) => ticket,
         _ => panic!("nothing is idle"),
     };
-    let mut tickets: std::collections::VecDeque<_> = (1..queue).map(|_| join(&mut core)).collect();
+    let mut tickets: std::collections::VecDeque<_> = (1..depth).map(|_| join(&mut core)).collect();
     bencher.bench_local(|| {
         tickets.push_back(join(&mut core));
         let (slot, backend) = held.pop().expect("as many are served as released");
         core.release(slot, backend, 0, black_box(now), &mut out);
         out.clear();
-        let first = tickets.pop_front().expect("somebody is in line");
+        let first = tickets.pop_front().expect("somebody waits");
         let Progress::Ready(slot, backend) = core.poll_ticket(first, Waker::noop()) else {
-            panic!("the first in line is served")
+            panic!("the first waiter is served")
         };
         held.push((slot, backend));
     });

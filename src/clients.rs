@@ -17,7 +17,7 @@ use crate::pool::backend::{Aim, Target};
 
 /// What a client's task is asked to do at its next poll; several may stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
+pub(crate) enum Signal {
     /// Leave the queue: a CancelRequest came while it waits.
     Cancel = 1,
     /// Go, now.
@@ -36,7 +36,7 @@ pub enum Signal {
 
 /// What a client does, and where a cancel of it would go.
 #[derive(Debug, Clone)]
-pub enum Activity {
+pub(crate) enum Activity {
     /// No backend, none wanted.
     Idle,
     /// Waiting, since then.
@@ -47,7 +47,7 @@ pub enum Activity {
 
 /// One client.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Process id told to the client; positive, unique among those connected.
     pub pid: i32,
     /// Secret of its cancel key: 4 bytes for protocol 3.0, 32 for 3.2.
@@ -75,7 +75,7 @@ pub struct Entry {
 
 impl Entry {
     /// Leaves a signal and wakes the client's task.
-    pub fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         self.signals.fetch_or(signal as u8, Ordering::AcqRel);
         let waker = self.waker.lock().expect("no panic while held").clone();
         if let Some(waker) = waker {
@@ -93,7 +93,7 @@ impl Entry {
     }
 
     /// The waker of its task, once that runs.
-    pub fn waker(&self) -> Option<Waker> {
+    pub(crate) fn waker(&self) -> Option<Waker> {
         self.waker.lock().expect("no panic while held").clone()
     }
 
@@ -120,7 +120,7 @@ impl Entry {
     }
 
     /// What ties it to its backend; `session::pins::names` reads it.
-    pub fn pins(&self) -> u16 {
+    pub(crate) fn pins(&self) -> u16 {
         self.pins.load(Ordering::Relaxed)
     }
 
@@ -137,12 +137,12 @@ impl Entry {
     }
 
     /// Second of the last cycle's end.
-    pub fn last_active(&self) -> u32 {
+    pub(crate) fn last_active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
     }
 
     /// What it does now.
-    pub fn activity(&self) -> Activity {
+    pub(crate) fn activity(&self) -> Activity {
         self.lock().clone()
     }
 
@@ -158,7 +158,7 @@ impl Entry {
 
 /// All clients.
 #[derive(Debug, Default)]
-pub struct Clients {
+pub(crate) struct Clients {
     entries: Mutex<Slab<Arc<Entry>>>,
     /// How many hold a [`Seat`], by role; only roles with clients are here.
     seats: Mutex<HashMap<Arc<str>, u32>>,
@@ -166,7 +166,7 @@ pub struct Clients {
 
 /// A client's place; gone when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub(crate) struct Place {
     clients: Arc<Clients>,
     entry: Arc<Entry>,
     _seat: Seat,
@@ -174,7 +174,7 @@ pub struct Place {
 
 /// One of the clients of a role, counted until it is dropped: from the proof of who it is to its goodbye.
 #[derive(Debug)]
-pub struct Seat {
+pub(crate) struct Seat {
     clients: Arc<Clients>,
     role: Arc<str>,
 }
@@ -193,7 +193,7 @@ impl Drop for Seat {
 
 impl Place {
     /// What others see of it.
-    pub fn entry(&self) -> &Arc<Entry> {
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
         &self.entry
     }
 }
@@ -214,7 +214,7 @@ impl Drop for Place {
 
 /// What is known of a client once it logged in.
 #[derive(Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Of its login role.
     pub seat: Seat,
     /// Database asked for.
@@ -240,7 +240,7 @@ fn slot(pid: i32) -> usize {
 
 impl Clients {
     /// Takes a client in, with a fresh cancel key.
-    pub fn admit(self: &Arc<Self>, facts: Facts, second: u32) -> Place {
+    pub(crate) fn admit(self: &Arc<Self>, facts: Facts, second: u32) -> Place {
         let mut secret = vec![0; facts.secret_len];
         SystemRandom::new().fill(&mut secret).expect("the system has randomness");
         let mut entries = self.entries();
@@ -266,7 +266,7 @@ impl Clients {
     }
 
     /// A seat for one more client of this role; `None` if `most` are taken.
-    pub fn seat(self: &Arc<Self>, role: &Arc<str>, most: Option<u32>) -> Option<Seat> {
+    pub(crate) fn seat(self: &Arc<Self>, role: &Arc<str>, most: Option<u32>) -> Option<Seat> {
         let mut seats = self.seats();
         let taken = seats.get(role).copied().unwrap_or(0);
         if most.is_some_and(|most| taken >= most) {
@@ -277,22 +277,22 @@ impl Clients {
     }
 
     /// Everybody connected.
-    pub fn all(&self) -> Vec<Arc<Entry>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
         self.entries().iter().map(|(_, entry)| Arc::clone(entry)).collect()
     }
 
     /// How many are connected.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries().len()
     }
 
     /// Nobody is connected.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// A CancelRequest with this key: what is to be done at a backend, if anything. A client waiting leaves it at once.
-    pub fn cancel(&self, pid: i32, secret: &[u8]) -> Option<Aim> {
+    pub(crate) fn cancel(&self, pid: i32, secret: &[u8]) -> Option<Aim> {
         let index = usize::try_from(pid).ok().filter(|pid| *pid > 0)? - 1;
         let entry = Arc::clone(self.entries().get(index)?);
         bool::from(entry.secret().ct_eq(secret)).then_some(())?;

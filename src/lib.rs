@@ -7,23 +7,27 @@
 //! what is outstanding → `session::answers` takes account of what comes back → at the release point the oldest waiter
 //! gets the backend. Any fault on the way → `sqlstate` → ErrorResponse.
 
-pub mod admin;
-pub mod admission;
-pub mod auth;
-pub mod clients;
+mod admin;
+mod admission;
+mod auth;
+mod clients;
 pub mod config;
-pub mod error;
-pub mod metrics;
-pub mod net;
-pub mod notify;
-pub mod orders;
+mod error;
+mod metrics;
+mod net;
+mod notify;
+mod orders;
 pub mod pgbouncer;
-pub mod pool;
-pub mod proxy;
+mod pool;
+mod proxy;
 pub mod run;
-pub mod session;
-pub mod sql;
-pub mod state;
-pub mod watch;
-pub mod wire;
+mod session;
+mod sql;
+mod state;
+#[doc(hidden)]
+pub mod testing;
+mod watch;
+mod wire;
 mod words;
+
+pub use auth::scram::Verifier;

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 /// An order to the whole process, from the console.
 #[derive(Debug)]
-pub enum Order {
+pub(crate) enum Order {
     /// Read the file now, and tell what came of it.
     Reload(oneshot::Sender<Result<Vec<String>, String>>),
     /// Drain and end; at once if `now`.

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
-pub use self::clock::ProcessClock;
+pub(crate) use self::clock::ProcessClock;
 use crate::admission::entrance::Entrance;
 use crate::auth::secrets::Secrets;
 use crate::clients::{Clients, Signal};
@@ -32,7 +32,7 @@ use crate::state::statements::Statements;
 use crate::watch::watches::Watches;
 
 /// Everything shared.
-pub struct Proxy {
+pub(crate) struct Proxy {
     /// The configuration in force.
     pub config: Arc<ArcSwap<Config>>,
     /// TLS towards clients.
@@ -80,7 +80,7 @@ impl std::fmt::Debug for Proxy {
 
 impl Proxy {
     /// From a checked configuration; fails only on certificates.
-    pub fn new(config: Config, orders: mpsc::Sender<Order>) -> Result<Self, TlsError> {
+    pub(crate) fn new(config: Config, orders: mpsc::Sender<Order>) -> Result<Self, TlsError> {
         let tls = ServerTls::new(&config.listen.tls)?;
         let settings = SettingsRegistry::default();
         let secrets = Arc::new(Secrets::new());
@@ -118,25 +118,25 @@ impl Proxy {
     }
 
     /// `pool.cancel_timeout` where no database's own is at hand: the longest of all.
-    pub fn cancel_timeout(&self) -> Duration {
+    pub(crate) fn cancel_timeout(&self) -> Duration {
         let config = self.config.load();
         config.databases.values().map(|database| database.pool.cancel_timeout).max().unwrap_or(Duration::from_secs(5))
     }
 
     /// Waits until one more login may ask the servers of this database something.
-    pub async fn turn_to_ask(&self, database: &str) -> OwnedSemaphorePermit {
+    pub(crate) async fn turn_to_ask(&self, database: &str) -> OwnedSemaphorePermit {
         let config = self.config.load();
         let section = if config.databases.contains_key(database) { database } else { "*" };
         self.entrance.turn_to_ask(section).await
     }
 
     /// Earlier totals, for averages.
-    pub fn history(&self) -> MutexGuard<'_, History> {
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().expect("no panic while held")
     }
 
     /// Puts another configuration into force. Runs on a worker's thread.
-    pub fn reload(&self, worker: usize, config: Config) -> Result<(), TlsError> {
+    pub(crate) fn reload(&self, worker: usize, config: Config) -> Result<(), TlsError> {
         // Everything that can fail comes first: a bad file changes nothing.
         let tls = ServerTls::new(&config.listen.tls)?;
         crate::net::tls::check(&config).into_iter().next().map_or(Ok(()), |(_, error)| Err(error))?;

@@ -10,14 +10,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use pgweir::auth::scram::{Keys, RecoveredKeys, Verifier};
-use pgweir::auth::secrets::Secrets;
-use pgweir::auth::server::{BackendLogin, LoggedIn, LoginError, Step};
-use pgweir::auth::{Channel, Credential, md5::Md5Hash};
 use pgweir::config::{BackendTls, BackendTlsMode, Secret};
-use pgweir::net::certificate::Binding;
-use pgweir::net::tls::{ClientSide, server_name};
-use pgweir::wire::startup::{SSL_REQUEST, build_startup};
+use pgweir::testing::auth::scram::{Keys, RecoveredKeys, Verifier};
+use pgweir::testing::auth::secrets::Secrets;
+use pgweir::testing::auth::server::{BackendLogin, LoggedIn, LoginError, Step};
+use pgweir::testing::auth::{Channel, Credential, md5::Md5Hash};
+use pgweir::testing::net::certificate::Binding;
+use pgweir::testing::net::tls::{ClientSide, server_name};
+use pgweir::testing::wire::startup::{SSL_REQUEST, build_startup};
 use rustls::{ClientConnection, StreamOwned};
 use tempfile::TempDir;
 

@@ -7,8 +7,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use pgweir::admin::scrape::{LabelValues, values};
-use pgweir::metrics::{Label, Metric, MetricKind};
+use pgweir::testing::admin::scrape::{LabelValues, values};
+use pgweir::testing::metrics::{Label, Metric, MetricKind};
 use serde_json::Value;
 
 /// Labels that Prometheus adds by itself.

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use pgweir::config;
-use pgweir::metrics::Metric;
+use pgweir::testing::metrics::Metric;
 
 /// Names like those of metrics that are none: a schema that does not exist, and the role of examples.
 const NO_METRICS: [&str; 2] = ["pgweir_undo_reset", "pgweir_watch"];

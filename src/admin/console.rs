@@ -27,7 +27,7 @@ use crate::wire::expected::TransactionStatus;
 const NAMES_MAX: usize = 256;
 
 /// Serves a console whose user is known and allowed, up to its end. AuthenticationOk was sent.
-pub async fn serve(worker: Rc<Worker>, stream: Stream, facts: Facts) {
+pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, facts: Facts) {
     let place = worker.proxy.clients.admit(facts, worker.proxy.clock.second());
     tracing::info!(client.addr = %place.addr, role = %place.role, "console opened");
     let mut console = Console {

@@ -69,7 +69,7 @@ struct AdminServer {
 struct Deadline(Arc<Mutex<Instant>>);
 
 /// Answers for ever. The worker of `inbox` carries actions out.
-pub async fn serve(listener: TcpListener, proxy: Arc<Proxy>, inbox: Inbox) {
+pub(crate) async fn serve(listener: TcpListener, proxy: Arc<Proxy>, inbox: Inbox) {
     let admin = Arc::new(AdminServer {
         proxy,
         events: EventStream::new(),

@@ -29,7 +29,7 @@ const HOLDS_MAX: usize = 1024;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Entrance {
+pub(crate) struct Entrance {
     pace: Mutex<Pace>,
     /// The pace is another one, or nobody is let in any more: who waits looks again.
     changed: Notify,
@@ -68,7 +68,7 @@ impl From<&Admission> for Limits {
 
 impl Entrance {
     /// Open to everybody who keeps to these limits.
-    pub fn new(admission: &Admission) -> Self {
+    pub(crate) fn new(admission: &Admission) -> Self {
         Self {
             pace: Mutex::new(Pace::new(admission.into(), Instant::now())),
             changed: Notify::new(),
@@ -80,7 +80,7 @@ impl Entrance {
     }
 
     /// Other limits from now on, for those who wait already, too.
-    pub fn set(&self, admission: &Admission) {
+    pub(crate) fn set(&self, admission: &Admission) {
         if self.pace().set(admission.into(), Instant::now()) {
             self.changed.notify_waiters();
         }
@@ -92,13 +92,13 @@ impl Entrance {
     }
 
     /// Going down: nobody has to wait any more to be told so.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }
 
     /// Waits until this login may come in; returns how long that took, nothing at all under the rate.
-    pub async fn slot(&self, address: Option<Address>) -> Result<Duration, TooFast> {
+    pub(crate) async fn slot(&self, address: Option<Address>) -> Result<Duration, TooFast> {
         let came = Instant::now();
         let mut changed = self.changed.notified();
         let wait = self.pace().login(address, came, fastrand::f64)?;
@@ -122,7 +122,7 @@ impl Entrance {
     }
 
     /// Keeps a refused login waiting for a moment, so that a client that comes back at once does not spin.
-    pub async fn hold(&self) {
+    pub(crate) async fn hold(&self) {
         let is_jittered = self.pace().is_jittered();
         if is_jittered && let Ok(_held) = self.holds.try_acquire() {
             sleep(HOLD.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
@@ -130,12 +130,12 @@ impl Entrance {
     }
 
     /// May this address's cancel pass?
-    pub fn admits_cancel(&self, address: Option<Address>) -> bool {
+    pub(crate) fn admits_cancel(&self, address: Option<Address>) -> bool {
         self.pace().cancel(address, Instant::now())
     }
 
     /// Computes something for a login on a thread that carries no traffic, when it is its turn. Fails if it panics.
-    pub async fn compute<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> io::Result<R> {
+    pub(crate) async fn compute<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> io::Result<R> {
         let turn = loop {
             let free = Arc::clone(&self.turns().free);
             // Closed: there is another number of them now.
@@ -151,7 +151,7 @@ impl Entrance {
     }
 
     /// Waits until one more login may ask the servers of this database section something.
-    pub async fn turn_to_ask(&self, section: &str) -> OwnedSemaphorePermit {
+    pub(crate) async fn turn_to_ask(&self, section: &str) -> OwnedSemaphorePermit {
         let turns = {
             let mut asking = self.asking.lock().expect("no panic while held");
             Arc::clone(asking.entry(section.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(ASKING_AT_ONCE))))
@@ -160,7 +160,7 @@ impl Entrance {
     }
 
     /// Forgets addresses that have not come for a while.
-    pub fn tick(&self, now: Instant) {
+    pub(crate) fn tick(&self, now: Instant) {
         self.pace().tick(now);
     }
 

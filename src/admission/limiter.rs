@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::adaptive::{self, Adaptive};
 use super::burst::Burst;
 use super::limit::Limit;
-pub use super::rate::Pace;
+pub(crate) use super::rate::Pace;
 use super::rate::Rate;
 use super::slow_start::{self, Baseline, SlowStart};
 use super::throughput::Throughput;
@@ -168,7 +168,7 @@ impl Width {
 
 /// One role's limiter.
 #[derive(Debug)]
-pub struct RoleLimiter {
+pub(crate) struct RoleLimiter {
     rules: RoleQueueSettings,
     limit: Limit,
     width: Width,
@@ -197,7 +197,7 @@ pub struct RoleLimiter {
 
 impl RoleLimiter {
     /// A limiter that nobody has passed. Its limit grows by `ramp`, if there is one.
-    pub fn new(rules: RoleQueueSettings, now: Instant) -> Self {
+    pub(crate) fn new(rules: RoleQueueSettings, now: Instant) -> Self {
         let mut limiter = Self {
             limit: Limit::new(rules.transactions_max),
             width: Width::new(&rules, now),
@@ -223,22 +223,22 @@ impl RoleLimiter {
     }
 
     /// The rules in force.
-    pub fn rules(&self) -> &RoleQueueSettings {
+    pub(crate) fn rules(&self) -> &RoleQueueSettings {
         &self.rules
     }
 
     /// The console has not given it another limit.
-    pub fn is_as_configured(&self) -> bool {
+    pub(crate) fn is_as_configured(&self) -> bool {
         self.limit.target() == self.rules.transactions_max
     }
 
     /// Clients waiting, over all pools of the role.
-    pub fn waiting(&self) -> u32 {
+    pub(crate) fn waiting(&self) -> u32 {
         self.waiting
     }
 
     /// What has happened, to be added to by who fails and refuses waiters.
-    pub fn counters(&mut self) -> &mut LimiterCounters {
+    pub(crate) fn counters(&mut self) -> &mut LimiterCounters {
         &mut self.counters
     }
 
@@ -246,7 +246,7 @@ impl RoleLimiter {
 
     /// A transaction wants to start.
     #[inline]
-    pub fn arrived(&mut self, now: Instant) {
+    pub(crate) fn arrived(&mut self, now: Instant) {
         if self.burst.arrived(now) {
             self.counters.bursts += 1;
         }
@@ -254,7 +254,7 @@ impl RoleLimiter {
 
     /// May a newcomer start at once? If so, it does.
     #[inline]
-    pub fn admits(&mut self, lease_scope: LeaseScope, now: Instant) -> bool {
+    pub(crate) fn admits(&mut self, lease_scope: LeaseScope, now: Instant) -> bool {
         self.waiting == 0
             && self.permits(lease_scope, now) > 0
             && !self.is_spreading()
@@ -262,13 +262,14 @@ impl RoleLimiter {
     }
 
     /// What the operator allows now; what the server has shown it can take may be less.
-    pub fn allowed(&self, now: Instant) -> u32 {
+    #[cfg(test)]
+    pub(crate) fn allowed(&self, now: Instant) -> u32 {
         self.limit.at(now)
     }
 
     /// How many more may start now, as far as the limits go.
     #[inline]
-    pub fn permits(&self, lease_scope: LeaseScope, now: Instant) -> u32 {
+    pub(crate) fn permits(&self, lease_scope: LeaseScope, now: Instant) -> u32 {
         let most = match lease_scope {
             LeaseScope::Transaction => self.effective(now),
             LeaseScope::Session => self.limit.at(now),
@@ -279,7 +280,7 @@ impl RoleLimiter {
     /// May the head of the queue, which came so long ago, start as far as the rate goes? To be asked by who has a permit and
     /// starts unless the answer is `NotBefore`.
     #[inline]
-    pub fn pace(&mut self, waited: Duration, now: Instant) -> Pace {
+    pub(crate) fn pace(&mut self, waited: Duration, now: Instant) -> Pace {
         let Some(rate) = &self.rate else { return Pace::Now };
         if rate.rules().when == RateWhen::Burst && !self.burst.is_on() {
             return Pace::Now;
@@ -297,12 +298,12 @@ impl RoleLimiter {
 
     /// Are newcomers held back for a moment of their own?
     #[inline]
-    pub fn is_spreading(&self) -> bool {
+    pub(crate) fn is_spreading(&self) -> bool {
         self.rules.jitter == Jitter::Spread && self.burst.is_on()
     }
 
     /// Until when a newcomer is held back. `roll` is uniform in `[0, 1)`.
-    pub fn hold(&mut self, roll: f64, now: Instant) -> Option<Instant> {
+    pub(crate) fn hold(&mut self, roll: f64, now: Instant) -> Option<Instant> {
         self.is_spreading().then(|| {
             self.counters.spread += 1;
             now + self.rules.spread_max.mul_f64(roll)
@@ -311,17 +312,17 @@ impl RoleLimiter {
 
     /// Are those who come now drawn at random? Only for `jitter_window` after the role queue was quiet, when a crowd came in step. Under
     /// steady load the order of arrival is kept, or the longest waits would be as long as the window.
-    pub fn is_drawing(&self, now: Instant) -> bool {
+    pub(crate) fn is_drawing(&self, now: Instant) -> bool {
         self.rules.jitter != Jitter::Off && now <= self.woke + self.rules.jitter_window
     }
 
     /// How long somebody who joins now would wait, if that is known.
-    pub fn expected_wait(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn expected_wait(&self, now: Instant) -> Option<Duration> {
         self.throughput.expected_wait(self.waiting, now)
     }
 
     /// How long somebody who joins now would wait, if that is known to be shed.
-    pub fn shed(&self, wait_timeout: Duration, now: Instant) -> Option<Duration> {
+    pub(crate) fn shed(&self, wait_timeout: Duration, now: Instant) -> Option<Duration> {
         let expected = self.expected_wait(now)?;
         let is_shed = expected > wait_timeout.mul_f64(SHED_AT);
         (self.rules.mode == AdmissionMode::On && is_shed).then_some(expected)
@@ -331,12 +332,12 @@ impl RoleLimiter {
 
     /// The queues of the role became longer or shorter.
     #[inline]
-    pub fn queued(&mut self, before: u32, after: u32) {
+    pub(crate) fn queued(&mut self, before: u32, after: u32) {
         self.waiting = self.waiting - before + after;
     }
 
     /// Somebody joined a queue whose first has waited so long.
-    pub fn deepened(&mut self, oldest_wait: Duration, now: Instant) {
+    pub(crate) fn deepened(&mut self, oldest_wait: Duration, now: Instant) {
         if self.waiting == 1 {
             self.progressed = now;
         }
@@ -347,7 +348,7 @@ impl RoleLimiter {
 
     /// A transaction starts, having `waited` or not.
     #[inline]
-    pub fn started(&mut self, has_waited: bool, now: Instant) {
+    pub(crate) fn started(&mut self, has_waited: bool, now: Instant) {
         if self.active == 0 {
             self.ended = now;
         }
@@ -369,7 +370,7 @@ impl RoleLimiter {
 
     /// A transaction ended that had its backend since `started`.
     #[inline]
-    pub fn completed(&mut self, started: Instant, now: Instant) {
+    pub(crate) fn completed(&mut self, started: Instant, now: Instant) {
         let is_used = self.active >= self.effective(now).saturating_sub(1);
         // With room to spare nothing is decided: a sample keeps what is usual up to date.
         if is_used || self.waiting > 0 || self.counters.starts.is_multiple_of(SAMPLE) {
@@ -405,7 +406,7 @@ impl RoleLimiter {
 
     /// A permit comes back from a transaction that was not served, or whose backend was lost.
     #[inline]
-    pub fn ended(&mut self, now: Instant) {
+    pub(crate) fn ended(&mut self, now: Instant) {
         self.ended = now;
         self.active -= 1;
         if self.active < self.half_of_initial() {
@@ -414,7 +415,7 @@ impl RoleLimiter {
     }
 
     /// Time passed.
-    pub fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, now: Instant) {
         self.burst.tick(self.waiting, now);
         self.judge(now);
         self.widen(now);
@@ -424,7 +425,7 @@ impl RoleLimiter {
     // ---- what is wanted --------------------------------------------------------------------------------------------------
 
     /// Other rules. A changed `max` takes the place of what the console said; everything else of the role queue goes on.
-    pub fn set(&mut self, rules: RoleQueueSettings, now: Instant) {
+    pub(crate) fn set(&mut self, rules: RoleQueueSettings, now: Instant) {
         if rules.transactions_max != self.rules.transactions_max {
             self.limit = Limit::new(rules.transactions_max);
         }
@@ -439,7 +440,7 @@ impl RoleLimiter {
     }
 
     /// `LIMIT`: another limit than the configured one, until that changes; at once, or `over` some time.
-    pub fn set_limit(&mut self, max: Option<u32>, over: Option<Duration>, now: Instant) {
+    pub(crate) fn set_limit(&mut self, max: Option<u32>, over: Option<Duration>, now: Instant) {
         self.limit = match (max, over.filter(|over| !over.is_zero())) {
             (Some(to), Some(over)) => {
                 // Where it is; from nowhere it begins as everything begins.
@@ -455,13 +456,13 @@ impl RoleLimiter {
     }
 
     /// `LIMIT … DEFAULT`: back to the configured limit.
-    pub fn reset_limit(&mut self) {
+    pub(crate) fn reset_limit(&mut self) {
         self.limit = Limit::new(self.rules.transactions_max);
         self.settle();
     }
 
     /// `RAMP`: from `initial` to where the limit is, over this time; where there is none or it is zero, nothing to grow to.
-    pub fn ramp_over(&mut self, over: Duration, now: Instant) {
+    pub(crate) fn ramp_over(&mut self, over: Duration, now: Instant) {
         self.width.restart(self.rules.initial);
         if let Some(to @ 1..) = self.limit.target() {
             self.limit = match over.is_zero() {
@@ -473,7 +474,7 @@ impl RoleLimiter {
     }
 
     /// The server, or the way to it, is back after a failure, a pause or a convoy: in slowly.
-    pub fn restart(&mut self, now: Instant) {
+    pub(crate) fn restart(&mut self, now: Instant) {
         match self.rules.ramp {
             Some(over) => self.ramp_over(over, now),
             None => {
@@ -485,7 +486,7 @@ impl RoleLimiter {
 
     /// Those of the role are much of a lock convoy: half as many at once as there are, but as many as are reserved. It ends nobody, and
     /// what it took comes back as everything does, by completions. Returns the effective limit if that became lower.
-    pub fn tighten(&mut self, now: Instant) -> Option<u32> {
+    pub(crate) fn tighten(&mut self, now: Instant) -> Option<u32> {
         if self.tightened.is_some_and(|then| now < then + TIGHTEN_EVERY) {
             return None;
         }
@@ -502,7 +503,7 @@ impl RoleLimiter {
     }
 
     /// A limiter at this moment.
-    pub fn view(&self, now: Instant) -> LimiterView {
+    pub(crate) fn view(&self, now: Instant) -> LimiterView {
         LimiterView {
             limit: self.limit.target(),
             effective: self.effective(now),

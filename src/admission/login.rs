@@ -30,7 +30,7 @@ const PERIOD: std::ops::RangeInclusive<f64> = 1e-9..=86_400.0;
 
 /// The keys of `[admission]` that this is about.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// `login_rate`, per second.
     pub rate: Option<f64>,
     /// `login_burst`: so many at once are not delayed.
@@ -47,7 +47,7 @@ pub struct Limits {
 
 /// Who is counted as one: an IPv4 address, or the /64 that an IPv6 host has to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Address(IpAddr);
+pub(crate) struct Address(IpAddr);
 
 impl From<IpAddr> for Address {
     fn from(ip: IpAddr) -> Self {
@@ -60,7 +60,7 @@ impl From<IpAddr> for Address {
 
 /// A login whose slot would be further off than `login_delay_max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum TooFast {
+pub(crate) enum TooFast {
     /// `login_rate`.
     #[error("too many logins at once")]
     Rate,
@@ -71,7 +71,7 @@ pub enum TooFast {
 
 /// All rates, and where they stand.
 #[derive(Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     limits: Limits,
     started: Instant,
     told: Told,
@@ -82,7 +82,7 @@ pub struct Pace {
 
 impl Pace {
     /// Nobody has come yet.
-    pub fn new(limits: Limits, now: Instant) -> Self {
+    pub(crate) fn new(limits: Limits, now: Instant) -> Self {
         let told = Told::default();
         let second = |rate: f64| rate.ceil() as u32;
         let Limits { rate, burst, delay_max, rate_per_address, cancel_rate_per_address, .. } = limits;
@@ -97,7 +97,7 @@ impl Pace {
     }
 
     /// Other limits from now on; who waits for a slot should ask again. `false`: they are the same.
-    pub fn set(&mut self, limits: Limits, now: Instant) -> bool {
+    pub(crate) fn set(&mut self, limits: Limits, now: Instant) -> bool {
         let is_other = self.limits != limits;
         if is_other {
             *self = Self::new(limits, now);
@@ -109,7 +109,7 @@ impl Pace {
     /// Those who wait are spread by up to the time of one login more: `roll` is uniform in `[0, 1)`.
     ///
     /// `None` for an address: one of this machine, which has no rate of its own.
-    pub fn login(
+    pub(crate) fn login(
         &mut self,
         address: Option<Address>,
         now: Instant,
@@ -129,7 +129,7 @@ impl Pace {
     }
 
     /// May one more cancel of this address pass?
-    pub fn cancel(&mut self, address: Option<Address>, now: Instant) -> bool {
+    pub(crate) fn cancel(&mut self, address: Option<Address>, now: Instant) -> bool {
         self.tell(now);
         match (&self.cancels, address) {
             (Some(bucket), Some(address)) => bucket.take(&address).is_some(),
@@ -138,12 +138,12 @@ impl Pace {
     }
 
     /// Whether chance is asked at all.
-    pub fn is_jittered(&self) -> bool {
+    pub(crate) fn is_jittered(&self) -> bool {
         self.limits.is_jittered
     }
 
     /// Forgets addresses whose rate is as if they had never come.
-    pub fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, now: Instant) {
         self.tell(now);
         for bucket in [&self.by_address, &self.cancels].into_iter().flatten() {
             bucket.forget();

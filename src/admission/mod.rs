@@ -10,11 +10,11 @@
 
 mod adaptive;
 mod burst;
-pub mod entrance;
+pub(crate) mod entrance;
 mod limit;
-pub mod limiter;
-pub mod login;
+pub(crate) mod limiter;
+pub(crate) mod login;
 mod rate;
 mod slow_start;
 mod throughput;
-pub mod wait_queue;
+pub(crate) mod wait_queue;

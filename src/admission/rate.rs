@@ -37,7 +37,7 @@ pub(super) struct Rate {
 
 /// May the head of the queue start?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pace {
+pub(crate) enum Pace {
     /// Now.
     Now,
     /// Now, though over the rate: it was held up as long as it may be.

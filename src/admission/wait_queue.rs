@@ -19,7 +19,7 @@ const DEAD_MAX: usize = 64;
 
 /// One pool's waiters.
 #[derive(Debug)]
-pub struct WaitQueue<T: Ord> {
+pub(crate) struct WaitQueue<T: Ord> {
     batches: VecDeque<Batch<T>>,
     /// The number of the next batch.
     next: u64,
@@ -45,27 +45,27 @@ impl<T: Ord> Default for WaitQueue<T> {
 
 impl<T: Ord + Copy> WaitQueue<T> {
     /// Everybody waiting, those held back included.
-    pub fn waiting(&self) -> u32 {
+    pub(crate) fn waiting(&self) -> u32 {
         self.ready + self.held_alive
     }
 
     /// Those who may be served.
-    pub fn ready(&self) -> u32 {
+    pub(crate) fn ready(&self) -> u32 {
         self.ready
     }
 
     /// When the first batch began.
-    pub fn first_since(&self) -> Option<Instant> {
+    pub(crate) fn first_since(&self) -> Option<Instant> {
         self.batches.front().map(|batch| batch.opened)
     }
 
     /// When the next who is held back joins.
-    pub fn next_ripe(&self) -> Option<Instant> {
+    pub(crate) fn next_ripe(&self) -> Option<Instant> {
         self.held.peek().map(|Reverse((at, _))| *at)
     }
 
     /// Joins the batch of this moment, which others may join for `window`; returns its number.
-    pub fn join(&mut self, entry: T, now: Instant, window: Duration, is_random: bool) -> u64 {
+    pub(crate) fn join(&mut self, entry: T, now: Instant, window: Duration, is_random: bool) -> u64 {
         self.ready += 1;
         let is_open = |batch: &&mut Batch<T>| batch.is_random == is_random && now < batch.opened + window;
         if let Some(batch) = self.batches.back_mut().filter(is_open) {
@@ -80,13 +80,13 @@ impl<T: Ord + Copy> WaitQueue<T> {
     }
 
     /// Is held back until then.
-    pub fn hold(&mut self, entry: T, until: Instant) {
+    pub(crate) fn hold(&mut self, entry: T, until: Instant) {
         self.held_alive += 1;
         self.held.push(Reverse((until, entry)));
     }
 
     /// Takes out somebody whose time has come, to be joined; whether it is alive is for the caller to see.
-    pub fn ripe(&mut self, now: Instant, is_alive: impl Fn(T) -> bool) -> Option<T> {
+    pub(crate) fn ripe(&mut self, now: Instant, is_alive: impl Fn(T) -> bool) -> Option<T> {
         while self.next_ripe().is_some_and(|at| at <= now) {
             let Reverse((_, entry)) = self.held.pop()?;
             if is_alive(entry) {
@@ -98,7 +98,7 @@ impl<T: Ord + Copy> WaitQueue<T> {
     }
 
     /// Takes the next out of the queue: the first of the first batch, or one at random if that is how it was joined.
-    pub fn draw(&mut self, rng: &mut Rng, is_alive: impl Fn(T) -> bool) -> Option<T> {
+    pub(crate) fn draw(&mut self, rng: &mut Rng, is_alive: impl Fn(T) -> bool) -> Option<T> {
         let batch = self.batches.front_mut()?;
         let drawn = loop {
             let entry = match batch.is_random {
@@ -118,7 +118,7 @@ impl<T: Ord + Copy> WaitQueue<T> {
     }
 
     /// Somebody of this batch (`None`: held back) left, and is no longer alive.
-    pub fn left(&mut self, batch: Option<u64>, is_alive: impl Fn(T) -> bool) {
+    pub(crate) fn left(&mut self, batch: Option<u64>, is_alive: impl Fn(T) -> bool) {
         let Some(number) = batch else {
             self.held_alive -= 1;
             if self.held.len() > 2 * self.held_alive as usize + DEAD_MAX {
@@ -138,7 +138,7 @@ impl<T: Ord + Copy> WaitQueue<T> {
     }
 
     /// Takes out all that are due, looking only into batches that began early enough to hold one.
-    pub fn take_due(&mut self, may_hold: impl Fn(Instant) -> bool, is_due: impl Fn(T) -> bool) -> Vec<T> {
+    pub(crate) fn take_due(&mut self, may_hold: impl Fn(Instant) -> bool, is_due: impl Fn(T) -> bool) -> Vec<T> {
         let mut due = Vec::new();
         let mut take = |entry: &T| {
             let is_due = is_due(*entry);
@@ -164,7 +164,7 @@ impl<T: Ord + Copy> WaitQueue<T> {
     }
 
     /// Everybody who joined by then, the dead included.
-    pub fn joined_by(&self, then: Instant) -> impl Iterator<Item = T> {
+    pub(crate) fn joined_by(&self, then: Instant) -> impl Iterator<Item = T> {
         let batches = self.batches.iter().take_while(move |batch| batch.opened <= then);
         batches.flat_map(|batch| batch.entries.iter().copied())
     }

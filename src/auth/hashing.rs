@@ -21,14 +21,14 @@ type Fingerprint = [u8; 32];
 type Cell = Arc<OnceLock<Keys>>;
 
 /// Keys by (secret, salt, iterations).
-pub struct KeyCache {
+pub(crate) struct KeyCache {
     fingerprint_key: hmac::Key,
     generations: Mutex<Generations>,
 }
 
 /// What the cache says.
 #[derive(Debug)]
-pub enum Lookup {
+pub(crate) enum Lookup {
     /// Derived before.
     Known(Keys),
     /// To be derived; the cache learns it when the job is run.

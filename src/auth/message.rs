@@ -4,7 +4,7 @@ use crate::wire::build::{self, split_cstring};
 use crate::wire::tag::{backend, frontend};
 
 /// Longest body of a message during a login, either way. Postgres takes 65,535 bytes; IAM tokens have 2 KiB and more.
-pub const BODY_MAX: usize = 65_535;
+pub(crate) const BODY_MAX: usize = 65_535;
 
 /// AuthenticationOk, a whole frame.
 pub const AUTHENTICATION_OK: [u8; 9] = [backend::AUTHENTICATION, 0, 0, 0, 8, 0, 0, 0, 0];

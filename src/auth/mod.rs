@@ -7,16 +7,17 @@
 //! SCRAM gives its keys without showing the password. Where it is not, the password itself is asked for, which is done
 //! over TLS, a Unix socket or loopback only; pgweir cannot check it, so a backend has to: [`Credential::Unproved`].
 
-pub mod client;
-pub mod hashing;
-pub mod md5;
+pub(crate) mod client;
+pub(crate) mod hashing;
+pub(crate) mod md5;
 mod message;
 pub(crate) mod random;
-pub mod scram;
-pub mod secrets;
-pub mod server;
+pub(crate) mod scram;
+pub(crate) mod secrets;
+pub(crate) mod server;
 
-pub use message::{AUTHENTICATION_OK, BODY_MAX};
+pub use message::AUTHENTICATION_OK;
+pub(crate) use message::BODY_MAX;
 
 use crate::config::Secret;
 use crate::net::certificate::Binding;

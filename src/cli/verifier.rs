@@ -3,7 +3,7 @@
 use std::io;
 use std::num::NonZeroU32;
 
-use pgweir::auth::scram::Verifier;
+use pgweir::Verifier;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::Exit;

@@ -6,7 +6,7 @@ use crate::wire::frame::FrameError;
 
 /// A fault of the console.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum ConsoleFault {
+pub(crate) enum ConsoleFault {
     /// No command begins like this.
     #[error("invalid command \"{text}\"")]
     Command {

@@ -18,7 +18,7 @@ use crate::wire::frame::FrameError;
 
 /// A fault that ends a cycle or a session.
 #[derive(Debug, Error)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// Bytes that are no frames.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -153,7 +153,7 @@ pub enum Fault {
 
 /// The queue of a role, as far as a client in it must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Queue {
+pub(crate) struct Queue {
     /// The client's own.
     pub role: Arc<str>,
     /// Clients waiting.
@@ -164,7 +164,7 @@ pub struct Queue {
 
 /// How a backend was lost, as far as its client must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lost {
+pub(crate) struct Lost {
     /// A COMMIT was under way: nobody knows whether it took effect.
     pub in_commit: bool,
     /// What the server said last, if anything.

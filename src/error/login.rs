@@ -13,7 +13,7 @@ use crate::wire::startup::{BadOptions, Malformed};
 
 /// Why a connection did not become a client.
 #[derive(Debug, Error)]
-pub enum LoginFault {
+pub(crate) enum LoginFault {
     /// The socket broke or closed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -87,12 +87,12 @@ pub enum LoginFault {
 
 impl LoginFault {
     /// There are too many, and it may come back later; at once would help nobody.
-    pub fn is_crowd(&self) -> bool {
+    pub(crate) fn is_crowd(&self) -> bool {
         matches!(self, Self::TooManyClients | Self::TooManyOfRole(_) | Self::TooFast(_))
     }
 
     /// What it is counted as.
-    pub fn reason(&self) -> LoginRefusal {
+    pub(crate) fn reason(&self) -> LoginRefusal {
         match self {
             Self::Io(_)
             | Self::Startup(_)
@@ -118,7 +118,7 @@ impl LoginFault {
 
 /// Why a secret could not be looked up.
 #[derive(Debug, Error)]
-pub enum LookupError {
+pub(crate) enum LookupError {
     /// A reload took the query away.
     #[error("databases.*.auth_query was removed meanwhile")]
     NoPool,

@@ -3,11 +3,11 @@
 //! [`fault`] is what ends a cycle or a session, [`login`] what ends a login, [`console`] what is wrong with a command of the console;
 //! [`sqlstate`] words them. They stand above all that raise them, so that no part of the process depends on how another's errors are worded.
 
-pub mod console;
-pub mod fault;
-pub mod login;
-pub mod sqlstate;
+pub(crate) mod console;
+pub(crate) mod fault;
+pub(crate) mod login;
+pub(crate) mod sqlstate;
 
-pub use console::ConsoleFault;
-pub use fault::{Fault, Lost, Queue};
-pub use login::{LoginFault, LookupError};
+pub(crate) use console::ConsoleFault;
+pub(crate) use fault::{Fault, Lost, Queue};
+pub(crate) use login::{LoginFault, LookupError};

@@ -22,7 +22,7 @@ use crate::wire::build::Report;
 use crate::wire::startup::Malformed;
 
 /// What a client waiting is told once, after `admission.notice_after`.
-pub fn still_waiting(role: &str, waited: Duration, waiting: u32) -> Report {
+pub(crate) fn still_waiting(role: &str, waited: Duration, waiting: u32) -> Report {
     let hint = "SHOW ROLES in the console tells what the queue waits for; admission.notice_after is when this is said.";
     Report {
         severity: "NOTICE",
@@ -34,7 +34,7 @@ pub fn still_waiting(role: &str, waited: Duration, waiting: u32) -> Report {
 }
 
 /// The report for a fault.
-pub fn report(fault: &Fault) -> Report {
+pub(crate) fn report(fault: &Fault) -> Report {
     let (severity, code, hint): (_, _, Option<&str>) = match fault {
         Fault::Frame(_) => (
             "FATAL",
@@ -208,7 +208,7 @@ fn clients(count: u32, role: &str) -> String {
 }
 
 /// The report for a login that failed; always FATAL, and never more than the peer knows already.
-pub fn login(fault: &LoginFault) -> Report {
+pub(crate) fn login(fault: &LoginFault) -> Report {
     let mut message = fault.to_string();
     let (code, hint): (_, Option<&str>) = match fault {
         LoginFault::Io(_) | LoginFault::Injected => ("08006", None),
@@ -290,7 +290,7 @@ fn of_login(code: &str) -> &'static str {
 }
 
 /// The report for a fault of the console.
-pub fn console(fault: &ConsoleFault) -> Report {
+pub(crate) fn console(fault: &ConsoleFault) -> Report {
     let (severity, code, hint): (_, _, Option<&str>) = match fault {
         ConsoleFault::Command { .. } => ("ERROR", "42601", Some("SHOW HELP lists all commands.")),
         ConsoleFault::Absent { instead, .. } => ("ERROR", "0A000", Some(instead)),

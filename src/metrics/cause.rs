@@ -4,7 +4,7 @@ use crate::words::words;
 
 words! {
     /// Why a query is cancelled.
-    pub enum CancelCause {
+    pub(crate) enum CancelCause {
         /// Its client asked for it.
         Client = "client",
         /// Its client is gone.
@@ -14,7 +14,7 @@ words! {
     }
 
     /// Why a connection does not become a client.
-    pub enum LoginRefusal {
+    pub(crate) enum LoginRefusal {
         /// Not what the protocol has here, or TLS where there is none.
         Protocol = "protocol",
         /// It did not prove who it is, or may not do what it wants.
@@ -56,7 +56,7 @@ words! {
     }
 
     /// What came of reading the configuration again.
-    pub enum ReloadOutcome {
+    pub(crate) enum ReloadOutcome {
         /// It is in force.
         Applied = "applied",
         /// It has mistakes; the old one stays in force.

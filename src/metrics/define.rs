@@ -93,6 +93,7 @@ macro_rules! counters {
     ($(#[$doc:meta])* $name:ident $({ $counter:ident $help:literal $($label:ident)? })*) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[allow(unreachable_pub, reason = "benchmarks count by one of them, nobody outside by the others")]
         pub enum $name { $(#[doc = $help] $counter $(($label))?,)* }
 
         impl $name {
@@ -124,6 +125,7 @@ macro_rules! histograms {
     ($(#[$doc:meta])* $name:ident $({ $histogram:ident $help:literal })*) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[allow(unreachable_pub, reason = "methods that benchmarks reach take them")]
         pub enum $name { $(#[doc = $help] $histogram,)* }
 
         impl $name {

@@ -16,7 +16,7 @@ pub(super) fn bucket(duration: Duration) -> (usize, u64) {
 }
 
 /// The longest duration in bucket `n`; the last bucket has no bound.
-pub fn bound(n: usize) -> Duration {
+pub(crate) fn bound(n: usize) -> Duration {
     Duration::from_micros(1 << n)
 }
 

@@ -14,16 +14,16 @@ const OTHER: [u8; 5] = *b"other";
 
 /// Errors sent to clients, by SQLSTATE.
 #[derive(Debug, Default)]
-pub struct ErrorCounts(Mutex<BTreeMap<[u8; 5], u64>>);
+pub(crate) struct ErrorCounts(Mutex<BTreeMap<[u8; 5], u64>>);
 
 impl ErrorCounts {
     /// Counts one of pgweir's.
-    pub fn count(&self, code: &str) {
+    pub(crate) fn count(&self, code: &str) {
         self.count_bytes(code.as_bytes());
     }
 
     /// Counts one of Postgres's.
-    pub fn count_bytes(&self, code: &[u8]) {
+    pub(crate) fn count_bytes(&self, code: &[u8]) {
         let is_code = |code: &[u8; 5]| code.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
         let code = <[u8; 5]>::try_from(code).ok().filter(is_code).unwrap_or(NONE);
         let mut counts = self.0.lock().expect("no panic while held");
@@ -32,7 +32,7 @@ impl ErrorCounts {
     }
 
     /// Counts by code.
-    pub fn totals(&self) -> Vec<(String, u64)> {
+    pub(crate) fn totals(&self) -> Vec<(String, u64)> {
         let counts = self.0.lock().expect("no panic while held");
         counts.iter().map(|(code, n)| (String::from_utf8_lossy(code).into_owned(), *n)).collect()
     }

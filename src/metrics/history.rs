@@ -8,11 +8,11 @@ use tokio::time::Instant;
 use super::Totals;
 
 /// Length of a period, as PgBouncer's `stats_period`.
-pub const PERIOD: Duration = Duration::from_secs(60);
+pub(crate) const PERIOD: Duration = Duration::from_secs(60);
 
 /// Two earlier moments, at least a period apart from each other.
 #[derive(Debug)]
-pub struct History {
+pub(crate) struct History {
     older: PastTotals,
     newer: PastTotals,
 }
@@ -26,13 +26,13 @@ struct PastTotals {
 
 impl History {
     /// Nothing was counted before `now`.
-    pub fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         let start = PastTotals { at: now, totals: HashMap::new() };
         Self { older: start.clone(), newer: start }
     }
 
     /// Begins another period if this one is over; `totals` tells where all pools stand.
-    pub fn roll(&mut self, now: Instant, totals: impl FnOnce() -> HashMap<u64, Totals>) {
+    pub(crate) fn roll(&mut self, now: Instant, totals: impl FnOnce() -> HashMap<u64, Totals>) {
         if now.saturating_duration_since(self.newer.at) >= PERIOD {
             let newer = PastTotals { at: now, totals: totals() };
             self.older = std::mem::replace(&mut self.newer, newer);
@@ -40,7 +40,7 @@ impl History {
     }
 
     /// What happened in the pool since the older moment, and how long ago that was.
-    pub fn since(&self, pool: u64, totals: &Totals, now: Instant) -> (Totals, Duration) {
+    pub(crate) fn since(&self, pool: u64, totals: &Totals, now: Instant) -> (Totals, Duration) {
         let none = Totals::default();
         let since = totals.since(self.older.totals.get(&pool).unwrap_or(&none));
         (since, now.saturating_duration_since(self.older.at))

@@ -31,7 +31,7 @@ pub struct ListenError {
 
 /// A socket that somebody else opened for us, and may have given to others, too.
 #[derive(Debug)]
-pub enum Handed {
+pub(crate) enum Handed {
     /// TCP.
     Tcp(std::net::TcpListener),
     /// Unix.
@@ -40,7 +40,7 @@ pub enum Handed {
 
 /// An address that clients come in by.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     socket: Socket,
     origin: Origin,
 }
@@ -107,7 +107,7 @@ impl Accepted {
 impl Listener {
     /// Binds an address. Where ports are reused, another process may have it, too: of TCP connections the kernel gives each
     /// a share, and a Unix socket takes the other's place.
-    pub fn bind(addr: &ListenAddr, reuse_port: bool) -> Result<Self, ListenError> {
+    pub(crate) fn bind(addr: &ListenAddr, reuse_port: bool) -> Result<Self, ListenError> {
         let bound = match addr {
             ListenAddr::Tcp(addr) => {
                 bind_tcp(*addr, reuse_port).map(|tcp| Self { socket: Socket::Tcp(tcp), origin: Origin::Bound(None) })
@@ -119,7 +119,7 @@ impl Listener {
     }
 
     /// Takes over a socket that listens already.
-    pub fn adopt(handed: Handed) -> Result<Self, ListenError> {
+    pub(crate) fn adopt(handed: Handed) -> Result<Self, ListenError> {
         let adopted = match handed {
             Handed::Tcp(tcp) => tcp.set_nonblocking(true).and_then(|()| TcpListener::from_std(tcp)).map(Socket::Tcp),
             Handed::Unix(unix) => {
@@ -132,7 +132,7 @@ impl Listener {
     }
 
     /// What it is bound to, with the real port.
-    pub fn local_addr(&self) -> String {
+    pub(crate) fn local_addr(&self) -> String {
         let unix = |path: &Path| format!("unix:{}", path.display());
         let known = match (&self.socket, &self.origin) {
             (Socket::Tcp(tcp), _) => tcp.local_addr().ok().map(|addr| addr.to_string()),
@@ -144,7 +144,7 @@ impl Listener {
     }
 
     /// The next connection. Shortage of descriptors is waited out; a connection that was gone already is passed over.
-    pub async fn accept(&self) -> Accepted {
+    pub(crate) async fn accept(&self) -> Accepted {
         loop {
             let accepted = match &self.socket {
                 Socket::Tcp(tcp) => tcp.accept().await.and_then(|(s, peer)| Ok(Accepted::Tcp(s.into_std()?, peer))),
@@ -164,7 +164,7 @@ impl Listener {
     /// Listens no longer; returns who had come and was not accepted yet. (Closing alone would reset their connections. Over
     /// TCP that still happens to one that comes between the last look and the close; see tcp_migrate_req in the kernel's
     /// ip-sysctl.)
-    pub fn close(self) -> Vec<Accepted> {
+    pub(crate) fn close(self) -> Vec<Accepted> {
         let Self { socket, origin } = self;
         let is_ours = matches!(origin, Origin::Bound(_));
         // The file goes first: nobody finds the way to this socket any more.
@@ -213,7 +213,7 @@ fn is_connection_error(error: &io::Error) -> bool {
 }
 
 /// Listens on a TCP address.
-pub fn bind_tcp(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
+pub(crate) fn bind_tcp(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = socket2::Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;

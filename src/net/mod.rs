@@ -1,6 +1,6 @@
 //! Sockets: accepting, one stream type for TCP, Unix sockets and TLS, and TLS settings.
 
-pub mod certificate;
-pub mod listen;
-pub mod stream;
-pub mod tls;
+pub(crate) mod certificate;
+pub(crate) mod listen;
+pub(crate) mod stream;
+pub(crate) mod tls;

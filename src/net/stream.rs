@@ -16,7 +16,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
 /// Longest time a peer gets to read its last message. Closing with bytes unread would reset the connection, and the message might be lost.
-pub const GOODBYE_MAX: Duration = Duration::from_secs(2);
+pub(crate) const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
 /// A socket in clear text.
 #[derive(Debug)]

@@ -22,7 +22,7 @@ use super::certificate::{self, Binding};
 use crate::config::{BackendTls, BackendTlsMode, ClientTls, Config, ServerIdentity};
 
 /// Postgres's name in ALPN; required of direct TLS, where no SSLRequest says what is spoken.
-pub const ALPN: &[u8] = b"postgresql";
+pub(crate) const ALPN: &[u8] = b"postgresql";
 
 /// TLS towards clients.
 #[derive(Debug, Clone)]
@@ -166,7 +166,7 @@ pub fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
 }
 
 /// Loads all that `config` names, as a start would, and tells of everything that is wrong with the key it is wrong in.
-pub fn check(config: &Config) -> Vec<(String, TlsError)> {
+pub(crate) fn check(config: &Config) -> Vec<(String, TlsError)> {
     let listen = ServerTls::new(&config.listen.tls).err().map(|error| ("listen.tls".to_owned(), error));
     let databases = config.databases.iter().filter_map(|(name, database)| {
         ClientSide::new(&database.tls).err().map(|error| (format!("databases.{name}.tls"), error))

@@ -31,7 +31,7 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 1000;
 
 /// Bridges `exchange` to its server, whenever somebody listens. Never ends.
-pub async fn run(
+pub(crate) async fn run(
     exchange: &Exchange,
     opener: &Opener,
     senders: &Senders,

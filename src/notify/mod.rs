@@ -7,14 +7,14 @@
 //! `run::bus_supervisor` connects an exchange with the world: a [`bridge`] hears what the server notifies of, a [`bus`] carries what the
 //! exchange publishes. Both use [links](crate::pool::link), connections of their own.
 
-pub mod bridge;
-pub mod bus;
-pub mod exchange;
-pub mod hub;
-pub mod mailbox;
-pub mod nature;
-pub mod notification;
-pub mod outbox;
-pub mod pending;
-pub mod senders;
-pub mod stats;
+pub(crate) mod bridge;
+pub(crate) mod bus;
+pub(crate) mod exchange;
+pub(crate) mod hub;
+pub(crate) mod mailbox;
+pub(crate) mod nature;
+pub(crate) mod notification;
+pub(crate) mod outbox;
+pub(crate) mod pending;
+pub(crate) mod senders;
+pub(crate) mod stats;

@@ -4,7 +4,7 @@ use crate::config::Bus;
 
 /// What makes a difference to an exchange and its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BusNature {
+pub(crate) struct BusNature {
     /// Somebody elsewhere may hear what is published here, so it goes into the outbox.
     pub carries: bool,
     /// Listeners hear others by it: a LISTEN is in place once [`set_bus_ready`](super::exchange::Exchange::set_bus_ready) said so.
@@ -17,7 +17,7 @@ pub struct BusNature {
 
 impl BusNature {
     /// Of each bus.
-    pub fn of(bus: Bus) -> Self {
+    pub(crate) fn of(bus: Bus) -> Self {
         match bus {
             Bus::Memory => Self { carries: false, must_be_ready: false, detours: false, hint: "Set notify.bus." },
             // Listeners hear others through the bridge, whose channels are waited for anyway.

@@ -32,7 +32,7 @@ pub enum Unsendable {
 
 /// Why what a Bind gave to `pg_notify` cannot be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Unnotifiable {
+pub(crate) enum Unnotifiable {
     /// Postgres would not either.
     #[error(transparent)]
     Unsendable(#[from] Unsendable),
@@ -71,14 +71,14 @@ impl Notification {
 
 /// A whole NotificationResponse: built once, shared by all who hear it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Frame {
+pub(crate) struct Frame {
     bytes: Bytes,
     is_ascii: bool,
 }
 
 impl Frame {
     /// Of a notification by the client, or the server's own backend, with this process id.
-    pub fn new(pid: i32, notification: &Notification) -> Self {
+    pub(crate) fn new(pid: i32, notification: &Notification) -> Self {
         let Notification { channel, payload } = notification;
         let length = HEADER_LEN - 1 + size_of_val(&pid) + channel.len() + 1 + payload.len() + 1;
         let mut bytes = BytesMut::with_capacity(1 + length);
@@ -93,18 +93,18 @@ impl Frame {
     }
 
     /// The message as it goes to clients.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// The channel it is of.
-    pub fn channel(&self) -> &[u8] {
+    pub(crate) fn channel(&self) -> &[u8] {
         let texts = &self.bytes[HEADER_LEN + size_of::<i32>()..];
         split_cstring(texts).map_or(&[], |(channel, _)| channel)
     }
 
     /// It reads the same in every encoding.
-    pub fn is_ascii(&self) -> bool {
+    pub(crate) fn is_ascii(&self) -> bool {
         self.is_ascii
     }
 }

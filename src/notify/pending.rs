@@ -27,7 +27,7 @@ pub enum Change {
 
 /// Notifications and changes of one client that are not committed.
 #[derive(Debug, Default)]
-pub struct Pending {
+pub(crate) struct Pending {
     items: Tentative<Item>,
     /// The notifications among them.
     held: HashSet<Notification>,
@@ -43,7 +43,7 @@ enum Item {
 
 /// What a transaction has committed. The changes come first: it hears its own notifications.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Committed {
+pub(crate) struct Committed {
     /// In their order.
     pub changes: Vec<Change>,
     /// In the order of their first occurrence.
@@ -54,7 +54,7 @@ pub struct Committed {
 
 impl Pending {
     /// NOTIFY.
-    pub fn notify(&mut self, notification: Notification) {
+    pub(crate) fn notify(&mut self, notification: Notification) {
         if !self.held.insert(notification.clone()) {
             self.folded += 1;
             return;
@@ -64,22 +64,22 @@ impl Pending {
     }
 
     /// LISTEN or UNLISTEN.
-    pub fn change(&mut self, change: Change) {
+    pub(crate) fn change(&mut self, change: Change) {
         self.items.push(Item::Change(change));
     }
 
     /// SAVEPOINT.
-    pub fn savepoint(&mut self, name: &Bytes) {
+    pub(crate) fn savepoint(&mut self, name: &Bytes) {
         self.items.savepoint(name);
     }
 
     /// RELEASE.
-    pub fn release(&mut self, name: &[u8]) {
+    pub(crate) fn release(&mut self, name: &[u8]) {
         self.items.release(name);
     }
 
     /// ROLLBACK TO.
-    pub fn roll_back_to(&mut self, name: &[u8]) {
+    pub(crate) fn roll_back_to(&mut self, name: &[u8]) {
         for item in self.items.roll_back_to(name) {
             if let Item::Notify(notification) = item {
                 self.bytes -= notification.len();
@@ -89,12 +89,12 @@ impl Pending {
     }
 
     /// The transaction is void.
-    pub fn roll_back(&mut self) {
+    pub(crate) fn roll_back(&mut self) {
         *self = Self::default();
     }
 
     /// The transaction is final.
-    pub fn commit(&mut self) -> Committed {
+    pub(crate) fn commit(&mut self) -> Committed {
         let mut committed = Committed { folded: self.folded, ..Committed::default() };
         for item in self.items.take() {
             match item {
@@ -107,12 +107,12 @@ impl Pending {
     }
 
     /// Neither notifications nor changes.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
     /// It holds as much as it may: more is for Postgres to keep.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.bytes >= BYTES_MAX
     }
 }

@@ -12,7 +12,7 @@ const ECHO_MAX: Duration = Duration::from_secs(60);
 
 /// Process ids of the senders of one database, those of the last minute included.
 #[derive(Debug, Default)]
-pub struct Senders(Mutex<Vec<Sender>>);
+pub(crate) struct Senders(Mutex<Vec<Sender>>);
 
 #[derive(Debug)]
 struct Sender {
@@ -22,21 +22,21 @@ struct Sender {
 
 impl Senders {
     /// A sender is about to send its first.
-    pub fn began(&self, pid: i32) {
+    pub(crate) fn began(&self, pid: i32) {
         let mut senders = self.0.lock().expect("no panic while held");
         senders.retain(|sender| sender.pid != pid);
         senders.push(Sender { pid, ended: None });
     }
 
     /// Its connection ended; the server may still be at what was sent last.
-    pub fn ended(&self, pid: i32, now: Instant) {
+    pub(crate) fn ended(&self, pid: i32, now: Instant) {
         let mut senders = self.0.lock().expect("no panic while held");
         senders.retain(|sender| sender.ended.is_none_or(|ended| now < ended + ECHO_MAX));
         senders.iter_mut().filter(|sender| sender.pid == pid).for_each(|sender| sender.ended = Some(now));
     }
 
     /// This process at the server sends, or lately sent, for us.
-    pub fn has(&self, pid: i32, now: Instant) -> bool {
+    pub(crate) fn has(&self, pid: i32, now: Instant) -> bool {
         let senders = self.0.lock().expect("no panic while held");
         senders.iter().any(|sender| sender.pid == pid && sender.ended.is_none_or(|ended| now < ended + ECHO_MAX))
     }

@@ -8,24 +8,24 @@ const FIRST: Duration = Duration::from_millis(100);
 
 /// Waits after failures in a row: each at random, up to twice the one before (full jitter), so that proxies do not retry in step.
 #[derive(Debug, Clone, Copy)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
     max: Duration,
 }
 
 impl Backoff {
     /// No failure so far; no wait will be longer than `max`.
-    pub const fn up_to(max: Duration) -> Self {
+    pub(crate) const fn up_to(max: Duration) -> Self {
         Self { failures: 0, max }
     }
 
     /// The next failure counts as the first.
-    pub fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
     }
 
     /// One more failure; returns how long to wait. `uniform` is random in `[0, 1)`.
-    pub fn failed(&mut self, uniform: f64) -> Duration {
+    pub(crate) fn failed(&mut self, uniform: f64) -> Duration {
         // 2^6 × 100 ms is past every ceiling already.
         let ceiling = (FIRST * (1 << self.failures.min(6))).min(self.max);
         self.failures = self.failures.saturating_add(1);

@@ -11,15 +11,15 @@ use crate::state::timeout::{OwnTimeouts, Timeout, whole};
 use crate::wire::expected::TransactionStatus;
 
 /// Length of a tick.
-pub const TICK: Duration = Duration::from_millis(100);
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// The number of the tick in which `elapsed` since the start of the process lies; ticks count from 1.
-pub fn tick_of(elapsed: Duration) -> u32 {
+pub(crate) fn tick_of(elapsed: Duration) -> u32 {
     u32::try_from(elapsed.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX - 1) + 1
 }
 
 /// How long after a limit pgweir acts itself. Postgres has had its chance by then, and ticks and stamps are no more exact.
-pub const GRACE: Duration = Duration::from_secs(1);
+pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// No value of the client's own is known.
 const NOT_OWN: u32 = u32::MAX;

@@ -41,12 +41,13 @@ use role_queue::{Outcome, RoleQueue};
 use slot::{Slot, SlotState};
 use waiter::{Notice, Turn, WaitQueue, Waiter, Waiters};
 
-pub use endpoint::{DIALS_MAX, FailureKind};
+pub(crate) use endpoint::FailureKind;
 pub use manage::{DatabaseLimits, PoolLimits};
-pub use role_queue::{RoleQueueId, RoleQueueView};
-pub use slot::{Counts, Phase, SlotId};
-pub use view::{DatabaseView, EndpointView, PoolView};
-pub use waiter::Ticket;
+pub(crate) use role_queue::{RoleQueueId, RoleQueueView};
+pub use slot::SlotId;
+pub(crate) use slot::{Counts, Phase};
+pub(crate) use view::{DatabaseView, EndpointView};
+pub(crate) use waiter::Ticket;
 
 new_key_type! {
     /// Names a database: one endpoint, one bound over its pools.

@@ -29,7 +29,7 @@ const LOOKUP_BACKENDS: u32 = 2;
 
 /// All pools by name.
 #[derive(Debug)]
-pub struct Directory {
+pub(crate) struct Directory {
     config: Arc<ArcSwap<Config>>,
     pools: Arc<Pools>,
     /// Threads that serve clients: each pool counts for each of them.
@@ -51,12 +51,12 @@ struct Names {
 
 impl Directory {
     /// No pool exists so far.
-    pub fn new(config: Arc<ArcSwap<Config>>, pools: Arc<Pools>, workers: usize) -> Self {
+    pub(crate) fn new(config: Arc<ArcSwap<Config>>, pools: Arc<Pools>, workers: usize) -> Self {
         Self { config, pools, workers, names: Mutex::default() }
     }
 
     /// The pool of a client, made if it is the first of its kind. `None`: the configuration does not serve it.
-    pub fn pool(&self, name: PoolName, credential: &Credential, worker: usize) -> Option<InUse<Pool>> {
+    pub(crate) fn pool(&self, name: PoolName, credential: &Credential, worker: usize) -> Option<InUse<Pool>> {
         let config = self.config.load();
         let settings = pool_settings(&config, &name.database, &name.role)?;
         let credential = configured(&config, &settings, &name.role).unwrap_or_else(|| credential.clone());
@@ -64,14 +64,14 @@ impl Directory {
     }
 
     /// The pool of the role that looks secrets up, whether or not clients may log in as it.
-    pub fn lookup_pool(&self, name: PoolName, credential: Credential, worker: usize) -> Option<InUse<Pool>> {
+    pub(crate) fn lookup_pool(&self, name: PoolName, credential: Credential, worker: usize) -> Option<InUse<Pool>> {
         let config = self.config.load();
         let settings = lookup_settings(&config, &name.database, &name.role)?;
         self.pool_with(name, settings, credential, worker)
     }
 
     /// A backend opened with this password: it is the pool's from now on.
-    pub fn prove(&self, pool: &Pool, password: &Secret, worker: usize) {
+    pub(crate) fn prove(&self, pool: &Pool, password: &Secret, worker: usize) {
         pool.prove(password.clone());
         self.use_credential(pool, Credential::Password(password.clone()), worker);
     }
@@ -118,12 +118,12 @@ impl Directory {
     }
 
     /// The role queue of a role, made if nobody has asked for it so far; `None`: the configuration does not serve the role.
-    pub fn role_queue(&self, role: &str) -> Option<RoleQueueId> {
+    pub(crate) fn role_queue(&self, role: &str) -> Option<RoleQueueId> {
         self.names().role_queue(&mut self.pools.core(), &self.config.load(), &role.into())
     }
 
     /// The roles that have role queues, by name.
-    pub fn all_role_queues(&self) -> Vec<(Arc<str>, RoleQueueId)> {
+    pub(crate) fn all_role_queues(&self) -> Vec<(Arc<str>, RoleQueueId)> {
         let mut role_queues: Vec<_> =
             self.names().role_queues.iter().map(|(role, id)| (Arc::clone(role), *id)).collect();
         role_queues.sort();
@@ -131,14 +131,14 @@ impl Directory {
     }
 
     /// All pools, in order of their names.
-    pub fn all_pools(&self) -> Vec<Arc<Pool>> {
+    pub(crate) fn all_pools(&self) -> Vec<Arc<Pool>> {
         let mut pools: Vec<_> = self.names().pools.values().cloned().collect();
         pools.sort_by(|a, b| a.name.cmp(&b.name));
         pools
     }
 
     /// The databases that have pools, by name.
-    pub fn all_databases(&self) -> Vec<(Arc<str>, DatabaseId)> {
+    pub(crate) fn all_databases(&self) -> Vec<(Arc<str>, DatabaseId)> {
         let mut databases: Vec<_> = self.names().databases.iter().map(|(name, id)| (Arc::clone(name), *id)).collect();
         databases.sort();
         databases
@@ -146,7 +146,7 @@ impl Directory {
 
     /// The databases that a command of the console is about: the one it names, or all that exist. A configured database
     /// nobody has asked for so far begins to exist; `None`: the configuration does not serve it.
-    pub fn meant(&self, name: Option<&str>) -> Option<Vec<DatabaseId>> {
+    pub(crate) fn meant(&self, name: Option<&str>) -> Option<Vec<DatabaseId>> {
         let Some(name) = name else {
             return Some(self.names().databases.values().copied().collect());
         };
@@ -158,7 +158,7 @@ impl Directory {
     }
 
     /// Stops leases of these databases until [`Self::resume`], and closes their backends as they come back.
-    pub fn pause(&self, worker: usize, databases: &[DatabaseId]) {
+    pub(crate) fn pause(&self, worker: usize, databases: &[DatabaseId]) {
         let now = Instant::now();
         self.pools.decide(worker, |core, out| {
             for database in databases {
@@ -169,23 +169,23 @@ impl Directory {
     }
 
     /// Ends a pause.
-    pub fn resume(&self, worker: usize, databases: &[DatabaseId]) {
+    pub(crate) fn resume(&self, worker: usize, databases: &[DatabaseId]) {
         let now = Instant::now();
         self.pools.decide(worker, |core, out| databases.iter().for_each(|database| core.resume(*database, now, out)));
     }
 
     /// Whether databases that nobody has asked for so far are to be paused from the start.
-    pub fn pause_newcomers(&self, is_paused: bool) {
+    pub(crate) fn pause_newcomers(&self, is_paused: bool) {
         self.names().is_paused = is_paused;
     }
 
     /// Everything is paused.
-    pub fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         self.names().is_paused
     }
 
     /// Has a database take clients or refuse them.
-    pub fn set_disabled(&self, database: &str, is_disabled: bool) {
+    pub(crate) fn set_disabled(&self, database: &str, is_disabled: bool) {
         let disabled = &mut self.names().disabled;
         if is_disabled {
             disabled.insert(database.to_owned());
@@ -195,18 +195,18 @@ impl Directory {
     }
 
     /// The database takes no new clients.
-    pub fn is_disabled(&self, database: &str) -> bool {
+    pub(crate) fn is_disabled(&self, database: &str) -> bool {
         self.names().disabled.contains(database)
     }
 
     /// Replaces all backends of a database: idle ones now, the others when they are given back. Only on a worker's thread.
-    pub fn retire(&self, worker: usize, database: DatabaseId) {
+    pub(crate) fn retire(&self, worker: usize, database: DatabaseId) {
         self.pools.decide(worker, |core, out| core.retire_database(database, Instant::now(), out));
     }
 
     /// Puts another configuration into force, and returns the pools of clients that it does not serve any more. Only on a
     /// worker's thread.
-    pub fn reload(&self, worker: usize, config: &Config) -> Vec<PoolName> {
+    pub(crate) fn reload(&self, worker: usize, config: &Config) -> Vec<PoolName> {
         let now = Instant::now();
         let mut gone = Vec::new();
         let mut names = self.names();
@@ -261,7 +261,7 @@ impl Directory {
 
     /// Forgets pools, databases and roles that the configuration does not name and nobody uses. Under `"*"` clients make them by
     /// asking, for any database and role, so they must not be many for long. Those named in the file stay, with their counters.
-    pub fn forget_unused(&self, worker: usize) {
+    pub(crate) fn forget_unused(&self, worker: usize) {
         let config = self.config.load();
         let now = Instant::now();
         let mut names = self.names();
@@ -294,7 +294,7 @@ impl Directory {
     }
 
     /// Somebody has asked for this database, and it is not forgotten yet.
-    pub fn has_database(&self, name: &str) -> bool {
+    pub(crate) fn has_database(&self, name: &str) -> bool {
         self.names().databases.contains_key(name)
     }
 

@@ -13,7 +13,7 @@ const SAID_MAX: usize = 4096;
 
 /// Reads what an idle backend said. Only ParameterStatus, a notice or a notification leave it usable; anything else, such as the
 /// FATAL of an administrator, an end or half a message, does not (a client must not get it as the answer to its query).
-pub fn is_fit(backend: &mut Backend, pool: &Pool, cx: &mut Context<'_>) -> bool {
+pub(crate) fn is_fit(backend: &mut Backend, pool: &Pool, cx: &mut Context<'_>) -> bool {
     let mut said = [0; SAID_MAX];
     let n = match backend.stream.poll_read_once(cx, &mut said) {
         Poll::Pending => return true,
@@ -42,7 +42,7 @@ pub fn is_fit(backend: &mut Backend, pool: &Pool, cx: &mut Context<'_>) -> bool 
 }
 
 /// Name and value of a ParameterStatus body.
-pub fn parameter(body: &[u8]) -> Option<(String, String)> {
+pub(crate) fn parameter(body: &[u8]) -> Option<(String, String)> {
     let (name, rest) = split_cstring(body)?;
     let (value, _) = split_cstring(rest)?;
     Some((String::from_utf8(name.to_vec()).ok()?, String::from_utf8_lossy(value).into_owned()))

@@ -27,14 +27,14 @@ use crate::metrics::{CloseReason, PoolCounter};
 use crate::wire::build;
 
 /// A backend is boxed once, at its login, and moves as a pointer.
-pub type Boxed = Box<Backend>;
+pub(crate) type Boxed = Box<Backend>;
 
 /// Commands of one decision; empty, and so without an allocation, on the way of a lease that finds a backend.
-pub type Commands = Vec<Command<Boxed>>;
+pub(crate) type Commands = Vec<Command<Boxed>>;
 
 /// All pools of the process.
 #[derive(Debug)]
-pub struct Pools {
+pub(crate) struct Pools {
     core: Mutex<Core<Boxed>>,
     by_id: Mutex<HashMap<PoolId, Arc<Pool>>>,
     opener: Opener,
@@ -44,7 +44,7 @@ pub struct Pools {
 
 /// Why there is no backend.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum LeaseError {
+pub(crate) enum LeaseError {
     /// `pool.waiters_max` clients are waiting for this pool.
     #[error("the queue for a backend is full")]
     PoolFull {
@@ -95,7 +95,7 @@ impl From<WaitError> for LeaseError {
 
 /// What became of a request for a backend.
 #[derive(Debug)]
-pub enum Ask {
+pub(crate) enum Ask {
     /// A backend, at once.
     Leased(Lease),
     /// A place waiting.
@@ -110,7 +110,7 @@ const FRESH: Duration = Duration::from_millis(50);
 
 impl Pools {
     /// No pools yet.
-    pub fn new(core: Core<Boxed>, opener: Opener) -> Self {
+    pub(crate) fn new(core: Core<Boxed>, opener: Opener) -> Self {
         Self {
             core: Mutex::new(core),
             by_id: Mutex::default(),
@@ -121,7 +121,7 @@ impl Pools {
     }
 
     /// How long the slot of a backend counts that was given up, unless its server ends it before.
-    pub fn set_zombie_max(&self, limit: Duration) {
+    pub(crate) fn set_zombie_max(&self, limit: Duration) {
         let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         self.zombie_max_millis.store(millis, Ordering::Relaxed);
     }
@@ -131,37 +131,37 @@ impl Pools {
     }
 
     /// The core, for one decision.
-    pub fn core(&self) -> MutexGuard<'_, Core<Boxed>> {
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core<Boxed>> {
         self.core.lock().expect("the core does not panic")
     }
 
     /// How connections are opened.
-    pub fn opener(&self) -> &Opener {
+    pub(crate) fn opener(&self) -> &Opener {
         &self.opener
     }
 
     /// Every open backend.
-    pub fn roster(&self) -> &Roster {
+    pub(crate) fn roster(&self) -> &Roster {
         &self.roster
     }
 
     /// Makes a pool findable for dials.
-    pub fn register(&self, pool: Arc<Pool>) {
+    pub(crate) fn register(&self, pool: Arc<Pool>) {
         self.registry().insert(pool.id, pool);
     }
 
     /// The pool with this id.
-    pub fn pool(&self, id: PoolId) -> Option<Arc<Pool>> {
+    pub(crate) fn pool(&self, id: PoolId) -> Option<Arc<Pool>> {
         self.registry().get(&id).cloned()
     }
 
     /// All registered pools.
-    pub fn all(&self) -> Vec<Arc<Pool>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Pool>> {
         self.registry().values().cloned().collect()
     }
 
     /// Forgets pools whose last slot is gone.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         let core = self.core();
         self.registry().retain(|id, _| core.pool(*id).is_some());
     }
@@ -174,7 +174,7 @@ impl Pools {
     ///
     /// `worker` is the one whose thread this is: what is dialled now belongs to its reactor.
     #[inline]
-    pub fn decide<R>(
+    pub(crate) fn decide<R>(
         self: &Arc<Self>,
         worker: usize,
         decision: impl FnOnce(&mut Core<Boxed>, &mut Commands) -> R,
@@ -188,7 +188,7 @@ impl Pools {
     }
 
     /// Waits for a backend of `pool`.
-    pub async fn wait(self: &Arc<Self>, pool: &Arc<Pool>, worker: usize) -> Result<Lease, LeaseError> {
+    pub(crate) async fn wait(self: &Arc<Self>, pool: &Arc<Pool>, worker: usize) -> Result<Lease, LeaseError> {
         let mut waiter = None;
         poll_fn(|cx| {
             let asked = match &mut waiter {
@@ -209,7 +209,7 @@ impl Pools {
 
     /// Asks for a backend of `pool` on behalf of a client of `worker`.
     #[inline]
-    pub fn lease(
+    pub(crate) fn lease(
         self: &Arc<Self>,
         pool: &Arc<Pool>,
         worker: usize,
@@ -307,7 +307,7 @@ impl Pools {
 /// state they did not check cannot harm the next.
 #[derive(Debug)]
 #[must_use = "a dropped lease closes its backend"]
-pub struct Lease {
+pub(crate) struct Lease {
     slot: SlotId,
     backend: Option<Boxed>,
     pools: Arc<Pools>,
@@ -340,17 +340,12 @@ impl Lease {
 
     /// Gives the backend back, ready for anybody.
     #[inline]
-    pub fn release(mut self, now: Instant) {
+    pub(crate) fn release(mut self, now: Instant) {
         if let Some(mut backend) = self.backend.take() {
             backend.fresh_until = now + FRESH;
             let worker = backend.worker;
             self.pools.decide(worker, |core, out| core.release(self.slot, backend, worker, now, out));
         }
-    }
-
-    /// The pools it belongs to.
-    pub fn pools(&self) -> &Arc<Pools> {
-        &self.pools
     }
 }
 
@@ -382,7 +377,7 @@ impl DerefMut for Lease {
 /// A place waiting. Dropped, it leaves the queue; a backend already handed to it goes on to the next.
 #[derive(Debug)]
 #[must_use = "a dropped waiter leaves the queue"]
-pub struct Waiter {
+pub(crate) struct Waiter {
     ticket: Option<Ticket>,
     notice: Option<u32>,
     worker: usize,
@@ -392,12 +387,12 @@ pub struct Waiter {
 
 impl Waiter {
     /// Says once, after `admission.notice_after`, how many clients of the role are waiting.
-    pub fn take_notice(&mut self) -> Option<u32> {
+    pub(crate) fn take_notice(&mut self) -> Option<u32> {
         self.notice.take()
     }
 
     /// Has its turn come?
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ask, LeaseError>> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ask, LeaseError>> {
         let Some(ticket) = self.ticket else {
             return Poll::Ready(Err(LeaseError::Removed));
         };

@@ -33,7 +33,7 @@ const PATIENCE: u32 = 6;
 
 /// Longest wait before another try to open one. A LISTEN that waits for the connection has `connect_timeout`, by default 5 s: there is
 /// more than one try in it.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Read at once.
 const READ_SIZE: usize = 16 * 1024;
@@ -45,7 +45,7 @@ const NO_TIMEOUTS: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM p
 
 /// Why a connection cannot be used (any more).
 #[derive(Debug, Error)]
-pub enum LinkError {
+pub(crate) enum LinkError {
     /// No client has logged in whose login could be used.
     #[error("no client has logged in so far")]
     NoLogin,
@@ -71,7 +71,7 @@ pub enum LinkError {
 
 /// A notification as the server sends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heard {
+pub(crate) struct Heard {
     /// Of the backend that sent it.
     pub pid: i32,
     /// On which channel.
@@ -82,7 +82,7 @@ pub struct Heard {
 
 /// What an idle or asked server says, as far as it matters.
 #[derive(Debug)]
-pub enum Said {
+pub(crate) enum Said {
     /// NotificationResponse.
     Heard(Heard),
     /// The body of a DataRow.
@@ -95,7 +95,7 @@ pub enum Said {
 
 /// A connection that is logged in.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     stream: Stream,
     unread: BytesMut,
     target: Arc<Target>,
@@ -109,7 +109,7 @@ pub struct Link {
 
 impl Link {
     /// Logs in as backends of `pool` do; `name` is for `pg_stat_activity`.
-    pub async fn open(opener: &Opener, pool: InUse<Pool>, name: &str) -> Result<Self, LinkError> {
+    pub(crate) async fn open(opener: &Opener, pool: InUse<Pool>, name: &str) -> Result<Self, LinkError> {
         let settings = Arc::clone(&pool.settings());
         let Backend { stream, parameters, target, .. } = opener.open(&pool, 0).await?;
         let mut link = Self { stream, unread: BytesMut::new(), target, pool, settings, pid: 0, listed: None };
@@ -131,17 +131,17 @@ impl Link {
     }
 
     /// The process at the server, as notifications name it.
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 
     /// Where the server is.
-    pub fn address(&self) -> &ServerAddress {
+    pub(crate) fn address(&self) -> &ServerAddress {
         &self.target.address
     }
 
     /// Sends whole messages.
-    pub async fn send(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+    pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
         let limit = self.limit();
         let sent = timeout(limit, async {
             self.stream.write_all(bytes).await?;
@@ -151,7 +151,7 @@ impl Link {
     }
 
     /// The next thing the server says, however long that takes. May be dropped at any time: nothing that was read is lost.
-    pub async fn said(&mut self) -> Result<Said, LinkError> {
+    pub(crate) async fn said(&mut self) -> Result<Said, LinkError> {
         loop {
             let (tag, body) = self.frame().await?;
             if let Some(said) = understand(tag, body)? {
@@ -161,14 +161,14 @@ impl Link {
     }
 
     /// As [`Self::said`] for an answer, which a server that is well has long given when its time is up.
-    pub async fn answer(&mut self) -> Result<Said, LinkError> {
+    pub(crate) async fn answer(&mut self) -> Result<Said, LinkError> {
         let limit = self.limit();
         timeout(limit, self.said()).await.map_err(|_| LinkError::Silent(limit))?
     }
 
     /// Runs statements as one Query. Returns the first value of the last row, or why the server refused them; what it tells
     /// meanwhile goes to `heard`.
-    pub async fn ask(
+    pub(crate) async fn ask(
         &mut self,
         sql: &[u8],
         mut heard: impl FnMut(Heard),
@@ -192,7 +192,7 @@ impl Link {
     }
 
     /// Makes sure that the server is still there and still the right one, which no idle connection shows by itself.
-    pub async fn check(&mut self, heard: impl FnMut(Heard)) -> Result<(), LinkError> {
+    pub(crate) async fn check(&mut self, heard: impl FnMut(Heard)) -> Result<(), LinkError> {
         if self.has_moved() {
             return Err(LinkError::Moved);
         }
@@ -204,7 +204,7 @@ impl Link {
     }
 
     /// The configuration or the name server leads elsewhere by now.
-    pub fn has_moved(&self) -> bool {
+    pub(crate) fn has_moved(&self) -> bool {
         let route = |endpoint: &Endpoint| {
             let Endpoint { hosts, port, dbname, tls, .. } = endpoint.clone();
             (hosts, port, dbname, tls)
@@ -217,7 +217,7 @@ impl Link {
     }
 
     /// Has the server give up what it was asked and does not answer, so that it does not do it later, too.
-    pub async fn cancel(&self, opener: &Opener) {
+    pub(crate) async fn cancel(&self, opener: &Opener) {
         let _ = timeout(self.settings.pool.connect_timeout, opener.cancel(&self.target)).await;
     }
 

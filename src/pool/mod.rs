@@ -2,20 +2,20 @@
 //!
 //! Pools never know sessions: a waiter is a ticket, not a client.
 
-pub mod address;
-pub mod backend;
-pub mod backoff;
-pub mod clock;
-pub mod core;
-pub mod directory;
-pub mod in_use;
-pub mod keep;
-pub mod lease;
-pub mod link;
-pub mod links;
+pub(crate) mod address;
+pub(crate) mod backend;
+pub(crate) mod backoff;
+pub(crate) mod clock;
+pub(crate) mod core;
+pub(crate) mod directory;
+pub(crate) mod in_use;
+pub(crate) mod keep;
+pub(crate) mod lease;
+pub(crate) mod link;
+pub(crate) mod links;
 pub(crate) mod names;
-pub mod open;
+pub(crate) mod open;
 #[expect(clippy::module_inception, reason = "a pool is what this module is about")]
-pub mod pool;
-pub mod roster;
-pub mod standing;
+pub(crate) mod pool;
+pub(crate) mod roster;
+pub(crate) mod standing;

@@ -461,7 +461,7 @@ async fn send(stream: &mut Stream, bytes: &[u8]) -> Result<(), OpenError> {
 }
 
 /// Reads one frame, no longer than anything a login or a one-row answer may hold.
-pub async fn read_frame(stream: &mut Stream) -> Result<(u8, Vec<u8>), OpenError> {
+pub(crate) async fn read_frame(stream: &mut Stream) -> Result<(u8, Vec<u8>), OpenError> {
     let failed = |source| OpenError::Io { address: "the server".into(), source };
     let mut head = [0; HEADER_LEN];
     stream.read_exact(&mut head).await.map_err(failed)?;
@@ -472,10 +472,10 @@ pub async fn read_frame(stream: &mut Stream) -> Result<(u8, Vec<u8>), OpenError>
 }
 
 /// Whether the server is a standby, as one boolean; its answer shows at the same time that it is there.
-pub const IS_STANDBY: &str = "SELECT pg_catalog.pg_is_in_recovery()";
+pub(crate) const IS_STANDBY: &str = "SELECT pg_catalog.pg_is_in_recovery()";
 
 /// Asks the server [`IS_STANDBY`].
-pub async fn is_standby(stream: &mut Stream) -> Result<bool, OpenError> {
+pub(crate) async fn is_standby(stream: &mut Stream) -> Result<bool, OpenError> {
     let mut query = Vec::new();
     build::query(&mut query, IS_STANDBY.as_bytes());
     send(stream, &query).await?;

@@ -11,7 +11,7 @@ use super::pool::Pool;
 
 /// What does not change about a backend.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Whose it is.
     pub pool: Arc<Pool>,
     /// Where it is, with its process id; the same as its client's entry has while it is leased.
@@ -26,7 +26,7 @@ pub struct Facts {
 
 impl Facts {
     /// Of a backend of `pool` that has just opened.
-    pub fn new(pool: Arc<Pool>, backend: &Backend) -> Self {
+    pub(crate) fn new(pool: Arc<Pool>, backend: &Backend) -> Self {
         Self {
             pool,
             target: Arc::clone(&backend.target),
@@ -39,26 +39,26 @@ impl Facts {
 
 /// All open backends.
 #[derive(Debug, Default)]
-pub struct Roster(Mutex<HashMap<SlotId, Facts>>);
+pub(crate) struct Roster(Mutex<HashMap<SlotId, Facts>>);
 
 impl Roster {
     /// A backend opened in this slot.
-    pub fn enter(&self, slot: SlotId, facts: Facts) {
+    pub(crate) fn enter(&self, slot: SlotId, facts: Facts) {
         self.slots().insert(slot, facts);
     }
 
     /// The slot's backend is closed.
-    pub fn leave(&self, slot: SlotId) -> Option<Facts> {
+    pub(crate) fn leave(&self, slot: SlotId) -> Option<Facts> {
         self.slots().remove(&slot)
     }
 
     /// Everything there is.
-    pub fn all(&self) -> Vec<(SlotId, Facts)> {
+    pub(crate) fn all(&self) -> Vec<(SlotId, Facts)> {
         self.slots().iter().map(|(slot, facts)| (*slot, facts.clone())).collect()
     }
 
     /// Where those are of which this holds.
-    pub fn find(&self, is: impl Fn(&Facts) -> bool) -> Vec<Arc<Target>> {
+    pub(crate) fn find(&self, is: impl Fn(&Facts) -> bool) -> Vec<Arc<Target>> {
         self.slots().values().filter(|facts| is(facts)).map(|facts| Arc::clone(&facts.target)).collect()
     }
 

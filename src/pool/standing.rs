@@ -19,10 +19,10 @@ use super::pool::Pool;
 use crate::config::Standing;
 
 /// How often names are resolved again.
-pub const RESOLVE_EVERY: Duration = Duration::from_secs(5);
+pub(crate) const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 
 /// Asks a backend what its server is, and replaces all of them if it is the wrong thing. Once at a time per pool.
-pub fn doubt(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
+pub(crate) fn doubt(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
     let wanted = pool.settings().endpoint.standing;
     if wanted == Standing::Any || pool.is_doubted.swap(true, Ordering::AcqRel) {
         return;
@@ -48,7 +48,7 @@ pub fn doubt(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
 }
 
 /// Replaces backends whose address the name of their host no longer has.
-pub async fn follow_names(pools: &Arc<Pools>, worker: usize) {
+pub(crate) async fn follow_names(pools: &Arc<Pools>, worker: usize) {
     for pool in pools.all() {
         if leads_elsewhere(pools.opener().names(), &pool).await {
             tracing::info!(database = %pool.name.database, "the host's name leads elsewhere; backends are replaced");

@@ -9,7 +9,7 @@ use crate::pool::clock;
 
 /// When the process started, and how long ago that was.
 #[derive(Debug)]
-pub struct ProcessClock {
+pub(crate) struct ProcessClock {
     started: Instant,
     started_at: SystemTime,
     second: AtomicU32,
@@ -35,28 +35,28 @@ impl ProcessClock {
 
     /// Seconds since the start, as of the last tick.
     #[inline]
-    pub fn second(&self) -> u32 {
+    pub(crate) fn second(&self) -> u32 {
         self.second.load(Ordering::Relaxed)
     }
 
     /// The tick under way, or one a little earlier: no clock is asked.
     #[inline]
-    pub fn ticks(&self) -> u32 {
+    pub(crate) fn ticks(&self) -> u32 {
         self.ticks.load(Ordering::Relaxed)
     }
 
     /// The tick under way at `now`.
-    pub fn tick_at(&self, now: Instant) -> u32 {
+    pub(crate) fn tick_at(&self, now: Instant) -> u32 {
         clock::tick_of(now.saturating_duration_since(self.started))
     }
 
     /// When it started, by the calendar.
-    pub fn started_at(&self) -> SystemTime {
+    pub(crate) fn started_at(&self) -> SystemTime {
         self.started_at
     }
 
     /// When it started.
-    pub fn started(&self) -> Instant {
+    pub(crate) fn started(&self) -> Instant {
         self.started
     }
 }

@@ -7,12 +7,12 @@ use crate::clients::Signal;
 
 impl Proxy {
     /// From now on nobody new should be sent here; those who are here notice nothing yet.
-    pub fn leave(&self) {
+    pub(crate) fn leave(&self) {
         self.is_leaving.store(true, Ordering::Release);
     }
 
     /// From now on clients leave as soon as no transaction of theirs is open, and nobody is taken in.
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         self.is_draining.store(true, Ordering::Release);
         self.entrance.close();
         for entry in self.clients.all() {
@@ -21,19 +21,19 @@ impl Proxy {
     }
 
     /// All clients leave now, whatever they do.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         for entry in self.clients.all() {
             entry.signal(Signal::Kill);
         }
     }
 
     /// Going down, whether or not clients have been told.
-    pub fn is_leaving(&self) -> bool {
+    pub(crate) fn is_leaving(&self) -> bool {
         self.is_leaving.load(Ordering::Acquire)
     }
 
     /// Going down, and clients have been told.
-    pub fn is_draining(&self) -> bool {
+    pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Acquire)
     }
 }

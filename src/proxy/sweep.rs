@@ -14,7 +14,7 @@ const OUTDATED_AT_ONCE: u32 = 2;
 
 impl Proxy {
     /// Regular work, on each worker for its own stacks; once in all for what is shared.
-    pub fn tick(self: &Arc<Self>, worker: usize) {
+    pub(crate) fn tick(self: &Arc<Self>, worker: usize) {
         let now = Instant::now();
         self.clock.look(now);
         if worker == 0 {

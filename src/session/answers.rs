@@ -29,7 +29,7 @@ use crate::wire::tag::backend as tag;
 const REPORT_MAX: usize = 16 * 1024;
 
 /// How much of a backend's frame is wanted before it is looked at.
-pub fn want(header: Header) -> usize {
+pub(crate) fn want(header: Header) -> usize {
     match header.tag {
         // One that is too long is refused by its header: nobody waits for the rest, or keeps it.
         tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::NOTIFICATION_RESPONSE
@@ -49,7 +49,7 @@ pub fn want(header: Header) -> usize {
 const LEXICAL: [&str; 2] = ["standard_conforming_strings", "client_encoding"];
 
 /// Messages that are kept until they are whole: anything longer is not Postgres.
-pub fn check(header: Header) -> Result<(), FrameError> {
+pub(crate) fn check(header: Header) -> Result<(), FrameError> {
     let Header { tag, body } = header;
     if matches!(tag, tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::NOTIFICATION_RESPONSE)
         && body > REPORT_MAX
@@ -61,7 +61,7 @@ pub fn check(header: Header) -> Result<(), FrameError> {
 
 /// What a message changed that somebody else has to act upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     /// Nothing.
     None,
     /// A cycle of the client ended.
@@ -75,7 +75,7 @@ pub enum Event {
 }
 
 /// A backend message on its way.
-pub struct Answers<'a, 'b> {
+pub(crate) struct Answers<'a, 'b> {
     /// The client's session.
     pub session: &'a mut Session,
     /// Its backend.
@@ -93,7 +93,7 @@ pub struct Answers<'a, 'b> {
 impl Answers<'_, '_> {
     /// Takes account of one message; `bytes` is its frame, or the head of a long one.
     #[inline]
-    pub fn message(&mut self, tag: u8, bytes: &[u8], fresh: usize) -> Result<Event, Fault> {
+    pub(crate) fn message(&mut self, tag: u8, bytes: &[u8], fresh: usize) -> Result<Event, Fault> {
         if tag == tag::ERROR_RESPONSE && is_fatal(bytes) {
             // The end of the connection follows and is told in our words: for the client it is not fatal.
             self.leased.cycle.set_final_error(server_error(bytes));
@@ -143,7 +143,7 @@ impl Answers<'_, '_> {
 
     /// Sends answers of ours whose turn it is.
     #[inline]
-    pub fn own_answers(&mut self) {
+    pub(crate) fn own_answers(&mut self) {
         if self.leased.cycle.replies().has_synthetic_due() {
             self.send_own_answers();
         }

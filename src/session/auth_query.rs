@@ -18,7 +18,7 @@ use crate::wire::build::{self, error_fields};
 use crate::wire::tag::{backend, frontend};
 
 /// Asks `database` for the secret of `role`. `None`: there is no such role, or it has none.
-pub async fn look_up(
+pub(crate) async fn look_up(
     worker: &Worker,
     database: &Arc<str>,
     query: &AuthQuery,

@@ -28,7 +28,7 @@ use crate::wire::frame::{HEADER_LEN, Piece};
 use crate::wire::tag::{backend, frontend};
 
 /// Takes a session back to what it was after login.
-pub const RESET: &[u8] = b"DISCARD ALL";
+pub(crate) const RESET: &[u8] = b"DISCARD ALL";
 
 /// A vanished client's query may finish by itself this long: it may have been sent together with the goodbye.
 const GRACE: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ const GRACE_MAX: Duration = Duration::from_secs(1);
 
 /// Gives a backend back that is at rest; if a cancel is still under way to it, once that has arrived.
 #[inline]
-pub fn release(worker: &Rc<Worker>, lease: Lease, cycle: Box<CycleState>, now: Instant) {
+pub(crate) fn release(worker: &Rc<Worker>, lease: Lease, cycle: Box<CycleState>, now: Instant) {
     if cycle.replies().is_doubtful() {
         // One more ReadyForQuery may come: dropped, the lease closes its backend.
         return;
@@ -59,7 +59,7 @@ pub fn release(worker: &Rc<Worker>, lease: Lease, cycle: Box<CycleState>, now: I
 }
 
 /// The client is gone. Brings its backend back to rest in a task of its own, or closes it.
-pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_frame: bool) {
+pub(crate) fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_frame: bool) {
     let can_release = leased.cycle.can_release();
     let is_owned = session.mode == PoolMode::Session || session.is_pinned() || !session.pins.is_settled();
     // Half a message cannot be taken back, a library cannot be unloaded.
@@ -92,7 +92,7 @@ pub fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_
 }
 
 /// Brings a backend back to rest, whatever is open there; past the limit it is closed.
-pub fn take_back(worker: &Rc<Worker>, leased: Leased, session: &mut Session) {
+pub(crate) fn take_back(worker: &Rc<Worker>, leased: Leased, session: &mut Session) {
     let limit = session.pool.settings().pool.cancel_timeout;
     let worker = Rc::clone(worker);
     let departed = DepartedClient::of(session, &leased.cycle);

@@ -38,7 +38,7 @@ const ROUNDS: usize = 8;
 
 /// Why a client's task ends.
 #[derive(Debug)]
-pub enum End {
+pub(crate) enum End {
     /// Terminate, or its socket closed or broke.
     Gone,
     /// It is told why.
@@ -76,7 +76,7 @@ impl From<std::io::Error> for End {
 
 /// A logged-in client.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     worker: Rc<Worker>,
     place: Place,
     stream: Stream,
@@ -134,7 +134,7 @@ enum Step {
 
 impl Client {
     /// A client that has just logged in.
-    pub fn new(worker: Rc<Worker>, place: Place, stream: Stream, session: Session) -> Self {
+    pub(crate) fn new(worker: Rc<Worker>, place: Place, stream: Stream, session: Session) -> Self {
         Self {
             worker,
             place,
@@ -150,13 +150,8 @@ impl Client {
         }
     }
 
-    /// Bytes that came behind the login, to be looked at first.
-    pub fn hold(&mut self, bytes: &[u8]) {
-        self.held.extend_from_slice(bytes);
-    }
-
     /// Serves the client to its end. Boxed parts keep the task as small as a pointer while the client idles.
-    pub async fn run(mut self: Box<Self>) {
+    pub(crate) async fn run(mut self: Box<Self>) {
         let mut is_known = false;
         let end = poll_fn(|cx| {
             if !std::mem::replace(&mut is_known, true) {

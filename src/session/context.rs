@@ -24,7 +24,7 @@ const SPARE_CYCLES: usize = 64;
 
 /// Buffers of one poll. Nothing in them survives it.
 #[derive(Debug)]
-pub struct Buffers {
+pub(crate) struct Buffers {
     /// What a read returns.
     pub read: Box<[u8]>,
     /// Output that differs from the read.
@@ -33,7 +33,7 @@ pub struct Buffers {
 
 /// What the tasks of one thread share.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// Its number, from 0.
     pub id: usize,
     /// The process.
@@ -52,7 +52,7 @@ impl Worker {
 
     /// The buffers, for one poll.
     #[inline]
-    pub fn buffers(&self) -> RefMut<'_, Buffers> {
+    pub(crate) fn buffers(&self) -> RefMut<'_, Buffers> {
         let mut buffers = self.buffers.borrow_mut();
         if buffers.copy.capacity() > COPY_KEPT {
             buffers.copy = Vec::new();
@@ -62,13 +62,13 @@ impl Worker {
 
     /// The state of cycles for a new lease.
     #[inline]
-    pub fn cycle(&self) -> Box<CycleState> {
+    pub(crate) fn cycle(&self) -> Box<CycleState> {
         self.cycles.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes that of an ended lease back.
     #[inline]
-    pub fn keep_cycle(&self, mut cycle: Box<CycleState>) {
+    pub(crate) fn keep_cycle(&self, mut cycle: Box<CycleState>) {
         let mut spare = self.cycles.borrow_mut();
         if spare.len() < SPARE_CYCLES && cycle.recycle() {
             spare.push(cycle);
@@ -98,7 +98,7 @@ pub(crate) type Job = Box<dyn FnOnce(Rc<Worker>) + Send>;
 
 /// A worker as others see it.
 #[derive(Debug, Clone)]
-pub struct Inbox {
+pub(crate) struct Inbox {
     jobs: mpsc::Sender<Job>,
     connections: Arc<AtomicUsize>,
 }
@@ -110,7 +110,7 @@ impl Inbox {
     }
 
     /// Connections it serves.
-    pub fn load(&self) -> usize {
+    pub(crate) fn load(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
 
@@ -125,7 +125,10 @@ impl Inbox {
     }
 
     /// Runs something on the worker's thread and waits for what comes of it; `None` if the worker is gone.
-    pub async fn run<R: Send + 'static>(&self, work: impl FnOnce(&Rc<Worker>) -> R + Send + 'static) -> Option<R> {
+    pub(crate) async fn run<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Rc<Worker>) -> R + Send + 'static,
+    ) -> Option<R> {
         let (tell, told) = oneshot::channel();
         let job = move |worker: Rc<Worker>| {
             let _ = tell.send(work(&worker));

@@ -18,7 +18,7 @@ const ROW_MAX: usize = 1024;
 
 /// State of the cycles of one lease.
 #[derive(Debug, Default)]
-pub struct CycleState {
+pub(crate) struct CycleState {
     /// Messages not answered yet.
     replies: ExpectedReplies<ReplyAction>,
     /// Scratch of the replies: what an error made the server drop.
@@ -78,7 +78,7 @@ struct OwnLimits {
 
 impl CycleState {
     /// Makes it ready for another lease. False: something is outstanding, and it must not be used again.
-    pub fn recycle(&mut self) -> bool {
+    pub(crate) fn recycle(&mut self) -> bool {
         if !self.replies.can_release() {
             return false;
         }

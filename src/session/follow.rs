@@ -15,7 +15,7 @@ use crate::state::tentative::Tentative;
 
 /// Changes that are not final yet.
 #[derive(Debug, Default)]
-pub struct Follow {
+pub(crate) struct Follow {
     changes: Tentative<SettingChange>,
     /// What the server reported, by folded name; the last word on these.
     reported: BTreeMap<String, String>,
@@ -35,12 +35,12 @@ const NOT_RESET: &str = "role";
 
 impl Follow {
     /// A DISCARD ALL has completed: the client is back at `startup`, and the reports to come tell of the backend alone.
-    pub fn discarded(startup: &Values) -> Self {
+    pub(crate) fn discarded(startup: &Values) -> Self {
         Self { reset: startup.keys().cloned().collect(), ..Self::default() }
     }
 
     /// A statement with this effect has completed; `rolled_back`: its tag was ROLLBACK, whatever it said.
-    pub fn completed(&mut self, effect: &Effect, rolled_back: bool) -> FollowOutcome {
+    pub(crate) fn completed(&mut self, effect: &Effect, rolled_back: bool) -> FollowOutcome {
         match effect {
             Effect::Set { scope: Scope::Session, setting } => self.changes.push(SettingChange::Set(setting.clone())),
             Effect::Reset(name) => self.changes.push(SettingChange::Reset(name.clone())),
@@ -56,40 +56,40 @@ impl Follow {
     }
 
     /// The server reported a setting.
-    pub fn report(&mut self, name: &str, value: &str) {
+    pub(crate) fn report(&mut self, name: &str, value: &str) {
         if !is_read_only(name) {
             self.reported.insert(name.to_ascii_lowercase(), value.to_owned());
         }
     }
 
     /// What the server reported of a setting since the last adoption.
-    pub fn reported(&self, name: &str) -> Option<&str> {
+    pub(crate) fn reported(&self, name: &str) -> Option<&str> {
         self.reported.get(name).map(String::as_str)
     }
 
     /// Everything that it reported.
-    pub fn reports(&self) -> impl Iterator<Item = (&str, &str)> {
+    pub(crate) fn reports(&self) -> impl Iterator<Item = (&str, &str)> {
         self.reported.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The transaction was rolled back. Reports stay: the server reports the values it went back to.
-    pub fn roll_back(&mut self) {
+    pub(crate) fn roll_back(&mut self) {
         self.changes.take();
     }
 
     /// Nothing to adopt.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.reported.is_empty()
     }
 
     /// RESET ALL is among the changes.
-    pub fn resets_all(&self) -> bool {
+    pub(crate) fn resets_all(&self) -> bool {
         self.changes.iter().any(|change| matches!(change, SettingChange::ResetAll))
     }
 
     /// Applies what is final to the values of the client, who began with `startup`, and to those that its backend, which reported
     /// `base` at its login, has of it.
-    pub fn adopt(&mut self, client: &mut Values, startup: &Values, backend: &mut Values, base: &Parameters) {
+    pub(crate) fn adopt(&mut self, client: &mut Values, startup: &Values, backend: &mut Values, base: &Parameters) {
         let before = backend.clone();
         for change in self.changes.take() {
             match change {
@@ -144,7 +144,7 @@ fn current(values: &Values, name: &str, base: &Parameters) -> Option<Value> {
 
 /// What a completed effect means for what was followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FollowOutcome {
+pub(crate) enum FollowOutcome {
     /// The transaction goes on, or there is none.
     Open,
     /// What was followed so far is final.

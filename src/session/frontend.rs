@@ -55,7 +55,7 @@ const SET_CONFIG_OID: u32 = 2078;
 const NOBODY: &[u8] = b"pgweir_nobody";
 
 /// How much of a client's frame is wanted before it is looked at.
-pub fn want(header: Header) -> usize {
+pub(crate) fn want(header: Header) -> usize {
     match header.tag {
         tag::QUERY | tag::PARSE => TEXT_MAX,
         tag::BIND => BIND_WANTED,
@@ -67,7 +67,7 @@ pub fn want(header: Header) -> usize {
 
 /// What happens to the rest of a message that is not all there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rest {
+pub(crate) enum Rest {
     /// It follows to the backend.
     Forward,
     /// It is left out.
@@ -75,7 +75,7 @@ pub enum Rest {
 }
 
 /// One message on its way, with everything it may touch.
-pub struct Frontend<'a, 'b> {
+pub(crate) struct Frontend<'a, 'b> {
     /// The client's session.
     pub session: &'a mut Session,
     /// Its backend.
@@ -89,7 +89,7 @@ pub struct Frontend<'a, 'b> {
 impl Frontend<'_, '_> {
     /// Puts one message on its way.
     #[inline]
-    pub fn message(&mut self, message: Message<'_>, request: Request<'_>) -> Rest {
+    pub(crate) fn message(&mut self, message: Message<'_>, request: Request<'_>) -> Rest {
         match request {
             Request::Query { text } => self.query(message, text),
             Request::Parse { name: b"", rest, text } => self.parse_unnamed(message, rest, text),

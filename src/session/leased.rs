@@ -13,7 +13,7 @@ use crate::pool::lease::Lease;
 
 /// What a client has besides the backend itself while it holds one.
 #[derive(Debug)]
-pub struct Leased {
+pub(crate) struct Leased {
     /// The backend.
     pub lease: Lease,
     /// What is outstanding, and how the backend's messages are cut.
@@ -27,18 +27,18 @@ pub struct Leased {
 impl Leased {
     /// The backend.
     #[inline]
-    pub fn backend(&mut self) -> &mut Backend {
+    pub(crate) fn backend(&mut self) -> &mut Backend {
         &mut self.lease
     }
 
     /// Sends to the backend, behind what waits already.
     #[inline]
-    pub fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
         self.cycle.backend.buffer.send(cx, &mut self.lease.stream, bytes)
     }
 
     /// Sends a Query of ours.
-    pub fn ask(&mut self, cx: &mut Context<'_>, sql: &[u8], action: ReplyAction) -> io::Result<()> {
+    pub(crate) fn ask(&mut self, cx: &mut Context<'_>, sql: &[u8], action: ReplyAction) -> io::Result<()> {
         let mut bytes = Vec::new();
         self.cycle.query(&mut bytes, sql, action);
         self.send(cx, &bytes)
@@ -46,7 +46,7 @@ impl Leased {
 
     /// Sends what the backend's socket did not take.
     #[inline]
-    pub fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    pub(crate) fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.cycle.backend.buffer.flush(cx, &mut self.lease.stream)
     }
 }

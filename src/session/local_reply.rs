@@ -9,7 +9,7 @@ use crate::state::statements::Statements;
 
 /// A Parse of a client without a backend, if it needs none: the statement is known to be good in this pool. The client holds it
 /// from now on.
-pub fn parse(session: &mut Session, statements: &Statements, name: &[u8], rest: &[u8], text: &[u8]) -> bool {
+pub(crate) fn parse(session: &mut Session, statements: &Statements, name: &[u8], rest: &[u8], text: &[u8]) -> bool {
     if session.mode == PoolMode::Statement
         || name.is_empty()
         || session.statements.find(name).is_some()
@@ -27,7 +27,7 @@ pub fn parse(session: &mut Session, statements: &Statements, name: &[u8], rest: 
 
 /// What a Query of a client without a backend does, if it needs none: it is a lone NOTIFY, LISTEN or UNLISTEN.
 #[inline]
-pub fn query(session: &Session, text: Option<&[u8]>) -> Option<Effect> {
+pub(crate) fn query(session: &Session, text: Option<&[u8]>) -> Option<Effect> {
     // NOTIFY, LISTEN or UNLISTEN, for all that their first letters say.
     let text = text?;
     let head = text.first_chunk()?.map(|byte| byte | 0x20);

@@ -3,26 +3,26 @@
 //! [`login`] takes a connection in and becomes a [`client`]; its messages are judged by [`frontend`], the backend's by
 //! [`answers`]; [`cycle`] holds the accounting while it has a backend, [`session`] what it keeps between backends.
 
-pub mod answers;
-pub mod auth_query;
-pub mod cleanup;
-pub mod client;
-pub mod context;
-pub mod cycle;
-pub mod follow;
-pub mod frontend;
-pub mod leased;
-pub mod login;
-pub mod notifications;
-pub mod orphan;
-pub mod pins;
-pub mod reply_action;
+pub(crate) mod answers;
+pub(crate) mod auth_query;
+pub(crate) mod cleanup;
+pub(crate) mod client;
+pub(crate) mod context;
+pub(crate) mod cycle;
+pub(crate) mod follow;
+pub(crate) mod frontend;
+pub(crate) mod leased;
+pub(crate) mod login;
+pub(crate) mod notifications;
+pub(crate) mod orphan;
+pub(crate) mod pins;
+pub(crate) mod reply_action;
 
-pub mod local_reply;
-pub mod rewrite;
+pub(crate) mod local_reply;
+pub(crate) mod rewrite;
 #[expect(clippy::module_inception, reason = "the session is what this module is about")]
-pub mod session;
+pub(crate) mod session;
 mod side;
-pub mod statements;
-pub mod stopwatch;
+pub(crate) mod statements;
+pub(crate) mod stopwatch;
 mod transaction;

@@ -26,7 +26,7 @@ const PRIVATE: &[u8] = b"PW001";
 
 /// A client's part in NOTIFY and LISTEN.
 #[derive(Debug)]
-pub struct Notifications {
+pub(crate) struct Notifications {
     exchange: InUse<Exchange>,
     /// Most clients do neither.
     open: Option<Box<Open>>,
@@ -42,7 +42,7 @@ struct Open {
 
 /// Who it is that notifies or listens.
 #[derive(Debug, Clone, Copy)]
-pub struct Party<'a> {
+pub(crate) struct Party<'a> {
     /// Its process id.
     pub pid: i32,
     /// Where its backends come from.
@@ -53,50 +53,50 @@ pub struct Party<'a> {
 
 impl Notifications {
     /// Of a client of this database.
-    pub fn new(exchange: InUse<Exchange>) -> Self {
+    pub(crate) fn new(exchange: InUse<Exchange>) -> Self {
         Self { exchange, open: None }
     }
 
     /// Where they go, and come from.
-    pub fn exchange(&self) -> &Arc<Exchange> {
+    pub(crate) fn exchange(&self) -> &Arc<Exchange> {
         &self.exchange
     }
 
     /// It does not listen and has nothing uncommitted.
     #[inline]
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.open.is_none()
     }
 
     /// Where those wait that it listens to.
     #[inline]
-    pub fn mailbox(&self) -> Option<&Arc<Mailbox>> {
+    pub(crate) fn mailbox(&self) -> Option<&Arc<Mailbox>> {
         self.open.as_ref().and_then(|open| open.mailbox.as_ref())
     }
 
     /// Its transaction has notified, or changes what it listens to.
-    pub fn has_pending(&self) -> bool {
+    pub(crate) fn has_pending(&self) -> bool {
         self.open.as_ref().is_some_and(|open| !open.pending.is_empty())
     }
 
     /// Its transaction must not notify any more.
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.pending.is_full())
     }
 
     /// Something waits for it.
     #[inline]
-    pub fn has_mail(&self) -> bool {
+    pub(crate) fn has_mail(&self) -> bool {
         self.mailbox().is_some_and(|mailbox| mailbox.has_mail())
     }
 
     /// What it listens to.
-    pub fn channels(&self) -> Vec<Bytes> {
+    pub(crate) fn channels(&self) -> Vec<Bytes> {
         self.mailbox().map(|mailbox| self.exchange.channels_of(mailbox)).unwrap_or_default()
     }
 
     /// One more of these statements has completed, with this tag; a portal that was suspended has an empty one.
-    pub fn completed(&mut self, runs: &Runs, tag: &[u8]) {
+    pub(crate) fn completed(&mut self, runs: &Runs, tag: &[u8]) {
         let stands_in = runs.class.stands_in;
         for effect in runs.done() {
             match effect {
@@ -124,7 +124,7 @@ impl Notifications {
     }
 
     /// What a statement's tag alone says: it may come from where no text was read. `is_partial`: it was a ROLLBACK TO.
-    pub fn tagged(&mut self, tag: &[u8], is_partial: bool, party: Party<'_>) {
+    pub(crate) fn tagged(&mut self, tag: &[u8], is_partial: bool, party: Party<'_>) {
         match tag {
             b"COMMIT" => self.commit(party),
             b"ROLLBACK" if !is_partial => self.roll_back(),
@@ -133,7 +133,7 @@ impl Notifications {
     }
 
     /// A cycle has ended outside a transaction.
-    pub fn ended(&mut self, has_failed: bool, party: Party<'_>) {
+    pub(crate) fn ended(&mut self, has_failed: bool, party: Party<'_>) {
         match has_failed {
             true => self.roll_back(),
             false => self.commit(party),
@@ -141,7 +141,7 @@ impl Notifications {
     }
 
     /// The transaction has not taken effect.
-    pub fn roll_back(&mut self) {
+    pub(crate) fn roll_back(&mut self) {
         if let Some(open) = &mut self.open {
             open.pending.roll_back();
             self.close();
@@ -149,7 +149,7 @@ impl Notifications {
     }
 
     /// The backend is lost.
-    pub fn lost(&mut self, in_commit: bool) {
+    pub(crate) fn lost(&mut self, in_commit: bool) {
         if let Some(open) = self.open.as_mut().filter(|_| in_commit) {
             self.exchange.stats.dropped(Dropped::Commit, open.pending.commit().notifications.len());
         }
@@ -157,7 +157,7 @@ impl Notifications {
     }
 
     /// Whether this NoticeResponse is private. What it tells of is kept.
-    pub fn hear(&mut self, body: &[u8]) -> bool {
+    pub(crate) fn hear(&mut self, body: &[u8]) -> bool {
         let fields = error_fields(body);
         let is_private = fields.code == PRIVATE;
         if is_private
@@ -170,7 +170,7 @@ impl Notifications {
     }
 
     /// A statement that needs no transaction but its own, and ran nowhere.
-    pub fn run_alone(&mut self, effect: &Effect, party: Party<'_>) {
+    pub(crate) fn run_alone(&mut self, effect: &Effect, party: Party<'_>) {
         let class = StatementEffects {
             statements: 1,
             effects: [(0, effect.clone())].into_iter().collect(),
@@ -182,7 +182,7 @@ impl Notifications {
     }
 
     /// The uncommitted of a client whose backend is followed without it from now on.
-    pub fn part(&mut self) -> Self {
+    pub(crate) fn part(&mut self) -> Self {
         let mut parted = Self::new(self.exchange.clone());
         if let Some(open) = &mut self.open {
             parted.open = Some(Box::new(Open { pending: std::mem::take(&mut open.pending), mailbox: None }));
@@ -192,7 +192,7 @@ impl Notifications {
     }
 
     /// It listens to nothing any more.
-    pub fn leave(&mut self) {
+    pub(crate) fn leave(&mut self) {
         if let Some(mailbox) = self.open.as_mut().and_then(|open| open.mailbox.take()) {
             self.exchange.leave(&mailbox);
         }
@@ -262,7 +262,7 @@ fn literal(effect: &Effect) -> Option<Notification> {
 }
 
 /// What a Bind gives to the `pg_notify` of its statement. `None`: nothing that Postgres would take.
-pub fn given(class: &StatementEffects, bind: &[u8]) -> Option<Result<Notification, Unsendable>> {
+pub(crate) fn given(class: &StatementEffects, bind: &[u8]) -> Option<Result<Notification, Unsendable>> {
     let [(_, Effect::Notify { channel, payload, .. })] = class.effects.as_slice() else { return None };
     let text = |argument: &Argument| {
         Some(match argument {

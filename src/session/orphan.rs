@@ -14,7 +14,7 @@ use crate::wire::message::{Named, Request};
 
 /// What of the extended protocol is open, and what the client knows.
 #[derive(Debug, Default)]
-pub struct Orphan {
+pub(crate) struct Orphan {
     /// The transaction was lost while nothing was under way: the next error says how.
     unreported: Option<Fault>,
     /// What the unnamed statement does.
@@ -57,7 +57,7 @@ impl Ending {
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OrphanOutcome {
+pub(crate) enum OrphanOutcome {
     /// It was answered.
     Answered,
     /// It was refused, and everything up to Sync is.
@@ -72,12 +72,12 @@ pub enum OrphanOutcome {
 
 impl Orphan {
     /// For a client that was told of its loss, unless `unreported`.
-    pub fn new(unreported: Option<Fault>) -> Self {
+    pub(crate) fn new(unreported: Option<Fault>) -> Self {
         Self { unreported, ..Self::default() }
     }
 
     /// Answers one message into `out`.
-    pub fn message(&mut self, request: Request<'_>, session: &Session, out: &mut Vec<u8>) -> OrphanOutcome {
+    pub(crate) fn message(&mut self, request: Request<'_>, session: &Session, out: &mut Vec<u8>) -> OrphanOutcome {
         let ending = |text: Option<&[u8]>| text.map_or(Ending::None, |text| Ending::of(&classify(text, session.lexer)));
         match request {
             Request::Query { text } => return self.query(ending(text), out),

@@ -9,7 +9,7 @@ use crate::wire::frame::HEADER_LEN;
 
 /// What a client holds, and what has to be asked.
 #[derive(Debug, Default)]
-pub struct Pins {
+pub(crate) struct Pins {
     held: StateFlags,
     /// Possibly begun since the last question.
     begun: StateFlags,
@@ -20,10 +20,10 @@ pub struct Pins {
 }
 
 /// Names of all reasons in the order of their bits; the last is of the statements, not of the server's state.
-pub use crate::sql::PIN_REASONS as NAMES;
+pub(crate) use crate::sql::PIN_REASONS as NAMES;
 
 /// Names of the reasons in [`Pins::bits`].
-pub fn names(bits: u16) -> impl Iterator<Item = &'static str> {
+pub(crate) fn names(bits: u16) -> impl Iterator<Item = &'static str> {
     NAMES.into_iter().enumerate().filter(move |(index, _)| bits & 1 << index != 0).map(|(_, name)| name)
 }
 
@@ -35,59 +35,59 @@ fn probes() -> impl Iterator<Item = (StateFlags, &'static str)> {
 impl Pins {
     /// Nothing ties the client to its backend.
     #[inline]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
     /// Something ties the client to its backend, or may for all that is known until the question under way is answered.
-    pub fn may_be_held(&self) -> bool {
+    pub(crate) fn may_be_held(&self) -> bool {
         !(self.held | self.begun.without(StateFlags::UNCERTAIN) | self.asked).is_empty()
     }
 
     /// Nothing has to be asked.
     #[inline]
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         (self.begun | self.ended).is_empty()
     }
 
     /// A text ran that nobody could read: it may have changed anything.
-    pub fn is_uncertain(&self) -> bool {
+    pub(crate) fn is_uncertain(&self) -> bool {
         self.begun.intersects(StateFlags::UNCERTAIN)
     }
 
     /// State of this kind stands, or may.
-    pub fn may_hold(&self, kind: StateFlags) -> bool {
+    pub(crate) fn may_hold(&self, kind: StateFlags) -> bool {
         (self.held | self.begun | self.asked).intersects(kind)
     }
 
     /// The reasons as one number, to be left where others can see it; [`names`] reads it. `large_statement` is of the statements.
-    pub fn bits(&self, large_statement: bool) -> u16 {
+    pub(crate) fn bits(&self, large_statement: bool) -> u16 {
         let kinds = KINDS.iter().enumerate().filter(|(_, kind)| self.held.intersects(kind.flag));
         let large = u16::from(large_statement) << KINDS.len();
         kinds.fold(large, |bits, (index, _)| bits | 1 << index)
     }
 
     /// A statement ran that may begin `may_begin` or end `may_end`.
-    pub fn suspect(&mut self, may_begin: StateFlags, may_end: StateFlags) {
+    pub(crate) fn suspect(&mut self, may_begin: StateFlags, may_end: StateFlags) {
         self.begun |= may_begin;
         self.ended |= self.held.and(may_end);
     }
 
     /// RESET ALL: settings that could not be read are gone, unless more of them came meanwhile.
-    pub fn end_settings(&mut self) {
+    pub(crate) fn end_settings(&mut self) {
         if !self.begun.intersects(StateFlags::SETTINGS) {
             self.held = self.held.without(StateFlags::SETTINGS);
         }
     }
 
     /// DISCARD ALL, or another backend: nothing is left but loaded libraries.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         let held = (self.held | self.begun).and(StateFlags::LOAD);
         *self = Self { held, ..Self::default() };
     }
 
     /// What to ask the server, and how; `UNCERTAIN` means any kind. From here on nothing is open.
-    pub fn question(&mut self) -> Option<(StateFlags, Vec<u8>)> {
+    pub(crate) fn question(&mut self) -> Option<(StateFlags, Vec<u8>)> {
         self.held |= self.begun.and(StateFlags::UNPROBED);
         let open = std::mem::take(&mut self.begun) | std::mem::take(&mut self.ended);
         let is_uncertain = open.intersects(StateFlags::UNCERTAIN);
@@ -102,7 +102,7 @@ impl Pins {
     }
 
     /// The server's row for a question about `asked`: one `t` or `f` for each.
-    pub fn answer(&mut self, asked: StateFlags, row: &[u8]) {
+    pub(crate) fn answer(&mut self, asked: StateFlags, row: &[u8]) {
         let mut values = row.get(HEADER_LEN + 2..).unwrap_or_default();
         for (kind, _) in probes().filter(|(kind, _)| asked.intersects(*kind)) {
             // Anything but a clear "f" is taken as a yes: a pin too many wastes a backend, one too few leaks.

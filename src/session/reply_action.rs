@@ -10,7 +10,7 @@ use crate::state::statements::Statement;
 
 /// The action that the answer to one outstanding message stands for.
 #[derive(Debug)]
-pub enum ReplyAction {
+pub(crate) enum ReplyAction {
     /// A Query or Execute whose statements do something to the session.
     Runs(Box<Runs>),
     /// A Query of so many statements that do nothing to the session.
@@ -47,7 +47,7 @@ pub enum ReplyAction {
 
 /// Statements under way.
 #[derive(Debug)]
-pub struct Runs {
+pub(crate) struct Runs {
     /// What they do.
     pub class: Arc<StatementEffects>,
     /// How many of them have completed.
@@ -60,32 +60,32 @@ pub struct Runs {
 
 impl Runs {
     /// None of them has completed yet.
-    pub fn new(class: Arc<StatementEffects>) -> Self {
+    pub(crate) fn new(class: Arc<StatementEffects>) -> Self {
         Self { class, completed: 0, undo: None, given: None }
     }
 
     /// One more of them has completed.
-    pub fn advance(&mut self) {
+    pub(crate) fn advance(&mut self) {
         self.completed += 1;
     }
 
     /// What the one that completed last has done.
-    pub fn done(&self) -> impl Iterator<Item = &Effect> {
+    pub(crate) fn done(&self) -> impl Iterator<Item = &Effect> {
         self.class.effects.iter().filter(|(at, _)| at + 1 == self.completed).map(|(_, effect)| effect)
     }
 
     /// The one that completed last was a ROLLBACK TO, whose tag is that of a ROLLBACK.
-    pub fn is_partial(&self) -> bool {
+    pub(crate) fn is_partial(&self) -> bool {
         self.done().any(|effect| matches!(effect, Effect::RollbackTo(_)))
     }
 
     /// The one that completed last was a stand-in for one that lists the channels listened to.
-    pub fn lists_channels(&self) -> bool {
+    pub(crate) fn lists_channels(&self) -> bool {
         self.class.stands_in && self.done().any(|effect| matches!(effect, Effect::ListeningChannels))
     }
 
     /// The CommandComplete to show for the one that completed last, if a stand-in ran with another.
-    pub fn tag(&self) -> Option<&'static [u8]> {
+    pub(crate) fn tag(&self) -> Option<&'static [u8]> {
         if !self.class.stands_in && self.undo.is_none() {
             return None;
         }

@@ -22,7 +22,7 @@ use crate::wire::build::Report;
 
 /// One client's session.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     /// Where its backends come from.
     pub pool: InUse<Pool>,
     /// When they go back.
@@ -54,7 +54,7 @@ const TEXT_OIDS: [u32; 4] = [0, 25, 705, 1043];
 
 impl Session {
     /// The value a client has been told for a reported parameter, or would be.
-    pub fn reported_value(&self, name: &str) -> Option<String> {
+    pub(crate) fn reported_value(&self, name: &str) -> Option<String> {
         match self.settings.values().get(&name.to_ascii_lowercase()) {
             Some(Value::Text(text)) => Some(String::from_utf8_lossy(text).into_owned()),
             _ => self.reported.value(name).map(str::to_owned),
@@ -62,12 +62,12 @@ impl Session {
     }
 
     /// Notifications reach a client that has its backend for itself; others never asked for any.
-    pub fn hears_notifications(&self) -> bool {
+    pub(crate) fn hears_notifications(&self) -> bool {
         self.mode == PoolMode::Session || self.pins.may_hold(StateFlags::LISTEN)
     }
 
     /// Its texts about channels are not for the server: it gets stand-ins for them.
-    pub fn intercepts(&self) -> bool {
+    pub(crate) fn intercepts(&self) -> bool {
         // A standby refuses them itself.
         let is_standby = || {
             self.pool.settings().endpoint.standing == Standing::Standby
@@ -77,7 +77,7 @@ impl Session {
     }
 
     /// A stand-in is to be sent for the statement with this effect; `types`: what a Parse declares of its parameters.
-    pub fn wants(&self, effect: &Effect, types: &[u8]) -> bool {
+    pub(crate) fn wants(&self, effect: &Effect, types: &[u8]) -> bool {
         let reads_the_same = |text: &[u8]| text.is_ascii() || self.shares_encoding() && self.may_be_text(text);
         match effect {
             Effect::Listen(channel) | Effect::Unlisten(channel) => reads_the_same(channel),
@@ -92,7 +92,7 @@ impl Session {
     }
 
     /// Appends notifications that have come for it, in order, about `most` bytes. Returns how many, or why it has to go.
-    pub fn take_mail(&self, out: &mut Vec<u8>, most: usize) -> Result<u32, Closing> {
+    pub(crate) fn take_mail(&self, out: &mut Vec<u8>, most: usize) -> Result<u32, Closing> {
         let Some(mailbox) = self.notifications.mailbox().filter(|mailbox| mailbox.has_mail()) else { return Ok(0) };
         let taken = mailbox.take(out, most, !self.shares_encoding())?;
         self.notifications.exchange().stats.delivered(taken as usize);
@@ -100,7 +100,7 @@ impl Session {
     }
 
     /// The server converts nothing between the client's encoding and its own.
-    pub fn shares_encoding(&self) -> bool {
+    pub(crate) fn shares_encoding(&self) -> bool {
         let (Some(client), Some(server)) =
             (self.value_in_force("client_encoding"), self.reported.value("server_encoding"))
         else {
@@ -124,13 +124,13 @@ impl Session {
     }
 
     /// What it notifies of and listens to, and as whom.
-    pub fn notifications(&mut self) -> (&mut Notifications, Party<'_>) {
+    pub(crate) fn notifications(&mut self) -> (&mut Notifications, Party<'_>) {
         let party = Party { pid: self.entry.pid, pool: &self.pool, entry: Some(&self.entry) };
         (&mut self.notifications, party)
     }
 
     /// Has the lexer read texts as the server will.
-    pub fn update_lexer(&mut self) {
+    pub(crate) fn update_lexer(&mut self) {
         let in_force = |name| self.value_in_force(name);
         let is_off = in_force("standard_conforming_strings").is_some_and(|value| value.eq_ignore_ascii_case("off"));
         let is_unsafe = in_force("client_encoding").is_some_and(|value| !sql::is_ascii_safe(&value));
@@ -138,7 +138,7 @@ impl Session {
     }
 
     /// A message was dropped or failed: what its sending did to names and to what the backend has is taken back.
-    pub fn take_back(&mut self, action: ReplyAction, backend: &mut Backend) {
+    pub(crate) fn take_back(&mut self, action: ReplyAction, backend: &mut Backend) {
         match action {
             ReplyAction::Parses { statement, undo } => {
                 match statement {
@@ -166,7 +166,7 @@ impl Session {
     }
 
     /// Statements that did not all complete: what those may have begun that did, or that failed too late, stands.
-    pub fn failed(&mut self, runs: &mut Runs) {
+    pub(crate) fn failed(&mut self, runs: &mut Runs) {
         if runs.completed > 0 && runs.completed >= runs.class.statements {
             return;
         }
@@ -177,7 +177,13 @@ impl Session {
     }
 
     /// One more statement of these has completed.
-    pub fn completed(&mut self, runs: &mut Runs, tag: &[u8], backend: &mut Backend, registry: &SettingsRegistry) {
+    pub(crate) fn completed(
+        &mut self,
+        runs: &mut Runs,
+        tag: &[u8],
+        backend: &mut Backend,
+        registry: &SettingsRegistry,
+    ) {
         if runs.completed >= runs.class.statements {
             self.pins.suspect(runs.class.may_begin, runs.class.may_end);
         }
@@ -208,14 +214,14 @@ impl Session {
     }
 
     /// DEALLOCATE ALL took every statement off the backend, and this client's names with them.
-    pub fn deallocate_all(&mut self, backend: &mut Backend) {
+    pub(crate) fn deallocate_all(&mut self, backend: &mut Backend) {
         drop(self.statements.clear_named());
         backend.statements.clear();
         backend.stale.clear();
     }
 
     /// DISCARD ALL by the client itself: it is as after its login, the backend as after its own.
-    pub fn discard_all(&mut self, backend: &mut Backend, registry: &SettingsRegistry) {
+    pub(crate) fn discard_all(&mut self, backend: &mut Backend, registry: &SettingsRegistry) {
         drop(self.statements.clear_named());
         self.statements.unnamed = Unnamed::None;
         self.settings = self.startup.clone();
@@ -228,7 +234,7 @@ impl Session {
     }
 
     /// With a `search_path` of temporary tables first, a plain CREATE TABLE makes one.
-    pub fn suspect_startup(&mut self) {
+    pub(crate) fn suspect_startup(&mut self) {
         if let Some(Value::Text(path)) = self.startup.values().get("search_path")
             && path.to_ascii_lowercase().windows(7).any(|part| part == b"pg_temp")
         {
@@ -237,7 +243,7 @@ impl Session {
     }
 
     /// What was followed is final, for the client and for the backend that did it.
-    pub fn adopt(&mut self, backend: &mut Backend, registry: &SettingsRegistry) {
+    pub(crate) fn adopt(&mut self, backend: &mut Backend, registry: &SettingsRegistry) {
         let Some(follow) = self.follow.as_mut().filter(|follow| !follow.is_empty()) else { return };
         if follow.resets_all() {
             self.pins.end_settings();
@@ -256,7 +262,7 @@ impl Session {
 
     /// The transaction that a cycle belonged to is over. A ParameterStatus that went out meanwhile with a value other than
     /// the one this client goes on with is followed by a correct one.
-    pub fn finish_transaction(
+    pub(crate) fn finish_transaction(
         &mut self,
         has_failed: bool,
         backend: &mut Backend,
@@ -282,12 +288,12 @@ impl Session {
     }
 
     /// A timeout took its transaction.
-    pub fn expired(&self, timeout: Timeout) -> Fault {
+    pub(crate) fn expired(&self, timeout: Timeout) -> Fault {
         Fault::Expired { timeout, hint: self.hint(timeout), ends_session: self.ends_with_its_backend() }
     }
 
     /// Its transaction was taken because others waited for it.
-    pub fn held_up(&self) -> Fault {
+    pub(crate) fn held_up(&self) -> Fault {
         Fault::HeldUp { ends_session: self.ends_with_its_backend() }
     }
 
@@ -297,7 +303,7 @@ impl Session {
 
     /// Holds the client's own timeouts to the limits of its role: at its login, and when a reload has changed those.
     /// Returns the settings whose values were refused.
-    pub fn begin_epoch(&mut self, registry: &SettingsRegistry) -> Vec<&'static str> {
+    pub(crate) fn begin_epoch(&mut self, registry: &SettingsRegistry) -> Vec<&'static str> {
         // In this order: an epoch that is too old is noticed again.
         self.epoch = self.pool.epoch();
         let limits = self.pool.limits();
@@ -316,7 +322,7 @@ impl Session {
     }
 
     /// What it is told of values that were replaced in the statement that has just completed.
-    pub fn warn_of(&self, runs: &Runs, tell: impl FnMut(&Report)) {
+    pub(crate) fn warn_of(&self, runs: &Runs, tell: impl FnMut(&Report)) {
         if !runs.class.replaced.is_empty() {
             let replaced = runs.class.replaced.iter().filter(|(number, _)| number + 1 == runs.completed);
             self.warn(replaced.map(|(_, setting)| setting.as_str()), tell);
@@ -324,7 +330,7 @@ impl Session {
     }
 
     /// What it is told of settings that it may not have as it wants them.
-    pub fn warn<'a>(&self, refused: impl IntoIterator<Item = &'a str>, mut tell: impl FnMut(&Report)) {
+    pub(crate) fn warn<'a>(&self, refused: impl IntoIterator<Item = &'a str>, mut tell: impl FnMut(&Report)) {
         if self.wants_warnings() {
             let limits = self.pool.limits();
             refused.into_iter().for_each(|setting| tell(&limits.warning(setting, &self.pool.name.role)));
@@ -338,24 +344,24 @@ impl Session {
     }
 
     /// Names the key that set a limit. A value of the client's own has none.
-    pub fn hint(&self, timeout: Timeout) -> Option<String> {
+    pub(crate) fn hint(&self, timeout: Timeout) -> Option<String> {
         let is_own = self.settings.values().contains_key(timeout.setting());
         timeout.hint(&self.pool.name.role, &self.pool.settings().timeouts).filter(|_| !is_own)
     }
 
     /// It may only go on with the backend it has.
     #[inline]
-    pub fn is_pinned(&self) -> bool {
+    pub(crate) fn is_pinned(&self) -> bool {
         !self.pins.is_empty() || self.statements.is_large()
     }
 
     /// State of its own may be gone with its backend.
-    pub fn may_be_pinned(&self) -> bool {
+    pub(crate) fn may_be_pinned(&self) -> bool {
         self.pins.may_be_held() || self.statements.is_large()
     }
 
     /// Why, as [`super::pins::names`] reads it.
-    pub fn pin_bits(&self) -> u16 {
+    pub(crate) fn pin_bits(&self) -> u16 {
         self.pins.bits(self.statements.is_large())
     }
 }

@@ -8,11 +8,11 @@ use crate::sql::StatementEffects;
 use crate::state::statements::Statement;
 
 /// Named statements one client may hold; a client that never closes any is stopped here.
-pub const NAMES_MAX: usize = 10_000;
+pub(crate) const NAMES_MAX: usize = 10_000;
 
 /// Names and the unnamed statement.
 #[derive(Debug, Default)]
-pub struct ClientStatements {
+pub(crate) struct ClientStatements {
     named: HashMap<Box<[u8]>, Arc<Statement>>,
     /// How many of the named ones are too large to be parsed again elsewhere.
     large: usize,
@@ -26,7 +26,7 @@ pub struct ClientStatements {
 
 /// What executing a portal does.
 #[derive(Debug, Clone)]
-pub struct Portal {
+pub(crate) struct Portal {
     /// What its statement does.
     pub class: Arc<StatementEffects>,
     /// What its Bind gave to a `pg_notify`; an error is one of its execution.
@@ -41,7 +41,7 @@ impl From<Arc<StatementEffects>> for Portal {
 
 /// The unnamed statement of a client.
 #[derive(Debug, Default)]
-pub enum Unnamed {
+pub(crate) enum Unnamed {
     /// Never parsed, or destroyed by a Query.
     #[default]
     None,
@@ -61,7 +61,7 @@ pub enum Unnamed {
 
 /// A change of names that a failed or dropped message takes back.
 #[derive(Debug)]
-pub enum Undo {
+pub(crate) enum Undo {
     /// What one name meant before.
     One(Box<[u8]>, Option<Arc<Statement>>),
     /// All names.
@@ -71,12 +71,12 @@ pub enum Undo {
 impl ClientStatements {
     /// The statement under a name.
     #[inline]
-    pub fn find(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+    pub(crate) fn find(&self, name: &[u8]) -> Option<&Arc<Statement>> {
         self.named.get(name)
     }
 
     /// Names a statement.
-    pub fn insert(&mut self, name: &[u8], statement: Arc<Statement>) -> Box<Undo> {
+    pub(crate) fn insert(&mut self, name: &[u8], statement: Arc<Statement>) -> Box<Undo> {
         self.large += usize::from(statement.is_large());
         let before = self.named.insert(name.into(), statement);
         self.large -= before.as_ref().map_or(0, |before| usize::from(before.is_large()));
@@ -84,14 +84,14 @@ impl ClientStatements {
     }
 
     /// Forgets a name.
-    pub fn remove(&mut self, name: &[u8]) -> Option<Box<Undo>> {
+    pub(crate) fn remove(&mut self, name: &[u8]) -> Option<Box<Undo>> {
         let (name, statement) = self.named.remove_entry(name)?;
         self.large -= usize::from(statement.is_large());
         Some(Box::new(Undo::One(name, Some(statement))))
     }
 
     /// Takes a change back.
-    pub fn undo(&mut self, undo: Undo) {
+    pub(crate) fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::One(name, Some(statement)) => drop(self.insert(&name, statement)),
             Undo::One(name, None) => drop(self.remove(&name)),
@@ -103,43 +103,38 @@ impl ClientStatements {
     }
 
     /// Named statements held.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.named.len()
     }
 
-    /// No named statement is held.
-    pub fn is_empty(&self) -> bool {
-        self.named.is_empty()
-    }
-
     /// DEALLOCATE ALL.
-    pub fn clear_named(&mut self) -> Box<Undo> {
+    pub(crate) fn clear_named(&mut self) -> Box<Undo> {
         self.large = 0;
         Box::new(Undo::All(std::mem::take(&mut self.named)))
     }
 
     /// A statement is too large to be parsed again elsewhere.
     #[inline]
-    pub fn is_large(&self) -> bool {
+    pub(crate) fn is_large(&self) -> bool {
         self.large > 0 || matches!(self.unnamed, Unnamed::Large { .. })
     }
 
     /// An unnamed Parse: its text is kept, because its Bind may come in another lease.
     #[inline]
-    pub fn keep_unnamed(&mut self, rest: &[u8], class: Option<Arc<StatementEffects>>) {
+    pub(crate) fn keep_unnamed(&mut self, rest: &[u8], class: Option<Arc<StatementEffects>>) {
         self.text.clear();
         self.text.extend_from_slice(rest);
         self.unnamed = Unnamed::Kept { here: true, class };
     }
 
     /// Text and types of the unnamed statement.
-    pub fn unnamed_text(&self) -> &[u8] {
+    pub(crate) fn unnamed_text(&self) -> &[u8] {
         &self.text
     }
 
     /// The backend's unnamed statement is no longer this client's.
     #[inline]
-    pub fn leave_unnamed(&mut self) {
+    pub(crate) fn leave_unnamed(&mut self) {
         match &mut self.unnamed {
             Unnamed::None => {}
             Unnamed::Kept { here, .. } => *here = false,
@@ -149,13 +144,13 @@ impl ClientStatements {
 
     /// Another backend: the unnamed statement is not there yet.
     #[inline]
-    pub fn leave_backend(&mut self) {
+    pub(crate) fn leave_backend(&mut self) {
         self.leave_unnamed();
         self.portals.clear();
     }
 
     /// What the unnamed statement does.
-    pub fn unnamed_class(&self) -> Option<Arc<StatementEffects>> {
+    pub(crate) fn unnamed_class(&self) -> Option<Arc<StatementEffects>> {
         match &self.unnamed {
             Unnamed::None => None,
             Unnamed::Kept { class, .. } | Unnamed::Large { class } => class.clone(),
@@ -164,7 +159,7 @@ impl ClientStatements {
 
     /// Executing this portal does so from now on.
     #[inline]
-    pub fn bind(&mut self, name: &[u8], portal: Option<Portal>) {
+    pub(crate) fn bind(&mut self, name: &[u8], portal: Option<Portal>) {
         if portal.is_none() && self.portals.is_empty() {
             return;
         }
@@ -176,13 +171,13 @@ impl ClientStatements {
 
     /// What executing a portal does.
     #[inline]
-    pub fn portal(&self, name: &[u8]) -> Option<Portal> {
+    pub(crate) fn portal(&self, name: &[u8]) -> Option<Portal> {
         self.portals.iter().find(|(known, _)| **known == *name).map(|(_, portal)| portal.clone())
     }
 
     /// The transaction is over: its portals are gone.
     #[inline]
-    pub fn drop_portals(&mut self) {
+    pub(crate) fn drop_portals(&mut self) {
         self.portals.clear();
     }
 }

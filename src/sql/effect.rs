@@ -97,7 +97,7 @@ impl StatementEffects {
 }
 
 /// Effects, each with the number of its statement among those not empty, from zero. One fits without an allocation.
-pub type Effects = SmallVec<[(u32, Effect); 1]>;
+pub(crate) type Effects = SmallVec<[(u32, Effect); 1]>;
 
 /// What a statement does to its session if it succeeds. Names are folded and cut to 63 bytes as Postgres does.
 #[derive(Debug, Clone, PartialEq, Eq)]

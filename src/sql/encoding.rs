@@ -19,13 +19,13 @@ const UNSAFE: [&str; 13] = [
 ];
 
 /// A name as `clean_encoding_name` compares it, with one name for UTF8.
-pub fn folded_encoding(name: &str) -> String {
+pub(crate) fn folded_encoding(name: &str) -> String {
     let folded: String = name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     if folded == "unicode" { "utf8".to_owned() } else { folded }
 }
 
 /// Every byte below 0x80 is the ASCII character in this encoding.
-pub fn is_ascii_safe(name: &str) -> bool {
+pub(crate) fn is_ascii_safe(name: &str) -> bool {
     !UNSAFE.contains(&folded_encoding(name).as_str())
 }
 

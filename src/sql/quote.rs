@@ -155,7 +155,7 @@ fn digits(written: &[u8], radix: u32, max: usize) -> Option<(u32, usize)> {
 }
 
 /// `value` as a literal that means the same with `standard_conforming_strings` on and off (`quote_literal` of Postgres).
-pub fn quote_literal(value: &[u8]) -> Vec<u8> {
+pub(crate) fn quote_literal(value: &[u8]) -> Vec<u8> {
     let mut quoted = Vec::with_capacity(value.len() + 3);
     if value.contains(&b'\\') {
         quoted.push(b'E');
@@ -172,7 +172,7 @@ pub fn quote_literal(value: &[u8]) -> Vec<u8> {
 }
 
 /// `name` as one quoted identifier.
-pub fn quote_identifier(name: &[u8]) -> Vec<u8> {
+pub(crate) fn quote_identifier(name: &[u8]) -> Vec<u8> {
     let mut quoted = Vec::with_capacity(name.len() + 2);
     quoted.push(b'"');
     for &byte in name {

@@ -24,7 +24,7 @@ pub enum Substitute {
 
 /// A text with other values in it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Replaced {
+pub(crate) struct Replaced {
     /// To be sent instead.
     pub text: Vec<u8>,
     /// The settings whose values were replaced, each with the number of its statement among those not empty.
@@ -32,7 +32,7 @@ pub struct Replaced {
 }
 
 /// Asks `judge` about each value by the name of its setting; `None` if nothing is replaced.
-pub fn replace_values(
+pub(crate) fn replace_values(
     text: &[u8],
     context: Context,
     mut judge: impl FnMut(&str, &Value) -> Option<Substitute>,

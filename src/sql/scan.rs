@@ -12,7 +12,7 @@ use super::lex::{Lexer, Token, TokenKind};
 use super::state_flags::StateFlags;
 
 /// The statements of `text` that are not empty, as spans from first to last token; one that does not end is given to the end.
-pub fn split(text: &[u8], context: Context) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn split(text: &[u8], context: Context) -> impl Iterator<Item = Range<usize>> {
     let mut scanner = Scanner::new(text, context);
     std::iter::from_fn(move || scanner.statement().map(|statement| statement.span))
 }

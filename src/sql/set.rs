@@ -321,7 +321,7 @@ fn argument(reader: &mut Reader<'_>) -> Option<Bytes> {
 /// Text goes through `set_config`, which splits lists as StartupMessage does; SQL goes back as it came. A role is left first and
 /// taken last, because the other settings may need the privileges of the login. The whole text is read in the encoding that the backend
 /// has when it arrives, so a change of `client_encoding` and values that are not ASCII need a Query each.
-pub fn replay<'a, Changes>(changes: Changes) -> Vec<u8>
+pub(crate) fn replay<'a, Changes>(changes: Changes) -> Vec<u8>
 where
     Changes: IntoIterator<Item = (&'a str, &'a Value)>,
     Changes::IntoIter: Clone,

@@ -16,14 +16,14 @@ use super::splice::TextSplice;
 use super::state_flags::StateFlags;
 
 /// Bytes a channel may have: `NAMEDATALEN` − 1.
-pub const CHANNEL_MAX: usize = 63;
+pub(crate) const CHANNEL_MAX: usize = 63;
 
 /// Bytes a payload may have: `NOTIFY_PAYLOAD_MAX_LENGTH` − 1 of `async.c`.
-pub const PAYLOAD_MAX: usize = 7_999;
+pub(crate) const PAYLOAD_MAX: usize = 7_999;
 
 /// Stands in for a statement that pgweir answers itself. It is cheap, has no rows, fails where NOTIFY, LISTEN and DEALLOCATE fail, and
 /// does nothing on a backend that listens to nothing.
-pub const STAND_IN: &[u8] = b"UNLISTEN pgweir_noop";
+pub(crate) const STAND_IN: &[u8] = b"UNLISTEN pgweir_noop";
 
 /// The text with stand-ins for the statements whose effects are wanted, out of NOTIFY, LISTEN and the calls of `pg_notify` and
 /// `pg_listening_channels` that are whole statements; `None` if there is none.

@@ -5,7 +5,7 @@ use std::ops::{BitOr, BitOrAssign};
 
 /// One kind of session state.
 #[derive(Debug)]
-pub struct StateKind {
+pub(crate) struct StateKind {
     /// Its flag.
     pub flag: StateFlags,
     /// The reason of a pin, as metrics and console name it.
@@ -17,7 +17,7 @@ pub struct StateKind {
 }
 
 /// All kinds, in the order of their flags.
-pub const KINDS: [StateKind; 8] = [
+pub(crate) const KINDS: [StateKind; 8] = [
     StateKind {
         flag: StateFlags::TEMP,
         pin: "temp",
@@ -73,7 +73,7 @@ pub const KINDS: [StateKind; 8] = [
 const LARGE_STATEMENT: &str = "large_statement";
 
 /// Reasons of pins: those of the kinds in the order of their flags, then `large_statement`.
-pub const PIN_REASONS: [&str; KINDS.len() + 1] = {
+pub(crate) const PIN_REASONS: [&str; KINDS.len() + 1] = {
     let mut reasons = [LARGE_STATEMENT; KINDS.len() + 1];
     let mut at = 0;
     while at < KINDS.len() {

@@ -47,7 +47,7 @@ impl Parameters {
 }
 
 /// Reports a state of the server or session, not a setting that `SET` could replay.
-pub fn is_read_only(name: &str) -> bool {
+pub(crate) fn is_read_only(name: &str) -> bool {
     READ_ONLY.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 

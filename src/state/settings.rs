@@ -15,7 +15,7 @@ use super::timeout::{OwnTimeouts, Timeout};
 use crate::sql::{self, Milliseconds, Value, milliseconds};
 
 /// Settings by folded name.
-pub type Values = BTreeMap<String, Value>;
+pub(crate) type Values = BTreeMap<String, Value>;
 
 /// An interned set.
 #[derive(Debug, Clone)]

@@ -13,11 +13,11 @@ use smallvec::SmallVec;
 use crate::sql::StatementEffects;
 
 /// Prefix of the names we use towards Postgres.
-pub const NAME_PREFIX: &[u8] = b"pgweir_";
+pub(crate) const NAME_PREFIX: &[u8] = b"pgweir_";
 
 /// One prepared statement.
 #[derive(Debug)]
-pub struct Statement {
+pub(crate) struct Statement {
     /// Unique in this process.
     pub id: u32,
     /// The body of its Parse behind the name: text and parameter types.
@@ -29,16 +29,16 @@ pub struct Statement {
 }
 
 /// A name towards Postgres, at most `pgweir_ffffffff`.
-pub type Name = SmallVec<[u8; 16]>;
+pub(crate) type Name = SmallVec<[u8; 16]>;
 
 impl Statement {
     /// A backend of its pool has parsed it, so another client's Parse of it needs none.
-    pub fn is_accepted(&self) -> bool {
+    pub(crate) fn is_accepted(&self) -> bool {
         self.accepted.load(Ordering::Relaxed)
     }
 
     /// Remembers what a backend said to its Parse.
-    pub fn set_accepted(&self, accepted: bool) {
+    pub(crate) fn set_accepted(&self, accepted: bool) {
         self.accepted.store(accepted, Ordering::Relaxed);
     }
 
@@ -49,19 +49,19 @@ impl Statement {
 
     /// Its name towards Postgres, without the terminator.
     #[inline]
-    pub fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         &self.name
     }
 
     /// Its text was too large to be kept: only the backend that parsed it has it.
     #[inline]
-    pub fn is_large(&self) -> bool {
+    pub(crate) fn is_large(&self) -> bool {
         self.rest.is_empty()
     }
 }
 
 /// The name of statement `id` towards Postgres, without the terminator.
-pub fn name(id: u32) -> Name {
+pub(crate) fn name(id: u32) -> Name {
     let mut name = Name::from_slice(NAME_PREFIX);
     write!(name, "{id:x}").expect("writing to memory cannot fail");
     name
@@ -69,7 +69,7 @@ pub fn name(id: u32) -> Name {
 
 /// All statements of the process that some client holds.
 #[derive(Debug, Default)]
-pub struct Statements {
+pub(crate) struct Statements {
     known: Mutex<KnownStatements>,
     next: AtomicU32,
 }
@@ -86,7 +86,7 @@ const SWEEP_MIN: usize = 1024;
 
 impl Statements {
     /// The statement with this text and types (`rest`, as in Parse) in `scope`: a pool, and the meaning of a client's settings.
-    pub fn intern(
+    pub(crate) fn intern(
         &self,
         rest: &[u8],
         scope: (u64, u64),
@@ -96,7 +96,7 @@ impl Statements {
     }
 
     /// The statement that is run instead of this one in `scope`: its `rest` and its class.
-    pub fn intern_instead(
+    pub(crate) fn intern_instead(
         &self,
         rest: &[u8],
         scope: (u64, u64),
@@ -119,18 +119,8 @@ impl Statements {
     }
 
     /// A statement whose text is too large to be kept.
-    pub fn large(&self, class: StatementEffects) -> Arc<Statement> {
+    pub(crate) fn large(&self, class: StatementEffects) -> Arc<Statement> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         Arc::new(Statement::new(id, Box::default(), class))
-    }
-
-    /// Statements some client holds, and those not swept yet.
-    pub fn len(&self) -> usize {
-        self.known.lock().expect("no panic while held").by_key.len()
-    }
-
-    /// None is known.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 /// Changes that are not final, with the savepoints set between them.
 #[derive(Debug)]
-pub struct Tentative<T> {
+pub(crate) struct Tentative<T> {
     changes: Vec<T>,
     /// Open savepoints and how many changes came before them.
     savepoints: Vec<(Bytes, usize)>,
@@ -18,23 +18,23 @@ impl<T> Default for Tentative<T> {
 
 impl<T> Tentative<T> {
     /// One more.
-    pub fn push(&mut self, change: T) {
+    pub(crate) fn push(&mut self, change: T) {
         self.changes.push(change);
     }
 
     /// SAVEPOINT.
-    pub fn savepoint(&mut self, name: &Bytes) {
+    pub(crate) fn savepoint(&mut self, name: &Bytes) {
         self.savepoints.push((name.clone(), self.changes.len()));
     }
 
     /// RELEASE: what came after it belongs to what is around it. One that is not known was set before the first change.
-    pub fn release(&mut self, name: &[u8]) {
+    pub(crate) fn release(&mut self, name: &[u8]) {
         self.savepoints.truncate(self.find(name).unwrap_or(0));
     }
 
     /// ROLLBACK TO: what came after it is void, and returned; the savepoint itself stays. One that is not known was set before the
     /// first change.
-    pub fn roll_back_to(&mut self, name: &[u8]) -> std::vec::Drain<'_, T> {
+    pub(crate) fn roll_back_to(&mut self, name: &[u8]) -> std::vec::Drain<'_, T> {
         let known = self.find(name);
         let before = known.map_or(0, |at| self.savepoints[at].1);
         self.savepoints.truncate(known.map_or(0, |at| at + 1));
@@ -42,18 +42,18 @@ impl<T> Tentative<T> {
     }
 
     /// The transaction is over, or what was done so far is final: everything that stands.
-    pub fn take(&mut self) -> Vec<T> {
+    pub(crate) fn take(&mut self) -> Vec<T> {
         self.savepoints.clear();
         std::mem::take(&mut self.changes)
     }
 
     /// Everything that stands so far.
-    pub fn iter(&self) -> std::slice::Iter<'_, T> {
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, T> {
         self.changes.iter()
     }
 
     /// Nothing stands.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 

@@ -21,10 +21,10 @@ words! {
 }
 
 /// Values of a client's own in milliseconds, as [`Timeout::ALL`]; zero is no limit, and what one is that cannot be read.
-pub type OwnTimeouts = [Option<u32>; Timeout::ALL.len()];
+pub(crate) type OwnTimeouts = [Option<u32>; Timeout::ALL.len()];
 
 /// A limit in milliseconds; the configuration allows no more than Postgres takes.
-pub fn whole(limit: Duration) -> u32 {
+pub(crate) fn whole(limit: Duration) -> u32 {
     u32::try_from(limit.as_millis()).unwrap_or(u32::MAX)
 }
 

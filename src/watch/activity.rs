@@ -95,11 +95,11 @@ impl ActivitySample {
 /// Since when each has been seen waiting at every look. A wait is at least as long; when it began only the lock table
 /// says, and when its statement began says nothing of it.
 #[derive(Debug, Default)]
-pub struct Waits(HashMap<i32, Instant>);
+pub(crate) struct Waits(HashMap<i32, Instant>);
 
 impl Waits {
     /// Takes who waits now; returns how long the longest of them has.
-    pub fn look(&mut self, sample: &ActivitySample, now: Instant) -> Duration {
+    pub(crate) fn look(&mut self, sample: &ActivitySample, now: Instant) -> Duration {
         let before = std::mem::take(&mut self.0);
         self.0 = sample.waiters.iter().map(|(pid, _)| (*pid, before.get(pid).copied().unwrap_or(now))).collect();
         self.0.values().min().map_or(Duration::ZERO, |since| now.saturating_duration_since(*since))

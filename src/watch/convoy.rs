@@ -27,7 +27,7 @@ pub(super) const CALM_SHARE: u32 = 50;
 const ALERT_SHARE: u32 = 10;
 
 /// The server counts as blind after so long without an answer.
-pub const BLIND_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const BLIND_AFTER: Duration = Duration::from_secs(2);
 
 /// A convoy is over once it has been quiet for so long.
 const CALM_AFTER: Duration = Duration::from_secs(2);

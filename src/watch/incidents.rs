@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// How bad something is at one look; if it is fine, it has no level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IncidentLevel {
+pub(crate) enum IncidentLevel {
     /// Bad enough to open.
     Above,
     /// Too good to open, too bad to close.
@@ -20,7 +20,7 @@ pub enum IncidentLevel {
 
 impl IncidentLevel {
     /// Of a value that opens at `opens` and closes below half of it; `None`: it is fine.
-    pub fn of<T: PartialOrd + std::ops::Div<u32, Output = T>>(value: T, opens: T) -> Option<Self> {
+    pub(crate) fn of<T: PartialOrd + std::ops::Div<u32, Output = T>>(value: T, opens: T) -> Option<Self> {
         if value >= opens {
             return Some(Self::Above);
         }
@@ -58,7 +58,7 @@ pub struct Incident<V> {
 
 /// All open incidents, by the key that makes each the same from look to look.
 #[derive(Debug)]
-pub struct Incidents<K, V>(BTreeMap<K, Incident<V>>);
+pub(crate) struct Incidents<K, V>(BTreeMap<K, Incident<V>>);
 
 impl<V: Clone> Incident<V> {
     /// The same incident, its value shown otherwise.
@@ -75,7 +75,7 @@ impl<K, V> Default for Incidents<K, V> {
 
 impl<K: Ord, V: Clone> Incidents<K, V> {
     /// Takes everything one look saw. Of two with the same key the first counts.
-    pub fn look(
+    pub(crate) fn look(
         &mut self,
         seen: impl IntoIterator<Item = (K, IncidentLevel, V)>,
         now: Instant,
@@ -102,22 +102,23 @@ impl<K: Ord, V: Clone> Incidents<K, V> {
     }
 
     /// Closes everything: nobody looks any more.
-    pub fn clear(&mut self, now: Instant) -> Vec<IncidentChange<V>> {
+    pub(crate) fn clear(&mut self, now: Instant) -> Vec<IncidentChange<V>> {
         closed(std::mem::take(&mut self.0), now)
     }
 
     /// Open incidents, in order of their keys.
-    pub fn open(&self) -> impl Iterator<Item = (&K, &Incident<V>)> {
+    pub(crate) fn open(&self) -> impl Iterator<Item = (&K, &Incident<V>)> {
         self.0.iter()
     }
 
     /// Whether this is open.
-    pub fn is_open(&self, key: &K) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_open(&self, key: &K) -> bool {
         self.0.contains_key(key)
     }
 
     /// No incident is open.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }

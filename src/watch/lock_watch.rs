@@ -52,7 +52,7 @@ struct Unnamed {
 
 /// Waits for locks at one server.
 #[derive(Debug)]
-pub struct LockWatch {
+pub(crate) struct LockWatch {
     due: LocksDue,
     convoy: ConvoyWatch,
     unnamed: Option<Unnamed>,
@@ -73,12 +73,12 @@ impl LockWatch {
     }
 
     /// Sessions that wait, and whether they are a convoy.
-    pub fn convoy(&self) -> &ConvoyWatch {
+    pub(crate) fn convoy(&self) -> &ConvoyWatch {
         &self.convoy
     }
 
     /// Sessions and prepared transactions that keep others waiting.
-    pub fn blockers(&self) -> &Blockers {
+    pub(crate) fn blockers(&self) -> &Blockers {
         &self.blockers
     }
 

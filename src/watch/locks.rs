@@ -150,14 +150,14 @@ impl fmt::Display for LockName {
 
 /// A lock that somebody waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WaitedLock {
+pub(crate) struct WaitedLock {
     name: LockName,
     claims: Vec<Claim>,
 }
 
 impl WaitedLock {
     /// A row of [`sql::LOCKS`](super::sql::LOCKS).
-    pub fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
+    pub(crate) fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
         let name = LockName::read(row)?;
         let claims = row.text(11)?.split(',').map(Claim::read);
         let claims = claims.collect::<Option<_>>().ok_or_else(|| row.unreadable(11))?;
@@ -194,7 +194,7 @@ pub struct LockQueue {
 }
 
 /// Queues of all locks, the largest first.
-pub fn lock_queues(locks: &[WaitedLock]) -> Vec<LockQueue> {
+pub(crate) fn lock_queues(locks: &[WaitedLock]) -> Vec<LockQueue> {
     // A session waits for one lock at a time (proc.c: `waitLock`).
     let mut waits = BTreeMap::new();
     for lock in locks {

@@ -4,24 +4,24 @@
 //! without a clock: each takes one answer and reports the findings that have opened and closed since. A finding names
 //! its culprit and the SQL that would end it; nothing here runs that SQL.
 
-pub mod activity;
-pub mod blockers;
-pub mod convoy;
-pub mod core;
-pub mod culprit;
-pub mod detectors;
-pub mod finding;
-pub mod incidents;
-pub mod lock_watch;
-pub mod locks;
-pub mod monitor;
-pub mod own_backends;
-pub mod question;
-pub mod reaction;
-pub mod row;
-pub mod server;
-pub mod settings;
+pub(crate) mod activity;
+pub(crate) mod blockers;
+pub(crate) mod convoy;
+pub(crate) mod core;
+pub(crate) mod culprit;
+pub(crate) mod detectors;
+pub(crate) mod finding;
+pub(crate) mod incidents;
+pub(crate) mod lock_watch;
+pub(crate) mod locks;
+pub(crate) mod monitor;
+pub(crate) mod own_backends;
+pub(crate) mod question;
+pub(crate) mod reaction;
+pub(crate) mod row;
+pub(crate) mod server;
+pub(crate) mod settings;
 pub mod sql;
-pub mod stats;
-pub mod watches;
-pub mod xid_clock;
+pub(crate) mod stats;
+pub(crate) mod watches;
+pub(crate) mod xid_clock;

@@ -7,21 +7,21 @@ use super::monitor::Monitor;
 
 /// One [`Monitor`] for each database, by its name as clients ask for it.
 #[derive(Debug, Default)]
-pub struct Watches(Mutex<BTreeMap<Arc<str>, Arc<Monitor>>>);
+pub(crate) struct Watches(Mutex<BTreeMap<Arc<str>, Arc<Monitor>>>);
 
 impl Watches {
     /// All, by name.
-    pub fn all(&self) -> Vec<Arc<Monitor>> {
+    pub(crate) fn all(&self) -> Vec<Arc<Monitor>> {
         self.monitors().values().map(Arc::clone).collect()
     }
 
     /// Its database is watched from now on.
-    pub fn add(&self, monitor: Arc<Monitor>) {
+    pub(crate) fn add(&self, monitor: Arc<Monitor>) {
         self.monitors().insert(Arc::clone(&monitor.database), monitor);
     }
 
     /// Nobody watches this database any more.
-    pub fn remove(&self, database: &str) {
+    pub(crate) fn remove(&self, database: &str) {
         self.monitors().remove(database);
     }
 

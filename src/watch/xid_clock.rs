@@ -16,7 +16,7 @@ const GAP_PART: u32 = 16;
 
 /// An age as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Age {
+pub(crate) enum Age {
     /// To the interval between two looks; the age is that much more at most.
     Known(Duration),
     /// It began before the first look.
@@ -25,11 +25,11 @@ pub enum Age {
 
 /// How far the counter of transaction ids had come when.
 #[derive(Debug, Default)]
-pub struct XidClock(VecDeque<(u32, Instant)>);
+pub(crate) struct XidClock(VecDeque<(u32, Instant)>);
 
 impl XidClock {
     /// The next transaction id to be given out is this one now.
-    pub fn mark(&mut self, next: u32, now: Instant) {
+    pub(crate) fn mark(&mut self, next: u32, now: Instant) {
         match self.0.back() {
             Some((last, _)) if next == *last => return,
             // Another server, or one restored from a backup: what was known is of no use.
@@ -54,7 +54,7 @@ impl XidClock {
     }
 
     /// For how long transactions have begun that come after `xid`, itself included.
-    pub fn age(&self, xid: u32, now: Instant) -> Age {
+    pub(crate) fn age(&self, xid: u32, now: Instant) -> Age {
         let later = self.0.partition_point(|(next, _)| distance(*next, xid) >= 0);
         let age = |(_, at): &(u32, Instant)| now.saturating_duration_since(*at);
         match (later, self.0.get(later)) {

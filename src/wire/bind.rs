@@ -6,7 +6,7 @@ use super::build::split_cstring;
 
 /// A value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BindValue<'a> {
+pub(crate) enum BindValue<'a> {
     /// NULL.
     Null,
     /// All of it.
@@ -16,7 +16,7 @@ pub enum BindValue<'a> {
 }
 
 /// The value of parameter `number`, counted from 1. `body` may be the head of a longer one. `None`: it has none, or is malformed.
-pub fn value(body: &[u8], number: u16) -> Option<BindValue<'_>> {
+pub(crate) fn value(body: &[u8], number: u16) -> Option<BindValue<'_>> {
     let (_portal, rest) = split_cstring(body)?;
     let (_statement, rest) = split_cstring(rest)?;
     let (formats, rest) = count(rest)?;

@@ -14,26 +14,26 @@ use super::frame::HEADER_LEN;
 use super::tag::{self, backend, field, frontend};
 
 /// ParseComplete.
-pub const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
+pub(crate) const PARSE_COMPLETE: &[u8] = b"1\0\0\0\x04";
 /// BindComplete.
-pub const BIND_COMPLETE: &[u8] = b"2\0\0\0\x04";
+pub(crate) const BIND_COMPLETE: &[u8] = b"2\0\0\0\x04";
 /// CloseComplete.
-pub const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
+pub(crate) const CLOSE_COMPLETE: &[u8] = b"3\0\0\0\x04";
 /// NoData.
-pub const NO_DATA: &[u8] = b"n\0\0\0\x04";
+pub(crate) const NO_DATA: &[u8] = b"n\0\0\0\x04";
 /// ParameterDescription of a statement without parameters.
-pub const NO_PARAMETERS: &[u8] = b"t\0\0\0\x06\0\0";
+pub(crate) const NO_PARAMETERS: &[u8] = b"t\0\0\0\x06\0\0";
 /// EmptyQueryResponse.
-pub const EMPTY_QUERY: &[u8] = b"I\0\0\0\x04";
+pub(crate) const EMPTY_QUERY: &[u8] = b"I\0\0\0\x04";
 /// PortalSuspended.
-pub const PORTAL_SUSPENDED: &[u8] = b"s\0\0\0\x04";
+pub(crate) const PORTAL_SUSPENDED: &[u8] = b"s\0\0\0\x04";
 /// Sync.
-pub const SYNC: &[u8] = b"S\0\0\0\x04";
+pub(crate) const SYNC: &[u8] = b"S\0\0\0\x04";
 /// Terminate.
-pub const TERMINATE: &[u8] = b"X\0\0\0\x04";
+pub(crate) const TERMINATE: &[u8] = b"X\0\0\0\x04";
 
 /// Appends a frame whose body `fill` writes.
-pub fn frame(out: &mut Vec<u8>, tag: u8, fill: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn frame(out: &mut Vec<u8>, tag: u8, fill: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[tag, 0, 0, 0, 0]);
     fill(out);
@@ -42,28 +42,28 @@ pub fn frame(out: &mut Vec<u8>, tag: u8, fill: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// Appends bytes as a string of the protocol.
-pub fn cstring(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn cstring(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
     out.push(0);
 }
 
 /// ReadyForQuery.
-pub fn ready_for_query(out: &mut Vec<u8>, status: TransactionStatus) {
+pub(crate) fn ready_for_query(out: &mut Vec<u8>, status: TransactionStatus) {
     out.extend_from_slice(&[backend::READY_FOR_QUERY, 0, 0, 0, 5, status.byte()]);
 }
 
 /// CommandComplete.
-pub fn command_complete(out: &mut Vec<u8>, tag: &[u8]) {
+pub(crate) fn command_complete(out: &mut Vec<u8>, tag: &[u8]) {
     frame(out, backend::COMMAND_COMPLETE, |out| cstring(out, tag));
 }
 
 /// Query.
-pub fn query(out: &mut Vec<u8>, text: &[u8]) {
+pub(crate) fn query(out: &mut Vec<u8>, text: &[u8]) {
     frame(out, frontend::QUERY, |out| cstring(out, text));
 }
 
 /// Parse; `rest` is what follows the name: text and parameter types.
-pub fn parse(out: &mut Vec<u8>, name: &[u8], rest: &[u8]) {
+pub(crate) fn parse(out: &mut Vec<u8>, name: &[u8], rest: &[u8]) {
     frame(out, frontend::PARSE, |out| {
         cstring(out, name);
         out.extend_from_slice(rest);
@@ -71,7 +71,7 @@ pub fn parse(out: &mut Vec<u8>, name: &[u8], rest: &[u8]) {
 }
 
 /// Bind of a statement without parameters.
-pub fn bind(out: &mut Vec<u8>, portal: &[u8], statement: &[u8]) {
+pub(crate) fn bind(out: &mut Vec<u8>, portal: &[u8], statement: &[u8]) {
     frame(out, frontend::BIND, |out| {
         cstring(out, portal);
         cstring(out, statement);
@@ -80,7 +80,7 @@ pub fn bind(out: &mut Vec<u8>, portal: &[u8], statement: &[u8]) {
 }
 
 /// Execute, for all rows.
-pub fn execute(out: &mut Vec<u8>, portal: &[u8]) {
+pub(crate) fn execute(out: &mut Vec<u8>, portal: &[u8]) {
     frame(out, frontend::EXECUTE, |out| {
         cstring(out, portal);
         out.extend_from_slice(&[0; 4]);
@@ -88,7 +88,7 @@ pub fn execute(out: &mut Vec<u8>, portal: &[u8]) {
 }
 
 /// Close of a prepared statement.
-pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
+pub(crate) fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     frame(out, frontend::CLOSE, |out| {
         out.push(tag::STATEMENT);
         cstring(out, name);
@@ -96,17 +96,17 @@ pub fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
 }
 
 /// ParameterStatus.
-pub fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
+pub(crate) fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
     put(out, &ParameterStatus::new(name.to_owned(), value.to_owned()));
 }
 
 /// BackendKeyData with a key of any length.
-pub fn backend_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
+pub(crate) fn backend_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
     put(out, &BackendKeyData::new(pid, SecretKey::Bytes(secret.to_vec().into())));
 }
 
 /// NegotiateProtocolVersion: the newest minor we speak and the options we do not.
-pub fn negotiate_protocol_version(out: &mut Vec<u8>, newest: i32, unsupported: &[String]) {
+pub(crate) fn negotiate_protocol_version(out: &mut Vec<u8>, newest: i32, unsupported: &[String]) {
     put(out, &NegotiateProtocolVersion::new(newest, unsupported.to_vec()));
 }
 
@@ -141,24 +141,24 @@ impl Report {
 }
 
 /// ErrorResponse; its CONTEXT says `pgweir`, so that nobody looks for it in Postgres.
-pub fn error_response(out: &mut Vec<u8>, report: &Report) {
+pub(crate) fn error_response(out: &mut Vec<u8>, report: &Report) {
     put(out, &ErrorResponse::new(report.fields()));
 }
 
 /// NoticeResponse.
-pub fn notice_response(out: &mut Vec<u8>, report: &Report) {
+pub(crate) fn notice_response(out: &mut Vec<u8>, report: &Report) {
     put(out, &NoticeResponse::new(report.fields()));
 }
 
 /// Object ids of types (`pg_type.dat`).
-pub const TEXT_OID: u32 = 25;
+pub(crate) const TEXT_OID: u32 = 25;
 /// `int4`.
-pub const INT4_OID: u32 = 23;
+pub(crate) const INT4_OID: u32 = 23;
 /// `int8`.
-pub const INT8_OID: u32 = 20;
+pub(crate) const INT8_OID: u32 = 20;
 
 /// RowDescription; name, type, its size and format of each column.
-pub fn row_description<'a>(out: &mut Vec<u8>, columns: impl IntoIterator<Item = (&'a str, u32, i16, i16)>) {
+pub(crate) fn row_description<'a>(out: &mut Vec<u8>, columns: impl IntoIterator<Item = (&'a str, u32, i16, i16)>) {
     let field = |(name, oid, size, format): (&str, _, _, _)| {
         FieldDescription::new(name.to_owned(), 0, 0, oid, size, -1, format)
     };
@@ -166,7 +166,7 @@ pub fn row_description<'a>(out: &mut Vec<u8>, columns: impl IntoIterator<Item = 
 }
 
 /// DataRow; `None` is NULL.
-pub fn data_row(out: &mut Vec<u8>, values: impl IntoIterator<Item = Option<Vec<u8>>>) {
+pub(crate) fn data_row(out: &mut Vec<u8>, values: impl IntoIterator<Item = Option<Vec<u8>>>) {
     let (mut data, mut count) = (BytesMut::new(), 0);
     for value in values {
         count += 1;
@@ -199,7 +199,7 @@ pub struct ServerError {
 
 /// The fields of an ErrorResponse or NoticeResponse body that decide anything. Borrowed: text may not be UTF-8.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ErrorFields<'a> {
+pub(crate) struct ErrorFields<'a> {
     /// `V`, or `S` from servers before 9.6.
     pub severity: &'a [u8],
     /// `C`.
@@ -215,7 +215,7 @@ pub struct ErrorFields<'a> {
 }
 
 /// Reads the body of an ErrorResponse or NoticeResponse; what is missing or malformed stays empty.
-pub fn error_fields(body: &[u8]) -> ErrorFields<'_> {
+pub(crate) fn error_fields(body: &[u8]) -> ErrorFields<'_> {
     let mut fields = ErrorFields::default();
     let mut rest = body;
     while let Some((&kind, tail)) = rest.split_first() {
@@ -239,7 +239,7 @@ pub fn error_fields(body: &[u8]) -> ErrorFields<'_> {
 }
 
 /// Appends an ErrorResponse of the server with a HINT of ours, the server's other fields as they are.
-pub fn hinted(out: &mut Vec<u8>, error: &[u8], hint: &str) {
+pub(crate) fn hinted(out: &mut Vec<u8>, error: &[u8], hint: &str) {
     frame(out, backend::ERROR_RESPONSE, |out| {
         let body = error.get(HEADER_LEN..).unwrap_or_default();
         out.extend_from_slice(body.strip_suffix(b"\0").unwrap_or(body));
@@ -251,7 +251,7 @@ pub fn hinted(out: &mut Vec<u8>, error: &[u8], hint: &str) {
 
 /// Splits a string of the protocol off the front; `None` when it has no end.
 #[inline]
-pub fn split_cstring(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn split_cstring(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr::memchr(0, bytes)?;
     Some((&bytes[..end], &bytes[end + 1..]))
 }

@@ -20,7 +20,7 @@ use super::tag::backend as tag;
 
 /// What the backend will answer an entry with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
+pub(crate) enum Expect {
     /// Query: any results, then ReadyForQuery.
     Query,
     /// FunctionCall: FunctionCallResponse, then ReadyForQuery.
@@ -47,7 +47,7 @@ pub enum Expect {
 
 impl Expect {
     /// Ends with a ReadyForQuery.
-    pub fn is_cycle(self) -> bool {
+    pub(crate) fn is_cycle(self) -> bool {
         matches!(self, Self::Query | Self::FunctionCall | Self::Sync)
     }
 
@@ -62,7 +62,7 @@ impl Expect {
 
 /// Whose message an entry stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The client's: the answer is forwarded.
     Client,
     /// Ours: the answer is swallowed.
@@ -104,7 +104,7 @@ impl TransactionStatus {
 
 /// One entry, oldest first.
 #[derive(Debug)]
-pub struct ExpectedReply<N> {
+pub(crate) struct ExpectedReply<N> {
     /// What answers it.
     pub expect: Expect,
     /// Who sent it.
@@ -135,14 +135,14 @@ enum Copy {
 /// The answer that came fits nothing that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("message {tag:?} from the backend answers nothing that was sent to it")]
-pub struct Unexpected {
+pub(crate) struct Unexpected {
     /// Message type byte.
     pub tag: char,
 }
 
 /// What one backend message meant.
 #[derive(Debug)]
-pub struct Answer<N> {
+pub(crate) struct Answer<N> {
     /// Whether the client or we caused it; `None`: nobody, it came unasked.
     pub origin: Option<Origin>,
     /// The entry it completed.
@@ -151,7 +151,7 @@ pub struct Answer<N> {
 
 /// Messages outstanding at one backend.
 #[derive(Debug)]
-pub struct ExpectedReplies<N> {
+pub(crate) struct ExpectedReplies<N> {
     entries: VecDeque<ExpectedReply<N>>,
     copy: Copy,
     /// An extended-protocol error was seen and its Sync was not sent yet.
@@ -179,66 +179,66 @@ impl<N> Default for ExpectedReplies<N> {
 impl<N> ExpectedReplies<N> {
     /// Status as of the last ReadyForQuery.
     #[inline]
-    pub fn status(&self) -> TransactionStatus {
+    pub(crate) fn status(&self) -> TransactionStatus {
         self.status
     }
 
     /// Nothing is outstanding and no unit is open: a cycle may begin.
     #[inline]
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.entries.is_empty() && !self.unsynced && !self.skipping && self.copy == Copy::None
     }
 
     /// A release point: quiet and outside a transaction.
     #[inline]
-    pub fn can_release(&self) -> bool {
+    pub(crate) fn can_release(&self) -> bool {
         self.is_quiet() && self.status == TransactionStatus::Idle
     }
 
     /// A failed COPY left it open how many ReadyForQuery will come; such a backend is not used again.
-    pub fn is_doubtful(&self) -> bool {
+    pub(crate) fn is_doubtful(&self) -> bool {
         self.doubtful
     }
 
     /// The backend waits for COPY data from the client.
-    pub fn is_copying_in(&self) -> bool {
+    pub(crate) fn is_copying_in(&self) -> bool {
         matches!(self.copy, Copy::In { .. } | Copy::Both)
     }
 
     /// An error was seen whose Sync was not sent: what is sent now is dropped by the server.
-    pub fn is_skipping(&self) -> bool {
+    pub(crate) fn is_skipping(&self) -> bool {
         self.skipping
     }
 
     /// Extended-protocol messages were sent and no Sync yet.
-    pub fn is_unsynced(&self) -> bool {
+    pub(crate) fn is_unsynced(&self) -> bool {
         self.unsynced
     }
 
     /// Entries not answered yet.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// No entry is outstanding.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
     /// The oldest entry.
     #[inline]
-    pub fn head_mut(&mut self) -> Option<&mut ExpectedReply<N>> {
+    pub(crate) fn head_mut(&mut self) -> Option<&mut ExpectedReply<N>> {
         self.entries.front_mut()
     }
 
     /// All entries, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = &ExpectedReply<N>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &ExpectedReply<N>> {
         self.entries.iter()
     }
 
     /// Records a message on its way to the backend. The action of a message that the server will drop unread comes back.
     #[inline]
-    pub fn push(&mut self, expect: Expect, origin: Origin, action: Option<N>) -> Option<N> {
+    pub(crate) fn push(&mut self, expect: Expect, origin: Origin, action: Option<N>) -> Option<N> {
         match (expect, self.copy) {
             // Rule 2.
             (Expect::Sync, Copy::In { .. }) => {
@@ -271,7 +271,7 @@ impl<N> ExpectedReplies<N> {
 
     /// A row (or the description of rows) for the client: it changes nothing here and is forwarded as it is.
     #[inline]
-    pub fn is_row(&self, tag: u8) -> bool {
+    pub(crate) fn is_row(&self, tag: u8) -> bool {
         match self.entries.front() {
             Some(ExpectedReply { expect: Expect::Query, origin: Origin::Client, .. }) => {
                 matches!(tag, tag::DATA_ROW | tag::ROW_DESCRIPTION)
@@ -284,7 +284,7 @@ impl<N> ExpectedReplies<N> {
     /// Takes account of one message from the backend. Entries that an error made the server drop go to `dropped`,
     /// oldest first. `status` is the body of a ReadyForQuery.
     #[inline]
-    pub fn answer(
+    pub(crate) fn answer(
         &mut self,
         tag: u8,
         status: Option<TransactionStatus>,
@@ -354,13 +354,13 @@ impl<N> ExpectedReplies<N> {
 
     /// It is the turn of an answer of ours.
     #[inline]
-    pub fn has_synthetic_due(&self) -> bool {
+    pub(crate) fn has_synthetic_due(&self) -> bool {
         self.entries.front().is_some_and(|entry| entry.expect == Expect::Synthetic)
     }
 
     /// The next answer of ours, if it is its turn.
     #[inline]
-    pub fn pop_synthetic(&mut self) -> Option<ExpectedReply<N>> {
+    pub(crate) fn pop_synthetic(&mut self) -> Option<ExpectedReply<N>> {
         match self.entries.front() {
             Some(entry) if entry.expect == Expect::Synthetic => {
                 let entry = self.entries.pop_front();
@@ -369,13 +369,6 @@ impl<N> ExpectedReplies<N> {
             }
             _ => None,
         }
-    }
-
-    /// Everything outstanding, when the backend is lost.
-    pub fn drain(&mut self) -> impl Iterator<Item = ExpectedReply<N>> + '_ {
-        self.copy = Copy::None;
-        self.skipping = false;
-        self.entries.drain(..)
     }
 
     /// A CopyEnd that no COPY took is ignored by the server.

@@ -6,14 +6,14 @@
 use thiserror::Error;
 
 /// Tag and length.
-pub const HEADER_LEN: usize = 5;
+pub(crate) const HEADER_LEN: usize = 5;
 
 /// Longest body Postgres itself accepts (`PQ_LARGE_MESSAGE_LIMIT`, `MaxAllocSize - 1`), in bytes.
-pub const BODY_MAX: usize = 0x3fff_ffff - 4;
+pub(crate) const BODY_MAX: usize = 0x3fff_ffff - 4;
 
 /// A frame that cannot be part of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum FrameError {
+pub(crate) enum FrameError {
     /// The length field is below 4 or above what Postgres accepts.
     #[error("invalid length {length} in a frame with tag {tag:?}")]
     Length {
@@ -26,7 +26,7 @@ pub enum FrameError {
 
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     /// Message type byte.
     pub tag: u8,
     /// Bytes behind the header.
@@ -35,7 +35,7 @@ pub struct Header {
 
 /// Reads the header at the start of `bytes`; `None` while it is incomplete.
 #[inline]
-pub fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
+pub(crate) fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
     let Some(&[tag, a, b, c, d]) = bytes.first_chunk::<HEADER_LEN>() else {
         return Ok(None);
     };
@@ -49,7 +49,7 @@ pub fn header(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
 
 /// A part of the stream, in order.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Piece<'a> {
+pub(crate) enum Piece<'a> {
     /// A frame begins; nothing of it was yielded before.
     Head {
         /// Message type byte.
@@ -74,11 +74,11 @@ pub enum Piece<'a> {
 }
 
 /// Says how many bytes of a frame's body are wanted before it is yielded; more than the body means all of it.
-pub type Want = fn(Header) -> usize;
+pub(crate) type Want = fn(Header) -> usize;
 
 /// Position in one direction of a connection.
 #[derive(Debug, Default)]
-pub struct Walker {
+pub(crate) struct Walker {
     /// Bytes of a begun frame still to come.
     ahead: usize,
     /// An incomplete header or head.
@@ -93,19 +93,23 @@ const KEPT_CAPACITY: usize = 4096;
 impl Walker {
     /// Nothing is half-received: the next byte starts a frame.
     #[inline]
-    pub fn is_at_boundary(&self) -> bool {
+    pub(crate) fn is_at_boundary(&self) -> bool {
         self.ahead == 0 && (self.spent || self.kept.is_empty())
     }
 
     /// A frame was begun and passed on, and its end was not seen yet.
     #[inline]
-    pub fn is_inside(&self) -> bool {
+    pub(crate) fn is_inside(&self) -> bool {
         self.ahead > 0
     }
 
     /// Takes the next piece off `input`; `None` when it is used up.
     #[inline]
-    pub fn next<'a, 'b: 'a>(&'a mut self, input: &mut &'b [u8], want: Want) -> Result<Option<Piece<'a>>, FrameError> {
+    pub(crate) fn next<'a, 'b: 'a>(
+        &'a mut self,
+        input: &mut &'b [u8],
+        want: Want,
+    ) -> Result<Option<Piece<'a>>, FrameError> {
         // A whole frame, and nothing left over from before: almost always.
         if self.ahead == 0
             && self.kept.is_empty()
@@ -183,7 +187,7 @@ impl Walker {
     }
 
     /// Forgets the frame last begun: the caller has its bytes and will feed them again.
-    pub fn rewind(&mut self) {
+    pub(crate) fn rewind(&mut self) {
         self.ahead = 0;
         self.forget();
     }
@@ -198,7 +202,7 @@ impl Walker {
     }
 
     /// Gives idle memory back; the position is kept.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         if self.is_at_boundary() && self.kept.capacity() > 0 {
             self.spent = false;
             self.kept = Vec::new();

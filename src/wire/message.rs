@@ -11,7 +11,7 @@ use super::tag::{self, frontend};
 
 /// One message, or the head of a long one.
 #[derive(Debug, Clone, Copy)]
-pub struct Message<'a> {
+pub(crate) struct Message<'a> {
     /// Message type byte.
     pub tag: u8,
     /// Length of the body.
@@ -24,7 +24,7 @@ pub struct Message<'a> {
 
 /// What a message asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Request<'a> {
+pub(crate) enum Request<'a> {
     /// Query.
     Query {
         /// `None`: too long to be read whole.
@@ -72,7 +72,7 @@ pub enum Request<'a> {
 
 /// What Describe and Close name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Named<'a> {
+pub(crate) enum Named<'a> {
     /// A prepared statement.
     Statement(&'a [u8]),
     /// A portal.
@@ -81,7 +81,7 @@ pub enum Named<'a> {
 
 /// A message that no client of the protocol sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum MessageError {
+pub(crate) enum MessageError {
     /// Its type byte is unknown.
     #[error("invalid frontend message type {0}")]
     Type(u8),
@@ -93,19 +93,19 @@ pub enum MessageError {
 impl<'a> Message<'a> {
     /// As much of the body as is there.
     #[inline]
-    pub fn payload(&self) -> &'a [u8] {
+    pub(crate) fn payload(&self) -> &'a [u8] {
         &self.bytes[HEADER_LEN..]
     }
 
     /// All of it is there.
     #[inline]
-    pub fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.bytes.len() == HEADER_LEN + self.body
     }
 
     /// Reads it. Terminate, which asks for nothing, is an unknown type here.
     #[inline]
-    pub fn request(&self) -> Result<Request<'a>, MessageError> {
+    pub(crate) fn request(&self) -> Result<Request<'a>, MessageError> {
         Ok(match self.tag {
             frontend::QUERY => Request::Query { text: self.payload().strip_suffix(b"\0").filter(|_| self.is_whole()) },
             frontend::PARSE => {
@@ -148,7 +148,7 @@ impl<'a> Message<'a> {
 }
 
 /// A message of this type is a cycle of its own: ReadyForQuery follows it even after an error, no Sync is waited for.
-pub fn is_cycle(tag: u8) -> bool {
+pub(crate) fn is_cycle(tag: u8) -> bool {
     matches!(tag, frontend::QUERY | frontend::FUNCTION_CALL)
 }
 

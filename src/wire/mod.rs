@@ -3,11 +3,11 @@
 //! Nothing here does I/O, knows a config or a pool. Manual: "Frontend/Backend Protocol", chapters "Message Formats" and
 //! "Message Flow".
 
-pub mod bind;
-pub mod build;
-pub mod expected;
-pub mod frame;
-pub mod message;
-pub mod splice;
-pub mod startup;
-pub mod tag;
+pub(crate) mod bind;
+pub(crate) mod build;
+pub(crate) mod expected;
+pub(crate) mod frame;
+pub(crate) mod message;
+pub(crate) mod splice;
+pub(crate) mod startup;
+pub(crate) mod tag;

@@ -2,7 +2,7 @@
 
 /// Collects the output for one read. `source` is the read, `copy` a buffer that is reused.
 #[derive(Debug)]
-pub struct Splice<'a> {
+pub(crate) struct Splice<'a> {
     source: &'a [u8],
     /// End of what was looked at in `source`.
     position: usize,
@@ -14,20 +14,20 @@ pub struct Splice<'a> {
 
 impl<'a> Splice<'a> {
     /// Starts with nothing put out; `copy` is cleared.
-    pub fn new(source: &'a [u8], copy: &'a mut Vec<u8>) -> Self {
+    pub(crate) fn new(source: &'a [u8], copy: &'a mut Vec<u8>) -> Self {
         copy.clear();
         Self { source, position: 0, start: 0, copy, changed: false }
     }
 
     /// Puts the next `n` bytes of the read out as they are.
     #[inline]
-    pub fn keep(&mut self, n: usize) {
+    pub(crate) fn keep(&mut self, n: usize) {
         self.position += n;
     }
 
     /// Leaves the next `n` bytes of the read out.
     #[inline]
-    pub fn skip(&mut self, n: usize) {
+    pub(crate) fn skip(&mut self, n: usize) {
         if n > 0 {
             self.start_copy();
             self.position += n;
@@ -37,20 +37,20 @@ impl<'a> Splice<'a> {
 
     /// Puts other bytes out here.
     #[inline]
-    pub fn insert(&mut self, bytes: &[u8]) {
+    pub(crate) fn insert(&mut self, bytes: &[u8]) {
         self.buffer().extend_from_slice(bytes);
     }
 
     /// The buffer to build other bytes in, here.
     #[inline]
-    pub fn buffer(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         self.start_copy();
         self.copy
     }
 
     /// Puts out a frame of which the last `fresh` bytes are next in the read and the others came earlier.
     #[inline]
-    pub fn pass(&mut self, bytes: &[u8], fresh: usize) {
+    pub(crate) fn pass(&mut self, bytes: &[u8], fresh: usize) {
         if bytes.len() == fresh {
             self.keep(fresh);
         } else {
@@ -59,14 +59,9 @@ impl<'a> Splice<'a> {
         }
     }
 
-    /// Nothing was put out so far.
-    pub fn is_empty(&self) -> bool {
-        self.position == self.start && self.copy.is_empty()
-    }
-
     /// All that goes out.
     #[inline]
-    pub fn finish(self) -> &'a [u8] {
+    pub(crate) fn finish(self) -> &'a [u8] {
         if self.changed {
             self.copy.extend_from_slice(&self.source[self.start..self.position]);
             self.copy
@@ -114,7 +109,6 @@ mod tests {
         let mut copy = Vec::new();
         let mut splice = Splice::new(b"abc", &mut copy);
         splice.skip(3);
-        assert!(splice.is_empty());
         assert_eq!(splice.finish(), b"");
     }
 }

@@ -10,19 +10,16 @@ use std::fmt;
 use super::build;
 
 /// Longest first packet, length word included (Postgres: `MAX_STARTUP_PACKET_LENGTH`).
-pub const PACKET_MAX: usize = 10_000;
+pub(crate) const PACKET_MAX: usize = 10_000;
 
 /// The newest minor version of protocol 3 spoken here.
-pub const MINOR_MAX: u16 = 2;
+pub(crate) const MINOR_MAX: u16 = 2;
 
 /// Shortest and longest secret of a cancel key.
-pub const CANCEL_SECRET: std::ops::RangeInclusive<usize> = 4..=256;
+pub(crate) const CANCEL_SECRET: std::ops::RangeInclusive<usize> = 4..=256;
 
 /// The packet that asks for TLS; the answer is one byte, `S` or `N`.
 pub const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
-
-/// The packet that asks for GSSAPI encryption; the answer is one byte.
-pub const GSS_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30];
 
 /// Major and minor "version" of a CancelRequest.
 const CANCEL_CODE: (u16, u16) = (1234, 5678);
@@ -134,7 +131,7 @@ pub enum Malformed {
 
 /// Why `options` is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BadOptions {
+pub(crate) enum BadOptions {
     /// Not `-c name=value` or `--name=value`.
     #[error("invalid command-line argument for server process: {0}")]
     Unknown(String),
@@ -268,7 +265,7 @@ impl Startup {
 /// Splits `options` into settings, as `pg_split_opts` and the switches of a backend do: words at unescaped white space,
 /// `\` takes the next byte as it is, `-c name=value`, `-cname=value` and `--name=value` set, dashes of a name are
 /// underscores. The other switches of `postgres` are refused.
-pub fn split_options(options: &str) -> Result<Vec<(String, String)>, BadOptions> {
+pub(crate) fn split_options(options: &str) -> Result<Vec<(String, String)>, BadOptions> {
     let mut settings = Vec::new();
     let mut words = split_words(options).into_iter();
     while let Some(word) = words.next() {
@@ -329,7 +326,7 @@ pub fn build_startup<'a>(
 }
 
 /// A CancelRequest towards Postgres.
-pub fn build_cancel(key: &CancelKey) -> Vec<u8> {
+pub(crate) fn build_cancel(key: &CancelKey) -> Vec<u8> {
     let mut packet = Vec::with_capacity(12 + key.secret.len());
     packet.extend(word(12 + key.secret.len()));
     packet.extend(CANCEL_CODE.0.to_be_bytes());
@@ -380,7 +377,7 @@ mod tests {
     #[test]
     fn requests_are_recognised_and_carry_nothing() {
         assert_eq!(parse(&SSL_REQUEST), Ok(First::Ssl));
-        assert_eq!(parse(&GSS_REQUEST), Ok(First::Gss));
+        assert_eq!(parse(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x30]), Ok(First::Gss));
         assert_eq!(parse(&packet(80_877_103, b"x")), Err(Malformed::Length(9)));
         assert_eq!(parse(&packet(80_877_104, &[0; 4])), Err(Malformed::Length(12)));
     }

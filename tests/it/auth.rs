@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use futures_util::future::join_all;
-use pgweir::auth::scram::Verifier;
+use pgweir::testing::auth::scram::Verifier;
 
 use crate::support::frontend::{PROTOCOL_3_0, password, query, startup};
 use crate::support::{Endpoint, Frame, Postgres, Wire, eventually, password_of, proxy};

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use pgweir::metrics::{Metric, MetricKind};
+use pgweir::testing::metrics::{Metric, MetricKind};
 use serde_json::Value;
 
 use crate::support::{Link, Postgres, Proxy, eventually, proxy};

@@ -1,7 +1,7 @@
 //! What stands in for NOTIFY, LISTEN and their functions answers as they do: each original and its stand-in, side by side at
 //! Postgres itself.
 
-use pgweir::sql::{Context, stand_ins};
+use pgweir::testing::sql::{Context, stand_ins};
 
 use crate::support::{Frame, Postgres, Wire, frontend, proxy, tags};
 

@@ -1,6 +1,6 @@
 //! Timeouts of a role: what clients are told of them, how they reach backends, and that nothing of them reaches anybody else.
 
-use pgweir::sql::{Milliseconds, Value, milliseconds};
+use pgweir::testing::sql::{Milliseconds, Value, milliseconds};
 
 use crate::support::frontend::{bind, cancel_request, copy_fail, execute, extended, flush, parse, query, sync};
 use crate::support::{Frame, Link, Postgres, Proxy, Sessions, Wire, eventually, proxy, tags};

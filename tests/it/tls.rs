@@ -137,7 +137,7 @@ async fn clients_show_a_certificate_in_their_own_name_where_it_is_verified() {
 
 #[tokio::test]
 async fn channel_binding_holds_for_passwords_and_verifiers() {
-    use pgweir::auth::scram::{ITERATIONS, Verifier};
+    use pgweir::testing::auth::scram::{ITERATIONS, Verifier};
     let (pki, checked) = pki();
     let verifier = Verifier::new("bound-secret", b"sixteen bytes ok", ITERATIONS).to_string();
     let proxy = proxy()

@@ -12,13 +12,13 @@ use super::{
 use crate::net::certificate::Binding;
 
 /// Waits for the server's first message.
-pub struct ClientExchange {
+pub(crate) struct ClientExchange {
     gs2: Gs2,
     nonce: String,
 }
 
 /// The server's first message: with this salt and iteration count [`Keys`] are wanted.
-pub struct ServerFirst {
+pub(crate) struct ServerFirst {
     /// Salt.
     pub salt: Box<[u8]>,
     /// PBKDF2 rounds, at most [`ITERATIONS_MAX`].
@@ -30,14 +30,14 @@ pub struct ServerFirst {
 }
 
 /// Waits for the server's last message.
-pub struct ExpectServerFinal {
+pub(crate) struct ExpectServerFinal {
     pub(super) signature: Key,
 }
 
 impl ClientExchange {
     /// Chooses among the mechanisms of AuthenticationSASL; `None` if none of them is SCRAM-SHA-256. `binding` is that of
     /// the server's certificate, `nonce` is ours: random, printable, new in each exchange.
-    pub fn choose<'a>(
+    pub(crate) fn choose<'a>(
         mechanisms: impl IntoIterator<Item = &'a str>,
         binding: Option<Binding>,
         nonce: String,
@@ -57,7 +57,7 @@ impl ClientExchange {
     }
 
     /// The mechanism to name in SASLInitialResponse.
-    pub fn mechanism(&self) -> &'static str {
+    pub(crate) fn mechanism(&self) -> &'static str {
         match self.gs2 {
             Gs2::EndPoint(_) => MECHANISM_PLUS,
             Gs2::Unsupported | Gs2::NotOffered => MECHANISM,
@@ -65,7 +65,7 @@ impl ClientExchange {
     }
 
     /// The first message. The name is empty, as libpq sends it: the startup packet has it.
-    pub fn first(&self) -> String {
+    pub(crate) fn first(&self) -> String {
         format!("{}{}", self.gs2.header(), self.bare())
     }
 
@@ -74,7 +74,7 @@ impl ClientExchange {
     }
 
     /// Takes the server's first message.
-    pub fn server_first(self, message: &[u8]) -> Result<ServerFirst, ScramError> {
+    pub(crate) fn server_first(self, message: &[u8]) -> Result<ServerFirst, ScramError> {
         let message = utf8(message)?;
         let mut attributes = Attributes::new(message);
         let nonce = attributes.nonce()?;
@@ -99,7 +99,7 @@ impl ClientExchange {
 
 impl ServerFirst {
     /// The last message: the proof.
-    pub fn prove(self, keys: &Keys) -> (String, ExpectServerFinal) {
+    pub(crate) fn prove(self, keys: &Keys) -> (String, ExpectServerFinal) {
         let without_proof = format!("c={},r={}", self.gs2.encoded(), self.nonce);
         let signed = self.signed + &without_proof;
         let proof = xor(&keys.client_key, &sign(&keys.stored_key(), signed.as_bytes()));
@@ -110,7 +110,7 @@ impl ServerFirst {
 
 impl ExpectServerFinal {
     /// Takes the server's last message: it must know the secret too.
-    pub fn last(self, message: &[u8]) -> Result<(), ScramError> {
+    pub(crate) fn last(self, message: &[u8]) -> Result<(), ScramError> {
         let mut attributes = Attributes::new(utf8(message)?);
         match attributes.any()? {
             ('v', signature) => {

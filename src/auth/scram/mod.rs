@@ -15,23 +15,23 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use ring::{digest, hmac, pbkdf2};
 use subtle::ConstantTimeEq;
 
-pub use client::{ClientExchange, ExpectServerFinal, ServerFirst};
-pub use server::{ClientFinal, ExpectClientFinal, ServerExchange};
+pub(crate) use client::{ClientExchange, ExpectServerFinal, ServerFirst};
+pub(crate) use server::{ClientFinal, ExpectClientFinal, ServerExchange};
 
 use crate::net::certificate::Binding;
 
 /// The mechanism without channel binding.
-pub const MECHANISM: &str = "SCRAM-SHA-256";
+pub(crate) const MECHANISM: &str = "SCRAM-SHA-256";
 
 /// The mechanism with channel binding.
-pub const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
+pub(crate) const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
 /// Rounds of verifiers made here: Postgres's default of `scram_iterations`.
 pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("not zero");
 
 /// Most rounds a server may ask of us: about 0.4 s of one core, once, since the result is cached. Recommendations for
 /// stored hashes end at 600,000; Postgres would allow two thousand million, with which a server could occupy us for hours.
-pub const ITERATIONS_MAX: u32 = 1_000_000;
+pub(crate) const ITERATIONS_MAX: u32 = 1_000_000;
 
 /// Longest salt and longest nonce taken from a peer. Postgres sends 16 and 24 bytes.
 const SALT_MAX: usize = 1024;
@@ -175,7 +175,7 @@ prints_nothing!(Keys, RecoveredKeys, Verifier);
 
 /// The first field of a client's first message: what it knows about channel binding.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Gs2 {
+pub(crate) enum Gs2 {
     /// `n`: it cannot bind.
     Unsupported,
     /// `y`: it can, and saw no offer.

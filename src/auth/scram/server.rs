@@ -9,12 +9,12 @@ use super::{Gs2, Key, Keys, MECHANISM, MECHANISM_PLUS, ScramError, decode_key, h
 use crate::net::certificate::Binding;
 
 /// Waits for the client's first message.
-pub struct ServerExchange {
+pub(crate) struct ServerExchange {
     binding: Option<Binding>,
 }
 
 /// Waits for the client's last message.
-pub struct ExpectClientFinal {
+pub(crate) struct ExpectClientFinal {
     gs2: Gs2,
     nonce: String,
     /// `client-first-message-bare "," server-first-message ","`: the start of what is signed.
@@ -22,24 +22,24 @@ pub struct ExpectClientFinal {
 }
 
 /// A client's last message, its form and binding checked, its proof not yet.
-pub struct ClientFinal {
+pub(crate) struct ClientFinal {
     proof: Key,
     signed: String,
 }
 
 impl ServerExchange {
     /// With a `binding` SCRAM-SHA-256-PLUS is offered, as [`ServerExchange::mechanisms`] says.
-    pub fn new(binding: Option<Binding>) -> Self {
+    pub(crate) fn new(binding: Option<Binding>) -> Self {
         Self { binding }
     }
 
     /// What to list in AuthenticationSASL, best first.
-    pub fn mechanisms(&self) -> &'static [&'static str] {
+    pub(crate) fn mechanisms(&self) -> &'static [&'static str] {
         if self.binding.is_some() { &[MECHANISM_PLUS, MECHANISM] } else { &[MECHANISM] }
     }
 
     /// Takes the client's first message and answers it. `nonce` is ours: random, printable, new in each exchange.
-    pub fn first(
+    pub(crate) fn first(
         self,
         mechanism: &str,
         message: &[u8],
@@ -91,7 +91,7 @@ impl ServerExchange {
 
 impl ExpectClientFinal {
     /// Takes the client's last message. Its proof is for [`ClientFinal::check`], once the keys are at hand.
-    pub fn last(self, message: &[u8]) -> Result<ClientFinal, ScramError> {
+    pub(crate) fn last(self, message: &[u8]) -> Result<ClientFinal, ScramError> {
         let message = utf8(message)?;
         let mut attributes = Attributes::new(message);
         let binding = attributes.take('c')?;
@@ -120,7 +120,7 @@ impl ExpectClientFinal {
 impl ClientFinal {
     /// Checks the proof. Gives our last message and the client's keys, with which a backend can be opened, or `None` if
     /// the password is wrong.
-    pub fn check(&self, stored_key: &Key, server_key: &Key) -> Option<(String, Keys)> {
+    pub(crate) fn check(&self, stored_key: &Key, server_key: &Key) -> Option<(String, Keys)> {
         let client_key = xor(&self.proof, &sign(stored_key, self.signed.as_bytes()));
         if !is_equal(&hash(&client_key), stored_key) {
             return None;

@@ -13,7 +13,7 @@ use crate::notify::senders::Senders;
 use crate::pool::open::Opener;
 
 /// `[notify]` as it is in force.
-pub type NotifySettings = watch::Receiver<Arc<config::Notify>>;
+pub(crate) type NotifySettings = watch::Receiver<Arc<config::Notify>>;
 
 /// One bus, for all databases.
 pub(super) trait Carrier: fmt::Debug + Send + Sync {

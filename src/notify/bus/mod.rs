@@ -9,11 +9,11 @@ mod batch;
 mod carrier;
 mod memory;
 mod postgres;
-pub mod redis;
+pub(crate) mod redis;
 
 use std::sync::{Arc, Mutex, Weak};
 
-pub use carrier::NotifySettings;
+pub(crate) use carrier::NotifySettings;
 use carrier::{Carrier, Way};
 
 use super::exchange::Exchange;
@@ -33,7 +33,7 @@ fn open(bus: &BusSettings, settings: &NotifySettings) -> Arc<dyn Carrier> {
 
 /// What buses use together, whatever the database.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// They log in as backends do.
     pub pools: Arc<Pools>,
     /// The bus in use, as long as an exchange uses it.
@@ -42,7 +42,7 @@ pub struct Shared {
 
 impl Shared {
     /// No bus is in use yet.
-    pub fn new(pools: Arc<Pools>) -> Self {
+    pub(crate) fn new(pools: Arc<Pools>) -> Self {
         Self { pools, current: Mutex::default() }
     }
 
@@ -63,7 +63,12 @@ impl Shared {
 }
 
 /// Carries what `exchange` publishes, for ever, over the bus that `settings` names now.
-pub async fn carry(exchange: &Arc<Exchange>, settings: &NotifySettings, shared: &Shared, senders: &Arc<Senders>) {
+pub(crate) async fn carry(
+    exchange: &Arc<Exchange>,
+    settings: &NotifySettings,
+    shared: &Shared,
+    senders: &Arc<Senders>,
+) {
     let carrier = shared.carrier(settings);
     let way = Way { exchange, opener: shared.pools.opener(), senders };
     if BusNature::of(settings.borrow().bus.kind()).detours {

@@ -11,7 +11,7 @@ use crate::pool::backoff::Backoff;
 
 /// Dials in progress at once towards one healthy endpoint: enough to fill a pool in moments, few enough not to
 /// stampede a server whose logins cost a fork each.
-pub const DIALS_MAX: u32 = 4;
+pub(crate) const DIALS_MAX: u32 = 4;
 
 /// Longest wait between two probes of one endpoint.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);

@@ -11,6 +11,7 @@ use proptest::sample::Index;
 use slotmap::SecondaryMap;
 use tokio::time::Instant;
 
+use super::endpoint::DIALS_MAX;
 use super::slot::SlotState;
 use super::waiter::Turn;
 use super::*;

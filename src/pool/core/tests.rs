@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::endpoint::DIALS_MAX;
 use super::*;
 use crate::admission::limiter::LeaseScope;
 use crate::config::Share;

@@ -66,7 +66,7 @@ pub struct HorizonThresholds {
 
 /// A session, slot or prepared transaction with a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HorizonHolder {
+pub(crate) struct HorizonHolder {
     culprit: Culprit,
     /// It holds the rows of catalogs only.
     is_catalog_only: bool,

@@ -24,13 +24,13 @@ use outside::Outside;
 use sessions::Sessions;
 use wraparound::Wraparound;
 
-pub mod dead_tuples;
-pub mod demotion;
-pub mod horizon;
-pub mod notify_queue;
-pub mod outside;
-pub mod sessions;
-pub mod wraparound;
+pub(crate) mod dead_tuples;
+pub(crate) mod demotion;
+pub(crate) mod horizon;
+pub(crate) mod notify_queue;
+pub(crate) mod outside;
+pub(crate) mod sessions;
+pub(crate) mod wraparound;
 
 /// Looks for one thing that harms a database.
 pub(crate) trait Detector: fmt::Debug {
