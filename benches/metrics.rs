@@ -13,7 +13,7 @@ fn main() {
 }
 
 #[divan::bench]
-fn count_a_transaction(bencher: Bencher) {
+fn count_a_transaction(bencher: Bencher<'_, '_>) {
     let stats = PoolStats::new(4);
     bencher.bench_local(|| {
         let counters = black_box(&stats).worker(black_box(1));
@@ -31,13 +31,13 @@ fn count_a_transaction(bencher: Bencher) {
 
 /// Of the above, the two looks at the clock.
 #[divan::bench]
-fn look_at_the_clock_twice(bencher: Bencher) {
+fn look_at_the_clock_twice(bencher: Bencher<'_, '_>) {
     bencher.bench_local(|| black_box((Instant::now(), Instant::now())));
 }
 
 /// What one scrape takes of a pool, on the thread that answers it.
 #[divan::bench]
-fn sum_a_pool_up(bencher: Bencher) {
+fn sum_a_pool_up(bencher: Bencher<'_, '_>) {
     let stats = PoolStats::new(4);
     stats.worker(0).leased(Duration::from_millis(3));
     bencher.bench_local(|| black_box(&stats).totals());

@@ -55,7 +55,7 @@ fn role_queue_settings() -> RoleQueueSettings {
 
 /// The difference between the two is what admission costs under light load.
 #[divan::bench(args = [false, true])]
-fn lease_and_release_an_idle_backend(bencher: Bencher, is_limited: bool) {
+fn lease_and_release_an_idle_backend(bencher: Bencher<'_, '_>, is_limited: bool) {
     let now = Instant::now();
     let (mut core, pool, held) = full_pool(20, is_limited, now);
     let mut out = Vec::new();
@@ -72,7 +72,7 @@ fn lease_and_release_an_idle_backend(bencher: Bencher, is_limited: bool) {
 }
 
 #[divan::bench(args = [(1, false), (10_000, false), (1, true), (10_000, true)])]
-fn wait_and_be_served(bencher: Bencher, (depth, is_limited): (usize, bool)) {
+fn wait_and_be_served(bencher: Bencher<'_, '_>, (depth, is_limited): (usize, bool)) {
     let now = Instant::now();
     let (mut core, pool, mut held) = full_pool(20, is_limited, now);
     let mut out = Vec::new();

@@ -520,8 +520,9 @@ const VERIFIED: &[&str] = &["", "1 writer", "10 writers", "50 writers", "100 wri
 
 fn verified(outcomes: &[Outcome]) -> Table {
     let row = |outcome: &Outcome| {
-        let cell =
-            |writers| of(outcome, writers, LISTENERS).map_or("–".to_owned(), |commits| commits.verdict.to_string());
+        let cell = |writers| {
+            of(outcome, writers, LISTENERS).map_or_else(|| "–".to_owned(), |commits| commits.verdict.to_string())
+        };
         [outcome.route.name()].into_iter().chain(WRITERS.map(cell)).collect()
     };
     let measured = outcomes.iter().filter(|outcome| !outcome.commits.is_empty());
@@ -583,7 +584,7 @@ fn targets(outcomes: &[Outcome]) -> Table {
         let least = |kind, listeners| {
             let those = commits.iter().filter(|commits| commits.listeners == listeners);
             let least = those.map(|commits| commits.ratio(kind)).reduce(f64::min);
-            least.map_or("–".to_owned(), |least| format!("{least:.2}"))
+            least.map_or_else(|| "–".to_owned(), |least| format!("{least:.2}"))
         };
         let taken_off = [Kind::Statement, Kind::Call, Kind::Adopted];
         let waiting = commits.iter().flat_map(|commits| taken_off.map(|kind| commits.tallies[&kind].waiting)).max();
@@ -594,10 +595,10 @@ fn targets(outcomes: &[Outcome]) -> Table {
             least(Kind::Call, 0),
             least(Kind::Adopted, 0),
             least(Kind::Statement, LISTENERS),
-            waiting.map_or("–".to_owned(), |waiting| waiting.to_string()),
+            waiting.map_or_else(|| "–".to_owned(), |waiting| waiting.to_string()),
             spell(delivery.as_ref().and_then(|delivery| percentile(&delivery.latencies, 99))),
             verdicts.fold(Verdict::default(), Verdict::and).wrong().to_string(),
-            crowd.as_ref().map_or("–".to_owned(), |crowd| crowd.held.to_string()),
+            crowd.as_ref().map_or_else(|| "–".to_owned(), |crowd| crowd.held.to_string()),
         ]
     };
     let ours = outcomes.iter().filter(|outcome| matches!(outcome.route, Route::Pgweir(_)));

@@ -85,7 +85,7 @@ impl OpenLoop {
         let workers = LocalSet::new();
         for mut session in sessions {
             let (next, answers, failures) = (Rc::clone(&next), Rc::clone(&answers), Rc::clone(&failures));
-            let OpenLoop { port, role, sql, .. } = self;
+            let Self { port, role, sql, .. } = self;
             workers.spawn_local(async move {
                 loop {
                     let number = next.replace(next.get() + 1);

@@ -48,10 +48,13 @@ impl FollowUp {
     }
 }
 
+/// Says what a command still waits for.
+type Pending = Box<dyn Fn(&Proxy) -> Option<String> + Send>;
+
 /// Something that a command waits for.
 pub(super) struct ActionWait {
     /// What it still waits for, as a notice; `None`: it is over.
-    pub(super) pending: Box<dyn Fn(&Proxy) -> Option<String> + Send>,
+    pub(super) pending: Pending,
     /// A CancelRequest ends the wait with this fault, after `undo`.
     pub(super) canceled: ConsoleFault,
     pub(super) undo: Box<dyn FnOnce(&Worker) + Send>,

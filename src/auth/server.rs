@@ -288,7 +288,7 @@ impl BackendLogin {
     /// NegotiateProtocolVersion: the server speaks an older minor. It has no options to refuse, since we sent none.
     fn negotiated(&mut self, body: &[u8]) -> Result<Step, LoginError> {
         let malformed = LoginError::Malformed("protocol negotiation");
-        let (version, rest) = word(body).ok_or(malformed.clone())?;
+        let (version, rest) = word(body).ok_or_else(|| malformed.clone())?;
         let (major, minor) = (version >> 16, (version & 0xffff) as u16);
         if major != 3 || minor > self.minor || rest != [0; 4] {
             return Err(malformed);

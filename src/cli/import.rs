@@ -33,7 +33,7 @@ pub(super) fn import(arguments: &Arguments) -> Exit {
             return Exit::BadInput;
         }
     };
-    let name = arguments.output.as_deref().unwrap_or(Path::new("proxy.toml"));
+    let name = arguments.output.as_deref().unwrap_or_else(|| Path::new("proxy.toml"));
     if let Err(error) = write(&import.toml, arguments) {
         eprintln!("{}: {error}", name.display());
         return Exit::BadInput;

@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn named_role_takes_limits_but_no_identity_from_the_star() {
         let web = pool_settings(&config(), "app", "web").expect("served");
-        assert_eq!(web.timeouts.statement, Some(std::time::Duration::from_secs(5)));
+        assert_eq!(web.timeouts.statement, Some(Duration::from_secs(5)));
         assert_eq!(web.endpoint.role, "app_rw");
         let eve = pool_settings(&config(), "app", "eve").expect("served");
         assert_eq!(eve.endpoint.role, "eve");

@@ -100,7 +100,7 @@ impl<'a> Source<'a> {
 
     /// The bytes of a file named in the text; relative to the directory of the configuration.
     fn read(&self, named: &str) -> Result<(PathBuf, Vec<u8>), String> {
-        let path = self.path.parent().unwrap_or(Path::new("")).join(named);
+        let path = self.path.parent().unwrap_or_else(|| Path::new("")).join(named);
         self.files.borrow_mut().insert(path.clone());
         match read_file(&path) {
             Ok(bytes) => Ok((path, bytes)),
@@ -142,7 +142,7 @@ impl<'a> SectionReader<'a> {
     }
 
     /// The table under `key`, for rules over several tables.
-    pub(super) fn view(&self, key: &str) -> SectionReader<'a> {
+    pub(super) fn view(&self, key: &str) -> Self {
         let entry = self.entry(key).map(|(start, value)| (start, value.get_ref().as_table()));
         let (start, table) = entry.unwrap_or((self.start, None));
         let (path, pattern) = (join(&self.path, key), pattern(&self.pattern, key));
@@ -210,14 +210,14 @@ impl<'a> SectionReader<'a> {
     }
 
     /// The table under `key`, if it is written and a table.
-    fn section(&mut self, key: &'static str) -> Option<SectionReader<'a>> {
+    fn section(&mut self, key: &'static str) -> Option<Self> {
         self.known.insert(key);
         let (start, value) = self.entry(key)?;
         self.child(key, key, start, value)
     }
 
     /// The tables under `key` by name, as in `[roles.web]`; `None` for one that is no table.
-    pub(super) fn children(&mut self, key: &'static str) -> Vec<(String, Option<SectionReader<'a>>)> {
+    pub(super) fn children(&mut self, key: &'static str) -> Vec<(String, Option<Self>)> {
         let Some(parent) = self.section(key) else {
             return Vec::new();
         };
@@ -275,13 +275,7 @@ impl<'a> SectionReader<'a> {
         }
     }
 
-    fn child(
-        &self,
-        name: &str,
-        step: &str,
-        start: usize,
-        value: &'a Spanned<DeValue<'a>>,
-    ) -> Option<SectionReader<'a>> {
+    fn child(&self, name: &str, step: &str, start: usize, value: &'a Spanned<DeValue<'a>>) -> Option<Self> {
         let path = join(&self.path, name);
         let DeValue::Table(table) = value.get_ref() else {
             let text = format!("is {}, not a table such as [{path}]", kind(value.get_ref()));

@@ -35,8 +35,9 @@ pub struct SettingChange {
 
 impl fmt::Display for SettingChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown =
-            |value: &Option<ConfigSetting>| value.as_ref().map_or("(unset)".to_owned(), ConfigSetting::to_string);
+        let shown = |value: &Option<ConfigSetting>| {
+            value.as_ref().map_or_else(|| "(unset)".to_owned(), ConfigSetting::to_string)
+        };
         write!(f, "{}: {} -> {}", self.key, shown(&self.old), shown(&self.new))
     }
 }

@@ -343,7 +343,7 @@ async fn authenticate(
 async fn read_message(stream: &mut Stream) -> Result<(u8, Vec<u8>), LoginFault> {
     let mut head = [0; HEADER_LEN];
     stream.read_exact(&mut head).await?;
-    let frame = header(&head)?.ok_or(std::io::ErrorKind::UnexpectedEof).map_err(std::io::Error::from)?;
+    let frame = header(&head)?.ok_or(io::ErrorKind::UnexpectedEof).map_err(io::Error::from)?;
     if frame.body > BODY_MAX {
         return Err(Refusal::TooLong(frame.body).into());
     }

@@ -52,7 +52,7 @@ fn from_number(written: &[u8]) -> Milliseconds {
 /// A value as a string literal, StartupMessage or `set_config` carries it.
 fn from_text(text: &[u8]) -> Milliseconds {
     let text = text.trim_ascii();
-    let unsigned = text.strip_prefix(b"-").or(text.strip_prefix(b"+")).unwrap_or(text);
+    let unsigned = text.strip_prefix(b"-").or_else(|| text.strip_prefix(b"+")).unwrap_or(text);
     let Some((number, unit)) = number(unsigned) else {
         // A fraction in hexadecimal is one for `strtod`.
         let is_hex = unsigned.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"0x"));

@@ -38,7 +38,7 @@ impl Value {
 
 /// A sign, digits, dots and exponents without a space: what `NumericOnly` of the grammar may be made of, roughly.
 fn is_number(raw: &[u8]) -> bool {
-    let unsigned = raw.strip_prefix(b"-").or(raw.strip_prefix(b"+")).unwrap_or(raw);
+    let unsigned = raw.strip_prefix(b"-").or_else(|| raw.strip_prefix(b"+")).unwrap_or(raw);
     unsigned.first().is_some_and(|byte| byte.is_ascii_digit() || *byte == b'.')
         && unsigned.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(byte))
 }

@@ -351,16 +351,16 @@ impl From<&Episode> for Finding {
                     "up to {waiters_max} sessions wait for locks, for up to {wait}; most for {}",
                     site.lock
                 );
-                Finding::new(FindingKind::Convoy, what, site.culprit.clone())
+                Self::new(FindingKind::Convoy, what, site.culprit.clone())
             }
             (None, Some(kind)) => {
                 let what = format_args!(
                     "up to {waiters_max} sessions wait for locks, for up to {wait}; most for locks of kind {}",
                     kind.word()
                 );
-                Finding::new(FindingKind::Convoy, what, None)
+                Self::new(FindingKind::Convoy, what, None)
             }
-            (None, None) => Finding::new(
+            (None, None) => Self::new(
                 FindingKind::Convoy,
                 format_args!("up to {waiters_max} sessions wait for locks, for up to {wait}"),
                 None,

@@ -249,7 +249,7 @@ async fn a_long_query_leaks_nothing() {
 #[tokio::test]
 async fn what_comes_while_a_backend_is_cleaned_waits_until_it_is() {
     let link = Link::to(Postgres::shared().endpoint("postgres").addr).await;
-    let proxy = crate::support::proxy().pool_size(1).backend(link.addr).start().await;
+    let proxy = proxy().pool_size(1).backend(link.addr).start().await;
     let mut wire = proxy.wire("app").await;
     wire.query("SET work_mem = '7MB'").await;
     wire.send([parse("s", "SELECT 1", &[]), bind("", "s", &[]), execute("", 0), sync()].concat()).await;
@@ -297,7 +297,7 @@ async fn a_loaded_library_goes_with_its_client() {
 async fn session_authorization_pins_until_it_is_reset() {
     let postgres = Postgres::shared();
     let superuser = postgres.own_role("SUPERUSER").await;
-    let proxy = crate::support::proxy().pool_size(1).wait_timeout("1s").role(&superuser, "").start().await;
+    let proxy = proxy().pool_size(1).wait_timeout("1s").role(&superuser, "").start().await;
     let (mut wire, mut other) = (proxy.wire(&superuser).await, proxy.wire(&superuser).await);
     wire.value("SET SESSION AUTHORIZATION app").await;
     assert_eq!(other.failure("SELECT 1").await, "53300");

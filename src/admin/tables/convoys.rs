@@ -55,7 +55,7 @@ fn line(today: &Today, database: &str, watch: &ConvoyWatch) -> ConvoyLine {
     let culprit = site.and_then(|site| site.culprit.as_ref());
     // Until the lock table could be asked, only the kind is known.
     let kind = || sample.main_kind().map(|kind| kind.word().into());
-    let since = episode.map(|episode| episode.since).or(watch.blind_since());
+    let since = episode.map(|episode| episode.since).or_else(|| watch.blind_since());
     ConvoyLine {
         database: database.to_owned(),
         state: watch.state().word(),

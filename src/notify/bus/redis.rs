@@ -40,6 +40,6 @@ impl Redis {
 
 impl Carrier for Redis {
     fn carry<'a>(&'a self, way: Way<'a>) -> Carrying<'a> {
-        Box::pin(Redis::carry(self, way.exchange))
+        Box::pin(Self::carry(self, way.exchange))
     }
 }

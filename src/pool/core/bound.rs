@@ -79,9 +79,9 @@ pub(super) enum Change {
 impl Change {
     pub(super) fn between(was: bool, is: bool) -> Self {
         match (was, is) {
-            (false, true) => Change::Began,
-            (true, false) => Change::Ended,
-            _ => Change::None,
+            (false, true) => Self::Began,
+            (true, false) => Self::Ended,
+            _ => Self::None,
         }
     }
 }

@@ -60,31 +60,31 @@ pub(super) enum Health {
 impl Health {
     /// An endpoint nobody has dialled yet is taken to be well.
     pub(super) fn new() -> Self {
-        Health::Up { dials_max: DIALS_MAX }
+        Self::Up { dials_max: DIALS_MAX }
     }
 
     /// How many more dials may start while `dialing` are in progress.
     pub(super) fn dials_allowed(&self, dialing: u32, now: Instant) -> u32 {
         match self {
-            Health::Up { dials_max } => dials_max.saturating_sub(dialing),
-            Health::Busy { retry } | Health::Down { retry, .. } => u32::from(dialing == 0 && retry.is_due(now)),
+            Self::Up { dials_max } => dials_max.saturating_sub(dialing),
+            Self::Busy { retry } | Self::Down { retry, .. } => u32::from(dialing == 0 && retry.is_due(now)),
         }
     }
 
     pub(super) fn is_up(&self) -> bool {
-        matches!(self, Health::Up { .. })
+        matches!(self, Self::Up { .. })
     }
 
     pub(super) fn down_since(&self) -> Option<Instant> {
         match self {
-            Health::Down { since, .. } => Some(*since),
-            Health::Up { .. } | Health::Busy { .. } => None,
+            Self::Down { since, .. } => Some(*since),
+            Self::Up { .. } | Self::Busy { .. } => None,
         }
     }
 
     /// Nobody probed during a pause, so waiters' time with a down endpoint starts anew.
     pub(super) fn resumed(&mut self, now: Instant) {
-        if let Health::Down { since, .. } = self {
+        if let Self::Down { since, .. } = self {
             *since = now;
         }
     }
@@ -93,9 +93,9 @@ impl Health {
     pub(super) fn succeeded(&mut self) {
         *self = match *self {
             // ## Up => Up, twice as fast
-            Health::Up { dials_max } => Health::Up { dials_max: (dials_max * 2).min(DIALS_MAX) },
+            Self::Up { dials_max } => Self::Up { dials_max: (dials_max * 2).min(DIALS_MAX) },
             // ## (Busy | Down) => Up, slowly: everybody else's proxy has noticed too
-            Health::Busy { .. } | Health::Down { .. } => Health::Up { dials_max: 1 },
+            Self::Busy { .. } | Self::Down { .. } => Self::Up { dials_max: 1 },
         };
     }
 
@@ -104,23 +104,23 @@ impl Health {
     pub(super) fn failed(&mut self, kind: FailureKind, probe: bool, now: Instant, uniform: f64) {
         *self = match (kind, *self) {
             // ## (Up | Busy) => Down
-            (FailureKind::Unreachable, Health::Up { .. } | Health::Busy { .. }) => {
-                Health::Down { since: now, retry: Retry::after_first(now, uniform) }
+            (FailureKind::Unreachable, Self::Up { .. } | Self::Busy { .. }) => {
+                Self::Down { since: now, retry: Retry::after_first(now, uniform) }
             }
             // ## Down => Down, for longer
-            (FailureKind::Unreachable, Health::Down { since, retry }) if probe => {
-                Health::Down { since, retry: retry.after_another(now, uniform) }
+            (FailureKind::Unreachable, Self::Down { since, retry }) if probe => {
+                Self::Down { since, retry: retry.after_another(now, uniform) }
             }
             // ## (Up | Down) => Busy: it answers, so it is not down
-            (FailureKind::Busy, Health::Up { .. } | Health::Down { .. }) => {
-                Health::Busy { retry: Retry::after_first(now, uniform) }
+            (FailureKind::Busy, Self::Up { .. } | Self::Down { .. }) => {
+                Self::Busy { retry: Retry::after_first(now, uniform) }
             }
             // ## Busy => Busy, for longer
-            (FailureKind::Busy, Health::Busy { retry }) if probe => {
-                Health::Busy { retry: retry.after_another(now, uniform) }
+            (FailureKind::Busy, Self::Busy { retry }) if probe => {
+                Self::Busy { retry: retry.after_another(now, uniform) }
             }
             // ## (Busy | Down) => Up: it has room to judge a login; what it said concerns one pool
-            (FailureKind::Refused, Health::Busy { .. } | Health::Down { .. }) => Health::Up { dials_max: 1 },
+            (FailureKind::Refused, Self::Busy { .. } | Self::Down { .. }) => Self::Up { dials_max: 1 },
             (_, unchanged) => unchanged,
         };
     }

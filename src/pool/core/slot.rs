@@ -53,12 +53,12 @@ words! {
 impl<B> SlotState<B> {
     pub(super) fn phase(&self) -> Phase {
         match self {
-            SlotState::Opening { .. } => Phase::Opening,
-            SlotState::Idle { .. } => Phase::Idle,
-            SlotState::Handed { .. } => Phase::Handed,
-            SlotState::Leased => Phase::Leased,
-            SlotState::Closing => Phase::Closing,
-            SlotState::Zombie => Phase::Zombie,
+            Self::Opening { .. } => Phase::Opening,
+            Self::Idle { .. } => Phase::Idle,
+            Self::Handed { .. } => Phase::Handed,
+            Self::Leased => Phase::Leased,
+            Self::Closing => Phase::Closing,
+            Self::Zombie => Phase::Zombie,
         }
     }
 }

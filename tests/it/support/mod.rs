@@ -66,7 +66,7 @@ pub(crate) async fn on_both(test: impl AsyncFn(&Endpoint)) {
 }
 
 /// [`on_both`] with a proxy of the test's own.
-pub(crate) async fn on_both_with(proxy: proxy::Builder<'_>, test: impl AsyncFn(&Endpoint)) {
+pub(crate) async fn on_both_with(proxy: Builder<'_>, test: impl AsyncFn(&Endpoint)) {
     let wanted = std::env::var("PGWEIR_TEST_TARGET").ok();
     let wants = |target: &str| wanted.as_deref().is_none_or(|wanted| wanted == target);
     if wants("postgres") {
