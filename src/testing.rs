@@ -108,9 +108,6 @@ pub mod watch {
     }
     pub mod detectors {
         pub use crate::watch::detectors::DetectorId;
-        pub mod horizon {
-            pub use crate::watch::detectors::horizon::HorizonThresholds;
-        }
     }
     pub mod finding {
         pub use crate::watch::finding::{Finding, FindingKind};
@@ -134,7 +131,7 @@ pub mod watch {
         pub use crate::watch::row::AnswerRow;
     }
     pub mod settings {
-        pub use crate::watch::settings::WatchSettings;
+        pub use crate::watch::settings::{HorizonThresholds, WatchSettings};
     }
 }
 pub mod wire {

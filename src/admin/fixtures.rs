@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use crate::config::{self, OnConvoy, OnIdleHolder};
 use crate::proxy::Proxy;
 use crate::watch::detectors::DetectorId;
-use crate::watch::detectors::horizon::HorizonThresholds;
 use crate::watch::monitor::Monitor;
 use crate::watch::own_backends::OwnBackends;
 use crate::watch::question::Question;
 use crate::watch::row::AnswerRow;
+use crate::watch::settings::HorizonThresholds;
 use crate::watch::settings::WatchSettings;
 
 const SETTINGS: WatchSettings = WatchSettings {

@@ -7,7 +7,7 @@ use hyper::header::HeaderValue;
 use ring::digest::{SHA256, digest};
 
 const DOCUMENT: &str = include_str!("page/index.html");
-const STYLE: &str = include_str!("page/style.css");
+const STYLESHEET: &str = include_str!("page/style.css");
 const SCRIPT: &str = include_str!("page/script.js");
 
 /// The document and its `Content-Security-Policy`.
@@ -19,11 +19,11 @@ pub(super) struct StatusPage {
 
 impl StatusPage {
     pub(super) fn new() -> Self {
-        let html = DOCUMENT.replace("/* style.css */", STYLE).replace("/* script.js */", SCRIPT);
+        let html = DOCUMENT.replace("/* style.css */", STYLESHEET).replace("/* script.js */", SCRIPT);
         let policy = format!(
             "default-src 'none'; style-src {}; script-src {}; connect-src 'self'; img-src data:; \
              base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-            source(STYLE),
+            source(STYLESHEET),
             source(SCRIPT)
         );
         let policy = HeaderValue::try_from(policy).expect("ASCII");

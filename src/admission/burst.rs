@@ -1,4 +1,4 @@
-//! Is a role in a burst? DESIGN §6, point 4.
+//! Is a role in a burst?
 
 use std::time::Duration;
 

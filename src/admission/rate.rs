@@ -1,4 +1,4 @@
-//! Starts per second, for what concurrency does not bound: provisioned I/O. DESIGN §6, point 5.
+//! Starts per second, for what concurrency does not bound: provisioned I/O.
 //!
 //! Asked for the head of the queue only, by one who has a permit for it already: thousands of waiters polling a limiter cost
 //! seconds of CPU and overtake each other.

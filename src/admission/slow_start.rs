@@ -1,7 +1,7 @@
 //! The effective limit of a role queue that finds out how much the server takes: it starts low and doubles per service time.
 //!
 //! A limit set far too high is harmless while nothing stalls and deadly when something does; grown by completions it
-//! survives the stall, because what is slow is not let grow. DESIGN §6, point 3.
+//! survives the stall, because what is slow is not let grow.
 
 use std::time::Duration;
 

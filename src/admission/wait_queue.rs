@@ -2,7 +2,7 @@
 //!
 //! Batches are served strictly in order; within a random one, the next is drawn. That costs no time, breaks the step of clients
 //! that fire together, and nobody is overtaken by somebody who came a window later. With `jitter = "spread"` a waiter may first be
-//! held back until a moment of its own. DESIGN §6, point 4.
+//! held back until a moment of its own.
 //!
 //! Who leaves from the middle stays behind as a dead entry, so leaving costs the same at any length; whether an entry is alive
 //! is the caller's to say. The first batch always has somebody alive.

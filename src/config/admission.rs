@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::database::{BACKENDS_MAX, WAITERS_MAX};
 use super::form::{count, duration, duration_above_zero, duration_text, rate, truth, word};
-use super::keys::{KeyTable, KeyVisitor, section};
+use super::keys::section;
 use super::raw::SectionReader;
+use super::raw::{KeyTable, KeyVisitor};
 use crate::words::words;
 
 /// A share finer than this cannot be told from none.

@@ -7,8 +7,9 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use super::form::{count, duration, duration_above_zero, listen_addr, some, truth, word};
-use super::keys::{Shape, section};
+use super::keys::section;
 use super::raw::SectionReader;
+use super::raw::Shape;
 use crate::words::words;
 
 /// More clients than this have more sockets than one process gets.

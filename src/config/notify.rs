@@ -4,8 +4,9 @@ use redis::{ConnectionAddr, IntoConnectionInfo};
 
 use super::Secret;
 use super::form::{count, size, word};
-use super::keys::{Shape, section};
+use super::keys::section;
 use super::raw::SectionReader;
+use super::raw::Shape;
 use crate::words::words;
 
 /// At up to 8,000 bytes each (async.c: NOTIFY_PAYLOAD_MAX_LENGTH), more than these fill any memory.

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::database::PoolSection;
-use super::keys::KeyVisitor;
 use super::mistake::{Mistake, Mistakes};
+use super::raw::KeyVisitor;
 use super::raw::{SectionReader, Source, read_file};
 use super::role::OtherSections;
 use super::{Admin, Admission, Auth, ClientTls, Config, Database, Listen, ListenAddr, Notify, Role, Watch};

@@ -11,9 +11,10 @@ use super::Secret;
 use super::admission::{RateKeys, RoleAdmission};
 use super::database::{BACKENDS_MAX, PoolMode};
 use super::form::{count, postgres_timeout, text, word};
-use super::keys::{Shape, section};
+use super::keys::section;
 use super::listen::CLIENTS_MAX;
 use super::raw::SectionReader;
+use super::raw::Shape;
 use crate::words::words;
 
 const VERIFIER_START: &str = "SCRAM-SHA-256$";

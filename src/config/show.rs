@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use super::database::PoolSection;
 use super::form::KeyForm;
-use super::keys::{KeyTable, KeyVisitor, Nature, Shape};
 use super::raw::join;
+use super::raw::{KeyTable, KeyVisitor, Nature, Shape};
 use super::role::RoleKeys;
 use super::{Config, Database, Secret};
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::Secret;
 use super::database::{BACKENDS_MAX, WatchLogin};
 use super::form::{count, duration_above_zero, text, word};
-use super::keys::{Shape, section};
+use super::keys::section;
 use super::raw::SectionReader;
+use super::raw::Shape;
 use crate::words::words;
 
 /// Fewer sessions that wait for locks are everyday life.

@@ -2,8 +2,16 @@
 
 use std::time::Duration;
 
-use super::detectors::horizon::HorizonThresholds;
 use crate::config::{self, OnConvoy, OnIdleHolder};
+
+/// Ages at which a horizon is too old; either is enough.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HorizonThresholds {
+    /// In time.
+    pub age: Duration,
+    /// In transactions.
+    pub transactions: u32,
+}
 
 /// Thresholds at which something counts as a finding, and what is done about two of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

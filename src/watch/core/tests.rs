@@ -7,9 +7,9 @@ use std::collections::HashSet;
 use super::*;
 use crate::config::{OnConvoy, OnIdleHolder};
 use crate::watch::convoy::ConvoyState;
-use crate::watch::detectors::horizon::HorizonThresholds;
 use crate::watch::finding::FindingKind;
 use crate::watch::locks::Locker;
+use crate::watch::settings::HorizonThresholds;
 
 const SETTINGS: WatchSettings = WatchSettings {
     convoy_waiters: 50,

@@ -14,7 +14,7 @@ use crate::watch::finding::{Finding, FindingKind, Seconds, reported};
 use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use crate::watch::own_backends::OwnBackends;
 use crate::watch::row::{AnswerRow, Unreadable};
-use crate::watch::settings::WatchSettings;
+use crate::watch::settings::{HorizonThresholds, WatchSettings};
 use crate::watch::xid_clock::{Age, XidClock};
 
 /// Holders of the horizon of this database. 12 ms, 39 ms at worst; 12 and 34 ms amid deadlock checks.
@@ -54,15 +54,6 @@ UNION ALL
 
 /// `FirstNormalTransactionId` (transam.h), whose age is asked for.
 const FIRST_XID: u32 = 3;
-
-/// Ages at which a horizon is too old; either is enough.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HorizonThresholds {
-    /// In time.
-    pub age: Duration,
-    /// In transactions.
-    pub transactions: u32,
-}
 
 /// A session, slot or prepared transaction with a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
