@@ -1,4 +1,5 @@
-//! What counting costs a transaction of one query that finds an idle backend: all that is recorded on its way, with the clock.
+//! What counting costs a transaction of one query that finds an idle backend: all that is recorded on its way, with the
+//! clock.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! Every connected client as others see it: cancel requests, the console, a drain.
 //!
-//! A client's task owns all of its state; others only find it here by its process id, read a few facts and leave a signal.
+//! A client's task owns all of its state; others only find it here by its process id, read a few facts and leave a
+//! signal.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};

@@ -1,11 +1,12 @@
 //! pgweir: a connection-pooling proxy for Postgres that keeps the database from tipping over.
 //!
-//! `docs/ARCHITECTURE.md` lists the modules in the order data flows. `config`, `wire`, `sql` and `state` know nothing of the rest.
+//! `docs/ARCHITECTURE.md` lists the modules in the order data flows. `config`, `wire`, `sql` and `state` know nothing
+//! of the rest.
 //!
-//! A query's way: `net::listen` accepts → `session::login` → `session::client` waits for a first message → `pool::lease`
-//! gives a backend, opens one, or queues → `session::frontend` puts messages on their way while `wire::expected` counts
-//! what is outstanding → `session::answers` takes account of what comes back → at the release point the oldest waiter
-//! gets the backend. Any fault on the way → `sqlstate` → ErrorResponse.
+//! A query's way: `net::listen` accepts → `session::login` → `session::client` waits for a first message →
+//! `pool::lease` gives a backend, opens one, or queues → `session::frontend` puts messages on their way while
+//! `wire::expected` counts what is outstanding → `session::answers` takes account of what comes back → at the release
+//! point the oldest waiter gets the backend. Any fault on the way → `sqlstate` → ErrorResponse.
 
 mod admin;
 mod admission;

@@ -1,6 +1,7 @@
 //! The process: the parts that workers, console and services share.
 //!
-//! [`sweep`] is its regular work, [`lifecycle`] its end. Who gets which pool is decided in [`pool::directory`](crate::pool::directory).
+//! [`sweep`] is its regular work, [`lifecycle`] its end. Who gets which pool is decided in
+//! [`pool::directory`](crate::pool::directory).
 
 mod clock;
 mod lifecycle;

@@ -107,7 +107,8 @@ async fn serve(path: &Path, config: Config, handed: Vec<Handed>) -> Result<(), R
     Ok(())
 }
 
-/// All services, in the order in which they are to be finished: what clients committed last is sent by the last of them.
+/// All services, in the order in which they are to be finished: what clients committed last is sent by the last of
+/// them.
 fn services(
     proxy: &Arc<Proxy>,
     file: &ConfigFile,

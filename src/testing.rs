@@ -1,4 +1,5 @@
-//! What the integration tests and benchmarks reach behind the surface, by the paths it has inside. No promise to anybody else.
+//! What the integration tests and benchmarks reach behind the surface, by the paths it has inside. No promise to
+//! anybody else.
 #![allow(missing_docs, reason = "each item is documented where it stands")]
 #![allow(clippy::module_inception, reason = "the paths are those inside the crate")]
 

@@ -1,7 +1,8 @@
 //! Enums that are shown as words: labels of metrics, cells of the console, fields of log records, values
 //! of configuration keys.
 //!
-//! `words!` is the one list of such an enum. Arrays that count by it, the words that a label may have, and the documents are made from it.
+//! `words!` is the one list of such an enum. Arrays that count by it, the words that a label may have, and the
+//! documents are made from it.
 
 /// An enum that `words!` declares, for code that takes any of them.
 pub(crate) trait Word: Copy + 'static {

@@ -1,5 +1,5 @@
-//! The dashboard and the alerts in `deploy/` speak of metrics, labels and words that there are, in PromQL that Prometheus takes; and every
-//! alert fires when it should.
+//! The dashboard and the alerts in `deploy/` speak of metrics, labels and words that there are, in PromQL that
+//! Prometheus takes; and every alert fires when it should.
 
 use std::collections::BTreeSet;
 use std::fs;

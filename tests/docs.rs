@@ -1,6 +1,8 @@
-//! The book in `docs/` is true: its links lead somewhere, what it names exists, and its examples are configuration that pgweir takes.
+//! The book in `docs/` is true: its links lead somewhere, what it names exists, and its examples are configuration that
+//! pgweir takes.
 //!
-//! `docs/CONFIG.md`, `docs/METRICS.md` and `docs/SQLSTATES.md` are printed from the code and held by tests there; here they say what exists.
+//! `docs/CONFIG.md`, `docs/METRICS.md` and `docs/SQLSTATES.md` are printed from the code and held by tests there; here
+//! they say what exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -111,7 +113,8 @@ fn files_that_are_named_exist() {
 
 // ## Examples
 
-/// A page may show a part of a file: a database and a login are added where it has none. Files that it names are the reader's.
+/// A page may show a part of a file: a database and a login are added where it has none. Files that it names are the
+/// reader's.
 #[test]
 fn every_example_is_taken() {
     let secret = |_: &str| Some("a secret of more than 16 characters".to_owned());

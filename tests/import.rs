@@ -1,6 +1,7 @@
 //! PgBouncer's configurations as people have them, and what becomes of them.
 //!
-//! `tests/import/x.ini` becomes `x.toml`, with `x.notes` on stderr; `UPDATE_EXPECTED=1 cargo test --test import` writes both anew.
+//! `tests/import/x.ini` becomes `x.toml`, with `x.notes` on stderr; `UPDATE_EXPECTED=1 cargo test --test import` writes
+//! both anew.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,5 @@
-//! Drill 1: thousands of clients run one small write transaction each at one instant; an unrelated writer goes on beside them.
+//! Drill 1: thousands of clients run one small write transaction each at one instant; an unrelated writer goes on
+//! beside them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

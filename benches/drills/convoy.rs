@@ -1,4 +1,5 @@
-//! Drill 7: hundreds wait for one lock, whose deadlock checks stop the server, and the watch looks on or does something.
+//! Drill 7: hundreds wait for one lock, whose deadlock checks stop the server, and the watch looks on or does
+//! something.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

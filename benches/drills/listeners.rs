@@ -58,8 +58,8 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// So many of them log in on a port and listen to `channel`. Each rests between two reads, so that waking it up costs a
-    /// shared machine less.
+    /// So many of them log in on a port and listen to `channel`. Each rests between two reads, so that waking it up
+    /// costs a shared machine less.
     pub(crate) async fn start(port: u16, count: usize, channel: &'static str, rest: Duration) -> Self {
         let (stop, stopped) = oneshot::channel();
         let (begin, begun) = oneshot::channel();

@@ -1,4 +1,5 @@
-//! What /proc says: CPU time of a server's processes, the share of the machine's that went to the kernel, and how busy the machine is.
+//! What /proc says: CPU time of a server's processes, the share of the machine's that went to the kernel, and how busy
+//! the machine is.
 
 use std::fs;
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! Incidents on purpose: what a burst, a dead database, a migration, a held lock, a forgotten transaction, vanishing clients and a leaked
-//! setting do to a real Postgres, straight, through PgBouncer and through pgweir. `make drills` runs them; docs/drills has what came of it.
+//! Incidents on purpose: what a burst, a dead database, a migration, a held lock, a forgotten transaction, vanishing
+//! clients and a leaked setting do to a real Postgres, straight, through PgBouncer and through pgweir. `make drills`
+//! runs them; docs/drills has what came of it.
 
 mod burst;
 mod chart;

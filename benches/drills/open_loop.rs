@@ -1,5 +1,5 @@
-//! Bystanders: a statement at a steady pace, whatever becomes of the ones before. Latency counts from the planned time, so
-//! that a server that answers nothing for ten seconds shows ten seconds of late answers, not one.
+//! Bystanders: a statement at a steady pace, whatever becomes of the ones before. Latency counts from the planned time,
+//! so that a server that answers nothing for ten seconds shows ten seconds of late answers, not one.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

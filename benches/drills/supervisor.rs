@@ -1,5 +1,6 @@
-//! Servers and directories of a drill, none of which outlives it, however it ends: each has a shell beside it, in a process
-//! group of its own, that reads from a pipe of ours and cleans up when the pipe closes. A panic, Ctrl-C or a kill closes it too.
+//! Servers and directories of a drill, none of which outlives it, however it ends: each has a shell beside it, in a
+//! process group of its own, that reads from a pipe of ours and cleans up when the pipe closes. A panic, Ctrl-C or a
+//! kill closes it too.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;

@@ -1,4 +1,5 @@
-//! A connection without a driver: where a hundred clients and the server share two cores, what a driver costs would be measured, too.
+//! A connection without a driver: where a hundred clients and the server share two cores, what a driver costs would be
+//! measured, too.
 
 use std::io;
 

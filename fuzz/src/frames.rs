@@ -1,5 +1,5 @@
-//! Any bytes from both sides, in any pieces: the walkers yield what came in, whatever the cuts, and the ring never loses a note
-//! and never calls a backend free that owes an answer.
+//! Any bytes from both sides, in any pieces: the walkers yield what came in, whatever the cuts, and the ring never
+//! loses a note and never calls a backend free that owes an answer.
 
 use crate::wire::frame::{FrameError, HEADER_LEN, Header, Piece, Walker};
 use crate::wire::expected::{Entry, Expect, Origin, Ring, TransactionStatus};

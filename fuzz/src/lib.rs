@@ -1,7 +1,7 @@
 //! What must hold for any bytes, one module for each target of `fuzz_targets/`.
 //!
-//! `sql` and `wire` are pgweir's own files and import nothing else of pgweir, so that the fuzzed build compiles them and
-//! the few crates they use instead of the whole proxy.
+//! `sql` and `wire` are pgweir's own files and import nothing else of pgweir, so that the fuzzed build compiles them
+//! and the few crates they use instead of the whole proxy.
 
 #[allow(dead_code, unused_imports, reason = "the proxy uses the rest")]
 #[path = "../../src/sql/mod.rs"]

@@ -6,8 +6,9 @@ use pg_query::protobuf::{ParseResult, RawStmt, SelectStmt, TransactionStmtKind, 
 use pg_query::{NodeEnum, ParserOptions};
 use crate::sql::{self, Argument, StatementEffects, Context, Effect, Form, Scope, StateFlags, Value};
 
-/// Panics, saying how, if pgweir and Postgres read `text` differently, be `standard_conforming_strings` on or off. A text that Postgres
-/// refuses proves nothing: nothing of it is executed, so that anything but a panic of our own will do.
+/// Panics, saying how, if pgweir and Postgres read `text` differently, be `standard_conforming_strings` on or off. A
+/// text that Postgres refuses proves nothing: nothing of it is executed, so that anything but a panic of our own will
+/// do.
 ///
 /// Answers whether Postgres took it (with the setting on), so that a list of seeds can be kept free of duds.
 pub fn check(text: &str) -> bool {
@@ -277,7 +278,8 @@ fn is_one_call(statement: &SelectStmt) -> bool {
         && statement.larg.is_none()
 }
 
-/// With stand-ins in it a text is still one that Postgres takes, of as many statements, and with nothing left to replace.
+/// With stand-ins in it a text is still one that Postgres takes, of as many statements, and with nothing left to
+/// replace.
 fn same_with_stand_ins(text: &str, context: Context, options: ParserOptions, count: usize) {
     let Some((replaced, class)) = sql::stand_ins(text.as_bytes(), context, |_| true) else {
         return;
@@ -294,7 +296,8 @@ fn same_with_stand_ins(text: &str, context: Context, options: ParserOptions, cou
     assert_eq!(again, None, "{replaced:?} of {text:?}");
 }
 
-/// Temporary relations and calls anywhere in the tree, found in what it prints: `relpersistence` `t` and the last part of a name.
+/// Temporary relations and calls anywhere in the tree, found in what it prints: `relpersistence` `t` and the last part
+/// of a name.
 fn nested(node: &NodeEnum, text: &str, class: &StatementEffects) {
     let printed = format!("{node:?}");
     let has = |suspects| class.may_begin.contains(suspects);

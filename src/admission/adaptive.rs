@@ -1,7 +1,7 @@
 //! A limit that finds the concurrency beyond which the server only gets slower. Opt-in;
 //!
-//! Judged by the *median* of each window: mean and high percentiles fail on mixed work, where a few transactions are slow
-//! by nature. When cutting does not help, the slowness is not of the role queue's making, and the limit goes back.
+//! Judged by the *median* of each window: mean and high percentiles fail on mixed work, where a few transactions are
+//! slow by nature. When cutting does not help, the slowness is not of the role queue's making, and the limit goes back.
 
 use std::time::Duration;
 

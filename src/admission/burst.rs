@@ -15,7 +15,8 @@ const ABOVE_MEAN: f64 = 4.0;
 /// Windows in the minute that the usual is the mean of.
 const WINDOWS: f64 = 600.0;
 
-/// A queue this many times the effective limit, with somebody in it for longer than [`WAIT_MIN`], is a burst however it came.
+/// A queue this many times the effective limit, with somebody in it for longer than [`WAIT_MIN`], is a burst however it
+/// came.
 const ABOVE_LIMIT: u32 = 2;
 const WAIT_MIN: Duration = Duration::from_millis(20);
 

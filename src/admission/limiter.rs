@@ -1,7 +1,8 @@
 //! One role's limiter: how many of its transactions may be active, and whether the next may start now.
 //!
-//! The smaller of two limits holds: what the operator allows (`limit`: configuration, `LIMIT`, `RAMP`) and what the server
-//! has shown it can take (slow start, or the adaptive limit). The light path is a comparison and a few additions.
+//! The smaller of two limits holds: what the operator allows (`limit`: configuration, `LIMIT`, `RAMP`) and what the
+//! server has shown it can take (slow start, or the adaptive limit). The light path is a comparison and a few
+//! additions.
 
 #[cfg(test)]
 mod tests;
@@ -20,8 +21,8 @@ use super::throughput::Throughput;
 use crate::config::{AdmissionMode, Jitter, RateWhen, RoleQueueSettings};
 use crate::words::words;
 
-/// A role queue in which nothing ends for this long, or for four times the usual, is stuck: Postgres's default `deadlock_timeout`,
-/// after which waiters begin to harm each other.
+/// A role queue in which nothing ends for this long, or for four times the usual, is stuck: Postgres's default
+/// `deadlock_timeout`, after which waiters begin to harm each other.
 const STUCK_MIN: f64 = 1.0;
 
 /// So many waiters on one lock freeze nobody (docs/PROTECTION.md).
@@ -30,8 +31,8 @@ const HARMLESS: u32 = 100;
 /// A full role queue in which nothing has ended for this long gets one more with every tick, up to [`HARMLESS`].
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// A role queue is tightened no more often than this, however many watches see the same convoy; and for so long after it nothing but
-/// completions makes it wider.
+/// A role queue is tightened no more often than this, however many watches see the same convoy; and for so long after
+/// it nothing but completions makes it wider.
 const TIGHTEN_EVERY: Duration = Duration::from_millis(200);
 const TIGHT_FOR: Duration = Duration::from_secs(1);
 
@@ -46,7 +47,8 @@ const SHED_AT: f64 = 1.5;
 pub enum LeaseScope {
     /// To the end of a transaction.
     Transaction,
-    /// To the end of its session. These end too late to tell what the server can take, so only the limit holds for them.
+    /// To the end of its session. These end too late to tell what the server can take, so only the limit holds for
+    /// them.
     Session,
 }
 
@@ -277,8 +279,8 @@ impl RoleLimiter {
         most.saturating_sub(self.active)
     }
 
-    /// May the head of the queue, which came so long ago, start as far as the rate goes? To be asked by who has a permit and
-    /// starts unless the answer is `NotBefore`.
+    /// May the head of the queue, which came so long ago, start as far as the rate goes? To be asked by who has a
+    /// permit and starts unless the answer is `NotBefore`.
     #[inline]
     pub(crate) fn pace(&mut self, waited: Duration, now: Instant) -> Pace {
         let Some(rate) = &self.rate else { return Pace::Now };
@@ -310,8 +312,9 @@ impl RoleLimiter {
         })
     }
 
-    /// Are those who come now drawn at random? Only for `jitter_window` after the role queue was quiet, when a crowd came in step. Under
-    /// steady load the order of arrival is kept, or the longest waits would be as long as the window.
+    /// Are those who come now drawn at random? Only for `jitter_window` after the role queue was quiet, when a crowd
+    /// came in step. Under steady load the order of arrival is kept, or the longest waits would be as long as the
+    /// window.
     pub(crate) fn is_drawing(&self, now: Instant) -> bool {
         self.rules.jitter != Jitter::Off && now <= self.woke + self.rules.jitter_window
     }
@@ -424,7 +427,8 @@ impl RoleLimiter {
 
     // ---- what is wanted --------------------------------------------------------------------------------------------------
 
-    /// Other rules. A changed `max` takes the place of what the console said; everything else of the role queue goes on.
+    /// Other rules. A changed `max` takes the place of what the console said; everything else of the role queue goes
+    /// on.
     pub(crate) fn set(&mut self, rules: RoleQueueSettings, now: Instant) {
         if rules.transactions_max != self.rules.transactions_max {
             self.limit = Limit::new(rules.transactions_max);
@@ -461,7 +465,8 @@ impl RoleLimiter {
         self.settle();
     }
 
-    /// `RAMP`: from `initial` to where the limit is, over this time; where there is none or it is zero, nothing to grow to.
+    /// `RAMP`: from `initial` to where the limit is, over this time; where there is none or it is zero, nothing to grow
+    /// to.
     pub(crate) fn ramp_over(&mut self, over: Duration, now: Instant) {
         self.width.restart(self.rules.initial);
         if let Some(to @ 1..) = self.limit.target() {
@@ -484,8 +489,9 @@ impl RoleLimiter {
         }
     }
 
-    /// Those of the role are much of a lock convoy: half as many at once as there are, but as many as are reserved. It ends nobody, and
-    /// what it took comes back as everything does, by completions. Returns the effective limit if that became lower.
+    /// Those of the role are much of a lock convoy: half as many at once as there are, but as many as are reserved. It
+    /// ends nobody, and what it took comes back as everything does, by completions. Returns the effective limit if that
+    /// became lower.
     pub(crate) fn tighten(&mut self, now: Instant) -> Option<u32> {
         if self.tightened.is_some_and(|then| now < then + TIGHTEN_EVERY) {
             return None;
@@ -517,8 +523,8 @@ impl RoleLimiter {
 
     // ----------------------------------------------------------------------------------------------------------------------
 
-    /// Where nothing ends, completions cannot say that more would do no harm; up to here more does none anyway, and long
-    /// transactions must not keep all others out.
+    /// Where nothing ends, completions cannot say that more would do no harm; up to here more does none anyway, and
+    /// long transactions must not keep all others out.
     fn widen(&mut self, now: Instant) {
         let is_full = self.waiting > 0 && self.active >= self.effective(now);
         let is_silent = now.saturating_duration_since(self.ended) >= SILENCE;

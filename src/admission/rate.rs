@@ -1,7 +1,7 @@
 //! Starts per second, for what concurrency does not bound: provisioned I/O.
 //!
-//! Asked for the head of the queue only, by one who has a permit for it already: thousands of waiters polling a limiter cost
-//! seconds of CPU and overtake each other.
+//! Asked for the head of the queue only, by one who has a permit for it already: thousands of waiters polling a limiter
+//! cost seconds of CPU and overtake each other.
 
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};

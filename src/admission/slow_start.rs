@@ -1,4 +1,5 @@
-//! The effective limit of a role queue that finds out how much the server takes: it starts low and doubles per service time.
+//! The effective limit of a role queue that finds out how much the server takes: it starts low and doubles per service
+//! time.
 //!
 //! A limit set far too high is harmless while nothing stalls and deadly when something does; grown by completions it
 //! survives the stall, because what is slow is not let grow.
@@ -71,7 +72,8 @@ impl SlowStart {
         self.width = self.width.min(initial);
     }
 
-    /// A transaction took `served` seconds. `may_grow`: the role queue was full but for one, and its limit is higher. Never below `floor`.
+    /// A transaction took `served` seconds. `may_grow`: the role queue was full but for one, and its limit is higher.
+    /// Never below `floor`.
     pub(super) fn completed(
         &mut self,
         served: f64,

@@ -30,8 +30,8 @@ struct Window {
 }
 
 impl Throughput {
-    /// A transaction ended, with others waiting or not. Without a queue the role queue shows what is asked of it, not what it can do:
-    /// a role at rest is no slow one. Likewise a stall says nothing about the rate after it.
+    /// A transaction ended, with others waiting or not. Without a queue the role queue shows what is asked of it, not
+    /// what it can do: a role at rest is no slow one. Likewise a stall says nothing about the rate after it.
     #[inline]
     pub(super) fn completed(&mut self, has_line: bool, now: Instant) {
         if !has_line {

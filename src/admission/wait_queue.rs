@@ -1,11 +1,11 @@
 //! Waiters in order of arrival; those of one arrival batch may be drawn at random.
 //!
-//! Batches are served strictly in order; within a random one, the next is drawn. That costs no time, breaks the step of clients
-//! that fire together, and nobody is overtaken by somebody who came a window later. With `jitter = "spread"` a waiter may first be
-//! held back until a moment of its own.
+//! Batches are served strictly in order; within a random one, the next is drawn. That costs no time, breaks the step of
+//! clients that fire together, and nobody is overtaken by somebody who came a window later. With `jitter = "spread"` a
+//! waiter may first be held back until a moment of its own.
 //!
-//! Who leaves from the middle stays behind as a dead entry, so leaving costs the same at any length; whether an entry is alive
-//! is the caller's to say. The first batch always has somebody alive.
+//! Who leaves from the middle stays behind as a dead entry, so leaving costs the same at any length; whether an entry
+//! is alive is the caller's to say. The first batch always has somebody alive.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};

@@ -13,7 +13,8 @@ use super::random::random;
 use super::scram::Keys;
 use crate::config::Secret;
 
-/// Keys held at most, in two generations of half as many: one per role and server, so hundreds are usual. 250 bytes each.
+/// Keys held at most, in two generations of half as many: one per role and server, so hundreds are usual. 250 bytes
+/// each.
 const ENTRIES_MAX: usize = 8192;
 
 /// HMAC of (secret, salt, iterations) under a key of this process, so that the cache holds no passwords.

@@ -68,8 +68,8 @@ impl Secrets {
         Self { role_key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()), cache: KeyCache::new() }
     }
 
-    /// The salt shown to clients of a role whose password is known in clear text, and of a role that does not exist: the
-    /// same at every try, so the two cannot be told apart (Postgres: `scram_mock_salt`).
+    /// The salt shown to clients of a role whose password is known in clear text, and of a role that does not exist:
+    /// the same at every try, so the two cannot be told apart (Postgres: `scram_mock_salt`).
     pub(super) fn salt(&self, role: &str) -> [u8; 16] {
         *self.derived("salt", role).first_chunk().expect("16 of 32 bytes")
     }

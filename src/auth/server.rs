@@ -129,7 +129,8 @@ enum State {
 }
 
 impl BackendLogin {
-    /// For a StartupMessage with this role and minor version. The channel's binding is that of the server's certificate.
+    /// For a StartupMessage with this role and minor version. The channel's binding is that of the server's
+    /// certificate.
     pub fn new(role: String, credential: Credential, channel: Channel, minor: u16, secrets: Arc<Secrets>) -> Self {
         Self {
             role,

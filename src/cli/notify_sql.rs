@@ -1,7 +1,7 @@
 //! `pgweir notify-sql`: prints SQL for psql, and changes no database itself.
 //!
-//! A trigger or function that notifies does so where pgweir cannot see it. The schema it prints holds the functions that tell
-//! pgweir; the query for callers finds who could call them and how: `ALTER FUNCTION … SET search_path` puts
+//! A trigger or function that notifies does so where pgweir cannot see it. The schema it prints holds the functions
+//! that tell pgweir; the query for callers finds who could call them and how: `ALTER FUNCTION … SET search_path` puts
 //! `pgweir.pg_notify` in front of `pg_catalog.pg_notify`, and says by its order what it was before.
 
 use clap::Args;

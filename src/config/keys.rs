@@ -1,12 +1,12 @@
 //! A section is a struct whose fields are its keys: name, default, bounds and documentation stand in one line.
 //!
-//! `section!` makes of these lines the struct, its `Default` and its [`KeyTable`](super::raw::KeyTable). Everything that is done with keys
-//! visits the table: [`SectionReader`](super::raw::SectionReader) reads the file into it, `show` makes rows of it for SHOW CONFIG, for what a
-//! reload changed, and for `docs/CONFIG.md`.
+//! `section!` makes of these lines the struct, its `Default` and its [`KeyTable`](super::raw::KeyTable). Everything
+//! that is done with keys visits the table: [`SectionReader`](super::raw::SectionReader) reads the file into it, `show`
+//! makes rows of it for SHOW CONFIG, for what a reload changed, and for `docs/CONFIG.md`.
 
 /// Defines a struct of keys. A line is `field: Type = default => how(form);`, where `how` is a method of
-/// [`KeyVisitor`](super::raw::KeyVisitor); `as` names a key that is not called as its field. A function after the lines checks the rules
-/// between keys.
+/// [`KeyVisitor`](super::raw::KeyVisitor); `as` names a key that is not called as its field. A function after the lines
+/// checks the rules between keys.
 macro_rules! section {
     ($(#[$meta:meta])* $vis:vis struct $name:ident {
         $(

@@ -1,7 +1,8 @@
 //! Every fault that a client can meet, and the one table of the reports it gets.
 //!
-//! [`fault`] is what ends a cycle or a session, [`login`] what ends a login, [`console`] what is wrong with a command of the console;
-//! [`sqlstate`] words them. They stand above all that raise them, so that no part of the process depends on how another's errors are worded.
+//! [`fault`] is what ends a cycle or a session, [`login`] what ends a login, [`console`] what is wrong with a command
+//! of the console; [`sqlstate`] words them. They stand above all that raise them, so that no part of the process
+//! depends on how another's errors are worded.
 
 pub(crate) mod console;
 pub(crate) mod fault;

@@ -1,4 +1,5 @@
-//! Counters of the hot path: each worker has its own, so that no two threads write the same cache line. A look sums them up.
+//! Counters of the hot path: each worker has its own, so that no two threads write the same cache line. A look sums
+//! them up.
 
 use std::array;
 use std::sync::atomic::{AtomicU64, Ordering};

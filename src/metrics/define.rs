@@ -1,9 +1,11 @@
-//! `metrics!` makes enums of the table of all metrics: `Metric` of its lines, and of those that are counted by index the indices.
+//! `metrics!` makes enums of the table of all metrics: `Metric` of its lines, and of those that are counted by index
+//! the indices.
 //!
-//! A line says how its metric is counted, then its variant, name, labels, one sentence on what it says, and one on what to do when it
-//! moves. `PoolCounter` and `PoolHistogram` are counted by each worker for each pool, `ProcessCounter` and `ProcessHistogram` for the
-//! whole process. A label of theirs, besides database and role, is the enum that the variant holds: `Timeouts(Timeout)`. The values of
-//! `Counter`, `Gauge` and `Histogram` are kept elsewhere and looked up at a scrape.
+//! A line says how its metric is counted, then its variant, name, labels, one sentence on what it says, and one on what
+//! to do when it moves. `PoolCounter` and `PoolHistogram` are counted by each worker for each pool, `ProcessCounter`
+//! and `ProcessHistogram` for the whole process. A label of theirs, besides database and role, is the enum that the
+//! variant holds: `Timeouts(Timeout)`. The values of `Counter`, `Gauge` and `Histogram` are kept elsewhere and looked
+//! up at a scrape.
 
 macro_rules! metrics {
     ($($table:tt)*) => {

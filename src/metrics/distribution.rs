@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// How many buckets a histogram has. Bucket `n` counts durations over 2^(n-1) and up to 2^n µs; the last everything over 2^26 µs.
+/// How many buckets a histogram has. Bucket `n` counts durations over 2^(n-1) and up to 2^n µs; the last everything
+/// over 2^26 µs.
 pub(super) const BUCKETS: usize = 28;
 
 /// The bucket of a duration, and its microseconds.
@@ -23,7 +24,8 @@ pub(crate) fn bound(n: usize) -> Duration {
 /// A histogram at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Distribution {
-    /// Counts by powers of two of microseconds: the first is of 1 µs and less, the last but one of up to 67 s, the last of what is longer.
+    /// Counts by powers of two of microseconds: the first is of 1 µs and less, the last but one of up to 67 s, the last
+    /// of what is longer.
     pub buckets: [u64; BUCKETS],
     /// Sum of all recorded durations, in microseconds.
     pub sum_micros: u64,

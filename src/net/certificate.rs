@@ -14,9 +14,9 @@ use x509_parser::x509::AlgorithmIdentifier;
 pub struct Binding(Arc<[u8]>);
 
 impl Binding {
-    /// The binding of a server that showed `certificate`, by RFC 5929 §4.1: the hash of its signature algorithm, SHA-256
-    /// where that is MD5 or SHA-1. `None` where the RFC defines none (Ed25519) or the certificate is unreadable: then
-    /// SCRAM-SHA-256-PLUS cannot be used, as in Postgres.
+    /// The binding of a server that showed `certificate`, by RFC 5929 §4.1: the hash of its signature algorithm,
+    /// SHA-256 where that is MD5 or SHA-1. `None` where the RFC defines none (Ed25519) or the certificate is
+    /// unreadable: then SCRAM-SHA-256-PLUS cannot be used, as in Postgres.
     pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
         let (_, parsed) = parse_x509_certificate(certificate).ok()?;
         let hash = signature_hash(&parsed.signature_algorithm)?;
@@ -63,8 +63,8 @@ fn signature_hash(algorithm: &AlgorithmIdentifier<'_>) -> Option<&'static digest
     }
 }
 
-/// The first common name of a certificate's subject, the one Postgres compares with the role. A NUL inside, with which a
-/// certificate for `root\0.example` once passed for `root`, makes it none.
+/// The first common name of a certificate's subject, the one Postgres compares with the role. A NUL inside, with which
+/// a certificate for `root\0.example` once passed for `root`, makes it none.
 pub fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = parse_x509_certificate(certificate).ok()?;
     let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;

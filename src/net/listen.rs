@@ -105,8 +105,8 @@ impl Accepted {
 }
 
 impl Listener {
-    /// Binds an address. Where ports are reused, another process may have it, too: of TCP connections the kernel gives each
-    /// a share, and a Unix socket takes the other's place.
+    /// Binds an address. Where ports are reused, another process may have it, too: of TCP connections the kernel gives
+    /// each a share, and a Unix socket takes the other's place.
     pub(crate) fn bind(addr: &ListenAddr, reuse_port: bool) -> Result<Self, ListenError> {
         let bound = match addr {
             ListenAddr::Tcp(addr) => {
@@ -161,9 +161,9 @@ impl Listener {
         }
     }
 
-    /// Listens no longer; returns who had come and was not accepted yet. (Closing alone would reset their connections. Over
-    /// TCP that still happens to one that comes between the last look and the close; see tcp_migrate_req in the kernel's
-    /// ip-sysctl.)
+    /// Listens no longer; returns who had come and was not accepted yet. (Closing alone would reset their connections.
+    /// Over TCP that still happens to one that comes between the last look and the close; see tcp_migrate_req in the
+    /// kernel's ip-sysctl.)
     pub(crate) fn close(self) -> Vec<Accepted> {
         let Self { socket, origin } = self;
         let is_ours = matches!(origin, Origin::Bound(_));

@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{client, server};
 
-/// Longest time a peer gets to read its last message. Closing with bytes unread would reset the connection, and the message might be lost.
+/// Longest time a peer gets to read its last message. Closing with bytes unread would reset the connection, and the
+/// message might be lost.
 pub(crate) const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
 /// A socket in clear text.
@@ -101,7 +102,8 @@ impl Socket {
         }
     }
 
-    /// Bytes wait in the kernel, or the peer is gone. One system call, needed where the reactor may not have looked yet.
+    /// Bytes wait in the kernel, or the peer is gone. One system call, needed where the reactor may not have looked
+    /// yet.
     pub fn has_input(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
         let peek = match self {
@@ -235,8 +237,8 @@ impl Stream {
         }
     }
 
-    /// Waits until the peer has ended the connection, without reading anything. What it says meanwhile belongs to whoever
-    /// reads next, and hides its end until then.
+    /// Waits until the peer has ended the connection, without reading anything. What it says meanwhile belongs to
+    /// whoever reads next, and hides its end until then.
     pub async fn ended(&self) {
         let peek = |socket: SockRef<'_>| socket.peek(&mut [std::mem::MaybeUninit::uninit()]);
         let said = match self.socket() {

@@ -222,8 +222,8 @@ fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
 #[derive(Debug)]
 struct Anchors {
     roots: RootCertStore,
-    /// The certificates of `ca` themselves. OpenSSL trusts a server that shows one of them, so a self-signed certificate
-    /// may be its own `ca`; webpki alone refuses that.
+    /// The certificates of `ca` themselves. OpenSSL trusts a server that shows one of them, so a self-signed
+    /// certificate may be its own `ca`; webpki alone refuses that.
     pinned: Vec<CertificateDer<'static>>,
 }
 

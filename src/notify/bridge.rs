@@ -1,7 +1,8 @@
 //! Hears on the server what pgweir did not intercept: triggers, functions, other programs, other processes of pgweir.
 //!
-//! One connection for each database that somebody listens in. It listens to each channel once, whoever and how many want it, and hands
-//! what it hears to the listeners here. If it is lost, they are told: what was notified meanwhile is gone.
+//! One connection for each database that somebody listens in. It listens to each channel once, whoever and how many
+//! want it, and hands what it hears to the listeners here. If it is lost, they are told: what was notified meanwhile is
+//! gone.
 
 use std::collections::HashSet;
 use std::sync::Arc;

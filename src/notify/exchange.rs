@@ -1,8 +1,9 @@
 //! One database, by the name that clients ask for: who listens to what in this process, and what goes where.
 //!
-//! What is published reaches the listeners here at once and the bus through the outbox, both under one lock: every listener sees the same
-//! order, and the bus has it, too. Nobody is woken under that lock. What must happen elsewhere so that a channel can be heard is asked
-//! for with [`Exchange::wants`] and reported with [`Exchange::set_in_place`] and [`Exchange::set_bus_ready`].
+//! What is published reaches the listeners here at once and the bus through the outbox, both under one lock: every
+//! listener sees the same order, and the bus has it, too. Nobody is woken under that lock. What must happen elsewhere
+//! so that a channel can be heard is asked for with [`Exchange::wants`] and reported with [`Exchange::set_in_place`]
+//! and [`Exchange::set_bus_ready`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -201,7 +202,8 @@ impl Exchange {
         self.tell(&self.state(), pid, notification, &mut woken);
     }
 
-    /// A client's transaction has committed this change. Until [`Mailbox::is_in_place`] it may miss what others notify of.
+    /// A client's transaction has committed this change. Until [`Mailbox::is_in_place`] it may miss what others notify
+    /// of.
     pub fn change(&self, mailbox: &Arc<Mailbox>, change: &Change) {
         let mut woken = Woken::default();
         let mut state = self.state();
@@ -273,8 +275,8 @@ impl Exchange {
         self.wanted.notified().await;
     }
 
-    /// Channels to LISTEN to on the server, since they have listeners and are not in place, and channels to UNLISTEN. The latter count as
-    /// gone from now on, so the caller has to do it.
+    /// Channels to LISTEN to on the server, since they have listeners and are not in place, and channels to UNLISTEN.
+    /// The latter count as gone from now on, so the caller has to do it.
     pub fn difference(&self) -> (Vec<Bytes>, Vec<Bytes>) {
         let mut state = self.state();
         let (mut listen, mut unlisten) = (Vec::new(), Vec::new());
@@ -341,7 +343,8 @@ impl Exchange {
         &self.outbox
     }
 
-    /// What Postgres has to take instead, since the bus took nothing for too long. Its entries have no meaningful numbers.
+    /// What Postgres has to take instead, since the bus took nothing for too long. Its entries have no meaningful
+    /// numbers.
     pub fn overflow(&self) -> &Outbox {
         &self.overflow
     }

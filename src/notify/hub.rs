@@ -56,7 +56,8 @@ impl Hub {
         self.appeared.notified().await;
     }
 
-    /// From now on channels count as in place only when [`Exchange::set_in_place`] says so. To be called before there are clients.
+    /// From now on channels count as in place only when [`Exchange::set_in_place`] says so. To be called before there
+    /// are clients.
     pub fn attach_bridge(&self) {
         self.inner().is_bridged = true;
     }

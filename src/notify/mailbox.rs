@@ -1,7 +1,8 @@
-//! What one listening client has not been sent yet: a bounded queue of shared frames, and the waker of the client's task.
+//! What one listening client has not been sent yet: a bounded queue of shared frames, and the waker of the client's
+//! task.
 //!
-//! The exchange puts frames in, the client's task takes them out when it may have them. A client that does not is told so, never
-//! skipped silently: past its limit the queue is given up, and the client closed.
+//! The exchange puts frames in, the client's task takes them out when it may have them. A client that does not is told
+//! so, never skipped silently: past its limit the queue is given up, and the client closed.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,8 +77,8 @@ impl Mailbox {
         self.queue().bytes
     }
 
-    /// Appends frames to `out`, in order, up to about `most` bytes, but at least one. Returns how many; with `only_ascii` it stops at the first
-    /// that is not.
+    /// Appends frames to `out`, in order, up to about `most` bytes, but at least one. Returns how many; with
+    /// `only_ascii` it stops at the first that is not.
     pub fn take(&self, out: &mut Vec<u8>, most: usize, only_ascii: bool) -> Result<u32, Closing> {
         let mut queue = self.queue();
         let (mut taken, mut bytes) = (0, 0);

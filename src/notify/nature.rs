@@ -7,7 +7,8 @@ use crate::config::Bus;
 pub(crate) struct BusNature {
     /// Somebody elsewhere may hear what is published here, so it goes into the outbox.
     pub carries: bool,
-    /// Listeners hear others by it: a LISTEN is in place once [`set_bus_ready`](super::exchange::Exchange::set_bus_ready) said so.
+    /// Listeners hear others by it: a LISTEN is in place once
+    /// [`set_bus_ready`](super::exchange::Exchange::set_bus_ready) said so.
     pub must_be_ready: bool,
     /// Postgres can take what it takes too long for, as `notify.when_down` has it.
     pub detours: bool,

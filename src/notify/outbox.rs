@@ -1,7 +1,7 @@
 //! What one database has committed and its bus has not taken yet. Bounded: `notify.bus_queue`.
 //!
-//! Entries stay until the bus says that it has them, so nothing is lost with a task that was about to send. Each has the next number; one
-//! that is dropped has a number, too, so that other processes see the hole.
+//! Entries stay until the bus says that it has them, so nothing is lost with a task that was about to send. Each has
+//! the next number; one that is dropped has a number, too, so that other processes see the hole.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,8 +1,8 @@
 //! What a transaction has notified of and listened to, until it commits. Pure: no I/O, no locks.
 //!
-//! As in `async.c`: a notification that the transaction holds already is folded into the first one, and a ROLLBACK TO takes back what
-//! came after its savepoint. What is folded at once would have been folded at the commit: the earlier of the two stays as long as the
-//! later would have.
+//! As in `async.c`: a notification that the transaction holds already is folded into the first one, and a ROLLBACK TO
+//! takes back what came after its savepoint. What is folded at once would have been folded at the commit: the earlier
+//! of the two stays as long as the later would have.
 
 use std::collections::HashSet;
 

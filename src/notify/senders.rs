@@ -1,6 +1,7 @@
 //! Which processes at the server are senders of ours.
 //!
-//! What they send was delivered to this process's listeners when it was published, so the bridge drops it when it hears it.
+//! What they send was delivered to this process's listeners when it was published, so the bridge drops it when it hears
+//! it.
 
 use std::sync::Mutex;
 use std::time::Duration;

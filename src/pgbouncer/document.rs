@@ -1,4 +1,5 @@
-//! The table of `docs/FROM_PGBOUNCER.md`, printed from `keys`. `UPDATE_EXPECTED=1 cargo test --lib pgbouncer` writes it anew.
+//! The table of `docs/FROM_PGBOUNCER.md`, printed from `keys`. `UPDATE_EXPECTED=1 cargo test --lib pgbouncer` writes it
+//! anew.
 
 use std::collections::BTreeSet;
 use std::io;

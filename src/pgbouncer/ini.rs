@@ -1,7 +1,7 @@
 //! `pgbouncer.ini` as written: sections of keys and values, as libusual's `parse_ini_file` reads them.
 //!
-//! No crate reads this dialect: a value goes to the end of its line, `;`, `#` and quotes included; comments are whole lines;
-//! a key in double quotes doubles those it holds; `%include` goes on in the section where it stands.
+//! No crate reads this dialect: a value goes to the end of its line, `;`, `#` and quotes included; comments are whole
+//! lines; a key in double quotes doubles those it holds; `%include` goes on in the section where it stands.
 
 use std::io;
 use std::path::{Path, PathBuf};

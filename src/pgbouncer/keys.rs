@@ -1,4 +1,5 @@
-//! Every key of PgBouncer 1.18 to 1.25 and what becomes of it: the one table that the translation and its document share.
+//! Every key of PgBouncer 1.18 to 1.25 and what becomes of it: the one table that the translation and its document
+//! share.
 
 use Fate::{Different, Missing, Same, Unneeded};
 use Section::{Database, General, Peer, User};

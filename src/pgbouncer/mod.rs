@@ -1,7 +1,9 @@
-//! `pgbouncer.ini` to `proxy.toml`: what means the same, and a word on everything else. Pure but for the files it is shown.
+//! `pgbouncer.ini` to `proxy.toml`: what means the same, and a word on everything else. Pure but for the files it is
+//! shown.
 //!
-//! `ini` and `words` read, `keys` says what becomes of each key, `translate` decides, `toml` writes. The result means what the
-//! old file meant, also where that says nothing: PgBouncer's default stands in it wherever pgweir's is another.
+//! `ini` and `words` read, `keys` says what becomes of each key, `translate` decides, `toml` writes. The result means
+//! what the old file meant, also where that says nothing: PgBouncer's default stands in it wherever pgweir's is
+//! another.
 
 mod ini;
 mod keys;

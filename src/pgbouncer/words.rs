@@ -26,7 +26,8 @@ pub(super) fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     Some(pairs)
 }
 
-/// User and secret of each line `"user" "secret" …`, and the number of the line where it stops making sense, if it does.
+/// User and secret of each line `"user" "secret" …`, and the number of the line where it stops making sense, if it
+/// does.
 pub(super) fn users(text: &str) -> (Vec<(String, String)>, Option<usize>) {
     let mut users = Vec::new();
     for (line, number) in text.lines().map(str::trim).zip(1..) {

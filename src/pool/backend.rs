@@ -59,7 +59,8 @@ impl Backend {
             parameters,
             applied: none,
             epoch,
-            // Unbounded: who adds a statement also sends the Close of the one that makes room, and the bound may change.
+            // Unbounded: who adds a statement also sends the Close of the one that makes room, and the bound may
+            // change.
             statements: LruCache::unbounded(),
             stale: Vec::new(),
             is_dirty: false,
@@ -79,7 +80,8 @@ impl Backend {
         self.target.clock.clear();
     }
 
-    /// The settings it must have for a client with these: its role's timeouts are among them if they changed since it logged in.
+    /// The settings it must have for a client with these: its role's timeouts are among them if they changed since it
+    /// logged in.
     pub fn wanted(&mut self, own: &Settings, pool: &Pool, registry: &SettingsRegistry) -> Settings {
         let current = pool.epoch();
         // Replication takes no SET.
@@ -117,8 +119,8 @@ impl Backend {
         wanted
     }
 
-    /// Its role's timeouts changed since it logged in, and nobody has used it for a while: to be replaced, so that RESET comes back
-    /// to what is in force.
+    /// Its role's timeouts changed since it logged in, and nobody has used it for a while: to be replaced, so that
+    /// RESET comes back to what is in force.
     pub fn is_outdated(&self, pool: &Pool, now: Instant) -> bool {
         self.epoch.number != pool.epoch()
             && now >= self.fresh_until + OUTDATED_AFTER
@@ -144,7 +146,8 @@ const TRANSACTION_TIMEOUT_SINCE: u32 = 17;
 pub struct Epoch {
     number: u32,
     timeouts: Timeouts,
-    /// In this later epoch, what clients with those settings want of this backend: nearly always the same as the last one.
+    /// In this later epoch, what clients with those settings want of this backend: nearly always the same as the last
+    /// one.
     overlaid: Option<(u32, Settings, Settings)>,
 }
 
@@ -183,7 +186,8 @@ impl Target {
         Self { address, key, clock: Clock::default(), in_flight: AtomicU32::new(0), settled: Notify::new() }
     }
 
-    /// Marks a cancel as under way until the guard is dropped. Must be called while the client is known to hold the backend.
+    /// Marks a cancel as under way until the guard is dropped. Must be called while the client is known to hold the
+    /// backend.
     pub fn aim(self: &Arc<Self>) -> Aim {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
         Aim(Arc::clone(self))

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(100);
 
-/// Waits after failures in a row: each at random, up to twice the one before (full jitter), so that proxies do not retry in step.
+/// Waits after failures in a row: each at random, up to twice the one before (full jitter), so that proxies do not
+/// retry in step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Backoff {
     failures: u32,

@@ -1,7 +1,8 @@
-//! What a backend is at, and since when: stamped by the task of its client, read by the clock that looks for what takes too long.
+//! What a backend is at, and since when: stamped by the task of its client, read by the clock that looks for what takes
+//! too long.
 //!
-//! Stamps are numbers of ticks. One is a relaxed store of a number that lies ready, so no clock is asked on the way of a query. A
-//! stamp may be a little too early, never too late: what ran for its limit is never taken for shorter.
+//! Stamps are numbers of ticks. One is a relaxed store of a number that lies ready, so no clock is asked on the way of
+//! a query. A stamp may be a little too early, never too late: what ran for its limit is never taken for shorter.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -18,7 +19,8 @@ pub(crate) fn tick_of(elapsed: Duration) -> u32 {
     u32::try_from(elapsed.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX - 1) + 1
 }
 
-/// How long after a limit pgweir acts itself. Postgres has had its chance by then, and ticks and stamps are no more exact.
+/// How long after a limit pgweir acts itself. Postgres has had its chance by then, and ticks and stamps are no more
+/// exact.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// No value of the client's own is known.
@@ -27,8 +29,8 @@ const NOT_OWN: u32 = u32::MAX;
 /// One backend's stamps; zero is none.
 #[derive(Debug)]
 pub struct Clock {
-    /// Since when its client waits for the end of a cycle. A server keeps answers back until then, so what is outstanding may
-    /// have begun at any time since.
+    /// Since when its client waits for the end of a cycle. A server keeps answers back until then, so what is
+    /// outstanding may have begun at any time since.
     cycle: AtomicU32,
     /// Since when a statement may run, as Postgres counts it: each one that completed starts the next.
     statement: AtomicU32,
@@ -131,7 +133,8 @@ impl Clock {
         }
     }
 
-    /// The client gives itself another value until its transaction ends, or it takes that back: until then the most it had counts.
+    /// The client gives itself another value until its transaction ends, or it takes that back: until then the most it
+    /// had counts.
     pub fn extend(&self, timeout: Timeout, value: u32, timeouts: &Timeouts) {
         let own = &self.own[timeout as usize];
         let before = match own.load(Ordering::Relaxed) {
@@ -142,8 +145,8 @@ impl Clock {
         own.store(most, Ordering::Relaxed);
     }
 
-    /// What has taken longer than its limit and the grace by `now`, with so many `statements` that may have run since the last
-    /// answer. Nothing while what pgweir did about it may still have its effect.
+    /// What has taken longer than its limit and the grace by `now`, with so many `statements` that may have run since
+    /// the last answer. Nothing while what pgweir did about it may still have its effect.
     pub fn overdue(&self, timeouts: &Timeouts, now: u32, statements: u32) -> Option<Timeout> {
         let acted = self.acted.load(Ordering::Relaxed);
         if acted != 0 && TICK * now.saturating_sub(acted) < GRACE {

@@ -5,8 +5,9 @@
 //! that sees all three cannot let them get out of step. Every operation may append [`Command`]s, which the shell
 //! executes after unlocking; leasing an idle backend and giving it back appends none and allocates nothing.
 //!
-//! A waiter here is a ticket, not a client. It stands in its pool's queue; whether its role may start one more is for the
-//! role's limiter (`admission::limiter`) to say, so that a wait for a backend and a wait for the role's turn are one.
+//! A waiter here is a ticket, not a client. It stands in its pool's queue; whether its role may start one more is for
+//! the role's limiter (`admission::limiter`) to say, so that a wait for a backend and a wait for the role's turn are
+//! one.
 
 mod bound;
 mod endpoint;

@@ -1,5 +1,5 @@
-//! Which pools, databases and roles exist, by name: clients make them by asking, a configuration changes them, and those that nobody
-//! uses are forgotten.
+//! Which pools, databases and roles exist, by name: clients make them by asking, a configuration changes them, and
+//! those that nobody uses are forgotten.
 //!
 //! The [`core`](super::core) knows them by numbers. Of a name there is one pool as long as the configuration serves it.
 
@@ -117,7 +117,8 @@ impl Directory {
         Some(InUse::new(pool))
     }
 
-    /// The role queue of a role, made if nobody has asked for it so far; `None`: the configuration does not serve the role.
+    /// The role queue of a role, made if nobody has asked for it so far; `None`: the configuration does not serve the
+    /// role.
     pub(crate) fn role_queue(&self, role: &str) -> Option<RoleQueueId> {
         self.names().role_queue(&mut self.pools.core(), &self.config.load(), &role.into())
     }
@@ -199,13 +200,14 @@ impl Directory {
         self.names().disabled.contains(database)
     }
 
-    /// Replaces all backends of a database: idle ones now, the others when they are given back. Only on a worker's thread.
+    /// Replaces all backends of a database: idle ones now, the others when they are given back. Only on a worker's
+    /// thread.
     pub(crate) fn retire(&self, worker: usize, database: DatabaseId) {
         self.pools.decide(worker, |core, out| core.retire_database(database, Instant::now(), out));
     }
 
-    /// Puts another configuration into force, and returns the pools of clients that it does not serve any more. Only on a
-    /// worker's thread.
+    /// Puts another configuration into force, and returns the pools of clients that it does not serve any more. Only on
+    /// a worker's thread.
     pub(crate) fn reload(&self, worker: usize, config: &Config) -> Vec<PoolName> {
         let now = Instant::now();
         let mut gone = Vec::new();
@@ -259,8 +261,9 @@ impl Directory {
         gone
     }
 
-    /// Forgets pools, databases and roles that the configuration does not name and nobody uses. Under `"*"` clients make them by
-    /// asking, for any database and role, so they must not be many for long. Those named in the file stay, with their counters.
+    /// Forgets pools, databases and roles that the configuration does not name and nobody uses. Under `"*"` clients
+    /// make them by asking, for any database and role, so they must not be many for long. Those named in the file stay,
+    /// with their counters.
     pub(crate) fn forget_unused(&self, worker: usize) {
         let config = self.config.load();
         let now = Instant::now();
@@ -324,8 +327,8 @@ impl Names {
     }
 }
 
-/// Settings of the pool for look-ups: the database's own, whatever may be configured for clients of that role. `None`: the
-/// database looks nothing up, or as another role.
+/// Settings of the pool for look-ups: the database's own, whatever may be configured for clients of that role. `None`:
+/// the database looks nothing up, or as another role.
 fn lookup_settings(config: &Config, database: &str, role: &str) -> Option<PoolSettings> {
     let found = config.database(database)?;
     found.auth_query.as_ref().filter(|query| query.role == role)?;

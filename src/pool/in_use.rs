@@ -1,7 +1,7 @@
 //! Whether anybody uses a shared thing, counted where a use begins and ends.
 //!
-//! A thing that clients make by asking for it is forgotten when nobody uses it. References say nothing about that: lists, backends and
-//! background tasks have some, too, and their number changes with the code.
+//! A thing that clients make by asking for it is forgotten when nobody uses it. References say nothing about that:
+//! lists, backends and background tasks have some, too, and their number changes with the code.
 
 use std::ops::Deref;
 use std::sync::Arc;

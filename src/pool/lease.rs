@@ -1,7 +1,8 @@
 //! The pools as sessions see them: ask for a backend, wait waiting, give it back.
 //!
 //! [`Pools`] is the shell around the pure [`Core`]: one mutex, held for the length of one decision, and the commands it
-//! decided on carried out after unlocking. It runs on worker threads only, since dials and closes are local tasks there.
+//! decided on carried out after unlocking. It runs on worker threads only, since dials and closes are local tasks
+//! there.
 
 use std::collections::HashMap;
 use std::future::poll_fn;

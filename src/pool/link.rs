@@ -1,7 +1,7 @@
 //! One connection of our own to a server, outside the core: what listens, notifies and watches there has one each.
 //!
-//! It is opened as a backend of a pool is (hosts, TLS, login, standing), then made fit to stay: no timeout of its role ends it,
-//! and bytes come and go in the server's own encoding. Nothing a client said is ever applied to it.
+//! It is opened as a backend of a pool is (hosts, TLS, login, standing), then made fit to stay: no timeout of its role
+//! ends it, and bytes come and go in the server's own encoding. Nothing a client said is ever applied to it.
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -27,12 +27,12 @@ use crate::wire::frame::{HEADER_LEN, header};
 /// Longest body of a message on such a connection: nothing is asked that has a longer answer.
 const BODY_MAX: usize = 1 << 20;
 
-/// An answer may take so many times `connect_timeout`. A server that stands still for some seconds under its locks is alive, and to leave it would
-/// cost every listener its connection just then.
+/// An answer may take so many times `connect_timeout`. A server that stands still for some seconds under its locks is
+/// alive, and to leave it would cost every listener its connection just then.
 const PATIENCE: u32 = 6;
 
-/// Longest wait before another try to open one. A LISTEN that waits for the connection has `connect_timeout`, by default 5 s: there is
-/// more than one try in it.
+/// Longest wait before another try to open one. A LISTEN that waits for the connection has `connect_timeout`, by
+/// default 5 s: there is more than one try in it.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Read at once.
@@ -150,7 +150,8 @@ impl Link {
         sent.await.map_err(|_| LinkError::Silent(limit))?.map_err(LinkError::Io)
     }
 
-    /// The next thing the server says, however long that takes. May be dropped at any time: nothing that was read is lost.
+    /// The next thing the server says, however long that takes. May be dropped at any time: nothing that was read is
+    /// lost.
     pub(crate) async fn said(&mut self) -> Result<Said, LinkError> {
         loop {
             let (tag, body) = self.frame().await?;
@@ -166,8 +167,8 @@ impl Link {
         timeout(limit, self.said()).await.map_err(|_| LinkError::Silent(limit))?
     }
 
-    /// Runs statements as one Query. Returns the first value of the last row, or why the server refused them; what it tells
-    /// meanwhile goes to `heard`.
+    /// Runs statements as one Query. Returns the first value of the last row, or why the server refused them; what it
+    /// tells meanwhile goes to `heard`.
     pub(crate) async fn ask(
         &mut self,
         sql: &[u8],

@@ -1,4 +1,5 @@
-//! Which processes at the servers pgweir is connected to outside the pools: they are no client's, and not strangers either.
+//! Which processes at the servers pgweir is connected to outside the pools: they are no client's, and not strangers
+//! either.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

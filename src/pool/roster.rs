@@ -1,4 +1,5 @@
-//! Every open backend as the console shows it, whoever holds it. Written when a backend opens and when it is closed only.
+//! Every open backend as the console shows it, whoever holds it. Written when a backend opens and when it is closed
+//! only.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

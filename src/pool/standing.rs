@@ -1,8 +1,8 @@
 //! Is a pool still connected to the server it is meant for?
 //!
-//! A server may stop being the primary, or a name may lead elsewhere, while its connections go on. Neither is believed on
-//! first sight: an application gets 25006 in a read-only transaction of its own, and a reader endpoint answers with another
-//! address each time. So 25006 makes us ask the server, and names are watched only where a primary is wanted.
+//! A server may stop being the primary, or a name may lead elsewhere, while its connections go on. Neither is believed
+//! on first sight: an application gets 25006 in a read-only transaction of its own, and a reader endpoint answers with
+//! another address each time. So 25006 makes us ask the server, and names are watched only where a primary is wanted.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -57,8 +57,8 @@ pub(crate) async fn follow_names(pools: &Arc<Pools>, worker: usize) {
     }
 }
 
-/// Whether the names of a primary's hosts no longer have an address that connections of the pool were opened to; the pool
-/// forgets those then.
+/// Whether the names of a primary's hosts no longer have an address that connections of the pool were opened to; the
+/// pool forgets those then.
 pub(crate) async fn leads_elsewhere(names: &HostNames, pool: &Pool) -> bool {
     let settings = Arc::clone(&pool.settings());
     let used: HashSet<IpAddr> = pool.addresses();

@@ -9,7 +9,8 @@ use super::Proxy;
 use crate::clients::{Activity, Signal};
 use crate::pool::keep;
 
-/// Idle backends with outdated timeouts that a worker closes at one tick, so that a reload replaces them one after the other.
+/// Idle backends with outdated timeouts that a worker closes at one tick, so that a reload replaces them one after the
+/// other.
 const OUTDATED_AT_ONCE: u32 = 2;
 
 impl Proxy {

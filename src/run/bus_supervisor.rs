@@ -1,7 +1,8 @@
-//! Connects the exchanges with the world: for each a task with its bridge and its bus, from the first client to the last.
+//! Connects the exchanges with the world: for each a task with its bridge and its bus, from the first client to the
+//! last.
 //!
-//! They run on the process's main thread. It serves no clients, so neither delays the other, and it outlives them: what they have
-//! committed last is sent before the process ends.
+//! They run on the process's main thread. It serves no clients, so neither delays the other, and it outlives them: what
+//! they have committed last is sent before the process ends.
 
 use std::collections::HashSet;
 use std::future::Future;

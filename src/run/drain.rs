@@ -31,8 +31,8 @@ impl Stops {
     }
 }
 
-/// Nobody new. Those connected are left alone for `linger`, and told to leave when their transaction ends; until all have, or
-/// the time is up, or a second signal comes. Returns when the time is up.
+/// Nobody new. Those connected are left alone for `linger`, and told to leave when their transaction ends; until all
+/// have, or the time is up, or a second signal comes. Returns when the time is up.
 pub(super) async fn leave(proxy: &Proxy, inboxes: &[Inbox], stops: &mut Stops) -> Instant {
     let (linger, limit) = {
         let listen = &proxy.config.load().listen;

@@ -1,6 +1,8 @@
-//! What the service manager is told, and the sockets it hands over: sd_notify(3), sd_watchdog_enabled(3), sd_listen_fds(3).
+//! What the service manager is told, and the sockets it hands over: sd_notify(3), sd_watchdog_enabled(3),
+//! sd_listen_fds(3).
 //!
-//! Where nobody asks for it (no `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `LISTEN_FDS` in the environment) all of this does nothing.
+//! Where nobody asks for it (no `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `LISTEN_FDS` in the environment) all of this does
+//! nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +17,8 @@ use crate::session::context::Inbox;
 /// A watchdog is fed no more often than this, whatever is asked for.
 const FEED_MIN: Duration = Duration::from_millis(1);
 
-/// The sockets to listen on that were opened before we started. Call it before there are threads: it takes the variables
-/// out of the environment.
+/// The sockets to listen on that were opened before we started. Call it before there are threads: it takes the
+/// variables out of the environment.
 pub(super) fn sockets() -> Result<Vec<Handed>, ListenError> {
     let mut handed = ListenFd::from_env();
     let named = |at: usize, source| ListenError { addr: format!("socket {at} of LISTEN_FDS"), source };
@@ -49,8 +51,8 @@ pub(super) fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// Feeds the watchdog for as long as every worker answers. It runs where connections are accepted and reloads are made, so
-/// that thread has to be alive, too.
+/// Feeds the watchdog for as long as every worker answers. It runs where connections are accepted and reloads are made,
+/// so that thread has to be alive, too.
 pub(super) async fn feed_watchdog(inboxes: Arc<[Inbox]>) {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     let period = (limit / 2).max(FEED_MIN);

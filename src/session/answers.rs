@@ -406,8 +406,8 @@ impl Answers<'_, '_> {
         true
     }
 
-    /// Our replay is done. What the server made of the values is told to the client and kept, so that it is not replayed
-    /// for ever because `ISO` became `ISO, MDY`.
+    /// Our replay is done. What the server made of the values is told to the client and kept, so that it is not
+    /// replayed for ever because `ISO` became `ISO, MDY`.
     fn applied(&mut self, wanted: Settings) {
         self.leased.cycle.hold_client(false);
         let reported = self.leased.cycle.take_reported();

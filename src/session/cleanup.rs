@@ -83,7 +83,8 @@ pub(crate) fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, 
         let worker = Rc::clone(worker);
         let departed = DepartedClient::of(session, &leased.cycle);
         tokio::task::spawn_local(async move {
-            // Past the limit the lease is dropped, and the backend closed; its slot counts until the server has ended it.
+            // Past the limit the lease is dropped, and the backend closed; its slot counts until the server has ended
+            // it.
             let _ = timeout(limit, end(&worker, leased, departed)).await;
         });
     } else {

@@ -2,8 +2,8 @@
 //! the backend's.
 //!
 //! Each poll moves what can be moved in both directions, neither waiting for the other. An idle client is this struct
-//! and nothing else: no buffer, no timer. `relay` moves the bytes, `lease` gets backends and lets go of them, `overdue` ends what takes too
-//! long, `deliver` brings notifications.
+//! and nothing else: no buffer, no timer. `relay` moves the bytes, `lease` gets backends and lets go of them, `overdue`
+//! ends what takes too long, `deliver` brings notifications.
 
 mod deliver;
 mod lease;

@@ -1,7 +1,8 @@
 //! Follows what a client's statements do to its settings, until the transaction says whether it stays.
 //!
 //! Settings that the server reports are taken from its reports, canonical and final. The others are taken from the
-//! statements, kept per savepoint, and adopted when the transaction commits. Postgres: `guc.c`, "GUC transaction support".
+//! statements, kept per savepoint, and adopted when the transaction commits. Postgres: `guc.c`, "GUC transaction
+//! support".
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +20,8 @@ pub(crate) struct Follow {
     changes: Tentative<SettingChange>,
     /// What the server reported, by folded name; the last word on these.
     reported: BTreeMap<String, String>,
-    /// Back to what the client began with, of which the backend knows nothing: its reports on these are not the client's value.
+    /// Back to what the client began with, of which the backend knows nothing: its reports on these are not the
+    /// client's value.
     reset: BTreeSet<String>,
 }
 
@@ -87,8 +89,8 @@ impl Follow {
         self.changes.iter().any(|change| matches!(change, SettingChange::ResetAll))
     }
 
-    /// Applies what is final to the values of the client, who began with `startup`, and to those that its backend, which reported
-    /// `base` at its login, has of it.
+    /// Applies what is final to the values of the client, who began with `startup`, and to those that its backend,
+    /// which reported `base` at its login, has of it.
     pub(crate) fn adopt(&mut self, client: &mut Values, startup: &Values, backend: &mut Values, base: &Parameters) {
         let before = backend.clone();
         for change in self.changes.take() {

@@ -1,8 +1,8 @@
 //! What each message of a client means for its backend: forwarded, renamed, preceded by something, or answered by us.
 //!
-//! Nothing here does I/O: messages go into a [`Splice`] and into the [cycle](super::cycle) of the lease. Where Postgres would raise an
-//! error that only we can see coming, a message that is bound to fail is sent in its place and the error replaced, so
-//! that order, aborted transactions and skip-until-Sync stay Postgres's business.
+//! Nothing here does I/O: messages go into a [`Splice`] and into the [cycle](super::cycle) of the lease. Where Postgres
+//! would raise an error that only we can see coming, a message that is bound to fail is sent in its place and the error
+//! replaced, so that order, aborted transactions and skip-until-Sync stay Postgres's business.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -301,8 +301,8 @@ impl Frontend<'_, '_> {
         Portal { class, given }
     }
 
-    /// Puts out a message that names a statement of the client, with the statement itself before it if the backend lacks it.
-    /// `None`: the client has none of that name.
+    /// Puts out a message that names a statement of the client, with the statement itself before it if the backend
+    /// lacks it. `None`: the client has none of that name.
     #[inline]
     fn forward_use(&mut self, message: Message<'_>, before: &[u8], name: &[u8]) -> Option<&Statement> {
         let statement = self.session.statements.find(name)?;
@@ -471,7 +471,8 @@ impl Frontend<'_, '_> {
             && (session.notifications.has_pending() || replies.iter().any(stands_in))
     }
 
-    /// A timeout that a client gives itself counts for our clock as soon as it is sent: the answer may come with that of what follows.
+    /// A timeout that a client gives itself counts for our clock as soon as it is sent: the answer may come with that
+    /// of what follows.
     fn extend(&mut self, class: &StatementEffects) {
         let leased = &mut *self.leased;
         for (_, effect) in &class.effects {
@@ -538,8 +539,8 @@ fn bring(statement: &Arc<Statement>, session: &Session, leased: &mut Leased, out
     build::parse(out.buffer(), statement.name(), &statement.rest);
 }
 
-/// Notes that the backend is going to have a statement, and closes what must go for it: outdated ones, and those used longest ago if
-/// it is full.
+/// Notes that the backend is going to have a statement, and closes what must go for it: outdated ones, and those used
+/// longest ago if it is full.
 fn admit(statement: &Statement, session: &Session, leased: &mut Leased, out: &mut Splice<'_>) {
     if leased.cycle.replies().is_skipping() {
         leased.lease.statements.put(statement.id, ());

@@ -7,8 +7,8 @@ use crate::config::PoolMode;
 use crate::sql::{self, Argument, CHANNEL_MAX, Effect, classify};
 use crate::state::statements::Statements;
 
-/// A Parse of a client without a backend, if it needs none: the statement is known to be good in this pool. The client holds it
-/// from now on.
+/// A Parse of a client without a backend, if it needs none: the statement is known to be good in this pool. The client
+/// holds it from now on.
 pub(crate) fn parse(session: &mut Session, statements: &Statements, name: &[u8], rest: &[u8], text: &[u8]) -> bool {
     if session.mode == PoolMode::Statement
         || name.is_empty()

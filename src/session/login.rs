@@ -1,8 +1,9 @@
 //! From the first byte of a connection to its first ReadyForQuery.
 //!
 //! Runs in a boxed future that is gone before the client idles. Everything here is bounded: packets by length, what the
-//! client does by `listen.login_timeout`, what we do for it by the time-outs of its pool, and how many come in and what that costs
-//! by [`Entrance`](crate::admission::entrance::Entrance). Cancel requests pass before any of these limits but the last.
+//! client does by `listen.login_timeout`, what we do for it by the time-outs of its pool, and how many come in and what
+//! that costs by [`Entrance`](crate::admission::entrance::Entrance). Cancel requests pass before any of these limits
+//! but the last.
 
 mod first;
 
@@ -59,8 +60,8 @@ impl Drop for Counted {
     }
 }
 
-/// Connections beyond `listen.clients_max` that are heard: cancels, the console, and those who are told that there is no
-/// room. Those beyond are closed at once.
+/// Connections beyond `listen.clients_max` that are heard: cancels, the console, and those who are told that there is
+/// no room. Those beyond are closed at once.
 const SPARE: usize = 1024;
 
 /// Who came out of a login.
@@ -71,7 +72,8 @@ pub(crate) enum Welcome {
     Console(Stream, Facts, Counted),
 }
 
-/// Takes a connection in, from its first byte to its first ReadyForQuery. `None`: it was refused, has gone, or was a CancelRequest.
+/// Takes a connection in, from its first byte to its first ReadyForQuery. `None`: it was refused, has gone, or was a
+/// CancelRequest.
 pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Welcome> {
     let (counted, before) = Counted::new(&worker.proxy);
     let most = worker.proxy.config.load().listen.clients_max as usize;
@@ -389,8 +391,9 @@ async fn look_up(
 
 /// A pass-through password is right if a backend opens with it, or if it is the one the pool's backends opened with.
 ///
-/// That backend is none of the pool's, and closed at once: the pool's own may all be busy, and a wrong password must not
-/// count as the pool's refusal. A few per database at a time, [`Proxy::turn_to_ask`](crate::proxy::Proxy::turn_to_ask).
+/// That backend is none of the pool's, and closed at once: the pool's own may all be busy, and a wrong password must
+/// not count as the pool's refusal. A few per database at a time,
+/// [`Proxy::turn_to_ask`](crate::proxy::Proxy::turn_to_ask).
 async fn prove(worker: &Rc<Worker>, pool: &Arc<Pool>, password: &Secret) -> Result<(), LoginFault> {
     if pool.is_proved(password) {
         return Ok(());

@@ -1,8 +1,9 @@
 //! What one client notifies of and listens to, from the statement that says so to the end of its transaction.
 //!
-//! A stand-in runs at the server in the place of such a statement, so that order, errors and aborted transactions stay the server's
-//! business. What it stands for is kept here: COMMIT hands it to the [`Exchange`] before its answer is forwarded, everything else that ends a
-//! transaction drops it. [`super::answers`] follows the backend of a client, [`super::cleanup`] that of one which has gone.
+//! A stand-in runs at the server in the place of such a statement, so that order, errors and aborted transactions stay
+//! the server's business. What it stands for is kept here: COMMIT hands it to the [`Exchange`] before its answer is
+//! forwarded, everything else that ends a transaction drops it. [`super::answers`] follows the backend of a client,
+//! [`super::cleanup`] that of one which has gone.
 
 use std::sync::Arc;
 

@@ -60,7 +60,8 @@ impl Pins {
         (self.held | self.begun | self.asked).intersects(kind)
     }
 
-    /// The reasons as one number, to be left where others can see it; [`names`] reads it. `large_statement` is of the statements.
+    /// The reasons as one number, to be left where others can see it; [`names`] reads it. `large_statement` is of the
+    /// statements.
     pub(crate) fn bits(&self, large_statement: bool) -> u16 {
         let kinds = KINDS.iter().enumerate().filter(|(_, kind)| self.held.intersects(kind.flag));
         let large = u16::from(large_statement) << KINDS.len();

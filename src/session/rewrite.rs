@@ -1,5 +1,5 @@
-//! The text that is run instead of a client's, where its own must not: a value that its role may not have, or a statement about
-//! channels, which gets a stand-in.
+//! The text that is run instead of a client's, where its own must not: a value that its role may not have, or a
+//! statement about channels, which gets a stand-in.
 
 use std::sync::Arc;
 

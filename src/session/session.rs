@@ -91,7 +91,8 @@ impl Session {
         }
     }
 
-    /// Appends notifications that have come for it, in order, about `most` bytes. Returns how many, or why it has to go.
+    /// Appends notifications that have come for it, in order, about `most` bytes. Returns how many, or why it has to
+    /// go.
     pub(crate) fn take_mail(&self, out: &mut Vec<u8>, most: usize) -> Result<u32, Closing> {
         let Some(mailbox) = self.notifications.mailbox().filter(|mailbox| mailbox.has_mail()) else { return Ok(0) };
         let taken = mailbox.take(out, most, !self.shares_encoding())?;
@@ -260,8 +261,8 @@ impl Session {
         self.update_lexer();
     }
 
-    /// The transaction that a cycle belonged to is over. A ParameterStatus that went out meanwhile with a value other than
-    /// the one this client goes on with is followed by a correct one.
+    /// The transaction that a cycle belonged to is over. A ParameterStatus that went out meanwhile with a value other
+    /// than the one this client goes on with is followed by a correct one.
     pub(crate) fn finish_transaction(
         &mut self,
         has_failed: bool,

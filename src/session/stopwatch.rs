@@ -36,7 +36,8 @@ impl Stopwatch {
         self.cycle.is_none()
     }
 
-    /// A cycle ended. If `has_more` waits behind it, that counts from here: what a pipeline holds takes its time one after the other.
+    /// A cycle ended. If `has_more` waits behind it, that counts from here: what a pipeline holds takes its time one
+    /// after the other.
     #[inline]
     pub fn end(&mut self, now: Instant, status: TransactionStatus, has_more: bool) -> Lap {
         let since = |then: Option<Instant>| now - then.unwrap_or(now);

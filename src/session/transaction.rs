@@ -1,8 +1,8 @@
 //! The log of a transaction: fed with the server's answers in their order, it tells those who follow the transaction
 //! what was done in it and what became of it.
 //!
-//! [`super::answers`] feeds it for a client and passes on to settings, pins, names and notifications; [`super::cleanup`]
-//! feeds it for a client that has gone, of which only the notifications are left.
+//! [`super::answers`] feeds it for a client and passes on to settings, pins, names and notifications;
+//! [`super::cleanup`] feeds it for a client that has gone, of which only the notifications are left.
 
 use super::reply_action::Runs;
 use crate::wire::expected::TransactionStatus;

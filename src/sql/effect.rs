@@ -31,7 +31,8 @@ pub struct StatementEffects {
     pub may_end: StateFlags,
     /// What was read exactly, in order of execution; nothing for an ordinary statement.
     pub effects: Effects,
-    /// Settings get values in it, by a SET or a call of `set_config`: [`replace_values`](super::replace_values) may find them.
+    /// Settings get values in it, by a SET or a call of `set_config`: [`replace_values`](super::replace_values) may
+    /// find them.
     pub assigns: bool,
     /// Settings whose values were replaced in the text as it was sent, each with the number of its statement.
     pub replaced: Vec<(u32, String)>,
@@ -291,7 +292,8 @@ pub enum Value {
     Default,
     /// One string, as StartupMessage and `set_config` carry it; a list in it is not yet split.
     Text(Bytes),
-    /// SQL as it stood behind TO. Lists of quoted names (`search_path TO 'a, b'`) mean something else as [`Value::Text`]. Literals with
-    /// a backslash are spelled so that both settings of `standard_conforming_strings` read them alike.
+    /// SQL as it stood behind TO. Lists of quoted names (`search_path TO 'a, b'`) mean something else as
+    /// [`Value::Text`]. Literals with a backslash are spelled so that both settings of `standard_conforming_strings`
+    /// read them alike.
     Raw(Bytes),
 }

@@ -1,7 +1,7 @@
 //! Names of encodings, and which of them the lexer may take for ASCII with something added.
 
-/// Encodings in which the second byte of a character may look like ASCII: those of `pg_enc` that only clients have, folded and with
-/// their aliases (`pg_encname_tbl`).
+/// Encodings in which the second byte of a character may look like ASCII: those of `pg_enc` that only clients have,
+/// folded and with their aliases (`pg_encname_tbl`).
 const UNSAFE: [&str; 13] = [
     "sjis",
     "mskanji",

@@ -1,7 +1,8 @@
 //! Bytes to tokens, by the rules of Postgres's `src/backend/parser/scan.l`.
 //!
-//! A token is a kind and a span; nothing is copied or decoded here. Only what decides where literals, comments and statements end has
-//! to be exact, so numbers and operators come out in smaller pieces than in Postgres: `1.5e3` is four tokens and `<=` two.
+//! A token is a kind and a span; nothing is copied or decoded here. Only what decides where literals, comments and
+//! statements end has to be exact, so numbers and operators come out in smaller pieces than in Postgres: `1.5e3` is
+//! four tokens and `<=` two.
 
 use memchr::{memchr, memchr2};
 

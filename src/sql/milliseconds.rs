@@ -1,5 +1,5 @@
-//! What Postgres makes of a value for a setting in milliseconds, read as it reads it: `parse_int` and `convert_to_base_unit` of
-//! `guc.c`, with `strtol` and `strtod` below them.
+//! What Postgres makes of a value for a setting in milliseconds, read as it reads it: `parse_int` and
+//! `convert_to_base_unit` of `guc.c`, with `strtol` and `strtod` below them.
 
 use super::effect::Value;
 
@@ -77,7 +77,8 @@ fn number(text: &[u8]) -> Option<(f64, &[u8])> {
         let is_whole = !matches!(text.get(end), Some(b'.' | b'p' | b'P'));
         return if is_whole { Some((integer(&text[2..end], 16)?, &text[end..])) } else { None };
     }
-    // `strtol` takes what begins with 0 for octal and stops at the first 8; only a fraction or exponent behind brings `strtod`.
+    // `strtol` takes what begins with 0 for octal and stops at the first 8; only a fraction or exponent behind brings
+    // `strtod`.
     let is_octal = text.first() == Some(&b'0');
     let whole = run(0, if is_octal { |byte| (b'0'..=b'7').contains(byte) } else { u8::is_ascii_digit });
     if !matches!(text.get(whole), Some(b'.' | b'e' | b'E')) {

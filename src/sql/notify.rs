@@ -1,4 +1,5 @@
-//! Exact reading of the calls that name channels: `pg_notify` and `pg_listening_channels`, where they are whole statements.
+//! Exact reading of the calls that name channels: `pg_notify` and `pg_listening_channels`, where they are whole
+//! statements.
 
 use std::ops::Range;
 

@@ -1,9 +1,9 @@
 //! A first look that spares most statements the lexer.
 //!
-//! A SELECT, INSERT, UPDATE, DELETE or VALUES without a `;` inside is one statement wherever its literals end, and it can
-//! only do something to its session by a few names. If none of their beginnings occurs anywhere, not even in a literal,
-//! there is nothing to read. Written so that the compiler turns it into vector instructions: about one instruction a
-//! byte, where the lexer takes twenty.
+//! A SELECT, INSERT, UPDATE, DELETE or VALUES without a `;` inside is one statement wherever its literals end, and it
+//! can only do something to its session by a few names. If none of their beginnings occurs anywhere, not even in a
+//! literal, there is nothing to read. Written so that the compiler turns it into vector instructions: about one
+//! instruction a byte, where the lexer takes twenty.
 
 /// First words of statements that can be judged by their names alone.
 const HEADS: [u64; 5] = [head(b"select"), head(b"insert"), head(b"update"), head(b"delete"), head(b"values")];

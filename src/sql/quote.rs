@@ -1,7 +1,7 @@
 //! Names and literals between their written form and what they mean.
 //!
-//! Decoding answers `None` where the meaning depends on something the text does not say (`U&''` with its UESCAPE) or where Postgres
-//! would refuse it; the caller then treats the statement as unread.
+//! Decoding answers `None` where the meaning depends on something the text does not say (`U&''` with its UESCAPE) or
+//! where Postgres would refuse it; the caller then treats the statement as unread.
 
 use bytes::Bytes;
 
@@ -63,7 +63,8 @@ pub(super) fn literal(text: &[u8], token: Token) -> Option<Bytes> {
     }
 }
 
-/// What stands between the quotes of a literal and of its continuations. The lexer made sure that all of them are closed.
+/// What stands between the quotes of a literal and of its continuations. The lexer made sure that all of them are
+/// closed.
 fn parts(written: &[u8], escapes: bool) -> impl Iterator<Item = &[u8]> {
     let mut quote = memchr::memchr(b'\'', written);
     std::iter::from_fn(move || {
@@ -154,7 +155,8 @@ fn digits(written: &[u8], radix: u32, max: usize) -> Option<(u32, usize)> {
     (count > 0).then_some((code, count))
 }
 
-/// `value` as a literal that means the same with `standard_conforming_strings` on and off (`quote_literal` of Postgres).
+/// `value` as a literal that means the same with `standard_conforming_strings` on and off (`quote_literal` of
+/// Postgres).
 pub(crate) fn quote_literal(value: &[u8]) -> Vec<u8> {
     let mut quoted = Vec::with_capacity(value.len() + 3);
     if value.contains(&b'\\') {
@@ -185,7 +187,8 @@ pub(crate) fn quote_identifier(name: &[u8]) -> Vec<u8> {
     quoted
 }
 
-/// `written`, one plain or escaped literal, spelled so that both settings of `standard_conforming_strings` read it alike.
+/// `written`, one plain or escaped literal, spelled so that both settings of `standard_conforming_strings` read it
+/// alike.
 pub(super) fn portable(text: &[u8], token: Token) -> Option<Vec<u8>> {
     let written = token.of(text);
     match token.kind {

@@ -1,7 +1,8 @@
-//! Other values in the place of those that a text gives to settings, so that everything else about it stays as it was sent.
+//! Other values in the place of those that a text gives to settings, so that everything else about it stays as it was
+//! sent.
 //!
-//! Only what is written as a literal is found: `SET name TO value`, and `set_config('name', 'value', …)` wherever it is called. A
-//! routine's body in a `CREATE` is left alone; what it does is done when it is called.
+//! Only what is written as a literal is found: `SET name TO value`, and `set_config('name', 'value', …)` wherever it is
+//! called. A routine's body in a `CREATE` is left alone; what it does is done when it is called.
 
 use std::ops::Range;
 

@@ -1,8 +1,9 @@
 //! Tokens to statements: where each begins and ends, how it begins, and the few words and calls in it that matter.
 //!
-//! A text that Postgres's grammar refuses executes nothing, whatever it looks like to us; so only texts it accepts have to be cut
-//! right. In those a semicolon ends a statement except in the parentheses of `CREATE RULE … DO (a; b)` and in the `BEGIN ATOMIC … END`
-//! of a routine. That body ends with an `END` where a statement would begin, which no `CASE … END` or column label can be.
+//! A text that Postgres's grammar refuses executes nothing, whatever it looks like to us; so only texts it accepts have
+//! to be cut right. In those a semicolon ends a statement except in the parentheses of `CREATE RULE … DO (a; b)` and in
+//! the `BEGIN ATOMIC … END` of a routine. That body ends with an `END` where a statement would begin, which no `CASE …
+//! END` or column label can be.
 
 use std::ops::Range;
 
@@ -11,7 +12,8 @@ use super::keyword::*;
 use super::lex::{Lexer, Token, TokenKind};
 use super::state_flags::StateFlags;
 
-/// The statements of `text` that are not empty, as spans from first to last token; one that does not end is given to the end.
+/// The statements of `text` that are not empty, as spans from first to last token; one that does not end is given to
+/// the end.
 pub(crate) fn split(text: &[u8], context: Context) -> impl Iterator<Item = Range<usize>> {
     let mut scanner = Scanner::new(text, context);
     std::iter::from_fn(move || scanner.statement().map(|statement| statement.span))
@@ -53,7 +55,8 @@ enum Routine {
     Yes,
 }
 
-/// Whether a word can be one that [`Scanner::word`] cares about: by length and first letter, which drops nearly all of them.
+/// Whether a word can be one that [`Scanner::word`] cares about: by length and first letter, which drops nearly all of
+/// them.
 #[inline]
 fn matters(word: &[u8]) -> bool {
     match (word.len(), word[0] | 0x20) {

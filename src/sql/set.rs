@@ -15,8 +15,8 @@ use super::quote::{self, quote_identifier, quote_literal};
 use super::read::Reader;
 
 impl Value {
-    /// The one string that this sets, if it is one: of `'5s'`, `5000`, `-1.5`, `on` and the like, not of lists. For settings that are
-    /// lists of names even a single literal is not the text of the list.
+    /// The one string that this sets, if it is one: of `'5s'`, `5000`, `-1.5`, `on` and the like, not of lists. For
+    /// settings that are lists of names even a single literal is not the text of the list.
     pub fn plain(&self) -> Option<Cow<'_, [u8]>> {
         let raw = match self {
             Self::Default => return None,
@@ -96,7 +96,8 @@ fn scope(text: &[u8], reader: &mut Reader<'_>) -> Scope {
     scope
 }
 
-/// Whether the word it stands on is the name of a setting, whatever else it may mean: `SET session TO`, `SET local.x =`.
+/// Whether the word it stands on is the name of a setting, whatever else it may mean: `SET session TO`, `SET local.x
+/// =`.
 fn names_setting(text: &[u8], reader: &Reader<'_>) -> bool {
     let second = reader.second();
     let next = second.of(text);
@@ -123,8 +124,8 @@ fn generic(text: &[u8], reader: &mut Reader<'_>, scope: Scope) -> Option<Effect>
     Some(effect(scope, Setting { name, value }))
 }
 
-/// `name` or `class.name`. Settings are found whatever the case, quoted or not; a dot inside quotes is left unread, as it would be
-/// taken for the one between names.
+/// `name` or `class.name`. Settings are found whatever the case, quoted or not; a dot inside quotes is left unread, as
+/// it would be taken for the one between names.
 fn setting_name(reader: &mut Reader<'_>) -> Option<String> {
     let mut parts = Vec::new();
     loop {
@@ -318,9 +319,10 @@ fn argument(reader: &mut Reader<'_>) -> Option<Bytes> {
 
 /// One Query that brings a session from one set of settings to another; empty if there is nothing to do.
 ///
-/// Text goes through `set_config`, which splits lists as StartupMessage does; SQL goes back as it came. A role is left first and
-/// taken last, because the other settings may need the privileges of the login. The whole text is read in the encoding that the backend
-/// has when it arrives, so a change of `client_encoding` and values that are not ASCII need a Query each.
+/// Text goes through `set_config`, which splits lists as StartupMessage does; SQL goes back as it came. A role is left
+/// first and taken last, because the other settings may need the privileges of the login. The whole text is read in the
+/// encoding that the backend has when it arrives, so a change of `client_encoding` and values that are not ASCII need a
+/// Query each.
 pub(crate) fn replay<'a, Changes>(changes: Changes) -> Vec<u8>
 where
     Changes: IntoIterator<Item = (&'a str, &'a Value)>,

@@ -1,9 +1,9 @@
 //! Stand-ins: what runs at the server in the place of a statement that pgweir does itself.
 //!
-//! A stand-in takes the place of its statement in the text, so that order, errors and aborted transactions stay Postgres's
-//! business; its frames are those of the original but for the tag of a command (`tests/it/stand_in.rs` compares them).
-//! A statement that is not read with certainty gets none and runs as it is: so does everything that Postgres would refuse
-//! for its length.
+//! A stand-in takes the place of its statement in the text, so that order, errors and aborted transactions stay
+//! Postgres's business; its frames are those of the original but for the tag of a command (`tests/it/stand_in.rs`
+//! compares them). A statement that is not read with certainty gets none and runs as it is: so does everything that
+//! Postgres would refuse for its length.
 
 use super::classify::classify;
 use super::effect::{Argument, Context, Effect, Form, StatementEffects};
@@ -21,15 +21,15 @@ pub(crate) const CHANNEL_MAX: usize = 63;
 /// Bytes a payload may have: `NOTIFY_PAYLOAD_MAX_LENGTH` − 1 of `async.c`.
 pub(crate) const PAYLOAD_MAX: usize = 7_999;
 
-/// Stands in for a statement that pgweir answers itself. It is cheap, has no rows, fails where NOTIFY, LISTEN and DEALLOCATE fail, and
-/// does nothing on a backend that listens to nothing.
+/// Stands in for a statement that pgweir answers itself. It is cheap, has no rows, fails where NOTIFY, LISTEN and
+/// DEALLOCATE fail, and does nothing on a backend that listens to nothing.
 pub(crate) const STAND_IN: &[u8] = b"UNLISTEN pgweir_noop";
 
-/// The text with stand-ins for the statements whose effects are wanted, out of NOTIFY, LISTEN and the calls of `pg_notify` and
-/// `pg_listening_channels` that are whole statements; `None` if there is none.
+/// The text with stand-ins for the statements whose effects are wanted, out of NOTIFY, LISTEN and the calls of
+/// `pg_notify` and `pg_listening_channels` that are whole statements; `None` if there is none.
 ///
-/// The class is that of `text`, to which Listen, Notify and ListeningChannels are left only where a stand-in was put. The bytes of texts
-/// are those of the client; what `wants` has to judge is whether they are the server's too.
+/// The class is that of `text`, to which Listen, Notify and ListeningChannels are left only where a stand-in was put.
+/// The bytes of texts are those of the client; what `wants` has to judge is whether they are the server's too.
 pub fn stand_ins(
     text: &[u8],
     context: Context,
@@ -72,8 +72,8 @@ fn stand_in(text: &[u8], context: Context, effect: &Effect) -> Option<Vec<u8>> {
     }
 }
 
-/// For `LISTEN name` and `NOTIFY name [, 'payload']`. A name that is too long stands in its stand-in, so that Postgres says that it
-/// cuts it.
+/// For `LISTEN name` and `NOTIFY name [, 'payload']`. A name that is too long stands in its stand-in, so that Postgres
+/// says that it cuts it.
 fn command(text: &[u8], context: Context) -> Option<Vec<u8>> {
     let mut reader = Reader::new(text, context);
     reader.advance();

@@ -1,7 +1,7 @@
 //! What clients may make of their role's timeouts: `roles.*.override`.
 //!
-//! A value that may not stand is replaced in the text that sets it, so that it never takes effect; and whatever a session still
-//! comes to keep of its own is judged again when it is adopted, and when the configuration changes.
+//! A value that may not stand is replaced in the text that sets it, so that it never takes effect; and whatever a
+//! session still comes to keep of its own is judged again when it is adopted, and when the configuration changes.
 
 use super::settings::Values;
 use super::timeout::{Timeout, whole};
@@ -48,8 +48,8 @@ impl Limits {
         (!may_stand).then(|| most.map_or(Substitute::Default, Substitute::Milliseconds))
     }
 
-    /// Takes out what may not stand, and what is the role's value anyway: then the session follows its role. Returns what
-    /// its client asked for in vain.
+    /// Takes out what may not stand, and what is the role's value anyway: then the session follows its role. Returns
+    /// what its client asked for in vain.
     pub fn judge(&self, values: &mut Values) -> Vec<&'static str> {
         let mut refused = Vec::new();
         if self.allow_all() {

@@ -1,8 +1,8 @@
 //! The settings a client carries from backend to backend, interned: equal sets are one allocation.
 //!
-//! A backend remembers which set it has; a lease compares two pointers. Values a client gave as text are replayed through
-//! `set_config`, which reads them as a StartupMessage would (a `search_path` of `a, b` is two schemas, not one); values
-//! that are known as SQL only are replayed as they were written.
+//! A backend remembers which set it has; a lease compares two pointers. Values a client gave as text are replayed
+//! through `set_config`, which reads them as a StartupMessage would (a `search_path` of `a, b` is two schemas, not
+//! one); values that are known as SQL only are replayed as they were written.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};
@@ -68,8 +68,8 @@ impl Settings {
         self.0.accepted.load(Ordering::Relaxed)
     }
 
-    /// Marks the set as taken by a backend once. One with a role is never marked: membership may be revoked, and the next
-    /// replay must be confirmed before the client runs anything.
+    /// Marks the set as taken by a backend once. One with a role is never marked: membership may be revoked, and the
+    /// next replay must be confirmed before the client runs anything.
     pub fn accept(&self) {
         let may_be_revoked = self.0.values.contains_key(ROLE);
         self.0.accepted.store(!may_be_revoked, Ordering::Relaxed);

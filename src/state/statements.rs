@@ -1,7 +1,8 @@
 //! Prepared statements as clients and backends share them.
 //!
-//! A statement is one (pool, text, parameter types, settings that change its meaning). Clients hold it under names of their own,
-//! backends under `pgweir_<id>`. Ids are never used twice, so a name means the same statement on every backend.
+//! A statement is one (pool, text, parameter types, settings that change its meaning). Clients hold it under names of
+//! their own, backends under `pgweir_<id>`. Ids are never used twice, so a name means the same statement on every
+//! backend.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -85,7 +86,8 @@ struct KnownStatements {
 const SWEEP_MIN: usize = 1024;
 
 impl Statements {
-    /// The statement with this text and types (`rest`, as in Parse) in `scope`: a pool, and the meaning of a client's settings.
+    /// The statement with this text and types (`rest`, as in Parse) in `scope`: a pool, and the meaning of a client's
+    /// settings.
     pub(crate) fn intern(
         &self,
         rest: &[u8],

@@ -32,8 +32,8 @@ impl<T> Tentative<T> {
         self.savepoints.truncate(self.find(name).unwrap_or(0));
     }
 
-    /// ROLLBACK TO: what came after it is void, and returned; the savepoint itself stays. One that is not known was set before the
-    /// first change.
+    /// ROLLBACK TO: what came after it is void, and returned; the savepoint itself stays. One that is not known was set
+    /// before the first change.
     pub(crate) fn roll_back_to(&mut self, name: &[u8]) -> std::vec::Drain<'_, T> {
         let known = self.find(name);
         let before = known.map_or(0, |at| self.savepoints[at].1);

@@ -20,7 +20,8 @@ words! {
     }
 }
 
-/// Values of a client's own in milliseconds, as [`Timeout::ALL`]; zero is no limit, and what one is that cannot be read.
+/// Values of a client's own in milliseconds, as [`Timeout::ALL`]; zero is no limit, and what one is that cannot be
+/// read.
 pub(crate) type OwnTimeouts = [Option<u32>; Timeout::ALL.len()];
 
 /// A limit in milliseconds; the configuration allows no more than Postgres takes.

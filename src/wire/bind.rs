@@ -15,7 +15,8 @@ pub(crate) enum BindValue<'a> {
     Cut,
 }
 
-/// The value of parameter `number`, counted from 1. `body` may be the head of a longer one. `None`: it has none, or is malformed.
+/// The value of parameter `number`, counted from 1. `body` may be the head of a longer one. `None`: it has none, or is
+/// malformed.
 pub(crate) fn value(body: &[u8], number: u16) -> Option<BindValue<'_>> {
     let (_portal, rest) = split_cstring(body)?;
     let (_statement, rest) = split_cstring(rest)?;

@@ -1,7 +1,7 @@
 //! The messages pgweir writes itself.
 //!
-//! What stands on the way of a query is appended by hand; errors, parameters and rows of the console go through `pgwire`.
-//! Manual: "Message Formats".
+//! What stands on the way of a query is appended by hand; errors, parameters and rows of the console go through
+//! `pgwire`. Manual: "Message Formats".
 
 use bytes::BytesMut;
 use pgwire::messages::Message;

@@ -1,8 +1,9 @@
 //! Cycle accounting: what was sent to a backend and is not answered yet.
 //!
-//! Each message that Postgres answers pushes one entry; each answer moves or pops the oldest. A backend may go to another
-//! client only when the replies [is at rest](ExpectedReplies::can_release). The rules are those of `PostgresMain` in
-//! `src/backend/tcop/postgres.c` and of the manual's "Extended Query", "COPY Operations" and "Pipelining":
+//! Each message that Postgres answers pushes one entry; each answer moves or pops the oldest. A backend may go to
+//! another client only when the replies [is at rest](ExpectedReplies::can_release). The rules are those of
+//! `PostgresMain` in `src/backend/tcop/postgres.c` and of the manual's "Extended Query", "COPY Operations" and
+//! "Pipelining":
 //!
 //! 1. After an error in the extended protocol everything up to the next Sync is dropped, a Query included.
 //! 2. While COPY FROM STDIN runs, Sync and Flush are swallowed.
@@ -236,7 +237,8 @@ impl<N> ExpectedReplies<N> {
         self.entries.iter()
     }
 
-    /// Records a message on its way to the backend. The action of a message that the server will drop unread comes back.
+    /// Records a message on its way to the backend. The action of a message that the server will drop unread comes
+    /// back.
     #[inline]
     pub(crate) fn push(&mut self, expect: Expect, origin: Origin, action: Option<N>) -> Option<N> {
         match (expect, self.copy) {
@@ -451,7 +453,8 @@ mod tests {
 
     use Expect::*;
 
-    // A pipeline has several ReadyForQuery: a pooler that releases at the first gives the rest of the answers to another.
+    // A pipeline has several ReadyForQuery: a pooler that releases at the first gives the rest of the answers to
+    // another.
     #[test]
     fn the_first_ready_of_a_pipeline_is_no_release_point() {
         let mut replies = ExpectedReplies::default();
@@ -708,8 +711,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4000))]
-        /// Whatever a well-behaved client pipelines, and however sending, answering and reading interleave: every answer
-        /// is expected, and the replies is at rest exactly when the server owes nothing.
+        /// Whatever a well-behaved client pipelines, and however sending, answering and reading interleave: every
+        /// answer is expected, and the replies is at rest exactly when the server owes nothing.
         #[test]
         fn the_replies_agree_with_the_server(
             units in prop::collection::vec(unit(), 1..12),

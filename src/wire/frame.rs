@@ -1,7 +1,8 @@
 //! Walks frames in a byte stream without copying what nobody needs to look at.
 //!
-//! A [`Walker`] is one per direction. It is fed whatever a read returned and yields [`Piece`]s: frames of interest whole,
-//! everything else as it comes. Between reads it keeps at most an incomplete header or one incomplete frame of interest.
+//! A [`Walker`] is one per direction. It is fed whatever a read returned and yields [`Piece`]s: frames of interest
+//! whole, everything else as it comes. Between reads it keeps at most an incomplete header or one incomplete frame of
+//! interest.
 
 use thiserror::Error;
 

@@ -1,7 +1,7 @@
 //! The messages of a client, read as far as anything depends on them.
 //!
-//! [`Message::request`] is the one place that knows a message by its type byte: whoever serves a client, with a backend or
-//! without, takes a [`Request`] apart. Manual: "Message Formats".
+//! [`Message::request`] is the one place that knows a message by its type byte: whoever serves a client, with a backend
+//! or without, takes a [`Request`] apart. Manual: "Message Formats".
 
 use thiserror::Error;
 

@@ -1,9 +1,9 @@
 //! First packets: what a connection says before it has a protocol.
 //!
-//! Pure and strict, since every byte here comes from someone who has not logged in: [`framing`] says how long the packet
-//! is, [`parse`] takes exactly that many bytes, and the `build` functions make the packets pgweir sends to Postgres.
-//! The rules are those of `ProcessStartupPacket` in Postgres's `backend_startup.c`. The listener decides about TLS and
-//! must drop a connection that has bytes waiting behind [`First::Ssl`].
+//! Pure and strict, since every byte here comes from someone who has not logged in: [`framing`] says how long the
+//! packet is, [`parse`] takes exactly that many bytes, and the `build` functions make the packets pgweir sends to
+//! Postgres. The rules are those of `ProcessStartupPacket` in Postgres's `backend_startup.c`. The listener decides
+//! about TLS and must drop a connection that has bytes waiting behind [`First::Ssl`].
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! The limiters of roles in front of a real server: never more than the limit, nobody lost when it changes, and every refusal
-//! says whose limit it was.
+//! The limiters of roles in front of a real server: never more than the limit, nobody lost when it changes, and every
+//! refusal says whose limit it was.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -496,7 +496,8 @@ async fn who_would_wait_in_vain_is_told_at_once() {
     let mut crowd = join_all((0..300).map(|_| proxy.wire("app"))).await;
     let is_over = AtomicBool::new(false);
     let sql = "SELECT pg_sleep(0.02)";
-    // Somebody is always in line, however slowly one comes back: what a role at rest completes says nothing about its speed.
+    // Somebody is always in line, however slowly one comes back: what a role at rest completes says nothing about its
+    // speed.
     let mut busy = join_all((0..10).map(|_| proxy.wire("app"))).await;
     let load = join_all(busy.iter_mut().map(async |wire| {
         while !is_over.load(Ordering::Relaxed) {
@@ -504,7 +505,8 @@ async fn who_would_wait_in_vain_is_told_at_once() {
         }
     }));
     let crowding = async {
-        // Enough of a past to know how long a line takes: less than 50 a second, of which nobody waits for more than one.
+        // Enough of a past to know how long a line takes: less than 50 a second, of which nobody waits for more than
+        // one.
         eventually(async || number(&proxy, "app", "total_starts").await > 100).await;
         join_all(crowd.iter_mut().map(|wire| wire.send(query(sql)))).await;
         is_over.store(true, Ordering::Relaxed);

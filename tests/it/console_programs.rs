@@ -1,4 +1,5 @@
-//! The console as programs see it: psql, drivers of several languages, and the exporters that Prometheus scrapes PgBouncer with.
+//! The console as programs see it: psql, drivers of several languages, and the exporters that Prometheus scrapes
+//! PgBouncer with.
 
 use std::process::Command;
 
@@ -95,8 +96,8 @@ async fn exporter_in_python_finds_everything() {
     }
 }
 
-/// What pgbouncer_exporter of prometheus-community (0.11, `collector.go`) asks, over one connection and the simple protocol, and
-/// the columns it reads as numbers: a row whose value is none is left out of what it exports.
+/// What pgbouncer_exporter of prometheus-community (0.11, `collector.go`) asks, over one connection and the simple
+/// protocol, and the columns it reads as numbers: a row whose value is none is left out of what it exports.
 #[tokio::test]
 async fn exporter_in_go_finds_everything() {
     let proxy = proxy().start().await;

@@ -1,5 +1,5 @@
-//! Drivers of several languages, as their users use them, over three backends. The programs in `tests/drivers` print a line
-//! per check; `scripts/drivers` installs what they import.
+//! Drivers of several languages, as their users use them, over three backends. The programs in `tests/drivers` print a
+//! line per check; `scripts/drivers` installs what they import.
 
 use std::fs;
 use std::process::Command;
@@ -79,8 +79,8 @@ async fn node_postgres_listens() {
     drive_over(1, || node("listen_with_pg.js")).await;
 }
 
-/// Its workers, and procrastinate's, poll every ten minutes: a job that no notification announces comes too late by far for the
-/// deadlines of the programs.
+/// Its workers, and procrastinate's, poll every ten minutes: a job that no notification announces comes too late by far
+/// for the deadlines of the programs.
 #[tokio::test]
 async fn graphile_worker_runs_each_job_once_and_at_once() {
     drive_over(2, || node("jobs_with_graphile_worker.js")).await;

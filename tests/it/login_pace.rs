@@ -1,4 +1,5 @@
-//! How logins and cancels are let in: a storm is spread, what is too much is refused, and nobody is locked out by others.
+//! How logins and cancels are let in: a storm is spread, what is too much is refused, and nobody is locked out by
+//! others.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

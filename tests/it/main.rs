@@ -1,5 +1,5 @@
-//! Behaviour of the running program, one file per kind of behaviour, against Postgres servers the tests start themselves.
-//! `PGWEIR_TEST_PG=18` runs them on version 18.
+//! Behaviour of the running program, one file per kind of behaviour, against Postgres servers the tests start
+//! themselves. `PGWEIR_TEST_PG=18` runs them on version 18.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod admission;

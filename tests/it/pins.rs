@@ -7,7 +7,8 @@ use tokio_postgres::AsyncMessage;
 use crate::support::frontend::{bind, execute, extended, flush, frame, function_call, parse, query, sync};
 use crate::support::{Endpoint, Frame, Link, Postgres, Proxy, Wire, eventually, on_both_with, proxy};
 
-/// One backend, so that a client that is pinned keeps all others out, and a short wait to see that. LISTEN is left to the server.
+/// One backend, so that a client that is pinned keeps all others out, and a short wait to see that. LISTEN is left to
+/// the server.
 async fn one_backend() -> Proxy {
     proxy().pool_size(1).wait_timeout("1s").toml("[notify]\nmode = \"off\"").start().await
 }

@@ -1,5 +1,5 @@
-//! Reactions where the configuration asks for them: fewer transactions of roles in a convoy, and the end of clients that
-//! idle while others wait. They touch pgweir's own clients only.
+//! Reactions where the configuration asks for them: fewer transactions of roles in a convoy, and the end of clients
+//! that idle while others wait. They touch pgweir's own clients only.
 
 use serde_json::Value;
 use tokio::task::JoinHandle;
@@ -138,7 +138,8 @@ fn works(client: Client) -> JoinHandle<()> {
     tokio::spawn(async move { while client.batch_execute("SELECT 1").await.is_ok() {} })
 }
 
-/// A server with a convoy of 30 clients of the role `app` behind one, and a role `other` that has nothing to do with it.
+/// A server with a convoy of 30 clients of the role `app` behind one, and a role `other` that has nothing to do with
+/// it.
 async fn convoy(builder: Builder<'_>) -> (Proxy, Client, Vec<JoinHandle<Result<(), tokio_postgres::Error>>>) {
     let builder = builder
         .pool_size(40)

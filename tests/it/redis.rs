@@ -1,4 +1,5 @@
-//! A Redis as the bus: what one pgweir publishes reaches the listeners of another once and in order, or they are told that it may not have.
+//! A Redis as the bus: what one pgweir publishes reaches the listeners of another once and in order, or they are told
+//! that it may not have.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Configuration read again while clients are at work: a good file changes what differs and nothing else, a bad one nothing.
+//! Configuration read again while clients are at work: a good file changes what differs and nothing else, a bad one
+//! nothing.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Notifications of triggers and functions: what `pgweir notify-sql` prints, what it finds, and what becomes of each call.
+//! Notifications of triggers and functions: what `pgweir notify-sql` prints, what it finds, and what becomes of each
+//! call.
 
 use std::fs;
 use std::process::Command;
@@ -64,8 +65,8 @@ impl Theatre {
         Self { direct, proxy, behind, beside, prompter }
     }
 
-    /// What listeners heard of the clients of pgweir, in order: behind it, and at Postgres itself. What was intercepted is
-    /// heard behind pgweir only, because the bus carries nothing beyond it.
+    /// What listeners heard of the clients of pgweir, in order: behind it, and at Postgres itself. What was intercepted
+    /// is heard behind pgweir only, because the bus carries nothing beyond it.
     async fn heard(&mut self) -> (Vec<String>, Vec<String>) {
         self.prompter.value("NOTIFY ch, 'curtain'").await;
         (until_curtain(&mut self.behind).await, until_curtain(&mut self.beside).await)

@@ -1,5 +1,5 @@
-//! What stands in for NOTIFY, LISTEN and their functions answers as they do: each original and its stand-in, side by side at
-//! Postgres itself.
+//! What stands in for NOTIFY, LISTEN and their functions answers as they do: each original and its stand-in, side by
+//! side at Postgres itself.
 
 use pgweir::testing::sql::{Context, stand_ins};
 

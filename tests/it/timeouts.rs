@@ -1,4 +1,5 @@
-//! Timeouts of a role: what clients are told of them, how they reach backends, and that nothing of them reaches anybody else.
+//! Timeouts of a role: what clients are told of them, how they reach backends, and that nothing of them reaches anybody
+//! else.
 
 use pgweir::testing::sql::{Milliseconds, Value, milliseconds};
 

@@ -19,7 +19,8 @@ async fn holder(proxy: &Proxy) -> Wire {
     wire
 }
 
-/// With one worker: what was sent before is in line now. A Sync needs no backend, and is read after what came before it.
+/// With one worker: what was sent before is in line now. A Sync needs no backend, and is read after what came before
+/// it.
 async fn settled(bystander: &mut Wire) {
     bystander.send(sync()).await;
     bystander.expect("Z").await;

@@ -1,7 +1,7 @@
 //! Prometheus's text format.
 //!
-//! The functions that format lines are those of `metrics-exporter-prometheus`. Its recorder is not used: it takes histograms sample by
-//! sample, and ours are counts of buckets.
+//! The functions that format lines are those of `metrics-exporter-prometheus`. Its recorder is not used: it takes
+//! histograms sample by sample, and ours are counts of buckets.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use smallvec::SmallVec;
 use super::label::{LabelValues, values as values_of};
 use crate::metrics::{Distribution, Metric, bound};
 
-/// The shortest bound that is written is 2^7 µs, the longest 2^26 µs: 128 µs to 67 s. Shorter durations are counted under the first.
+/// The shortest bound that is written is 2^7 µs, the longest 2^26 µs: 128 µs to 67 s. Shorter durations are counted
+/// under the first.
 const FIRST_BOUND: usize = 7;
 
 /// One answer to a scrape. Series may be put in any order; those of one metric stand together, as the format wants.

@@ -1,4 +1,5 @@
-//! Values that labels may have, and how many at most: every series costs its store. Words come from the enums that are counted by.
+//! Values that labels may have, and how many at most: every series costs its store. Words come from the enums that are
+//! counted by.
 
 use crate::admission::limiter;
 use crate::metrics::{CancelCause, CloseReason, Label, LoginRefusal, OpenFailure, ReloadOutcome};

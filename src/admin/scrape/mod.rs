@@ -1,7 +1,7 @@
 //! `/metrics`: the values of all metrics, in Prometheus's text format.
 //!
-//! Counters of pools and of the process come with their metric; the rest is looked up here. Each lock is held for one copy, never for the
-//! whole scrape. The one exception is a watch's: only the watch itself could wait for that.
+//! Counters of pools and of the process come with their metric; the rest is looked up here. Each lock is held for one
+//! copy, never for the whole scrape. The one exception is a watch's: only the watch itself could wait for that.
 
 mod exposition;
 mod label;
@@ -33,8 +33,8 @@ use crate::watch::culprit::CulpritKind;
 use crate::watch::finding::FindingKind;
 use crate::watch::monitor::Monitor;
 
-/// How many pools are shown of those that only a `"*"` of the configuration serves, and how many databases and roles: clients make them
-/// by asking for any name.
+/// How many pools are shown of those that only a `"*"` of the configuration serves, and how many databases and roles:
+/// clients make them by asking for any name.
 const UNNAMED_MAX: usize = 200;
 
 /// Everything as it is now.

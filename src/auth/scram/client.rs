@@ -1,5 +1,5 @@
-//! Our side of an exchange with Postgres: a type per state, each consumed by the message that ends it. The server is not
-//! trusted: what it sends is bounded, and it must prove that it knows the secret too.
+//! Our side of an exchange with Postgres: a type per state, each consumed by the message that ends it. The server is
+//! not trusted: what it sends is bounded, and it must prove that it knows the secret too.
 
 use std::num::NonZeroU32;
 
@@ -35,8 +35,8 @@ pub(crate) struct ExpectServerFinal {
 }
 
 impl ClientExchange {
-    /// Chooses among the mechanisms of AuthenticationSASL; `None` if none of them is SCRAM-SHA-256. `binding` is that of
-    /// the server's certificate, `nonce` is ours: random, printable, new in each exchange.
+    /// Chooses among the mechanisms of AuthenticationSASL; `None` if none of them is SCRAM-SHA-256. `binding` is that
+    /// of the server's certificate, `nonce` is ours: random, printable, new in each exchange.
     pub(crate) fn choose<'a>(
         mechanisms: impl IntoIterator<Item = &'a str>,
         binding: Option<Binding>,

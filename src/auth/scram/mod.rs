@@ -1,8 +1,8 @@
 //! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS: keys, verifiers and the parts both sides of an exchange share.
 //!
 //! RFC 5802 and 7677, with what Postgres does where they leave a choice (`src/common/scram-common.c`, `auth-scram.c`,
-//! `fe-auth-scram.c`). No I/O, and no PBKDF2 but in [`Keys::derive`], which takes milliseconds: the exchanges never call
-//! it, they are handed the keys. `auth::secrets` derives and caches them.
+//! `fe-auth-scram.c`). No I/O, and no PBKDF2 but in [`Keys::derive`], which takes milliseconds: the exchanges never
+//! call it, they are handed the keys. `auth::secrets` derives and caches them.
 
 mod client;
 mod server;
@@ -30,7 +30,8 @@ pub(crate) const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(4096).expect("not zero");
 
 /// Most rounds a server may ask of us: about 0.4 s of one core, once, since the result is cached. Recommendations for
-/// stored hashes end at 600,000; Postgres would allow two thousand million, with which a server could occupy us for hours.
+/// stored hashes end at 600,000; Postgres would allow two thousand million, with which a server could occupy us for
+/// hours.
 pub(crate) const ITERATIONS_MAX: u32 = 1_000_000;
 
 /// Longest salt and longest nonce taken from a peer. Postgres sends 16 and 24 bytes.
@@ -91,8 +92,8 @@ pub struct Keys {
     pub server_key: Key,
 }
 
-/// [`Keys`] recovered from a client's login. They open a backend only where the server's verifier has this very salt and
-/// iteration count.
+/// [`Keys`] recovered from a client's login. They open a backend only where the server's verifier has this very salt
+/// and iteration count.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RecoveredKeys {
     /// The keys.

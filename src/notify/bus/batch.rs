@@ -52,8 +52,8 @@ fn text_array<'a>(out: &mut Vec<u8>, texts: impl ExactSizeIterator<Item = &'a [u
     out.extend_from_slice(&array);
 }
 
-/// Cuts a batch into transactions; returns their lengths. Within one transaction Postgres sends equal notifications once, but these
-/// are of different ones: what comes again begins another.
+/// Cuts a batch into transactions; returns their lengths. Within one transaction Postgres sends equal notifications
+/// once, but these are of different ones: what comes again begins another.
 pub(super) fn transactions<'a>(notifications: impl IntoIterator<Item = &'a Notification>) -> Vec<usize> {
     let (mut lengths, mut open) = (Vec::new(), HashSet::new());
     for notification in notifications {

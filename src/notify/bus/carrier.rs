@@ -17,7 +17,8 @@ pub(crate) type NotifySettings = watch::Receiver<Arc<config::Notify>>;
 
 /// One bus, for all databases.
 pub(super) trait Carrier: fmt::Debug + Send + Sync {
-    /// Carries what an exchange publishes, and brings it what others do. Never ends; dropped at any time, it loses nothing of the outbox.
+    /// Carries what an exchange publishes, and brings it what others do. Never ends; dropped at any time, it loses
+    /// nothing of the outbox.
     fn carry<'a>(&'a self, way: Way<'a>) -> Carrying<'a>;
 }
 

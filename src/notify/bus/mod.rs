@@ -1,9 +1,10 @@
 //! What carries notifications to listeners elsewhere: `notify.bus`.
 //!
-//! A bus takes what is published out of the exchange's outbox. It may be dropped at any time: an entry leaves the outbox when it has
-//! arrived, and the next bus goes on with what is left.
+//! A bus takes what is published out of the exchange's outbox. It may be dropped at any time: an entry leaves the
+//! outbox when it has arrived, and the next bus goes on with what is left.
 //!
-//! A new bus is a file here with its [`Carrier`], an arm in [`open`] and one in [`BusNature::of`]. Nobody else asks which bus it is.
+//! A new bus is a file here with its [`Carrier`], an arm in [`open`] and one in [`BusNature::of`]. Nobody else asks
+//! which bus it is.
 
 mod batch;
 mod carrier;

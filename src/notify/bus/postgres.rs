@@ -1,7 +1,9 @@
-//! Postgres as the bus: one connection that sends for everybody, so that one backend takes the server's lock instead of each.
+//! Postgres as the bus: one connection that sends for everybody, so that one backend takes the server's lock instead of
+//! each.
 //!
-//! What waits goes out as one batch; while that is under way the next one collects. What the server has not confirmed is sent again over
-//! the next connection, so a connection lost in the middle may double notifications, and never loses any.
+//! What waits goes out as one batch; while that is under way the next one collects. What the server has not confirmed
+//! is sent again over the next connection, so a connection lost in the middle may double notifications, and never loses
+//! any.
 
 use std::collections::VecDeque;
 use std::iter;
@@ -20,7 +22,8 @@ use crate::pool::link::{BACKOFF_MAX, Link, LinkError, Said};
 use crate::pool::open::Opener;
 use crate::wire::build::ServerError;
 
-/// Notifications in one batch: what waits longer for the lock than one writer's transaction should is no batch any more.
+/// Notifications in one batch: what waits longer for the lock than one writer's transaction should is no batch any
+/// more.
 const BATCH_MAX: usize = 100;
 
 /// From the beginning of a batch to that of the next, unless that is full: each is a transaction of the server.
@@ -38,7 +41,8 @@ impl Carrier for Postgres {
     }
 }
 
-/// Sends what is and comes into `outbox`, and takes out of it what the server has. Never ends; dropped at any time, it loses nothing.
+/// Sends what is and comes into `outbox`, and takes out of it what the server has. Never ends; dropped at any time, it
+/// loses nothing.
 pub(super) async fn send(way: Way<'_>, outbox: &Outbox) {
     let Way { exchange, opener, senders } = way;
     let mut sender = Sender { exchange, outbox, opener, senders, connection: None };
@@ -102,7 +106,8 @@ impl Sender<'_> {
         }
     }
 
-    /// Sends a batch, which is the front of the outbox, in order. What the server has, or will never take, is out of the outbox then.
+    /// Sends a batch, which is the front of the outbox, in order. What the server has, or will never take, is out of
+    /// the outbox then.
     async fn send(&mut self, batch: &[Entry]) -> Result<(), LinkError> {
         let outbox = self.outbox;
         let link = self.link().await?;

@@ -1,7 +1,8 @@
-//! Lanes: one role over all its databases, with the limiter that says how many of its backends may be with clients at once.
+//! Lanes: one role over all its databases, with the limiter that says how many of its backends may be with clients at
+//! once.
 //!
-//! A permit is a mark on a slot, held from the moment it is promised to a waiter or leased until it is given back or its
-//! socket is really closed: the limiter counts what is busy, not what somebody asked for.
+//! A permit is a mark on a slot, held from the moment it is promised to a waiter or leased until it is given back or
+//! its socket is really closed: the limiter counts what is busy, not what somebody asked for.
 
 use std::time::Duration;
 
@@ -113,7 +114,8 @@ impl<B> Core<B> {
         Some(RoleQueueView { limiter: role_queue.limiter.view(now), waiting_since })
     }
 
-    /// The queue of the role that a pool belongs to: its length, and how long it would take a newcomer, if that is known.
+    /// The queue of the role that a pool belongs to: its length, and how long it would take a newcomer, if that is
+    /// known.
     pub fn depth(&self, pool: PoolId, now: Instant) -> Option<(u32, Option<Duration>)> {
         let limiter = &self.role_queues[self.pools.get(pool)?.role_queue?].limiter;
         Some((limiter.waiting(), limiter.expected_wait(now)))

@@ -38,8 +38,8 @@ struct Claims {
 }
 
 impl<B> Core<B> {
-    /// Dials or evicts for a pool whose queue grew, or whose role may do more. The others' position is unchanged: what could
-    /// be dialled for them is being dialled already.
+    /// Dials or evicts for a pool whose queue grew, or whose role may do more. The others' position is unchanged: what
+    /// could be dialled for them is being dialled already.
     pub(super) fn serve_newcomer(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
         while self.claim(pool, now) > 0 {
             if !self.fits(pool) {
@@ -113,8 +113,8 @@ impl<B> Core<B> {
         })
     }
 
-    /// Has a pool less than is reserved for it, or a pool without any backend waited its turn, longer than the first waiter of
-    /// `pool`?
+    /// Has a pool less than is reserved for it, or a pool without any backend waited its turn, longer than the first
+    /// waiter of `pool`?
     fn is_anyone_starving(&self, level: Level, pool: PoolId, now: Instant) -> bool {
         let own_since = self.pools[pool].queue.first_since();
         self.claimants(level, now).any(|(other, _)| {
@@ -136,7 +136,8 @@ impl<B> Core<B> {
             .min_by(|a, b| self.precedence(*a).partial_cmp(&self.precedence(*b)).unwrap_or(Ordering::Equal))
     }
 
-    /// Smaller is first: what is reserved, shares, interactive before batch, the least for its weight, the longest wait.
+    /// Smaller is first: what is reserved, shares, interactive before batch, the least for its weight, the longest
+    /// wait.
     fn precedence(&self, id: PoolId) -> (bool, bool, bool, f64, Option<Instant>) {
         let pool = &self.pools[id];
         let live = pool.counts.live();
@@ -192,8 +193,8 @@ impl<B> Core<B> {
         by_line.min(by_role).min(by_size).min(by_login).min(by_pace)
     }
 
-    /// Do the shared bounds have room for one more slot of this pool, those reserved for others left alone? A pool without
-    /// any has a right to one, however much is reserved.
+    /// Do the shared bounds have room for one more slot of this pool, those reserved for others left alone? A pool
+    /// without any has a right to one, however much is reserved.
     pub(super) fn fits(&self, id: PoolId) -> bool {
         let pool = &self.pools[id];
         let database = &self.databases[pool.database];

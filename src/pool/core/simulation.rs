@@ -1,9 +1,10 @@
 //! The bursts of the design's simulation, replayed on the real core with a simulated Postgres behind it.
 //!
-//! 10,000 clients of one role each run one write transaction within 50 ms of one instant; beside them another role sends small
-//! transactions at 300 a second that touch nothing of theirs. The server has 16 cores that serve in order, one lock held by
-//! one transaction at a time in order of arrival, and deadlock checks that freeze everything: k³ × 0.23 ns for the k-th waiter
-//! that has waited a second. What is expected was measured with the same model in front of the policies the design chose from.
+//! 10,000 clients of one role each run one write transaction within 50 ms of one instant; beside them another role
+//! sends small transactions at 300 a second that touch nothing of theirs. The server has 16 cores that serve in order,
+//! one lock held by one transaction at a time in order of arrival, and deadlock checks that freeze everything: k³ ×
+//! 0.23 ns for the k-th waiter that has waited a second. What is expected was measured with the same model in front of
+//! the policies the design chose from.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -404,8 +405,8 @@ fn role_queue() -> RoleQueueSettings {
     RoleQueueSettings { transactions_max: Some(100), notice_after: Duration::ZERO, ..RoleQueueSettings::default() }
 }
 
-/// Runs it and holds it to what the design measured: completion within 5 %, the bystanders' 99th percentile within 20 %,
-/// or below it, and never more than the limit inside.
+/// Runs it and holds it to what the design measured: completion within 5 %, the bystanders' 99th percentile within 20
+/// %, or below it, and never more than the limit inside.
 #[track_caller]
 fn hold(scenario: Scenario, settings: RoleQueueSettings, done: f64, bystanders_p99: f64) {
     let most = settings.transactions_max.expect("limited") as usize;

@@ -17,8 +17,8 @@ const PATROL_STEP: usize = 64;
 const EXPIRIES_MAX: usize = 4;
 
 impl<B> Core<B> {
-    /// Fails waiters whose time is up or whose endpoint stays down, admits whom a growing limit lets in, dials where a back-off
-    /// is over, closes idle backends of old age.
+    /// Fails waiters whose time is up or whose endpoint stays down, admits whom a growing limit lets in, dials where a
+    /// back-off is over, closes idle backends of old age.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         self.fail_waiters_of_down_endpoints(now, out);
         self.fail_waiters_past_their_time(now, out);

@@ -1,7 +1,8 @@
 //! Notifications on their way to a client, and the answer to its LISTEN, which waits until they can come.
 //!
-//! A client gets them when Postgres would send them: while it is idle outside a transaction, never between the messages of an answer. It
-//! is woken for them however long it has been silent. One that does not read stops here: its mailbox fills, and then it is told.
+//! A client gets them when Postgres would send them: while it is idle outside a transaction, never between the messages
+//! of an answer. It is woken for them however long it has been silent. One that does not read stops here: its mailbox
+//! fills, and then it is told.
 
 use std::pin::Pin;
 use std::task::Context;
@@ -21,7 +22,8 @@ const MOVED_AT_ONCE: usize = 64 * 1024;
 pub(super) struct Withheld {
     /// Latest time for the channel to be in place.
     deadline: Pin<Box<Sleep>>,
-    /// Start of the answer in the write buffer, if it answers the LISTEN alone: it is taken out again if the LISTEN fails.
+    /// Start of the answer in the write buffer, if it answers the LISTEN alone: it is taken out again if the LISTEN
+    /// fails.
     answer: Option<usize>,
 }
 

@@ -153,7 +153,8 @@ impl Client {
         self.session.update_lexer();
     }
 
-    /// Asks, cleans or gives the backend back when nothing is outstanding. `now`: pass it if the clock was read already.
+    /// Asks, cleans or gives the backend back when nothing is outstanding. `now`: pass it if the clock was read
+    /// already.
     #[inline]
     pub(super) fn finish_cycle(&mut self, cx: &mut Context<'_>, now: Option<Instant>) -> Result<(), End> {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
@@ -260,7 +261,8 @@ impl Client {
         Ok(())
     }
 
-    /// The fault that a client is told when it loses its backend: to `expired`, to a timeout of the server, or otherwise.
+    /// The fault that a client is told when it loses its backend: to `expired`, to a timeout of the server, or
+    /// otherwise.
     fn loss(&self, lost: Lost, expired: Option<Reason>, is_session_lost: bool, cycle: &CycleState) -> Fault {
         let is_taken_back = expired.is_some();
         let by_server = || lost.final_error.as_ref().and_then(|error| Timeout::of_sqlstate(error.code.as_bytes()));

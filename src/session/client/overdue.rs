@@ -1,8 +1,8 @@
 //! The clock of pgweir itself: the backstop behind the timeouts of Postgres.
 //!
-//! Postgres ends what takes too long by itself, unless a function lifted the limit, or the server is too old to know it. The tick of the
-//! process compares stamps and leaves a signal; what is to be done is decided here, by the task that owns the backend. So it is when the watch
-//! finds that others wait for a transaction that idles.
+//! Postgres ends what takes too long by itself, unless a function lifted the limit, or the server is too old to know
+//! it. The tick of the process compares stamps and leaves a signal; what is to be done is decided here, by the task
+//! that owns the backend. So it is when the watch finds that others wait for a transaction that idles.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -36,7 +36,8 @@ impl Client {
         let Some(overdue) = clock.overdue(&limits, tick, statements) else { return Ok(()) };
         clock.act(tick);
         let replies = leased.cycle.replies();
-        // A COMMIT has no time-out in Postgres: cancelled while it waits for a synchronous standby it would still be done.
+        // A COMMIT has no time-out in Postgres: cancelled while it waits for a synchronous standby it would still be
+        // done.
         let is_commit = leased.cycle.is_committing() && statements == 1;
         // A client that does not read holds up its own statement.
         let is_unread = overdue == Timeout::Statement && !self.side.buffer.is_empty();
@@ -80,7 +81,8 @@ impl Client {
     }
 }
 
-/// A transaction is open at the server: the client's own, or the implicit one of messages that no Sync has followed yet.
+/// A transaction is open at the server: the client's own, or the implicit one of messages that no Sync has followed
+/// yet.
 fn is_open<N>(replies: &ExpectedReplies<N>) -> bool {
     replies.status() != TransactionStatus::Idle || replies.is_unsynced()
 }

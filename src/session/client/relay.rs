@@ -1,7 +1,7 @@
 //! Moves bytes between a client and its backend, message by message, in both directions.
 //!
-//! Neither direction waits for the other: a client may pipeline without reading, a server may answer before the request is
-//! whole. What a message means is judged by [`frontend`] and [`answers`].
+//! Neither direction waits for the other: a client may pipeline without reading, a server may answer before the request
+//! is whole. What a message means is judged by [`frontend`] and [`answers`].
 
 use std::task::{Context, Poll};
 

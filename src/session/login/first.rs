@@ -84,8 +84,8 @@ async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, LoginFault> {
     Ok(packet)
 }
 
-/// The peer is waited for here; only what its first message makes us compute (the key exchange, our signature) waits for
-/// its turn, on a thread of its own.
+/// The peer is waited for here; only what its first message makes us compute (the key exchange, our signature) waits
+/// for its turn, on a thread of its own.
 async fn encrypt(worker: &Worker, stream: &mut Stream, tls: &ServerTls) -> Result<(), LoginFault> {
     let Stream::Plain(socket) = std::mem::replace(stream, Stream::Plain(Socket::Lost)) else {
         return Err(LoginFault::Injected);

@@ -1,4 +1,5 @@
-//! What behaviour tests are written with: a Postgres of their own, pgweir in front of it, a link that misbehaves, a raw wire.
+//! What behaviour tests are written with: a Postgres of their own, pgweir in front of it, a link that misbehaves, a raw
+//! wire.
 
 #![allow(dead_code, unused_imports, reason = "a kit: each part is there for the tests that need it")]
 

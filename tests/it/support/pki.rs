@@ -31,8 +31,8 @@ impl Pki {
         pki
     }
 
-    /// Signs `NAME.crt` for this common name and host (an address or a name), with `NAME.key`; a second time it replaces
-    /// them.
+    /// Signs `NAME.crt` for this common name and host (an address or a name), with `NAME.key`; a second time it
+    /// replaces them.
     pub(crate) fn issue(&self, name: &str, host: &str) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new([host.to_owned()]).expect("a host");

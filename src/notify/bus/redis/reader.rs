@@ -1,7 +1,7 @@
 //! The connection that reads, for every database that somebody listens to.
 //!
-//! It reads from the last entry it has seen, so a new connection goes on where the old one ended. Where that cannot be, because the Redis has
-//! lost or trimmed what was to be read, listeners are told.
+//! It reads from the last entry it has seen, so a new connection goes on where the old one ended. Where that cannot be,
+//! because the Redis has lost or trimmed what was to be read, listeners are told.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -32,7 +32,8 @@ const COUNT_MAX: u32 = 500;
 /// When streams that may not be read are tried again.
 const REFUSED: Duration = Duration::from_secs(5);
 
-/// A group that is made and removed again to have an empty stream: if that is gone one day, the Redis has forgotten everything.
+/// A group that is made and removed again to have an empty stream: if that is gone one day, the Redis has forgotten
+/// everything.
 const GROUP: &str = "pgweir";
 
 /// Entries of one stream, as they come.

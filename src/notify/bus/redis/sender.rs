@@ -74,8 +74,8 @@ impl Sender {
         }
     }
 
-    /// Publishes all of the batch or, as far as anybody can tell, nothing: then it is to be published again, and who has it already knows
-    /// by its numbers.
+    /// Publishes all of the batch or, as far as anybody can tell, nothing: then it is to be published again, and who
+    /// has it already knows by its numbers.
     async fn publish(&self, exchange: &Exchange, batch: &[Entry]) -> Result<(), Failure> {
         let (generation, mut connection) = self.connection().await?;
         let stream_max = self.settings.borrow().stream_max;

@@ -14,8 +14,8 @@ use crate::config::Secret;
 /// For opening a connection, and for an answer to a command that does not wait.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 
-/// Longest wait before another try to connect. A LISTEN that waits for the connection has `connect_timeout`, by default 5 s: there is
-/// more than one try in it.
+/// Longest wait before another try to connect. A LISTEN that waits for the connection has `connect_timeout`, by default
+/// 5 s: there is more than one try in it.
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Where one of the connections leads.

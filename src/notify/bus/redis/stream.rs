@@ -1,7 +1,8 @@
 //! What the stream of a database in the Redis holds, and whether anything is missing from it. No I/O.
 //!
-//! `docs/NOTIFY.md` documents keys and fields: programs that are not pgweir read them. A publisher is one pgweir's outbox of one database; it
-//! has a random number and counts what it publishes from 1, so that whoever reads sees a repetition and a hole.
+//! `docs/NOTIFY.md` documents keys and fields: programs that are not pgweir read them. A publisher is one pgweir's
+//! outbox of one database; it has a random number and counts what it publishes from 1, so that whoever reads sees a
+//! repetition and a hole.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -177,8 +178,9 @@ impl Follower {
         Some(if follows { Meaning::News } else { Meaning::Hole })
     }
 
-    /// Whether everything published after [`at`](Self::at) is there: to be asked over a new connection (which may lead to another Redis, or
-    /// to one that was restarted) and before many entries at once. Once told no, numbers may jump: that has been said then.
+    /// Whether everything published after [`at`](Self::at) is there: to be asked over a new connection (which may lead
+    /// to another Redis, or to one that was restarted) and before many entries at once. Once told no, numbers may jump:
+    /// that has been said then.
     pub(super) fn is_whole(&mut self, state: Option<State>, stream_max: u32) -> bool {
         let whole = match state {
             None => false,

@@ -1,4 +1,5 @@
-//! A stream to which anything happens, and what is read of it: every entry of others comes once and in order, or a loss was told.
+//! A stream to which anything happens, and what is read of it: every entry of others comes once and in order, or a loss
+//! was told.
 
 use std::collections::{HashMap, HashSet};
 
