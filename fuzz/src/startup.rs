@@ -1,7 +1,9 @@
 //! Any first packet: it is refused or understood, and what was understood can be sent on and is understood the same
 //! again.
 
-use crate::wire::startup::{First, Framing, Replication, Startup, build_cancel, build_startup, framing, parse, split_options};
+use crate::wire::startup::{
+    First, Framing, Replication, Startup, build_cancel, build_startup, framing, parse, split_options,
+};
 
 /// Panics if it does not hold for `bytes`.
 pub fn check(bytes: &[u8]) {

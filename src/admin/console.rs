@@ -160,7 +160,7 @@ impl Console {
         }
     }
 
-    // ---- statements -----------------------------------------------------------------------------------------------
+    // ---- statements -----------------------------------------------------------------------------
 
     /// Does what a statement says; its notices are on their way when its rows and tag come back.
     async fn answer(&mut self, statement: &ConsoleStatement) -> Result<StatementAnswer, ConsoleStop> {
@@ -208,7 +208,7 @@ impl Console {
         Ok(())
     }
 
-    // ---- the simple protocol -------------------------------------------------------------------------------------
+    // ---- the simple protocol --------------------------------------------------------------------
 
     async fn query(&mut self, body: Bytes) -> Result<(), ConsoleStop> {
         let mut body = Body::new(b'Q', body);
@@ -229,7 +229,7 @@ impl Console {
         Ok(())
     }
 
-    // ---- the extended protocol -----------------------------------------------------------------------------------
+    // ---- the extended protocol ------------------------------------------------------------------
 
     fn parse(&mut self, body: Bytes) -> Result<(), ConsoleFault> {
         let mut body = Body::new(b'P', body);

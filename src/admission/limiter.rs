@@ -244,7 +244,7 @@ impl RoleLimiter {
         &mut self.counters
     }
 
-    // ---- asking ----------------------------------------------------------------------------------------------------------
+    // ---- asking ---------------------------------------------------------------------------------
 
     /// A transaction wants to start.
     #[inline]
@@ -331,7 +331,7 @@ impl RoleLimiter {
         (self.rules.mode == AdmissionMode::On && is_shed).then_some(expected)
     }
 
-    // ---- what happens ----------------------------------------------------------------------------------------------------
+    // ---- what happens ---------------------------------------------------------------------------
 
     /// The queues of the role became longer or shorter.
     #[inline]
@@ -425,7 +425,7 @@ impl RoleLimiter {
         self.settle();
     }
 
-    // ---- what is wanted --------------------------------------------------------------------------------------------------
+    // ---- what is wanted -------------------------------------------------------------------------
 
     /// Other rules. A changed `max` takes the place of what the console said; everything else of the role queue goes
     /// on.
@@ -521,7 +521,7 @@ impl RoleLimiter {
         }
     }
 
-    // ----------------------------------------------------------------------------------------------------------------------
+    // ---------------------------------------------------------------------------------------------
 
     /// Where nothing ends, completions cannot say that more would do no harm; up to here more does none anyway, and
     /// long transactions must not keep all others out.

@@ -39,7 +39,9 @@ macro_rules! kind {
 }
 
 macro_rules! lines {
-    ($($section:literal { $($counted:ident $metric:ident $name:literal [$($label:ident)*] $help:literal $advice:literal)* })*) => {
+    ($($section:literal {
+        $($counted:ident $metric:ident $name:literal [$($label:ident)*] $help:literal $advice:literal)*
+    })*) => {
         /// Everything `/metrics` shows.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum Metric { $($(#[doc = $help] $metric,)*)* }

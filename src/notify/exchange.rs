@@ -159,7 +159,7 @@ impl Exchange {
         }
     }
 
-    // ---- sessions ----------------------------------------------------------------------------------------------------------
+    // ---- sessions -------------------------------------------------------------------------------
 
     /// New NOTIFYs and LISTENs are kept from the server.
     #[inline]
@@ -254,7 +254,7 @@ impl Exchange {
         self.login.store(None);
     }
 
-    // ---- bridge and bus ----------------------------------------------------------------------------------------------------
+    // ---- bridge and bus -------------------------------------------------------------------------
 
     /// Waits until no client has it, and none ever will. One waits at a time; cancel-safe.
     pub async fn forgotten(&self) {
@@ -365,7 +365,7 @@ impl Exchange {
         state.look_again(&mut woken);
     }
 
-    // ---- those who look on -------------------------------------------------------------------------------------------------
+    // ---- those who look on ----------------------------------------------------------------------
 
     /// Somebody listens.
     pub fn has_listeners(&self) -> bool {

@@ -286,7 +286,8 @@ mod tests {
                         model = Model::default();
                     }
                 }
-                let is_empty = model.0.iter().all(|(_, notifications, changes)| notifications.is_empty() && changes.is_empty());
+                let is_empty =
+                    model.0.iter().all(|(_, notifications, changes)| notifications.is_empty() && changes.is_empty());
                 prop_assert_eq!(pending.is_empty(), is_empty);
                 let bytes: usize = pending.held.iter().map(Notification::len).sum();
                 prop_assert_eq!(pending.bytes, bytes);

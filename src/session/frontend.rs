@@ -465,7 +465,10 @@ impl Frontend<'_, '_> {
 
     fn must_fail(&self, class: &StatementEffects) -> bool {
         let (session, replies) = (&self.session, self.leased.cycle.replies());
-        let stands_in = |entry: &ExpectedReply<ReplyAction>| matches!(&entry.action, Some(ReplyAction::Runs(runs)) if runs.class.stands_in);
+        let stands_in = |entry: &ExpectedReply<ReplyAction>| match &entry.action {
+            Some(ReplyAction::Runs(runs)) => runs.class.stands_in,
+            _ => false,
+        };
         class.prepares_transaction()
             && replies.status() != TransactionStatus::Failed
             && (session.notifications.has_pending() || replies.iter().any(stands_in))

@@ -192,7 +192,7 @@ fn is_console(startup: &Startup) -> bool {
     CONSOLE_NAMES.contains(&startup.database.as_str())
 }
 
-// ---- authentication --------------------------------------------------------------------------------------------------------
+// ---- authentication -----------------------------------------------------------------------------
 
 /// Who may come in.
 enum Guest {

@@ -83,7 +83,10 @@ impl Settings {
     /// What turns a backend that reported `base` at its login and has `self` into one with `wanted`.
     pub fn replay(&self, wanted: &Self, base: &Parameters) -> Replay {
         let (have, want) = (self.values(), wanted.values());
-        let at_login = |name: &str, value: &Value| matches!(value, Value::Text(text) if base.value(name).is_some_and(|v| v.as_bytes() == &text[..]));
+        let at_login = |name: &str, value: &Value| match value {
+            Value::Text(text) => base.value(name).is_some_and(|v| v.as_bytes() == &text[..]),
+            _ => false,
+        };
         let gone = have.iter().filter(|(name, value)| !want.contains_key(*name) && !at_login(name, value));
         let gone = gone.map(|(name, _)| (name.as_str(), &Value::Default));
         let is_there = |name: &String, value: &Value| match have.get(name) {

@@ -566,7 +566,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic_and_what_parses_survives_a_rebuild(code in prop_oneof![Just(0x0003_0000u32), Just(80_877_102), any::<u32>()], body: Vec<u8>) {
+        fn no_bytes_panic_and_what_parses_survives_a_rebuild(
+            code in prop_oneof![Just(0x0003_0000u32), Just(80_877_102), any::<u32>()],
+            body: Vec<u8>,
+        ) {
             let _ = framing(&body);
             let _ = parse(&body);
             if let Ok(First::Startup(startup)) = parse(&packet(code, &body)) {

@@ -125,7 +125,7 @@ async fn who_is_no_client_of_ours_or_at_work_is_never_ended() {
     assert_eq!(reactions(&proxy, "cancel"), 0.0);
 }
 
-// ---- on_convoy -----------------------------------------------------------------------------------------------------------
+// ---- on_convoy ----------------------------------------------------------------------------------
 
 async fn effective_limit(proxy: &Proxy, role: &str) -> u32 {
     let rows = proxy.console("SHOW ROLES").await;

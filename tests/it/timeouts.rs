@@ -41,7 +41,7 @@ async fn cancel(proxy: &Proxy, wire: &Wire) {
     assert!(other.rest().await.is_empty());
 }
 
-// ---- errors of a limit ---------------------------------------------------------------------------------------------------
+// ---- errors of a limit --------------------------------------------------------------------------
 
 #[tokio::test]
 async fn an_error_of_a_limit_names_its_key_and_is_counted() {
@@ -130,7 +130,7 @@ async fn a_transaction_that_was_idle_for_too_long_is_lost_and_its_client_stays()
     assert_eq!(frames[0].fields()[&'S'], "FATAL");
 }
 
-// ---- epochs ----------------------------------------------------------------------------------------------------------------
+// ---- epochs -------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn a_changed_limit_reaches_live_backends_without_a_round_trip_or_a_login() {
@@ -261,7 +261,7 @@ async fn a_limit_that_the_server_does_not_know_harms_nobody() {
     assert_eq!(proxy.wire("app").await.value("SELECT 1").await, "1");
 }
 
-// ---- override --------------------------------------------------------------------------------------------------------------
+// ---- override -----------------------------------------------------------------------------------
 
 /// The texts of all warnings in `frames`, and that they come right before the end of their statement.
 fn warnings(frames: &[Frame]) -> Vec<String> {
@@ -488,7 +488,7 @@ async fn a_worker_killed_between_set_and_reset_leaves_nothing_to_others() {
     }
 }
 
-// ---- pgweir's own clock ----------------------------------------------------------------------------------------------------
+// ---- pgweir's own clock -------------------------------------------------------------------------
 
 /// A function that lifts a timeout where nobody sees it.
 async fn lifts(wire: &mut Wire, setting: &str) {

@@ -286,8 +286,14 @@ proptest! {
     }
 
     #[test]
-    fn verifiers_survive_their_text(salt in prop::collection::vec(any::<u8>(), 1..40), iterations in 1u32.., stored_key: [u8; 32], server_key: [u8; 32]) {
-        let verifier = Verifier { iterations: iterations.try_into().unwrap(), salt: salt.into(), stored_key, server_key };
+    fn verifiers_survive_their_text(
+        salt in prop::collection::vec(any::<u8>(), 1..40),
+        iterations in 1u32..,
+        stored_key: [u8; 32],
+        server_key: [u8; 32],
+    ) {
+        let iterations = iterations.try_into().unwrap();
+        let verifier = Verifier { iterations, salt: salt.into(), stored_key, server_key };
         prop_assert_eq!(Verifier::parse(&verifier.to_string()), Some(verifier));
     }
 }

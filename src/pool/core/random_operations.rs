@@ -44,8 +44,8 @@ enum Operation {
     SetPool { pool: Index, size: u32 },
     ReplacePool { pool: Index },
     PeekIdle { pool: Index, worker: usize },
-    SetLane { role_queue: Index, settings: RoleQueueSettings },
-    LimitLane { role_queue: Index, max: Option<u32>, over: Option<Duration> },
+    SetRoleQueue { role_queue: Index, settings: RoleQueueSettings },
+    LimitRoleQueue { role_queue: Index, max: Option<u32>, over: Option<Duration> },
     RampLane { role_queue: Index, over: Duration },
     TightenLane { role_queue: Index },
     Alarm,
@@ -109,9 +109,12 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (index(), 0_u32..5).prop_map(|(pool, size)| Operation::SetPool { pool, size }),
         1 => index().prop_map(|pool| Operation::ReplacePool { pool }),
         1 => (index(), worker()).prop_map(|(pool, worker)| Operation::PeekIdle { pool, worker }),
-        1 => (index(), role_queue_settings()).prop_map(|(role_queue, settings)| Operation::SetLane { role_queue, settings }),
+        1 => (index(), role_queue_settings())
+            .prop_map(|(role_queue, settings)| Operation::SetRoleQueue { role_queue, settings }),
         1 => (index(), prop::option::of(0_u32..6), prop::option::of(1_u64..5))
-            .prop_map(|(role_queue, max, over)| Operation::LimitLane { role_queue, max, over: over.map(Duration::from_secs) }),
+            .prop_map(|(role_queue, max, over)| {
+                Operation::LimitRoleQueue { role_queue, max, over: over.map(Duration::from_secs) }
+            }),
         1 => (index(), 0_u64..5)
             .prop_map(|(role_queue, over)| Operation::RampLane { role_queue, over: Duration::from_secs(over) }),
         4 => index().prop_map(|role_queue| Operation::TightenLane { role_queue }),
@@ -325,7 +328,7 @@ impl Model {
                 let pool = self.pools[pool.index(self.pools.len())];
                 self.core.peek_idle(pool, *worker, |backend| *backend % 2 == 0, &mut out);
             }
-            Operation::SetLane { role_queue, settings } => {
+            Operation::SetRoleQueue { role_queue, settings } => {
                 let role_queue = self.role_queues[role_queue.index(ROLE_QUEUES)];
                 self.core.set_role_queue(role_queue, settings.clone(), now, &mut out);
             }
@@ -344,7 +347,7 @@ impl Model {
                     "it ends nobody and is no LIMIT"
                 );
             }
-            Operation::LimitLane { role_queue, max, over } => {
+            Operation::LimitRoleQueue { role_queue, max, over } => {
                 self.core.limit_role_queue(self.role_queues[role_queue.index(ROLE_QUEUES)], *max, *over, now, &mut out);
             }
             Operation::RampLane { role_queue, over } => {

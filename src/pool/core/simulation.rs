@@ -238,7 +238,7 @@ impl Simulation {
         }
     }
 
-    // ---- the proxy -------------------------------------------------------------------------------------------------------
+    // ---- the proxy ------------------------------------------------------------------------------
 
     fn decide<R>(&mut self, decision: impl FnOnce(&mut Core<u32>, Instant, &mut Vec<Command<u32>>) -> R) -> R {
         let now = self.epoch + Duration::from_secs_f64(self.now);
@@ -293,7 +293,7 @@ impl Simulation {
         }
     }
 
-    // ---- the server ------------------------------------------------------------------------------------------------------
+    // ---- the server -----------------------------------------------------------------------------
 
     fn start(&mut self, id: usize, slot: SlotId, backend: u32) {
         let role = self.transactions[id].role;

@@ -216,7 +216,7 @@ impl Client {
         self.part(None, cx)
     }
 
-    /// ## Leased => (Idle | Orphaned): the transaction went on for too long, and its backend is taken back from the client.
+    /// ## Leased => (Idle | Orphaned): the transaction went on for too long, and the client loses its backend.
     pub(super) fn expire(&mut self, reason: Reason, cx: &mut Context<'_>) -> Result<(), End> {
         self.part(Some(reason), cx)
     }

@@ -306,7 +306,8 @@ proptest! {
             prop_assert_eq!(is_open, reports.convoy.is_some());
             prop_assert_eq!(model.watch.blind_since().is_some(), reports.blind);
             prop_assert!(is_open || !model.watch.wants_locks() || model.watch.state() == ConvoyState::Suspect);
-            prop_assert!(before || !is_open || matches!(operation, ConvoyOperation::See(_) | ConvoyOperation::SeeSame(_)));
+            let has_seen = matches!(operation, ConvoyOperation::See(_) | ConvoyOperation::SeeSame(_));
+            prop_assert!(before || !is_open || has_seen);
         }
         for _ in 0..40 {
             model.see(0).iter().for_each(|change| reports.hear(change, model.now, true));
