@@ -48,7 +48,7 @@ pub(crate) enum Activity {
 
 /// One client.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct ClientEntry {
     /// Process id told to the client; positive, unique among those connected.
     pub pid: i32,
     /// Secret of its cancel key: 4 bytes for protocol 3.0, 32 for 3.2.
@@ -74,7 +74,7 @@ pub(crate) struct Entry {
     waker: Mutex<Option<Waker>>,
 }
 
-impl Entry {
+impl ClientEntry {
     /// Leaves a signal and wakes the client's task.
     pub(crate) fn signal(&self, signal: Signal) {
         self.signals.fetch_or(signal as u8, Ordering::AcqRel);
@@ -160,54 +160,54 @@ impl Entry {
 /// All clients.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
-    entries: Mutex<Slab<Arc<Entry>>>,
-    /// How many hold a [`Seat`], by role; only roles with clients are here.
-    seats: Mutex<HashMap<Arc<str>, u32>>,
+    entries: Mutex<Slab<Arc<ClientEntry>>>,
+    /// How many hold a [`RoleSlot`], by role; only roles with clients are here.
+    slots: Mutex<HashMap<Arc<str>, u32>>,
 }
 
 /// A client's place; gone when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct ClientHandle {
     clients: Arc<Clients>,
-    entry: Arc<Entry>,
-    _seat: Seat,
+    entry: Arc<ClientEntry>,
+    _slot: RoleSlot,
 }
 
 /// One of the clients of a role, counted until it is dropped: from the proof of who it is to its goodbye.
 #[derive(Debug)]
-pub(crate) struct Seat {
+pub(crate) struct RoleSlot {
     clients: Arc<Clients>,
     role: Arc<str>,
 }
 
-impl Drop for Seat {
+impl Drop for RoleSlot {
     fn drop(&mut self) {
-        let mut seats = self.clients.seats();
-        if let Some(taken) = seats.get_mut(&self.role) {
+        let mut slots = self.clients.slots();
+        if let Some(taken) = slots.get_mut(&self.role) {
             *taken -= 1;
             if *taken == 0 {
-                seats.remove(&self.role);
+                slots.remove(&self.role);
             }
         }
     }
 }
 
-impl Place {
+impl ClientHandle {
     /// What others see of it.
-    pub(crate) fn entry(&self) -> &Arc<Entry> {
+    pub(crate) fn entry(&self) -> &Arc<ClientEntry> {
         &self.entry
     }
 }
 
-impl std::ops::Deref for Place {
-    type Target = Entry;
+impl std::ops::Deref for ClientHandle {
+    type Target = ClientEntry;
 
-    fn deref(&self) -> &Entry {
+    fn deref(&self) -> &ClientEntry {
         &self.entry
     }
 }
 
-impl Drop for Place {
+impl Drop for ClientHandle {
     fn drop(&mut self) {
         self.clients.entries().remove(slot(self.entry.pid));
     }
@@ -215,9 +215,9 @@ impl Drop for Place {
 
 /// What is known of a client once it logged in.
 #[derive(Debug)]
-pub(crate) struct Facts {
+pub(crate) struct ClientFacts {
     /// Of its login role.
-    pub seat: Seat,
+    pub slot: RoleSlot,
     /// Database asked for.
     pub database: Arc<str>,
     /// Peer.
@@ -241,15 +241,15 @@ fn slot(pid: i32) -> usize {
 
 impl Clients {
     /// Takes a client in, with a fresh cancel key.
-    pub(crate) fn admit(self: &Arc<Self>, facts: Facts, second: u32) -> Place {
+    pub(crate) fn admit(self: &Arc<Self>, facts: ClientFacts, second: u32) -> ClientHandle {
         let mut secret = vec![0; facts.secret_len];
         SystemRandom::new().fill(&mut secret).expect("the system has randomness");
         let mut entries = self.entries();
         let vacant = entries.vacant_entry();
-        let entry = Arc::new(Entry {
+        let entry = Arc::new(ClientEntry {
             pid: pid(vacant.key()),
             secret,
-            role: Arc::clone(&facts.seat.role),
+            role: Arc::clone(&facts.slot.role),
             database: facts.database,
             addr: facts.addr,
             application_name: facts.application_name,
@@ -263,22 +263,22 @@ impl Clients {
         });
         vacant.insert(Arc::clone(&entry));
         drop(entries);
-        Place { clients: Arc::clone(self), entry, _seat: facts.seat }
+        ClientHandle { clients: Arc::clone(self), entry, _slot: facts.slot }
     }
 
-    /// A seat for one more client of this role; `None` if `most` are taken.
-    pub(crate) fn seat(self: &Arc<Self>, role: &Arc<str>, most: Option<u32>) -> Option<Seat> {
-        let mut seats = self.seats();
-        let taken = seats.get(role).copied().unwrap_or(0);
+    /// A slot for one more client of this role; `None` if `most` are taken.
+    pub(crate) fn slot(self: &Arc<Self>, role: &Arc<str>, most: Option<u32>) -> Option<RoleSlot> {
+        let mut slots = self.slots();
+        let taken = slots.get(role).copied().unwrap_or(0);
         if most.is_some_and(|most| taken >= most) {
             return None;
         }
-        seats.insert(Arc::clone(role), taken + 1);
-        Some(Seat { clients: Arc::clone(self), role: Arc::clone(role) })
+        slots.insert(Arc::clone(role), taken + 1);
+        Some(RoleSlot { clients: Arc::clone(self), role: Arc::clone(role) })
     }
 
     /// Everybody connected.
-    pub(crate) fn all(&self) -> Vec<Arc<Entry>> {
+    pub(crate) fn all(&self) -> Vec<Arc<ClientEntry>> {
         self.entries().iter().map(|(_, entry)| Arc::clone(entry)).collect()
     }
 
@@ -310,11 +310,11 @@ impl Clients {
         }
     }
 
-    fn seats(&self) -> MutexGuard<'_, HashMap<Arc<str>, u32>> {
-        self.seats.lock().expect("no panic while held")
+    fn slots(&self) -> MutexGuard<'_, HashMap<Arc<str>, u32>> {
+        self.slots.lock().expect("no panic while held")
     }
 
-    fn entries(&self) -> MutexGuard<'_, Slab<Arc<Entry>>> {
+    fn entries(&self) -> MutexGuard<'_, Slab<Arc<ClientEntry>>> {
         self.entries.lock().expect("no panic while held")
     }
 }

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
-use crate::clients::{Place, Signal};
+use crate::clients::{ClientHandle, Signal};
 use crate::error::ConsoleFault;
 use crate::net::stream::{GOODBYE_MAX, Stream};
 use crate::wire::frame::{HEADER_LEN, header};
@@ -42,7 +42,7 @@ pub(super) enum WaitEnd {
 }
 
 pub(super) struct ConsoleConnection {
-    pub(super) place: Place,
+    pub(super) handle: ClientHandle,
     stream: Stream,
     /// Bytes of the client that were not looked at yet.
     input: BytesMut,
@@ -51,8 +51,8 @@ pub(super) struct ConsoleConnection {
 }
 
 impl ConsoleConnection {
-    pub(super) fn new(place: Place, stream: Stream) -> Self {
-        Self { place, stream, input: BytesMut::new(), out: Vec::new() }
+    pub(super) fn new(handle: ClientHandle, stream: Stream) -> Self {
+        Self { handle, stream, input: BytesMut::new(), out: Vec::new() }
     }
 
     /// Takes a whole message off the input.
@@ -79,9 +79,9 @@ impl ConsoleConnection {
 
     /// Waits while this holds, unless the client cancels. One that goes away meanwhile leaves everything as it is.
     pub(super) async fn wait_while(&mut self, holds: impl Fn() -> bool) -> Result<WaitEnd, ConsoleEnd> {
-        self.place.set_waiting();
+        self.handle.set_waiting();
         let ended = self.look_while(holds).await;
-        self.place.set_idle();
+        self.handle.set_idle();
         ended
     }
 
@@ -104,10 +104,10 @@ impl ConsoleConnection {
 
     /// Reads more of the client, or tells the signals that came meanwhile.
     async fn hear(&mut self) -> Result<Option<u8>, ConsoleEnd> {
-        let place = &self.place;
+        let handle = &self.handle;
         let signalled = poll_fn(|cx| {
-            place.set_waker(cx.waker());
-            match place.take_signals() {
+            handle.set_waker(cx.waker());
+            match handle.take_signals() {
                 0 => Poll::Pending,
                 signals => Poll::Ready(signals),
             }

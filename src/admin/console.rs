@@ -14,7 +14,7 @@ use super::connection::{ConsoleConnection, ConsoleEnd, WaitEnd};
 use super::drivers::{DriverStatement, PARAMETERS};
 use super::statement::{self, ConsoleStatement};
 use super::table::{self, Formats, TableRow};
-use crate::clients::Facts;
+use crate::clients::ClientFacts;
 use crate::config::Access;
 use crate::error::ConsoleFault;
 use crate::error::sqlstate;
@@ -27,12 +27,12 @@ use crate::wire::expected::TransactionStatus;
 const NAMES_MAX: usize = 256;
 
 /// Serves a console whose user is known and allowed, up to its end. AuthenticationOk was sent.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, facts: Facts) {
-    let place = worker.proxy.clients.admit(facts, worker.proxy.clock.second());
-    tracing::info!(client.addr = %place.addr, role = %place.role, "console opened");
+pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, facts: ClientFacts) {
+    let handle = worker.proxy.clients.admit(facts, worker.proxy.clock.second());
+    tracing::info!(client.addr = %handle.addr, role = %handle.role, "console opened");
     let mut console = Console {
         worker,
-        connection: ConsoleConnection::new(place, stream),
+        connection: ConsoleConnection::new(handle, stream),
         statements: HashMap::new(),
         portals: HashMap::new(),
         transaction: TransactionStatus::Idle,
@@ -99,7 +99,7 @@ impl Console {
         for (name, value) in PARAMETERS {
             build::parameter_status(&mut self.connection.out, name, value);
         }
-        build::backend_key_data(&mut self.connection.out, self.connection.place.pid, self.connection.place.secret());
+        build::backend_key_data(&mut self.connection.out, self.connection.handle.pid, self.connection.handle.secret());
         build::ready_for_query(&mut self.connection.out, TransactionStatus::Idle);
     }
 
@@ -165,8 +165,8 @@ impl Console {
     /// Does what a statement says; its notices are on their way when its rows and tag come back.
     async fn answer(&mut self, statement: &ConsoleStatement) -> Result<StatementAnswer, ConsoleStop> {
         // Asked each time: a reload that takes a role its rights takes them from its consoles, too.
-        let role = || self.connection.place.role.to_string();
-        match (self.worker.proxy.config.load().admin.access(&self.connection.place.role), statement.access()) {
+        let role = || self.connection.handle.role.to_string();
+        match (self.worker.proxy.config.load().admin.access(&self.connection.handle.role), statement.access()) {
             (None, _) => return Err(ConsoleFault::NoLongerAllowed(role()).into()),
             (Some(Access::Look), Access::Act) => return Err(ConsoleFault::MayOnlyLook(role()).into()),
             (Some(Access::Look), Access::Look) | (Some(Access::Act), _) => {}
@@ -187,8 +187,8 @@ impl Console {
     }
 
     async fn act(&mut self, action: &Action) -> Result<(), ConsoleStop> {
-        let (worker, place) = (&self.worker, &self.connection.place);
-        tracing::info!(client.addr = %place.addr, role = %place.role, command = ?action, "console");
+        let (worker, handle) = (&self.worker, &self.connection.handle);
+        tracing::info!(client.addr = %handle.addr, role = %handle.role, command = ?action, "console");
         match action.run(worker)? {
             FollowUp::Nothing => {}
             FollowUp::Wait(wait) => {

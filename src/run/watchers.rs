@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::service::Service;
 use crate::auth::Credential;
-use crate::clients::{Activity, Entry, Signal};
+use crate::clients::{Activity, ClientEntry, Signal};
 use crate::config::{Config, Endpoint, PoolSettings, own_settings};
 use crate::metrics::PoolStats;
 use crate::pool::address::ServerAddress;
@@ -212,7 +212,7 @@ impl Process for Proxy {
     }
 
     fn cancel(&self, server: &ServerAddress, holder: &IdleHolder) -> bool {
-        let has_it = |entry: &Arc<Entry>| {
+        let has_it = |entry: &Arc<ClientEntry>| {
             let Activity::Active(target) = entry.activity() else { return false };
             let is_process = target.key.as_ref().is_some_and(|(pid, _)| *pid == holder.backend);
             entry.pid == holder.client.pid && is_process && target.address.is_same_server(server)

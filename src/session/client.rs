@@ -23,7 +23,7 @@ use super::leased::Leased;
 use super::orphan::Orphan;
 use super::session::Session;
 use super::side::Side;
-use crate::clients::{Place, Signal};
+use crate::clients::{ClientHandle, Signal};
 use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::net::stream::{GOODBYE_MAX, Stream};
@@ -78,7 +78,7 @@ impl From<std::io::Error> for End {
 #[derive(Debug)]
 pub(crate) struct Client {
     worker: Rc<Worker>,
-    place: Place,
+    handle: ClientHandle,
     stream: Stream,
     /// Its side of the relay.
     side: Side,
@@ -134,10 +134,10 @@ enum Step {
 
 impl Client {
     /// A client that has just logged in.
-    pub(crate) fn new(worker: Rc<Worker>, place: Place, stream: Stream, session: Session) -> Self {
+    pub(crate) fn new(worker: Rc<Worker>, handle: ClientHandle, stream: Stream, session: Session) -> Self {
         Self {
             worker,
-            place,
+            handle,
             stream,
             side: Side::default(),
             held: Vec::new(),
@@ -155,7 +155,7 @@ impl Client {
         let mut is_known = false;
         let end = poll_fn(|cx| {
             if !std::mem::replace(&mut is_known, true) {
-                self.place.set_waker(cx.waker());
+                self.handle.set_waker(cx.waker());
             }
             self.poll(cx)
         })
@@ -171,12 +171,12 @@ impl Client {
             let is_mid_frame = self.side.is_mid_forward();
             cleanup::begin(&self.worker, leased, &mut self.session, is_mid_frame);
         }
-        self.place.set_idle();
+        self.handle.set_idle();
         self.session.notifications.leave();
         match &end {
-            End::Gone => tracing::debug!(client.addr = %self.place.addr, "client gone"),
+            End::Gone => tracing::debug!(client.addr = %self.handle.addr, "client gone"),
             End::Fatal(fault) => {
-                tracing::debug!(client.addr = %self.place.addr, %fault, "client closed");
+                tracing::debug!(client.addr = %self.handle.addr, %fault, "client closed");
                 // Behind half a message it would be read as the rest of that.
                 if !is_mid_answer {
                     build::error_response(self.side.buffer.bytes(), &sqlstate::report(fault));
@@ -248,7 +248,7 @@ impl Client {
 
     #[inline]
     fn handle_signals(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
-        let signals = self.place.take_signals();
+        let signals = self.handle.take_signals();
         if signals == 0 {
             return Ok(());
         }

@@ -24,7 +24,7 @@ use crate::admission::login::Address;
 use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, Method, Refusal, Step};
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
-use crate::clients::{Facts, Place, Seat, Signal};
+use crate::clients::{ClientFacts, ClientHandle, RoleSlot, Signal};
 use crate::config::{Auth, CONSOLE_NAMES, PoolMode, Secret};
 use crate::error::{LoginFault, sqlstate};
 use crate::metrics::{PoolCounter, ProcessCounter, ProcessHistogram};
@@ -69,7 +69,7 @@ pub(crate) enum Welcome {
     /// A client, ready for its first message, and its place in `listen.clients_max`.
     Client(Box<Client>, Counted),
     /// A user of the console who has been let in, on this connection.
-    Console(Stream, Facts, Counted),
+    Console(Stream, ClientFacts, Counted),
 }
 
 /// Takes a connection in, from its first byte to its first ReadyForQuery. `None`: it was refused, has gone, or was a
@@ -99,8 +99,8 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
         Err(fault) => Err(fault),
     };
     match welcomed {
-        Ok(Guest::Client(session, place)) => {
-            let greeted = timeout(limit, greet(&worker, stream, *session, place)).await;
+        Ok(Guest::Client(session, handle)) => {
+            let greeted = timeout(limit, greet(&worker, stream, *session, handle)).await;
             let client = greeted.ok()?.ok()?;
             worker.proxy.process.record(ProcessHistogram::Login, since.elapsed());
             Some(Welcome::Client(Box::new(client), counted))
@@ -111,7 +111,7 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
         }
         Err(fault) => {
             if fault.is_crowd() {
-                // While it waits for its refusal it takes nobody's place.
+                // While it waits for its refusal it takes nobody's handle.
                 drop(counted);
                 tokio::select! {
                     () = worker.proxy.entrance.hold() => {}
@@ -196,8 +196,8 @@ fn is_console(startup: &Startup) -> bool {
 
 /// Who may come in.
 enum Guest {
-    Client(Box<Session>, Place),
-    Console(Facts),
+    Client(Box<Session>, ClientHandle),
+    Console(ClientFacts),
 }
 
 async fn welcome(
@@ -216,9 +216,9 @@ async fn welcome(
             return Err(LoginFault::UnprovedAdmin);
         }
         // Who has to look after pgweir is let in, however many clients the role has.
-        let seat = proxy.clients.seat(&startup.user.as_str().into(), None).expect("there is no limit");
+        let slot = proxy.clients.slot(&startup.user.as_str().into(), None).expect("there is no limit");
         let database = startup.database.as_str().into();
-        return Ok(Guest::Console(facts(&startup, seat, database, addr, is_tls)));
+        return Ok(Guest::Console(facts(&startup, slot, database, addr, is_tls)));
     }
     if proxy.directory.is_disabled(&startup.database) {
         return Err(LoginFault::Disabled(startup.database));
@@ -237,13 +237,13 @@ async fn welcome(
         prove(worker, &pool, password).await?;
     }
     let most = proxy.config.load().role(&startup.user).and_then(|role| role.limits.clients_max);
-    let seat = proxy.clients.seat(&pool.name.role, most).ok_or(LoginFault::TooManyOfRole(startup.user.clone()))?;
+    let slot = proxy.clients.slot(&pool.name.role, most).ok_or(LoginFault::TooManyOfRole(startup.user.clone()))?;
     let reported = greeting(worker, &pool).await?;
     let mode = if pool.is_dedicated() { PoolMode::Session } else { pool.settings().pool.mode };
     let settings = if pool.is_dedicated() { proxy.settings.none() } else { proxy.settings.intern(settings) };
     let exchange = proxy.hub.exchange(&pool.name.database);
-    let facts = facts(&startup, seat, Arc::clone(&pool.name.database), addr, is_tls);
-    let place = proxy.clients.admit(facts, proxy.clock.second());
+    let facts = facts(&startup, slot, Arc::clone(&pool.name.database), addr, is_tls);
+    let handle = proxy.clients.admit(facts, proxy.clock.second());
     let mut session = Session {
         pool,
         mode,
@@ -255,18 +255,18 @@ async fn welcome(
         follow: None,
         pins: Default::default(),
         lexer: Default::default(),
-        entry: Arc::clone(place.entry()),
+        entry: Arc::clone(handle.entry()),
         notifications: Notifications::new(exchange),
     };
     session.update_lexer();
     session.suspect_startup();
-    Ok(Guest::Client(Box::new(session), place))
+    Ok(Guest::Client(Box::new(session), handle))
 }
 
-fn facts(startup: &Startup, seat: Seat, database: Arc<str>, addr: &str, is_tls: bool) -> Facts {
+fn facts(startup: &Startup, slot: RoleSlot, database: Arc<str>, addr: &str, is_tls: bool) -> ClientFacts {
     let application_name = startup.parameters.iter().rfind(|(name, _)| name == "application_name");
-    Facts {
-        seat,
+    ClientFacts {
+        slot,
         database,
         addr: addr.to_owned(),
         application_name: application_name.map_or("", |(_, value)| value).into(),
@@ -439,7 +439,7 @@ async fn greet(
     worker: &Rc<Worker>,
     mut stream: Stream,
     mut session: Session,
-    place: Place,
+    handle: ClientHandle,
 ) -> Result<Client, LoginFault> {
     let proxy = &worker.proxy;
     let mut out = AUTHENTICATION_OK.to_vec();
@@ -450,13 +450,13 @@ async fn greet(
     session.pool.stats.worker(worker.id).add(PoolCounter::Logins);
     if proxy.is_draining() {
         // It began while this client was on its way in.
-        place.signal(Signal::Drain);
+        handle.signal(Signal::Drain);
     }
-    build::backend_key_data(&mut out, place.pid, place.secret());
+    build::backend_key_data(&mut out, handle.pid, handle.secret());
     let refused = session.begin_epoch(&proxy.settings);
     session.warn(refused, |warning| build::notice_response(&mut out, warning));
     build::ready_for_query(&mut out, TransactionStatus::Idle);
     stream.write_all(&out).await?;
     stream.flush().await?;
-    Ok(Client::new(Rc::clone(worker), place, stream, session))
+    Ok(Client::new(Rc::clone(worker), handle, stream, session))
 }

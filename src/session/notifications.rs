@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::reply_action::Runs;
-use crate::clients::Entry;
+use crate::clients::ClientEntry;
 use crate::notify::exchange::Exchange;
 use crate::notify::mailbox::Mailbox;
 use crate::notify::notification::{Notification, Unsendable};
@@ -49,7 +49,7 @@ pub(crate) struct Party<'a> {
     /// Where its backends come from.
     pub pool: &'a InUse<Pool>,
     /// Its place among the clients; `None`: it has gone, and hears nothing any more.
-    pub entry: Option<&'a Entry>,
+    pub entry: Option<&'a ClientEntry>,
 }
 
 impl Notifications {
@@ -222,7 +222,7 @@ impl Notifications {
             self.exchange.use_login(party.pool);
         }
         for change in &committed.changes {
-            if let (Change::Listen(_), Some(waker)) = (change, party.entry.and_then(Entry::waker)) {
+            if let (Change::Listen(_), Some(waker)) = (change, party.entry.and_then(ClientEntry::waker)) {
                 open.mailbox.get_or_insert_with(|| Mailbox::new(party.pid, waker));
             }
             if let Some(mailbox) = &open.mailbox {

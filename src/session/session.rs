@@ -7,7 +7,7 @@ use super::notifications::{Notifications, Party};
 use super::pins::Pins;
 use super::reply_action::{ReplyAction, Runs};
 use super::statements::{ClientStatements, Unnamed};
-use crate::clients::Entry;
+use crate::clients::ClientEntry;
 use crate::config::{PoolMode, Standing};
 use crate::error::Fault;
 use crate::notify::mailbox::Closing;
@@ -44,7 +44,7 @@ pub(crate) struct Session {
     /// How its texts are read.
     pub lexer: Context,
     /// What others know of it.
-    pub entry: Arc<Entry>,
+    pub entry: Arc<ClientEntry>,
     /// What it notifies of and listens to.
     pub notifications: Notifications,
 }

@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::format::{address, pointer, wait};
 use super::socket::SocketLine;
 use crate::admin::table::{ConsoleTable, table};
-use crate::clients::{Activity, Entry};
+use crate::clients::{Activity, ClientEntry};
 use crate::proxy::Proxy;
 
 pub(super) const TABLE: ConsoleTable =
     table!("CLIENTS", "every client; link is its backend, id what KILL_CLIENT takes", lines);
 
 fn lines(proxy: &Proxy) -> Vec<SocketLine> {
-    let line = |entry: Arc<Entry>| {
+    let line = |entry: Arc<ClientEntry>| {
         let (state, since, link) = match &entry.activity() {
             Activity::Idle => ("idle", None, String::new()),
             Activity::Waiting(since) => ("waiting", Some(since.elapsed()), String::new()),

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 
-use crate::clients::Entry;
+use crate::clients::ClientEntry;
 use crate::proxy::Proxy;
 
 /// PgBouncer's name for its console and for the user of its pool.
@@ -39,7 +39,7 @@ pub(super) fn pointer<T>(of: &Arc<T>) -> String {
 }
 
 /// Clients by one of their names.
-pub(super) fn clients_by(proxy: &Proxy, name: impl Fn(&Entry) -> &Arc<str>) -> HashMap<Arc<str>, u32> {
+pub(super) fn clients_by(proxy: &Proxy, name: impl Fn(&ClientEntry) -> &Arc<str>) -> HashMap<Arc<str>, u32> {
     let mut counts = HashMap::new();
     for entry in proxy.clients.all() {
         *counts.entry(Arc::clone(name(&entry))).or_default() += 1;

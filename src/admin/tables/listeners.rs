@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::format::{address, time};
 use crate::admin::table::{ConsoleTable, columns, table};
-use crate::clients::Entry;
+use crate::clients::ClientEntry;
 use crate::notify::exchange::{Exchange, Listener};
 use crate::proxy::Proxy;
 
@@ -15,7 +15,7 @@ pub(super) const TABLE: ConsoleTable =
 struct ListenerLine {
     database: Arc<str>,
     listener: Listener,
-    client: Arc<Entry>,
+    client: Arc<ClientEntry>,
 }
 
 columns! { ListenerLine;

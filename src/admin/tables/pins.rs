@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::admin::table::{ConsoleTable, columns, table};
-use crate::clients::{Activity, Entry};
+use crate::clients::{Activity, ClientEntry};
 use crate::proxy::Proxy;
 use crate::session::pins;
 
@@ -11,7 +11,7 @@ pub(super) const TABLE: ConsoleTable =
     table!("PINS", "clients that keep their backend between transactions, and why", lines);
 
 struct PinLine {
-    client: Arc<Entry>,
+    client: Arc<ClientEntry>,
     backend: i32,
     reasons: String,
 }
@@ -25,7 +25,7 @@ columns! { PinLine;
 }
 
 fn lines(proxy: &Proxy) -> Vec<PinLine> {
-    let line = |client: Arc<Entry>| {
+    let line = |client: Arc<ClientEntry>| {
         let reasons: Vec<_> = pins::names(client.pins()).collect();
         let Activity::Active(target) = client.activity() else { return None };
         let backend = target.key.as_ref().map_or(0, |key| key.0);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::format::pointer;
 use super::socket::SocketLine;
 use crate::admin::table::{ConsoleTable, table};
-use crate::clients::{Activity, Entry};
+use crate::clients::{Activity, ClientEntry};
 use crate::pool::address::ServerAddress;
 use crate::pool::core::Phase;
 use crate::pool::pool::{Pool, PoolKind};
@@ -51,7 +51,7 @@ fn lines(proxy: &Proxy) -> Vec<SocketLine> {
 }
 
 /// A client with a backend: the backend's name and its own.
-fn holding(entry: &Arc<Entry>) -> Option<(String, String)> {
+fn holding(entry: &Arc<ClientEntry>) -> Option<(String, String)> {
     match entry.activity() {
         Activity::Active(target) => Some((pointer(&target), pointer(entry))),
         Activity::Idle | Activity::Waiting(_) => None,

@@ -20,7 +20,7 @@ const MOVED_AT_ONCE: usize = 64 * 1024;
 /// An answer that is held back.
 #[derive(Debug)]
 pub(super) struct Withheld {
-    /// Latest time for the channel to be in place.
+    /// Latest time for the channel to be in handle.
     deadline: Pin<Box<Sleep>>,
     /// Start of the answer in the write buffer, if it answers the LISTEN alone: it is taken out again if the LISTEN
     /// fails.

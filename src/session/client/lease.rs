@@ -41,7 +41,7 @@ impl Client {
             }
             Ok(Ask::Waits(waiter)) => {
                 self.phase = Phase::Waiting(Waiting { waiter, since: now });
-                self.place.set_waiting();
+                self.handle.set_waiting();
                 Ok(false)
             }
             Err(error) => Err(self.lease_fault(error, Duration::ZERO)),
@@ -106,7 +106,7 @@ impl Client {
     /// ## Waiting => Idle: the first message in hand is answered with an error.
     pub(super) fn fail_waiting(&mut self, fault: &Fault, cx: &mut Context<'_>) -> Result<(), End> {
         self.phase = Phase::Idle;
-        self.place.set_idle();
+        self.handle.set_idle();
         self.worker.proxy.errors.count(sqlstate::report(fault).code);
         match fault {
             Fault::LoginRefused(refusal) => return Err(Fault::LoginRefused(refusal.clone()).into()),
@@ -129,7 +129,7 @@ impl Client {
 
     #[inline]
     fn begin_lease(&mut self, lease: Lease, now: Instant) {
-        self.place.set_active(lease.target.clone());
+        self.handle.set_active(lease.target.clone());
         self.is_unsynced = false;
         self.session.statements.leave_backend();
         if !self.session.reported.is_same(&lease.parameters) {
@@ -177,7 +177,7 @@ impl Client {
             }
         }
         if self.session.is_pinned() {
-            self.place.set_pins(self.session.pin_bits());
+            self.handle.set_pins(self.session.pin_bits());
             return Ok(());
         }
         if leased.lease.is_dirty {
@@ -197,8 +197,8 @@ impl Client {
     fn release(&mut self, now: Instant) {
         let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
         let Leased { lease, cycle, since, .. } = leased;
-        self.place.set_idle();
-        self.place.touch(self.worker.proxy.clock.second());
+        self.handle.set_idle();
+        self.handle.touch(self.worker.proxy.clock.second());
         self.session.pool.stats.worker(self.worker.id).leased(now - since);
         cleanup::release(&self.worker, lease, cycle, now);
         self.side.shrink();
@@ -207,7 +207,7 @@ impl Client {
     /// The backend broke the protocol: it is closed, and nobody else sees it.
     pub(super) fn abandon(&mut self) {
         self.phase = Phase::Idle;
-        self.place.set_idle();
+        self.handle.set_idle();
         self.session.notifications.lost(false);
     }
 
@@ -223,7 +223,7 @@ impl Client {
 
     fn part(&mut self, expired: Option<Reason>, cx: &mut Context<'_>) -> Result<(), End> {
         let Phase::Leased(mut leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
-        self.place.set_idle();
+        self.handle.set_idle();
         let cycle = &mut leased.cycle;
         let is_session_lost = self.session.mode == PoolMode::Session || self.session.may_be_pinned();
         let lost = Lost { in_commit: cycle.is_committing(), final_error: cycle.take_final_error() };

@@ -145,7 +145,7 @@ impl Client {
                 if self.needs_no_backend(request, message.is_whole()) {
                     out.skip(message.fresh);
                     self.answered(answer);
-                    self.place.touch(self.worker.proxy.clock.second());
+                    self.handle.touch(self.worker.proxy.clock.second());
                     return Ok(Step::Done);
                 }
                 match self.ask(cx) {
