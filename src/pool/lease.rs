@@ -17,13 +17,13 @@ use tokio::task::coop;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backend::Backend;
+use super::backend_registry::{BackendFacts, BackendRegistry};
 use super::core::{
     Bottleneck, Command, Core, FailureKind, Lease as Decision, PoolId, Progress, SlotId, Ticket, WaitError,
 };
 use super::keep;
 use super::open::{OpenError, Opener};
 use super::pool::Pool;
-use super::roster::{Facts, Roster};
 use crate::metrics::{CloseReason, PoolCounter};
 use crate::wire::build;
 
@@ -39,7 +39,7 @@ pub(crate) struct Pools {
     core: Mutex<Core<Boxed>>,
     by_id: Mutex<HashMap<PoolId, Arc<Pool>>>,
     opener: Opener,
-    roster: Roster,
+    backends: BackendRegistry,
     zombie_max_millis: AtomicU64,
 }
 
@@ -116,7 +116,7 @@ impl Pools {
             core: Mutex::new(core),
             by_id: Mutex::default(),
             opener,
-            roster: Roster::default(),
+            backends: BackendRegistry::default(),
             zombie_max_millis: AtomicU64::new(0),
         }
     }
@@ -142,8 +142,8 @@ impl Pools {
     }
 
     /// Every open backend.
-    pub(crate) fn roster(&self) -> &Roster {
-        &self.roster
+    pub(crate) fn backends(&self) -> &BackendRegistry {
+        &self.backends
     }
 
     /// Makes a pool findable for dials.
@@ -268,7 +268,7 @@ impl Pools {
                 None => Err(OpenError::Removed),
             };
             if let (Some(pool), Ok(backend)) = (pool, &opened) {
-                pools.roster.enter(slot, Facts::new(pool, backend));
+                pools.backends.enter(slot, BackendFacts::new(pool, backend));
             }
             let now = Instant::now();
             pools.decide(worker, |core, out| match opened {
@@ -295,7 +295,7 @@ impl Pools {
             };
             let _ = timeout(limit, goodbye).await;
             drop(backend);
-            if let Some(closed) = pools.roster.leave(slot) {
+            if let Some(closed) = pools.backends.leave(slot) {
                 closed.pool.stats.worker(worker).add(PoolCounter::BackendsClosed(reason));
             }
             let now = Instant::now();

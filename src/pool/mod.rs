@@ -4,6 +4,7 @@
 
 pub(crate) mod address;
 pub(crate) mod backend;
+pub(crate) mod backend_registry;
 pub(crate) mod backoff;
 pub(crate) mod clock;
 pub(crate) mod core;
@@ -17,5 +18,4 @@ pub(crate) mod names;
 pub(crate) mod open;
 #[expect(clippy::module_inception, reason = "a pool is what this module is about")]
 pub(crate) mod pool;
-pub(crate) mod roster;
 pub(crate) mod standing;

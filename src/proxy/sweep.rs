@@ -62,7 +62,7 @@ impl Proxy {
     /// Tells clients whose backends are at something for longer than their role's limits allow.
     fn look_for_overdue(&self) {
         let tick = self.clock.ticks();
-        let overdue = self.pools.roster().find(|facts| {
+        let overdue = self.pools.backends().find(|facts| {
             let limits = &facts.pool.settings().timeouts;
             !facts.pool.is_dedicated() && facts.target.clock.overdue(limits, tick, 1).is_some()
         });

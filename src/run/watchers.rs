@@ -155,7 +155,7 @@ fn databases(proxy: &Proxy, config: &Config, watched: &BTreeMap<Arc<str>, Watche
     let named = config.databases.keys().filter(|name| *name != "*").map(|name| Arc::from(name.as_str()));
     let mut all: BTreeSet<Arc<str>> = named.collect();
     if config.databases.contains_key("*") {
-        all.extend(proxy.pools.roster().all().into_iter().map(|(_, facts)| Arc::clone(&facts.pool.name.database)));
+        all.extend(proxy.pools.backends().all().into_iter().map(|(_, facts)| Arc::clone(&facts.pool.name.database)));
         let known = proxy.directory.all_databases().into_iter().map(|(name, _)| name);
         all.extend(known.filter(|name| watched.contains_key(name)));
     }
@@ -200,7 +200,7 @@ impl Process for Proxy {
             let client = OwnClient { pid: entry.pid, role, addr, application: entry.application_name.clone() };
             own.give(*pid, client);
         }
-        let backends = self.pools.roster().find(|facts| facts.target.address.is_same_server(server));
+        let backends = self.pools.backends().find(|facts| facts.target.address.is_same_server(server));
         own.add(backends.iter().filter_map(|target| target.key.as_ref()).map(|(pid, _)| *pid));
         own.add(self.pools.opener().links().at(server));
         own

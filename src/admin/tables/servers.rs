@@ -17,7 +17,7 @@ pub(super) const TABLE: ConsoleTable = table!("SERVERS", "every backend; link is
 fn lines(proxy: &Proxy) -> Vec<SocketLine> {
     let holders: HashMap<String, String> = proxy.clients.all().iter().filter_map(holding).collect();
     let mut lines = Vec::new();
-    for (index, (slot, facts)) in (0_i64..).zip(proxy.pools.roster().all()) {
+    for (index, (slot, facts)) in (0_i64..).zip(proxy.pools.backends().all()) {
         let core = proxy.pools.core();
         let Some(phase) = core.phase(slot) else { continue };
         let close_needed = phase == Phase::Closing || core.is_retired(slot);

@@ -12,7 +12,7 @@ use super::pool::Pool;
 
 /// What does not change about a backend.
 #[derive(Debug, Clone)]
-pub(crate) struct Facts {
+pub(crate) struct BackendFacts {
     /// Whose it is.
     pub pool: Arc<Pool>,
     /// Where it is, with its process id; the same as its client's entry has while it is leased.
@@ -25,7 +25,7 @@ pub(crate) struct Facts {
     pub connected: SystemTime,
 }
 
-impl Facts {
+impl BackendFacts {
     /// Of a backend of `pool` that has just opened.
     pub(crate) fn new(pool: Arc<Pool>, backend: &Backend) -> Self {
         Self {
@@ -40,30 +40,30 @@ impl Facts {
 
 /// All open backends.
 #[derive(Debug, Default)]
-pub(crate) struct Roster(Mutex<HashMap<SlotId, Facts>>);
+pub(crate) struct BackendRegistry(Mutex<HashMap<SlotId, BackendFacts>>);
 
-impl Roster {
+impl BackendRegistry {
     /// A backend opened in this slot.
-    pub(crate) fn enter(&self, slot: SlotId, facts: Facts) {
+    pub(crate) fn enter(&self, slot: SlotId, facts: BackendFacts) {
         self.slots().insert(slot, facts);
     }
 
     /// The slot's backend is closed.
-    pub(crate) fn leave(&self, slot: SlotId) -> Option<Facts> {
+    pub(crate) fn leave(&self, slot: SlotId) -> Option<BackendFacts> {
         self.slots().remove(&slot)
     }
 
     /// Everything there is.
-    pub(crate) fn all(&self) -> Vec<(SlotId, Facts)> {
+    pub(crate) fn all(&self) -> Vec<(SlotId, BackendFacts)> {
         self.slots().iter().map(|(slot, facts)| (*slot, facts.clone())).collect()
     }
 
     /// Where those are of which this holds.
-    pub(crate) fn find(&self, is: impl Fn(&Facts) -> bool) -> Vec<Arc<Target>> {
+    pub(crate) fn find(&self, is: impl Fn(&BackendFacts) -> bool) -> Vec<Arc<Target>> {
         self.slots().values().filter(|facts| is(facts)).map(|facts| Arc::clone(&facts.target)).collect()
     }
 
-    fn slots(&self) -> MutexGuard<'_, HashMap<SlotId, Facts>> {
+    fn slots(&self) -> MutexGuard<'_, HashMap<SlotId, BackendFacts>> {
         self.0.lock().expect("no panic while held")
     }
 }
