@@ -14,7 +14,7 @@ use slab::Slab;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
-use crate::pool::backend::{Aim, Target};
+use crate::pool::backend::{BackendHandle, CancelGuard};
 
 /// What a client's task is asked to do at its next poll; several may stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(crate) enum Activity {
     /// Waiting, since then.
     Waiting(Instant),
     /// With the backend of this target.
-    Active(Arc<Target>),
+    Active(Arc<BackendHandle>),
 }
 
 /// One client.
@@ -127,7 +127,7 @@ impl ClientEntry {
 
     /// Holds the backend with this target.
     #[inline]
-    pub(crate) fn set_active(&self, target: Arc<Target>) {
+    pub(crate) fn set_active(&self, target: Arc<BackendHandle>) {
         *self.lock() = Activity::Active(target);
     }
 
@@ -293,7 +293,7 @@ impl Clients {
     }
 
     /// A CancelRequest with this key: what is to be done at a backend, if anything. A client waiting leaves it at once.
-    pub(crate) fn cancel(&self, pid: i32, secret: &[u8]) -> Option<Aim> {
+    pub(crate) fn cancel(&self, pid: i32, secret: &[u8]) -> Option<CancelGuard> {
         let index = usize::try_from(pid).ok().filter(|pid| *pid > 0)? - 1;
         let entry = Arc::clone(self.entries().get(index)?);
         bool::from(entry.secret().ct_eq(secret)).then_some(())?;

@@ -53,7 +53,7 @@ struct Cutting {
 
 /// What a window led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum WindowVerdict {
     Kept,
     Cut,
     /// Cuts did not help and are taken back.
@@ -106,18 +106,18 @@ impl Adaptive {
     }
 
     /// Judges the window if it is over. The width stays within `floor..=cap`.
-    pub(super) fn judge(&mut self, active: u32, floor: u32, cap: u32, now: Instant) -> Verdict {
+    pub(super) fn judge(&mut self, active: u32, floor: u32, cap: u32, now: Instant) -> WindowVerdict {
         if now < self.window + WINDOW {
-            return Verdict::Kept;
+            return WindowVerdict::Kept;
         }
         self.window = now;
         let verdict =
-            if self.samples.len() < SAMPLES_MIN { Verdict::Kept } else { self.judge_samples(floor, cap, now) };
+            if self.samples.len() < SAMPLES_MIN { WindowVerdict::Kept } else { self.judge_samples(floor, cap, now) };
         self.peak = active;
         verdict
     }
 
-    fn judge_samples(&mut self, floor: u32, cap: u32, now: Instant) -> Verdict {
+    fn judge_samples(&mut self, floor: u32, cap: u32, now: Instant) -> WindowVerdict {
         let middle = self.samples.len() / 2;
         let median = *self.samples.select_nth_unstable_by(middle, f64::total_cmp).1;
         self.samples.clear();
@@ -129,11 +129,11 @@ impl Adaptive {
                 let wider = if self.is_starting { 1.5 * self.width } else { self.width + (0.1 * self.width).max(1.0) };
                 self.width = wider.min(f64::from(cap)).max(f64::from(floor));
             }
-            return Verdict::Kept;
+            return WindowVerdict::Kept;
         }
         self.is_starting = false;
         if self.hold_until.is_some_and(|until| now < until) {
-            return Verdict::Kept;
+            return WindowVerdict::Kept;
         }
         let cutting = self.cutting.get_or_insert(Cutting { median, width: self.width, cuts: 0 });
         cutting.cuts += 1;
@@ -142,10 +142,10 @@ impl Adaptive {
             self.cutting = None;
             self.hold_until = Some(now + HOLD);
             self.base = Some(median / TOLERANCE);
-            return Verdict::Reverted;
+            return WindowVerdict::Reverted;
         }
         self.width = (0.7 * self.width).max(f64::from(floor));
-        Verdict::Cut
+        WindowVerdict::Cut
     }
 }
 
@@ -153,19 +153,19 @@ impl Adaptive {
 mod tests {
     use super::*;
 
-    struct RoleQueue {
+    struct Workload {
         adaptive: Adaptive,
         now: Instant,
     }
 
-    impl RoleQueue {
+    impl Workload {
         fn new() -> Self {
             let now = Instant::now();
             Self { adaptive: Adaptive::new(8, now), now }
         }
 
         /// A window in which the role queue was full and every transaction took so long.
-        fn window(&mut self, ms: f64) -> Verdict {
+        fn window(&mut self, ms: f64) -> WindowVerdict {
             self.adaptive.started(self.adaptive.width());
             (0..20).for_each(|_| self.adaptive.completed(ms / 1000.0));
             self.now += WINDOW;
@@ -175,10 +175,10 @@ mod tests {
 
     #[test]
     fn widens_fast_until_the_first_cut_and_by_a_tenth_afterwards() {
-        let mut role_queue = RoleQueue::new();
-        (0..3).for_each(|_| assert_eq!(role_queue.window(5.0), Verdict::Kept));
+        let mut role_queue = Workload::new();
+        (0..3).for_each(|_| assert_eq!(role_queue.window(5.0), WindowVerdict::Kept));
         assert_eq!(role_queue.adaptive.width(), 27);
-        assert_eq!(role_queue.window(50.0), Verdict::Cut);
+        assert_eq!(role_queue.window(50.0), WindowVerdict::Cut);
         assert_eq!(role_queue.adaptive.width(), 18);
         role_queue.window(5.0);
         assert_eq!(role_queue.adaptive.width(), 20);
@@ -186,21 +186,21 @@ mod tests {
 
     #[test]
     fn takes_cuts_back_that_did_not_help() {
-        let mut role_queue = RoleQueue::new();
+        let mut role_queue = Workload::new();
         for _ in 0..6 {
             role_queue.window(5.0);
         }
         let before = role_queue.adaptive.width();
         let verdicts: Vec<_> = (0..6).map(|_| role_queue.window(50.0)).collect();
-        assert_eq!(verdicts[..5], [Verdict::Cut; 5]);
-        assert_eq!(verdicts[5], Verdict::Reverted);
+        assert_eq!(verdicts[..5], [WindowVerdict::Cut; 5]);
+        assert_eq!(verdicts[5], WindowVerdict::Reverted);
         assert_eq!(role_queue.adaptive.width(), before);
-        assert_eq!(role_queue.window(50.0), Verdict::Kept);
+        assert_eq!(role_queue.window(50.0), WindowVerdict::Kept);
     }
 
     #[test]
     fn stays_within_its_bounds() {
-        let mut role_queue = RoleQueue::new();
+        let mut role_queue = Workload::new();
         for _ in 0..30 {
             role_queue.window(5.0);
         }
@@ -213,9 +213,9 @@ mod tests {
 
     #[test]
     fn a_few_slow_transactions_among_many_do_not_cut() {
-        let mut role_queue = RoleQueue::new();
+        let mut role_queue = Workload::new();
         role_queue.window(5.0);
         (0..9).for_each(|_| role_queue.adaptive.completed(0.5));
-        assert_eq!(role_queue.window(5.0), Verdict::Kept);
+        assert_eq!(role_queue.window(5.0), WindowVerdict::Kept);
     }
 }

@@ -1,6 +1,6 @@
 //! The one door for logins: when they may come in, and how much is done for them at once.
 //!
-//! [`Pace`] decides when; here those who have to wait sleep, and a reload wakes them. What a login costs is bounded in
+//! [`LoginPace`] decides when; here those who have to wait sleep, and a reload wakes them. What a login costs is bounded in
 //! two ways. Our own CPU, for key derivation and TLS handshakes, by `login_concurrency` in all: held while a thread
 //! computes and never while a peer is waited for, so that silent ones keep nobody out. Questions to servers by a few
 //! for each database, apart from the former, so that a server that does not answer keeps nobody out of another's
@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::login::{Address, Limits, Pace, TooFast};
+use super::login::{LoginLimits, LoginPace, PeerAddress, TooFast};
 use crate::config::{Admission, AdmissionMode};
 
 /// Logins that ask the servers of one database section something at the same time: whether a pass-through password is
@@ -31,7 +31,7 @@ const HOLDS_MAX: usize = 1024;
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Entrance {
-    pace: Mutex<Pace>,
+    pace: Mutex<LoginPace>,
     /// The pace is another one, or nobody is let in any more: who waits looks again.
     changed: Notify,
     is_closed: AtomicBool,
@@ -54,7 +54,7 @@ impl Turns {
     }
 }
 
-impl From<&Admission> for Limits {
+impl From<&Admission> for LoginLimits {
     fn from(admission: &Admission) -> Self {
         Self {
             rate: admission.login_rate,
@@ -71,7 +71,7 @@ impl Entrance {
     /// Open to everybody who keeps to these limits.
     pub(crate) fn new(admission: &Admission) -> Self {
         Self {
-            pace: Mutex::new(Pace::new(admission.into(), Instant::now())),
+            pace: Mutex::new(LoginPace::new(admission.into(), Instant::now())),
             changed: Notify::new(),
             is_closed: AtomicBool::new(false),
             turns: Mutex::new(Turns::new(admission.login_concurrency)),
@@ -99,7 +99,7 @@ impl Entrance {
     }
 
     /// Waits until this login may come in; returns how long that took, nothing at all under the rate.
-    pub(crate) async fn slot(&self, address: Option<Address>) -> Result<Duration, TooFast> {
+    pub(crate) async fn slot(&self, address: Option<PeerAddress>) -> Result<Duration, TooFast> {
         let came = Instant::now();
         let mut changed = self.changed.notified();
         let wait = self.pace().login(address, came, fastrand::f64)?;
@@ -131,7 +131,7 @@ impl Entrance {
     }
 
     /// May this address's cancel pass?
-    pub(crate) fn admits_cancel(&self, address: Option<Address>) -> bool {
+    pub(crate) fn admits_cancel(&self, address: Option<PeerAddress>) -> bool {
         self.pace().cancel(address, Instant::now())
     }
 
@@ -165,7 +165,7 @@ impl Entrance {
         self.pace().tick(now);
     }
 
-    fn pace(&self) -> MutexGuard<'_, Pace> {
+    fn pace(&self) -> MutexGuard<'_, LoginPace> {
         self.pace.lock().expect("no panic while held")
     }
 
@@ -186,7 +186,7 @@ mod tests {
 
     use super::*;
 
-    const NOBODY: Option<Address> = None;
+    const NOBODY: Option<PeerAddress> = None;
 
     fn admission(rate: f64, burst: u32) -> Admission {
         let login_delay_max = Duration::from_secs(10);

@@ -396,7 +396,7 @@ impl RoleLimiter {
             Width::Unbounded => self.base.note(served),
             Width::SlowStart(slow_start) => {
                 let verdict = slow_start.completed(served, &mut self.base, may_grow, floor, now);
-                self.counters.cuts += u64::from(verdict == slow_start::Verdict::Cut);
+                self.counters.cuts += u64::from(verdict == slow_start::CompletionVerdict::Cut);
             }
             Width::Adaptive(adaptive) => {
                 self.base.note(served);
@@ -539,9 +539,9 @@ impl RoleLimiter {
         // What was tightened is not made wider by being cut.
         let floor = self.rules.transactions_min.max(self.rules.initial / 2).max(1).min(adaptive.width());
         match adaptive.judge(self.active, floor, self.limit.at(now), now) {
-            adaptive::Verdict::Kept => {}
-            adaptive::Verdict::Cut => self.counters.cuts += 1,
-            adaptive::Verdict::Reverted => self.counters.reverts += 1,
+            adaptive::WindowVerdict::Kept => {}
+            adaptive::WindowVerdict::Cut => self.counters.cuts += 1,
+            adaptive::WindowVerdict::Reverted => self.counters.reverts += 1,
         }
     }
 

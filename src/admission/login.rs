@@ -30,7 +30,7 @@ const PERIOD: std::ops::RangeInclusive<f64> = 1e-9..=86_400.0;
 
 /// The keys of `[admission]` that this is about.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Limits {
+pub(crate) struct LoginLimits {
     /// `login_rate`, per second.
     pub rate: Option<f64>,
     /// `login_burst`: so many at once are not delayed.
@@ -47,9 +47,9 @@ pub(crate) struct Limits {
 
 /// Who is counted as one: an IPv4 address, or the /64 that an IPv6 host has to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Address(IpAddr);
+pub(crate) struct PeerAddress(IpAddr);
 
-impl From<IpAddr> for Address {
+impl From<IpAddr> for PeerAddress {
     fn from(ip: IpAddr) -> Self {
         Self(match ip.to_canonical() {
             IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
@@ -71,21 +71,21 @@ pub(crate) enum TooFast {
 
 /// All rates, and where they stand.
 #[derive(Debug)]
-pub(crate) struct Pace {
-    limits: Limits,
+pub(crate) struct LoginPace {
+    limits: LoginLimits,
     started: Instant,
-    told: Told,
+    told: ReportedClock,
     all: Option<Bucket<()>>,
-    by_address: Option<Bucket<Address>>,
-    cancels: Option<Bucket<Address>>,
+    by_address: Option<Bucket<PeerAddress>>,
+    cancels: Option<Bucket<PeerAddress>>,
 }
 
-impl Pace {
+impl LoginPace {
     /// Nobody has come yet.
-    pub(crate) fn new(limits: Limits, now: Instant) -> Self {
-        let told = Told::default();
+    pub(crate) fn new(limits: LoginLimits, now: Instant) -> Self {
+        let told = ReportedClock::default();
         let second = |rate: f64| rate.ceil() as u32;
-        let Limits { rate, burst, delay_max, rate_per_address, cancel_rate_per_address, .. } = limits;
+        let LoginLimits { rate, burst, delay_max, rate_per_address, cancel_rate_per_address, .. } = limits;
         Self {
             limits,
             started: now,
@@ -97,7 +97,7 @@ impl Pace {
     }
 
     /// Other limits from now on; who waits for a slot should ask again. `false`: they are the same.
-    pub(crate) fn set(&mut self, limits: Limits, now: Instant) -> bool {
+    pub(crate) fn set(&mut self, limits: LoginLimits, now: Instant) -> bool {
         let is_other = self.limits != limits;
         if is_other {
             *self = Self::new(limits, now);
@@ -111,16 +111,16 @@ impl Pace {
     /// `None` for an address: one of this machine, which has no rate of its own.
     pub(crate) fn login(
         &mut self,
-        address: Option<Address>,
+        address: Option<PeerAddress>,
         now: Instant,
         roll: impl FnOnce() -> f64,
     ) -> Result<Duration, TooFast> {
         self.tell(now);
         let own = match (&self.by_address, address) {
             (Some(bucket), Some(address)) => bucket.take(&address).ok_or(TooFast::AddressRate)?,
-            _ => Wait::NONE,
+            _ => LoginWait::NONE,
         };
-        let all = self.all.as_ref().map_or(Some(Wait::NONE), |bucket| bucket.take(&())).ok_or(TooFast::Rate)?;
+        let all = self.all.as_ref().map_or(Some(LoginWait::NONE), |bucket| bucket.take(&())).ok_or(TooFast::Rate)?;
         let longest = if own.slot > all.slot { own } else { all };
         if longest.slot.is_zero() || !self.limits.is_jittered {
             return Ok(longest.slot);
@@ -129,7 +129,7 @@ impl Pace {
     }
 
     /// May one more cancel of this address pass?
-    pub(crate) fn cancel(&mut self, address: Option<Address>, now: Instant) -> bool {
+    pub(crate) fn cancel(&mut self, address: Option<PeerAddress>, now: Instant) -> bool {
         self.tell(now);
         match (&self.cancels, address) {
             (Some(bucket), Some(address)) => bucket.take(&address).is_some(),
@@ -158,9 +158,9 @@ impl Pace {
 
 /// The clock of all buckets: what they were told.
 #[derive(Debug, Clone, Default)]
-struct Told(Arc<AtomicU64>);
+struct ReportedClock(Arc<AtomicU64>);
 
-impl Clock for Told {
+impl Clock for ReportedClock {
     type Instant = Nanos;
 
     fn now(&self) -> Nanos {
@@ -170,26 +170,26 @@ impl Clock for Told {
 
 /// A slot in the time to come.
 #[derive(Debug, Clone, Copy)]
-struct Wait {
+struct LoginWait {
     slot: Duration,
     /// Until the next one's slot.
     period: Duration,
 }
 
-impl Wait {
+impl LoginWait {
     const NONE: Self = Self { slot: Duration::ZERO, period: Duration::ZERO };
 }
 
 /// One rate, for each `K`.
 struct Bucket<K: Hash + Eq + Clone> {
-    limiter: RateLimiter<K, HashMapStateStore<K>, Told, StateInformationMiddleware>,
+    limiter: RateLimiter<K, HashMapStateStore<K>, ReportedClock, StateInformationMiddleware>,
     /// Slots of those who wait.
     reserve: u32,
     period: Duration,
 }
 
 impl<K: Hash + Eq + Clone> Bucket<K> {
-    fn new(rate: f64, burst: u32, delay_max: Duration, told: &Told) -> Self {
+    fn new(rate: f64, burst: u32, delay_max: Duration, told: &ReportedClock) -> Self {
         let period = (1.0 / rate).clamp(*PERIOD.start(), *PERIOD.end());
         let reserve = (delay_max.as_secs_f64() / period) as u32;
         let period = Duration::from_secs_f64(period);
@@ -206,12 +206,12 @@ impl<K: Hash + Eq + Clone> Bucket<K> {
     }
 
     /// The next slot. `None`: they are all taken.
-    fn take(&self, key: &K) -> Option<Wait> {
+    fn take(&self, key: &K) -> Option<LoginWait> {
         if self.limiter.len() >= ADDRESSES_MAX {
-            return Some(Wait::NONE);
+            return Some(LoginWait::NONE);
         }
         let left = self.limiter.check_key(key).ok()?.remaining_burst_capacity();
-        Some(Wait { slot: self.period * self.reserve.saturating_sub(left), period: self.period })
+        Some(LoginWait { slot: self.period * self.reserve.saturating_sub(left), period: self.period })
     }
 
     fn forget(&self) {
@@ -235,11 +235,11 @@ impl<K: Hash + Eq + Clone> std::fmt::Debug for Bucket<K> {
 mod tests {
     use super::*;
 
-    const NOBODY: Option<Address> = None;
+    const NOBODY: Option<PeerAddress> = None;
 
     /// 100 a second, 10 at once, and a second to wait.
-    fn limits() -> Limits {
-        Limits {
+    fn limits() -> LoginLimits {
+        LoginLimits {
             rate: Some(100.0),
             burst: 10,
             delay_max: ms(1000),
@@ -253,19 +253,25 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    fn address(text: &str) -> Option<Address> {
+    fn address(text: &str) -> Option<PeerAddress> {
         Some(text.parse::<IpAddr>().unwrap().into())
     }
 
     /// What so many logins at one instant are told, with this roll each.
-    fn storm(pace: &mut Pace, from: Option<Address>, now: Instant, n: usize, roll: f64) -> Vec<Result<u64, TooFast>> {
+    fn storm(
+        pace: &mut LoginPace,
+        from: Option<PeerAddress>,
+        now: Instant,
+        n: usize,
+        roll: f64,
+    ) -> Vec<Result<u64, TooFast>> {
         (0..n).map(|_| pace.login(from, now, || roll).map(|wait| u64::try_from(wait.as_millis()).unwrap())).collect()
     }
 
     #[test]
     fn under_the_rate_nobody_waits_and_chance_is_not_asked() {
         let now = Instant::now();
-        let mut pace = Pace::new(limits(), now);
+        let mut pace = LoginPace::new(limits(), now);
         for n in 0..1000 {
             let wait = pace.login(NOBODY, now + ms(10 * n), || unreachable!("nobody waits"));
             assert_eq!(wait, Ok(Duration::ZERO));
@@ -275,7 +281,7 @@ mod tests {
     #[test]
     fn a_storm_is_spread_at_the_rate_and_what_is_too_far_off_is_refused() {
         let now = Instant::now();
-        let mut pace = Pace::new(limits(), now);
+        let mut pace = LoginPace::new(limits(), now);
         let told = storm(&mut pace, NOBODY, now, 150, 0.0);
         for (n, told) in told.into_iter().enumerate() {
             let expected = match n as u64 {
@@ -294,18 +300,18 @@ mod tests {
     #[test]
     fn jitter_is_less_than_one_slot_and_never_goes_beyond_the_longest_delay() {
         let now = Instant::now();
-        let mut pace = Pace::new(limits(), now);
+        let mut pace = LoginPace::new(limits(), now);
         let told = storm(&mut pace, NOBODY, now, 110, 0.9);
         assert_eq!(told[10..12], [Ok(19), Ok(29)]);
         assert_eq!(told[109], Ok(1000));
-        let mut pace = Pace::new(Limits { is_jittered: false, ..limits() }, now);
+        let mut pace = LoginPace::new(LoginLimits { is_jittered: false, ..limits() }, now);
         assert_eq!(storm(&mut pace, NOBODY, now, 12, 0.9)[10..], [Ok(10), Ok(20)]);
     }
 
     #[test]
     fn no_rate_is_no_limit() {
         let now = Instant::now();
-        let mut pace = Pace::new(Limits { rate: None, cancel_rate_per_address: None, ..limits() }, now);
+        let mut pace = LoginPace::new(LoginLimits { rate: None, cancel_rate_per_address: None, ..limits() }, now);
         assert!(storm(&mut pace, address("10.0.0.1"), now, 10_000, 0.5).iter().all(|told| *told == Ok(0)));
         assert!((0..10_000).all(|_| pace.cancel(address("10.0.0.1"), now)));
     }
@@ -313,7 +319,7 @@ mod tests {
     #[test]
     fn no_delay_refuses_what_is_over_the_rate_at_once() {
         let now = Instant::now();
-        let mut pace = Pace::new(Limits { delay_max: Duration::ZERO, ..limits() }, now);
+        let mut pace = LoginPace::new(LoginLimits { delay_max: Duration::ZERO, ..limits() }, now);
         let told = storm(&mut pace, NOBODY, now, 11, 0.5);
         assert_eq!(told[9..], [Ok(0), Err(TooFast::Rate)]);
     }
@@ -321,7 +327,7 @@ mod tests {
     #[test]
     fn an_address_over_its_rate_waits_alone_and_takes_nothing_from_the_others() {
         let now = Instant::now();
-        let mut pace = Pace::new(Limits { rate_per_address: Some(2.0), ..limits() }, now);
+        let mut pace = LoginPace::new(LoginLimits { rate_per_address: Some(2.0), ..limits() }, now);
         let told = storm(&mut pace, address("10.0.0.1"), now, 6, 0.0);
         assert_eq!(told, [Ok(0), Ok(0), Ok(500), Ok(1000), Err(TooFast::AddressRate), Err(TooFast::AddressRate)]);
         // Four of the ten that are let in at once are taken; nobody's refusal took one.
@@ -341,8 +347,8 @@ mod tests {
     #[test]
     fn cancels_over_an_addresss_rate_are_not_let_pass() {
         let now = Instant::now();
-        let mut pace = Pace::new(limits(), now);
-        let passed = |pace: &mut Pace, from, now| (0..10).filter(|_| pace.cancel(from, now)).count();
+        let mut pace = LoginPace::new(limits(), now);
+        let passed = |pace: &mut LoginPace, from, now| (0..10).filter(|_| pace.cancel(from, now)).count();
         assert_eq!(passed(&mut pace, address("10.0.0.1"), now), 5);
         assert_eq!(passed(&mut pace, address("10.0.0.2"), now), 5);
         assert_eq!(passed(&mut pace, NOBODY, now), 10);
@@ -354,12 +360,12 @@ mod tests {
     #[test]
     fn addresses_are_bounded_and_forgotten_when_their_rate_is_whole_again() {
         let now = Instant::now();
-        let mut pace = Pace::new(limits(), now);
+        let mut pace = LoginPace::new(limits(), now);
         let many = (0..=ADDRESSES_MAX as u32).map(|n| Some(IpAddr::V4(n.into()).into()));
         for from in many {
             assert!(pace.cancel(from, now));
         }
-        let known = |pace: &Pace| pace.cancels.as_ref().unwrap().limiter.len();
+        let known = |pace: &LoginPace| pace.cancels.as_ref().unwrap().limiter.len();
         assert_eq!(known(&pace), ADDRESSES_MAX);
         pace.tick(now + ms(100));
         assert_eq!(known(&pace), ADDRESSES_MAX, "they have used a part of their burst");
@@ -370,11 +376,11 @@ mod tests {
     #[test]
     fn other_limits_hold_at_once_and_the_same_change_nothing() {
         let now = Instant::now();
-        let mut pace = Pace::new(limits(), now);
+        let mut pace = LoginPace::new(limits(), now);
         storm(&mut pace, NOBODY, now, 110, 0.0);
         assert!(!pace.set(limits(), now));
         assert_eq!(storm(&mut pace, NOBODY, now, 1, 0.0), [Err(TooFast::Rate)]);
-        assert!(pace.set(Limits { rate: Some(1000.0), ..limits() }, now));
+        assert!(pace.set(LoginLimits { rate: Some(1000.0), ..limits() }, now));
         assert_eq!(storm(&mut pace, NOBODY, now, 11, 0.0)[10], Ok(1));
     }
 
@@ -382,8 +388,8 @@ mod tests {
     fn rates_and_bursts_beyond_measure_do_no_harm() {
         let now = Instant::now();
         for rate in [f64::MIN_POSITIVE, 1e-3, 1e12, f64::MAX] {
-            let extreme = Limits { rate: Some(rate), burst: u32::MAX, delay_max: Duration::MAX, ..limits() };
-            let mut pace = Pace::new(extreme, now);
+            let extreme = LoginLimits { rate: Some(rate), burst: u32::MAX, delay_max: Duration::MAX, ..limits() };
+            let mut pace = LoginPace::new(extreme, now);
             assert_eq!(storm(&mut pace, NOBODY, now, 1, 0.9), [Ok(0)], "{rate}");
         }
     }

@@ -47,7 +47,7 @@ pub(super) struct SlowStart {
 
 /// What a completion meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum CompletionVerdict {
     Normal,
     /// The role queue was made narrower.
     Cut,
@@ -81,28 +81,28 @@ impl SlowStart {
         may_grow: bool,
         floor: u32,
         now: Instant,
-    ) -> Verdict {
+    ) -> CompletionVerdict {
         base.note(served);
         if served <= base.slow() {
             self.slow_since = None;
             if may_grow {
                 self.width = self.width.saturating_add(1);
             }
-            return Verdict::Normal;
+            return CompletionVerdict::Normal;
         }
         let slow_since = *self.slow_since.get_or_insert(now);
         if now >= slow_since + NORMAL_AGAIN {
             *base = Baseline(Some(served));
             self.slow_since = None;
-            return Verdict::Slow;
+            return CompletionVerdict::Slow;
         }
         if self.cut_at.is_some_and(|cut_at| now < cut_at + CUT_INTERVAL) {
-            return Verdict::Slow;
+            return CompletionVerdict::Slow;
         }
         self.cut_at = Some(now);
         // It may be below the floor already: who says so does not mean it to be wider.
         self.width = (self.width / 2).max(floor.min(self.width));
-        Verdict::Cut
+        CompletionVerdict::Cut
     }
 }
 
@@ -110,18 +110,18 @@ impl SlowStart {
 mod tests {
     use super::*;
 
-    struct RoleQueue {
+    struct Workload {
         slow_start: SlowStart,
         base: Baseline,
         now: Instant,
     }
 
-    impl RoleQueue {
+    impl Workload {
         fn new() -> Self {
             Self { slow_start: SlowStart::new(8), base: Baseline::default(), now: Instant::now() }
         }
 
-        fn complete(&mut self, ms: u64, is_used: bool) -> Verdict {
+        fn complete(&mut self, ms: u64, is_used: bool) -> CompletionVerdict {
             self.slow_start.completed(ms as f64 / 1000.0, &mut self.base, is_used, 8, self.now)
         }
 
@@ -132,31 +132,31 @@ mod tests {
 
     #[test]
     fn width_grows_by_one_per_normal_completion_of_a_full_role_queue() {
-        let mut role_queue = RoleQueue::new();
-        (0..8).for_each(|_| assert_eq!(role_queue.complete(5, true), Verdict::Normal));
+        let mut role_queue = Workload::new();
+        (0..8).for_each(|_| assert_eq!(role_queue.complete(5, true), CompletionVerdict::Normal));
         assert_eq!(role_queue.slow_start.width(), 16);
-        assert_eq!(role_queue.complete(5, false), Verdict::Normal);
+        assert_eq!(role_queue.complete(5, false), CompletionVerdict::Normal);
         assert_eq!(role_queue.slow_start.width(), 16);
     }
 
     #[test]
     fn a_stall_halves_it_once_however_many_were_caught_in_it() {
-        let mut role_queue = RoleQueue::new();
+        let mut role_queue = Workload::new();
         for _ in 0..92 {
             role_queue.complete(5, true);
         }
         assert_eq!(role_queue.slow_start.width(), 100);
         let verdicts: Vec<_> = (0..50).map(|_| role_queue.complete(3000, true)).collect();
-        assert_eq!(verdicts.iter().filter(|verdict| **verdict == Verdict::Cut).count(), 1);
+        assert_eq!(verdicts.iter().filter(|verdict| **verdict == CompletionVerdict::Cut).count(), 1);
         assert_eq!(role_queue.slow_start.width(), 50);
         role_queue.pass(200);
-        assert_eq!(role_queue.complete(3000, true), Verdict::Cut);
+        assert_eq!(role_queue.complete(3000, true), CompletionVerdict::Cut);
         assert_eq!(role_queue.slow_start.width(), 25);
     }
 
     #[test]
     fn never_narrower_than_its_floor() {
-        let mut role_queue = RoleQueue::new();
+        let mut role_queue = Workload::new();
         role_queue.complete(5, true);
         for _ in 0..20 {
             role_queue.pass(250);
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn what_stays_slow_becomes_the_usual() {
-        let mut role_queue = RoleQueue::new();
+        let mut role_queue = Workload::new();
         for _ in 0..100 {
             role_queue.complete(5, false);
         }
@@ -175,6 +175,6 @@ mod tests {
             role_queue.pass(500);
             role_queue.complete(900, true);
         }
-        assert_eq!(role_queue.complete(900, true), Verdict::Normal);
+        assert_eq!(role_queue.complete(900, true), CompletionVerdict::Normal);
     }
 }

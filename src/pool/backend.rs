@@ -35,7 +35,7 @@ pub struct Backend {
     /// State we cannot undo exactly: DISCARD ALL comes before anybody else.
     pub is_dirty: bool,
     /// Where a CancelRequest goes.
-    pub target: Arc<Target>,
+    pub target: Arc<BackendHandle>,
     /// Worker whose reactor has the socket.
     pub worker: usize,
     /// Until then after its release the reactor is trusted to have seen whether it closed.
@@ -51,7 +51,7 @@ impl Backend {
         parameters: Parameters,
         none: Settings,
         epoch: Epoch,
-        target: Target,
+        target: BackendHandle,
         worker: usize,
     ) -> Self {
         Self {
@@ -169,7 +169,7 @@ impl Epoch {
 
 /// Where and with which key a backend's query is cancelled.
 #[derive(Debug)]
-pub struct Target {
+pub struct BackendHandle {
     /// The very server, not its name: a name may lead elsewhere by now.
     pub address: ServerAddress,
     /// Process id and secret of BackendKeyData; `None` from servers that send none (RDS Proxy).
@@ -180,7 +180,7 @@ pub struct Target {
     settled: Notify,
 }
 
-impl Target {
+impl BackendHandle {
     /// For a backend at `address`.
     pub fn new(address: ServerAddress, key: Option<(i32, Vec<u8>)>) -> Self {
         Self { address, key, clock: Clock::default(), in_flight: AtomicU32::new(0), settled: Notify::new() }
@@ -188,9 +188,9 @@ impl Target {
 
     /// Marks a cancel as under way until the guard is dropped. Must be called while the client is known to hold the
     /// backend.
-    pub fn aim(self: &Arc<Self>) -> Aim {
+    pub fn aim(self: &Arc<Self>) -> CancelGuard {
         self.in_flight.fetch_add(1, Ordering::AcqRel);
-        Aim(Arc::clone(self))
+        CancelGuard(Arc::clone(self))
     }
 
     /// A cancel is under way that may hit whoever uses the backend.
@@ -214,16 +214,16 @@ impl Target {
 /// A cancel under way.
 #[derive(Debug)]
 #[must_use = "the backend is held back until this is dropped"]
-pub struct Aim(Arc<Target>);
+pub struct CancelGuard(Arc<BackendHandle>);
 
-impl Aim {
+impl CancelGuard {
     /// At what.
-    pub fn target(&self) -> &Target {
+    pub fn target(&self) -> &BackendHandle {
         &self.0
     }
 }
 
-impl Drop for Aim {
+impl Drop for CancelGuard {
     fn drop(&mut self) {
         if self.0.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.0.settled.notify_waiters();

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use super::backend::{Backend, Target};
+use super::backend::{Backend, BackendHandle};
 use super::core::SlotId;
 use super::pool::Pool;
 
@@ -16,7 +16,7 @@ pub(crate) struct BackendFacts {
     /// Whose it is.
     pub pool: Arc<Pool>,
     /// Where it is, with its process id; the same as its client's entry has while it is leased.
-    pub target: Arc<Target>,
+    pub target: Arc<BackendHandle>,
     /// Our end of the connection, if it is TCP.
     pub local: Option<SocketAddr>,
     /// Under TLS.
@@ -59,7 +59,7 @@ impl BackendRegistry {
     }
 
     /// Where those are of which this holds.
-    pub(crate) fn find(&self, is: impl Fn(&BackendFacts) -> bool) -> Vec<Arc<Target>> {
+    pub(crate) fn find(&self, is: impl Fn(&BackendFacts) -> bool) -> Vec<Arc<BackendHandle>> {
         self.slots().values().filter(|facts| is(facts)).map(|facts| Arc::clone(&facts.target)).collect()
     }
 

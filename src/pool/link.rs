@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::address::ServerAddress;
-use super::backend::{Backend, Target};
+use super::backend::{Backend, BackendHandle};
 use super::in_use::InUse;
 use super::links;
 use super::open::{IS_STANDBY, OpenError, Opener};
@@ -98,7 +98,7 @@ pub(crate) enum Said {
 pub(crate) struct Link {
     stream: Stream,
     unread: BytesMut,
-    target: Arc<Target>,
+    target: Arc<BackendHandle>,
     /// Whose login it has, and how that was set up then.
     pool: InUse<Pool>,
     settings: Arc<PoolSettings>,

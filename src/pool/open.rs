@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::address::ServerAddress;
-use super::backend::{Backend, Epoch, Target};
+use super::backend::{Backend, BackendHandle, Epoch};
 use super::core::FailureKind;
 use super::links::Links;
 use super::names::HostNames;
@@ -333,7 +333,7 @@ impl Opener {
         if let ServerAddress::Tcp { addr, .. } = &address {
             pool.add_address(addr.ip());
         }
-        let target = Target::new(address, key.map(|key| (key.pid, key.secret.into_vec())));
+        let target = BackendHandle::new(address, key.map(|key| (key.pid, key.secret.into_vec())));
         let epoch = Epoch::new(pool, settings.timeouts);
         Ok(Backend::new(stream, parameters, self.none.clone(), epoch, target, worker))
     }
@@ -405,7 +405,7 @@ impl Opener {
     }
 
     /// Sends a CancelRequest and waits until the server has dealt with it, which it shows by closing.
-    pub async fn cancel(&self, target: &Target) -> Result<(), OpenError> {
+    pub async fn cancel(&self, target: &BackendHandle) -> Result<(), OpenError> {
         let Some((pid, secret)) = &target.key else { return Ok(()) };
         let (mut stream, _) = self.connect(&target.address).await?;
         let key = CancelKey { pid: *pid, secret: secret.clone().into() };

@@ -20,7 +20,7 @@ use super::auth_query;
 use super::client::Client;
 use super::notifications::Notifications;
 use super::session::Session;
-use crate::admission::login::Address;
+use crate::admission::login::PeerAddress;
 use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, Method, Refusal, Step};
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
@@ -82,7 +82,7 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
     }
     let is_over = before >= most;
     let since = Instant::now();
-    let address = accepted.ip().map(Address::from);
+    let address = accepted.ip().map(PeerAddress::from);
     let (socket, addr) = Socket::open(accepted).ok()?;
     let _ = socket.tune();
     let mut stream = Stream::Plain(socket);
@@ -150,7 +150,7 @@ async fn refuse(worker: &Worker, stream: &mut Stream, addr: &str, fault: &LoginF
 async fn identify(
     worker: &Rc<Worker>,
     stream: &mut Stream,
-    address: Option<Address>,
+    address: Option<PeerAddress>,
     is_over: bool,
 ) -> Result<Option<(Startup, Credential)>, LoginFault> {
     // One set of certificates for the whole login: a reload may come in between.
@@ -174,7 +174,7 @@ async fn identify(
 }
 
 /// Until [`Entrance`](crate::admission::entrance::Entrance) lets it in, or it leaves.
-async fn wait_for_slot(worker: &Worker, stream: &Stream, address: Option<Address>) -> Result<(), LoginFault> {
+async fn wait_for_slot(worker: &Worker, stream: &Stream, address: Option<PeerAddress>) -> Result<(), LoginFault> {
     let waited = tokio::select! {
         biased;
         waited = worker.proxy.entrance.slot(address) => waited?,

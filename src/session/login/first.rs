@@ -8,7 +8,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
 
 use super::LoginFault;
-use crate::admission::login::Address;
+use crate::admission::login::PeerAddress;
 use crate::metrics::{CancelCause, ProcessCounter};
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ALPN, ServerTls};
@@ -19,7 +19,7 @@ use crate::wire::startup::{First, Framing, Malformed, Startup, framing, parse};
 pub(super) async fn packet(
     worker: &Worker,
     stream: &mut Stream,
-    address: Option<Address>,
+    address: Option<PeerAddress>,
     tls: Option<&ServerTls>,
 ) -> Result<Option<Startup>, LoginFault> {
     if let (Stream::Plain(Socket::Tcp(tcp)), Some(tls)) = (&*stream, tls) {
