@@ -40,13 +40,11 @@ pub(crate) enum Signal {
 pub(crate) enum Activity {
     /// No backend, none wanted.
     Idle,
-    /// Waiting, since then.
     Waiting(Instant),
     /// With the backend of this target.
     Active(Arc<BackendHandle>),
 }
 
-/// One client.
 #[derive(Debug)]
 pub(crate) struct ClientEntry {
     /// Process id told to the client; positive, unique among those connected.
@@ -110,7 +108,6 @@ impl ClientEntry {
         *self.lock() = Activity::Idle;
     }
 
-    /// Waiting.
     pub(crate) fn set_waiting(&self) {
         *self.lock() = Activity::Waiting(Instant::now());
     }
@@ -157,7 +154,6 @@ impl ClientEntry {
     }
 }
 
-/// All clients.
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     entries: Mutex<Slab<Arc<ClientEntry>>>,
@@ -277,7 +273,6 @@ impl Clients {
         Some(RoleSlot { clients: Arc::clone(self), role: Arc::clone(role) })
     }
 
-    /// Everybody connected.
     pub(crate) fn all(&self) -> Vec<Arc<ClientEntry>> {
         self.entries().iter().map(|(_, entry)| Arc::clone(entry)).collect()
     }
@@ -287,7 +282,6 @@ impl Clients {
         self.entries().len()
     }
 
-    /// Nobody is connected.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -32,13 +32,11 @@ use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
 use crate::watch::watches::Watches;
 
-/// Everything shared.
 pub(crate) struct Proxy {
     /// The configuration in force.
     pub config: Arc<ArcSwap<Config>>,
     /// TLS towards clients.
     pub tls: ArcSwap<Option<ServerTls>>,
-    /// All pools.
     pub pools: Arc<Pools>,
     /// All clients that are logged in.
     pub clients: Arc<Clients>,
@@ -46,7 +44,6 @@ pub(crate) struct Proxy {
     pub hub: Arc<Hub>,
     /// What goes on at the servers besides.
     pub watches: Watches,
-    /// All prepared statements.
     pub statements: Statements,
     /// All sets of settings.
     pub settings: SettingsRegistry,

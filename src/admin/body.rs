@@ -16,7 +16,6 @@ impl Body {
         Self { tag, rest }
     }
 
-    /// A string.
     pub(super) fn name(&mut self) -> Result<Bytes, ConsoleFault> {
         let end = memchr::memchr(0, &self.rest).ok_or_else(|| self.malformed())?;
         let name = self.rest.split_to(end);
@@ -29,12 +28,10 @@ impl Body {
         Ok(lossy(&self.name()?))
     }
 
-    /// One byte.
     pub(super) fn byte(&mut self) -> Result<u8, ConsoleFault> {
         self.rest.try_get_u8().map_err(|_| self.malformed())
     }
 
-    /// One number.
     pub(super) fn number(&mut self) -> Result<i16, ConsoleFault> {
         self.rest.try_get_i16().map_err(|_| self.malformed())
     }

@@ -51,7 +51,6 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, facts: ClientFacts
 enum ConsoleStop {
     /// The client is told, and stays.
     Fault(ConsoleFault),
-    /// The console ends.
     End(ConsoleEnd),
 }
 
@@ -79,7 +78,6 @@ struct Console {
     is_skipping: bool,
 }
 
-/// A bound statement.
 struct ConsolePortal {
     statement: Option<ConsoleStatement>,
     formats: Formats,

@@ -46,7 +46,6 @@ pub(super) struct DatabaseFacts {
     pub(super) is_disabled: bool,
     /// Its clients that wait.
     pub(super) waiting: u32,
-    /// Its backends.
     pub(super) counts: Counts,
     pub(super) backends_max: Option<u32>,
 }

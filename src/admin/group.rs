@@ -19,13 +19,10 @@ pub(super) type GroupName = (Arc<str>, Arc<str>);
 pub(super) struct PoolGroup {
     /// Any of them; they are set up alike.
     pub(super) pool: Arc<Pool>,
-    /// Backends.
     pub(super) counts: Counts,
-    /// Clients that wait.
     pub(super) waiting: u32,
     /// Since when the first of them.
     pub(super) waiting_since: Option<Instant>,
-    /// Its counters.
     pub(super) totals: Totals,
 }
 

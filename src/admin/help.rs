@@ -54,7 +54,6 @@ fn lines(_: &Proxy) -> Vec<HelpLine> {
     shows.chain(commands).collect()
 }
 
-/// All tables.
 pub(super) fn tables() -> impl Iterator<Item = &'static ConsoleTable> {
     [&TABLE].into_iter().chain(tables::ALL.iter().copied())
 }

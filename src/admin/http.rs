@@ -201,7 +201,6 @@ impl Deadline {
         Self(Arc::new(Mutex::new(Instant::now() + LIMIT)))
     }
 
-    /// Something was read.
     fn renew(&self) {
         *self.0.lock().expect("no panic while held") = Instant::now() + LIMIT;
     }

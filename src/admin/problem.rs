@@ -22,10 +22,8 @@ const GRACE: u64 = 5;
 /// Problems that are remembered.
 const LOG_MAX: usize = 50;
 
-/// How bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ProblemLevel {
-    /// Clients suffer.
     Bad,
     /// They may soon, or somebody wanted it so.
     Warning,

@@ -34,7 +34,6 @@ pub(super) struct Point {
     pub(super) limit: Option<u32>,
     /// The limit in force at that moment.
     pub(super) effective: Option<u32>,
-    /// Its state.
     pub(super) state: LimiterState,
 }
 
@@ -74,19 +73,16 @@ impl Served {
 pub(super) struct CounterSnapshot {
     /// Of each database and role.
     pub(super) pools: BTreeMap<GroupName, Served>,
-    /// Of each role.
     pub(super) roles: BTreeMap<Arc<str>, LimiterCounters>,
     /// By SQLSTATE.
     pub(super) errors: BTreeMap<String, u64>,
 }
 
-/// The last minutes.
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     second: u64,
     /// Each ends at `second`; `None` where the role did not exist.
     lines: BTreeMap<Arc<str>, VecDeque<Option<Point>>>,
-    /// The oldest first.
     counted: VecDeque<(u64, CounterSnapshot)>,
 }
 

@@ -16,7 +16,6 @@ pub(super) enum ConsoleStatement {
     Show(&'static ConsoleTable),
     /// Something that changes nothing.
     Driver(DriverStatement),
-    /// A command.
     Act(Action),
 }
 

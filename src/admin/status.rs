@@ -61,7 +61,6 @@ impl Memory {
         self.remembered().recent.lines()
     }
 
-    /// How everything is.
     pub(super) fn status(&self, proxy: &Proxy, moment: &StatusMoment) -> Value {
         let remembered = self.remembered();
         let StatusMoment { facts, problems, now, second } = moment;

@@ -6,7 +6,6 @@
 use crate::proxy::Proxy;
 use crate::wire::build;
 
-/// A value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TableCell {
     /// `text`.
@@ -127,7 +126,6 @@ pub(super) struct ConsoleTable {
     pub(super) name: &'static str,
     /// Its line in HELP.
     pub(super) help: &'static str,
-    /// Its columns.
     pub(super) columns: &'static [Column],
     /// Its rows at this moment.
     pub(super) rows: fn(&Proxy) -> Vec<TableRow>,

@@ -57,7 +57,6 @@ impl<'a> CommandArguments<'a> {
         self.written.get(index).map(|word| unquoted(word))
     }
 
-    /// There is none.
     pub(super) fn none(&self) -> Option<()> {
         self.written.is_empty().then_some(())
     }

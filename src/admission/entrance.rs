@@ -28,7 +28,6 @@ const HOLD: Duration = Duration::from_secs(1);
 /// Refused logins that wait for their answer; beyond that it comes at once. Each costs a socket and a few KiB.
 const HOLDS_MAX: usize = 1024;
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Entrance {
     pace: Mutex<LoginPace>,

@@ -27,7 +27,6 @@ impl Clock for ToldClock {
     }
 }
 
-/// One role's rate.
 #[derive(Debug)]
 pub(super) struct Rate {
     rules: Rules,
@@ -38,7 +37,6 @@ pub(super) struct Rate {
 /// May the head of the queue start?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// Now.
     Now,
     /// Now, though over the rate: it was held up as long as it may be.
     Overdue,

@@ -17,7 +17,6 @@ use tokio::time::Instant;
 /// More dead entries than this beside as many alive are swept.
 const DEAD_MAX: usize = 64;
 
-/// One pool's waiters.
 #[derive(Debug)]
 pub(crate) struct WaitQueue<T: Ord> {
     batches: VecDeque<Batch<T>>,

@@ -21,7 +21,6 @@ pub(crate) enum ConsoleFault {
     /// A command that PgBouncer has.
     #[error("pgweir has no {command}")]
     Absent {
-        /// Which.
         command: &'static str,
         /// What to do instead.
         instead: &'static str,

@@ -54,14 +54,7 @@ pub(crate) enum Fault {
     Shed(Queue),
     /// Waited as long as allowed.
     #[error("{bottleneck}")]
-    WaitTimeout {
-        /// In which queue.
-        queue: Queue,
-        /// How long.
-        waited: Duration,
-        /// For what.
-        bottleneck: Bottleneck,
-    },
+    WaitTimeout { queue: Queue, waited: Duration, bottleneck: Bottleneck },
     /// A CancelRequest while waiting.
     #[error("canceled while waiting for a backend")]
     Canceled,
@@ -80,7 +73,6 @@ pub(crate) enum Fault {
         _ => "it took too long",
     })]
     Expired {
-        /// Which.
         timeout: Timeout,
         /// Names its key.
         hint: Option<String>,
@@ -154,9 +146,7 @@ pub(crate) enum Fault {
 /// The queue of a role, as far as a client in it must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Queue {
-    /// The client's own.
     pub role: Arc<str>,
-    /// Clients waiting.
     pub waiting: u32,
     /// The time they will take, if it is known.
     pub expected: Option<Duration>,

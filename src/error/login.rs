@@ -17,7 +17,6 @@ pub(crate) enum LoginFault {
     /// The socket broke or closed.
     #[error(transparent)]
     Io(#[from] std::io::Error),
-    /// The first packet.
     #[error(transparent)]
     Startup(#[from] Malformed),
     /// `options`.
@@ -125,7 +124,6 @@ pub(crate) enum LookupError {
     /// No backend for the question.
     #[error(transparent)]
     Lease(#[from] LeaseError),
-    /// The connection broke.
     #[error(transparent)]
     Io(#[from] OpenError),
     /// The server refused the query.

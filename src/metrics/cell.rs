@@ -83,13 +83,11 @@ impl WorkerStats {
         Self { counters: array::from_fn(|_| Counter::default()), histograms: array::from_fn(|_| Histogram::default()) }
     }
 
-    /// One more.
     #[inline]
     pub fn add(&self, counter: PoolCounter) {
         self.add_many(counter, 1);
     }
 
-    /// So many more.
     #[inline]
     pub fn add_many(&self, counter: PoolCounter, n: usize) {
         self.counters[counter.slot()].add(n as u64);

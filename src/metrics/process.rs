@@ -28,7 +28,6 @@ impl Default for ProcessStats {
 }
 
 impl ProcessStats {
-    /// One more.
     pub(crate) fn add(&self, counter: ProcessCounter) {
         self.counters[counter.slot()].fetch_add(1, Ordering::Relaxed);
     }

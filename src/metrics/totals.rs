@@ -24,7 +24,6 @@ impl Totals {
         self.counters[counter.slot()]
     }
 
-    /// Its durations.
     pub fn durations(&self, histogram: PoolHistogram) -> &Distribution {
         &self.histograms[histogram as usize]
     }

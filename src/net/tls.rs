@@ -52,7 +52,6 @@ pub enum TlsError {
     /// Unreadable, or not PEM.
     #[error("{}: {source}", path.display())]
     Pem {
-        /// The file.
         path: PathBuf,
         /// What the reader said.
         source: pem::Error,
@@ -65,12 +64,7 @@ pub enum TlsError {
     NoKey(PathBuf),
     /// A private key of a kind that is not supported, or damaged.
     #[error("{}: {source}", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// What rustls said.
-        source: rustls::Error,
-    },
+    Key { path: PathBuf, source: rustls::Error },
     /// A certificate that cannot be read.
     #[error("{}: not an X.509 certificate", .0.display())]
     Certificate(PathBuf),
@@ -80,21 +74,14 @@ pub enum TlsError {
     /// A certificate that cannot be a trust anchor.
     #[error("{}: certificate {number} cannot be trusted as an authority: {source}", path.display())]
     Anchor {
-        /// The file.
         path: PathBuf,
         /// Which one, from 1.
         number: usize,
-        /// What rustls said.
         source: rustls::Error,
     },
     /// The client verifier refuses its roots.
     #[error("{}: {source}", path.display())]
-    ClientCa {
-        /// The file.
-        path: PathBuf,
-        /// What rustls said.
-        source: rustls::server::VerifierBuilderError,
-    },
+    ClientCa { path: PathBuf, source: rustls::server::VerifierBuilderError },
     /// `verify-ca` or `verify-full` without `ca`, and the system has none either.
     #[error("no certificate authorities found in the system; name a file with `ca`")]
     NoSystemRoots,

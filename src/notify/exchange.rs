@@ -37,7 +37,6 @@ pub struct Exchange {
     pub stats: Arc<Stats>,
     intercepts: AtomicBool,
     state: Mutex<ExchangeState>,
-    /// For the bus.
     outbox: Outbox,
     /// For Postgres, while the bus takes nothing.
     overflow: Outbox,
@@ -48,7 +47,6 @@ pub struct Exchange {
     /// Somebody has come to listen.
     listened: Alarm,
     login: ArcSwapOption<InUse<Pool>>,
-    /// By clients.
     uses: Uses,
 }
 
@@ -75,7 +73,6 @@ struct Rules {
 
 #[derive(Debug, Default)]
 struct Channel {
-    /// By process id.
     listeners: HashMap<i32, Arc<Mailbox>>,
     /// The server's notifications of it are heard.
     is_in_place: bool,
@@ -115,7 +112,6 @@ pub struct Listener {
 pub enum Missing {
     /// LISTEN on the server.
     Server,
-    /// The bus.
     Bus {
         /// For the client: where to look.
         hint: &'static str,

@@ -17,7 +17,6 @@ pub(crate) struct BusNature {
 }
 
 impl BusNature {
-    /// Of each bus.
     pub(crate) fn of(bus: Bus) -> Self {
         match bus {
             Bus::Memory => Self { carries: false, must_be_ready: false, detours: false, hint: "Set notify.bus." },

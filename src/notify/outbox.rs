@@ -19,7 +19,6 @@ pub struct Entry {
     pub sequence: u64,
     /// Process id of the client that notified.
     pub pid: i32,
-    /// What it said.
     pub notification: Notification,
     /// When it was committed.
     pub at: Instant,
@@ -85,7 +84,6 @@ impl Outbox {
         removed.into_iter()
     }
 
-    /// Entries that wait.
     pub fn depth(&self) -> usize {
         self.queue().entries.len()
     }

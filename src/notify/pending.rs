@@ -44,7 +44,6 @@ enum Item {
 /// What a transaction has committed. The changes come first: it hears its own notifications.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Committed {
-    /// In their order.
     pub changes: Vec<Change>,
     /// In the order of their first occurrence.
     pub notifications: Vec<Notification>,

@@ -24,13 +24,10 @@ pub(crate) enum Fate {
     Same(&'static str),
     /// This setting comes nearest.
     Different(&'static str),
-    /// Nothing does this.
     Missing,
-    /// Nothing has to.
     Unneeded,
 }
 
-/// One key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
     pub(super) section: Section,

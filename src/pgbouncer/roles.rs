@@ -65,7 +65,6 @@ impl<'a> Secret<'a> {
 
 /// The roles as they will be.
 pub(super) struct Logins {
-    /// Their tables.
     pub(super) tables: Vec<Table>,
     /// Those that prove themselves to pgweir, by name.
     proved_here: Vec<String>,

@@ -12,7 +12,6 @@ impl Display for Value {
     }
 }
 
-/// A text.
 pub(super) fn text(text: &str) -> Value {
     Value(toml::Value::String(text.to_owned()).to_string())
 }

@@ -18,7 +18,6 @@ const HEAD: &str = "\
 const WAIT_MAX: &str = "1d";
 
 impl Translation {
-    /// The whole file.
     pub(super) fn run(mut self, path: &Path, files: Files<'_>) -> Import {
         let logins = roles::logins(&mut self, files);
         let mut tables = vec![self.listen(), self.admin(&logins), self.pool()];

@@ -20,7 +20,6 @@ use crate::state::timeout::Timeout;
 /// A backend between leases, or with the client that leases it.
 #[derive(Debug)]
 pub struct Backend {
-    /// The connection.
     pub stream: Stream,
     /// What it reported at login.
     pub parameters: Parameters,
@@ -217,7 +216,6 @@ impl BackendHandle {
 pub struct CancelGuard(Arc<BackendHandle>);
 
 impl CancelGuard {
-    /// At what.
     pub fn target(&self) -> &BackendHandle {
         &self.0
     }

@@ -13,7 +13,6 @@ use super::pool::Pool;
 /// What does not change about a backend.
 #[derive(Debug, Clone)]
 pub(crate) struct BackendFacts {
-    /// Whose it is.
     pub pool: Arc<Pool>,
     /// Where it is, with its process id; the same as its client's entry has while it is leased.
     pub target: Arc<BackendHandle>,
@@ -38,7 +37,6 @@ impl BackendFacts {
     }
 }
 
-/// All open backends.
 #[derive(Debug, Default)]
 pub(crate) struct BackendRegistry(Mutex<HashMap<SlotId, BackendFacts>>);
 
@@ -53,7 +51,6 @@ impl BackendRegistry {
         self.slots().remove(&slot)
     }
 
-    /// Everything there is.
     pub(crate) fn all(&self) -> Vec<(SlotId, BackendFacts)> {
         self.slots().iter().map(|(slot, facts)| (*slot, facts.clone())).collect()
     }

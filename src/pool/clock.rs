@@ -72,7 +72,6 @@ impl Clock {
         }
     }
 
-    /// A statement completed.
     #[inline]
     pub fn complete(&self, tick: u32) {
         self.statement.store(tick, Ordering::Relaxed);

@@ -120,20 +120,13 @@ pub enum WaitError {
     TimedOut(Bottleneck),
     /// The pool's queue was as long as it may get.
     #[error("{waiting} clients wait for this pool already")]
-    PoolFull {
-        /// Clients waiting.
-        waiting: u32,
-    },
+    PoolFull { waiting: u32 },
     /// The role's queues were as long as they may get.
     #[error("{waiting} clients of this role wait already")]
-    RoleFull {
-        /// Clients waiting.
-        waiting: u32,
-    },
+    RoleFull { waiting: u32 },
     /// It would have stood waiting for much longer than `wait_timeout`.
     #[error("{waiting} clients of this role wait already, which will take {expected:?}")]
     Shed {
-        /// Clients waiting.
         waiting: u32,
         /// The time they will take.
         expected: Duration,

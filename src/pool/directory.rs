@@ -180,7 +180,6 @@ impl Directory {
         self.names().is_paused = is_paused;
     }
 
-    /// Everything is paused.
     pub(crate) fn is_paused(&self) -> bool {
         self.names().is_paused
     }

@@ -20,7 +20,6 @@ impl Uses {
 
 /// A thing that knows its uses.
 pub trait CountUses {
-    /// Its counter.
     fn uses(&self) -> &Uses;
 }
 

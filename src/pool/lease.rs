@@ -48,20 +48,13 @@ pub(crate) struct Pools {
 pub(crate) enum LeaseError {
     /// `pool.waiters_max` clients are waiting for this pool.
     #[error("the queue for a backend is full")]
-    PoolFull {
-        /// Clients waiting.
-        waiting: u32,
-    },
+    PoolFull { waiting: u32 },
     /// `roles.*.waiters_max` clients of this role are waiting.
     #[error("the queue of the role is full")]
-    RoleFull {
-        /// Clients waiting.
-        waiting: u32,
-    },
+    RoleFull { waiting: u32 },
     /// It would have waited for much longer than `wait_timeout`.
     #[error("the queue moves too slowly to wait in")]
     Shed {
-        /// Clients waiting.
         waiting: u32,
         /// The time they will take.
         expected: Duration,
@@ -99,7 +92,6 @@ impl From<WaitError> for LeaseError {
 pub(crate) enum Ask {
     /// A backend, at once.
     Leased(Lease),
-    /// A place waiting.
     Waits(Waiter),
 }
 
@@ -156,7 +148,6 @@ impl Pools {
         self.registry().get(&id).cloned()
     }
 
-    /// All registered pools.
     pub(crate) fn all(&self) -> Vec<Arc<Pool>> {
         self.registry().values().cloned().collect()
     }

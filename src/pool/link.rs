@@ -52,7 +52,6 @@ pub(crate) enum LinkError {
     /// It was not opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The socket.
     #[error("the connection broke: {0}")]
     Io(#[from] std::io::Error),
     /// No answer in time.
@@ -74,7 +73,6 @@ pub(crate) enum LinkError {
 pub(crate) struct Heard {
     /// Of the backend that sent it.
     pub pid: i32,
-    /// On which channel.
     pub channel: Bytes,
     /// The text with it, which may be empty.
     pub payload: Bytes,
@@ -87,7 +85,6 @@ pub(crate) enum Said {
     Heard(Heard),
     /// The body of a DataRow.
     Row(Bytes),
-    /// A statement failed.
     Refused(ServerError),
     /// ReadyForQuery.
     Ready,

@@ -56,10 +56,8 @@ pub enum OpenError {
         /// What the resolver said.
         source: io::Error,
     },
-    /// The socket.
     #[error("cannot reach {address}: {source}")]
     Io {
-        /// Where.
         address: String,
         /// What the system said.
         source: io::Error,
@@ -76,7 +74,6 @@ pub enum OpenError {
     /// Certificates.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The login.
     #[error(transparent)]
     Login(#[from] LoginError),
     /// A name or value that cannot be sent.

@@ -55,7 +55,6 @@ impl ProcessClock {
         self.started_at
     }
 
-    /// When it started.
     pub(crate) fn started(&self) -> Instant {
         self.started
     }

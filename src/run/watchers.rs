@@ -34,7 +34,6 @@ use crate::watch::settings::WatchSettings;
 /// How often to look for databases that have appeared or gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// All watches.
 #[derive(Debug)]
 pub(super) struct Watchers {
     reloaded: Arc<Notify>,

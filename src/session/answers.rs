@@ -62,7 +62,6 @@ pub(crate) fn check(header: Header) -> Result<(), FrameError> {
 /// What a message changed that somebody else has to act upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// Nothing.
     None,
     /// A cycle of the client ended.
     Cycle(TransactionStatus),
@@ -76,9 +75,7 @@ pub(crate) enum Event {
 
 /// A backend message on its way.
 pub(crate) struct Answers<'a, 'b> {
-    /// The client's session.
     pub session: &'a mut Session,
-    /// Its backend.
     pub leased: &'a mut Leased,
     /// All sets of settings.
     pub registry: &'a SettingsRegistry,

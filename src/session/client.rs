@@ -74,7 +74,6 @@ impl From<std::io::Error> for End {
     }
 }
 
-/// A logged-in client.
 #[derive(Debug)]
 pub(crate) struct Client {
     worker: Rc<Worker>,
@@ -100,9 +99,7 @@ pub(crate) struct Client {
 enum Phase {
     /// No backend.
     Idle,
-    /// Waiting.
     Waiting(Waiting),
-    /// With a backend.
     Leased(Leased),
     /// Its transaction was lost with the backend, and the client has not acknowledged that.
     Orphaned(Box<Orphan>),
@@ -117,7 +114,6 @@ struct Waiting {
 /// What reading from the client came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fed {
-    /// There was something.
     Moved,
     /// Its socket has nothing, and will wake us.
     Dry,

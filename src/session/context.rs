@@ -36,7 +36,6 @@ pub(crate) struct Buffers {
 pub(crate) struct Worker {
     /// Its number, from 0.
     pub id: usize,
-    /// The process.
     pub proxy: Arc<Proxy>,
     buffers: RefCell<Buffers>,
     #[expect(clippy::vec_box, reason = "they are handed out boxed")]

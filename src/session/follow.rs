@@ -79,7 +79,6 @@ impl Follow {
         self.changes.take();
     }
 
-    /// Nothing to adopt.
     pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.reported.is_empty()
     }

@@ -76,11 +76,8 @@ pub(crate) enum Rest {
 
 /// One message on its way, with everything it may touch.
 pub(crate) struct Frontend<'a, 'b> {
-    /// The client's session.
     pub session: &'a mut Session,
-    /// Its backend.
     pub leased: &'a mut Leased,
-    /// All prepared statements.
     pub statements: &'a Statements,
     /// Where bytes for the backend go.
     pub out: &'a mut Splice<'b>,

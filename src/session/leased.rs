@@ -14,7 +14,6 @@ use crate::pool::lease::Lease;
 /// What a client has besides the backend itself while it holds one.
 #[derive(Debug)]
 pub(crate) struct Leased {
-    /// The backend.
     pub lease: Lease,
     /// What is outstanding, and how the backend's messages are cut.
     pub(super) cycle: Box<CycleState>,
@@ -25,7 +24,6 @@ pub(crate) struct Leased {
 }
 
 impl Leased {
-    /// The backend.
     #[inline]
     pub(crate) fn backend(&mut self) -> &mut Backend {
         &mut self.lease

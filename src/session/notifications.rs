@@ -44,7 +44,6 @@ struct Open {
 /// Who it is that notifies or listens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Party<'a> {
-    /// Its process id.
     pub pid: i32,
     /// Where its backends come from.
     pub pool: &'a InUse<Pool>,

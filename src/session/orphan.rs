@@ -58,7 +58,6 @@ impl Ending {
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OrphanOutcome {
-    /// It was answered.
     Answered,
     /// It was refused, and everything up to Sync is.
     Refused,

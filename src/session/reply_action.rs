@@ -48,7 +48,6 @@ pub(crate) enum ReplyAction {
 /// Statements under way.
 #[derive(Debug)]
 pub(crate) struct Runs {
-    /// What they do.
     pub class: Arc<StatementEffects>,
     /// How many of them have completed.
     pub completed: u32,

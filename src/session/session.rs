@@ -20,7 +20,6 @@ use crate::state::settings::{Settings, SettingsRegistry};
 use crate::state::timeout::Timeout;
 use crate::wire::build::Report;
 
-/// One client's session.
 #[derive(Debug)]
 pub(crate) struct Session {
     /// Where its backends come from.
@@ -35,7 +34,6 @@ pub(crate) struct Session {
     pub startup: Settings,
     /// The epoch of its pool in which its own timeouts were judged.
     pub epoch: u32,
-    /// Its prepared statements.
     pub statements: ClientStatements,
     /// Changes of settings that are not final.
     pub follow: Option<Box<Follow>>,

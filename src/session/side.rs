@@ -50,7 +50,6 @@ impl Side {
         self.walker.is_inside() && self.is_forwarding
     }
 
-    /// Nothing is half-received.
     #[inline]
     pub(super) fn is_at_boundary(&self) -> bool {
         self.walker.is_at_boundary()
@@ -74,7 +73,6 @@ pub(super) struct WriteBuffer {
 const CAPACITY_KEPT: usize = 4096;
 
 impl WriteBuffer {
-    /// Everything was taken.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.bytes.is_empty()

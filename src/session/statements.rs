@@ -64,7 +64,6 @@ pub(crate) enum Unnamed {
 pub(crate) enum Undo {
     /// What one name meant before.
     One(Box<[u8]>, Option<Arc<Statement>>),
-    /// All names.
     All(HashMap<Box<[u8]>, Arc<Statement>>),
 }
 

@@ -161,7 +161,6 @@ pub enum Effect {
     Notify {
         /// Which of the two.
         form: Form,
-        /// The channel.
         channel: Argument,
         /// Empty if a NOTIFY gives none.
         payload: Argument,
@@ -265,7 +264,6 @@ pub enum Scope {
 pub struct Setting {
     /// In lower case, with its dot if it is custom.
     pub name: String,
-    /// What it becomes.
     pub value: Value,
 }
 

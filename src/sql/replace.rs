@@ -19,7 +19,6 @@ use super::splice::TextSplice;
 pub enum Substitute {
     /// What RESET would set.
     Default,
-    /// So many milliseconds.
     Milliseconds(u32),
 }
 

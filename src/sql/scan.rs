@@ -38,7 +38,6 @@ pub(super) struct ScannedStatement {
 /// What the `set_config` calls of a statement do, the worst of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SettingsUse {
-    /// There is none.
     Untouched,
     /// Every call has `true` as its third argument: nothing outlives the transaction.
     Local,

@@ -6,7 +6,6 @@ use std::ops::{BitOr, BitOrAssign};
 /// One kind of session state.
 #[derive(Debug)]
 pub(crate) struct StateKind {
-    /// Its flag.
     pub flag: StateFlags,
     /// The reason of a pin, as metrics and console name it.
     pub pin: &'static str,
@@ -88,7 +87,6 @@ pub(crate) const PIN_REASONS: [&str; KINDS.len() + 1] = {
 pub struct StateFlags(u16);
 
 impl StateFlags {
-    /// Nothing.
     pub const NONE: Self = Self(0);
     /// Temporary tables, views, sequences and functions.
     pub const TEMP: Self = Self(1);
@@ -104,7 +102,6 @@ impl StateFlags {
     pub const SETTINGS: Self = Self(1 << 5);
     /// SET SESSION AUTHORIZATION.
     pub const AUTHORIZATION: Self = Self(1 << 6);
-    /// A loaded library.
     pub const LOAD: Self = Self(1 << 7);
     /// The text could not be cut or read: it may do anything, and its count and effects mean nothing.
     pub const UNCERTAIN: Self = Self(1 << 8);
@@ -151,7 +148,6 @@ impl StateFlags {
         self.0 & other.0 != 0
     }
 
-    /// All of both.
     pub const fn or(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }

@@ -30,7 +30,6 @@ impl Parameters {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }

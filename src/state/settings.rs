@@ -17,7 +17,6 @@ use crate::sql::{self, Milliseconds, Value, milliseconds};
 /// Settings by folded name.
 pub(crate) type Values = BTreeMap<String, Value>;
 
-/// An interned set.
 #[derive(Debug, Clone)]
 pub struct Settings(Arc<Set>);
 
@@ -47,13 +46,11 @@ const HARMLESS: [&str; 10] = [
 ];
 
 impl Settings {
-    /// The same allocation.
     #[inline]
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// The values.
     pub fn values(&self) -> &Values {
         &self.0.values
     }
@@ -118,7 +115,6 @@ impl Settings {
 pub struct Replay {
     /// First, the encoding, if the rest depends on it.
     pub encoding: Vec<u8>,
-    /// Everything else.
     pub rest: Vec<u8>,
 }
 

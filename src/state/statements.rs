@@ -16,7 +16,6 @@ use crate::sql::StatementEffects;
 /// Prefix of the names we use towards Postgres.
 pub(crate) const NAME_PREFIX: &[u8] = b"pgweir_";
 
-/// One prepared statement.
 #[derive(Debug)]
 pub(crate) struct Statement {
     /// Unique in this process.

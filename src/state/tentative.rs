@@ -17,7 +17,6 @@ impl<T> Default for Tentative<T> {
 }
 
 impl<T> Tentative<T> {
-    /// One more.
     pub(crate) fn push(&mut self, change: T) {
         self.changes.push(change);
     }
@@ -52,7 +51,6 @@ impl<T> Tentative<T> {
         self.changes.iter()
     }
 
-    /// Nothing stands.
     pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }

@@ -47,10 +47,8 @@ impl<V> IncidentChange<V> {
     }
 }
 
-/// An open incident.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Incident<V> {
-    /// When it opened.
     pub since: Instant,
     /// As last seen.
     pub value: V,

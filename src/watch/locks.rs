@@ -39,7 +39,6 @@ impl LockMode {
 /// A holder of a lock, or a session that waits for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Locker {
-    /// A process.
     Process(i32),
     /// A prepared transaction, by its id.
     Prepared(u32),
@@ -81,7 +80,6 @@ impl Claim {
 pub enum LockName {
     /// The end of a relation's file, which one session at a time makes longer.
     Extension(String),
-    /// A relation.
     Relation(String),
     /// A row of a relation, with several sessions in its queue.
     Row(String),

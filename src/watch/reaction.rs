@@ -18,7 +18,6 @@ use super::own_backends::{OwnBackends, OwnClient};
 /// A role is part of a convoy if its clients are at least one in so many of those that wait.
 const SHARE: usize = 5;
 
-/// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReactionStep {
     /// Fewer transactions of these roles at once.

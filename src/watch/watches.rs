@@ -10,7 +10,6 @@ use super::monitor::Monitor;
 pub(crate) struct Watches(Mutex<BTreeMap<Arc<str>, Arc<Monitor>>>);
 
 impl Watches {
-    /// All, by name.
     pub(crate) fn all(&self) -> Vec<Arc<Monitor>> {
         self.monitors().values().map(Arc::clone).collect()
     }

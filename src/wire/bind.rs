@@ -4,12 +4,10 @@
 
 use super::build::split_cstring;
 
-/// A value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BindValue<'a> {
     /// NULL.
     Null,
-    /// All of it.
     Whole(&'a [u8]),
     /// It is longer than what there is of the message.
     Cut,

@@ -117,11 +117,9 @@ pub struct Report {
     pub severity: &'static str,
     /// SQLSTATE.
     pub code: &'static str,
-    /// One line.
     pub message: String,
     /// The facts, if any.
     pub detail: Option<String>,
-    /// What to change.
     pub hint: Option<String>,
 }
 
@@ -193,7 +191,6 @@ fn put(out: &mut Vec<u8>, message: &impl Message) {
 pub struct ServerError {
     /// SQLSTATE.
     pub code: String,
-    /// Its message.
     pub message: String,
 }
 

@@ -106,11 +106,8 @@ impl TransactionStatus {
 /// One entry, oldest first.
 #[derive(Debug)]
 pub(crate) struct ExpectedReply<N> {
-    /// What answers it.
     pub expect: Expect,
-    /// Who sent it.
     pub origin: Origin,
-    /// The caller's action.
     pub action: Option<N>,
 }
 
@@ -226,7 +223,6 @@ impl<N> ExpectedReplies<N> {
         self.entries.is_empty()
     }
 
-    /// The oldest entry.
     #[inline]
     pub(crate) fn head_mut(&mut self) -> Option<&mut ExpectedReply<N>> {
         self.entries.front_mut()

@@ -73,9 +73,7 @@ pub(crate) enum Request<'a> {
 /// What Describe and Close name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Named<'a> {
-    /// A prepared statement.
     Statement(&'a [u8]),
-    /// A portal.
     Portal(&'a [u8]),
 }
 

@@ -94,7 +94,6 @@ pub struct Startup {
 pub enum Replication {
     /// None: an ordinary connection.
     No,
-    /// A walsender.
     Physical,
     /// A walsender bound to a database.
     Logical,

@@ -6,7 +6,6 @@ use crate::admin::words::CommandArguments;
 use crate::error::ConsoleFault;
 use crate::session::context::Worker;
 
-/// Of this database.
 #[derive(Debug)]
 pub(super) struct Disable(String);
 

@@ -63,7 +63,6 @@ impl Exposition {
         }
     }
 
-    /// One histogram.
     pub(super) fn put_distribution(&mut self, metric: Metric, values: &[&str], distribution: &Distribution) {
         let (out, name, labels) = (&mut self.series[metric as usize], metric.name(), &labels(metric, values));
         let (last, bounded) = distribution.buckets.split_last().expect("there are buckets");

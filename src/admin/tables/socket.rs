@@ -13,7 +13,6 @@ pub(super) struct SocketLine {
     pub(super) database: String,
     pub(super) replication: &'static str,
     pub(super) state: &'static str,
-    /// The far end.
     pub(super) addr: (String, u16),
     /// Our end.
     pub(super) local: (String, u16),
@@ -23,7 +22,6 @@ pub(super) struct SocketLine {
     /// How long it has waited, seconds and microseconds.
     pub(super) wait: (u64, u32),
     pub(super) close_needed: bool,
-    /// Its own name.
     pub(super) ptr: String,
     /// The name of the socket at the other side, if there is one now.
     pub(super) link: String,

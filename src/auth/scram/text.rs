@@ -51,7 +51,6 @@ impl<'a> Attributes<'a> {
         self.rest.is_none()
     }
 
-    /// Nothing may follow.
     pub(super) fn end(&self) -> Result<(), ScramError> {
         if self.is_at_end() { Ok(()) } else { Err(ScramError::Malformed("something follows its end")) }
     }

@@ -89,7 +89,6 @@ impl Health {
         }
     }
 
-    /// A dial succeeded.
     pub(super) fn succeeded(&mut self) {
         *self = match *self {
             // ## Up => Up, twice as fast

@@ -30,7 +30,6 @@ pub(super) struct RoleQueue {
 /// One role queue at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleQueueView {
-    /// Its limiter.
     pub limiter: LimiterView,
     /// When the first in any of its queues came.
     pub waiting_since: Option<Instant>,

@@ -10,7 +10,6 @@ use super::{Command, Core, Counts, DatabaseId, Phase, PoolId, SlotId, SlotState}
 pub struct PoolView {
     /// Whose pool it is.
     pub database: DatabaseId,
-    /// Its slots.
     pub counts: Counts,
     /// Length of its queue.
     pub waiting: u32,
@@ -42,7 +41,6 @@ pub struct DatabaseView {
 /// What the last dials say about an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointView {
-    /// It answers.
     Up,
     /// It answers that it has no room.
     Busy,

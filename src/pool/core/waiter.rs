@@ -39,7 +39,6 @@ pub(super) enum Notice {
 
 #[derive(Debug)]
 pub(super) enum Turn {
-    /// Waiting.
     Waiting(Waker),
     /// Out of the queue, this slot is reserved.
     Handed(SlotId),

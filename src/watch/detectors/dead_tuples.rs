@@ -38,7 +38,6 @@ const RATIO: f64 = 0.2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableRows {
     oid: u32,
-    /// With its schema.
     pub name: String,
     /// Live rows, as estimated.
     pub live: u64,

@@ -72,12 +72,10 @@ pub(crate) struct HorizonHolder {
 pub struct Holders {
     /// The next transaction id to be given out.
     next: u32,
-    /// The oldest first.
     holders: Vec<HorizonHolder>,
 }
 
 impl Holders {
-    /// Its rows.
     pub fn read(rows: &[AnswerRow], own: &OwnBackends) -> Result<Self, Unreadable> {
         let (mut next, mut holders) = (0, Vec::new());
         for row in rows {
@@ -111,7 +109,6 @@ impl Holders {
 /// One holder, and how far it holds the horizon back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
-    /// The holder.
     pub culprit: Culprit,
     /// Only dead rows of catalogs are kept.
     pub is_catalog_only: bool,

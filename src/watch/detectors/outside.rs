@@ -52,7 +52,6 @@ pub struct OutsideGroup {
     pub application: String,
     /// Client address; `None`: a Unix socket.
     pub addr: Option<String>,
-    /// How many connections.
     pub count: usize,
 }
 

@@ -35,14 +35,12 @@ fn lingering_sql(idle: Duration, statement: Duration) -> String {
 pub enum Overstay {
     /// Nothing, with a transaction open.
     Idling,
-    /// One statement.
     Running,
 }
 
 /// A session that does something for too long.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lingering {
-    /// The way.
     pub doing: Overstay,
     /// The session, with its times.
     pub session: ServerSession,

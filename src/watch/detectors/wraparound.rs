@@ -36,7 +36,6 @@ const REFUSES_AT: u32 = 2144;
 /// A row of [`OLDEST_TABLE`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct OldestTable {
-    /// With its schema.
     name: String,
     is_catalog: bool,
     is_temporary: bool,

@@ -85,7 +85,6 @@ struct Reading {
     server: Server,
     settings: NotifySettings,
     arrivals: Arc<Arrivals>,
-    /// By key.
     streams: HashMap<String, Stream>,
 }
 

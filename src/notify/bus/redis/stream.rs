@@ -69,7 +69,6 @@ impl FromRedisValue for Id {
     }
 }
 
-/// What somebody published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Published {
     /// Process id of the client that notified.
