@@ -1,6 +1,6 @@
 //! What a text of SQL does to its session, read in one pass without a parser.
 //!
-//! [`classify`] is the one entry for the relay: it counts statements, names the effects it can read exactly
+//! [`classify()`] is the one entry for the relay: it counts statements, names the effects it can read exactly
 //! ([`Effect`]) and raises a suspicion ([`StateFlags`]) where it cannot. [`replay`] is the way back: settings to text.
 //! [`replace_values`] puts other values where a text has some, and [`stand_ins`] other statements for those about
 //! channels.

@@ -207,7 +207,7 @@ pub struct ServerSession {
 }
 
 impl ServerSession {
-    /// A row of [`sql::lingering`](super::sql::lingering) or [`sql::sessions`](super::sql::sessions).
+    /// A row of the questions for sessions, of all or of those that linger.
     pub fn read(row: &AnswerRow, own: &OwnBackends) -> Result<Self, Unreadable> {
         Ok(Self {
             backend: ServerProcess::read(row, row.value(0)?, 6, own)?,
