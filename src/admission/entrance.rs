@@ -1,9 +1,9 @@
 //! The one door for logins: when they may come in, and how much is done for them at once.
 //!
-//! [`LoginPace`] decides when; here those who have to wait sleep, and a reload wakes them. What a login costs is bounded in
-//! two ways. Our own CPU, for key derivation and TLS handshakes, by `login_concurrency` in all: held while a thread
-//! computes and never while a peer is waited for, so that silent ones keep nobody out. Questions to servers by a few
-//! for each database, apart from the former, so that a server that does not answer keeps nobody out of another's
+//! [`LoginPace`] decides when; here those who have to wait sleep, and a reload wakes them. What a login costs is
+//! bounded in two ways. Our own CPU, for key derivation and TLS handshakes, by `login_concurrency` in all: held while a
+//! thread computes and never while a peer is waited for, so that silent ones keep nobody out. Questions to servers by a
+//! few for each database, apart from the former, so that a server that does not answer keeps nobody out of another's
 //! database.
 
 use std::collections::HashMap;

@@ -85,7 +85,7 @@ section! {
         /// Backends over all roles of this database; for `"*"`, of each database it serves.
         pub backends_max: Option<u32> = None => maybe(count(1..=BACKENDS_MAX));
         /// Which server of a cluster is wanted.
-        pub standing: Standing = Standing::Any => key(word());
+        pub server_role: ServerRole = ServerRole::Any => key(word());
         /// TLS towards the server.
         pub tls: BackendTls = BackendTls::default() => table();
         /// Role that looks up secrets for `auth = "auth-query"`, with its password.
@@ -121,7 +121,7 @@ section! {
 
 words! {
     /// Which server of a cluster is wanted.
-    pub enum Standing {
+    pub enum ServerRole {
         /// `pg_is_in_recovery()` is false.
         Primary = "primary",
         /// `pg_is_in_recovery()` is true.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     Admission, AdmissionMode, BackendTls, Config, Database, Jitter, NotifyMode, Override, PoolKeys, Priority, Role,
-    RoleAdmission, RoleRate, Secret, Standing, Timeouts, WatchLogin,
+    RoleAdmission, RoleRate, Secret, ServerRole, Timeouts, WatchLogin,
 };
 
 /// The settings of one pool.
@@ -56,7 +56,7 @@ pub struct Endpoint {
     /// The database's name at the server.
     pub dbname: String,
     /// Which server of a cluster is wanted.
-    pub standing: Standing,
+    pub server_role: ServerRole,
     /// TLS towards the server.
     pub tls: BackendTls,
     /// The role to log in as.
@@ -154,7 +154,7 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
             hosts: database.hosts.clone(),
             port: database.port,
             dbname: database.dbname.clone().unwrap_or_else(|| database_name.to_owned()),
-            standing: database.standing,
+            server_role: database.server_role,
             tls: database.tls.clone(),
             role: role.login_as.clone().unwrap_or_else(|| role_name.to_owned()),
             password: role.backend_password.clone(),
@@ -183,7 +183,7 @@ pub fn own_settings(name: &str, database: &Database, role: &str, password: Optio
             hosts: database.hosts.clone(),
             port: database.port,
             dbname: database.dbname.clone().unwrap_or_else(|| name.to_owned()),
-            standing: database.standing,
+            server_role: database.server_role,
             tls: database.tls.clone(),
             role: role.to_owned(),
             password: password.cloned(),

@@ -17,6 +17,13 @@ use super::Secret;
 use super::form::{KeyForm, kind, read_secret, read_text};
 use super::mistake::{FilePosition, Mistake, Mistakes};
 
+/// Keys that have changed their name, and the former one, which this release still takes.
+const FORMER_NAMES: [(&str, &str); 1] = [("server_role", "standing")];
+
+fn former_name(key: &str) -> Option<&'static str> {
+    FORMER_NAMES.iter().find(|(now, _)| *now == key).map(|(_, former)| *former)
+}
+
 /// Traits of a key besides its [`KeyForm`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Nature {
@@ -353,6 +360,13 @@ impl<'a> SectionReader<'a> {
             if self.known.contains(key) {
                 continue;
             }
+            if let Some(now) = self.known.iter().find(|known| former_name(known) == Some(key)) {
+                if self.table.is_some_and(|table| table.contains_key(*now)) {
+                    let text = format!("is the former name of {now}, which is written, too");
+                    self.blame_at(name.span().start, join(&self.path, key), text);
+                }
+                continue;
+            }
             let pattern = pattern(&self.pattern, key);
             let text = if LATER.contains(&pattern.as_str()) {
                 "this version of pgweir does not have this yet".to_owned()
@@ -393,8 +407,10 @@ impl<'a> SectionReader<'a> {
         })
     }
 
+    /// What is written under `key`, or under its former name.
     fn entry(&self, key: &str) -> Option<(usize, &'a Spanned<DeValue<'a>>)> {
-        let (name, value) = self.table?.get_key_value(key)?;
+        let table = self.table?;
+        let (name, value) = table.get_key_value(key).or_else(|| table.get_key_value(former_name(key)?))?;
         Some((name.span().start, value))
     }
 

@@ -417,7 +417,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         Database,
         "target_session_attrs",
-        Same("databases.*.standing"),
+        Same("databases.*.server_role"),
         "`read-write` is `primary`, `read-only` is `standby`; it is asked of Postgres, any version",
         NONE,
         "primary",

@@ -228,13 +228,13 @@ impl Translation {
                 Some(None) | None => {}
             }
         }
-        let standing = match database.get("target_session_attrs") {
+        let server_role = match database.get("target_session_attrs") {
             Some("read-write" | "primary") => Some("primary"),
             Some("read-only" | "standby") => Some("standby"),
             _ => None,
         };
-        if let Some(standing) = standing {
-            table.line("standing", &text(standing), "target_session_attrs");
+        if let Some(server_role) = server_role {
+            table.line("server_role", &text(server_role), "target_session_attrs");
         }
         if let Some(tls) = self.server_tls() {
             table.line("tls", &tls, "server_tls_*");
@@ -256,7 +256,7 @@ impl Translation {
         }
         if hosts.len() > 1 && database.get("load_balance_hosts").is_none() {
             let about = format!("{}: host", database.name);
-            let text = "a list is tried in its order, not in turn; with standing = \"primary\" it finds the primary";
+            let text = "a list is tried in its order, not in turn; with server_role = \"primary\" it finds the primary";
             self.note(Some(&database.place), Kind::Different, &about, text);
         }
         Some(hosts)

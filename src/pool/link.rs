@@ -1,7 +1,7 @@
 //! One connection of our own to a server, outside the core: what listens, notifies and watches there has one each.
 //!
-//! It is opened as a backend of a pool is (hosts, TLS, login, standing), then made fit to stay: no timeout of its role
-//! ends it, and bytes come and go in the server's own encoding. Nothing a client said is ever applied to it.
+//! It is opened as a backend of a pool is (hosts, TLS, login, server role), then made fit to stay: no timeout of its
+//! role ends it, and bytes come and go in the server's own encoding. Nothing a client said is ever applied to it.
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -18,7 +18,7 @@ use super::in_use::InUse;
 use super::links;
 use super::open::{IS_STANDBY, OpenError, Opener};
 use super::pool::Pool;
-use crate::config::{Endpoint, PoolSettings, Standing};
+use crate::config::{Endpoint, PoolSettings, ServerRole};
 use crate::net::stream::Stream;
 use crate::sql::quote_literal;
 use crate::wire::build::{self, ServerError, error_fields};
@@ -195,8 +195,8 @@ impl Link {
             return Err(LinkError::Moved);
         }
         let is_standby = self.ask(IS_STANDBY.as_bytes(), heard).await?.map_err(LinkError::Server)?;
-        match self.settings.endpoint.standing {
-            Standing::Primary if is_standby.as_deref() == Some(b"t") => Err(LinkError::Moved),
+        match self.settings.endpoint.server_role {
+            ServerRole::Primary if is_standby.as_deref() == Some(b"t") => Err(LinkError::Moved),
             _ => Ok(()),
         }
     }

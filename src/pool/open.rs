@@ -1,4 +1,4 @@
-//! Opens backends: name to address, TLS, login, standing.
+//! Opens backends: name to address, TLS, login, server role.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,7 +22,7 @@ use super::pool::{Pool, PoolKind};
 use crate::auth::secrets::Secrets;
 use crate::auth::server::{BackendLogin, LoggedIn, LoginError, Step};
 use crate::auth::{BODY_MAX, Channel, Credential};
-use crate::config::{BackendTls, Endpoint, PoolSettings, Standing};
+use crate::config::{BackendTls, Endpoint, PoolSettings, ServerRole};
 use crate::metrics::{OpenFailure, PoolCounter, PoolHistogram};
 use crate::net::certificate::Binding;
 use crate::net::stream::{Socket, Stream};
@@ -81,7 +81,7 @@ pub enum OpenError {
     Unsendable(#[from] Unsendable),
     /// The server is a standby where a primary is wanted, or the reverse.
     #[error("the server is not a {0:?}")]
-    Standing(Standing),
+    ServerRole(ServerRole),
     /// `transaction_timeout` is no parameter of this server (before 17); the next login goes without it.
     #[error("the server has no transaction_timeout")]
     NoTransactionTimeout,
@@ -325,7 +325,7 @@ impl Opener {
         let LoggedIn { parameters, key, .. } = logged_in;
         let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
         let parameters = Parameters::new(parameters.into_iter().map(|(name, value)| (name, text(value))).collect());
-        self.check_standing(&mut stream, endpoint.standing, &parameters).await?;
+        self.check_server_role(&mut stream, endpoint.server_role, &parameters).await?;
         let parameters = pool.parameters.share(parameters);
         if let ServerAddress::Tcp { addr, .. } = &address {
             pool.add_address(addr.ip());
@@ -384,13 +384,13 @@ impl Opener {
         Ok(side)
     }
 
-    async fn check_standing(
+    async fn check_server_role(
         &self,
         stream: &mut Stream,
-        wanted: Standing,
+        wanted: ServerRole,
         parameters: &Parameters,
     ) -> Result<(), OpenError> {
-        if wanted == Standing::Any {
+        if wanted == ServerRole::Any {
             return Ok(());
         }
         let is_standby = match parameters.value("in_hot_standby") {
@@ -398,7 +398,7 @@ impl Opener {
             // Servers before 14 do not report it.
             None => is_standby(stream).await?,
         };
-        if is_standby == (wanted == Standing::Standby) { Ok(()) } else { Err(OpenError::Standing(wanted)) }
+        if is_standby == (wanted == ServerRole::Standby) { Ok(()) } else { Err(OpenError::ServerRole(wanted)) }
     }
 
     /// Sends a CancelRequest and waits until the server has dealt with it, which it shows by closing.

@@ -16,15 +16,15 @@ use super::lease::Pools;
 use super::names::HostNames;
 use super::open;
 use super::pool::Pool;
-use crate::config::Standing;
+use crate::config::ServerRole;
 
 /// How often names are resolved again.
 pub(crate) const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 
 /// Asks a backend what its server is, and replaces all of them if it is the wrong thing. Once at a time per pool.
 pub(crate) fn doubt(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
-    let wanted = pool.settings().endpoint.standing;
-    if wanted == Standing::Any || pool.is_doubted.swap(true, Ordering::AcqRel) {
+    let wanted = pool.settings().endpoint.server_role;
+    if wanted == ServerRole::Any || pool.is_doubted.swap(true, Ordering::AcqRel) {
         return;
     }
     let (pools, pool) = (Arc::clone(pools), Arc::clone(pool));
@@ -38,9 +38,9 @@ pub(crate) fn doubt(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
         })
         .await;
         if let Ok(Some(is_standby)) = is_standby
-            && is_standby != (wanted == Standing::Standby)
+            && is_standby != (wanted == ServerRole::Standby)
         {
-            tracing::warn!(database = %pool.name.database, ?wanted, "the server changed its standing; backends are replaced");
+            tracing::warn!(database = %pool.name.database, ?wanted, "the server changed its server role; backends are replaced");
             pools.decide(worker, |core, out| core.retire_database(pool.database, Instant::now(), out));
         }
         pool.is_doubted.store(false, Ordering::Release);
@@ -62,7 +62,7 @@ pub(crate) async fn follow_names(pools: &Arc<Pools>, worker: usize) {
 pub(crate) async fn leads_elsewhere(names: &HostNames, pool: &Pool) -> bool {
     let settings = Arc::clone(&pool.settings());
     let used: HashSet<IpAddr> = pool.addresses();
-    if settings.endpoint.standing != Standing::Primary || used.is_empty() {
+    if settings.endpoint.server_role != ServerRole::Primary || used.is_empty() {
         return false;
     }
     let mut named = HashSet::new();

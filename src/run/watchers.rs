@@ -24,7 +24,7 @@ use crate::pool::address::ServerAddress;
 use crate::pool::core::{DatabaseId, PoolId};
 use crate::pool::in_use::InUse;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
-use crate::pool::standing;
+use crate::pool::server_role;
 use crate::proxy::Proxy;
 use crate::watch::monitor::{Monitor, Process};
 use crate::watch::own_backends::{OwnBackends, OwnClient};
@@ -179,9 +179,9 @@ async fn watch(proxy: Arc<Proxy>, monitor: Arc<Monitor>, login: PoolSettings) {
     let pool = InUse::new(Arc::new(Pool::new(id, database, name, login, credential, PoolStats::new(1))));
     let follow_name = async {
         loop {
-            sleep(standing::RESOLVE_EVERY).await;
+            sleep(server_role::RESOLVE_EVERY).await;
             // The monitor looks for itself whether its server is one of those the pool knows.
-            standing::leads_elsewhere(proxy.pools.opener().names(), &pool).await;
+            server_role::leads_elsewhere(proxy.pools.opener().names(), &pool).await;
         }
     };
     tokio::join!(monitor.run(proxy.pools.opener(), &pool, &*proxy), follow_name);

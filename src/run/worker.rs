@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::pool::clock::TICK;
-use crate::pool::standing;
+use crate::pool::server_role;
 use crate::proxy::Proxy;
 use crate::session::context::{Inbox, Job, Worker};
 
@@ -52,8 +52,8 @@ async fn work(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Job>) {
 /// Failovers that only DNS tells of.
 async fn follow_names(worker: Rc<Worker>) {
     loop {
-        tokio::time::sleep(standing::RESOLVE_EVERY).await;
-        standing::follow_names(&worker.proxy.pools, worker.id).await;
+        tokio::time::sleep(server_role::RESOLVE_EVERY).await;
+        server_role::follow_names(&worker.proxy.pools, worker.id).await;
     }
 }
 

@@ -8,7 +8,7 @@ use super::pins::Pins;
 use super::reply_action::{ReplyAction, Runs};
 use super::statements::{ClientStatements, Unnamed};
 use crate::clients::ClientEntry;
-use crate::config::{PoolMode, Standing};
+use crate::config::{PoolMode, ServerRole};
 use crate::error::Fault;
 use crate::notify::mailbox::Closing;
 use crate::pool::backend::Backend;
@@ -68,7 +68,7 @@ impl Session {
     pub(crate) fn intercepts(&self) -> bool {
         // A standby refuses them itself.
         let is_standby = || {
-            self.pool.settings().endpoint.standing == Standing::Standby
+            self.pool.settings().endpoint.server_role == ServerRole::Standby
                 || self.reported.value("in_hot_standby").is_some_and(|value| value == "on")
         };
         self.notifications.exchange().intercepts() && !self.pool.is_dedicated() && !is_standby()

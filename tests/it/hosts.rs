@@ -50,8 +50,8 @@ async fn hosts_may_be_names_with_addresses_that_lead_nowhere() {
 async fn in_front_of_both(primary: &Postgres) -> Proxy {
     let port = primary.port;
     let hosts = "host = [\"127.0.0.2\", \"127.0.0.1\"]";
-    let database = |name: &str, standing: &str| {
-        format!("[databases.{name}]\n{hosts}\nport = {port}\ndbname = \"postgres\"\nstanding = \"{standing}\"\n")
+    let database = |name: &str, server_role: &str| {
+        format!("[databases.{name}]\n{hosts}\nport = {port}\ndbname = \"postgres\"\nserver_role = \"{server_role}\"\n")
     };
     proxy()
         .postgres(primary)

@@ -121,7 +121,7 @@ async fn a_watch_without_a_server_is_down_and_comes_back() {
     let up = async |value: &str| row(&proxy, "SHOW WATCH", "up", value).await;
     eventually(async || up("1").await.is_some()).await;
     let server = up("1").await.expect("it is up");
-    assert_eq!((&*server["database"], &*server["state"], &*server["standing"]), ("app", "calm", "primary"));
+    assert_eq!((&*server["database"], &*server["state"], &*server["server_role"]), ("app", "calm", "primary"));
     postgres.stop();
     eventually(async || up("0").await.is_some()).await;
     assert!(is(proxy.metric("pgweir_watch_up", &[]), 0));

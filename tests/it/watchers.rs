@@ -216,7 +216,7 @@ async fn a_standby_is_watched_too() {
     let dbname = postgres.database().await;
     let role = postgres.own_role("IN ROLE pg_monitor").await;
     let standby = postgres.standby();
-    let keys = format!("[databases.app]\nhost = \"{}\"\nstanding = \"standby\"", standby.host);
+    let keys = format!("[databases.app]\nhost = \"{}\"\nserver_role = \"standby\"", standby.host);
     let quick = "[watch]\nidle_in_transaction = \"1ms\"";
     let builder = proxy().postgres(&postgres).dbname(&dbname).toml(&login(&role)).toml(quick).toml(&keys);
     let proxy = builder.start().await;
@@ -231,7 +231,7 @@ async fn a_primary_that_became_a_standby_is_told_until_it_leads_again() {
     let postgres = Postgres::private(&[]);
     let proxy = watched(&postgres, "").await.start().await;
     proxy.logged("watching").await;
-    eventually(async || proxy.console("SHOW WATCH").await[0]["standing"] == "primary").await;
+    eventually(async || proxy.console("SHOW WATCH").await[0]["server_role"] == "primary").await;
     // As after a failover, when the name leads to the other one.
     let standby = postgres.standby();
     proxy.reload(&format!("[databases.app]\nhost = \"{}\"\nport = {}", standby.host, standby.port)).await;
@@ -240,7 +240,7 @@ async fn a_primary_that_became_a_standby_is_told_until_it_leads_again() {
     assert_eq!(proxy.metric("pgweir_watch_standby", &["database=\"app\""]), 1.0);
     standby.promote();
     proxy.told(closed("standing")).await;
-    assert_eq!(proxy.console("SHOW WATCH").await[0]["standing"], "primary");
+    assert_eq!(proxy.console("SHOW WATCH").await[0]["server_role"], "primary");
 }
 
 #[tokio::test]

@@ -23,14 +23,14 @@ fn a_calm_server_has_a_row_and_nobody_is_to_blame() {
     assert_eq!((&convoys[0]["waiters"], &convoys[0]["lock"]), (&TableCell::Int(0), &TableCell::Null));
     assert!(rows(&horizon::TABLE, &trouble).is_empty() && rows(&blockers::TABLE, &trouble).is_empty());
     let servers = rows(&watch::TABLE, &trouble);
-    assert_eq!((&servers[0]["up"], &servers[0]["standing"]), (&TableCell::Int(1), &text("primary")));
+    assert_eq!((&servers[0]["up"], &servers[0]["server_role"]), (&TableCell::Int(1), &text("primary")));
     assert_eq!(servers[0]["findings"], TableCell::Int(0));
 }
 
 #[test]
 fn a_server_that_was_never_reached_is_not_up_and_what_it_is_not_known() {
     let servers = rows(&watch::TABLE, &Trouble::unreached());
-    assert_eq!((&servers[0]["up"], &servers[0]["standing"]), (&TableCell::Int(0), &TableCell::Null));
+    assert_eq!((&servers[0]["up"], &servers[0]["server_role"]), (&TableCell::Int(0), &TableCell::Null));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::{Client, End, Fed, Phase, Step, lease::begin_cycle};
 use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::metrics::PoolCounter;
-use crate::pool::standing;
+use crate::pool::server_role;
 use crate::session::answers::{self, Answers, Event};
 use crate::session::context::{Buffers, Worker};
 use crate::session::frontend::{self, Frontend, Rest};
@@ -331,7 +331,7 @@ impl Client {
         }
         match taken.event {
             Event::None | Event::Cycle(_) => {}
-            Event::ReadOnly => standing::doubt(&worker.proxy.pools, &self.session.pool, worker.id),
+            Event::ReadOnly => server_role::doubt(&worker.proxy.pools, &self.session.pool, worker.id),
             Event::Stopped => worker.proxy.directory.retire(worker.id, self.session.pool.database),
             Event::Ended => self.abandon(),
         }
