@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::pool::backend::{BackendHandle, CancelGuard};
 
-/// What a client's task is asked to do at its next poll; several may stand.
+/// A request to a client's task for its next poll; several may be pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// Leave the queue: a CancelRequest came while it waits.
@@ -29,13 +29,13 @@ pub(crate) enum Signal {
     Evict = 8,
     /// It was idle for too long.
     Idle = 16,
-    /// What it does may have taken too long.
+    /// Its current work may have taken too long.
     Overdue = 32,
     /// Others wait for the transaction in which it idles.
     Holding = 64,
 }
 
-/// What a client does, and where a cancel of it would go.
+/// The present activity of a client, and the target of a cancel of it.
 #[derive(Debug, Clone)]
 pub(crate) enum Activity {
     /// No backend, none wanted.
@@ -47,7 +47,7 @@ pub(crate) enum Activity {
 
 #[derive(Debug)]
 pub(crate) struct ClientEntry {
-    /// Process id told to the client; positive, unique among those connected.
+    /// Process id reported to the client; positive, unique among those connected.
     pub pid: i32,
     /// Secret of its cancel key: 4 bytes for protocol 3.0, 32 for 3.2.
     secret: Vec<u8>,
@@ -63,7 +63,7 @@ pub(crate) struct ClientEntry {
     pub is_tls: bool,
     /// Login.
     pub connected: SystemTime,
-    /// What ties it to its backend, as bits of `session::pins`.
+    /// Reasons for which it keeps its backend, as bits of `session::pins`.
     pins: AtomicU16,
     /// Seconds since the process began, when the last cycle ended.
     active: AtomicU32,
@@ -101,7 +101,7 @@ impl ClientEntry {
         *self.waker.lock().expect("no panic while held") = Some(waker.clone());
     }
 
-    /// No backend, none wanted. From here on no cancel can be aimed at the backend it had.
+    /// The client has no backend and wants none. From here on no cancel can be aimed at the backend it had.
     #[inline]
     pub(crate) fn set_idle(&self) {
         self.pins.store(0, Ordering::Relaxed);
@@ -117,7 +117,7 @@ impl ClientEntry {
         self.pins.store(bits, Ordering::Relaxed);
     }
 
-    /// What ties it to its backend; `session::pins::names` reads it.
+    /// Reasons for which it keeps its backend; `session::pins::names` reads them.
     pub(crate) fn pins(&self) -> u16 {
         self.pins.load(Ordering::Relaxed)
     }
@@ -139,7 +139,7 @@ impl ClientEntry {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// What it does now.
+    /// Its present activity.
     pub(crate) fn activity(&self) -> Activity {
         self.lock().clone()
     }
@@ -157,7 +157,7 @@ impl ClientEntry {
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     entries: Mutex<Slab<Arc<ClientEntry>>>,
-    /// How many hold a [`RoleSlot`], by role; only roles with clients are here.
+    /// Number of [`RoleSlot`]s held, by role; only roles with clients are here.
     slots: Mutex<HashMap<Arc<str>, u32>>,
 }
 
@@ -169,7 +169,7 @@ pub(crate) struct ClientHandle {
     _slot: RoleSlot,
 }
 
-/// One of the clients of a role, counted until it is dropped: from the proof of who it is to its goodbye.
+/// One of the clients of a role, counted until it is dropped: from the proof of its identity to its goodbye.
 #[derive(Debug)]
 pub(crate) struct RoleSlot {
     clients: Arc<Clients>,
@@ -189,7 +189,7 @@ impl Drop for RoleSlot {
 }
 
 impl ClientHandle {
-    /// What others see of it.
+    /// The entry as others see it.
     pub(crate) fn entry(&self) -> &Arc<ClientEntry> {
         &self.entry
     }
@@ -209,10 +209,10 @@ impl Drop for ClientHandle {
     }
 }
 
-/// What is known of a client once it logged in.
+/// Facts about a client that has logged in.
 #[derive(Debug)]
 pub(crate) struct ClientFacts {
-    /// Of its login role.
+    /// The slot of its login role.
     pub slot: RoleSlot,
     /// Database asked for.
     pub database: Arc<str>,
@@ -277,7 +277,7 @@ impl Clients {
         self.entries().iter().map(|(_, entry)| Arc::clone(entry)).collect()
     }
 
-    /// How many are connected.
+    /// Number of clients connected.
     pub(crate) fn len(&self) -> usize {
         self.entries().len()
     }
@@ -286,7 +286,8 @@ impl Clients {
         self.len() == 0
     }
 
-    /// A CancelRequest with this key: what is to be done at a backend, if anything. A client waiting leaves it at once.
+    /// A CancelRequest with this key: returns the cancel to be sent to a backend, if any. A waiting client leaves the
+    /// queue at once.
     pub(crate) fn cancel(&self, pid: i32, secret: &[u8]) -> Option<CancelGuard> {
         let index = usize::try_from(pid).ok().filter(|pid| *pid > 0)? - 1;
         let entry = Arc::clone(self.entries().get(index)?);

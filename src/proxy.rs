@@ -1,7 +1,7 @@
 //! The process: the parts that workers, console and services share.
 //!
-//! [`sweep`] is its regular work, [`lifecycle`] its end. Who gets which pool is decided in
-//! [`pool::directory`](crate::pool::directory).
+//! [`sweep`] is its regular work, [`lifecycle`] its end. [`pool::directory`](crate::pool::directory) decides which
+//! client gets which pool.
 
 mod clock;
 mod lifecycle;
@@ -40,9 +40,9 @@ pub(crate) struct Proxy {
     pub pools: Arc<Pools>,
     /// All clients that are logged in.
     pub clients: Arc<Clients>,
-    /// Who listens to what, and what was notified of.
+    /// The listeners of each channel, and the notifications for them.
     pub hub: Arc<Hub>,
-    /// What goes on at the servers besides.
+    /// The watches over other activity at the servers.
     pub watches: Watches,
     pub statements: Statements,
     /// All sets of settings.
@@ -59,7 +59,7 @@ pub(crate) struct Proxy {
     pub connections: AtomicUsize,
     /// Threads that serve clients.
     pub workers: usize,
-    /// What the console has the process do.
+    /// Orders of the console to the process.
     pub orders: mpsc::Sender<Order>,
     /// All pools by name.
     pub directory: Directory,

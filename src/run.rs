@@ -32,7 +32,7 @@ use drain::Stops;
 use service::Service;
 use watchers::Watchers;
 
-/// Why it did not start.
+/// The reason why the process did not start.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// An address cannot be listened on.
@@ -46,13 +46,13 @@ pub enum RunError {
     Io(#[from] io::Error),
 }
 
-/// What the service manager shows.
+/// Status shown by the service manager while clients are served.
 const SERVING: &str = "serving";
 
 /// Readings of the file that may wait to be put into force.
 const READINGS: usize = 1;
 
-/// Serves until told to stop.
+/// Serves until asked to stop.
 pub fn run(path: &Path, config: Config) -> Result<(), RunError> {
     let handed = systemd::sockets()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -101,14 +101,14 @@ async fn serve(path: &Path, config: Config, handed: Vec<Handed>) -> Result<(), R
     systemd::stopping("draining");
     process.proxy.leave();
     stop.cancel();
-    // Who had come already is let in, and asked to leave by what follows.
+    // Connections that had come already are let in, and asked to leave below.
     acceptors.wait().await;
     process.end(now, &mut stops).await;
     Ok(())
 }
 
-/// All services, in the order in which they are to be finished: what clients committed last is sent by the last of
-/// them.
+/// All services, in the order in which they are to be finished: the last one sends the notifications that clients
+/// committed last.
 fn services(
     proxy: &Arc<Proxy>,
     file: &ConfigFile,
@@ -138,7 +138,7 @@ impl Process {
         (acceptors, stop)
     }
 
-    /// Puts a configuration that was read into force, and says what changed, or why it did not.
+    /// Puts a configuration that was read into force, and returns what changed, or why it failed.
     async fn reload(&self, reading: Reading) -> Result<Vec<String>, String> {
         let outcome = self.apply(reading).await;
         self.proxy.process.reloaded(outcome.is_ok());

@@ -19,13 +19,13 @@ const SAMPLES_MAX: usize = 1024;
 const TOLERANCE: f64 = 3.0;
 const SLOW_MIN: f64 = 0.010;
 
-/// What the smallest median is forgotten by per window: 1 % a second.
+/// Factor by which the smallest median is forgotten per window: 1 % a second.
 const FORGET: f64 = 1.002;
 
-/// After so many cuts in a row that did not bring the median down by a tenth, it is not the role queue's doing.
+/// Cuts in a row that did not bring the median down by a tenth; after these the slowness is not the role queue's doing.
 const CUTS_MAX: u32 = 5;
 
-/// How long the limit stays where it went back to.
+/// How long the limit stays where it went back to after cuts did not help.
 const HOLD: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) struct Adaptive {
     /// Service times of the window, in seconds.
     samples: Vec<f64>,
     base: Option<f64>,
-    /// Most active at once in the window.
+    /// Largest number of transactions active at once in the window.
     peak: u32,
     /// No cut yet since the burst began: it may grow fast.
     is_starting: bool,
@@ -43,7 +43,7 @@ pub(super) struct Adaptive {
     hold_until: Option<Instant>,
 }
 
-/// Cuts in a row, and what it was like before the first.
+/// Cuts in a row, and the state before the first.
 #[derive(Debug, Clone, Copy)]
 struct Cutting {
     median: f64,
@@ -51,7 +51,7 @@ struct Cutting {
     cuts: u32,
 }
 
-/// What a window led to.
+/// The outcome of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WindowVerdict {
     Kept,

@@ -1,4 +1,4 @@
-//! Is a role in a burst?
+//! Detects whether a role is in a burst.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use tokio::time::Instant;
 
 const WINDOW: Duration = Duration::from_millis(100);
 
-/// Fewer arrivals in a window are no burst, whatever was usual.
+/// Fewest arrivals in a window that make a burst, however few are usual.
 const ARRIVALS_MIN: u32 = 50;
 
-/// So many times the usual is a burst.
+/// Arrivals this many times the usual number are a burst.
 const ABOVE_MEAN: f64 = 4.0;
 
-/// Windows in the minute that the usual is the mean of.
+/// Windows in the minute over which the usual number of arrivals is averaged.
 const WINDOWS: f64 = 600.0;
 
-/// A queue this many times the effective limit, with somebody in it for longer than [`WAIT_MIN`], is a burst however it
-/// came.
+/// A queue this many times the effective limit, in which somebody has waited for longer than [`WAIT_MIN`], is a burst,
+/// however it came about.
 const ABOVE_LIMIT: u32 = 2;
 const WAIT_MIN: Duration = Duration::from_millis(20);
 
-/// A burst is over when nobody has stood waiting for this long.
+/// A burst is over when nobody has been waiting for this long.
 const CALM_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Burst {
     arrivals: u32,
     /// Arrivals per window, over the last minute.
     mean: f64,
-    /// As many arrivals in one window are a burst.
+    /// This many arrivals in one window are a burst.
     threshold: u32,
     is_on: bool,
     empty_since: Option<Instant>,
@@ -85,7 +85,7 @@ impl Burst {
 
     fn roll(&mut self, now: Instant) {
         let windows = now.duration_since(self.window).as_secs_f64() / WINDOW.as_secs_f64();
-        // A burst must not become the usual while it lasts.
+        // A burst does not count towards the usual number of arrivals while it lasts.
         if !self.is_on {
             self.mean += (f64::from(self.arrivals) - self.mean) / WINDOWS;
         }

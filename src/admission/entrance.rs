@@ -1,10 +1,10 @@
-//! The one door for logins: when they may come in, and how much is done for them at once.
+//! The entrance for logins: when they may come in, and how much is done for them at once.
 //!
-//! [`LoginPace`] decides when; here those who have to wait sleep, and a reload wakes them. What a login costs is
-//! bounded in two ways. Our own CPU, for key derivation and TLS handshakes, by `login_concurrency` in all: held while a
-//! thread computes and never while a peer is waited for, so that silent ones keep nobody out. Questions to servers by a
-//! few for each database, apart from the former, so that a server that does not answer keeps nobody out of another's
-//! database.
+//! [`LoginPace`] decides when; logins that have to wait sleep here, and a reload wakes them. The cost of a login is
+//! bounded in two ways. `login_concurrency` bounds our own CPU time for key derivation and TLS handshakes, over all
+//! logins: a turn is held while a thread computes and never while we wait for a peer, so silent peers keep nobody out.
+//! A few turns for each database bound the questions to servers, apart from the former, so a server that does not
+//! answer keeps nobody out of another's database.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,20 +18,22 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::login::{LoginLimits, LoginPace, PeerAddress, TooFast};
 use crate::config::{Admission, AdmissionMode};
 
-/// Logins that ask the servers of one database section something at the same time: whether a pass-through password is
-/// right, or what a role's secret is. More wait, so that people who guess passwords cannot take all of its connections.
+/// Logins that may ask the servers of one database section something at the same time: whether a pass-through password
+/// is right, or for a role's secret. More logins wait, so that people who guess passwords cannot take all connections
+/// of the section.
 const ASKING_AT_ONCE: usize = 4;
 
-/// Longest time until a login is answered for which there is no room.
+/// Longest time until a login for which there is no room is answered.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// Refused logins that wait for their answer; beyond that it comes at once. Each costs a socket and a few KiB.
+/// Refused logins that may wait for their answer; beyond that the answer comes at once. Each costs a socket and a few
+/// KiB.
 const HOLDS_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Entrance {
     pace: Mutex<LoginPace>,
-    /// The pace is another one, or nobody is let in any more: who waits looks again.
+    /// Notified when the pace changes or nobody is let in any more: waiting logins look again.
     changed: Notify,
     is_closed: AtomicBool,
     turns: Mutex<Turns>,
@@ -79,7 +81,7 @@ impl Entrance {
         }
     }
 
-    /// Other limits from now on, for those who wait already, too.
+    /// Puts other limits into force, for logins that wait already, too.
     pub(crate) fn set(&self, admission: &Admission) {
         if self.pace().set(admission.into(), Instant::now()) {
             self.changed.notify_waiters();
@@ -91,7 +93,7 @@ impl Entrance {
         }
     }
 
-    /// Going down: nobody has to wait any more to be told so.
+    /// Going down: logins no longer wait for a slot, so that they are refused at once.
     pub(crate) fn close(&self) {
         self.is_closed.store(true, Ordering::Release);
         self.changed.notify_waiters();
@@ -113,7 +115,7 @@ impl Entrance {
             }
             changed = self.changed.notified();
             let now = Instant::now();
-            // Other limits may bring a slot nearer, and take nobody's away.
+            // Other limits may bring a slot nearer, but take no slot away.
             if let Ok(wait) = self.pace().login(address, now, fastrand::f64) {
                 slot = slot.min(now + wait);
             }
@@ -129,7 +131,7 @@ impl Entrance {
         }
     }
 
-    /// May this address's cancel pass?
+    /// Whether this address's cancel may pass.
     pub(crate) fn admits_cancel(&self, address: Option<PeerAddress>) -> bool {
         self.pace().cancel(address, Instant::now())
     }
@@ -138,7 +140,7 @@ impl Entrance {
     pub(crate) async fn compute<R: Send + 'static>(&self, job: impl FnOnce() -> R + Send + 'static) -> io::Result<R> {
         let turn = loop {
             let free = Arc::clone(&self.turns().free);
-            // Closed: there is another number of them now.
+            // The semaphore was closed: the number of turns has changed.
             if let Ok(turn) = free.acquire_owned().await {
                 break turn;
             }

@@ -36,7 +36,7 @@ impl Limit {
         }
     }
 
-    /// Where it is or will be.
+    /// The limit that holds, or the one that it moves to.
     pub(super) fn target(&self) -> Option<u32> {
         match *self {
             Self::Unlimited => None,
@@ -44,7 +44,7 @@ impl Limit {
         }
     }
 
-    /// When it will have arrived.
+    /// When the limit will have arrived at its target.
     pub(super) fn moves_until(&self, now: Instant) -> Option<Instant> {
         match *self {
             Self::Moving { start, over, .. } => Some(start + over).filter(|end| *end > now),

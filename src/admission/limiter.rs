@@ -1,6 +1,6 @@
 //! One role's limiter: how many of its transactions may be active, and whether the next may start now.
 //!
-//! The smaller of two limits holds: what the operator allows (`limit`: configuration, `LIMIT`, `RAMP`) and what the
+//! The smaller of two limits holds: the operator's (`limit`: configuration, `LIMIT`, `RAMP`) and the one that the
 //! server has shown it can take (slow start, or the adaptive limit). The light path is a comparison and a few
 //! additions.
 
@@ -25,7 +25,7 @@ use crate::words::words;
 /// `deadlock_timeout`, after which waiters begin to harm each other.
 const STUCK_MIN: f64 = 1.0;
 
-/// So many waiters on one lock freeze nobody (docs/PROTECTION.md).
+/// This many waiters on one lock freeze nobody (docs/PROTECTION.md).
 const HARMLESS: u32 = 100;
 
 /// A full role queue in which nothing has ended for this long gets one more with every tick, up to [`HARMLESS`].
@@ -36,7 +36,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 const TIGHTEN_EVERY: Duration = Duration::from_millis(200);
 const TIGHT_FOR: Duration = Duration::from_secs(1);
 
-/// With room to spare one of so many transactions is looked at: the light path is a comparison.
+/// With room to spare one of this many transactions is looked at: the light path is a comparison.
 const SAMPLE: u64 = 8;
 
 /// A queue whose wait is expected to be this many times `wait_timeout` is not joined.
@@ -47,13 +47,13 @@ const SHED_AT: f64 = 1.5;
 pub enum LeaseScope {
     /// To the end of a transaction.
     Transaction,
-    /// To the end of its session. These end too late to tell what the server can take, so only the limit holds for
+    /// To the end of its session. Sessions end too late to show what the server can take, so only the limit holds for
     /// them.
     Session,
 }
 
 words! {
-    /// What the role queue is going through.
+    /// The condition of the role queue.
     pub enum LimiterState {
         /// Nothing special.
         Calm = "calm",
@@ -66,7 +66,7 @@ words! {
     }
 }
 
-/// What has happened at a limiter since the start.
+/// Counters of a limiter since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LimiterCounters {
     /// Transactions started.
@@ -100,7 +100,7 @@ pub struct LimiterCounters {
 pub struct LimiterView {
     /// Where the limit is or moves to; `None`: the pools bound it.
     pub limit: Option<u32>,
-    /// What holds now.
+    /// The limit that holds now.
     pub effective: u32,
     /// Backends with clients of the role.
     pub active: u32,
@@ -108,9 +108,9 @@ pub struct LimiterView {
     pub waiting: u32,
     /// When the limit will have arrived.
     pub moves_until: Option<Instant>,
-    /// What it is going through.
+    /// The condition of the role queue.
     pub state: LimiterState,
-    /// Since the start.
+    /// Counts since the start.
     pub counters: LimiterCounters,
 }
 
@@ -154,7 +154,7 @@ impl Width {
         }
     }
 
-    /// To this, if it is wider and not without any width. True if it was.
+    /// Narrows to `to`, if it is wider and not unbounded. True if it was.
     fn narrow(&mut self, to: u32) -> bool {
         if self.value() <= to {
             return false;
@@ -182,17 +182,17 @@ pub(crate) struct RoleLimiter {
     throughput: Throughput,
     active: u32,
     waiting: u32,
-    /// Since when fewer than half of `initial` are active.
+    /// Start of the time with fewer than half of `initial` active.
     quiet_since: Option<Instant>,
     /// When it was last no longer quiet, after having been so for `slow_start_idle`.
     woke: Instant,
-    /// When a transaction ended last that was looked at, or the queue began.
+    /// When a transaction that was looked at ended last, or when the queue began.
     progressed: Instant,
     /// When any transaction ended last, or one started in an empty role queue.
     ended: Instant,
-    /// When [`Self::tighten`] last had its way.
+    /// When [`Self::tighten`] last tightened.
     tightened: Option<Instant>,
-    /// The rate held somebody up, who has not started yet.
+    /// The rate holds somebody up who has not started yet.
     is_pacing: bool,
     counters: LimiterCounters,
 }
@@ -210,7 +210,7 @@ impl RoleLimiter {
             throughput: Throughput::default(),
             active: 0,
             waiting: 0,
-            // Whoever comes first comes after a quiet time.
+            // The first transaction counts as one after a quiet time.
             quiet_since: now.checked_sub(rules.slow_start_idle).or(Some(now)),
             woke: now,
             progressed: now,
@@ -229,7 +229,7 @@ impl RoleLimiter {
         &self.rules
     }
 
-    /// The console has not given it another limit.
+    /// The limit is the configured one: the console has not set another.
     pub(crate) fn is_as_configured(&self) -> bool {
         self.limit.target() == self.rules.transactions_max
     }
@@ -239,7 +239,7 @@ impl RoleLimiter {
         self.waiting
     }
 
-    /// What has happened, to be added to by who fails and refuses waiters.
+    /// Counters, for the caller that fails and refuses waiters to add to.
     pub(crate) fn counters(&mut self) -> &mut LimiterCounters {
         &mut self.counters
     }
@@ -254,7 +254,7 @@ impl RoleLimiter {
         }
     }
 
-    /// May a newcomer start at once? If so, it does.
+    /// Whether a newcomer may start at once. If so, it does.
     #[inline]
     pub(crate) fn admits(&mut self, lease_scope: LeaseScope, now: Instant) -> bool {
         self.waiting == 0
@@ -263,13 +263,13 @@ impl RoleLimiter {
             && (self.rate.is_none() || !matches!(self.pace(Duration::ZERO, now), Pace::NotBefore(_)))
     }
 
-    /// What the operator allows now; what the server has shown it can take may be less.
+    /// The operator's limit now; the server may have shown that it can take less.
     #[cfg(test)]
     pub(crate) fn allowed(&self, now: Instant) -> u32 {
         self.limit.at(now)
     }
 
-    /// How many more may start now, as far as the limits go.
+    /// Number of transactions that may still start now, as far as the limits go.
     #[inline]
     pub(crate) fn permits(&self, lease_scope: LeaseScope, now: Instant) -> u32 {
         let most = match lease_scope {
@@ -279,8 +279,8 @@ impl RoleLimiter {
         most.saturating_sub(self.active)
     }
 
-    /// May the head of the queue, which came so long ago, start as far as the rate goes? To be asked by who has a
-    /// permit and starts unless the answer is `NotBefore`.
+    /// Whether the head of the queue, which has waited for `waited`, may start as far as the rate goes. The caller has
+    /// a permit and starts unless the answer is `NotBefore`.
     #[inline]
     pub(crate) fn pace(&mut self, waited: Duration, now: Instant) -> Pace {
         let Some(rate) = &self.rate else { return Pace::Now };
@@ -298,13 +298,13 @@ impl RoleLimiter {
         pace
     }
 
-    /// Are newcomers held back for a moment of their own?
+    /// Whether newcomers are held back, each until a moment of its own.
     #[inline]
     pub(crate) fn is_spreading(&self) -> bool {
         self.rules.jitter == Jitter::Spread && self.burst.is_on()
     }
 
-    /// Until when a newcomer is held back. `roll` is uniform in `[0, 1)`.
+    /// The time until which a newcomer is held back. `roll` is uniform in `[0, 1)`.
     pub(crate) fn hold(&mut self, roll: f64, now: Instant) -> Option<Instant> {
         self.is_spreading().then(|| {
             self.counters.spread += 1;
@@ -312,19 +312,19 @@ impl RoleLimiter {
         })
     }
 
-    /// Are those who come now drawn at random? Only for `jitter_window` after the role queue was quiet, when a crowd
+    /// Whether newcomers are drawn at random. Only for `jitter_window` after the role queue was quiet, when a crowd
     /// came in step. Under steady load the order of arrival is kept, or the longest waits would be as long as the
     /// window.
     pub(crate) fn is_drawing(&self, now: Instant) -> bool {
         self.rules.jitter != Jitter::Off && now <= self.woke + self.rules.jitter_window
     }
 
-    /// How long somebody who joins now would wait, if that is known.
+    /// Expected wait of a newcomer, if it is known.
     pub(crate) fn expected_wait(&self, now: Instant) -> Option<Duration> {
         self.throughput.expected_wait(self.waiting, now)
     }
 
-    /// How long somebody who joins now would wait, if that is known to be shed.
+    /// Expected wait of a newcomer, if it is known to be too long and the newcomer is to be shed.
     pub(crate) fn shed(&self, wait_timeout: Duration, now: Instant) -> Option<Duration> {
         let expected = self.expected_wait(now)?;
         let is_shed = expected > wait_timeout.mul_f64(SHED_AT);
@@ -339,7 +339,7 @@ impl RoleLimiter {
         self.waiting = self.waiting - before + after;
     }
 
-    /// Somebody joined a queue whose first has waited so long.
+    /// Somebody joined a queue whose first waiter has waited for `oldest_wait`.
     pub(crate) fn deepened(&mut self, oldest_wait: Duration, now: Instant) {
         if self.waiting == 1 {
             self.progressed = now;
@@ -371,11 +371,11 @@ impl RoleLimiter {
         }
     }
 
-    /// A transaction ended that had its backend since `started`.
+    /// A transaction that had its backend since `started` ended.
     #[inline]
     pub(crate) fn completed(&mut self, started: Instant, now: Instant) {
         let is_used = self.active >= self.effective(now).saturating_sub(1);
-        // With room to spare nothing is decided: a sample keeps what is usual up to date.
+        // With room to spare nothing is decided: a sample keeps the usual service time up to date.
         if is_used || self.waiting > 0 || self.counters.starts.is_multiple_of(SAMPLE) {
             self.learn(now.saturating_duration_since(started), is_used, now);
         }
@@ -427,8 +427,8 @@ impl RoleLimiter {
 
     // ---- what is wanted -------------------------------------------------------------------------
 
-    /// Other rules. A changed `max` takes the place of what the console said; everything else of the role queue goes
-    /// on.
+    /// Puts other rules into force. A changed `max` replaces the console's limit; everything else of the role queue
+    /// goes on.
     pub(crate) fn set(&mut self, rules: RoleQueueSettings, now: Instant) {
         if rules.transactions_max != self.rules.transactions_max {
             self.limit = Limit::new(rules.transactions_max);
@@ -447,7 +447,8 @@ impl RoleLimiter {
     pub(crate) fn set_limit(&mut self, max: Option<u32>, over: Option<Duration>, now: Instant) {
         self.limit = match (max, over.filter(|over| !over.is_zero())) {
             (Some(to), Some(over)) => {
-                // Where it is; from nowhere it begins as everything begins.
+                // The move starts at the present limit, but no lower than `initial`: a closed role queue opens as a new
+                // one does.
                 let from = match self.limit {
                     Limit::Unlimited => to.max(self.active),
                     _ => self.limit.at(now).max(to.min(self.rules.initial)),
@@ -465,8 +466,8 @@ impl RoleLimiter {
         self.settle();
     }
 
-    /// `RAMP`: from `initial` to where the limit is, over this time; where there is none or it is zero, nothing to grow
-    /// to.
+    /// `RAMP`: from `initial` to the present limit, over this time; without a limit, or with a limit of zero, there is
+    /// nothing to grow to.
     pub(crate) fn ramp_over(&mut self, over: Duration, now: Instant) {
         self.width.restart(self.rules.initial);
         if let Some(to @ 1..) = self.limit.target() {
@@ -478,7 +479,7 @@ impl RoleLimiter {
         self.settle();
     }
 
-    /// The server, or the way to it, is back after a failure, a pause or a convoy: in slowly.
+    /// The server, or the way to it, is back after a failure, a pause or a convoy: transactions are let in slowly.
     pub(crate) fn restart(&mut self, now: Instant) {
         match self.rules.ramp {
             Some(over) => self.ramp_over(over, now),
@@ -489,9 +490,9 @@ impl RoleLimiter {
         }
     }
 
-    /// Those of the role are much of a lock convoy: half as many at once as there are, but as many as are reserved. It
-    /// ends nobody, and what it took comes back as everything does, by completions. Returns the effective limit if that
-    /// became lower.
+    /// The role's transactions are much of a lock convoy: narrows the role queue to half of the active ones, but not
+    /// below the reserved ones. Nobody is ended, and the width comes back as always, by completions. Returns the
+    /// effective limit if it became lower.
     pub(crate) fn tighten(&mut self, now: Instant) -> Option<u32> {
         if self.tightened.is_some_and(|then| now < then + TIGHTEN_EVERY) {
             return None;
@@ -523,8 +524,8 @@ impl RoleLimiter {
 
     // ---------------------------------------------------------------------------------------------
 
-    /// Where nothing ends, completions cannot say that more would do no harm; up to here more does none anyway, and
-    /// long transactions must not keep all others out.
+    /// Widens a full role queue in which nothing ends, up to [`HARMLESS`]: completions cannot show then that more would
+    /// do no harm. Up to that width more does none anyway, and long transactions must not keep all others out.
     fn widen(&mut self, now: Instant) {
         let is_full = self.waiting > 0 && self.active >= self.effective(now);
         let is_silent = now.saturating_duration_since(self.ended) >= SILENCE;
@@ -536,7 +537,7 @@ impl RoleLimiter {
 
     fn judge(&mut self, now: Instant) {
         let Width::Adaptive(adaptive) = &mut self.width else { return };
-        // What was tightened is not made wider by being cut.
+        // A cut must not make a tightened width wider.
         let floor = self.rules.transactions_min.max(self.rules.initial / 2).max(1).min(adaptive.width());
         match adaptive.judge(self.active, floor, self.limit.at(now), now) {
             adaptive::WindowVerdict::Kept => {}
@@ -558,7 +559,7 @@ impl RoleLimiter {
         self.settled = self.limit.target().unwrap_or(u32::MAX).min(self.width.value());
     }
 
-    /// Fewer are a quiet role queue.
+    /// Fewer active transactions than this are a quiet role queue.
     fn half_of_initial(&self) -> u32 {
         (self.rules.initial / 2).min(self.settled).max(1)
     }
@@ -575,7 +576,8 @@ impl RoleLimiter {
         }
     }
 
-    /// A narrow role queue in which nothing ends is a few long transactions.
+    /// Whether somebody waits and nothing ends. At least `initial` must be active: a narrow role queue in which nothing
+    /// ends is a few long transactions.
     #[inline]
     fn is_stuck(&self, now: Instant) -> bool {
         self.waiting > 0

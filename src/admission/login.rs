@@ -1,10 +1,10 @@
 //! How fast connections may log in and cancel: over all, and from one address.
 //!
 //! No I/O, no clock, no chance: all three are arguments. A login over a rate is given a slot of its own in the time to
-//! come, so that whoever waits sleeps once and wakes in order; one whose slot would be too far off is refused.
+//! come, so that waiting logins sleep once and wake in order; a login whose slot would be too far off is refused.
 //!
-//! Built on governor's GCRA. A bucket holds the burst and behind it a reserve, the slots of the longest delay: as long
-//! as more than the reserve is left a login is within the rate; what is missing of the reserve is how long it waits.
+//! Built on governor's GCRA. A bucket holds the burst and behind it a reserve, the slots of the longest delay: a login
+//! is within the rate as long as more than the reserve is left; otherwise it waits for the missing part of the reserve.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -22,13 +22,13 @@ use thiserror::Error;
 use tokio::time::Instant;
 
 /// Addresses remembered at most, 100 bytes each. Beyond that new ones have no rate of their own until old ones are
-/// forgotten: who has so many addresses is not held by a limit on each, and the rate over all holds everybody.
+/// forgotten: a limit on each address does not hold an attacker with so many, and the rate over all holds everybody.
 const ADDRESSES_MAX: usize = 65_536;
 
-/// Rates outside of this are taken for the nearest inside.
+/// Rates outside of this range are taken for the nearest inside.
 const PERIOD: std::ops::RangeInclusive<f64> = 1e-9..=86_400.0;
 
-/// The keys of `[admission]` that this is about.
+/// The keys of `[admission]` for logins and cancels.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LoginLimits {
     /// `login_rate`, per second.
@@ -41,11 +41,11 @@ pub(crate) struct LoginLimits {
     pub rate_per_address: Option<f64>,
     /// `cancel_rate_per_address`. Its burst is what the rate allows in a second.
     pub cancel_rate_per_address: Option<f64>,
-    /// Unless `mode = "off"`: chance is asked at all.
+    /// Whether chance is used at all: unless `mode = "off"`.
     pub is_jittered: bool,
 }
 
-/// Who is counted as one: an IPv4 address, or the /64 that an IPv6 host has to itself.
+/// The unit that a rate per address counts: an IPv4 address, or the /64 that an IPv6 host has to itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct PeerAddress(IpAddr);
 
@@ -69,7 +69,7 @@ pub(crate) enum TooFast {
     AddressRate,
 }
 
-/// All rates, and where they stand.
+/// All rates, and their present state.
 #[derive(Debug)]
 pub(crate) struct LoginPace {
     limits: LoginLimits,
@@ -96,7 +96,7 @@ impl LoginPace {
         }
     }
 
-    /// Other limits from now on; who waits for a slot should ask again. `false`: they are the same.
+    /// Puts other limits into force; logins that wait for a slot should ask again. `false`: they are the same.
     pub(crate) fn set(&mut self, limits: LoginLimits, now: Instant) -> bool {
         let is_other = self.limits != limits;
         if is_other {
@@ -105,8 +105,8 @@ impl LoginPace {
         is_other
     }
 
-    /// A slot for a login that came now: how long it has to wait for it, which is hardly ever more than nothing.
-    /// Those who wait are spread by up to the time of one login more: `roll` is uniform in `[0, 1)`.
+    /// A slot for a login that came now: the time it has to wait, which is hardly ever more than nothing. Waiting
+    /// logins are spread by up to the time of one login more: `roll` is uniform in `[0, 1)`.
     ///
     /// `None` for an address: one of this machine, which has no rate of its own.
     pub(crate) fn login(
@@ -128,7 +128,7 @@ impl LoginPace {
         Ok((longest.slot + longest.period.mul_f64(roll())).min(self.limits.delay_max))
     }
 
-    /// May one more cancel of this address pass?
+    /// Whether one more cancel of this address may pass.
     pub(crate) fn cancel(&mut self, address: Option<PeerAddress>, now: Instant) -> bool {
         self.tell(now);
         match (&self.cancels, address) {
@@ -137,7 +137,7 @@ impl LoginPace {
         }
     }
 
-    /// Whether chance is asked at all.
+    /// Whether chance is used at all.
     pub(crate) fn is_jittered(&self) -> bool {
         self.limits.is_jittered
     }
@@ -156,7 +156,7 @@ impl LoginPace {
     }
 }
 
-/// The clock of all buckets: what they were told.
+/// The clock of all buckets: the time last reported to it.
 #[derive(Debug, Clone, Default)]
 struct ReportedClock(Arc<AtomicU64>);
 
@@ -183,7 +183,7 @@ impl LoginWait {
 /// One rate, for each `K`.
 struct Bucket<K: Hash + Eq + Clone> {
     limiter: RateLimiter<K, HashMapStateStore<K>, ReportedClock, StateInformationMiddleware>,
-    /// Slots of those who wait.
+    /// Number of slots for logins that wait.
     reserve: u32,
     period: Duration,
 }
@@ -193,7 +193,7 @@ impl<K: Hash + Eq + Clone> Bucket<K> {
         let period = (1.0 / rate).clamp(*PERIOD.start(), *PERIOD.end());
         let reserve = (delay_max.as_secs_f64() / period) as u32;
         let period = Duration::from_secs_f64(period);
-        // Beyond this the time that it takes to fill would not fit into governor's 64 bits.
+        // A bigger bucket would take longer to fill than fits into governor's 64 bits.
         let most = u64::MAX / 4 / period.as_nanos() as u64;
         let cells = u32::try_from(most).unwrap_or(u32::MAX).min(burst.max(1).saturating_add(reserve));
         let quota = Quota::with_period(period).expect("a nanosecond at least");
@@ -257,7 +257,7 @@ mod tests {
         Some(text.parse::<IpAddr>().unwrap().into())
     }
 
-    /// What so many logins at one instant are told, with this roll each.
+    /// The answers to so many logins at one instant, with this roll each.
     fn storm(
         pace: &mut LoginPace,
         from: Option<PeerAddress>,
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(passed(&mut pace, address("10.0.0.2"), now), 5);
         assert_eq!(passed(&mut pace, NOBODY, now), 10);
         assert_eq!(passed(&mut pace, address("10.0.0.1"), now + ms(400)), 2);
-        // Logins are none of their business.
+        // Logins do not count towards the rate of cancels.
         assert_eq!(storm(&mut pace, address("10.0.0.1"), now, 1, 0.0), [Ok(0)]);
     }
 

@@ -1,12 +1,12 @@
-//! What protects the database from a crowd.
+//! Protection of the database from a crowd of clients.
 //!
-//! [`limiter`]: may this transaction start now? One [`limiter::RoleLimiter`] per role decides, over all databases of
-//! that role. Pure: time and chance are arguments. The limiter does not hold the waiters, a [`wait_queue::WaitQueue`]
-//! per pool does, and `pool::core` brings the two together: a permit is held exactly as long as a backend is with a
-//! client of the role. So a wait at the limiter and a wait for a backend are one wait with one deadline, and a role's
-//! waiters for a database that is down keep no permit from those for another.
+//! [`limiter`] decides whether a transaction may start now. One [`limiter::RoleLimiter`] per role decides, over all
+//! databases of that role. Pure: time and chance are arguments. The limiter does not hold the waiters, a
+//! [`wait_queue::WaitQueue`] per pool does, and `pool::core` brings the two together: a permit is held exactly as long
+//! as a backend is with a client of the role. So a wait at the limiter and a wait for a backend are one wait with one
+//! deadline, and a role's waiters for a database that is down keep no permit from those for another.
 //!
-//! [`login`]: may this client log in now, or this cancel request pass? [`entrance`] waits and counts for it.
+//! [`login`] decides whether a client may log in now, or a cancel request pass. [`entrance`] waits and counts for it.
 
 mod adaptive;
 mod burst;

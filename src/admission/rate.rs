@@ -1,6 +1,6 @@
-//! Starts per second, for what concurrency does not bound: provisioned I/O.
+//! Starts per second, for a resource that concurrency does not bound: provisioned I/O.
 //!
-//! Asked for the head of the queue only, by one who has a permit for it already: thousands of waiters polling a limiter
+//! Asked for the head of the queue only, and only with a permit for it at hand: thousands of waiters polling a limiter
 //! cost seconds of CPU and overtake each other.
 
 use std::num::NonZeroU32;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::config::RoleRate as Rules;
 
-/// The time it is told, since an origin of its own.
+/// A clock that shows the time last reported to it, since an origin of its own.
 #[derive(Debug, Default)]
 struct ToldClock(AtomicU64);
 
@@ -34,13 +34,13 @@ pub(super) struct Rate {
     origin: Instant,
 }
 
-/// May the head of the queue start?
+/// Whether the head of the queue may start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pace {
     Now,
     /// Now, though over the rate: it was held up as long as it may be.
     Overdue,
-    /// Ask again then.
+    /// Not yet: ask again at this time.
     NotBefore(Instant),
 }
 
@@ -58,7 +58,7 @@ impl Rate {
         &self.rules
     }
 
-    /// For somebody who came so long ago. Anything but `NotBefore` is one start.
+    /// Whether a waiter that has waited for `waited` may start. Any answer but `NotBefore` counts as one start.
     pub(super) fn pace(&self, waited: Duration, now: Instant) -> Pace {
         let nanos = now.saturating_duration_since(self.origin).as_nanos();
         self.limiter.clock().0.store(u64::try_from(nanos).unwrap_or(u64::MAX), Ordering::Relaxed);

@@ -1,24 +1,24 @@
-//! The effective limit of a role queue that finds out how much the server takes: it starts low and doubles per service
-//! time.
+//! The effective limit of a role queue that finds out how much the server can take: it starts low and doubles per
+//! service time.
 //!
-//! A limit set far too high is harmless while nothing stalls and deadly when something does; grown by completions it
-//! survives the stall, because what is slow is not let grow.
+//! A limit set far too high is harmless while nothing stalls and deadly when something does; a limit grown by
+//! completions survives the stall, because slow transactions do not let it grow.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What takes longer than this and [`SLOW`] times the usual has been held up by something.
+/// A transaction that takes longer than this and [`SLOW`] times the usual has been held up by something.
 const SLOW_MIN: f64 = 0.25;
 const SLOW: f64 = 4.0;
 
 /// One stall makes many slow completions; they count once.
 const CUT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// When everything has been slow for this long it is not the role queue's doing: that is how long things take now.
+/// After everything has been slow for this long, the slowness is not the role queue's doing: it is the new usual.
 const NORMAL_AGAIN: Duration = Duration::from_secs(10);
 
-/// The usual service time, in seconds: follows what is faster at once and what is slower hardly.
+/// The usual service time, in seconds: follows faster transactions at once and slower ones hardly.
 #[derive(Debug, Default, Clone, Copy)]
 pub(super) struct Baseline(Option<f64>);
 
@@ -41,17 +41,17 @@ impl Baseline {
 pub(super) struct SlowStart {
     width: u32,
     cut_at: Option<Instant>,
-    /// Since when no completion was in normal time.
+    /// Since when no completion has taken its normal time.
     slow_since: Option<Instant>,
 }
 
-/// What a completion meant.
+/// The outcome of a completion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CompletionVerdict {
     Normal,
     /// The role queue was made narrower.
     Cut,
-    /// Slow, and nothing came of it.
+    /// Slow, but nothing was changed.
     Slow,
 }
 
@@ -100,7 +100,7 @@ impl SlowStart {
             return CompletionVerdict::Slow;
         }
         self.cut_at = Some(now);
-        // It may be below the floor already: who says so does not mean it to be wider.
+        // The width may be below the floor already: a cut must not make it wider.
         self.width = (self.width / 2).max(floor.min(self.width));
         CompletionVerdict::Cut
     }

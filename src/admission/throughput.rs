@@ -1,4 +1,4 @@
-//! How fast a role queue moves, to say in advance that a wait would be in vain.
+//! How fast a role queue moves, so that a newcomer can be refused in advance if its wait would be in vain.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use tokio::time::Instant;
 
 const WINDOW: Duration = Duration::from_millis(500);
 
-/// What the newest window counts for.
+/// Weight of the newest window in the average.
 const WEIGHT: f64 = 0.3;
 
-/// Slower role queues say too little: 50 completions in 5 s.
+/// Slower role queues say too little about the rate: 50 completions in 5 s.
 const RATE_MIN: f64 = 10.0;
 
-/// Without a completion for this long nothing is known any more.
+/// Without a completion for this long the rate is no longer known.
 const STALE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
@@ -30,8 +30,8 @@ struct Window {
 }
 
 impl Throughput {
-    /// A transaction ended, with others waiting or not. Without a queue the role queue shows what is asked of it, not
-    /// what it can do: a role at rest is no slow one. Likewise a stall says nothing about the rate after it.
+    /// A transaction ended, with others waiting or not. Without a queue, completions show the load of the role queue,
+    /// not its capacity: a role at rest is no slow one. Likewise a stall says nothing about the rate after it.
     #[inline]
     pub(super) fn completed(&mut self, has_line: bool, now: Instant) {
         if !has_line {
@@ -59,7 +59,7 @@ impl Throughput {
         self.window.as_ref().is_some_and(|window| now < window.last + STALE)
     }
 
-    /// How long somebody behind so many others will wait; `None`: nobody knows.
+    /// Expected wait of somebody behind so many others; `None`: not known.
     pub(super) fn expected_wait(&self, waiting: u32, now: Instant) -> Option<Duration> {
         let rate = self.rate.filter(|rate| self.is_fresh(now) && *rate >= RATE_MIN)?;
         Some(Duration::from_secs_f64((f64::from(waiting) + 1.0) / rate))

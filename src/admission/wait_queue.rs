@@ -4,8 +4,8 @@
 //! clients that fire together, and nobody is overtaken by somebody who came a window later. With `jitter = "spread"` a
 //! waiter may first be held back until a moment of its own.
 //!
-//! Who leaves from the middle stays behind as a dead entry, so leaving costs the same at any length; whether an entry
-//! is alive is the caller's to say. The first batch always has somebody alive.
+//! A waiter that leaves from the middle stays behind as a dead entry, so leaving costs the same at any length; the
+//! caller says whether an entry is alive. The first batch always has somebody alive.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -14,7 +14,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::Instant;
 
-/// More dead entries than this beside as many alive are swept.
+/// Dead entries are swept when they outnumber those alive by more than this.
 const DEAD_MAX: usize = 64;
 
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl<T: Ord + Copy> WaitQueue<T> {
         self.batches.front().map(|batch| batch.opened)
     }
 
-    /// When the next who is held back joins.
+    /// When the next waiter that is held back joins.
     pub(crate) fn next_ripe(&self) -> Option<Instant> {
         self.held.peek().map(|Reverse((at, _))| *at)
     }
@@ -78,13 +78,13 @@ impl<T: Ord + Copy> WaitQueue<T> {
         number
     }
 
-    /// Is held back until then.
+    /// Holds a waiter back until then.
     pub(crate) fn hold(&mut self, entry: T, until: Instant) {
         self.held_alive += 1;
         self.held.push(Reverse((until, entry)));
     }
 
-    /// Takes out somebody whose time has come, to be joined; whether it is alive is for the caller to see.
+    /// Takes out a waiter whose time has come, for the caller to join; the caller sees whether it is alive.
     pub(crate) fn ripe(&mut self, now: Instant, is_alive: impl Fn(T) -> bool) -> Option<T> {
         while self.next_ripe().is_some_and(|at| at <= now) {
             let Reverse((_, entry)) = self.held.pop()?;
@@ -116,7 +116,7 @@ impl<T: Ord + Copy> WaitQueue<T> {
         Some(drawn)
     }
 
-    /// Somebody of this batch (`None`: held back) left, and is no longer alive.
+    /// A waiter of this batch (`None`: held back) left, and is no longer alive.
     pub(crate) fn left(&mut self, batch: Option<u64>, is_alive: impl Fn(T) -> bool) {
         let Some(number) = batch else {
             self.held_alive -= 1;
@@ -162,7 +162,7 @@ impl<T: Ord + Copy> WaitQueue<T> {
         due
     }
 
-    /// Everybody who joined by then, the dead included.
+    /// Everybody who joined by `then`, the dead included.
     pub(crate) fn joined_by(&self, then: Instant) -> impl Iterator<Item = T> {
         let batches = self.batches.iter().take_while(move |batch| batch.opened <= then);
         batches.flat_map(|batch| batch.entries.iter().copied())
@@ -264,7 +264,7 @@ mod tests {
         fn nobody_is_lost_doubled_or_overtaken_by_a_window(operations in prop::collection::vec(operation(), 1..400)) {
             let mut queue = WaitQueue::default();
             let (mut now, mut next, mut rng) = (Instant::now(), 0_u32, Rng::with_seed(7));
-            // When each who is waiting joined which batch; `None` while held back.
+            // The time and batch in which each waiter joined; `None` while held back.
             let mut alive: HashMap<u32, Option<(Instant, u64)>> = HashMap::new();
             for operation in operations {
                 match operation {

@@ -1,4 +1,4 @@
-//! Where a backend is.
+//! The address of a backend's server.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub enum ServerAddress {
 }
 
 impl ServerAddress {
-    /// The same server, however its certificate is checked.
+    /// Whether both are the same server, however its certificate is checked.
     pub fn is_same_server(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Tcp { addr, .. }, Self::Tcp { addr: other, .. }) => addr == other,

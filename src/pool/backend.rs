@@ -1,4 +1,4 @@
-//! One logged-in connection to Postgres and what pgweir knows about the session behind it.
+//! One logged-in connection to Postgres, with the state of the session behind it as far as pgweir knows it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,23 +21,23 @@ use crate::state::timeout::Timeout;
 #[derive(Debug)]
 pub struct Backend {
     pub stream: Stream,
-    /// What it reported at login.
+    /// The parameters that the server reported at login.
     pub parameters: Parameters,
     /// Settings of a client that it still has, and of its role if they changed since it logged in.
     pub applied: Settings,
-    /// What of its role's timeouts it logged in with.
+    /// The role's timeouts with which it logged in.
     pub epoch: Epoch,
     /// Ids of the shared statements it has, the one used longest ago first to go.
     pub statements: LruCache<u32, ()>,
     /// Statements it has that must be parsed afresh: closed in front of the next cycle.
     pub stale: Vec<u32>,
-    /// State we cannot undo exactly: DISCARD ALL comes before anybody else.
+    /// The session has state that we cannot undo exactly: DISCARD ALL comes before anybody else.
     pub is_dirty: bool,
-    /// Where a CancelRequest goes.
+    /// The target of a CancelRequest.
     pub target: Arc<BackendHandle>,
     /// Worker whose reactor has the socket.
     pub worker: usize,
-    /// Until then after its release the reactor is trusted to have seen whether it closed.
+    /// Until this time after its release the reactor is trusted to have seen whether it closed.
     pub fresh_until: Instant,
     /// When it logged in.
     pub connected: SystemTime,
@@ -58,8 +58,8 @@ impl Backend {
             parameters,
             applied: none,
             epoch,
-            // Unbounded: who adds a statement also sends the Close of the one that makes room, and the bound may
-            // change.
+            // Unbounded: the code that adds a statement also sends the Close of the one that makes room, and the bound
+            // may change.
             statements: LruCache::unbounded(),
             stale: Vec::new(),
             is_dirty: false,
@@ -70,7 +70,7 @@ impl Backend {
         }
     }
 
-    /// As it was after its login: DISCARD ALL is done.
+    /// Resets the record to a fresh login: DISCARD ALL is done.
     pub fn forget_session(&mut self, none: Settings) {
         self.applied = none;
         self.is_dirty = false;
@@ -111,15 +111,15 @@ impl Backend {
         values.extend(lacking.map(|(timeout, limit)| (timeout.setting().to_owned(), Timeout::value(limit))));
         let wanted = registry.intern(values);
         if own.is_accepted() {
-            // Nothing can be wrong with what is added.
+            // The added settings cannot be wrong.
             wanted.accept();
         }
         *overlaid = Some((current, own.clone(), wanted.clone()));
         wanted
     }
 
-    /// Its role's timeouts changed since it logged in, and nobody has used it for a while: to be replaced, so that
-    /// RESET comes back to what is in force.
+    /// Whether its role's timeouts changed since it logged in and nobody has used it for a while: it is to be replaced,
+    /// so that RESET comes back to the values in force.
     pub fn is_outdated(&self, pool: &Pool, now: Instant) -> bool {
         self.epoch.number != pool.epoch()
             && now >= self.fresh_until + OUTDATED_AFTER
@@ -145,8 +145,8 @@ const TRANSACTION_TIMEOUT_SINCE: u32 = 17;
 pub struct Epoch {
     number: u32,
     timeouts: Timeouts,
-    /// In this later epoch, what clients with those settings want of this backend: nearly always the same as the last
-    /// one.
+    /// In this later epoch, the settings that clients with those settings want of this backend: nearly always the same
+    /// as the last time.
     overlaid: Option<(u32, Settings, Settings)>,
 }
 
@@ -173,7 +173,7 @@ pub struct BackendHandle {
     pub address: ServerAddress,
     /// Process id and secret of BackendKeyData; `None` from servers that send none (RDS Proxy).
     pub key: Option<(i32, Vec<u8>)>,
-    /// What it is at.
+    /// Its current activity, and since when.
     pub clock: Clock,
     in_flight: AtomicU32,
     settled: Notify,
@@ -192,7 +192,7 @@ impl BackendHandle {
         CancelGuard(Arc::clone(self))
     }
 
-    /// A cancel is under way that may hit whoever uses the backend.
+    /// Whether a cancel is under way that may hit the present user of the backend.
     #[inline]
     pub fn is_aimed_at(&self) -> bool {
         self.in_flight.load(Ordering::Acquire) > 0

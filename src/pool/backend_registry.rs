@@ -1,5 +1,4 @@
-//! Every open backend as the console shows it, whoever holds it. Written when a backend opens and when it is closed
-//! only.
+//! Every open backend as the console shows it, in use or not. Written only when a backend opens and when it is closed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -10,7 +9,7 @@ use super::backend::{Backend, BackendHandle};
 use super::core::SlotId;
 use super::pool::Pool;
 
-/// What does not change about a backend.
+/// The facts about a backend that do not change.
 #[derive(Debug, Clone)]
 pub(crate) struct BackendFacts {
     pub pool: Arc<Pool>,
@@ -55,7 +54,7 @@ impl BackendRegistry {
         self.slots().iter().map(|(slot, facts)| (*slot, facts.clone())).collect()
     }
 
-    /// Where those are of which this holds.
+    /// The targets of the backends for which `is` holds.
     pub(crate) fn find(&self, is: impl Fn(&BackendFacts) -> bool) -> Vec<Arc<BackendHandle>> {
         self.slots().values().filter(|facts| is(facts)).map(|facts| Arc::clone(&facts.target)).collect()
     }

@@ -1,4 +1,4 @@
-//! How long to leave a server alone that could not be reached.
+//! How long to leave a server alone after it could not be reached.
 //!
 //! Pure: the time and the random number come in as arguments.
 

@@ -1,8 +1,9 @@
-//! What a backend is at, and since when: stamped by the task of its client, read by the clock that looks for what takes
-//! too long.
+//! A backend's current activity, and since when: stamped by the task of its client, read by the clock that looks for
+//! activities that take too long.
 //!
-//! Stamps are numbers of ticks. One is a relaxed store of a number that lies ready, so no clock is asked on the way of
-//! a query. A stamp may be a little too early, never too late: what ran for its limit is never taken for shorter.
+//! Stamps are numbers of ticks. A stamp is a relaxed store of a number that lies ready, so no clock is asked on the way
+//! of a query. A stamp may be a little too early, never too late: a statement that ran for its limit is never taken for
+//! shorter.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,8 +20,8 @@ pub(crate) fn tick_of(elapsed: Duration) -> u32 {
     u32::try_from(elapsed.as_millis() / TICK.as_millis()).unwrap_or(u32::MAX - 1) + 1
 }
 
-/// How long after a limit pgweir acts itself. Postgres has had its chance by then, and ticks and stamps are no more
-/// exact.
+/// Time after a limit before pgweir acts itself. Postgres has had its chance by then, and ticks and stamps are no more
+/// exact than this.
 pub(crate) const GRACE: Duration = Duration::from_secs(1);
 
 /// No value of the client's own is known.
@@ -29,8 +30,8 @@ const NOT_OWN: u32 = u32::MAX;
 /// One backend's stamps; zero is none.
 #[derive(Debug)]
 pub struct Clock {
-    /// Since when its client waits for the end of a cycle. A server keeps answers back until then, so what is
-    /// outstanding may have begun at any time since.
+    /// Since when its client waits for the end of a cycle. A server keeps answers back until then, so any outstanding
+    /// statement may have begun at any time since.
     cycle: AtomicU32,
     /// Since when a statement may run, as Postgres counts it: each one that completed starts the next.
     statement: AtomicU32,
@@ -94,7 +95,7 @@ impl Clock {
         }
     }
 
-    /// Nothing is under way, and nobody has it.
+    /// Nothing is under way, and nobody has the backend.
     pub fn clear(&self) {
         for stamp in [&self.cycle, &self.statement, &self.transaction, &self.idle] {
             stamp.store(0, Ordering::Relaxed);
@@ -102,24 +103,24 @@ impl Clock {
         self.set_own(&OwnTimeouts::default());
     }
 
-    /// The client asks for what runs to be cancelled.
+    /// The client asks for its running statement to be cancelled.
     pub fn ask(&self, tick: u32) {
         self.asked.store(tick, Ordering::Relaxed);
     }
 
-    /// The client asked for what runs to be cancelled.
+    /// Whether the client asked for its running statement to be cancelled.
     pub fn is_asked(&self) -> bool {
         let asked = self.asked.load(Ordering::Relaxed);
         asked != 0 && asked >= self.cycle.load(Ordering::Relaxed)
     }
 
-    /// What runs may have taken this long by `now`, the tick under way.
+    /// Whether the outstanding statements may have taken this long by `now`, the tick under way.
     pub fn may_have_run(&self, limit: Duration, now: u32) -> bool {
         let since = self.cycle.load(Ordering::Relaxed);
         since != 0 && TICK * (now.saturating_sub(since) + 1) >= limit
     }
 
-    /// A transaction may have been idle for this long by `now`, the tick under way.
+    /// Whether a transaction may have been idle for this long by `now`, the tick under way.
     pub fn may_have_idled(&self, limit: Duration, now: u32) -> bool {
         let since = self.idle.load(Ordering::Relaxed);
         since != 0 && TICK * (now.saturating_sub(since) + 1) >= limit
@@ -132,8 +133,8 @@ impl Clock {
         }
     }
 
-    /// The client gives itself another value until its transaction ends, or it takes that back: until then the most it
-    /// had counts.
+    /// The client gives itself another value until its transaction ends, or it takes that back: until then the largest
+    /// value it had counts.
     pub fn extend(&self, timeout: Timeout, value: u32, timeouts: &Timeouts) {
         let own = &self.own[timeout as usize];
         let before = match own.load(Ordering::Relaxed) {
@@ -144,8 +145,8 @@ impl Clock {
         own.store(most, Ordering::Relaxed);
     }
 
-    /// What has taken longer than its limit and the grace by `now`, with so many `statements` that may have run since
-    /// the last answer. Nothing while what pgweir did about it may still have its effect.
+    /// The timeout that is exceeded by `now`, the grace included, with so many `statements` that may have run since the
+    /// last answer. None while pgweir's last action may still take effect.
     pub fn overdue(&self, timeouts: &Timeouts, now: u32, statements: u32) -> Option<Timeout> {
         let acted = self.acted.load(Ordering::Relaxed);
         if acted != 0 && TICK * now.saturating_sub(acted) < GRACE {
@@ -164,12 +165,12 @@ impl Clock {
         kinds.into_iter().find(|(timeout, since, times)| is_over(*timeout, since, *times)).map(|(timeout, ..)| timeout)
     }
 
-    /// Something is done about what is overdue.
+    /// pgweir acts on an exceeded timeout.
     pub fn act(&self, now: u32) {
         self.acted.store(now, Ordering::Relaxed);
     }
 
-    /// Only where the role has a limit; what its client made of it counts.
+    /// The limit in force, the client's own value included; none where the role has no limit.
     fn limit(&self, timeout: Timeout, timeouts: &Timeouts) -> Option<Duration> {
         let limit = timeout.limit(timeouts)?;
         let limit = match self.own[timeout as usize].load(Ordering::Relaxed) {

@@ -1,13 +1,12 @@
-//! The decision core of all pools: who gets which backend, who waits, what is dialled, what is closed.
+//! The decision core of all pools: which client gets which backend, which waits, which backends are dialled or closed.
 //!
-//! No I/O, no lock, no clock: `now` is an argument, chance comes from the seed. The shell keeps one [`Core`] behind
-//! one mutex for all pools, because three bounds nest (backends per pool, per database, in all) and only something
-//! that sees all three cannot let them get out of step. Every operation may append [`Command`]s, which the shell
-//! executes after unlocking; leasing an idle backend and giving it back appends none and allocates nothing.
+//! No I/O, no lock, no clock: `now` is an argument, chance comes from the seed. The shell keeps one [`Core`] behind one
+//! mutex for all pools, because three bounds nest (backends per pool, per database, in all) and only code that sees all
+//! three can keep them in step. Every operation may append [`Command`]s, which the shell executes after unlocking;
+//! leasing an idle backend and giving it back appends none and allocates nothing.
 //!
-//! A waiter here is a ticket, not a client. It stands in its pool's queue; whether its role may start one more is for
-//! the role's limiter (`admission::limiter`) to say, so that a wait for a backend and a wait for the role's turn are
-//! one.
+//! A waiter here is a ticket, not a client. It waits in its pool's queue; the role's limiter (`admission::limiter`)
+//! decides whether its role may start one more, so that a wait for a backend and a wait for the role's turn are one.
 
 mod bound;
 mod endpoint;
@@ -57,12 +56,12 @@ new_key_type! {
     pub struct PoolId;
 }
 
-/// What the shell must do once it has let go of the lock.
+/// The actions that the shell must take once it has let go of the lock.
 #[derive(Debug)]
 pub enum Command<B> {
     /// Connect and log in, then report [`Core::opened`] or [`Core::failed`].
     Dial {
-        /// Whose login to use.
+        /// The pool whose login to use.
         pool: PoolId,
         /// To be named in the report.
         slot: SlotId,
@@ -74,9 +73,9 @@ pub enum Command<B> {
         /// The backend, owned by nobody else any more.
         backend: B,
     },
-    /// A ticket has its outcome, or its client is to be told that it waits.
+    /// A ticket has its outcome, or its client is to get the notice that it waits.
     Wake(Waker),
-    /// Call [`Core::alarm`] then.
+    /// Call [`Core::alarm`] at this time.
     Alarm(Instant),
 }
 
@@ -86,9 +85,9 @@ pub enum Command<B> {
 pub enum Lease<B> {
     /// An idle backend, at once.
     Ready(SlotId, B),
-    /// Waiting, or about to be refused; the waker is called when [`Core::poll_ticket`] has something to say.
+    /// Waiting, or about to be refused; the waker is called when [`Core::poll_ticket`] has an answer.
     Wait(Ticket),
-    /// No use waiting.
+    /// Waiting would be in vain.
     Failed(WaitError),
 }
 
@@ -98,7 +97,7 @@ pub enum Lease<B> {
 pub enum Progress<B> {
     /// Still waiting.
     Pending,
-    /// Still waiting, for `notice_after` by now. Said once.
+    /// Still waiting, for `notice_after` by now. Reported once.
     Waits {
         /// Clients of the role waiting, this one included.
         waiting: u32,
@@ -112,10 +111,10 @@ pub enum Progress<B> {
 /// Why waiting ended without a backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WaitError {
-    /// The endpoint stayed unreachable for `connect_timeout` while this waiter stood waiting.
+    /// The endpoint stayed unreachable for `connect_timeout` while this waiter waited.
     #[error("the database cannot be reached")]
     EndpointDown,
-    /// It stood waiting for `wait_timeout`.
+    /// It waited for `wait_timeout`.
     #[error("{0}")]
     TimedOut(Bottleneck),
     /// The pool's queue was as long as it may get.
@@ -124,7 +123,7 @@ pub enum WaitError {
     /// The role's queues were as long as they may get.
     #[error("{waiting} clients of this role wait already")]
     RoleFull { waiting: u32 },
-    /// It would have stood waiting for much longer than `wait_timeout`.
+    /// It would have waited for much longer than `wait_timeout`.
     #[error("{waiting} clients of this role wait already, which will take {expected:?}")]
     Shed {
         waiting: u32,
@@ -139,7 +138,7 @@ pub enum WaitError {
     Removed,
 }
 
-/// What somebody waited for in vain.
+/// The resource that a waiter waited for in vain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Bottleneck {
     /// A backend of the pool.
@@ -153,7 +152,7 @@ pub enum Bottleneck {
     Closed,
 }
 
-/// Longest time until somebody who may not wait is told so.
+/// Longest time until a refusal is reported to a client that may not wait.
 const REFUSAL_DELAY: Duration = Duration::from_secs(1);
 
 /// All pools. `B` is a backend: a boxed socket in production, a number in tests.
@@ -164,7 +163,7 @@ pub struct Core<B> {
     role_queues: SlotMap<RoleQueueId, RoleQueue>,
     slots: SlotMap<SlotId, Slot<B>>,
     waiters: Waiters,
-    /// When those who were refused are told.
+    /// The times at which refusals are reported to those refused.
     refused: BinaryHeap<Reverse<(Instant, Ticket)>>,
     /// The next moment the shell has been asked to wake us at.
     alarm: Option<Instant>,
@@ -188,12 +187,12 @@ struct Database {
 #[derive(Debug)]
 struct Pool {
     database: DatabaseId,
-    /// Its role's, unless it has nothing to do with transactions of clients.
+    /// The role queue of its role, unless the pool has nothing to do with transactions of clients.
     role_queue: Option<RoleQueueId>,
     limits: PoolLimits,
     generation: u64,
     counts: Counts,
-    /// Openings of an older generation: nobody will be served by them.
+    /// Openings of an older generation, which will serve nobody.
     openings_stale: u32,
     /// Per worker, the longest idle in front.
     idle: Vec<VecDeque<SlotId>>,
@@ -204,7 +203,7 @@ struct Pool {
 }
 
 impl Pool {
-    /// Counts when the shared bounds are divided.
+    /// Whether the pool counts when the shared bounds are divided.
     fn is_active(&self) -> bool {
         self.queue.waiting() > 0 || self.counts.live() > 0
     }
@@ -235,7 +234,7 @@ impl<B> Core<B> {
 
     /// Asks for a backend on behalf of a client of `worker` (below the number given to [`Core::new`]).
     ///
-    /// An idle backend is given only while nobody waits, so no newcomer takes what a waiter is due.
+    /// An idle backend is given only while nobody waits, so no newcomer takes a backend that is due to a waiter.
     pub fn lease(
         &mut self,
         pool: PoolId,
@@ -276,7 +275,7 @@ impl<B> Core<B> {
         }
     }
 
-    /// Why nobody more may wait for this pool.
+    /// The reason why nobody more may wait for this pool, if there is one.
     fn refusal(&self, pool: PoolId, now: Instant) -> Option<WaitError> {
         let pool = &self.pools[pool];
         let waiting = pool.queue.waiting();
@@ -292,7 +291,7 @@ impl<B> Core<B> {
         Some(WaitError::Shed { waiting, expected })
     }
 
-    /// Has somebody refused a little later, so that a client without a back-off does not spin.
+    /// Refuses a newcomer a little later, so that a client without a back-off does not spin.
     fn refuse(&mut self, pool: PoolId, error: WaitError, now: Instant, waker: &Waker) -> Ticket {
         let roll = self.rng.f64();
         let wait_timeout = self.pools[pool].limits.wait_timeout.unwrap_or(REFUSAL_DELAY * 10);
@@ -336,7 +335,7 @@ impl<B> Core<B> {
         ticket
     }
 
-    /// Has this ticket's turn come?
+    /// Whether this ticket's turn has come.
     pub fn poll_ticket(&mut self, ticket: Ticket, waker: &Waker) -> Progress<B> {
         let Some(waiter) = self.waiters.get_mut(ticket) else {
             return Progress::Failed(WaitError::Removed);
@@ -344,7 +343,7 @@ impl<B> Core<B> {
         let outcome = match &mut waiter.turn {
             Turn::Waiting(current) => {
                 current.clone_from(waker);
-                // Told at this poll, and at no other.
+                // Reported at this poll, and at no other.
                 if waiter.notice != Notice::Due {
                     return Progress::Pending;
                 }
@@ -368,7 +367,7 @@ impl<B> Core<B> {
         outcome
     }
 
-    /// A waiter goes away, whatever its turn. A backend already handed to it goes to the next waiting.
+    /// A waiter goes away, whatever its turn. A backend already handed to it goes to the next waiter.
     pub fn drop_ticket(&mut self, ticket: Ticket, now: Instant, out: &mut Vec<Command<B>>) {
         let Some(waiter) = self.waiters.remove(ticket) else {
             return;
@@ -406,7 +405,7 @@ impl<B> Core<B> {
         }
     }
 
-    /// The socket is really closed: the slot is gone, and what it took of the bounds goes to whoever is owed it.
+    /// The socket is really closed: the slot is gone, and its part of the bounds goes to the pool that is owed it.
     pub fn closed(&mut self, slot: SlotId, now: Instant, out: &mut Vec<Command<B>>) {
         self.discard(slot);
         if self.is_in(slot, Phase::Closing) || self.is_in(slot, Phase::Zombie) {
@@ -469,7 +468,7 @@ impl<B> Core<B> {
                 Some(_) => {}
                 none => *none = Some(Retry::after_first(now, roll)),
             }
-            // This slot is the one still counted. Where others are at work, waiters are served by them.
+            // This slot is the one still counted. If other backends are at work, they serve the waiters.
             if pool.counts.live() == 1 {
                 self.fail_waiters(pool_id, WaitError::Refused, |_| true, |_| true, out);
             }
@@ -478,7 +477,7 @@ impl<B> Core<B> {
         self.serve(Some(database), now, out);
     }
 
-    /// Decides where a backend goes that nobody holds. Its slot is in any state that does not hold a backend.
+    /// Decides where a backend goes that nobody holds. Its slot is in a state that does not hold a backend.
     fn place(&mut self, slot: SlotId, backend: B, now: Instant, out: &mut Vec<Command<B>>) {
         let Slot { pool: pool_id, worker, .. } = self.slots[slot];
         let pool = &self.pools[pool_id];
@@ -497,7 +496,7 @@ impl<B> Core<B> {
             self.change(slot, SlotState::Idle { backend, since: now });
             self.pools[pool_id].idle[worker].push_back(slot);
             if self.total.waiting > 0 {
-                // ## Idle => Handed, to whoever of the role is next
+                // ## Idle => Handed, to the next waiter of the role
                 self.serve_lines(pool_id, worker, now, out);
                 if self.is_in(slot, Phase::Idle) {
                     self.evict_for_waiters(database, now, out);

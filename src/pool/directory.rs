@@ -1,7 +1,7 @@
-//! Which pools, databases and roles exist, by name: clients make them by asking, a configuration changes them, and
-//! those that nobody uses are forgotten.
+//! The pools, databases and roles that exist, by name: clients make them by asking, a configuration changes them, and
+//! unused ones are forgotten.
 //!
-//! The [`core`](super::core) knows them by numbers. Of a name there is one pool as long as the configuration serves it.
+//! The [`core`](super::core) knows them by numbers. A name has one pool as long as the configuration serves it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -37,7 +37,7 @@ pub(crate) struct Directory {
     names: Mutex<Names>,
 }
 
-/// What exists in the core, by name.
+/// The names of everything that exists in the core.
 #[derive(Debug, Default)]
 struct Names {
     databases: HashMap<Arc<str>, DatabaseId>,
@@ -70,13 +70,13 @@ impl Directory {
         self.pool_with(name, settings, credential, worker)
     }
 
-    /// A backend opened with this password: it is the pool's from now on.
+    /// A backend opened with this password: it is the pool's password from now on.
     pub(crate) fn prove(&self, pool: &Pool, password: &Secret, worker: usize) {
         pool.prove(password.clone());
         self.use_credential(pool, Credential::Password(password.clone()), worker);
     }
 
-    /// Has backends log in with this from the next one on; at once if the last one was refused.
+    /// Has backends log in with this credential from the next one on; at once if the last one was refused.
     fn use_credential(&self, pool: &Pool, credential: Credential, worker: usize) {
         if pool.credential() != credential {
             pool.set_credential(credential);
@@ -146,7 +146,7 @@ impl Directory {
     }
 
     /// The databases that a command of the console is about: the one it names, or all that exist. A configured database
-    /// nobody has asked for so far begins to exist; `None`: the configuration does not serve it.
+    /// that nobody has asked for so far begins to exist; `None`: the configuration does not serve it.
     pub(crate) fn meant(&self, name: Option<&str>) -> Option<Vec<DatabaseId>> {
         let Some(name) = name else {
             return Some(self.names().databases.values().copied().collect());
@@ -205,8 +205,8 @@ impl Directory {
         self.pools.decide(worker, |core, out| core.retire_database(database, Instant::now(), out));
     }
 
-    /// Puts another configuration into force, and returns the pools of clients that it does not serve any more. Only on
-    /// a worker's thread.
+    /// Puts another configuration into force, and returns the pools of clients that it no longer serves. Only on a
+    /// worker's thread.
     pub(crate) fn reload(&self, worker: usize, config: &Config) -> Vec<PoolName> {
         let now = Instant::now();
         let mut gone = Vec::new();
@@ -243,7 +243,7 @@ impl Directory {
                     pool.set_credential(credential);
                 }
                 let before = Arc::clone(&pool.settings());
-                // No SET brings back what the server would say of itself: only a new login does.
+                // No SET brings back the server's own default: only a new login does.
                 let unset = |timeout: Timeout| {
                     timeout.limit(&before.timeouts).is_some() && timeout.limit(&settings.timeouts).is_none()
                 };
@@ -295,7 +295,7 @@ impl Directory {
         });
     }
 
-    /// Somebody has asked for this database, and it is not forgotten yet.
+    /// Whether somebody has asked for this database, and it is not forgotten yet.
     pub(crate) fn has_database(&self, name: &str) -> bool {
         self.names().databases.contains_key(name)
     }
@@ -326,8 +326,8 @@ impl Names {
     }
 }
 
-/// Settings of the pool for look-ups: the database's own, whatever may be configured for clients of that role. `None`:
-/// the database looks nothing up, or as another role.
+/// Settings of the pool for look-ups: the database's own, whether or not others are configured for clients of that
+/// role. `None`: the database looks nothing up, or does so as another role.
 fn lookup_settings(config: &Config, database: &str, role: &str) -> Option<PoolSettings> {
     let found = config.database(database)?;
     found.auth_query.as_ref().filter(|query| query.role == role)?;
@@ -337,14 +337,14 @@ fn lookup_settings(config: &Config, database: &str, role: &str) -> Option<PoolSe
     Some(PoolSettings { pool: PoolConfig { size, ..settings.pool }, ..settings })
 }
 
-/// What the configuration says backends of a role log in with, whatever its clients know.
+/// The configured login of backends of a role, whatever its clients know.
 fn configured(config: &Config, settings: &PoolSettings, role: &str) -> Option<Credential> {
     if let Some(password) = &settings.endpoint.password {
         return Stored::parse(password).ok().map(|stored| stored.credential());
     }
     match &config.role(role)?.auth {
         Auth::Password { secret, .. } => match Stored::parse(secret).ok()?.credential() {
-            // A verifier opens nothing: the keys of a client's login do.
+            // A verifier opens no backend: the keys of a client's login do.
             Credential::Nothing => None,
             credential => Some(credential),
         },

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Uses(AtomicUsize);
 
 impl Uses {
-    /// Nobody uses it. Stays so as long as uses begin only under a lock that the caller holds.
+    /// Whether nobody uses it. Stays so as long as uses begin only under a lock that the caller holds.
     pub fn is_none(&self) -> bool {
         self.0.load(Ordering::Acquire) == 0
     }
@@ -47,7 +47,7 @@ impl<T: CountUses> Drop for InUse<T> {
     }
 }
 
-/// The reference itself: a clone of it is no use.
+/// The reference itself: a clone of it does not count as a use.
 impl<T: CountUses> Deref for InUse<T> {
     type Target = Arc<T>;
 

@@ -1,4 +1,4 @@
-//! Looks after backends nobody uses: are they still there, and what did they say meanwhile?
+//! Looks after backends that nobody uses: whether they are still there, and the messages they sent meanwhile.
 
 use std::task::{Context, Poll};
 
@@ -8,12 +8,12 @@ use crate::state::parameters::Parameters;
 use crate::wire::build::split_cstring;
 use crate::wire::frame::{HEADER_LEN, header};
 
-/// More than an idle backend has any reason to say at once.
+/// Longer than anything an idle backend has reason to send at once.
 const SAID_MAX: usize = 4096;
 
-/// Reads what an idle backend said. Only ParameterStatus, a notice or a notification leave it usable; anything else,
-/// such as the FATAL of an administrator, an end or half a message, does not (a client must not get it as the answer to
-/// its query).
+/// Reads the messages of an idle backend. Only ParameterStatus, a notice or a notification leave it usable; anything
+/// else, such as the FATAL of an administrator, an end or half a message, does not (a client must not get it as the
+/// answer to its query).
 pub(crate) fn is_fit(backend: &mut Backend, pool: &Pool, cx: &mut Context<'_>) -> bool {
     let mut said = [0; SAID_MAX];
     let n = match backend.stream.poll_read_once(cx, &mut said) {

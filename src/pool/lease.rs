@@ -1,8 +1,7 @@
-//! The pools as sessions see them: ask for a backend, wait waiting, give it back.
+//! The pools as sessions see them: ask for a backend, wait for it, give it back.
 //!
-//! [`Pools`] is the shell around the pure [`Core`]: one mutex, held for the length of one decision, and the commands it
-//! decided on carried out after unlocking. It runs on worker threads only, since dials and closes are local tasks
-//! there.
+//! [`Pools`] is the shell around the pure [`Core`]: one mutex, held for the length of one decision, and the decision's
+//! commands, carried out after unlocking. It runs on worker threads only, since dials and closes are local tasks there.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -59,7 +58,7 @@ pub(crate) enum LeaseError {
         /// The time they will take.
         expected: Duration,
     },
-    /// `wait_timeout` waiting, for this.
+    /// It waited for `wait_timeout`, for this.
     #[error("{0}")]
     TimedOut(Bottleneck),
     /// The endpoint stayed unreachable.
@@ -87,7 +86,7 @@ impl From<WaitError> for LeaseError {
     }
 }
 
-/// What became of a request for a backend.
+/// The outcome of a request for a backend.
 #[derive(Debug)]
 pub(crate) enum Ask {
     /// A backend, at once.
@@ -98,7 +97,7 @@ pub(crate) enum Ask {
 /// Longest time for a server to close a connection that was idle, before its slot is taken to be free.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A backend idle for longer is asked of the kernel before a lease: the reactor may not have seen its end yet.
+/// A backend idle for longer is checked by the kernel before a lease: the reactor may not have seen its end yet.
 const FRESH: Duration = Duration::from_millis(50);
 
 impl Pools {
@@ -113,7 +112,7 @@ impl Pools {
         }
     }
 
-    /// How long the slot of a backend counts that was given up, unless its server ends it before.
+    /// Longest time for which the slot of a given-up backend counts, unless its server ends it before.
     pub(crate) fn set_zombie_max(&self, limit: Duration) {
         let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
         self.zombie_max_millis.store(millis, Ordering::Relaxed);
@@ -162,9 +161,9 @@ impl Pools {
         self.by_id.lock().expect("no panic while held")
     }
 
-    /// Lets the core decide something and carries out what it wants.
+    /// Lets the core decide something and carries out its commands.
     ///
-    /// `worker` is the one whose thread this is: what is dialled now belongs to its reactor.
+    /// `worker` is the one whose thread this is: backends dialled now belong to its reactor.
     #[inline]
     pub(crate) fn decide<R>(
         self: &Arc<Self>,
@@ -241,7 +240,7 @@ impl Pools {
         }
     }
 
-    /// Looks again at that moment whom a rate or a spread lets in.
+    /// Looks again at `then` for waiters that a rate or a spread lets in.
     fn alarm(self: &Arc<Self>, worker: usize, then: Instant) {
         let pools = Arc::clone(self);
         tokio::task::spawn_local(async move {
@@ -269,8 +268,8 @@ impl Pools {
         });
     }
 
-    /// Ends a connection politely; its slot is free when the server has closed it too. A server that is gone closes
-    /// nothing, so there is a limit.
+    /// Ends a connection politely; its slot is free when the server has closed it, too. A server that is gone closes
+    /// nothing, so there is a time limit.
     fn close(self: &Arc<Self>, worker: usize, slot: SlotId, mut backend: Boxed, reason: CloseReason) {
         let limit = match reason {
             CloseReason::Retired => CLOSE_TIMEOUT,
@@ -295,15 +294,15 @@ impl Pools {
     }
 }
 
-/// The right to use one backend. Dropped without [`Lease::release`], the backend is closed: whoever lets go of it in a
-/// state they did not check cannot harm the next.
+/// The right to use one backend. Dropped without [`Lease::release`], the backend is closed: a holder that lets go of it
+/// in an unchecked state cannot harm the next.
 #[derive(Debug)]
 #[must_use = "a dropped lease closes its backend"]
 pub(crate) struct Lease {
     slot: SlotId,
     backend: Option<Boxed>,
     pools: Arc<Pools>,
-    /// Its socket had nothing when the lease was given, and wakes the task that asked for it.
+    /// The socket had no input when the lease was given, and wakes the task that asked for it.
     pub is_dry: bool,
 }
 
@@ -323,9 +322,9 @@ impl Lease {
         if self.stream.is_readable(cx) {
             return keep::is_fit(&mut self, pool, cx).then_some(self);
         }
-        // What this reactor has not seen yet cannot be read yet; it is hardly ever anything but the end.
+        // This reactor cannot read input that it has not seen yet; such input is hardly ever anything but the end.
         let has_said_more = (is_moved || is_stale) && self.stream.has_input();
-        // Without budget the answer is no as well, and promises nothing.
+        // Without cooperative budget `is_readable` says no as well: that does not show that the socket is dry.
         self.is_dry = coop::has_budget_remaining();
         (!has_said_more).then_some(self)
     }
@@ -366,7 +365,7 @@ impl DerefMut for Lease {
     }
 }
 
-/// A place waiting. Dropped, it leaves the queue; a backend already handed to it goes on to the next.
+/// A place in the queue. Dropping it leaves the queue; a backend already handed to it goes on to the next.
 #[derive(Debug)]
 #[must_use = "a dropped waiter leaves the queue"]
 pub(crate) struct Waiter {
@@ -378,12 +377,12 @@ pub(crate) struct Waiter {
 }
 
 impl Waiter {
-    /// Says once, after `admission.notice_after`, how many clients of the role are waiting.
+    /// The number of clients of the role that are waiting; returned once, after `admission.notice_after`.
     pub(crate) fn take_notice(&mut self) -> Option<u32> {
         self.notice.take()
     }
 
-    /// Has its turn come?
+    /// Whether its turn has come.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ask, LeaseError>> {
         let Some(ticket) = self.ticket else {
             return Poll::Ready(Err(LeaseError::Removed));
@@ -405,7 +404,7 @@ impl Waiter {
                 let now = Instant::now();
                 Poll::Ready(match lease.ready(&self.pool, self.worker, now, cx) {
                     Some(lease) => Ok(Ask::Leased(lease)),
-                    // It broke on the way: ask again. Rare enough that the place waiting is not kept.
+                    // It broke on the way: ask again. Rare enough that the place in the queue is not kept.
                     None => self.pools.lease(&self.pool, self.worker, now, cx),
                 })
             }

@@ -1,7 +1,7 @@
-//! One connection of our own to a server, outside the core: what listens, notifies and watches there has one each.
+//! One connection of our own to a server, outside the core: listeners, notifiers and watches have one each.
 //!
 //! It is opened as a backend of a pool is (hosts, TLS, login, server role), then made fit to stay: no timeout of its
-//! role ends it, and bytes come and go in the server's own encoding. Nothing a client said is ever applied to it.
+//! role ends it, and bytes come and go in the server's own encoding. No setting of a client is ever applied to it.
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -24,29 +24,29 @@ use crate::sql::quote_literal;
 use crate::wire::build::{self, ServerError, error_fields};
 use crate::wire::frame::{HEADER_LEN, header};
 
-/// Longest body of a message on such a connection: nothing is asked that has a longer answer.
+/// Longest body of a message on such a connection: no question is asked that has a longer answer.
 const BODY_MAX: usize = 1 << 20;
 
-/// An answer may take so many times `connect_timeout`. A server that stands still for some seconds under its locks is
-/// alive, and to leave it would cost every listener its connection just then.
+/// An answer may take this many times `connect_timeout`. A server that stands still for some seconds under its locks is
+/// alive, and leaving it would cost every listener its connection just then.
 const PATIENCE: u32 = 6;
 
-/// Longest wait before another try to open one. A LISTEN that waits for the connection has `connect_timeout`, by
+/// Longest wait before another try to open a connection. A LISTEN waits `connect_timeout` for the connection, by
 /// default 5 s: there is more than one try in it.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
-/// Read at once.
+/// Bytes read at once.
 const READ_SIZE: usize = 16 * 1024;
 
-/// Every timeout by which a server ends sessions or statements. Versions differ in which they have.
+/// Sets every timeout by which a server ends sessions or statements to none. Versions differ in which they have.
 const NO_TIMEOUTS: &str = "SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings \
     WHERE name OPERATOR(pg_catalog.=) ANY ('{statement_timeout,lock_timeout,idle_in_transaction_session_timeout,\
     idle_session_timeout,transaction_timeout}'::pg_catalog.text[])";
 
-/// Why a connection cannot be used (any more).
+/// The reason why a connection cannot be used (any more).
 #[derive(Debug, Error)]
 pub(crate) enum LinkError {
-    /// No client has logged in whose login could be used.
+    /// No client has logged in yet, so there is no login to use.
     #[error("no client has logged in so far")]
     NoLogin,
     /// It was not opened.
@@ -60,7 +60,7 @@ pub(crate) enum LinkError {
     /// Half a message, or one that is too long.
     #[error("the server broke the protocol")]
     Protocol,
-    /// The server ended it, or refuses what a connection needs before it is of use.
+    /// The server ended the connection, or refuses a statement that it needs before it is of use.
     #[error("the server says {}: {}", .0.code, .0.message)]
     Server(ServerError),
     /// The server became a standby, or its name leads elsewhere.
@@ -71,14 +71,14 @@ pub(crate) enum LinkError {
 /// A notification as the server sends it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Heard {
-    /// Of the backend that sent it.
+    /// Process id of the backend that sent it.
     pub pid: i32,
     pub channel: Bytes,
     /// The text with it, which may be empty.
     pub payload: Bytes,
 }
 
-/// What an idle or asked server says, as far as it matters.
+/// A message of an idle or asked server, as far as it matters.
 #[derive(Debug)]
 pub(crate) enum Said {
     /// NotificationResponse.
@@ -96,7 +96,7 @@ pub(crate) struct Link {
     stream: Stream,
     unread: BytesMut,
     target: Arc<BackendHandle>,
-    /// Whose login it has, and how that was set up then.
+    /// The pool whose login it has, and its settings at that time.
     pool: InUse<Pool>,
     settings: Arc<PoolSettings>,
     pid: i32,
@@ -147,7 +147,7 @@ impl Link {
         sent.await.map_err(|_| LinkError::Silent(limit))?.map_err(LinkError::Io)
     }
 
-    /// The next thing the server says, however long that takes. May be dropped at any time: nothing that was read is
+    /// The next message of the server, however long it takes. May be dropped at any time: nothing that was read is
     /// lost.
     pub(crate) async fn said(&mut self) -> Result<Said, LinkError> {
         loop {
@@ -158,14 +158,14 @@ impl Link {
         }
     }
 
-    /// As [`Self::said`] for an answer, which a server that is well has long given when its time is up.
+    /// As [`Self::said`] for an answer; a healthy server has given it long before the time limit.
     pub(crate) async fn answer(&mut self) -> Result<Said, LinkError> {
         let limit = self.limit();
         timeout(limit, self.said()).await.map_err(|_| LinkError::Silent(limit))?
     }
 
-    /// Runs statements as one Query. Returns the first value of the last row, or why the server refused them; what it
-    /// tells meanwhile goes to `heard`.
+    /// Runs statements as one Query. Returns the first value of the last row, or why the server refused them;
+    /// notifications that come meanwhile go to `heard`.
     pub(crate) async fn ask(
         &mut self,
         sql: &[u8],
@@ -189,7 +189,7 @@ impl Link {
         }
     }
 
-    /// Makes sure that the server is still there and still the right one, which no idle connection shows by itself.
+    /// Checks that the server is still there and still the right one, which no idle connection shows by itself.
     pub(crate) async fn check(&mut self, heard: impl FnMut(Heard)) -> Result<(), LinkError> {
         if self.has_moved() {
             return Err(LinkError::Moved);
@@ -201,7 +201,7 @@ impl Link {
         }
     }
 
-    /// The configuration or the name server leads elsewhere by now.
+    /// Whether the configuration or the name server leads elsewhere by now.
     pub(crate) fn has_moved(&self) -> bool {
         let route = |endpoint: &Endpoint| {
             let Endpoint { hosts, port, dbname, tls, .. } = endpoint.clone();
@@ -210,11 +210,11 @@ impl Link {
         if route(&self.pool.settings().endpoint) != route(&self.settings.endpoint) {
             return true;
         }
-        // The pool knows of it since its login, and forgets it when the name leads elsewhere.
+        // The pool knows the address since its login, and forgets it when the name leads elsewhere.
         matches!(&self.target.address, ServerAddress::Tcp { addr, .. } if !self.pool.addresses().contains(&addr.ip()))
     }
 
-    /// Has the server give up what it was asked and does not answer, so that it does not do it later, too.
+    /// Has the server give up an unanswered request, so that it does not carry it out later, too.
     pub(crate) async fn cancel(&self, opener: &Opener) {
         let _ = timeout(self.settings.pool.connect_timeout, opener.cancel(&self.target)).await;
     }
@@ -243,7 +243,7 @@ impl Link {
 }
 
 impl Drop for Link {
-    /// Says good-bye, if there is room for it: the server logs who leaves without.
+    /// Sends a Terminate, if there is room for it: the server logs connections that end without.
     fn drop(&mut self) {
         let _ = self.stream.poll_write_some(&mut Context::from_waker(Waker::noop()), build::TERMINATE);
     }

@@ -1,4 +1,4 @@
-//! Which processes at the servers pgweir is connected to outside the pools: they are no client's, and not strangers
+//! The processes at the servers that pgweir is connected to outside the pools: they are no client's, and not strangers
 //! either.
 
 use std::sync::{Arc, Mutex, MutexGuard};

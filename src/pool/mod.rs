@@ -1,4 +1,5 @@
-//! Who gets which backend: the pure core, the backends themselves, and how they are opened and looked after.
+//! Pools: the pure core that decides which client gets which backend, the backends themselves, and how they are opened
+//! and looked after.
 //!
 //! Pools never know sessions: a waiter is a ticket, not a client.
 

@@ -1,4 +1,4 @@
-//! The names of servers, and the addresses that they were last found to have.
+//! The names of servers, and the addresses last found for them.
 //!
 //! Nothing here is a cache: a name is looked up for each new connection, because after a failover it leads elsewhere,
 //! and every few seconds where a primary is followed. The last answers are kept for SHOW DNS_HOSTS.
@@ -18,14 +18,14 @@ pub(crate) struct HostNames(Mutex<BTreeMap<String, LastAnswer>>);
 /// The last answer for a name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct LastAnswer {
-    /// None, if it could not be looked up.
+    /// Empty if the name could not be looked up.
     pub(crate) addresses: Vec<IpAddr>,
-    /// When it is asked for again, connections or not.
+    /// When the name is looked up again, connections or not.
     due: Option<Instant>,
 }
 
 impl LastAnswer {
-    /// Time until it is asked for again; zero: with the next connection.
+    /// Time until the name is looked up again; zero: with the next connection.
     pub(crate) fn due_in(&self, now: Instant) -> Duration {
         self.due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now))
     }

@@ -39,7 +39,7 @@ use crate::wire::startup::{CancelKey, SSL_REQUEST, Unsendable, build_cancel, bui
 /// Towards servers we speak 3.0: every server does, and 3.2 adds nothing but longer cancel keys.
 const MINOR: u16 = 0;
 
-/// What the functions of `pgweir notify-sql` go by.
+/// The setting that the functions of `pgweir notify-sql` look at.
 const INTERCEPT: (&str, &str) = ("pgweir.intercept", "on");
 
 /// Why a backend could not be opened.
@@ -53,13 +53,13 @@ pub enum OpenError {
     Resolve {
         /// As configured.
         host: String,
-        /// What the resolver said.
+        /// The error of the resolver.
         source: io::Error,
     },
     #[error("cannot reach {address}: {source}")]
     Io {
         address: String,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// `connect_timeout`.
@@ -91,7 +91,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// What the server itself said, if it did.
+    /// The server's own error, if it sent one.
     pub fn server_error(&self) -> Option<ServerError> {
         match self {
             Self::Login(LoginError::Server(error)) => Some(ServerError {
@@ -103,8 +103,8 @@ impl OpenError {
         }
     }
 
-    /// The server, or a pooler in between, may have refused a parameter of the StartupMessage that it does not know:
-    /// PgBouncer says protocol_violation, others that there is no such parameter or feature.
+    /// Whether the server, or a pooler in between, may have refused a parameter of the StartupMessage that it does not
+    /// know: PgBouncer says protocol_violation, others that there is no such parameter or feature.
     fn may_be_about_a_setting(&self) -> bool {
         let Self::Login(LoginError::Server(error)) = self else { return false };
         matches!(error.sqlstate.as_deref(), Some("08P01" | "0A000" | "22023" | "42602" | "42704"))
@@ -115,7 +115,7 @@ impl From<&OpenError> for FailureKind {
     fn from(error: &OpenError) -> Self {
         match error {
             OpenError::Login(LoginError::Server(error)) => match error.sqlstate.as_deref() {
-                // too_many_connections; of a role's or database's own limit just as well
+                // too_many_connections; a role's or database's own limit reports it just as well
                 Some("53300") => Self::Busy,
                 // cannot_connect_now, admin_shutdown, crash_shutdown
                 Some(code) if code.starts_with("57P") => Self::Unreachable,
@@ -137,7 +137,7 @@ impl From<FailureKind> for OpenFailure {
     }
 }
 
-/// What dials need besides the pool.
+/// The parts that dials need besides the pool.
 pub struct Opener {
     secrets: Arc<Secrets>,
     none: Settings,
@@ -168,7 +168,7 @@ impl Opener {
         &self.names
     }
 
-    /// Certificates are read again for the next connection.
+    /// Forgets certificates, so that the next connection reads them again.
     pub fn forget_certificates(&self) {
         self.tls.lock().expect("no panic while held").clear();
     }
@@ -244,7 +244,8 @@ impl Opener {
         let deadline = Instant::now() + host_share(settings);
         let mut last = OpenError::Resolve { host: host.to_owned(), source: io::ErrorKind::NotFound.into() };
         for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
-            // Each leaves the others their part: one that swallows packets must not hide those behind it.
+            // Each address leaves the others their part of the time: one that swallows packets must not hide those
+            // behind it.
             let limit = deadline.saturating_duration_since(Instant::now()) / left;
             let attempt = self.try_address(pool, settings, address, &credential, worker);
             match timeout(limit, attempt).await {
@@ -401,7 +402,7 @@ impl Opener {
         if is_standby == (wanted == ServerRole::Standby) { Ok(()) } else { Err(OpenError::ServerRole(wanted)) }
     }
 
-    /// Sends a CancelRequest and waits until the server has dealt with it, which it shows by closing.
+    /// Sends a CancelRequest and waits until the server has dealt with it, which the server shows by closing.
     pub async fn cancel(&self, target: &BackendHandle) -> Result<(), OpenError> {
         let Some((pid, secret)) = &target.key else { return Ok(()) };
         let (mut stream, _) = self.connect(&target.address).await?;
@@ -414,12 +415,12 @@ impl Opener {
     }
 }
 
-/// Of several hosts each gets its part of `connect_timeout`.
+/// The part of `connect_timeout` that each of several hosts gets.
 fn host_share(settings: &PoolSettings) -> Duration {
     settings.pool.connect_timeout / u32::try_from(settings.endpoint.hosts.len()).unwrap_or(1).max(1)
 }
 
-/// Only what belongs to the pool: RESET ALL and DISCARD ALL come back to exactly this.
+/// The StartupMessage, with only the pool's own parameters: RESET ALL and DISCARD ALL come back to exactly this.
 fn startup_packet(pool: &Pool, settings: &PoolSettings, intercepts: bool) -> Result<Vec<u8>, Unsendable> {
     let endpoint = &settings.endpoint;
     let takes =

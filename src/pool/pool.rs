@@ -1,4 +1,4 @@
-//! One pool as the shell knows it: whose it is, how it is set up, what its backends told.
+//! One pool as the shell knows it: its name, its settings, the parameters that its backends reported.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -18,18 +18,18 @@ use crate::state::limits::Limits;
 use crate::state::parameters::Latest;
 use crate::wire::build::ServerError;
 
-/// What makes two clients share backends.
+/// The name of a pool: two clients with the same name share backends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolName {
     /// Database as clients ask for it.
     pub database: Arc<str>,
     /// Role as clients name it.
     pub role: Arc<str>,
-    /// What for.
+    /// The use of its backends.
     pub kind: PoolKind,
 }
 
-/// What the backends of a pool are for.
+/// The use of a pool's backends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PoolKind {
     /// Clients' queries.
@@ -58,19 +58,19 @@ impl PoolName {
 /// The backends of one role in one database.
 #[derive(Debug)]
 pub struct Pool {
-    /// In the core.
+    /// Its id in the core.
     pub id: PoolId,
     /// Its database in the core.
     pub database: DatabaseId,
-    /// Whose it is.
+    /// Its database, role and kind.
     pub name: PoolName,
-    /// What its backends reported.
+    /// The parameters that its backends reported.
     pub parameters: Latest,
     /// Counters.
     pub stats: PoolStats,
-    /// Which of its hosts answered last.
+    /// Index of the host that answered last.
     pub host: AtomicUsize,
-    /// Somebody is asking what its server is.
+    /// Whether a check of its server's role is under way.
     pub is_doubted: AtomicBool,
     /// The server knows `transaction_timeout`; assumed until it says otherwise.
     pub takes_transaction_timeout: AtomicBool,
@@ -82,7 +82,7 @@ pub struct Pool {
     proved: Mutex<Option<Secret>>,
     addresses: Mutex<HashSet<IpAddr>>,
     refusal: Mutex<Option<ServerError>>,
-    /// By clients, and by connections outside the core that have its login.
+    /// Uses by clients, and by connections outside the core that have its login.
     uses: Uses,
 }
 
@@ -116,7 +116,7 @@ impl Pool {
         }
     }
 
-    /// Tells its prepared statements from those of other pools.
+    /// The key that keeps its prepared statements apart from those of other pools.
     pub fn key(&self) -> u64 {
         self.id.data().as_ffi()
     }
@@ -126,12 +126,12 @@ impl Pool {
         self.name.is_dedicated()
     }
 
-    /// How it is set up now.
+    /// Its present settings.
     pub fn settings(&self) -> arc_swap::Guard<Arc<PoolSettings>> {
         self.settings.load()
     }
 
-    /// Sets it up anew. Other timeouts, or another say of clients in them, begin an epoch.
+    /// Changes its settings. Other timeouts, or another say of clients in them, begin an epoch.
     pub fn set_settings(&self, settings: PoolSettings) {
         let now = Limits::from(&settings);
         let before = self.settings.swap(Arc::new(settings));
@@ -151,7 +151,7 @@ impl Pool {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// With what its backends log in.
+    /// The credential with which its backends log in.
     pub fn credential(&self) -> Credential {
         self.credential.lock().expect("no panic while held").clone()
     }
@@ -172,27 +172,27 @@ impl Pool {
         *self.proved.lock().expect("no panic while held") = Some(password);
     }
 
-    /// The server took it back: whoever comes with it has to be proved again.
+    /// The server took the password back: a client that comes with it has to be proved again.
     pub fn doubt_password(&self) {
         *self.proved.lock().expect("no panic while held") = None;
     }
 
-    /// A backend was opened there.
+    /// A backend was opened at this address.
     pub fn add_address(&self, addr: IpAddr) {
         self.addresses.lock().expect("no panic while held").insert(addr);
     }
 
-    /// Where backends were opened since [`Self::forget_addresses`].
+    /// The addresses at which backends were opened since [`Self::forget_addresses`].
     pub fn addresses(&self) -> HashSet<IpAddr> {
         self.addresses.lock().expect("no panic while held").clone()
     }
 
-    /// All backends are being replaced.
+    /// Forgets the addresses: all backends are being replaced.
     pub fn forget_addresses(&self) {
         self.addresses.lock().expect("no panic while held").clear();
     }
 
-    /// Why the server refused the last login, if it did.
+    /// The server's reason for refusing the last login, if it did.
     pub fn refusal(&self) -> Option<ServerError> {
         self.refusal.lock().expect("no panic while held").clone()
     }

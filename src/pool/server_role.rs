@@ -1,4 +1,4 @@
-//! Is a pool still connected to the server it is meant for?
+//! Checks whether a pool is still connected to the server it is meant for.
 //!
 //! A server may stop being the primary, or a name may lead elsewhere, while its connections go on. Neither is believed
 //! on first sight: an application gets 25006 in a read-only transaction of its own, and a reader endpoint answers with
@@ -21,7 +21,7 @@ use crate::config::ServerRole;
 /// How often names are resolved again.
 pub(crate) const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 
-/// Asks a backend what its server is, and replaces all of them if it is the wrong thing. Once at a time per pool.
+/// Asks a backend for its server's role, and replaces all backends if it is the wrong one. Once at a time per pool.
 pub(crate) fn doubt(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
     let wanted = pool.settings().endpoint.server_role;
     if wanted == ServerRole::Any || pool.is_doubted.swap(true, Ordering::AcqRel) {
@@ -58,7 +58,7 @@ pub(crate) async fn follow_names(pools: &Arc<Pools>, worker: usize) {
 }
 
 /// Whether the names of a primary's hosts no longer have an address that connections of the pool were opened to; the
-/// pool forgets those then.
+/// pool then forgets such addresses.
 pub(crate) async fn leads_elsewhere(names: &HostNames, pool: &Pool) -> bool {
     let settings = Arc::clone(&pool.settings());
     let used: HashSet<IpAddr> = pool.addresses();

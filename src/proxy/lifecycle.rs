@@ -27,12 +27,12 @@ impl Proxy {
         }
     }
 
-    /// Going down, whether or not clients have been told.
+    /// Whether the process is going down, with or without clients having been asked to leave.
     pub(crate) fn is_leaving(&self) -> bool {
         self.is_leaving.load(Ordering::Acquire)
     }
 
-    /// Going down, and clients have been told.
+    /// Whether the process is going down and clients have been asked to leave.
     pub(crate) fn is_draining(&self) -> bool {
         self.is_draining.load(Ordering::Acquire)
     }

@@ -1,4 +1,4 @@
-//! Regular work of the process: what is unused is forgotten, what is idle or overdue is ended.
+//! Regular work of the process: forgets unused things, ends idle or overdue ones.
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -14,7 +14,7 @@ use crate::pool::keep;
 const OUTDATED_AT_ONCE: u32 = 2;
 
 impl Proxy {
-    /// Regular work, on each worker for its own stacks; once in all for what is shared.
+    /// Regular work: on each worker for its own stacks, and once in all for everything shared.
     pub(crate) fn tick(self: &Arc<Self>, worker: usize) {
         let now = Instant::now();
         self.clock.look(now);
@@ -51,7 +51,7 @@ impl Proxy {
         });
     }
 
-    /// Forgets what the configuration does not name and nobody uses.
+    /// Forgets everything that the configuration does not name and nobody uses.
     fn forget_unused(&self, worker: usize) {
         let config = self.config.load();
         self.directory.forget_unused(worker);
@@ -59,7 +59,7 @@ impl Proxy {
         self.hub.forget_unused(is_gone);
     }
 
-    /// Tells clients whose backends are at something for longer than their role's limits allow.
+    /// Signals clients whose backends have been busy for longer than their role's limits allow.
     fn look_for_overdue(&self) {
         let tick = self.clock.ticks();
         let overdue = self.pools.backends().find(|facts| {

@@ -18,7 +18,7 @@ pub(super) fn listeners(config: &Config, handed: Vec<Handed>) -> Result<Vec<List
     handed.into_iter().map(Listener::adopt).collect()
 }
 
-/// Accepts until told to stop, and deals connections to workers.
+/// Accepts until asked to stop, and deals connections to workers.
 pub(super) async fn accept(listener: Listener, inboxes: Arc<[Inbox]>, stop: CancellationToken) {
     let mut dealt = 0;
     let mut deal = async |accepted| {

@@ -1,8 +1,8 @@
 //! Connects the exchanges with the world: for each a task with its bridge and its bus, from the first client to the
 //! last.
 //!
-//! They run on the process's main thread. It serves no clients, so neither delays the other, and it outlives them: what
-//! they have committed last is sent before the process ends.
+//! They run on the process's main thread. It serves no clients, so neither delays the other, and it outlives them: the
+//! notifications they committed last are sent before the process ends.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -23,7 +23,7 @@ use crate::notify::stats::Gap;
 use crate::notify::{bridge, bus};
 use crate::proxy::Proxy;
 
-/// A bus that is replaced has so long to send what it still has. What is left then goes over the new one.
+/// Time for a replaced bus to send its rest. Messages left after that go over the new one.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// How often a bus that is to end is asked whether it has sent everything.
@@ -52,12 +52,12 @@ impl BusSupervisor {
 }
 
 impl Service for BusSupervisor {
-    /// Buses are switched, and who is connected to the wrong server leaves it.
+    /// Switches buses; connections to the wrong server are left.
     fn reload(&self) {
         self.settings.send_replace(Arc::new(self.proxy.config.load().notify.clone()));
     }
 
-    /// Ends everything when what was committed is sent.
+    /// Ends everything once all committed notifications are sent.
     fn finish(self: Box<Self>, deadline: Instant) -> Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(async move {
             self.stop.cancel();
@@ -81,7 +81,7 @@ async fn attend_all(
     let mut attended = HashSet::new();
     loop {
         let exchanges = proxy.hub.all();
-        // One that is forgotten may come again under its name, and is another then.
+        // A forgotten exchange may come again under its name, and is another one then.
         let there: HashSet<_> = exchanges.iter().map(|exchange| exchange.origin).collect();
         attended.retain(|origin| there.contains(origin));
         for exchange in exchanges {
@@ -90,7 +90,7 @@ async fn attend_all(
             }
         }
         tokio::select! {
-            // First: what the last one has committed is sent, too.
+            // First: the notifications that the last exchange committed are sent, too.
             biased;
             () = proxy.hub.appeared() => {}
             () = stop.cancelled() => return,

@@ -1,4 +1,4 @@
-//! Reads the configuration file again when it changes and on SIGHUP, and hands over what it read.
+//! Reads the configuration file again when it changes and on SIGHUP, and hands over the result.
 
 use std::future::Future;
 use std::io;
@@ -18,7 +18,7 @@ use crate::config::{Config, Mistakes, Watcher};
 /// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What came of reading the file.
+/// The result of reading the file.
 pub(super) type Reading = Result<Config, Mistakes>;
 
 /// The file that the configuration comes from.

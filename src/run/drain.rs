@@ -1,4 +1,4 @@
-//! The end of the process: clients are asked to leave, then told to, then left.
+//! The end of the process: clients are asked to leave, then made to, then left behind.
 
 use std::io;
 use std::time::Duration;
@@ -31,8 +31,8 @@ impl Stops {
     }
 }
 
-/// Nobody new. Those connected are left alone for `linger`, and told to leave when their transaction ends; until all
-/// have, or the time is up, or a second signal comes. Returns when the time is up.
+/// Takes nobody new in. Clients are left alone for `linger`, and then asked to leave when their transaction ends; until
+/// all have left, or the time is up, or a second signal comes. Returns when the time is up.
 pub(super) async fn leave(proxy: &Proxy, inboxes: &[Inbox], stops: &mut Stops) -> Instant {
     let (linger, limit) = {
         let listen = &proxy.config.load().listen;
@@ -56,7 +56,7 @@ pub(super) async fn leave(proxy: &Proxy, inboxes: &[Inbox], stops: &mut Stops) -
     deadline
 }
 
-/// What ended a wait.
+/// The reason why a wait ended.
 enum Wait {
     Empty,
     TimeUp,
@@ -76,8 +76,8 @@ async fn until_empty(inboxes: &[Inbox], limit: Duration, stops: &mut Stops) -> W
     }
 }
 
-/// Tells those who are left, and ends their queries: a server does not notice that nobody waits for them any more. Once
-/// more a signal, and that is left undone.
+/// Makes the clients that are left go, and ends their queries: a server does not notice that nobody waits for them any
+/// more. One more signal ends the wait for that.
 pub(super) async fn end(proxy: &Proxy, stops: &mut Stops) {
     proxy.kill();
     let ended = async {

@@ -1,8 +1,8 @@
-//! What the service manager is told, and the sockets it hands over: sd_notify(3), sd_watchdog_enabled(3),
+//! Reports to the service manager, and the sockets it hands over: sd_notify(3), sd_watchdog_enabled(3),
 //! sd_listen_fds(3).
 //!
-//! Where nobody asks for it (no `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `LISTEN_FDS` in the environment) all of this does
-//! nothing.
+//! All of this does nothing if nobody asks for it (no `NOTIFY_SOCKET`, `WATCHDOG_USEC`, `LISTEN_FDS` in the
+//! environment).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::time::{interval, timeout};
 use crate::net::listen::{Handed, ListenError};
 use crate::session::context::Inbox;
 
-/// A watchdog is fed no more often than this, whatever is asked for.
+/// Shortest time between two feeds of the watchdog, even if a shorter one is asked for.
 const FEED_MIN: Duration = Duration::from_millis(1);
 
 /// The sockets to listen on that were opened before we started. Call it before there are threads: it takes the
@@ -66,7 +66,7 @@ pub(super) async fn feed_watchdog(inboxes: Arc<[Inbox]>) {
     }
 }
 
-/// Whether every worker does something within the limit.
+/// Whether every worker responds within the limit.
 async fn are_alive(inboxes: &[Inbox], limit: Duration) -> bool {
     let all = async {
         for inbox in inboxes {

@@ -42,7 +42,7 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
-    /// Watches what the configuration says.
+    /// Starts the watches that the configuration asks for.
     pub(super) fn start(proxy: &Arc<Proxy>) -> Self {
         let (reloaded, stop) = (Arc::new(Notify::new()), CancellationToken::new());
         let task = tokio::spawn(watch_all(Arc::clone(proxy), Arc::clone(&reloaded), stop.clone()));
@@ -126,7 +126,7 @@ async fn watch_all(proxy: Arc<Proxy>, reloaded: Arc<Notify>, stop: CancellationT
     }
 }
 
-/// Starts what should be watched and is not, ends what should not be, and has the others know what has changed.
+/// Starts missing watches, ends those no longer wanted, and hands changes to the others.
 async fn adjust(proxy: &Arc<Proxy>, config: &Config, watched: &mut BTreeMap<Arc<str>, Watched>) {
     let settings = WatchSettings::from(&config.watch);
     let mut wanted = databases(proxy, config, watched);
@@ -149,7 +149,7 @@ async fn adjust(proxy: &Arc<Proxy>, config: &Config, watched: &mut BTreeMap<Arc<
     }
 }
 
-/// Those that the file names, and of those under `"*"` all that exist: a client may ask for any name.
+/// The databases that the file names, and of those under `"*"` all that exist: a client may ask for any name.
 fn databases(proxy: &Proxy, config: &Config, watched: &BTreeMap<Arc<str>, Watched>) -> BTreeSet<Arc<str>> {
     let named = config.databases.keys().filter(|name| *name != "*").map(|name| Arc::from(name.as_str()));
     let mut all: BTreeSet<Arc<str>> = named.collect();
@@ -174,7 +174,7 @@ async fn watch(proxy: Arc<Proxy>, monitor: Arc<Monitor>, login: PoolSettings) {
     let credential = password.map_or(Credential::Nothing, Credential::Password);
     let role = login.endpoint.role.as_str().into();
     let name = PoolName { database: Arc::clone(&monitor.database), role, kind: PoolKind::Internal };
-    // In no core: nobody but the monitor logs in by it.
+    // In no core: only the monitor logs in by it.
     let (id, database) = (PoolId::default(), DatabaseId::default());
     let pool = InUse::new(Arc::new(Pool::new(id, database, name, login, credential, PoolStats::new(1))));
     let follow_name = async {

@@ -49,7 +49,7 @@ async fn work(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Job>) {
     }
 }
 
-/// Failovers that only DNS tells of.
+/// Looks for failovers that only DNS shows.
 async fn follow_names(worker: Rc<Worker>) {
     loop {
         tokio::time::sleep(server_role::RESOLVE_EVERY).await;

@@ -1,4 +1,4 @@
-//! What a limiter promises.
+//! The promises of a limiter.
 
 use super::*;
 use crate::config::RoleRate as RateRules;
@@ -26,7 +26,7 @@ impl RoleQueue {
         self.limiter.view(self.now)
     }
 
-    /// Starts as many as may.
+    /// Starts as many transactions as may start.
     fn fill(&mut self) {
         while self.limiter.permits(LeaseScope::Transaction, self.now) > 0 {
             self.limiter.started(true, self.now);
@@ -54,7 +54,7 @@ fn the_effective_limit_doubles_per_service_time_up_to_the_limit() {
     for _ in 0..6 {
         role_queue.fill();
         role_queue.now += ms(10);
-        // Whoever ends makes room for another at once, as at work.
+        // Each transaction that ends makes room for another at once, as at work.
         for _ in 0..role_queue.view().active {
             role_queue.complete(1, 10);
             role_queue.fill();
@@ -244,7 +244,7 @@ fn after_a_convoy_it_grows_by_completions_only() {
         assert!(role_queue.view().effective < 100);
     }
     assert_eq!(role_queue.view().effective, 1);
-    // Whoever waited was slow: that makes it no wider.
+    // A transaction that waited was slow: it makes the limit no wider.
     role_queue.complete(role_queue.view().active, 2500);
     assert_eq!(role_queue.view().effective, 1);
     role_queue.work(1);
@@ -274,7 +274,7 @@ fn who_comes_first_after_a_quiet_time_is_drawn_and_steady_load_keeps_its_order()
     role_queue.fill();
     assert!(role_queue.limiter.is_drawing(role_queue.now + ms(250)));
     assert!(!role_queue.limiter.is_drawing(role_queue.now + ms(251)));
-    // It never rests.
+    // The role queue never rests.
     role_queue.work(1000);
     role_queue.fill();
     assert!(!role_queue.limiter.is_drawing(role_queue.now));

@@ -1,4 +1,4 @@
-//! One of the shared bounds (a database's, or the one over all), and who is hungry under it.
+//! One of the shared bounds (a database's, or the one over all), and the pools that are hungry under it.
 
 use super::PoolId;
 use super::slot::{Counts, Phase};
@@ -11,12 +11,12 @@ pub(super) struct Bound {
     pub(super) waiting: u32,
     /// Pools with somebody waiting.
     pub(super) hungry: Vec<PoolId>,
-    /// Weights of pools with somebody waiting or a live slot: those the bound is shared among.
+    /// Weights of pools with somebody waiting or a live slot: the bound is shared among those.
     pub(super) interactive: u64,
     pub(super) batch: u64,
 }
 
-/// While interactive pools want slots, all batch pools together have one of so many.
+/// While interactive pools want slots, all batch pools together have one of this many.
 const BATCH_PART: u32 = 8;
 
 impl Bound {
@@ -33,7 +33,8 @@ impl Bound {
         self.max.is_some_and(|max| self.counts.live() > max)
     }
 
-    /// What an active pool may have before the others. At least one: where pools outnumber slots, they take turns.
+    /// The slots that an active pool may have before the others. At least one: where pools outnumber slots, they take
+    /// turns.
     pub(super) fn share(&self, of: Share) -> u32 {
         let Some(max) = self.max else { return u32::MAX };
         let batch = match (self.interactive, self.batch) {

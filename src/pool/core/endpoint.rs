@@ -49,7 +49,7 @@ impl Retry {
     }
 }
 
-/// What the last dials say about an endpoint.
+/// The state of an endpoint by its last dials.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Health {
     Up { dials_max: u32 },
@@ -63,7 +63,7 @@ impl Health {
         Self::Up { dials_max: DIALS_MAX }
     }
 
-    /// How many more dials may start while `dialing` are in progress.
+    /// Number of dials that may start while `dialing` are in progress.
     pub(super) fn dials_allowed(&self, dialing: u32, now: Instant) -> u32 {
         match self {
             Self::Up { dials_max } => dials_max.saturating_sub(dialing),
@@ -98,8 +98,8 @@ impl Health {
         };
     }
 
-    /// A dial failed. Only a probe's failure lengthens a back-off that runs already: the others were started
-    /// before the first failure and tell nothing new.
+    /// A dial failed. Only a probe's failure lengthens a back-off that runs already: the other dials were started
+    /// before the first failure and show nothing new.
     pub(super) fn failed(&mut self, kind: FailureKind, probe: bool, now: Instant, uniform: f64) {
         *self = match (kind, *self) {
             // ## (Up | Busy) => Down
@@ -118,7 +118,7 @@ impl Health {
             (FailureKind::Busy, Self::Busy { retry }) if probe => {
                 Self::Busy { retry: retry.after_another(now, uniform) }
             }
-            // ## (Busy | Down) => Up: it has room to judge a login; what it said concerns one pool
+            // ## (Busy | Down) => Up: it has room to judge a login; its refusal concerns one pool
             (FailureKind::Refused, Self::Busy { .. } | Self::Down { .. }) => Self::Up { dials_max: 1 },
             (_, unchanged) => unchanged,
         };

@@ -1,4 +1,4 @@
-//! What an operator or a reload changes: databases and pools, limits, generations, pause.
+//! Changes by an operator or a reload: databases and pools, limits, generations, pause.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{Command, Core, Counts, Database, DatabaseId, Pool, PoolId, WaitError
 use crate::admission::limiter::LeaseScope;
 use crate::config::Share;
 
-/// What may change about a database at any time.
+/// The properties of a database that may change at any time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseLimits {
     /// Slots over all its pools.
@@ -22,7 +22,7 @@ pub struct DatabaseLimits {
     pub connect_timeout: Duration,
 }
 
-/// What may change about a pool at any time.
+/// The properties of a pool that may change at any time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolLimits {
     /// Slots of this pool.
@@ -142,7 +142,7 @@ impl<B> Core<B> {
         self.serve(Some(database), now, out);
     }
 
-    /// Fails the waiters, closes what is idle; leased backends are closed as they come back, and then the id ends.
+    /// Fails the waiters and closes idle backends; leased backends are closed as they come back, and then the id ends.
     pub fn remove_pool(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
         let Some(removed) = self.pools.get_mut(pool) else {
             return;
@@ -153,7 +153,7 @@ impl<B> Core<B> {
         self.close_all_idle(pool, out);
         let database = self.pools[pool].database;
         self.bury(pool);
-        // What was reserved for it is anybody's now.
+        // The slots reserved for it are free for any pool now.
         if self.databases.contains_key(database) {
             self.serve(Some(database), now, out);
         }
@@ -195,14 +195,14 @@ impl<B> Core<B> {
         }
     }
 
-    /// No more leases and dials; who asks waits. See [`DatabaseView::is_drained`](super::DatabaseView).
+    /// Stops leases and dials; clients that ask wait. See [`DatabaseView::is_drained`](super::DatabaseView).
     pub fn pause(&mut self, database: DatabaseId) {
         if let Some(paused) = self.databases.get_mut(database) {
             paused.is_paused = true;
         }
     }
 
-    /// Ends a pause: the queue gets what is idle, and dials start.
+    /// Ends a pause: the queue gets the idle backends, and dials start.
     pub fn resume(&mut self, database: DatabaseId, now: Instant, out: &mut Vec<Command<B>>) {
         let Some(resumed) = self.databases.get_mut(database) else {
             return;

@@ -181,7 +181,7 @@ fn role_queue_of(role_queues: &[RoleQueueId], pool: usize) -> Option<RoleQueueId
     role_queues.get(pool / DATABASES).copied()
 }
 
-/// Which of `from` an index means; `None` when there is nothing to choose from.
+/// The element of `from` that an index means; `None` when there is nothing to choose from.
 fn pick<T>(index: &Index, from: &[T]) -> Option<usize> {
     (!from.is_empty()).then(|| index.index(from.len()))
 }

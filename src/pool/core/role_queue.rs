@@ -1,8 +1,8 @@
-//! Lanes: one role over all its databases, with the limiter that says how many of its backends may be with clients at
-//! once.
+//! Role queues: one role over all its databases, with the limiter that bounds how many of its backends may be with
+//! clients at once.
 //!
 //! A permit is a mark on a slot, held from the moment it is promised to a waiter or leased until it is given back or
-//! its socket is really closed: the limiter counts what is busy, not what somebody asked for.
+//! its socket is really closed: the limiter counts busy backends, not requests.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub(super) struct RoleQueue {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleQueueView {
     pub limiter: LimiterView,
-    /// When the first in any of its queues came.
+    /// When the first waiter in any of its queues came.
     pub waiting_since: Option<Instant>,
 }
 
@@ -84,7 +84,7 @@ impl<B> Core<B> {
         self.change_limiter(role_queue, now, out, |limiter| limiter.ramp_over(over, now));
     }
 
-    /// Its clients are much of a lock convoy. Returns the effective limit if that became lower.
+    /// Its clients are much of a lock convoy. Returns the effective limit if it became lower.
     pub fn tighten_role_queue(&mut self, role_queue: RoleQueueId, now: Instant) -> Option<u32> {
         self.role_queues.get_mut(role_queue)?.limiter.tighten(now)
     }
@@ -97,7 +97,7 @@ impl<B> Core<B> {
         }
     }
 
-    /// Forgets a role that no pool is of and of which there is nothing to remember. True if it is gone.
+    /// Forgets a role that no pool belongs to and of which there is nothing to remember. True if it is gone.
     pub fn forget_role_queue(&mut self, role_queue: RoleQueueId) -> bool {
         let is_unused = |role_queue: &RoleQueue| role_queue.pools.is_empty() && role_queue.limiter.is_as_configured();
         if self.role_queues.get(role_queue).is_some_and(is_unused) {
@@ -113,8 +113,7 @@ impl<B> Core<B> {
         Some(RoleQueueView { limiter: role_queue.limiter.view(now), waiting_since })
     }
 
-    /// The queue of the role that a pool belongs to: its length, and how long it would take a newcomer, if that is
-    /// known.
+    /// The queue of the role that a pool belongs to: its length, and the expected wait of a newcomer, if it is known.
     pub fn depth(&self, pool: PoolId, now: Instant) -> Option<(u32, Option<Duration>)> {
         let limiter = &self.role_queues[self.pools.get(pool)?.role_queue?].limiter;
         Some((limiter.waiting(), limiter.expected_wait(now)))
@@ -182,7 +181,8 @@ impl<B> Core<B> {
         {}
     }
 
-    /// Hands out what is idle, and dials for the rest. Not where a slot has just become free: others may be owed that.
+    /// Hands out idle backends, and dials for the rest. Not where a slot has just become free: it may be owed to
+    /// others.
     fn serve_role_queue(&mut self, role_queue: RoleQueueId, now: Instant, out: &mut Vec<Command<B>>) {
         self.hand_out(role_queue, now, out);
         for i in 0..self.role_queues.get(role_queue).map_or(0, |role_queue| role_queue.pools.len()) {
@@ -193,7 +193,7 @@ impl<B> Core<B> {
         }
     }
 
-    /// As [`Self::serve_role_queue`], for whatever queue the pool's waiters wait in.
+    /// As [`Self::serve_role_queue`], for the queue in which the pool's waiters wait.
     pub(super) fn serve_lines(&mut self, pool: PoolId, worker: usize, now: Instant, out: &mut Vec<Command<B>>) {
         match self.pools[pool].role_queue {
             // The usual case: a role with one database.
@@ -255,7 +255,7 @@ impl<B> Core<B> {
         false
     }
 
-    /// Those whose own moment has come join the queue.
+    /// Waiters whose own moment has come join the queue.
     fn ripen(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
         if self.pools[pool].queue.next_ripe().is_none() {
             return;
@@ -273,7 +273,7 @@ impl<B> Core<B> {
         }
     }
 
-    /// Has the shell call [`Self::alarm`] then, unless it will earlier anyway.
+    /// Has the shell call [`Self::alarm`] at `then`, unless it will do so earlier anyway.
     pub(super) fn wake_at(&mut self, then: Instant, out: &mut Vec<Command<B>>) {
         if self.alarm.is_none_or(|alarm| then < alarm) {
             self.alarm = Some(then);

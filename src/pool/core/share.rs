@@ -1,9 +1,9 @@
-//! Whose turn it is when slots are short: who may dial, who is evicted, whom a release is owed to.
+//! The order of pools when slots are short: which may dial, which is evicted, which a release is owed to.
 //!
-//! A bound is shared among the pools that have live slots or waiters; a pool's share is the smaller of what its
-//! database's bound and the bound over all leave it. A pool below its share comes first, then the one whose first
-//! waiter came first. What settles this instead of swapping slots for ever: only a pool *above* its share gives,
-//! only one *below* takes, and slots already on their way out count as given.
+//! A bound is shared among the pools that have live slots or waiters; a pool's share is the smaller of the parts that
+//! its database's bound and the bound over all leave it. A pool below its share comes first, then the one whose first
+//! waiter came first. Slots are not swapped for ever, because only a pool *above* its share gives, only one *below*
+//! takes, and slots already on their way out count as given.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use super::slot::{Phase, Slot, SlotState};
 use super::{Command, Core, DatabaseId, PoolId, SlotId};
 use crate::config::Priority;
 
-/// A pool within its share keeps a backend this long after its last use when the one that wants it has its share,
-/// so that a busy pool and one with a query now and then do not swap the same slot all the time.
+/// A pool within its share keeps a backend this long after its last use when the pool that wants it has its share, so
+/// that a busy pool and one with a query now and then do not swap the same slot all the time.
 const REST: Duration = Duration::from_secs(1);
 
-/// A pool without any backend takes one even from a pool within its share once its first waiter stood this long:
+/// A pool without any backend takes one even from a pool within its share once its first waiter has waited this long:
 /// the pace at which pools take turns where they outnumber the slots.
 const TURN_MAX: Duration = Duration::from_secs(1);
 
@@ -33,13 +33,13 @@ pub(super) enum Level {
 #[derive(Default)]
 struct Claims {
     all: u32,
-    /// Those that would only fill up a pool's share.
+    /// Slots that would only fill up a pool's share.
     below_share: u32,
 }
 
 impl<B> Core<B> {
-    /// Dials or evicts for a pool whose queue grew, or whose role may do more. The others' position is unchanged: what
-    /// could be dialled for them is being dialled already.
+    /// Dials or evicts for a pool whose queue grew, or whose role may do more. The others' position is unchanged:
+    /// everything that could be dialled for them is being dialled already.
     pub(super) fn serve_newcomer(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
         while self.claim(pool, now) > 0 {
             if !self.fits(pool) {
@@ -54,7 +54,7 @@ impl<B> Core<B> {
         if self.total.waiting == 0 {
             return;
         }
-        // Under a bound over all, what one database frees another may use.
+        // Under a bound over all, another database may use a slot that one database frees.
         let level = match database {
             Some(database) if self.total.max.is_none() => Level::Database(database),
             _ => Level::Total,
@@ -100,7 +100,7 @@ impl<B> Core<B> {
         }
     }
 
-    /// Is the slot that `pool` is about to use again owed to a pool below its share?
+    /// Whether the slot that `pool` is about to use again is owed to a pool below its share.
     pub(super) fn is_owed_elsewhere(&self, pool: PoolId, now: Instant) -> bool {
         let own = &self.pools[pool];
         [Level::Database(own.database), Level::Total].into_iter().any(|level| {
@@ -113,8 +113,8 @@ impl<B> Core<B> {
         })
     }
 
-    /// Has a pool less than is reserved for it, or a pool without any backend waited its turn, longer than the first
-    /// waiter of `pool`?
+    /// Whether a pool with less than its reservation, or a pool without any backend that waited its turn, has waited
+    /// longer than the first waiter of `pool`.
     fn is_anyone_starving(&self, level: Level, pool: PoolId, now: Instant) -> bool {
         let own_since = self.pools[pool].queue.first_since();
         self.claimants(level, now).any(|(other, _)| {
@@ -136,7 +136,7 @@ impl<B> Core<B> {
             .min_by(|a, b| self.precedence(*a).partial_cmp(&self.precedence(*b)).unwrap_or(Ordering::Equal))
     }
 
-    /// Smaller is first: what is reserved, shares, interactive before batch, the least for its weight, the longest
+    /// The smaller comes first: reserved slots, shares, interactive before batch, the least for its weight, the longest
     /// wait.
     fn precedence(&self, id: PoolId) -> (bool, bool, bool, f64, Option<Instant>) {
         let pool = &self.pools[id];
@@ -169,7 +169,7 @@ impl<B> Core<B> {
         out.push(Command::Dial { pool: pool_id, slot });
     }
 
-    /// How many more slots this pool could use at once, if the shared bounds had room.
+    /// Number of slots that this pool could still use at once, if the shared bounds had room.
     pub(super) fn claim(&self, pool: PoolId, now: Instant) -> u32 {
         let pool = &self.pools[pool];
         let database = &self.databases[pool.database];
@@ -177,7 +177,7 @@ impl<B> Core<B> {
             return 0;
         }
         let arriving = pool.counts.opening - pool.openings_stale;
-        // An idle backend beside a waiter is one that the role has no permit for, and is there when it has.
+        // An idle backend beside a waiter lacks a permit of the role, and is there when the role has one.
         let coming = arriving + pool.counts.idle;
         let by_line = pool.queue.ready().saturating_sub(coming);
         let permits = pool
@@ -193,8 +193,8 @@ impl<B> Core<B> {
         by_line.min(by_role).min(by_size).min(by_login).min(by_pace)
     }
 
-    /// Do the shared bounds have room for one more slot of this pool, those reserved for others left alone? A pool
-    /// without any has a right to one, however much is reserved.
+    /// Whether the shared bounds have room for one more slot of this pool, leaving alone those reserved for others. A
+    /// pool without any slot has a right to one, however much is reserved.
     pub(super) fn fits(&self, id: PoolId) -> bool {
         let pool = &self.pools[id];
         let database = &self.databases[pool.database];
@@ -216,7 +216,7 @@ impl<B> Core<B> {
             .sum()
     }
 
-    /// A bound with no room but what is reserved.
+    /// Whether a bound has no room but the reserved slots.
     fn is_tight(&self, level: Level) -> bool {
         match level {
             Level::Total => self.total.is_full(),
@@ -237,7 +237,7 @@ impl<B> Core<B> {
         })
     }
 
-    /// What this pool may have before the others.
+    /// The slots that this pool may have before the others.
     fn share(&self, pool: PoolId) -> u32 {
         let pool = &self.pools[pool];
         let share = pool.limits.share;

@@ -1,10 +1,10 @@
-//! The bursts of the design's simulation, replayed on the real core with a simulated Postgres behind it.
+//! Bursts of transactions, replayed on the real core with a simulated Postgres behind it.
 //!
 //! 10,000 clients of one role each run one write transaction within 50 ms of one instant; beside them another role
 //! sends small transactions at 300 a second that touch nothing of theirs. The server has 16 cores that serve in order,
 //! one lock held by one transaction at a time in order of arrival, and deadlock checks that freeze everything: k³ ×
-//! 0.23 ns for the k-th waiter that has waited a second. What is expected was measured with the same model in front of
-//! the policies the design chose from.
+//! 0.23 ns for the k-th waiter that has waited a second. The expected figures were measured with the same model in
+//! front of several policies.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -32,18 +32,18 @@ const DEADLOCK_TIMEOUT: f64 = 1.0;
 const CHECK_STEP: f64 = 2.3e-10;
 const TICK: f64 = 0.1;
 
-/// What is wrong with the server, or with the transactions.
+/// The faults of the server, or of the transactions.
 #[derive(Debug, Clone, Copy)]
 struct Scenario {
     /// Seconds the lock is held.
     hold: f64,
-    /// The first holder 2 s into the burst holds it for so much longer.
+    /// The first holder 2 s into the burst holds it for this much longer.
     stall: f64,
     /// Requests a volume serves per second; a transaction of the burst needs 6, one beside it 1.
     iops: Option<f64>,
     /// A part of the transactions takes half a second more.
     slow_part: f64,
-    /// From 1 s to 9 s every transaction of the burst takes so much longer, whatever the concurrency.
+    /// From 1 s to 9 s every transaction of the burst takes this much longer, whatever the concurrency.
     noise: f64,
 }
 
@@ -53,7 +53,7 @@ const IOPS: Scenario = Scenario { hold: 0.0002, iops: Some(3000.0), ..LOCK };
 const MIX: Scenario = Scenario { slow_part: 0.05, ..LOCK };
 const NOISE: Scenario = Scenario { noise: 0.05, ..LOCK };
 
-/// What came of it.
+/// The result of a run.
 #[derive(Debug)]
 struct Outcome {
     /// Seconds from the instant to the last client served.
@@ -92,7 +92,7 @@ struct Transaction {
     lock_place: u64,
 }
 
-/// Tells the simulation whose ticket has something to say.
+/// Reports to the simulation which ticket has an answer.
 struct Bell(usize, Arc<Mutex<Vec<usize>>>);
 
 impl Wake for Bell {
@@ -203,7 +203,7 @@ impl Simulation {
     }
 
     fn at(&mut self, at: f64, event: Event) {
-        // A nanosecond later, so that who waits for a moment finds that it has come.
+        // A nanosecond later, so that an event that waits for a moment finds that it has come.
         self.events.push(Reverse(((at * 1e9).ceil() as u64 + 1, self.queue.len() as u64)));
         self.queue.push(event);
     }
@@ -405,8 +405,8 @@ fn role_queue() -> RoleQueueSettings {
     RoleQueueSettings { transactions_max: Some(100), notice_after: Duration::ZERO, ..RoleQueueSettings::default() }
 }
 
-/// Runs it and holds it to what the design measured: completion within 5 %, the bystanders' 99th percentile within 20
-/// %, or below it, and never more than the limit inside.
+/// Runs the scenario and compares it with the measured figures: completion within 5 %, the bystanders' 99th percentile
+/// within 20 %, or below it, and never more than the limit inside.
 #[track_caller]
 fn hold(scenario: Scenario, settings: RoleQueueSettings, done: f64, bystanders_p99: f64) {
     let most = settings.transactions_max.expect("limited") as usize;

@@ -15,7 +15,7 @@ new_key_type! {
     pub struct SlotId;
 }
 
-/// What a slot is doing, with the backend wherever the core holds it.
+/// The state of a slot, with the backend where the core holds it.
 #[derive(Debug)]
 pub(super) enum SlotState<B> {
     /// Being dialled. `probe`: dialled to find out whether the endpoint (or the pool's login) works again.
@@ -28,12 +28,12 @@ pub(super) enum SlotState<B> {
     Leased,
     /// On its way out; the socket may still be open.
     Closing,
-    /// Given up by its holder: what its server process does may go on until that notices.
+    /// Given up by its holder: its server process may go on with its work until it notices.
     Zombie,
 }
 
 words! {
-    /// What a slot is doing; the index into [`Counts`].
+    /// The phase of a slot; the index into [`Counts`].
     pub enum Phase {
         /// Being dialled.
         Opening = "opening",
@@ -43,7 +43,7 @@ words! {
         Handed = "handed",
         /// With a holder.
         Leased = "leased",
-        /// Idle before, told to close, not yet reported closed.
+        /// Idle before, asked to close, not yet reported closed.
         Closing = "closing",
         /// Given up by its holder, not yet reported closed: its server process may still be at work.
         Zombie = "zombie",
@@ -66,12 +66,12 @@ impl<B> SlotState<B> {
 #[derive(Debug)]
 pub(super) struct Slot<B> {
     pub(super) pool: PoolId,
-    /// The pool's.
+    /// The role queue of its pool.
     pub(super) role_queue: Option<RoleQueueId>,
     pub(super) state: SlotState<B>,
     /// The pool's generation when the dial was decided.
     pub(super) generation: u64,
-    /// The worker that last had it, whose stack it lies on when idle.
+    /// The worker that last had it; an idle slot lies on that worker's stack.
     pub(super) worker: usize,
     pub(super) opened: Instant,
     /// When its backend went to a client; it holds a permit of its role since.
@@ -93,14 +93,14 @@ pub struct Counts {
     pub handed: u32,
     /// With a holder.
     pub leased: u32,
-    /// Idle before, told to close, not yet reported closed.
+    /// Idle before, asked to close, not yet reported closed.
     pub closing: u32,
-    /// Given up by its holder, not yet reported closed. Unlike those closing nobody can say how soon it is free.
+    /// Given up by its holder, not yet reported closed. Unlike closing slots, it may take any time until it is free.
     pub zombie: u32,
 }
 
 impl Counts {
-    /// Every slot: what the bounds are about.
+    /// Every slot: the number that the bounds limit.
     pub fn open(&self) -> u32 {
         self.live() + self.closing + self.zombie
     }
@@ -110,7 +110,7 @@ impl Counts {
         self.opening + self.idle + self.handed + self.leased
     }
 
-    /// Those of another pool, too.
+    /// Adds the counts of another pool.
     pub fn add(&mut self, other: Self) {
         let Self { opening, idle, handed, leased, closing, zombie } = other;
         self.opening += opening;
@@ -130,7 +130,7 @@ impl Counts {
         }
     }
 
-    /// Those in one phase.
+    /// Number of slots in one phase.
     pub fn in_phase(mut self, phase: Phase) -> u32 {
         *self.of(phase)
     }

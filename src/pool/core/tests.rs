@@ -287,7 +287,7 @@ fn slot_given_up_at_work_counts_but_is_not_one_that_is_soon_free() {
     assert_eq!((counts.zombie, counts.open(), counts.live()), (1, 2, 1));
     shell.release(held[1]);
     shell.pass(ms(2000));
-    // Whoever wants a slot gets the idle one's, and does not wait for the other.
+    // The waiter for a slot gets the idle one's, and does not wait for the other.
     let ticket = shell.wait(pools[1]);
     assert_eq!(shell.closes, [held[1]]);
     assert_eq!(shell.dials.len(), 0);

@@ -1,4 +1,4 @@
-//! What happens because time passes. The shell calls it about ten times a second.
+//! The work that is due because time passes. The shell calls it about ten times a second.
 
 use std::cmp::Reverse;
 use std::time::Duration;
@@ -17,8 +17,8 @@ const PATROL_STEP: usize = 64;
 const EXPIRIES_MAX: usize = 4;
 
 impl<B> Core<B> {
-    /// Fails waiters whose time is up or whose endpoint stays down, admits whom a growing limit lets in, dials where a
-    /// back-off is over, closes idle backends of old age.
+    /// Fails waiters whose time is up or whose endpoint stays down, admits waiters as a growing limit allows, dials
+    /// where a back-off is over, closes idle backends of old age.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         self.fail_waiters_of_down_endpoints(now, out);
         self.fail_waiters_past_their_time(now, out);
@@ -47,7 +47,7 @@ impl<B> Core<B> {
         }
     }
 
-    /// No timer for each: whoever's time is up is among the first batches.
+    /// Fails waiters without a timer for each: those whose time is up are among the first batches.
     fn fail_waiters_past_their_time(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         for i in (0..self.total.hungry.len()).rev() {
             let id = self.total.hungry[i];

@@ -12,7 +12,7 @@ use super::waiter::{Turn, WaitQueue, Waiter, Waiters};
 use super::{Command, Core, DatabaseId, PoolId, SlotId, WaitError, is_waiting_in};
 
 impl<B> Core<B> {
-    /// Of an older generation, or past its lifetime.
+    /// Whether the slot is of an older generation, or past its lifetime.
     pub(super) fn is_spent(&self, slot: SlotId, now: Instant) -> bool {
         let slot = &self.slots[slot];
         slot.generation != self.pools[slot.pool].generation || slot.expires.is_some_and(|expires| now >= expires)
@@ -54,7 +54,7 @@ impl<B> Core<B> {
         was
     }
 
-    /// Ends a slot; tells whose bound it was under.
+    /// Ends a slot; returns the database whose bound it was under.
     pub(super) fn remove(&mut self, slot: SlotId) -> DatabaseId {
         let slot = self.slots.remove(slot).expect("the caller has looked at it");
         self.shift(slot.pool, Some(slot.state.phase()), None);

@@ -1,4 +1,4 @@
-//! What the console and the metrics read, and the watch over idle backends.
+//! The state that the console and the metrics read, and the watch over idle backends.
 
 use tokio::time::Instant;
 
@@ -8,12 +8,12 @@ use super::{Command, Core, Counts, DatabaseId, Phase, PoolId, SlotId, SlotState}
 /// One pool at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolView {
-    /// Whose pool it is.
+    /// The database of the pool.
     pub database: DatabaseId,
     pub counts: Counts,
     /// Length of its queue.
     pub waiting: u32,
-    /// When the first waiting came.
+    /// When the first waiter came.
     pub waiting_since: Option<Instant>,
     /// Counts retirements.
     pub generation: u64,
@@ -30,7 +30,7 @@ pub struct DatabaseView {
     pub counts: Counts,
     /// Waiters over all its pools.
     pub waiting: u32,
-    /// What the last dials say.
+    /// State of its endpoint by the last dials.
     pub endpoint: EndpointView,
     /// Between `pause` and `resume`.
     pub is_paused: bool,
@@ -38,7 +38,7 @@ pub struct DatabaseView {
     pub is_drained: bool,
 }
 
-/// What the last dials say about an endpoint.
+/// State of an endpoint by its last dials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointView {
     Up,
@@ -80,7 +80,7 @@ impl<B> Core<B> {
         })
     }
 
-    /// What one slot is doing, unless it is gone.
+    /// The phase of one slot, unless it is gone.
     pub fn phase(&self, slot: SlotId) -> Option<Phase> {
         self.slots.get(slot).map(|slot| slot.state.phase())
     }
@@ -90,7 +90,7 @@ impl<B> Core<B> {
         self.slots.get(slot).is_some_and(|slot| slot.generation != self.pools[slot.pool].generation)
     }
 
-    /// Whether a database has such slots.
+    /// Whether a database has retired slots.
     pub fn has_retired(&self, database: DatabaseId) -> bool {
         let is_meant = |pool: PoolId| self.pools[pool].database == database;
         self.slots.iter().any(|(id, slot)| is_meant(slot.pool) && self.is_retired(id))

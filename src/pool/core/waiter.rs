@@ -1,4 +1,4 @@
-//! Who waits, and what became of them. The queue itself is `admission::wait_queue`.
+//! Waiters and their outcomes. The queue itself is `admission::wait_queue`.
 
 use std::task::Waker;
 
@@ -21,30 +21,30 @@ pub(super) struct Waiter {
     pub(super) since: Instant,
     /// Its arrival batch; `None` while it is held back.
     pub(super) batch: Option<u64>,
-    /// Its part of `wait_timeout`, drawn from 0.9–1.1: who came together does not leave together.
+    /// Its part of `wait_timeout`, drawn from 0.9–1.1: waiters that came together do not leave together.
     pub(super) patience: f64,
     pub(super) notice: Notice,
     pub(super) turn: Turn,
 }
 
-/// Has its client been told that it waits?
+/// Whether it has been reported to the client that it waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Notice {
     Untold,
-    /// At the next poll.
+    /// To be reported at the next poll.
     Due,
-    /// Or need not be.
+    /// Reported already, or need not be.
     Told,
 }
 
 #[derive(Debug)]
 pub(super) enum Turn {
     Waiting(Waker),
-    /// Out of the queue, this slot is reserved.
+    /// Out of the queue; this slot is reserved for the waiter.
     Handed(SlotId),
-    /// Never was waiting, and is told so a little later.
+    /// Never waited: the refusal is reported a little later.
     Refused(WaitError, Waker),
-    /// Out of the queue, for nothing.
+    /// Out of the queue without a backend.
     Failed(WaitError),
 }
 

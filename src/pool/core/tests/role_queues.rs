@@ -1,4 +1,4 @@
-//! What a role's limit means for its waiters, and how roles share a database.
+//! The effect of a role's limit on its waiters, and how roles share a database.
 
 use super::*;
 use crate::admission::limiter::LimiterState;
@@ -34,7 +34,7 @@ impl Shell {
         self.core.role_queue(role_queue, self.now).expect("it is there").limiter
     }
 
-    /// Everybody asks, dials succeed, and whoever is served holds.
+    /// Everybody asks, dials succeed, and each client that is served holds its backend.
     fn crowd(&mut self, pool: PoolId, count: usize) -> (Vec<Held>, Vec<Ticket>) {
         let tickets = (0..count).map(|_| self.wait(pool)).collect();
         self.served_of(tickets)
@@ -69,7 +69,7 @@ fn one_limit_holds_over_all_databases_of_a_role() {
     let (more, waiting) = shell.crowd(pools[1], 5);
     assert_eq!((held.len(), waiting_first.len(), more.len(), waiting.len()), (2, 0, 1, 4));
     assert_eq!(shell.limiter(role_queue).active, 3);
-    // What ends in one database lets somebody start in the other.
+    // A transaction that ends in one database lets somebody start in the other.
     shell.release(held.remove(0));
     let (next, waiting) = shell.served_of(waiting);
     assert_eq!((next.len(), waiting.len(), shell.limiter(role_queue).active), (1, 3, 3));
@@ -336,9 +336,9 @@ fn mode_off_keeps_the_limit_and_nothing_else() {
     assert_eq!(held.len(), 60);
 }
 
-// Whose turn it is in a database
+// Order of roles in a database
 
-/// Roles that always have more to do than slots, in one database; what each had of it after some seconds.
+/// Roles that always have more to do than slots, in one database; returns how much each was served in some seconds.
 fn contest(backends_max: u32, shares: &[Share]) -> Vec<u32> {
     let mut shell = Shell::new(None);
     let limits_of = |share: &Share| PoolLimits { share: *share, ..limits(100) };
