@@ -1,6 +1,6 @@
-//! What each message of a backend means for its client: forwarded, swallowed, replaced, or a change of the session.
+//! Handles the messages of a backend: each is forwarded, swallowed or replaced, or changes the session.
 //!
-//! Nothing here does I/O. The expected replies say whose answer it is; this file does what follows from it.
+//! Nothing here does I/O. The expected replies say which message an answer belongs to; this file acts on it.
 
 use std::borrow::Cow;
 
@@ -25,13 +25,13 @@ use crate::wire::frame::{FrameError, HEADER_LEN, Header, header};
 use crate::wire::splice::Splice;
 use crate::wire::tag::backend as tag;
 
-/// Longest error or notice that is read whole; of a longer one the head is.
+/// Longest error or notice that is read whole; only the head of a longer one is read.
 const REPORT_MAX: usize = 16 * 1024;
 
-/// How much of a backend's frame is wanted before it is looked at.
+/// Bytes of a backend's frame that are needed before it can be handled.
 pub(crate) fn want(header: Header) -> usize {
     match header.tag {
-        // One that is too long is refused by its header: nobody waits for the rest, or keeps it.
+        // A frame that is too long is refused by its header: nobody waits for the rest, or keeps it.
         tag::COMMAND_COMPLETE | tag::READY_FOR_QUERY | tag::PARAMETER_STATUS | tag::NOTIFICATION_RESPONSE
             if header.body > REPORT_MAX =>
         {
@@ -45,7 +45,7 @@ pub(crate) fn want(header: Header) -> usize {
     }
 }
 
-/// Settings that decide how texts are read.
+/// Settings that decide how statement texts are read.
 const LEXICAL: [&str; 2] = ["standard_conforming_strings", "client_encoding"];
 
 /// Messages that are kept until they are whole: anything longer is not Postgres.
@@ -59,7 +59,7 @@ pub(crate) fn check(header: Header) -> Result<(), FrameError> {
     Ok(())
 }
 
-/// What a message changed that somebody else has to act upon.
+/// A change that the caller has to act upon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     None,
@@ -69,7 +69,7 @@ pub(crate) enum Event {
     ReadOnly,
     /// The server goes down, or an administrator ended this connection.
     Stopped,
-    /// The backend cannot be used any further.
+    /// The backend cannot be used any more.
     Ended,
 }
 
@@ -79,11 +79,11 @@ pub(crate) struct Answers<'a, 'b> {
     pub leased: &'a mut Leased,
     /// All sets of settings.
     pub registry: &'a SettingsRegistry,
-    /// The thread's own, and what all share.
+    /// The thread's own state, and the state that all threads share.
     pub worker: &'a Worker,
     /// The tick under way.
     pub tick: u32,
-    /// Where bytes for the client go.
+    /// Output to the client.
     pub out: &'a mut Splice<'b>,
 }
 
@@ -92,7 +92,7 @@ impl Answers<'_, '_> {
     #[inline]
     pub(crate) fn message(&mut self, tag: u8, bytes: &[u8], fresh: usize) -> Result<Event, Fault> {
         if tag == tag::ERROR_RESPONSE && is_fatal(bytes) {
-            // The end of the connection follows and is told in our words: for the client it is not fatal.
+            // The connection ends next, and the client gets that as an error of ours: for the client it is not fatal.
             self.leased.cycle.set_final_error(server_error(bytes));
             self.leased.cycle.backend.set_forwarding(false);
             self.out.skip(fresh);
@@ -110,7 +110,7 @@ impl Answers<'_, '_> {
             tag::PARAMETER_STATUS => forwards = self.parameter(bytes, is_own),
             tag::NOTIFICATION_RESPONSE => forwards = self.session.hears_notifications(),
             tag::DATA_ROW if is_own => self.leased.cycle.begin_row(bytes),
-            // A portal with rows left has done what it does to the session.
+            // A suspended portal has rows left, but has already had its effect on the session.
             tag::PORTAL_SUSPENDED => {
                 if let Some(ExpectedReply { action: Some(ReplyAction::Runs(mut runs)), .. }) = answer.completed {
                     self.log_statement(Some(&mut runs), b"");
@@ -138,7 +138,7 @@ impl Answers<'_, '_> {
         Ok(event)
     }
 
-    /// Sends answers of ours whose turn it is.
+    /// Sends answers of ours that are due.
     #[inline]
     pub(crate) fn own_answers(&mut self) {
         if self.leased.cycle.replies().has_synthetic_due() {
@@ -191,7 +191,7 @@ impl Answers<'_, '_> {
         Event::None
     }
 
-    /// A statement of a Query that is not answered to its end has completed. Its action is taken out meanwhile.
+    /// One statement of a Query has completed, and the Query goes on. Its action is taken out meanwhile.
     #[inline]
     fn query_goes_on(&mut self, tag: &[u8]) -> Option<Cow<'static, [u8]>> {
         let Some(mut action) = self.leased.cycle.head_mut().and_then(|head| head.action.take()) else {
@@ -211,7 +211,7 @@ impl Answers<'_, '_> {
         shown
     }
 
-    /// One more statement of these has completed. Returns the tag to show instead of its own.
+    /// One more statement of `runs` has completed. Returns the tag to show instead of its own.
     fn statement_completed(&mut self, runs: &mut Runs, tag: &[u8]) -> Option<Cow<'static, [u8]>> {
         self.log_statement(Some(runs), tag);
         if runs.lists_channels() {
@@ -226,7 +226,7 @@ impl Answers<'_, '_> {
         log.statement(runs, tag, self);
     }
 
-    /// The rows that the stand-in left out. Returns the tag that goes with them.
+    /// Sends the rows that the stand-in left out. Returns their tag.
     fn list_channels(&mut self) -> Vec<u8> {
         let channels = self.session.notifications.channels();
         let count = channels.len();
@@ -268,7 +268,7 @@ impl Answers<'_, '_> {
         Event::Cycle(status)
     }
 
-    /// A query of ours is done.
+    /// A query of ours has completed.
     fn own_ready(&mut self, completed: Option<ExpectedReply<ReplyAction>>) -> Result<Event, Fault> {
         let refusal = self.leased.cycle.take_refusal();
         match completed.and_then(|entry| entry.action) {
@@ -292,7 +292,7 @@ impl Answers<'_, '_> {
                 self.leased.cycle.hold_client(false);
                 self.session.statements.leave_backend();
             }
-            // Nobody knows what it holds then.
+            // The state of this backend is unknown then.
             Some(ReplyAction::Probes(_)) if refusal.is_some() => return Ok(Event::Ended),
             _ => {}
         }
@@ -303,23 +303,24 @@ impl Answers<'_, '_> {
         let code = error_fields(&bytes[HEADER_LEN..]).code;
         let (timeout, hint) = self.expired(bytes);
         let mut dropped = self.leased.cycle.take_dropped();
-        // The failed message itself is the first of them; of a Query it is still the head.
+        // The failed message is the first of the dropped ones; a failed Query is still the head.
         let failed = match dropped.first_mut() {
             Some(entry) => Some((entry.expect, &mut entry.action)),
             None => self.leased.cycle.head_mut().map(|head| (head.expect, &mut head.action)),
         };
         let mut replacement = None;
         let mut stale = None;
-        // A Parse of ours stands for the client's own: it has to learn why its Bind is not answered.
+        // A Parse of ours stands for the client's own: the client has to learn why its Bind is not answered.
         let mut forwards = !is_own;
         if let Some((expect, action)) = failed {
             forwards |= expect == Expect::Parse;
             match action {
                 Some(ReplyAction::Parses { statement: Some(statement), .. }) => statement.set_accepted(false),
-                // A Parse in a failed transaction fails with 25P02, whatever it says.
+                // A Parse in a failed transaction fails with 25P02, whatever its text.
                 Some(ReplyAction::Refuses(error)) if code != b"25P02" => replacement = Some(error.clone()),
                 Some(ReplyAction::Runs(runs)) if expect == Expect::Execute => self.session.failed(runs),
-                // "cached plan must not change result type", or the name is unknown after all: it is parsed afresh.
+                // "cached plan must not change result type", or the name is unknown after all: the statement is parsed
+                // afresh.
                 Some(ReplyAction::Uses(id)) if matches!(code, b"0A000" | b"26000") => {
                     stale = Some((*id, code == b"0A000"))
                 }
@@ -368,17 +369,19 @@ impl Answers<'_, '_> {
         Ok(if code == b"25006" && origin.is_some() { Event::ReadOnly } else { Event::None })
     }
 
-    /// The timeout behind an error, and the key that set it, for an error that has no HINT and is here whole.
+    /// The timeout behind an error, and the key that set it; the key only for an error that has no HINT and is here
+    /// whole.
     fn expired(&self, bytes: &[u8]) -> (Option<Timeout>, Option<String>) {
         let fields = error_fields(&bytes[HEADER_LEN..]);
-        // Where interrupts are dealt with, and nowhere else: NOWAIT and a failed COPY have the same SQLSTATEs.
+        // Timeouts are raised where interrupts are processed, and only there: NOWAIT and a failed COPY have the same
+        // SQLSTATEs.
         let is_interrupt = matches!(fields.routine, b"ProcessInterrupts" | b"");
         let Some(timeout) = Timeout::of_sqlstate(fields.code).filter(|_| is_interrupt) else { return (None, None) };
         let clock = &self.leased.lease.target.clock;
         if timeout == Timeout::Statement && clock.is_asked() {
             return (None, None);
         }
-        // Our own clock had it cancelled, which Postgres cannot tell from a client's wish.
+        // Our own clock had it cancelled; Postgres cannot tell that from a client's cancel.
         let ours = self.leased.cycle.cancelling().filter(|_| timeout == Timeout::Statement);
         let timeout = ours.unwrap_or(timeout);
         let limit = timeout.limit(&self.session.pool.settings().timeouts);
@@ -389,7 +392,7 @@ impl Answers<'_, '_> {
         (Some(timeout), wants_hint.then(|| self.session.hint(timeout)).flatten())
     }
 
-    /// Whether a ParameterStatus is the client's business.
+    /// Handles a ParameterStatus. True if it is forwarded to the client.
     fn parameter(&mut self, bytes: &[u8], is_own: bool) -> bool {
         let Some((name, value)) = keep::parameter(&bytes[HEADER_LEN..]) else { return !is_own };
         if is_own {
@@ -403,8 +406,8 @@ impl Answers<'_, '_> {
         true
     }
 
-    /// Our replay is done. What the server made of the values is told to the client and kept, so that it is not
-    /// replayed for ever because `ISO` became `ISO, MDY`.
+    /// Our replay is done. The values as the server spells them are reported to the client and kept; otherwise they
+    /// would be replayed for ever because `ISO` became `ISO, MDY`.
     fn applied(&mut self, wanted: Settings) {
         self.leased.cycle.hold_client(false);
         let reported = self.leased.cycle.take_reported();
@@ -412,7 +415,7 @@ impl Answers<'_, '_> {
         let mut values = wanted.values().clone();
         for (name, value) in &mut values {
             let Value::Text(text) = value else { continue };
-            // What is not reported anew is as it was reported before.
+            // A setting that is not reported now has the value reported before.
             let before = || match backend.applied.values().get(name) {
                 Some(Value::Text(text)) => Some(&text[..]),
                 _ => backend.parameters.value(name).map(str::as_bytes),
@@ -446,7 +449,7 @@ impl Answers<'_, '_> {
         self.session.update_lexer();
     }
 
-    /// The row that answers our question is whole.
+    /// The row that answers our probe is whole.
     fn probed(&mut self) {
         let row = self.leased.cycle.take_row();
         if let Some(ReplyAction::Probes(asked)) = self.leased.cycle.head_mut().and_then(|head| head.action.as_ref()) {
@@ -472,7 +475,7 @@ impl TransactionFollower for Answers<'_, '_> {
             b"DISCARD ALL" => self.session.discard_all(&mut self.leased.lease, self.registry),
             b"DEALLOCATE ALL" => self.session.deallocate_all(&mut self.leased.lease),
             b"COMMIT" => clock.transact(self.tick),
-            // AND CHAIN, most likely; one TO a savepoint ends nothing.
+            // Most likely ROLLBACK AND CHAIN; ROLLBACK TO a savepoint ends no transaction.
             b"ROLLBACK" if self.leased.cycle.pending_outcome() == Some(TransactionStatus::InTransaction) => {
                 clock.transact(self.tick);
             }
@@ -481,12 +484,12 @@ impl TransactionFollower for Answers<'_, '_> {
     }
 
     fn ended(&mut self, has_failed: bool) {
-        // Notifications that wait for the client come before it is told of the end.
+        // Notifications that wait for the client go out before the end of the transaction.
         if !self.session.notifications.is_idle() {
             let (notifications, party) = self.session.notifications();
             notifications.ended(has_failed, party);
             if self.session.notifications.has_mail() {
-                // A reason to close the client is found by its task when it looks by itself.
+                // An error is ignored here: the client's task finds the reason to close it by itself.
                 let _ = self.session.take_mail(self.out.buffer(), usize::MAX);
             }
         }

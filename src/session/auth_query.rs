@@ -1,7 +1,7 @@
 //! Looks a role's secret up at the server, for `auth = "auth-query"`.
 //!
-//! The question runs on a backend of the look-up role's own pool, so that it is bounded like everything else; nothing a
-//! client said before its login is ever applied to it.
+//! The query runs on a backend of the look-up role's own pool, so that it is bounded like everything else; nothing that
+//! a client sent before its login is ever applied to it.
 
 use std::sync::Arc;
 

@@ -30,17 +30,17 @@ use crate::wire::tag::{backend, frontend};
 /// Takes a session back to what it was after login.
 pub(crate) const RESET: &[u8] = b"DISCARD ALL";
 
-/// A vanished client's query may finish by itself this long: it may have been sent together with the goodbye.
+/// Time for a vanished client's query to finish by itself: it may have been sent together with the Terminate.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Longest time between two cancels of a query that pays them no heed: each costs the server a process.
+/// Longest time between two cancels of a query that ignores them: each cancel costs the server a process.
 const GRACE_MAX: Duration = Duration::from_secs(1);
 
-/// Gives a backend back that is at rest; if a cancel is still under way to it, once that has arrived.
+/// Releases a backend that has nothing outstanding; if a cancel is still on its way to it, only once that has arrived.
 #[inline]
 pub(crate) fn release(worker: &Rc<Worker>, lease: Lease, cycle: Box<CycleState>, now: Instant) {
     if cycle.replies().is_doubtful() {
-        // One more ReadyForQuery may come: dropped, the lease closes its backend.
+        // One more ReadyForQuery may come: the lease is dropped, which closes its backend.
         return;
     }
     worker.keep_cycle(cycle);
@@ -51,14 +51,15 @@ pub(crate) fn release(worker: &Rc<Worker>, lease: Lease, cycle: Box<CycleState>,
     let target = lease.target.clone();
     let limit = worker.proxy.cancel_timeout();
     tokio::task::spawn_local(async move {
-        // A cancel that hangs may hit whoever comes next: then the lease is dropped, and the backend closed.
+        // A cancel that hangs may hit the next client of this backend: then the lease is dropped, and the backend
+        // closed.
         if timeout(limit, target.settle()).await.is_ok() {
             lease.release(Instant::now());
         }
     });
 }
 
-/// The client is gone. Brings its backend back to rest in a task of its own, or closes it.
+/// The client is gone. Cleans its backend in a task of its own, or closes it.
 pub(crate) fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_frame: bool) {
     let can_release = leased.cycle.can_release();
     let is_owned = session.mode == PoolMode::Session || session.is_pinned() || !session.pins.is_settled();
@@ -92,7 +93,7 @@ pub(crate) fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, 
     }
 }
 
-/// Brings a backend back to rest, whatever is open there; past the limit it is closed.
+/// Cleans a backend in any state; past the limit it is closed.
 pub(crate) fn take_back(worker: &Rc<Worker>, leased: Leased, session: &mut Session) {
     let limit = session.pool.settings().pool.cancel_timeout;
     let worker = Rc::clone(worker);
@@ -104,10 +105,10 @@ pub(crate) fn take_back(worker: &Rc<Worker>, leased: Leased, session: &mut Sessi
     });
 }
 
-/// Ends what is under way at a backend that cannot be used again, and waits until the server has ended it, too.
+/// Ends the work of a backend that cannot be used again, and waits until the server has ended it, too.
 async fn end(worker: &Rc<Worker>, mut leased: Leased, mut departed: DepartedClient) {
     leased.lease.stream.hang_up(b"").await;
-    // A server at work does not look for the end of its connection, and a cancel ends one query of a pipeline.
+    // A server at work does not notice the end of its connection, and a cancel ends only one query of a pipeline.
     let mut grace = GRACE;
     while timeout(grace, see_out(&mut leased, &mut departed)).await.is_err() {
         cancel(worker, &leased).await;
@@ -121,7 +122,7 @@ async fn see_out(leased: &mut Leased, departed: &mut DepartedClient) {
     leased.lease.stream.closed().await;
 }
 
-/// Ends what is under way, rolls back and resets.
+/// Ends the work under way, rolls back and resets.
 async fn restore(worker: &Rc<Worker>, mut leased: Leased, mut departed: DepartedClient) -> Option<Leased> {
     end_unit(&mut leased).await?;
     // A cancel ends one query of a pipeline, so there may have to be several.
@@ -140,7 +141,7 @@ async fn restore(worker: &Rc<Worker>, mut leased: Leased, mut departed: Departed
     if leased.cycle.replies().status() != TransactionStatus::Idle {
         ask(&mut leased, &mut departed, b"ROLLBACK").await?;
     }
-    // What its last statements did to the session nobody followed.
+    // The effects of its last statements on the session are unknown: nobody followed them.
     ask(&mut leased, &mut departed, RESET).await?;
     let backend: &mut Backend = &mut leased.lease;
     backend.forget_session(worker.proxy.settings.none());
@@ -153,7 +154,7 @@ async fn cancel(worker: &Rc<Worker>, leased: &Leased) {
     let _ = worker.proxy.pools.opener().cancel(aim.target()).await;
 }
 
-/// Completes what the client left open so that it fails: a Sync alone would commit what was executed before it.
+/// Completes the client's open unit so that it fails: a Sync alone would commit the part that was executed before it.
 async fn end_unit(leased: &mut Leased) -> Option<()> {
     let cycle = &mut *leased.cycle;
     let mut bytes = Vec::new();
@@ -190,7 +191,7 @@ async fn send(leased: &mut Leased, bytes: &[u8]) -> Option<()> {
     .await
 }
 
-/// Reads and drops answers until nothing is outstanding. `None`: the backend is gone or makes no sense.
+/// Reads and drops answers until nothing is outstanding. `None`: the backend is gone or broke the protocol.
 async fn drain(leased: &mut Leased, departed: &mut DepartedClient) -> Option<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -214,7 +215,7 @@ async fn drain(leased: &mut Leased, departed: &mut DepartedClient) -> Option<()>
     }
 }
 
-/// A client that has gone from its backend: of its session only the notifications are left, and a transaction that
+/// A client that has gone from its backend: only the notifications of its session are left, and a transaction that
 /// commits after all sends them.
 struct DepartedClient {
     notifications: Notifications,
@@ -233,7 +234,7 @@ impl DepartedClient {
         }
     }
 
-    /// Takes account of one answer, whoever asked: the end of the client's last unit is a message of ours.
+    /// Handles one answer, to the client or to us: the end of the client's last unit is a message of ours.
     fn follow(
         &mut self,
         tag: u8,

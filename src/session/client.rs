@@ -1,9 +1,9 @@
-//! One client from its login to its goodbye: a single task that drives both its own socket and, while it holds a lease,
-//! the backend's.
+//! One client from its login to its end: a single task that drives both its own socket and, while it holds a lease, the
+//! backend's.
 //!
-//! Each poll moves what can be moved in both directions, neither waiting for the other. An idle client is this struct
-//! and nothing else: no buffer, no timer. `relay` moves the bytes, `lease` gets backends and lets go of them, `overdue`
-//! ends what takes too long, `deliver` brings notifications.
+//! Each poll moves bytes in both directions as far as possible, neither waiting for the other. An idle client is this
+//! struct and nothing else: no buffer, no timer. `relay` moves the bytes, `lease` gets and releases backends, `overdue`
+//! ends statements and transactions that take too long, `deliver` brings notifications.
 
 mod deliver;
 mod lease;
@@ -36,12 +36,12 @@ use crate::wire::message::MessageError;
 /// Rounds of moving bytes before other tasks of the worker get their turn.
 const ROUNDS: usize = 8;
 
-/// Why a client's task ends.
+/// Reason for the end of a client's task.
 #[derive(Debug)]
 pub(crate) enum End {
     /// Terminate, or its socket closed or broke.
     Gone,
-    /// It is told why.
+    /// A fault that ends the session; the client gets it as an error.
     Fatal(Box<Fault>),
 }
 
@@ -68,7 +68,7 @@ impl From<MessageError> for End {
 }
 
 impl From<std::io::Error> for End {
-    /// The client's socket; a backend's is `Client::lose`'s business.
+    /// An error of the client's socket; `Client::lose` handles one of a backend's.
     fn from(_: std::io::Error) -> Self {
         Self::Gone
     }
@@ -81,17 +81,17 @@ pub(crate) struct Client {
     stream: Stream,
     /// Its side of the relay.
     side: Side,
-    /// What the client sent and nobody looked at yet: there is no backend for it so far.
+    /// Bytes that the client sent and that are not handled yet: there is no backend for it so far.
     held: Vec<u8>,
     /// After an error of ours: everything up to Sync is dropped.
     is_discarding: bool,
-    /// Without a backend: something was answered and no Sync has come so far.
+    /// Without a backend: a message was answered and no Sync has come so far.
     is_unsynced: bool,
     phase: Phase,
     session: Session,
-    /// Why it has to go at the next chance.
+    /// Reason to close the client at the next chance.
     leaving: Option<Signal>,
-    /// The answer to its LISTEN waits, and everything behind it.
+    /// The answer to its LISTEN, held back together with everything behind it.
     withheld: Option<Box<deliver::Withheld>>,
 }
 
@@ -101,7 +101,7 @@ enum Phase {
     Idle,
     Waiting(Waiting),
     Leased(Leased),
-    /// Its transaction was lost with the backend, and the client has not acknowledged that.
+    /// The transaction was lost with the backend, and the client has not acknowledged that.
     Orphaned(Box<Orphan>),
 }
 
@@ -111,20 +111,20 @@ struct Waiting {
     since: Instant,
 }
 
-/// What reading from the client came to.
+/// Outcome of a read from the client.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fed {
     Moved,
-    /// Its socket has nothing, and will wake us.
+    /// The client's socket has nothing to read, and will wake us.
     Dry,
-    /// Something else has to move first; its socket was not asked.
+    /// Something else has to move first; the client's socket was not read.
     Blocked,
 }
 
-/// What became of a message of the client.
+/// Outcome of a message of the client.
 enum Step {
     Done,
-    /// It and everything behind it must wait for a backend.
+    /// This message and everything behind it must wait for a backend.
     Hold,
 }
 
@@ -173,7 +173,7 @@ impl Client {
             End::Gone => tracing::debug!(client.addr = %self.handle.addr, "client gone"),
             End::Fatal(fault) => {
                 tracing::debug!(client.addr = %self.handle.addr, %fault, "client closed");
-                // Behind half a message it would be read as the rest of that.
+                // Behind half a message the error would be read as the rest of that message.
                 if !is_mid_answer {
                     build::error_response(self.side.buffer.bytes(), &sqlstate::report(fault));
                 }
@@ -207,7 +207,7 @@ impl Client {
         }
     }
 
-    /// Moves what can be moved; true if there may be more at once.
+    /// Moves bytes in both directions; true if there may be more at once.
     fn turn(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<bool, End> {
         self.handle_signals(cx)?;
         let mut fed = Fed::Moved;

@@ -1,7 +1,7 @@
-//! What the tasks of one worker thread share, and how other threads reach it.
+//! State that the tasks of one worker thread share, and the way for other threads to reach it.
 //!
-//! Clients never move between workers, backends may. What must run on a worker (dials, closes, new clients) reaches it
-//! through its [`Inbox`]. `run::worker` starts the threads.
+//! Clients never move between workers, backends may. Work for a worker's own thread (dials, closes, new clients)
+//! reaches it through its [`Inbox`]. `run::worker` starts the threads.
 
 use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::session::cycle::CycleState;
 /// Bytes read at once. Larger saves calls on wide results, smaller stays in the first-level cache.
 const READ_SIZE: usize = 16 * 1024;
 
-/// Copies larger than this are given back after use.
+/// Copies larger than this are freed after use.
 const COPY_KEPT: usize = 64 * 1024;
 
 /// States of cycles kept for the next leases.
@@ -25,13 +25,13 @@ const SPARE_CYCLES: usize = 64;
 /// Buffers of one poll. Nothing in them survives it.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    /// What a read returns.
+    /// Bytes of the current read.
     pub read: Box<[u8]>,
     /// Output that differs from the read.
     pub copy: Vec<u8>,
 }
 
-/// What the tasks of one thread share.
+/// State that the tasks of one thread share.
 #[derive(Debug)]
 pub(crate) struct Worker {
     /// Its number, from 0.
@@ -59,13 +59,13 @@ impl Worker {
         buffers
     }
 
-    /// The state of cycles for a new lease.
+    /// Cycle state for a new lease.
     #[inline]
     pub(crate) fn cycle(&self) -> Box<CycleState> {
         self.cycles.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes that of an ended lease back.
+    /// Takes the cycle state of an ended lease back.
     #[inline]
     pub(crate) fn keep_cycle(&self, mut cycle: Box<CycleState>) {
         let mut spare = self.cycles.borrow_mut();
@@ -92,7 +92,7 @@ impl Drop for Counted {
     }
 }
 
-/// Something for a worker to do on its own thread.
+/// Work for a worker on its own thread.
 pub(crate) type Job = Box<dyn FnOnce(Rc<Worker>) + Send>;
 
 /// A worker as others see it.
@@ -108,7 +108,7 @@ impl Inbox {
         Self { jobs, connections: Arc::default() }
     }
 
-    /// Connections it serves.
+    /// Number of connections the worker serves.
     pub(crate) fn load(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
@@ -118,12 +118,12 @@ impl Inbox {
         Counted::new(&self.connections)
     }
 
-    /// Has the worker do something on its own thread. A worker that is gone does nothing: the process is going down.
+    /// Runs a job on the worker's own thread. A worker that is gone runs nothing: the process is going down.
     pub(crate) async fn send(&self, job: impl FnOnce(Rc<Worker>) + Send + 'static) {
         let _ = self.jobs.send(Box::new(job)).await;
     }
 
-    /// Runs something on the worker's thread and waits for what comes of it; `None` if the worker is gone.
+    /// Runs a job on the worker's thread and waits for its result; `None` if the worker is gone.
     pub(crate) async fn run<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Rc<Worker>) -> R + Send + 'static,

@@ -1,7 +1,8 @@
-//! The accounting of one lease: what the backend still owes, where the transaction is going, and queries of our own.
+//! The accounting of one lease: outstanding answers of the backend, the outcome of the transaction, and queries of
+//! ours.
 //!
-//! Everything is written here and nowhere else; [`super::frontend`], [`super::answers`] and [`super::cleanup`] say what
-//! happened. Boxed and used again by the worker's next lease, so that a lease costs no allocation.
+//! Everything is written here and nowhere else; [`super::frontend`], [`super::answers`] and [`super::cleanup`] report
+//! each event. The state is boxed and used again by the worker's next lease, so that a lease costs no allocation.
 
 use super::reply_action::ReplyAction;
 use super::side::Side;
@@ -13,7 +14,7 @@ use crate::wire::expected::{Answer, Expect, ExpectedReplies, ExpectedReply, Orig
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::tag::backend;
 
-/// More than any answer to a question of ours.
+/// Longer than any answer to a probe of ours.
 const ROW_MAX: usize = 1024;
 
 /// State of the cycles of one lease.
@@ -21,26 +22,26 @@ const ROW_MAX: usize = 1024;
 pub(crate) struct CycleState {
     /// Messages not answered yet.
     replies: ExpectedReplies<ReplyAction>,
-    /// Scratch of the replies: what an error made the server drop.
+    /// Scratch of the replies: entries that an error made the server drop.
     dropped: Vec<ExpectedReply<ReplyAction>>,
     /// The backend's side of the relay.
     pub(super) backend: Side,
-    /// Where the transaction is going.
+    /// Outcome of the transaction control under way.
     outcome: PendingOutcome,
-    /// What the transaction did.
+    /// Log of the transaction.
     log: TransactionLog,
     /// Queries of ours.
     own: OwnQueries,
-    /// Our clock's part in it.
+    /// Timeouts by our own clock.
     limits: OwnLimits,
     /// The server's error before it ended the connection.
     final_error: Option<ServerError>,
 }
 
-/// Where the BEGIN, COMMIT and ROLLBACK that are under way lead.
+/// Outcome of the BEGIN, COMMIT and ROLLBACK that are under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum PendingOutcome {
-    /// None is under way: the transaction stays as the server last said.
+    /// None is under way: the transaction stays as the server reported it last.
     #[default]
     Unchanged,
     /// The last of them leads to `status`.
@@ -57,27 +58,27 @@ enum PendingOutcome {
 struct OwnQueries {
     /// Our replay of settings or our DISCARD ALL must succeed before anything of the client is sent.
     holds_client: bool,
-    /// Parameters reported while one ran.
+    /// Parameters reported while a query of ours ran.
     reported: Vec<(String, String)>,
-    /// As much as has come of the row that answers a question.
+    /// The row that answers a probe, as far as it has come.
     row: Vec<u8>,
-    /// One failed with this.
+    /// Error of a query of ours that failed.
     refusal: Option<ServerError>,
 }
 
 /// Timeouts, as far as our own clock is concerned.
 #[derive(Debug, Clone, Copy, Default)]
 struct OwnLimits {
-    /// The client changed timeouts, and our clock counts the most it may have.
+    /// The client changed timeouts, and our clock applies the longest it may have.
     is_extended: bool,
-    /// Our own clock has a cancel under way for this.
+    /// Timeout for which our own clock has a cancel under way.
     cancelling: Option<Timeout>,
-    /// That the transaction took too long is counted already.
+    /// The transaction timeout is counted already.
     is_counted: bool,
 }
 
 impl CycleState {
-    /// Makes it ready for another lease. False: something is outstanding, and it must not be used again.
+    /// Resets the state for another lease. False: something is outstanding, and the state must not be used again.
     pub(crate) fn recycle(&mut self) -> bool {
         if !self.replies.can_release() {
             return false;
@@ -109,13 +110,14 @@ impl CycleState {
         self.replies.can_release() && self.backend.is_at_boundary()
     }
 
-    /// A message of the client goes to the backend. The action of one that the server will drop unread comes back.
+    /// Records a message of the client to the backend. Returns the action of a message that the server will drop
+    /// unread.
     #[inline]
     pub(super) fn expect(&mut self, expect: Expect, action: Option<ReplyAction>) -> Option<ReplyAction> {
         self.replies.push(expect, Origin::Client, action)
     }
 
-    /// A message of ours goes to the backend.
+    /// Records a message of ours to the backend.
     #[inline]
     pub(super) fn expect_own(&mut self, expect: Expect, action: Option<ReplyAction>) {
         self.replies.push(expect, Origin::Own, action);
@@ -127,14 +129,14 @@ impl CycleState {
         self.expect_own(Expect::Query, Some(action));
     }
 
-    /// Takes account of one message of the backend; `bytes` is its frame, or the head of a long one.
+    /// Handles one message of the backend; `bytes` is its frame, or the head of a long one.
     #[inline]
     pub(super) fn answer(&mut self, tag: u8, bytes: &[u8]) -> Result<Answer<ReplyAction>, Unexpected> {
         let byte = bytes.get(HEADER_LEN).copied().filter(|_| tag == backend::READY_FOR_QUERY);
         self.replies.answer(tag, byte.and_then(TransactionStatus::from_byte), &mut self.dropped)
     }
 
-    /// The next answer of ours to a message of the client, if it is its turn.
+    /// The next answer of ours to a message of the client, if it is due.
     #[inline]
     pub(super) fn pop_synthetic(&mut self) -> Option<ExpectedReply<ReplyAction>> {
         self.replies.pop_synthetic()
@@ -157,7 +159,7 @@ impl CycleState {
         self.dropped = dropped;
     }
 
-    /// Statements that may have run at the server since it answered last; `None`: nobody can tell.
+    /// Number of statements that may have run at the server since its last answer; `None`: unknown.
     pub(super) fn statements(&self) -> Option<u32> {
         let of = |entry: &ExpectedReply<ReplyAction>| match (entry.expect, &entry.action) {
             (Expect::Query, Some(ReplyAction::Runs(runs))) if runs.class.may_begin.contains(StateFlags::UNCERTAIN) => {
@@ -176,13 +178,13 @@ impl CycleState {
 
     // ---- the transaction
 
-    /// The log of the transaction, to feed it; to be put back.
+    /// A copy of the transaction's log to add to; give it back with [`Self::set_log`].
     #[inline]
     pub(super) fn log(&self) -> TransactionLog {
         self.log
     }
 
-    /// Keeps what was fed into the log.
+    /// Stores the log.
     #[inline]
     pub(super) fn set_log(&mut self, log: TransactionLog) {
         self.log = log;
@@ -224,7 +226,7 @@ impl CycleState {
         matches!(self.outcome, PendingOutcome::Changes { commits: true, .. })
     }
 
-    /// Where the last BEGIN, COMMIT or ROLLBACK under way leads; `None`: there is none.
+    /// Status that the last BEGIN, COMMIT or ROLLBACK under way leads to; `None`: there is none.
     #[inline]
     pub(super) fn pending_outcome(&self) -> Option<TransactionStatus> {
         match self.outcome {
@@ -238,13 +240,13 @@ impl CycleState {
         self.replies.is_unsynced() || self.replies.is_skipping()
     }
 
-    /// With its backend the client loses a transaction, and may send more of it before it knows.
+    /// True if the client loses a transaction with its backend, and may send more of it before it knows.
     pub(super) fn loses_transaction(&self) -> bool {
         let is_open = self.replies.status() != TransactionStatus::Idle;
         let is_cycle = |entry: &&ExpectedReply<ReplyAction>| entry.origin == Origin::Client && entry.expect.is_cycle();
         match self.pending_outcome() {
-            // A client that waits for the answer to its BEGIN is told that there is no transaction; one that has sent
-            // more already would have that run on its own.
+            // A client that waits for the answer to its BEGIN learns from its error that there is no transaction; if it
+            // has sent more already, that would run on its own.
             Some(TransactionStatus::InTransaction) => {
                 is_open || self.is_unit_open() || self.replies.iter().filter(is_cycle).count() > 1
             }
@@ -253,7 +255,7 @@ impl CycleState {
         }
     }
 
-    /// The server said this and ends the connection.
+    /// The server sent this error and ends the connection.
     pub(super) fn set_final_error(&mut self, error: ServerError) {
         self.final_error = Some(error);
     }
@@ -265,13 +267,13 @@ impl CycleState {
 
     // ---- queries of ours
 
-    /// Nothing of the client is sent until our query is answered.
+    /// True if nothing of the client is sent until our query is answered.
     #[inline]
     pub(super) fn holds_client(&self) -> bool {
         self.own.holds_client
     }
 
-    /// Whether anything of the client may be sent before our query is answered.
+    /// Sets whether the client's messages wait until our query is answered.
     pub(super) fn hold_client(&mut self, holds_client: bool) {
         self.own.holds_client = holds_client;
     }
@@ -281,12 +283,12 @@ impl CycleState {
         self.own.reported.push((name, value));
     }
 
-    /// Everything that was reported while queries of ours ran.
+    /// All parameters that were reported while queries of ours ran.
     pub(super) fn take_reported(&mut self) -> Vec<(String, String)> {
         std::mem::take(&mut self.own.reported)
     }
 
-    /// The row that answers a question of ours begins.
+    /// The row that answers a probe of ours begins.
     pub(super) fn begin_row(&mut self, bytes: &[u8]) {
         self.own.row = bytes.to_vec();
     }
@@ -298,29 +300,29 @@ impl CycleState {
         }
     }
 
-    /// The row that answered a question of ours.
+    /// The row that answered a probe of ours.
     pub(super) fn take_row(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.own.row)
     }
 
-    /// A query of ours failed, or none did so far.
+    /// Stores the error of a query of ours that failed; `None`: none did so far.
     pub(super) fn set_refusal(&mut self, error: Option<ServerError>) {
         self.own.refusal = error;
     }
 
-    /// Why a query of ours failed, if it did.
+    /// Error of a query of ours, if one failed.
     pub(super) fn take_refusal(&mut self) -> Option<ServerError> {
         self.own.refusal.take()
     }
 
     // ---- timeouts
 
-    /// A statement is sent that changes timeouts of the client, perhaps.
+    /// A statement is sent that may change timeouts of the client.
     pub(super) fn extend_limits(&mut self, is_extended: bool) {
         self.limits.is_extended |= is_extended;
     }
 
-    /// Whether timeouts of the client changed since the last release point.
+    /// True if timeouts of the client changed since the last release point.
     #[inline]
     pub(super) fn take_extended(&mut self) -> bool {
         std::mem::take(&mut self.limits.is_extended)
@@ -342,7 +344,7 @@ impl CycleState {
         self.limits.cancelling = None;
     }
 
-    /// The timeout is counted already: an error of this transaction told of it.
+    /// True if the timeout is counted already, for an earlier error of this transaction.
     pub(super) fn is_counted(&self, timeout: Timeout) -> bool {
         self.limits.is_counted && timeout == Timeout::Transaction
     }

@@ -1,4 +1,4 @@
-//! Follows what a client's statements do to its settings, until the transaction says whether it stays.
+//! Follows the effects of a client's statements on its settings, until the transaction decides whether they stay.
 //!
 //! Settings that the server reports are taken from its reports, canonical and final. The others are taken from the
 //! statements, kept per savepoint, and adopted when the transaction commits. Postgres: `guc.c`, "GUC transaction
@@ -18,10 +18,10 @@ use crate::state::tentative::Tentative;
 #[derive(Debug, Default)]
 pub(crate) struct Follow {
     changes: Tentative<SettingChange>,
-    /// What the server reported, by folded name; the last word on these.
+    /// Values that the server reported, by folded name; they override the changes.
     reported: BTreeMap<String, String>,
-    /// Back to what the client began with, of which the backend knows nothing: its reports on these are not the
-    /// client's value.
+    /// Settings that are back at the value the client began with. The backend does not know that value, so its reports
+    /// on these are not the client's value.
     reset: BTreeSet<String>,
 }
 
@@ -36,12 +36,12 @@ enum SettingChange {
 const NOT_RESET: &str = "role";
 
 impl Follow {
-    /// A DISCARD ALL has completed: the client is back at `startup`, and the reports to come tell of the backend alone.
+    /// A DISCARD ALL has completed: the client is back at `startup`, and the reports to come are of the backend alone.
     pub(crate) fn discarded(startup: &Values) -> Self {
         Self { reset: startup.keys().cloned().collect(), ..Self::default() }
     }
 
-    /// A statement with this effect has completed; `rolled_back`: its tag was ROLLBACK, whatever it said.
+    /// A statement with this effect has completed; `rolled_back`: its tag was ROLLBACK, whatever its text.
     pub(crate) fn completed(&mut self, effect: &Effect, rolled_back: bool) -> FollowOutcome {
         match effect {
             Effect::Set { scope: Scope::Session, setting } => self.changes.push(SettingChange::Set(setting.clone())),
@@ -64,12 +64,12 @@ impl Follow {
         }
     }
 
-    /// What the server reported of a setting since the last adoption.
+    /// The value that the server reported for a setting since the last adoption.
     pub(crate) fn reported(&self, name: &str) -> Option<&str> {
         self.reported.get(name).map(String::as_str)
     }
 
-    /// Everything that it reported.
+    /// All values that the server reported.
     pub(crate) fn reports(&self) -> impl Iterator<Item = (&str, &str)> {
         self.reported.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -88,13 +88,13 @@ impl Follow {
         self.changes.iter().any(|change| matches!(change, SettingChange::ResetAll))
     }
 
-    /// Applies what is final to the values of the client, who began with `startup`, and to those that its backend,
-    /// which reported `base` at its login, has of it.
+    /// Applies the final changes to the values of the client, which began with `startup`, and to those applied to its
+    /// backend, which reported `base` at its login.
     pub(crate) fn adopt(&mut self, client: &mut Values, startup: &Values, backend: &mut Values, base: &Parameters) {
         let before = backend.clone();
         for change in self.changes.take() {
             match change {
-                // What the server made of it is what it reports, and if it reports nothing, what it was before.
+                // The server's report gives the value; without a report it is the value from before.
                 SettingChange::Set(Setting { name, .. }) if base.reports(&name) => {
                     self.reset.remove(&name);
                     let value = current(&before, &name, base);
@@ -143,11 +143,11 @@ fn current(values: &Values, name: &str, base: &Parameters) -> Option<Value> {
     values.get(name).cloned().or_else(at_login)
 }
 
-/// What a completed effect means for what was followed.
+/// Meaning of a completed effect for the changes followed so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FollowOutcome {
     /// The transaction goes on, or there is none.
     Open,
-    /// What was followed so far is final.
+    /// The changes followed so far are final.
     Committed,
 }

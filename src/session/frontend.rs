@@ -1,7 +1,7 @@
-//! What each message of a client means for its backend: forwarded, renamed, preceded by something, or answered by us.
+//! Handles the messages of a client: each is forwarded, renamed, preceded by another message, or answered by us.
 //!
 //! Nothing here does I/O: messages go into a [`Splice`] and into the [cycle](super::cycle) of the lease. Where Postgres
-//! would raise an error that only we can see coming, a message that is bound to fail is sent in its place and the error
+//! would raise an error that only we can foresee, a message that is bound to fail is sent instead and its error
 //! replaced, so that order, aborted transactions and skip-until-Sync stay Postgres's business.
 
 use std::ops::RangeInclusive;
@@ -30,19 +30,19 @@ use crate::wire::tag::frontend as tag;
 /// Longest Query or Parse body that is read whole, in bytes; longer ones are streamed and taken as uncertain.
 const TEXT_MAX: usize = 64 * 1024;
 
-/// Bytes of other messages that hold all names in them.
+/// Bytes of other messages that are read, enough to hold all names in them.
 const NAMES_WANTED: usize = 1024;
 
-/// Bytes of a Bind that hold the arguments of a `pg_notify` besides.
+/// Bytes of a Bind that are read, enough to hold the arguments of a `pg_notify`, too.
 const BIND_WANTED: usize = NAMES_WANTED + 8 * 1024;
 
-/// In front of a PREPARE TRANSACTION that must fail. Nobody listens to it, and the transaction is not going to commit.
+/// Query sent ahead of a PREPARE TRANSACTION that must fail. Nobody listens to it, and the transaction will not commit.
 const FAILING_NOTIFY: &[u8] = b"NOTIFY pgweir_noop";
 
-/// Of its statement and portal; no client's name and none of a shared statement.
+/// Name of the failing statement and portal; no client uses it, and no shared statement has it.
 const FAILING_NAME: &[u8] = b"pgweir_spoiler";
 
-/// Bound to fail in its analysis, so that a failed transaction comes first, as with any Parse.
+/// Text bound to fail in its analysis, so that a failed transaction is reported first, as with any Parse.
 const WILL_FAIL: &[u8] = b"SELECT pgweir_refused_this_statement";
 
 /// `pg_advisory_lock` and its like of `pg_proc.dat`.
@@ -54,7 +54,7 @@ const SET_CONFIG_OID: u32 = 2078;
 /// A name that no statement has.
 const NOBODY: &[u8] = b"pgweir_nobody";
 
-/// How much of a client's frame is wanted before it is looked at.
+/// Bytes of a client's frame that are needed before it can be handled.
 pub(crate) fn want(header: Header) -> usize {
     match header.tag {
         tag::QUERY | tag::PARSE => TEXT_MAX,
@@ -65,26 +65,26 @@ pub(crate) fn want(header: Header) -> usize {
     }
 }
 
-/// What happens to the rest of a message that is not all there yet.
+/// Handling of the rest of a message that is not all there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rest {
-    /// It follows to the backend.
+    /// The rest follows to the backend.
     Forward,
-    /// It is left out.
+    /// The rest is left out.
     Discard,
 }
 
-/// One message on its way, with everything it may touch.
+/// One message on its way, with everything it may change.
 pub(crate) struct Frontend<'a, 'b> {
     pub session: &'a mut Session,
     pub leased: &'a mut Leased,
     pub statements: &'a Statements,
-    /// Where bytes for the backend go.
+    /// Output to the backend.
     pub out: &'a mut Splice<'b>,
 }
 
 impl Frontend<'_, '_> {
-    /// Puts one message on its way.
+    /// Handles one message.
     #[inline]
     pub(crate) fn message(&mut self, message: Message<'_>, request: Request<'_>) -> Rest {
         match request {
@@ -127,7 +127,7 @@ impl Frontend<'_, '_> {
         Rest::Discard
     }
 
-    /// Lets Postgres fail in the place of a message that we refuse: at a Query, a Parse, or else a Bind.
+    /// Sends a message that fails at Postgres in the place of one that we refuse: for a Query, a Parse, or else a Bind.
     fn refuse(&mut self, message: Message<'_>, fault: &Fault) -> Rest {
         let mut error = Vec::new();
         build::error_response(&mut error, &sqlstate::report(fault));
@@ -179,7 +179,7 @@ impl Frontend<'_, '_> {
         self.query_instead(message, action, &text)
     }
 
-    /// Another Query in the place of the client's.
+    /// Sends another Query in the place of the client's.
     fn query_instead(&mut self, message: Message<'_>, action: Option<ReplyAction>, text: &[u8]) -> Rest {
         self.push(Expect::Query, action);
         self.out.skip(message.fresh);
@@ -214,7 +214,7 @@ impl Frontend<'_, '_> {
         self.pass(message, Some(Expect::Parse), Some(action))
     }
 
-    /// Another unnamed statement in the place of the client's.
+    /// Sends another unnamed statement in the place of the client's.
     fn parse_instead(
         &mut self,
         message: Message<'_>,
@@ -245,7 +245,7 @@ impl Frontend<'_, '_> {
             return self.refuse(message, &fault);
         }
         let undo = Some(self.session.statements.insert(name, Arc::clone(&statement)));
-        // In a failed transaction Parse must fail, unless it is of what ends the transaction.
+        // In a failed transaction Parse must fail, unless its statement ends the transaction.
         let is_failed = self.leased.cycle.replies().status() == TransactionStatus::Failed
             && !statement.class.as_deref().is_some_and(StatementEffects::ends_transaction);
         if !is_failed && self.leased.lease.statements.get(&statement.id).is_some() {
@@ -276,7 +276,7 @@ impl Frontend<'_, '_> {
         }
         let before = &message.payload()[..=portal.len()];
         let Some(statement) = self.forward_use(message, before, name) else {
-            // Of SQL PREPARE, or the backend refuses it.
+            // The statement is one of SQL PREPARE, or the backend refuses it.
             self.session.statements.bind(portal, Some(Arc::new(uncertain()).into()));
             return self.unknown(message, Expect::Bind, name);
         };
@@ -287,7 +287,7 @@ impl Frontend<'_, '_> {
         Rest::Forward
     }
 
-    /// What executing the portal of this Bind will do.
+    /// The effect of executing the portal of this Bind.
     fn bound(&self, class: Arc<StatementEffects>, message: Message<'_>) -> Portal {
         let given = class.stands_in.then(|| notifications::given(&class, message.payload())).flatten();
         let given = given.map(|given| match given {
@@ -298,8 +298,8 @@ impl Frontend<'_, '_> {
         Portal { class, given }
     }
 
-    /// Puts out a message that names a statement of the client, with the statement itself before it if the backend
-    /// lacks it. `None`: the client has none of that name.
+    /// Sends a message that names a statement of the client, with the statement itself before it if the backend lacks
+    /// it. `None`: the client has no statement of that name.
     #[inline]
     fn forward_use(&mut self, message: Message<'_>, before: &[u8], name: &[u8]) -> Option<&Statement> {
         let statement = self.session.statements.find(name)?;
@@ -377,7 +377,7 @@ impl Frontend<'_, '_> {
         match &mut self.session.statements.unnamed {
             Unnamed::None => return false,
             Unnamed::Kept { here: true, .. } | Unnamed::Large { .. } => return true,
-            // Dropped anyway up to the next Sync.
+            // The server drops it anyway, up to the next Sync.
             Unnamed::Kept { .. } if self.leased.cycle.replies().is_skipping() => return true,
             Unnamed::Kept { here, .. } => *here = true,
         }
@@ -386,7 +386,8 @@ impl Frontend<'_, '_> {
         true
     }
 
-    /// A name that the client never gave. Postgres says so itself, if it is none of ours.
+    /// Handles a name that the client never gave. Postgres raises the error itself, unless the name looks like one of
+    /// ours.
     fn unknown(&mut self, message: Message<'_>, expect: Expect, name: &[u8]) -> Rest {
         if name.starts_with(NAME_PREFIX) {
             let fault = Fault::NoStatement(String::from_utf8_lossy(name).into_owned());
@@ -406,12 +407,12 @@ impl Frontend<'_, '_> {
         self.pass(message, Some(Expect::FunctionCall), Some(action))
     }
 
-    /// What the mode of the pool forbids.
+    /// The fault of a text that the pool's mode forbids.
     fn forbidden(&self, class: &StatementEffects) -> Option<Fault> {
         (self.session.mode == PoolMode::Statement && class.begins_transaction()).then_some(Fault::StatementMode)
     }
 
-    /// A lone DEALLOCATE of names that Postgres does not know, because they are the client's own.
+    /// True for a lone DEALLOCATE of names that Postgres does not know, because they are the client's own.
     fn is_our_deallocate(&self, class: &StatementEffects) -> bool {
         class.statements == 1
             && match class.effects.as_slice() {
@@ -421,7 +422,8 @@ impl Frontend<'_, '_> {
             }
     }
 
-    /// The action for such a DEALLOCATE. The names go now: what is pipelined behind it may give them anew.
+    /// The action for a DEALLOCATE of the client's own names. The names go now: messages pipelined behind it may reuse
+    /// them.
     fn deallocates(&mut self, class: Arc<StatementEffects>) -> ReplyAction {
         let undo = match class.effects.as_slice() {
             [(_, Effect::Deallocate(name))] => self.session.statements.remove(name),
@@ -430,14 +432,15 @@ impl Frontend<'_, '_> {
         ReplyAction::Runs(Box::new(Runs { undo, ..Runs::new(class) }))
     }
 
-    /// Why a text with stand-ins for notifications cannot run now.
+    /// Reason why a text with stand-ins for notifications cannot run now.
     fn unnotifiable(&self, class: &StatementEffects) -> Option<Fault> {
         let notifications = &self.session.notifications;
         (class.stands_in && class.notifies() && (notifications.is_full() || notifications.exchange().refuses()))
             .then_some(Fault::TooManyNotifications)
     }
 
-    /// PREPARE TRANSACTION must fail after what the backend knows nothing of: it gets a NOTIFY of its own then.
+    /// PREPARE TRANSACTION must fail after statements that the backend never saw: the backend gets a NOTIFY of ours
+    /// then.
     fn fail_prepare(&mut self, class: &StatementEffects) {
         if self.must_fail(class) {
             self.leased.cycle.expect_own(Expect::Query, None);
@@ -445,7 +448,7 @@ impl Frontend<'_, '_> {
         }
     }
 
-    /// The same within the extended protocol.
+    /// The same as [`Self::fail_prepare`], within the extended protocol.
     fn fail_unit(&mut self, class: &StatementEffects) {
         if !self.must_fail(class) {
             return;
@@ -471,8 +474,8 @@ impl Frontend<'_, '_> {
             && (session.notifications.has_pending() || replies.iter().any(stands_in))
     }
 
-    /// A timeout that a client gives itself counts for our clock as soon as it is sent: the answer may come with that
-    /// of what follows.
+    /// Lets our clock apply a timeout that the client sets as soon as it is sent: the answer may come together with
+    /// that of the next statement.
     fn extend(&mut self, class: &StatementEffects) {
         let leased = &mut *self.leased;
         for (_, effect) in &class.effects {
@@ -508,7 +511,7 @@ impl Frontend<'_, '_> {
             self.session.follow.get_or_insert_default();
             self.extend(class);
         }
-        // What a savepoint holds may come to be known only behind it.
+        // Tags are not enough for savepoints: the effect of one may be known only after it.
         let is_told_by_tag = |effect: &Effect| {
             effect.controls_transaction()
                 && !matches!(effect, Effect::Savepoint(_) | Effect::Release(_) | Effect::RollbackTo(_))
@@ -526,7 +529,7 @@ impl Frontend<'_, '_> {
 /// Sends a Parse of a shared statement if the backend lacks it.
 #[inline]
 fn bring(statement: &Arc<Statement>, session: &Session, leased: &mut Leased, out: &mut Splice<'_>) {
-    // A large one is here as long as its client; what is sent while the backend skips to Sync does not arrive.
+    // A large statement is here as long as its client; a message sent while the backend skips to Sync is dropped.
     if leased.lease.statements.get(&statement.id).is_some()
         || statement.is_large()
         || leased.cycle.replies().is_skipping()
@@ -539,7 +542,7 @@ fn bring(statement: &Arc<Statement>, session: &Session, leased: &mut Leased, out
     build::parse(out.buffer(), statement.name(), &statement.rest);
 }
 
-/// Notes that the backend is going to have a statement, and closes what must go for it: outdated ones, and those used
+/// Records that the backend is going to have a statement, and closes others to make room: outdated ones, and those used
 /// longest ago if it is full.
 fn admit(statement: &Statement, session: &Session, leased: &mut Leased, out: &mut Splice<'_>) {
     if leased.cycle.replies().is_skipping() {
@@ -559,7 +562,7 @@ fn admit(statement: &Statement, session: &Session, leased: &mut Leased, out: &mu
     leased.lease.statements.put(statement.id, ());
 }
 
-/// Puts out a message with another name of its statement. `before`: the body in front of the name.
+/// Sends a message with another name of its statement. `before`: the body in front of the name.
 #[inline]
 fn rename(out: &mut Splice<'_>, message: Message<'_>, before: &[u8], name: &[u8], ours: &[u8]) {
     let length = message.body + 4 - name.len() + ours.len();
@@ -573,7 +576,7 @@ fn rename(out: &mut Splice<'_>, message: Message<'_>, before: &[u8], name: &[u8]
     out.extend_from_slice(&message.payload()[before.len() + name.len()..]);
 }
 
-/// The class of a text nobody read to its end.
+/// The effects of a text that was not read to its end.
 fn uncertain() -> StatementEffects {
     StatementEffects { may_begin: StateFlags::UNCERTAIN, ..StatementEffects::default() }
 }

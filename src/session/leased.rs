@@ -11,15 +11,15 @@ use super::stopwatch::Stopwatch;
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
 
-/// What a client has besides the backend itself while it holds one.
+/// State of a client that holds a backend, with the backend itself.
 #[derive(Debug)]
 pub(crate) struct Leased {
     pub lease: Lease,
-    /// What is outstanding, and how the backend's messages are cut.
+    /// Outstanding answers, and the position in the backend's messages.
     pub(super) cycle: Box<CycleState>,
-    /// When the lease began.
+    /// Start of the lease.
     pub since: Instant,
-    /// How long its queries and transactions take.
+    /// Times of the queries and transactions.
     pub stopwatch: Stopwatch,
 }
 
@@ -29,7 +29,7 @@ impl Leased {
         &mut self.lease
     }
 
-    /// Sends to the backend, behind what waits already.
+    /// Sends to the backend, behind the bytes that wait already.
     #[inline]
     pub(crate) fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<()> {
         self.cycle.backend.buffer.send(cx, &mut self.lease.stream, bytes)
@@ -42,7 +42,7 @@ impl Leased {
         self.send(cx, &bytes)
     }
 
-    /// Sends what the backend's socket did not take.
+    /// Sends the bytes that the backend's socket did not take.
     #[inline]
     pub(crate) fn flush(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.cycle.backend.buffer.flush(cx, &mut self.lease.stream)

@@ -1,4 +1,4 @@
-//! What a client without a backend gets answered without one.
+//! Answers that a client gets without a backend.
 
 use super::rewrite::intern;
 use super::session::Session;
@@ -7,8 +7,8 @@ use crate::config::PoolMode;
 use crate::sql::{self, Argument, CHANNEL_MAX, Effect, classify};
 use crate::state::statements::Statements;
 
-/// A Parse of a client without a backend, if it needs none: the statement is known to be good in this pool. The client
-/// holds it from now on.
+/// Handles a Parse of a client without a backend, if it needs none: the statement is known to be good in this pool. The
+/// client holds it from now on.
 pub(crate) fn parse(session: &mut Session, statements: &Statements, name: &[u8], rest: &[u8], text: &[u8]) -> bool {
     if session.mode == PoolMode::Statement
         || name.is_empty()
@@ -25,10 +25,10 @@ pub(crate) fn parse(session: &mut Session, statements: &Statements, name: &[u8],
     is_known
 }
 
-/// What a Query of a client without a backend does, if it needs none: it is a lone NOTIFY, LISTEN or UNLISTEN.
+/// The effect of a Query that needs no backend: a lone NOTIFY, LISTEN or UNLISTEN.
 #[inline]
 pub(crate) fn query(session: &Session, text: Option<&[u8]>) -> Option<Effect> {
-    // NOTIFY, LISTEN or UNLISTEN, for all that their first letters say.
+    // The first letters allow for NOTIFY, LISTEN or UNLISTEN.
     let text = text?;
     let head = text.first_chunk()?.map(|byte| byte | 0x20);
     matches!(&head, b"no" | b"li" | b"un").then(|| alone(session, text)).flatten()
@@ -40,7 +40,7 @@ fn alone(session: &Session, text: &[u8]) -> Option<Effect> {
     }
     let class = classify(text, session.lexer);
     let [(_, effect)] = class.effects.as_slice() else { return None };
-    // What gets no stand-in is for Postgres, and so is a name that may have been cut: it warns of that.
+    // Postgres gets texts without a stand-in, and names that may have been cut, because it warns of those.
     let is_short = |channel: &[u8]| channel.len() < CHANNEL_MAX;
     let has_stand_in = || sql::stand_ins(text, session.lexer, |effect| session.wants(effect, b"")).is_some();
     let is_ours = match effect {

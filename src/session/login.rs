@@ -1,9 +1,9 @@
 //! From the first byte of a connection to its first ReadyForQuery.
 //!
-//! Runs in a boxed future that is gone before the client idles. Everything here is bounded: packets by length, what the
-//! client does by `listen.login_timeout`, what we do for it by the time-outs of its pool, and how many come in and what
-//! that costs by [`Entrance`](crate::admission::entrance::Entrance). Cancel requests pass before any of these limits
-//! but the last.
+//! Runs in a boxed future that is gone before the client idles. Everything here is bounded: packets by length, the
+//! client's part by `listen.login_timeout`, our part by the timeouts of its pool, and the number of logins and their
+//! cost by [`Entrance`](crate::admission::entrance::Entrance). Cancel requests pass before any of these limits but the
+//! last.
 
 mod first;
 
@@ -60,19 +60,19 @@ impl Drop for Counted {
     }
 }
 
-/// Connections beyond `listen.clients_max` that are heard: cancels, the console, and those who are told that there is
-/// no room. Those beyond are closed at once.
+/// Connections beyond `listen.clients_max` that are still served: cancels, the console, and clients that are refused
+/// because there is no room. Further ones are closed at once.
 const SPARE: usize = 1024;
 
-/// Who came out of a login.
+/// Outcome of a login.
 pub(crate) enum Welcome {
     /// A client, ready for its first message, and its place in `listen.clients_max`.
     Client(Box<Client>, Counted),
-    /// A user of the console who has been let in, on this connection.
+    /// A user of the console, let in on this connection.
     Console(Stream, ClientFacts, Counted),
 }
 
-/// Takes a connection in, from its first byte to its first ReadyForQuery. `None`: it was refused, has gone, or was a
+/// Logs a connection in, from its first byte to its first ReadyForQuery. `None`: it was refused, has gone, or was a
 /// CancelRequest.
 pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Welcome> {
     let (counted, before) = Counted::new(&worker.proxy);
@@ -90,7 +90,7 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
     let identified = timeout(limit, identify(&worker, &mut stream, address, is_over)).await;
     let welcomed = match identified.unwrap_or(Err(LoginFault::TooSlow)) {
         Ok(None) => return None,
-        // A client that waits for its first backend may lose patience, and must not keep its place waiting then.
+        // A client that waits for its first backend may go away, and must not keep its place then.
         Ok(Some((startup, credential))) => tokio::select! {
             biased;
             guest = welcome(&worker, startup, &credential, &addr, stream.is_tls()) => guest,
@@ -111,7 +111,7 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
         }
         Err(fault) => {
             if fault.is_crowd() {
-                // While it waits for its refusal it takes nobody's handle.
+                // A client that waits for its refusal takes nobody's place.
                 drop(counted);
                 tokio::select! {
                     () = worker.proxy.entrance.hold() => {}
@@ -124,7 +124,7 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
     }
 }
 
-/// Tells a client why it may not come in.
+/// Sends a client the reason for its refusal.
 async fn refuse(worker: &Worker, stream: &mut Stream, addr: &str, fault: &LoginFault) {
     match fault {
         LoginFault::Lookup(_) => tracing::warn!(client.addr = %addr, %fault, "login failed"),
@@ -146,14 +146,14 @@ async fn refuse(worker: &Worker, stream: &mut Stream, addr: &str, fault: &LoginF
     let _ = timeout(GOODBYE_MAX, goodbye).await;
 }
 
-/// What a client does until it is known who it is. `None`: it was a CancelRequest, which is dealt with.
+/// Reads from a client until its identity is known. `None`: it was a CancelRequest, which is dealt with.
 async fn identify(
     worker: &Rc<Worker>,
     stream: &mut Stream,
     address: Option<PeerAddress>,
     is_over: bool,
 ) -> Result<Option<(Startup, Credential)>, LoginFault> {
-    // One set of certificates for the whole login: a reload may come in between.
+    // The login keeps one set of certificates throughout: a reload may come in between.
     let tls = Arc::clone(&worker.proxy.tls.load());
     let tls = tls.as_ref().as_ref();
     let Some(startup) = first::packet(worker, stream, address, tls).await? else { return Ok(None) };
@@ -173,7 +173,7 @@ async fn identify(
     Ok(Some((startup, credential)))
 }
 
-/// Until [`Entrance`](crate::admission::entrance::Entrance) lets it in, or it leaves.
+/// Waits until [`Entrance`](crate::admission::entrance::Entrance) lets the client in, or it leaves.
 async fn wait_for_slot(worker: &Worker, stream: &Stream, address: Option<PeerAddress>) -> Result<(), LoginFault> {
     let waited = tokio::select! {
         biased;
@@ -184,7 +184,7 @@ async fn wait_for_slot(worker: &Worker, stream: &Stream, address: Option<PeerAdd
         return Ok(());
     }
     worker.proxy.process.record(ProcessHistogram::LoginDelay, waited);
-    // It may have begun meanwhile.
+    // The drain may have begun meanwhile.
     if worker.proxy.is_draining() { Err(LoginFault::Draining) } else { Ok(()) }
 }
 
@@ -194,7 +194,7 @@ fn is_console(startup: &Startup) -> bool {
 
 // ---- authentication -----------------------------------------------------------------------------
 
-/// Who may come in.
+/// A client or console user that may log in.
 enum Guest {
     Client(Box<Session>, ClientHandle),
     Console(ClientFacts),
@@ -215,7 +215,7 @@ async fn welcome(
         if let Credential::Unproved(_) = credential {
             return Err(LoginFault::UnprovedAdmin);
         }
-        // Who has to look after pgweir is let in, however many clients the role has.
+        // The console lets an administrator in, however many clients the role has.
         let slot = proxy.clients.slot(&startup.user.as_str().into(), None).expect("there is no limit");
         let database = startup.database.as_str().into();
         return Ok(Guest::Console(facts(&startup, slot, database, addr, is_tls)));
@@ -341,7 +341,7 @@ async fn authenticate(
     }
 }
 
-/// A message of a client that has not proved anything yet.
+/// Reads a message of a client that is not authenticated yet.
 async fn read_message(stream: &mut Stream) -> Result<(u8, Vec<u8>), LoginFault> {
     let mut head = [0; HEADER_LEN];
     stream.read_exact(&mut head).await?;
@@ -389,17 +389,17 @@ async fn look_up(
     Ok(auth_query::look_up(worker, &startup.database.as_str().into(), query, &startup.user).await?)
 }
 
-/// A pass-through password is right if a backend opens with it, or if it is the one the pool's backends opened with.
+/// Checks a pass-through password: it is right if a backend opens with it, or if the pool's backends opened with it.
 ///
-/// That backend is none of the pool's, and closed at once: the pool's own may all be busy, and a wrong password must
-/// not count as the pool's refusal. A few per database at a time,
+/// The backend is not one of the pool's, and is closed at once: the pool's own may all be busy, and a wrong password
+/// must not count as the pool's refusal. A few per database run at a time,
 /// [`Proxy::turn_to_ask`](crate::proxy::Proxy::turn_to_ask).
 async fn prove(worker: &Rc<Worker>, pool: &Arc<Pool>, password: &Secret) -> Result<(), LoginFault> {
     if pool.is_proved(password) {
         return Ok(());
     }
     let _turn = worker.proxy.turn_to_ask(&pool.name.database).await;
-    // Who waited for its turn may find that somebody else has proved the same meanwhile.
+    // Another client may have proved the same password while this one waited.
     if pool.is_proved(password) {
         return Ok(());
     }
@@ -417,9 +417,9 @@ async fn prove(worker: &Rc<Worker>, pool: &Arc<Pool>, password: &Secret) -> Resu
     }
 }
 
-/// What backends of this pool report; the first client has to wait for one to find out.
+/// Parameters that backends of this pool report; the first client has to wait for a backend to find out.
 async fn greeting(worker: &Rc<Worker>, pool: &Arc<Pool>) -> Result<Parameters, LoginFault> {
-    // A dedicated backend is opened for this client alone: it learns now whether the server lets it in.
+    // A dedicated backend is opened for this client alone: the client learns now whether the server lets it in.
     if !pool.is_dedicated()
         && let Some(told) = pool.parameters.current()
     {
@@ -434,7 +434,7 @@ async fn greeting(worker: &Rc<Worker>, pool: &Arc<Pool>) -> Result<Parameters, L
     Ok(told)
 }
 
-/// AuthenticationOk, what the client is told of its session, ReadyForQuery.
+/// Sends AuthenticationOk, the session's parameters and key, and ReadyForQuery.
 async fn greet(
     worker: &Rc<Worker>,
     mut stream: Stream,
@@ -449,7 +449,7 @@ async fn greet(
     }
     session.pool.stats.worker(worker.id).add(PoolCounter::Logins);
     if proxy.is_draining() {
-        // It began while this client was on its way in.
+        // The drain began while this client was logging in.
         handle.signal(Signal::Drain);
     }
     build::backend_key_data(&mut out, handle.pid, handle.secret());

@@ -1,7 +1,7 @@
 //! One client from accept to goodbye.
 //!
-//! [`login`] takes a connection in and becomes a [`client`]; its messages are judged by [`frontend`], the backend's by
-//! [`answers`]; [`cycle`] holds the accounting while it has a backend, [`session`] what it keeps between backends.
+//! [`login`] logs a connection in and becomes a [`client`]; [`frontend`] handles its messages, [`answers`] the
+//! backend's; [`cycle`] holds the accounting while it has a backend, [`session`] the state it keeps between backends.
 
 pub(crate) mod answers;
 pub(crate) mod auth_query;

@@ -1,9 +1,9 @@
-//! What one client notifies of and listens to, from the statement that says so to the end of its transaction.
+//! NOTIFY and LISTEN of one client, from the statement to the end of its transaction.
 //!
 //! A stand-in runs at the server in the place of such a statement, so that order, errors and aborted transactions stay
-//! the server's business. What it stands for is kept here: COMMIT hands it to the [`Exchange`] before its answer is
-//! forwarded, everything else that ends a transaction drops it. [`super::answers`] follows the backend of a client,
-//! [`super::cleanup`] that of one which has gone.
+//! the server's business. The notification or change is kept here: COMMIT hands it to the [`Exchange`] before its
+//! answer is forwarded, any other end of a transaction drops it. [`super::answers`] follows the backend of a client,
+//! [`super::cleanup`] that of a client that has gone.
 
 use std::sync::Arc;
 
@@ -22,85 +22,85 @@ use crate::sql::{Argument, Effect, StatementEffects};
 use crate::wire::bind;
 use crate::wire::build::error_fields;
 
-/// SQLSTATE of the INFO with which the functions of `pgweir notify-sql` tell of a notification.
+/// SQLSTATE of the INFO by which the functions of `pgweir notify-sql` report a notification.
 const PRIVATE: &[u8] = b"PW001";
 
-/// A client's part in NOTIFY and LISTEN.
+/// State of one client's NOTIFY and LISTEN.
 #[derive(Debug)]
 pub(crate) struct Notifications {
     exchange: InUse<Exchange>,
-    /// Most clients do neither.
+    /// `None` for most clients, which use neither.
     open: Option<Box<Open>>,
 }
 
 #[derive(Debug, Default)]
 struct Open {
-    /// Not committed.
+    /// Notifications and changes that are not committed.
     pending: Pending,
-    /// There while it listens to something.
+    /// Mailbox; `Some` while the client listens to something.
     mailbox: Option<Arc<Mailbox>>,
 }
 
-/// Who it is that notifies or listens.
+/// The client that notifies or listens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Party<'a> {
     pub pid: i32,
-    /// Where its backends come from.
+    /// Pool that its backends come from.
     pub pool: &'a InUse<Pool>,
-    /// Its place among the clients; `None`: it has gone, and hears nothing any more.
+    /// The client's entry; `None`: it has gone, and gets no notifications any more.
     pub entry: Option<&'a ClientEntry>,
 }
 
 impl Notifications {
-    /// Of a client of this database.
+    /// State of a new client of this exchange's database.
     pub(crate) fn new(exchange: InUse<Exchange>) -> Self {
         Self { exchange, open: None }
     }
 
-    /// Where they go, and come from.
+    /// The exchange that notifications go to and come from.
     pub(crate) fn exchange(&self) -> &Arc<Exchange> {
         &self.exchange
     }
 
-    /// It does not listen and has nothing uncommitted.
+    /// True if the client does not listen and has nothing uncommitted.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.open.is_none()
     }
 
-    /// Where those wait that it listens to.
+    /// Mailbox of the notifications that wait for the client.
     #[inline]
     pub(crate) fn mailbox(&self) -> Option<&Arc<Mailbox>> {
         self.open.as_ref().and_then(|open| open.mailbox.as_ref())
     }
 
-    /// Its transaction has notified, or changes what it listens to.
+    /// True if the transaction has notified, or changes the channels listened to.
     pub(crate) fn has_pending(&self) -> bool {
         self.open.as_ref().is_some_and(|open| !open.pending.is_empty())
     }
 
-    /// Its transaction must not notify any more.
+    /// True if the transaction must not notify any more.
     pub(crate) fn is_full(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.pending.is_full())
     }
 
-    /// Something waits for it.
+    /// True if notifications wait for the client.
     #[inline]
     pub(crate) fn has_mail(&self) -> bool {
         self.mailbox().is_some_and(|mailbox| mailbox.has_mail())
     }
 
-    /// What it listens to.
+    /// Channels the client listens to.
     pub(crate) fn channels(&self) -> Vec<Bytes> {
         self.mailbox().map(|mailbox| self.exchange.channels_of(mailbox)).unwrap_or_default()
     }
 
-    /// One more of these statements has completed, with this tag; a portal that was suspended has an empty one.
+    /// One more statement of `runs` has completed, with this tag; a portal that was suspended has an empty one.
     pub(crate) fn completed(&mut self, runs: &Runs, tag: &[u8]) {
         let stands_in = runs.class.stands_in;
         for effect in runs.done() {
             match effect {
-                // Going on with a portal that was suspended does not call it again.
+                // Resuming a suspended portal does not call the function again.
                 Effect::Notify { .. } if stands_in && tag != b"SELECT 0" => {
                     if let Some(notification) = runs.given.clone().or_else(|| literal(effect)) {
                         self.notify(notification);
@@ -109,7 +109,7 @@ impl Notifications {
                 Effect::Listen(channel) if stands_in => self.open().pending.change(Change::Listen(channel.clone())),
                 Effect::Unlisten(channel) => self.end(|| Change::Unlisten(channel.clone())),
                 Effect::UnlistenAll | Effect::DiscardAll => self.end(|| Change::UnlistenAll),
-                // One that nothing came before need not be known.
+                // The change need not be recorded if nothing came before it.
                 effect => {
                     let Some(open) = &mut self.open else { continue };
                     match effect {
@@ -123,7 +123,8 @@ impl Notifications {
         }
     }
 
-    /// What a statement's tag alone says: it may come from where no text was read. `is_partial`: it was a ROLLBACK TO.
+    /// Handles a statement by its tag alone, which may be that of a text that was not read. `is_partial`: it was a
+    /// ROLLBACK TO.
     pub(crate) fn tagged(&mut self, tag: &[u8], is_partial: bool, party: Party<'_>) {
         match tag {
             b"COMMIT" => self.commit(party),
@@ -140,7 +141,7 @@ impl Notifications {
         }
     }
 
-    /// The transaction has not taken effect.
+    /// The transaction was rolled back.
     pub(crate) fn roll_back(&mut self) {
         if let Some(open) = &mut self.open {
             open.pending.roll_back();
@@ -156,7 +157,7 @@ impl Notifications {
         self.roll_back();
     }
 
-    /// Whether this NoticeResponse is private. What it tells of is kept.
+    /// True if this NoticeResponse is private. The notification in it is kept.
     pub(crate) fn hear(&mut self, body: &[u8]) -> bool {
         let fields = error_fields(body);
         let is_private = fields.code == PRIVATE;
@@ -169,7 +170,7 @@ impl Notifications {
         is_private
     }
 
-    /// A statement that needs no transaction but its own, and ran nowhere.
+    /// Runs a statement that needs no transaction but its own, and was not sent to a server.
     pub(crate) fn run_alone(&mut self, effect: &Effect, party: Party<'_>) {
         let class = StatementEffects {
             statements: 1,
@@ -181,7 +182,7 @@ impl Notifications {
         self.commit(party);
     }
 
-    /// The uncommitted of a client whose backend is followed without it from now on.
+    /// Takes the uncommitted part of a client whose backend is followed without it from now on.
     pub(crate) fn part(&mut self) -> Self {
         let mut parted = Self::new(self.exchange.clone());
         if let Some(open) = &mut self.open {
@@ -191,7 +192,7 @@ impl Notifications {
         parted
     }
 
-    /// It listens to nothing any more.
+    /// The client listens to nothing any more.
     pub(crate) fn leave(&mut self) {
         if let Some(mailbox) = self.open.as_mut().and_then(|open| open.mailbox.take()) {
             self.exchange.leave(&mailbox);
@@ -207,7 +208,7 @@ impl Notifications {
         self.open().pending.notify(notification);
     }
 
-    /// Of no consequence for who has not listened.
+    /// Records that listening ends; a client without open state has not listened.
     fn end(&mut self, change: impl FnOnce() -> Change) {
         if let Some(open) = &mut self.open {
             open.pending.change(change());
@@ -236,7 +237,7 @@ impl Notifications {
         self.close();
     }
 
-    /// Nothing is left of it when nothing is there to be kept.
+    /// Drops the open state when nothing is left in it.
     fn close(&mut self) {
         if self.open.as_ref().is_some_and(|open| open.mailbox.is_none() && open.pending.is_empty()) {
             self.open = None;
@@ -250,7 +251,7 @@ impl Drop for Notifications {
     }
 }
 
-/// A notification whose statement says it all.
+/// The notification of a statement whose arguments are all literal.
 fn literal(effect: &Effect) -> Option<Notification> {
     let text = |argument: &Argument| match argument {
         Argument::Text(text) => Some(text.clone()),
@@ -261,7 +262,7 @@ fn literal(effect: &Effect) -> Option<Notification> {
     Notification::new(text(channel)?, text(payload)?).ok()
 }
 
-/// What a Bind gives to the `pg_notify` of its statement. `None`: nothing that Postgres would take.
+/// Arguments that a Bind gives to the `pg_notify` of its statement. `None`: Postgres would not accept them.
 pub(crate) fn given(class: &StatementEffects, bind: &[u8]) -> Option<Result<Notification, Unsendable>> {
     let [(_, Effect::Notify { channel, payload, .. })] = class.effects.as_slice() else { return None };
     let text = |argument: &Argument| {

@@ -1,7 +1,7 @@
 //! A client whose transaction was lost with its backend, until it acknowledges that.
 //!
-//! It may have more statements of that transaction under way; run on another backend they would take effect on their
-//! own. So the client is kept in a failed transaction, as Postgres would after an error: nothing but ROLLBACK or COMMIT
+//! The client may have more statements of that transaction under way; on another backend they would take effect on
+//! their own. So the client is kept in a failed transaction, as Postgres would after an error: only ROLLBACK or COMMIT
 //! (which is answered ROLLBACK) is done, everything else is 25P02.
 
 use super::session::Session;
@@ -12,20 +12,20 @@ use crate::wire::build;
 use crate::wire::expected::TransactionStatus;
 use crate::wire::message::{Named, Request};
 
-/// What of the extended protocol is open, and what the client knows.
+/// State of the extended protocol, and the error that the client has not got yet.
 #[derive(Debug, Default)]
 pub(crate) struct Orphan {
-    /// The transaction was lost while nothing was under way: the next error says how.
+    /// The transaction was lost while nothing was under way: the next error carries this fault.
     unreported: Option<Fault>,
-    /// What the unnamed statement does.
+    /// Effect of the unnamed statement on the transaction.
     statement: Ending,
-    /// What the unnamed portal does.
+    /// Effect of the unnamed portal on the transaction.
     portal: Ending,
-    /// It was executed; Sync completes it.
+    /// The portal was executed; Sync completes it.
     is_over: bool,
 }
 
-/// How a text ends the transaction.
+/// The way a text ends the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Ending {
     /// Not at all, or not as its first and (unless it is a ROLLBACK) only statement.
@@ -49,28 +49,28 @@ impl Ending {
         }
     }
 
-    /// The transaction is over when it was executed, and nothing follows.
+    /// True if the transaction is over once the text was executed, with nothing behind it.
     fn is_alone(self) -> bool {
         matches!(self, Self::Commit | Self::Rollback)
     }
 }
 
-/// What became of a message.
+/// Outcome of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OrphanOutcome {
     Answered,
-    /// It was refused, and everything up to Sync is.
+    /// The message was refused, and everything up to Sync is.
     Refused,
-    /// The transaction is over with it.
+    /// The message ended the transaction.
     Over,
-    /// The transaction is over, but the error that said so has to be followed by a Sync.
+    /// The transaction is over, but a Sync has to follow the error that reported it.
     Failed,
     /// The transaction is over; the message goes to a backend, which warns that there is none to roll back.
     Passed,
 }
 
 impl Orphan {
-    /// For a client that was told of its loss, unless `unreported`.
+    /// State of a client that got the error of its loss; with `unreported` it still has to get that.
     pub(crate) fn new(unreported: Option<Fault>) -> Self {
         Self { unreported, ..Self::default() }
     }
@@ -137,7 +137,7 @@ impl Orphan {
                 return OrphanOutcome::Answered;
             }
             Ending::RollbackAndMore => return OrphanOutcome::Passed,
-            // Nobody reads the tag of a COMMIT: who has not seen an error yet would take it for done.
+            // Clients do not check the tag of a COMMIT: one that has not got an error yet would take it for done.
             Ending::Commit if self.unreported.is_some() => self.report(out),
             Ending::Commit | Ending::Rollback => build::command_complete(out, b"ROLLBACK"),
         }

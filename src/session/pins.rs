@@ -1,13 +1,13 @@
 //! State that ties a client to its backend because pgweir cannot carry it to another.
 //!
 //! The lexer only suspects; the server knows. After a statement that may have begun or ended such state the backend is
-//! asked, in the open gap before a release, what is really there. A suspicion costs one round trip that no client waits
-//! for; a pin stands exactly as long as its reason.
+//! asked about it before a release, in a gap where nothing is outstanding. A suspicion costs one round trip that no
+//! client waits for; a pin lasts exactly as long as its reason.
 
 use crate::sql::{KINDS, StateFlags};
 use crate::wire::frame::HEADER_LEN;
 
-/// What a client holds, and what has to be asked.
+/// State that a client holds at its backend, and state that has to be asked about.
 #[derive(Debug, Default)]
 pub(crate) struct Pins {
     held: StateFlags,
@@ -27,41 +27,41 @@ pub(crate) fn names(bits: u16) -> impl Iterator<Item = &'static str> {
     NAMES.into_iter().enumerate().filter(move |(index, _)| bits & 1 << index != 0).map(|(_, name)| name)
 }
 
-/// Kinds the server can be asked about and how, in the order of the columns asked for.
+/// Kinds that the server can be asked about, with the expression to ask with, in the order of the columns.
 fn probes() -> impl Iterator<Item = (StateFlags, &'static str)> {
     KINDS.iter().filter_map(|kind| Some((kind.flag, kind.probe?)))
 }
 
 impl Pins {
-    /// Nothing ties the client to its backend.
+    /// True if nothing ties the client to its backend.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
 
-    /// Something ties the client to its backend, or may for all that is known until the question under way is answered.
+    /// True if something ties the client to its backend, or may until the question under way is answered.
     pub(crate) fn may_be_held(&self) -> bool {
         !(self.held | self.begun.without(StateFlags::UNCERTAIN) | self.asked).is_empty()
     }
 
-    /// Nothing has to be asked.
+    /// True if nothing has to be asked.
     #[inline]
     pub(crate) fn is_settled(&self) -> bool {
         (self.begun | self.ended).is_empty()
     }
 
-    /// A text ran that nobody could read: it may have changed anything.
+    /// True if a text ran that could not be read: it may have changed anything.
     pub(crate) fn is_uncertain(&self) -> bool {
         self.begun.intersects(StateFlags::UNCERTAIN)
     }
 
-    /// State of this kind stands, or may.
+    /// True if the client holds state of this kind, or may.
     pub(crate) fn may_hold(&self, kind: StateFlags) -> bool {
         (self.held | self.begun | self.asked).intersects(kind)
     }
 
-    /// The reasons as one number, to be left where others can see it; [`names`] reads it. `large_statement` is of the
-    /// statements.
+    /// The reasons as one number, for other threads to read with [`names`]. `large_statement`: the client holds a
+    /// statement that is too large to move.
     pub(crate) fn bits(&self, large_statement: bool) -> u16 {
         let kinds = KINDS.iter().enumerate().filter(|(_, kind)| self.held.intersects(kind.flag));
         let large = u16::from(large_statement) << KINDS.len();
@@ -87,7 +87,8 @@ impl Pins {
         *self = Self { held, ..Self::default() };
     }
 
-    /// What to ask the server, and how; `UNCERTAIN` means any kind. From here on nothing is open.
+    /// The question for the server and the kinds it covers; `UNCERTAIN` means any kind. Nothing is suspected from here
+    /// on.
     pub(crate) fn question(&mut self) -> Option<(StateFlags, Vec<u8>)> {
         self.held |= self.begun.and(StateFlags::UNPROBED);
         let open = std::mem::take(&mut self.begun) | std::mem::take(&mut self.ended);
@@ -106,7 +107,7 @@ impl Pins {
     pub(crate) fn answer(&mut self, asked: StateFlags, row: &[u8]) {
         let mut values = row.get(HEADER_LEN + 2..).unwrap_or_default();
         for (kind, _) in probes().filter(|(kind, _)| asked.intersects(*kind)) {
-            // Anything but a clear "f" is taken as a yes: a pin too many wastes a backend, one too few leaks.
+            // Any value but a clear "f" counts as a yes: a pin too many wastes a backend, one too few leaks state.
             let is_free = values.get(..5) == Some(&[0, 0, 0, 1, b'f']);
             self.held = if is_free { self.held.without(kind) } else { self.held | kind };
             values = values.get(5..).unwrap_or_default();

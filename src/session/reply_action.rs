@@ -1,4 +1,4 @@
-//! Actions that the answers to outstanding messages stand for, kept beside the expected replies.
+//! Actions to take on the answers to outstanding messages, kept beside the expected replies.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use crate::sql::{Effect, StateFlags, StatementEffects};
 use crate::state::settings::Settings;
 use crate::state::statements::Statement;
 
-/// The action that the answer to one outstanding message stands for.
+/// The action to take on the answer to one outstanding message.
 #[derive(Debug)]
 pub(crate) enum ReplyAction {
-    /// A Query or Execute whose statements do something to the session.
+    /// A Query or Execute whose statements change the session.
     Runs(Box<Runs>),
-    /// A Query of so many statements that do nothing to the session.
+    /// A Query of this many statements that do not change the session.
     Several(u32),
     /// A Parse: the backend has the statement unless it fails or is dropped.
     Parses {
         /// The shared statement; `None` for the unnamed one.
         statement: Option<Arc<Statement>>,
-        /// How to take the client's new name back.
+        /// Undoes the client's new name.
         undo: Option<Box<Undo>>,
     },
     /// Our Close of a statement that had to make room.
@@ -30,7 +30,7 @@ pub(crate) enum ReplyAction {
     Answers {
         /// Frames to send.
         frames: &'static [u8],
-        /// How to take the client's change of names back.
+        /// Undoes the client's change of names.
         undo: Option<Box<Undo>>,
     },
     /// The message was sent to fail; the client gets this error instead of the backend's.
@@ -39,7 +39,7 @@ pub(crate) enum ReplyAction {
     Uses(u32),
     /// Our replay of settings; `None` for the encoding that the rest of it is written in.
     Applies(Option<Settings>),
-    /// Our question what state a session left behind.
+    /// Our probe for state that a session left behind.
     Probes(StateFlags),
     /// Our DISCARD ALL.
     Resets,
@@ -49,11 +49,11 @@ pub(crate) enum ReplyAction {
 #[derive(Debug)]
 pub(crate) struct Runs {
     pub class: Arc<StatementEffects>,
-    /// How many of them have completed.
+    /// Number of statements that have completed.
     pub completed: u32,
-    /// It is a DEALLOCATE of the client's own names, for which a stand-in was sent: how to take that back.
+    /// Undoes a DEALLOCATE of the client's own names, for which a stand-in was sent.
     pub undo: Option<Box<Undo>>,
-    /// What a `pg_notify` with parameters was given.
+    /// The arguments that a `pg_notify` with parameters was given.
     pub given: Option<Notification>,
 }
 
@@ -68,22 +68,22 @@ impl Runs {
         self.completed += 1;
     }
 
-    /// What the one that completed last has done.
+    /// Effects of the statement that completed last.
     pub(crate) fn done(&self) -> impl Iterator<Item = &Effect> {
         self.class.effects.iter().filter(|(at, _)| at + 1 == self.completed).map(|(_, effect)| effect)
     }
 
-    /// The one that completed last was a ROLLBACK TO, whose tag is that of a ROLLBACK.
+    /// True if the statement that completed last was a ROLLBACK TO, whose tag is that of a ROLLBACK.
     pub(crate) fn is_partial(&self) -> bool {
         self.done().any(|effect| matches!(effect, Effect::RollbackTo(_)))
     }
 
-    /// The one that completed last was a stand-in for one that lists the channels listened to.
+    /// True if the statement that completed last was a stand-in for one that lists the channels listened to.
     pub(crate) fn lists_channels(&self) -> bool {
         self.class.stands_in && self.done().any(|effect| matches!(effect, Effect::ListeningChannels))
     }
 
-    /// The CommandComplete to show for the one that completed last, if a stand-in ran with another.
+    /// The CommandComplete to show for the statement that completed last, if a stand-in ran with another.
     pub(crate) fn tag(&self) -> Option<&'static [u8]> {
         if !self.class.stands_in && self.undo.is_none() {
             return None;

@@ -1,5 +1,5 @@
-//! The text that is run instead of a client's, where its own must not: a value that its role may not have, or a
-//! statement about channels, which gets a stand-in.
+//! The text that is run instead of a client's, where its own must not: it sets a value that its role may not have, or
+//! is about channels and gets a stand-in.
 
 use std::sync::Arc;
 
@@ -7,13 +7,14 @@ use super::session::Session;
 use crate::sql::{self, StatementEffects, classify};
 use crate::state::statements::{Statement, Statements};
 
-/// The statement for a text, or for the one that is run instead of it.
+/// The statement for a text, or for the text that is run instead of it.
 pub(super) fn intern(session: &Session, statements: &Statements, rest: &[u8], text: &[u8]) -> Arc<Statement> {
     let (key, meaning) = (session.pool.key(), session.settings.meaning());
     let statement = statements.intern(rest, (key, meaning), || classify(text, session.lexer));
     let Some(class) = statement.class.as_deref() else { return statement };
     let types = &rest[text.len() + 1..];
-    // Each under a key of its own: to whoever sends this very text nothing was replaced.
+    // Replaced texts have a key of their own: a client that sends this very text itself gets no warning of a
+    // replacement.
     if let Some((other, class)) = replace(session, text, class) {
         return statements.intern(&[&other, &rest[text.len()..]].concat(), (!key, meaning), || class);
     }
@@ -30,7 +31,7 @@ pub(super) fn intern(session: &Session, statements: &Statements, rest: &[u8], te
     }
 }
 
-/// The text to run instead of one that assigns what may not stand, or that is about channels.
+/// The text to run instead of one that assigns a value that is not allowed, or that is about channels.
 pub(super) fn rewrite(
     session: &Session,
     text: &[u8],
@@ -45,21 +46,21 @@ pub(super) fn rewrite(
     }
 }
 
-/// The text with stand-ins for what is intercepted of it.
+/// The text with stand-ins for its intercepted statements.
 fn stand_in(
     session: &Session,
     text: &[u8],
     types: &[u8],
     class: &StatementEffects,
 ) -> Option<(Vec<u8>, StatementEffects)> {
-    // Postgres refuses to prepare a transaction that has notified: it has to know.
+    // Postgres refuses to prepare a transaction that has notified, so it has to see the notification.
     if !class.concerns_channels() || class.prepares_transaction() || !session.intercepts() {
         return None;
     }
     sql::stand_ins(text, session.lexer, |effect| session.wants(effect, types))
 }
 
-/// The text to run instead of one that gives its role's timeouts values that may not stand.
+/// The text to run instead of one that gives its role's timeouts values that are not allowed.
 fn replace(session: &Session, text: &[u8], class: &StatementEffects) -> Option<(Vec<u8>, StatementEffects)> {
     if !class.assigns {
         return None;

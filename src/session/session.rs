@@ -1,4 +1,4 @@
-//! What pgweir keeps of a client's session between its backends.
+//! The state of a client's session that pgweir keeps between its backends.
 
 use std::sync::Arc;
 
@@ -22,28 +22,28 @@ use crate::wire::build::Report;
 
 #[derive(Debug)]
 pub(crate) struct Session {
-    /// Where its backends come from.
+    /// Pool that its backends come from.
     pub pool: InUse<Pool>,
-    /// When they go back.
+    /// Pool mode: the point at which backends are released.
     pub mode: PoolMode,
-    /// What the server reports to this client, apart from its own settings.
+    /// Parameters as the server reports them to this client, apart from its own settings.
     pub reported: Parameters,
-    /// Settings it carries.
+    /// Settings that are replayed on its backends.
     pub settings: Settings,
-    /// Settings of its StartupMessage: what RESET goes back to.
+    /// Settings of its StartupMessage: RESET goes back to them.
     pub startup: Settings,
     /// The epoch of its pool in which its own timeouts were judged.
     pub epoch: u32,
     pub statements: ClientStatements,
     /// Changes of settings that are not final.
     pub follow: Option<Box<Follow>>,
-    /// What ties it to its backend.
+    /// State that ties it to its backend.
     pub pins: Pins,
-    /// How its texts are read.
+    /// Context for reading its texts.
     pub lexer: Context,
-    /// What others know of it.
+    /// Facts about the client that other tasks see.
     pub entry: Arc<ClientEntry>,
-    /// What it notifies of and listens to.
+    /// State of its NOTIFY and LISTEN.
     pub notifications: Notifications,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct Session {
 const TEXT_OIDS: [u32; 4] = [0, 25, 705, 1043];
 
 impl Session {
-    /// The value a client has been told for a reported parameter, or would be.
+    /// The value of a reported parameter as the client knows it, or would.
     pub(crate) fn reported_value(&self, name: &str) -> Option<String> {
         match self.settings.values().get(&name.to_ascii_lowercase()) {
             Some(Value::Text(text)) => Some(String::from_utf8_lossy(text).into_owned()),
@@ -59,12 +59,12 @@ impl Session {
         }
     }
 
-    /// Notifications reach a client that has its backend for itself; others never asked for any.
+    /// True for a client that has its backend for itself; others never asked for any notifications.
     pub(crate) fn hears_notifications(&self) -> bool {
         self.mode == PoolMode::Session || self.pins.may_hold(StateFlags::LISTEN)
     }
 
-    /// Its texts about channels are not for the server: it gets stand-ins for them.
+    /// True if stand-ins replace its texts about channels, which are not for the server.
     pub(crate) fn intercepts(&self) -> bool {
         // A standby refuses them itself.
         let is_standby = || {
@@ -74,7 +74,8 @@ impl Session {
         self.notifications.exchange().intercepts() && !self.pool.is_dedicated() && !is_standby()
     }
 
-    /// A stand-in is to be sent for the statement with this effect; `types`: what a Parse declares of its parameters.
+    /// True if a stand-in is sent for the statement with this effect; `types`: the parameter types that a Parse
+    /// declares.
     pub(crate) fn wants(&self, effect: &Effect, types: &[u8]) -> bool {
         let reads_the_same = |text: &[u8]| text.is_ascii() || self.shares_encoding() && self.may_be_text(text);
         match effect {
@@ -89,8 +90,8 @@ impl Session {
         }
     }
 
-    /// Appends notifications that have come for it, in order, about `most` bytes. Returns how many, or why it has to
-    /// go.
+    /// Appends notifications that have come for the client, in order, about `most` bytes. Returns their number, or the
+    /// reason to close the client.
     pub(crate) fn take_mail(&self, out: &mut Vec<u8>, most: usize) -> Result<u32, Closing> {
         let Some(mailbox) = self.notifications.mailbox().filter(|mailbox| mailbox.has_mail()) else { return Ok(0) };
         let taken = mailbox.take(out, most, !self.shares_encoding())?;
@@ -98,7 +99,7 @@ impl Session {
         Ok(taken)
     }
 
-    /// The server converts nothing between the client's encoding and its own.
+    /// True if the server converts nothing between the client's encoding and its own.
     pub(crate) fn shares_encoding(&self) -> bool {
         let (Some(client), Some(server)) =
             (self.value_in_force("client_encoding"), self.reported.value("server_encoding"))
@@ -109,12 +110,12 @@ impl Session {
         client == server || [&client, &server].iter().any(|name| *name == "sqlascii")
     }
 
-    /// False for what the server would refuse, which a stand-in would hide from it.
+    /// False for bytes that the server would refuse; a stand-in would hide them from it.
     fn may_be_text(&self, bytes: &[u8]) -> bool {
         self.reported.value("server_encoding") != Some("UTF8") || std::str::from_utf8(bytes).is_ok()
     }
 
-    /// What the server reported last of a setting, committed or not.
+    /// The value that the server reported last for a setting, committed or not.
     fn value_in_force(&self, name: &str) -> Option<String> {
         match self.follow.as_ref().and_then(|follow| follow.reported(name)) {
             Some(reported) => Some(reported.to_owned()),
@@ -122,13 +123,13 @@ impl Session {
         }
     }
 
-    /// What it notifies of and listens to, and as whom.
+    /// State of its NOTIFY and LISTEN, and its identity there.
     pub(crate) fn notifications(&mut self) -> (&mut Notifications, Party<'_>) {
         let party = Party { pid: self.entry.pid, pool: &self.pool, entry: Some(&self.entry) };
         (&mut self.notifications, party)
     }
 
-    /// Has the lexer read texts as the server will.
+    /// Lets the lexer read texts as the server will.
     pub(crate) fn update_lexer(&mut self) {
         let in_force = |name| self.value_in_force(name);
         let is_off = in_force("standard_conforming_strings").is_some_and(|value| value.eq_ignore_ascii_case("off"));
@@ -136,7 +137,7 @@ impl Session {
         self.lexer = Context { standard_conforming_strings: !is_off, ascii_safe: !is_unsafe };
     }
 
-    /// A message was dropped or failed: what its sending did to names and to what the backend has is taken back.
+    /// Undoes the effects of sending a message that was dropped or failed, on names and on the backend's statements.
     pub(crate) fn take_back(&mut self, action: ReplyAction, backend: &mut Backend) {
         match action {
             ReplyAction::Parses { statement, undo } => {
@@ -164,7 +165,8 @@ impl Session {
         }
     }
 
-    /// Statements that did not all complete: what those may have begun that did, or that failed too late, stands.
+    /// Handles statements that did not all complete. State that a completed one may have begun, or one that failed too
+    /// late, is taken to stand.
     pub(crate) fn failed(&mut self, runs: &mut Runs) {
         if runs.completed > 0 && runs.completed >= runs.class.statements {
             return;
@@ -175,7 +177,7 @@ impl Session {
         }
     }
 
-    /// One more statement of these has completed.
+    /// One more statement of `runs` has completed.
     pub(crate) fn completed(
         &mut self,
         runs: &mut Runs,
@@ -189,7 +191,7 @@ impl Session {
         let rolled_back = tag == b"ROLLBACK";
         for effect in runs.done() {
             match effect {
-                // The names went when it was sent.
+                // The names were removed when the message was sent.
                 Effect::Deallocate(_) | Effect::DeallocateAll if runs.undo.is_some() => {}
                 Effect::Deallocate(name) => {
                     self.statements.remove(name);
@@ -212,14 +214,14 @@ impl Session {
         }
     }
 
-    /// DEALLOCATE ALL took every statement off the backend, and this client's names with them.
+    /// DEALLOCATE ALL removed every statement from the backend, and this client's names with them.
     pub(crate) fn deallocate_all(&mut self, backend: &mut Backend) {
         drop(self.statements.clear_named());
         backend.statements.clear();
         backend.stale.clear();
     }
 
-    /// DISCARD ALL by the client itself: it is as after its login, the backend as after its own.
+    /// DISCARD ALL by the client itself: the client is as after its login, the backend as after its own.
     pub(crate) fn discard_all(&mut self, backend: &mut Backend, registry: &SettingsRegistry) {
         drop(self.statements.clear_named());
         self.statements.unnamed = Unnamed::None;
@@ -232,7 +234,7 @@ impl Session {
         self.update_lexer();
     }
 
-    /// With a `search_path` of temporary tables first, a plain CREATE TABLE makes one.
+    /// A plain CREATE TABLE makes a temporary table if the `search_path` names temporary tables first.
     pub(crate) fn suspect_startup(&mut self) {
         if let Some(Value::Text(path)) = self.startup.values().get("search_path")
             && path.to_ascii_lowercase().windows(7).any(|part| part == b"pg_temp")
@@ -241,7 +243,7 @@ impl Session {
         }
     }
 
-    /// What was followed is final, for the client and for the backend that did it.
+    /// Adopts the changes followed so far, for the client and for the backend that made them.
     pub(crate) fn adopt(&mut self, backend: &mut Backend, registry: &SettingsRegistry) {
         let Some(follow) = self.follow.as_mut().filter(|follow| !follow.is_empty()) else { return };
         if follow.resets_all() {
@@ -259,8 +261,8 @@ impl Session {
         self.update_lexer();
     }
 
-    /// The transaction that a cycle belonged to is over. A ParameterStatus that went out meanwhile with a value other
-    /// than the one this client goes on with is followed by a correct one.
+    /// The transaction that a cycle belonged to is over. Reports again each parameter whose last report differs from
+    /// the value the client goes on with.
     pub(crate) fn finish_transaction(
         &mut self,
         has_failed: bool,
@@ -286,12 +288,12 @@ impl Session {
         }
     }
 
-    /// A timeout took its transaction.
+    /// The fault of a timeout that ended the client's transaction.
     pub(crate) fn expired(&self, timeout: Timeout) -> Fault {
         Fault::Expired { timeout, hint: self.hint(timeout), ends_session: self.ends_with_its_backend() }
     }
 
-    /// Its transaction was taken because others waited for it.
+    /// The fault of a transaction that was ended because others waited for it.
     pub(crate) fn held_up(&self) -> Fault {
         Fault::HeldUp { ends_session: self.ends_with_its_backend() }
     }
@@ -300,10 +302,10 @@ impl Session {
         self.mode == PoolMode::Session || self.is_pinned()
     }
 
-    /// Holds the client's own timeouts to the limits of its role: at its login, and when a reload has changed those.
-    /// Returns the settings whose values were refused.
+    /// Limits the client's own timeouts to those of its role: at its login, and when a reload has changed them. Returns
+    /// the settings whose values were refused.
     pub(crate) fn begin_epoch(&mut self, registry: &SettingsRegistry) -> Vec<&'static str> {
-        // In this order: an epoch that is too old is noticed again.
+        // The epoch is read before the limits: if it is too old, that is noticed again.
         self.epoch = self.pool.epoch();
         let limits = self.pool.limits();
         let judge = |settings: &mut Settings| {
@@ -320,7 +322,7 @@ impl Session {
         judge(&mut self.settings)
     }
 
-    /// What it is told of values that were replaced in the statement that has just completed.
+    /// Warns the client of values that were replaced in the statement that has just completed.
     pub(crate) fn warn_of(&self, runs: &Runs, tell: impl FnMut(&Report)) {
         if !runs.class.replaced.is_empty() {
             let replaced = runs.class.replaced.iter().filter(|(number, _)| number + 1 == runs.completed);
@@ -328,7 +330,7 @@ impl Session {
         }
     }
 
-    /// What it is told of settings that it may not have as it wants them.
+    /// Warns the client of settings that its role may not have as it set them.
     pub(crate) fn warn<'a>(&self, refused: impl IntoIterator<Item = &'a str>, mut tell: impl FnMut(&Report)) {
         if self.wants_warnings() {
             let limits = self.pool.limits();
@@ -336,36 +338,36 @@ impl Session {
         }
     }
 
-    /// `client_min_messages`, as far as it is known.
+    /// True if `client_min_messages`, as far as it is known, lets warnings through.
     fn wants_warnings(&self) -> bool {
         let least = self.settings.values().get("client_min_messages").and_then(Value::plain);
         !least.is_some_and(|least| least.eq_ignore_ascii_case(b"error"))
     }
 
-    /// Names the key that set a limit. A value of the client's own has none.
+    /// A HINT that names the key that set a limit; a value of the client's own has none.
     pub(crate) fn hint(&self, timeout: Timeout) -> Option<String> {
         let is_own = self.settings.values().contains_key(timeout.setting());
         timeout.hint(&self.pool.name.role, &self.pool.settings().timeouts).filter(|_| !is_own)
     }
 
-    /// It may only go on with the backend it has.
+    /// True if the client may only go on with the backend it has.
     #[inline]
     pub(crate) fn is_pinned(&self) -> bool {
         !self.pins.is_empty() || self.statements.is_large()
     }
 
-    /// State of its own may be gone with its backend.
+    /// True if state of the client's own may be gone with its backend.
     pub(crate) fn may_be_pinned(&self) -> bool {
         self.pins.may_be_held() || self.statements.is_large()
     }
 
-    /// Why, as [`super::pins::names`] reads it.
+    /// The reasons for a pin, for [`super::pins::names`].
     pub(crate) fn pin_bits(&self) -> u16 {
         self.pins.bits(self.statements.is_large())
     }
 }
 
-/// Whether a Parse leaves it to Postgres to find that a parameter is a text, or declares it as one.
+/// True if a Parse leaves the type of a parameter to Postgres, or declares it as a text.
 fn is_text(types: &[u8], number: u16) -> bool {
     let Some((count, types)) = types.split_first_chunk() else { return false };
     let declared = u16::from_be_bytes(*count);

@@ -1,4 +1,4 @@
-//! One side of a relay: how far what it sends has come, and what its socket did not take yet.
+//! One side of a relay: the position in its stream, and the bytes its socket did not take yet.
 //!
 //! A client has one, and so has its backend while it holds one; the two are driven alike.
 
@@ -11,11 +11,11 @@ use crate::wire::frame::Walker;
 /// One side of a relay.
 #[derive(Debug, Default)]
 pub(super) struct Side {
-    /// Position in what it sends.
+    /// Position in the stream from this side.
     walker: Walker,
-    /// The message of it under way goes to the other side.
+    /// The message under way from this side goes to the other side.
     is_forwarding: bool,
-    /// Bytes for it that its socket did not take yet.
+    /// Bytes for this side that its socket did not take yet.
     pub(super) buffer: WriteBuffer,
 }
 
@@ -32,19 +32,19 @@ impl Side {
         self.walker = walker;
     }
 
-    /// The message under way goes to the other side, or does not.
+    /// Sets whether the message under way goes to the other side.
     #[inline]
     pub(super) fn set_forwarding(&mut self, is_forwarding: bool) {
         self.is_forwarding = is_forwarding;
     }
 
-    /// The message under way goes to the other side.
+    /// True if the message under way goes to the other side.
     #[inline]
     pub(super) fn is_forwarding(&self) -> bool {
         self.is_forwarding
     }
 
-    /// The other side has got a part of a message and waits for the rest.
+    /// True if the other side has got a part of a message and waits for the rest.
     #[inline]
     pub(super) fn is_mid_forward(&self) -> bool {
         self.walker.is_inside() && self.is_forwarding
@@ -55,21 +55,21 @@ impl Side {
         self.walker.is_at_boundary()
     }
 
-    /// Gives idle memory back.
+    /// Frees idle memory.
     #[inline]
     pub(super) fn shrink(&mut self) {
         self.walker.shrink();
     }
 }
 
-/// An outgoing queue. While it holds anything, whoever feeds it stops reading, so it stays about as long as one read.
+/// An outgoing queue. Its writer stops reading while it holds anything, so it stays about as long as one read.
 #[derive(Debug, Default)]
 pub(super) struct WriteBuffer {
     bytes: Vec<u8>,
     sent: usize,
 }
 
-/// A larger buffer is given back as soon as it is empty.
+/// A larger buffer is freed as soon as it is empty.
 const CAPACITY_KEPT: usize = 4096;
 
 impl WriteBuffer {
@@ -78,7 +78,7 @@ impl WriteBuffer {
         self.bytes.is_empty()
     }
 
-    /// Bytes not taken yet.
+    /// Number of bytes not taken yet.
     pub(super) fn len(&self) -> usize {
         self.bytes.len() - self.sent
     }
@@ -106,7 +106,7 @@ impl WriteBuffer {
         Ok(())
     }
 
-    /// Sends `bytes` behind what waits already.
+    /// Sends `bytes` behind those that wait already.
     #[inline]
     pub(super) fn send(&mut self, cx: &mut Context<'_>, stream: &mut Stream, bytes: &[u8]) -> io::Result<()> {
         if !self.bytes.is_empty() {

@@ -7,29 +7,29 @@ use crate::notify::notification::{Notification, Unnotifiable};
 use crate::sql::StatementEffects;
 use crate::state::statements::Statement;
 
-/// Named statements one client may hold; a client that never closes any is stopped here.
+/// Named statements one client may hold; a client that never closes any gets an error here.
 pub(crate) const NAMES_MAX: usize = 10_000;
 
 /// Names and the unnamed statement.
 #[derive(Debug, Default)]
 pub(crate) struct ClientStatements {
     named: HashMap<Box<[u8]>, Arc<Statement>>,
-    /// How many of the named ones are too large to be parsed again elsewhere.
+    /// Number of named statements that are too large to be parsed again elsewhere.
     large: usize,
     /// Text and types of the last unnamed Parse; meaningful while `unnamed` is not `None`.
     text: Vec<u8>,
-    /// Where the unnamed statement is.
+    /// State of the unnamed statement.
     pub unnamed: Unnamed,
-    /// Portals whose statement does something to the session. The unnamed one has an empty name.
+    /// Portals whose statement changes the session. The unnamed one has an empty name.
     portals: Vec<(Box<[u8]>, Portal)>,
 }
 
-/// What executing a portal does.
+/// Effect of executing a portal.
 #[derive(Debug, Clone)]
 pub(crate) struct Portal {
-    /// What its statement does.
+    /// Effects of its statement.
     pub class: Arc<StatementEffects>,
-    /// What its Bind gave to a `pg_notify`; an error is one of its execution.
+    /// Arguments that its Bind gave to a `pg_notify`; an error is one of its execution.
     pub given: Option<Result<Notification, Unnotifiable>>,
 }
 
@@ -49,12 +49,12 @@ pub(crate) enum Unnamed {
     Kept {
         /// The current backend has it.
         here: bool,
-        /// What it does, if anything.
+        /// Its effects, if any.
         class: Option<Arc<StatementEffects>>,
     },
     /// Parsed and too large to be kept: only the current backend has it.
     Large {
-        /// What it does, if anything.
+        /// Its effects, if any.
         class: Option<Arc<StatementEffects>>,
     },
 }
@@ -62,7 +62,7 @@ pub(crate) enum Unnamed {
 /// A change of names that a failed or dropped message takes back.
 #[derive(Debug)]
 pub(crate) enum Undo {
-    /// What one name meant before.
+    /// The previous meaning of one name.
     One(Box<[u8]>, Option<Arc<Statement>>),
     All(HashMap<Box<[u8]>, Arc<Statement>>),
 }
@@ -74,7 +74,7 @@ impl ClientStatements {
         self.named.get(name)
     }
 
-    /// Names a statement.
+    /// Gives a statement a name.
     pub(crate) fn insert(&mut self, name: &[u8], statement: Arc<Statement>) -> Box<Undo> {
         self.large += usize::from(statement.is_large());
         let before = self.named.insert(name.into(), statement);
@@ -89,7 +89,7 @@ impl ClientStatements {
         Some(Box::new(Undo::One(name, Some(statement))))
     }
 
-    /// Takes a change back.
+    /// Undoes a change.
     pub(crate) fn undo(&mut self, undo: Undo) {
         match undo {
             Undo::One(name, Some(statement)) => drop(self.insert(&name, statement)),
@@ -101,7 +101,7 @@ impl ClientStatements {
         }
     }
 
-    /// Named statements held.
+    /// Number of named statements held.
     pub(crate) fn len(&self) -> usize {
         self.named.len()
     }
@@ -112,7 +112,7 @@ impl ClientStatements {
         Box::new(Undo::All(std::mem::take(&mut self.named)))
     }
 
-    /// A statement is too large to be parsed again elsewhere.
+    /// True if a statement is too large to be parsed again elsewhere.
     #[inline]
     pub(crate) fn is_large(&self) -> bool {
         self.large > 0 || matches!(self.unnamed, Unnamed::Large { .. })
@@ -148,7 +148,7 @@ impl ClientStatements {
         self.portals.clear();
     }
 
-    /// What the unnamed statement does.
+    /// Effects of the unnamed statement.
     pub(crate) fn unnamed_class(&self) -> Option<Arc<StatementEffects>> {
         match &self.unnamed {
             Unnamed::None => None,
@@ -156,7 +156,7 @@ impl ClientStatements {
         }
     }
 
-    /// Executing this portal does so from now on.
+    /// Records the effect of executing this portal from now on.
     #[inline]
     pub(crate) fn bind(&mut self, name: &[u8], portal: Option<Portal>) {
         if portal.is_none() && self.portals.is_empty() {
@@ -168,7 +168,7 @@ impl ClientStatements {
         }
     }
 
-    /// What executing a portal does.
+    /// Effect of executing a portal.
     #[inline]
     pub(crate) fn portal(&self, name: &[u8]) -> Option<Portal> {
         self.portals.iter().find(|(known, _)| **known == *name).map(|(_, portal)| portal.clone())

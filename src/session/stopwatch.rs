@@ -1,4 +1,4 @@
-//! How long queries and transactions take, as their client sees it while it holds a backend.
+//! Times queries and transactions, as their client sees them while it holds a backend.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use tokio::time::Instant;
 
 use crate::wire::expected::TransactionStatus;
 
-/// Since when the cycle and the transaction under way take.
+/// Start of the cycle and of the transaction under way.
 #[derive(Debug, Default)]
 pub struct Stopwatch {
     cycle: Option<Instant>,
     transaction: Option<Instant>,
 }
 
-/// What came to its end with a cycle.
+/// Times of the cycle that ended, and of the transaction that ended with it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Lap {
-    /// How long the cycle took.
+    /// Duration of the cycle.
     pub cycle: Duration,
-    /// How long the transaction took, if it ended.
+    /// Duration of the transaction, if it ended.
     pub transaction: Option<Duration>,
 }
 
@@ -30,21 +30,21 @@ impl Stopwatch {
         self.transaction.get_or_insert(now);
     }
 
-    /// Nothing is under way that anybody measures.
+    /// True if nothing that is measured is under way.
     #[inline]
     pub fn is_stopped(&self) -> bool {
         self.cycle.is_none()
     }
 
-    /// A cycle ended. If `has_more` waits behind it, that counts from here: what a pipeline holds takes its time one
-    /// after the other.
+    /// A cycle ended. If `has_more` waits behind it, the next one counts from here: the cycles of a pipeline take their
+    /// time one after the other.
     #[inline]
     pub fn end(&mut self, now: Instant, status: TransactionStatus, has_more: bool) -> Lap {
         let since = |then: Option<Instant>| now - then.unwrap_or(now);
         let began = self.cycle.take();
         let cycle = since(began);
         let transaction = (status == TransactionStatus::Idle).then(|| match self.transaction.take() {
-            // Most transactions are one query; to compare is cheaper than to subtract.
+            // Most transactions are one query; a comparison is cheaper than a subtraction.
             then if then == began => cycle,
             then => since(then),
         });

@@ -1,26 +1,26 @@
-//! The log of a transaction: fed with the server's answers in their order, it tells those who follow the transaction
-//! what was done in it and what became of it.
+//! The log of a transaction: it gets the server's answers in order, and reports the statements and the outcome of the
+//! transaction to those that follow it.
 //!
-//! [`super::answers`] feeds it for a client and passes on to settings, pins, names and notifications;
+//! [`super::answers`] feeds it for a client and passes the events on to settings, pins, names and notifications;
 //! [`super::cleanup`] feeds it for a client that has gone, of which only the notifications are left.
 
 use super::reply_action::Runs;
 use crate::wire::expected::TransactionStatus;
 
-/// Whoever follows a transaction.
+/// A follower of a transaction.
 pub(super) trait TransactionFollower {
     /// One more statement of a text that was read has completed, with this tag; a suspended portal has an empty one.
     fn completed(&mut self, runs: &mut Runs, tag: &[u8]);
 
-    /// A statement has completed with this tag, perhaps one of a text that nobody read. `is_partial`: it was a ROLLBACK
-    /// TO, whose tag is that of a ROLLBACK.
+    /// A statement has completed with this tag, perhaps one of a text that was not read. `is_partial`: it was a
+    /// ROLLBACK TO, whose tag is that of a ROLLBACK.
     fn tagged(&mut self, tag: &[u8], is_partial: bool);
 
-    /// A cycle has ended outside a transaction: what was not committed is rolled back if `has_failed`, else committed.
+    /// A cycle has ended outside a transaction: uncommitted changes are rolled back if `has_failed`, else committed.
     fn ended(&mut self, has_failed: bool);
 }
 
-/// What the cycle under way has come to.
+/// State of the cycle under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum TransactionLog {
     /// No error was seen in it.
@@ -31,7 +31,7 @@ pub(super) enum TransactionLog {
 }
 
 impl TransactionLog {
-    /// A statement has completed; `runs` are those of its text, if that was read and does anything.
+    /// A statement has completed; `runs` are those of its text, if that was read and has effects.
     #[inline]
     pub(super) fn statement(self, runs: Option<&mut Runs>, tag: &[u8], follower: &mut impl TransactionFollower) {
         let mut is_partial = false;

@@ -1,6 +1,6 @@
 //! The values in a Bind.
 //!
-//! Manual: "Bind". Text in the text and in the binary format is the same bytes, so the formats are passed over.
+//! Manual: "Bind". Text has the same bytes in the text and in the binary format, so the formats are skipped.
 
 use super::build::split_cstring;
 
@@ -9,12 +9,12 @@ pub(crate) enum BindValue<'a> {
     /// NULL.
     Null,
     Whole(&'a [u8]),
-    /// It is longer than what there is of the message.
+    /// The value is longer than the part of the message that is here.
     Cut,
 }
 
-/// The value of parameter `number`, counted from 1. `body` may be the head of a longer one. `None`: it has none, or is
-/// malformed.
+/// The value of parameter `number`, counted from 1. `body` may be the head of a longer one. `None`: there is no such
+/// value, or the body is malformed.
 pub(crate) fn value(body: &[u8], number: u16) -> Option<BindValue<'_>> {
     let (_portal, rest) = split_cstring(body)?;
     let (_statement, rest) = split_cstring(rest)?;

@@ -1,6 +1,6 @@
 //! The messages pgweir writes itself.
 //!
-//! What stands on the way of a query is appended by hand; errors, parameters and rows of the console go through
+//! Messages on the path of a query are appended by hand; errors, parameters and rows of the console go through
 //! `pgwire`. Manual: "Message Formats".
 
 use bytes::BytesMut;
@@ -62,7 +62,7 @@ pub(crate) fn query(out: &mut Vec<u8>, text: &[u8]) {
     frame(out, frontend::QUERY, |out| cstring(out, text));
 }
 
-/// Parse; `rest` is what follows the name: text and parameter types.
+/// Parse; `rest` is the body behind the name: text and parameter types.
 pub(crate) fn parse(out: &mut Vec<u8>, name: &[u8], rest: &[u8]) {
     frame(out, frontend::PARSE, |out| {
         cstring(out, name);
@@ -105,7 +105,7 @@ pub(crate) fn backend_key_data(out: &mut Vec<u8>, pid: i32, secret: &[u8]) {
     put(out, &BackendKeyData::new(pid, SecretKey::Bytes(secret.to_vec().into())));
 }
 
-/// NegotiateProtocolVersion: the newest minor we speak and the options we do not.
+/// NegotiateProtocolVersion: the newest minor version we speak and the options we do not.
 pub(crate) fn negotiate_protocol_version(out: &mut Vec<u8>, newest: i32, unsupported: &[String]) {
     put(out, &NegotiateProtocolVersion::new(newest, unsupported.to_vec()));
 }
@@ -138,7 +138,7 @@ impl Report {
     }
 }
 
-/// ErrorResponse; its CONTEXT says `pgweir`, so that nobody looks for it in Postgres.
+/// ErrorResponse; its CONTEXT is `pgweir`, so that nobody looks for the error in Postgres.
 pub(crate) fn error_response(out: &mut Vec<u8>, report: &Report) {
     put(out, &ErrorResponse::new(report.fields()));
 }
@@ -194,7 +194,8 @@ pub struct ServerError {
     pub message: String,
 }
 
-/// The fields of an ErrorResponse or NoticeResponse body that decide anything. Borrowed: text may not be UTF-8.
+/// The fields of an ErrorResponse or NoticeResponse body that decide anything. They are borrowed: text may not be
+/// UTF-8.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct ErrorFields<'a> {
     /// `V`, or `S` from servers before 9.6.
@@ -211,7 +212,7 @@ pub(crate) struct ErrorFields<'a> {
     pub has_hint: bool,
 }
 
-/// Reads the body of an ErrorResponse or NoticeResponse; what is missing or malformed stays empty.
+/// Reads the body of an ErrorResponse or NoticeResponse; missing or malformed fields stay empty.
 pub(crate) fn error_fields(body: &[u8]) -> ErrorFields<'_> {
     let mut fields = ErrorFields::default();
     let mut rest = body;

@@ -1,9 +1,8 @@
-//! Cycle accounting: what was sent to a backend and is not answered yet.
+//! Cycle accounting: messages that were sent to a backend and are not answered yet.
 //!
 //! Each message that Postgres answers pushes one entry; each answer moves or pops the oldest. A backend may go to
-//! another client only when the replies [is at rest](ExpectedReplies::can_release). The rules are those of
-//! `PostgresMain` in `src/backend/tcop/postgres.c` and of the manual's "Extended Query", "COPY Operations" and
-//! "Pipelining":
+//! another client only at a [release point](ExpectedReplies::can_release). The rules are those of `PostgresMain` in
+//! `src/backend/tcop/postgres.c` and of the manual's "Extended Query", "COPY Operations" and "Pipelining":
 //!
 //! 1. After an error in the extended protocol everything up to the next Sync is dropped, a Query included.
 //! 2. While COPY FROM STDIN runs, Sync and Flush are swallowed.
@@ -19,7 +18,7 @@ use thiserror::Error;
 
 use super::tag::backend as tag;
 
-/// What the backend will answer an entry with.
+/// The answer that the backend will give to an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expect {
     /// Query: any results, then ReadyForQuery.
@@ -61,7 +60,7 @@ impl Expect {
     }
 }
 
-/// Whose message an entry stands for.
+/// The side whose message an entry stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// The client's: the answer is forwarded.
@@ -130,7 +129,7 @@ enum Copy {
     Both,
 }
 
-/// The answer that came fits nothing that was sent.
+/// The answer fits nothing that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("message {tag:?} from the backend answers nothing that was sent to it")]
 pub(crate) struct Unexpected {
@@ -138,10 +137,10 @@ pub(crate) struct Unexpected {
     pub tag: char,
 }
 
-/// What one backend message meant.
+/// Meaning of one backend message.
 #[derive(Debug)]
 pub(crate) struct Answer<N> {
-    /// Whether the client or we caused it; `None`: nobody, it came unasked.
+    /// The side that caused it; `None`: neither, it came unasked.
     pub origin: Option<Origin>,
     /// The entry it completed.
     pub completed: Option<ExpectedReply<N>>,
@@ -181,44 +180,44 @@ impl<N> ExpectedReplies<N> {
         self.status
     }
 
-    /// Nothing is outstanding and no unit is open: a cycle may begin.
+    /// True if nothing is outstanding and no unit is open: a cycle may begin.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
         self.entries.is_empty() && !self.unsynced && !self.skipping && self.copy == Copy::None
     }
 
-    /// A release point: quiet and outside a transaction.
+    /// True at a release point: quiet and outside a transaction.
     #[inline]
     pub(crate) fn can_release(&self) -> bool {
         self.is_quiet() && self.status == TransactionStatus::Idle
     }
 
-    /// A failed COPY left it open how many ReadyForQuery will come; such a backend is not used again.
+    /// True if a failed COPY left the number of ReadyForQuery to come open; such a backend is not used again.
     pub(crate) fn is_doubtful(&self) -> bool {
         self.doubtful
     }
 
-    /// The backend waits for COPY data from the client.
+    /// True if the backend waits for COPY data from the client.
     pub(crate) fn is_copying_in(&self) -> bool {
         matches!(self.copy, Copy::In { .. } | Copy::Both)
     }
 
-    /// An error was seen whose Sync was not sent: what is sent now is dropped by the server.
+    /// True if an error was seen whose Sync was not sent: the server drops messages that are sent now.
     pub(crate) fn is_skipping(&self) -> bool {
         self.skipping
     }
 
-    /// Extended-protocol messages were sent and no Sync yet.
+    /// True if extended-protocol messages were sent and no Sync yet.
     pub(crate) fn is_unsynced(&self) -> bool {
         self.unsynced
     }
 
-    /// Entries not answered yet.
+    /// Number of entries not answered yet.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// No entry is outstanding.
+    /// True if no entry is outstanding.
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -233,8 +232,7 @@ impl<N> ExpectedReplies<N> {
         self.entries.iter()
     }
 
-    /// Records a message on its way to the backend. The action of a message that the server will drop unread comes
-    /// back.
+    /// Records a message on its way to the backend. Returns the action of a message that the server will drop unread.
     #[inline]
     pub(crate) fn push(&mut self, expect: Expect, origin: Origin, action: Option<N>) -> Option<N> {
         match (expect, self.copy) {
@@ -279,8 +277,8 @@ impl<N> ExpectedReplies<N> {
         }
     }
 
-    /// Takes account of one message from the backend. Entries that an error made the server drop go to `dropped`,
-    /// oldest first. `status` is the body of a ReadyForQuery.
+    /// Handles one message from the backend. Entries that an error made the server drop go to `dropped`, oldest first.
+    /// `status` is the body of a ReadyForQuery.
     #[inline]
     pub(crate) fn answer(
         &mut self,
@@ -350,13 +348,13 @@ impl<N> ExpectedReplies<N> {
         Ok(Answer { origin: Some(origin), completed })
     }
 
-    /// It is the turn of an answer of ours.
+    /// True if an answer of ours is due.
     #[inline]
     pub(crate) fn has_synthetic_due(&self) -> bool {
         self.entries.front().is_some_and(|entry| entry.expect == Expect::Synthetic)
     }
 
-    /// The next answer of ours, if it is its turn.
+    /// The next answer of ours, if it is due.
     #[inline]
     pub(crate) fn pop_synthetic(&mut self) -> Option<ExpectedReply<N>> {
         match self.entries.front() {
@@ -369,7 +367,7 @@ impl<N> ExpectedReplies<N> {
         }
     }
 
-    /// A CopyEnd that no COPY took is ignored by the server.
+    /// Removes CopyEnds that no COPY took; the server ignores them.
     #[inline]
     fn skip_stray_copy_ends(&mut self) {
         while self.entries.front().is_some_and(|e| e.expect == Expect::CopyEnd) {
@@ -377,7 +375,7 @@ impl<N> ExpectedReplies<N> {
         }
     }
 
-    /// Rule 1 and 3: what the server drops after an ErrorResponse.
+    /// Rules 1 and 3: drops the entries that the server drops after an ErrorResponse.
     fn fail(&mut self, dropped: &mut Vec<ExpectedReply<N>>) {
         let copy = std::mem::take(&mut self.copy);
         if let Copy::In { doubtful: true } | Copy::Ending { doubtful: true } = copy {
@@ -450,7 +448,7 @@ mod tests {
     use Expect::*;
 
     // A pipeline has several ReadyForQuery: a pooler that releases at the first gives the rest of the answers to
-    // another.
+    // another client.
     #[test]
     fn the_first_ready_of_a_pipeline_is_no_release_point() {
         let mut replies = ExpectedReplies::default();
@@ -529,7 +527,7 @@ mod tests {
         assert!(replies.can_release());
     }
 
-    // A COPY that fails after a Sync was sent into it leaves it open how many ReadyForQuery come.
+    // A COPY that fails after a Sync was sent into it leaves the number of ReadyForQuery open.
     #[test]
     fn a_copy_done_behind_a_failed_copy_does_not_hold_the_backend() {
         let mut replies = ExpectedReplies::default();
@@ -707,8 +705,9 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4000))]
-        /// Whatever a well-behaved client pipelines, and however sending, answering and reading interleave: every
-        /// answer is expected, and the replies is at rest exactly when the server owes nothing.
+        /// The replies agree with the server for any pipeline of a well-behaved client, and for any order of sending,
+        /// answering and reading: every answer is expected, and the backend can be released exactly when the server
+        /// owes nothing.
         #[test]
         fn the_replies_agree_with_the_server(
             units in prop::collection::vec(unit(), 1..12),

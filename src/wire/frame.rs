@@ -1,6 +1,6 @@
-//! Walks frames in a byte stream without copying what nobody needs to look at.
+//! Walks frames in a byte stream without copying the bytes that nobody needs to look at.
 //!
-//! A [`Walker`] is one per direction. It is fed whatever a read returned and yields [`Piece`]s: frames of interest
+//! There is one [`Walker`] per direction. It takes the bytes of each read and yields [`Piece`]s: frames of interest
 //! whole, everything else as it comes. Between reads it keeps at most an incomplete header or one incomplete frame of
 //! interest.
 
@@ -25,7 +25,7 @@ pub(crate) enum FrameError {
     },
 }
 
-/// What a header says.
+/// The contents of a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     /// Message type byte.
@@ -59,7 +59,7 @@ pub(crate) enum Piece<'a> {
         body: usize,
         /// Header and at least as much of the body as was wanted.
         bytes: &'a [u8],
-        /// How many of the bytes are at the front of the current read; the others came earlier and were `Kept`.
+        /// Number of bytes at the front of the current read; the others came earlier and were `Kept`.
         fresh: usize,
     },
     /// More of the frame last begun.
@@ -74,7 +74,7 @@ pub(crate) enum Piece<'a> {
     },
 }
 
-/// Says how many bytes of a frame's body are wanted before it is yielded; more than the body means all of it.
+/// Number of bytes of a frame's body that are wanted before it is yielded; more than the body means all of it.
 pub(crate) type Want = fn(Header) -> usize;
 
 /// Position in one direction of a connection.
@@ -88,17 +88,17 @@ pub(crate) struct Walker {
     spent: bool,
 }
 
-/// A kept buffer larger than this is given back once its frame was handled.
+/// A larger buffer is freed once its frame was handled.
 const KEPT_CAPACITY: usize = 4096;
 
 impl Walker {
-    /// Nothing is half-received: the next byte starts a frame.
+    /// True if nothing is half-received: the next byte starts a frame.
     #[inline]
     pub(crate) fn is_at_boundary(&self) -> bool {
         self.ahead == 0 && (self.spent || self.kept.is_empty())
     }
 
-    /// A frame was begun and passed on, and its end was not seen yet.
+    /// True if a frame was begun and passed on, and its end was not seen yet.
     #[inline]
     pub(crate) fn is_inside(&self) -> bool {
         self.ahead > 0
@@ -166,7 +166,7 @@ impl Walker {
         Piece::Kept { fresh }
     }
 
-    /// Goes on with what an earlier read left behind.
+    /// Completes a frame that an earlier read left incomplete.
     fn complete<'a, 'b: 'a>(&'a mut self, input: &mut &'b [u8], want: Want) -> Result<Piece<'a>, FrameError> {
         let before = self.kept.len();
         let part = take(input, HEADER_LEN.saturating_sub(before));
@@ -202,7 +202,7 @@ impl Walker {
         }
     }
 
-    /// Gives idle memory back; the position is kept.
+    /// Frees idle memory; the position is kept.
     pub(crate) fn shrink(&mut self) {
         if self.is_at_boundary() && self.kept.capacity() > 0 {
             self.spent = false;
@@ -278,7 +278,7 @@ mod tests {
     }
 
     proptest! {
-        /// However the stream is cut, the pieces put together are the stream, and each frame begins once.
+        /// The pieces put together are the stream, however it is cut, and each frame begins once.
         #[test]
         fn any_cut_yields_the_same_stream(
             frames in prop::collection::vec(

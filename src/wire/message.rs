@@ -1,7 +1,7 @@
 //! The messages of a client, read as far as anything depends on them.
 //!
-//! [`Message::request`] is the one place that knows a message by its type byte: whoever serves a client, with a backend
-//! or without, takes a [`Request`] apart. Manual: "Message Formats".
+//! [`Message::request`] is the one place that knows a message by its type byte: all code that serves a client, with a
+//! backend or without, works on a [`Request`]. Manual: "Message Formats".
 
 use thiserror::Error;
 
@@ -16,13 +16,13 @@ pub(crate) struct Message<'a> {
     pub tag: u8,
     /// Length of the body.
     pub body: usize,
-    /// Header and as much of the body as is there.
+    /// Header and as much of the body as is here.
     pub bytes: &'a [u8],
-    /// How many of the bytes belong to the current read.
+    /// Number of bytes that belong to the current read.
     pub fresh: usize,
 }
 
-/// What a message asks for.
+/// The request in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Request<'a> {
     /// Query.
@@ -70,7 +70,7 @@ pub(crate) enum Request<'a> {
     CopyEnd,
 }
 
-/// What Describe and Close name.
+/// The object that Describe and Close name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Named<'a> {
     Statement(&'a [u8]),
@@ -83,25 +83,25 @@ pub(crate) enum MessageError {
     /// Its type byte is unknown.
     #[error("invalid frontend message type {0}")]
     Type(u8),
-    /// Its body is not that of a message of this name.
+    /// The body is not that of a message of this name.
     #[error("invalid {0} message")]
     Malformed(&'static str),
 }
 
 impl<'a> Message<'a> {
-    /// As much of the body as is there.
+    /// The body, as much of it as is here.
     #[inline]
     pub(crate) fn payload(&self) -> &'a [u8] {
         &self.bytes[HEADER_LEN..]
     }
 
-    /// All of it is there.
+    /// True if the whole body is here.
     #[inline]
     pub(crate) fn is_whole(&self) -> bool {
         self.bytes.len() == HEADER_LEN + self.body
     }
 
-    /// Reads it. Terminate, which asks for nothing, is an unknown type here.
+    /// Reads the request. Terminate, which asks for nothing, is an unknown type here.
     #[inline]
     pub(crate) fn request(&self) -> Result<Request<'a>, MessageError> {
         Ok(match self.tag {
@@ -145,7 +145,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A message of this type is a cycle of its own: ReadyForQuery follows it even after an error, no Sync is waited for.
+/// True if a message of this type is a cycle of its own: ReadyForQuery follows it even after an error, without a Sync.
 pub(crate) fn is_cycle(tag: u8) -> bool {
     matches!(tag, frontend::QUERY | frontend::FUNCTION_CALL)
 }

@@ -1,10 +1,10 @@
-//! What goes out for what came in: the read itself while nothing is changed, a copy from the first change on.
+//! Output for one read: the read itself while nothing is changed, a copy from the first change on.
 
 /// Collects the output for one read. `source` is the read, `copy` a buffer that is reused.
 #[derive(Debug)]
 pub(crate) struct Splice<'a> {
     source: &'a [u8],
-    /// End of what was looked at in `source`.
+    /// End of the part of `source` that was handled.
     position: usize,
     /// Start of the unchanged run not yet in `copy`.
     start: usize,
@@ -13,13 +13,13 @@ pub(crate) struct Splice<'a> {
 }
 
 impl<'a> Splice<'a> {
-    /// Starts with nothing put out; `copy` is cleared.
+    /// Starts with no output; `copy` is cleared.
     pub(crate) fn new(source: &'a [u8], copy: &'a mut Vec<u8>) -> Self {
         copy.clear();
         Self { source, position: 0, start: 0, copy, changed: false }
     }
 
-    /// Puts the next `n` bytes of the read out as they are.
+    /// Outputs the next `n` bytes of the read as they are.
     #[inline]
     pub(crate) fn keep(&mut self, n: usize) {
         self.position += n;
@@ -35,20 +35,20 @@ impl<'a> Splice<'a> {
         }
     }
 
-    /// Puts other bytes out here.
+    /// Outputs other bytes here.
     #[inline]
     pub(crate) fn insert(&mut self, bytes: &[u8]) {
         self.buffer().extend_from_slice(bytes);
     }
 
-    /// The buffer to build other bytes in, here.
+    /// The buffer for other bytes to output here.
     #[inline]
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         self.start_copy();
         self.copy
     }
 
-    /// Puts out a frame of which the last `fresh` bytes are next in the read and the others came earlier.
+    /// Outputs a frame whose last `fresh` bytes are next in the read; the others came earlier.
     #[inline]
     pub(crate) fn pass(&mut self, bytes: &[u8], fresh: usize) {
         if bytes.len() == fresh {
@@ -59,7 +59,7 @@ impl<'a> Splice<'a> {
         }
     }
 
-    /// All that goes out.
+    /// The whole output.
     #[inline]
     pub(crate) fn finish(self) -> &'a [u8] {
         if self.changed {

@@ -1,4 +1,4 @@
-//! First packets: what a connection says before it has a protocol.
+//! First packets of a connection, before the protocol version is agreed.
 //!
 //! Pure and strict, since every byte here comes from someone who has not logged in: [`framing`] says how long the
 //! packet is, [`parse`] takes exactly that many bytes, and the `build` functions make the packets pgweir sends to
@@ -31,7 +31,7 @@ const GSS_CODE: (u16, u16) = (1234, 5680);
 /// First byte of a TLS record that carries a handshake: direct TLS, no SSLRequest.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// How the first packet of a connection continues.
+/// The kind of the first packet of a connection, and its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
     /// Too few bytes to tell.
@@ -55,7 +55,7 @@ pub enum First {
     Startup(Startup),
 }
 
-/// What a cancel must show, and what BackendKeyData hands out.
+/// Key of a cancel, as BackendKeyData hands it out.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CancelKey {
     /// Process id of the backend.
@@ -89,7 +89,7 @@ pub struct Startup {
     pub unknown_pq: Vec<String>,
 }
 
-/// Which replication protocol a client wants.
+/// The replication protocol that a client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replication {
     /// None: an ordinary connection.
@@ -99,7 +99,7 @@ pub enum Replication {
     Logical,
 }
 
-/// Why a first packet is refused. The texts are Postgres's where it has one.
+/// Reason to refuse a first packet. The texts are Postgres's where it has one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// Outside 8 to [`PACKET_MAX`], or an SSLRequest that is longer than its code (08P01).
@@ -111,7 +111,7 @@ pub enum Malformed {
     /// Odd count, no terminator, or bytes behind it (08P01).
     #[error("invalid startup packet layout: expected terminator as last byte")]
     Layout,
-    /// A parameter that says who the client is comes twice (08P01).
+    /// A parameter that identifies the client comes twice (08P01).
     #[error("startup packet names \"{0}\" twice")]
     Duplicate(&'static str),
     /// A name or value is not UTF-8 (08P01).
@@ -128,7 +128,7 @@ pub enum Malformed {
     CancelSecret(usize),
 }
 
-/// Why `options` is refused.
+/// Reason to refuse `options`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadOptions {
     /// Not `-c name=value` or `--name=value`.
@@ -139,7 +139,7 @@ pub(crate) enum BadOptions {
     NoValue(String),
 }
 
-/// Why a StartupMessage cannot be built.
+/// Reason why a StartupMessage cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unsendable {
     /// An empty name, or a NUL in name or value: Postgres would read other parameters than were meant.
@@ -150,7 +150,7 @@ pub enum Unsendable {
     TooLong(usize),
 }
 
-/// How the packet that starts with `bytes` continues. Needs at most four bytes.
+/// The kind of the packet that starts with `bytes`, and its length. Needs at most four bytes.
 pub fn framing(bytes: &[u8]) -> Result<Framing, Malformed> {
     if bytes.first() == Some(&TLS_HANDSHAKE) {
         return Ok(Framing::DirectTls);
@@ -196,7 +196,7 @@ fn parse_startup(minor: u16, body: &[u8]) -> Result<Startup, Malformed> {
     let (mut user, mut database, mut options, mut replication) = (None, None, None, None);
     let (mut parameters, mut unknown_pq) = (Vec::new(), Vec::new());
 
-    // What is left is `name NUL value NUL` any number of times; an empty name would end the list early.
+    // The rest is `name NUL value NUL` any number of times; an empty name would end the list early.
     let mut fields = body.split_terminator('\0');
     while let Some(name) = fields.next() {
         let value = fields.next().filter(|_| !name.is_empty()).ok_or(Malformed::Layout)?;
@@ -219,7 +219,7 @@ fn parse_startup(minor: u16, body: &[u8]) -> Result<Startup, Malformed> {
     Ok(Startup { minor, user, database, options, replication, parameters, unknown_pq })
 }
 
-/// Postgres takes the last of two; here a second name for who the client is must be a mistake or a trick.
+/// Postgres takes the last of two; here a second name that identifies the client must be a mistake or a trick.
 fn once(slot: &mut Option<String>, name: &'static str, value: &str) -> Result<(), Malformed> {
     match slot.replace(value.to_owned()) {
         None => Ok(()),
@@ -248,8 +248,8 @@ impl Startup {
         self.minor.min(MINOR_MAX)
     }
 
-    /// The NegotiateProtocolVersion to send before anything else, if the client asked for more than there is.
-    /// Asked for 3.1 it is not sent, and the connection goes on as 3.1, as Postgres 18 does.
+    /// The NegotiateProtocolVersion to send before anything else, if the client asked for more than there is. It is not
+    /// sent for 3.1, and the connection goes on as 3.1, as Postgres 18 does.
     pub fn negotiation(&self) -> Option<Vec<u8>> {
         if self.minor <= MINOR_MAX && self.unknown_pq.is_empty() {
             return None;
@@ -290,7 +290,7 @@ fn split_words(options: &str) -> Vec<String> {
     while !rest.as_str().is_empty() {
         let mut word = String::new();
         while let Some(c) = rest.next().filter(|&c| !is_space(c)) {
-            // A backslash at the very end stands for nothing.
+            // A backslash at the very end is ignored.
             word.extend(if c == '\\' { rest.next() } else { Some(c) });
         }
         words.push(word);

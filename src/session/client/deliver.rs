@@ -1,8 +1,8 @@
 //! Notifications on their way to a client, and the answer to its LISTEN, which waits until they can come.
 //!
-//! A client gets them when Postgres would send them: while it is idle outside a transaction, never between the messages
-//! of an answer. It is woken for them however long it has been silent. One that does not read stops here: its mailbox
-//! fills, and then it is told.
+//! A client gets notifications when Postgres would send them: while it is idle outside a transaction, never between the
+//! messages of an answer. Notifications wake it however long it has been silent. A client that does not read gets none
+//! here: its mailbox fills, and then it gets an error.
 
 use std::pin::Pin;
 use std::task::Context;
@@ -14,13 +14,13 @@ use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::notify::mailbox::Closing;
 
-/// Bytes of notifications that are moved at once: the socket takes them before there are more.
+/// Bytes of notifications that are moved at once: the socket takes them before more are moved.
 const MOVED_AT_ONCE: usize = 64 * 1024;
 
 /// An answer that is held back.
 #[derive(Debug)]
 pub(super) struct Withheld {
-    /// Latest time for the channel to be in handle.
+    /// Latest time for the channel to be in place.
     deadline: Pin<Box<Sleep>>,
     /// Start of the answer in the write buffer, if it answers the LISTEN alone: it is taken out again if the LISTEN
     /// fails.
@@ -28,7 +28,7 @@ pub(super) struct Withheld {
 }
 
 impl Client {
-    /// Sends what has come for it, if this is the moment. True if there was something.
+    /// Sends the client's notifications, if they may be sent now. True if there were any.
     #[inline]
     pub(super) fn deliver(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         match self.session.notifications.mailbox() {
@@ -55,7 +55,7 @@ impl Client {
         }
     }
 
-    /// Postgres would be waiting for a command, with no transaction open.
+    /// True when Postgres would be waiting for a command, with no transaction open.
     fn is_between_cycles(&self) -> bool {
         match &self.phase {
             Phase::Idle => !self.is_discarding && !self.is_unsynced,
@@ -79,7 +79,7 @@ impl Client {
         fault.into()
     }
 
-    /// Sends what the client's socket did not take, unless it has to wait.
+    /// Sends the bytes that the client's socket did not take, unless they have to wait.
     #[inline]
     pub(super) fn flush(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         if self.withholds(cx)? {
@@ -88,7 +88,7 @@ impl Client {
         Ok(self.side.buffer.flush(cx, &mut self.stream)?)
     }
 
-    /// Sends to the client, behind what waits already.
+    /// Sends to the client, behind the bytes that wait already.
     #[inline]
     pub(super) fn send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Result<(), End> {
         if self.withholds(cx)? {
@@ -98,14 +98,14 @@ impl Client {
         Ok(self.side.buffer.send(cx, &mut self.stream, bytes)?)
     }
 
-    /// The write buffer has an answer from here on; it is held back if it is one to a LISTEN that is not in place yet.
+    /// The write buffer has an answer from `from` on; the answer to a LISTEN that is not in place yet is held back.
     pub(super) fn answered(&mut self, from: usize) {
         if self.withheld.is_none() && self.is_listening_in_vain() {
             self.withheld = Some(self.withhold(Some(from)));
         }
     }
 
-    /// Something that it listens to is not in place yet, and its answer waits.
+    /// True while a channel that the client listens to is not in place yet: the answer waits.
     #[inline]
     fn withholds(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         if self.session.notifications.mailbox().is_none() && self.withheld.is_none() {
@@ -129,7 +129,7 @@ impl Client {
             .notifications
             .mailbox()
             .and_then(|mailbox| self.session.notifications.exchange().missing(mailbox));
-        // In place at the very last moment: the answer goes out after all.
+        // The channel came into place at the very last moment: the answer goes out after all.
         let Some(missing) = missing else { return Ok(false) };
         if let Some(answer) = withheld.answer {
             self.side.buffer.bytes().truncate(answer);

@@ -1,4 +1,4 @@
-//! How a client gets a backend, and how it lets go of it: ask, wait waiting, begin; finish_cycle, release, lose.
+//! How a client gets a backend and releases it: ask, wait, begin; finish_cycle, release, lose.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -115,7 +115,7 @@ impl Client {
         }
         let held = std::mem::take(&mut self.held);
         let mut input = &held[..];
-        // The first message is whole or wanted no more; what is not all there is discarded as it comes.
+        // The first message is whole or its rest is not needed; bytes of it that are still to come are discarded.
         let mut walker = Walker::default();
         let head = walker.next(&mut input, frontend::want)?;
         let Some(Piece::Head { tag, .. }) = head else { return Ok(()) };
@@ -135,13 +135,13 @@ impl Client {
         if !self.session.reported.is_same(&lease.parameters) {
             self.tell_parameters(&lease);
         }
-        // A lease begins with a message of the client's in hand.
+        // The client has sent a message before a lease begins, so the stopwatch starts with the lease.
         let mut stopwatch = Stopwatch::default();
         stopwatch.begin(now);
         self.phase = Phase::Leased(Leased { lease, cycle: self.worker.cycle(), since: now, stopwatch });
     }
 
-    /// This backend reports other values than the client was told.
+    /// Reports the parameters whose values differ between this backend and the last report to the client.
     fn tell_parameters(&mut self, lease: &Lease) {
         let before = std::mem::replace(&mut self.session.reported, lease.parameters.clone());
         for (name, value) in lease.parameters.iter() {
@@ -153,7 +153,7 @@ impl Client {
         self.session.update_lexer();
     }
 
-    /// Asks, cleans or gives the backend back when nothing is outstanding. `now`: pass it if the clock was read
+    /// Probes, cleans or releases the backend when nothing is outstanding. `now`: pass it if the clock was read
     /// already.
     #[inline]
     pub(super) fn finish_cycle(&mut self, cx: &mut Context<'_>, now: Option<Instant>) -> Result<(), End> {
@@ -181,7 +181,8 @@ impl Client {
             return Ok(());
         }
         if leased.lease.is_dirty {
-            // What comes meanwhile waits: behind it the backend has neither its settings nor its statements.
+            // Messages that come meanwhile wait: they need the backend's settings and statements, which the reset
+            // drops.
             leased.cycle.hold_client(true);
             if leased.ask(cx, cleanup::RESET, ReplyAction::Resets).is_err() {
                 return self.lose(cx);
@@ -204,14 +205,15 @@ impl Client {
         self.side.shrink();
     }
 
-    /// The backend broke the protocol: it is closed, and nobody else sees it.
+    /// The backend broke the protocol: it is closed, and no other client gets it.
     pub(super) fn abandon(&mut self) {
         self.phase = Phase::Idle;
         self.handle.set_idle();
         self.session.notifications.lost(false);
     }
 
-    /// ## Leased => (Idle | Orphaned): the backend is gone. The client is told for every cycle it waits for, and stays.
+    /// ## Leased => (Idle | Orphaned): the backend is gone. The client gets an error for every cycle it waits for, and
+    /// stays.
     pub(super) fn lose(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         self.part(None, cx)
     }
@@ -229,7 +231,7 @@ impl Client {
         let lost = Lost { in_commit: cycle.is_committing(), final_error: cycle.take_final_error() };
         let is_taken_back = expired.is_some();
         if !is_taken_back {
-            // One statement on its own commits itself.
+            // A single statement outside a transaction commits itself.
             let may_have_committed = lost.in_commit || cycle.replies().status() == TransactionStatus::Idle;
             self.session.notifications.lost(may_have_committed);
         }
@@ -237,7 +239,7 @@ impl Client {
             // Half a message went out: no error can follow it.
             return Err(End::Gone);
         }
-        // The rest of a message that was on its way has nowhere to go, least of all to the next backend.
+        // The rest of the message under way is dropped: it must not go to the next backend.
         self.side.set_forwarding(false);
         let fault = self.loss(lost, expired, is_session_lost, cycle);
         self.worker.proxy.errors.count(sqlstate::report(&fault).code);
@@ -261,8 +263,7 @@ impl Client {
         Ok(())
     }
 
-    /// The fault that a client is told when it loses its backend: to `expired`, to a timeout of the server, or
-    /// otherwise.
+    /// The fault for a client that loses its backend: because of `expired`, of a timeout of the server, or otherwise.
     fn loss(&self, lost: Lost, expired: Option<Reason>, is_session_lost: bool, cycle: &CycleState) -> Fault {
         let is_taken_back = expired.is_some();
         let by_server = || lost.final_error.as_ref().and_then(|error| Timeout::of_sqlstate(error.code.as_bytes()));
@@ -279,8 +280,8 @@ impl Client {
         }
     }
 
-    /// Answers every cycle that the client waits for: the first with this fault, those behind it as in a failed
-    /// transaction, if that is lost. A unit without its Sync gets its ReadyForQuery when that comes.
+    /// Answers every cycle that the client waits for: the first with this fault, the others as in a failed transaction,
+    /// if the transaction is lost. A unit without its Sync gets its ReadyForQuery when the Sync comes.
     fn answer_outstanding(&mut self, cycle: &CycleState, fault: &Fault, loses_transaction: bool) {
         let after = if loses_transaction { TransactionStatus::Failed } else { TransactionStatus::Idle };
         let out = self.side.buffer.bytes();
@@ -308,7 +309,7 @@ impl Client {
     }
 }
 
-/// Puts in front of a cycle what the backend lacks. True if the client's messages must wait for the outcome.
+/// Sends the settings that the backend lacks ahead of a cycle. True if the client's messages must wait for the outcome.
 #[inline]
 pub(super) fn begin_cycle(
     leased: &mut Leased,

@@ -1,8 +1,8 @@
-//! The clock of pgweir itself: the backstop behind the timeouts of Postgres.
+//! Timeouts by pgweir's own clock: the backstop behind the timeouts of Postgres.
 //!
-//! Postgres ends what takes too long by itself, unless a function lifted the limit, or the server is too old to know
-//! it. The tick of the process compares stamps and leaves a signal; what is to be done is decided here, by the task
-//! that owns the backend. So it is when the watch finds that others wait for a transaction that idles.
+//! Postgres enforces its timeouts by itself, unless a function lifted the limit, or the server is too old to know it.
+//! The tick of the process compares stamps and leaves a signal; the action is decided here, by the task that owns the
+//! backend. The same holds when the watch finds that others wait for a transaction that idles.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -15,29 +15,29 @@ use crate::metrics::{CancelCause, ProcessCounter};
 use crate::state::timeout::Timeout;
 use crate::wire::expected::{ExpectedReplies, TransactionStatus};
 
-/// Why a transaction is taken from its client.
+/// Reason to take a transaction from its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// It took longer than its role may.
+    /// The transaction took longer than its role may.
     Timeout(Timeout),
-    /// Others waited for it while it was idle.
+    /// Others waited for the transaction while it was idle.
     Holding,
 }
 
 impl Client {
-    /// Something may have taken too long: what runs is cancelled, a transaction in which nothing runs is ended.
+    /// A timeout may have passed: a running statement is cancelled, a transaction in which nothing runs is ended.
     pub(super) fn handle_clock(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
         let tick = self.worker.proxy.clock.ticks();
         let limits = self.session.pool.settings().timeouts;
         let clock = &leased.lease.target.clock;
-        // Nobody can tell when the last statement of a text began that is too long to be read.
+        // The start of the last statement is unknown if the text is too long to be read.
         let statements = leased.cycle.statements().unwrap_or(u32::MAX);
         let Some(overdue) = clock.overdue(&limits, tick, statements) else { return Ok(()) };
         clock.act(tick);
         let replies = leased.cycle.replies();
-        // A COMMIT has no time-out in Postgres: cancelled while it waits for a synchronous standby it would still be
-        // done.
+        // A COMMIT has no timeout in Postgres: one that is cancelled while it waits for a synchronous standby would
+        // still be done.
         let is_commit = leased.cycle.is_committing() && statements == 1;
         // A client that does not read holds up its own statement.
         let is_unread = overdue == Timeout::Statement && !self.side.buffer.is_empty();
@@ -55,7 +55,8 @@ impl Client {
         }
     }
 
-    /// Others wait for its transaction: that is ended, unless something runs in it or it has not been idle for long.
+    /// Others wait for this client's transaction: it is ended, unless a statement runs in it or it has not been idle
+    /// for long.
     pub(super) fn handle_waiters(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let Phase::Leased(leased) = &self.phase else { return Ok(()) };
         let proxy = &self.worker.proxy;
@@ -81,8 +82,8 @@ impl Client {
     }
 }
 
-/// A transaction is open at the server: the client's own, or the implicit one of messages that no Sync has followed
-/// yet.
+/// True if a transaction is open at the server: the client's own, or the implicit one of messages that no Sync has
+/// followed yet.
 fn is_open<N>(replies: &ExpectedReplies<N>) -> bool {
     replies.status() != TransactionStatus::Idle || replies.is_unsynced()
 }

@@ -1,7 +1,7 @@
 //! Moves bytes between a client and its backend, message by message, in both directions.
 //!
 //! Neither direction waits for the other: a client may pipeline without reading, a server may answer before the request
-//! is whole. What a message means is judged by [`frontend`] and [`answers`].
+//! is whole. [`frontend`] and [`answers`] decide how each message is handled.
 
 use std::task::{Context, Poll};
 
@@ -29,7 +29,7 @@ use crate::wire::message::{Message, Named, Request, is_cycle};
 use crate::wire::splice::Splice;
 use crate::wire::tag::frontend as tag;
 
-/// Bytes of a waiting client that are kept; then its socket is no longer read.
+/// Bytes of a waiting client that are kept; beyond that its socket is no longer read.
 const HELD_MAX: usize = 256 * 1024;
 
 /// Bytes owed to a client beyond which no more of its messages are read.
@@ -69,7 +69,7 @@ impl Client {
         }
     }
 
-    /// What comes now is kept, because something before it waits.
+    /// True if new bytes of the client are kept, because something before them waits.
     fn is_holding(&self) -> bool {
         match &self.phase {
             Phase::Waiting(_) => true,
@@ -78,7 +78,7 @@ impl Client {
         }
     }
 
-    /// Goes through bytes of the client, message by message.
+    /// Handles bytes of the client, message by message.
     pub(super) fn take_in(&mut self, bytes: &[u8], copy: &mut Vec<u8>, cx: &mut Context<'_>) -> Result<(), End> {
         let mut input = bytes;
         let mut out = Splice::new(bytes, copy);
@@ -193,10 +193,10 @@ impl Client {
         Ok(Step::Done)
     }
 
-    /// Answers (or ignores) a message of an idle client, if that needs no backend.
+    /// Answers (or ignores) a message of an idle client, if it needs no backend. True if it did.
     fn needs_no_backend(&mut self, request: Request<'_>, is_whole: bool) -> bool {
         match request {
-            // Left over from a COPY that failed; Postgres ignores them too.
+            // Rest of a COPY that failed; Postgres ignores these, too.
             Request::CopyData | Request::CopyEnd | Request::Flush => {}
             Request::Sync => self.ready_idle(),
             Request::Query { text } => match local_reply::query(&self.session, text) {
@@ -232,7 +232,7 @@ impl Client {
         self.side.buffer.bytes().extend_from_slice(frame);
     }
 
-    /// Answers a NOTIFY, LISTEN or UNLISTEN that needs nobody else.
+    /// Answers a NOTIFY, LISTEN or UNLISTEN that needs no backend.
     fn run_alone(&mut self, effect: &Effect) {
         self.session.statements.unnamed = Unnamed::None;
         if let Effect::Notify { .. } = effect
@@ -251,10 +251,10 @@ impl Client {
         self.ready_idle();
     }
 
-    /// ReadyForQuery of a client without a backend, behind what waits for it.
+    /// Sends ReadyForQuery to a client without a backend, behind the notifications that wait for it.
     fn ready_idle(&mut self) {
         self.is_unsynced = false;
-        // Why it has to go, if it has, is found when its task looks by itself.
+        // An error is ignored here: the client's task finds the reason to close it by itself.
         let _ = self.session.take_mail(self.side.buffer.bytes(), usize::MAX);
         build::ready_for_query(self.side.buffer.bytes(), TransactionStatus::Idle);
     }
@@ -307,7 +307,7 @@ impl Client {
         }
     }
 
-    /// Goes through bytes of the backend, message by message.
+    /// Handles bytes of the backend, message by message.
     fn take_out(&mut self, n: usize, buffers: &mut Buffers, cx: &mut Context<'_>) -> Result<(), End> {
         let Buffers { read, copy, .. } = buffers;
         let mut out = Splice::new(&read[..n], copy);
@@ -322,7 +322,7 @@ impl Client {
         let worker = &self.worker;
         match result {
             Ok(()) => {}
-            // The backend is well; it is cleaned when the client goes.
+            // The backend is fine; it is cleaned when the client goes.
             Err(fault @ Fault::SettingsRefused(_)) => return Err(fault.into()),
             Err(fault) => {
                 self.abandon();
@@ -339,15 +339,15 @@ impl Client {
     }
 }
 
-/// What came of a read from a backend.
+/// Outcome of a read from a backend.
 struct Taken {
-    /// The last event that somebody has to act upon.
+    /// The last event that the caller has to act upon.
     event: Event,
     /// The time, if a cycle ended and the clock was read for it.
     now: Option<Instant>,
 }
 
-/// Takes account of what a backend sent, and puts out what its client gets of it.
+/// Handles the messages of a backend and writes the client's share of them.
 fn take_answers(
     worker: &Worker,
     session: &mut Session,

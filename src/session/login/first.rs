@@ -1,4 +1,5 @@
-//! What comes before a StartupMessage: TLS, refusals of what we do not do, and CancelRequests, which end here.
+//! Packets before a StartupMessage: TLS, refusals of requests that are not supported, and CancelRequests, which end
+//! here.
 
 use std::sync::Arc;
 
@@ -68,7 +69,7 @@ pub(super) async fn packet(
             First::Gss if std::mem::take(&mut may_ask_gss) => {
                 stream.write_all(b"N").await?;
             }
-            // Asked again; the answer is Postgres's.
+            // The request came twice; the answer is Postgres's.
             First::Ssl => return Err(Malformed::Version(1234, 5679).into()),
             First::Gss => return Err(Malformed::Version(1234, 5680).into()),
         }
@@ -84,8 +85,8 @@ async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, LoginFault> {
     Ok(packet)
 }
 
-/// The peer is waited for here; only what its first message makes us compute (the key exchange, our signature) waits
-/// for its turn, on a thread of its own.
+/// Does the TLS handshake. The peer is waited for here; only the computation for its first message (the key exchange,
+/// our signature) waits for its turn, on a thread of its own.
 async fn encrypt(worker: &Worker, stream: &mut Stream, tls: &ServerTls) -> Result<(), LoginFault> {
     let Stream::Plain(socket) = std::mem::replace(stream, Stream::Plain(Socket::Lost)) else {
         return Err(LoginFault::Injected);
