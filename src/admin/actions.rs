@@ -1,8 +1,8 @@
 //! Actions over HTTP, as the status page sends them: one command of the console at a time, for those who know
 //! `admin.token`.
 //!
-//! A page from elsewhere in an operator's browser neither knows the token nor can have it sent. All the same it is
-//! refused by its origin, whatever name it got for this address.
+//! A page from elsewhere in an operator's browser neither knows the token nor can have it sent. It is refused by its
+//! origin all the same, whatever name it got for this address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ const BODY_MAX: usize = 8 * 1024;
 /// Time that a wrong guess costs.
 const DELAY: Duration = Duration::from_millis(500);
 
-/// Why nothing was done.
+/// The reason an action was refused.
 #[derive(Debug, Error)]
 pub(super) enum ActionRefusal {
     #[error("admin.token is not set, so nobody may act here")]
@@ -69,7 +69,7 @@ impl ActionRefusal {
         }
     }
 
-    /// As the console would say it.
+    /// The error as the console would report it.
     pub(super) fn shown(&self) -> Value {
         match self {
             Self::Fault(fault) => {

@@ -1,5 +1,5 @@
-//! A command of the console. Each is one file in `commands/`: how it is written, what HELP says of it, who may give it,
-//! how it is read, and what it does.
+//! A command of the console. Each is one file in `commands/`: its usage, its lines in HELP, the right it needs, how it
+//! is read, and its action.
 
 use std::fmt::{self, Debug};
 use std::pin::Pin;
@@ -22,7 +22,7 @@ pub(super) trait ConsoleCommand: Debug + Send + Sync + Sized + 'static {
     /// The right that its user needs.
     const ACCESS: Access = Access::Act;
 
-    /// From the words behind the first. `None`: this is not how it is written.
+    /// From the words behind the first. `None`: the words do not fit its usage.
     fn read(arguments: &CommandArguments<'_>) -> Option<Self>;
 
     /// Does the part that takes no time, on a worker's thread.
@@ -32,14 +32,14 @@ pub(super) trait ConsoleCommand: Debug + Send + Sync + Sized + 'static {
 /// The part of a command that takes time.
 pub(super) enum FollowUp {
     Nothing,
-    /// The console waits for something; over HTTP nobody does, and the page shows how it goes on.
+    /// The console waits for something; an action over HTTP does not, and the page shows how it goes on.
     Wait(ActionWait),
     /// Something to await; the texts that come of it are notices for the user.
     Later(Pin<Box<dyn Future<Output = Result<Vec<String>, ConsoleFault>> + Send>>),
 }
 
 impl FollowUp {
-    /// Awaits this, of which no notices come.
+    /// Awaits this, which gives no notices.
     pub(super) fn later<F>(task: F) -> Self
     where
         F: Future<Output = Result<Vec<String>, ConsoleFault>> + Send + 'static,
@@ -48,12 +48,12 @@ impl FollowUp {
     }
 }
 
-/// Says what a command still waits for.
+/// The notice of a wait that goes on; `None`: it is over.
 type Pending = Box<dyn Fn(&Proxy) -> Option<String> + Send>;
 
 /// Something that a command waits for.
 pub(super) struct ActionWait {
-    /// What it still waits for, as a notice; `None`: it is over.
+    /// The notice of the wait while it goes on; `None`: it is over.
     pub(super) pending: Pending,
     /// A CancelRequest ends the wait with this fault, after `undo`.
     pub(super) canceled: ConsoleFault,

@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) enum ConsoleEnd {
     /// Terminate, or its socket closed or broke.
     Gone,
-    /// The client is told why.
+    /// An error that the client gets before the connection closes.
     Fatal(ConsoleFault),
 }
 
@@ -77,7 +77,7 @@ impl ConsoleConnection {
         }
     }
 
-    /// Waits while this holds, unless the client cancels. One that goes away meanwhile leaves everything as it is.
+    /// Waits while this holds, unless the client cancels. A client that goes away meanwhile leaves everything as it is.
     pub(super) async fn wait_while(&mut self, holds: impl Fn() -> bool) -> Result<WaitEnd, ConsoleEnd> {
         self.handle.set_waiting();
         let ended = self.look_while(holds).await;
@@ -102,7 +102,7 @@ impl ConsoleConnection {
         Ok(WaitEnd::Over)
     }
 
-    /// Reads more of the client, or tells the signals that came meanwhile.
+    /// Reads more of the client, or returns the signals that came meanwhile.
     async fn hear(&mut self) -> Result<Option<u8>, ConsoleEnd> {
         let handle = &self.handle;
         let signalled = poll_fn(|cx| {
@@ -139,7 +139,7 @@ impl ConsoleConnection {
     }
 }
 
-/// Does what signals ask of a console.
+/// Handles the signals of a console.
 fn handle(signals: u8) -> Result<(), ConsoleEnd> {
     let has = |signal: Signal| signals & signal as u8 != 0;
     if has(Signal::Drain) {

@@ -46,10 +46,10 @@ pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, facts: ClientFacts
     }
 }
 
-/// Why a message was not answered as it asks.
+/// The reason a message was not answered as it asks.
 #[derive(Debug)]
 enum ConsoleStop {
-    /// The client is told, and stays.
+    /// The client gets an error, and stays.
     Fault(ConsoleFault),
     End(ConsoleEnd),
 }
@@ -160,7 +160,7 @@ impl Console {
 
     // ---- statements -----------------------------------------------------------------------------
 
-    /// Does what a statement says; its notices are on their way when its rows and tag come back.
+    /// Runs a statement; its notices are on their way when its rows and tag come back.
     async fn answer(&mut self, statement: &ConsoleStatement) -> Result<StatementAnswer, ConsoleStop> {
         // Asked each time: a reload that takes a role its rights takes them from its consoles, too.
         let role = || self.connection.handle.role.to_string();
@@ -299,7 +299,7 @@ impl Console {
         Ok(())
     }
 
-    /// After the statement with this tag.
+    /// Updates transaction, portals and statements after the statement with this tag.
     fn follow(&mut self, tag: &str) {
         match tag {
             "BEGIN" | "START TRANSACTION" => self.transaction = TransactionStatus::InTransaction,
@@ -324,7 +324,7 @@ impl Console {
 }
 
 impl ConsolePortal {
-    /// At most so many rows, all if it is 0, and how that ended.
+    /// Sends at most so many rows, all if it is 0, and how that ended.
     fn send(&mut self, out: &mut Vec<u8>, most: usize) {
         let (Some(statement), Some(answer)) = (&self.statement, &mut self.answer) else {
             out.extend_from_slice(build::EMPTY_QUERY);

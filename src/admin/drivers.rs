@@ -3,10 +3,10 @@
 use super::table::TableCell;
 use super::words::unquoted;
 
-/// A Postgres version that drivers know how to talk to; the rest says who it is.
+/// A Postgres version that drivers know how to talk to; the rest names pgweir.
 pub(super) const SERVER_VERSION: &str = concat!("15.0 (pgweir ", env!("CARGO_PKG_VERSION"), ")");
 
-/// The parameters that the client is told at its login, and that SHOW and `current_setting` tell.
+/// The parameters that are reported to the client at its login, and by SHOW and `current_setting`.
 pub(super) const PARAMETERS: [(&str, &str); 11] = [
     ("server_version", SERVER_VERSION),
     ("server_encoding", "UTF8"),

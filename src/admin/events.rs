@@ -36,7 +36,7 @@ impl EventStream {
         Self { memory: Memory::default(), news: watch::Sender::default(), places }
     }
 
-    /// Looks for ever.
+    /// Looks at everything again and again, for ever.
     pub(super) async fn keep(&self, proxy: &Proxy) {
         let mut tick = interval(EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);

@@ -61,9 +61,9 @@ pub(super) struct RoleFacts {
     pub(super) effective: Option<u32>,
     pub(super) active: u32,
     pub(super) waiting: u32,
-    /// How long the first of them has waited.
+    /// How long the first waiting client has waited.
     pub(super) oldest: Duration,
-    /// The longest that it may wait.
+    /// The longest that a client may wait.
     pub(super) wait_timeout: Duration,
     /// Transactions that began in the last minute.
     pub(super) starts: u64,

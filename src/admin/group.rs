@@ -21,7 +21,7 @@ pub(super) struct PoolGroup {
     pub(super) pool: Arc<Pool>,
     pub(super) counts: Counts,
     pub(super) waiting: u32,
-    /// Since when the first of them.
+    /// Since when the first waiting client has waited.
     pub(super) waiting_since: Option<Instant>,
     pub(super) totals: Totals,
 }

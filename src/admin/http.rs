@@ -64,7 +64,7 @@ struct AdminServer {
     page: StatusPage,
 }
 
-/// Until when a connection may go on.
+/// The moment up to which a connection may go on.
 #[derive(Debug, Clone)]
 struct Deadline(Arc<Mutex<Instant>>);
 

@@ -1,11 +1,11 @@
 //! The views and levers of operators: the console, metrics and health, and the status page.
 //!
-//! The console: `console` speaks the protocol over a `connection`, `statement` reads a text, `help` says what is wrong
-//! with one, `drivers` answers what is said to every server. `tables/` has one file for each SHOW, `commands/` one for
-//! each command; [`table`] and [`command`] say what these are. `http` answers scrapes and probes from `scrape` and
-//! `health`, and has the status page: `facts` are how everything is, `recent` the last minutes, `problem` what is
-//! wrong, `status` all of that in JSON, `events` sends it once a second, `actions` runs commands, and the page itself
-//! is in `page/`.
+//! The console: `console` speaks the protocol over a `connection`, `statement` reads a text, `help` explains the
+//! mistake in one, `drivers` answers statements that are sent to every server. `tables/` has one file for each SHOW,
+//! `commands/` one for each command; [`table`] and [`command`] say what these are. `http` answers scrapes and probes
+//! from `scrape` and `health`, and has the status page: `facts` are the state of everything, `recent` the last minutes,
+//! `problem` the things that are wrong, `status` all of that in JSON, `events` sends it once a second, `actions` runs
+//! commands, and the page itself is in `page/`.
 
 mod actions;
 mod body;

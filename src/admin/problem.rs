@@ -1,4 +1,4 @@
-//! Problems: what is wrong now, in words, and a log of what was. Pure.
+//! Problems: things that are wrong now, in words, and a log of earlier ones. Pure.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::admission::limiter::LimiterState;
 use crate::pool::core::EndpointView;
 use crate::watch::finding::{Finding, FindingKind};
 
-/// A wait that is worth a word.
+/// A wait that is long enough to be a problem.
 const LONG_WAIT: Duration = Duration::from_secs(1);
 
-/// Share of `listen.clients_max` that is worth one.
+/// Share of `listen.clients_max` that is large enough to be a problem.
 const CLIENTS_SHARE: f64 = 0.9;
 
 /// Seconds within which a problem that comes again counts as one that was never over.
@@ -25,7 +25,7 @@ const LOG_MAX: usize = 50;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ProblemLevel {
     Bad,
-    /// They may soon, or somebody wanted it so.
+    /// Clients may suffer soon, or somebody wanted it so.
     Warning,
     /// Good to know.
     Note,
@@ -49,7 +49,7 @@ pub(super) struct Problem {
     about: String,
     /// One sentence, without its period.
     pub(super) what: String,
-    /// Of one problem the largest size is remembered.
+    /// Its size; the log remembers the largest of one problem.
     size: u64,
 }
 
@@ -74,7 +74,7 @@ pub(super) fn problems(facts: &StatusFacts) -> Vec<Problem> {
     problems
 }
 
-/// The first thing to be read: how bad it is, and what it is.
+/// The headline: level and text of the worst problem, and how many more there are.
 pub(super) fn headline(problems: &[Problem]) -> Value {
     let Some(worst) = problems.first().filter(|worst| worst.level < ProblemLevel::Note) else {
         return json!({ "level": "ok", "text": "Nothing is wrong." });

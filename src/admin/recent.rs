@@ -30,7 +30,7 @@ pub(super) struct Point {
     pub(super) active: u32,
     /// Its clients that wait.
     pub(super) waiting: u32,
-    /// Where its limit is or moves to.
+    /// Its limit, or the one that a ramp leads to.
     pub(super) limit: Option<u32>,
     /// The limit in force at that moment.
     pub(super) effective: Option<u32>,

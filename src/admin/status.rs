@@ -1,4 +1,4 @@
-//! The content of the status page as JSON: how everything is, what is wrong, and the last minutes.
+//! The content of the status page as JSON: the state of everything, the problems, and the last minutes.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};

@@ -16,10 +16,10 @@ pub(super) enum TableCell {
     Null,
 }
 
-/// Marks what a column of type `text` can show.
+/// Marks the values that a column of type `text` can show.
 pub(super) struct Texts;
 
-/// Marks what a column of type `int4` or `int8` can show.
+/// Marks the values that a column of type `int4` or `int8` can show.
 pub(super) struct Numbers;
 
 /// A value that a column of kind `K` can show.

@@ -1,4 +1,4 @@
-//! Counters of the hot path: each worker has its own, so that no two threads write the same cache line. A look sums
+//! Counters of the hot path: each worker has its own, so that no two threads write the same cache line. A reader sums
 //! them up.
 
 use std::array;
@@ -62,7 +62,7 @@ impl PoolStats {
         Self { workers: (0..workers).map(|_| WorkerStats::new()).collect() }
     }
 
-    /// Those of one worker, to be written by that worker only.
+    /// The counters of one worker, to be written by that worker only.
     #[inline]
     pub fn worker(&self, id: usize) -> &WorkerStats {
         &self.workers[id]
@@ -93,20 +93,20 @@ impl WorkerStats {
         self.counters[counter.slot()].add(n as u64);
     }
 
-    /// One more, which took so long.
+    /// Counts one duration.
     #[inline]
     pub fn record(&self, histogram: PoolHistogram, duration: Duration) {
         self.histograms[histogram as usize].record(duration);
     }
 
-    /// A lease ended that lasted so long.
+    /// Counts a lease that ended, and how long it lasted.
     #[inline]
     pub fn leased(&self, duration: Duration) {
         self.add(PoolCounter::Leases);
         self.record(PoolHistogram::Lease, duration);
     }
 
-    /// A cycle of a client's ended that lasted so long, and with it maybe a transaction.
+    /// Counts a client's cycle that ended, how long it lasted, and the transaction that may have ended with it.
     #[inline]
     pub fn cycle(&self, cycle: Duration, transaction: Option<Duration>) {
         self.record(PoolHistogram::Query, cycle);

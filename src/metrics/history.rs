@@ -39,7 +39,7 @@ impl History {
         }
     }
 
-    /// What happened in the pool since the older moment, and how long ago that was.
+    /// Totals of the pool since the older moment, and how long ago that was.
     pub(crate) fn since(&self, pool: u64, totals: &Totals, now: Instant) -> (Totals, Duration) {
         let none = Totals::default();
         let since = totals.since(self.older.totals.get(&pool).unwrap_or(&none));

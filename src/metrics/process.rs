@@ -32,7 +32,7 @@ impl ProcessStats {
         self.counters[counter.slot()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One more, which took so long.
+    /// Counts one duration.
     pub(crate) fn record(&self, histogram: ProcessHistogram, duration: Duration) {
         self.histograms[histogram as usize].lock().expect("no panic while held").record(duration);
     }

@@ -62,12 +62,12 @@ impl Metric {
         self.line().labels
     }
 
-    /// One sentence on what it says.
+    /// One sentence on its meaning.
     pub fn help(self) -> &'static str {
         self.line().help
     }
 
-    /// What to do when it moves.
+    /// One sentence of advice for when it moves.
     pub fn advice(self) -> &'static str {
         self.line().advice
     }

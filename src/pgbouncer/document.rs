@@ -114,7 +114,7 @@ fn every_key_does_what_its_row_says() {
             Fate::Different("—") | Fate::Missing => {
                 assert_eq!(did, (false, true, false), "{key:?}\n{}", with_it.toml)
             }
-            // What a list of hosts means is said whether or not the key is there.
+            // The meaning of a list of hosts is noted whether or not the key is there.
             Fate::Different("databases.*.host") => assert_eq!((is_written, is_noted), (false, true), "{key:?}"),
             Fate::Different(_) => assert!(is_written && is_noted && !is_unneeded, "{key:?}: {did:?}\n{}", with_it.toml),
             Fate::Unneeded => assert_eq!(did, (false, false, true), "{key:?}\n{}", with_it.toml),

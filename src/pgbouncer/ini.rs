@@ -45,10 +45,10 @@ pub enum IniError {
     Unreadable {
         /// As it was named.
         file: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A line is neither of what a line may be.
+    /// A line is neither a section nor a pair.
     #[error("{0}: is neither a [section] nor key = value")]
     Syntax(Place),
     /// A value before the first section.
@@ -111,7 +111,7 @@ fn pair(line: &str) -> Option<(String, &str)> {
     Some((key, rest.trim_start().strip_prefix('=')?.trim()))
 }
 
-/// What stands before the closing quote, doubled ones made one, and what follows it.
+/// The text before the closing quote, doubled quotes made one, and the text behind it.
 pub(super) fn unquote(text: &str, quote: char) -> Option<(String, &str)> {
     let mut unquoted = String::new();
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! Every key of PgBouncer 1.18 to 1.25 and what becomes of it: the one table that the translation and its document
+//! Every key of PgBouncer 1.18 to 1.25 and how it is translated: the one table that the translation and its document
 //! share.
 
 use Fate::{Different, Missing, Same, Unneeded};
@@ -17,7 +17,7 @@ pub(super) enum Section {
     Peer,
 }
 
-/// What becomes of a key.
+/// How a key is translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// This setting means the same.
@@ -33,11 +33,11 @@ pub(super) struct Key {
     pub(super) section: Section,
     pub(super) name: &'static str,
     pub(super) fate: Fate,
-    /// What to know, and what to do; may be empty where it means the same.
+    /// The difference, and the advice; may be empty where it means the same.
     pub(super) says: &'static str,
-    /// Values with which it does nothing, so that nothing has to be said of it.
+    /// Values with which the key does nothing, so that it needs no note.
     pub(super) off: &'static [&'static str],
-    /// A value with which it does something.
+    /// A value with which the key does something.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests try every key"))]
     pub(super) example: &'static str,
 }

@@ -1,9 +1,8 @@
-//! `pgbouncer.ini` to `proxy.toml`: what means the same, and a word on everything else. Pure but for the files it is
-//! shown.
+//! `pgbouncer.ini` to `proxy.toml`: settings that mean the same, and a note on everything else. Pure but for the files
+//! it is given.
 //!
-//! `ini` and `words` read, `keys` says what becomes of each key, `translate` decides, `toml` writes. The result means
-//! what the old file meant, also where that says nothing: PgBouncer's default stands in it wherever pgweir's is
-//! another.
+//! `ini` and `words` read, `keys` says how each key is translated, `translate` decides, `toml` writes. The result means
+//! the same as the old file, also where that sets nothing: it has PgBouncer's default wherever pgweir's is another.
 
 mod ini;
 mod keys;
@@ -28,7 +27,7 @@ use translation::Translation;
 /// How files that are named in files are read.
 pub type Files<'a> = &'a dyn Fn(&Path) -> io::Result<String>;
 
-/// What becomes of a key of `[pgbouncer]`; `None`: it has no such key.
+/// How a key of `[pgbouncer]` is translated; `None`: PgBouncer has no such key.
 pub(crate) fn fate(key: &str) -> Option<Fate> {
     keys::find(Section::General, key).map(|key| key.fate)
 }
@@ -38,22 +37,22 @@ pub(crate) fn fate(key: &str) -> Option<Fate> {
 pub struct Import {
     /// The text of `proxy.toml`.
     pub toml: String,
-    /// What somebody should look at, in the order of the file.
+    /// Differences that somebody should look at, in the order of the file.
     pub notes: Vec<Note>,
-    /// Keys that nothing has to take the place of.
+    /// Keys that need no replacement.
     pub unneeded: Vec<&'static str>,
 }
 
 /// Something that does not mean the same any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// Where it stands; `None`: it is about what does not stand there.
+    /// Its place in the file; `None`: it is about something that the file does not have.
     pub place: Option<Place>,
     /// How much of it is left.
     pub kind: Kind,
     /// The key, or what else it is about.
     pub about: String,
-    /// What to know and do.
+    /// The difference, and the advice.
     pub text: String,
 }
 

@@ -1,4 +1,4 @@
-//! Who logs in, and how: `auth_type`, `auth_file`, `auth_user`, `[users]` and the `user=` of databases become roles.
+//! Roles and how they log in: `auth_type`, `auth_file`, `auth_user`, `[users]` and the `user=` of databases.
 
 use std::path::Path;
 
@@ -21,10 +21,10 @@ impl Forced {
     }
 }
 
-/// `auth_type`, as far as it matters what becomes of it.
+/// `auth_type`, as far as the translation depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Method {
-    /// `md5`, `plain`, and what `hba` most likely says.
+    /// `md5`, `plain`, and the most likely meaning of `hba`.
     Password,
     Scram,
     Trust,
@@ -54,7 +54,7 @@ impl<'a> Secret<'a> {
         }
     }
 
-    /// What opens a backend; a verifier does not.
+    /// The secret that opens a backend; a verifier does not.
     fn opens(self) -> Option<&'a str> {
         match self {
             Self::Plain(secret) | Self::Md5(secret) => Some(secret),
@@ -66,7 +66,7 @@ impl<'a> Secret<'a> {
 /// The roles as they will be.
 pub(super) struct Logins {
     pub(super) tables: Vec<Table>,
-    /// Those that prove themselves to pgweir, by name.
+    /// Names of the roles that prove themselves to pgweir.
     proved_here: Vec<String>,
     /// `auth_user` and `auth_query` in general.
     auth_user: Option<String>,
@@ -301,7 +301,7 @@ fn proof(
     Proof::Here
 }
 
-/// What `[pgbouncer]` says of every role.
+/// Settings of every role from `[pgbouncer]`.
 fn common(translation: &mut Translation, star: &mut Table) {
     for (setting, key) in LIMITS {
         if let Some(value) = translation.given(key).and_then(|value| limit(setting, value)) {
@@ -310,7 +310,7 @@ fn common(translation: &mut Translation, star: &mut Table) {
     }
 }
 
-/// What `[users]` says of one.
+/// Settings of one role from `[users]`.
 fn own(translation: &mut Translation, table: &mut Table, name: &str) {
     let Some(words) = translation.users.iter().find(|words| words.name == name) else { return };
     if let Some(mode) = words.get("pool_mode") {

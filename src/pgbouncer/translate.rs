@@ -1,4 +1,4 @@
-//! What the old file means, setting by setting.
+//! The translation of the old file, setting by setting.
 
 use std::net::IpAddr;
 use std::path::Path;

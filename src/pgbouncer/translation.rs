@@ -1,4 +1,4 @@
-//! A translation under way: what the file says, taken apart, and the notes on what becomes of it.
+//! A translation under way: the contents of the file, taken apart, and the notes on them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub(super) struct Translation {
 }
 
 impl Translation {
-    /// Sorts the lines of a file by what they are.
+    /// Sorts the lines of a file by section.
     pub(super) fn new(entries: &[Entry]) -> Self {
         let mut this = Self {
             general: BTreeMap::new(),
@@ -98,7 +98,7 @@ impl Translation {
         Some(Words { name: name.to_owned(), place: place.clone(), given: pairs.into_iter().collect() })
     }
 
-    /// What the table says of a key that means something else, or nothing.
+    /// Adds the table's note on a key that means something else or has no counterpart.
     fn remark(&mut self, section: Section, key: &str, value: &str, about: &str, place: &Place) {
         let Some(row) = find(section, key) else {
             return self.note(Some(place), Kind::Missing, about, "is no key that pgweir knows of PgBouncer");
@@ -108,7 +108,7 @@ impl Translation {
         }
         let says = match row.says.strip_prefix("as ").and_then(|rest| rest.strip_suffix("in [pgbouncer]")) {
             None => row.says,
-            // It is said of the general key.
+            // The note is that of the general key.
             Some(other) => {
                 let general = if other.is_empty() { key } else { other.trim() };
                 find(Section::General, general).map_or(row.says, |general| general.says)

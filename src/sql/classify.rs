@@ -1,4 +1,4 @@
-//! [`classify`]: the one pass over a text that finds what it does to its session.
+//! [`classify`]: the one pass over a text that finds its effects on the session.
 
 use super::effect::{Context, StatementEffects};
 use super::keyword::*;
@@ -9,7 +9,7 @@ use super::scan::{ScannedStatement, Scanner, SettingsUse};
 use super::set;
 use super::state_flags::StateFlags;
 
-/// What `text` does to its session.
+/// The effects of `text` on its session.
 #[inline]
 pub fn classify(text: &[u8], context: Context) -> StatementEffects {
     if context.ascii_safe && quick::is_ordinary(text) {

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::state_flags::StateFlags;
 
-/// What the lexer must know about the session that the text is for.
+/// Facts about the session that the lexer needs to read its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Context {
     /// The setting of that name: on, a backslash in a plain literal is a backslash.
@@ -20,7 +20,7 @@ impl Default for Context {
     }
 }
 
-/// What one text does. Kept with a prepared statement, so that it is asked once.
+/// The effects of one text. Kept with a prepared statement, so that its text is read once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StatementEffects {
     /// Statements that are not empty: as many as CommandCompletes to expect if none fails.
@@ -29,7 +29,7 @@ pub struct StatementEffects {
     pub may_begin: StateFlags,
     /// State that the text may end. Nothing to ask about while the client has none.
     pub may_end: StateFlags,
-    /// What was read exactly, in order of execution; nothing for an ordinary statement.
+    /// Effects that were read exactly, in order of execution; none for an ordinary statement.
     pub effects: Effects,
     /// Settings get values in it, by a SET or a call of `set_config`: [`replace_values`](super::replace_values) may
     /// find them.
@@ -100,7 +100,7 @@ impl StatementEffects {
 /// Effects, each with the number of its statement among those not empty, from zero. One fits without an allocation.
 pub(crate) type Effects = SmallVec<[(u32, Effect); 1]>;
 
-/// What a statement does to its session if it succeeds. Names are folded and cut to 63 bytes as Postgres does.
+/// The effect of a statement on its session if it succeeds. Names are folded and cut to 63 bytes as Postgres does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// BEGIN, START TRANSACTION.
@@ -134,7 +134,7 @@ pub enum Effect {
     Reset(String),
     /// RESET ALL: every setting but `role`, `session_authorization` and those of the transaction (`GUC_NO_RESET_ALL`).
     ResetAll,
-    /// SET SESSION AUTHORIZATION, in any form; never followed, so the suspect says whether it begins or ends.
+    /// SET SESSION AUTHORIZATION, in any form; never followed, so the flag says whether it begins or ends.
     SetSessionAuthorization {
         /// Back to the role of the login.
         to_default: bool,
@@ -159,7 +159,7 @@ pub enum Effect {
     UnlistenAll,
     /// NOTIFY, and a SELECT of one `pg_notify`.
     Notify {
-        /// Which of the two.
+        /// NOTIFY or the SELECT.
         form: Form,
         channel: Argument,
         /// Empty if a NOTIFY gives none.
@@ -178,7 +178,7 @@ pub enum Form {
     Call,
 }
 
-/// What is given to `pg_notify`.
+/// An argument of `pg_notify`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Argument {
     /// A literal, decoded, in the client's encoding.
@@ -209,7 +209,7 @@ impl Effect {
         matches!(self, Self::Listen(_) | Self::Notify { .. } | Self::ListeningChannels)
     }
 
-    /// The CommandComplete of its statement, where a stand-in runs that has another; `None`: the same.
+    /// The CommandComplete tag of its statement, if its stand-in has another one; `None`: the same.
     pub fn stand_in_tag(&self) -> Option<&'static [u8]> {
         match self {
             Self::Notify { form: Form::Command, .. } => Some(b"NOTIFY"),
@@ -220,7 +220,7 @@ impl Effect {
         }
     }
 
-    /// What an effect may begin and end that is worth asking about.
+    /// State that the effect may begin and state that it may end, if worth asking the server about.
     fn flags(&self) -> (StateFlags, StateFlags) {
         use StateFlags as S;
         match self {
@@ -239,7 +239,7 @@ impl Effect {
     }
 }
 
-/// What DISCARD throws away, ALL aside.
+/// The state that DISCARD throws away, ALL aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Discarded {
     /// Cached plans.
@@ -286,7 +286,7 @@ impl Setting {
 /// The value of a setting, in the client's encoding.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Value {
-    /// What the session began with.
+    /// The value that the session began with.
     Default,
     /// One string, as StartupMessage and `set_config` carry it; a list in it is not yet split.
     Text(Bytes),

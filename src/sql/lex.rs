@@ -1,12 +1,12 @@
 //! Bytes to tokens, by the rules of Postgres's `src/backend/parser/scan.l`.
 //!
-//! A token is a kind and a span; nothing is copied or decoded here. Only what decides where literals, comments and
-//! statements end has to be exact, so numbers and operators come out in smaller pieces than in Postgres: `1.5e3` is
-//! four tokens and `<=` two.
+//! A token is a kind and a span; nothing is copied or decoded here. Only the ends of literals, comments and statements
+//! have to be exact, so numbers and operators come out in smaller pieces than in Postgres: `1.5e3` is four tokens and
+//! `<=` two.
 
 use memchr::{memchr, memchr2};
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenKind {
     /// An unquoted identifier or keyword.
@@ -69,7 +69,7 @@ enum Backslash {
     Escapes,
 }
 
-/// What a byte begins.
+/// The kind of token, space or comment that a byte may begin.
 #[derive(Clone, Copy, PartialEq)]
 enum Begin {
     Space,
@@ -86,7 +86,7 @@ enum Begin {
     Symbol,
 }
 
-/// What each byte begins outside literals and comments.
+/// The kind that each byte begins outside literals and comments.
 static BEGIN: [Begin; 256] = {
     let mut table = [Begin::Symbol; 256];
     let mut byte = 0;
@@ -110,7 +110,7 @@ static BEGIN: [Begin; 256] = {
     table
 };
 
-/// Which bytes continue a word (`ident_cont`).
+/// True for bytes that continue a word (`ident_cont`).
 static CONTINUES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;

@@ -1,12 +1,12 @@
-//! What Postgres makes of a value for a setting in milliseconds, read as it reads it: `parse_int` and
-//! `convert_to_base_unit` of `guc.c`, with `strtol` and `strtod` below them.
+//! Values for settings in milliseconds, read as Postgres reads them: `parse_int` and `convert_to_base_unit` of `guc.c`,
+//! with `strtol` and `strtod` below them.
 
 use super::effect::Value;
 
-/// What comes of a value.
+/// The outcome of reading a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Milliseconds {
-    /// So many.
+    /// This many milliseconds.
     Known(u32),
     /// Postgres refuses it.
     Refused,
@@ -77,8 +77,8 @@ fn number(text: &[u8]) -> Option<(f64, &[u8])> {
         let is_whole = !matches!(text.get(end), Some(b'.' | b'p' | b'P'));
         return if is_whole { Some((integer(&text[2..end], 16)?, &text[end..])) } else { None };
     }
-    // `strtol` takes what begins with 0 for octal and stops at the first 8; only a fraction or exponent behind brings
-    // `strtod`.
+    // `strtol` takes a number that begins with 0 for octal and stops at the first 8; `strtod` is used only if a
+    // fraction or exponent follows.
     let is_octal = text.first() == Some(&b'0');
     let whole = run(0, if is_octal { |byte| (b'0'..=b'7').contains(byte) } else { u8::is_ascii_digit });
     if !matches!(text.get(whole), Some(b'.' | b'e' | b'E')) {
@@ -102,7 +102,7 @@ fn number(text: &[u8]) -> Option<(f64, &[u8])> {
 
 fn integer(digits: &[u8], radix: u32) -> Option<f64> {
     let written = std::str::from_utf8(digits).ok().filter(|digits| !digits.is_empty())?;
-    // What does not fit is far beyond what Postgres takes.
+    // A number that does not fit is far larger than any that Postgres takes.
     Some(u64::from_str_radix(written, radix).map_or(f64::INFINITY, |number| number as f64))
 }
 

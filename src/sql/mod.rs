@@ -1,15 +1,15 @@
-//! What a text of SQL does to its session, read in one pass without a parser.
+//! The effects of a text of SQL on its session, read in one pass without a parser.
 //!
 //! [`classify()`] is the one entry for the relay: it counts statements, names the effects it can read exactly
 //! ([`Effect`]) and raises a suspicion ([`StateFlags`]) where it cannot. [`replay`] is the way back: settings to text.
 //! [`replace_values`] puts other values where a text has some, and [`stand_ins`] other statements for those about
 //! channels.
 //!
-//! Lowest first: `state_flags` has the kinds of session state and all that is known of each, `effect` the other
-//! results, `encoding` names of encodings; `lex` cuts bytes into tokens as `scan.l` of Postgres does (`quick` spares
-//! most texts that), `quote` decodes and encodes names and literals, `scan` cuts tokens into statements; `read`, `set`
-//! and `notify` understand the few statements that matter; `classify` puts them together, and `stand_in` stands above
-//! it. No I/O; nothing here imports another module of ours.
+//! Lowest first: `state_flags` has the kinds of session state and all facts about each, `effect` the other results,
+//! `encoding` names of encodings; `lex` cuts bytes into tokens as `scan.l` of Postgres does (`quick` spares most texts
+//! that), `quote` decodes and encodes names and literals, `scan` cuts tokens into statements; `read`, `set` and
+//! `notify` understand the few statements that matter; `classify` puts them together, and `stand_in` stands above it.
+//! No I/O; nothing here imports another module of ours.
 
 mod classify;
 mod effect;

@@ -11,13 +11,13 @@ use super::lex::{Token, TokenKind};
 use super::quote;
 use super::read::Reader;
 
-/// What a literal says, if that does not depend on the encoding of the database as escapes outside ASCII do.
+/// The text of a literal, if it does not depend on the encoding of the database as escapes outside ASCII do.
 pub(super) fn text_of(text: &[u8], literal: Token) -> Option<Bytes> {
     let escapes = literal.kind == TokenKind::Escaped && literal.of(text).contains(&b'\\');
     quote::literal(text, literal).filter(|value| value.is_ascii() || !escapes)
 }
 
-/// What a `SELECT` of one call does: `pg_notify` or `pg_listening_channels`.
+/// The effect of a `SELECT` of one call: `pg_notify` or `pg_listening_channels`.
 pub(super) fn read_select(text: &[u8], context: Context) -> Option<Effect> {
     Some(match Call::read(text, context)?.function {
         Function::Notify { channel, payload } => {

@@ -36,7 +36,7 @@ fn is_word(byte: u8) -> bool {
 /// Bytes looked at together.
 const CHUNK: usize = 32;
 
-/// A chunk and what of the next the longest name reaches into.
+/// A chunk and the bytes of the next one that the longest name reaches into.
 type Window = [u8; CHUNK + 3];
 
 /// A `;`, or in any case: `pg_` (`pg_temp`, `pg_advisory_…`), `temp`, `set_` (`set_config`), `u&` (names in disguise).
@@ -118,7 +118,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(20_000))]
-        /// What the first look lets through, the lexer finds ordinary too, whatever the settings.
+        /// A text that the first look lets through is ordinary to the lexer, too, whatever the settings.
         #[test]
         fn the_lexer_agrees(
             head in prop::sample::select(vec!["SELECT ", "insert into ", "UPDATE ", "delete from ", "values ", "SELECT"]),

@@ -63,8 +63,7 @@ pub(super) fn literal(text: &[u8], token: Token) -> Option<Bytes> {
     }
 }
 
-/// What stands between the quotes of a literal and of its continuations. The lexer made sure that all of them are
-/// closed.
+/// The texts between the quotes of a literal and of its continuations. The lexer made sure that all of them are closed.
 fn parts(written: &[u8], escapes: bool) -> impl Iterator<Item = &[u8]> {
     let mut quote = memchr::memchr(b'\'', written);
     std::iter::from_fn(move || {

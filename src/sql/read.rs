@@ -9,8 +9,8 @@ use super::keyword::*;
 use super::lex::{Lexer, Token, TokenKind};
 use super::quote;
 
-/// What the statement `text`, whose first word is `head`, does; `Some(None)` for one that was read and does nothing of
-/// note.
+/// The effect of the statement `text`, whose first word is `head`; `Some(None)` for one that was read and has no effect
+/// of note.
 pub(super) fn read(text: &[u8], context: Context, head: u128) -> Option<Option<Effect>> {
     let mut reader = Reader::new(text, context);
     reader.advance();

@@ -1,8 +1,7 @@
-//! Other values in the place of those that a text gives to settings, so that everything else about it stays as it was
-//! sent.
+//! Replaces the values that a text gives to settings, so that everything else in it stays as it was sent.
 //!
-//! Only what is written as a literal is found: `SET name TO value`, and `set_config('name', 'value', …)` wherever it is
-//! called. A routine's body in a `CREATE` is left alone; what it does is done when it is called.
+//! Only literals are found: `SET name TO value`, and `set_config('name', 'value', …)` wherever it is called. A
+//! routine's body in a `CREATE` is left alone: it takes effect when it is called.
 
 use std::ops::Range;
 
@@ -14,10 +13,10 @@ use super::scan::{Scanner, SettingsUse};
 use super::set;
 use super::splice::TextSplice;
 
-/// What stands for a value.
+/// The value put in the place of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Substitute {
-    /// What RESET would set.
+    /// The value that RESET would set.
     Default,
     Milliseconds(u32),
 }
@@ -25,7 +24,7 @@ pub enum Substitute {
 /// A text with other values in it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Replaced {
-    /// To be sent instead.
+    /// The text to send instead.
     pub text: Vec<u8>,
     /// The settings whose values were replaced, each with the number of its statement among those not empty.
     pub settings: Vec<(u32, String)>,

@@ -2,8 +2,8 @@
 //!
 //! A text that Postgres's grammar refuses executes nothing, whatever it looks like to us; so only texts it accepts have
 //! to be cut right. In those a semicolon ends a statement except in the parentheses of `CREATE RULE … DO (a; b)` and in
-//! the `BEGIN ATOMIC … END` of a routine. That body ends with an `END` where a statement would begin, which no `CASE …
-//! END` or column label can be.
+//! the `BEGIN ATOMIC … END` of a routine. Such a body ends with an `END` where a statement would begin, which no
+//! `CASE … END` or column label can be.
 
 use std::ops::Range;
 
@@ -35,7 +35,7 @@ pub(super) struct ScannedStatement {
     pub(super) names_channels: bool,
 }
 
-/// What the `set_config` calls of a statement do, the worst of them.
+/// The effect of the `set_config` calls of a statement, that of the worst of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SettingsUse {
     Untouched,
@@ -173,7 +173,7 @@ impl<'a> Scanner<'a> {
                 };
             }
             HOLD if statement.head == DECLARE && self.is(previous, WITH) => statement.may_begin |= StateFlags::HOLD,
-            // What the prepared text does was told when it was prepared; what it did comes now.
+            // The flags of the prepared text were raised at its PREPARE; the state that it creates comes only now.
             EXECUTE => statement.may_begin |= StateFlags::EXECUTED,
             _ if starts_with(token.of(self.text), b"pg_temp") => statement.may_begin |= StateFlags::TEMP,
             _ => {}

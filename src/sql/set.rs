@@ -86,7 +86,7 @@ pub(super) fn find_value(text: &[u8], context: Context) -> Option<(String, Value
     Some((name, value, span))
 }
 
-/// Takes LOCAL or SESSION, if that is what it stands on.
+/// Takes LOCAL or SESSION if it stands on one of them.
 fn scope(text: &[u8], reader: &mut Reader<'_>) -> Scope {
     if !(reader.is(LOCAL) || reader.is(SESSION)) || names_setting(text, reader) || is_session_form(reader) {
         return Scope::Session;
@@ -229,7 +229,7 @@ fn isolation(reader: &mut Reader<'_>) -> Option<&'static str> {
     }
 }
 
-/// What setting this does: some names are not settings that a session keeps.
+/// The effect of setting this: some names are not settings that a session keeps.
 fn effect(scope: Scope, setting: Setting) -> Effect {
     match (setting.name.as_str(), scope, &setting.value) {
         ("transaction_isolation" | "transaction_read_only" | "transaction_deferrable", ..) => Effect::SetTransaction,

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// What was spliced so far.
+/// The text spliced so far.
 pub(super) struct TextSplice<'a> {
     text: &'a [u8],
     spliced: Vec<u8>,

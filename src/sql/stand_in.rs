@@ -1,4 +1,4 @@
-//! Stand-ins: what runs at the server in the place of a statement that pgweir does itself.
+//! Stand-ins: statements run at the server in the place of those that pgweir does itself.
 //!
 //! A stand-in takes the place of its statement in the text, so that order, errors and aborted transactions stay
 //! Postgres's business; its frames are those of the original but for the tag of a command (`tests/it/stand_in.rs`
@@ -21,15 +21,15 @@ pub(crate) const CHANNEL_MAX: usize = 63;
 /// Bytes a payload may have: `NOTIFY_PAYLOAD_MAX_LENGTH` − 1 of `async.c`.
 pub(crate) const PAYLOAD_MAX: usize = 7_999;
 
-/// Stands in for a statement that pgweir answers itself. It is cheap, has no rows, fails where NOTIFY, LISTEN and
+/// The stand-in for a statement that pgweir answers itself. It is cheap, has no rows, fails where NOTIFY, LISTEN and
 /// DEALLOCATE fail, and does nothing on a backend that listens to nothing.
 pub(crate) const STAND_IN: &[u8] = b"UNLISTEN pgweir_noop";
 
 /// The text with stand-ins for the statements whose effects are wanted, out of NOTIFY, LISTEN and the calls of
 /// `pg_notify` and `pg_listening_channels` that are whole statements; `None` if there is none.
 ///
-/// The class is that of `text`, to which Listen, Notify and ListeningChannels are left only where a stand-in was put.
-/// The bytes of texts are those of the client; what `wants` has to judge is whether they are the server's too.
+/// The effects are those of `text`, with Listen, Notify and ListeningChannels left only where a stand-in was put. The
+/// bytes of texts are those of the client; `wants` has to judge whether they are the server's too.
 pub fn stand_ins(
     text: &[u8],
     context: Context,
@@ -61,7 +61,7 @@ pub fn stand_ins(
     Some((splice.finish()?, class))
 }
 
-/// What stands in for one statement and its effect.
+/// The stand-in for one statement and its effect.
 fn stand_in(text: &[u8], context: Context, effect: &Effect) -> Option<Vec<u8>> {
     match effect {
         Effect::Notify { form: Form::Command, .. } | Effect::Listen(_) => command(text, context),
@@ -72,8 +72,8 @@ fn stand_in(text: &[u8], context: Context, effect: &Effect) -> Option<Vec<u8>> {
     }
 }
 
-/// For `LISTEN name` and `NOTIFY name [, 'payload']`. A name that is too long stands in its stand-in, so that Postgres
-/// says that it cuts it.
+/// The stand-in for `LISTEN name` and `NOTIFY name [, 'payload']`. It keeps a name that is too long, so that Postgres
+/// reports that it cuts it.
 fn command(text: &[u8], context: Context) -> Option<Vec<u8>> {
     let mut reader = Reader::new(text, context);
     reader.advance();
@@ -115,7 +115,7 @@ fn notified(channel: &Operand, payload: &Operand) -> Option<String> {
         Argument::Text(text) => text.len() <= PAYLOAD_MAX,
         Argument::Null | Argument::Parameter(_) => true,
     };
-    // One parameter under two types: which it gets is for Postgres to say, and whether it gets one.
+    // One parameter under two types: Postgres has to say whether it gets one of them, and which.
     let is_ambiguous = channel.argument == payload.argument && channel.cast != payload.cast;
     if !channel_fits || !payload_fits || is_ambiguous {
         return None;

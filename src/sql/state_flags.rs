@@ -1,4 +1,4 @@
-//! Kinds of session state that a text may touch in ways only the server can tell, and everything that is known of each.
+//! Kinds of session state that a text may touch in ways only the server can tell, and all facts about each.
 
 use std::fmt;
 use std::ops::{BitOr, BitOrAssign};
@@ -106,9 +106,10 @@ impl StateFlags {
     /// The text could not be cut or read: it may do anything, and its count and effects mean nothing.
     pub const UNCERTAIN: Self = Self(1 << 8);
 
-    /// What a statement of SQL PREPARE may do when it is executed; settings were suspected when it was prepared.
+    /// State that a statement of SQL PREPARE may create when it is executed; settings were suspected when it was
+    /// prepared.
     pub(super) const EXECUTED: Self = Self(Self::TEMP.0 | Self::ADVISORY.0);
-    /// What a name written as `U&""` may hide.
+    /// State that a name written as `U&""` may hide.
     pub(super) const HIDDEN: Self = Self(Self::TEMP.0 | Self::ADVISORY.0 | Self::SETTINGS.0);
     /// Kinds that DISCARD ALL ends.
     pub(super) const DISCARDED: Self = {

@@ -1,7 +1,7 @@
-//! What clients may make of their role's timeouts: `roles.*.override`.
+//! Limits on how clients may change their role's timeouts: `roles.*.override`.
 //!
-//! A value that may not stand is replaced in the text that sets it, so that it never takes effect; and whatever a
-//! session still comes to keep of its own is judged again when it is adopted, and when the configuration changes.
+//! A value that may not stand is replaced in the text that sets it, so that it never takes effect. Values that a
+//! session still comes to keep of its own are judged again when they are adopted, and when the configuration changes.
 
 use super::settings::Values;
 use super::timeout::{Timeout, whole};
@@ -9,7 +9,7 @@ use crate::config::{Override, PoolSettings, Timeouts, duration_text};
 use crate::sql::{Milliseconds, Substitute, Value, milliseconds};
 use crate::wire::build::Report;
 
-/// The timeouts of a role and what its clients may do about them.
+/// The timeouts of a role and how its clients may change them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     timeouts: Timeouts,
@@ -28,11 +28,12 @@ impl Limits {
         self.set_override == Override::Any
     }
 
-    /// What stands for a value that a client gives to a setting; `None`: it may stand, or is none of ours.
+    /// The substitute for a value that a client gives to a setting; `None`: the value may stand, or the setting is none
+    /// of ours.
     pub fn substitute(&self, setting: &str, value: &Value) -> Option<Substitute> {
         let limit = Timeout::of_setting(setting)?.limit(&self.timeouts);
         let wanted = match milliseconds(value) {
-            // Postgres says so itself.
+            // Postgres reports it itself.
             Milliseconds::Refused => return None,
             Milliseconds::Known(wanted) => Some(wanted),
             Milliseconds::Unread => None,
@@ -48,8 +49,8 @@ impl Limits {
         (!may_stand).then(|| most.map_or(Substitute::Default, Substitute::Milliseconds))
     }
 
-    /// Takes out what may not stand, and what is the role's value anyway: then the session follows its role. Returns
-    /// what its client asked for in vain.
+    /// Takes out values that may not stand, and values that are the role's anyway: then the session follows its role.
+    /// Returns the settings whose values may not stand.
     pub fn judge(&self, values: &mut Values) -> Vec<&'static str> {
         let mut refused = Vec::new();
         if self.allow_all() {
@@ -68,7 +69,7 @@ impl Limits {
         refused
     }
 
-    /// What a client is told whose value did not stand.
+    /// The warning to a client whose value did not stand.
     pub fn warning(&self, setting: &str, role: &str) -> Report {
         let timeout = Timeout::of_setting(setting);
         let limit = timeout.and_then(|timeout| timeout.limit(&self.timeouts));

@@ -1,5 +1,5 @@
-//! What clients and backends both refer to: interned settings, prepared statements, reported parameters, timeouts, what
-//! a transaction has not made final.
+//! State that clients and backends both refer to: interned settings, prepared statements, reported parameters,
+//! timeouts, and changes that a transaction has not made final.
 
 pub(crate) mod limits;
 pub(crate) mod parameters;

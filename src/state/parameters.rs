@@ -1,4 +1,4 @@
-//! What a backend reported at its login (ParameterStatus), before any client changed it.
+//! Parameters that a backend reported at its login (ParameterStatus), before any client changed them.
 //!
 //! Backends of one pool report the same, so equal sets share one allocation and are compared by pointer.
 
@@ -24,7 +24,7 @@ impl Parameters {
         Self(Arc::new(pairs))
     }
 
-    /// The same allocation: what a client was told of the one holds for the other.
+    /// The same allocation: values of the one that were reported to a client hold for the other.
     #[inline]
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -55,12 +55,12 @@ pub(crate) fn is_read_only(name: &str) -> bool {
 pub struct Latest(Mutex<Option<Parameters>>);
 
 impl Latest {
-    /// What the last backend reported; `None` before the first login.
+    /// The set that the last backend reported; `None` before the first login.
     pub fn current(&self) -> Option<Parameters> {
         self.0.lock().expect("no panic while held").clone()
     }
 
-    /// Takes what a new backend reported; gives the shared set back when it is equal.
+    /// Takes the set that a new backend reported; gives the shared set back when it is equal.
     pub fn share(&self, reported: Parameters) -> Parameters {
         let mut current = self.0.lock().expect("no panic while held");
         match &*current {

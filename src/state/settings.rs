@@ -25,7 +25,7 @@ struct Set {
     values: Values,
     /// A backend took all of it once, so it may be replayed without waiting for the answer.
     accepted: AtomicBool,
-    /// Hash of what changes the meaning of a prepared statement.
+    /// Hash of the settings that change the meaning of a prepared statement.
     meaning: u64,
     /// Timeouts among the values.
     timeouts: OwnTimeouts,
@@ -77,7 +77,7 @@ impl Settings {
         self.0.meaning
     }
 
-    /// What turns a backend that reported `base` at its login and has `self` into one with `wanted`.
+    /// Queries that turn a backend that reported `base` at its login and has `self` into one with `wanted`.
     pub fn replay(&self, wanted: &Self, base: &Parameters) -> Replay {
         let (have, want) = (self.values(), wanted.values());
         let at_login = |name: &str, value: &Value| match value {
@@ -92,7 +92,7 @@ impl Settings {
         };
         let changed = want.iter().filter(|(name, value)| !is_there(name, value)).map(|(n, v)| (n.as_str(), v));
         let mut changes: Vec<_> = gone.chain(changed).collect();
-        // What the login may set, the role perhaps may not.
+        // The role may lack the right to set values that the login may set.
         if let Some(role) =
             want.get(ROLE).filter(|_| !changes.is_empty() && changes.iter().all(|(name, _)| *name != ROLE))
         {

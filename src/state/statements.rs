@@ -22,7 +22,7 @@ pub(crate) struct Statement {
     pub id: u32,
     /// The body of its Parse behind the name: text and parameter types.
     pub rest: Box<[u8]>,
-    /// What executing it does to the session; `None`: nothing.
+    /// Its effects on the session when executed; `None`: none.
     pub class: Option<Arc<StatementEffects>>,
     name: Name,
     accepted: AtomicBool,
@@ -37,7 +37,7 @@ impl Statement {
         self.accepted.load(Ordering::Relaxed)
     }
 
-    /// Remembers what a backend said to its Parse.
+    /// Remembers whether a backend accepted its Parse.
     pub(crate) fn set_accepted(&self, accepted: bool) {
         self.accepted.store(accepted, Ordering::Relaxed);
     }

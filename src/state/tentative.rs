@@ -1,4 +1,5 @@
-//! What a transaction has done so far, and what of it a ROLLBACK TO takes back. Postgres: `xact.c`, "subtransaction".
+//! Changes of a transaction so far, and those of them that a ROLLBACK TO takes back. Postgres: `xact.c`,
+//! "subtransaction".
 
 use bytes::Bytes;
 
@@ -26,13 +27,14 @@ impl<T> Tentative<T> {
         self.savepoints.push((name.clone(), self.changes.len()));
     }
 
-    /// RELEASE: what came after it belongs to what is around it. One that is not known was set before the first change.
+    /// RELEASE: changes after the savepoint belong to the block around it. A savepoint that is not known was set before
+    /// the first change.
     pub(crate) fn release(&mut self, name: &[u8]) {
         self.savepoints.truncate(self.find(name).unwrap_or(0));
     }
 
-    /// ROLLBACK TO: what came after it is void, and returned; the savepoint itself stays. One that is not known was set
-    /// before the first change.
+    /// ROLLBACK TO: changes after the savepoint are void, and returned; the savepoint itself stays. One that is not
+    /// known was set before the first change.
     pub(crate) fn roll_back_to(&mut self, name: &[u8]) -> std::vec::Drain<'_, T> {
         let known = self.find(name);
         let before = known.map_or(0, |at| self.savepoints[at].1);
@@ -40,13 +42,13 @@ impl<T> Tentative<T> {
         self.changes.drain(before..)
     }
 
-    /// The transaction is over, or what was done so far is final: everything that stands.
+    /// Takes every change that stands: the transaction is over, or its changes so far are final.
     pub(crate) fn take(&mut self) -> Vec<T> {
         self.savepoints.clear();
         std::mem::take(&mut self.changes)
     }
 
-    /// Everything that stands so far.
+    /// Every change that stands so far.
     pub(crate) fn iter(&self) -> std::slice::Iter<'_, T> {
         self.changes.iter()
     }
@@ -55,7 +57,7 @@ impl<T> Tentative<T> {
         self.changes.is_empty()
     }
 
-    /// The latest of this name: it hides those before it.
+    /// The latest savepoint of this name: it hides those before it.
     fn find(&self, name: &[u8]) -> Option<usize> {
         self.savepoints.iter().rposition(|(known, _)| known == name)
     }

@@ -1,4 +1,4 @@
-//! The four timeouts that Postgres enforces and pgweir owns per role: what each is called, and where.
+//! The four timeouts that Postgres enforces and pgweir owns per role: the name of each, here and in Postgres.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ words! {
     }
 }
 
-/// Values of a client's own in milliseconds, as [`Timeout::ALL`]; zero is no limit, and what one is that cannot be
+/// A client's own values in milliseconds, in the order of [`Timeout::ALL`]; zero is no limit, or a value that cannot be
 /// read.
 pub(crate) type OwnTimeouts = [Option<u32>; Timeout::ALL.len()];
 
@@ -48,7 +48,8 @@ impl Timeout {
         }
     }
 
-    /// What Postgres says when it is over. The first two SQLSTATEs have other causes, too: a CancelRequest, NOWAIT.
+    /// The SQLSTATE that Postgres reports when it is over. The first two have other causes, too: a CancelRequest,
+    /// NOWAIT.
     pub fn sqlstate(self) -> &'static str {
         match self {
             Self::Statement => "57014",
@@ -58,17 +59,17 @@ impl Timeout {
         }
     }
 
-    /// The one that says so.
+    /// The timeout that has this SQLSTATE.
     pub fn of_sqlstate(code: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|timeout| timeout.sqlstate().as_bytes() == code)
     }
 
-    /// The one that a setting's name, folded to lower case, is of.
+    /// The timeout of a setting by its name, folded to lower case.
     pub fn of_setting(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|timeout| timeout.setting() == name)
     }
 
-    /// What the configuration says; `None`: nothing, and zero: no limit.
+    /// The configured limit; `None`: not configured, and zero: no limit.
     pub fn limit(self, timeouts: &Timeouts) -> Option<Duration> {
         match self {
             Self::Statement => timeouts.statement,
@@ -83,7 +84,7 @@ impl Timeout {
         Value::Text(limit.as_millis().to_string().into_bytes().into())
     }
 
-    /// Names the key that set the limit, if it is ours: what a client reads in the HINT of its error.
+    /// The HINT of a client's error: it names the key that set the limit, if the limit is ours.
     pub fn hint(self, role: &str, timeouts: &Timeouts) -> Option<String> {
         let limit = self.limit(timeouts).filter(|limit| !limit.is_zero())?;
         Some(format!("roles.{role}.{} = {} in pgweir's configuration.", self.key(), duration_text(limit)))

@@ -92,13 +92,13 @@ impl ActivitySample {
     }
 }
 
-/// Since when each has been seen waiting at every look. A wait is at least as long; when it began only the lock table
-/// says, and when its statement began says nothing of it.
+/// The time since which each process has been seen waiting at every look. The wait is at least as long: only the lock
+/// table has its beginning, which the beginning of the statement does not show.
 #[derive(Debug, Default)]
 pub(crate) struct Waits(HashMap<i32, Instant>);
 
 impl Waits {
-    /// Takes who waits now; returns how long the longest of them has.
+    /// Takes the processes that wait now; returns how long the first of them has waited.
     pub(crate) fn look(&mut self, sample: &ActivitySample, now: Instant) -> Duration {
         let before = std::mem::take(&mut self.0);
         self.0 = sample.waiters.iter().map(|(pid, _)| (*pid, before.get(pid).copied().unwrap_or(now))).collect();

@@ -10,7 +10,7 @@ use super::finding::{Finding, FindingKind, Seconds};
 use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use super::locks::{LockName, LockQueue, Locker};
 
-/// At the root of waits for locks.
+/// A session or prepared transaction at the root of waits for locks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocker {
     /// The session or prepared transaction.
@@ -35,7 +35,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// `None`: it is gone by now.
+    /// The culprit and the age of its transaction; `None`: it is gone by now.
     fn culprit(&self, locker: Locker) -> Option<(Culprit, Option<Duration>)> {
         Some(match locker {
             Locker::Process(pid) => {
@@ -49,7 +49,7 @@ impl Names {
         })
     }
 
-    /// Of those at the root of a lock queue the one to end first: whose transaction is the oldest.
+    /// The locker to end first of those at the root of a lock queue: the one with the oldest transaction.
     pub fn oldest(&self, queue: &LockQueue) -> Option<(Locker, Culprit, Option<Duration>)> {
         let named = queue.roots.iter().filter_map(|locker| {
             let (culprit, age) = self.culprit(*locker)?;
@@ -64,7 +64,7 @@ impl Names {
 pub struct Blockers(Incidents<Locker, Blocker>);
 
 impl Blockers {
-    /// Takes all queues there are, the largest first. `limit`: a wait of so long opens.
+    /// Takes all lock queues, the largest first. A wait of `limit` opens an incident.
     pub fn look(
         &mut self,
         queues: &[LockQueue],
@@ -90,7 +90,7 @@ impl Blockers {
         self.0.look(blockers.into_iter().filter_map(level), now)
     }
 
-    /// Those who keep others waiting for too long, those with the most first.
+    /// Blockers that keep others waiting for too long, those with the most waiters first.
     pub fn open(&self) -> Vec<&Incident<Blocker>> {
         let mut open: Vec<_> = self.0.open().map(|(_, open)| open).collect();
         open.sort_by_key(|open| std::cmp::Reverse(open.value.waiters));

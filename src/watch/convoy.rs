@@ -35,7 +35,7 @@ const CALM_AFTER: Duration = Duration::from_secs(2);
 /// The server is called recovered, not calm, for so long after a convoy.
 const RECOVERED_FOR: Duration = Duration::from_secs(10);
 
-/// Sessions that wait for the lock manager itself: with so many deadlock checks run, and the lock table would not
+/// Sessions that wait for the lock manager itself: with this many, deadlock checks run, and the lock table would not
 /// answer for seconds.
 const LOCK_MANAGER_BUSY: u32 = 8;
 
@@ -44,7 +44,7 @@ const LOCK_MANAGER_BUSY: u32 = 8;
 pub struct ConvoyThresholds {
     /// So many waiters in a growing queue, or twice as many, are a convoy. Two fifths of it are suspect.
     pub waiters: usize,
-    /// The server's: a wait of most of it, and deadlock checks are about to begin.
+    /// The server's `deadlock_timeout`: after a wait of most of it, deadlock checks are about to begin.
     pub deadlock_timeout: Duration,
 }
 
@@ -146,7 +146,7 @@ enum ConvoyPhase {
 pub struct ConvoyWatch {
     thresholds: ConvoyThresholds,
     phase: ConvoyPhase,
-    /// Since when there has been no answer; lies over the phase, which nobody can know to have changed.
+    /// Since when there has been no answer; kept beside the phase, which cannot be known to have changed.
     blind_since: Option<Instant>,
     waits: Waits,
     latest: ActivitySample,
@@ -205,7 +205,7 @@ impl ConvoyWatch {
         self.blind_since
     }
 
-    /// When to look again after a look that took so long.
+    /// The interval to the next look, after one that took `cost`.
     pub fn interval(&self, cost: Duration) -> Duration {
         let calm = CALM_INTERVAL.max(cost * CALM_SHARE);
         match &self.phase {
@@ -221,8 +221,8 @@ impl ConvoyWatch {
         self.latest.lock_manager >= LOCK_MANAGER_BUSY
     }
 
-    /// The lock table should be asked now: it is not known who is at the root, and the lock manager is free enough to
-    /// tell.
+    /// Whether the lock table should be asked now: the root is not known, and the lock manager is free enough to
+    /// answer.
     pub fn wants_locks(&self) -> bool {
         let is_unknown = match &self.phase {
             ConvoyPhase::Suspect { site, .. } => site.is_none(),

@@ -22,7 +22,7 @@ use super::server::WatchedServer;
 use super::settings::WatchSettings;
 use super::sql;
 
-/// The state of one database and its server, as far as questions have told.
+/// The state of one database and its server, as far as answers have shown.
 #[derive(Debug)]
 pub struct WatchCore {
     settings: WatchSettings,
@@ -34,7 +34,7 @@ pub struct WatchCore {
 }
 
 impl WatchCore {
-    /// Everything is asked at once but scans of catalogs: `offset`, below one, keeps those of many databases apart.
+    /// All questions are due at once but scans of catalogs: `offset`, below one, keeps those of many databases apart.
     pub fn new(settings: WatchSettings, offset: f64, now: Instant) -> Self {
         let detectors = Detectors::default();
         let due = DetectorId::ALL.map(|id| match detectors.get(id) {

@@ -50,7 +50,7 @@ pub struct ServerProcess {
     pub state: SessionState,
     /// `application_name`; may be empty.
     pub application: String,
-    /// Of its client; `None`: a Unix socket, or no client at all.
+    /// Address of its client; `None`: a Unix socket, or no client at all.
     pub addr: Option<String>,
     /// The client of pgweir that has it.
     pub client: Option<OwnClient>,
@@ -171,7 +171,7 @@ impl fmt::Display for Culprit {
 impl fmt::Display for ServerProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {}, {}", self.pid, self.state.words())?;
-        // At the server its name and address are pgweir's doing.
+        // The name and address that the server shows are pgweir's.
         if let Some(client) = &self.client {
             return write!(f, ", of our {client}");
         }

@@ -1,8 +1,8 @@
 //! Incidents: each opens once, and closes once.
 //!
-//! A look reports everything worth a word, each with its level. Between the level that opens and the one below which
-//! nothing is reported lies a band in which what is open stays open and nothing else opens: that keeps a value at the
-//! edge from coming and going.
+//! A look reports every value that is not fine, with its level. Between the level that opens an incident and the one
+//! below which nothing is reported lies a band in which open incidents stay open and no other opens, so that a value at
+//! the edge does not come and go.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(crate) enum IncidentLevel {
 }
 
 impl IncidentLevel {
-    /// Of a value that opens at `opens` and closes below half of it; `None`: it is fine.
+    /// The level of a value that opens at `opens` and closes below half of it; `None`: it is fine.
     pub(crate) fn of<T: PartialOrd + std::ops::Div<u32, Output = T>>(value: T, opens: T) -> Option<Self> {
         if value >= opens {
             return Some(Self::Above);

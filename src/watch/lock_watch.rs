@@ -1,7 +1,7 @@
 //! Waits for locks: a sample of the server's activity every second or so, and the lock table where that says enough.
 //!
-//! It is no [`Detector`](super::detectors::Detector): what it sees decides how often it looks again, whether the lock
-//! table may be asked (amid deadlock checks it may not), and whether anything else may be.
+//! It is no [`Detector`](super::detectors::Detector): the activity it sees decides how often it looks again, whether
+//! the lock table may be asked (amid deadlock checks it may not), and whether any other question may be.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -57,7 +57,7 @@ pub(crate) struct LockWatch {
     convoy: ConvoyWatch,
     unnamed: Option<Unnamed>,
     blockers: Blockers,
-    /// As the last look at the lock table found them.
+    /// Holders that idle, as of the last look at the lock table.
     idle_holders: Vec<IdleHolder>,
 }
 
@@ -126,19 +126,19 @@ impl LockWatch {
         }
     }
 
-    /// Activity was asked for, or how the server is set up: when to ask again after an answer that took so long.
+    /// Schedules activity again, once it or the settings of the server were asked for and the answer took `cost`.
     pub(super) fn asked_activity(&mut self, cost: Duration, now: Instant) {
         self.due.activity = now + self.convoy.interval(cost);
     }
 
-    /// The lock table was asked, or names for it.
+    /// Schedules the lock table again, once it or names for it were asked for and the answer took `cost`.
     pub(super) fn asked_locks(&mut self, cost: Duration, now: Instant) {
         let after = |every: Duration| now + every.max(cost * CALM_SHARE);
         self.due.locate = after(LOCATE_EVERY);
         self.due.blockers = after(BLOCKERS_EVERY);
     }
 
-    /// An answer of activity names processes worth a name: their roles may have to be tightened.
+    /// Whether the processes in an answer of activity have to be named: their roles may have to be tightened.
     pub(super) fn names_processes(&self, settings: &WatchSettings) -> bool {
         settings.on_convoy == OnConvoy::Tighten && self.convoy.state() != ConvoyState::Calm
     }
@@ -243,7 +243,7 @@ impl LockWatch {
         Some(Incident { since, value: Finding::blind(now.saturating_duration_since(since)) })
     }
 
-    /// Those who keep others waiting for too long, those with the longest queues first.
+    /// Blockers that keep others waiting for too long, those with the longest queues first.
     pub(super) fn open_blockers(&self) -> Vec<Incident<Finding>> {
         self.blockers.open().into_iter().map(Incident::finding).collect()
     }

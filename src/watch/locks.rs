@@ -1,4 +1,4 @@
-//! The lock table: what is waited for, named as people know it, and who stands at the root of it.
+//! The lock table: locks that are waited for, named as people know them, and the lockers at the root of each queue.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -58,7 +58,7 @@ impl Locker {
 struct Claim {
     who: Locker,
     mode: LockMode,
-    /// `None`: it has it.
+    /// How long it has waited for the lock; `None`: it has it.
     waits: Option<Duration>,
 }
 
@@ -166,7 +166,7 @@ impl WaitedLock {
         self.claims.iter().filter_map(|claim| Some((claim, claim.waits?)))
     }
 
-    /// Those whose locks keep this one waiting; if none does, those before it in the queue do.
+    /// The lockers whose locks keep this one waiting; if there are none, those before it in the queue.
     fn blockers(&self, waiter: &Claim) -> Vec<Locker> {
         let in_the_way = |claim: &&Claim| claim.who != waiter.who && waiter.mode.conflicts(claim.mode);
         let others = || self.claims.iter().filter(in_the_way);
@@ -178,7 +178,7 @@ impl WaitedLock {
     }
 }
 
-/// Sessions that wait for one lock, and who is at the root of that.
+/// Sessions that wait for one lock, and the lockers at the root of their queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockQueue {
     /// The lock they wait for.
@@ -187,7 +187,7 @@ pub struct LockQueue {
     pub waiters: usize,
     /// The longest of their waits.
     pub longest: Duration,
-    /// Those who wait for nothing themselves, and without whom it would go on. None: they wait for each other.
+    /// Lockers that wait for nothing themselves and hold up the queue. Empty: they wait for each other.
     pub roots: Vec<Locker>,
 }
 
@@ -208,7 +208,7 @@ pub(crate) fn lock_queues(locks: &[WaitedLock]) -> Vec<LockQueue> {
     queues
 }
 
-/// Follows who waits for whom to those who wait for nobody.
+/// Follows the waits from these blockers to the lockers that wait for nobody.
 fn roots(blockers: Vec<Locker>, waits: &BTreeMap<Locker, (&WaitedLock, &Claim)>) -> Vec<Locker> {
     let (mut seen, mut roots, mut left) = (BTreeSet::new(), BTreeSet::new(), blockers);
     while let Some(who) = left.pop() {

@@ -37,13 +37,13 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 
 /// The rest of the process, as far as a watch has to do with it.
 pub trait Process: Sync {
-    /// Which processes of a server are pgweir's, and whose.
+    /// The processes of a server that are pgweir's, and the clients that have them.
     fn own_backends(&self, server: &ServerAddress) -> OwnBackends;
 
-    /// Lets this role have fewer transactions at once; returns how many, if that is fewer than before.
+    /// Lowers the limit of transactions at once of this role; returns the new limit, if it is lower than before.
     fn tighten(&self, role: &str) -> Option<u32>;
 
-    /// Has the transaction of a client ended. False: the client does not have that process of the server any more.
+    /// Ends the transaction of a client. False: the client does not have that process of the server any more.
     fn cancel(&self, server: &ServerAddress, holder: &IdleHolder) -> bool;
 }
 
@@ -132,7 +132,7 @@ impl Monitor {
         Ok(link)
     }
 
-    /// Until the connection is of no use.
+    /// Asks over this connection until it is of no use.
     async fn attend(&self, mut link: Link, pool: &InUse<Pool>, process: &impl Process, kept: &mut Kept) -> LinkError {
         loop {
             let (question, at) = self.core().next();
@@ -167,7 +167,7 @@ impl Monitor {
                 }
                 Err(error) => {
                     self.refuse(&question, &format_args!("{}: {}", error.code, error.message), now);
-                    // It was cancelled by its timeout: that it says so is no answer.
+                    // The question was cancelled by its timeout: the error that says so is no answer.
                     if question == Question::Activity {
                         let change = self.core().silent(kept.heard, now);
                         self.tell(change);
@@ -212,7 +212,7 @@ impl Monitor {
         }
     }
 
-    /// Does something about what was found, and says why.
+    /// Carries out reactions to findings, and logs why.
     fn take(&self, steps: Vec<ReactionStep>, process: &impl Process, server: &ServerAddress, kept: &mut Kept) {
         let database = &*self.database;
         if self.core().convoy().convoy().is_none() {
@@ -248,7 +248,7 @@ impl Monitor {
         }
     }
 
-    /// Says once what of the server should be set otherwise.
+    /// Logs advice on settings of the server, each once.
     fn advise(&self, backends_max: Option<u32>, said: &mut Vec<String>) {
         let advice = self.core().server().map(|server| server.advice(backends_max)).unwrap_or_default();
         for text in advice.iter().filter(|text| !said.contains(text)) {

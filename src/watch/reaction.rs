@@ -1,7 +1,6 @@
 //! Reactions to a convoy, and to clients that idle while others wait: none, unless `[watch]` asks for them.
 //!
-//! Only what pgweir has let in itself is ever touched: roles with clients of its own among those who wait, and clients
-//! of its own.
+//! Reactions touch only clients that pgweir has let in itself, and roles with such clients among those in wait.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -45,7 +44,7 @@ impl fmt::Display for IdleHolder {
     }
 }
 
-/// The roles whose clients are much of those in wait for locks.
+/// Roles whose clients are a large share of the sessions in wait for locks.
 pub(super) fn roles_in_wait(sample: &ActivitySample, own: &OwnBackends) -> Vec<Arc<str>> {
     let mut waiting: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
     for client in sample.waiters.iter().filter_map(|(pid, _)| own.client(*pid)) {

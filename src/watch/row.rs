@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-/// A column does not hold what was asked for: no server that this was written for.
+/// A column does not hold the value asked for: the server is none that this was written for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("column {column} of {columns} in the answer is not what was asked for")]
 pub struct Unreadable {

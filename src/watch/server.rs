@@ -16,7 +16,7 @@ pub struct WatchedServer {
     pub is_standby: bool,
     /// Other sessions' states may be seen.
     pub may_look: bool,
-    /// After so long in wait for a lock a session looks for deadlocks.
+    /// A session looks for deadlocks after so long in wait for a lock.
     pub deadlock_timeout: Duration,
     /// How often a running statement looks for its client; zero: never.
     pub client_connection_check_interval: Duration,

@@ -1,4 +1,4 @@
-//! The watches of all databases that are watched, for whoever shows what they know.
+//! The watches of all databases that are watched, for the views that show their findings.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,7 +1,7 @@
 //! When transaction ids were given out: turns an age in transactions into one in time.
 //!
-//! A slot or a standby has no date, and a session's transaction may be hours old with a snapshot of a second ago. What
-//! counts is since when transactions have begun that the holder does not let go of.
+//! A slot or a standby has no date, and a session's transaction may be hours old with a snapshot of a second ago. The
+//! age that counts is for how long transactions have begun that the holder does not let go of.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(crate) enum Age {
     AtLeast(Duration),
 }
 
-/// How far the counter of transaction ids had come when.
+/// Moments, and how far the counter of transaction ids had come at each.
 #[derive(Debug, Default)]
 pub(crate) struct XidClock(VecDeque<(u32, Instant)>);
 
@@ -32,7 +32,7 @@ impl XidClock {
     pub(crate) fn mark(&mut self, next: u32, now: Instant) {
         match self.0.back() {
             Some((last, _)) if next == *last => return,
-            // Another server, or one restored from a backup: what was known is of no use.
+            // Another server, or one restored from a backup: the marks so far are of no use.
             Some((last, _)) if distance(*last, next) < 0 => self.0.clear(),
             _ => {}
         }

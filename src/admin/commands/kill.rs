@@ -1,4 +1,4 @@
-//! KILL: as PAUSE, but nobody is waited for.
+//! KILL: as PAUSE, but without waiting for anybody.
 
 use super::pause::pause;
 use crate::admin::command::{ConsoleCommand, FollowUp};

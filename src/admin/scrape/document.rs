@@ -17,7 +17,7 @@ to 67 s, each twice the one before: `histogram_quantile()` is never off by more 
 This file is printed from `src/metrics/table.rs`: `UPDATE_EXPECTED=1 cargo test --lib scrape`.
 ";
 
-/// The unit of what a metric's name ends in.
+/// The unit that a metric's name ends in.
 fn unit(metric: Metric) -> &'static str {
     let name = metric.name().trim_end_matches("_total");
     let units = ["seconds", "bytes", "transactions", "ratio"];

@@ -33,8 +33,8 @@ use crate::watch::culprit::CulpritKind;
 use crate::watch::finding::FindingKind;
 use crate::watch::monitor::Monitor;
 
-/// How many pools are shown of those that only a `"*"` of the configuration serves, and how many databases and roles:
-/// clients make them by asking for any name.
+/// Limit on the pools shown that only a `"*"` of the configuration serves, and on such databases and roles: clients
+/// make them by asking for any name.
 const UNNAMED_MAX: usize = 200;
 
 /// Everything as it is now.

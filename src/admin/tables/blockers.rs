@@ -56,7 +56,7 @@ fn lines(proxy: &Proxy) -> Vec<BlockerLine> {
     })
 }
 
-/// As far as all findings have it.
+/// A line with the columns that all findings have.
 fn line(database: &str, Finding { kind, what, culprit, remedy }: Finding, since: String) -> BlockerLine {
     BlockerLine {
         database: database.to_owned(),

@@ -1,4 +1,4 @@
-//! The tables of what the watches found: their moment, and whom they name.
+//! Parts of the tables of findings: their moment, and the culprits they name.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::proxy::Proxy;
 use crate::watch::core::WatchCore;
 use crate::watch::culprit::Culprit;
 
-/// Somebody at a server: who it is, its process, and which of our clients it is.
+/// A culprit at a server: its name, its process, and the client of ours that has it.
 #[derive(Default)]
 pub(super) struct NamedCulprit {
     pub(super) who: Option<String>,

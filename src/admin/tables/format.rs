@@ -1,4 +1,4 @@
-//! How the tables write times and addresses, and whom they count.
+//! Times and addresses as the tables write them, and counts of clients.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

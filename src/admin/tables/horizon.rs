@@ -1,4 +1,4 @@
-//! SHOW HORIZON: who holds the horizon, the oldest first, then the tables that vacuum does not help for that reason.
+//! SHOW HORIZON: holders of the horizon, the oldest first, then the tables that vacuum does not help for that reason.
 
 use super::culprits::{NamedCulprit, Today, each};
 use crate::admin::table::{ConsoleTable, columns, table};

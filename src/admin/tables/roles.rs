@@ -85,7 +85,7 @@ fn seen(role: Arc<str>, RoleQueueView { limiter, waiting_since }: &RoleQueueView
     }
 }
 
-/// Nobody has logged in as this role so far.
+/// The line of a role that nobody has logged in as so far.
 fn unseen(config: &Config, role: Arc<str>) -> RoleLine {
     let limit = config.role(&role).and_then(|role| role.limits.admission.transactions_max);
     RoleLine {

@@ -1,4 +1,4 @@
-//! When a server is asked, and what is told of its answers.
+//! When a server is asked, and which findings are reported of its answers.
 
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ const SETTINGS: WatchSettings = WatchSettings {
     on_idle_holder: OnIdleHolder::Observe,
 };
 
-/// A server that is asked whatever the core wants, when it wants it; each answer takes a millisecond.
+/// A server that answers each question of the core when it is due; each answer takes a millisecond.
 struct CoreModel {
     core: WatchCore,
     now: Instant,

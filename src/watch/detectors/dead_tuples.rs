@@ -1,6 +1,6 @@
 //! Tables whose dead rows grow although vacuum runs.
 //!
-//! Dead rows alone are the daily business of vacuum. What matters is that it came, and went, and there are more than
+//! Dead rows alone are the daily business of vacuum. The harm is that vacuum came, and went, and there are more than
 //! before: something holds the horizon, or more rows die than one vacuum after the other can remove.
 
 use std::borrow::Cow;
@@ -98,8 +98,8 @@ pub struct DeadTuples {
 }
 
 impl DeadTuples {
-    /// Takes the tables that have many, with who holds the horizon. Fewer than `dead_min` dead rows in a table are
-    /// nothing.
+    /// Takes the tables that have many dead rows, with the holder of the horizon. Fewer than `dead_min` dead rows in a
+    /// table are nothing.
     pub fn look(
         &mut self,
         tables: Vec<TableRows>,
@@ -125,7 +125,7 @@ impl DeadTuples {
         &self.tables
     }
 
-    /// Those that vacuum does not help.
+    /// Tables that vacuum does not help.
     pub fn open(&self) -> impl Iterator<Item = &Incident<Bloat>> {
         self.incidents.open().map(|(_, open)| open)
     }
@@ -184,7 +184,7 @@ fn follow(before: Option<Track>, table: &TableRows) -> Track {
             growths: before.growths.saturating_add(1),
             vacuums: before.vacuums,
         },
-        // Nothing died and nothing was removed: that is no answer to whether vacuum helps.
+        // Nothing died and nothing was removed: this does not show whether vacuum helps.
         Some(before) if dead == before.dead => before,
         Some(before) => Track { dead, dead_max: before.dead_max, growths: 0, vacuums },
         None => Track { dead, dead_max: dead, growths: 0, vacuums },

@@ -15,7 +15,7 @@ use crate::watch::settings::WatchSettings;
 /// The server behind one database.
 #[derive(Debug, Default)]
 pub struct Demotion {
-    /// It was one since it is watched; what never was is meant to follow.
+    /// It has been a primary while it was watched; a server that never was one is meant to be a standby.
     was_primary: bool,
     incidents: Incidents<(), ()>,
 }

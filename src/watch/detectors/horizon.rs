@@ -1,7 +1,7 @@
 //! The horizon: the oldest snapshot or transaction still in use, which keeps vacuum from removing dead rows.
 //!
-//! There is one horizon, and the oldest holder is where it is; only when that one is gone do others matter. So one
-//! thing is open at a time, with its culprit, and when another takes its place that one opens in turn.
+//! There is one horizon, that of the oldest holder; others matter only when that one is gone. So one hold is open at a
+//! time, with its culprit, and when another takes its place that one opens in turn.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -205,13 +205,13 @@ fn hold(clock: &XidClock, next: u32, holder: HorizonHolder, now: Instant) -> (Ho
     let HorizonHolder { culprit, is_catalog_only, since, transactions, transaction_age } = holder;
     let age = match clock.age(next.wrapping_sub(transactions), now) {
         Age::Known(age) => age,
-        // At the first look of all nothing tells a snapshot of hours from one of this moment; at the second it does.
+        // The first look of all cannot tell a snapshot of hours from one of this moment; the second can.
         Age::AtLeast(Duration::ZERO) => Duration::ZERO,
         // Older than the watch: a session has had its snapshot for no longer than its transaction, and mostly for as
         // long.
         Age::AtLeast(age) => transaction_age.unwrap_or_default().max(age),
     };
-    // A slot or a standby moves on with time and remains what it was.
+    // A slot or a standby moves on with time and remains the same holder.
     let name = match &culprit {
         Culprit::Backend(backend) | Culprit::Standby(backend) => backend.pid.to_string(),
         Culprit::Slot { name, .. } | Culprit::Prepared { gid: name } => name.clone(),

@@ -61,7 +61,7 @@ pub(crate) trait Detector: fmt::Debug {
     fn close(&mut self, now: Instant) -> Vec<IncidentChange<Finding>>;
 }
 
-/// What a detector may know besides the answer to its own question.
+/// Facts that a detector may use besides the answer to its own question.
 #[derive(Debug)]
 pub(crate) struct Look<'a> {
     pub(crate) settings: &'a WatchSettings,
@@ -69,7 +69,7 @@ pub(crate) struct Look<'a> {
     pub(crate) own: &'a OwnBackends,
     /// The oldest holder of the horizon, as last seen.
     pub(crate) oldest_hold: Option<&'a Hold>,
-    /// How the server is set up, once it was asked; an answer may know better.
+    /// The settings of the server, once it was asked; a detector's answer may correct them.
     pub(crate) server: Option<&'a mut WatchedServer>,
     pub(crate) now: Instant,
 }

@@ -12,7 +12,7 @@ use crate::watch::own_backends::OwnBackends;
 use crate::watch::row::{AnswerRow, Unreadable};
 use crate::watch::settings::WatchSettings;
 
-/// Everybody who is connected to this database. As [`ACTIVITY`](crate::watch::sql::ACTIVITY).
+/// All connections to this database. As [`ACTIVITY`](crate::watch::sql::ACTIVITY).
 ///
 /// Columns: application, client address, processes.
 const CONNECTED: &str = "\
@@ -63,7 +63,8 @@ pub struct Outside {
 }
 
 impl Outside {
-    /// Takes all there are and which are pgweir's own. More than `max` are too many; `None`: any number is fine.
+    /// Takes all connections, and pgweir's own processes. More than `max` connections of others are too many; `None`:
+    /// any number is fine.
     pub fn look(
         &mut self,
         connected: Vec<Connected>,

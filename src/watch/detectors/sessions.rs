@@ -75,7 +75,7 @@ impl Sessions {
         self.0.look(found.into_iter().filter_map(lingering), now)
     }
 
-    /// Those that do something for too long, the longest first.
+    /// Sessions that do something for too long, the longest first.
     pub fn open(&self) -> Vec<&Incident<Lingering>> {
         let mut open: Vec<_> = self.0.open().map(|(_, open)| open).collect();
         open.sort_by_key(|open| std::cmp::Reverse(open.value.age()));

@@ -1,8 +1,8 @@
 //! Transaction ids that are about to run out: a row version that is not frozen in time is as old as the server lets any
 //! be, and then no transaction may write (manual: "Preventing Transaction ID Wraparound Failures").
 //!
-//! Autovacuum freezes a table once its oldest row version is `autovacuum_freeze_max_age` transactions old, whatever
-//! else it is told. Twice as old means it does not run, does not finish, or is kept from freezing by an old snapshot.
+//! Autovacuum freezes a table once its oldest row version is `autovacuum_freeze_max_age` transactions old, whatever its
+//! other settings. Twice as old means it does not run, does not finish, or is kept from freezing by an old snapshot.
 //! With the default settings 1.7 billion transactions are left then.
 
 use std::borrow::Cow;
