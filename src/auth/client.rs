@@ -20,7 +20,7 @@ use super::{Channel, Credential};
 use crate::config::Secret;
 use crate::wire::tag::frontend;
 
-/// How a client proves who it is: the role's `auth`, with what had to be looked up.
+/// The way a client proves its identity: the role's `auth`, with the secret that had to be looked up.
 #[derive(Debug, Clone)]
 pub enum Method {
     /// Not at all.
@@ -42,14 +42,14 @@ pub enum Method {
     },
 }
 
-/// Who logs in, and over what.
+/// The client that logs in, and its channel.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// `user` of the startup packet.
     pub role: String,
-    /// What carries the login; the binding is that of our own certificate.
+    /// Channel that carries the login; its binding is that of our own certificate.
     pub channel: Channel,
-    /// What TLS knows of the client.
+    /// The client's certificate, as far as TLS has verified one.
     pub certificate: ClientCertificate,
 }
 
@@ -58,22 +58,22 @@ pub struct Client {
 pub enum ClientCertificate {
     /// No TLS, or `listen.tls.mode` is not `verify-client`.
     NotAsked,
-    /// Verified against `client_ca`, with this common name: it must be the role, whatever the method.
+    /// Verified against `client_ca`, with this common name: it must be the role, with every method.
     Verified(Option<String>),
 }
 
-/// What the driver does next.
+/// The next step of the driver.
 #[derive(Debug)]
 pub enum Step {
     /// Send this, wait for a message, give it to [`ClientLogin::message`].
     Send(Vec<u8>),
     /// Run this off the I/O threads, give the keys to [`ClientLogin::hashed`]; read nothing meanwhile.
     Hash(HashJob),
-    /// The client is who it says it is, unless the credential is [`Credential::Unproved`].
+    /// The client's identity is proved, unless the credential is [`Credential::Unproved`].
     Done {
         /// To be sent before AuthenticationOk; may be empty.
         send: Vec<u8>,
-        /// What opens this client's backends, if the configuration names nothing else.
+        /// Credential that opens this client's backends, if the configuration names no other.
         credential: Credential,
     },
     /// Send an ErrorResponse and close.
@@ -83,7 +83,7 @@ pub enum Step {
 /// Why a client may not log in. Texts are Postgres's where it has one; FATAL, with the SQLSTATE in parentheses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Wrong password, or no such role: not to be told apart (28P01).
+    /// Wrong password, or no such role: the client must not see the difference (28P01).
     #[error("password authentication failed for user \"{0}\"")]
     Password(String),
     /// Postgres allows no empty passwords (28P01).
@@ -129,7 +129,7 @@ enum State {
     Ended,
 }
 
-/// What a SCRAM proof is held against.
+/// The secret that a SCRAM proof is checked against.
 enum Known {
     Password(Secret),
     Verifier(Verifier),

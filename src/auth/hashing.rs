@@ -1,7 +1,7 @@
 //! PBKDF2 kept off the I/O threads: a job the driver runs elsewhere, and a cache so that it rarely must.
 //!
 //! Keys are cached by (secret, salt, iterations). While several logins want the same keys, one job computes and the
-//! others wait for it, so that a thousand clients who come at once cost one hash.
+//! others wait for it, so that a thousand clients that come at once cost one hash.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -27,7 +27,7 @@ pub(crate) struct KeyCache {
     generations: Mutex<Generations>,
 }
 
-/// What the cache says.
+/// The cache's answer to a lookup.
 #[derive(Debug)]
 pub(crate) enum Lookup {
     /// Derived before.
@@ -46,8 +46,8 @@ pub struct HashJob {
     cell: Cell,
 }
 
-/// The young are looked up first; when they are too many they become the old, and the old are forgotten. Whatever is
-/// used at least once in a generation stays.
+/// Young entries are looked up first; when they are too many they become the old ones, and the old ones are forgotten.
+/// An entry that is used at least once in a generation stays.
 #[derive(Default)]
 struct Generations {
     young: HashMap<Fingerprint, Cell>,

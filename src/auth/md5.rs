@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use md5::{Digest, Md5};
 
-/// `md5(password ‖ role)` as 32 hexadecimal digits: what Postgres stores behind `md5`.
+/// `md5(password ‖ role)` as 32 hexadecimal digits: Postgres stores them behind `md5`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Md5Hash(String);
 
@@ -20,7 +20,7 @@ impl Md5Hash {
         digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')).then(|| Self(digits.to_owned()))
     }
 
-    /// What a client answers to AuthenticationMD5Password.
+    /// The client's answer to AuthenticationMD5Password.
     pub fn answer(&self, salt: [u8; 4]) -> String {
         format!("md5{}", hex(&[self.0.as_bytes(), &salt]))
     }

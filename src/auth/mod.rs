@@ -1,6 +1,6 @@
-//! Logins of clients, logins to Postgres, and what lets the one open the other.
+//! Logins of clients, logins to Postgres, and the credentials with which the one opens the other.
 //!
-//! No I/O: [`client::ClientLogin`] and [`server::BackendLogin`] take whole messages and say what to do next. PBKDF2 is
+//! No I/O: [`client::ClientLogin`] and [`server::BackendLogin`] take whole messages and return the next step. PBKDF2 is
 //! a step of its own, [`hashing::HashJob`], which the driver runs with `spawn_blocking`.
 //!
 //! Pass-through (`auth = "passthrough"`): a client's own login opens its backends. Where the role's verifier is known,
@@ -22,10 +22,10 @@ pub(crate) use message::BODY_MAX;
 use crate::config::Secret;
 use crate::net::certificate::Binding;
 
-/// What carries a login, as far as that decides which methods may be used.
+/// The channel that carries a login, as far as it decides which methods may be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Channel {
-    /// TLS; `binding` is that of the certificate of whoever is the TLS server.
+    /// TLS; `binding` is that of the TLS server's certificate, be it ours or the peer's.
     Tls {
         /// `None` if the certificate's algorithm has none: no SCRAM-SHA-256-PLUS.
         binding: Option<Binding>,
@@ -53,7 +53,7 @@ impl Channel {
     }
 }
 
-/// What a backend can be opened with: left by a client's login, or configured.
+/// A credential that opens a backend: left by a client's login, or configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credential {
     /// Nothing: the server must trust us, or know us by our TLS certificate.

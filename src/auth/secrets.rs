@@ -1,4 +1,4 @@
-//! What is known of a role's secret, and the secrets of this process that make unknown roles look like known ones.
+//! Secrets of roles, as far as known, and secrets of this process that make unknown roles look like known ones.
 
 use std::num::NonZeroU32;
 
@@ -40,7 +40,7 @@ impl Stored {
         }
     }
 
-    /// What a backend can be opened with by this alone, for `backend_password`: a verifier opens nothing.
+    /// The credential that this secret alone gives for a backend, for `backend_password`: a verifier opens nothing.
     pub fn credential(&self) -> Credential {
         match self {
             Self::Plain(password) => Credential::Password(password.clone()),
@@ -69,7 +69,7 @@ impl Secrets {
     }
 
     /// The salt shown to clients of a role whose password is known in clear text, and of a role that does not exist:
-    /// the same at every try, so the two cannot be told apart (Postgres: `scram_mock_salt`).
+    /// the same at every try, so a client cannot distinguish the two (Postgres: `scram_mock_salt`).
     pub(super) fn salt(&self, role: &str) -> [u8; 16] {
         *self.derived("salt", role).first_chunk().expect("16 of 32 bytes")
     }

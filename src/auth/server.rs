@@ -24,7 +24,7 @@ const MESSAGES_MAX: u32 = 1000;
 /// Bytes of ParameterStatus a login may leave with us. Postgres sends about 500.
 const PARAMETERS_MAX: usize = BODY_MAX;
 
-/// What the driver does next.
+/// The next step of the driver.
 #[derive(Debug)]
 pub enum Step {
     /// Wait for a message, give it to [`BackendLogin::message`].
@@ -42,7 +42,7 @@ pub enum Step {
 pub struct LoggedIn {
     /// ParameterStatus in the server's order. Values are in the server's encoding, so bytes.
     pub parameters: Vec<(String, Vec<u8>)>,
-    /// What cancels its queries; some poolers and proxies send none.
+    /// Key that cancels its queries; some poolers and proxies send none.
     pub key: Option<CancelKey>,
     /// Minor version of the protocol, as asked for or as negotiated down.
     pub minor: u16,
@@ -86,11 +86,11 @@ pub enum LoginError {
     /// A password is asked for and there is none, or not in the form this method needs.
     #[error("server asks for {asked}, and pgweir has {has} for role \"{role}\"")]
     Credential {
-        /// What the server wants.
+        /// Kind of secret that the server asks for.
         asked: &'static str,
-        /// What there is.
+        /// Kind of secret that there is.
         has: &'static str,
-        /// Whose.
+        /// Role that logs in.
         role: String,
     },
     /// The client proved itself against another verifier than the server's; it has to log in again.

@@ -1,4 +1,4 @@
-//! What can be wrong with what the console is asked. What its user is told is in [`super::sqlstate`].
+//! Faults of commands to the console. The reports its user gets are in [`super::sqlstate`].
 
 use thiserror::Error;
 
@@ -10,7 +10,7 @@ pub(crate) enum ConsoleFault {
     /// No command begins like this.
     #[error("invalid command \"{text}\"")]
     Command {
-        /// What was said, in part.
+        /// Part of the text that was sent.
         text: String,
         /// A command that looks alike.
         meant: Option<String>,
@@ -22,10 +22,10 @@ pub(crate) enum ConsoleFault {
     #[error("pgweir has no {command}")]
     Absent {
         command: &'static str,
-        /// What to do instead.
+        /// Advice on doing it another way.
         instead: &'static str,
     },
-    /// SET of what is configuration; the key of `proxy.toml` that does it.
+    /// SET of a setting; the key of `proxy.toml` that sets it, if there is one.
     #[error("the console changes no settings")]
     Setting(Option<String>),
     /// A statement for a server.
@@ -55,7 +55,7 @@ pub(crate) enum ConsoleFault {
     /// RAMP without OVER of a role without a ramp.
     #[error("role \"{0}\" has no ramp")]
     NoRamp(String),
-    /// RESUME of what runs.
+    /// RESUME, though nothing it names is paused.
     #[error("not paused")]
     NotPaused,
     /// A CancelRequest ended PAUSE.
@@ -94,10 +94,10 @@ pub(crate) enum ConsoleFault {
     /// A message no command needs.
     #[error("message of {0} bytes")]
     TooLong(usize),
-    /// The client is told to go: KILL_CLIENT.
+    /// KILL_CLIENT ends this client of the console.
     #[error("terminated by an administrator of pgweir")]
     Killed,
-    /// The client is told to go: pgweir ends.
+    /// The console's client has to go because pgweir is shutting down.
     #[error("pgweir is shutting down")]
     Draining,
 }

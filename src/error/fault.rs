@@ -1,6 +1,6 @@
 //! Everything that can go wrong between a client and its backend, as one sum.
 //!
-//! What a client is told about each is in [`super::sqlstate`].
+//! The report that a client gets for each is in [`super::sqlstate`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(crate) enum Fault {
     /// The endpoint stayed unreachable.
     #[error("the database cannot be reached")]
     Down,
-    /// The server refuses the login of this pool, and its words are not at hand.
+    /// The server refuses the login of this pool, and its error is not at hand.
     #[error("the database refuses the login")]
     Refused,
     /// The server refused pgweir's own login for this pool.
@@ -49,7 +49,7 @@ pub(crate) enum Fault {
     /// `roles.*.waiters_max` clients are waiting.
     #[error("the queue of the role is full")]
     RoleFull(Queue),
-    /// It would have stood waiting for far longer than it may.
+    /// The client would have waited for far longer than it may.
     #[error("the queue moves too slowly to wait in")]
     Shed(Queue),
     /// Waited as long as allowed.
@@ -61,7 +61,7 @@ pub(crate) enum Fault {
     /// The backend is gone.
     #[error("the connection to the server was lost")]
     Lost(Lost),
-    /// The backend is gone, and with it what tied the client to it.
+    /// The backend is gone, and with it the session state that tied the client to it.
     #[error("the connection to the server was lost, and the state of the session with it")]
     SessionLost(Lost),
     /// The client's own transaction was lost before.
@@ -103,10 +103,10 @@ pub(crate) enum Fault {
     /// Bind or Describe of the unnamed statement when there is none.
     #[error("unnamed prepared statement does not exist")]
     NoUnnamedStatement,
-    /// What was given to `pg_notify` cannot be sent.
+    /// A notification given to `pg_notify` cannot be sent.
     #[error(transparent)]
     Unnotifiable(#[from] Unnotifiable),
-    /// No more can be kept until the transaction commits, or until the bus takes what it has.
+    /// No more notifications can be kept until the transaction commits, or until the bus takes those it has.
     #[error("too many notifications in the NOTIFY queue")]
     TooManyNotifications,
     /// pgweir goes down.
@@ -124,7 +124,7 @@ pub(crate) enum Fault {
     /// `notify.listener_queue`.
     #[error("too many notifications wait for this client to read them")]
     ListenerFull,
-    /// Somewhere on the way to this process.
+    /// Notifications may have been lost somewhere on the way to this process.
     #[error("notifications may have been missed: {}", match .0 {
         Gap::Bridge => "the connection that listens on the server was lost",
         Gap::Bus => "the connection to the bus was lost",
@@ -157,6 +157,6 @@ pub(crate) struct Queue {
 pub(crate) struct Lost {
     /// A COMMIT was under way: nobody knows whether it took effect.
     pub in_commit: bool,
-    /// What the server said last, if anything.
+    /// The last error the server sent, if any.
     pub final_error: Option<ServerError>,
 }

@@ -1,4 +1,4 @@
-//! Why a connection did not become a client. What it is told about each is in [`super::sqlstate`].
+//! Reasons why a connection did not become a client. The report for each is in [`super::sqlstate`].
 
 use thiserror::Error;
 
@@ -25,10 +25,10 @@ pub(crate) enum LoginFault {
     /// Bytes that are no frames.
     #[error(transparent)]
     Frame(#[from] FrameError),
-    /// Clear text behind SSLRequest: somebody put words into the client's mouth.
+    /// Clear text behind SSLRequest: somebody in between has inserted it.
     #[error("clear text behind an SSLRequest")]
     Injected,
-    /// A TLS handshake where there is none to be had.
+    /// A TLS handshake where TLS is not available.
     #[error("unexpected TLS handshake")]
     NoTls,
     /// Direct TLS without naming the protocol.
@@ -58,7 +58,7 @@ pub(crate) enum LoginFault {
     /// A pass-through password, for which the console has no server to ask.
     #[error("the console takes no pass-through logins")]
     UnprovedAdmin,
-    /// Who it is could not be proved.
+    /// The client could not prove its identity.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The secret could not be looked up.
@@ -70,7 +70,7 @@ pub(crate) enum LoginFault {
     /// The server refused the client's own credential, in pass-through.
     #[error("{}", .0.message)]
     Server(ServerError),
-    /// The server refused what pgweir logs in with for this role.
+    /// The server refused the credential with which pgweir logs in for this role.
     #[error("the server refused the login: {}", .0.message)]
     Backend(ServerError),
     /// The credential could not be tried.
@@ -85,12 +85,12 @@ pub(crate) enum LoginFault {
 }
 
 impl LoginFault {
-    /// There are too many, and it may come back later; at once would help nobody.
+    /// There are too many clients or logins: the client may come back later; coming back at once would help nobody.
     pub(crate) fn is_crowd(&self) -> bool {
         matches!(self, Self::TooManyClients | Self::TooManyOfRole(_) | Self::TooFast(_))
     }
 
-    /// What it is counted as.
+    /// The reason it is counted under.
     pub(crate) fn reason(&self) -> LoginRefusal {
         match self {
             Self::Io(_)

@@ -1,8 +1,8 @@
 //! Every fault that a client can meet, and the one table of the reports it gets.
 //!
-//! [`fault`] is what ends a cycle or a session, [`login`] what ends a login, [`console`] what is wrong with a command
-//! of the console; [`sqlstate`] words them. They stand above all that raise them, so that no part of the process
-//! depends on how another's errors are worded.
+//! [`fault`] has the faults that end a cycle or a session, [`login`] those that end a login, [`console`] those of
+//! console commands; [`sqlstate`] words them. They stand above all modules that raise them, so that no part of the
+//! process depends on how another's errors are worded.
 
 pub(crate) mod console;
 pub(crate) mod fault;

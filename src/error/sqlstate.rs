@@ -1,4 +1,4 @@
-//! The one table of what clients are told.
+//! The one table of reports to clients.
 //!
 //! ERROR keeps the session, FATAL ends it. Every hint names the setting to change. Nothing here shows an address or
 //! another role's data. `docs/SQLSTATES.md` is printed from it.
@@ -21,7 +21,7 @@ use crate::state::timeout::Timeout;
 use crate::wire::build::Report;
 use crate::wire::startup::Malformed;
 
-/// What a client waiting is told once, after `admission.notice_after`.
+/// The notice that a waiting client gets once, after `admission.notice_after`.
 pub(crate) fn still_waiting(role: &str, waited: Duration, waiting: u32) -> Report {
     let hint = "SHOW ROLES in the console tells what the queue waits for; admission.notice_after is when this is said.";
     Report {
@@ -177,7 +177,7 @@ pub(crate) fn report(fault: &Fault) -> Report {
     Report { severity, code, message: fault.to_string(), detail, hint }
 }
 
-/// What to change after waiting in vain.
+/// The hint for a client that waited in vain: the setting to change.
 fn in_vain(bottleneck: Bottleneck) -> &'static str {
     match bottleneck {
         Bottleneck::Pool => {
@@ -283,7 +283,7 @@ pub(crate) fn login(fault: &LoginFault) -> Report {
     Report { severity: "FATAL", code, message, detail: None, hint: hint.map(str::to_owned) }
 }
 
-/// What a server says of a login, as far as it is passed on.
+/// The SQLSTATE to pass on for a login that the server refused: its own if it is a known one, otherwise 28000.
 fn of_login(code: &str) -> &'static str {
     const KNOWN: [&str; 6] = ["28P01", "28000", "3D000", "42501", "53300", "57P03"];
     KNOWN.into_iter().find(|known| *known == code).unwrap_or("28000")

@@ -1,4 +1,4 @@
-//! What a login needs to know of an X.509 certificate, and nothing about trust: `net::tls` decides that.
+//! Facts of an X.509 certificate that a login needs, and nothing about trust: `net::tls` decides on trust.
 
 use std::sync::Arc;
 

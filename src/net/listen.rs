@@ -1,4 +1,4 @@
-//! Where clients come in: sockets we bind, and sockets we are handed.
+//! Sockets that clients connect to: those we bind, and those handed to us.
 
 use std::fs;
 use std::io;
@@ -25,7 +25,7 @@ const SHORTAGE: Duration = Duration::from_millis(100);
 pub struct ListenError {
     /// As configured.
     pub addr: String,
-    /// What the system said.
+    /// The system's error.
     pub source: io::Error,
 }
 
@@ -38,7 +38,7 @@ pub(crate) enum Handed {
     Unix(std::os::unix::net::UnixListener),
 }
 
-/// An address that clients come in by.
+/// A socket that clients connect to.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: Socket,
@@ -51,12 +51,12 @@ enum Socket {
     Unix(UnixListener),
 }
 
-/// Who opened a socket decides what becomes of connections that wait in it at the end.
+/// The opener of a socket: it decides what becomes of connections that wait in the socket at the end.
 #[derive(Debug)]
 enum Origin {
-    /// We did; where it has a file, that goes with it.
+    /// Opened by us; its socket file, if there is one, is removed with it.
     Bound(Option<SocketFile>),
-    /// It was handed to us: it outlives us, and who waits in it is served by others.
+    /// Handed to us: it outlives us, and connections that wait in it are served by others.
     Handed,
 }
 
@@ -131,7 +131,7 @@ impl Listener {
             .map_err(|source| ListenError { addr: "LISTEN_FDS".to_owned(), source })
     }
 
-    /// What it is bound to, with the real port.
+    /// The address it is bound to, with the real port.
     pub(crate) fn local_addr(&self) -> String {
         let unix = |path: &Path| format!("unix:{}", path.display());
         let known = match (&self.socket, &self.origin) {
@@ -161,18 +161,18 @@ impl Listener {
         }
     }
 
-    /// Listens no longer; returns who had come and was not accepted yet. (Closing alone would reset their connections.
-    /// Over TCP that still happens to one that comes between the last look and the close; see tcp_migrate_req in the
-    /// kernel's ip-sysctl.)
+    /// Stops listening; returns the connections that had arrived and were not accepted yet. (Closing alone would reset
+    /// them. A TCP connection that arrives between the last look and the close is still reset; see tcp_migrate_req in
+    /// the kernel's ip-sysctl.)
     pub(crate) fn close(self) -> Vec<Accepted> {
         let Self { socket, origin } = self;
         let is_ours = matches!(origin, Origin::Bound(_));
-        // The file goes first: nobody finds the way to this socket any more.
+        // The file is removed first: nobody can connect to this socket any more.
         drop(origin);
         if !is_ours {
             return Vec::new();
         }
-        // Plain sockets, because tokio would have to be told first that there is something.
+        // Plain sockets, because tokio accepts only after its reactor has seen that there is something.
         let mut next: Box<dyn FnMut() -> io::Result<Accepted>> = match socket {
             Socket::Tcp(tcp) => {
                 let Ok(tcp) = tcp.into_std() else { return Vec::new() };
@@ -184,7 +184,7 @@ impl Listener {
             }
         };
         let mut came = Vec::new();
-        // No longer than the queue is: a storm does not keep it open.
+        // At most as many as the queue holds: a storm of connections does not keep it open.
         for _ in 0..BACKLOG {
             match next() {
                 Ok(accepted) => came.push(accepted),
@@ -196,7 +196,7 @@ impl Listener {
     }
 }
 
-/// Tokio takes only sockets that do not block, and an accepted one does, whatever its listener does.
+/// An accepted socket made non-blocking: tokio requires that, and the setting is not inherited from the listener.
 fn accepted_tcp((stream, peer): (std::net::TcpStream, SocketAddr)) -> io::Result<Accepted> {
     stream.set_nonblocking(true)?;
     Ok(Accepted::Tcp(stream, peer))
@@ -241,7 +241,7 @@ fn bind_unix(path: &Path, reuse_port: bool) -> io::Result<(UnixListener, SocketF
     Ok((bound, SocketFile::new(path)?))
 }
 
-/// Nobody finds the path empty: the new socket is made beside it and takes its name.
+/// Replaces a socket file so that the path is never empty: the new socket is made beside it and takes its name.
 fn replace_unix(path: &Path) -> io::Result<UnixListener> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(format!(".{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! One connection, whatever carries it: TCP or a Unix socket, in clear text or under TLS.
+//! One connection: over TCP or a Unix socket, in clear text or under TLS.
 //!
 //! A stream belongs to the reactor of the worker that opened it; [`Stream::adopt`] moves it to the current one.
 
@@ -46,7 +46,7 @@ fn lost() -> io::Error {
 }
 
 impl Socket {
-    /// Registers an accepted connection with the current reactor; also says where it came from.
+    /// Registers an accepted connection with the current reactor; also returns the address it came from.
     pub fn open(accepted: Accepted) -> io::Result<(Self, String)> {
         Ok(match accepted {
             Accepted::Tcp(stream, peer) => (Self::Tcp(TcpStream::from_std(stream)?), peer.to_string()),
@@ -158,7 +158,7 @@ impl Stream {
         Poll::Ready(Ok(buf.filled().len()))
     }
 
-    /// Writes as much as the socket takes now, under TLS flushed as far as possible; returns what was taken.
+    /// Writes as much as the socket takes now, under TLS flushed as far as possible; returns the number of bytes taken.
     #[inline]
     pub fn poll_write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
         let mut done = 0;
@@ -219,7 +219,7 @@ impl Stream {
         self.socket().has_input()
     }
 
-    /// Waits until the peer has closed (or reset) the connection, dropping what it still sends.
+    /// Waits until the peer has closed (or reset) the connection, dropping all bytes it still sends.
     pub async fn closed(&mut self) {
         let socket = self.socket_mut();
         let mut sink = [0; 512];
@@ -237,8 +237,8 @@ impl Stream {
         }
     }
 
-    /// Waits until the peer has ended the connection, without reading anything. What it says meanwhile belongs to
-    /// whoever reads next, and hides its end until then.
+    /// Waits until the peer has ended the connection, without reading anything. Bytes that arrive meanwhile are left
+    /// for the next reader, and hide the end until they are read.
     pub async fn ended(&self) {
         let peek = |socket: SockRef<'_>| socket.peek(&mut [std::mem::MaybeUninit::uninit()]);
         let said = match self.socket() {

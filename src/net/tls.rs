@@ -21,7 +21,7 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use super::certificate::{self, Binding};
 use crate::config::{BackendTls, BackendTlsMode, ClientTls, Config, ServerIdentity};
 
-/// Postgres's name in ALPN; required of direct TLS, where no SSLRequest says what is spoken.
+/// Postgres's name in ALPN; required of direct TLS, where no SSLRequest names the protocol.
 pub(crate) const ALPN: &[u8] = b"postgresql";
 
 /// TLS towards clients.
@@ -53,7 +53,7 @@ pub enum TlsError {
     #[error("{}: {source}", path.display())]
     Pem {
         path: PathBuf,
-        /// What the reader said.
+        /// The reader's error.
         source: pem::Error,
     },
     /// PEM without a `CERTIFICATE`.
@@ -152,7 +152,7 @@ pub fn server_name(host: &str) -> Result<ServerName<'static>, TlsError> {
     ServerName::try_from(host.to_owned()).map_err(|_| TlsError::HostName(host.to_owned()))
 }
 
-/// Loads all that `config` names, as a start would, and tells of everything that is wrong with the key it is wrong in.
+/// Loads every file that `config` names, as a start would, and returns each error with the key it belongs to.
 pub(crate) fn check(config: &Config) -> Vec<(String, TlsError)> {
     let listen = ServerTls::new(&config.listen.tls).err().map(|error| ("listen.tls".to_owned(), error));
     let databases = config.databases.iter().filter_map(|(name, database)| {
@@ -205,7 +205,7 @@ fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-/// What a server's certificate is held against.
+/// The certificates that a server's certificate is checked against.
 #[derive(Debug)]
 struct Anchors {
     roots: RootCertStore,

@@ -1,8 +1,9 @@
-//! Hears on the server what pgweir did not intercept: triggers, functions, other programs, other processes of pgweir.
+//! Hears the server's notifications that pgweir did not intercept: those of triggers, functions, other programs, other
+//! processes of pgweir.
 //!
-//! One connection for each database that somebody listens in. It listens to each channel once, whoever and how many
-//! want it, and hands what it hears to the listeners here. If it is lost, they are told: what was notified meanwhile is
-//! gone.
+//! One connection for each database that somebody listens in. It listens to each channel once, however many clients
+//! want it, and hands its notifications to the listeners here. If it is lost, a gap is reported to them:
+//! notifications made meanwhile are gone.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -76,14 +77,14 @@ struct Bridge<'a> {
     exchange: &'a Exchange,
     senders: &'a Senders,
     link: Link,
-    /// Channels that the server does not listen to. Who wants them waits in vain, and is told.
+    /// Channels that the server refused to listen to. A client that wants one waits in vain, which is reported to it.
     refused: HashSet<Bytes>,
     /// Channels it listens to.
     in_place: usize,
 }
 
 impl Bridge<'_> {
-    /// Until nobody has listened for a while, or the connection is of no use.
+    /// Serves until nobody has listened for a while, or the connection is of no use.
     async fn serve(
         &mut self,
         backoff: &mut Backoff,
@@ -107,7 +108,7 @@ impl Bridge<'_> {
                     let (exchange, senders) = (self.exchange, self.senders);
                     self.link.check(|heard| hear(exchange, senders, heard)).await?;
                 }
-                // What it says of notifications is not for here, but the server may be another one.
+                // The notification settings do not matter here, but the server may be another one after a reload.
                 Ok(()) = reloads.changed() => if self.link.has_moved() {
                     return Err(LinkError::Moved);
                 },
@@ -116,7 +117,7 @@ impl Bridge<'_> {
         }
     }
 
-    /// Has the server listen to what is wanted, and to nothing else.
+    /// Makes the server listen to the wanted channels, and to no others.
     async fn listen(&mut self) -> Result<(), LinkError> {
         let (listen, unlisten) = self.exchange.difference();
         self.refused.retain(|channel| listen.contains(channel));
@@ -128,7 +129,7 @@ impl Bridge<'_> {
         for channels in listen.chunks(AT_ONCE) {
             match self.ask(&statements("LISTEN", channels)).await? {
                 Ok(()) => self.now_in_place(channels),
-                // One name that it does not take must not keep the others away.
+                // One name that the server refuses must not keep the others away.
                 Err(_) => self.listen_to_each(channels).await?,
             }
         }
@@ -166,7 +167,7 @@ impl Bridge<'_> {
     }
 }
 
-/// What our own sender sent was delivered when it was published.
+/// Delivers a notification, unless our own sender sent it: those were delivered when they were published.
 fn hear(exchange: &Exchange, senders: &Senders, heard: Heard) {
     let Heard { pid, channel, payload } = heard;
     if !senders.has(pid, Instant::now()) {

@@ -1,8 +1,8 @@
-//! One database, by the name that clients ask for: who listens to what in this process, and what goes where.
+//! One database, by the name that clients ask for: its listeners in this process, and where its notifications go.
 //!
-//! What is published reaches the listeners here at once and the bus through the outbox, both under one lock: every
-//! listener sees the same order, and the bus has it, too. Nobody is woken under that lock. What must happen elsewhere
-//! so that a channel can be heard is asked for with [`Exchange::wants`] and reported with [`Exchange::set_in_place`]
+//! A published notification reaches the listeners here at once and the bus through the outbox, both under one lock:
+//! every listener sees the same order, and the bus has it, too. Nobody is woken under that lock. A channel can be heard
+//! only after work elsewhere, which is asked for with [`Exchange::wants`] and reported with [`Exchange::set_in_place`]
 //! and [`Exchange::set_bus_ready`].
 
 use std::collections::HashMap;
@@ -31,14 +31,14 @@ use crate::pool::pool::Pool;
 pub struct Exchange {
     /// The name that clients ask for.
     pub database: Arc<str>,
-    /// Tells this one's numbers from those of every other, and of itself before a restart.
+    /// Distinguishes this exchange's numbers from those of every other, and from its own before a restart.
     pub origin: u64,
-    /// What happened so far.
+    /// Counters so far.
     pub stats: Arc<Stats>,
     intercepts: AtomicBool,
     state: Mutex<ExchangeState>,
     outbox: Outbox,
-    /// For Postgres, while the bus takes nothing.
+    /// Notifications for Postgres, while the bus takes nothing.
     overflow: Outbox,
     /// The channels that are wanted have changed.
     wanted: Alarm,
@@ -74,7 +74,7 @@ struct Rules {
 #[derive(Debug, Default)]
 struct Channel {
     listeners: HashMap<i32, Arc<Mailbox>>,
-    /// The server's notifications of it are heard.
+    /// The server's notifications on this channel are heard.
     is_in_place: bool,
 }
 
@@ -84,7 +84,7 @@ struct Member {
     mailbox: Arc<Mailbox>,
     /// In the order in which it came to listen to them.
     channels: Vec<Listening>,
-    /// It was told that something it listens to is in place: from then on it must hear of gaps.
+    /// Its channels were all in place at least once: from then on gaps must be reported to it.
     is_served: bool,
 }
 
@@ -99,7 +99,7 @@ struct Listening {
 pub struct Listener {
     /// Process id of the client.
     pub pid: i32,
-    /// What it listens to.
+    /// Channel it listens to.
     pub channel: Bytes,
     /// Since when.
     pub since: SystemTime,
@@ -107,13 +107,13 @@ pub struct Listener {
     pub queued_bytes: usize,
 }
 
-/// What is not in place.
+/// The part that is not in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// LISTEN on the server.
     Server,
     Bus {
-        /// For the client: where to look.
+        /// Hint for the client: where to look.
         hint: &'static str,
     },
 }
@@ -123,7 +123,7 @@ impl Exchange {
         let stats = Arc::<Stats>::default();
         Self {
             database,
-            // Of the operating system: two processes whose clocks agree must not have the same.
+            // Random bytes of the operating system: two processes whose clocks agree must not have the same number.
             origin: u64::from_ne_bytes(random()),
             intercepts: AtomicBool::new(settings.mode == NotifyMode::Intercept),
             state: Mutex::new(ExchangeState {
@@ -163,7 +163,7 @@ impl Exchange {
         self.intercepts.load(Ordering::Relaxed)
     }
 
-    /// New NOTIFYs are refused: the bus takes nothing, and that is what `notify.when_down` says.
+    /// New NOTIFYs are refused: the bus takes nothing, and `notify.when_down` says to refuse them then.
     pub fn refuses(&self) -> bool {
         let rules = self.state().rules;
         rules.nature.carries && rules.when_down == WhenDown::Error && self.outbox.depth() >= rules.bus_queue
@@ -198,8 +198,8 @@ impl Exchange {
         self.tell(&self.state(), pid, notification, &mut woken);
     }
 
-    /// A client's transaction has committed this change. Until [`Mailbox::is_in_place`] it may miss what others notify
-    /// of.
+    /// A client's transaction has committed this change. Until [`Mailbox::is_in_place`] the client may miss
+    /// notifications of others.
     pub fn change(&self, mailbox: &Arc<Mailbox>, change: &Change) {
         let mut woken = Woken::default();
         let mut state = self.state();
@@ -231,7 +231,7 @@ impl Exchange {
         self.change(mailbox, &Change::UnlistenAll);
     }
 
-    /// What a client listens to, in the order in which it came to.
+    /// Channels that a client listens to, in the order in which it began to.
     pub fn channels_of(&self, mailbox: &Mailbox) -> Vec<Bytes> {
         let state = self.state();
         let channels = state.members.get(&mailbox.pid).map_or(&[][..], |member| &member.channels);
@@ -261,7 +261,7 @@ impl Exchange {
         self.forgotten.notify_one();
     }
 
-    /// As whom bridge and sender log in; `None` before anybody listened or notified.
+    /// The pool whose login bridge and sender use; `None` before anybody listened or notified.
     pub fn login(&self) -> Option<InUse<Pool>> {
         self.login.load().as_deref().cloned()
     }
@@ -293,7 +293,7 @@ impl Exchange {
         let mut state = self.state();
         let mut is_wanted = false;
         for name in channels {
-            // Its listeners may have left meanwhile: then it is for `difference` to take it back.
+            // Its listeners may have left meanwhile: `difference` takes it back then.
             let channel = state.channels.entry(name.clone()).or_default();
             channel.is_in_place = is_in_place;
             is_wanted |= channel.listeners.is_empty() == is_in_place;
@@ -321,7 +321,7 @@ impl Exchange {
         self.wanted.notify_one();
     }
 
-    /// Something may have been missed: everybody who listens is told, if `notify.on_gap` says so.
+    /// Something may have been missed: counts it, and closes the clients that relied on it, if `notify.on_gap` says so.
     pub fn gap(&self, why: Gap) {
         self.stats.gap(why);
         let mut woken = Woken::default();
@@ -334,13 +334,13 @@ impl Exchange {
         }
     }
 
-    /// What the bus has to take.
+    /// Notifications that the bus has to take.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
     }
 
-    /// What Postgres has to take instead, since the bus took nothing for too long. Its entries have no meaningful
-    /// numbers.
+    /// Notifications that Postgres has to take instead, since the bus took nothing for too long. Its entries have no
+    /// meaningful numbers.
     pub fn overflow(&self) -> &Outbox {
         &self.overflow
     }
@@ -352,16 +352,16 @@ impl Exchange {
         }
     }
 
-    /// What others notify of on the bus is heard, or not any more.
+    /// Notifications of others are heard over the bus, or not any more.
     pub fn set_bus_ready(&self, is_ready: bool) {
         let mut woken = Woken::default();
         let mut state = self.state();
-        // A bus that is being replaced may still report; the new one may be none that has to be waited for.
+        // A bus that is being replaced may still report; the new one may need no waiting for.
         state.is_bus_ready = is_ready || !state.rules.nature.must_be_ready;
         state.look_again(&mut woken);
     }
 
-    // ---- those who look on ----------------------------------------------------------------------
+    // ---- observers ------------------------------------------------------------------------------
 
     /// Somebody listens.
     pub fn has_listeners(&self) -> bool {
@@ -444,7 +444,7 @@ impl Rules {
 }
 
 impl ExchangeState {
-    /// True if what is wanted has changed.
+    /// Returns true if the set of wanted channels has changed.
     fn listen(&mut self, mailbox: &Arc<Mailbox>, name: &Bytes) -> bool {
         let channel = match self.channels.get_mut(name) {
             Some(channel) => channel,
@@ -467,7 +467,7 @@ impl ExchangeState {
         is_first
     }
 
-    /// True if what is wanted has changed.
+    /// Returns true if the set of wanted channels has changed.
     fn unlisten(&mut self, mailbox: &Arc<Mailbox>, name: &Bytes) -> bool {
         let Some(member) = self.members.get_mut(&mailbox.pid) else { return false };
         member.channels.retain(|listening| listening.channel != name);
@@ -477,7 +477,7 @@ impl ExchangeState {
         self.unsubscribe(mailbox, name)
     }
 
-    /// True if what is wanted has changed.
+    /// Returns true if the set of wanted channels has changed.
     fn leave(&mut self, mailbox: &Arc<Mailbox>) -> bool {
         let Some(member) = self.members.remove(&mailbox.pid) else { return false };
         member

@@ -30,7 +30,7 @@ impl Hub {
         Self { inner: Mutex::new(inner), appeared: Alarm::new() }
     }
 
-    /// That of this database, made if nobody has asked for it so far.
+    /// The exchange of this database, made if nobody has asked for it so far.
     pub fn exchange(&self, database: &Arc<str>) -> InUse<Exchange> {
         let mut inner = self.inner();
         if let Some(known) = inner.exchanges.get(database) {
@@ -51,7 +51,7 @@ impl Hub {
         all
     }
 
-    /// Waits until there may be one that was not there before. One waits at a time; cancel-safe.
+    /// Waits until there may be a new exchange. One waits at a time; cancel-safe.
     pub async fn appeared(&self) {
         self.appeared.notified().await;
     }

@@ -1,8 +1,8 @@
-//! What one listening client has not been sent yet: a bounded queue of shared frames, and the waker of the client's
-//! task.
+//! Frames that one listening client has not been sent yet: a bounded queue of shared frames, and the waker of the
+//! client's task.
 //!
-//! The exchange puts frames in, the client's task takes them out when it may have them. A client that does not is told
-//! so, never skipped silently: past its limit the queue is given up, and the client closed.
+//! The exchange puts frames in, the client's task takes them out when it may have them. A client that does not read is
+//! never skipped silently: past its limit the queue is given up, the loss reported, and the client closed.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,11 +19,11 @@ pub enum Closing {
     Overflow,
     /// Something may have been missed on the way here.
     Gap(Gap),
-    /// What it should hear cannot be told in its encoding.
+    /// A notification for it is not ASCII, and cannot be sent in its encoding.
     Untranslatable,
 }
 
-/// What waits for one client.
+/// Frames that wait for one client, and the reason to close it, if any.
 #[derive(Debug)]
 pub struct Mailbox {
     /// Process id of the client.
@@ -44,7 +44,7 @@ struct Queue {
 }
 
 impl Mailbox {
-    /// Of the client with this process id, whose task has this waker.
+    /// The mailbox of the client with this process id, whose task has this waker.
     pub fn new(pid: i32, waker: Waker) -> Arc<Self> {
         Arc::new(Self {
             pid,
@@ -61,7 +61,7 @@ impl Mailbox {
         self.has_mail.load(Ordering::Acquire)
     }
 
-    /// Everything it listens to is in place: what is notified from now on, wherever, reaches it.
+    /// Everything it listens to is in place: notifications from now on reach it, wherever they are made.
     #[inline]
     pub fn is_in_place(&self) -> bool {
         !self.is_awaited.load(Ordering::Acquire)
@@ -99,7 +99,7 @@ impl Mailbox {
         }
         match queue.closing {
             None => {
-                // An idle listener holds no memory for what it has had.
+                // An idle listener holds no memory for frames it has had.
                 queue.frames = VecDeque::new();
                 self.has_mail.store(false, Ordering::Release);
             }
@@ -109,7 +109,7 @@ impl Mailbox {
         Ok(taken)
     }
 
-    /// One more frame. Past `most` bytes the queue is given up, and with it so many frames as it returns.
+    /// Adds a frame. Past `most` bytes the queue is given up. Returns the number of frames lost.
     pub(super) fn put(&self, frame: &Frame, most: usize, woken: &mut Woken) -> usize {
         let mut queue = self.queue();
         if queue.closing.is_some() {
@@ -128,7 +128,7 @@ impl Mailbox {
         lost
     }
 
-    /// It does not listen to this channel any more: what waits of it will not be sent, as Postgres would not.
+    /// The client no longer listens to this channel: waiting frames of it are not sent, as Postgres would not either.
     pub(super) fn forget(&self, channel: &[u8]) {
         let mut queue = self.queue();
         queue.frames.retain(|frame| frame.channel() != channel);
@@ -138,7 +138,7 @@ impl Mailbox {
         }
     }
 
-    /// The client has to go, for this reason or an earlier one. What waits is given up.
+    /// The client has to go, for this reason or an earlier one. Waiting frames are given up.
     pub(super) fn close(&self, closing: Closing, woken: &mut Woken) -> usize {
         let mut queue = self.queue();
         let lost = queue.frames.len();
@@ -149,7 +149,7 @@ impl Mailbox {
         lost
     }
 
-    /// It waits for something to be in place, or no more.
+    /// The client waits for something to be in place, or no more.
     pub(super) fn await_place(&self, is_awaited: bool, woken: &mut Woken) {
         if self.is_awaited.swap(is_awaited, Ordering::AcqRel) && !is_awaited {
             woken.0.push(self.waker.clone());

@@ -1,18 +1,18 @@
-//! What has to be known of a bus by those who do not care which it is.
+//! Properties of a bus, for code that does not care which bus it is.
 
 use crate::config::Bus;
 
-/// What makes a difference to an exchange and its clients.
+/// Properties that make a difference to an exchange and its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BusNature {
-    /// Somebody elsewhere may hear what is published here, so it goes into the outbox.
+    /// Published notifications may be heard elsewhere, so they go into the outbox.
     pub carries: bool,
     /// Listeners hear others by it: a LISTEN is in place once
     /// [`set_bus_ready`](super::exchange::Exchange::set_bus_ready) said so.
     pub must_be_ready: bool,
-    /// Postgres can take what it takes too long for, as `notify.when_down` has it.
+    /// Postgres can take notifications that this bus does not take in time, as `notify.when_down` has it.
     pub detours: bool,
-    /// For a client whose LISTEN waited in vain for the bus.
+    /// Hint for a client whose LISTEN waited in vain for the bus.
     pub hint: &'static str,
 }
 

@@ -7,33 +7,33 @@ use crate::sql::{CHANNEL_MAX, PAYLOAD_MAX};
 use crate::wire::build::split_cstring;
 use crate::wire::frame::HEADER_LEN;
 
-/// What somebody was notified of, in the encoding of the server.
+/// A channel and a payload, in the encoding of the server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Notification {
-    /// On which channel.
+    /// Channel it was sent on.
     pub channel: Bytes,
-    /// What was said.
+    /// Text sent with it; may be empty.
     pub payload: Bytes,
 }
 
-/// What Postgres does not notify of, in the words of `Async_Notify`; all of SQLSTATE 22023.
+/// Reasons why Postgres refuses a notification, in the words of `Async_Notify`; all are SQLSTATE 22023.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Unsendable {
-    /// Nobody could listen to it.
+    /// The channel is empty: nobody could listen to it.
     #[error("channel name cannot be empty")]
     NoChannel,
-    /// Longer than a name may be.
+    /// The channel is longer than a name may be.
     #[error("channel name too long")]
     ChannelTooLong,
-    /// Longer than an entry of the server's queue may be.
+    /// The payload is longer than an entry of the server's queue may be.
     #[error("payload string too long")]
     PayloadTooLong,
 }
 
-/// Why what a Bind gave to `pg_notify` cannot be sent.
+/// Reasons why a notification that a Bind gave to `pg_notify` cannot be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub(crate) enum Unnotifiable {
-    /// Postgres would not either.
+    /// Postgres would refuse it, too.
     #[error(transparent)]
     Unsendable(#[from] Unsendable),
     /// Its statement was prepared while client and server had one encoding, and they no longer have.
@@ -42,7 +42,7 @@ pub(crate) enum Unnotifiable {
 }
 
 impl Notification {
-    /// Within the limits of Postgres, in the order in which it looks at them.
+    /// Checks the limits of Postgres, in the order in which it checks them.
     pub fn new(channel: impl Into<Bytes>, payload: impl Into<Bytes>) -> Result<Self, Unsendable> {
         let (channel, payload) = (channel.into(), payload.into());
         match () {
@@ -69,7 +69,7 @@ impl Notification {
     }
 }
 
-/// A whole NotificationResponse: built once, shared by all who hear it.
+/// A whole NotificationResponse: built once, shared by all its listeners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Frame {
     bytes: Bytes,

@@ -1,4 +1,4 @@
-//! What one database has committed and its bus has not taken yet. Bounded: `notify.bus_queue`.
+//! Notifications that one database has committed and its bus has not taken yet. Bounded: `notify.bus_queue`.
 //!
 //! Entries stay until the bus says that it has them, so nothing is lost with a task that was about to send. Each has
 //! the next number; one that is dropped has a number, too, so that other processes see the hole.
@@ -100,7 +100,7 @@ impl Outbox {
         true
     }
 
-    /// Leaves a number out.
+    /// Leaves a number out, so that others see a hole.
     pub(super) fn skip(&self) {
         self.queue().sequence += 1;
     }

@@ -1,8 +1,8 @@
-//! What a transaction has notified of and listened to, until it commits. Pure: no I/O, no locks.
+//! NOTIFYs, LISTENs and UNLISTENs of a transaction, until it commits. Pure: no I/O, no locks.
 //!
 //! As in `async.c`: a notification that the transaction holds already is folded into the first one, and a ROLLBACK TO
-//! takes back what came after its savepoint. What is folded at once would have been folded at the commit: the earlier
-//! of the two stays as long as the later would have.
+//! takes back everything after its savepoint. Folding at once gives the same result as folding at the commit: the
+//! earlier of the two stays as long as the later would have.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ use crate::state::tentative::Tentative;
 /// A transaction with more bytes in hand than this is full: Postgres spills to its disk, we do not.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// A change of what a client listens to.
+/// A change of the channels that a client listens to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// LISTEN.
@@ -41,7 +41,7 @@ enum Item {
     Change(Change),
 }
 
-/// What a transaction has committed. The changes come first: it hears its own notifications.
+/// Changes and notifications that a transaction has committed. The changes come first: it hears its own notifications.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Committed {
     pub changes: Vec<Change>,

@@ -1,14 +1,15 @@
 //! Which processes at the server are senders of ours.
 //!
-//! What they send was delivered to this process's listeners when it was published, so the bridge drops it when it hears
-//! it.
+//! Their notifications were delivered to this process's listeners when they were published, so the bridge drops them
+//! when it hears them.
 
 use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a sender sent may be heard so long after its connection ended. Afterwards its process id may be anybody's.
+/// Longest time after its connection ended for which a sender's notifications may be heard. Afterwards its process id
+/// may be anybody's.
 const ECHO_MAX: Duration = Duration::from_secs(60);
 
 /// Process ids of the senders of one database, those of the last minute included.
@@ -22,14 +23,14 @@ struct Sender {
 }
 
 impl Senders {
-    /// A sender is about to send its first.
+    /// A sender is about to send its first batch.
     pub(crate) fn began(&self, pid: i32) {
         let mut senders = self.0.lock().expect("no panic while held");
         senders.retain(|sender| sender.pid != pid);
         senders.push(Sender { pid, ended: None });
     }
 
-    /// Its connection ended; the server may still be at what was sent last.
+    /// Its connection ended; the server may still be working on its last batch.
     pub(crate) fn ended(&self, pid: i32, now: Instant) {
         let mut senders = self.0.lock().expect("no panic while held");
         senders.retain(|sender| sender.ended.is_none_or(|ended| now < ended + ECHO_MAX));

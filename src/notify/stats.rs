@@ -1,4 +1,4 @@
-//! What happened to the notifications of one database.
+//! Counters of the notifications of one database.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,7 +68,7 @@ impl Stats {
         add(&self.intercepted, n);
     }
 
-    /// They were committed.
+    /// Intercepted notifications were committed.
     pub fn published(&self, n: usize) {
         add(&self.published, n);
     }
@@ -78,27 +78,27 @@ impl Stats {
         add(&self.delivered, n);
     }
 
-    /// A transaction said the same again.
+    /// A transaction repeated notifications, which were folded.
     pub fn folded(&self, n: usize) {
         add(&self.folded, n);
     }
 
-    /// Some are lost.
+    /// Notifications were lost.
     pub fn dropped(&self, why: Dropped, n: usize) {
         add(&self.dropped[why as usize], n);
     }
 
-    /// Some may be.
+    /// Notifications may have been lost.
     pub fn gap(&self, why: Gap) {
         add(&self.gaps[why as usize], 1);
     }
 
-    /// The bus took one, so long after it was published.
+    /// The bus took a notification, this long after it was published.
     pub fn accepted(&self, after: Duration) {
         self.bus.lock().expect("no panic while held").record(after);
     }
 
-    /// So far.
+    /// The counters so far.
     pub fn counts(&self) -> Counts {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counts {
@@ -109,7 +109,7 @@ impl Stats {
         }
     }
 
-    /// What is lost, by cause.
+    /// Lost notifications, by cause.
     pub fn drops(&self) -> [(&'static str, u64); Dropped::ALL.len()] {
         Dropped::ALL.map(|why| (why.word(), self.dropped[why as usize].load(Ordering::Relaxed)))
     }

@@ -1,5 +1,5 @@
 //! Our side of an exchange with Postgres: a type per state, each consumed by the message that ends it. The server is
-//! not trusted: what it sends is bounded, and it must prove that it knows the secret too.
+//! not trusted: its messages are bounded, and it must prove that it knows the secret too.
 
 use std::num::NonZeroU32;
 
@@ -25,7 +25,7 @@ pub(crate) struct ServerFirst {
     pub iterations: NonZeroU32,
     gs2: Gs2,
     nonce: String,
-    /// `client-first-message-bare "," server-first-message ","`: the start of what is signed.
+    /// `client-first-message-bare "," server-first-message ","`: the start of the signed text.
     pub(super) signed: String,
 }
 

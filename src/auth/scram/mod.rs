@@ -1,6 +1,6 @@
 //! SCRAM-SHA-256 and SCRAM-SHA-256-PLUS: keys, verifiers and the parts both sides of an exchange share.
 //!
-//! RFC 5802 and 7677, with what Postgres does where they leave a choice (`src/common/scram-common.c`, `auth-scram.c`,
+//! RFC 5802 and 7677, with Postgres's choices where they leave one (`src/common/scram-common.c`, `auth-scram.c`,
 //! `fe-auth-scram.c`). No I/O, and no PBKDF2 but in [`Keys::derive`], which takes milliseconds: the exchanges never
 //! call it, they are handed the keys. `auth::secrets` derives and caches them.
 
@@ -41,11 +41,11 @@ const NONCE_MAX: usize = 1024;
 /// One of the 32-byte values of the exchange.
 type Key = [u8; digest::SHA256_OUTPUT_LEN];
 
-/// Why an exchange is broken off. None of these says that the password is wrong: that is [`ClientFinal::check`]'s
-/// `None`, or the server's own ErrorResponse.
+/// Reasons why an exchange is broken off. A wrong password is none of them: [`ClientFinal::check`] returns `None` for
+/// it, or the server sends its own ErrorResponse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ScramError {
-    /// Not what the grammar of RFC 5802 has at this place (08P01).
+    /// The message does not follow the grammar of RFC 5802 at this place (08P01).
     #[error("malformed SCRAM message ({0})")]
     Malformed(&'static str),
     /// A name in `a=` (0A000).
@@ -63,7 +63,7 @@ pub enum ScramError {
     /// A binding other than `tls-server-end-point` (08P01).
     #[error("unsupported SCRAM channel-binding type")]
     BindingType,
-    /// The client can bind and was told we cannot, though we offered it: somebody is in between (28000).
+    /// The client can bind and saw no offer of it, though we made one: somebody is in between (28000).
     #[error("SCRAM channel binding negotiation error")]
     Downgrade,
     /// The client sees another certificate than ours: somebody is in between (28000).
@@ -83,10 +83,10 @@ pub enum ScramError {
     ServerSignature,
 }
 
-/// What a password is good for with one salt and iteration count: proving it, and recognising a server that knows it.
+/// Keys of a password with one salt and iteration count: for proving it, and for recognising a server that knows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Keys {
-    /// Proves the password; whoever has it can log in.
+    /// Proves the password; anybody who has this key can log in.
     pub client_key: Key,
     /// Signs the server's last message.
     pub server_key: Key,
@@ -104,7 +104,7 @@ pub struct RecoveredKeys {
     pub iterations: NonZeroU32,
 }
 
-/// What Postgres keeps of a password: enough to check a login, not enough to make one.
+/// The form in which Postgres keeps a password: enough to check a login, not enough to make one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Verifier {
     /// PBKDF2 rounds.
@@ -126,7 +126,7 @@ impl Keys {
         Self { client_key: sign(&salted, b"Client Key"), server_key: sign(&salted, b"Server Key") }
     }
 
-    /// What checks a proof made with the client key.
+    /// The key that checks a proof made with the client key.
     pub fn stored_key(&self) -> Key {
         hash(&self.client_key)
     }
@@ -174,7 +174,7 @@ macro_rules! prints_nothing {
 }
 prints_nothing!(Keys, RecoveredKeys, Verifier);
 
-/// The first field of a client's first message: what it knows about channel binding.
+/// The first field of a client's first message: whether it can bind, and whether it saw an offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Gs2 {
     /// `n`: it cannot bind.

@@ -17,7 +17,7 @@ pub(crate) struct ServerExchange {
 pub(crate) struct ExpectClientFinal {
     gs2: Gs2,
     nonce: String,
-    /// `client-first-message-bare "," server-first-message ","`: the start of what is signed.
+    /// `client-first-message-bare "," server-first-message ","`: the start of the signed text.
     signed: String,
 }
 
@@ -33,7 +33,7 @@ impl ServerExchange {
         Self { binding }
     }
 
-    /// What to list in AuthenticationSASL, best first.
+    /// Mechanisms to list in AuthenticationSASL, best first.
     pub(crate) fn mechanisms(&self) -> &'static [&'static str] {
         if self.binding.is_some() { &[MECHANISM_PLUS, MECHANISM] } else { &[MECHANISM] }
     }

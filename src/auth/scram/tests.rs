@@ -58,7 +58,7 @@ fn server_side_follows_rfc_7677() {
 
 #[test]
 fn client_side_follows_rfc_7677_but_for_the_name() {
-    // libpq, and so we, leave the name out, which changes what is signed: sign the RFC's text to compare.
+    // libpq, and so we, leave the name out, which changes the signed text: sign the RFC's text to compare.
     let client = ClientExchange::choose([MECHANISM], None, "rOprNGfwEbeRWgbNEkqO".into()).unwrap();
     assert_eq!((client.mechanism(), &*client.first()), (MECHANISM, "n,,n=,r=rOprNGfwEbeRWgbNEkqO"));
     let mut first = client.server_first(RFC_SERVER_FIRST.as_bytes()).unwrap();

@@ -4,7 +4,7 @@ use super::{NONCE_MAX, ScramError};
 
 /// A message, read from the front.
 pub(super) struct Attributes<'a> {
-    /// What is left; `None` when the last value was taken.
+    /// The rest of the message; `None` when the last value was taken.
     rest: Option<&'a str>,
 }
 

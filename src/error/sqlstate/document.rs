@@ -215,7 +215,7 @@ fn login_faults() -> Vec<LoginFault> {
     faults
 }
 
-/// As [`index`]; 0 is what nobody is told of, because nobody is there to read it or ought to.
+/// As [`index`]; 0 stands for faults that are not reported, because nobody is there to read the report or ought to.
 fn login_index(fault: &LoginFault) -> usize {
     match fault {
         LoginFault::Io(_) | LoginFault::Injected => 0,

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::net::certificate::common_name;
 
-/// A certificate authority and a directory for what it signs.
+/// A certificate authority and a directory for the certificates it signs.
 struct Pki {
     dir: TempDir,
     ca: CertifiedIssuer<'static, KeyPair>,

@@ -1,4 +1,4 @@
-//! What a batch of notifications looks like to the server: as few transactions as possible, each one Bind.
+//! A batch of notifications as it is sent to the server: as few transactions as possible, each one Bind.
 
 use std::collections::HashSet;
 
@@ -36,7 +36,7 @@ pub(super) fn transaction(out: &mut Vec<u8>, notifications: &[&Notification]) {
     out.extend_from_slice(build::SYNC);
 }
 
-/// A parameter with its length: what `array_recv` reads.
+/// A parameter with its length, in the format that `array_recv` reads.
 fn text_array<'a>(out: &mut Vec<u8>, texts: impl ExactSizeIterator<Item = &'a [u8]>) {
     let int = |length: usize| i32::try_from(length).expect("a batch is far below 2 GiB").to_be_bytes();
     let mut array = Vec::new();
@@ -53,7 +53,7 @@ fn text_array<'a>(out: &mut Vec<u8>, texts: impl ExactSizeIterator<Item = &'a [u
 }
 
 /// Cuts a batch into transactions; returns their lengths. Within one transaction Postgres sends equal notifications
-/// once, but these are of different ones: what comes again begins another.
+/// once, but these come from different transactions, so a repeated notification begins a new one.
 pub(super) fn transactions<'a>(notifications: impl IntoIterator<Item = &'a Notification>) -> Vec<usize> {
     let (mut lengths, mut open) = (Vec::new(), HashSet::new());
     for notification in notifications {

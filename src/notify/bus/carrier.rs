@@ -17,20 +17,20 @@ pub(crate) type NotifySettings = watch::Receiver<Arc<config::Notify>>;
 
 /// One bus, for all databases.
 pub(super) trait Carrier: fmt::Debug + Send + Sync {
-    /// Carries what an exchange publishes, and brings it what others do. Never ends; dropped at any time, it loses
-    /// nothing of the outbox.
+    /// Carries the notifications of an exchange to others, and brings it theirs. Never ends; dropped at any time, it
+    /// loses nothing of the outbox.
     fn carry<'a>(&'a self, way: Way<'a>) -> Carrying<'a>;
 }
 
 /// A carrier at work for one exchange.
 pub(super) type Carrying<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// What a carrier works for, and with.
+/// The exchange a carrier works for, and the means it works with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Way<'a> {
     pub(super) exchange: &'a Arc<Exchange>,
     /// Opens connections to the exchange's server.
     pub(super) opener: &'a Opener,
-    /// Those that send over such connections are known to the bridge.
+    /// Connections that send are recorded here, so that the bridge knows them.
     pub(super) senders: &'a Arc<Senders>,
 }

@@ -6,7 +6,7 @@ use super::carrier::{Carrier, Carrying, Way};
 pub(super) struct Memory;
 
 impl Carrier for Memory {
-    /// Nobody else is there to hear: what another bus has left behind is given up.
+    /// Nobody else listens: entries that another bus has left behind are given up.
     fn carry<'a>(&'a self, way: Way<'a>) -> Carrying<'a> {
         Box::pin(async move {
             let outbox = way.exchange.outbox();

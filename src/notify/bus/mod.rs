@@ -1,7 +1,7 @@
-//! What carries notifications to listeners elsewhere: `notify.bus`.
+//! Buses carry notifications to listeners elsewhere: `notify.bus`.
 //!
-//! A bus takes what is published out of the exchange's outbox. It may be dropped at any time: an entry leaves the
-//! outbox when it has arrived, and the next bus goes on with what is left.
+//! A bus takes published notifications out of the exchange's outbox. It may be dropped at any time: an entry leaves the
+//! outbox when it has arrived, and the next bus goes on with the rest.
 //!
 //! A new bus is a file here with its [`Carrier`], an arm in [`open`] and one in [`BusNature::of`]. Nobody else asks
 //! which bus it is.
@@ -32,7 +32,7 @@ fn open(bus: &BusSettings, settings: &NotifySettings) -> Arc<dyn Carrier> {
     }
 }
 
-/// What buses use together, whatever the database.
+/// State that the buses of all databases share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     /// They log in as backends do.
@@ -47,7 +47,7 @@ impl Shared {
         Self { pools, current: Mutex::default() }
     }
 
-    /// The bus that is configured: that in use, unless it is another.
+    /// The configured bus: the one in use, or a new one if the configuration names another.
     fn carrier(&self, settings: &NotifySettings) -> Arc<dyn Carrier> {
         let bus = settings.borrow().bus.clone();
         let mut current = self.current.lock().expect("no panic while held");
@@ -63,7 +63,7 @@ impl Shared {
     }
 }
 
-/// Carries what `exchange` publishes, for ever, over the bus that `settings` names now.
+/// Carries the notifications that `exchange` publishes, for ever, over the bus that `settings` names now.
 pub(crate) async fn carry(
     exchange: &Arc<Exchange>,
     settings: &NotifySettings,
@@ -76,7 +76,7 @@ pub(crate) async fn carry(
         let detour = postgres::send(way, exchange.overflow());
         tokio::join!(carrier.carry(way), detour);
     } else {
-        // Neither the last bus nor Postgres took that in time, and nobody waits for it any more.
+        // These entries were taken in time neither by the last bus nor by Postgres, and nobody waits for them any more.
         exchange.overflow().give_up(usize::MAX);
         carrier.carry(way).await;
     }

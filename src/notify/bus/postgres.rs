@@ -1,9 +1,9 @@
 //! Postgres as the bus: one connection that sends for everybody, so that one backend takes the server's lock instead of
 //! each.
 //!
-//! What waits goes out as one batch; while that is under way the next one collects. What the server has not confirmed
-//! is sent again over the next connection, so a connection lost in the middle may double notifications, and never loses
-//! any.
+//! Waiting entries go out as one batch; while that is under way the next one collects. Entries that the server has not
+//! confirmed are sent again over the next connection, so a connection lost in the middle may double notifications, and
+//! never loses any.
 
 use std::collections::VecDeque;
 use std::iter;
@@ -22,11 +22,11 @@ use crate::pool::link::{BACKOFF_MAX, Link, LinkError, Said};
 use crate::pool::open::Opener;
 use crate::wire::build::ServerError;
 
-/// Notifications in one batch: what waits longer for the lock than one writer's transaction should is no batch any
-/// more.
+/// Most notifications in one batch: a batch must not wait for the lock longer than one writer's transaction should.
 const BATCH_MAX: usize = 100;
 
-/// From the beginning of a batch to that of the next, unless that is full: each is a transaction of the server.
+/// Shortest time from the start of a batch to the start of the next, unless it was full: each batch costs the server a
+/// transaction.
 const PACE: Duration = Duration::from_millis(1);
 
 /// A sender that has had nothing to send for so long is closed.
@@ -41,8 +41,8 @@ impl Carrier for Postgres {
     }
 }
 
-/// Sends what is and comes into `outbox`, and takes out of it what the server has. Never ends; dropped at any time, it
-/// loses nothing.
+/// Sends every entry that is in `outbox` or comes into it, and removes those that the server has. Never ends; dropped
+/// at any time, it loses nothing.
 pub(super) async fn send(way: Way<'_>, outbox: &Outbox) {
     let Way { exchange, opener, senders } = way;
     let mut sender = Sender { exchange, outbox, opener, senders, connection: None };
@@ -89,7 +89,7 @@ impl Drop for Connection {
 }
 
 impl Sender<'_> {
-    /// What is to be sent next. Looks after the connection meanwhile.
+    /// Waits for the next batch. Looks after the connection meanwhile.
     async fn next_batch(&mut self) -> Vec<Entry> {
         loop {
             let Some(Connection { link, .. }) = &mut self.connection else {
@@ -97,7 +97,7 @@ impl Sender<'_> {
             };
             tokio::select! {
                 batch = self.outbox.next_batch(BATCH_MAX) => return batch,
-                // Nothing was asked: whatever it says but its end does not matter.
+                // Nothing was asked, so only the end of the connection matters.
                 said = link.said() => if said.is_err() {
                     self.connection = None;
                 },
@@ -106,8 +106,8 @@ impl Sender<'_> {
         }
     }
 
-    /// Sends a batch, which is the front of the outbox, in order. What the server has, or will never take, is out of
-    /// the outbox then.
+    /// Sends a batch, which is the front of the outbox, in order. Entries that the server has, or will never take, are
+    /// out of the outbox then.
     async fn send(&mut self, batch: &[Entry]) -> Result<(), LinkError> {
         let outbox = self.outbox;
         let link = self.link().await?;
@@ -122,7 +122,7 @@ impl Sender<'_> {
         let mut outcomes = VecDeque::new();
         for _ in 0..parts.len() {
             outcomes.push_back(outcome(link).await?);
-            // The front leaves at once: what comes behind may break the connection, and all that is left is sent again.
+            // The front leaves at once: later parts may break the connection, and everything left is sent again.
             while let Some(Ok(())) = outcomes.front() {
                 outcomes.pop_front();
                 outbox.accepted(parts.pop_front().map_or(0, <[_]>::len));
@@ -141,7 +141,7 @@ impl Sender<'_> {
     /// The connection is of no use any more.
     async fn give_up(&mut self, error: &LinkError) {
         if let (Some(connection), LinkError::Silent(_)) = (&self.connection, error) {
-            // It may wait for the lock: whatever comes of that, the next connection sends the same.
+            // The query may be waiting for the lock: in any case, the next connection sends the same batch.
             connection.link.cancel(self.opener).await;
         }
         self.connection = None;
@@ -192,7 +192,7 @@ async fn outcome(link: &mut Link) -> Result<Result<(), ServerError>, LinkError> 
     }
 }
 
-/// Sends a part that was refused one by one, and gives up what the server does not take.
+/// Sends the entries of a refused part one by one, and gives up those that the server does not take.
 async fn send_each(link: &mut Link, outbox: &Outbox, part: &[Entry]) -> Result<(), LinkError> {
     for entry in part.chunks(1) {
         put(link, iter::once(entry)).await?;
@@ -208,7 +208,7 @@ async fn send_each(link: &mut Link, outbox: &Outbox, part: &[Entry]) -> Result<(
     Ok(())
 }
 
-/// The same would be refused for ever: data exceptions (22), and what the role may not do (42).
+/// The same entry would be refused every time: data exceptions (22), and actions that the role may not do (42).
 fn is_about_content(error: &ServerError) -> bool {
     error.code.starts_with("22") || error.code.starts_with("42")
 }

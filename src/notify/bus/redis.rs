@@ -1,8 +1,8 @@
 //! A Redis or Valkey as the bus: one capped stream for each database, which every pgweir writes to and reads from its
 //! last place, and a PUBLISH of each notification for plain subscribers.
 //!
-//! There is one connection that publishes and one that reads, whatever the number of databases. `stream` knows what the
-//! entries mean.
+//! There is one connection that publishes and one that reads, for all databases together. `stream` knows the meaning of
+//! the entries.
 
 mod reader;
 mod sender;
@@ -32,8 +32,8 @@ impl Redis {
         Self { sender, reader }
     }
 
-    /// Carries what this exchange publishes, and brings it what others do. Never ends; dropped at any time, it loses
-    /// nothing of the outbox.
+    /// Carries the notifications of this exchange to others, and brings it theirs. Never ends; dropped at any time, it
+    /// loses nothing of the outbox.
     pub async fn carry(&self, exchange: &Arc<Exchange>) {
         exchange.set_bus_ready(false);
         tokio::join!(self.sender.carry(exchange), self.reader.carry(exchange));

@@ -1,7 +1,7 @@
 //! The connection that reads, for every database that somebody listens to.
 //!
-//! It reads from the last entry it has seen, so a new connection goes on where the old one ended. Where that cannot be,
-//! because the Redis has lost or trimmed what was to be read, listeners are told.
+//! It reads from the last entry it has seen, so a new connection goes on where the old one ended. If it cannot, because
+//! the Redis has lost or trimmed the entries that follow, the gap is reported to listeners.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -39,7 +39,7 @@ const GROUP: &str = "pgweir";
 /// Entries of one stream, as they come.
 type Entries = Vec<(Id, Vec<(Bytes, Bytes)>)>;
 
-/// Hears what others publish, in a task of its own that ends with this.
+/// Reads the notifications that others publish, in a task of its own that ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Reader {
     arrivals: Arc<Arrivals>,
@@ -66,7 +66,7 @@ impl Reader {
         Self { arrivals, _task: AbortOnDropHandle::new(tokio::spawn(reading.run())) }
     }
 
-    /// From the first listener of this exchange on it hears what others publish. Never ends.
+    /// Brings this exchange the notifications of others, from its first listener on. Never ends.
     pub(super) async fn carry(&self, exchange: &Arc<Exchange>) {
         exchange.listened().await;
         self.arrivals.waiting.lock().expect("no panic while held").push(Arc::downgrade(exchange));
@@ -121,7 +121,7 @@ impl Reading {
         }
     }
 
-    /// Takes in those that came, and lets go of those that are no more.
+    /// Adds the exchanges that have arrived, and removes those that no longer exist.
     fn admit(&mut self) {
         self.streams.retain(|_, stream| stream.exchange.strong_count() > 0);
         for arrival in self.arrivals.take() {
@@ -134,7 +134,7 @@ impl Reading {
         }
     }
 
-    /// Reads over one connection until that breaks, or until it takes another to read something else.
+    /// Reads over one connection until that breaks, or until a new one is needed to read other streams.
     async fn read(&mut self, backoff: &mut Backoff) -> RedisResult<()> {
         let mut connection = self.server.connect().await?;
         self.survey(&mut connection).await?;
@@ -154,12 +154,12 @@ impl Reading {
                 let Some(stream) = self.streams.get_mut(&key) else { continue };
                 let (exchange, follower) = (stream.exchange.upgrade(), stream.follower.as_mut());
                 let (Some(exchange), Some(follower)) = (exchange, follower) else {
-                    // Nobody is there to be told, and what is not passed by would come again at once.
+                    // The exchange is gone, and a stream that is not read on would return the same entries at once.
                     self.streams.remove(&key);
                     continue;
                 };
                 if entries.len() >= count_max(stream_max) {
-                    // It may be that the stream had more than it keeps.
+                    // The stream may have had more entries than it keeps.
                     let state = xinfo(&key).query_async(&mut connection).await?;
                     if !follower.is_whole(Some(state), stream_max) {
                         exchange.gap(Gap::Bus);
@@ -175,7 +175,7 @@ impl Reading {
         self.settings.borrow().stream_max
     }
 
-    /// Finds out where every stream is, and whether it still has what was not read.
+    /// Finds out where every stream is, and whether it still has the entries that were not read.
     async fn survey(&mut self, connection: &mut MultiplexedConnection) -> RedisResult<()> {
         let stream_max = self.stream_max();
         let mut commands = pipe();
@@ -213,7 +213,7 @@ impl Reading {
         Ok(())
     }
 
-    /// What comes after that which was read.
+    /// The command that reads the entries after the last ones read.
     fn xread(&self, stream_max: u32) -> Cmd {
         let mut command = cmd("XREAD");
         command.arg("COUNT").arg(count_max(stream_max)).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS");
@@ -226,7 +226,8 @@ impl Reading {
 }
 
 impl Stream {
-    /// Reads on, or begins with what is published after `now`. `found` is what there was before somebody made it.
+    /// Reads on, or begins with entries published after `now`. `found` is the stream's state before it was created
+    /// here, `None` if there was no stream.
     fn go_on(&mut self, exchange: &Exchange, found: Option<State>, now: State, stream_max: u32) {
         match &mut self.follower {
             None => self.follower = Some(Follower::new(exchange.origin, now)),
@@ -239,7 +240,7 @@ impl Stream {
     }
 }
 
-/// Tells listeners what is new.
+/// Delivers new entries to listeners.
 fn deliver(exchange: &Exchange, follower: &mut Follower, entries: Entries) {
     for (id, fields) in entries {
         let published = Published::read(&fields);
@@ -268,7 +269,7 @@ fn xinfo(key: &str) -> Cmd {
     command
 }
 
-/// Makes the stream, empty, unless somebody has by now.
+/// Creates the stream, empty, unless somebody else has by now.
 async fn create(connection: &mut MultiplexedConnection, key: &str) -> RedisResult<State> {
     let mut commands = pipe();
     commands.atomic();

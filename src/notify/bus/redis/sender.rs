@@ -18,7 +18,7 @@ use crate::pool::backoff::Backoff;
 /// Notifications in one batch, up to 8 KB each: the Redis does nothing else while it takes one.
 const BATCH_MAX: usize = 100;
 
-/// Publishes what the exchanges of this process have for others.
+/// Publishes the notifications that the exchanges of this process have for others.
 #[derive(Debug)]
 pub(super) struct Sender {
     server: Server,
@@ -52,7 +52,8 @@ impl Sender {
         Self { server: Server::new(url, "publish notifications", Duration::ZERO), settings, door: Mutex::new(door) }
     }
 
-    /// Publishes what is and comes into the outbox of this exchange. Never ends; dropped at any time, it loses nothing.
+    /// Publishes every entry that is in the outbox of this exchange or comes into it. Never ends; dropped at any time,
+    /// it loses nothing.
     pub(super) async fn carry(&self, exchange: &Exchange) {
         let outbox = exchange.outbox();
         let mut backoff = Backoff::up_to(BACKOFF_MAX);
@@ -74,8 +75,8 @@ impl Sender {
         }
     }
 
-    /// Publishes all of the batch or, as far as anybody can tell, nothing: then it is to be published again, and who
-    /// has it already knows by its numbers.
+    /// Publishes all of the batch or, as far as is known, nothing. After an error it is to be published again; readers
+    /// that have it already recognise it by its numbers.
     async fn publish(&self, exchange: &Exchange, batch: &[Entry]) -> Result<(), Failure> {
         let (generation, mut connection) = self.connection().await?;
         let stream_max = self.settings.borrow().stream_max;

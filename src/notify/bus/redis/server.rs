@@ -1,4 +1,4 @@
-//! The Redis: how connections to it are opened, and what is said when there is none.
+//! The Redis: opening connections to it, and logging when there is none.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::config::Secret;
 
-/// For opening a connection, and for an answer to a command that does not wait.
+/// Longest time to open a connection, and to get the answer to a command that does not wait.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// Longest wait before another try to connect. A LISTEN that waits for the connection has `connect_timeout`, by default
@@ -22,14 +22,14 @@ pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Server {
     client: Client,
     config: AsyncConnectionConfig,
-    /// What the connection is for.
+    /// Purpose of the connection, for logs.
     purpose: &'static str,
     outage: Mutex<Option<Outage>>,
 }
 
 struct Outage {
     began: Instant,
-    /// Said once.
+    /// The error logged last: the same one is not logged again.
     error: String,
 }
 
@@ -81,7 +81,7 @@ impl Server {
     }
 }
 
-/// The Redis answered, and that was its answer: nothing is wrong with the connection.
+/// The error is an answer of the Redis: nothing is wrong with the connection.
 pub(super) fn is_refusal(error: &RedisError) -> bool {
     match error.kind() {
         // It starts, or waits for its primary, and will serve anybody soon.

@@ -1,8 +1,8 @@
-//! What the stream of a database in the Redis holds, and whether anything is missing from it. No I/O.
+//! The stream of a database in the Redis: its entries, and whether any are missing. No I/O.
 //!
 //! `docs/NOTIFY.md` documents keys and fields: programs that are not pgweir read them. A publisher is one pgweir's
-//! outbox of one database; it has a random number and counts what it publishes from 1, so that whoever reads sees a
-//! repetition and a hole.
+//! outbox of one database; it has a random number and counts its entries from 1, so that readers notice repetitions and
+//! holes.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::notify::outbox::Entry;
 /// Publishers of one database whose place is remembered: every pgweir of a fleet is a new one after each restart.
 const PUBLISHERS_MAX: usize = 4096;
 
-/// The key of the stream, and what the channels of plain subscribers begin with.
+/// The key of the stream, and the prefix of the channels of plain subscribers.
 pub(super) fn key(database: &str) -> String {
     format!("pgweir:notify:{database}")
 }
@@ -93,7 +93,7 @@ impl Published {
     }
 }
 
-/// What a Redis says of a stream (`XINFO STREAM`).
+/// The state of a stream as the Redis reports it (`XINFO STREAM`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct State {
     length: u64,
@@ -115,7 +115,7 @@ impl FromRedisValue for State {
     }
 }
 
-/// What an entry is to this process.
+/// The meaning of an entry to this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// To be delivered.
@@ -124,7 +124,7 @@ pub(super) enum Meaning {
     Hole,
     /// Published again, since the answer to the first time was lost.
     Repetition,
-    /// Published here, and delivered then.
+    /// Published by this process, and delivered to its listeners at that time.
     Echo,
 }
 
@@ -141,13 +141,13 @@ pub(super) struct Follower {
 struct Place {
     /// The highest number seen.
     sequence: u64,
-    /// Nothing is known to have been lost since: the next number is the next entry's.
+    /// No loss is known since then: the next entry must have the next number.
     is_sure: bool,
     seen: Id,
 }
 
 impl Follower {
-    /// Reads what is published after this state.
+    /// Follows the entries published after this state.
     pub(super) fn new(own: u64, state: State) -> Self {
         Self { own, at: state.last, publishers: HashMap::new() }
     }
@@ -172,19 +172,19 @@ impl Follower {
             self.forget_one();
         }
         self.publishers.insert(publisher, Place { sequence, is_sure: true, seen: id });
-        // Of a publisher seen for the first time everything before was published before this began.
+        // A publisher seen for the first time may have any number: its earlier entries came before this began.
         let follows = known.is_none_or(|known| !known.is_sure || sequence == known.sequence + 1);
         Some(if follows { Meaning::News } else { Meaning::Hole })
     }
 
     /// Whether everything published after [`at`](Self::at) is there: to be asked over a new connection (which may lead
-    /// to another Redis, or to one that was restarted) and before many entries at once. Once told no, numbers may jump:
-    /// that has been said then.
+    /// to another Redis, or to one that was restarted) and before many entries at once. After the answer no, numbers
+    /// may jump: the caller has reported the loss by then.
     pub(super) fn is_whole(&mut self, state: Option<State>, stream_max: u32) -> bool {
         let whole = match state {
             None => false,
             Some(State { first: None, last, .. }) => last == self.at,
-            // Nothing was there to begin with: whether something went is a matter of how much there is.
+            // The stream was empty at the start: only its length shows whether entries were trimmed.
             Some(State { length, .. }) if self.at == Id::START => length < u64::from(stream_max),
             Some(State { first: Some(first), last, .. }) => first <= self.at && self.at <= last,
         };

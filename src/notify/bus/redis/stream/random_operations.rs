@@ -1,5 +1,5 @@
-//! A stream to which anything happens, and what is read of it: every entry of others comes once and in order, or a loss
-//! was told.
+//! Random operations on a stream, and a reader of it: every entry of others comes once and in order, or a loss was
+//! reported.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,9 +19,9 @@ enum Operation {
     Publish { publisher: u64, count: usize },
     /// The answer to the last ones was lost.
     PublishAgain { publisher: u64, count: u64 },
-    /// Published, and what came after it was dropped.
+    /// One entry is published, and the ones after it are dropped.
     PublishAndDrop { publisher: u64, dropped: u64 },
-    /// Read once, as a connection that stands does.
+    /// Read once, as over a connection that has not broken.
     Read,
     /// All that is there.
     ReadAll,
@@ -70,10 +70,10 @@ struct Model {
     clock: u64,
     numbers: HashMap<u64, u64>,
     follower: Follower,
-    /// What others published, and listeners know nothing of: neither it nor that something is missing.
+    /// Entries of others that listeners know nothing of: neither delivered nor reported as missing.
     outstanding: Vec<(u64, u64)>,
     delivered: HashMap<u64, u64>,
-    /// Who was heard since the Redis last was not what it had been.
+    /// Publishers heard since the Redis last lost something.
     heard: HashSet<u64>,
 }
 
@@ -150,7 +150,7 @@ impl Model {
         self.outstanding.retain(|outstanding| *outstanding != (publisher, sequence));
     }
 
-    /// Listeners know that something may be missing, up to now.
+    /// Reports to listeners that something may be missing, up to now.
     fn tell(&mut self) {
         self.outstanding.clear();
     }
@@ -184,7 +184,7 @@ impl Model {
                 if !self.snapshots.is_empty() {
                     self.redis = to.get(&self.snapshots).clone();
                     self.reconnect();
-                    // Numbers show what is missing, but not of one who was not heard since the last loss.
+                    // Numbers show missing entries, but not those of a publisher not heard since the last loss.
                     self.outstanding.retain(|(publisher, _)| self.heard.contains(publisher));
                 }
             }
@@ -205,7 +205,7 @@ proptest! {
         for operation in operations {
             model.run(operation);
         }
-        // What was dropped last shows with the next one.
+        // Entries dropped last are noticed with the next one.
         (OWN + 1..=PUBLISHERS).for_each(|publisher| model.publish(publisher));
         while model.read() > 0 {}
         prop_assert_eq!(&model.outstanding, &[]);
