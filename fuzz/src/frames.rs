@@ -1,8 +1,8 @@
-//! Any bytes from both sides, in any pieces: the walkers yield what came in, whatever the cuts, and the ring never
-//! loses a note and never calls a backend free that owes an answer.
+//! Any bytes from both sides, in any pieces: the walkers yield what came in, whatever the cuts. The expected replies never
+//! lose a note and never call a backend free that owes an answer.
 
+use crate::wire::expected::{Expect, ExpectedReplies, ExpectedReply, Origin, TransactionStatus};
 use crate::wire::frame::{FrameError, HEADER_LEN, Header, Piece, Walker};
-use crate::wire::expected::{Entry, Expect, Origin, Ring, TransactionStatus};
 
 /// Bytes of a body that are waited for.
 const WANTED: usize = 6;
@@ -71,7 +71,7 @@ impl Side {
 /// Panics if it does not hold for `bytes`, a list of reads.
 pub fn check(bytes: &[u8]) {
     let (mut frontend, mut backend) = (Side::default(), Side::default());
-    let (mut ring, mut notes) = (Ring::<u32>::default(), Notes::default());
+    let (mut replies, mut notes) = (ExpectedReplies::<u32>::default(), Notes::default());
     let mut rest = bytes;
     // Each read: whose it is in the top bit, its length below, its bytes.
     while let Some((&control, tail)) = rest.split_first() {
@@ -79,17 +79,17 @@ pub fn check(bytes: &[u8]) {
         rest = tail;
         if control & 0x80 == 0 {
             for (tag, _, body) in frontend.feed(read) {
-                notes.send(&mut ring, tag, &body);
+                notes.send(&mut replies, tag, &body);
             }
         } else {
             for (tag, _, body) in backend.feed(read) {
-                if !notes.answer(&mut ring, tag, &body) {
+                if !notes.answer(&mut replies, tag, &body) {
                     return;
                 }
             }
         }
     }
-    notes.end(ring);
+    notes.end(replies);
     for side in [frontend, backend] {
         let mut whole = Side::default();
         whole.feed(&side.fed);
@@ -97,7 +97,7 @@ pub fn check(bytes: &[u8]) {
     }
 }
 
-/// Which notes the ring holds.
+/// Which notes the replies holds.
 #[derive(Default)]
 struct Notes {
     next: u32,
@@ -105,7 +105,7 @@ struct Notes {
 }
 
 impl Notes {
-    fn send(&mut self, ring: &mut Ring<u32>, tag: u8, body: &[u8]) {
+    fn send(&mut self, replies: &mut ExpectedReplies<u32>, tag: u8, body: &[u8]) {
         let expect = match (tag, body.first()) {
             (b'Q', _) => Expect::Query,
             (b'F', _) => Expect::FunctionCall,
@@ -125,52 +125,52 @@ impl Notes {
         self.next += 1;
         self.out.extend(note);
         let origin = if body.last() == Some(&b'o') { Origin::Own } else { Origin::Client };
-        if let Some(refused) = ring.push(expect, origin, note) {
+        if let Some(refused) = replies.push(expect, origin, note) {
             assert_eq!(Some(refused), note);
             self.out.remove(&refused);
         }
-        self.hold(ring);
+        self.hold(replies);
     }
 
     /// Answers whether the connection goes on.
-    fn answer(&mut self, ring: &mut Ring<u32>, tag: u8, body: &[u8]) -> bool {
-        while ring.has_synthetic_due() {
-            let entry = ring.pop_synthetic().expect("it is due");
+    fn answer(&mut self, replies: &mut ExpectedReplies<u32>, tag: u8, body: &[u8]) -> bool {
+        while replies.has_synthetic_due() {
+            let entry = replies.pop_synthetic().expect("it is due");
             self.returned(&entry);
         }
         let status = body.first().copied().and_then(TransactionStatus::from_byte);
-        let (head, before) = (ring.iter().next().map(|entry| entry.note), ring.len());
+        let (head, before) = (replies.iter().next().map(|entry| entry.action), replies.len());
         let mut dropped = Vec::new();
-        let answer = ring.answer(tag, status, &mut dropped);
+        let answer = replies.answer(tag, status, &mut dropped);
         dropped.iter().for_each(|entry| self.returned(entry));
         if let Ok(answer) = &answer
             && let Some(entry) = &answer.completed
         {
-            assert_eq!(Some(entry.note), head, "answers complete the oldest entry");
+            assert_eq!(Some(entry.action), head, "answers complete the oldest entry");
             self.returned(entry);
         }
-        assert!(ring.len() <= before);
-        self.hold(ring);
+        assert!(replies.len() <= before);
+        self.hold(replies);
         answer.is_ok()
     }
 
-    fn returned(&mut self, entry: &Entry<u32>) {
-        if let Some(note) = entry.note {
+    fn returned(&mut self, entry: &ExpectedReply<u32>) {
+        if let Some(note) = entry.action {
             assert!(self.out.remove(&note), "note {note} came back twice");
         }
     }
 
     /// What is true after every step.
-    fn hold(&self, ring: &Ring<u32>) {
-        let held: Vec<_> = ring.iter().filter_map(|entry| entry.note).collect();
+    fn hold(&self, replies: &ExpectedReplies<u32>) {
+        let held: Vec<_> = replies.iter().filter_map(|entry| entry.action).collect();
         assert!(held.iter().eq(self.out.iter()), "{held:?} are held of {:?}", self.out);
-        assert!(!ring.is_quiet() || ring.is_empty());
-        assert!(!ring.is_at_rest() || (ring.is_quiet() && ring.status() == TransactionStatus::Idle));
-        assert!(!(ring.is_quiet() && (ring.is_copying_in() || ring.is_skipping() || ring.is_unsynced())));
+        assert!(!replies.is_quiet() || replies.is_empty());
+        assert!(!replies.can_release() || (replies.is_quiet() && replies.status() == TransactionStatus::Idle));
+        assert!(!(replies.is_quiet() && (replies.is_copying_in() || replies.is_skipping() || replies.is_unsynced())));
     }
 
-    fn end(mut self, mut ring: Ring<u32>) {
-        let left: Vec<_> = ring.drain().collect();
+    fn end(mut self, replies: ExpectedReplies<u32>) {
+        let left: Vec<_> = replies.iter().collect();
         left.iter().for_each(|entry| self.returned(entry));
         assert!(self.out.is_empty(), "lost: {:?}", self.out);
     }

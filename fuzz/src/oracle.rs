@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use pg_query::protobuf::{ParseResult, RawStmt, SelectStmt, TransactionStmtKind, VariableSetKind};
 use pg_query::{NodeEnum, ParserOptions};
-use crate::sql::{self, Argument, StatementEffects, Context, Effect, Form, Scope, StateFlags, Value};
+use crate::sql::effect::Form;
+use crate::sql::{self, Argument, Context, Effect, Scope, StateFlags, StatementEffects, Value};
 
 /// Panics, saying how, if pgweir and Postgres read `text` differently, be `standard_conforming_strings` on or off. A
 /// text that Postgres refuses proves nothing: nothing of it is executed, so that anything but a panic of our own will

@@ -12,7 +12,7 @@
 //! No I/O; nothing here imports another module of ours.
 
 mod classify;
-mod effect;
+pub(crate) mod effect;
 mod encoding;
 mod keyword;
 mod lex;
