@@ -1,5 +1,5 @@
-//! Any bytes from both sides, in any pieces: the walkers yield what came in, whatever the cuts. The expected replies never
-//! lose a note and never call a backend free that owes an answer.
+//! Any bytes from both sides, in any pieces: the walkers yield what came in, whatever the cuts. The expected replies
+//! never lose a note and never call a backend free that owes an answer.
 
 use crate::wire::expected::{Expect, ExpectedReplies, ExpectedReply, Origin, TransactionStatus};
 use crate::wire::frame::{FrameError, HEADER_LEN, Header, Piece, Walker};
