@@ -16,7 +16,7 @@ pub mod admission {
 pub mod auth {
     pub use crate::auth::{AUTHENTICATION_OK, Channel, Credential};
     pub mod client {
-        pub use crate::auth::client::{Client, ClientCertificate, ClientLogin, Method, Step};
+        pub use crate::auth::client::{Client, ClientCertificate, ClientLogin, ClientLoginStep, Method};
     }
     pub mod md5 {
         pub use crate::auth::md5::Md5Hash;
@@ -28,7 +28,7 @@ pub mod auth {
         pub use crate::auth::secrets::{Secrets, Stored};
     }
     pub mod server {
-        pub use crate::auth::server::{BackendLogin, LoggedIn, LoginError, Step};
+        pub use crate::auth::server::{BackendLogin, BackendLoginStep, LoggedIn, LoginError};
     }
 }
 pub mod metrics {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use pgweir::config::{ClientTls, Secret, ServerIdentity};
-use pgweir::testing::auth::client::{Client, ClientCertificate, ClientLogin, Method, Step};
+use pgweir::testing::auth::client::{Client, ClientCertificate, ClientLogin, ClientLoginStep, Method};
 use pgweir::testing::auth::md5::Md5Hash;
 use pgweir::testing::auth::scram::{ITERATIONS, Verifier};
 use pgweir::testing::auth::secrets::{Secrets, Stored};
@@ -77,16 +77,16 @@ fn serve(
     let mut hashed = 0;
     loop {
         step = match step {
-            Step::Send(frame) => {
+            ClientLoginStep::Send(frame) => {
                 stream.write_all(&frame).expect("psql reads");
                 let Some((tag, body)) = read_message(&mut stream) else { return (None, hashed) };
                 login.message(tag, &body)
             }
-            Step::Hash(job) => {
+            ClientLoginStep::Hash(job) => {
                 hashed += 1;
                 login.hashed(job.run())
             }
-            Step::Done { send, credential } => {
+            ClientLoginStep::Done { send, credential } => {
                 stream.write_all(&[&send[..], &AUTHENTICATION_OK, b"Z\0\0\0\x05I"].concat()).expect("psql reads");
                 // The empty query of `psql -c ""`, then Terminate.
                 while let Some((b'Q', _)) = read_message(&mut stream) {
@@ -94,7 +94,7 @@ fn serve(
                 }
                 return (Some(credential), hashed);
             }
-            Step::Refused(refusal) => {
+            ClientLoginStep::Refused(refusal) => {
                 let fields = format!("SFATAL\0VFATAL\0C28P01\0M{refusal}\0\0");
                 let length = u32::try_from(4 + fields.len()).expect("short").to_be_bytes();
                 stream.write_all(&[b"E", &length[..], fields.as_bytes()].concat()).expect("psql reads");

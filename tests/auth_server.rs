@@ -13,7 +13,7 @@ use std::sync::Arc;
 use pgweir::config::{BackendTls, BackendTlsMode, Secret};
 use pgweir::testing::auth::scram::{Keys, RecoveredKeys, Verifier};
 use pgweir::testing::auth::secrets::Secrets;
-use pgweir::testing::auth::server::{BackendLogin, LoggedIn, LoginError, Step};
+use pgweir::testing::auth::server::{BackendLogin, BackendLoginStep, LoggedIn, LoginError};
 use pgweir::testing::auth::{Channel, Credential, md5::Md5Hash};
 use pgweir::testing::net::certificate::Binding;
 use pgweir::testing::net::tls::{ClientSide, server_name};
@@ -179,14 +179,14 @@ fn drive(
         let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
         stream.read_exact(&mut body).expect("its body");
         let mut step = login.message(tag, &body)?;
-        if let Step::Hash(job) = step {
+        if let BackendLoginStep::Hash(job) = step {
             step = login.hashed(job.run());
         }
         match step {
-            Step::Read => {}
-            Step::Send(frame) => stream.write_all(&frame).expect("the server reads"),
-            Step::Done(ready) => return Ok(ready),
-            Step::Hash(_) => unreachable!("one hash is enough"),
+            BackendLoginStep::Read => {}
+            BackendLoginStep::Send(frame) => stream.write_all(&frame).expect("the server reads"),
+            BackendLoginStep::Done(ready) => return Ok(ready),
+            BackendLoginStep::Hash(_) => unreachable!("one hash is enough"),
         }
     }
 }

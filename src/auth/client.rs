@@ -1,7 +1,7 @@
 //! The login of one client, after its StartupMessage and before its AuthenticationOk.
 //!
 //! No I/O: [`ClientLogin::start`], then [`ClientLogin::message`] for each message of the client and
-//! [`ClientLogin::hashed`] for each hash, until [`Step::Done`] or [`Step::Refused`]. A role that does not exist goes
+//! [`ClientLogin::hashed`] for each hash, until [`ClientLoginStep::Done`] or [`ClientLoginStep::Refused`]. A role that does not exist goes
 //! through the same messages as one that does and fails with the same words.
 
 use std::sync::Arc;
@@ -64,7 +64,7 @@ pub enum ClientCertificate {
 
 /// The next step of the driver.
 #[derive(Debug)]
-pub enum Step {
+pub enum ClientLoginStep {
     /// Send this, wait for a message, give it to [`ClientLogin::message`].
     Send(Vec<u8>),
     /// Run this off the I/O threads, give the keys to [`ClientLogin::hashed`]; read nothing meanwhile.
@@ -116,10 +116,10 @@ pub enum Refusal {
 pub struct ClientLogin {
     client: Client,
     secrets: Arc<Secrets>,
-    state: State,
+    state: ClientLoginState,
 }
 
-enum State {
+enum ClientLoginState {
     Start(Method),
     ExpectPassword,
     ExpectMd5 { secret: Option<Stored>, salt: [u8; 4] },
@@ -140,48 +140,50 @@ enum Known {
 impl ClientLogin {
     /// A login that has not started.
     pub fn new(client: Client, method: Method, secrets: Arc<Secrets>) -> Self {
-        Self { client, secrets, state: State::Start(method) }
+        Self { client, secrets, state: ClientLoginState::Start(method) }
     }
 
     /// The first step. Call it once.
-    pub fn start(&mut self) -> Step {
-        let State::Start(method) = std::mem::replace(&mut self.state, State::Ended) else {
+    pub fn start(&mut self) -> ClientLoginStep {
+        let ClientLoginState::Start(method) = std::mem::replace(&mut self.state, ClientLoginState::Ended) else {
             unreachable!("a login is started once");
         };
         if let Err(refusal) = self.check_certificate(&method) {
-            return Step::Refused(refusal);
+            return ClientLoginStep::Refused(refusal);
         }
         match method {
             Method::Trust | Method::Certificate => done(Vec::new(), Credential::Nothing),
             Method::Password { secret, md5 } => self.ask_for_secret(secret, md5),
             Method::Passthrough { verifier: Some(verifier) } => self.ask_for_scram(Known::Verifier(verifier)),
             Method::Passthrough { verifier: None } if self.client.channel.hides_passwords() => {
-                self.state = State::ExpectPassword;
-                Step::Send(message::authentication(code::CLEAR_TEXT, &[]))
+                self.state = ClientLoginState::ExpectPassword;
+                ClientLoginStep::Send(message::authentication(code::CLEAR_TEXT, &[]))
             }
-            Method::Passthrough { verifier: None } => Step::Refused(Refusal::ClearText),
+            Method::Passthrough { verifier: None } => ClientLoginStep::Refused(Refusal::ClearText),
         }
     }
 
     /// Takes a message of the client.
-    pub fn message(&mut self, tag: u8, body: &[u8]) -> Step {
-        let step = match std::mem::replace(&mut self.state, State::Ended) {
+    pub fn message(&mut self, tag: u8, body: &[u8]) -> ClientLoginStep {
+        let step = match std::mem::replace(&mut self.state, ClientLoginState::Ended) {
             _ if tag != frontend::PASSWORD => Err(Refusal::Unexpected(tag)),
             _ if body.len() > BODY_MAX => Err(Refusal::TooLong(body.len())),
-            State::ExpectPassword => self.password(body),
-            State::ExpectMd5 { secret, salt } => self.md5(secret, salt, body),
-            State::ExpectFirst(exchange, known) => self.scram_first(exchange, known, body),
-            State::ExpectLast(exchange, known) => self.scram_last(exchange, known, body),
-            State::Start(_) | State::ExpectKeys(..) | State::Ended => Err(Refusal::Unexpected(tag)),
+            ClientLoginState::ExpectPassword => self.password(body),
+            ClientLoginState::ExpectMd5 { secret, salt } => self.md5(secret, salt, body),
+            ClientLoginState::ExpectFirst(exchange, known) => self.scram_first(exchange, known, body),
+            ClientLoginState::ExpectLast(exchange, known) => self.scram_last(exchange, known, body),
+            ClientLoginState::Start(_) | ClientLoginState::ExpectKeys(..) | ClientLoginState::Ended => {
+                Err(Refusal::Unexpected(tag))
+            }
         };
-        step.unwrap_or_else(Step::Refused)
+        step.unwrap_or_else(ClientLoginStep::Refused)
     }
 
-    /// Takes the result of [`Step::Hash`].
-    pub fn hashed(&mut self, keys: Keys) -> Step {
-        match std::mem::replace(&mut self.state, State::Ended) {
-            State::ExpectKeys(last, password) => {
-                self.judge_password(&last, &keys, password).unwrap_or_else(Step::Refused)
+    /// Takes the result of [`ClientLoginStep::Hash`].
+    pub fn hashed(&mut self, keys: Keys) -> ClientLoginStep {
+        match std::mem::replace(&mut self.state, ClientLoginState::Ended) {
+            ClientLoginState::ExpectKeys(last, password) => {
+                self.judge_password(&last, &keys, password).unwrap_or_else(ClientLoginStep::Refused)
             }
             _ => unreachable!("keys are given only after they were asked for"),
         }
@@ -196,28 +198,28 @@ impl ClientLogin {
         }
     }
 
-    fn ask_for_secret(&mut self, secret: Option<Stored>, md5: bool) -> Step {
+    fn ask_for_secret(&mut self, secret: Option<Stored>, md5: bool) -> ClientLoginStep {
         match secret {
             Some(Stored::Verifier(verifier)) => self.ask_for_scram(Known::Verifier(verifier)),
             Some(Stored::Plain(password)) if !md5 => self.ask_for_scram(Known::Password(password)),
             None if !md5 => self.ask_for_scram(Known::Nobody(self.secrets.mock(&self.client.role))),
             secret @ (Some(Stored::Md5(_) | Stored::Plain(_)) | None) => {
                 let salt = random();
-                self.state = State::ExpectMd5 { secret, salt };
-                Step::Send(message::authentication(code::MD5, &salt))
+                self.state = ClientLoginState::ExpectMd5 { secret, salt };
+                ClientLoginStep::Send(message::authentication(code::MD5, &salt))
             }
         }
     }
 
-    fn ask_for_scram(&mut self, known: Known) -> Step {
+    fn ask_for_scram(&mut self, known: Known) -> ClientLoginStep {
         let exchange = ServerExchange::new(self.client.channel.binding());
-        let step = Step::Send(message::authentication_sasl(exchange.mechanisms()));
-        self.state = State::ExpectFirst(exchange, known);
+        let step = ClientLoginStep::Send(message::authentication_sasl(exchange.mechanisms()));
+        self.state = ClientLoginState::ExpectFirst(exchange, known);
         step
     }
 
     // ## ExpectPassword => Done, unproved
-    fn password(&self, body: &[u8]) -> Result<Step, Refusal> {
+    fn password(&self, body: &[u8]) -> Result<ClientLoginStep, Refusal> {
         let password = message::read_password(body).ok_or(Refusal::Malformed)?;
         let password = std::str::from_utf8(password).map_err(|_| Refusal::Malformed)?;
         if password.is_empty() {
@@ -227,7 +229,7 @@ impl ClientLogin {
     }
 
     // ## ExpectMd5 => Done
-    fn md5(&self, secret: Option<Stored>, salt: [u8; 4], body: &[u8]) -> Result<Step, Refusal> {
+    fn md5(&self, secret: Option<Stored>, salt: [u8; 4], body: &[u8]) -> Result<ClientLoginStep, Refusal> {
         let answer = message::read_password(body).ok_or(Refusal::Malformed)?;
         let role = &self.client.role;
         let hash = match &secret {
@@ -243,7 +245,7 @@ impl ClientLogin {
     }
 
     // ## ExpectFirst => ExpectLast
-    fn scram_first(&mut self, exchange: ServerExchange, known: Known, body: &[u8]) -> Result<Step, Refusal> {
+    fn scram_first(&mut self, exchange: ServerExchange, known: Known, body: &[u8]) -> Result<ClientLoginStep, Refusal> {
         let (mechanism, first) = message::read_sasl_initial(body).ok_or(Refusal::Malformed)?;
         let salt;
         let (salt, iterations) = match &known {
@@ -254,20 +256,25 @@ impl ClientLogin {
             Known::Verifier(verifier) | Known::Nobody(verifier) => (&*verifier.salt, verifier.iterations),
         };
         let (answer, exchange) = exchange.first(mechanism, first, &nonce(), salt, iterations)?;
-        self.state = State::ExpectLast(exchange, known);
-        Ok(Step::Send(message::authentication(code::SASL_CONTINUE, answer.as_bytes())))
+        self.state = ClientLoginState::ExpectLast(exchange, known);
+        Ok(ClientLoginStep::Send(message::authentication(code::SASL_CONTINUE, answer.as_bytes())))
     }
 
     // ## ExpectLast => (Done | ExpectKeys)
-    fn scram_last(&mut self, exchange: ExpectClientFinal, known: Known, body: &[u8]) -> Result<Step, Refusal> {
+    fn scram_last(
+        &mut self,
+        exchange: ExpectClientFinal,
+        known: Known,
+        body: &[u8],
+    ) -> Result<ClientLoginStep, Refusal> {
         let last = exchange.last(body)?;
         match known {
             Known::Password(password) => {
                 match self.secrets.keys(&password, &self.secrets.salt(&self.client.role), ITERATIONS) {
                     Lookup::Known(keys) => self.judge_password(&last, &keys, password),
                     Lookup::Unknown(job) => {
-                        self.state = State::ExpectKeys(last, password);
-                        Ok(Step::Hash(job))
+                        self.state = ClientLoginState::ExpectKeys(last, password);
+                        Ok(ClientLoginStep::Hash(job))
                     }
                 }
             }
@@ -285,7 +292,7 @@ impl ClientLogin {
     }
 
     // ## ExpectKeys => Done
-    fn judge_password(&self, last: &ClientFinal, keys: &Keys, password: Secret) -> Result<Step, Refusal> {
+    fn judge_password(&self, last: &ClientFinal, keys: &Keys, password: Secret) -> Result<ClientLoginStep, Refusal> {
         let (answer, _) = last.check(&keys.stored_key(), &keys.server_key).ok_or_else(|| self.wrong_password())?;
         Ok(scram_done(&answer, Credential::Password(password)))
     }
@@ -295,11 +302,11 @@ impl ClientLogin {
     }
 }
 
-fn done(send: Vec<u8>, credential: Credential) -> Step {
-    Step::Done { send, credential }
+fn done(send: Vec<u8>, credential: Credential) -> ClientLoginStep {
+    ClientLoginStep::Done { send, credential }
 }
 
-fn scram_done(answer: &str, credential: Credential) -> Step {
+fn scram_done(answer: &str, credential: Credential) -> ClientLoginStep {
     done(message::authentication(code::SASL_FINAL, answer.as_bytes()), credential)
 }
 

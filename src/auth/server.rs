@@ -1,7 +1,7 @@
 //! The login of one backend, from the answer to our StartupMessage to the first ReadyForQuery.
 //!
 //! No I/O: [`BackendLogin::message`] takes each message of the server and [`BackendLogin::hashed`] each hash, until
-//! [`Step::Done`] or an error. The server is not trusted: everything is bounded, the order is checked, a password goes
+//! [`BackendLoginStep::Done`] or an error. The server is not trusted: everything is bounded, the order is checked, a password goes
 //! out in clear text only where the channel hides it, and with SCRAM the server must prove that it knows the secret.
 
 use std::sync::Arc;
@@ -26,10 +26,10 @@ const PARAMETERS_MAX: usize = BODY_MAX;
 
 /// The next step of the driver.
 #[derive(Debug)]
-pub enum Step {
+pub enum BackendLoginStep {
     /// Wait for a message, give it to [`BackendLogin::message`].
     Read,
-    /// Send this, then as [`Step::Read`].
+    /// Send this, then as [`BackendLoginStep::Read`].
     Send(Vec<u8>),
     /// Run this off the I/O threads, give the keys to [`BackendLogin::hashed`]; read nothing meanwhile.
     Hash(HashJob),
@@ -110,7 +110,7 @@ pub struct BackendLogin {
     credential: Credential,
     channel: Channel,
     secrets: Arc<Secrets>,
-    state: State,
+    state: BackendLoginState,
     minor: u16,
     messages: u32,
     parameters: Vec<(String, Vec<u8>)>,
@@ -118,7 +118,7 @@ pub struct BackendLogin {
     key: Option<CancelKey>,
 }
 
-enum State {
+enum BackendLoginState {
     ExpectRequest,
     ExpectSaslContinue(ClientExchange),
     ExpectKeys(ServerFirst),
@@ -137,7 +137,7 @@ impl BackendLogin {
             credential,
             channel,
             secrets,
-            state: State::ExpectRequest,
+            state: BackendLoginState::ExpectRequest,
             minor,
             messages: 0,
             parameters: Vec::new(),
@@ -147,92 +147,101 @@ impl BackendLogin {
     }
 
     /// Takes a message of the server.
-    pub fn message(&mut self, tag: u8, body: &[u8]) -> Result<Step, LoginError> {
+    pub fn message(&mut self, tag: u8, body: &[u8]) -> Result<BackendLoginStep, LoginError> {
         self.messages += 1;
         if self.messages > MESSAGES_MAX || body.len() > BODY_MAX {
             return Err(LoginError::TooMuch);
         }
-        match (tag, std::mem::replace(&mut self.state, State::Ended)) {
+        match (tag, std::mem::replace(&mut self.state, BackendLoginState::Ended)) {
             (tag::ERROR_RESPONSE, _) => Err(LoginError::Server(error_response(body))),
             (tag::NOTICE_RESPONSE, state) => Ok(self.read_on(state)),
-            (tag::NEGOTIATE_PROTOCOL_VERSION, State::ExpectRequest) => self.negotiated(body),
+            (tag::NEGOTIATE_PROTOCOL_VERSION, BackendLoginState::ExpectRequest) => self.negotiated(body),
             (tag::AUTHENTICATION, state) => {
                 let (code, data) = word(body).ok_or(LoginError::Malformed("authentication request"))?;
                 self.authentication(state, code, data)
             }
-            (tag::PARAMETER_STATUS, State::ExpectReady) => self.parameter_status(body),
-            (tag::BACKEND_KEY_DATA, State::ExpectReady) if self.key.is_none() => self.backend_key(body),
-            (tag::READY_FOR_QUERY, State::ExpectReady) if body == b"I" => Ok(Step::Done(LoggedIn {
-                parameters: std::mem::take(&mut self.parameters),
-                key: self.key.take(),
-                minor: self.minor,
-            })),
+            (tag::PARAMETER_STATUS, BackendLoginState::ExpectReady) => self.parameter_status(body),
+            (tag::BACKEND_KEY_DATA, BackendLoginState::ExpectReady) if self.key.is_none() => self.backend_key(body),
+            (tag::READY_FOR_QUERY, BackendLoginState::ExpectReady) if body == b"I" => {
+                Ok(BackendLoginStep::Done(LoggedIn {
+                    parameters: std::mem::take(&mut self.parameters),
+                    key: self.key.take(),
+                    minor: self.minor,
+                }))
+            }
             _ => Err(LoginError::Unexpected(tag)),
         }
     }
 
-    /// Takes the result of [`Step::Hash`].
-    pub fn hashed(&mut self, keys: Keys) -> Step {
-        match std::mem::replace(&mut self.state, State::Ended) {
-            State::ExpectKeys(first) => self.prove(first, &keys),
+    /// Takes the result of [`BackendLoginStep::Hash`].
+    pub fn hashed(&mut self, keys: Keys) -> BackendLoginStep {
+        match std::mem::replace(&mut self.state, BackendLoginState::Ended) {
+            BackendLoginState::ExpectKeys(first) => self.prove(first, &keys),
             _ => unreachable!("keys are given only after they were asked for"),
         }
     }
 
-    fn read_on(&mut self, state: State) -> Step {
+    fn read_on(&mut self, state: BackendLoginState) -> BackendLoginStep {
         self.state = state;
-        Step::Read
+        BackendLoginStep::Read
     }
 
-    fn send(&mut self, frame: Vec<u8>, state: State) -> Step {
+    fn send(&mut self, frame: Vec<u8>, state: BackendLoginState) -> BackendLoginStep {
         self.state = state;
-        Step::Send(frame)
+        BackendLoginStep::Send(frame)
     }
 
-    fn authentication(&mut self, state: State, code: u32, data: &[u8]) -> Result<Step, LoginError> {
+    fn authentication(
+        &mut self,
+        state: BackendLoginState,
+        code: u32,
+        data: &[u8],
+    ) -> Result<BackendLoginStep, LoginError> {
         match (state, code) {
             // ## ExpectRequest => ExpectReady: the server trusts us.
-            (State::ExpectRequest, code::OK) if data.is_empty() => match self.credential {
+            (BackendLoginState::ExpectRequest, code::OK) if data.is_empty() => match self.credential {
                 Credential::Unproved(_) => Err(LoginError::NothingAsked(self.role.clone())),
-                _ => Ok(self.read_on(State::ExpectReady)),
+                _ => Ok(self.read_on(BackendLoginState::ExpectReady)),
             },
             // ## ExpectRequest => ExpectOk
-            (State::ExpectRequest, code::CLEAR_TEXT) if data.is_empty() => {
+            (BackendLoginState::ExpectRequest, code::CLEAR_TEXT) if data.is_empty() => {
                 if !self.channel.hides_passwords() {
                     return Err(LoginError::ClearText);
                 }
                 let frame = message::password(self.password("the password")?.expose());
-                Ok(self.send(frame, State::ExpectOk))
+                Ok(self.send(frame, BackendLoginState::ExpectOk))
             }
-            (State::ExpectRequest, code::MD5) => {
+            (BackendLoginState::ExpectRequest, code::MD5) => {
                 let salt = data.try_into().map_err(|_| LoginError::Malformed("MD5 request"))?;
                 let hash = match &self.credential {
                     Credential::Md5(hash) => hash.clone(),
                     _ => Md5Hash::new(self.password("an MD5 hash")?.expose(), &self.role),
                 };
-                Ok(self.send(message::password(&hash.answer(salt)), State::ExpectOk))
+                Ok(self.send(message::password(&hash.answer(salt)), BackendLoginState::ExpectOk))
             }
             // ## ExpectRequest => ExpectSaslContinue
-            (State::ExpectRequest, code::SASL) => self.sasl(data),
+            (BackendLoginState::ExpectRequest, code::SASL) => self.sasl(data),
             // Kerberos, SCM credentials, GSSAPI, SSPI.
-            (State::ExpectRequest, code @ (2 | 6 | 7 | 9)) => Err(LoginError::Method(code)),
+            (BackendLoginState::ExpectRequest, code @ (2 | 6 | 7 | 9)) => Err(LoginError::Method(code)),
             // ## ExpectSaslContinue => (ExpectSaslFinal | ExpectKeys)
-            (State::ExpectSaslContinue(exchange), code::SASL_CONTINUE) => {
+            (BackendLoginState::ExpectSaslContinue(exchange), code::SASL_CONTINUE) => {
                 self.sasl_continue(exchange.server_first(data)?)
             }
             // ## ExpectSaslFinal => ExpectOk: the server knows the secret too.
-            (State::ExpectSaslFinal(exchange), code::SASL_FINAL) => {
+            (BackendLoginState::ExpectSaslFinal(exchange), code::SASL_FINAL) => {
                 exchange.last(data)?;
-                Ok(self.read_on(State::ExpectOk))
+                Ok(self.read_on(BackendLoginState::ExpectOk))
             }
             // ## ExpectOk => ExpectReady
-            (State::ExpectOk, code::OK) if data.is_empty() => Ok(self.read_on(State::ExpectReady)),
+            (BackendLoginState::ExpectOk, code::OK) if data.is_empty() => {
+                Ok(self.read_on(BackendLoginState::ExpectReady))
+            }
             // AuthenticationOk in the middle of SCRAM ends here: it would skip the server's proof.
             _ => Err(LoginError::Unexpected(tag::AUTHENTICATION)),
         }
     }
 
-    fn sasl(&mut self, data: &[u8]) -> Result<Step, LoginError> {
+    fn sasl(&mut self, data: &[u8]) -> Result<BackendLoginStep, LoginError> {
         let mechanisms = mechanisms(data).ok_or(LoginError::Malformed("SASL request"))?;
         if let Credential::Nothing | Credential::Md5(_) = self.credential {
             return Err(self.no_credential("the password"));
@@ -240,10 +249,10 @@ impl BackendLogin {
         let exchange = ClientExchange::choose(mechanisms.iter().copied(), self.channel.binding(), nonce())
             .ok_or_else(|| LoginError::Mechanism(mechanisms.join(", ")))?;
         let frame = message::sasl_initial(exchange.mechanism(), &exchange.first());
-        Ok(self.send(frame, State::ExpectSaslContinue(exchange)))
+        Ok(self.send(frame, BackendLoginState::ExpectSaslContinue(exchange)))
     }
 
-    fn sasl_continue(&mut self, first: ServerFirst) -> Result<Step, LoginError> {
+    fn sasl_continue(&mut self, first: ServerFirst) -> Result<BackendLoginStep, LoginError> {
         let lookup = match &self.credential {
             Credential::Keys(known) if known.salt == first.salt && known.iterations == first.iterations => {
                 Lookup::Known(known.keys.clone())
@@ -258,15 +267,15 @@ impl BackendLogin {
         match lookup {
             Lookup::Known(keys) => Ok(self.prove(first, &keys)),
             Lookup::Unknown(job) => {
-                self.state = State::ExpectKeys(first);
-                Ok(Step::Hash(job))
+                self.state = BackendLoginState::ExpectKeys(first);
+                Ok(BackendLoginStep::Hash(job))
             }
         }
     }
 
-    fn prove(&mut self, first: ServerFirst, keys: &Keys) -> Step {
+    fn prove(&mut self, first: ServerFirst, keys: &Keys) -> BackendLoginStep {
         let (proof, exchange) = first.prove(keys);
-        self.send(message::sasl_response(&proof), State::ExpectSaslFinal(exchange))
+        self.send(message::sasl_response(&proof), BackendLoginState::ExpectSaslFinal(exchange))
     }
 
     fn password(&self, asked: &'static str) -> Result<&Secret, LoginError> {
@@ -287,7 +296,7 @@ impl BackendLogin {
     }
 
     /// NegotiateProtocolVersion: the server speaks an older minor. It has no options to refuse, since we sent none.
-    fn negotiated(&mut self, body: &[u8]) -> Result<Step, LoginError> {
+    fn negotiated(&mut self, body: &[u8]) -> Result<BackendLoginStep, LoginError> {
         let malformed = LoginError::Malformed("protocol negotiation");
         let (version, rest) = word(body).ok_or_else(|| malformed.clone())?;
         let (major, minor) = (version >> 16, (version & 0xffff) as u16);
@@ -295,26 +304,26 @@ impl BackendLogin {
             return Err(malformed);
         }
         self.minor = minor;
-        Ok(self.read_on(State::ExpectRequest))
+        Ok(self.read_on(BackendLoginState::ExpectRequest))
     }
 
-    fn parameter_status(&mut self, body: &[u8]) -> Result<Step, LoginError> {
+    fn parameter_status(&mut self, body: &[u8]) -> Result<BackendLoginStep, LoginError> {
         self.parameters_len += body.len();
         if self.parameters_len > PARAMETERS_MAX {
             return Err(LoginError::TooMuch);
         }
         let (name, value) = parameter(body).ok_or(LoginError::Malformed("parameter status"))?;
         self.parameters.push((name.to_owned(), value.to_owned()));
-        Ok(self.read_on(State::ExpectReady))
+        Ok(self.read_on(BackendLoginState::ExpectReady))
     }
 
-    fn backend_key(&mut self, body: &[u8]) -> Result<Step, LoginError> {
+    fn backend_key(&mut self, body: &[u8]) -> Result<BackendLoginStep, LoginError> {
         let (pid, secret) = body
             .split_first_chunk::<4>()
             .filter(|(_, secret)| CANCEL_SECRET.contains(&secret.len()))
             .ok_or(LoginError::Malformed("cancel key"))?;
         self.key = Some(CancelKey { pid: i32::from_be_bytes(*pid), secret: secret.into() });
-        Ok(self.read_on(State::ExpectReady))
+        Ok(self.read_on(BackendLoginState::ExpectReady))
     }
 }
 

@@ -20,7 +20,7 @@ use super::links::Links;
 use super::names::HostNames;
 use super::pool::{Pool, PoolKind};
 use crate::auth::secrets::Secrets;
-use crate::auth::server::{BackendLogin, LoggedIn, LoginError, Step};
+use crate::auth::server::{BackendLogin, BackendLoginStep, LoggedIn, LoginError};
 use crate::auth::{BODY_MAX, Channel, Credential};
 use crate::config::{BackendTls, Endpoint, PoolSettings, ServerRole};
 use crate::metrics::{OpenFailure, PoolCounter, PoolHistogram};
@@ -439,15 +439,15 @@ async fn drive(stream: &mut Stream, login: &mut BackendLogin) -> Result<LoggedIn
     loop {
         let (tag, body) = read_frame(stream).await?;
         let mut step = login.message(tag, &body)?;
-        if let Step::Hash(job) = step {
+        if let BackendLoginStep::Hash(job) = step {
             let keys = tokio::task::spawn_blocking(move || job.run()).await.map_err(|_| OpenError::Protocol)?;
             step = login.hashed(keys);
         }
         match step {
-            Step::Read => {}
-            Step::Send(bytes) => send(stream, &bytes).await?,
-            Step::Done(logged_in) => return Ok(logged_in),
-            Step::Hash(_) => return Err(OpenError::Protocol),
+            BackendLoginStep::Read => {}
+            BackendLoginStep::Send(bytes) => send(stream, &bytes).await?,
+            BackendLoginStep::Done(logged_in) => return Ok(logged_in),
+            BackendLoginStep::Hash(_) => return Err(OpenError::Protocol),
         }
     }
 }

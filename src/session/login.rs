@@ -21,7 +21,7 @@ use super::client::Client;
 use super::notifications::Notifications;
 use super::session::Session;
 use crate::admission::login::PeerAddress;
-use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, Method, Refusal, Step};
+use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, ClientLoginStep, Method, Refusal};
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
 use crate::clients::{ClientFacts, ClientHandle, RoleSlot, Signal};
@@ -322,21 +322,21 @@ async fn authenticate(
     let mut step = login.start();
     loop {
         step = match step {
-            Step::Send(bytes) => {
+            ClientLoginStep::Send(bytes) => {
                 stream.write_all(&bytes).await?;
                 stream.flush().await?;
                 let (tag, body) = read_message(stream).await?;
                 login.message(tag, &body)
             }
-            Step::Hash(job) => {
+            ClientLoginStep::Hash(job) => {
                 let keys = worker.proxy.entrance.compute(move || job.run()).await?;
                 login.hashed(keys)
             }
-            Step::Done { send, credential } => {
+            ClientLoginStep::Done { send, credential } => {
                 stream.write_all(&send).await?;
                 return Ok(credential);
             }
-            Step::Refused(refusal) => return Err(refusal.into()),
+            ClientLoginStep::Refused(refusal) => return Err(refusal.into()),
         };
     }
 }

@@ -31,29 +31,29 @@ fn verifier(password: &str) -> Verifier {
     Verifier::new(password, b"salt of the server", ROUNDS)
 }
 
-fn sent(step: Step) -> Vec<u8> {
+fn sent(step: ClientLoginStep) -> Vec<u8> {
     match step {
-        Step::Send(frame) => frame,
+        ClientLoginStep::Send(frame) => frame,
         other => panic!("nothing to send: {other:?}"),
     }
 }
 
-fn refused(step: Step) -> Refusal {
+fn refused(step: ClientLoginStep) -> Refusal {
     match step {
-        Step::Refused(refusal) => refusal,
+        ClientLoginStep::Refused(refusal) => refusal,
         other => panic!("not refused: {other:?}"),
     }
 }
 
-fn credential(step: Step) -> Credential {
+fn credential(step: ClientLoginStep) -> Credential {
     match step {
-        Step::Done { credential, .. } => credential,
+        ClientLoginStep::Done { credential, .. } => credential,
         other => panic!("not done: {other:?}"),
     }
 }
 
 /// Plays a SCRAM client; gives the last step and whether a hash was asked for.
-fn play(login: &mut ClientLogin, password: &str) -> (Step, bool) {
+fn play(login: &mut ClientLogin, password: &str) -> (ClientLoginStep, bool) {
     let binding = login.client.channel.binding();
     let offer = sent(login.start());
     let names = std::str::from_utf8(&offer[9..]).unwrap().split_terminator('\0').filter(|name| !name.is_empty());
@@ -64,10 +64,10 @@ fn play(login: &mut ClientLogin, password: &str) -> (Step, bool) {
     let keys = Keys::derive(password, &first.salt, first.iterations);
     let (proof, client) = first.prove(&keys);
     let (step, hashed) = match login.message(b'p', proof.as_bytes()) {
-        Step::Hash(job) => (login.hashed(job.run()), true),
+        ClientLoginStep::Hash(job) => (login.hashed(job.run()), true),
         step => (step, false),
     };
-    if let Step::Done { send, .. } = &step {
+    if let ClientLoginStep::Done { send, .. } = &step {
         client.last(&send[9..]).expect("the server's signature is right");
     }
     (step, hashed)
@@ -261,7 +261,7 @@ proptest! {
         let mut login = login(tls(), method);
         login.start();
         for body in bodies {
-            if !matches!(login.message(b'p', &body), Step::Send(_)) {
+            if !matches!(login.message(b'p', &body), ClientLoginStep::Send(_)) {
                 break;
             }
         }

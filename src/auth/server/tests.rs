@@ -24,14 +24,14 @@ fn login(credential: Credential) -> BackendLogin {
     login_as(credential, Channel::Open)
 }
 
-fn sent(step: Result<Step, LoginError>) -> Vec<u8> {
+fn sent(step: Result<BackendLoginStep, LoginError>) -> Vec<u8> {
     match step {
-        Ok(Step::Send(frame)) => frame,
+        Ok(BackendLoginStep::Send(frame)) => frame,
         other => panic!("nothing to send: {other:?}"),
     }
 }
 
-fn failed(step: Result<Step, LoginError>) -> LoginError {
+fn failed(step: Result<BackendLoginStep, LoginError>) -> LoginError {
     step.expect_err("the login goes on")
 }
 
@@ -46,24 +46,24 @@ fn play(backend: &mut BackendLogin, channel: Channel, method: Method) -> Result<
     let mut asked = server.start();
     loop {
         let frames = match asked {
-            client::Step::Send(frame) => frame,
-            client::Step::Done { send, .. } => [&send[..], &message::AUTHENTICATION_OK].concat(),
-            client::Step::Hash(job) => {
+            client::ClientLoginStep::Send(frame) => frame,
+            client::ClientLoginStep::Done { send, .. } => [&send[..], &message::AUTHENTICATION_OK].concat(),
+            client::ClientLoginStep::Hash(job) => {
                 asked = server.hashed(job.run());
                 continue;
             }
-            client::Step::Refused(_) => return Err(None),
+            client::ClientLoginStep::Refused(_) => return Err(None),
         };
         let mut answer = None;
         for (tag, body) in split(&frames) {
             answer = match backend.message(tag, body)? {
-                Step::Send(frame) => Some(frame),
-                Step::Hash(job) => match backend.hashed(job.run()) {
-                    Step::Send(frame) => Some(frame),
+                BackendLoginStep::Send(frame) => Some(frame),
+                BackendLoginStep::Hash(job) => match backend.hashed(job.run()) {
+                    BackendLoginStep::Send(frame) => Some(frame),
                     other => panic!("{other:?}"),
                 },
-                Step::Read => None,
-                Step::Done(_) => panic!("no ReadyForQuery was sent"),
+                BackendLoginStep::Read => None,
+                BackendLoginStep::Done(_) => panic!("no ReadyForQuery was sent"),
             };
         }
         let Some(answer) = answer else { return Ok(()) };
@@ -132,12 +132,12 @@ fn client_login_opens_the_backend_in_pass_through() {
     let mut step = front.start();
     let credential = loop {
         let frame = match step {
-            client::Step::Send(frame) => frame,
-            client::Step::Done { credential, .. } => break credential,
+            client::ClientLoginStep::Send(frame) => frame,
+            client::ClientLoginStep::Done { credential, .. } => break credential,
             other => panic!("{other:?}"),
         };
         let answer = match driver.message(frame[0], &frame[5..]).unwrap() {
-            Step::Hash(job) => sent(Ok(driver.hashed(job.run()))),
+            BackendLoginStep::Hash(job) => sent(Ok(driver.hashed(job.run()))),
             step => sent(Ok(step)),
         };
         step = front.message(answer[0], &answer[5..]);
@@ -161,7 +161,7 @@ fn unproved_password_must_be_looked_at() {
     let trusting = login(unproved()).message(b'R', &request(code::OK, &[]));
     assert_eq!(failed(trusting), LoginError::NothingAsked("web".into()));
     assert_eq!(play(&mut login(unproved()), Channel::Open, by_password(false)), Ok(()));
-    assert!(matches!(login(unproved().proved()).message(b'R', &request(code::OK, &[])), Ok(Step::Read)));
+    assert!(matches!(login(unproved().proved()).message(b'R', &request(code::OK, &[])), Ok(BackendLoginStep::Read)));
 }
 
 #[test]
@@ -177,7 +177,9 @@ fn wrong_signature_of_a_server_is_noticed() {
     let first = sent(backend.message(b'R', &message::authentication_sasl(&["SCRAM-SHA-256"])[5..]));
     let nonce = std::str::from_utf8(&first).unwrap().rsplit_once("r=").unwrap().1;
     let first = format!("r={nonce}x,s=c2FsdA==,i=1");
-    let Ok(Step::Hash(job)) = backend.message(b'R', &request(code::SASL_CONTINUE, first.as_bytes())) else { panic!() };
+    let Ok(BackendLoginStep::Hash(job)) = backend.message(b'R', &request(code::SASL_CONTINUE, first.as_bytes())) else {
+        panic!()
+    };
     backend.hashed(job.run());
     let forged = b"v=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     assert_eq!(failed(backend.message(b'R', &request(code::SASL_FINAL, forged))), ScramError::ServerSignature.into());
@@ -206,7 +208,7 @@ fn other_methods_are_named() {
 
 fn trusted() -> BackendLogin {
     let mut backend = login(Credential::Nothing);
-    assert!(matches!(backend.message(b'R', &request(code::OK, &[])), Ok(Step::Read)));
+    assert!(matches!(backend.message(b'R', &request(code::OK, &[])), Ok(BackendLoginStep::Read)));
     backend
 }
 
@@ -219,9 +221,9 @@ fn login_gathers_parameters_and_key() {
         (b'S', b"TimeZone\0\xff\0"),
         (b'K', &[0, 0, 0, 7, 1, 2, 3, 4]),
     ] {
-        assert!(matches!(backend.message(tag, body), Ok(Step::Read)));
+        assert!(matches!(backend.message(tag, body), Ok(BackendLoginStep::Read)));
     }
-    let Ok(Step::Done(ready)) = backend.message(b'Z', b"I") else { panic!("not ready") };
+    let Ok(BackendLoginStep::Done(ready)) = backend.message(b'Z', b"I") else { panic!("not ready") };
     let parameters = vec![("server_version".into(), b"15.6".to_vec()), ("TimeZone".into(), vec![0xff])];
     let key = Some(CancelKey { pid: 7, secret: [1, 2, 3, 4].into() });
     assert_eq!(ready, LoggedIn { parameters, key, minor: 0 });
@@ -229,7 +231,7 @@ fn login_gathers_parameters_and_key() {
 
 #[test]
 fn server_without_cancel_key_is_taken() {
-    let Ok(Step::Done(ready)) = trusted().message(b'Z', b"I") else { panic!("not ready") };
+    let Ok(BackendLoginStep::Done(ready)) = trusted().message(b'Z', b"I") else { panic!("not ready") };
     assert_eq!(ready.key, None);
 }
 
@@ -237,9 +239,9 @@ fn server_without_cancel_key_is_taken() {
 fn older_server_negotiates_the_minor_down() {
     let start = || BackendLogin::new("web".into(), Credential::Nothing, Channel::Open, 2, Arc::default());
     let mut backend = start();
-    assert!(matches!(backend.message(b'v', &[0, 3, 0, 0, 0, 0, 0, 0]), Ok(Step::Read)));
-    assert!(matches!(backend.message(b'R', &request(code::OK, &[])), Ok(Step::Read)));
-    let Ok(Step::Done(ready)) = backend.message(b'Z', b"I") else { panic!("not ready") };
+    assert!(matches!(backend.message(b'v', &[0, 3, 0, 0, 0, 0, 0, 0]), Ok(BackendLoginStep::Read)));
+    assert!(matches!(backend.message(b'R', &request(code::OK, &[])), Ok(BackendLoginStep::Read)));
+    let Ok(BackendLoginStep::Done(ready)) = backend.message(b'Z', b"I") else { panic!("not ready") };
     assert_eq!(ready.minor, 0);
     for body in
         [&[0, 3, 0, 3, 0, 0, 0, 0][..], &[0, 2, 0, 0, 0, 0, 0, 0], &[0, 3, 0, 0, 0, 0, 0, 1, 0], &[0, 3, 0, 0], &[]]
@@ -274,7 +276,7 @@ fn messages_out_of_place_are_refused() {
     assert_eq!(failed(trusted().message(b'Z', b"T")), LoginError::Unexpected(b'Z'));
     assert_eq!(failed(trusted().message(b'R', &request(code::OK, &[]))), LoginError::Unexpected(b'R'));
     let mut twice = trusted();
-    assert!(matches!(twice.message(b'K', &[0; 8]), Ok(Step::Read)));
+    assert!(matches!(twice.message(b'K', &[0; 8]), Ok(BackendLoginStep::Read)));
     assert_eq!(failed(twice.message(b'K', &[0; 8])), LoginError::Unexpected(b'K'));
 }
 
@@ -320,8 +322,8 @@ proptest! {
         let mut backend = login_as(password("x"), tls());
         for (tag, code, data) in messages {
             match backend.message(tag, &request(code, &data)) {
-                Ok(Step::Read | Step::Send(_)) => {}
-                Ok(Step::Hash(_) | Step::Done(_)) | Err(_) => break,
+                Ok(BackendLoginStep::Read | BackendLoginStep::Send(_)) => {}
+                Ok(BackendLoginStep::Hash(_) | BackendLoginStep::Done(_)) | Err(_) => break,
             }
         }
     }
