@@ -16,7 +16,7 @@ pub mod admission {
 pub mod auth {
     pub use crate::auth::{AUTHENTICATION_OK, Channel, Credential};
     pub mod client {
-        pub use crate::auth::client::{Client, ClientCertificate, ClientLogin, ClientLoginStep, Method};
+        pub use crate::auth::client::{Applicant, ClientCertificate, ClientLogin, ClientLoginStep, Method};
     }
     pub mod md5 {
         pub use crate::auth::md5::Md5Hash;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 
 use pgweir::config::{ClientTls, Secret, ServerIdentity};
-use pgweir::testing::auth::client::{Client, ClientCertificate, ClientLogin, ClientLoginStep, Method};
+use pgweir::testing::auth::client::{Applicant, ClientCertificate, ClientLogin, ClientLoginStep, Method};
 use pgweir::testing::auth::md5::Md5Hash;
 use pgweir::testing::auth::scram::{ITERATIONS, Verifier};
 use pgweir::testing::auth::secrets::{Secrets, Stored};
@@ -72,7 +72,7 @@ fn serve(
     };
     let First::Startup(startup) = first else { panic!("a startup packet, not {first:?}") };
     assert_eq!((&*startup.user, &*startup.database), ("web", "app"));
-    let mut login = ClientLogin::new(Client { role: startup.user, channel, certificate }, method, secrets);
+    let mut login = ClientLogin::new(Applicant { role: startup.user, channel, certificate }, method, secrets);
     let mut step = login.start();
     let mut hashed = 0;
     loop {

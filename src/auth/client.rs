@@ -44,7 +44,7 @@ pub enum Method {
 
 /// The client that logs in, and its channel.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct Applicant {
     /// `user` of the startup packet.
     pub role: String,
     /// Channel that carries the login; its binding is that of our own certificate.
@@ -114,7 +114,7 @@ pub enum Refusal {
 
 /// A login in progress.
 pub struct ClientLogin {
-    client: Client,
+    client: Applicant,
     secrets: Arc<Secrets>,
     state: ClientLoginState,
 }
@@ -139,7 +139,7 @@ enum Known {
 
 impl ClientLogin {
     /// A login that has not started.
-    pub fn new(client: Client, method: Method, secrets: Arc<Secrets>) -> Self {
+    pub fn new(client: Applicant, method: Method, secrets: Arc<Secrets>) -> Self {
         Self { client, secrets, state: ClientLoginState::Start(method) }
     }
 

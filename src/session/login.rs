@@ -21,7 +21,7 @@ use super::client::Client;
 use super::notifications::Notifications;
 use super::session::Session;
 use crate::admission::login::PeerAddress;
-use crate::auth::client::{Client as Applicant, ClientCertificate, ClientLogin, ClientLoginStep, Method, Refusal};
+use crate::auth::client::{Applicant, ClientCertificate, ClientLogin, ClientLoginStep, Method, Refusal};
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
 use crate::clients::{ClientFacts, ClientHandle, RoleSlot, Signal};

@@ -15,7 +15,7 @@ fn tls() -> Channel {
 }
 
 fn login_over(channel: Channel, method: Method, secrets: &Arc<Secrets>) -> ClientLogin {
-    let client = Client { role: "web".into(), channel, certificate: ClientCertificate::NotAsked };
+    let client = Applicant { role: "web".into(), channel, certificate: ClientCertificate::NotAsked };
     ClientLogin::new(client, method, secrets.clone())
 }
 
@@ -219,7 +219,7 @@ fn certificate_must_name_the_role() {
     let start = |method, name: Option<&str>, asked| {
         let verified = ClientCertificate::Verified(name.map(str::to_owned));
         let certificate = if asked { verified } else { ClientCertificate::NotAsked };
-        let client = Client { role: "web".into(), channel: tls(), certificate };
+        let client = Applicant { role: "web".into(), channel: tls(), certificate };
         ClientLogin::new(client, method, Arc::new(Secrets::new())).start()
     };
     assert_eq!(credential(start(Method::Certificate, Some("web"), true)), Credential::Nothing);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::auth::client::{self, Client, ClientCertificate, ClientLogin, Method};
+use crate::auth::client::{self, Applicant, ClientCertificate, ClientLogin, Method};
 use crate::auth::scram::{ITERATIONS, RecoveredKeys, Verifier};
 use crate::auth::secrets::Stored;
 use crate::net::certificate::Binding;
@@ -41,7 +41,7 @@ fn request(code: u32, data: &[u8]) -> Vec<u8> {
 
 /// A server that asks by `method`: plays until one side is through. `Err(None)` is the server's refusal.
 fn play(backend: &mut BackendLogin, channel: Channel, method: Method) -> Result<(), Option<LoginError>> {
-    let client = Client { role: "web".into(), channel, certificate: ClientCertificate::NotAsked };
+    let client = Applicant { role: "web".into(), channel, certificate: ClientCertificate::NotAsked };
     let mut server = ClientLogin::new(client, method, Arc::new(Secrets::new()));
     let mut asked = server.start();
     loop {
@@ -126,7 +126,7 @@ fn client_login_opens_the_backend_in_pass_through() {
     // Both exchanges as in production: a client proves itself to pgweir, its keys open the server.
     let verifier = Verifier::new("pencil", b"salt", ITERATIONS);
     let passthrough = Method::Passthrough { verifier: Some(verifier.clone()) };
-    let client = Client { role: "web".into(), channel: Channel::Open, certificate: ClientCertificate::NotAsked };
+    let client = Applicant { role: "web".into(), channel: Channel::Open, certificate: ClientCertificate::NotAsked };
     let mut front = ClientLogin::new(client, passthrough, Arc::new(Secrets::new()));
     let mut driver = login(password("pencil"));
     let mut step = front.start();
