@@ -39,7 +39,7 @@ use bound::Bound;
 use endpoint::{Health, Retry};
 use role_queue::{Outcome, RoleQueue};
 use slot::{Slot, SlotState};
-use waiter::{Notice, Turn, WaitQueue, Waiter, Waiters};
+use waiter::{Notice, Turn, WaitQueue, WaiterState, Waiters};
 
 pub(crate) use endpoint::FailureKind;
 pub use manage::{DatabaseLimits, PoolLimits};
@@ -158,8 +158,8 @@ const REFUSAL_DELAY: Duration = Duration::from_secs(1);
 /// All pools. `B` is a backend: a boxed socket in production, a number in tests.
 #[derive(Debug)]
 pub struct Core<B> {
-    databases: SlotMap<DatabaseId, Database>,
-    pools: SlotMap<PoolId, Pool>,
+    databases: SlotMap<DatabaseId, DatabaseState>,
+    pools: SlotMap<PoolId, PoolState>,
     role_queues: SlotMap<RoleQueueId, RoleQueue>,
     slots: SlotMap<SlotId, Slot<B>>,
     waiters: Waiters,
@@ -175,7 +175,7 @@ pub struct Core<B> {
 }
 
 #[derive(Debug)]
-struct Database {
+struct DatabaseState {
     limits: DatabaseLimits,
     bound: Bound,
     health: Health,
@@ -185,7 +185,7 @@ struct Database {
 }
 
 #[derive(Debug)]
-struct Pool {
+struct PoolState {
     database: DatabaseId,
     /// The role queue of its role, unless the pool has nothing to do with transactions of clients.
     role_queue: Option<RoleQueueId>,
@@ -202,7 +202,7 @@ struct Pool {
     is_removed: bool,
 }
 
-impl Pool {
+impl PoolState {
     /// Whether the pool counts when the shared bounds are divided.
     fn is_active(&self) -> bool {
         self.queue.waiting() > 0 || self.counts.live() > 0
@@ -303,8 +303,14 @@ impl<B> Core<B> {
             }
         }
         let turn = Turn::Refused(error, waker.clone());
-        let ticket =
-            self.waiters.insert(Waiter { pool, since: now, batch: None, patience: 1.0, notice: Notice::Told, turn });
+        let ticket = self.waiters.insert(WaiterState {
+            pool,
+            since: now,
+            batch: None,
+            patience: 1.0,
+            notice: Notice::Told,
+            turn,
+        });
         self.refused.push(Reverse((now + delay, ticket)));
         ticket
     }
@@ -320,7 +326,7 @@ impl<B> Core<B> {
         }
         let turn = Turn::Waiting(waker.clone());
         let ticket =
-            self.waiters.insert(Waiter { pool, since: now, batch: None, patience, notice: Notice::Untold, turn });
+            self.waiters.insert(WaiterState { pool, since: now, batch: None, patience, notice: Notice::Untold, turn });
         self.change_queue(pool, |queue, waiters| match held_until {
             Some(until) => queue.hold(ticket, until),
             None => waiters[ticket].batch = Some(queue.join(ticket, now, window, is_drawing)),

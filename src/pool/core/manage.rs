@@ -9,7 +9,7 @@ use super::endpoint::Health;
 use super::role_queue::RoleQueueId;
 use super::share::Level;
 use super::waiter::WaitQueue;
-use super::{Command, Core, Counts, Database, DatabaseId, Pool, PoolId, WaitError};
+use super::{Command, Core, Counts, DatabaseId, DatabaseState, PoolId, PoolState, WaitError};
 use crate::admission::limiter::LeaseScope;
 use crate::config::Share;
 
@@ -51,7 +51,7 @@ impl PoolLimits {
 impl<B> Core<B> {
     /// Adds an endpoint.
     pub fn add_database(&mut self, limits: DatabaseLimits) -> DatabaseId {
-        self.databases.insert(Database {
+        self.databases.insert(DatabaseState {
             bound: Bound::new(limits.backends_max),
             limits,
             health: Health::new(),
@@ -70,7 +70,7 @@ impl<B> Core<B> {
     ) -> Option<PoolId> {
         let owner = self.databases.get_mut(database).filter(|database| !database.is_removed)?;
         let role_queue = role_queue.filter(|role_queue| self.role_queues.contains_key(*role_queue));
-        let pool = self.pools.insert(Pool {
+        let pool = self.pools.insert(PoolState {
             database,
             role_queue,
             limits,
@@ -245,7 +245,7 @@ impl<B> Core<B> {
     }
 
     fn bury_database(&mut self, database: DatabaseId) {
-        let is_over = |database: &Database| database.is_removed && database.pools.is_empty();
+        let is_over = |database: &DatabaseState| database.is_removed && database.pools.is_empty();
         if self.databases.get(database).is_some_and(is_over) {
             self.databases.remove(database);
         }

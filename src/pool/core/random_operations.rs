@@ -451,7 +451,7 @@ impl Model {
             }
         }
         for (id, database) in &core.databases {
-            let own = |pool: &&Pool| pool.database == id;
+            let own = |pool: &&PoolState| pool.database == id;
             check_bound(&database.bound, core.pools.values().filter(own));
         }
         check_bound(&core.total, core.pools.values());
@@ -613,7 +613,7 @@ fn entry<V: Default>(map: &mut SecondaryMap<PoolId, V>, pool: PoolId) -> &mut V 
     map.entry(pool).expect("no newer pool has this place").or_default()
 }
 
-fn check_bound<'a>(bound: &Bound, pools: impl Iterator<Item = &'a Pool>) {
+fn check_bound<'a>(bound: &Bound, pools: impl Iterator<Item = &'a PoolState>) {
     let (mut counts, mut waiting, mut hungry, mut weights) = (Counts::default(), 0, 0, [0; 2]);
     for pool in pools {
         counts.opening += pool.counts.opening;

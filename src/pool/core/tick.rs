@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::slot::SlotState;
-use super::waiter::{Notice, Turn, Waiter};
+use super::waiter::{Notice, Turn, WaiterState};
 use super::{Bottleneck, Command, Core, PoolId, SlotId, WaitError};
 use crate::admission::limiter::LimiterState;
 
@@ -41,7 +41,7 @@ impl<B> Core<B> {
                 && !database.is_paused
                 && now >= down + connect_timeout
             {
-                let is_due = |waiter: &Waiter| now >= waiter.since.max(down) + connect_timeout;
+                let is_due = |waiter: &WaiterState| now >= waiter.since.max(down) + connect_timeout;
                 self.fail_waiters(pool, WaitError::EndpointDown, |_| true, is_due, out);
             }
         }
@@ -56,7 +56,7 @@ impl<B> Core<B> {
             let bottleneck = self.bottleneck(id, now);
             let spread_max = self.limiter(id).map_or(Duration::ZERO, |limiter| limiter.rules().spread_max);
             let may_hold = |opened: Instant| now + spread_max >= opened + wait_timeout.mul_f64(0.9);
-            let is_due = |waiter: &Waiter| now >= waiter.since + wait_timeout.mul_f64(waiter.patience);
+            let is_due = |waiter: &WaiterState| now >= waiter.since + wait_timeout.mul_f64(waiter.patience);
             let timed_out = self.fail_waiters(id, WaitError::TimedOut(bottleneck), may_hold, is_due, out);
             if let Some(limiter) = self.limiter(id) {
                 limiter.counters().timed_out += timed_out;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::bound::Change;
 use super::slot::{Phase, Slot, SlotState};
-use super::waiter::{Turn, WaitQueue, Waiter, Waiters};
+use super::waiter::{Turn, WaitQueue, WaiterState, Waiters};
 use super::{Command, Core, DatabaseId, PoolId, SlotId, WaitError, is_waiting_in};
 
 impl<B> Core<B> {
@@ -127,7 +127,7 @@ impl<B> Core<B> {
         pool: PoolId,
         error: WaitError,
         may_hold: impl Fn(Instant) -> bool,
-        is_due: impl Fn(&Waiter) -> bool,
+        is_due: impl Fn(&WaiterState) -> bool,
         out: &mut Vec<Command<B>>,
     ) -> u64 {
         let due = self.change_queue(pool, |queue, waiters| {

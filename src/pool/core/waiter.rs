@@ -16,7 +16,7 @@ new_key_type! {
 pub(super) type WaitQueue = crate::admission::wait_queue::WaitQueue<Ticket>;
 
 #[derive(Debug)]
-pub(super) struct Waiter {
+pub(super) struct WaiterState {
     pub(super) pool: PoolId,
     pub(super) since: Instant,
     /// Its arrival batch; `None` while it is held back.
@@ -54,4 +54,4 @@ impl Turn {
     }
 }
 
-pub(super) type Waiters = SlotMap<Ticket, Waiter>;
+pub(super) type Waiters = SlotMap<Ticket, WaiterState>;
