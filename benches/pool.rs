@@ -6,7 +6,7 @@ use std::time::Duration;
 use divan::{Bencher, black_box};
 use pgweir::config::{Jitter, RoleQueueSettings, Share};
 use pgweir::testing::admission::limiter::LeaseScope;
-use pgweir::testing::pool::core::{Command, Core, DatabaseLimits, Lease, PoolId, PoolLimits, Progress, SlotId};
+use pgweir::testing::pool::core::{Command, Core, DatabaseLimits, LeaseAnswer, PoolId, PoolLimits, Progress, SlotId};
 use tokio::time::Instant;
 
 const WORKERS: usize = 4;
@@ -35,7 +35,9 @@ fn full_pool(size: u32, is_limited: bool, now: Instant) -> (Core<Box<u64>>, Pool
     let pool = core.add_pool(database, role_queue, limits).expect("the database is there");
     let (mut out, mut held) = (Vec::new(), Vec::new());
     while held.len() < size as usize {
-        let Lease::Wait(ticket) = core.lease(pool, 0, now, Waker::noop(), &mut out) else { panic!("nothing is idle") };
+        let LeaseAnswer::Wait(ticket) = core.lease(pool, 0, now, Waker::noop(), &mut out) else {
+            panic!("nothing is idle")
+        };
         while let Some(command) = out.pop() {
             if let Command::Dial { slot, .. } = command {
                 core.opened(slot, Box::new(0), 0, now, &mut out);
@@ -63,7 +65,7 @@ fn lease_and_release_an_idle_backend(bencher: Bencher<'_, '_>, is_limited: bool)
         core.release(slot, backend, 0, now, &mut out);
     }
     bencher.bench_local(|| {
-        let Lease::Ready(slot, backend) = core.lease(pool, 0, black_box(now), Waker::noop(), &mut out) else {
+        let LeaseAnswer::Ready(slot, backend) = core.lease(pool, 0, black_box(now), Waker::noop(), &mut out) else {
             panic!("something is idle")
         };
         core.release(slot, backend, 0, now, &mut out);
@@ -77,7 +79,7 @@ fn wait_and_be_served(bencher: Bencher<'_, '_>, (depth, is_limited): (usize, boo
     let (mut core, pool, mut held) = full_pool(20, is_limited, now);
     let mut out = Vec::new();
     let join = |core: &mut Core<Box<u64>>| match core.lease(pool, 0, now, Waker::noop(), &mut Vec::new()) {
-        Lease::Wait(ticket) => ticket,
+        LeaseAnswer::Wait(ticket) => ticket,
         _ => panic!("nothing is idle"),
     };
     let mut tickets: std::collections::VecDeque<_> = (1..depth).map(|_| join(&mut core)).collect();

@@ -73,7 +73,7 @@ pub mod pool {
     }
     pub mod core {
         pub use crate::pool::core::{
-            Command, Core, DatabaseId, DatabaseLimits, Lease, PoolId, PoolLimits, Progress, SlotId,
+            Command, Core, DatabaseId, DatabaseLimits, LeaseAnswer, PoolId, PoolLimits, Progress, SlotId,
         };
     }
     pub mod in_use {

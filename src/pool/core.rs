@@ -82,7 +82,7 @@ pub enum Command<B> {
 /// The answer to [`Core::lease`].
 #[derive(Debug)]
 #[must_use = "a leased backend must be released or discarded, a ticket polled or dropped"]
-pub enum Lease<B> {
+pub enum LeaseAnswer<B> {
     /// An idle backend, at once.
     Ready(SlotId, B),
     /// Waiting, or about to be refused; the waker is called when [`Core::poll_ticket`] has an answer.
@@ -242,9 +242,9 @@ impl<B> Core<B> {
         now: Instant,
         waker: &Waker,
         out: &mut Vec<Command<B>>,
-    ) -> Lease<B> {
+    ) -> LeaseAnswer<B> {
         let Some(asked) = self.pools.get(pool).filter(|pool| !pool.is_removed) else {
-            return Lease::Failed(WaitError::Removed);
+            return LeaseAnswer::Failed(WaitError::Removed);
         };
         let is_paused = self.databases[asked.database].is_paused;
         let may_be_idle = asked.queue.waiting() == 0 && !is_paused && asked.counts.idle > 0;
@@ -259,7 +259,7 @@ impl<B> Core<B> {
                 let backend = self.take(slot);
                 if !self.is_spent(slot, now) {
                     self.enter(slot, false, now);
-                    return Lease::Ready(slot, backend);
+                    return LeaseAnswer::Ready(slot, backend);
                 }
                 self.close(slot, backend, out);
             }
@@ -267,11 +267,11 @@ impl<B> Core<B> {
         let asked = &self.pools[pool];
         let is_refused = asked.refused.is_some_and(|retry| !retry.is_due(now));
         if is_refused && asked.counts.live() == 0 {
-            return Lease::Failed(WaitError::Refused);
+            return LeaseAnswer::Failed(WaitError::Refused);
         }
         match self.refusal(pool, now) {
-            Some(error) => Lease::Wait(self.refuse(pool, error, now, waker)),
-            None => Lease::Wait(self.queue(pool, worker, now, waker, out)),
+            Some(error) => LeaseAnswer::Wait(self.refuse(pool, error, now, waker)),
+            None => LeaseAnswer::Wait(self.queue(pool, worker, now, waker, out)),
         }
     }
 

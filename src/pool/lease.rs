@@ -17,9 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backend::Backend;
 use super::backend_registry::{BackendFacts, BackendRegistry};
-use super::core::{
-    Bottleneck, Command, Core, FailureKind, Lease as Decision, PoolId, Progress, SlotId, Ticket, WaitError,
-};
+use super::core::{Bottleneck, Command, Core, FailureKind, LeaseAnswer, PoolId, Progress, SlotId, Ticket, WaitError};
 use super::keep;
 use super::open::{OpenError, Opener};
 use super::pool::Pool;
@@ -209,13 +207,13 @@ impl Pools {
     ) -> Result<Ask, LeaseError> {
         loop {
             match self.decide(worker, |core, out| core.lease(pool.id, worker, now, cx.waker(), out)) {
-                Decision::Ready(slot, backend) => {
+                LeaseAnswer::Ready(slot, backend) => {
                     let lease = Lease::new(slot, backend, Arc::clone(self));
                     if let Some(lease) = lease.ready(pool, worker, now, cx) {
                         return Ok(Ask::Leased(lease));
                     }
                 }
-                Decision::Wait(ticket) => {
+                LeaseAnswer::Wait(ticket) => {
                     return Ok(Ask::Waits(Waiter {
                         ticket: Some(ticket),
                         notice: None,
@@ -224,7 +222,7 @@ impl Pools {
                         pools: Arc::clone(self),
                     }));
                 }
-                Decision::Failed(error) => return Err(error.into()),
+                LeaseAnswer::Failed(error) => return Err(error.into()),
             }
         }
     }

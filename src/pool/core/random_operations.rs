@@ -222,17 +222,17 @@ impl Model {
                 let before = self.core.pool(pool).expect("it is there");
                 let paused = self.core.databases[before.database].is_paused;
                 match self.core.lease(pool, *worker, now, &waker, &mut out) {
-                    Lease::Ready(slot, backend) => {
+                    LeaseAnswer::Ready(slot, backend) => {
                         assert!(!paused, "a lease was granted during a pause");
                         assert_eq!(before.waiting, 0, "a newcomer overtook a waiter");
                         self.lease(slot, backend);
                     }
-                    Lease::Wait(ticket) => {
+                    LeaseAnswer::Wait(ticket) => {
                         let is_refused = matches!(self.core.waiters[ticket].turn, Turn::Refused(..));
                         assert!(is_refused || before.waiting < 12);
                         self.clients.push(Client { ticket, pool, bell });
                     }
-                    Lease::Failed(error) => {
+                    LeaseAnswer::Failed(error) => {
                         assert_eq!(error, WaitError::Refused);
                         assert!(before.is_refused);
                     }

@@ -268,12 +268,12 @@ impl Simulation {
         let pool = self.pools[role as usize];
         let waker = Waker::from(Arc::new(Bell(id, Arc::clone(&self.rung))));
         match self.decide(|core, now, out| core.lease(pool, 0, now, &waker, out)) {
-            Lease::Ready(slot, backend) => self.start(id, slot, backend),
-            Lease::Wait(ticket) => {
+            LeaseAnswer::Ready(slot, backend) => self.start(id, slot, backend),
+            LeaseAnswer::Wait(ticket) => {
                 self.transactions[id].ticket = Some(ticket);
                 self.look(id);
             }
-            Lease::Failed(error) => panic!("{error}"),
+            LeaseAnswer::Failed(error) => panic!("{error}"),
         }
     }
 

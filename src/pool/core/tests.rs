@@ -86,14 +86,14 @@ impl Shell {
         result
     }
 
-    fn lease(&mut self, pool: PoolId) -> Lease<u32> {
+    fn lease(&mut self, pool: PoolId) -> LeaseAnswer<u32> {
         self.run(|core, now, out| core.lease(pool, OWN, now, Waker::noop(), out))
     }
 
     #[track_caller]
     fn ready(&mut self, pool: PoolId) -> Held {
         match self.lease(pool) {
-            Lease::Ready(slot, backend) => (slot, backend),
+            LeaseAnswer::Ready(slot, backend) => (slot, backend),
             other => panic!("no idle backend: {other:?}"),
         }
     }
@@ -101,7 +101,7 @@ impl Shell {
     #[track_caller]
     fn wait(&mut self, pool: PoolId) -> Ticket {
         match self.lease(pool) {
-            Lease::Wait(ticket) => ticket,
+            LeaseAnswer::Wait(ticket) => ticket,
             other => panic!("not waiting: {other:?}"),
         }
     }
@@ -346,7 +346,7 @@ fn refused_login_fails_its_own_pool_at_once_and_no_other() {
     let refused = shell.wait(pools[0]);
     shell.fail_dials(FailureKind::Refused);
     shell.failed(refused, WaitError::Refused);
-    assert!(matches!(shell.lease(pools[0]), Lease::Failed(WaitError::Refused)));
+    assert!(matches!(shell.lease(pools[0]), LeaseAnswer::Failed(WaitError::Refused)));
     shell.hold(pools[1], 1);
 
     shell.pass(ms(100));
@@ -393,7 +393,7 @@ fn removed_pool_fails_its_waiters_and_ends_with_its_last_backend() {
     let ticket = shell.wait(pool);
     shell.run(|core, now, out| core.remove_database(database, now, out));
     shell.failed(ticket, WaitError::Removed);
-    assert!(matches!(shell.lease(pool), Lease::Failed(WaitError::Removed)));
+    assert!(matches!(shell.lease(pool), LeaseAnswer::Failed(WaitError::Removed)));
     shell.release(held[0]);
     shell.finish_closes();
     assert_eq!(shell.core.pool(pool), None);
@@ -609,11 +609,11 @@ impl Crowd {
 
     fn ask(&mut self, shell: &mut Shell, i: usize) {
         match shell.lease(self.pools[i]) {
-            Lease::Ready(slot, backend) => {
+            LeaseAnswer::Ready(slot, backend) => {
                 self.held.push((slot, backend));
                 self.served[i] += 1;
             }
-            Lease::Wait(ticket) => self.queues[i].push(ticket),
+            LeaseAnswer::Wait(ticket) => self.queues[i].push(ticket),
             other => panic!("{other:?}"),
         }
     }

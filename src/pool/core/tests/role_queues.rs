@@ -351,9 +351,9 @@ fn contest(backends_max: u32, shares: &[Share]) -> Vec<u32> {
         for (i, pool) in pools.iter().enumerate() {
             while tickets.iter().filter(|(of, _)| *of == i).count() < 30 {
                 match shell.lease(*pool) {
-                    Lease::Ready(slot, backend) => held.push((i, (slot, backend))),
-                    Lease::Wait(ticket) => tickets.push((i, ticket)),
-                    Lease::Failed(error) => panic!("{error}"),
+                    LeaseAnswer::Ready(slot, backend) => held.push((i, (slot, backend))),
+                    LeaseAnswer::Wait(ticket) => tickets.push((i, ticket)),
+                    LeaseAnswer::Failed(error) => panic!("{error}"),
                 }
             }
         }
