@@ -60,7 +60,7 @@ words! {
         /// Far more arrivals than usual, or a deep queue.
         Burst = "burst",
         /// It is full, somebody waits, and nothing ends.
-        Stuck = "convoy",
+        Stuck = "stuck",
         /// The limit is zero.
         Closed = "closed",
     }
@@ -81,8 +81,8 @@ pub struct LimiterCounters {
     pub timed_out: u64,
     /// Bursts begun.
     pub bursts: u64,
-    /// Convoys ended.
-    pub convoys: u64,
+    /// Times the role queue was stuck, until something ended.
+    pub stuck: u64,
     /// Times the effective limit was lowered.
     pub cuts: u64,
     /// Times the adaptive limit took its cuts back.
@@ -384,7 +384,7 @@ impl RoleLimiter {
 
     fn learn(&mut self, served: Duration, is_used: bool, now: Instant) {
         if self.is_stuck(now) {
-            self.counters.convoys += 1;
+            self.counters.stuck += 1;
             self.restart(now);
         }
         self.progressed = now;

@@ -232,8 +232,8 @@ metrics! {
             "How long the client at the head of the role's queue has waited."
             "Near `pool.wait_timeout`: clients are about to get 53300."
         Gauge RoleState "pgweir_role_state" [Role RoleState]
-            "1 for the state a role is in: calm, burst, convoy (full, and nothing ends) or closed."
-            "`convoy`: look at `SHOW CONVOYS` and the role's transactions in `SHOW CLIENTS`."
+            "1 for the state a role is in: calm, burst, stuck (full, and nothing ends) or closed."
+            "`stuck`: look at `SHOW CONVOYS` and the role's transactions in `SHOW CLIENTS`."
         Counter RoleStarts "pgweir_role_starts_total" [Role]
             "Transactions started."
             "The role's load."
@@ -249,9 +249,12 @@ metrics! {
         Counter RoleBursts "pgweir_role_bursts_total" [Role]
             "Bursts begun."
             "Clients act in lockstep: a cron minute, a restart, a cache that expired."
-        Counter RoleConvoys "pgweir_role_convoys_total" [Role]
+        Counter RoleStuck "pgweir_role_stuck_total" [Role]
             "Times a role was full, somebody waited and nothing ended, until something did."
             "Transactions wait for something they share, most often a lock: a `roles.*.lock_timeout` below the server's deadlock_timeout is the fuse."
+        Counter RoleConvoys "pgweir_role_convoys_total" [Role]
+            "The former name of pgweir_role_stuck_total, in this release only."
+            "With pgweir_role_stuck_total, which queries should name instead."
         Counter RoleLimitCuts "pgweir_role_limit_cuts_total" [Role]
             "Times slow start, the adaptive limit or `watch.on_convoy` lowered the effective limit."
             "Transactions became slow while the role was at its effective limit, or its clients waited in a convoy."

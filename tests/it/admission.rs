@@ -598,7 +598,7 @@ async fn show_roles_and_metrics_tell_the_same() {
         assert!((proxy.metric(metric, &labels) - value).abs() < 0.1, "{metric}");
     }
     assert!(proxy.metric("pgweir_role_oldest_wait_seconds", &labels) > 0.02);
-    let states = ["calm", "burst", "convoy", "closed"];
+    let states = ["calm", "burst", "stuck", "closed"];
     let on = states.map(|state| proxy.metric("pgweir_role_state", &["role=\"app\"", &format!("state=\"{state}\"")]));
     assert!((on.iter().sum::<f64>() - 1.0).abs() < 0.1, "{on:?}");
     // Configured, and nobody has come so far.

@@ -184,8 +184,8 @@ function makePlot() {
   const part = (name, kind = "path") => plot.parts[name] = shape(kind, { class: name.replace(/\d/, "") });
   const svg = (kind, ...parts) => { const made = shape("svg", { ...box, class: kind }); made.append(...parts); return made; };
   const cross = (name) => { const made = part(name, "line"); made.setAttribute("y2", "100"); made.setAttribute("visibility", "hidden"); return made; };
-  const chart = svg("chart", part("burst"), part("convoy"), part("closed"), part("active"), part("limit"), part("effective"), cross("cross"));
-  const queue = svg("queue", part("burst2"), part("convoy2"), part("closed2"), part("waiting"), cross("cross2"));
+  const chart = svg("chart", part("burst"), part("stuck"), part("closed"), part("active"), part("limit"), part("effective"), cross("cross"));
+  const queue = svg("queue", part("burst2"), part("stuck2"), part("closed2"), part("waiting"), cross("cross2"));
   plot.most = element("span", { class: "most" });
   plot.mostWaiting = element("span", { class: "most second" });
   plot.axis = [element("span"), element("span"), element("span")];
@@ -214,7 +214,7 @@ function drawPlot(plot, line) {
   set("effective", path(line.effective, most, false));
   set("limit", path(line.limit, most, false));
   set("waiting", path(line.waiting, mostWaiting, true));
-  for (const state of ["burst", "convoy", "closed"]) {
+  for (const state of ["burst", "stuck", "closed"]) {
     const d = bands(line.state, states.indexOf(state));
     set(state, d);
     set(state + "2", d);

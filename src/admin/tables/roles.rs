@@ -46,7 +46,7 @@ columns! { RoleLine;
     "total_refused_shed" long = |it| it.counters.refused_shed,
     "total_wait_timeouts" long = |it| it.counters.timed_out,
     "total_bursts" long = |it| it.counters.bursts,
-    "total_convoys" long = |it| it.counters.convoys,
+    "total_stuck" long = |it| it.counters.stuck,
     "total_limit_cuts" long = |it| it.counters.cuts,
     "total_limit_reverts" long = |it| it.counters.reverts,
     "total_paced" long = |it| it.counters.paced,

@@ -94,7 +94,7 @@ fn light_load_never_notices_it() {
 }
 
 #[test]
-fn full_with_waiters_and_nothing_ending_is_a_convoy_and_it_starts_slowly_after_one() {
+fn full_with_waiters_and_nothing_ending_is_stuck_and_it_starts_slowly_afterwards() {
     let mut role_queue = RoleQueue::new(rules());
     role_queue.work(30);
     role_queue.fill();
@@ -105,7 +105,7 @@ fn full_with_waiters_and_nothing_ending_is_a_convoy_and_it_starts_slowly_after_o
     role_queue.now += ms(1);
     assert_eq!(role_queue.view().state, LimiterState::Stuck);
     role_queue.complete(1, 1001);
-    assert_eq!((role_queue.view().counters.convoys, role_queue.view().effective), (1, 8));
+    assert_eq!((role_queue.view().counters.stuck, role_queue.view().effective), (1, 8));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn sessions_know_the_limit_and_no_slow_start() {
 }
 
 #[test]
-fn a_few_long_transactions_are_no_convoy() {
+fn a_role_with_a_few_long_transactions_is_not_stuck() {
     let mut role_queue = RoleQueue::new(rules());
     (0..7).for_each(|_| role_queue.limiter.started(false, role_queue.now));
     role_queue.limiter.queued(0, 5);
