@@ -159,7 +159,7 @@ fn role(of: &RoleFacts, problems: &mut Vec<Problem>) {
 fn found(database: &str, finding: &Finding) -> Problem {
     let Finding { kind, what, culprit, .. } = finding;
     let level = match kind {
-        FindingKind::Convoy | FindingKind::Blind | FindingKind::Standing => ProblemLevel::Bad,
+        FindingKind::Convoy | FindingKind::Blind | FindingKind::ServerRole => ProblemLevel::Bad,
         _ => ProblemLevel::Warning,
     };
     let kind = kind.word();

@@ -154,7 +154,7 @@ metrics! {
             "For the share in use."
         Gauge Waiters "pgweir_waiters" [Database Role]
             "Clients that wait for a backend."
-            "Standing above 0: `pool.size` or the role's limit is the bottleneck, or something holds backends; pgweir_lease_seconds tells whether leases became longer."
+            "Above 0 for long: `pool.size` or the role's limit is the bottleneck, or something holds backends; pgweir_lease_seconds tells whether leases became longer."
         Gauge OldestWait "pgweir_oldest_wait_seconds" [Database Role]
             "How long the client at the head of the queue has waited."
             "Growing second by second: nothing comes back at all. Look for a convoy, a role with a limit of 0, or a pause."

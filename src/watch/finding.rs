@@ -29,7 +29,7 @@ words! {
         /// The queue of notifications fills.
         NotifyQueue = "notify_queue",
         /// The server was the primary, and is a standby.
-        Standing = "standing",
+        ServerRole = "server_role",
         /// Transaction ids are about to run out.
         Wraparound = "wraparound",
     }

@@ -235,11 +235,11 @@ async fn a_primary_that_became_a_standby_is_told_until_it_leads_again() {
     // As after a failover, when the name leads to the other one.
     let standby = postgres.standby();
     proxy.reload(&format!("[databases.app]\nhost = \"{}\"\nport = {}", standby.host, standby.port)).await;
-    let opened = proxy.told(opened("standing")).await;
+    let opened = proxy.told(opened("server_role")).await;
     assert!(text(&opened, "message").contains("is a standby now"), "{opened}");
     assert_eq!(proxy.metric("pgweir_watch_standby", &["database=\"app\""]), 1.0);
     standby.promote();
-    proxy.told(closed("standing")).await;
+    proxy.told(closed("server_role")).await;
     assert_eq!(proxy.console("SHOW WATCH").await[0]["server_role"], "primary");
 }
 

@@ -57,7 +57,7 @@ impl Detector for Demotion {
 }
 
 fn finding((): ()) -> Finding {
-    Finding::new(FindingKind::Standing, "the server was the primary and is a standby now: writes fail", None)
+    Finding::new(FindingKind::ServerRole, "the server was the primary and is a standby now: writes fail", None)
 }
 
 #[cfg(test)]
@@ -66,16 +66,16 @@ mod tests {
 
     #[test]
     fn a_primary_that_follows_is_told_of_until_it_leads_again() {
-        let (mut standing, now) = (Demotion::default(), Instant::now());
-        let told = [false, true, true, false, true].map(|is_standby| standing.look(is_standby, now).len());
+        let (mut demotion, now) = (Demotion::default(), Instant::now());
+        let told = [false, true, true, false, true].map(|is_standby| demotion.look(is_standby, now).len());
         assert_eq!(told, [0, 1, 0, 1, 1]);
-        assert_eq!((standing.close(now).len(), standing.findings().len()), (1, 0));
+        assert_eq!((demotion.close(now).len(), demotion.findings().len()), (1, 0));
     }
 
     #[test]
     fn a_standby_is_what_it_should_be_until_it_has_led() {
-        let (mut standing, now) = (Demotion::default(), Instant::now());
-        let told = [true, true, false, true].map(|is_standby| standing.look(is_standby, now).len());
+        let (mut demotion, now) = (Demotion::default(), Instant::now());
+        let told = [true, true, false, true].map(|is_standby| demotion.look(is_standby, now).len());
         assert_eq!(told, [0, 0, 0, 1]);
     }
 }
