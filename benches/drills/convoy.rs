@@ -45,10 +45,10 @@ volume over its IOPS, and the clients, who update rows of their own, wait to mak
 of its own. An unrelated writer, in a role of its own, updates one row of its own table 50 times a second; its latency counts from the planned time. The server's files are in
 memory, with 2 ms added to each fsync as on a cloud volume.
 
-- *told after* is when pgweir's log had the record of the convoy, counted from when the first client came; what it said stands below.
+- *reported after* is when pgweir's log had the record of the convoy, counted from when the first client came; what it said stands below.
 - *waiting* is the most sessions of these clients in the queue of a lock, by the server's own word. That is asked five times a second, and not answered while the server stands still.
-- *admission off* lets everybody in, as other poolers do. *slow start* is how pgweir comes: the role was busy a moment ago, so its role_queue is some 200
-  wide; a quiet one would let in 8 at first. `transactions_max = 40` is what keeps a convoy from forming at all.
+- *admission off* lets everybody in, as other poolers do. *slow start* is how pgweir comes: the role was busy a moment ago, so its effective limit is
+  some 200; that of a quiet one begins at 8. `transactions_max = 40` is what keeps a convoy from forming at all.
 - *tighten* (`on_convoy`) halves, four times a second, how many transactions of the role may be active, and so lets no more of them in; it cancels
   nobody. *cancel* (`on_idle_holder`) ends the idle transaction once others have waited for it for `watch.blocked`, 5 s; without it, nobody lets go before 10 s.
 ";
@@ -169,7 +169,7 @@ async fn convoy(postgres: &mut Postgres, files: &Scratch, lock: Lock, route: &Ro
     let quiet_from = Instant::now();
     sleep(QUIET).await;
     if has_role_queue(route) {
-        // Its role queue is as wide as the load was less than a second ago.
+        // The effective limit is what the load needed less than a second ago.
         widen(&crowd).await;
     }
     let reader = Reader::start(open.log.as_ref().expect("pgweir has one"));
@@ -253,7 +253,7 @@ async fn warm_up(crowd: &[Session], route: &Route) {
     }
 }
 
-/// Work that makes slow start wider.
+/// Work that makes slow start raise the effective limit.
 async fn widen(crowd: &[Session]) {
     for _ in 0..8 {
         for outcome in join_all(crowd.iter().map(|session| session.run("SELECT pg_sleep(0.2)"))).await {
@@ -264,7 +264,7 @@ async fn widen(crowd: &[Session]) {
 
 const COLUMNS: &[&str] = &[
     "",
-    "told after",
+    "reported after",
     "waiting",
     "let go after",
     "answered",

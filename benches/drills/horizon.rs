@@ -41,7 +41,7 @@ a second; twice a second 2,500 jobs more are queued and dropped again. After ten
 a debugger at a break point, a worker that waits for an API. From then on vacuum, which comes every second, may remove nothing that
 dies. All go through pgweir, which watches the server; latency counts from the planned time.
 
-- *told* is when pgweir's log had the record of the idle transaction and of the horizon, counted from when it became idle, with `watch.idle_in_transaction = \"20s\"`
+- *reported after* is when pgweir's log had the record of the idle transaction and of the horizon, counted from when it became idle, with `watch.idle_in_transaction = \"20s\"`
   (the default) and `watch.horizon_age = \"10s\"` (the default is `\"5m\"`); the records stand below.
 - *before* are the ten seconds before that, *after* the last ten of 60 s.
 ";
@@ -165,8 +165,8 @@ const COLUMNS: &[&str] = &[
     "job p50 before",
     "job p50 after",
     "job p99 after",
-    "idle told after",
-    "horizon told after",
+    "idle reported after",
+    "horizon reported after",
     "load",
 ];
 
