@@ -13,6 +13,7 @@ use crate::chart::{Line, Panel, Scale, draw};
 use crate::machine::load_average;
 use crate::open_loop::Beats;
 use crate::postgres::Postgres;
+use crate::records::{Reader, WatchRecord};
 use crate::report::{Report, Table};
 use crate::route::{Pgweir, Route};
 use crate::sampler::{Sample, Sampler};
@@ -20,7 +21,6 @@ use crate::session::{Failure, Session};
 use crate::slow_disk::{Delays, SlowDisk};
 use crate::stats::{percentile, spell};
 use crate::supervisor::Scratch;
-use crate::told::{Reader, Told};
 use crate::{Choice, seconds};
 
 const CLIENTS: usize = 800;
@@ -90,20 +90,20 @@ struct Outcome {
     released: Instant,
     writer: Beats,
     samples: Vec<Sample>,
-    told: Vec<Told>,
+    records: Vec<WatchRecord>,
     took: Duration,
     load: String,
 }
 
 impl Outcome {
-    fn convoy(&self) -> Option<&Told> {
-        self.told.iter().find(|told| told.kind == "convoy" && told.is_open)
+    fn convoy(&self) -> Option<&WatchRecord> {
+        self.records.iter().find(|record| record.kind == "convoy" && record.is_open)
     }
 
     /// When the lock was free: who is cancelled learns of it by their next statement.
     fn let_go(&self) -> Instant {
-        let cancelled = self.told.iter().find(|told| told.words.starts_with("watch.on_idle_holder"));
-        cancelled.map_or(self.released, |told| self.released.min(told.at))
+        let cancelled = self.records.iter().find(|record| record.words.starts_with("watch.on_idle_holder"));
+        cancelled.map_or(self.released, |record| self.released.min(record.at))
     }
 }
 
@@ -219,7 +219,7 @@ async fn convoy(postgres: &mut Postgres, files: &Scratch, lock: Lock, route: &Ro
     };
     let (released, ()) = tokio::join!(holding, working);
     let took = began.elapsed().min(CUT_OFF);
-    let (writer, samples, told, load) = (writer.stop(), sampler.stop(), reader.stop(), load_average());
+    let (writer, samples, records, load) = (writer.stop(), sampler.stop(), reader.stop(), load_average());
     if let Some(disk) = postgres.disk() {
         disk.set(Delays::VOLUME);
     }
@@ -231,7 +231,19 @@ async fn convoy(postgres: &mut Postgres, files: &Scratch, lock: Lock, route: &Ro
         postgres.start().await;
     }
     answers.sort_unstable();
-    Outcome { route: route.clone(), quiet_from, began, answers, failures, released, writer, samples, told, took, load }
+    Outcome {
+        route: route.clone(),
+        quiet_from,
+        began,
+        answers,
+        failures,
+        released,
+        writer,
+        samples,
+        records,
+        took,
+        load,
+    }
 }
 
 fn has_role_queue(route: &Route) -> bool {
@@ -286,7 +298,7 @@ fn table(lock: Lock, outcomes: &[Outcome]) -> Table {
             if answers.len() == CLIENTS { spell(answers.last().copied()) } else { format!("> {}", spell(Some(*took))) };
         vec![
             route.name(),
-            spell(outcome.convoy().map(|told| told.at - *began)),
+            spell(outcome.convoy().map(|record| record.at - *began)),
             samples.iter().map(|sample| sample.waiting).max().unwrap_or_default().to_string(),
             spell(Some(outcome.let_go() - *began)),
             format!("{}{failed}", answers.len()),
@@ -303,11 +315,11 @@ fn table(lock: Lock, outcomes: &[Outcome]) -> Table {
 
 /// Every record of a run.
 fn said(lock: Lock, outcome: &Outcome) -> impl Iterator<Item = Vec<String>> {
-    let row = move |told: &Told| {
-        let after = spell(Some(told.at.saturating_duration_since(outcome.began)));
-        vec![format!("{}, {}", lock.name(), outcome.route.name()), after, format!("{}: {}", told.kind, told.words)]
+    let row = move |record: &WatchRecord| {
+        let after = spell(Some(record.at.saturating_duration_since(outcome.began)));
+        vec![format!("{}, {}", lock.name(), outcome.route.name()), after, format!("{}: {}", record.kind, record.words)]
     };
-    outcome.told.iter().map(row)
+    outcome.records.iter().map(row)
 }
 
 fn picture(title: &str, outcomes: &[Outcome]) -> String {

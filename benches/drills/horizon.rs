@@ -9,12 +9,12 @@ use crate::chart::{Line, Panel, Scale, draw};
 use crate::machine::load_average;
 use crate::open_loop::{Beats, OpenLoop};
 use crate::postgres::Postgres;
+use crate::records::{Reader, WatchRecord};
 use crate::report::{Report, Table};
 use crate::route::{Pgweir, Route};
 use crate::session::Session;
 use crate::stats::{percentile, spell};
 use crate::supervisor::Scratch;
-use crate::told::{Reader, Told};
 use crate::{Choice, seconds};
 
 /// Counted from when workers begin.
@@ -53,7 +53,7 @@ struct Outcome {
     /// Of one job.
     worker: Beats,
     looks: Vec<Look>,
-    told: Vec<Told>,
+    records: Vec<WatchRecord>,
     load: String,
 }
 
@@ -135,8 +135,8 @@ async fn horizon(postgres: &Postgres, files: &Scratch, label: &str, pgweir: &Pgw
         forgotten = Some(Instant::now());
     }
     looking(&admin, began, began + LASTS, &mut looks).await;
-    let (worker, told, load) = (worker.stop(), reader.stop(), load_average());
-    Outcome { label: label.to_owned(), began, forgotten, worker, looks, told, load }
+    let (worker, records, load) = (worker.stop(), reader.stop(), load_average());
+    Outcome { label: label.to_owned(), began, forgotten, worker, looks, records, load }
 }
 
 /// Looks at the table until then.
@@ -190,8 +190,8 @@ fn table(outcomes: &[Outcome]) -> Table {
             spell(percentile(&before, 50)),
             spell(percentile(&after, 50)),
             spell(percentile(&after, 99)),
-            spell(outcome.told_after("idle_in_transaction")),
-            spell(outcome.told_after("horizon")),
+            spell(outcome.reported_after("idle_in_transaction")),
+            spell(outcome.reported_after("horizon")),
             load.clone(),
         ]
     });
@@ -199,19 +199,19 @@ fn table(outcomes: &[Outcome]) -> Table {
 }
 
 impl Outcome {
-    fn told_after(&self, kind: &str) -> Option<Duration> {
-        let told = self.told.iter().find(|told| told.kind == kind && told.is_open)?;
-        Some(told.at - self.forgotten?)
+    fn reported_after(&self, kind: &str) -> Option<Duration> {
+        let found = self.records.iter().find(|record| record.kind == kind && record.is_open)?;
+        Some(found.at - self.forgotten?)
     }
 }
 
 fn records(outcomes: &[Outcome]) -> Table {
     let of = |outcome: &Outcome| {
-        let row = |told: &Told| {
-            let after = spell(outcome.forgotten.map(|forgotten| told.at.saturating_duration_since(forgotten)));
-            vec![outcome.label.clone(), after, format!("{}: {}", told.kind, told.words)]
+        let row = |record: &WatchRecord| {
+            let after = spell(outcome.forgotten.map(|forgotten| record.at.saturating_duration_since(forgotten)));
+            vec![outcome.label.clone(), after, format!("{}: {}", record.kind, record.words)]
         };
-        outcome.told.iter().map(row).collect::<Vec<_>>()
+        outcome.records.iter().map(row).collect::<Vec<_>>()
     };
     let rows = outcomes.iter().flat_map(of).collect();
     Table { title: "What pgweir's log said".into(), columns: &["", "after", "record"], rows }

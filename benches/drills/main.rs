@@ -16,6 +16,7 @@ mod postgres;
 #[path = "../../tests/it/support/process.rs"]
 #[allow(dead_code, reason = "made for tests; a drill binds its servers to itself in another way")]
 mod process;
+mod records;
 mod report;
 mod route;
 mod sampler;
@@ -23,7 +24,6 @@ mod session;
 mod slow_disk;
 mod stats;
 mod supervisor;
-mod told;
 mod valve;
 mod wire;
 mod zombie;

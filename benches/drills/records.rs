@@ -1,4 +1,4 @@
-//! What pgweir's watch tells, and when: its log, read as it is written by somebody who looks a hundred times a second.
+//! Records of pgweir's watch, and when they came: the log, read as it is written by somebody who looks a hundred times a second.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -15,10 +15,10 @@ const PERIOD: Duration = Duration::from_millis(10);
 
 /// A record about something that is the matter, or over.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
+pub(crate) struct WatchRecord {
     /// When it could be read.
     pub(crate) at: Instant,
-    /// What kind of thing.
+    /// The kind of finding, or "reaction".
     pub(crate) kind: String,
     /// It has begun; else it is over.
     pub(crate) is_open: bool,
@@ -26,13 +26,13 @@ pub(crate) struct Told {
     pub(crate) words: String,
 }
 
-impl Told {
+impl WatchRecord {
     /// A line of the log; none if it is about something else.
     fn read(line: &[u8], at: Instant) -> Option<Self> {
         let record: Value = serde_json::from_slice(line).ok()?;
         let text = |name: &str| record.get(name).and_then(Value::as_str);
         let message = text("message")?;
-        // What is done about a finding is told by the key that has it done.
+        // A reaction to a finding is recorded under the key that has it done.
         let kind = text("kind").or_else(|| message.starts_with("watch.").then_some("reaction"))?;
         // Another record of pgweir may have a kind, too.
         text("database")?;
@@ -46,7 +46,7 @@ impl Told {
 /// Somebody who reads, on a thread of their own.
 pub(crate) struct Reader {
     stop: oneshot::Sender<()>,
-    thread: JoinHandle<Vec<Told>>,
+    thread: JoinHandle<Vec<WatchRecord>>,
 }
 
 impl Reader {
@@ -57,33 +57,33 @@ impl Reader {
         log.seek(SeekFrom::End(0)).expect("it is a file");
         let thread = thread::spawn(move || {
             crate::runtime().block_on(async {
-                let mut told = Vec::new();
+                let mut records = Vec::new();
                 tokio::select! {
-                    () = read(log, &mut told) => {}
+                    () = read(log, &mut records) => {}
                     _ = &mut stopped => {}
                 }
-                told
+                records
             })
         });
         Self { stop, thread }
     }
 
-    /// All that was told.
-    pub(crate) fn stop(self) -> Vec<Told> {
+    /// All records since the start.
+    pub(crate) fn stop(self) -> Vec<WatchRecord> {
         // A thread that has ended tells why below.
         let _ = self.stop.send(());
         self.thread.join().expect("the reader does not panic")
     }
 }
 
-async fn read(mut log: File, told: &mut Vec<Told>) {
+async fn read(mut log: File, records: &mut Vec<WatchRecord>) {
     let mut unread = Vec::new();
     loop {
         log.read_to_end(&mut unread).expect("it is a file");
         let now = Instant::now();
         let whole = unread.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
         let lines: Vec<_> = unread.drain(..whole).collect();
-        told.extend(lines.split(|byte| *byte == b'\n').filter_map(|line| Told::read(line, now)));
+        records.extend(lines.split(|byte| *byte == b'\n').filter_map(|line| WatchRecord::read(line, now)));
         sleep(PERIOD).await;
     }
 }
