@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::group::{self, GroupName, PoolGroup};
 use super::recent::{CounterSnapshot, Point, Recent, Served};
 use crate::admission::limiter::LimiterState;
-use crate::pool::core::{Counts, EndpointView, RoleQueueView};
+use crate::pool::core::{EndpointView, RoleQueueView, SlotCounts};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
 use crate::watch::monitor::Monitor;
@@ -46,7 +46,7 @@ pub(super) struct DatabaseFacts {
     pub(super) is_disabled: bool,
     /// Its clients that wait.
     pub(super) waiting: u32,
-    pub(super) counts: Counts,
+    pub(super) counts: SlotCounts,
     pub(super) backends_max: Option<u32>,
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::admission::limiter::LimiterView;
 use crate::metrics::Totals;
-use crate::pool::core::{Counts, RoleQueueView};
+use crate::pool::core::{RoleQueueView, SlotCounts};
 use crate::pool::pool::Pool;
 use crate::proxy::Proxy;
 
@@ -19,7 +19,7 @@ pub(super) type GroupName = (Arc<str>, Arc<str>);
 pub(super) struct PoolGroup {
     /// Any of them; they are set up alike.
     pub(super) pool: Arc<Pool>,
-    pub(super) counts: Counts,
+    pub(super) counts: SlotCounts,
     pub(super) waiting: u32,
     /// Since when the first waiting client has waited.
     pub(super) waiting_since: Option<Instant>,
@@ -47,7 +47,7 @@ pub(super) fn all(proxy: &Proxy) -> BTreeMap<GroupName, PoolGroup> {
         let totals = pool.stats.totals();
         let group = groups.entry(name).or_insert_with(|| PoolGroup {
             pool,
-            counts: Counts::default(),
+            counts: SlotCounts::default(),
             waiting: 0,
             waiting_since: None,
             totals: Totals::default(),

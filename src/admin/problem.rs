@@ -242,7 +242,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::pool::core::Counts;
+    use crate::pool::core::SlotCounts;
 
     fn role(state: LimiterState, waiting: u32, oldest: u64, turned_away: u64) -> StatusFacts {
         let role = RoleFacts {
@@ -269,7 +269,7 @@ mod tests {
             is_paused,
             is_disabled: false,
             waiting: 1,
-            counts: Counts::default(),
+            counts: SlotCounts::default(),
             backends_max: None,
         }
     }

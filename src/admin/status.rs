@@ -16,7 +16,7 @@ use super::table::{ConsoleTable, TableCell};
 use super::tables::{blockers, convoys, horizon};
 use crate::clients::Activity;
 use crate::metrics::{PoolHistogram, Totals};
-use crate::pool::core::{Counts, EndpointView};
+use crate::pool::core::{EndpointView, SlotCounts};
 use crate::proxy::Proxy;
 use crate::session::pins;
 
@@ -183,7 +183,7 @@ fn pools(facts: &StatusFacts, clients: &ClientsByPool, before: &CounterSnapshot,
     let all: Vec<(&GroupName, &PoolGroup)> = facts.pools.iter().collect();
     let none = Served::default();
     let show = |(name, group): &(&GroupName, &PoolGroup)| {
-        let Counts { opening, idle, handed, leased, closing, zombie } = group.counts;
+        let SlotCounts { opening, idle, handed, leased, closing, zombie } = group.counts;
         let settings = group.pool.settings();
         let lately = Served::of(&group.totals).since(before.pools.get(*name).unwrap_or(&none));
         let oldest = group.waiting_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));

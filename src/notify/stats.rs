@@ -47,7 +47,7 @@ pub struct Stats {
 
 /// The counters at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct NotifyCounts {
     /// Notifications kept from the server, committed or not.
     pub intercepted: u64,
     /// Of those, handed to listeners and bus.
@@ -99,9 +99,9 @@ impl Stats {
     }
 
     /// The counters so far.
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> NotifyCounts {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counts {
+        NotifyCounts {
             intercepted: value(&self.intercepted),
             published: value(&self.published),
             delivered: value(&self.delivered),

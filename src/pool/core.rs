@@ -45,7 +45,7 @@ pub(crate) use endpoint::FailureKind;
 pub use manage::{DatabaseLimits, PoolLimits};
 pub(crate) use role_queue::{RoleQueueId, RoleQueueView};
 pub use slot::SlotId;
-pub(crate) use slot::{Counts, Phase};
+pub(crate) use slot::{SlotCounts, SlotPhase};
 pub(crate) use view::{DatabaseView, EndpointView};
 pub(crate) use waiter::Ticket;
 
@@ -191,7 +191,7 @@ struct PoolState {
     role_queue: Option<RoleQueueId>,
     limits: PoolLimits,
     generation: u64,
-    counts: Counts,
+    counts: SlotCounts,
     /// Openings of an older generation, which will serve nobody.
     openings_stale: u32,
     /// Per worker, the longest idle in front.
@@ -405,7 +405,7 @@ impl<B> Core<B> {
 
     /// A leased backend is unfit; its holder closes it and reports [`Core::closed`].
     pub fn discard(&mut self, slot: SlotId) {
-        if self.is_in(slot, Phase::Leased) {
+        if self.is_in(slot, SlotPhase::Leased) {
             // ## Leased => Zombie
             self.change(slot, SlotState::Zombie);
         }
@@ -414,7 +414,7 @@ impl<B> Core<B> {
     /// The socket is really closed: the slot is gone, and its part of the bounds goes to the pool that is owed it.
     pub fn closed(&mut self, slot: SlotId, now: Instant, out: &mut Vec<Command<B>>) {
         self.discard(slot);
-        if self.is_in(slot, Phase::Closing) || self.is_in(slot, Phase::Zombie) {
+        if self.is_in(slot, SlotPhase::Closing) || self.is_in(slot, SlotPhase::Zombie) {
             let pool = self.slots[slot].pool;
             self.leave(slot, Outcome::Lost, now);
             let role_queue = self.pools[pool].role_queue;
@@ -431,7 +431,7 @@ impl<B> Core<B> {
 
     /// A dial led to a backend ready for use, on `worker`.
     pub fn opened(&mut self, slot: SlotId, backend: B, worker: usize, now: Instant, out: &mut Vec<Command<B>>) {
-        if !self.is_in(slot, Phase::Opening) {
+        if !self.is_in(slot, SlotPhase::Opening) {
             out.push(Command::Close { slot, backend });
             return;
         }
@@ -504,7 +504,7 @@ impl<B> Core<B> {
             if self.total.waiting > 0 {
                 // ## Idle => Handed, to the next waiter of the role
                 self.serve_lines(pool_id, worker, now, out);
-                if self.is_in(slot, Phase::Idle) {
+                if self.is_in(slot, SlotPhase::Idle) {
                     self.evict_for_waiters(database, now, out);
                 }
             }

@@ -4,7 +4,7 @@
 use crate::admission::limiter;
 use crate::metrics::{CancelCause, CloseReason, Label, LoginRefusal, OpenFailure, ReloadOutcome};
 use crate::notify::stats::{Dropped, Gap};
-use crate::pool::core::Phase;
+use crate::pool::core::SlotPhase;
 use crate::session::pins;
 use crate::state::timeout::Timeout;
 use crate::watch::activity::LockKind;
@@ -72,7 +72,7 @@ pub fn values(label: Label) -> LabelValues {
             bound: "those of the file, and 200 that only `roles.\"*\"` serves, while somebody uses them",
         },
         Label::ClientState => Words(&ClientState::WORDS),
-        Label::BackendState => Words(&Phase::WORDS),
+        Label::BackendState => Words(&SlotPhase::WORDS),
         Label::RoleState => Words(&limiter::LimiterState::WORDS),
         Label::PinReason => Words(&pins::NAMES),
         Label::LoginRefusal => Words(&LoginRefusal::WORDS),

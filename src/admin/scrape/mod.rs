@@ -24,7 +24,7 @@ use crate::admission::limiter::LimiterState;
 use crate::clients::Activity;
 use crate::metrics::{Metric, PoolHistogram};
 use crate::notify::exchange::Exchange;
-use crate::pool::core::{DatabaseId, EndpointView, Phase, RoleQueueView};
+use crate::pool::core::{DatabaseId, EndpointView, RoleQueueView, SlotPhase};
 use crate::proxy::Proxy;
 use crate::session::pins;
 use crate::watch::activity::LockKind;
@@ -220,7 +220,7 @@ fn put_watch(page: &mut Exposition, monitor: &Monitor) {
 
 fn put_group(page: &mut Exposition, (database, role): (&str, &str), group: &PoolGroup, now: Instant) {
     let both = &[database, role];
-    for phase in Phase::ALL {
+    for phase in SlotPhase::ALL {
         page.put(Metric::Backends, &[database, role, phase.word()], group.counts.in_phase(phase));
     }
     page.put(Metric::BackendsMax, both, group.pool.settings().pool.size);

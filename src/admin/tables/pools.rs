@@ -10,7 +10,7 @@ use crate::admin::group::{self, GroupName, PoolGroup};
 use crate::admin::table::{ConsoleTable, columns, table};
 use crate::clients::Activity;
 use crate::config::CONSOLE_NAMES;
-use crate::pool::core::Counts;
+use crate::pool::core::SlotCounts;
 use crate::proxy::Proxy;
 
 pub(super) const TABLE: ConsoleTable = table!("POOLS", "clients and backends by database and role", lines);
@@ -20,7 +20,7 @@ struct PoolLine {
     name: GroupName,
     clients: u32,
     waiting: u32,
-    counts: Counts,
+    counts: SlotCounts,
     longest: (u64, u32),
     mode: &'static str,
     has_hosts: bool,
@@ -72,7 +72,7 @@ fn lines(proxy: &Proxy) -> Vec<PoolLine> {
         name: (CONSOLE.into(), CONSOLE.into()),
         clients: consoles,
         waiting: 0,
-        counts: Counts::default(),
+        counts: SlotCounts::default(),
         longest: (0, 0),
         mode: "statement",
         has_hosts: false,

@@ -8,7 +8,7 @@ use super::socket::SocketLine;
 use crate::admin::table::{ConsoleTable, table};
 use crate::clients::{Activity, ClientEntry};
 use crate::pool::address::ServerAddress;
-use crate::pool::core::Phase;
+use crate::pool::core::SlotPhase;
 use crate::pool::pool::{Pool, PoolKind};
 use crate::proxy::Proxy;
 
@@ -20,7 +20,7 @@ fn lines(proxy: &Proxy) -> Vec<SocketLine> {
     for (index, (slot, facts)) in (0_i64..).zip(proxy.pools.backends().all()) {
         let core = proxy.pools.core();
         let Some(phase) = core.phase(slot) else { continue };
-        let close_needed = phase == Phase::Closing || core.is_retired(slot);
+        let close_needed = phase == SlotPhase::Closing || core.is_retired(slot);
         drop(core);
         let name = &facts.pool.name;
         let ptr = pointer(&facts.target);
@@ -58,13 +58,13 @@ fn holding(entry: &Arc<ClientEntry>) -> Option<(String, String)> {
     }
 }
 
-fn state(phase: Phase) -> &'static str {
+fn state(phase: SlotPhase) -> &'static str {
     match phase {
-        Phase::Opening => "new",
-        Phase::Idle => "idle",
-        Phase::Handed | Phase::Leased => "active",
-        Phase::Closing => "closing",
-        Phase::Zombie => "zombie",
+        SlotPhase::Opening => "new",
+        SlotPhase::Idle => "idle",
+        SlotPhase::Handed | SlotPhase::Leased => "active",
+        SlotPhase::Closing => "closing",
+        SlotPhase::Zombie => "zombie",
     }
 }
 

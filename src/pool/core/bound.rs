@@ -1,13 +1,13 @@
 //! One of the shared bounds (a database's, or the one over all), and the pools that are hungry under it.
 
 use super::PoolId;
-use super::slot::{Counts, Phase};
+use super::slot::{SlotCounts, SlotPhase};
 use crate::config::{Priority, Share};
 
 #[derive(Debug, Default)]
 pub(super) struct Bound {
     pub(super) max: Option<u32>,
-    pub(super) counts: Counts,
+    pub(super) counts: SlotCounts,
     pub(super) waiting: u32,
     /// Pools with somebody waiting.
     pub(super) hungry: Vec<PoolId>,
@@ -51,7 +51,7 @@ impl Bound {
         ((u64::from(part) * weight / weights.max(weight)) as u32).max(1)
     }
 
-    pub(super) fn shift(&mut self, from: Option<Phase>, to: Option<Phase>, active: Change, of: Share) {
+    pub(super) fn shift(&mut self, from: Option<SlotPhase>, to: Option<SlotPhase>, active: Change, of: Share) {
         self.counts.shift(from, to);
         self.note(active, of);
     }

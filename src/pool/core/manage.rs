@@ -9,7 +9,7 @@ use super::endpoint::Health;
 use super::role_queue::RoleQueueId;
 use super::share::Level;
 use super::waiter::WaitQueue;
-use super::{Command, Core, Counts, DatabaseId, DatabaseState, PoolId, PoolState, WaitError};
+use super::{Command, Core, DatabaseId, DatabaseState, PoolId, PoolState, SlotCounts, WaitError};
 use crate::admission::limiter::LeaseScope;
 use crate::config::Share;
 
@@ -75,7 +75,7 @@ impl<B> Core<B> {
             role_queue,
             limits,
             generation: 0,
-            counts: Counts::default(),
+            counts: SlotCounts::default(),
             openings_stale: 0,
             idle: vec![Default::default(); self.workers],
             queue: WaitQueue::default(),

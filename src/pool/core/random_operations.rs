@@ -430,7 +430,7 @@ impl Model {
 
     fn check_counts(&self) {
         let core = &self.core;
-        let mut pools: SecondaryMap<PoolId, Counts> = SecondaryMap::new();
+        let mut pools: SecondaryMap<PoolId, SlotCounts> = SecondaryMap::new();
         let mut stale: SecondaryMap<PoolId, u32> = SecondaryMap::new();
         for slot in core.slots.values() {
             entry(&mut pools, slot.pool).shift(None, Some(slot.state.phase()));
@@ -461,9 +461,9 @@ impl Model {
     fn check_permits(&self) {
         for slot in self.core.slots.values() {
             match slot.state.phase() {
-                Phase::Opening | Phase::Idle => assert!(slot.entered.is_none(), "a permit for nobody"),
-                Phase::Handed | Phase::Leased => assert!(slot.entered.is_some(), "busy without a permit"),
-                Phase::Closing | Phase::Zombie => {}
+                SlotPhase::Opening | SlotPhase::Idle => assert!(slot.entered.is_none(), "a permit for nobody"),
+                SlotPhase::Handed | SlotPhase::Leased => assert!(slot.entered.is_some(), "busy without a permit"),
+                SlotPhase::Closing | SlotPhase::Zombie => {}
             }
         }
         for (id, role_queue) in &self.core.role_queues {
@@ -614,7 +614,7 @@ fn entry<V: Default>(map: &mut SecondaryMap<PoolId, V>, pool: PoolId) -> &mut V 
 }
 
 fn check_bound<'a>(bound: &Bound, pools: impl Iterator<Item = &'a PoolState>) {
-    let (mut counts, mut waiting, mut hungry, mut weights) = (Counts::default(), 0, 0, [0; 2]);
+    let (mut counts, mut waiting, mut hungry, mut weights) = (SlotCounts::default(), 0, 0, [0; 2]);
     for pool in pools {
         counts.opening += pool.counts.opening;
         counts.idle += pool.counts.idle;

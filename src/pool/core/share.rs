@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::bound::Bound;
-use super::slot::{Phase, Slot, SlotState};
+use super::slot::{Slot, SlotPhase, SlotState};
 use super::{Command, Core, DatabaseId, PoolId, SlotId};
 use crate::config::Priority;
 
@@ -165,7 +165,7 @@ impl<B> Core<B> {
             spread: 1.0,
             expires: None,
         });
-        self.shift(pool_id, None, Some(Phase::Opening));
+        self.shift(pool_id, None, Some(SlotPhase::Opening));
         out.push(Command::Dial { pool: pool_id, slot });
     }
 

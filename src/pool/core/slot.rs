@@ -33,8 +33,8 @@ pub(super) enum SlotState<B> {
 }
 
 words! {
-    /// The phase of a slot; the index into [`Counts`].
-    pub enum Phase {
+    /// The phase of a slot; the index into [`SlotCounts`].
+    pub enum SlotPhase {
         /// Being dialled.
         Opening = "opening",
         /// On a stack, free to lease.
@@ -51,14 +51,14 @@ words! {
 }
 
 impl<B> SlotState<B> {
-    pub(super) fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> SlotPhase {
         match self {
-            Self::Opening { .. } => Phase::Opening,
-            Self::Idle { .. } => Phase::Idle,
-            Self::Handed { .. } => Phase::Handed,
-            Self::Leased => Phase::Leased,
-            Self::Closing => Phase::Closing,
-            Self::Zombie => Phase::Zombie,
+            Self::Opening { .. } => SlotPhase::Opening,
+            Self::Idle { .. } => SlotPhase::Idle,
+            Self::Handed { .. } => SlotPhase::Handed,
+            Self::Leased => SlotPhase::Leased,
+            Self::Closing => SlotPhase::Closing,
+            Self::Zombie => SlotPhase::Zombie,
         }
     }
 }
@@ -84,7 +84,7 @@ pub(super) struct Slot<B> {
 
 /// How many slots are in each state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct SlotCounts {
     /// Being dialled.
     pub opening: u32,
     /// On a stack, free to lease.
@@ -99,7 +99,7 @@ pub struct Counts {
     pub zombie: u32,
 }
 
-impl Counts {
+impl SlotCounts {
     /// Every slot: the number that the bounds limit.
     pub fn open(&self) -> u32 {
         self.live() + self.closing + self.zombie
@@ -121,7 +121,7 @@ impl Counts {
         self.zombie += zombie;
     }
 
-    pub(super) fn shift(&mut self, from: Option<Phase>, to: Option<Phase>) {
+    pub(super) fn shift(&mut self, from: Option<SlotPhase>, to: Option<SlotPhase>) {
         if let Some(from) = from {
             *self.of(from) -= 1;
         }
@@ -131,18 +131,18 @@ impl Counts {
     }
 
     /// Number of slots in one phase.
-    pub fn in_phase(mut self, phase: Phase) -> u32 {
+    pub fn in_phase(mut self, phase: SlotPhase) -> u32 {
         *self.of(phase)
     }
 
-    fn of(&mut self, phase: Phase) -> &mut u32 {
+    fn of(&mut self, phase: SlotPhase) -> &mut u32 {
         match phase {
-            Phase::Opening => &mut self.opening,
-            Phase::Idle => &mut self.idle,
-            Phase::Handed => &mut self.handed,
-            Phase::Leased => &mut self.leased,
-            Phase::Closing => &mut self.closing,
-            Phase::Zombie => &mut self.zombie,
+            SlotPhase::Opening => &mut self.opening,
+            SlotPhase::Idle => &mut self.idle,
+            SlotPhase::Handed => &mut self.handed,
+            SlotPhase::Leased => &mut self.leased,
+            SlotPhase::Closing => &mut self.closing,
+            SlotPhase::Zombie => &mut self.zombie,
         }
     }
 }

@@ -167,7 +167,7 @@ impl Shell {
         tickets.into_iter().map(|ticket| self.served(ticket)).collect()
     }
 
-    fn counts(&self, pool: PoolId) -> Counts {
+    fn counts(&self, pool: PoolId) -> SlotCounts {
         self.core.pool(pool).expect("it is there").counts
     }
 }
@@ -246,7 +246,7 @@ fn what_is_given_back_under_a_stale_id_is_closed() {
     shell.release((slot, backend));
     assert_eq!(shell.closes, [(slot, backend)]);
     shell.finish_closes();
-    assert_eq!(shell.core.total(), Counts::default());
+    assert_eq!(shell.core.total(), SlotCounts::default());
 }
 
 // Dialling

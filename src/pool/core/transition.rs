@@ -7,7 +7,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::bound::Change;
-use super::slot::{Phase, Slot, SlotState};
+use super::slot::{Slot, SlotPhase, SlotState};
 use super::waiter::{Turn, WaitQueue, WaiterState, Waiters};
 use super::{Command, Core, DatabaseId, PoolId, SlotId, WaitError, is_waiting_in};
 
@@ -18,7 +18,7 @@ impl<B> Core<B> {
         slot.generation != self.pools[slot.pool].generation || slot.expires.is_some_and(|expires| now >= expires)
     }
 
-    pub(super) fn is_in(&self, slot: SlotId, phase: Phase) -> bool {
+    pub(super) fn is_in(&self, slot: SlotId, phase: SlotPhase) -> bool {
         self.slots.get(slot).is_some_and(|slot| slot.state.phase() == phase)
     }
 
@@ -64,13 +64,14 @@ impl<B> Core<B> {
     }
 
     /// The one place where slots are counted, at all three levels.
-    pub(super) fn shift(&mut self, pool: PoolId, from: Option<Phase>, to: Option<Phase>) {
+    pub(super) fn shift(&mut self, pool: PoolId, from: Option<SlotPhase>, to: Option<SlotPhase>) {
         let pool = &mut self.pools[pool];
         let was_active = pool.is_active();
         pool.counts.shift(from, to);
         // From one live state to another, as every lease and release, changes nothing more.
-        let is_live =
-            |phase: Option<Phase>| phase.is_some_and(|phase| !matches!(phase, Phase::Closing | Phase::Zombie));
+        let is_live = |phase: Option<SlotPhase>| {
+            phase.is_some_and(|phase| !matches!(phase, SlotPhase::Closing | SlotPhase::Zombie))
+        };
         let active = match is_live(from) && is_live(to) {
             true => Change::None,
             false => Change::between(was_active, pool.is_active()),

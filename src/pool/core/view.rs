@@ -3,14 +3,14 @@
 use tokio::time::Instant;
 
 use super::endpoint::Health;
-use super::{Command, Core, Counts, DatabaseId, Phase, PoolId, SlotId, SlotState};
+use super::{Command, Core, DatabaseId, PoolId, SlotCounts, SlotId, SlotPhase, SlotState};
 
 /// One pool at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolView {
     /// The database of the pool.
     pub database: DatabaseId,
-    pub counts: Counts,
+    pub counts: SlotCounts,
     /// Length of its queue.
     pub waiting: u32,
     /// When the first waiter came.
@@ -27,7 +27,7 @@ pub struct PoolView {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseView {
     /// Slots over all its pools.
-    pub counts: Counts,
+    pub counts: SlotCounts,
     /// Waiters over all its pools.
     pub waiting: u32,
     /// State of its endpoint by the last dials.
@@ -81,7 +81,7 @@ impl<B> Core<B> {
     }
 
     /// The phase of one slot, unless it is gone.
-    pub fn phase(&self, slot: SlotId) -> Option<Phase> {
+    pub fn phase(&self, slot: SlotId) -> Option<SlotPhase> {
         self.slots.get(slot).map(|slot| slot.state.phase())
     }
 
@@ -97,7 +97,7 @@ impl<B> Core<B> {
     }
 
     /// Slots over everything.
-    pub fn total(&self) -> Counts {
+    pub fn total(&self) -> SlotCounts {
         self.total.counts
     }
 
