@@ -37,9 +37,9 @@ use tokio::time::Instant;
 
 use bound::Bound;
 use endpoint::{Health, Retry};
-use role_queue::{Outcome, RoleQueue};
+use role_queue::{LeaseEnd, RoleQueue};
 use slot::{Slot, SlotState};
-use waiter::{Notice, Turn, WaitQueue, WaiterState, Waiters};
+use waiter::{Notice, TicketQueue, Turn, WaiterState, Waiters};
 
 pub(crate) use endpoint::FailureKind;
 pub use manage::{DatabaseLimits, PoolLimits};
@@ -196,7 +196,7 @@ struct PoolState {
     openings_stale: u32,
     /// Per worker, the longest idle in front.
     idle: Vec<VecDeque<SlotId>>,
-    queue: WaitQueue,
+    queue: TicketQueue,
     /// The server refused this pool's login, and nothing has opened since.
     refused: Option<Retry>,
     is_removed: bool,
@@ -384,7 +384,7 @@ impl<B> Core<B> {
             }),
             Turn::Handed(slot) => {
                 let backend = self.take(slot);
-                self.leave(slot, Outcome::Lost, now);
+                self.leave(slot, LeaseEnd::Lost, now);
                 self.place(slot, backend, now, out);
             }
             Turn::Refused(..) | Turn::Failed(_) => {}
@@ -396,7 +396,7 @@ impl<B> Core<B> {
         match self.slots.get_mut(slot) {
             Some(leased) if matches!(leased.state, SlotState::Leased) => {
                 leased.worker = worker;
-                self.leave(slot, Outcome::Served, now);
+                self.leave(slot, LeaseEnd::Served, now);
                 self.place(slot, backend, now, out);
             }
             _ => out.push(Command::Close { slot, backend }),
@@ -416,7 +416,7 @@ impl<B> Core<B> {
         self.discard(slot);
         if self.is_in(slot, SlotPhase::Closing) || self.is_in(slot, SlotPhase::Zombie) {
             let pool = self.slots[slot].pool;
-            self.leave(slot, Outcome::Lost, now);
+            self.leave(slot, LeaseEnd::Lost, now);
             let role_queue = self.pools[pool].role_queue;
             let mut database = Some(self.remove(slot));
             if let Some(role_queue) = role_queue {

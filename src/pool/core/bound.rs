@@ -51,33 +51,33 @@ impl Bound {
         ((u64::from(part) * weight / weights.max(weight)) as u32).max(1)
     }
 
-    pub(super) fn shift(&mut self, from: Option<SlotPhase>, to: Option<SlotPhase>, active: Change, of: Share) {
+    pub(super) fn shift(&mut self, from: Option<SlotPhase>, to: Option<SlotPhase>, active: ActivityChange, of: Share) {
         self.counts.shift(from, to);
         self.note(active, of);
     }
 
-    pub(super) fn note(&mut self, active: Change, of: Share) {
+    pub(super) fn note(&mut self, active: ActivityChange, of: Share) {
         let weights = match of.priority {
             Priority::Interactive => &mut self.interactive,
             Priority::Batch => &mut self.batch,
         };
         match active {
-            Change::Began => *weights += u64::from(of.weight),
-            Change::Ended => *weights -= u64::from(of.weight),
-            Change::None => {}
+            ActivityChange::Began => *weights += u64::from(of.weight),
+            ActivityChange::Ended => *weights -= u64::from(of.weight),
+            ActivityChange::None => {}
         }
     }
 }
 
 /// How a yes or no changed.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Change {
+pub(super) enum ActivityChange {
     Began,
     Ended,
     None,
 }
 
-impl Change {
+impl ActivityChange {
     pub(super) fn between(was: bool, is: bool) -> Self {
         match (was, is) {
             (false, true) => Self::Began,

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bound::{Bound, Change};
+use super::bound::{ActivityChange, Bound};
 use super::endpoint::Health;
 use super::role_queue::RoleQueueId;
 use super::share::Level;
-use super::waiter::WaitQueue;
+use super::waiter::TicketQueue;
 use super::{Command, Core, DatabaseId, DatabaseState, PoolId, PoolState, SlotCounts, WaitError};
 use crate::admission::limiter::LeaseScope;
 use crate::config::Share;
@@ -78,7 +78,7 @@ impl<B> Core<B> {
             counts: SlotCounts::default(),
             openings_stale: 0,
             idle: vec![Default::default(); self.workers],
-            queue: WaitQueue::default(),
+            queue: TicketQueue::default(),
             refused: None,
             is_removed: false,
         });
@@ -126,8 +126,8 @@ impl<B> Core<B> {
         if changed.is_active() {
             let (before, after) = (changed.limits.share, limits.share);
             for bound in [&mut self.databases[database].bound, &mut self.total] {
-                bound.note(Change::Ended, before);
-                bound.note(Change::Began, after);
+                bound.note(ActivityChange::Ended, before);
+                bound.note(ActivityChange::Began, after);
             }
         }
         changed.limits = limits;

@@ -157,13 +157,13 @@ impl<B> Core<B> {
 
     /// The slot gives its permit back, if it has one.
     #[inline]
-    pub(super) fn leave(&mut self, slot: SlotId, outcome: Outcome, now: Instant) {
+    pub(super) fn leave(&mut self, slot: SlotId, outcome: LeaseEnd, now: Instant) {
         let slot = &mut self.slots[slot];
         let (Some(role_queue), Some(entered)) = (slot.role_queue, slot.entered.take()) else { return };
         let limiter = &mut self.role_queues[role_queue].limiter;
         match outcome {
-            Outcome::Served => limiter.completed(entered, now),
-            Outcome::Lost => limiter.ended(now),
+            LeaseEnd::Served => limiter.completed(entered, now),
+            LeaseEnd::Lost => limiter.ended(now),
         }
     }
 
@@ -317,7 +317,7 @@ impl<B> Core<B> {
 
 /// How a lease ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum LeaseEnd {
     /// The backend came back.
     Served,
     /// It was never picked up, or it is gone.

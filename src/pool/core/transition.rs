@@ -6,9 +6,9 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
-use super::bound::Change;
+use super::bound::ActivityChange;
 use super::slot::{Slot, SlotPhase, SlotState};
-use super::waiter::{Turn, WaitQueue, WaiterState, Waiters};
+use super::waiter::{TicketQueue, Turn, WaiterState, Waiters};
 use super::{Command, Core, DatabaseId, PoolId, SlotId, WaitError, is_waiting_in};
 
 impl<B> Core<B> {
@@ -73,8 +73,8 @@ impl<B> Core<B> {
             phase.is_some_and(|phase| !matches!(phase, SlotPhase::Closing | SlotPhase::Zombie))
         };
         let active = match is_live(from) && is_live(to) {
-            true => Change::None,
-            false => Change::between(was_active, pool.is_active()),
+            true => ActivityChange::None,
+            false => ActivityChange::between(was_active, pool.is_active()),
         };
         let share = pool.limits.share;
         self.databases[pool.database].bound.shift(from, to, active, share);
@@ -85,7 +85,7 @@ impl<B> Core<B> {
     pub(super) fn change_queue<R>(
         &mut self,
         pool_id: PoolId,
-        change: impl FnOnce(&mut WaitQueue, &mut Waiters) -> R,
+        change: impl FnOnce(&mut TicketQueue, &mut Waiters) -> R,
     ) -> R {
         let pool = &mut self.pools[pool_id];
         let (was_active, waited) = (pool.is_active(), pool.queue.waiting());
@@ -97,11 +97,11 @@ impl<B> Core<B> {
         let share = pool.limits.share;
         for bound in [&mut self.databases[pool.database].bound, &mut self.total] {
             bound.waiting = bound.waiting - waited + waiting;
-            bound.note(Change::between(was_active, is_active), share);
-            match Change::between(waited > 0, waiting > 0) {
-                Change::Began => bound.hungry.push(pool_id),
-                Change::Ended => bound.hungry.retain(|hungry| *hungry != pool_id),
-                Change::None => {}
+            bound.note(ActivityChange::between(was_active, is_active), share);
+            match ActivityChange::between(waited > 0, waiting > 0) {
+                ActivityChange::Began => bound.hungry.push(pool_id),
+                ActivityChange::Ended => bound.hungry.retain(|hungry| *hungry != pool_id),
+                ActivityChange::None => {}
             }
         }
         result

@@ -13,7 +13,7 @@ new_key_type! {
 }
 
 /// One pool's waiters.
-pub(super) type WaitQueue = crate::admission::wait_queue::WaitQueue<Ticket>;
+pub(super) type TicketQueue = crate::admission::wait_queue::WaitQueue<Ticket>;
 
 #[derive(Debug)]
 pub(super) struct WaiterState {
