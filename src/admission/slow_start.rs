@@ -110,13 +110,13 @@ impl SlowStart {
 mod tests {
     use super::*;
 
-    struct Workload {
+    struct SlowStartWorkload {
         slow_start: SlowStart,
         base: Baseline,
         now: Instant,
     }
 
-    impl Workload {
+    impl SlowStartWorkload {
         fn new() -> Self {
             Self { slow_start: SlowStart::new(8), base: Baseline::default(), now: Instant::now() }
         }
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn width_grows_by_one_per_normal_completion_of_a_full_role_queue() {
-        let mut role_queue = Workload::new();
+        let mut role_queue = SlowStartWorkload::new();
         (0..8).for_each(|_| assert_eq!(role_queue.complete(5, true), CompletionVerdict::Normal));
         assert_eq!(role_queue.slow_start.width(), 16);
         assert_eq!(role_queue.complete(5, false), CompletionVerdict::Normal);
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_stall_halves_it_once_however_many_were_caught_in_it() {
-        let mut role_queue = Workload::new();
+        let mut role_queue = SlowStartWorkload::new();
         for _ in 0..92 {
             role_queue.complete(5, true);
         }
@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn never_narrower_than_its_floor() {
-        let mut role_queue = Workload::new();
+        let mut role_queue = SlowStartWorkload::new();
         role_queue.complete(5, true);
         for _ in 0..20 {
             role_queue.pass(250);
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn what_stays_slow_becomes_the_usual() {
-        let mut role_queue = Workload::new();
+        let mut role_queue = SlowStartWorkload::new();
         for _ in 0..100 {
             role_queue.complete(5, false);
         }

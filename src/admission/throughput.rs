@@ -17,13 +17,13 @@ const STALE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Throughput {
-    window: Option<Window>,
+    window: Option<ThroughputWindow>,
     /// Completions per second.
     rate: Option<f64>,
 }
 
 #[derive(Debug)]
-struct Window {
+struct ThroughputWindow {
     since: Instant,
     completions: u32,
     last: Instant,
@@ -42,7 +42,7 @@ impl Throughput {
             if !self.is_fresh(now) {
                 self.rate = None;
             }
-            self.window = Some(Window { since: now, completions: 0, last: now });
+            self.window = Some(ThroughputWindow { since: now, completions: 0, last: now });
             return;
         };
         window.completions += 1;
@@ -51,7 +51,7 @@ impl Throughput {
         if elapsed >= WINDOW {
             let rate = f64::from(window.completions) / elapsed.as_secs_f64();
             self.rate = Some(self.rate.map_or(rate, |before| (1.0 - WEIGHT) * before + WEIGHT * rate));
-            *window = Window { since: now, completions: 0, last: now };
+            *window = ThroughputWindow { since: now, completions: 0, last: now };
         }
     }
 

@@ -11,12 +11,12 @@ fn rules() -> RoleQueueSettings {
     RoleQueueSettings { transactions_max: Some(100), ..RoleQueueSettings::default() }
 }
 
-struct RoleQueue {
+struct TestQueue {
     limiter: RoleLimiter,
     now: Instant,
 }
 
-impl RoleQueue {
+impl TestQueue {
     fn new(rules: RoleQueueSettings) -> Self {
         let now = Instant::now();
         Self { limiter: RoleLimiter::new(rules, now), now }
@@ -49,7 +49,7 @@ impl RoleQueue {
 
 #[test]
 fn the_effective_limit_doubles_per_service_time_up_to_the_limit() {
-    let mut role_queue = RoleQueue::new(rules());
+    let mut role_queue = TestQueue::new(rules());
     let mut effective = vec![role_queue.view().effective];
     for _ in 0..6 {
         role_queue.fill();
@@ -66,7 +66,7 @@ fn the_effective_limit_doubles_per_service_time_up_to_the_limit() {
 
 #[test]
 fn a_quiet_second_makes_it_start_slowly_again_and_a_short_break_does_not() {
-    let mut role_queue = RoleQueue::new(RoleQueueSettings { slow_start_idle: ms(1000), ..rules() });
+    let mut role_queue = TestQueue::new(RoleQueueSettings { slow_start_idle: ms(1000), ..rules() });
     role_queue.work(30);
     let grown = role_queue.view().effective;
     assert!(grown > 20, "{grown}");
@@ -81,7 +81,7 @@ fn a_quiet_second_makes_it_start_slowly_again_and_a_short_break_does_not() {
 
 #[test]
 fn light_load_never_notices_it() {
-    let mut role_queue = RoleQueue::new(rules());
+    let mut role_queue = TestQueue::new(rules());
     for _ in 0..1000 {
         role_queue.now += ms(5);
         role_queue.limiter.arrived(role_queue.now);
@@ -95,7 +95,7 @@ fn light_load_never_notices_it() {
 
 #[test]
 fn full_with_waiters_and_nothing_ending_is_stuck_and_it_starts_slowly_afterwards() {
-    let mut role_queue = RoleQueue::new(rules());
+    let mut role_queue = TestQueue::new(rules());
     role_queue.work(30);
     role_queue.fill();
     role_queue.limiter.queued(0, 1);
@@ -110,7 +110,7 @@ fn full_with_waiters_and_nothing_ending_is_stuck_and_it_starts_slowly_afterwards
 
 #[test]
 fn long_transactions_do_not_keep_all_others_out() {
-    let mut role_queue = RoleQueue::new(RoleQueueSettings { transactions_max: None, ..rules() });
+    let mut role_queue = TestQueue::new(RoleQueueSettings { transactions_max: None, ..rules() });
     role_queue.limiter.queued(0, 200);
     let mut active = Vec::new();
     for tick in 0..=130 {
@@ -130,14 +130,14 @@ fn long_transactions_do_not_keep_all_others_out() {
 
 #[test]
 fn sessions_know_the_limit_and_no_slow_start() {
-    let role_queue = RoleQueue::new(rules());
+    let role_queue = TestQueue::new(rules());
     assert_eq!(role_queue.limiter.permits(LeaseScope::Session, role_queue.now), 100);
     assert_eq!(role_queue.limiter.permits(LeaseScope::Transaction, role_queue.now), 8);
 }
 
 #[test]
 fn a_role_with_a_few_long_transactions_is_not_stuck() {
-    let mut role_queue = RoleQueue::new(rules());
+    let mut role_queue = TestQueue::new(rules());
     (0..7).for_each(|_| role_queue.limiter.started(false, role_queue.now));
     role_queue.limiter.queued(0, 5);
     role_queue.now += ms(60_000);
@@ -147,8 +147,8 @@ fn a_role_with_a_few_long_transactions_is_not_stuck() {
 #[test]
 fn the_limit_ramps_up_after_a_start_and_when_asked() {
     let mut role_queue =
-        RoleQueue::new(RoleQueueSettings { mode: AdmissionMode::Off, ramp: Some(ms(10_000)), ..rules() });
-    let effective = |role_queue: &RoleQueue| role_queue.view().effective;
+        TestQueue::new(RoleQueueSettings { mode: AdmissionMode::Off, ramp: Some(ms(10_000)), ..rules() });
+    let effective = |role_queue: &TestQueue| role_queue.view().effective;
     assert_eq!(effective(&role_queue), 8);
     role_queue.now += ms(5000);
     assert_eq!(effective(&role_queue), 54);
@@ -162,7 +162,7 @@ fn the_limit_ramps_up_after_a_start_and_when_asked() {
 
 #[test]
 fn there_is_nothing_to_ramp_to_without_a_limit() {
-    let mut role_queue = RoleQueue::new(RoleQueueSettings { transactions_max: None, ..rules() });
+    let mut role_queue = TestQueue::new(RoleQueueSettings { transactions_max: None, ..rules() });
     role_queue.limiter.ramp_over(ms(1000), role_queue.now);
     assert_eq!((role_queue.view().limit, role_queue.view().moves_until), (None, None));
 }
@@ -170,7 +170,7 @@ fn there_is_nothing_to_ramp_to_without_a_limit() {
 #[test]
 fn a_closed_gate_stays_closed_over_a_restart() {
     let mut role_queue =
-        RoleQueue::new(RoleQueueSettings { transactions_max: Some(0), ramp: Some(ms(1000)), ..rules() });
+        TestQueue::new(RoleQueueSettings { transactions_max: Some(0), ramp: Some(ms(1000)), ..rules() });
     role_queue.limiter.restart(role_queue.now);
     role_queue.now += ms(5000);
     assert_eq!((role_queue.view().effective, role_queue.view().state), (0, LimiterState::Closed));
@@ -179,7 +179,7 @@ fn a_closed_gate_stays_closed_over_a_restart() {
 #[test]
 fn a_rate_for_bursts_holds_in_bursts_only() {
     let rate = RateRules { per_second: 1.0, burst: 1, delay_max: ms(2000), when: RateWhen::Burst };
-    let mut role_queue = RoleQueue::new(RoleQueueSettings { rate: Some(rate), ..rules() });
+    let mut role_queue = TestQueue::new(RoleQueueSettings { rate: Some(rate), ..rules() });
     (0..20).for_each(|_| assert_eq!(role_queue.limiter.pace(Duration::ZERO, role_queue.now), Pace::Now));
     (0..50).for_each(|_| role_queue.limiter.arrived(role_queue.now));
     assert_eq!(role_queue.view().state, LimiterState::Burst);
@@ -193,7 +193,7 @@ fn a_rate_for_bursts_holds_in_bursts_only() {
 
 #[test]
 fn nothing_makes_it_narrower_than_what_is_reserved() {
-    let mut role_queue = RoleQueue::new(RoleQueueSettings { transactions_min: 30, initial: 8, ..rules() });
+    let mut role_queue = TestQueue::new(RoleQueueSettings { transactions_min: 30, initial: 8, ..rules() });
     role_queue.work(60);
     for _ in 0..20 {
         role_queue.fill();
@@ -206,7 +206,7 @@ fn nothing_makes_it_narrower_than_what_is_reserved() {
 #[test]
 fn in_a_convoy_it_is_halved_again_and_again_down_to_one_or_what_is_reserved() {
     for (reserved, floor) in [(0, 1), (3, 3)] {
-        let mut role_queue = RoleQueue::new(RoleQueueSettings { transactions_min: reserved, ..rules() });
+        let mut role_queue = TestQueue::new(RoleQueueSettings { transactions_min: reserved, ..rules() });
         role_queue.work(60);
         (0..40).for_each(|_| role_queue.limiter.started(true, role_queue.now));
         let mut effective = Vec::new();
@@ -233,7 +233,7 @@ fn in_a_convoy_it_is_halved_again_and_again_down_to_one_or_what_is_reserved() {
 
 #[test]
 fn after_a_convoy_it_grows_by_completions_only() {
-    let mut role_queue = RoleQueue::new(rules());
+    let mut role_queue = TestQueue::new(rules());
     role_queue.work(60);
     role_queue.fill();
     role_queue.limiter.queued(0, 50);
@@ -256,20 +256,20 @@ fn after_a_convoy_it_grows_by_completions_only() {
 #[test]
 fn a_role_queue_without_a_limit_has_one_while_it_is_tightened() {
     for adaptive in [false, true] {
-        let mut role_queue = RoleQueue::new(RoleQueueSettings { transactions_max: None, adaptive, ..rules() });
+        let mut role_queue = TestQueue::new(RoleQueueSettings { transactions_max: None, adaptive, ..rules() });
         (0..300).for_each(|_| role_queue.limiter.started(false, role_queue.now));
         role_queue.limiter.tighten(role_queue.now + ms(250));
         assert_eq!((role_queue.view().effective, role_queue.view().limit), (4, None));
         assert_eq!(role_queue.limiter.permits(LeaseScope::Transaction, role_queue.now), 0);
     }
-    let mut off = RoleQueue::new(RoleQueueSettings { mode: AdmissionMode::Off, ..rules() });
+    let mut off = TestQueue::new(RoleQueueSettings { mode: AdmissionMode::Off, ..rules() });
     off.fill();
     assert_eq!(off.limiter.tighten(off.now), None, "off is off");
 }
 
 #[test]
 fn who_comes_first_after_a_quiet_time_is_drawn_and_steady_load_keeps_its_order() {
-    let mut role_queue = RoleQueue::new(rules());
+    let mut role_queue = TestQueue::new(rules());
     role_queue.now += ms(5000);
     role_queue.fill();
     assert!(role_queue.limiter.is_drawing(role_queue.now + ms(250)));

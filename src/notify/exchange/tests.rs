@@ -21,13 +21,13 @@ impl Wake for Task {
     }
 }
 
-struct Client {
+struct TestListener {
     task: Arc<Task>,
     mailbox: Arc<Mailbox>,
     exchange: Arc<Exchange>,
 }
 
-impl Client {
+impl TestListener {
     fn new(exchange: &Arc<Exchange>, pid: i32) -> Self {
         let task = Arc::new(Task::default());
         *task.exchange.lock().expect("no panic") = Some(Arc::clone(exchange));
@@ -101,7 +101,7 @@ fn names(channels: &[&'static str]) -> Vec<Bytes> {
 #[test]
 fn everybody_on_a_channel_hears_it_and_nobody_else() {
     let exchange = exchange(&settings());
-    let (a, b) = (Client::listens(&exchange, 1, &["x"]), Client::listens(&exchange, 2, &["x", "y"]));
+    let (a, b) = (TestListener::listens(&exchange, 1, &["x"]), TestListener::listens(&exchange, 2, &["x", "y"]));
     exchange.publish(9, &[say("x", 1), say("y", 2), say("z", 3), say("x", 4)]);
     assert_eq!(a.read(), ["9 x 1", "9 x 4"]);
     assert_eq!(b.read(), ["9 x 1", "9 y 2", "9 x 4"]);
@@ -111,7 +111,7 @@ fn everybody_on_a_channel_hears_it_and_nobody_else() {
 #[test]
 fn a_listener_is_woken_once_until_it_has_taken_everything() {
     let exchange = exchange(&settings());
-    let client = Client::listens(&exchange, 1, &["x"]);
+    let client = TestListener::listens(&exchange, 1, &["x"]);
     exchange.publish(9, &[say("x", 1), say("x", 2)]);
     exchange.publish(9, &[say("x", 3)]);
     assert_eq!(client.wakes(), 1);
@@ -127,7 +127,7 @@ fn a_listener_is_woken_once_until_it_has_taken_everything() {
 #[test]
 fn the_frame_of_a_notification_is_shared() {
     let exchange = exchange(&settings());
-    let clients: Vec<_> = (1..=1000).map(|pid| Client::listens(&exchange, pid, &["x"])).collect();
+    let clients: Vec<_> = (1..=1000).map(|pid| TestListener::listens(&exchange, pid, &["x"])).collect();
     exchange.publish(9, &[say("x", "p".repeat(7000))]);
     let queued: usize = exchange.listeners().iter().map(|listener| listener.queued_bytes).sum();
     assert_eq!(queued, 1000 * 7012);
@@ -141,7 +141,7 @@ fn thousands_of_listeners_on_hundreds_of_channels_hear_their_own() {
     static CHANNELS: [&str; 4] = ["a", "b", "c", "d"];
     let exchange = exchange(&settings());
     let clients: Vec<_> =
-        (0..4000).map(|n| Client::listens(&exchange, n + 1, &[CHANNELS[n as usize % CHANNELS.len()]])).collect();
+        (0..4000).map(|n| TestListener::listens(&exchange, n + 1, &[CHANNELS[n as usize % CHANNELS.len()]])).collect();
     assert_eq!(exchange.size(), (4000, 4));
     for channel in CHANNELS {
         exchange.publish(9, &[say(channel, channel)]);
@@ -158,7 +158,7 @@ fn thousands_of_listeners_on_hundreds_of_channels_hear_their_own() {
 #[test]
 fn unlisten_takes_one_channel_or_all() {
     let exchange = exchange(&settings());
-    let client = Client::listens(&exchange, 1, &["x", "y", "z", "x"]);
+    let client = TestListener::listens(&exchange, 1, &["x", "y", "z", "x"]);
     assert_eq!(exchange.channels_of(&client.mailbox), names(&["x", "y", "z"]));
     client.unlisten("y");
     client.unlisten("never");
@@ -176,7 +176,7 @@ fn unlisten_takes_one_channel_or_all() {
 #[test]
 fn what_waits_on_a_channel_goes_with_it() {
     let exchange = exchange(&settings());
-    let client = Client::listens(&exchange, 1, &["x", "y"]);
+    let client = TestListener::listens(&exchange, 1, &["x", "y"]);
     exchange.publish(9, &[say("x", 1), say("y", 2), say("x", 3)]);
     client.unlisten("x");
     assert_eq!(client.mailbox.queued_bytes(), "A----pid-y-2-".len());
@@ -192,7 +192,7 @@ fn what_waits_on_a_channel_goes_with_it() {
 #[test]
 fn a_listener_that_does_not_read_has_to_go_and_others_hear_everything() {
     let exchange = exchange(&Notify { listener_queue: 1000, ..settings() });
-    let (deaf, other) = (Client::listens(&exchange, 1, &["x"]), Client::listens(&exchange, 2, &["x"]));
+    let (deaf, other) = (TestListener::listens(&exchange, 1, &["x"]), TestListener::listens(&exchange, 2, &["x"]));
     for n in 0..100 {
         exchange.publish(9, &[say("x", n)]);
         assert_eq!(other.read(), [format!("9 x {n}")]);
@@ -209,7 +209,7 @@ fn a_listener_that_does_not_read_has_to_go_and_others_hear_everything() {
 #[test]
 fn one_that_reads_only_ascii_gets_what_came_before_and_has_to_go() {
     let exchange = exchange(&settings());
-    let client = Client::listens(&exchange, 1, &["x"]);
+    let client = TestListener::listens(&exchange, 1, &["x"]);
     exchange.publish(9, &[say("x", 1), say("x", "é"), say("x", 2)]);
     let mut out = Vec::new();
     assert_eq!(client.mailbox.take(&mut out, 1000, true), Ok(1));
@@ -220,7 +220,7 @@ fn one_that_reads_only_ascii_gets_what_came_before_and_has_to_go() {
 #[test]
 fn a_gap_is_told_to_everybody_who_listens() {
     let exchange = exchange(&settings());
-    let (listening, not) = (Client::listens(&exchange, 1, &["x"]), Client::new(&exchange, 2));
+    let (listening, not) = (TestListener::listens(&exchange, 1, &["x"]), TestListener::new(&exchange, 2));
     exchange.publish(9, &[say("x", 1)]);
     exchange.gap(Gap::Hole);
     assert_eq!(listening.mailbox.closing(), Some(Closing::Gap(Gap::Hole)));
@@ -231,7 +231,7 @@ fn a_gap_is_told_to_everybody_who_listens() {
 #[test]
 fn a_gap_is_only_counted_if_so_configured() {
     let exchange = exchange(&Notify { on_gap: OnGap::Count, ..settings() });
-    let client = Client::listens(&exchange, 1, &["x"]);
+    let client = TestListener::listens(&exchange, 1, &["x"]);
     exchange.gap(Gap::Bus);
     assert_eq!((client.mailbox.closing(), client.wakes()), (None, 0));
     assert_eq!(exchange.stats.gaps()[Gap::Bus as usize], ("bus", 1));
@@ -240,7 +240,7 @@ fn a_gap_is_only_counted_if_so_configured() {
 #[test]
 fn a_listener_waits_until_its_channels_are_in_place() {
     let exchange = bridged(&settings());
-    let (a, b) = (Client::listens(&exchange, 1, &["x"]), Client::listens(&exchange, 2, &["x", "y"]));
+    let (a, b) = (TestListener::listens(&exchange, 1, &["x"]), TestListener::listens(&exchange, 2, &["x", "y"]));
     assert!(!a.mailbox.is_in_place() && !b.mailbox.is_in_place());
     assert_eq!(exchange.missing(&a.mailbox), Some(Missing::Server));
     let (mut listen, unlisten) = exchange.difference();
@@ -251,7 +251,7 @@ fn a_listener_waits_until_its_channels_are_in_place() {
     assert_eq!((a.wakes(), b.wakes()), (1, 0));
     exchange.set_in_place(&names(&["y"]), true);
     assert!(b.mailbox.is_in_place());
-    let c = Client::listens(&exchange, 3, &["y"]);
+    let c = TestListener::listens(&exchange, 3, &["y"]);
     assert!(c.mailbox.is_in_place(), "at once: somebody listens to it already");
     assert_eq!(exchange.difference(), (vec![], vec![]));
 }
@@ -259,7 +259,7 @@ fn a_listener_waits_until_its_channels_are_in_place() {
 #[test]
 fn nobody_waits_for_what_it_does_not_listen_to_any_more() {
     let exchange = bridged(&settings());
-    let client = Client::listens(&exchange, 1, &["x"]);
+    let client = TestListener::listens(&exchange, 1, &["x"]);
     client.unlisten("x");
     assert!(client.mailbox.is_in_place());
     assert_eq!(client.wakes(), 1);
@@ -269,11 +269,11 @@ fn nobody_waits_for_what_it_does_not_listen_to_any_more() {
 #[test]
 fn a_channel_that_is_left_is_taken_back_and_counts_as_gone_at_once() {
     let exchange = bridged(&settings());
-    let a = Client::listens(&exchange, 1, &["x"]);
+    let a = TestListener::listens(&exchange, 1, &["x"]);
     exchange.set_in_place(&names(&["x"]), true);
     exchange.leave(&a.mailbox);
     assert_eq!(exchange.difference(), (vec![], names(&["x"])));
-    let b = Client::listens(&exchange, 2, &["x"]);
+    let b = TestListener::listens(&exchange, 2, &["x"]);
     assert!(!b.mailbox.is_in_place(), "the UNLISTEN may be on its way");
     exchange.set_in_place(&names(&["x"]), false);
     assert_eq!(exchange.difference(), (names(&["x"]), vec![]));
@@ -282,7 +282,7 @@ fn a_channel_that_is_left_is_taken_back_and_counts_as_gone_at_once() {
 #[test]
 fn a_channel_left_while_it_was_being_put_in_place_is_taken_back() {
     let exchange = bridged(&settings());
-    let client = Client::listens(&exchange, 1, &["x"]);
+    let client = TestListener::listens(&exchange, 1, &["x"]);
     assert_eq!(exchange.difference(), (names(&["x"]), vec![]));
     exchange.leave(&client.mailbox);
     exchange.set_in_place(&names(&["x"]), true);
@@ -293,10 +293,10 @@ fn a_channel_left_while_it_was_being_put_in_place_is_taken_back() {
 #[test]
 fn a_lost_bridge_is_a_gap_for_those_who_were_served_and_a_wait_for_the_others() {
     let exchange = bridged(&settings());
-    let served = Client::listens(&exchange, 1, &["x"]);
+    let served = TestListener::listens(&exchange, 1, &["x"]);
     exchange.set_in_place(&names(&["x"]), true);
-    let waiting = Client::listens(&exchange, 2, &["y"]);
-    let both = Client::listens(&exchange, 3, &["x"]);
+    let waiting = TestListener::listens(&exchange, 2, &["y"]);
+    let both = TestListener::listens(&exchange, 3, &["x"]);
     both.listen("y");
     exchange.lost();
     assert_eq!(served.mailbox.closing(), Some(Closing::Gap(Gap::Bridge)));
@@ -311,9 +311,9 @@ fn a_lost_bridge_is_a_gap_for_those_who_were_served_and_a_wait_for_the_others() 
 async fn the_bridge_learns_what_is_wanted_and_nothing_twice() {
     let exchange = bridged(&settings());
     let wants = |millis| tokio::time::timeout(std::time::Duration::from_millis(millis), exchange.wants());
-    let a = Client::listens(&exchange, 1, &["x"]);
+    let a = TestListener::listens(&exchange, 1, &["x"]);
     assert!(wants(1).await.is_ok());
-    let b = Client::listens(&exchange, 2, &["x"]);
+    let b = TestListener::listens(&exchange, 2, &["x"]);
     exchange.set_in_place(&names(&["x"]), true);
     exchange.leave(&a.mailbox);
     assert!(wants(1).await.is_err(), "still one listener");
@@ -324,7 +324,7 @@ async fn the_bridge_learns_what_is_wanted_and_nothing_twice() {
 #[test]
 fn with_redis_a_listener_waits_for_the_bus_too() {
     let exchange = bridged(&Notify { bus: redis(), ..settings() });
-    let client = Client::listens(&exchange, 1, &["x"]);
+    let client = TestListener::listens(&exchange, 1, &["x"]);
     exchange.set_in_place(&names(&["x"]), true);
     assert_eq!(exchange.missing(&client.mailbox), Some(Missing::Bus { hint: BusNature::of(Bus::Redis).hint }));
     exchange.set_bus_ready(true);

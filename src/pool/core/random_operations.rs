@@ -137,7 +137,7 @@ impl Wake for Bell {
     }
 }
 
-struct Client {
+struct ModelClient {
     ticket: Ticket,
     pool: PoolId,
     bell: Arc<Bell>,
@@ -149,7 +149,7 @@ struct Model {
     databases: Vec<DatabaseId>,
     pools: Vec<PoolId>,
     role_queues: Vec<RoleQueueId>,
-    clients: Vec<Client>,
+    clients: Vec<ModelClient>,
     leases: Vec<(SlotId, u64)>,
     dials: Vec<SlotId>,
     closings: Vec<SlotId>,
@@ -230,7 +230,7 @@ impl Model {
                     LeaseAnswer::Wait(ticket) => {
                         let is_refused = matches!(self.core.waiters[ticket].turn, Turn::Refused(..));
                         assert!(is_refused || before.waiting < 12);
-                        self.clients.push(Client { ticket, pool, bell });
+                        self.clients.push(ModelClient { ticket, pool, bell });
                     }
                     LeaseAnswer::Failed(error) => {
                         assert_eq!(error, WaitError::Refused);
@@ -372,7 +372,7 @@ impl Model {
     }
 
     fn poll(&mut self, i: usize) {
-        let Client { ticket, bell, .. } = &self.clients[i];
+        let ModelClient { ticket, bell, .. } = &self.clients[i];
         match self.core.poll_ticket(*ticket, &Waker::from(bell.clone())) {
             Progress::Pending | Progress::Waits { .. } => return,
             Progress::Ready(slot, backend) => self.lease(slot, backend),

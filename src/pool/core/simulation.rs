@@ -65,7 +65,7 @@ struct Outcome {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Event {
+enum SimulatedEvent {
     Arrive(usize),
     CpuDone(usize),
     ReachLock(usize),
@@ -77,14 +77,14 @@ enum Event {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Role {
+enum SimulatedRole {
     Burst,
     Bystander,
 }
 
 #[derive(Debug)]
 struct Transaction {
-    role: Role,
+    role: SimulatedRole,
     first: f64,
     slot: Option<(SlotId, u32)>,
     ticket: Option<Ticket>,
@@ -93,9 +93,9 @@ struct Transaction {
 }
 
 /// Reports to the simulation which ticket has an answer.
-struct Bell(usize, Arc<Mutex<Vec<usize>>>);
+struct ClientBell(usize, Arc<Mutex<Vec<usize>>>);
 
-impl Wake for Bell {
+impl Wake for ClientBell {
     fn wake(self: Arc<Self>) {
         self.1.lock().expect("one thread").push(self.0);
     }
@@ -108,7 +108,7 @@ struct Simulation {
     epoch: Instant,
     now: f64,
     events: BinaryHeap<Reverse<(u64, u64)>>,
-    queue: Vec<Event>,
+    queue: Vec<SimulatedEvent>,
     rng: Rng,
     transactions: Vec<Transaction>,
     rung: Arc<Mutex<Vec<usize>>>,
@@ -180,10 +180,10 @@ impl Simulation {
     fn run(mut self) -> Outcome {
         for _ in 0..CLIENTS {
             let at = BURST_AT + self.rng.f64() * SKEW;
-            self.begin(Role::Burst, at);
+            self.begin(SimulatedRole::Burst, at);
         }
-        self.begin(Role::Bystander, 0.0);
-        self.at(TICK, Event::Tick);
+        self.begin(SimulatedRole::Bystander, 0.0);
+        self.at(TICK, SimulatedEvent::Tick);
         while let Some(Reverse((at, event))) = self.events.pop() {
             self.now = at as f64 / 1e9;
             self.happen(self.queue[event as usize]);
@@ -202,39 +202,39 @@ impl Simulation {
         }
     }
 
-    fn at(&mut self, at: f64, event: Event) {
+    fn at(&mut self, at: f64, event: SimulatedEvent) {
         // A nanosecond later, so that an event that waits for a moment finds that it has come.
         self.events.push(Reverse(((at * 1e9).ceil() as u64 + 1, self.queue.len() as u64)));
         self.queue.push(event);
     }
 
-    fn after(&mut self, seconds: f64, event: Event) {
+    fn after(&mut self, seconds: f64, event: SimulatedEvent) {
         self.at(self.now + seconds, event);
     }
 
-    fn begin(&mut self, role: Role, at: f64) {
+    fn begin(&mut self, role: SimulatedRole, at: f64) {
         let id = self.transactions.len();
         self.transactions.push(Transaction { role, first: at, slot: None, ticket: None, lock_place: 0 });
-        self.at(at, Event::Arrive(id));
+        self.at(at, SimulatedEvent::Arrive(id));
     }
 
     fn exponential(&mut self, mean: f64) -> f64 {
         -mean * (1.0 - self.rng.f64()).ln()
     }
 
-    fn happen(&mut self, event: Event) {
+    fn happen(&mut self, event: SimulatedEvent) {
         match event {
-            Event::Arrive(id) => self.arrive(id),
-            Event::CpuDone(id) => self.leave_cpu(id),
-            Event::ReachLock(id) => self.reach_lock(id),
-            Event::Check(id) => self.check(id),
-            Event::Unlock(id) => self.unlock(id),
-            Event::Finish(id) => self.finish(id),
-            Event::Tick => {
+            SimulatedEvent::Arrive(id) => self.arrive(id),
+            SimulatedEvent::CpuDone(id) => self.leave_cpu(id),
+            SimulatedEvent::ReachLock(id) => self.reach_lock(id),
+            SimulatedEvent::Check(id) => self.check(id),
+            SimulatedEvent::Unlock(id) => self.unlock(id),
+            SimulatedEvent::Finish(id) => self.finish(id),
+            SimulatedEvent::Tick => {
                 self.decide(|core, now, out| core.tick(now, out));
-                self.after(TICK, Event::Tick);
+                self.after(TICK, SimulatedEvent::Tick);
             }
-            Event::Alarm => self.decide(|core, now, out| core.alarm(now, out)),
+            SimulatedEvent::Alarm => self.decide(|core, now, out| core.alarm(now, out)),
         }
     }
 
@@ -249,7 +249,7 @@ impl Simulation {
                 Command::Dial { slot, .. } => self.core.opened(slot, 0, 0, now, &mut out),
                 Command::Close { slot, .. } => self.core.closed(slot, now, &mut out),
                 Command::Wake(waker) => waker.wake(),
-                Command::Alarm(then) => self.at((then - self.epoch).as_secs_f64(), Event::Alarm),
+                Command::Alarm(then) => self.at((then - self.epoch).as_secs_f64(), SimulatedEvent::Alarm),
             }
         }
         let rung = std::mem::take(&mut *self.rung.lock().expect("one thread"));
@@ -261,12 +261,12 @@ impl Simulation {
 
     fn arrive(&mut self, id: usize) {
         let role = self.transactions[id].role;
-        if role == Role::Bystander {
+        if role == SimulatedRole::Bystander {
             let next = self.now + self.exponential(1.0 / BYSTANDERS_PER_SECOND);
-            self.begin(Role::Bystander, next);
+            self.begin(SimulatedRole::Bystander, next);
         }
         let pool = self.pools[role as usize];
-        let waker = Waker::from(Arc::new(Bell(id, Arc::clone(&self.rung))));
+        let waker = Waker::from(Arc::new(ClientBell(id, Arc::clone(&self.rung))));
         match self.decide(|core, now, out| core.lease(pool, 0, now, &waker, out)) {
             LeaseAnswer::Ready(slot, backend) => self.start(id, slot, backend),
             LeaseAnswer::Wait(ticket) => {
@@ -282,7 +282,7 @@ impl Simulation {
         match self.core.poll_ticket(ticket, Waker::noop()) {
             // The waker it gave is the one to be called.
             Progress::Pending | Progress::Waits { .. } => {
-                let waker = Waker::from(Arc::new(Bell(id, Arc::clone(&self.rung))));
+                let waker = Waker::from(Arc::new(ClientBell(id, Arc::clone(&self.rung))));
                 let _ = self.core.poll_ticket(ticket, &waker);
             }
             Progress::Ready(slot, backend) => {
@@ -299,7 +299,7 @@ impl Simulation {
         let role = self.transactions[id].role;
         self.transactions[id].slot = Some((slot, backend));
         self.active[role as usize] += 1;
-        self.most = self.most.max(self.active[Role::Burst as usize]);
+        self.most = self.most.max(self.active[SimulatedRole::Burst as usize]);
         if self.cpu_busy < CORES {
             self.run_on_cpu(id);
         } else {
@@ -311,7 +311,7 @@ impl Simulation {
         self.cpu_busy += 1;
         let crowd = 1.0 + (self.active[0] + self.active[1]) as f64 / CROWD;
         let demand = self.exponential(CPU) * crowd;
-        self.after(demand, Event::CpuDone(id));
+        self.after(demand, SimulatedEvent::CpuDone(id));
     }
 
     fn leave_cpu(&mut self, id: usize) {
@@ -319,15 +319,15 @@ impl Simulation {
         if let Some(next) = self.cpu_line.pop_front() {
             self.run_on_cpu(next);
         }
-        if self.transactions[id].role == Role::Bystander {
+        if self.transactions[id].role == SimulatedRole::Bystander {
             return self.commit(id);
         }
         let Scenario { noise, slow_part, .. } = self.scenario;
         let in_burst = self.now - BURST_AT;
         if noise > 0.0 && in_burst > 1.0 && in_burst < 9.0 {
-            self.after(noise, Event::ReachLock(id));
+            self.after(noise, SimulatedEvent::ReachLock(id));
         } else if self.rng.f64() < slow_part {
-            self.after(0.5, Event::ReachLock(id));
+            self.after(0.5, SimulatedEvent::ReachLock(id));
         } else {
             self.reach_lock(id);
         }
@@ -340,7 +340,7 @@ impl Simulation {
         self.transactions[id].lock_place = self.lock_tail;
         self.lock_tail += 1;
         self.lock_line.push_back(id);
-        self.after(DEADLOCK_TIMEOUT, Event::Check(id));
+        self.after(DEADLOCK_TIMEOUT, SimulatedEvent::Check(id));
     }
 
     fn check(&mut self, id: usize) {
@@ -358,12 +358,12 @@ impl Simulation {
         if self.stall_left > 0.0 && self.now >= BURST_AT + 2.0 {
             hold += std::mem::take(&mut self.stall_left);
         }
-        self.after(hold, Event::Unlock(id));
+        self.after(hold, SimulatedEvent::Unlock(id));
     }
 
     fn unlock(&mut self, id: usize) {
         if self.now < self.frozen_until {
-            return self.at(self.frozen_until, Event::Unlock(id));
+            return self.at(self.frozen_until, SimulatedEvent::Unlock(id));
         }
         self.holder = None;
         if let Some(next) = self.lock_line.pop_front() {
@@ -376,25 +376,25 @@ impl Simulation {
     fn commit(&mut self, id: usize) {
         let mut io = 0.0;
         if let Some(iops) = self.scenario.iops {
-            let requests = if self.transactions[id].role == Role::Burst { 6.0 } else { 1.0 };
+            let requests = if self.transactions[id].role == SimulatedRole::Burst { 6.0 } else { 1.0 };
             self.io_free = self.io_free.max(self.now - 300.0 / iops) + requests / iops;
             io = (self.io_free - self.now).max(0.0);
         }
-        self.after(COMMIT + io, Event::Finish(id));
+        self.after(COMMIT + io, SimulatedEvent::Finish(id));
     }
 
     fn finish(&mut self, id: usize) {
         if self.now < self.frozen_until {
-            return self.at(self.frozen_until, Event::Finish(id));
+            return self.at(self.frozen_until, SimulatedEvent::Finish(id));
         }
         let Transaction { role, first, .. } = self.transactions[id];
         self.active[role as usize] -= 1;
         match role {
-            Role::Burst => {
+            SimulatedRole::Burst => {
                 self.served += 1;
                 self.last_served = self.now;
             }
-            Role::Bystander => self.bystanders.push((first, self.now - first)),
+            SimulatedRole::Bystander => self.bystanders.push((first, self.now - first)),
         }
         let (slot, backend) = self.transactions[id].slot.take().expect("it was started");
         self.decide(|core, now, out| core.release(slot, backend, 0, now, out));

@@ -48,13 +48,13 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Redis {
+struct ModelRedis {
     exists: bool,
     entries: Vec<(Id, u64, u64)>,
     last: u64,
 }
 
-impl Redis {
+impl ModelRedis {
     fn state(&self) -> Option<State> {
         let first = self.entries.first().map(|(id, ..)| *id);
         let state = State { length: self.entries.len() as u64, first, last: Id(self.last, 0) };
@@ -63,9 +63,9 @@ impl Redis {
 }
 
 struct Model {
-    redis: Redis,
+    redis: ModelRedis,
     /// Earlier states of it.
-    snapshots: Vec<Redis>,
+    snapshots: Vec<ModelRedis>,
     /// Never goes back, as the clock that IDs are made of.
     clock: u64,
     numbers: HashMap<u64, u64>,
@@ -79,7 +79,7 @@ struct Model {
 
 impl Model {
     fn new() -> Self {
-        let redis = Redis { exists: true, ..Redis::default() };
+        let redis = ModelRedis { exists: true, ..ModelRedis::default() };
         let follower = Follower::new(OWN, redis.state().expect("it exists"));
         Self {
             redis,
@@ -189,7 +189,7 @@ impl Model {
                 }
             }
             Operation::Forget => {
-                self.redis = Redis::default();
+                self.redis = ModelRedis::default();
                 self.reconnect();
             }
         }
