@@ -33,11 +33,11 @@ pub struct Mailbox {
     has_mail: AtomicBool,
     /// It listens to something that is not in place yet. Changed by the exchange only.
     is_awaited: AtomicBool,
-    queue: Mutex<Queue>,
+    queue: Mutex<FrameQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
+struct FrameQueue {
     frames: VecDeque<Frame>,
     bytes: usize,
     closing: Option<Closing>,
@@ -168,12 +168,12 @@ impl Mailbox {
         self.queue().frames.front().cloned()
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, FrameQueue> {
         self.queue.lock().expect("no panic while held")
     }
 }
 
-impl Queue {
+impl FrameQueue {
     fn close(&mut self, closing: Closing) {
         *self = Self { closing: Some(closing), ..Self::default() };
     }

@@ -14,7 +14,7 @@ use super::stats::{Dropped, Stats};
 
 /// A notification on its way to the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct OutboxEntry {
     /// One more than that of the one published before it by this outbox.
     pub sequence: u64,
     /// Process id of the client that notified.
@@ -28,13 +28,13 @@ pub struct Entry {
 #[derive(Debug)]
 pub struct Outbox {
     stats: Arc<Stats>,
-    queue: Mutex<Queue>,
+    queue: Mutex<EntryQueue>,
     filled: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    entries: VecDeque<Entry>,
+struct EntryQueue {
+    entries: VecDeque<OutboxEntry>,
     /// The number given last.
     sequence: u64,
 }
@@ -45,7 +45,7 @@ impl Outbox {
     }
 
     /// The first entries, up to `most`; waits until there is one. They stay until [`Self::accepted`]. Cancel-safe.
-    pub async fn next_batch(&self, most: usize) -> Vec<Entry> {
+    pub async fn next_batch(&self, most: usize) -> Vec<OutboxEntry> {
         loop {
             // A permit may be left over from entries that are gone: then it waits again.
             let filled = self.filled.notified();
@@ -58,7 +58,7 @@ impl Outbox {
     }
 
     /// The first entries, up to `most`.
-    pub fn first(&self, most: usize) -> Vec<Entry> {
+    pub fn first(&self, most: usize) -> Vec<OutboxEntry> {
         self.queue().entries.iter().take(most).cloned().collect()
     }
 
@@ -74,7 +74,7 @@ impl Outbox {
     }
 
     /// Takes the first `count` entries out, without account.
-    pub fn remove(&self, count: usize) -> impl Iterator<Item = Entry> + use<> {
+    pub fn remove(&self, count: usize) -> impl Iterator<Item = OutboxEntry> + use<> {
         let mut queue = self.queue();
         let count = count.min(queue.entries.len());
         let removed: Vec<_> = queue.entries.drain(..count).collect();
@@ -96,7 +96,7 @@ impl Outbox {
         }
         queue.sequence += 1;
         let sequence = queue.sequence;
-        queue.entries.push_back(Entry { sequence, pid, notification: notification.clone(), at });
+        queue.entries.push_back(OutboxEntry { sequence, pid, notification: notification.clone(), at });
         true
     }
 
@@ -110,7 +110,7 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, EntryQueue> {
         self.queue.lock().expect("no panic while held")
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::batch;
 use super::carrier::{Carrier, Carrying, Way};
 use crate::notify::exchange::Exchange;
-use crate::notify::outbox::{Entry, Outbox};
+use crate::notify::outbox::{Outbox, OutboxEntry};
 use crate::notify::senders::Senders;
 use crate::pool::backoff::Backoff;
 use crate::pool::link::{BACKOFF_MAX, Link, LinkError, Said};
@@ -90,7 +90,7 @@ impl Drop for Connection {
 
 impl Sender<'_> {
     /// Waits for the next batch. Looks after the connection meanwhile.
-    async fn next_batch(&mut self) -> Vec<Entry> {
+    async fn next_batch(&mut self) -> Vec<OutboxEntry> {
         loop {
             let Some(Connection { link, .. }) = &mut self.connection else {
                 return self.outbox.next_batch(BATCH_MAX).await;
@@ -108,7 +108,7 @@ impl Sender<'_> {
 
     /// Sends a batch, which is the front of the outbox, in order. Entries that the server has, or will never take, are
     /// out of the outbox then.
-    async fn send(&mut self, batch: &[Entry]) -> Result<(), LinkError> {
+    async fn send(&mut self, batch: &[OutboxEntry]) -> Result<(), LinkError> {
         let outbox = self.outbox;
         let link = self.link().await?;
         let mut parts = VecDeque::new();
@@ -171,7 +171,7 @@ impl Sender<'_> {
 }
 
 /// Sends parts of a batch, a transaction each.
-async fn put(link: &mut Link, parts: impl Iterator<Item = &[Entry]>) -> Result<(), LinkError> {
+async fn put(link: &mut Link, parts: impl Iterator<Item = &[OutboxEntry]>) -> Result<(), LinkError> {
     let mut out = Vec::new();
     for part in parts {
         let notifications: Vec<_> = part.iter().map(|entry| &entry.notification).collect();
@@ -193,7 +193,7 @@ async fn outcome(link: &mut Link) -> Result<Result<(), ServerError>, LinkError> 
 }
 
 /// Sends the entries of a refused part one by one, and gives up those that the server does not take.
-async fn send_each(link: &mut Link, outbox: &Outbox, part: &[Entry]) -> Result<(), LinkError> {
+async fn send_each(link: &mut Link, outbox: &Outbox, part: &[OutboxEntry]) -> Result<(), LinkError> {
     for entry in part.chunks(1) {
         put(link, iter::once(entry)).await?;
         match outcome(link).await? {

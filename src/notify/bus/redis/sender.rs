@@ -12,7 +12,7 @@ use super::stream;
 use crate::config::Secret;
 use crate::notify::bus::carrier::NotifySettings;
 use crate::notify::exchange::Exchange;
-use crate::notify::outbox::Entry;
+use crate::notify::outbox::OutboxEntry;
 use crate::pool::backoff::Backoff;
 
 /// Notifications in one batch, up to 8 KB each: the Redis does nothing else while it takes one.
@@ -77,7 +77,7 @@ impl Sender {
 
     /// Publishes all of the batch or, as far as is known, nothing. After an error it is to be published again; readers
     /// that have it already recognise it by its numbers.
-    async fn publish(&self, exchange: &Exchange, batch: &[Entry]) -> Result<(), Failure> {
+    async fn publish(&self, exchange: &Exchange, batch: &[OutboxEntry]) -> Result<(), Failure> {
         let (generation, mut connection) = self.connection().await?;
         let stream_max = self.settings.borrow().stream_max;
         let mut commands = pipe();

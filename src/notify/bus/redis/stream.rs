@@ -12,7 +12,7 @@ use bytes::Bytes;
 use redis::{FromRedisValue, ParsingError, Value};
 
 use crate::notify::notification::Notification;
-use crate::notify::outbox::Entry;
+use crate::notify::outbox::OutboxEntry;
 
 /// Publishers of one database whose place is remembered: every pgweir of a fleet is a new one after each restart.
 const PUBLISHERS_MAX: usize = 4096;
@@ -28,7 +28,7 @@ pub(super) fn topic(database: &str, channel: &[u8]) -> Vec<u8> {
 }
 
 /// The fields of an entry in the order in which they are written.
-pub(super) fn fields(publisher: u64, entry: &Entry) -> [(&'static str, Bytes); 5] {
+pub(super) fn fields(publisher: u64, entry: &OutboxEntry) -> [(&'static str, Bytes); 5] {
     let text = |number: fmt::Arguments<'_>| Bytes::from(number.to_string());
     [
         ("channel", entry.notification.channel.clone()),
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let notification = Notification::new("jobs", "é\n").expect("short");
-        let entry = Entry { sequence: 9, pid: -3, notification: notification.clone(), at: Instant::now() };
+        let entry = OutboxEntry { sequence: 9, pid: -3, notification: notification.clone(), at: Instant::now() };
         let fields = fields(0xab, &entry).map(|(name, value)| (Bytes::from(name), value));
         let read = Published::read(&fields).expect("it is one of ours");
         assert_eq!(read, Published { pid: -3, notification, publisher: 0xab, sequence: 9 });
