@@ -14,10 +14,10 @@ const ECHO_MAX: Duration = Duration::from_secs(60);
 
 /// Process ids of the senders of one database, those of the last minute included.
 #[derive(Debug, Default)]
-pub(crate) struct Senders(Mutex<Vec<Sender>>);
+pub(crate) struct Senders(Mutex<Vec<SenderProcess>>);
 
 #[derive(Debug)]
-struct Sender {
+struct SenderProcess {
     pid: i32,
     ended: Option<Instant>,
 }
@@ -27,7 +27,7 @@ impl Senders {
     pub(crate) fn began(&self, pid: i32) {
         let mut senders = self.0.lock().expect("no panic while held");
         senders.retain(|sender| sender.pid != pid);
-        senders.push(Sender { pid, ended: None });
+        senders.push(SenderProcess { pid, ended: None });
     }
 
     /// Its connection ended; the server may still be working on its last batch.

@@ -45,7 +45,7 @@ impl Carrier for Postgres {
 /// at any time, it loses nothing.
 pub(super) async fn send(way: Way<'_>, outbox: &Outbox) {
     let Way { exchange, opener, senders } = way;
-    let mut sender = Sender { exchange, outbox, opener, senders, connection: None };
+    let mut sender = PostgresSender { exchange, outbox, opener, senders, connection: None };
     let mut backoff = Backoff::up_to(BACKOFF_MAX);
     loop {
         let batch = sender.next_batch().await;
@@ -68,7 +68,7 @@ pub(super) async fn send(way: Way<'_>, outbox: &Outbox) {
     }
 }
 
-struct Sender<'a> {
+struct PostgresSender<'a> {
     exchange: &'a Exchange,
     outbox: &'a Outbox,
     opener: &'a Opener,
@@ -88,7 +88,7 @@ impl Drop for Connection {
     }
 }
 
-impl Sender<'_> {
+impl PostgresSender<'_> {
     /// Waits for the next batch. Looks after the connection meanwhile.
     async fn next_batch(&mut self) -> Vec<OutboxEntry> {
         loop {

@@ -14,21 +14,21 @@ use std::sync::Arc;
 use super::carrier::{Carrier, Carrying, NotifySettings, Way};
 use crate::config::Secret;
 use crate::notify::exchange::Exchange;
-use reader::Reader;
-use sender::Sender;
+use reader::RedisReader;
+use sender::RedisSender;
 
 /// The bus of all databases.
 #[derive(Debug)]
 pub struct Redis {
-    sender: Sender,
-    reader: Reader,
+    sender: RedisSender,
+    reader: RedisReader,
 }
 
 impl Redis {
     /// Connects when there is something to publish or to hear. Within a runtime.
     pub fn new(url: &Secret, settings: &NotifySettings) -> Self {
-        let sender = Sender::new(url, settings.clone());
-        let reader = Reader::start(url, settings.clone());
+        let sender = RedisSender::new(url, settings.clone());
+        let reader = RedisReader::start(url, settings.clone());
         Self { sender, reader }
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::Notify as Alarm;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::server::{BACKOFF_MAX, Server, is_refusal};
+use super::server::{BACKOFF_MAX, RedisServer, is_refusal};
 use super::stream::{self, Follower, Id, Meaning, Published, State};
 use crate::config::Secret;
 use crate::notify::bus::carrier::NotifySettings;
@@ -41,7 +41,7 @@ type Entries = Vec<(Id, Vec<(Bytes, Bytes)>)>;
 
 /// Reads the notifications that others publish, in a task of its own that ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct RedisReader {
     arrivals: Arc<Arrivals>,
     _task: AbortOnDropHandle<()>,
 }
@@ -53,12 +53,12 @@ struct Arrivals {
     bell: Alarm,
 }
 
-impl Reader {
+impl RedisReader {
     /// Reads nothing yet.
     pub(super) fn start(url: &Secret, settings: NotifySettings) -> Self {
         let arrivals = Arc::<Arrivals>::default();
         let reading = Reading {
-            server: Server::new(url, "hear notifications", BLOCK),
+            server: RedisServer::new(url, "hear notifications", BLOCK),
             settings,
             arrivals: Arc::clone(&arrivals),
             streams: HashMap::new(),
@@ -82,7 +82,7 @@ impl Arrivals {
 }
 
 struct Reading {
-    server: Server,
+    server: RedisServer,
     settings: NotifySettings,
     arrivals: Arc<Arrivals>,
     streams: HashMap<String, Stream>,

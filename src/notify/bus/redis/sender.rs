@@ -7,7 +7,7 @@ use redis::{RedisError, pipe};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::server::{BACKOFF_MAX, Server, is_refusal};
+use super::server::{BACKOFF_MAX, RedisServer, is_refusal};
 use super::stream;
 use crate::config::Secret;
 use crate::notify::bus::carrier::NotifySettings;
@@ -20,8 +20,8 @@ const BATCH_MAX: usize = 100;
 
 /// Publishes the notifications that the exchanges of this process have for others.
 #[derive(Debug)]
-pub(super) struct Sender {
-    server: Server,
+pub(super) struct RedisSender {
+    server: RedisServer,
     settings: NotifySettings,
     door: Mutex<Door>,
 }
@@ -44,12 +44,16 @@ enum Failure {
     Refused(RedisError),
 }
 
-impl Sender {
+impl RedisSender {
     /// Has no connection yet.
     pub(super) fn new(url: &Secret, settings: NotifySettings) -> Self {
         let door =
             Door { connection: None, generation: 0, backoff: Backoff::up_to(BACKOFF_MAX), not_before: Instant::now() };
-        Self { server: Server::new(url, "publish notifications", Duration::ZERO), settings, door: Mutex::new(door) }
+        Self {
+            server: RedisServer::new(url, "publish notifications", Duration::ZERO),
+            settings,
+            door: Mutex::new(door),
+        }
     }
 
     /// Publishes every entry that is in the outbox of this exchange or comes into it. Never ends; dropped at any time,

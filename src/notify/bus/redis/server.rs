@@ -19,7 +19,7 @@ pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
 pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Where one of the connections leads.
-pub(super) struct Server {
+pub(super) struct RedisServer {
     client: Client,
     config: AsyncConnectionConfig,
     /// Purpose of the connection, for logs.
@@ -33,7 +33,7 @@ struct Outage {
     error: String,
 }
 
-impl Server {
+impl RedisServer {
     /// The Redis at this URL, for a connection whose commands may wait so long before they are answered.
     pub(super) fn new(url: &Secret, purpose: &'static str, wait: Duration) -> Self {
         // Nagle's algorithm would hold the second of two batches back until the first is acknowledged.
@@ -90,8 +90,8 @@ pub(super) fn is_refusal(error: &RedisError) -> bool {
     }
 }
 
-impl fmt::Debug for Server {
+impl fmt::Debug for RedisServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("purpose", &self.purpose).finish_non_exhaustive()
+        f.debug_struct("RedisServer").field("purpose", &self.purpose).finish_non_exhaustive()
     }
 }
