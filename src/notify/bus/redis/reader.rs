@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::server::{BACKOFF_MAX, RedisServer, is_refusal};
-use super::stream::{self, Follower, Id, Meaning, Published, State};
+use super::stream::{self, Follower, Id, Meaning, Published, StreamState};
 use crate::config::Secret;
 use crate::notify::bus::carrier::NotifySettings;
 use crate::notify::exchange::Exchange;
@@ -57,7 +57,7 @@ impl RedisReader {
     /// Reads nothing yet.
     pub(super) fn start(url: &Secret, settings: NotifySettings) -> Self {
         let arrivals = Arc::<Arrivals>::default();
-        let reading = Reading {
+        let reading = StreamReading {
             server: RedisServer::new(url, "hear notifications", BLOCK),
             settings,
             arrivals: Arc::clone(&arrivals),
@@ -81,29 +81,29 @@ impl Arrivals {
     }
 }
 
-struct Reading {
+struct StreamReading {
     server: RedisServer,
     settings: NotifySettings,
     arrivals: Arc<Arrivals>,
-    streams: HashMap<String, Stream>,
+    streams: HashMap<String, DatabaseStream>,
 }
 
-struct Stream {
+struct DatabaseStream {
     exchange: Weak<Exchange>,
     /// `None`: nothing was read so far.
     follower: Option<Follower>,
-    access: Access,
+    access: StreamAccess,
 }
 
 /// Whether the Redis lets a stream be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
+enum StreamAccess {
     Untried,
     Open,
     Refused,
 }
 
-impl Reading {
+impl StreamReading {
     async fn run(mut self) {
         let mut backoff = Backoff::up_to(BACKOFF_MAX);
         loop {
@@ -129,7 +129,8 @@ impl Reading {
             let key = stream::key(&exchange.database);
             let is_known = self.streams.get(&key).is_some_and(|known| known.exchange.ptr_eq(&arrival));
             if !is_known {
-                self.streams.insert(key, Stream { exchange: arrival, follower: None, access: Access::Untried });
+                self.streams
+                    .insert(key, DatabaseStream { exchange: arrival, follower: None, access: StreamAccess::Untried });
             }
         }
     }
@@ -142,7 +143,7 @@ impl Reading {
         backoff.succeeded();
         let again = Instant::now() + REFUSED;
         while !self.streams.is_empty() {
-            let open = self.streams.values().filter(|stream| stream.access == Access::Open).count();
+            let open = self.streams.values().filter(|stream| stream.access == StreamAccess::Open).count();
             let stream_max = self.stream_max();
             let command = self.xread(stream_max);
             let reply: Vec<(String, Entries)> = tokio::select! {
@@ -197,18 +198,18 @@ impl Reading {
             match found {
                 Ok((found, now)) => {
                     stream.go_on(&exchange, found, now, stream_max);
-                    stream.access = Access::Open;
+                    stream.access = StreamAccess::Open;
                 }
                 Err(error) if is_refusal(&error) => {
-                    if stream.access != Access::Refused {
+                    if stream.access != StreamAccess::Refused {
                         let database = &*exchange.database;
                         tracing::warn!(database, %error, "the Redis does not let notifications be read");
                     }
-                    stream.access = Access::Refused;
+                    stream.access = StreamAccess::Refused;
                 }
                 Err(error) => return Err(error),
             }
-            exchange.set_bus_ready(stream.access == Access::Open);
+            exchange.set_bus_ready(stream.access == StreamAccess::Open);
         }
         Ok(())
     }
@@ -217,7 +218,7 @@ impl Reading {
     fn xread(&self, stream_max: u32) -> Cmd {
         let mut command = cmd("XREAD");
         command.arg("COUNT").arg(count_max(stream_max)).arg("BLOCK").arg(BLOCK.as_millis() as u64).arg("STREAMS");
-        let open = self.streams.iter().filter(|(_, stream)| stream.access == Access::Open);
+        let open = self.streams.iter().filter(|(_, stream)| stream.access == StreamAccess::Open);
         let (keys, places): (Vec<_>, Vec<_>) =
             open.filter_map(|(key, stream)| Some((key, stream.follower.as_ref()?.at().to_string()))).unzip();
         command.arg(keys).arg(places);
@@ -225,10 +226,10 @@ impl Reading {
     }
 }
 
-impl Stream {
+impl DatabaseStream {
     /// Reads on, or begins with entries published after `now`. `found` is the stream's state before it was created
     /// here, `None` if there was no stream.
-    fn go_on(&mut self, exchange: &Exchange, found: Option<State>, now: State, stream_max: u32) {
+    fn go_on(&mut self, exchange: &Exchange, found: Option<StreamState>, now: StreamState, stream_max: u32) {
         match &mut self.follower {
             None => self.follower = Some(Follower::new(exchange.origin, now)),
             Some(follower) => {
@@ -270,7 +271,7 @@ fn xinfo(key: &str) -> Cmd {
 }
 
 /// Creates the stream, empty, unless somebody else has by now.
-async fn create(connection: &mut MultiplexedConnection, key: &str) -> RedisResult<State> {
+async fn create(connection: &mut MultiplexedConnection, key: &str) -> RedisResult<StreamState> {
     let mut commands = pipe();
     commands.atomic();
     commands.cmd("XGROUP").arg("CREATE").arg(key).arg(GROUP).arg("$").arg("MKSTREAM").ignore();

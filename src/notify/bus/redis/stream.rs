@@ -95,7 +95,7 @@ impl Published {
 
 /// The state of a stream as the Redis reports it (`XINFO STREAM`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct State {
+pub(super) struct StreamState {
     length: u64,
     /// The oldest entry that is still there.
     first: Option<Id>,
@@ -103,7 +103,7 @@ pub(super) struct State {
     last: Id,
 }
 
-impl FromRedisValue for State {
+impl FromRedisValue for StreamState {
     fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
         let mut facts = HashMap::<String, Value>::from_redis_value(value)?;
         let mut fact = |name: &str| facts.remove(name).ok_or_else(|| ParsingError::from(format!("no {name}")));
@@ -134,11 +134,11 @@ pub(super) struct Follower {
     /// This process as a publisher.
     own: u64,
     at: Id,
-    publishers: HashMap<u64, Place>,
+    publishers: HashMap<u64, PublisherPlace>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct PublisherPlace {
     /// The highest number seen.
     sequence: u64,
     /// No loss is known since then: the next entry must have the next number.
@@ -148,7 +148,7 @@ struct Place {
 
 impl Follower {
     /// Follows the entries published after this state.
-    pub(super) fn new(own: u64, state: State) -> Self {
+    pub(super) fn new(own: u64, state: StreamState) -> Self {
         Self { own, at: state.last, publishers: HashMap::new() }
     }
 
@@ -171,7 +171,7 @@ impl Follower {
         if known.is_none() && self.publishers.len() >= PUBLISHERS_MAX {
             self.forget_one();
         }
-        self.publishers.insert(publisher, Place { sequence, is_sure: true, seen: id });
+        self.publishers.insert(publisher, PublisherPlace { sequence, is_sure: true, seen: id });
         // A publisher seen for the first time may have any number: its earlier entries came before this began.
         let follows = known.is_none_or(|known| !known.is_sure || sequence == known.sequence + 1);
         Some(if follows { Meaning::News } else { Meaning::Hole })
@@ -180,13 +180,13 @@ impl Follower {
     /// Whether everything published after [`at`](Self::at) is there: to be asked over a new connection (which may lead
     /// to another Redis, or to one that was restarted) and before many entries at once. After the answer no, numbers
     /// may jump: the caller has reported the loss by then.
-    pub(super) fn is_whole(&mut self, state: Option<State>, stream_max: u32) -> bool {
+    pub(super) fn is_whole(&mut self, state: Option<StreamState>, stream_max: u32) -> bool {
         let whole = match state {
             None => false,
-            Some(State { first: None, last, .. }) => last == self.at,
+            Some(StreamState { first: None, last, .. }) => last == self.at,
             // The stream was empty at the start: only its length shows whether entries were trimmed.
-            Some(State { length, .. }) if self.at == Id::START => length < u64::from(stream_max),
-            Some(State { first: Some(first), last, .. }) => first <= self.at && self.at <= last,
+            Some(StreamState { length, .. }) if self.at == Id::START => length < u64::from(stream_max),
+            Some(StreamState { first: Some(first), last, .. }) => first <= self.at && self.at <= last,
         };
         if !whole {
             self.at = self.at.min(state.map_or(Id::START, |state| state.last));
@@ -225,8 +225,8 @@ mod tests {
         Published { pid: 7, notification: Notification::new("jobs", "42").expect("short"), publisher, sequence }
     }
 
-    fn state(length: u64, first: Option<u64>, last: u64) -> State {
-        State { length, first: first.map(id), last: id(last) }
+    fn state(length: u64, first: Option<u64>, last: u64) -> StreamState {
+        StreamState { length, first: first.map(id), last: id(last) }
     }
 
     /// One that has read this much of the stream, with the other publisher at number 1.
@@ -300,10 +300,10 @@ mod tests {
             Value::Array(names.into_iter().zip(values).flat_map(|(name, value)| [name, value]).collect())
         };
         let entry = Value::Array(vec![text("3-0"), Value::Array(vec![text("a"), text("b")])]);
-        let read = |value| State::from_redis_value(value).expect("whole");
-        assert_eq!(read(facts(entry)), State { length: 2, first: Some(id(3)), last: Id(7, 1) });
+        let read = |value| StreamState::from_redis_value(value).expect("whole");
+        assert_eq!(read(facts(entry)), StreamState { length: 2, first: Some(id(3)), last: Id(7, 1) });
         assert_eq!(read(facts(Value::Nil)).first, None);
-        assert!(State::from_redis_value(Value::Array(Vec::new())).is_err());
+        assert!(StreamState::from_redis_value(Value::Array(Vec::new())).is_err());
     }
 
     #[test]

@@ -55,9 +55,9 @@ struct ModelRedis {
 }
 
 impl ModelRedis {
-    fn state(&self) -> Option<State> {
+    fn state(&self) -> Option<StreamState> {
         let first = self.entries.first().map(|(id, ..)| *id);
-        let state = State { length: self.entries.len() as u64, first, last: Id(self.last, 0) };
+        let state = StreamState { length: self.entries.len() as u64, first, last: Id(self.last, 0) };
         self.exists.then_some(state)
     }
 }
