@@ -57,7 +57,7 @@ struct ExchangeState {
     /// Channels count as in place only when somebody has said so.
     is_bridged: bool,
     is_bus_ready: bool,
-    channels: HashMap<Bytes, Channel>,
+    channels: HashMap<Bytes, ChannelState>,
     members: HashMap<i32, Member>,
 }
 
@@ -72,7 +72,7 @@ struct Rules {
 }
 
 #[derive(Debug, Default)]
-struct Channel {
+struct ChannelState {
     listeners: HashMap<i32, Arc<Mailbox>>,
     /// The server's notifications on this channel are heard.
     is_in_place: bool,
@@ -96,7 +96,7 @@ struct Listening {
 
 /// A client on a channel, as others see it.
 #[derive(Debug, Clone)]
-pub struct Listener {
+pub struct ListenerView {
     /// Process id of the client.
     pub pid: i32,
     /// Channel it listens to.
@@ -376,12 +376,12 @@ impl Exchange {
     }
 
     /// Everybody on every channel, by channel and process id.
-    pub fn listeners(&self) -> Vec<Listener> {
+    pub fn listeners(&self) -> Vec<ListenerView> {
         let mut listeners: Vec<_> = {
             let state = self.state();
             let of = |member: &Member| {
                 let (pid, queued_bytes) = (member.mailbox.pid, member.mailbox.queued_bytes());
-                let listener = move |Listening { channel, since }| Listener { pid, channel, since, queued_bytes };
+                let listener = move |Listening { channel, since }| ListenerView { pid, channel, since, queued_bytes };
                 member.channels.clone().into_iter().map(listener)
             };
             state.members.values().flat_map(of).collect()

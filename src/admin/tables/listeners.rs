@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::format::{address, time};
 use crate::admin::table::{ConsoleTable, columns, table};
 use crate::clients::ClientEntry;
-use crate::notify::exchange::{Exchange, Listener};
+use crate::notify::exchange::{Exchange, ListenerView};
 use crate::proxy::Proxy;
 
 pub(super) const TABLE: ConsoleTable =
@@ -14,7 +14,7 @@ pub(super) const TABLE: ConsoleTable =
 
 struct ListenerLine {
     database: Arc<str>,
-    listener: Listener,
+    listener: ListenerView,
     client: Arc<ClientEntry>,
 }
 
@@ -31,7 +31,7 @@ columns! { ListenerLine;
 fn lines(proxy: &Proxy) -> Vec<ListenerLine> {
     let clients: HashMap<_, _> = proxy.clients.all().into_iter().map(|entry| (entry.pid, entry)).collect();
     let of = |exchange: Arc<Exchange>| {
-        let line = |listener: Listener| {
+        let line = |listener: ListenerView| {
             let client = Arc::clone(clients.get(&listener.pid)?);
             Some(ListenerLine { database: Arc::clone(&exchange.database), listener, client })
         };
