@@ -45,7 +45,7 @@ pub mod net {
 pub mod notify {
     pub mod bus {
         pub mod redis {
-            pub use crate::notify::bus::redis::Redis;
+            pub use crate::notify::bus::redis::RedisBus;
         }
     }
     pub mod exchange {

@@ -8,7 +8,7 @@ use std::task::{Wake, Waker};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use pgweir::config::{BusSettings, Notify, Secret, WhenDown};
-use pgweir::testing::notify::bus::redis::Redis as RedisBus;
+use pgweir::testing::notify::bus::redis::RedisBus;
 use pgweir::testing::notify::exchange::Exchange;
 use pgweir::testing::notify::hub::Hub;
 use pgweir::testing::notify::mailbox::{Closing, Mailbox};

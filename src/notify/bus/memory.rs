@@ -3,9 +3,9 @@
 use super::carrier::{Carrier, Carrying, Way};
 
 #[derive(Debug)]
-pub(super) struct Memory;
+pub(super) struct MemoryBus;
 
-impl Carrier for Memory {
+impl Carrier for MemoryBus {
     /// Nobody else listens: entries that another bus has left behind are given up.
     fn carry<'a>(&'a self, way: Way<'a>) -> Carrying<'a> {
         Box::pin(async move {

@@ -26,9 +26,9 @@ use crate::pool::lease::Pools;
 /// Makes a bus. Within a runtime.
 fn open(bus: &BusSettings, settings: &NotifySettings) -> Arc<dyn Carrier> {
     match bus {
-        BusSettings::Memory => Arc::new(memory::Memory),
-        BusSettings::Postgres => Arc::new(postgres::Postgres),
-        BusSettings::Redis { url } => Arc::new(redis::Redis::new(url, settings)),
+        BusSettings::Memory => Arc::new(memory::MemoryBus),
+        BusSettings::Postgres => Arc::new(postgres::PostgresBus),
+        BusSettings::Redis { url } => Arc::new(redis::RedisBus::new(url, settings)),
     }
 }
 

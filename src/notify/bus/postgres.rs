@@ -33,9 +33,9 @@ const PACE: Duration = Duration::from_millis(1);
 const IDLE_MAX: Duration = Duration::from_secs(600);
 
 #[derive(Debug)]
-pub(super) struct Postgres;
+pub(super) struct PostgresBus;
 
-impl Carrier for Postgres {
+impl Carrier for PostgresBus {
     fn carry<'a>(&'a self, way: Way<'a>) -> Carrying<'a> {
         Box::pin(send(way, way.exchange.outbox()))
     }

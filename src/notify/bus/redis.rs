@@ -19,12 +19,12 @@ use sender::RedisSender;
 
 /// The bus of all databases.
 #[derive(Debug)]
-pub struct Redis {
+pub struct RedisBus {
     sender: RedisSender,
     reader: RedisReader,
 }
 
-impl Redis {
+impl RedisBus {
     /// Connects when there is something to publish or to hear. Within a runtime.
     pub fn new(url: &Secret, settings: &NotifySettings) -> Self {
         let sender = RedisSender::new(url, settings.clone());
@@ -40,7 +40,7 @@ impl Redis {
     }
 }
 
-impl Carrier for Redis {
+impl Carrier for RedisBus {
     fn carry<'a>(&'a self, way: Way<'a>) -> Carrying<'a> {
         Box::pin(Self::carry(self, way.exchange))
     }
