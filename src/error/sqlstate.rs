@@ -123,7 +123,7 @@ pub(crate) fn report(fault: &Fault) -> Report {
         Fault::NoStatement(_) | Fault::NoUnnamedStatement => ("ERROR", "26000", None),
         Fault::Draining => ("FATAL", "57P01", Some("Connect again; another pgweir may answer.")),
         Fault::Killed => ("FATAL", "57P01", None),
-        Fault::Unnotifiable(Unnotifiable::Unsendable(_)) => ("ERROR", "22023", None),
+        Fault::Unnotifiable(Unnotifiable::Refused(_)) => ("ERROR", "22023", None),
         Fault::Unnotifiable(Unnotifiable::Untranslatable) => {
             ("ERROR", "22P05", Some("Prepare the statement again, or call pg_notify with a literal."))
         }

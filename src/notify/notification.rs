@@ -18,7 +18,7 @@ pub struct Notification {
 
 /// Reasons why Postgres refuses a notification, in the words of `Async_Notify`; all are SQLSTATE 22023.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum Unsendable {
+pub enum RefusedNotification {
     /// The channel is empty: nobody could listen to it.
     #[error("channel name cannot be empty")]
     NoChannel,
@@ -35,7 +35,7 @@ pub enum Unsendable {
 pub(crate) enum Unnotifiable {
     /// Postgres would refuse it, too.
     #[error(transparent)]
-    Unsendable(#[from] Unsendable),
+    Refused(#[from] RefusedNotification),
     /// Its statement was prepared while client and server had one encoding, and they no longer have.
     #[error("a notification that is not ASCII cannot be converted from client_encoding to that of the server")]
     Untranslatable,
@@ -43,12 +43,12 @@ pub(crate) enum Unnotifiable {
 
 impl Notification {
     /// Checks the limits of Postgres, in the order in which it checks them.
-    pub fn new(channel: impl Into<Bytes>, payload: impl Into<Bytes>) -> Result<Self, Unsendable> {
+    pub fn new(channel: impl Into<Bytes>, payload: impl Into<Bytes>) -> Result<Self, RefusedNotification> {
         let (channel, payload) = (channel.into(), payload.into());
         match () {
-            () if channel.is_empty() => Err(Unsendable::NoChannel),
-            () if channel.len() > CHANNEL_MAX => Err(Unsendable::ChannelTooLong),
-            () if payload.len() > PAYLOAD_MAX => Err(Unsendable::PayloadTooLong),
+            () if channel.is_empty() => Err(RefusedNotification::NoChannel),
+            () if channel.len() > CHANNEL_MAX => Err(RefusedNotification::ChannelTooLong),
+            () if payload.len() > PAYLOAD_MAX => Err(RefusedNotification::PayloadTooLong),
             () => Ok(Self { channel, payload }),
         }
     }
@@ -118,9 +118,9 @@ mod tests {
         let new = |channel: usize, payload: usize| Notification::new(vec![b'c'; channel], vec![b'p'; payload]).err();
         assert_eq!(new(1, 0), None);
         assert_eq!(new(63, 7999), None);
-        assert_eq!(new(0, 8000), Some(Unsendable::NoChannel));
-        assert_eq!(new(64, 8000), Some(Unsendable::ChannelTooLong));
-        assert_eq!(new(63, 8000), Some(Unsendable::PayloadTooLong));
+        assert_eq!(new(0, 8000), Some(RefusedNotification::NoChannel));
+        assert_eq!(new(64, 8000), Some(RefusedNotification::ChannelTooLong));
+        assert_eq!(new(63, 8000), Some(RefusedNotification::PayloadTooLong));
     }
 
     #[test]

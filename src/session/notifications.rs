@@ -13,7 +13,7 @@ use super::reply_action::Runs;
 use crate::clients::ClientEntry;
 use crate::notify::exchange::Exchange;
 use crate::notify::mailbox::Mailbox;
-use crate::notify::notification::{Notification, Unsendable};
+use crate::notify::notification::{Notification, RefusedNotification};
 use crate::notify::pending::{Change, Pending};
 use crate::notify::stats::Dropped;
 use crate::pool::in_use::InUse;
@@ -263,7 +263,7 @@ fn literal(effect: &Effect) -> Option<Notification> {
 }
 
 /// Arguments that a Bind gives to the `pg_notify` of its statement. `None`: Postgres would not accept them.
-pub(crate) fn given(class: &StatementEffects, bind: &[u8]) -> Option<Result<Notification, Unsendable>> {
+pub(crate) fn given(class: &StatementEffects, bind: &[u8]) -> Option<Result<Notification, RefusedNotification>> {
     let [(_, Effect::Notify { channel, payload, .. })] = class.effects.as_slice() else { return None };
     let text = |argument: &Argument| {
         Some(match argument {
@@ -278,7 +278,7 @@ pub(crate) fn given(class: &StatementEffects, bind: &[u8]) -> Option<Result<Noti
     };
     Some(match (text(channel)?, text(payload)?) {
         (Some(channel), Some(payload)) => Notification::new(channel, payload),
-        (Some(channel), None) => Notification::new(channel, Bytes::new()).and(Err(Unsendable::PayloadTooLong)),
-        (None, _) => Err(Unsendable::ChannelTooLong),
+        (Some(channel), None) => Notification::new(channel, Bytes::new()).and(Err(RefusedNotification::PayloadTooLong)),
+        (None, _) => Err(RefusedNotification::ChannelTooLong),
     })
 }

@@ -16,7 +16,7 @@ use crate::error::LookupError;
 use crate::error::{Fault, Lost, Queue};
 use crate::notify::exchange::Missing;
 use crate::notify::nature::BusNature;
-use crate::notify::notification::{Unnotifiable, Unsendable};
+use crate::notify::notification::{RefusedNotification, Unnotifiable};
 use crate::notify::stats::Gap;
 use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
@@ -122,9 +122,9 @@ fn faults() -> Vec<Fault> {
         Fault::NotificationEncoding,
         Fault::ListenFailed(Missing::Server),
         Fault::ListenFailed(Missing::Bus { hint: BusNature::of(Bus::Redis).hint }),
-        Fault::Unnotifiable(Unsendable::NoChannel.into()),
-        Fault::Unnotifiable(Unsendable::ChannelTooLong.into()),
-        Fault::Unnotifiable(Unsendable::PayloadTooLong.into()),
+        Fault::Unnotifiable(RefusedNotification::NoChannel.into()),
+        Fault::Unnotifiable(RefusedNotification::ChannelTooLong.into()),
+        Fault::Unnotifiable(RefusedNotification::PayloadTooLong.into()),
         Fault::Unnotifiable(Unnotifiable::Untranslatable),
         Fault::TooManyNotifications,
     ];
