@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use super::keys::{Fate, KEYS, Key, Section};
+use super::keys::{Fate, KEYS, KnownKey, Section};
 use super::{Import, import};
 
 const BEGIN: &str = "<!-- keys -->\n";
@@ -61,7 +61,7 @@ fn no_key_is_there_twice() {
 }
 
 /// A file in which `line` is the only one of its kind, with what other keys need to matter.
-fn with(key: &Key, value: Option<&str>) -> Import {
+fn with(key: &KnownKey, value: Option<&str>) -> Import {
     let own = value.map(|value| format!("{} = {value}\n", key.name)).unwrap_or_default();
     let word = value.map(|value| format!("{}={value} ", key.name)).unwrap_or_default();
     let needs = match (key.section, key.name) {

@@ -15,7 +15,7 @@ const DEPTH_MAX: usize = 10;
 
 /// One line `key = value`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct IniEntry {
     pub(super) section: String,
     pub(super) key: String,
     pub(super) value: String,
@@ -60,19 +60,19 @@ pub enum IniError {
 }
 
 /// All lines of a file and those it includes, in order.
-pub(super) fn read(path: &Path, files: Files<'_>) -> Result<Vec<Entry>, IniError> {
-    let mut reader = Reader { files, section: None, entries: Vec::new() };
+pub(super) fn read(path: &Path, files: Files<'_>) -> Result<Vec<IniEntry>, IniError> {
+    let mut reader = IniReader { files, section: None, entries: Vec::new() };
     reader.file(path, 0)?;
     Ok(reader.entries)
 }
 
-struct Reader<'a> {
+struct IniReader<'a> {
     files: Files<'a>,
     section: Option<String>,
-    entries: Vec<Entry>,
+    entries: Vec<IniEntry>,
 }
 
-impl Reader<'_> {
+impl IniReader<'_> {
     fn file(&mut self, path: &Path, depth: usize) -> Result<(), IniError> {
         let text = (self.files)(path).map_err(|source| IniError::Unreadable { file: path.to_path_buf(), source })?;
         for (line, number) in text.lines().map(str::trim).zip(1..) {
@@ -91,7 +91,7 @@ impl Reader<'_> {
             } else {
                 let (key, value) = pair(line).ok_or_else(|| IniError::Syntax(place.clone()))?;
                 let section = self.section.clone().ok_or_else(|| IniError::Homeless(place.clone()))?;
-                self.entries.push(Entry { section, key, value: value.to_owned(), place });
+                self.entries.push(IniEntry { section, key, value: value.to_owned(), place });
             }
         }
         Ok(())

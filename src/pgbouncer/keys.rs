@@ -29,7 +29,7 @@ pub(crate) enum Fate {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Key {
+pub(super) struct KnownKey {
     pub(super) section: Section,
     pub(super) name: &'static str,
     pub(super) fate: Fate,
@@ -43,7 +43,7 @@ pub(super) struct Key {
 }
 
 /// The row of a key; `None`: PgBouncer has none of that name either.
-pub(super) fn find(section: Section, name: &str) -> Option<&'static Key> {
+pub(super) fn find(section: Section, name: &str) -> Option<&'static KnownKey> {
     KEYS.iter().find(|key| key.section == section && key.name == name)
 }
 
@@ -54,8 +54,8 @@ const fn key(
     says: &'static str,
     off: &'static [&'static str],
     example: &'static str,
-) -> Key {
-    Key { section, name, fate, says, off, example }
+) -> KnownKey {
+    KnownKey { section, name, fate, says, off, example }
 }
 
 const OFF: &[&str] = &["0", "0.0"];
@@ -65,7 +65,7 @@ const TCP: &str = "keepalive is on (60 s, then every 10 s) and Nagle off; the re
 const LOGS: &str = "the log goes to stderr (`--log-level`, `--log-format json`); systemd or the container keeps it";
 
 /// All of them, in the order of PgBouncer's manual.
-pub(super) const KEYS: &[Key] = &[
+pub(super) const KEYS: &[KnownKey] = &[
     key(General, "logfile", Unneeded, LOGS, NONE, "/var/log/pgbouncer.log"),
     key(General, "pidfile", Unneeded, "pgweir stays in the foreground; systemd knows its process", NONE, "/run/p.pid"),
     key(General, "listen_addr", Same("listen.addr"), "IP addresses only; `*` is written as 0.0.0.0", NONE, "10.0.0.1"),

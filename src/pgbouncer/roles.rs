@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::toml::{Table, Value, inline, plain, text};
+use super::toml::{Table, TomlValue, inline, plain, text};
 use super::translation::{Translation, Words, integer, seconds};
 use super::words;
 use super::{Files, Kind};
@@ -23,7 +23,7 @@ impl Forced {
 
 /// `auth_type`, as far as the translation depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Method {
+enum AuthType {
     /// `md5`, `plain`, and the most likely meaning of `hba`.
     Password,
     Scram,
@@ -36,14 +36,14 @@ enum Method {
 
 /// A secret of `auth_file`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Secret<'a> {
+enum FileSecret<'a> {
     None,
     Plain(&'a str),
     Md5(&'a str),
     Verifier(&'a str),
 }
 
-impl<'a> Secret<'a> {
+impl<'a> FileSecret<'a> {
     fn of(text: &'a str) -> Self {
         let is_md5 = |digest: &str| digest.len() == 32 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
         match text {
@@ -81,11 +81,11 @@ impl Logins {
     }
 
     /// `auth_query` of a database.
-    pub(super) fn lookup(&self, database: &Words) -> Option<Value> {
+    pub(super) fn lookup(&self, database: &Words) -> Option<TomlValue> {
         let role = database.get("auth_user").or(self.auth_user.as_deref()).filter(|_| self.is_looked_up)?;
         let mut pairs = vec![("role", text(role))];
-        let secret = self.users.iter().find(|(name, _)| name == role).map(|(_, secret)| Secret::of(secret));
-        pairs.extend(secret.and_then(Secret::opens).map(|secret| ("password", text(secret))));
+        let secret = self.users.iter().find(|(name, _)| name == role).map(|(_, secret)| FileSecret::of(secret));
+        pairs.extend(secret.and_then(FileSecret::opens).map(|secret| ("password", text(secret))));
         pairs.extend(database.get("auth_query").or(self.auth_query.as_deref()).map(|query| ("query", text(query))));
         Some(inline(&pairs))
     }
@@ -98,21 +98,21 @@ pub(super) fn logins(translation: &mut Translation, files: Files<'_>) -> Logins 
     let forced = forced(translation, &users);
     let auth_user = translation.given("auth_user").map(str::to_owned);
     let has_auth_user = auth_user.is_some() || translation.databases.iter().any(|one| one.get("auth_user").is_some());
-    let is_looked_up = has_auth_user && matches!(method, Method::Password | Method::Scram | Method::Trust);
-    if is_looked_up && method == Method::Trust {
+    let is_looked_up = has_auth_user && matches!(method, AuthType::Password | AuthType::Scram | AuthType::Trust);
+    if is_looked_up && method == AuthType::Trust {
         let text = "with auth_type = trust only asks whether a role exists; here its password is asked, too";
         translation.note_on("auth_user", Kind::Different, text);
     }
-    if method == Method::Certificate && has_auth_user {
+    if method == AuthType::Certificate && has_auth_user {
         let text = "roles that are not in auth_file get in with a certificate, and have no password for Postgres: give them backend_password";
         translation.note_on("auth_user", Kind::Different, text);
     }
 
     let mut star = Table::of("roles", "*");
     let star_auth = match method {
-        Method::Any => Some(("trust", "auth_type = any")),
-        Method::Elsewhere => Some(("passthrough", "auth_type: Postgres is asked")),
-        Method::Certificate if has_auth_user => Some(("certificate", "auth_type = cert")),
+        AuthType::Any => Some(("trust", "auth_type = any")),
+        AuthType::Elsewhere => Some(("passthrough", "auth_type: Postgres is asked")),
+        AuthType::Certificate if has_auth_user => Some(("certificate", "auth_type = cert")),
         _ if is_looked_up => Some(("auth-query", "auth_user")),
         _ => None,
     };
@@ -120,11 +120,11 @@ pub(super) fn logins(translation: &mut Translation, files: Files<'_>) -> Logins 
     let mut named = Vec::new();
     if let Some((auth, why)) = star_auth {
         star.line("auth", &text(auth), why);
-        if let Some(forced) = forced.as_ref().filter(|_| method != Method::Elsewhere) {
+        if let Some(forced) = forced.as_ref().filter(|_| method != AuthType::Elsewhere) {
             log_in_as(&mut star, forced);
         }
     }
-    if method == Method::Elsewhere && forced.is_some() {
+    if method == AuthType::Elsewhere && forced.is_some() {
         let text = "user= of a database: passthrough logs in as the client itself; give roles passwords for it";
         translation.note_on("auth_type", Kind::Missing, text);
     }
@@ -132,7 +132,7 @@ pub(super) fn logins(translation: &mut Translation, files: Files<'_>) -> Logins 
 
     for (name, secret) in &users {
         let mut table = Table::of("roles", name);
-        match proof(translation, &mut table, name, Secret::of(secret), method, forced.as_ref()) {
+        match proof(translation, &mut table, name, FileSecret::of(secret), method, forced.as_ref()) {
             Proof::Here => proved_here.push(name.clone()),
             Proof::AsAllOthers => {}
             Proof::Never => continue,
@@ -151,7 +151,7 @@ pub(super) fn logins(translation: &mut Translation, files: Files<'_>) -> Logins 
             continue;
         }
         let mut table = Table::of("roles", &name);
-        if let Some(forced) = forced.as_ref().filter(|_| method != Method::Elsewhere) {
+        if let Some(forced) = forced.as_ref().filter(|_| method != AuthType::Elsewhere) {
             log_in_as(&mut table, forced);
         }
         own(translation, &mut table, &name);
@@ -191,26 +191,26 @@ fn auth_file(translation: &mut Translation, files: Files<'_>) -> Vec<(String, St
     last
 }
 
-fn method(translation: &mut Translation) -> Method {
+fn method(translation: &mut Translation) -> AuthType {
     match translation.value("auth_type").to_ascii_lowercase().as_str() {
-        "scram-sha-256" => Method::Scram,
-        "trust" => Method::Trust,
-        "any" => Method::Any,
-        "cert" => Method::Certificate,
+        "scram-sha-256" => AuthType::Scram,
+        "trust" => AuthType::Trust,
+        "any" => AuthType::Any,
+        "cert" => AuthType::Certificate,
         elsewhere @ ("ldap" | "pam") => {
             let text = format!(
                 "there is no {elsewhere}: passwords are passed on to Postgres (passthrough), which can ask it; roles of auth_file, too"
             );
             translation.note_on("auth_type", Kind::Missing, &text);
-            Method::Elsewhere
+            AuthType::Elsewhere
         }
         "hba" => {
             let text =
                 "there are no HBA files: every role of auth_file logs in with its password, wherever it comes from";
             translation.note_on("auth_type", Kind::Missing, text);
-            Method::Password
+            AuthType::Password
         }
-        _ => Method::Password,
+        _ => AuthType::Password,
     }
 }
 
@@ -218,8 +218,8 @@ fn method(translation: &mut Translation) -> Method {
 fn forced(translation: &mut Translation, users: &[(String, String)]) -> Option<Forced> {
     let mut all: Vec<Option<Forced>> = translation.databases.iter().map(Forced::of).collect();
     let of_file = |user: &str| {
-        let secret = users.iter().find(|(name, _)| name == user).map(|(_, secret)| Secret::of(secret));
-        secret.and_then(Secret::opens).map(str::to_owned)
+        let secret = users.iter().find(|(name, _)| name == user).map(|(_, secret)| FileSecret::of(secret));
+        secret.and_then(FileSecret::opens).map(str::to_owned)
     };
     for forced in all.iter_mut().flatten() {
         forced.password = forced.password.take().or_else(|| of_file(&forced.user));
@@ -261,8 +261,8 @@ fn proof(
     translation: &mut Translation,
     table: &mut Table,
     name: &str,
-    secret: Secret<'_>,
-    method: Method,
+    secret: FileSecret<'_>,
+    method: AuthType,
     forced: Option<&Forced>,
 ) -> Proof {
     let mut refuse = |why: &str| {
@@ -271,26 +271,26 @@ fn proof(
         Proof::Never
     };
     match (method, secret) {
-        (Method::Elsewhere, _) => return Proof::AsAllOthers,
-        (Method::Any, _) => {}
-        (Method::Trust, _) => table.line("auth", &text("trust"), "auth_type"),
-        (Method::Certificate, _) => table.line("auth", &text("certificate"), "auth_type"),
-        (_, Secret::None) => return refuse("has no password, so it cannot log in; left out"),
-        (Method::Scram, Secret::Md5(_)) => {
+        (AuthType::Elsewhere, _) => return Proof::AsAllOthers,
+        (AuthType::Any, _) => {}
+        (AuthType::Trust, _) => table.line("auth", &text("trust"), "auth_type"),
+        (AuthType::Certificate, _) => table.line("auth", &text("certificate"), "auth_type"),
+        (_, FileSecret::None) => return refuse("has no password, so it cannot log in; left out"),
+        (AuthType::Scram, FileSecret::Md5(_)) => {
             return refuse("has an md5 hash, which scram-sha-256 cannot use; left out");
         }
-        (_, Secret::Md5(hash)) => {
+        (_, FileSecret::Md5(hash)) => {
             table.line("auth", &text("md5"), "only a hash is known");
             table.line("password", &text(hash), "opens backends only where the server asks for md5");
         }
-        (_, Secret::Plain(secret) | Secret::Verifier(secret)) => table.line("password", &text(secret), ""),
+        (_, FileSecret::Plain(secret) | FileSecret::Verifier(secret)) => table.line("password", &text(secret), ""),
     }
     if let Some(forced) = forced {
         log_in_as(table, forced);
-    } else if matches!(method, Method::Any | Method::Trust | Method::Certificate) {
+    } else if matches!(method, AuthType::Any | AuthType::Trust | AuthType::Certificate) {
         match (secret.opens(), secret) {
             (Some(password), _) => table.line("backend_password", &text(password), "auth_file"),
-            (None, Secret::Verifier(_)) => {
+            (None, FileSecret::Verifier(_)) => {
                 let place = translation.place("auth_file");
                 let text = "a verifier opens no backend, and the client shows no password; add backend_password";
                 translation.note(place.as_ref(), Kind::Missing, &format!("auth_file: {name}"), text);
@@ -333,7 +333,7 @@ const LIMITS: &[(&str, &str)] = &[
 ];
 
 /// A number or a time above zero: with PgBouncer zero is no limit, and so is nothing here.
-fn limit(setting: &str, value: &str) -> Option<Value> {
+fn limit(setting: &str, value: &str) -> Option<TomlValue> {
     if setting.ends_with("_timeout") {
         return seconds(value).filter(|duration| duration != "0s").map(|duration| text(&duration));
     }

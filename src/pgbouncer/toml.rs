@@ -4,25 +4,25 @@ use std::fmt::{self, Display, Write};
 
 /// A value as TOML writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Value(String);
+pub(super) struct TomlValue(String);
 
-impl Display for Value {
+impl Display for TomlValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-pub(super) fn text(text: &str) -> Value {
-    Value(toml::Value::String(text.to_owned()).to_string())
+pub(super) fn text(text: &str) -> TomlValue {
+    TomlValue(toml::Value::String(text.to_owned()).to_string())
 }
 
 /// A number or a truth.
-pub(super) fn plain(value: impl Display) -> Value {
-    Value(value.to_string())
+pub(super) fn plain(value: impl Display) -> TomlValue {
+    TomlValue(value.to_string())
 }
 
 /// One text, or a list of several.
-pub(super) fn texts(texts: &[String]) -> Value {
+pub(super) fn texts(texts: &[String]) -> TomlValue {
     match texts {
         [one] => text(one),
         several => list(several),
@@ -30,15 +30,15 @@ pub(super) fn texts(texts: &[String]) -> Value {
 }
 
 /// A list of texts.
-pub(super) fn list(texts: &[String]) -> Value {
+pub(super) fn list(texts: &[String]) -> TomlValue {
     let texts: Vec<String> = texts.iter().map(|one| text(one).0).collect();
-    Value(format!("[{}]", texts.join(", ")))
+    TomlValue(format!("[{}]", texts.join(", ")))
 }
 
 /// A table within a line.
-pub(super) fn inline(pairs: &[(&str, Value)]) -> Value {
+pub(super) fn inline(pairs: &[(&str, TomlValue)]) -> TomlValue {
     let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key} = {value}")).collect();
-    Value(format!("{{ {} }}", pairs.join(", ")))
+    TomlValue(format!("{{ {} }}", pairs.join(", ")))
 }
 
 /// One `[table]`.
@@ -61,7 +61,7 @@ impl Table {
     }
 
     /// One line; `why` becomes its comment.
-    pub(super) fn line(&mut self, key: &str, value: &Value, why: &str) {
+    pub(super) fn line(&mut self, key: &str, value: &TomlValue, why: &str) {
         let comment = if why.is_empty() { String::new() } else { format!("  # {why}") };
         self.lines.push(format!("{key} = {value}{comment}"));
     }

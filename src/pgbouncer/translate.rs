@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::roles::{self, Forced, Logins};
-use super::toml::{Table, Value, inline, list, plain, text, texts};
+use super::toml::{Table, TomlValue, inline, list, plain, text, texts};
 use super::translation::{Translation, Words, integer, names, seconds};
 use super::{Files, Import, Kind};
 use crate::config::CONSOLE_NAMES;
@@ -81,7 +81,7 @@ impl Translation {
         addresses
     }
 
-    fn client_tls(&mut self) -> Option<Value> {
+    fn client_tls(&mut self) -> Option<TomlValue> {
         let asked = self.value("client_tls_sslmode").to_ascii_lowercase();
         let mode = match asked.as_str() {
             "disable" => return None,
@@ -100,7 +100,7 @@ impl Translation {
     }
 
     /// A file the result names; a path that is not absolute begins elsewhere now.
-    fn file(&mut self, key: &str) -> Option<Value> {
+    fn file(&mut self, key: &str) -> Option<TomlValue> {
         let file = self.given(key)?.to_owned();
         if !file.starts_with('/') {
             let text = "is relative to the directory of proxy.toml now, not to where the program was started";
@@ -294,7 +294,7 @@ impl Translation {
         }
     }
 
-    fn server_tls(&mut self) -> Option<Value> {
+    fn server_tls(&mut self) -> Option<TomlValue> {
         let asked = self.value("server_tls_sslmode").to_ascii_lowercase();
         let mode = if asked == "allow" { "prefer" } else { &asked };
         let mut pairs = vec![("mode", text(mode))];

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::ini::{Entry, Place};
+use super::ini::{IniEntry, Place};
 use super::keys::{Fate, Section, find};
 use super::words;
 use super::{Kind, Note};
@@ -56,7 +56,7 @@ pub(super) struct Translation {
 
 impl Translation {
     /// Sorts the lines of a file by section.
-    pub(super) fn new(entries: &[Entry]) -> Self {
+    pub(super) fn new(entries: &[IniEntry]) -> Self {
         let mut this = Self {
             general: BTreeMap::new(),
             databases: Vec::new(),
@@ -64,7 +64,7 @@ impl Translation {
             notes: Vec::new(),
             unneeded: BTreeSet::new(),
         };
-        for Entry { section, key, value, place } in entries {
+        for IniEntry { section, key, value, place } in entries {
             match section.as_str() {
                 "pgbouncer" => {
                     let given = Given { value: value.clone(), place: place.clone() };
