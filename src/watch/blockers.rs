@@ -27,14 +27,14 @@ pub struct Blocker {
 
 /// The names of lockers, as the server was asked for them.
 #[derive(Debug, Clone, Default)]
-pub struct Names {
+pub struct LockerNames {
     /// Sessions.
     pub sessions: HashMap<i32, ServerSession>,
     /// Names and ages of prepared transactions.
     pub prepared: HashMap<u32, (String, Duration)>,
 }
 
-impl Names {
+impl LockerNames {
     /// The culprit and the age of its transaction; `None`: it is gone by now.
     fn culprit(&self, locker: Locker) -> Option<(Culprit, Option<Duration>)> {
         Some(match locker {
@@ -68,7 +68,7 @@ impl Blockers {
     pub fn look(
         &mut self,
         queues: &[LockQueue],
-        names: &Names,
+        names: &LockerNames,
         limit: Duration,
         now: Instant,
     ) -> Vec<IncidentChange<Blocker>> {
@@ -123,7 +123,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(5);
 
-    fn names(pids: &[(i32, u64)]) -> Names {
+    fn names(pids: &[(i32, u64)]) -> LockerNames {
         let session = |(pid, seconds): &(i32, u64)| {
             let backend = ServerProcess {
                 pid: *pid,
@@ -144,7 +144,7 @@ mod tests {
             (*pid, session)
         };
         let prepared = HashMap::from([(744, ("tx".to_owned(), Duration::from_secs(60)))]);
-        Names { sessions: pids.iter().map(session).collect(), prepared }
+        LockerNames { sessions: pids.iter().map(session).collect(), prepared }
     }
 
     fn queue(lock: LockName, waiters: usize, seconds: u64, roots: &[Locker]) -> LockQueue {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::activity::ActivitySample;
-use super::blockers::{Blockers, Names};
+use super::blockers::{Blockers, LockerNames};
 use super::convoy::{CALM_SHARE, ConvoyState, ConvoyThresholds, ConvoyWatch, LockSite};
 use super::culprit::ServerSession;
 use super::finding::{Finding, reported};
@@ -45,7 +45,7 @@ struct LocksDue {
 
 /// Lock queues whose roots have not been named yet.
 #[derive(Debug)]
-struct Unnamed {
+struct UnnamedQueues {
     queues: Vec<LockQueue>,
     found: Instant,
 }
@@ -55,7 +55,7 @@ struct Unnamed {
 pub(crate) struct LockWatch {
     due: LocksDue,
     convoy: ConvoyWatch,
-    unnamed: Option<Unnamed>,
+    unnamed: Option<UnnamedQueues>,
     blockers: Blockers,
     /// Holders that idle, as of the last look at the lock table.
     idle_holders: Vec<IdleHolder>,
@@ -114,7 +114,7 @@ impl LockWatch {
         if self.is_obstructed() {
             return (Question::Activity, due.activity);
         }
-        if let Some(Unnamed { queues, found }) = &self.unnamed {
+        if let Some(UnnamedQueues { queues, found }) = &self.unnamed {
             return (Question::Names(roots(queues)), *found);
         }
         let locate = self.convoy.wants_locks().then_some(due.locate);
@@ -169,9 +169,9 @@ impl LockWatch {
         let locks = rows.iter().map(WaitedLock::read).collect::<Result<Vec<_>, _>>()?;
         let queues = lock_queues(&locks);
         if queues.iter().all(|queue| queue.roots.is_empty()) {
-            return Ok(self.name(&queues, &Names::default(), settings, now));
+            return Ok(self.name(&queues, &LockerNames::default(), settings, now));
         }
-        self.unnamed = Some(Unnamed { queues, found: now });
+        self.unnamed = Some(UnnamedQueues { queues, found: now });
         Ok(Vec::new())
     }
 
@@ -191,7 +191,7 @@ impl LockWatch {
     fn name(
         &mut self,
         queues: &[LockQueue],
-        names: &Names,
+        names: &LockerNames,
         settings: &WatchSettings,
         now: Instant,
     ) -> Vec<IncidentChange<Finding>> {
@@ -290,8 +290,8 @@ pub(super) fn names_sql(lockers: &[Locker]) -> String {
 }
 
 /// Sessions and prepared transactions, which have fewer columns.
-fn read_names(rows: &[AnswerRow], own: &OwnBackends) -> Result<Names, Unreadable> {
-    let mut names = Names::default();
+fn read_names(rows: &[AnswerRow], own: &OwnBackends) -> Result<LockerNames, Unreadable> {
+    let mut names = LockerNames::default();
     for row in rows {
         if row.columns() == sql::PREPARED_COLUMNS {
             names.prepared.insert(row.value(0)?, (row.text(1)?.to_owned(), row.duration(2)?));

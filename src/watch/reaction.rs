@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::activity::ActivitySample;
-use super::blockers::{Blocker, Blockers, Names};
+use super::blockers::{Blocker, Blockers, LockerNames};
 use super::culprit::{Culprit, ServerProcess, SessionState};
 use super::finding::Seconds;
 use super::locks::LockName;
@@ -55,7 +55,7 @@ pub(super) fn roles_in_wait(sample: &ActivitySample, own: &OwnBackends) -> Vec<A
 }
 
 /// Clients of ours that have idled in a transaction for so long, while others have waited for it for as long.
-pub(super) fn idle_holders(blockers: &Blockers, names: &Names, limit: Duration) -> Vec<IdleHolder> {
+pub(super) fn idle_holders(blockers: &Blockers, names: &LockerNames, limit: Duration) -> Vec<IdleHolder> {
     let holder = |blocker: &Blocker| {
         let Culprit::Backend(ServerProcess {
             pid, state: SessionState::IdleInTransaction, client: Some(client), ..
@@ -116,7 +116,7 @@ mod tests {
             statement_age: age,
             state_age: Some(Duration::from_secs(idle)),
         };
-        let names = Names { sessions: [(7, session)].into(), ..Names::default() };
+        let names = LockerNames { sessions: [(7, session)].into(), ..LockerNames::default() };
         let longest = Duration::from_secs(waits);
         let queue = LockQueue { lock: LockName::Notify, waiters: 3, longest, roots: vec![Locker::Process(7)] };
         let mut blockers = Blockers::default();
