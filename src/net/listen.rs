@@ -41,19 +41,19 @@ pub(crate) enum Handed {
 /// A socket that clients connect to.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    socket: Socket,
-    origin: Origin,
+    socket: ListeningSocket,
+    origin: SocketOrigin,
 }
 
 #[derive(Debug)]
-enum Socket {
+enum ListeningSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
 /// The opener of a socket: it decides what becomes of connections that wait in the socket at the end.
 #[derive(Debug)]
-enum Origin {
+enum SocketOrigin {
     /// Opened by us; its socket file, if there is one, is removed with it.
     Bound(Option<SocketFile>),
     /// Handed to us: it outlives us, and connections that wait in it are served by others.
@@ -109,11 +109,12 @@ impl Listener {
     /// each a share, and a Unix socket takes the other's place.
     pub(crate) fn bind(addr: &ListenAddr, reuse_port: bool) -> Result<Self, ListenError> {
         let bound = match addr {
-            ListenAddr::Tcp(addr) => {
-                bind_tcp(*addr, reuse_port).map(|tcp| Self { socket: Socket::Tcp(tcp), origin: Origin::Bound(None) })
-            }
-            ListenAddr::Unix(path) => bind_unix(path, reuse_port)
-                .map(|(unix, file)| Self { socket: Socket::Unix(unix), origin: Origin::Bound(Some(file)) }),
+            ListenAddr::Tcp(addr) => bind_tcp(*addr, reuse_port)
+                .map(|tcp| Self { socket: ListeningSocket::Tcp(tcp), origin: SocketOrigin::Bound(None) }),
+            ListenAddr::Unix(path) => bind_unix(path, reuse_port).map(|(unix, file)| Self {
+                socket: ListeningSocket::Unix(unix),
+                origin: SocketOrigin::Bound(Some(file)),
+            }),
         };
         bound.map_err(|source| ListenError { addr: addr.to_string(), source })
     }
@@ -121,13 +122,15 @@ impl Listener {
     /// Takes over a socket that listens already.
     pub(crate) fn adopt(handed: Handed) -> Result<Self, ListenError> {
         let adopted = match handed {
-            Handed::Tcp(tcp) => tcp.set_nonblocking(true).and_then(|()| TcpListener::from_std(tcp)).map(Socket::Tcp),
+            Handed::Tcp(tcp) => {
+                tcp.set_nonblocking(true).and_then(|()| TcpListener::from_std(tcp)).map(ListeningSocket::Tcp)
+            }
             Handed::Unix(unix) => {
-                unix.set_nonblocking(true).and_then(|()| UnixListener::from_std(unix)).map(Socket::Unix)
+                unix.set_nonblocking(true).and_then(|()| UnixListener::from_std(unix)).map(ListeningSocket::Unix)
             }
         };
         adopted
-            .map(|socket| Self { socket, origin: Origin::Handed })
+            .map(|socket| Self { socket, origin: SocketOrigin::Handed })
             .map_err(|source| ListenError { addr: "LISTEN_FDS".to_owned(), source })
     }
 
@@ -135,10 +138,12 @@ impl Listener {
     pub(crate) fn local_addr(&self) -> String {
         let unix = |path: &Path| format!("unix:{}", path.display());
         let known = match (&self.socket, &self.origin) {
-            (Socket::Tcp(tcp), _) => tcp.local_addr().ok().map(|addr| addr.to_string()),
+            (ListeningSocket::Tcp(tcp), _) => tcp.local_addr().ok().map(|addr| addr.to_string()),
             // It may have been bound under another name.
-            (Socket::Unix(_), Origin::Bound(Some(file))) => Some(unix(&file.path)),
-            (Socket::Unix(socket), _) => socket.local_addr().ok().and_then(|addr| addr.as_pathname().map(unix)),
+            (ListeningSocket::Unix(_), SocketOrigin::Bound(Some(file))) => Some(unix(&file.path)),
+            (ListeningSocket::Unix(socket), _) => {
+                socket.local_addr().ok().and_then(|addr| addr.as_pathname().map(unix))
+            }
         };
         known.unwrap_or_else(|| "?".to_owned())
     }
@@ -147,8 +152,10 @@ impl Listener {
     pub(crate) async fn accept(&self) -> Accepted {
         loop {
             let accepted = match &self.socket {
-                Socket::Tcp(tcp) => tcp.accept().await.and_then(|(s, peer)| Ok(Accepted::Tcp(s.into_std()?, peer))),
-                Socket::Unix(unix) => unix.accept().await.and_then(|(s, _)| Ok(Accepted::Unix(s.into_std()?))),
+                ListeningSocket::Tcp(tcp) => {
+                    tcp.accept().await.and_then(|(s, peer)| Ok(Accepted::Tcp(s.into_std()?, peer)))
+                }
+                ListeningSocket::Unix(unix) => unix.accept().await.and_then(|(s, _)| Ok(Accepted::Unix(s.into_std()?))),
             };
             match accepted {
                 Ok(accepted) => return accepted,
@@ -166,7 +173,7 @@ impl Listener {
     /// the kernel's ip-sysctl.)
     pub(crate) fn close(self) -> Vec<Accepted> {
         let Self { socket, origin } = self;
-        let is_ours = matches!(origin, Origin::Bound(_));
+        let is_ours = matches!(origin, SocketOrigin::Bound(_));
         // The file is removed first: nobody can connect to this socket any more.
         drop(origin);
         if !is_ours {
@@ -174,11 +181,11 @@ impl Listener {
         }
         // Plain sockets, because tokio accepts only after its reactor has seen that there is something.
         let mut next: Box<dyn FnMut() -> io::Result<Accepted>> = match socket {
-            Socket::Tcp(tcp) => {
+            ListeningSocket::Tcp(tcp) => {
                 let Ok(tcp) = tcp.into_std() else { return Vec::new() };
                 Box::new(move || accepted_tcp(tcp.accept()?))
             }
-            Socket::Unix(unix) => {
+            ListeningSocket::Unix(unix) => {
                 let Ok(unix) = unix.into_std() else { return Vec::new() };
                 Box::new(move || accepted_unix(unix.accept()?.0))
             }

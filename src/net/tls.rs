@@ -132,7 +132,7 @@ impl ClientSide {
             BackendTlsMode::VerifyCa => (true, Check::Chain(Anchors::load(tls.ca.as_deref())?)),
             BackendTlsMode::VerifyFull => (true, Check::ChainAndName(Anchors::load(tls.ca.as_deref())?)),
         };
-        let verifier = Verifier { check, provider: provider() };
+        let verifier = CertificateVerifier { check, provider: provider() };
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("ring has suites for TLS 1.2 and 1.3")
@@ -234,12 +234,12 @@ enum Check {
 }
 
 #[derive(Debug)]
-struct Verifier {
+struct CertificateVerifier {
     check: Check,
     provider: Arc<CryptoProvider>,
 }
 
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for CertificateVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
