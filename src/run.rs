@@ -73,7 +73,7 @@ async fn serve(path: &Path, config: Config, handed: Vec<Handed>) -> Result<(), R
     for id in 0..proxy.workers {
         inboxes.push(worker::start(id, Arc::clone(&proxy)).await?);
     }
-    let process = Process { proxy, inboxes: inboxes.into(), services };
+    let process = ServingProcess { proxy, inboxes: inboxes.into(), services };
     if let Some(addr) = admin_addr {
         let bound = listen::bind_tcp(addr, reuse_port);
         let http = bound.map_err(|source| ListenError { addr: addr.to_string(), source })?;
@@ -120,13 +120,13 @@ fn services(
 }
 
 /// The process while it serves.
-struct Process {
+struct ServingProcess {
     proxy: Arc<Proxy>,
     inboxes: Arc<[Inbox]>,
     services: Vec<Box<dyn Service>>,
 }
 
-impl Process {
+impl ServingProcess {
     /// Accepts on all of these until the token is cancelled.
     fn accept(&self, listeners: Vec<Listener>) -> (TaskTracker, CancellationToken) {
         let (acceptors, stop) = (TaskTracker::new(), CancellationToken::new());

@@ -49,12 +49,12 @@ impl FollowUp {
 }
 
 /// The notice of a wait that goes on; `None`: it is over.
-type Pending = Box<dyn Fn(&Proxy) -> Option<String> + Send>;
+type PendingNotice = Box<dyn Fn(&Proxy) -> Option<String> + Send>;
 
 /// Something that a command waits for.
 pub(super) struct ActionWait {
     /// The notice of the wait while it goes on; `None`: it is over.
-    pub(super) pending: Pending,
+    pub(super) pending: PendingNotice,
     /// A CancelRequest ends the wait with this fault, after `undo`.
     pub(super) canceled: ConsoleFault,
     pub(super) undo: Box<dyn FnOnce(&Worker) + Send>,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::status::Memory;
+use super::status::StatusMemory;
 use crate::proxy::Proxy;
 
 /// Streams at once.
@@ -25,7 +25,7 @@ const RETRY: &str = "retry: 1000\n";
 /// The events, and the memory behind them.
 #[derive(Debug)]
 pub(super) struct EventStream {
-    memory: Memory,
+    memory: StatusMemory,
     news: watch::Sender<Bytes>,
     places: Arc<Semaphore>,
 }
@@ -33,7 +33,7 @@ pub(super) struct EventStream {
 impl EventStream {
     pub(super) fn new() -> Self {
         let places = Arc::new(Semaphore::new(STREAMS_MAX));
-        Self { memory: Memory::default(), news: watch::Sender::default(), places }
+        Self { memory: StatusMemory::default(), news: watch::Sender::default(), places }
     }
 
     /// Looks at everything again and again, for ever.

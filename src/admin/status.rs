@@ -28,7 +28,7 @@ const TOP: usize = 15;
 
 /// The memory of the page.
 #[derive(Debug, Default)]
-pub(super) struct Memory(Mutex<Remembered>);
+pub(super) struct StatusMemory(Mutex<Remembered>);
 
 #[derive(Debug, Default)]
 struct Remembered {
@@ -44,7 +44,7 @@ pub(super) struct StatusMoment {
     second: u64,
 }
 
-impl Memory {
+impl StatusMemory {
     /// Looks at everything, and remembers what the page will show of it.
     pub(super) fn look(&self, proxy: &Proxy) -> StatusMoment {
         let now = Instant::now();

@@ -21,7 +21,7 @@ use clap::{Args, Parser, Subcommand};
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<Subcommands>,
     #[command(flatten)]
     run: Run,
 }
@@ -41,7 +41,7 @@ struct Run {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum Subcommands {
     /// Check a configuration file and print every mistake in it.
     Check {
         /// The configuration file.
@@ -89,10 +89,10 @@ pub(crate) fn main() -> ExitCode {
     };
     let exit = match cli.command {
         None => run::run(&cli.run),
-        Some(Command::Check { file }) => check::check(&file),
-        Some(Command::NotifySql(wanted)) => notify_sql::notify_sql(&wanted),
-        Some(Command::Import(arguments)) => import::import(&arguments),
-        Some(Command::Verifier) => verifier::verifier(),
+        Some(Subcommands::Check { file }) => check::check(&file),
+        Some(Subcommands::NotifySql(wanted)) => notify_sql::notify_sql(&wanted),
+        Some(Subcommands::Import(arguments)) => import::import(&arguments),
+        Some(Subcommands::Verifier) => verifier::verifier(),
     };
     exit.into()
 }
