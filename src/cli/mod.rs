@@ -23,12 +23,12 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Subcommands>,
     #[command(flatten)]
-    run: Run,
+    run: ServeArguments,
 }
 
 /// Serve clients.
 #[derive(Debug, Args)]
-struct Run {
+struct ServeArguments {
     /// The configuration file.
     #[arg(long, short, value_name = "FILE", default_value = "proxy.toml")]
     config: PathBuf,

@@ -2,10 +2,10 @@
 
 use pgweir::config;
 
-use super::{Exit, Run, log};
+use super::{Exit, ServeArguments, log};
 
 /// Serves until it is told to stop.
-pub(super) fn run(run: &Run) -> Exit {
+pub(super) fn run(run: &ServeArguments) -> Exit {
     log::start(run.log_format, &run.log_level);
     let config = match config::load(&run.config) {
         Ok(config) => config,

@@ -40,7 +40,7 @@ pub use listen::{ClientTls, Listen, ListenAddr, ServerIdentity};
 pub use mistake::{FilePosition, Mistake, Mistakes};
 pub use notify::{Bus, BusSettings, Notify, NotifyMode, OnGap, WhenDown};
 pub use parse::{load, parse};
-pub use reload::{Changes, SettingChange, Watcher, diff};
+pub use reload::{Changes, ConfigChange, Watcher, diff};
 pub use role::{Auth, Override, Role, RoleLimits, Timeouts};
 pub use secret::Secret;
 pub use show::{ConfigSetting, SettingValue, defaults, entries};

@@ -17,14 +17,14 @@ use super::{Config, Mistakes, load};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Changes {
     /// Every setting that differs, by key path.
-    pub changed: Vec<SettingChange>,
+    pub changed: Vec<ConfigChange>,
     /// Key paths among them that take effect at the next start only.
     pub needs_restart: Vec<String>,
 }
 
 /// One setting that differs. Displayed as `roles.web.size: 10 -> 20`, secrets as `***`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SettingChange {
+pub struct ConfigChange {
     /// The key path.
     pub key: String,
     /// The value so far; `None`: unset.
@@ -33,7 +33,7 @@ pub struct SettingChange {
     pub new: Option<ConfigSetting>,
 }
 
-impl fmt::Display for SettingChange {
+impl fmt::Display for ConfigChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |value: &Option<ConfigSetting>| {
             value.as_ref().map_or_else(|| "(unset)".to_owned(), ConfigSetting::to_string)
@@ -46,13 +46,13 @@ impl fmt::Display for SettingChange {
 pub fn diff(old: &Config, new: &Config) -> Changes {
     let (mut old, mut new) = (entries(old), entries(new));
     let keys: BTreeSet<String> = old.keys().chain(new.keys()).cloned().collect();
-    let changed: Vec<SettingChange> = keys
+    let changed: Vec<ConfigChange> = keys
         .into_iter()
-        .map(|key| SettingChange { old: old.remove(&key), new: new.remove(&key), key })
+        .map(|key| ConfigChange { old: old.remove(&key), new: new.remove(&key), key })
         .filter(|change| change.old != change.new)
         .collect();
     let needs_restart =
-        |change: &&SettingChange| change.old.iter().chain(&change.new).any(|setting| setting.needs_restart);
+        |change: &&ConfigChange| change.old.iter().chain(&change.new).any(|setting| setting.needs_restart);
     let needs_restart = changed.iter().filter(needs_restart).map(|change| change.key.clone()).collect();
     Changes { changed, needs_restart }
 }
@@ -204,7 +204,7 @@ mod tests {
     fn changes_are_told_with_secrets_masked() {
         let new = format!("[pool]\nsize = 5\n{}statement_timeout = \"5s\"\n", BASE.replace("one", "two"));
         let changes = diff(&parse(BASE), &parse(&new));
-        let shown: Vec<String> = changes.changed.iter().map(SettingChange::to_string).collect();
+        let shown: Vec<String> = changes.changed.iter().map(ConfigChange::to_string).collect();
         assert_eq!(
             shown,
             [

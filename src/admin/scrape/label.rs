@@ -26,7 +26,7 @@ words! {
     }
 
     /// States of a session at the server.
-    pub(super) enum SessionState {
+    pub(super) enum ServerSessionState {
         /// A statement runs.
         Active = "active",
         /// Between the statements of a transaction.
@@ -85,7 +85,7 @@ pub fn values(label: Label) -> LabelValues {
         Label::Timeout => Words(&Timeout::WORDS),
         Label::ReloadOutcome => Words(&ReloadOutcome::WORDS),
         Label::WatchState => Words(&ConvoyState::WORDS),
-        Label::SessionState => Words(&SessionState::WORDS),
+        Label::SessionState => Words(&ServerSessionState::WORDS),
         Label::Finding => Words(&FindingKind::WORDS),
         Label::Reaction => Words(&Reaction::WORDS),
         Label::LockKind => Words(&LockKind::WORDS),

@@ -17,7 +17,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use self::exposition::Exposition;
-use self::label::{ClientState, RoleRefusal, SessionState};
+use self::label::{ClientState, RoleRefusal, ServerSessionState};
 pub use self::label::{LabelValues, values};
 use super::group::{self, GroupName, PoolGroup};
 use crate::admission::limiter::LimiterState;
@@ -184,11 +184,11 @@ fn put_watch(page: &mut Exposition, monitor: &Monitor) {
     for (kind, count) in monitor.stats.reactions() {
         page.put(Metric::WatchReactions, &[database, kind], count);
     }
-    for state in SessionState::ALL {
+    for state in ServerSessionState::ALL {
         let count = match state {
-            SessionState::Active => sample.active,
-            SessionState::IdleInTransaction => sample.idle_in_transaction,
-            SessionState::Idle => sample.idle(),
+            ServerSessionState::Active => sample.active,
+            ServerSessionState::IdleInTransaction => sample.idle_in_transaction,
+            ServerSessionState::Idle => sample.idle(),
         };
         page.put(Metric::WatchSessions, &[database, state.word()], count);
     }
