@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::backend::Backend;
 use super::backend_registry::{BackendFacts, BackendRegistry};
 use super::core::{Bottleneck, Command, Core, FailureKind, LeaseAnswer, PoolId, Progress, SlotId, Ticket, WaitError};
-use super::keep;
+use super::idle_check;
 use super::open::{OpenError, Opener};
 use super::pool::Pool;
 use crate::metrics::{CloseReason, PoolCounter};
@@ -318,7 +318,7 @@ impl Lease {
             self.worker = worker;
         }
         if self.stream.is_readable(cx) {
-            return keep::is_fit(&mut self, pool, cx).then_some(self);
+            return idle_check::is_fit(&mut self, pool, cx).then_some(self);
         }
         // This reactor cannot read input that it has not seen yet; such input is hardly ever anything but the end.
         let has_said_more = (is_moved || is_stale) && self.stream.has_input();

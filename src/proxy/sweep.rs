@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Proxy;
 use crate::clients::{Activity, Signal};
-use crate::pool::keep;
+use crate::pool::idle_check;
 
 /// Idle backends with outdated timeouts that a worker closes at one tick, so that a reload replaces them one after the
 /// other.
@@ -43,7 +43,7 @@ impl Proxy {
                             outdated += 1;
                             return false;
                         }
-                        !backend.stream.is_readable(&mut cx) || keep::is_fit(backend, pool, &mut cx)
+                        !backend.stream.is_readable(&mut cx) || idle_check::is_fit(backend, pool, &mut cx)
                     },
                     out,
                 );

@@ -13,7 +13,7 @@ use super::session::Session;
 use super::transaction::TransactionFollower;
 use crate::error::Fault;
 use crate::metrics::PoolCounter;
-use crate::pool::keep;
+use crate::pool::idle_check;
 use crate::session::context::Worker;
 use crate::sql::Value;
 use crate::state::settings::{Settings, SettingsRegistry};
@@ -394,7 +394,7 @@ impl Answers<'_, '_> {
 
     /// Handles a ParameterStatus. True if it is forwarded to the client.
     fn parameter(&mut self, bytes: &[u8], is_own: bool) -> bool {
-        let Some((name, value)) = keep::parameter(&bytes[HEADER_LEN..]) else { return !is_own };
+        let Some((name, value)) = idle_check::parameter(&bytes[HEADER_LEN..]) else { return !is_own };
         if is_own {
             self.leased.cycle.push_reported(name, value);
             return false;
