@@ -170,7 +170,7 @@ pub struct Core<B> {
     total: Bound,
     workers: usize,
     /// Every opened slot, in the order `tick` looks at them.
-    patrol: VecDeque<SlotId>,
+    idle_scan: VecDeque<SlotId>,
     rng: Rng,
 }
 
@@ -227,7 +227,7 @@ impl<B> Core<B> {
             alarm: None,
             total: Bound::new(total_max),
             workers,
-            patrol: VecDeque::new(),
+            idle_scan: VecDeque::new(),
             rng: Rng::with_seed(seed),
         }
     }
@@ -452,7 +452,7 @@ impl<B> Core<B> {
             self.restart_role_queues(&pools, now);
         }
         self.databases[database].health.succeeded();
-        self.patrol.push_back(slot);
+        self.idle_scan.push_back(slot);
         self.place(slot, backend, now, out);
         self.serve(Some(database), now, out);
     }

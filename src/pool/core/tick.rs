@@ -11,7 +11,7 @@ use super::{Bottleneck, Command, Core, PoolId, SlotId, WaitError};
 use crate::admission::limiter::LimiterState;
 
 /// Backends looked at per tick: bounds the time under the lock. A thousand backends take 1.6 s at ten ticks a second.
-const PATROL_STEP: usize = 64;
+const IDLE_SCAN_STEP: usize = 64;
 
 /// Backends closed for age per tick, so that a lowered limit does not close, and replace, everything at once.
 const EXPIRIES_MAX: usize = 4;
@@ -29,7 +29,7 @@ impl<B> Core<B> {
         }
         self.serve_role_queues(now, out);
         self.serve(None, now, out);
-        self.patrol(now, out);
+        self.scan_idle(now, out);
     }
 
     fn fail_waiters_of_down_endpoints(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
@@ -107,16 +107,16 @@ impl<B> Core<B> {
         }
     }
 
-    fn patrol(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
+    fn scan_idle(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         let mut expiries = 0;
-        for _ in 0..PATROL_STEP.min(self.patrol.len()) {
-            let Some(slot) = self.patrol.pop_front() else {
+        for _ in 0..IDLE_SCAN_STEP.min(self.idle_scan.len()) {
+            let Some(slot) = self.idle_scan.pop_front() else {
                 return;
             };
             if !self.slots.contains_key(slot) {
                 continue;
             }
-            self.patrol.push_back(slot);
+            self.idle_scan.push_back(slot);
             if self.is_too_old(slot, now) {
                 // ## Idle => Closing: old age
                 self.close_idle(slot, out);
