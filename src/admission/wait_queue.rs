@@ -59,7 +59,7 @@ impl<T: Ord + Copy> WaitQueue<T> {
     }
 
     /// When the next waiter that is held back joins.
-    pub(crate) fn next_ripe(&self) -> Option<Instant> {
+    pub(crate) fn next_held(&self) -> Option<Instant> {
         self.held.peek().map(|Reverse((at, _))| *at)
     }
 
@@ -85,8 +85,8 @@ impl<T: Ord + Copy> WaitQueue<T> {
     }
 
     /// Takes out a waiter whose time has come, for the caller to join; the caller sees whether it is alive.
-    pub(crate) fn ripe(&mut self, now: Instant, is_alive: impl Fn(T) -> bool) -> Option<T> {
-        while self.next_ripe().is_some_and(|at| at <= now) {
+    pub(crate) fn pop_held(&mut self, now: Instant, is_alive: impl Fn(T) -> bool) -> Option<T> {
+        while self.next_held().is_some_and(|at| at <= now) {
             let Reverse((_, entry)) = self.held.pop()?;
             if is_alive(entry) {
                 self.held_alive -= 1;
@@ -97,7 +97,7 @@ impl<T: Ord + Copy> WaitQueue<T> {
     }
 
     /// Takes the next out of the queue: the first of the first batch, or one at random if that is how it was joined.
-    pub(crate) fn draw(&mut self, rng: &mut Rng, is_alive: impl Fn(T) -> bool) -> Option<T> {
+    pub(crate) fn pop(&mut self, rng: &mut Rng, is_alive: impl Fn(T) -> bool) -> Option<T> {
         let batch = self.batches.front_mut()?;
         let drawn = loop {
             let entry = match batch.is_random {
@@ -186,7 +186,7 @@ mod tests {
 
     fn drawn(queue: &mut WaitQueue<u32>) -> Vec<u32> {
         let mut rng = Rng::with_seed(1);
-        std::iter::from_fn(|| queue.draw(&mut rng, |_| true)).collect()
+        std::iter::from_fn(|| queue.pop(&mut rng, |_| true)).collect()
     }
 
     #[test]
@@ -221,7 +221,7 @@ mod tests {
             for i in 0..10 {
                 queue.join(i, now, WINDOW, true);
             }
-            firsts[queue.draw(&mut rng, |_| true).expect("ten are there") as usize] += 1;
+            firsts[queue.pop(&mut rng, |_| true).expect("ten are there") as usize] += 1;
         }
         assert!(firsts.iter().all(|n| (850..1150).contains(n)), "{firsts:?}");
     }
@@ -232,10 +232,10 @@ mod tests {
         let mut queue = WaitQueue::default();
         queue.hold(1, now + ms(300));
         queue.hold(2, now + ms(100));
-        assert_eq!((queue.waiting(), queue.ready(), queue.next_ripe()), (2, 0, Some(now + ms(100))));
-        assert_eq!(queue.ripe(now + ms(99), |_| true), None);
-        assert_eq!(queue.ripe(now + ms(300), |_| true), Some(2));
-        assert_eq!(queue.ripe(now + ms(300), |entry| entry != 1), None);
+        assert_eq!((queue.waiting(), queue.ready(), queue.next_held()), (2, 0, Some(now + ms(100))));
+        assert_eq!(queue.pop_held(now + ms(99), |_| true), None);
+        assert_eq!(queue.pop_held(now + ms(300), |_| true), Some(2));
+        assert_eq!(queue.pop_held(now + ms(300), |entry| entry != 1), None);
     }
 
     #[derive(Debug, Clone)]
@@ -287,7 +287,7 @@ mod tests {
                     }
                     Operation::Leave(_) => {}
                     Operation::Draw => {
-                        let drawn = queue.draw(&mut rng, |entry| alive.contains_key(&entry));
+                        let drawn = queue.pop(&mut rng, |entry| alive.contains_key(&entry));
                         let joined = drawn.map(|entry| alive.remove(&entry).flatten().expect("alive and joined"));
                         let first = alive.values().flatten().min();
                         prop_assert!(joined.is_some() || first.is_none(), "somebody was not drawn");
@@ -297,7 +297,7 @@ mod tests {
                     }
                     Operation::Pass(by) => {
                         now += ms(by);
-                        while let Some(entry) = queue.ripe(now, |entry| alive.contains_key(&entry)) {
+                        while let Some(entry) = queue.pop_held(now, |entry| alive.contains_key(&entry)) {
                             alive.insert(entry, Some((now, queue.join(entry, now, WINDOW, false))));
                         }
                     }

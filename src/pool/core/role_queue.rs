@@ -174,7 +174,7 @@ impl<B> Core<B> {
             return;
         };
         for i in 0..served.pools.len() {
-            self.ripen(self.role_queues[role_queue].pools[i], now, out);
+            self.join_due(self.role_queues[role_queue].pools[i], now, out);
         }
         while let Some(pool) = self.next_in_role_queue(role_queue, now)
             && self.hand_next(pool, 0, now, out)
@@ -201,7 +201,7 @@ impl<B> Core<B> {
                 self.serve_role_queue(role_queue, now, out)
             }
             _ => {
-                self.ripen(pool, now, out);
+                self.join_due(pool, now, out);
                 while self.hand_next(pool, worker, now, out) {}
                 if self.pools[pool].queue.ready() > 0 {
                     self.serve_newcomer(pool, now, out);
@@ -248,7 +248,7 @@ impl<B> Core<B> {
             // ## Idle => Handed
             self.change(slot, SlotState::Handed { backend });
             self.enter(slot, true, now);
-            let waker = self.draw(pool_id, Turn::Handed(slot));
+            let waker = self.pop_waiter(pool_id, Turn::Handed(slot));
             out.extend(waker.map(Command::Wake));
             return true;
         }
@@ -256,19 +256,19 @@ impl<B> Core<B> {
     }
 
     /// Waiters whose own moment has come join the queue.
-    fn ripen(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
-        if self.pools[pool].queue.next_ripe().is_none() {
+    fn join_due(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
+        if self.pools[pool].queue.next_held().is_none() {
             return;
         }
         let window = self.limiter(pool).map_or(Duration::ZERO, |limiter| limiter.rules().jitter_window);
         let (queue, waiters) = (&mut self.pools[pool].queue, &mut self.waiters);
         while let Some(ticket) =
-            queue.ripe(now, |ticket| waiters.get(ticket).is_some_and(|waiter| waiter.turn.is_waiting()))
+            queue.pop_held(now, |ticket| waiters.get(ticket).is_some_and(|waiter| waiter.turn.is_waiting()))
         {
             let batch = queue.join(ticket, now, window, false);
             waiters[ticket].batch = Some(batch);
         }
-        if let Some(then) = queue.next_ripe() {
+        if let Some(then) = queue.next_held() {
             self.wake_at(then, out);
         }
     }

@@ -108,11 +108,11 @@ impl<B> Core<B> {
     }
 
     /// Takes the next out of the queue, with its waker.
-    pub(super) fn draw(&mut self, pool: PoolId, turn: Turn) -> Option<Waker> {
-        // A copy for the time of the draw, because the queue is ours, too.
+    pub(super) fn pop_waiter(&mut self, pool: PoolId, turn: Turn) -> Option<Waker> {
+        // A copy for the time of the call, because the queue is ours, too.
         let mut rng = self.rng.clone();
         let waker = self.change_queue(pool, |queue, waiters| {
-            let ticket = queue.draw(&mut rng, |ticket| is_waiting_in(waiters, ticket))?;
+            let ticket = queue.pop(&mut rng, |ticket| is_waiting_in(waiters, ticket))?;
             match std::mem::replace(&mut waiters[ticket].turn, turn) {
                 Turn::Waiting(waker) => Some(waker),
                 Turn::Handed(_) | Turn::Refused(..) | Turn::Failed(_) => unreachable!("a waiter in the queue waits"),
