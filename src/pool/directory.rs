@@ -71,8 +71,8 @@ impl Directory {
     }
 
     /// A backend opened with this password: it is the pool's password from now on.
-    pub(crate) fn prove(&self, pool: &Pool, password: &Secret, worker: usize) {
-        pool.prove(password.clone());
+    pub(crate) fn set_verified(&self, pool: &Pool, password: &Secret, worker: usize) {
+        pool.set_verified(password.clone());
         self.use_credential(pool, Credential::Password(password.clone()), worker);
     }
 

@@ -187,7 +187,7 @@ impl Opener {
                 tracing::warn!(database = %pool.name.database, role = %pool.name.role, %error, "cannot open a backend");
                 if FailureKind::from(error) == FailureKind::Refused {
                     pool.set_refusal(error.server_error());
-                    pool.doubt_password();
+                    pool.forget_password();
                 }
             }
         }

@@ -71,7 +71,7 @@ pub struct Pool {
     /// Index of the host that answered last.
     pub host: AtomicUsize,
     /// Whether a check of its server's role is under way.
-    pub is_doubted: AtomicBool,
+    pub is_rechecking: AtomicBool,
     /// The server knows `transaction_timeout`; assumed until it says otherwise.
     pub takes_transaction_timeout: AtomicBool,
     /// Its server lets backends log in with `pgweir.intercept`; assumed until it says otherwise.
@@ -79,7 +79,7 @@ pub struct Pool {
     epoch: AtomicU32,
     settings: ArcSwap<PoolSettings>,
     credential: Mutex<Credential>,
-    proved: Mutex<Option<Secret>>,
+    verified: Mutex<Option<Secret>>,
     addresses: Mutex<HashSet<IpAddr>>,
     refusal: Mutex<Option<ServerError>>,
     /// Uses by clients, and by connections outside the core that have its login.
@@ -103,14 +103,14 @@ impl Pool {
             parameters: Latest::default(),
             stats,
             host: AtomicUsize::new(0),
-            is_doubted: AtomicBool::new(false),
+            is_rechecking: AtomicBool::new(false),
             takes_transaction_timeout: AtomicBool::new(true),
             takes_intercept: AtomicBool::new(true),
             epoch: AtomicU32::new(1),
             addresses: Mutex::default(),
             settings: ArcSwap::from_pointee(settings),
             credential: Mutex::new(credential),
-            proved: Mutex::default(),
+            verified: Mutex::default(),
             refusal: Mutex::default(),
             uses: Uses::default(),
         }
@@ -162,19 +162,21 @@ impl Pool {
     }
 
     /// A backend has opened with this password, and none was refused since.
-    pub fn is_proved(&self, password: &Secret) -> bool {
-        let proved = self.proved.lock().expect("no panic while held");
-        proved.as_ref().is_some_and(|proved| proved.expose().as_bytes().ct_eq(password.expose().as_bytes()).into())
+    pub fn is_verified(&self, password: &Secret) -> bool {
+        let verified = self.verified.lock().expect("no panic while held");
+        verified
+            .as_ref()
+            .is_some_and(|verified| verified.expose().as_bytes().ct_eq(password.expose().as_bytes()).into())
     }
 
     /// A backend opened with this password.
-    pub fn prove(&self, password: Secret) {
-        *self.proved.lock().expect("no panic while held") = Some(password);
+    pub fn set_verified(&self, password: Secret) {
+        *self.verified.lock().expect("no panic while held") = Some(password);
     }
 
-    /// The server took the password back: a client that comes with it has to be proved again.
-    pub fn doubt_password(&self) {
-        *self.proved.lock().expect("no panic while held") = None;
+    /// The server took the password back: a client that comes with it has to be verified again.
+    pub fn forget_password(&self) {
+        *self.verified.lock().expect("no panic while held") = None;
     }
 
     /// A backend was opened at this address.

@@ -22,9 +22,9 @@ use crate::config::ServerRole;
 pub(crate) const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 
 /// Asks a backend for its server's role, and replaces all backends if it is the wrong one. Once at a time per pool.
-pub(crate) fn doubt(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
+pub(crate) fn recheck(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
     let wanted = pool.settings().endpoint.server_role;
-    if wanted == ServerRole::Any || pool.is_doubted.swap(true, Ordering::AcqRel) {
+    if wanted == ServerRole::Any || pool.is_rechecking.swap(true, Ordering::AcqRel) {
         return;
     }
     let (pools, pool) = (Arc::clone(pools), Arc::clone(pool));
@@ -43,7 +43,7 @@ pub(crate) fn doubt(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
             tracing::warn!(database = %pool.name.database, ?wanted, "the server changed its server role; backends are replaced");
             pools.decide(worker, |core, out| core.retire_database(pool.database, Instant::now(), out));
         }
-        pool.is_doubted.store(false, Ordering::Release);
+        pool.is_rechecking.store(false, Ordering::Release);
     });
 }
 

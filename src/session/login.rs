@@ -395,19 +395,19 @@ async fn look_up(
 /// must not count as the pool's refusal. A few per database run at a time,
 /// [`Proxy::turn_to_ask`](crate::proxy::Proxy::turn_to_ask).
 async fn prove(worker: &Rc<Worker>, pool: &Arc<Pool>, password: &Secret) -> Result<(), LoginFault> {
-    if pool.is_proved(password) {
+    if pool.is_verified(password) {
         return Ok(());
     }
     let _turn = worker.proxy.turn_to_ask(&pool.name.database).await;
     // Another client may have proved the same password while this one waited.
-    if pool.is_proved(password) {
+    if pool.is_verified(password) {
         return Ok(());
     }
     let opener = worker.proxy.pools.opener();
     match opener.open_with(pool, Credential::Unproved(password.clone()), worker.id).await {
         Ok(mut backend) => {
             let _ = backend.stream.write_all(build::TERMINATE).await;
-            worker.proxy.directory.prove(pool, password, worker.id);
+            worker.proxy.directory.set_verified(pool, password, worker.id);
             Ok(())
         }
         Err(error) => match error.server_error() {

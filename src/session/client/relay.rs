@@ -331,7 +331,7 @@ impl Client {
         }
         match taken.event {
             Event::None | Event::Cycle(_) => {}
-            Event::ReadOnly => server_role::doubt(&worker.proxy.pools, &self.session.pool, worker.id),
+            Event::ReadOnly => server_role::recheck(&worker.proxy.pools, &self.session.pool, worker.id),
             Event::Stopped => worker.proxy.directory.retire(worker.id, self.session.pool.database),
             Event::Ended => self.abandon(),
         }
