@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use super::address::ServerAddress;
 use super::backend::{Backend, BackendHandle};
+use super::control_connections::ListedConnection;
 use super::in_use::InUse;
-use super::links;
 use super::open::{IS_STANDBY, OpenError, Opener};
 use super::pool::Pool;
 use crate::config::{Endpoint, PoolSettings, ServerRole};
@@ -101,7 +101,7 @@ pub(crate) struct Link {
     settings: Arc<PoolSettings>,
     pid: i32,
     /// From the end of its login on.
-    listed: Option<links::Entry>,
+    listed: Option<ListedConnection>,
 }
 
 impl Link {
@@ -123,7 +123,7 @@ impl Link {
         let pid = link.ask(&sql, |_| ()).await?.map_err(LinkError::Server)?;
         let pid = pid.and_then(|pid| std::str::from_utf8(&pid).ok()?.parse().ok());
         link.pid = pid.ok_or(LinkError::Protocol)?;
-        link.listed = Some(opener.links().enter(link.target.address.clone(), link.pid));
+        link.listed = Some(opener.control_connections().enter(link.target.address.clone(), link.pid));
         Ok(link)
     }
 

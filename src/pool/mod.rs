@@ -8,13 +8,13 @@ pub(crate) mod backend;
 pub(crate) mod backend_registry;
 pub(crate) mod backoff;
 pub(crate) mod clock;
+pub(crate) mod control_connections;
 pub(crate) mod core;
 pub(crate) mod directory;
 pub(crate) mod idle_check;
 pub(crate) mod in_use;
 pub(crate) mod lease;
 pub(crate) mod link;
-pub(crate) mod links;
 pub(crate) mod names;
 pub(crate) mod open;
 #[expect(clippy::module_inception, reason = "a pool is what this module is about")]

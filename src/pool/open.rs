@@ -15,8 +15,8 @@ use tokio_rustls::TlsConnector;
 
 use super::address::ServerAddress;
 use super::backend::{Backend, BackendHandle, Epoch};
+use super::control_connections::ControlConnections;
 use super::core::FailureKind;
-use super::links::Links;
 use super::names::HostNames;
 use super::pool::{Pool, PoolKind};
 use crate::auth::secrets::Secrets;
@@ -141,7 +141,7 @@ impl From<FailureKind> for OpenFailure {
 pub struct Opener {
     secrets: Arc<Secrets>,
     none: Settings,
-    links: Links,
+    control_connections: ControlConnections,
     names: HostNames,
     tls: Mutex<HashMap<BackendTls, ClientSide>>,
 }
@@ -155,12 +155,18 @@ impl std::fmt::Debug for Opener {
 impl Opener {
     /// `none` is the settings of a backend as it logs in.
     pub fn new(secrets: Arc<Secrets>, none: Settings) -> Self {
-        Self { secrets, none, links: Links::default(), names: HostNames::default(), tls: Mutex::default() }
+        Self {
+            secrets,
+            none,
+            control_connections: ControlConnections::default(),
+            names: HostNames::default(),
+            tls: Mutex::default(),
+        }
     }
 
     /// Connections opened here that are in no pool.
-    pub fn links(&self) -> &Links {
-        &self.links
+    pub fn control_connections(&self) -> &ControlConnections {
+        &self.control_connections
     }
 
     /// The names of servers.

@@ -201,7 +201,7 @@ impl Process for Proxy {
         }
         let backends = self.pools.backends().find(|facts| facts.target.address.is_same_server(server));
         own.add(backends.iter().filter_map(|target| target.key.as_ref()).map(|(pid, _)| *pid));
-        own.add(self.pools.opener().links().at(server));
+        own.add(self.pools.opener().control_connections().at(server));
         own
     }
 

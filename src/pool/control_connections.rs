@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::address::ServerAddress;
 
-/// All links that are open.
+/// All control connections that are open.
 #[derive(Debug, Clone, Default)]
-pub struct Links(Arc<Mutex<Vec<(ServerAddress, i32)>>>);
+pub struct ControlConnections(Arc<Mutex<Vec<(ServerAddress, i32)>>>);
 
-impl Links {
-    /// A link to this process is open, until the entry is dropped.
-    pub fn enter(&self, address: ServerAddress, pid: i32) -> Entry {
+impl ControlConnections {
+    /// A connection to this process is open, until the entry is dropped.
+    pub fn enter(&self, address: ServerAddress, pid: i32) -> ListedConnection {
         self.open().push((address.clone(), pid));
-        Entry { links: self.clone(), address, pid }
+        ListedConnection { all: self.clone(), address, pid }
     }
 
     /// The processes at one server.
@@ -26,17 +26,17 @@ impl Links {
     }
 }
 
-/// One link among all.
+/// One control connection, listed until it is dropped.
 #[derive(Debug)]
-pub struct Entry {
-    links: Links,
+pub struct ListedConnection {
+    all: ControlConnections,
     address: ServerAddress,
     pid: i32,
 }
 
-impl Drop for Entry {
+impl Drop for ListedConnection {
     fn drop(&mut self) {
-        let mut open = self.links.open();
+        let mut open = self.all.open();
         if let Some(at) = open.iter().position(|(address, pid)| (address, *pid) == (&self.address, self.pid)) {
             open.swap_remove(at);
         }
