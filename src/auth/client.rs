@@ -1,8 +1,8 @@
 //! The login of one client, after its StartupMessage and before its AuthenticationOk.
 //!
 //! No I/O: [`ClientLogin::start`], then [`ClientLogin::message`] for each message of the client and
-//! [`ClientLogin::hashed`] for each hash, until [`ClientLoginStep::Done`] or [`ClientLoginStep::Refused`]. A role that does not exist goes
-//! through the same messages as one that does and fails with the same words.
+//! [`ClientLogin::hashed`] for each hash, until [`ClientLoginStep::Done`] or [`ClientLoginStep::Refused`]. A role that
+//! does not exist goes through the same messages as one that does and fails with the same words.
 
 use std::sync::Arc;
 

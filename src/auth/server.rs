@@ -1,8 +1,9 @@
 //! The login of one backend, from the answer to our StartupMessage to the first ReadyForQuery.
 //!
 //! No I/O: [`BackendLogin::message`] takes each message of the server and [`BackendLogin::hashed`] each hash, until
-//! [`BackendLoginStep::Done`] or an error. The server is not trusted: everything is bounded, the order is checked, a password goes
-//! out in clear text only where the channel hides it, and with SCRAM the server must prove that it knows the secret.
+//! [`BackendLoginStep::Done`] or an error. The server is not trusted: everything is bounded, the order is checked, a
+//! password goes out in clear text only where the channel hides it, and with SCRAM the server must prove that it knows
+//! the secret.
 
 use std::sync::Arc;
 
