@@ -54,6 +54,13 @@ const IMPURE: [&str; 8] = [
     "SystemTime::now()",
 ];
 
+/// Names that several types may have. Associated types are not looked at: a trait gives them their name.
+const SHARED_NAMES: [(&str, &str); 3] = [
+    ("Operation", "random-operation tests: one step"),
+    ("Model", "random-operation tests: a simple double of the code under test"),
+    ("Counted", "session: the two guards of a count are yet to be named"),
+];
+
 /// Longest line of a source file, in characters.
 const WIDTH: usize = 120;
 
@@ -119,6 +126,36 @@ fn cores_know_no_socket_file_or_clock() {
 /// A file is `pure` itself, or stands in that folder.
 fn is_within(file: &str, pure: &str) -> bool {
     file == pure || file.strip_suffix(".rs") == Some(pure) || file.starts_with(&format!("{pure}/"))
+}
+
+#[test]
+fn every_type_has_a_name_of_its_own() {
+    let mut homes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (path, text) in files(&["src"]) {
+        for name in text.lines().filter_map(type_name) {
+            homes.entry(name.to_owned()).or_default().push(path.display().to_string());
+        }
+    }
+    homes.retain(|_, files| files.len() > 1);
+    for (name, _) in SHARED_NAMES {
+        assert!(homes.remove(name).is_some(), "{name} is the name of one type: take it off the list");
+    }
+    assert!(homes.is_empty(), "{homes:#?}");
+}
+
+/// The name of the type that a line begins to define, tests included.
+fn type_name(line: &str) -> Option<&str> {
+    let code = line.trim_start();
+    let is_indented = code.len() < line.len();
+    let code = match code.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => rest.split_once(") ")?.1,
+        Some(rest) => rest.trim_start(),
+        None => code,
+    };
+    let (keyword, rest) = code.split_once(' ')?;
+    let is_type = matches!(keyword, "struct" | "enum" | "trait") || keyword == "type" && !is_indented;
+    let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+    is_type.then_some(&rest[..length]).filter(|name| !name.is_empty())
 }
 
 #[test]
