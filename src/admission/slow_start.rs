@@ -1,8 +1,9 @@
 //! The effective limit of a role queue that finds out how much the server can take: it starts low and doubles per
 //! service time.
 //!
-//! A limit set far too high is harmless while nothing stalls and deadly when something does; a limit grown by
-//! completions survives the stall, because slow transactions do not let it grow.
+//! A limit set far too high is harmless while nothing stalls and deadly when something does. A limit grown by
+//! completions is lower than that most of the time, because slow transactions do not let it grow; but what stays slow
+//! becomes the usual, so a long burst may have lifted it as high when the stall comes.
 
 use std::time::Duration;
 

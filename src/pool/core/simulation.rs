@@ -31,6 +31,12 @@ const COMMIT: f64 = 0.002;
 const DEADLOCK_TIMEOUT: f64 = 1.0;
 const CHECK_STEP: f64 = 2.3e-10;
 const TICK: f64 = 0.1;
+/// A run in which clients still wait then, counted from the start, is cut off.
+const CUT_OFF: f64 = 120.0;
+
+/// The seed of runs that come out alike whatever the seed, and those of runs that do not.
+const SEED: u64 = 7;
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=11;
 
 /// The faults of the server, or of the transactions.
 #[derive(Debug, Clone, Copy)]
@@ -56,9 +62,9 @@ const NOISE: Scenario = Scenario { noise: 0.05, ..LOCK };
 /// The result of a run.
 #[derive(Debug)]
 struct Outcome {
-    /// Seconds from the instant to the last client served.
+    /// Seconds from the instant to the last client served; infinite in a run that was cut off.
     done: f64,
-    /// 99th percentile of the bystanders' latency during the burst, in ms.
+    /// 99th percentile of the bystanders' latency during the burst, in ms; infinite likewise.
     bystanders_p99: f64,
     /// Most transactions of the burst inside the server at once.
     most: usize,
@@ -129,7 +135,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(scenario: Scenario, burst: RoleQueueSettings) -> Self {
+    fn new(scenario: Scenario, burst: RoleQueueSettings, seed: u64) -> Self {
         let epoch = Instant::now();
         let mut core = Core::new(1, None, 11);
         let limits = DatabaseLimits { backends_max: None, connect_timeout: Duration::from_secs(5) };
@@ -156,8 +162,7 @@ impl Simulation {
             now: 0.0,
             events: BinaryHeap::new(),
             queue: Vec::new(),
-            // Other seeds give other figures, most of all where a limit is far too high.
-            rng: Rng::with_seed(7),
+            rng: Rng::with_seed(seed),
             transactions: Vec::new(),
             rung: Arc::default(),
             cpu_busy: 0,
@@ -190,7 +195,9 @@ impl Simulation {
             if self.served == CLIENTS && self.now > self.last_served + 1.0 {
                 break;
             }
-            assert!(self.now < 120.0, "only {} of {CLIENTS} were served", self.served);
+            if self.now >= CUT_OFF {
+                return Outcome { done: f64::INFINITY, bystanders_p99: f64::INFINITY, most: self.most };
+            }
         }
         let during = self.bystanders.iter().filter(|(at, _)| (BURST_AT..=self.last_served).contains(at));
         let mut latencies: Vec<_> = during.map(|(_, latency)| *latency * 1000.0).collect();
@@ -409,8 +416,13 @@ fn role_queue() -> RoleQueueSettings {
 /// within 20 %, or below it, and never more than the limit inside.
 #[track_caller]
 fn hold(scenario: Scenario, settings: RoleQueueSettings, done: f64, bystanders_p99: f64) {
+    hold_with(SEED, scenario, settings, done, bystanders_p99);
+}
+
+#[track_caller]
+fn hold_with(seed: u64, scenario: Scenario, settings: RoleQueueSettings, done: f64, bystanders_p99: f64) {
     let most = settings.transactions_max.expect("limited") as usize;
-    let outcome = Simulation::new(scenario, settings).run();
+    let outcome = Simulation::new(scenario, settings, seed).run();
     println!("{outcome:?}");
     assert!((outcome.done - done).abs() <= 0.05 * done, "{outcome:?}, expected {done} s");
     assert!(outcome.bystanders_p99 <= 1.2 * bystanders_p99, "{outcome:?}, expected {bystanders_p99} ms");
@@ -424,7 +436,9 @@ fn one_lock() {
 
 #[test]
 fn one_lock_whose_holder_stalls() {
-    hold(STALL, role_queue(), 8.01, 5.2);
+    for seed in SEEDS {
+        hold_with(seed, STALL, role_queue(), 8.01, 5.2);
+    }
 }
 
 #[test]
@@ -442,12 +456,31 @@ fn slow_for_a_reason_that_admission_cannot_mend() {
     hold(NOISE, role_queue(), 5.49, 5.1);
 }
 
+fn far_too_high() -> RoleQueueSettings {
+    RoleQueueSettings { transactions_max: Some(1500), ..role_queue() }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 #[test]
-fn a_limit_fifteen_times_too_high_survives_the_stall() {
-    let far_too_high = || RoleQueueSettings { transactions_max: Some(1500), ..role_queue() };
+fn a_limit_fifteen_times_too_high_does_no_harm_while_nothing_stalls() {
     hold(LOCK, far_too_high(), 5.10, 8.7);
-    hold(STALL, far_too_high(), 8.06, 323.0);
     hold(MIX, far_too_high(), 5.09, 8.8);
+}
+
+/// Slow start cuts what is slow, and takes what stays slow for the usual, so the effective limit goes up and down. In
+/// 55 runs the stall met between 130 and 1,500 active. With up to 400, in 36 of them, bystanders wait for 1.4 s at
+/// most (p99); with 1,500, in two, deadlock checks freeze the server for 290 s.
+#[test]
+fn a_limit_fifteen_times_too_high_survives_the_stall_more_often_than_not() {
+    let outcomes: Vec<_> = SEEDS.map(|seed| Simulation::new(STALL, far_too_high(), seed).run()).collect();
+    let done = median(outcomes.iter().map(|outcome| outcome.done).collect());
+    let bystanders_p99 = median(outcomes.iter().map(|outcome| outcome.bystanders_p99).collect());
+    assert!((done - 8.07).abs() <= 0.05 * 8.07, "{outcomes:?}");
+    assert!(bystanders_p99 <= 1.2 * 768.0, "{outcomes:?}");
 }
 
 #[test]
