@@ -1,5 +1,5 @@
-//! Records of pgweir's watch, and when they came: the log, read as it is written by somebody who looks a hundred times a
-//! second.
+//! Records of pgweir's watch, and when they came: the log, read as it is written by somebody who looks a hundred times
+//! a second.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
