@@ -7,27 +7,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::config::{self, OnConvoy, OnIdleHolder};
+use crate::config;
 use crate::proxy::Proxy;
 use crate::watch::detectors::DetectorId;
 use crate::watch::monitor::Monitor;
 use crate::watch::own_backends::OwnBackends;
 use crate::watch::question::Question;
 use crate::watch::row::AnswerRow;
-use crate::watch::settings::HorizonThresholds;
 use crate::watch::settings::WatchSettings;
-
-const SETTINGS: WatchSettings = WatchSettings {
-    convoy_waiters: 50,
-    blocked: Duration::from_secs(5),
-    idle_in_transaction: Duration::from_secs(20),
-    long_statement: Duration::from_secs(300),
-    horizon: HorizonThresholds { age: Duration::from_secs(300), transactions: 1_000_000 },
-    dead_tuples: 10_000,
-    outside_max: None,
-    on_convoy: OnConvoy::Observe,
-    on_idle_holder: OnIdleHolder::Observe,
-};
 
 /// So many in wait for process 7.
 const WAITERS: u32 = 150;
@@ -45,7 +32,7 @@ impl Trouble {
         let config = config::parse(text, Path::new("proxy.toml"), &|_| None).expect("a configuration");
         let proxy = Proxy::new(config, mpsc::channel(1).0).expect("no certificates");
         let now = Instant::now();
-        let monitor = Arc::new(Monitor::new("app".into(), SETTINGS, 0.0, now));
+        let monitor = Arc::new(Monitor::new("app".into(), WatchSettings::TYPICAL, 0.0, now));
         proxy.watches.add(Arc::clone(&monitor));
         Self { proxy, monitor, now }
     }

@@ -51,3 +51,19 @@ impl From<&config::Watch> for WatchSettings {
         }
     }
 }
+
+#[cfg(test)]
+impl WatchSettings {
+    /// The thresholds of most tests. Nothing is done about a finding.
+    pub(crate) const TYPICAL: Self = Self {
+        convoy_waiters: 50,
+        blocked: Duration::from_secs(5),
+        idle_in_transaction: Duration::from_secs(20),
+        long_statement: Duration::from_secs(300),
+        horizon: HorizonThresholds { age: Duration::from_secs(300), transactions: 1_000_000 },
+        dead_tuples: 10_000,
+        outside_max: None,
+        on_convoy: OnConvoy::Observe,
+        on_idle_holder: OnIdleHolder::Observe,
+    };
+}

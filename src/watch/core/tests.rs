@@ -5,23 +5,11 @@ use proptest::prelude::*;
 use std::collections::HashSet;
 
 use super::*;
-use crate::config::{OnConvoy, OnIdleHolder};
 use crate::watch::convoy::ConvoyState;
 use crate::watch::finding::FindingKind;
 use crate::watch::locks::Locker;
-use crate::watch::settings::HorizonThresholds;
 
-const SETTINGS: WatchSettings = WatchSettings {
-    convoy_waiters: 50,
-    blocked: Duration::from_secs(5),
-    idle_in_transaction: Duration::from_secs(20),
-    long_statement: Duration::from_secs(300),
-    horizon: HorizonThresholds { age: Duration::from_secs(300), transactions: 1_000_000 },
-    dead_tuples: 10_000,
-    outside_max: None,
-    on_convoy: OnConvoy::Observe,
-    on_idle_holder: OnIdleHolder::Observe,
-};
+const SETTINGS: WatchSettings = WatchSettings::TYPICAL;
 
 /// A server that answers each question of the core when it is due; each answer takes a millisecond.
 struct CoreModel {
