@@ -101,12 +101,12 @@ pub(super) trait Columns {
 macro_rules! columns {
     ($line:ty; $($name:literal $kind:ident = |$it:ident| $cell:expr,)*) => {
         impl $crate::admin::table::Columns for $line {
-            const COLUMNS: &'static [$crate::admin::table::Column] = &[$(($name, columns!(@type $kind)),)*];
+            const COLUMNS: &'static [$crate::admin::table::Column] = &[$(($name, $crate::admin::table::columns!(@type $kind)),)*];
 
             fn cells(&self) -> $crate::admin::table::TableRow {
                 vec![$({
                     let $it = self;
-                    $crate::admin::table::CellOf::<columns!(@kind $kind)>::cell($cell)
+                    $crate::admin::table::CellOf::<$crate::admin::table::columns!(@kind $kind)>::cell($cell)
                 },)*]
             }
         }

@@ -1,7 +1,7 @@
 //! SHOW BLOCKERS: sessions that others wait for, the most waiters first, then sessions that take long.
 
-use super::culprits::{NamedCulprit, Today, each, seconds};
-use crate::admin::table::{ConsoleTable, columns, table};
+use super::culprits::{NamedCulprit, Today, columns_to_culprit, each, seconds};
+use crate::admin::table::{ConsoleTable, table};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
 
@@ -23,7 +23,7 @@ struct BlockerLine {
     remedy: Option<String>,
 }
 
-columns! { BlockerLine;
+columns_to_culprit! { BlockerLine;
     "database" text = |it| &it.database,
     "kind" text = |it| it.kind,
     "what" text = |it| &it.what,
@@ -31,12 +31,6 @@ columns! { BlockerLine;
     "waiters" int = |it| it.waiters,
     "lock" text = |it| it.lock.as_ref(),
     "transaction_seconds" long = |it| it.transaction_seconds,
-    "culprit" text = |it| it.culprit.who.as_ref(),
-    "pid" int = |it| it.culprit.pid,
-    "client" int = |it| it.culprit.client,
-    "user" text = |it| it.culprit.user.as_ref(),
-    "addr" text = |it| it.culprit.addr.as_ref(),
-    "remedy" text = |it| it.remedy.as_ref(),
 }
 
 fn lines(proxy: &Proxy) -> Vec<BlockerLine> {

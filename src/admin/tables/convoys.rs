@@ -1,8 +1,8 @@
 //! SHOW CONVOYS: one line for each watched database, because it is worth seeing that nothing is wrong, too.
 
-use super::culprits::{NamedCulprit, Today};
+use super::culprits::{NamedCulprit, Today, columns_to_culprit};
 use super::format::wait;
-use crate::admin::table::{ConsoleTable, columns, table};
+use crate::admin::table::{ConsoleTable, table};
 use crate::proxy::Proxy;
 use crate::watch::convoy::ConvoyWatch;
 use crate::watch::culprit::Culprit;
@@ -25,7 +25,7 @@ struct ConvoyLine {
     remedy: Option<String>,
 }
 
-columns! { ConvoyLine;
+columns_to_culprit! { ConvoyLine;
     "database" text = |it| &it.database,
     "state" text = |it| it.state,
     "since" text = |it| it.since.as_ref(),
@@ -34,12 +34,6 @@ columns! { ConvoyLine;
     "maxwait" int = |it| it.longest.0,
     "maxwait_us" int = |it| it.longest.1,
     "lock" text = |it| it.lock.as_ref(),
-    "culprit" text = |it| it.culprit.who.as_ref(),
-    "pid" int = |it| it.culprit.pid,
-    "client" int = |it| it.culprit.client,
-    "user" text = |it| it.culprit.user.as_ref(),
-    "addr" text = |it| it.culprit.addr.as_ref(),
-    "remedy" text = |it| it.remedy.as_ref(),
 }
 
 fn lines(proxy: &Proxy) -> Vec<ConvoyLine> {

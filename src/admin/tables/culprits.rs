@@ -33,6 +33,22 @@ impl NamedCulprit {
     }
 }
 
+/// The columns of a line that has fields `culprit` and `remedy`: its own, then those of all tables of findings.
+macro_rules! columns_to_culprit {
+    ($line:ty; $($own:tt)*) => {
+        $crate::admin::table::columns! { $line;
+            $($own)*
+            "culprit" text = |it| it.culprit.who.as_ref(),
+            "pid" int = |it| it.culprit.pid,
+            "client" int = |it| it.culprit.client,
+            "user" text = |it| it.culprit.user.as_ref(),
+            "addr" text = |it| it.culprit.addr.as_ref(),
+            "remedy" text = |it| it.remedy.as_ref(),
+        }
+    };
+}
+pub(super) use columns_to_culprit;
+
 /// The moment that a table is of, by both clocks.
 pub(super) struct Today {
     instant: Instant,

@@ -2,8 +2,8 @@
 
 use tokio::time::Instant;
 
-use super::culprits::{NamedCulprit, Today, each};
-use crate::admin::table::{ConsoleTable, columns, table};
+use super::culprits::{NamedCulprit, Today, columns_to_culprit, each};
+use crate::admin::table::{ConsoleTable, table};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
 use crate::watch::incidents::Incident;
@@ -19,19 +19,14 @@ struct FindingLine {
     since: String,
     finding: Finding,
     culprit: NamedCulprit,
+    remedy: Option<String>,
 }
 
-columns! { FindingLine;
+columns_to_culprit! { FindingLine;
     "database" text = |it| &it.database,
     "kind" text = |it| it.finding.kind.word(),
     "what" text = |it| &it.finding.what,
     "since" text = |it| &it.since,
-    "culprit" text = |it| it.culprit.who.as_ref(),
-    "pid" int = |it| it.culprit.pid,
-    "client" int = |it| it.culprit.client,
-    "user" text = |it| it.culprit.user.as_ref(),
-    "addr" text = |it| it.culprit.addr.as_ref(),
-    "remedy" text = |it| it.finding.remedy.as_ref(),
 }
 
 fn lines(proxy: &Proxy) -> Vec<FindingLine> {
@@ -41,6 +36,7 @@ fn lines(proxy: &Proxy) -> Vec<FindingLine> {
             database: database.to_owned(),
             since: today.date(open.since),
             culprit: NamedCulprit::of(open.value.culprit.as_ref()),
+            remedy: open.value.remedy.clone(),
             finding: open.value,
         };
         core.findings(usize::MAX, Instant::now()).into_iter().map(line).collect()

@@ -1,7 +1,7 @@
 //! SHOW HORIZON: holders of the horizon, the oldest first, then the tables that vacuum does not help for that reason.
 
-use super::culprits::{NamedCulprit, Today, each};
-use crate::admin::table::{ConsoleTable, columns, table};
+use super::culprits::{NamedCulprit, Today, columns_to_culprit, each};
+use crate::admin::table::{ConsoleTable, table};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
 
@@ -23,19 +23,13 @@ struct HorizonLine {
     remedy: Option<String>,
 }
 
-columns! { HorizonLine;
+columns_to_culprit! { HorizonLine;
     "database" text = |it| &it.database,
     "kind" text = |it| it.kind,
     "what" text = |it| &it.what,
     "since" text = |it| it.since.as_ref(),
     "age_transactions" long = |it| it.age_transactions,
     "age_seconds" long = |it| it.age_seconds,
-    "culprit" text = |it| it.culprit.who.as_ref(),
-    "pid" int = |it| it.culprit.pid,
-    "client" int = |it| it.culprit.client,
-    "user" text = |it| it.culprit.user.as_ref(),
-    "addr" text = |it| it.culprit.addr.as_ref(),
-    "remedy" text = |it| it.remedy.as_ref(),
 }
 
 fn lines(proxy: &Proxy) -> Vec<HorizonLine> {
