@@ -20,6 +20,8 @@ mod notify;
 mod orders;
 pub mod pgbouncer;
 mod pool;
+#[cfg(test)]
+mod printed;
 mod proxy;
 pub mod run;
 mod session;

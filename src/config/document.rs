@@ -5,9 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
 
 use super::show::{KeyFacts, default_rows};
+use crate::printed::assert_printed;
 
 const PROXY_TOML: &str = include_str!("../../proxy.toml");
 
@@ -192,16 +192,7 @@ fn document() -> String {
 
 #[test]
 fn the_document_says_what_the_code_says() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIG.md");
-    let document = document();
-    if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        std::fs::write(&path, &document).expect("docs/ is there");
-    }
-    let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        written == document,
-        "docs/CONFIG.md is not what proxy.toml and the code say; run UPDATE_EXPECTED=1 cargo test --lib config"
-    );
+    assert_printed("docs/CONFIG.md", &document(), "config");
 }
 
 #[test]

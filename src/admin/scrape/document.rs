@@ -1,9 +1,8 @@
 //! `docs/METRICS.md`, printed from the table. `UPDATE_EXPECTED=1 cargo test --lib scrape` writes it anew.
 
-use std::path::Path;
-
 use super::label::{LabelValues, values};
 use crate::metrics::{Label, Metric, MetricKind};
+use crate::printed::assert_printed;
 
 const HEAD: &str = "\
 # Metrics
@@ -63,13 +62,7 @@ fn document() -> String {
 
 #[test]
 fn the_document_says_what_the_table_says() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/METRICS.md");
-    let document = document();
-    if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        std::fs::write(&path, &document).expect("docs/ is there");
-    }
-    let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == document, "docs/METRICS.md is not what src/metrics/table.rs says; run with UPDATE_EXPECTED=1");
+    assert_printed("docs/METRICS.md", &document(), "scrape");
 }
 
 #[test]

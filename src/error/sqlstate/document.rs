@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use super::{console, login, report};
@@ -21,6 +20,7 @@ use crate::notify::stats::Gap;
 use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
+use crate::printed::assert_printed;
 use crate::state::timeout::Timeout;
 use crate::wire::build::Report;
 use crate::wire::build::ServerError;
@@ -341,16 +341,7 @@ fn every_fault_has_its_line() {
 
 #[test]
 fn the_document_says_what_the_code_says() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SQLSTATES.md");
-    let document = document();
-    if std::env::var_os("UPDATE_EXPECTED").is_some() {
-        std::fs::write(&path, &document).expect("docs/ is there");
-    }
-    let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        written == document,
-        "docs/SQLSTATES.md is not what src/error/sqlstate.rs says; run with UPDATE_EXPECTED=1"
-    );
+    assert_printed("docs/SQLSTATES.md", &document(), "sqlstate");
 }
 
 #[test]
