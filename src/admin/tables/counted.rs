@@ -75,6 +75,34 @@ impl CountedPools {
     }
 }
 
+/// The columns of a line that has a `database` and, under each of the fields named, [`StatsNumbers`]. Each of PgBouncer's
+/// tables names them in its own way, always in this order; the last three count what is not counted here.
+macro_rules! stats_columns {
+    ($line:ty; $($numbers:ident: [
+        $assignments:literal, $transactions:literal, $queries:literal, $received:literal, $sent:literal,
+        $transaction_time:literal, $query_time:literal, $wait_time:literal,
+        $client_parses:literal, $server_parses:literal, $binds:literal,
+    ],)+) => {
+        $crate::admin::table::columns! { $line;
+            "database" text = |it| &*it.database,
+            $(
+                $assignments long = |it| it.$numbers.assignments,
+                $transactions long = |it| it.$numbers.transactions,
+                $queries long = |it| it.$numbers.queries,
+                $received long = |it| it.$numbers.received,
+                $sent long = |it| it.$numbers.sent,
+                $transaction_time long = |it| it.$numbers.transaction_micros,
+                $query_time long = |it| it.$numbers.query_micros,
+                $wait_time long = |it| it.$numbers.wait_micros,
+                $client_parses long = |_it| 0,
+                $server_parses long = |_it| 0,
+                $binds long = |_it| 0,
+            )+
+        }
+    };
+}
+pub(super) use stats_columns;
+
 /// Numbers of one database.
 pub(super) struct StatsLine {
     pub(super) database: Arc<str>,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::counted::{StatsNumbers, by_database};
-use crate::admin::table::{ConsoleTable, columns, table};
+use super::counted::{StatsNumbers, by_database, stats_columns};
+use crate::admin::table::{ConsoleTable, table};
 use crate::proxy::Proxy;
 
 pub(super) const TABLE: ConsoleTable = table!("STATS_TOTALS", "the totals of STATS alone", lines);
@@ -14,19 +14,13 @@ pub(super) struct NumbersLine {
     pub(super) numbers: StatsNumbers,
 }
 
-columns! { NumbersLine;
-    "database" text = |it| &*it.database,
-    "server_assignment_count" long = |it| it.numbers.assignments,
-    "xact_count" long = |it| it.numbers.transactions,
-    "query_count" long = |it| it.numbers.queries,
-    "bytes_received" long = |it| it.numbers.received,
-    "bytes_sent" long = |it| it.numbers.sent,
-    "xact_time" long = |it| it.numbers.transaction_micros,
-    "query_time" long = |it| it.numbers.query_micros,
-    "wait_time" long = |it| it.numbers.wait_micros,
-    "client_parse_count" long = |_it| 0,
-    "server_parse_count" long = |_it| 0,
-    "bind_count" long = |_it| 0,
+stats_columns! { NumbersLine;
+    numbers: [
+        "server_assignment_count", "xact_count", "query_count",
+        "bytes_received", "bytes_sent",
+        "xact_time", "query_time", "wait_time",
+        "client_parse_count", "server_parse_count", "bind_count",
+    ],
 }
 
 fn lines(proxy: &Proxy) -> Vec<NumbersLine> {
