@@ -134,11 +134,21 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &StatementEffec
                     transaction(&name)
                         || name == "transaction"
                         || name == "transaction snapshot"
-                        || (name == "session_authorization" && statement.is_local)
                 }
-                (kind, [Effect::SetSessionAuthorization { to_default }]) => {
-                    name == "session_authorization" && *to_default == (kind != K::VarSetValue)
+                (_, [Effect::SetTransaction, Effect::Set { scope: Scope::Local, setting }]) => {
+                    name == "session_authorization" && statement.is_local && setting.name == "role"
                 }
+                (
+                    kind,
+                    [
+                        Effect::SetSessionAuthorization { to_default },
+                        Effect::Set { .. } | Effect::Reset(_),
+                    ],
+                ) => name == "session_authorization" && *to_default == (kind != K::VarSetValue),
+                (
+                    K::VarSetValue | K::VarSetCurrent,
+                    [Effect::SetUnknown { scope: ours, name: unknown }],
+                ) => *ours == scope && *unknown == name,
                 (K::VarReset, [Effect::Reset(reset)]) => *reset == name,
                 (K::VarSetDefault, [Effect::Reset(reset)]) => {
                     *reset == name && scope == Scope::Session
@@ -221,6 +231,10 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &StatementEffec
                 matches!(
                     effect,
                     Effect::Set { .. }
+                        | Effect::SetBound { .. }
+                        | Effect::SetUnknown { .. }
+                        | Effect::SetAny { .. }
+                        | Effect::Reset(_)
                         | Effect::SetTransaction
                         | Effect::SetSessionAuthorization { .. }
                         | Effect::Notify {
@@ -235,7 +249,17 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &StatementEffec
             }
         }
         other => {
-            expect(effects.is_empty());
+            expect(effects.iter().all(|effect| {
+                matches!(
+                    effect,
+                    Effect::SetBound { value: None, .. }
+                        | Effect::SetUnknown { .. }
+                        | Effect::SetAny { .. }
+                        | Effect::SetTransaction
+                        | Effect::SetSessionAuthorization { .. }
+                        | Effect::Set { .. }
+                )
+            }));
             match other {
                 NodeEnum::LoadStmt(_) => suspect(StateFlags::LOAD),
                 NodeEnum::ClosePortalStmt(_) => {

@@ -204,6 +204,9 @@ impl Session {
                     }
                     self.follow.get_or_insert_default().completed(effect, rolled_back);
                 }
+                Effect::SetBound { .. } | Effect::SetUnknown { .. } | Effect::SetAny { .. } => {
+                    self.pins.suspect(StateFlags::SETTINGS, StateFlags::NONE);
+                }
                 effect => {
                     let outcome = self.follow.as_mut().map(|follow| follow.completed(effect, rolled_back));
                     if outcome == Some(FollowOutcome::Committed) {

@@ -1,12 +1,13 @@
 //! [`classify`]: the one pass over a text that finds its effects on the session.
 
-use super::effect::{Context, StatementEffects};
+use super::effect::{Context, Effect, EffectList, Scope, StatementEffects};
 use super::keyword::*;
 use super::notify;
 use super::quick;
 use super::read;
-use super::scan::{ScannedStatement, Scanner, SettingsUse};
+use super::scan::{ScannedStatement, Scanner};
 use super::set;
+use super::set_config;
 use super::state_flags::StateFlags;
 
 /// The effects of `text` on its session.
@@ -40,13 +41,12 @@ impl StatementEffects {
     fn add(&mut self, text: &[u8], context: Context, statement: &ScannedStatement) {
         self.may_begin |= statement.may_begin;
         self.may_end |= statement.may_end;
-        self.assigns |= statement.head == SET || statement.settings != SettingsUse::Untouched;
+        self.assigns |= statement.head == SET || statement.calls_set_config;
         let text = &text[statement.span.clone()];
         match statement.head {
-            SELECT if statement.settings != SettingsUse::Untouched => match set::read_select(text, context) {
-                Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
-                None if statement.settings == SettingsUse::Session => self.may_begin |= StateFlags::SETTINGS,
-                None => {}
+            SELECT if statement.calls_set_config => match set::read_select(text, context) {
+                Some(effects) => self.extend(effects),
+                None => self.add_calls(text, context),
             },
             SELECT if statement.names_channels => {
                 if let Some(effect) = notify::read_select(text, context) {
@@ -55,16 +55,13 @@ impl StatementEffects {
             }
             SELECT => {}
             SET => match set::read_set(text, context) {
-                Some(effects) => effects.into_iter().for_each(|effect| self.push(effect)),
+                Some(effects) => self.extend(effects),
                 None => self.may_begin |= StateFlags::SETTINGS,
             },
             RESET => match set::read_reset(text, context) {
-                Some(effect) => self.push(effect),
+                Some(effects) => self.extend(effects),
                 None => self.may_begin |= StateFlags::SETTINGS,
             },
-            PREPARE if statement.settings == SettingsUse::Session => {
-                self.may_begin |= StateFlags::PREPARE | StateFlags::SETTINGS
-            }
             BEGIN | START | COMMIT | END | ROLLBACK | ABORT | SAVEPOINT | RELEASE | PREPARE | DEALLOCATE | LISTEN
             | UNLISTEN | NOTIFY | DISCARD => match read::read(text, context, statement.head) {
                 Some(Some(effect)) => self.push(effect),
@@ -74,8 +71,37 @@ impl StatementEffects {
             CLOSE => self.may_end |= StateFlags::HOLD,
             DROP => self.may_end |= StateFlags::TEMP,
             LOAD => self.may_begin |= StateFlags::LOAD,
-            _ if statement.settings == SettingsUse::Session => self.may_begin |= StateFlags::SETTINGS,
+            _ if statement.calls_set_config => self.add_calls(text, context),
             _ => {}
+        }
+        if statement.head == PREPARE
+            && statement.calls_set_config
+            && set_config::calls(text, context).any(|(_, call)| !call.is_surely_local())
+        {
+            // Nothing happens before an EXECUTE, which does not tell.
+            self.may_begin |= StateFlags::SETTINGS;
+        }
+        if statement.names_settings && read::updates_settings(text, context) {
+            match statement.head {
+                PREPARE => self.may_begin |= StateFlags::SETTINGS,
+                _ => self.push(Effect::SetAny { scope: Scope::Session }),
+            }
+        }
+    }
+
+    fn extend(&mut self, effects: EffectList) {
+        effects.into_iter().for_each(|effect| self.push(effect));
+    }
+
+    /// The calls of `set_config` in a statement that is not read as a whole.
+    fn add_calls(&mut self, text: &[u8], context: Context) {
+        for (_, call) in set_config::calls(text, context) {
+            let is_local = call.is_surely_local();
+            match call.effects_anywhere() {
+                Some(effects) => self.extend(effects),
+                None if is_local => self.push(Effect::SetAny { scope: Scope::Local }),
+                None => self.may_begin |= StateFlags::SETTINGS,
+            }
         }
     }
 }
@@ -84,7 +110,6 @@ impl StatementEffects {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::effect::Effect;
     use super::*;
 
     fn class(text: &str) -> StatementEffects {

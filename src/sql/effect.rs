@@ -1,7 +1,7 @@
 //! Results of reading a text: its effects one by one, the settings they give, and the kinds of state it may touch.
 
 use bytes::Bytes;
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::state_flags::StateFlags;
 
@@ -80,7 +80,17 @@ impl StatementEffects {
 
     /// SET, RESET and their like, for the session.
     pub fn changes_settings(&self) -> bool {
-        self.has(|effect| matches!(effect, Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll))
+        self.has(|effect| {
+            matches!(
+                effect,
+                Effect::Set { .. }
+                    | Effect::SetBound { .. }
+                    | Effect::SetUnknown { .. }
+                    | Effect::SetAny { .. }
+                    | Effect::Reset(_)
+                    | Effect::ResetAll
+            )
+        })
     }
 
     /// Whether a statement of the text begins or ends a transaction block or a savepoint.
@@ -130,6 +140,23 @@ pub enum Effect {
         /// Name and value.
         setting: Setting,
     },
+    /// `set_config` with an argument that stands in the Bind, which [`bound`](Effect::bound) reads.
+    SetBound {
+        /// A literal is in lower case.
+        name: Argument,
+        /// `None`: an expression.
+        value: Option<Argument>,
+        is_local: IsLocal,
+    },
+    /// A setting gets a value that only the server knows, or may get it: by `set_config` of an expression, or anywhere
+    /// but in the list of a plain SELECT.
+    SetUnknown {
+        scope: Scope,
+        /// As in [`Setting`].
+        name: String,
+    },
+    /// Any setting may get a value: UPDATE of `pg_settings`, or a transaction-local `set_config` of an unknown name.
+    SetAny { scope: Scope },
     /// RESET, and SET … TO DEFAULT for the session.
     Reset(String),
     /// RESET ALL: every setting but `role`, `session_authorization` and those of the transaction (`GUC_NO_RESET_ALL`).
@@ -178,7 +205,7 @@ pub enum Form {
     Call,
 }
 
-/// An argument of `pg_notify`.
+/// An argument of `pg_notify` or `set_config`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Argument {
     /// A literal, decoded, in the client's encoding.
@@ -204,6 +231,93 @@ impl Effect {
         )
     }
 
+    /// The effects of giving a setting this value. Some names are not settings that a session keeps.
+    pub(super) fn set(scope: Scope, setting: Setting) -> EffectList {
+        let to_default = setting.value == Value::Default;
+        if let Some(effects) = Self::special(scope, &setting.name, to_default) {
+            return effects;
+        }
+        smallvec![match scope {
+            Scope::Session if to_default => Self::Reset(setting.name),
+            _ => Self::Set { scope, setting },
+        }]
+    }
+
+    /// The effects of giving a setting a value that is not known.
+    pub(super) fn set_unknown(scope: Scope, name: String) -> EffectList {
+        match Self::special(scope, &name, false) {
+            Some(mut effects) if name == "session_authorization" => {
+                effects[1] = Self::SetUnknown { scope, name: "role".to_owned() };
+                effects
+            }
+            Some(effects) => effects,
+            None => smallvec![Self::SetUnknown { scope, name }],
+        }
+    }
+
+    /// The effects of setting what is no setting that a session keeps.
+    fn special(scope: Scope, name: &str, to_default: bool) -> Option<EffectList> {
+        match name {
+            "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" => {
+                Some(smallvec![Self::SetTransaction])
+            }
+            "session_authorization" => Some(Self::set_session_authorization(scope, to_default)),
+            _ => None,
+        }
+    }
+
+    /// The effects of SET SESSION AUTHORIZATION: whatever the role was, it is gone (`set_config_with_handle`).
+    pub(super) fn set_session_authorization(scope: Scope, to_default: bool) -> EffectList {
+        let authorization = match scope {
+            Scope::Local => Self::SetTransaction,
+            Scope::Session => Self::SetSessionAuthorization { to_default },
+        };
+        let value = if to_default { Value::Default } else { Value::Text(Bytes::from_static(b"none")) };
+        let mut effects = Self::set(scope, Setting { name: "role".to_owned(), value });
+        effects.insert(0, authorization);
+        effects
+    }
+
+    /// The effects of a [`SetBound`](Self::SetBound), given the parameters; none for any other.
+    pub(crate) fn bound<'b>(&self, parameter: impl Fn(u16) -> BoundText<'b>) -> EffectList {
+        let Self::SetBound { name, value, is_local } = self else { return EffectList::new() };
+        let text = |argument: &Argument| match argument {
+            Argument::Text(text) => Bound::Known(Some(text.clone())),
+            Argument::Null => Bound::Known(None),
+            Argument::Parameter(number) => match parameter(*number) {
+                BoundText::Null => Bound::Known(None),
+                BoundText::Text(text) => Bound::Known(Some(Bytes::copy_from_slice(text))),
+                BoundText::Unknown => Bound::Unknown,
+            },
+        };
+        // An expression, or a parameter that is not there, may be either; what the server says then holds.
+        let scope = match is_local {
+            IsLocal::Known(scope) => Some(*scope),
+            IsLocal::Unknown => None,
+            IsLocal::Parameter(number) => match parameter(*number) {
+                BoundText::Null => Some(Scope::Session),
+                BoundText::Text(flag) => match Scope::of_flag(flag) {
+                    Some(scope) => Some(scope),
+                    // Postgres refuses it.
+                    None => return EffectList::new(),
+                },
+                BoundText::Unknown => None,
+            },
+        };
+        let name = match text(name) {
+            Bound::Known(Some(name)) => String::from_utf8(name.to_ascii_lowercase()).ok(),
+            Bound::Known(None) => return EffectList::new(),
+            Bound::Unknown => None,
+        };
+        let Some(name) = name else { return smallvec![Self::SetAny { scope: scope.unwrap_or(Scope::Session) }] };
+        match (scope, value.as_ref().map(text)) {
+            (Some(scope), Some(Bound::Known(value))) => {
+                Self::set(scope, Setting { name, value: value.map_or(Value::Default, Value::Text) })
+            }
+            (scope, _) => Self::set_unknown(scope.unwrap_or(Scope::Session), name),
+        }
+    }
+
     /// Whether it is one that [`stand_ins`](super::stand_ins) may be asked about.
     pub fn concerns_channels(&self) -> bool {
         matches!(self, Self::Listen(_) | Self::Notify { .. } | Self::ListeningChannels)
@@ -221,11 +335,13 @@ impl Effect {
     }
 
     /// State that the effect may begin and state that it may end, if worth asking the server about.
-    fn flags(&self) -> (StateFlags, StateFlags) {
+    pub(crate) fn flags(&self) -> (StateFlags, StateFlags) {
         use StateFlags as S;
         match self {
             // A table created without TEMP is temporary if pg_temp comes first.
             Self::Set { setting, .. } if setting.names_pg_temp() => (S::TEMP, S::NONE),
+            Self::SetUnknown { name, .. } if name == "search_path" => (S::TEMP, S::NONE),
+            Self::SetAny { .. } => (S::TEMP, S::NONE),
             Self::SetSessionAuthorization { to_default: false } => (S::AUTHORIZATION, S::NONE),
             Self::SetSessionAuthorization { to_default: true } => (S::NONE, S::AUTHORIZATION),
             Self::DiscardAll => (S::NONE, S::DISCARDED),
@@ -237,6 +353,34 @@ impl Effect {
             _ => (S::NONE, S::NONE),
         }
     }
+}
+
+/// The effects of one statement or of a part of it; almost always one.
+pub(crate) type EffectList = SmallVec<[Effect; 1]>;
+
+/// The third argument of `set_config`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IsLocal {
+    Known(Scope),
+    Parameter(u16),
+    /// An expression.
+    Unknown,
+}
+
+/// A parameter as a Bind gives it. The types that `set_config` takes have the same bytes in text and in binary, but for
+/// a boolean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BoundText<'a> {
+    Null,
+    Text(&'a [u8]),
+    /// It is not all there, or of a type whose bytes may not be the text.
+    Unknown,
+}
+
+/// An argument once the parameters are known; NULL is `None`.
+enum Bound {
+    Known(Option<Bytes>),
+    Unknown,
 }
 
 /// The state that DISCARD throws away, ALL aside.
@@ -259,6 +403,22 @@ pub enum Scope {
     Local,
 }
 
+impl Scope {
+    /// The scope that `set_config` gives a setting by its third argument: a boolean as text (`parse_bool_with_len`) or
+    /// in binary. `None`: Postgres refuses it.
+    pub(super) fn of_flag(flag: &[u8]) -> Option<Self> {
+        let word = flag.trim_ascii().to_ascii_lowercase();
+        let begins = |full: &[u8], least: usize| word.len() >= least && full.starts_with(&word);
+        match () {
+            () if word == b"1" || flag == [1] => Some(Self::Local),
+            () if word == b"0" || flag == [0] => Some(Self::Session),
+            () if begins(b"true", 1) || begins(b"yes", 1) || begins(b"on", 2) => Some(Self::Local),
+            () if begins(b"false", 1) || begins(b"no", 1) || begins(b"off", 2) => Some(Self::Session),
+            () => None,
+        }
+    }
+}
+
 /// A setting and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
@@ -275,11 +435,13 @@ impl Setting {
 
     /// A `search_path` with the session's temporary schema in it.
     pub(super) fn names_pg_temp(&self) -> bool {
-        let value = match &self.value {
+        let (value, may_hide) = match &self.value {
             Value::Default => return false,
-            Value::Text(bytes) | Value::Raw(bytes) => bytes,
+            Value::Text(bytes) => (bytes.to_ascii_lowercase(), false),
+            Value::Raw(bytes) => (bytes.to_ascii_lowercase(), true),
         };
-        self.name == "search_path" && value.to_ascii_lowercase().windows(7).any(|part| part == b"pg_temp")
+        let contains = |part: &[u8]| value.windows(part.len()).any(|window| window == part);
+        self.name == "search_path" && (contains(b"pg_temp") || may_hide && contains(b"u&"))
     }
 }
 

@@ -24,12 +24,13 @@ mod read;
 mod replace;
 mod scan;
 mod set;
+mod set_config;
 mod splice;
 mod stand_in;
 mod state_flags;
 
 pub use classify::classify;
-pub(crate) use effect::{Argument, Effect, Scope, Setting, StatementEffects};
+pub(crate) use effect::{Argument, BoundText, Effect, EffectList, Scope, Setting, StatementEffects};
 pub use effect::{Context, Value};
 pub(crate) use encoding::{folded_encoding, is_ascii_safe};
 pub use milliseconds::{Milliseconds, milliseconds};

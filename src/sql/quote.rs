@@ -1,7 +1,8 @@
 //! Names and literals between their written form and what they mean.
 //!
-//! Decoding answers `None` where the meaning depends on something the text does not say (`U&''` with its UESCAPE) or
-//! where Postgres would refuse it; the caller then treats the statement as unread.
+//! Decoding answers `None` where the meaning depends on something the text does not say (an escape outside ASCII in
+//! `U&''` is one of the server's encoding) or where Postgres would refuse it; the caller then treats the statement as
+//! unread.
 
 use bytes::Bytes;
 
@@ -12,9 +13,13 @@ const NAME_MAX: usize = 63;
 
 /// The name a token spells: folded unless quoted, cut to 63 bytes.
 pub(super) fn name(text: &[u8], token: Token) -> Option<Bytes> {
-    let mut name = whole_name(text, token)?;
+    cut_name(whole_name(text, token)?)
+}
+
+/// A decoded name as Postgres keeps it.
+pub(super) fn cut_name(mut name: Vec<u8>) -> Option<Bytes> {
     truncate(&mut name);
-    Some(name.into())
+    (!name.is_empty()).then(|| name.into())
 }
 
 /// The same before it is cut.
@@ -61,6 +66,38 @@ pub(super) fn literal(text: &[u8], token: Token) -> Option<Bytes> {
         }
         _ => None,
     }
+}
+
+/// The content of `U&"name"` or `U&'text'`, if its escapes are ASCII and so the same in every encoding.
+pub(super) fn unicode(written: &[u8], escape: u8) -> Option<Vec<u8>> {
+    let quoted = written.get(2..)?;
+    let content = match quoted {
+        [b'"', content @ .., b'"'] => undouble(content, b'"'),
+        _ => parts(quoted, false).flat_map(|part| undouble(part, b'\'')).collect(),
+    };
+    let mut value = Vec::with_capacity(content.len());
+    let mut rest = &content[..];
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != escape {
+            value.push(byte);
+            continue;
+        }
+        let (digits_at, width) = match after.first()? {
+            again if *again == escape => {
+                value.push(escape);
+                rest = &after[1..];
+                continue;
+            }
+            b'+' => (1, 6),
+            _ => (0, 4),
+        };
+        let (code, count) = digits(&after[digits_at..], 16, width)?;
+        let character = u8::try_from(code).ok().filter(|code| count == width && matches!(code, 1..0x80))?;
+        value.push(character);
+        rest = &after[digits_at + width..];
+    }
+    Some(value)
 }
 
 /// The texts between the quotes of a literal and of its continuations. The lexer made sure that all of them are closed.
@@ -225,6 +262,22 @@ mod tests {
     fn literals_that_postgres_refuses_are_not_decoded() {
         for text in [r"E'\u12'", r"E'\000'", r"E'\ud800'", "U&'a'", "x'41'"] {
             assert_eq!(read(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn unicode_escapes_are_decoded_if_they_are_ascii() {
+        for (written, escape, value) in [
+            (r#"U&"d\0061t\+000061""#, b'\\', Some("data")),
+            (r"u&'it''s \\ !'", b'\\', Some(r"it's \ !")),
+            (r"U&'d!0061t!!'", b'!', Some("dat!")),
+            (r"U&'\00e9'", b'\\', None),
+            (r"U&'\0000'", b'\\', None),
+            (r"U&'\006'", b'\\', None),
+            (r"U&'\'", b'\\', None),
+            (r"U&'\+'", b'\\', None),
+        ] {
+            assert_eq!(unicode(written.as_bytes(), escape).as_deref(), value.map(str::as_bytes), "{written}");
         }
     }
 

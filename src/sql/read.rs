@@ -47,12 +47,35 @@ pub(super) fn read(text: &[u8], context: Context, head: u128) -> Option<Option<E
     reader.is_at_end().then_some(Some(effect))
 }
 
+/// Whether a statement, or a part of it, is an UPDATE of `pg_settings`, which is a SET by a rule of the view's.
+pub(super) fn updates_settings(text: &[u8], context: Context) -> bool {
+    let mut reader = Reader::new(text, context);
+    while !reader.is_at_end() {
+        if !reader.word(UPDATE) {
+            reader.advance();
+            continue;
+        }
+        let mut ahead = reader;
+        ahead.word(ONLY);
+        let mut name = ahead.name();
+        if ahead.symbol(b'.') {
+            name = ahead.name();
+        }
+        if name.as_deref() == Some(b"pg_settings") {
+            return true;
+        }
+    }
+    false
+}
+
 /// Takes a statement token by token.
 #[derive(Clone, Copy)]
 pub(super) struct Reader<'a> {
     text: &'a [u8],
+    context: Context,
     lexer: Lexer<'a>,
     token: Token,
+    previous_end: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -60,12 +83,17 @@ impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a [u8], context: Context) -> Self {
         let mut lexer = Lexer::new(text, context.standard_conforming_strings);
         let token = lexer.token();
-        Self { text, lexer, token }
+        Self { text, context, lexer, token, previous_end: 0 }
     }
 
     /// All of the text.
     pub(super) fn text(&self) -> &'a [u8] {
         self.text
+    }
+
+    /// What the session says about how to read it.
+    pub(super) fn context(&self) -> Context {
+        self.context
     }
 
     /// The token it stands on.
@@ -79,8 +107,20 @@ impl<'a> Reader<'a> {
         lexer.token()
     }
 
+    /// Goes to the first token that `lexer` gives, which walks the same text.
+    pub(super) fn resume(&mut self, lexer: Lexer<'a>) {
+        self.lexer = lexer;
+        self.advance();
+    }
+
+    /// What walks the text behind the token it stands on.
+    pub(super) fn lexer(&self) -> Lexer<'a> {
+        self.lexer
+    }
+
     /// Goes one token on.
     pub(super) fn advance(&mut self) {
+        self.previous_end = self.token.end;
         self.token = self.lexer.token();
     }
 
@@ -129,8 +169,20 @@ impl<'a> Reader<'a> {
         found
     }
 
+    /// The name it stands on.
+    pub(super) fn name_ahead(&self) -> Option<Bytes> {
+        let mut ahead = *self;
+        ahead.name()
+    }
+
     /// Takes a name.
     pub(super) fn name(&mut self) -> Option<Bytes> {
+        if self.token.kind == TokenKind::UnicodeQuoted {
+            let (ahead, name) = self.unicode()?;
+            let name = quote::cut_name(name)?;
+            *self = ahead;
+            return Some(name);
+        }
         let name = quote::name(self.text, self.token)?;
         self.advance();
         Some(name)
@@ -156,9 +208,54 @@ impl<'a> Reader<'a> {
 
     /// Takes a string literal.
     pub(super) fn literal(&mut self) -> Option<Bytes> {
+        if self.is_unicode_literal() {
+            let (ahead, literal) = self.unicode()?;
+            *self = ahead;
+            return Some(literal.into());
+        }
         let literal = quote::literal(self.text, self.token)?;
         self.advance();
         Some(literal)
+    }
+
+    /// Takes the name of a named argument, `name =>` or `name :=`.
+    pub(super) fn argument_name(&mut self) -> Option<Bytes> {
+        let mut ahead = *self;
+        let name = ahead.name()?;
+        let rest = &ahead.text[ahead.token.start..];
+        if !rest.starts_with(b"=>") && !rest.starts_with(b":=") {
+            return None;
+        }
+        ahead.advance();
+        ahead.advance();
+        *self = ahead;
+        Some(name)
+    }
+
+    /// Where the token before this one ended.
+    pub(super) fn previous_end(&self) -> usize {
+        self.previous_end
+    }
+
+    /// `U&'text'`.
+    pub(super) fn is_unicode_literal(&self) -> bool {
+        self.token.kind == TokenKind::OtherLiteral && matches!(self.token.of(self.text), [b'u' | b'U', ..])
+    }
+
+    /// What `U&"name"` or `U&'text'` spells, perhaps with a UESCAPE behind, and the reader behind that.
+    fn unicode(&self) -> Option<(Self, Vec<u8>)> {
+        let mut ahead = *self;
+        ahead.advance();
+        let mut escape = b'\\';
+        if ahead.word(UESCAPE) {
+            let written = quote::literal(ahead.text, ahead.token)?;
+            let [byte] = written[..] else { return None };
+            let is_refused = byte.is_ascii_hexdigit() || byte.is_ascii_whitespace() || b"+'\"".contains(&byte);
+            escape = Some(byte).filter(|byte| byte.is_ascii() && !is_refused)?;
+            ahead.advance();
+        }
+        let spelled = quote::unicode(self.token.of(self.text), escape)?;
+        Some((ahead, spelled))
     }
 
     /// `[WORK | TRANSACTION] [AND [NO] CHAIN]`.
@@ -290,8 +387,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_in_unicode_escapes_is_uncertain() {
-        let class = classify(br#"SAVEPOINT U&"\0061""#, Context::default());
-        assert!(class.may_begin.contains(StateFlags::UNCERTAIN));
+    fn a_name_in_unicode_escapes_is_read_if_it_is_ascii() {
+        for text in [r#"SAVEPOINT U&"\0061""#, r#"SAVEPOINT U&"!0061" UESCAPE '!'"#] {
+            assert_eq!(effect(text), Effect::Savepoint(bytes("a")));
+        }
+        for text in [r#"SAVEPOINT U&"\00e9""#, r#"SAVEPOINT U&"+0061" UESCAPE '+'"#] {
+            let class = classify(text.as_bytes(), Context::default());
+            assert!(class.may_begin.contains(StateFlags::UNCERTAIN), "{text}");
+        }
     }
 }

@@ -1,16 +1,18 @@
 //! Replaces the values that a text gives to settings, so that everything else in it stays as it was sent.
 //!
-//! Only literals are found: `SET name TO value`, and `set_config('name', 'value', …)` wherever it is called. A
-//! routine's body in a `CREATE` is left alone: it takes effect when it is called.
+//! Only literals are found: `SET name TO value`, and `set_config('name', 'value', …)` wherever it is called; of other
+//! values [`classify`](super::classify()) says that they are unknown. A `CREATE` is left alone, as it takes effect
+//! later, but for the query of a `CREATE TABLE … AS`.
 
 use std::ops::Range;
 
 use super::effect::{Context, Value};
-use super::keyword::{ALTER, CREATE, SET};
-use super::lex::{Lexer, Token, TokenKind};
-use super::quote;
-use super::scan::{Scanner, SettingsUse};
+use super::keyword::*;
+use super::lex::TokenKind;
+use super::read::Reader;
+use super::scan::Scanner;
 use super::set;
+use super::set_config;
 use super::splice::TextSplice;
 
 /// The value put in the place of another.
@@ -54,8 +56,17 @@ pub(crate) fn replace_values(
                     visit(name, &value, span, false);
                 }
             }
-            CREATE | ALTER => {}
-            _ if statement.settings != SettingsUse::Untouched => calls(written, context, &mut visit),
+            ALTER => {}
+            head if statement.calls_set_config => {
+                let from = if head == CREATE { created_query(written, context) } else { Some(0) };
+                for (at, call) in set_config::calls(written, context) {
+                    if from.is_some_and(|from| at >= from)
+                        && let Some((name, value, span)) = call.literals()
+                    {
+                        visit(name, &value, span, true);
+                    }
+                }
+            }
             _ => {}
         }
         number += 1;
@@ -71,45 +82,25 @@ fn spelled(substitute: Substitute, is_call: bool) -> String {
     }
 }
 
-/// Takes the name of a setting, its value, where that stands, and whether it is the argument of a call.
-type Visit<'a> = dyn FnMut(String, &Value, Range<usize>, bool) + 'a;
-
-/// Visits the values of `set_config` calls whose first two arguments are literals, perhaps with a cast behind.
-fn calls(text: &[u8], context: Context, visit: &mut Visit<'_>) {
-    let mut lexer = Lexer::new(text, context.standard_conforming_strings);
-    loop {
-        let token = lexer.token();
-        match token.kind {
-            TokenKind::End | TokenKind::Unterminated => return,
-            TokenKind::Word | TokenKind::Quoted if quote::name(text, token).as_deref() == Some(b"set_config") => {}
-            _ => continue,
-        }
-        let mut ahead = lexer;
-        if ahead.token().kind != TokenKind::Open {
-            continue;
-        }
-        let (Some(name), Some(value)) = (argument(text, &mut ahead), argument(text, &mut ahead)) else { continue };
-        let name = quote::literal(text, name).and_then(|name| String::from_utf8(name.to_ascii_lowercase()).ok());
-        let Some(name) = name else { continue };
-        let read = match quote::literal(text, value) {
-            Some(read) => Value::Text(read),
-            None => Value::Raw(value.of(text).to_vec().into()),
-        };
-        visit(name, &read, value.start..value.end, true);
+/// Where the query of a CREATE TABLE … AS begins, which runs at once; other things are made to be run later.
+fn created_query(text: &[u8], context: Context) -> Option<usize> {
+    let mut reader = Reader::new(text, context);
+    reader.advance();
+    while [GLOBAL, LOCAL, TEMP, TEMPORARY, UNLOGGED].into_iter().any(|word| reader.word(word)) {}
+    if !reader.word(TABLE) {
+        return None;
     }
-}
-
-/// One literal, the cast behind it if there is one, and the comma.
-fn argument(text: &[u8], lexer: &mut Lexer<'_>) -> Option<Token> {
-    let literal = lexer.token();
-    let is_literal =
-        matches!(literal.kind, TokenKind::Plain | TokenKind::Escaped | TokenKind::Dollar | TokenKind::OtherLiteral);
-    let mut next = lexer.token();
-    if next.of(text) == b":" && lexer.token().of(text) == b":" {
-        lexer.token();
-        next = lexer.token();
+    let mut depth = 0usize;
+    while !reader.is_at_end() {
+        match reader.token().kind {
+            TokenKind::Open => depth += 1,
+            TokenKind::Close => depth = depth.saturating_sub(1),
+            _ if depth == 0 && reader.is(AS) => return Some(reader.token().end),
+            _ => {}
+        }
+        reader.advance();
     }
-    (is_literal && next.of(text) == b",").then_some(literal)
+    None
 }
 
 #[cfg(test)]
@@ -145,6 +136,24 @@ mod tests {
                 "PREPARE p AS SELECT set_config('statement_timeout', '0', true)",
                 "PREPARE p AS SELECT set_config('statement_timeout', '5', true)",
             ),
+            (
+                "SELECT set_config(setting_name => U&'statement_timeout', new_value => ('0'::text), is_local => false)",
+                "SELECT set_config(setting_name => U&'statement_timeout', new_value => ('5'::text), is_local => false)",
+            ),
+            (
+                "SELECT set_config($a$statement_timeout$a$, N'0', (1=2))",
+                "SELECT set_config($a$statement_timeout$a$, '5', (1=2))",
+            ),
+            (
+                "SELECT set_config('statement_timeout', U&'!0030' UESCAPE '!', false)",
+                "SELECT set_config('statement_timeout', '5', false)",
+            ),
+            (
+                "CREATE TEMP TABLE x AS SELECT set_config('statement_timeout', '0', false)",
+                "CREATE TEMP TABLE x AS SELECT set_config('statement_timeout', '5', false)",
+            ),
+            ("SET U&\"statement_timeout\" = E'0'", "SET U&\"statement_timeout\" = '5'"),
+            ("/* */ SET/**/statement_timeout/**/=/**/0x0", "/* */ SET/**/statement_timeout/**/=/**/'5'"),
         ] {
             let (text, numbers) = replaced(text, Substitute::Milliseconds(5)).expect(text);
             assert_eq!((text.as_str(), &numbers[..]), (expected, &[0][..]));
@@ -173,6 +182,8 @@ mod tests {
             "SELECT set_config('statement_timeout', NULL, false)",
             "SELECT 'set_config(''statement_timeout'', ''0'', false)'",
             "CREATE FUNCTION f() RETURNS text BEGIN ATOMIC SELECT set_config('statement_timeout', '0', false); END",
+            "CREATE VIEW v AS SELECT set_config('statement_timeout', '0', false)",
+            "CREATE TABLE t (a text DEFAULT set_config('statement_timeout', '0', false))",
             "ALTER ROLE r SET statement_timeout = 0",
             "DO $$ BEGIN SET statement_timeout = 0; END $$",
         ] {

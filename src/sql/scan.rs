@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::effect::Context;
 use super::keyword::*;
 use super::lex::{Lexer, Token, TokenKind};
+use super::set_config::SetConfig;
 use super::state_flags::StateFlags;
 
 /// The statements of `text` that are not empty, as spans from first to last token; one that does not end is given to
@@ -29,20 +30,12 @@ pub(super) struct ScannedStatement {
     pub(super) may_begin: StateFlags,
     /// State it may end, as far as single words tell.
     pub(super) may_end: StateFlags,
-    /// Calls of `set_config`.
-    pub(super) settings: SettingsUse,
+    /// There is a call of `set_config`.
+    pub(super) calls_set_config: bool,
+    /// The name `pg_settings` is in it.
+    pub(super) names_settings: bool,
     /// There is a call of `pg_notify` or `pg_listening_channels`.
     pub(super) names_channels: bool,
-}
-
-/// The effect of the `set_config` calls of a statement, that of the worst of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum SettingsUse {
-    Untouched,
-    /// Every call has `true` as its third argument: nothing outlives the transaction.
-    Local,
-    /// A call may change the session.
-    Session,
 }
 
 /// Whether the statement being walked creates a routine, whose body may hold statements.
@@ -60,13 +53,10 @@ enum Routine {
 fn matters(word: &[u8]) -> bool {
     match (word.len(), word[0] | 0x20) {
         (3 | 7, b'e') | (4, b'h' | b't') | (6, b'a') | (9, b't') => true,
-        (7.., b'p') => starts_with(word, b"pg_temp"),
+        (7.., b'p') => starts_with(word, b"pg_temp") || word.eq_ignore_ascii_case(b"pg_settings"),
         _ => false,
     }
 }
-
-/// Tokens of one `set_config` call that are looked at to find its third argument; keeps nested calls linear.
-const ARGUMENT_TOKENS_MAX: usize = 64;
 
 /// Cuts a text into statements.
 pub(super) struct Scanner<'a> {
@@ -93,7 +83,8 @@ impl<'a> Scanner<'a> {
             head: if token.kind == TokenKind::Word { keyword(token.of(self.text)) } else { 0 },
             may_begin: StateFlags::NONE,
             may_end: StateFlags::NONE,
-            settings: SettingsUse::Untouched,
+            calls_set_config: false,
+            names_settings: false,
             names_channels: false,
         };
         let mut parentheses = 0usize;
@@ -123,6 +114,8 @@ impl<'a> Scanner<'a> {
                 TokenKind::Quoted if starts_with(&self.text[token.start + 1..token.end], b"pg_temp") => {
                     statement.may_begin |= StateFlags::TEMP;
                 }
+                TokenKind::Quoted if token.of(self.text) == b"\"pg_settings\"" => statement.names_settings = true,
+                TokenKind::UnicodeQuoted if matches!(statement.head, SET | RESET) => {}
                 TokenKind::UnicodeQuoted => statement.may_begin |= StateFlags::HIDDEN,
                 TokenKind::Open => {
                     parentheses += 1;
@@ -176,6 +169,7 @@ impl<'a> Scanner<'a> {
             // The flags of the prepared text were raised at its PREPARE; the state that it creates comes only now.
             EXECUTE => statement.may_begin |= StateFlags::EXECUTED,
             _ if starts_with(token.of(self.text), b"pg_temp") => statement.may_begin |= StateFlags::TEMP,
+            _ if starts_with(token.of(self.text), b"pg_") => statement.names_settings = true,
             _ => {}
         }
     }
@@ -197,37 +191,9 @@ impl<'a> Scanner<'a> {
                 statement.names_channels |=
                     name.eq_ignore_ascii_case(b"pg_notify") || name.eq_ignore_ascii_case(b"pg_listening_channels");
             }
-        } else if name.eq_ignore_ascii_case(b"set_config") && statement.settings != SettingsUse::Session {
-            statement.settings = statement.settings.max(self.third_argument());
+        } else {
+            statement.calls_set_config |= SetConfig::is_name(name);
         }
-    }
-
-    /// Reads ahead behind the parenthesis of a `set_config` call for a literal `true` as its third and last argument.
-    fn third_argument(&self) -> SettingsUse {
-        let mut lexer = self.lexer;
-        let (mut parentheses, mut commas, mut tokens) = (1, 0, 0);
-        let mut is_true = false;
-        for _ in 0..ARGUMENT_TOKENS_MAX {
-            let token = lexer.token();
-            match token.kind {
-                TokenKind::Open => parentheses += 1,
-                TokenKind::Close if parentheses == 1 => {
-                    let local = commas == 2 && tokens == 1 && is_true;
-                    return if local { SettingsUse::Local } else { SettingsUse::Session };
-                }
-                TokenKind::Close => parentheses -= 1,
-                TokenKind::Symbol if parentheses == 1 && token.of(self.text) == b"," => {
-                    commas += 1;
-                    tokens = 0;
-                    continue;
-                }
-                TokenKind::End | TokenKind::Unterminated => break,
-                _ => {}
-            }
-            tokens += 1;
-            is_true = self.is(token, TRUE);
-        }
-        SettingsUse::Session
     }
 }
 

@@ -6,13 +6,14 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
-use smallvec::{SmallVec, smallvec};
+use smallvec::smallvec;
 
-use super::effect::{Context, Effect, Scope, Setting, Value};
+use super::effect::{Context, Effect, EffectList, Scope, Setting, Value};
 use super::keyword::*;
 use super::lex::{Lexer, TokenKind};
 use super::quote::{self, quote_identifier, quote_literal};
 use super::read::Reader;
+use super::set_config::SetConfig;
 
 impl Value {
     /// The one string that this sets, if it is one: of `'5s'`, `5000`, `-1.5`, `on` and the like, not of lists. For
@@ -43,11 +44,8 @@ fn is_number(raw: &[u8]) -> bool {
         && unsigned.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._-+".contains(byte))
 }
 
-/// The effects of one statement; almost always one.
-type Read = SmallVec<[Effect; 1]>;
-
 /// SET in all its forms.
-pub(super) fn read_set(text: &[u8], context: Context) -> Option<Read> {
+pub(super) fn read_set(text: &[u8], context: Context) -> Option<EffectList> {
     let mut reader = Reader::new(text, context);
     reader.advance();
     if reader.is(CONSTRAINTS) && !names_setting(text, &reader) {
@@ -55,7 +53,7 @@ pub(super) fn read_set(text: &[u8], context: Context) -> Option<Read> {
     }
     let scope = scope(text, &mut reader);
     if names_setting(text, &reader) {
-        return generic(text, &mut reader, scope).map(|effect| smallvec![effect]);
+        return generic(text, &mut reader, scope);
     }
     let effects = special(text, &mut reader, scope)?;
     reader.is_at_end().then_some(effects)
@@ -111,25 +109,28 @@ fn is_session_form(reader: &Reader<'_>) -> bool {
 }
 
 /// `name TO value, …`.
-fn generic(text: &[u8], reader: &mut Reader<'_>, scope: Scope) -> Option<Effect> {
+fn generic(text: &[u8], reader: &mut Reader<'_>, scope: Scope) -> Option<EffectList> {
     let name = setting_name(reader)?;
     if !reader.symbol(b'=') && !reader.word(TO) {
-        return None;
+        return reader.words(&[FROM, CURRENT]).then(|| Effect::set_unknown(scope, name));
     }
     let value = if reader.is(DEFAULT) && reader.second().kind == TokenKind::End {
         Value::Default
     } else {
-        Value::Raw(raw(text, reader)?)
+        match raw(text, reader) {
+            Some(raw) => Value::Raw(raw),
+            None => return Some(Effect::set_unknown(scope, name)),
+        }
     };
-    Some(effect(scope, Setting { name, value }))
+    Some(Effect::set(scope, Setting { name, value }))
 }
 
-/// `name` or `class.name`. Settings are found whatever the case, quoted or not; a dot inside quotes is left unread, as
-/// it would be taken for the one between names.
+/// `name` or `class.name`. Settings are found whatever the case, quoted or not; a dot inside quotes is the same as one
+/// between names (`var_name` of the grammar joins them).
 fn setting_name(reader: &mut Reader<'_>) -> Option<String> {
     let mut parts = Vec::new();
     loop {
-        let part = reader.name().filter(|part| !part.contains(&b'.'))?;
+        let part = reader.name()?;
         parts.push(String::from_utf8(part.to_ascii_lowercase()).ok()?);
         if !reader.symbol(b'.') {
             return Some(parts.join("."));
@@ -157,14 +158,11 @@ fn raw(text: &[u8], reader: &Reader<'_>) -> Option<Bytes> {
 }
 
 /// The forms of SET that are not `name TO value`.
-fn special(text: &[u8], reader: &mut Reader<'_>, scope: Scope) -> Option<Read> {
+fn special(text: &[u8], reader: &mut Reader<'_>, scope: Scope) -> Option<EffectList> {
     if reader.words(&[SESSION, AUTHORIZATION]) {
         let to_default = reader.is(DEFAULT);
         reader.advance();
-        return Some(smallvec![match scope {
-            Scope::Local => Effect::SetTransaction,
-            Scope::Session => Effect::SetSessionAuthorization { to_default },
-        }]);
+        return Some(Effect::set_session_authorization(scope, to_default));
     }
     if reader.words(&[SESSION, CHARACTERISTICS, AS, TRANSACTION]) {
         return characteristics(reader, scope);
@@ -198,12 +196,12 @@ fn special(text: &[u8], reader: &mut Reader<'_>, scope: Scope) -> Option<Read> {
     } else {
         return None;
     };
-    Some(smallvec![effect(scope, setting)])
+    Some(Effect::set(scope, setting))
 }
 
 /// Transaction modes as defaults of the session.
-fn characteristics(reader: &mut Reader<'_>, scope: Scope) -> Option<Read> {
-    let mut effects = Read::new();
+fn characteristics(reader: &mut Reader<'_>, scope: Scope) -> Option<EffectList> {
+    let mut effects = EffectList::new();
     while !reader.is_at_end() {
         let (name, value) = match () {
             () if reader.words(&[ISOLATION, LEVEL]) => ("default_transaction_isolation", isolation(reader)?),
@@ -213,7 +211,7 @@ fn characteristics(reader: &mut Reader<'_>, scope: Scope) -> Option<Read> {
             () if reader.words(&[NOT, DEFERRABLE]) => ("default_transaction_deferrable", "off"),
             () => return None,
         };
-        effects.push(effect(scope, Setting::text(name, value)));
+        effects.extend(Effect::set(scope, Setting::text(name, value)));
         reader.symbol(b',');
     }
     (!effects.is_empty()).then_some(effects)
@@ -229,54 +227,44 @@ fn isolation(reader: &mut Reader<'_>) -> Option<&'static str> {
     }
 }
 
-/// The effect of setting this: some names are not settings that a session keeps.
-fn effect(scope: Scope, setting: Setting) -> Effect {
-    match (setting.name.as_str(), scope, &setting.value) {
-        ("transaction_isolation" | "transaction_read_only" | "transaction_deferrable", ..) => Effect::SetTransaction,
-        ("session_authorization", Scope::Local, _) => Effect::SetTransaction,
-        ("session_authorization", Scope::Session, value) => {
-            Effect::SetSessionAuthorization { to_default: *value == Value::Default }
-        }
-        (_, Scope::Session, Value::Default) => Effect::Reset(setting.name),
-        _ => Effect::Set { scope, setting },
-    }
-}
-
 /// RESET in all its forms.
-pub(super) fn read_reset(text: &[u8], context: Context) -> Option<Effect> {
+pub(super) fn read_reset(text: &[u8], context: Context) -> Option<EffectList> {
     let mut reader = Reader::new(text, context);
     reader.advance();
-    let effect = match () {
-        () if reader.words(&[SESSION, AUTHORIZATION]) => Effect::SetSessionAuthorization { to_default: true },
-        () if reader.words(&[TIME, ZONE]) => Effect::Reset("timezone".to_owned()),
-        () if reader.words(&[TRANSACTION, ISOLATION, LEVEL]) => Effect::SetTransaction,
-        () if reader.word(ALL) => Effect::ResetAll,
-        () => effect(Scope::Session, Setting { name: setting_name(&mut reader)?, value: Value::Default }),
+    let reset = |name| Effect::set(Scope::Session, Setting { name, value: Value::Default });
+    let effects = match () {
+        () if reader.words(&[SESSION, AUTHORIZATION]) => reset("session_authorization".to_owned()),
+        () if reader.words(&[TIME, ZONE]) => reset("timezone".to_owned()),
+        () if reader.words(&[TRANSACTION, ISOLATION, LEVEL]) => smallvec![Effect::SetTransaction],
+        () if reader.word(ALL) => smallvec![Effect::ResetAll],
+        () => reset(setting_name(&mut reader)?),
     };
-    reader.is_at_end().then_some(effect)
+    reader.is_at_end().then_some(effects)
 }
 
-/// A whole SELECT whose list holds `set_config` calls with literals, and `current_setting` calls at most besides.
-pub(super) fn read_select(text: &[u8], context: Context) -> Option<Read> {
+/// A whole SELECT of calls of `set_config`, and of `current_setting`, literals and parameters at most besides, each made
+/// exactly once; `None` also if the name of a setting is an expression.
+pub(super) fn read_select(text: &[u8], context: Context) -> Option<EffectList> {
     let mut reader = Reader::new(text, context);
     reader.advance();
-    let mut effects = Read::new();
+    let mut effects = EffectList::new();
     loop {
         reader.words(&[PG_CATALOG]).then(|| reader.symbol(b'.'));
+        let is_call = reader.name_ahead().is_some_and(|name| SetConfig::is_name(&name));
         if reader.word(CURRENT_SETTING) {
-            open(&mut reader)?;
+            reader.symbol(b'(').then_some(())?;
             reader.literal()?;
             if reader.symbol(b',') && !reader.word(TRUE) && !reader.word(FALSE) {
                 return None;
             }
-        } else if reader.word(SET_CONFIG) {
-            open(&mut reader)?;
-            effects.push(arguments(&mut reader)?);
+            reader.symbol(b')').then_some(())?;
+        } else if is_call && reader.second().kind == TokenKind::Open {
+            reader.advance();
+            let (call, behind) = SetConfig::read(text, context, reader.lexer());
+            effects.extend(call.effects()?);
+            reader.resume(behind?);
         } else {
-            return None;
-        }
-        if !reader.symbol(b')') {
-            return None;
+            constant(&mut reader)?;
         }
         // Any name may be a label, with AS or without; a FROM taken for one is followed by something that is no comma.
         let labelled = reader.word(AS);
@@ -286,35 +274,21 @@ pub(super) fn read_select(text: &[u8], context: Context) -> Option<Read> {
         if reader.is_at_end() {
             return Some(effects);
         }
-        if !reader.symbol(b',') {
-            return None;
-        }
+        reader.symbol(b',').then_some(())?;
     }
 }
 
-fn open(reader: &mut Reader<'_>) -> Option<()> {
-    reader.symbol(b'(').then_some(())
-}
-
-/// `'name', 'value', true | false`, the first two perhaps with `::text` behind.
-fn arguments(reader: &mut Reader<'_>) -> Option<Effect> {
-    let name = String::from_utf8(argument(reader)?.to_ascii_lowercase()).ok()?;
-    let value = argument(reader)?;
-    let scope = match () {
-        () if reader.word(TRUE) => Scope::Local,
-        () if reader.word(FALSE) => Scope::Session,
-        () => return None,
-    };
-    Some(effect(scope, Setting { name, value: Value::Text(value) }))
-}
-
-/// One string argument and the comma behind it.
-fn argument(reader: &mut Reader<'_>) -> Option<Bytes> {
-    let value = reader.literal()?;
-    if reader.symbol(b':') && !(reader.symbol(b':') && reader.word(TEXT)) {
-        return None;
+/// A literal, a number, a parameter or NULL, perhaps cast to the type of one name.
+fn constant(reader: &mut Reader<'_>) -> Option<()> {
+    if reader.token().kind == TokenKind::Number {
+        reader.advance();
+    } else if !reader.word(NULL) && !reader.word(TRUE) && !reader.word(FALSE) && reader.parameter().is_none() {
+        reader.literal()?;
     }
-    reader.symbol(b',').then_some(value)
+    if reader.typecast() {
+        reader.name()?;
+    }
+    Some(())
 }
 
 /// One Query that brings a session from one set of settings to another; empty if there is nothing to do.
@@ -387,7 +361,7 @@ fn setting_identifier(name: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::{StateFlags, classify};
+    use crate::sql::classify;
 
     fn effects(text: &str) -> Vec<Effect> {
         let class = classify(text.as_bytes(), Context::default());
@@ -478,20 +452,39 @@ mod tests {
     }
 
     #[test]
-    fn set_config_that_cannot_be_read_is_suspected_unless_it_is_local() {
-        for text in [
-            "SELECT set_config('a.b', $1, false)",
-            "SELECT set_config('a.b', 'x', false) FROM t",
-            "SELECT set_config('a.b', 'x', false) WHERE false",
-            "SELECT set_config(set_config('a.b', 'x', false), 'y', true)",
-            "INSERT INTO t SELECT \"set_config\"('a.b', 'x', false)",
-            "SET a FROM CURRENT",
-            "SET \"a.b\" = 1",
+    fn a_set_whose_value_cannot_be_read_is_one_of_an_unknown_value() {
+        let unknown = |name: &str| vec![Effect::SetUnknown { scope: Scope::Session, name: name.to_owned() }];
+        assert_eq!(effects("SET a FROM CURRENT"), unknown("a"));
+        assert_eq!(effects(r"SET a.b = '\', E'\ud800'"), unknown("a.b"));
+        assert_eq!(effects("SET \"a.b\" = 1"), set(Scope::Session, "a.b", raw("1")));
+        assert_eq!(effects(r#"SET U&"st\0061tement_timeout" = 0"#), set(Scope::Session, "statement_timeout", raw("0")));
+    }
+
+    #[test]
+    fn session_authorization_takes_the_role_with_it() {
+        use Scope::{Local, Session};
+        let begun = |effects: Vec<Effect>| {
+            let mut all = vec![Effect::SetSessionAuthorization { to_default: false }];
+            all.extend(effects);
+            all
+        };
+        let all = |sql: &str| {
+            let class = classify(sql.as_bytes(), Context::default());
+            class.effects.into_iter().map(|(_, effect)| effect).collect::<Vec<_>>()
+        };
+        for sql in [
+            "SET SESSION AUTHORIZATION x",
+            "SET session_authorization = x",
+            "SELECT set_config('session_authorization', 'x', false)",
         ] {
-            let class = classify(text.as_bytes(), Context::default());
-            assert_eq!((class.may_begin, class.effects.len()), (StateFlags::SETTINGS, 0), "{text}");
+            assert_eq!(all(sql), begun(set(Session, "role", text("none"))), "{sql}");
         }
-        assert_eq!(effects("SELECT set_config('search_path', $1, true), set_config($2, $3, true)"), []);
+        let ended = [Effect::SetSessionAuthorization { to_default: true }, Effect::Reset("role".to_owned())];
+        for sql in ["RESET SESSION AUTHORIZATION", "SET SESSION AUTHORIZATION DEFAULT", "RESET session_authorization"] {
+            assert_eq!(all(sql), ended, "{sql}");
+        }
+        let local = [Effect::SetTransaction, set(Local, "role", text("none")).remove(0)];
+        assert_eq!(all("SET LOCAL SESSION AUTHORIZATION x"), local);
     }
 
     #[test]
