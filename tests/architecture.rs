@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Lowest first; modules of one floor do not import each other.
 const FLOORS: [&[&str]; 13] = [
-    &["words", "printed"],
+    &["words"],
     &["wire", "sql", "config", "orders"],
     &["admission", "net", "pgbouncer", "state"],
     &["auth", "metrics"],

@@ -101,7 +101,8 @@ pub(super) trait Columns {
 macro_rules! columns {
     ($line:ty; $($name:literal $kind:ident = |$it:ident| $cell:expr,)*) => {
         impl $crate::admin::table::Columns for $line {
-            const COLUMNS: &'static [$crate::admin::table::Column] = &[$(($name, $crate::admin::table::columns!(@type $kind)),)*];
+            const COLUMNS: &'static [$crate::admin::table::Column] =
+                &[$(($name, $crate::admin::table::columns!(@type $kind)),)*];
 
             fn cells(&self) -> $crate::admin::table::TableRow {
                 vec![$({

@@ -75,8 +75,8 @@ impl CountedPools {
     }
 }
 
-/// The columns of a line that has a `database` and, under each of the fields named, [`StatsNumbers`]. Each of PgBouncer's
-/// tables names them in its own way, always in this order; the last three count what is not counted here.
+/// The columns of a line that has a `database` and, under each of the fields named, [`StatsNumbers`]. Each of
+/// PgBouncer's tables names them in its own way, always in this order; the last three count what is not counted here.
 macro_rules! stats_columns {
     ($line:ty; $($numbers:ident: [
         $assignments:literal, $transactions:literal, $queries:literal, $received:literal, $sent:literal,
