@@ -63,10 +63,10 @@ pub(crate) fn release(worker: &Rc<Worker>, lease: Lease, cycle: Box<CycleState>,
 pub(crate) fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, is_mid_frame: bool) {
     let can_release = leased.cycle.can_release();
     let is_owned = session.mode == PoolMode::Session || session.is_pinned() || !session.pins.is_settled();
-    // Half a message cannot be taken back, a library cannot be unloaded.
+    // Half a message cannot be taken back, a library cannot be unloaded, nor its like be ended.
     let is_lost = is_mid_frame
         || !leased.cycle.backend.buffer.is_empty()
-        || session.pins.may_hold(StateFlags::LOAD)
+        || session.pins.may_hold(StateFlags::KEPT)
         || leased.cycle.replies().is_doubtful()
         || session.pool.is_dedicated();
     if can_release && is_lost {

@@ -81,15 +81,17 @@ impl Pins {
         }
     }
 
-    /// DISCARD ALL, or another backend: nothing is left but loaded libraries.
+    /// DISCARD ALL, or another backend: nothing is left but loaded libraries and their like.
     pub(crate) fn clear(&mut self) {
-        let held = (self.held | self.begun).and(StateFlags::LOAD);
-        *self = Self { held, ..Self::default() };
+        let held = (self.held | self.begun.and(StateFlags::UNPROBED)).and(StateFlags::KEPT);
+        let begun = self.begun.and(StateFlags::KEPT).without(StateFlags::UNPROBED);
+        *self = Self { held, begun, ..Self::default() };
     }
 
     /// The question for the server and the kinds it covers; `UNCERTAIN` means any kind. Nothing is suspected from here
     /// on.
     pub(crate) fn question(&mut self) -> Option<(StateFlags, Vec<u8>)> {
+        self.held = self.held.without(self.ended.and(StateFlags::ENDED_BY_CALL));
         self.held |= self.begun.and(StateFlags::UNPROBED);
         let open = std::mem::take(&mut self.begun) | std::mem::take(&mut self.ended);
         let is_uncertain = open.intersects(StateFlags::UNCERTAIN);
@@ -161,6 +163,16 @@ mod tests {
         pins.suspect(StateFlags::LISTEN, StateFlags::NONE);
         pins.question();
         assert!(pins.may_hold(StateFlags::LISTEN));
+    }
+
+    #[test]
+    fn a_backup_ends_with_the_call_that_ends_it() {
+        let mut pins = Pins::default();
+        pins.suspect(StateFlags::BACKUP | StateFlags::SEED, StateFlags::NONE);
+        assert!(pins.question().is_none());
+        pins.suspect(StateFlags::NONE, StateFlags::BACKUP | StateFlags::SEED);
+        assert!(pins.question().is_none());
+        assert_eq!(reasons(&pins), ["seed"]);
     }
 
     #[test]

@@ -171,7 +171,7 @@ impl Session {
         if runs.completed > 0 && runs.completed >= runs.class.statements {
             return;
         }
-        self.pins.suspect(runs.class.may_begin, runs.class.may_end);
+        self.pins.suspect(runs.class.may_begin, runs.class.may_end.without(StateFlags::UNPROBED));
         if let Some(undo) = runs.undo.take() {
             self.statements.undo(*undo);
         }

@@ -3,7 +3,7 @@
 use super::effect::{Context, Effect, EffectList, Scope, StatementEffects};
 use super::keyword::*;
 use super::notify;
-use super::quick;
+use super::quick::{self, Head};
 use super::read;
 use super::scan::{ScannedStatement, Scanner};
 use super::set;
@@ -13,8 +13,10 @@ use super::state_flags::StateFlags;
 /// The effects of `text` on its session.
 #[inline]
 pub fn classify(text: &[u8], context: Context) -> StatementEffects {
-    if context.ascii_safe && quick::is_ordinary(text) {
-        return StatementEffects { statements: 1, ..StatementEffects::default() };
+    if context.ascii_safe
+        && let Some(head) = quick::ordinary(text)
+    {
+        return StatementEffects { statements: 1, moves_sequence: head == Head::Insert, ..StatementEffects::default() };
     }
     classify_slowly(text, context)
 }
@@ -42,6 +44,9 @@ impl StatementEffects {
         self.may_begin |= statement.may_begin;
         self.may_end |= statement.may_end;
         self.assigns |= statement.head == SET || statement.calls_set_config;
+        self.moves_sequence |=
+            statement.moves_sequence || matches!(statement.head, INSERT | MERGE | COPY | CALL | DO | EXECUTE);
+        self.reads_sequence |= statement.reads_sequence;
         let text = &text[statement.span.clone()];
         match statement.head {
             SELECT if statement.calls_set_config => match set::read_select(text, context) {
@@ -151,9 +156,58 @@ mod tests {
             ("EXECUTE p", StateFlags::EXECUTED),
             ("PREPARE p AS SELECT set_config($1, $2, false)", StateFlags::PREPARE | StateFlags::SETTINGS),
             ("SELECT U&\"pg_advisory\\005flock\"(1)", StateFlags::HIDDEN),
+            ("SELECT SetSeed(0.5)", StateFlags::SEED),
+            ("SELECT U&\"setse\\0065d\"(0.5)", StateFlags::HIDDEN | StateFlags::SEED),
+            ("SET seed = 0.5", StateFlags::SEED),
+            ("SELECT set_config('seed', '0.5', true)", StateFlags::SEED),
+            ("SELECT public.\"dblink_connect\"('a', 'host=b')", StateFlags::DBLINK),
+            ("SELECT dblink_connect_u('a', 'host=b')", StateFlags::DBLINK),
+            ("SELECT pg_backup_start('x', true)", StateFlags::BACKUP),
+            ("SELECT * FROM PG_Create_Physical_Replication_Slot('a', true, true)", StateFlags::REPLICATION_SLOT),
+            ("SELECT pg_replication_origin_session_setup('x')", StateFlags::REPLICATION_ORIGIN),
         ] {
             let class = class(text);
             assert_eq!((class.may_begin, class.may_end), (suspects, StateFlags::NONE), "{text}");
+        }
+    }
+
+    #[test]
+    fn calls_that_end_a_state_are_known() {
+        for (text, ended) in [
+            ("SELECT * FROM pg_backup_stop()", StateFlags::BACKUP),
+            ("SELECT pg_catalog.pg_drop_replication_slot('a')", StateFlags::REPLICATION_SLOT),
+            ("SELECT pg_replication_origin_session_reset()", StateFlags::REPLICATION_ORIGIN),
+        ] {
+            assert_eq!((class(text).may_begin, class(text).may_end), (StateFlags::NONE, ended), "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_that_move_or_read_a_sequence_are_known() {
+        for text in [
+            "INSERT INTO t VALUES (1)",
+            "insert into t values ('pg_x')",
+            "WITH x AS (INSERT INTO t VALUES (1) RETURNING id) SELECT * FROM x",
+            "MERGE INTO t USING s ON true WHEN NOT MATCHED THEN INSERT VALUES (1)",
+            "COPY t FROM STDIN",
+            "CALL p()",
+            "DO $$BEGIN END$$",
+            "EXECUTE p(1)",
+            "EXPLAIN ANALYZE INSERT INTO t VALUES (1)",
+            "PREPARE p AS INSERT INTO t VALUES (1)",
+            "SELECT nextval('s')",
+            "SELECT pg_catalog.\"setval\"('s', 1)",
+            "SELECT 1; INSERT INTO t VALUES (1)",
+        ] {
+            assert!(class(text).moves_sequence && !class(text).reads_sequence, "{text}");
+        }
+        for text in ["SELECT LASTVAL()", "SELECT pg_catalog.currval('s'), 1", "UPDATE t SET a = \"currval\"('s')"] {
+            assert!(!class(text).moves_sequence && class(text).reads_sequence && !class(text).is_ordinary(), "{text}");
+        }
+        let both = class("INSERT INTO t VALUES (currval('s'))");
+        assert!(both.moves_sequence && both.reads_sequence);
+        for text in ["SELECT 1", "SELECT lastval, 'nextval()' FROM t", "SELECT insert FROM t", "UPDATE t SET a = 1"] {
+            assert!(!class(text).moves_sequence && !class(text).reads_sequence, "{text}");
         }
     }
 

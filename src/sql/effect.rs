@@ -31,6 +31,10 @@ pub struct StatementEffects {
     pub may_end: StateFlags,
     /// Effects that were read exactly, in order of execution; none for an ordinary statement.
     pub effects: Effects,
+    /// It may move a sequence: INSERT, MERGE, COPY, CALL, DO, EXECUTE, `nextval` or `setval`. Ordinary texts may, too.
+    pub moves_sequence: bool,
+    /// It asks for a value that this session got from a sequence: `lastval` or `currval`.
+    pub reads_sequence: bool,
     /// Settings get values in it, by a SET or a call of `set_config`: [`replace_values`](super::replace_values) may
     /// find them.
     pub assigns: bool,
@@ -41,9 +45,9 @@ pub struct StatementEffects {
 }
 
 impl StatementEffects {
-    /// Whether the text leaves the session as it was, so that nothing has to be followed or asked.
+    /// Whether the text leaves the session as it was, so that nothing has to be followed or asked; sequences aside.
     pub fn is_ordinary(&self) -> bool {
-        self.effects.is_empty() && (self.may_begin | self.may_end).is_empty() && !self.assigns
+        self.effects.is_empty() && (self.may_begin | self.may_end).is_empty() && !self.assigns && !self.reads_sequence
     }
 
     /// Whether [`stand_ins`](super::stand_ins) may find something in the text.
@@ -157,6 +161,8 @@ pub enum Effect {
     },
     /// Any setting may get a value: UPDATE of `pg_settings`, or a transaction-local `set_config` of an unknown name.
     SetAny { scope: Scope },
+    /// SET of `seed`, which is a call of `setseed`.
+    SetSeed,
     /// RESET, and SET … TO DEFAULT for the session.
     Reset(String),
     /// RESET ALL: every setting but `role`, `session_authorization` and those of the transaction (`GUC_NO_RESET_ALL`).
@@ -261,6 +267,7 @@ impl Effect {
             "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" => {
                 Some(smallvec![Self::SetTransaction])
             }
+            "seed" => Some(smallvec![Self::SetSeed]),
             "session_authorization" => Some(Self::set_session_authorization(scope, to_default)),
             _ => None,
         }
@@ -344,6 +351,7 @@ impl Effect {
             Self::SetAny { .. } => (S::TEMP, S::NONE),
             Self::SetSessionAuthorization { to_default: false } => (S::AUTHORIZATION, S::NONE),
             Self::SetSessionAuthorization { to_default: true } => (S::NONE, S::AUTHORIZATION),
+            Self::SetSeed => (S::SEED, S::NONE),
             Self::DiscardAll => (S::NONE, S::DISCARDED),
             Self::Discard(Discarded::Temp) => (S::NONE, S::TEMP),
             Self::Prepare(_) => (S::PREPARE, S::NONE),

@@ -6,7 +6,15 @@
 //! instruction a byte, where the lexer takes twenty.
 
 /// First words of statements that can be judged by their names alone.
-const HEADS: [u64; 5] = [head(b"select"), head(b"insert"), head(b"update"), head(b"delete"), head(b"values")];
+const INSERT: u64 = head(b"insert");
+const OTHERS: [u64; 4] = [head(b"select"), head(b"update"), head(b"delete"), head(b"values")];
+
+/// The first word of an ordinary statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Head {
+    Insert,
+    Other,
+}
 
 const fn head(word: &[u8; 6]) -> u64 {
     u64::from_le_bytes([word[0], word[1], word[2], word[3], word[4], word[5], 0, 0])
@@ -15,18 +23,21 @@ const fn head(word: &[u8; 6]) -> u64 {
 /// Folds letters, eight at once; the last two bytes are left out.
 const FOLD: u64 = head(b"      ");
 
-/// `text` is one statement that leaves its session as it was. False means only that the lexer has to look.
+/// The head of `text`, if that is one statement that leaves its session as it was and asks for no value of a sequence.
+/// `None` means only that the lexer has to look.
 #[inline]
-pub(super) fn is_ordinary(text: &[u8]) -> bool {
+pub(super) fn ordinary(text: &[u8]) -> Option<Head> {
     let text = text.trim_ascii_start();
     let end = text.iter().rposition(|byte| !byte.is_ascii_whitespace()).map_or(0, |last| last + 1);
     let text = text[..end].strip_suffix(b";").unwrap_or(&text[..end]);
-    let Some(first) = text.first_chunk::<8>() else { return false };
+    let first = text.first_chunk::<8>()?;
     let word = (u64::from_le_bytes(*first) & (u64::MAX >> 16)) | FOLD;
-    if !HEADS.contains(&word) || is_word(first[6]) {
-        return false;
-    }
-    !mentions_anything(&text[6..])
+    let head = match word {
+        INSERT => Head::Insert,
+        _ if OTHERS.contains(&word) => Head::Other,
+        _ => return None,
+    };
+    (!is_word(first[6]) && !mentions_anything(&text[6..])).then_some(head)
 }
 
 fn is_word(byte: u8) -> bool {
@@ -39,7 +50,8 @@ const CHUNK: usize = 32;
 /// A chunk and the bytes of the next one that the longest name reaches into.
 type Window = [u8; CHUNK + 3];
 
-/// A `;`, or in any case: `pg_` (`pg_temp`, `pg_advisory_…`), `temp`, `set_` (`set_config`), `u&` (names in disguise).
+/// A `;`, or in any case: `pg_` (`pg_temp`, `pg_advisory_…`), `temp`, `set_` (`set_config`), `u&` (names in disguise),
+/// `tva` (`nextval`, `setval`, `lastval`), `rrv` (`currval`), `tsee` (`setseed`), `dbl` (`dblink_connect`).
 fn mentions_anything(mut text: &[u8]) -> bool {
     while let Some(window) = text.first_chunk::<{ CHUNK + 3 }>() {
         if window_mentions(window) {
@@ -62,6 +74,9 @@ fn window_mentions(window: &Window) -> bool {
         let hit = (w == b';')
             | ((a == b'u') & (x == b'&'))
             | ((a == b'p') & (b == b'g') & (y == b'_'))
+            | ((a == b't') & (((b == b'v') & (c == b'a')) | ((b == b's') & (c == b'e') & (d == b'e'))))
+            | ((a == b'r') & (b == b'r') & (c == b'v'))
+            | ((a == b'd') & (b == b'b') & (c == b'l'))
             | ((b == b'e') & (((a == b't') & (c == b'm') & (d == b'p')) | ((a == b's') & (c == b't') & (z == b'_'))));
         found |= u8::from(hit);
     }
@@ -86,7 +101,7 @@ mod tests {
             "INSERT INTO t VALUES ($1, $2) RETURNING id",
             "delete from t",
         ] {
-            assert!(is_ordinary(text.as_bytes()), "{text}");
+            assert!(ordinary(text.as_bytes()).is_some(), "{text}");
         }
     }
 
@@ -100,11 +115,16 @@ mod tests {
             "SELECT Set_Config('a', 'b', false)",
             "SELECT U&\"\\0070g_advisory_lock\"(1)",
             "SELECT \"pg_try_advisory_lock\"(1)",
+            "SELECT NextVal('s')",
+            "SELECT currval('s')",
+            "INSERT INTO t VALUES (lastval())",
+            "SELECT setseed(1)",
+            "SELECT dblink_connect('')",
             "selects",
             "SET x = 1",
             "WITH x AS (SELECT 1) SELECT * FROM x",
         ] {
-            assert!(!is_ordinary(text.as_bytes()), "{text}");
+            assert_eq!(ordinary(text.as_bytes()), None, "{text}");
         }
     }
 
@@ -112,7 +132,7 @@ mod tests {
     fn a_name_across_a_chunk_border_is_seen() {
         for pad in 0..100 {
             let text = format!("SELECT {}pg_advisory_lock(1)", " ".repeat(pad));
-            assert!(!is_ordinary(text.as_bytes()), "{pad}");
+            assert_eq!(ordinary(text.as_bytes()), None, "{pad}");
         }
     }
 
@@ -126,7 +146,7 @@ mod tests {
                 prop::sample::select(vec![
                     "a", " ", "'", "''", "\\", "\"", "$$", "$a$", "--", "\n", "/*", "*/", ";", "(", ")", ",", "1", "E'", "U&'", "u&\"",
                     "pg_", "advisory_lock(", "pg_try_advisory_lock(1)", "set_config('a','b',false)", "temp", "TEMP", "INTO ", "pg_temp.",
-                    "from t", "BEGIN ATOMIC", "END", "CASE", "lo_import", "nextval(", "é", "$1", "::", "temporary table x",
+                    "from t", "BEGIN ATOMIC", "END", "CASE", "lo_import", "nextval(", "LastVal(", "currval(", "setval(", "setseed(", "\"setseed\"(", "dblink_connect(", "insert", "set_", "pg_settings", "é", "$1", "::", "temporary table x",
                 ]),
                 0..14,
             ),
@@ -134,11 +154,11 @@ mod tests {
         ) {
             let text = head.to_owned() + &parts.concat();
             let context = Context { standard_conforming_strings, ascii_safe: true };
-            if is_ordinary(text.as_bytes()) {
+            if let Some(head) = ordinary(text.as_bytes()) {
                 let class = classify_slowly(text.as_bytes(), context);
                 // An unterminated literal is a syntax error for Postgres: nothing of it runs.
                 let is_broken = class.may_begin == super::super::StateFlags::UNCERTAIN;
-                prop_assert!(is_broken || class == StatementEffects { statements: 1, ..StatementEffects::default() }, "{:?} {:?}", text, class);
+                prop_assert!(is_broken || class == StatementEffects { statements: 1, moves_sequence: head == Head::Insert, ..StatementEffects::default() }, "{:?} {:?}", text, class);
             }
         }
     }

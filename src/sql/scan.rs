@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::effect::Context;
 use super::keyword::*;
 use super::lex::{Lexer, Token, TokenKind};
+use super::quote;
 use super::set_config::SetConfig;
 use super::state_flags::StateFlags;
 
@@ -32,6 +33,10 @@ pub(super) struct ScannedStatement {
     pub(super) may_end: StateFlags,
     /// There is a call of `set_config`.
     pub(super) calls_set_config: bool,
+    /// There is a call of `nextval` or `setval`, or an INSERT or MERGE inside.
+    pub(super) moves_sequence: bool,
+    /// There is a call of `lastval` or `currval`.
+    pub(super) reads_sequence: bool,
     /// The name `pg_settings` is in it.
     pub(super) names_settings: bool,
     /// There is a call of `pg_notify` or `pg_listening_channels`.
@@ -52,7 +57,7 @@ enum Routine {
 #[inline]
 fn matters(word: &[u8]) -> bool {
     match (word.len(), word[0] | 0x20) {
-        (3 | 7, b'e') | (4, b'h' | b't') | (6, b'a') | (9, b't') => true,
+        (3 | 7, b'e') | (4, b'h' | b't') | (5, b'm') | (6, b'a' | b'i') | (9, b't') => true,
         (7.., b'p') => starts_with(word, b"pg_temp") || word.eq_ignore_ascii_case(b"pg_settings"),
         _ => false,
     }
@@ -84,6 +89,8 @@ impl<'a> Scanner<'a> {
             may_begin: StateFlags::NONE,
             may_end: StateFlags::NONE,
             calls_set_config: false,
+            moves_sequence: false,
+            reads_sequence: false,
             names_settings: false,
             names_channels: false,
         };
@@ -166,6 +173,10 @@ impl<'a> Scanner<'a> {
                 };
             }
             HOLD if statement.head == DECLARE && self.is(previous, WITH) => statement.may_begin |= StateFlags::HOLD,
+            // Elsewhere it is a name.
+            INSERT | MERGE => {
+                statement.moves_sequence |= !matches!(statement.head, SELECT | VALUES | UPDATE | DELETE);
+            }
             // The flags of the prepared text were raised at its PREPARE; the state that it creates comes only now.
             EXECUTE => statement.may_begin |= StateFlags::EXECUTED,
             _ if starts_with(token.of(self.text), b"pg_temp") => statement.may_begin |= StateFlags::TEMP,
@@ -177,9 +188,14 @@ impl<'a> Scanner<'a> {
     /// A parenthesis behind `callee`, which may be anything.
     #[inline]
     fn call(&mut self, callee: Token, statement: &mut ScannedStatement) {
+        let decoded;
         let name = match callee.kind {
             TokenKind::Word => callee.of(self.text),
             TokenKind::Quoted => &self.text[callee.start + 1..callee.end - 1],
+            TokenKind::UnicodeQuoted => {
+                decoded = quote::unicode(callee.of(self.text), b'\\').unwrap_or_default();
+                &decoded
+            }
             _ => return,
         };
         if starts_with(name, b"pg_") {
@@ -187,13 +203,44 @@ impl<'a> Scanner<'a> {
                 statement.may_begin |= StateFlags::ADVISORY;
             } else if starts_with(name, b"pg_advisory_unlock") {
                 statement.may_end |= StateFlags::ADVISORY;
+            } else if name.eq_ignore_ascii_case(b"pg_notify") || name.eq_ignore_ascii_case(b"pg_listening_channels") {
+                statement.names_channels = true;
             } else {
-                statement.names_channels |=
-                    name.eq_ignore_ascii_case(b"pg_notify") || name.eq_ignore_ascii_case(b"pg_listening_channels");
+                let (begins, ends) = administers(name);
+                statement.may_begin |= begins;
+                statement.may_end |= ends;
             }
-        } else {
-            statement.calls_set_config |= SetConfig::is_name(name);
+            return;
         }
+        // By length, which spares most names a comparison.
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        match name.len() {
+            10 => statement.calls_set_config |= SetConfig::is_name(name),
+            6 if is(b"setval") => statement.moves_sequence = true,
+            7 if is(b"nextval") => statement.moves_sequence = true,
+            7 if is(b"lastval") || is(b"currval") => statement.reads_sequence = true,
+            7 if is(b"setseed") => statement.may_begin |= StateFlags::SEED,
+            14 if is(b"dblink_connect") => statement.may_begin |= StateFlags::DBLINK,
+            16 if is(b"dblink_connect_u") => statement.may_begin |= StateFlags::DBLINK,
+            _ => {}
+        }
+    }
+}
+
+/// The state that a function for backups and replication may begin, and that it may end.
+fn administers(name: &[u8]) -> (StateFlags, StateFlags) {
+    use StateFlags as S;
+    match &name.to_ascii_lowercase()[..] {
+        b"pg_backup_start" | b"pg_start_backup" => (S::BACKUP, S::NONE),
+        b"pg_backup_stop" | b"pg_stop_backup" => (S::NONE, S::BACKUP),
+        b"pg_create_physical_replication_slot"
+        | b"pg_create_logical_replication_slot"
+        | b"pg_copy_physical_replication_slot"
+        | b"pg_copy_logical_replication_slot" => (S::REPLICATION_SLOT, S::NONE),
+        b"pg_drop_replication_slot" => (S::NONE, S::REPLICATION_SLOT),
+        b"pg_replication_origin_session_setup" => (S::REPLICATION_ORIGIN, S::NONE),
+        b"pg_replication_origin_session_reset" => (S::NONE, S::REPLICATION_ORIGIN),
+        _ => (S::NONE, S::NONE),
     }
 }
 

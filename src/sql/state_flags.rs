@@ -16,7 +16,7 @@ pub(crate) struct StateKind {
 }
 
 /// All kinds, in the order of their flags.
-pub(crate) const KINDS: [StateKind; 8] = [
+pub(crate) const KINDS: [StateKind; 13] = [
     StateKind {
         flag: StateFlags::TEMP,
         pin: "temp",
@@ -66,6 +66,22 @@ pub(crate) const KINDS: [StateKind; 8] = [
     },
     // A library cannot be unloaded.
     StateKind { flag: StateFlags::LOAD, pin: "load", probe: None, is_discarded: false },
+    // Neither the numbers that a seed determines nor a connection that a name stands for can be asked for: `dblink` may
+    // be in any schema.
+    StateKind { flag: StateFlags::SEED, pin: "seed", probe: None, is_discarded: false },
+    StateKind { flag: StateFlags::DBLINK, pin: "dblink", probe: None, is_discarded: false },
+    StateKind { flag: StateFlags::BACKUP, pin: "backup", probe: None, is_discarded: false },
+    StateKind {
+        flag: StateFlags::REPLICATION_SLOT,
+        pin: "replication_slot",
+        probe: Some(
+            "EXISTS (SELECT FROM pg_catalog.pg_replication_slots \
+             WHERE temporary AND active_pid = pg_catalog.pg_backend_pid())",
+        ),
+        is_discarded: false,
+    },
+    // Only a superuser may ask for it.
+    StateKind { flag: StateFlags::REPLICATION_ORIGIN, pin: "replication_origin", probe: None, is_discarded: false },
 ];
 
 /// The reason of a pin that is no state of the server's: a statement too large to be parsed again elsewhere.
@@ -103,12 +119,24 @@ impl StateFlags {
     /// SET SESSION AUTHORIZATION.
     pub const AUTHORIZATION: Self = Self(1 << 6);
     pub const LOAD: Self = Self(1 << 7);
+    /// The sequence of `random()` after `setseed`.
+    pub const SEED: Self = Self(1 << 8);
+    /// Named connections of `dblink`, and the one without a name.
+    pub const DBLINK: Self = Self(1 << 9);
+    /// `pg_backup_start` without its `pg_backup_stop`.
+    pub const BACKUP: Self = Self(1 << 10);
+    /// Temporary replication slots.
+    pub const REPLICATION_SLOT: Self = Self(1 << 11);
+    /// `pg_replication_origin_session_setup`.
+    pub const REPLICATION_ORIGIN: Self = Self(1 << 12);
     /// The text could not be cut or read: it may do anything, and its count and effects mean nothing.
-    pub const UNCERTAIN: Self = Self(1 << 8);
+    pub const UNCERTAIN: Self = Self(1 << 15);
+    /// Kinds that the server cannot be asked about and that one statement ends for sure if it succeeds.
+    pub const ENDED_BY_CALL: Self = Self(Self::BACKUP.0 | Self::REPLICATION_ORIGIN.0);
 
     /// State that a statement of SQL PREPARE may create when it is executed; settings were suspected when it was
     /// prepared.
-    pub(super) const EXECUTED: Self = Self(Self::TEMP.0 | Self::ADVISORY.0);
+    pub(super) const EXECUTED: Self = Self(Self::TEMP.0 | Self::ADVISORY.0 | Self::REPLICATION_SLOT.0);
     /// State that a name written as `U&""` may hide.
     pub(super) const HIDDEN: Self = Self(Self::TEMP.0 | Self::ADVISORY.0 | Self::SETTINGS.0);
     /// Kinds that DISCARD ALL ends.
@@ -116,6 +144,17 @@ impl StateFlags {
         let (mut flags, mut at) = (Self::NONE, 0);
         while at < KINDS.len() {
             if KINDS[at].is_discarded {
+                flags = flags.or(KINDS[at].flag);
+            }
+            at += 1;
+        }
+        flags
+    };
+    /// Kinds that end with the backend only.
+    pub const KEPT: Self = {
+        let (mut flags, mut at) = (Self::NONE, 0);
+        while at < KINDS.len() {
+            if !KINDS[at].is_discarded {
                 flags = flags.or(KINDS[at].flag);
             }
             at += 1;
