@@ -11,6 +11,7 @@ use super::leased::Leased;
 use super::reply_action::{ReplyAction, Runs};
 use super::session::Session;
 use super::transaction::TransactionFollower;
+use crate::config::PoolMode;
 use crate::error::Fault;
 use crate::metrics::PoolCounter;
 use crate::pool::idle_check;
@@ -94,9 +95,14 @@ impl Answers<'_, '_> {
         if tag == tag::ERROR_RESPONSE && is_fatal(bytes) {
             // The connection ends next, and the client gets that as an error of ours: for the client it is not fatal.
             self.leased.cycle.set_final_error(server_error(bytes));
-            self.leased.cycle.backend.set_forwarding(false);
-            self.out.skip(fresh);
             let code = error_fields(&bytes[HEADER_LEN..]).code;
+            // In session mode the session ends with the backend, and the server says itself why.
+            let forwards = passes_end(self.session.mode, code);
+            self.leased.cycle.backend.set_forwarding(forwards);
+            match forwards {
+                true => self.out.pass(bytes, fresh),
+                false => self.out.skip(fresh),
+            }
             return Ok(if matches!(code, b"57P01" | b"57P02" | b"57P03") { Event::Stopped } else { Event::None });
         }
         let answer = self.leased.cycle.answer(tag, bytes)?;
@@ -497,6 +503,12 @@ impl TransactionFollower for Answers<'_, '_> {
         let tell = |name: &str, value: &str| build::parameter_status(out.buffer(), name, value);
         self.session.finish_transaction(has_failed, &mut self.leased.lease, self.registry, tell);
     }
+}
+
+/// True if the FATAL error with which a server ends a backend goes to the client as it is. Those of timeouts become
+/// errors of ours, which name the setting.
+pub(crate) fn passes_end(mode: PoolMode, code: &[u8]) -> bool {
+    mode == PoolMode::Session && Timeout::of_sqlstate(code).is_none()
 }
 
 fn is_fatal(bytes: &[u8]) -> bool {

@@ -41,6 +41,8 @@ const ROUNDS: usize = 8;
 pub(crate) enum End {
     /// Terminate, or its socket closed or broke.
     Gone,
+    /// The server has told the client itself, with a FATAL error.
+    Told,
     /// A fault that ends the session; the client gets it as an error.
     Fatal(Box<Fault>),
 }
@@ -170,6 +172,7 @@ impl Client {
         self.handle.set_idle();
         self.session.notifications.leave();
         match &end {
+            End::Told => tracing::debug!(client.addr = %self.handle.addr, "client closed by its server"),
             End::Gone => tracing::debug!(client.addr = %self.handle.addr, "client gone"),
             End::Fatal(fault) => {
                 tracing::debug!(client.addr = %self.handle.addr, %fault, "client closed");
@@ -186,7 +189,7 @@ impl Client {
             })
             .await;
             let _ = self.stream.shutdown().await;
-            if matches!(end, End::Fatal(_)) {
+            if matches!(end, End::Told | End::Fatal(_)) {
                 // Closing with bytes unread would reset the connection, and the client might never read the error.
                 self.stream.closed().await;
             }

@@ -310,7 +310,10 @@ async fn a_backend_that_closes_between_rows_gives_an_error_behind_them() {
 
 #[tokio::test]
 async fn a_client_whose_session_was_lost_is_closed_with_fatal() {
-    for (mode, pin) in [("transaction", "CREATE TEMP TABLE mine (a int)"), ("session", "SELECT 1")] {
+    // In session mode the server says so itself.
+    for (mode, pin, code) in
+        [("transaction", "CREATE TEMP TABLE mine (a int)", "08006"), ("session", "SELECT 1", "57P01")]
+    {
         let proxy = proxy().pool_size(1).mode(mode).start().await;
         let sessions = Sessions::of(Postgres::shared(), &proxy.dbname).await;
         for is_busy in [false, true] {
@@ -325,7 +328,8 @@ async fn a_client_whose_session_was_lost_is_closed_with_fatal() {
             let rest = wire.rest().await;
             assert_eq!(tags(&rest), if is_busy { "T E" } else { "E" });
             let fields = rest[rest.len() - 1].fields();
-            assert_eq!((fields[&'S'].as_str(), fields[&'C'].as_str()), ("FATAL", "08006"));
+            assert_eq!((fields[&'S'].as_str(), fields[&'C'].as_str()), ("FATAL", code));
+            assert_eq!(fields.contains_key(&'W'), code == "08006", "{fields:?}");
             goes_on(&mut proxy.wire("app").await).await;
         }
     }

@@ -13,6 +13,7 @@ use crate::error::sqlstate;
 use crate::error::{Fault, Lost, Queue};
 use crate::metrics::{PoolCounter, PoolHistogram};
 use crate::pool::lease::{Ask, Lease, LeaseError};
+use crate::session::answers::passes_end;
 use crate::session::cleanup;
 use crate::session::context::Buffers;
 use crate::session::cycle::CycleState;
@@ -238,6 +239,13 @@ impl Client {
         if cycle.backend.is_mid_forward() {
             // Half a message went out: no error can follow it.
             return Err(End::Gone);
+        }
+        if let Some(said) = &lost.final_error
+            && !is_taken_back
+            && passes_end(self.session.mode, said.code.as_bytes())
+        {
+            self.worker.proxy.errors.count(&said.code);
+            return Err(End::Told);
         }
         // The rest of the message under way is dropped: it must not go to the next backend.
         self.side.set_forwarding(false);
