@@ -145,7 +145,7 @@ impl Console {
             }
             Err(ConsoleStop::Fault(fault)) => {
                 let report = sqlstate::console(&fault);
-                self.worker.proxy.errors.count(report.code);
+                self.worker.proxy.errors.count(&report.code);
                 build::error_response(&mut self.connection.out, &report);
                 if tag == b'Q' {
                     build::ready_for_query(&mut self.connection.out, self.transaction);
@@ -198,7 +198,7 @@ impl Console {
             }
             FollowUp::Later(task) => {
                 for message in task.await? {
-                    let notice = Report { severity: "NOTICE", code: "00000", message, ..Report::default() };
+                    let notice = Report { severity: "NOTICE", code: "00000".into(), message, ..Report::default() };
                     build::notice_response(&mut self.connection.out, &notice);
                 }
             }

@@ -12,7 +12,7 @@ use crate::notify::notification::Unnotifiable;
 use crate::notify::stats::Gap;
 use crate::pool::core::Bottleneck;
 use crate::state::timeout::Timeout;
-use crate::wire::build::ServerError;
+use crate::wire::build::{RefusedLogin, ServerError};
 use crate::wire::expected::Unexpected;
 use crate::wire::frame::FrameError;
 
@@ -41,8 +41,8 @@ pub(crate) enum Fault {
     #[error("the database refuses the login")]
     Refused,
     /// The server refused pgweir's own login for this pool.
-    #[error("the server refused the login: {}", .0.message)]
-    LoginRefused(ServerError),
+    #[error("{}", .0.message)]
+    LoginRefused(RefusedLogin),
     /// `pool.waiters_max` clients are waiting.
     #[error("the queue for a backend is full")]
     PoolFull(Queue),

@@ -7,7 +7,7 @@ use crate::auth::client::Refusal;
 use crate::metrics::LoginRefusal;
 use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
-use crate::wire::build::ServerError;
+use crate::wire::build::RefusedLogin;
 use crate::wire::frame::FrameError;
 use crate::wire::startup::{BadOptions, Malformed};
 
@@ -69,10 +69,13 @@ pub(crate) enum LoginFault {
     Lease(#[from] LeaseError),
     /// The server refused the client's own credential, in pass-through.
     #[error("{}", .0.message)]
-    Server(ServerError),
+    Server(RefusedLogin),
     /// The server refused the credential with which pgweir logs in for this role.
-    #[error("the server refused the login: {}", .0.message)]
-    Backend(ServerError),
+    #[error("{}", .0.message)]
+    Backend(RefusedLogin),
+    /// The server refused a parameter of the StartupMessage.
+    #[error("{}", .0.message)]
+    Parameter(RefusedLogin),
     /// The credential could not be tried.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -88,6 +91,11 @@ impl LoginFault {
     /// There are too many clients or logins: the client may come back later; coming back at once would help nobody.
     pub(crate) fn is_crowd(&self) -> bool {
         matches!(self, Self::TooManyClients | Self::TooManyOfRole(_) | Self::TooFast(_))
+    }
+
+    /// The first packet is not one of this protocol.
+    pub(crate) fn is_foreign(&self) -> bool {
+        matches!(self, Self::NoTls | Self::Startup(Malformed::Length(_) | Malformed::CancelSecret(_)))
     }
 
     /// The reason it is counted under.
@@ -108,7 +116,9 @@ impl LoginFault {
             Self::TooFast(TooFast::Rate) => LoginRefusal::LoginRate,
             Self::TooFast(TooFast::AddressRate) => LoginRefusal::LoginRatePerAddress,
             Self::NoDatabase(_) | Self::Disabled(_) => LoginRefusal::Database,
-            Self::Lookup(_) | Self::Lease(_) | Self::Backend(_) | Self::Open(_) => LoginRefusal::Server,
+            Self::Lookup(_) | Self::Lease(_) | Self::Backend(_) | Self::Parameter(_) | Self::Open(_) => {
+                LoginRefusal::Server
+            }
             Self::Draining => LoginRefusal::Draining,
             Self::TooSlow => LoginRefusal::Timeout,
         }
@@ -121,6 +131,9 @@ pub(crate) enum LookupError {
     /// A reload took the query away.
     #[error("databases.*.auth_query was removed meanwhile")]
     NoPool,
+    /// The server lets nobody into the database, or the look-up role not in.
+    #[error("the server refused the login: {}", .0.message)]
+    Refused(RefusedLogin),
     /// No backend for the question.
     #[error(transparent)]
     Lease(#[from] LeaseError),

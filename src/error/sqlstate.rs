@@ -11,14 +11,14 @@ use std::time::Duration;
 use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
 use crate::error::ConsoleFault;
-use crate::error::LoginFault;
 use crate::error::{Fault, Queue};
+use crate::error::{LoginFault, LookupError};
 use crate::notify::exchange::Missing;
 use crate::notify::notification::Unnotifiable;
 use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
 use crate::state::timeout::Timeout;
-use crate::wire::build::Report;
+use crate::wire::build::{RefusedLogin, Report};
 use crate::wire::startup::Malformed;
 
 /// The notice that a waiting client gets once, after `admission.notice_after`.
@@ -26,7 +26,7 @@ pub(crate) fn still_waiting(role: &str, waited: Duration, waiting: u32) -> Repor
     let hint = "SHOW ROLES in the console tells what the queue waits for; admission.notice_after is when this is said.";
     Report {
         severity: "NOTICE",
-        code: "00000",
+        code: "00000".into(),
         message: format!("still waiting after {:.1} s", waited.as_secs_f64()),
         detail: Some(format!("{} waiting.", clients(waiting, role))),
         hint: Some(hint.to_owned()),
@@ -72,13 +72,7 @@ pub(crate) fn report(fault: &Fault) -> Report {
             ("ERROR", "57P03", Some("Check roles.*.password, roles.*.backend_password and roles.*.login_as."))
         }
         Fault::Removed => ("FATAL", "57P01", Some("The database or role was removed from proxy.toml.")),
-        Fault::LoginRefused(_) => (
-            "FATAL",
-            "08006",
-            Some(
-                "Check roles.*.password, roles.*.backend_password and roles.*.login_as, and pg_hba.conf of the server.",
-            ),
-        ),
+        Fault::LoginRefused(refused) => return of_server(refused, Some(OWN_LOGIN)),
         Fault::WaitTimeout { bottleneck, .. } => ("ERROR", "53300", Some(in_vain(*bottleneck))),
         Fault::Canceled => ("ERROR", "57014", None),
         Fault::Lost(lost) if lost.in_commit => {
@@ -167,14 +161,26 @@ pub(crate) fn report(fault: &Fault) -> Report {
         Fault::WaitTimeout { queue, waited, .. } => {
             Some(format!("Waited {:.1} s. {}", waited.as_secs_f64(), depth(queue)))
         }
-        Fault::LoginRefused(error) | Fault::SettingsRefused(error) => Some(format!("The server said {}.", error.code)),
+        Fault::SettingsRefused(error) => Some(format!("The server said {}.", error.code)),
         _ => None,
     };
     let hint = match fault {
         Fault::Expired { hint, .. } => hint.clone(),
         _ => hint.map(str::to_owned),
     };
-    Report { severity, code, message: fault.to_string(), detail, hint }
+    Report { severity, code: code.into(), message: fault.to_string(), detail, hint }
+}
+
+/// The hint where the server refuses the credential with which pgweir logs in for a role.
+const OWN_LOGIN: &str =
+    "Check roles.*.password, roles.*.backend_password and roles.*.login_as, and pg_hba.conf of the server.";
+
+/// The report for a login that the server refused, in its own words; `hint` if it is about the credential and the
+/// server has none.
+fn of_server(refused: &RefusedLogin, hint: Option<&str>) -> Report {
+    let RefusedLogin { code, message, detail, hint: own } = refused.clone();
+    let hint = own.or_else(|| hint.filter(|_| code.starts_with("28")).map(str::to_owned));
+    Report { severity: "FATAL", code: code.into(), message, detail, hint }
 }
 
 /// The hint for a client that waited in vain: the setting to change.
@@ -245,6 +251,10 @@ pub(crate) fn login(fault: &LoginFault) -> Report {
             Refusal::CertificateName(_) => ("28000", None),
             Refusal::Unexpected(_) | Refusal::TooLong(_) | Refusal::Malformed | Refusal::Scram(_) => ("08P01", None),
         },
+        // The database is the client's own affair, the look-up role is not.
+        LoginFault::Lookup(LookupError::Refused(refused)) if !refused.code.starts_with("28") => {
+            return of_server(refused, None);
+        }
         LoginFault::Lookup(_) => {
             message = "the role's secret cannot be looked up".to_owned();
             ("57P03", Some("Check databases.*.auth_query; the log of pgweir says more."))
@@ -264,13 +274,8 @@ pub(crate) fn login(fault: &LoginFault) -> Report {
         LoginFault::Lease(LeaseError::Refused) => {
             ("57P03", Some("Check roles.*.password, roles.*.backend_password and roles.*.login_as."))
         }
-        LoginFault::Server(error) => (of_login(&error.code), None),
-        LoginFault::Backend(_) => (
-            "08006",
-            Some(
-                "Check roles.*.password, roles.*.backend_password and roles.*.login_as, and pg_hba.conf of the server.",
-            ),
-        ),
+        LoginFault::Server(refused) | LoginFault::Parameter(refused) => return of_server(refused, None),
+        LoginFault::Backend(refused) => return of_server(refused, Some(OWN_LOGIN)),
         LoginFault::Open(_) => {
             message = "the database cannot be reached".to_owned();
             ("57P03", Some("Check databases.*.host and databases.*.port; the log of pgweir says more."))
@@ -280,13 +285,7 @@ pub(crate) fn login(fault: &LoginFault) -> Report {
             ("57014", Some("Raise listen.login_timeout, if the client or the network is that slow."))
         }
     };
-    Report { severity: "FATAL", code, message, detail: None, hint: hint.map(str::to_owned) }
-}
-
-/// The SQLSTATE to pass on for a login that the server refused: its own if it is a known one, otherwise 28000.
-fn of_login(code: &str) -> &'static str {
-    const KNOWN: [&str; 6] = ["28P01", "28000", "3D000", "42501", "53300", "57P03"];
-    KNOWN.into_iter().find(|known| *known == code).unwrap_or("28000")
+    Report { severity: "FATAL", code: code.into(), message, detail: None, hint: hint.map(str::to_owned) }
 }
 
 /// The report for a fault of the console.
@@ -340,5 +339,5 @@ pub(crate) fn console(fault: &ConsoleFault) -> Report {
         ConsoleFault::Setting(Some(key)) => Some(format!("Change {key} in proxy.toml; RELOAD reads it again.")),
         _ => hint.map(str::to_owned),
     };
-    Report { severity, code, message: fault.to_string(), detail, hint }
+    Report { severity, code: code.into(), message: fault.to_string(), detail, hint }
 }

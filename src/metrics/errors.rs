@@ -18,8 +18,8 @@ pub(crate) struct ErrorCounts(Mutex<BTreeMap<[u8; 5], u64>>);
 
 impl ErrorCounts {
     /// Counts one of pgweir's.
-    pub(crate) fn count(&self, code: &str) {
-        self.count_bytes(code.as_bytes());
+    pub(crate) fn count(&self, code: impl AsRef<str>) {
+        self.count_bytes(code.as_ref().as_bytes());
     }
 
     /// Counts one of Postgres's.

@@ -468,14 +468,19 @@ impl<B> Core<B> {
         self.databases[pool.database].health.failed(kind, probe, now, roll);
         if generation != pool.generation {
             pool.openings_stale -= 1;
-        } else if kind == FailureKind::Refused {
+        } else if matches!(kind, FailureKind::Refused | FailureKind::Full) {
             match &mut pool.refused {
                 Some(retry) if probe => *retry = retry.after_another(now, roll),
                 Some(_) => {}
                 none => *none = Some(Retry::after_first(now, roll)),
             }
-            // This slot is the one still counted. If other backends are at work, they serve the waiters.
-            if pool.counts.live() == 1 {
+            // This slot is the one still counted. If other backends are at work, they serve the waiters; a place under
+            // a limit comes free when one of them has closed, too.
+            let others = match kind {
+                FailureKind::Full => pool.counts.open() - 1,
+                _ => pool.counts.live() - 1,
+            };
+            if others == 0 {
                 self.fail_waiters(pool_id, WaitError::Refused, |_| true, |_| true, out);
             }
         }

@@ -8,6 +8,7 @@ pub(crate) mod backend;
 pub(crate) mod backend_registry;
 pub(crate) mod backoff;
 pub(crate) mod clock;
+pub(crate) mod confirmed;
 pub(crate) mod control_connections;
 pub(crate) mod core;
 pub(crate) mod directory;

@@ -32,7 +32,7 @@ use crate::state::parameters::Parameters;
 use crate::state::settings::Settings;
 use crate::state::timeout::Timeout;
 use crate::wire::build;
-use crate::wire::build::ServerError;
+use crate::wire::build::{RefusedLogin, error_fields};
 use crate::wire::frame::{HEADER_LEN, header};
 use crate::wire::startup::{CancelKey, SSL_REQUEST, Unsendable, build_cancel, build_startup};
 
@@ -41,6 +41,10 @@ const MINOR: u16 = 0;
 
 /// The setting that the functions of `pgweir notify-sql` look at.
 const INTERCEPT: (&str, &str) = ("pgweir.intercept", "on");
+
+/// The functions of Postgres that hold `CONNECTION LIMIT` of a role and of a database; full servers have the same
+/// SQLSTATE.
+const LIMITS: [&[u8]; 2] = [b"InitializeSessionUserId", b"CheckMyDatabase"];
 
 /// Why a backend could not be opened.
 #[derive(Debug, Error)]
@@ -91,14 +95,15 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// The server's own error, if it sent one.
-    pub fn server_error(&self) -> Option<ServerError> {
+    /// The server's refusal, or that of our side of the login; `None` if it did not come to a login.
+    pub(crate) fn refusal(&self) -> Option<RefusedLogin> {
+        let without = |code: &str, message| RefusedLogin { code: code.into(), message, detail: None, hint: None };
         match self {
-            Self::Login(LoginError::Server(error)) => Some(ServerError {
-                code: error.sqlstate.clone().unwrap_or_else(|| "XX000".into()),
-                message: error.message.clone(),
-            }),
-            Self::Login(error) => Some(ServerError { code: "28000".into(), message: error.to_string() }),
+            Self::Login(LoginError::Server(error)) => {
+                let said = error.sqlstate.as_ref().and_then(|_| RefusedLogin::read(&error.body));
+                Some(said.unwrap_or_else(|| without("XX000", error.message.clone())))
+            }
+            Self::Login(error) => Some(without("28000", error.to_string())),
             _ => None,
         }
     }
@@ -115,7 +120,8 @@ impl From<&OpenError> for FailureKind {
     fn from(error: &OpenError) -> Self {
         match error {
             OpenError::Login(LoginError::Server(error)) => match error.sqlstate.as_deref() {
-                // too_many_connections; a role's or database's own limit reports it just as well
+                // too_many_connections: of the role, of the database, or of the server
+                Some("53300") if LIMITS.contains(&error_fields(&error.body).routine) => Self::Full,
                 Some("53300") => Self::Busy,
                 // cannot_connect_now, admin_shutdown, crash_shutdown
                 Some(code) if code.starts_with("57P") => Self::Unreachable,
@@ -132,7 +138,7 @@ impl From<FailureKind> for OpenFailure {
         match kind {
             FailureKind::Unreachable => Self::Unreachable,
             FailureKind::Refused => Self::Refused,
-            FailureKind::Busy => Self::Busy,
+            FailureKind::Full | FailureKind::Busy => Self::Busy,
         }
     }
 }
@@ -191,8 +197,11 @@ impl Opener {
             Err(error) => {
                 pool.stats.worker(worker).add(PoolCounter::OpenFailures(FailureKind::from(error).into()));
                 tracing::warn!(database = %pool.name.database, role = %pool.name.role, %error, "cannot open a backend");
-                if FailureKind::from(error) == FailureKind::Refused {
-                    pool.set_refusal(error.server_error());
+                let kind = FailureKind::from(error);
+                if kind != FailureKind::Unreachable {
+                    pool.set_refusal(error.refusal());
+                }
+                if kind == FailureKind::Refused {
                     pool.forget_password();
                 }
             }

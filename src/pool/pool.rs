@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use slotmap::Key;
 use subtle::ConstantTimeEq;
 
+use super::confirmed::Confirmed;
 use super::core::{DatabaseId, PoolId};
 use super::in_use::{CountUses, Uses};
 use crate::auth::Credential;
@@ -16,7 +17,7 @@ use crate::config::{PoolSettings, Secret};
 use crate::metrics::PoolStats;
 use crate::state::limits::Limits;
 use crate::state::parameters::Latest;
-use crate::wire::build::ServerError;
+use crate::wire::build::RefusedLogin;
 
 /// The name of a pool: two clients with the same name share backends.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +67,8 @@ pub struct Pool {
     pub name: PoolName,
     /// The parameters that its backends reported.
     pub parameters: Latest,
+    /// Startup parameters that its server has taken.
+    pub confirmed: Confirmed,
     /// Counters.
     pub stats: PoolStats,
     /// Index of the host that answered last.
@@ -81,7 +84,7 @@ pub struct Pool {
     credential: Mutex<Credential>,
     verified: Mutex<Option<Secret>>,
     addresses: Mutex<HashSet<IpAddr>>,
-    refusal: Mutex<Option<ServerError>>,
+    refusal: Mutex<Option<RefusedLogin>>,
     /// Uses by clients, and by connections outside the core that have its login.
     uses: Uses,
 }
@@ -101,6 +104,7 @@ impl Pool {
             database,
             name,
             parameters: Latest::default(),
+            confirmed: Confirmed::default(),
             stats,
             host: AtomicUsize::new(0),
             is_rechecking: AtomicBool::new(false),
@@ -134,6 +138,7 @@ impl Pool {
     /// Changes its settings. Other timeouts, or another say of clients in them, begin an epoch.
     pub fn set_settings(&self, settings: PoolSettings) {
         let now = Limits::from(&settings);
+        self.confirmed.forget();
         let before = self.settings.swap(Arc::new(settings));
         if Limits::from(&*before) != now {
             self.epoch.fetch_add(1, Ordering::Release);
@@ -195,12 +200,12 @@ impl Pool {
     }
 
     /// The server's reason for refusing the last login, if it did.
-    pub fn refusal(&self) -> Option<ServerError> {
+    pub fn refusal(&self) -> Option<RefusedLogin> {
         self.refusal.lock().expect("no panic while held").clone()
     }
 
     /// Remembers the outcome of a login.
-    pub fn set_refusal(&self, refusal: Option<ServerError>) {
+    pub fn set_refusal(&self, refusal: Option<RefusedLogin>) {
         *self.refusal.lock().expect("no panic while held") = refusal;
     }
 }

@@ -11,6 +11,7 @@ use crate::auth::Credential;
 use crate::auth::secrets::Stored;
 use crate::config::{AuthQuery, Secret};
 use crate::error::LookupError;
+use crate::pool::lease::LeaseError;
 use crate::pool::open::{OpenError, read_frame};
 use crate::pool::pool::{PoolKind, PoolName};
 use crate::session::context::Worker;
@@ -30,7 +31,10 @@ pub(crate) async fn look_up(
         None => Credential::Nothing,
     };
     let pool = worker.proxy.directory.lookup_pool(name, credential, worker.id).ok_or(LookupError::NoPool)?;
-    let mut lease = worker.proxy.pools.wait(&pool, worker.id).await?;
+    let mut lease = match (worker.proxy.pools.wait(&pool, worker.id).await, pool.refusal()) {
+        (Err(LeaseError::Refused), Some(refusal)) => return Err(LookupError::Refused(refusal)),
+        (lease, _) => lease?,
+    };
     lease.stream.write_all(&question(&query.query, role)).await.map_err(broken)?;
     lease.stream.flush().await.map_err(broken)?;
     let (mut secret, mut failure) = (None, None);

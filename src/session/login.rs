@@ -5,6 +5,7 @@
 //! cost by [`Entrance`](crate::admission::entrance::Entrance). Cancel requests pass before any of these limits but the
 //! last.
 
+mod confirm;
 mod first;
 
 use std::io;
@@ -32,7 +33,8 @@ use crate::net::certificate::common_name;
 use crate::net::listen::Accepted;
 use crate::net::stream::{GOODBYE_MAX, Socket, Stream};
 use crate::net::tls::ServerTls;
-use crate::pool::lease::LeaseError;
+use crate::pool::core::Bottleneck;
+use crate::pool::lease::{Lease, LeaseError};
 use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::session::context::Worker;
 use crate::sql::Value;
@@ -89,7 +91,11 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
     let limit = worker.proxy.config.load().listen.login_timeout;
     let identified = timeout(limit, identify(&worker, &mut stream, address, is_over)).await;
     let welcomed = match identified.unwrap_or(Err(LoginFault::TooSlow)) {
-        Ok(None) => return None,
+        Ok(None) => {
+            // The end of its TLS shows a client that its cancel was dealt with.
+            let _ = timeout(GOODBYE_MAX, stream.shutdown()).await;
+            return None;
+        }
         // A client that waits for its first backend may go away, and must not keep its place then.
         Ok(Some((startup, credential))) => tokio::select! {
             biased;
@@ -99,8 +105,8 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
         Err(fault) => Err(fault),
     };
     match welcomed {
-        Ok(Guest::Client(session, handle)) => {
-            let greeted = timeout(limit, greet(&worker, stream, *session, handle)).await;
+        Ok(Guest::Client(newcomer)) => {
+            let greeted = timeout(limit, greet(&worker, stream, *newcomer)).await;
             let client = greeted.ok()?.ok()?;
             worker.proxy.process.record(ProcessHistogram::Login, since.elapsed());
             Some(Welcome::Client(Box::new(client), counted))
@@ -133,11 +139,14 @@ async fn refuse(worker: &Worker, stream: &mut Stream, addr: &str, fault: &LoginF
     if matches!(fault, LoginFault::Io(_) | LoginFault::Injected) {
         return;
     }
-    let report = sqlstate::login(fault);
-    worker.proxy.errors.count(report.code);
     worker.proxy.process.add(ProcessCounter::LoginFailures(fault.reason()));
     let mut error = Vec::new();
-    build::error_response(&mut error, &report);
+    // To one that speaks another protocol Postgres says nothing, either.
+    if !fault.is_foreign() {
+        let report = sqlstate::login(fault);
+        worker.proxy.errors.count(&report.code);
+        build::error_response(&mut error, &report);
+    }
     let goodbye = async {
         if stream.write_all(&error).await.is_ok() && stream.shutdown().await.is_ok() {
             stream.closed().await;
@@ -196,8 +205,16 @@ fn is_console(startup: &Startup) -> bool {
 
 /// A client or console user that may log in.
 enum Guest {
-    Client(Box<Session>, ClientHandle),
+    Client(Box<Newcomer>),
     Console(ClientFacts),
+}
+
+/// A client before its greeting.
+struct Newcomer {
+    session: Session,
+    handle: ClientHandle,
+    /// Settings that its role may not have as it wants them.
+    refused: Vec<&'static str>,
 }
 
 async fn welcome(
@@ -259,8 +276,10 @@ async fn welcome(
         notifications: Notifications::new(exchange),
     };
     session.update_lexer();
+    let refused = session.begin_epoch(&proxy.settings);
+    confirm::startup(worker, &mut session).await?;
     session.suspect_startup();
-    Ok(Guest::Client(Box::new(session), handle))
+    Ok(Guest::Client(Box::new(Newcomer { session, handle, refused })))
 }
 
 fn facts(startup: &Startup, slot: RoleSlot, database: Arc<str>, addr: &str, is_tls: bool) -> ClientFacts {
@@ -410,7 +429,7 @@ async fn prove(worker: &Rc<Worker>, pool: &Arc<Pool>, password: &Secret) -> Resu
             worker.proxy.directory.set_verified(pool, password, worker.id);
             Ok(())
         }
-        Err(error) => match error.server_error() {
+        Err(error) => match error.refusal() {
             Some(refusal) => Err(LoginFault::Server(refusal)),
             None => Err(error.into()),
         },
@@ -419,28 +438,39 @@ async fn prove(worker: &Rc<Worker>, pool: &Arc<Pool>, password: &Secret) -> Resu
 
 /// Parameters that backends of this pool report; the first client has to wait for a backend to find out.
 async fn greeting(worker: &Rc<Worker>, pool: &Arc<Pool>) -> Result<Parameters, LoginFault> {
-    // A dedicated backend is opened for this client alone: the client learns now whether the server lets it in.
+    // A dedicated backend is opened for this client alone: the client learns now whether the server lets it in. So does
+    // one whose server has just said no.
     if !pool.is_dedicated()
+        && (pool.refusal().is_none() || has_backends(worker, pool))
         && let Some(told) = pool.parameters.current()
     {
         return Ok(told);
     }
-    let lease = match (worker.proxy.pools.wait(pool, worker.id).await, pool.refusal()) {
-        (Err(LeaseError::Refused), Some(refusal)) => return Err(LoginFault::Backend(refusal)),
-        (lease, _) => lease?,
-    };
+    let lease = lease(worker, pool).await?;
     let told = lease.parameters.clone();
     lease.release(Instant::now());
     Ok(told)
 }
 
+/// A backend for a login, or why there is none.
+async fn lease(worker: &Rc<Worker>, pool: &Arc<Pool>) -> Result<Lease, LoginFault> {
+    match (worker.proxy.pools.wait(pool, worker.id).await, pool.refusal()) {
+        (Err(LeaseError::Refused), Some(refusal)) => Err(LoginFault::Backend(refusal)),
+        // It waited for a server that is full, not for others' backends.
+        (Err(LeaseError::TimedOut(Bottleneck::Pool)), Some(refusal)) if !has_backends(worker, pool) => {
+            Err(LoginFault::Backend(refusal))
+        }
+        (lease, _) => Ok(lease?),
+    }
+}
+
+fn has_backends(worker: &Worker, pool: &Pool) -> bool {
+    worker.proxy.pools.core().pool(pool.id).is_some_and(|view| view.counts.live() > 0)
+}
+
 /// Sends AuthenticationOk, the session's parameters and key, and ReadyForQuery.
-async fn greet(
-    worker: &Rc<Worker>,
-    mut stream: Stream,
-    mut session: Session,
-    handle: ClientHandle,
-) -> Result<Client, LoginFault> {
+async fn greet(worker: &Rc<Worker>, mut stream: Stream, newcomer: Newcomer) -> Result<Client, LoginFault> {
+    let Newcomer { session, handle, refused } = newcomer;
     let proxy = &worker.proxy;
     let mut out = AUTHENTICATION_OK.to_vec();
     for (name, value) in session.reported.iter() {
@@ -453,7 +483,6 @@ async fn greet(
         handle.signal(Signal::Drain);
     }
     build::backend_key_data(&mut out, handle.pid, handle.secret());
-    let refused = session.begin_epoch(&proxy.settings);
     session.warn(refused, |warning| build::notice_response(&mut out, warning));
     build::ready_for_query(&mut out, TransactionStatus::Idle);
     stream.write_all(&out).await?;

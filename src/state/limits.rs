@@ -80,7 +80,7 @@ impl Limits {
         let word = self.set_override.word();
         Report {
             severity: "WARNING",
-            code: "01000",
+            code: "01000".into(),
             message: format!("{setting} was set to {value} instead"),
             detail: None,
             hint: Some(format!("roles.{role}.override = {word:?}{key} in pgweir's configuration.")),

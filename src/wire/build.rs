@@ -3,6 +3,8 @@
 //! Messages on the path of a query are appended by hand; errors, parameters and rows of the console go through
 //! `pgwire`. Manual: "Message Formats".
 
+use std::borrow::Cow;
+
 use bytes::BytesMut;
 use pgwire::messages::Message;
 use pgwire::messages::data::{DataRow, FieldDescription, RowDescription};
@@ -116,7 +118,7 @@ pub struct Report {
     /// `ERROR`, `FATAL`, `WARNING` …
     pub severity: &'static str,
     /// SQLSTATE.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     pub message: String,
     /// The facts, if any.
     pub detail: Option<String>,
@@ -128,7 +130,7 @@ impl Report {
         let mut fields = vec![
             (field::SEVERITY, self.severity.to_owned()),
             (field::SEVERITY_PLAIN, self.severity.to_owned()),
-            (field::CODE, self.code.to_owned()),
+            (field::CODE, self.code.to_string()),
             (field::MESSAGE, self.message.clone()),
         ];
         fields.extend(self.detail.clone().map(|text| (field::DETAIL, text)));
@@ -188,10 +190,35 @@ fn put(out: &mut Vec<u8>, message: &impl Message) {
 
 /// An error or notice of Postgres that is passed on in our name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerError {
+pub(crate) struct ServerError {
     /// SQLSTATE.
     pub code: String,
     pub message: String,
+}
+
+/// The refusal of a login, in the words of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedLogin {
+    /// SQLSTATE.
+    pub code: String,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl RefusedLogin {
+    /// Reads the body of an ErrorResponse; `None` without a SQLSTATE.
+    pub(crate) fn read(body: &[u8]) -> Option<Self> {
+        let fields = error_fields(body);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let optional = |bytes: &[u8]| (!bytes.is_empty()).then(|| text(bytes));
+        Some(Self {
+            code: optional(fields.code)?,
+            message: text(fields.message),
+            detail: optional(fields.detail),
+            hint: optional(fields.hint),
+        })
+    }
 }
 
 /// The fields of an ErrorResponse or NoticeResponse body that decide anything. They are borrowed: text may not be
@@ -204,6 +231,10 @@ pub(crate) struct ErrorFields<'a> {
     pub code: &'a [u8],
     /// `M`.
     pub message: &'a [u8],
+    /// `D`.
+    pub detail: &'a [u8],
+    /// `H`.
+    pub hint: &'a [u8],
     /// `c`.
     pub column: &'a [u8],
     /// `R`: the function of Postgres that raised it.
@@ -228,7 +259,8 @@ pub(crate) fn error_fields(body: &[u8]) -> ErrorFields<'_> {
             field::MESSAGE => fields.message = value,
             field::COLUMN => fields.column = value,
             field::ROUTINE => fields.routine = value,
-            field::HINT => fields.has_hint = true,
+            field::DETAIL => fields.detail = value,
+            field::HINT => (fields.hint, fields.has_hint) = (value, true),
             _ => {}
         }
         rest = &tail[end + 1..];
@@ -265,7 +297,7 @@ mod tests {
             &mut out,
             &Report {
                 severity: "ERROR",
-                code: "53300",
+                code: "53300".into(),
                 message: "the line is full".into(),
                 detail: None,
                 hint: Some("Raise pool.waiters_max.".into()),

@@ -30,6 +30,7 @@ mod prepared;
 mod queries;
 mod reactions;
 mod redis;
+mod refused;
 mod reload;
 mod restart;
 mod settings;

@@ -246,13 +246,16 @@ async fn a_refused_startup_parameter_is_fatal_and_harms_nobody() {
     let proxy = one_backend().await;
     let mut other = proxy.wire("app").await;
     let process = other.value("SELECT pg_backend_pid()").await;
-    for params in
-        [[("work_mem", "lots")], [("no_such_setting", "1")], [("client_encoding", "klingon")], [("role", "nobody")]]
-    {
-        let (mut mine, _) = Wire::login_with(&proxy, "app", &params).await;
-        mine.send(query("SELECT 1")).await;
-        let error = mine.frame().await;
-        assert_eq!((error.fields()[&'S'].as_str(), error.sqlstate().as_str()), ("FATAL", "22023"), "{params:?}");
+    for (name, value, code) in [
+        ("work_mem", "lots", "22023"),
+        ("no_such_setting", "1", "42704"),
+        ("client_encoding", "klingon", "22023"),
+        ("role", "nobody", "22023"),
+    ] {
+        let params = [(name, value)];
+        let (mut mine, frames) = Wire::login_with(&proxy, "app", &params).await;
+        let error = frames.last().expect("an answer");
+        assert_eq!((error.fields()[&'S'].as_str(), error.sqlstate().as_str()), ("FATAL", code), "{params:?}");
         assert!(mine.rest().await.is_empty());
         assert_eq!(other.value("SELECT pg_backend_pid()").await, process, "{params:?}");
     }

@@ -92,11 +92,11 @@ async fn rubbish_ends_in_an_error_or_a_close_and_harms_nobody() {
     let with = |rest: &[u8]| packet(&[&version, rest].concat());
     let (long, odd) = (vec![b'a'; 9_000], b"user\0app\0database\0\xff\xfe\0\0");
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), "08P01"),
-        ("no length", vec![0; 4], "08P01"),
-        ("length alone", vec![0, 0, 0, 4], "08P01"),
-        ("too long by one", [&10_001_u32.to_be_bytes()[..], &version].concat(), "08P01"),
-        ("negative length", vec![0xff; 64], "08P01"),
+        ("HTTP", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), ""),
+        ("no length", vec![0; 4], ""),
+        ("length alone", vec![0, 0, 0, 4], ""),
+        ("too long by one", [&10_001_u32.to_be_bytes()[..], &version].concat(), ""),
+        ("negative length", vec![0xff; 64], ""),
         ("version 2", packet(&[0, 2, 0, 0, 0]), "0A000"),
         ("version 4", packet(&[0, 4, 0, 0, 0]), "0A000"),
         ("no terminator", with(b"user\0app"), "08P01"),
@@ -107,13 +107,19 @@ async fn rubbish_ends_in_an_error_or_a_close_and_harms_nobody() {
         ("two users", with(b"user\0app\0user\0ops\0\0"), "08P01"),
         ("a bad switch", with(b"user\0app\0replication\0perhaps\0\0"), "22023"),
         ("an endless name", with(&long), "08P01"),
-        ("SSLRequest with a tail", packet(&[4, 0xd2, 0x16, 0x2f, 1]), "08P01"),
-        ("a TLS handshake", vec![0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0], "08P01"),
+        ("SSLRequest with a tail", packet(&[4, 0xd2, 0x16, 0x2f, 1]), ""),
+        ("a TLS handshake", vec![0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0], ""),
+        ("a cancel without a secret", packet(&[4, 0xd2, 0x16, 0x2e, 0, 0, 0, 1]), ""),
     ];
     for (what, bytes, code) in &cases {
         let mut wire = Wire::open(proxy.addr).await;
         wire.send(bytes).await;
         let frames = wire.rest().await;
+        if code.is_empty() {
+            // Another protocol: Postgres says nothing, either.
+            assert_eq!(tags(&frames), "", "{what}");
+            continue;
+        }
         assert_eq!(tags(&frames), "E", "{what}");
         let fields = frames[0].fields();
         assert_eq!((fields[&'S'].as_str(), fields[&'C'].as_str()), ("FATAL", *code), "{what}: {fields:?}");

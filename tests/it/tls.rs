@@ -7,11 +7,12 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::support::frontend::{PROTOCOL_3_0, cancel_request, query, ssl_request, startup};
+use crate::support::frontend::{PROTOCOL_3_0, cancel_request, query, ssl_request, startup, terminate};
 use crate::support::{Endpoint, Pki, Postgres, Proxy, Wire, eventually, password_of, proxy, soon, tags};
 
 const WHO: [(&str, &str); 2] = [("user", "app"), ("database", "app")];
@@ -174,10 +175,10 @@ async fn direct_tls_is_taken_from_who_names_the_protocol() {
 async fn tls_inside_tls_is_refused() {
     let (pki, _) = pki();
     let proxy = proxy().toml(&listen_tls(&pki, "allow")).start().await;
-    for first in [ssl_request(), vec![0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0]] {
+    for (first, answer) in [(ssl_request(), "E"), (vec![0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0], "")] {
         let mut wire = direct(&pki, &proxy, &["postgresql"]).await;
         wire.send(first).await;
-        assert_eq!(tags(&wire.rest().await), "E");
+        assert_eq!(tags(&wire.rest().await), answer);
     }
 }
 
@@ -223,6 +224,34 @@ async fn one_client_too_many_is_told_so_under_tls_and_cancels_still_pass() {
         }
     };
     assert!(soon(cancelled).await.iter().any(|frame| frame.tag == 'E' && frame.sqlstate() == "57014"));
+}
+
+#[tokio::test]
+async fn tls_is_ended_as_the_protocol_has_it() {
+    let (pki, _) = pki();
+    let proxy = proxy().toml(&listen_tls(&pki, "require")).start().await;
+    let logged_in = async || {
+        let mut wire = direct(&pki, &proxy, &["postgresql"]).await;
+        wire.send(startup(PROTOCOL_3_0, &WHO)).await;
+        wire.authenticate("app", &password_of("app")).await;
+        wire
+    };
+    let busy = logged_in().await;
+    let (process, secret) = busy.key.clone().expect("a key");
+    let mut ends = Vec::new();
+    for request in [cancel_request(process, &secret), cancel_request(7, b"none"), startup(PROTOCOL_3_0, &WHO[1..])] {
+        let mut wire = direct(&pki, &proxy, &["postgresql"]).await;
+        wire.send(request).await;
+        ends.push(wire);
+    }
+    let mut leaving = logged_in().await;
+    leaving.send(terminate()).await;
+    ends.push(leaving);
+    for (n, wire) in ends.into_iter().enumerate() {
+        // Without close_notify this is an error.
+        let ended = soon(wire.into_inner().read_to_end(&mut Vec::new())).await;
+        ended.unwrap_or_else(|error| panic!("{n}: {error}"));
+    }
 }
 
 #[tokio::test]

@@ -22,8 +22,7 @@ use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
 use crate::printed::assert_printed;
 use crate::state::timeout::Timeout;
-use crate::wire::build::Report;
-use crate::wire::build::ServerError;
+use crate::wire::build::{RefusedLogin, Report, ServerError};
 use crate::wire::expected::Unexpected;
 use crate::wire::frame::FrameError;
 use crate::wire::startup::{BadOptions, Malformed};
@@ -31,8 +30,9 @@ use crate::wire::startup::{BadOptions, Malformed};
 const HEAD: &str = "\
 # What clients are told
 
-Every error that pgweir itself raises has the CONTEXT `pgweir`; errors of Postgres are passed on as they are. ERROR keeps the
-session, FATAL ends it. `…` stands for what differs from case to case.
+Every error that pgweir itself raises has the CONTEXT `pgweir`; errors of Postgres are passed on as they are. A login that
+the server refuses ends with the server's SQLSTATE and words, and that CONTEXT. ERROR keeps the session, FATAL ends it.
+`…` stands for what differs from case to case. A first packet of another protocol gets no answer, as from Postgres.
 
 This file is printed from `src/error/sqlstate.rs`: `UPDATE_EXPECTED=1 cargo test --lib sqlstate`.
 ";
@@ -48,6 +48,10 @@ fn any() -> String {
 
 fn said() -> ServerError {
     ServerError { code: any(), message: any() }
+}
+
+fn refused(code: &str) -> RefusedLogin {
+    RefusedLogin { code: code.to_owned(), message: any(), detail: None, hint: None }
 }
 
 fn frame() -> FrameError {
@@ -87,7 +91,8 @@ fn faults() -> Vec<Fault> {
         Fault::Malformed(ANY),
         Fault::Backend(Unexpected { tag: '?' }),
         Fault::BackendFrame(frame()),
-        Fault::LoginRefused(said()),
+        Fault::LoginRefused(refused(ANY)),
+        Fault::LoginRefused(refused("28P01")),
         in_vain(Bottleneck::Pool),
         in_vain(Bottleneck::Role),
         in_vain(Bottleneck::Closed),
@@ -174,7 +179,6 @@ fn index(fault: &Fault) -> usize {
 
 fn login_faults() -> Vec<LoginFault> {
     let mut faults = vec![
-        LoginFault::Startup(Malformed::Length(0)),
         LoginFault::Startup(Malformed::Version(2, 0)),
         LoginFault::Startup(Malformed::Layout),
         LoginFault::Startup(Malformed::Duplicate(ANY)),
@@ -184,7 +188,6 @@ fn login_faults() -> Vec<LoginFault> {
         LoginFault::Options(BadOptions::Unknown(any())),
         LoginFault::Options(BadOptions::NoValue(any())),
         LoginFault::Frame(frame()),
-        LoginFault::NoTls,
         LoginFault::NoAlpn,
         LoginFault::TlsRequired,
         LoginFault::TooManyClients,
@@ -205,8 +208,8 @@ fn login_faults() -> Vec<LoginFault> {
         LoginFault::Refused(Refusal::Malformed),
         LoginFault::Refused(Refusal::Scram(ScramError::Malformed(ANY))),
         LoginFault::Lookup(LookupError::NoPool),
-        LoginFault::Server(ServerError { code: "28P01".to_owned(), message: any() }),
-        LoginFault::Backend(said()),
+        LoginFault::Server(refused(ANY)),
+        LoginFault::Backend(refused("28P01")),
         LoginFault::Open(OpenError::NoTls),
         LoginFault::Draining,
         LoginFault::TooSlow,
@@ -218,11 +221,11 @@ fn login_faults() -> Vec<LoginFault> {
 /// As [`index`]; 0 stands for faults that are not reported, because nobody is there to read the report or ought to.
 fn login_index(fault: &LoginFault) -> usize {
     match fault {
-        LoginFault::Io(_) | LoginFault::Injected => 0,
+        LoginFault::Io(_) | LoginFault::Injected | LoginFault::NoTls => 0,
         LoginFault::Startup(_) => 1,
         LoginFault::Options(_) => 2,
         LoginFault::Frame(_) => 3,
-        LoginFault::NoTls => 4,
+        LoginFault::TooFast(_) => 4,
         LoginFault::NoAlpn => 5,
         LoginFault::TlsRequired => 6,
         LoginFault::TooManyClients => 7,
@@ -234,12 +237,11 @@ fn login_index(fault: &LoginFault) -> usize {
         LoginFault::Refused(_) => 13,
         LoginFault::Lookup(_) => 14,
         LoginFault::Lease(_) => 15,
-        LoginFault::Server(_) => 16,
+        LoginFault::Server(_) | LoginFault::Parameter(_) => 16,
         LoginFault::Backend(_) => 17,
         LoginFault::Open(_) => 18,
         LoginFault::Draining => 19,
         LoginFault::TooSlow => 20,
-        LoginFault::TooFast(_) => 21,
     }
 }
 
@@ -322,7 +324,7 @@ fn document() -> String {
     let mut out = HEAD.to_owned();
     for (title, mut reports) in sections {
         out += &format!("\n## {title}\n\n| SQLSTATE | severity | message | hint |\n|---|---|---|---|\n");
-        reports.sort_by(|a, b| (a.code, &a.message).cmp(&(b.code, &b.message)));
+        reports.sort_by(|a, b| (&a.code, &a.message).cmp(&(&b.code, &b.message)));
         for Report { severity, code, message, hint, .. } in reports {
             out += &format!("| {code} | {severity} | {message} | {} |\n", hint.unwrap_or_default());
         }
@@ -334,7 +336,7 @@ fn document() -> String {
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
     all(faults().iter().map(index).collect(), 0, 34);
-    all(login_faults().iter().map(login_index).collect(), 1, 22);
+    all(login_faults().iter().map(login_index).collect(), 1, 21);
     all(console_faults().iter().map(console_index).collect(), 0, 28);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);
 }

@@ -23,6 +23,9 @@ pub enum FailureKind {
     Unreachable,
     /// The server answered and refuses this login (28P01, 28000, 3D000 …): says something about one pool.
     Refused,
+    /// The server answered that the limit of this role or this database is reached (53300): says something about one
+    /// pool, until one of its own backends, or a stranger, goes.
+    Full,
     /// The server answered that it has no room (53300): neither down nor wrong, try later.
     Busy,
 }
@@ -119,7 +122,9 @@ impl Health {
                 Self::Busy { retry: retry.after_another(now, uniform) }
             }
             // ## (Busy | Down) => Up: it has room to judge a login; its refusal concerns one pool
-            (FailureKind::Refused, Self::Busy { .. } | Self::Down { .. }) => Self::Up { dials_max: 1 },
+            (FailureKind::Refused | FailureKind::Full, Self::Busy { .. } | Self::Down { .. }) => {
+                Self::Up { dials_max: 1 }
+            }
             (_, unchanged) => unchanged,
         };
     }
@@ -188,7 +193,7 @@ mod tests {
     #[test]
     fn an_answer_of_any_kind_ends_down() {
         let now = Instant::now();
-        for kind in [FailureKind::Busy, FailureKind::Refused] {
+        for kind in [FailureKind::Busy, FailureKind::Refused, FailureKind::Full] {
             let mut health = Health::new();
             health.failed(FailureKind::Unreachable, false, now, 0.0);
             assert!(health.down_since().is_some());

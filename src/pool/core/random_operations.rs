@@ -87,7 +87,12 @@ fn open_role_queue() -> RoleQueueSettings {
 fn operation() -> impl Strategy<Value = Operation> {
     let index = || any::<Index>();
     let worker = || 0..WORKERS;
-    let kind = prop_oneof![Just(FailureKind::Unreachable), Just(FailureKind::Refused), Just(FailureKind::Busy)];
+    let kind = prop_oneof![
+        Just(FailureKind::Unreachable),
+        Just(FailureKind::Refused),
+        Just(FailureKind::Full),
+        Just(FailureKind::Busy)
+    ];
     let by = prop_oneof![5 => 1_u64..300, 1 => 300_u64..20_000].prop_map(Duration::from_millis);
     prop_oneof![
         24 => (index(), worker()).prop_map(|(pool, worker)| Operation::Lease { pool, worker }),

@@ -151,6 +151,7 @@ impl Client {
                 match self.ask(cx) {
                     Ok(true) => {}
                     Ok(false) => return Ok(Step::Hold),
+                    Err(fault @ Fault::LoginRefused(_)) => return Err(fault.into()),
                     Err(fault) => {
                         out.skip(message.fresh);
                         self.fail(message.tag, &fault);
@@ -323,7 +324,10 @@ impl Client {
         match result {
             Ok(()) => {}
             // The backend is fine; it is cleaned when the client goes.
-            Err(fault @ Fault::SettingsRefused(_)) => return Err(fault.into()),
+            Err(fault @ Fault::SettingsRefused(_)) => {
+                self.session.pool.confirmed.forget();
+                return Err(fault.into());
+            }
             Err(fault) => {
                 self.abandon();
                 return Err(fault.into());
