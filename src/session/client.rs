@@ -3,11 +3,13 @@
 //!
 //! Each poll moves bytes in both directions as far as possible, neither waiting for the other. An idle client is this
 //! struct and nothing else: no buffer, no timer. `relay` moves the bytes, `lease` gets and releases backends, `overdue`
-//! ends statements and transactions that take too long, `deliver` brings notifications.
+//! ends statements and transactions that take too long, `refusal` refuses what cannot be served, `deliver` brings
+//! notifications.
 
 mod deliver;
 mod lease;
 mod overdue;
+mod refusal;
 mod relay;
 
 use std::future::poll_fn;
@@ -95,6 +97,8 @@ pub(crate) struct Client {
     leaving: Option<Signal>,
     /// The answer to its LISTEN, held back together with everything behind it.
     withheld: Option<Box<deliver::Withheld>>,
+    /// Messages in hand are refused.
+    refusal: Option<Box<refusal::Refusal>>,
 }
 
 #[derive(Debug)]
@@ -145,6 +149,7 @@ impl Client {
             session,
             leaving: None,
             withheld: None,
+            refusal: None,
         }
     }
 
@@ -233,6 +238,9 @@ impl Client {
             if fed != Fed::Dry || !self.held.is_empty() {
                 fed = self.read_client(cx, buffers)?;
                 moved |= fed == Fed::Moved;
+            }
+            if self.refusal.is_some() {
+                moved |= self.drain(fed, cx)?;
             }
             self.go_if_leaving()?;
             let has_delivered = self.deliver(cx)?;

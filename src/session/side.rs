@@ -50,6 +50,11 @@ impl Side {
         self.walker.is_inside() && self.is_forwarding
     }
 
+    /// True if a message was begun and passed on or left out, and its end has not come yet.
+    pub(super) fn is_inside(&self) -> bool {
+        self.walker.is_inside()
+    }
+
     #[inline]
     pub(super) fn is_at_boundary(&self) -> bool {
         self.walker.is_at_boundary()

@@ -66,22 +66,20 @@ async fn a_waiting_client_leaves_the_line_with_57014_and_its_query_never_runs() 
     simple.send([query(insert), query("SELECT 'behind'")].concat()).await;
     let mut extending = proxy.wire("app").await;
     extending.send([extended(insert, &[]), sync(), query("SELECT 'behind'")].concat()).await;
-    // Before it is in line a cancel has no effect, as with Postgres: it is sent until there is one.
+    // Before it is in line a cancel has no effect, as with Postgres: it is sent until there is one. What came behind the
+    // query is refused with it: the two may belong together.
     for wire in [&mut simple, &mut extending] {
         let frames = loop {
             cancel(&proxy, wire).await;
-            let answered = tokio::time::timeout(std::time::Duration::from_millis(20), wire.expect("E Z")).await;
+            let answered = tokio::time::timeout(std::time::Duration::from_millis(20), wire.expect("E Z E Z")).await;
             if let Ok(frames) = answered {
                 break frames;
             }
         };
-        assert_eq!((frames[0].sqlstate().as_str(), frames[0].fields()[&'S'].as_str()), ("57014", "ERROR"));
-        assert_eq!(frames[1].text(), "I");
+        assert_eq!(errors(&frames), ["57014"; 2]);
+        assert_eq!((frames[0].fields()[&'S'].as_str(), frames[1].text().as_str()), ("ERROR", "I"));
     }
     holder.query("COMMIT").await;
-    // What came behind the cancelled query was not cancelled; it waits, or waited, for its turn.
-    simple.expect("T D C Z").await;
-    extending.expect("T D C Z").await;
     assert_eq!(simple.query("SELECT count(*) FROM t").await[1].columns(), [Some("0".to_owned())]);
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use crate::support::frontend::{bind, execute, extended, parse, query, sync, terminate};
+use crate::support::frontend::{bind, cancel_request, execute, extended, parse, query, sync, terminate};
 use crate::support::{Endpoint, Postgres, Proxy, Sessions, Wire, errors, eventually, proxy, tags};
 
 /// A client that has the only backend.
@@ -85,6 +85,86 @@ async fn a_client_leaves_the_line_after_wait_timeout_and_its_session_goes_on() {
     wire.send([named, sync()].concat()).await;
     wire.expect("1 2 C Z").await;
     assert_eq!(wire.query("SELECT a FROM t").await[1].columns(), [Some("2".to_owned())]);
+}
+
+/// A transaction in one go, in every protocol; its last unit has no Sync yet.
+fn pipelined() -> Vec<u8> {
+    let insert = || extended("INSERT INTO t (a) VALUES (1)", &[]);
+    [query("BEGIN"), insert(), sync(), query("INSERT INTO t (a) VALUES (2)"), query("COMMIT"), sync(), insert()]
+        .concat()
+}
+
+/// The pipelined transaction was refused as a whole, with this SQLSTATE, and the session goes on.
+async fn is_refused_whole(wire: &mut Wire, sqlstate: &str) {
+    let frames = wire.expect("E Z E Z E Z E Z Z E").await;
+    assert_eq!(errors(&frames), [sqlstate; 5]);
+    assert!(frames.iter().all(|frame| frame.tag == 'E' || frame.text() == "I"), "{frames:?}");
+    wire.send(sync()).await;
+    wire.expect("Z").await;
+}
+
+// Npgsql sends its BEGIN along with the first command: if that is refused alone, the rest commits by itself.
+#[tokio::test]
+async fn a_transaction_sent_in_one_go_is_refused_as_a_whole() {
+    let proxy = proxy().pool_size(1).wait_timeout("1s").start().await;
+    let mut holder = holder(&proxy).await;
+    let mut wire = proxy.wire("app").await;
+    wire.send(pipelined()).await;
+    is_refused_whole(&mut wire, "53300").await;
+    holder.query("COMMIT").await;
+    assert_eq!(wire.query("SELECT count(*) FROM t").await[1].columns(), [Some("0".to_owned())]);
+    wire.send([pipelined(), sync()].concat()).await;
+    wire.expect("C Z 1 2 n C Z C Z C Z Z 1 2 n C Z").await;
+}
+
+#[tokio::test]
+async fn a_cancel_in_line_refuses_everything_in_hand() {
+    let proxy = proxy().pool_size(1).start().await;
+    let mut holder = holder(&proxy).await;
+    let mut wire = proxy.wire("app").await;
+    wire.send(pipelined()).await;
+    eventually(async || proxy.console("SHOW CLIENTS").await.iter().any(|row| row["state"] == "waiting")).await;
+    let (process, secret) = wire.key.clone().expect("BackendKeyData");
+    let mut request = Wire::open(proxy.addr).await;
+    request.send(cancel_request(process, &secret)).await;
+    request.rest().await;
+    is_refused_whole(&mut wire, "57014").await;
+    holder.query("COMMIT").await;
+    assert_eq!(wire.query("SELECT count(*) FROM t").await[1].columns(), [Some("0".to_owned())]);
+}
+
+// More than is kept of a waiting client is still in its socket, and the end may be on its way.
+#[tokio::test]
+async fn a_long_transaction_is_refused_to_its_last_byte() {
+    let proxy = proxy().pool_size(1).wait_timeout("1s").start().await;
+    let mut holder = holder(&proxy).await;
+    let mut wire = proxy.wire("app").await;
+    let insert = query(&format!("INSERT INTO t (a) VALUES (1) -- {}", "x".repeat(100_000)));
+    wire.send([query("BEGIN"), insert.repeat(100), query("COMMIT")].concat()).await;
+    let frames = wire.expect(&["E Z"; 102].join(" ")).await;
+    assert!(errors(&frames).iter().all(|error| error == "53300"));
+    holder.query("COMMIT").await;
+    assert_eq!(wire.query("SELECT count(*) FROM t").await[1].columns(), [Some("0".to_owned())]);
+}
+
+// A client that stops within a message gets its errors; the message counts as sent before, the next does not.
+#[tokio::test]
+async fn a_message_that_has_begun_is_refused_with_those_before_it() {
+    let proxy = proxy().pool_size(1).wait_timeout("1s").start().await;
+    let mut holder = holder(&proxy).await;
+    for long in [0, 100_000] {
+        let mut wire = proxy.wire("app").await;
+        let insert = query(&format!("INSERT INTO t (a) VALUES (1) -- {}", "x".repeat(long)));
+        let half = insert.len() / 2 + long / 4;
+        wire.send([&query("BEGIN"), &insert[..half]].concat()).await;
+        let begun = if long > 0 { "E Z E Z" } else { "E Z" };
+        assert_eq!(errors(&wire.expect(begun).await)[0], "53300");
+        holder.query("COMMIT").await;
+        wire.send([&insert[half..], &query("SELECT count(*) FROM t")].concat()).await;
+        let frames = wire.expect(if long > 0 { "T D C Z" } else { "E Z T D C Z" }).await;
+        assert_eq!(frames[frames.len() - 3].columns(), [Some("0".to_owned())]);
+        holder.query("BEGIN").await;
+    }
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ impl Client {
     /// True when Postgres would be waiting for a command, with no transaction open.
     fn is_between_cycles(&self) -> bool {
         match &self.phase {
-            Phase::Idle => !self.is_discarding && !self.is_unsynced,
+            Phase::Idle => !self.is_discarding && !self.is_unsynced && self.refusal.is_none(),
             // Pinned, or in session mode.
             Phase::Leased(leased) => leased.cycle.can_release(),
             Phase::Waiting(_) | Phase::Orphaned(_) => false,
@@ -108,13 +108,16 @@ impl Client {
     /// True while a channel that the client listens to is not in place yet: the answer waits.
     #[inline]
     fn withholds(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.session.notifications.mailbox().is_none() && self.withheld.is_none() {
+        if self.session.notifications.mailbox().is_none() && self.withheld.is_none() && self.refusal.is_none() {
             return Ok(false);
         }
         self.still_withholds(cx)
     }
 
     fn still_withholds(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.refusal.as_ref().is_some_and(|refusal| refusal.is_held_back()) {
+            return Ok(true);
+        }
         if !self.is_listening_in_vain() {
             self.withheld = None;
             return Ok(false);

@@ -104,15 +104,18 @@ impl Client {
         }
     }
 
-    /// ## Waiting => Idle: the first message in hand is answered with an error.
+    /// ## Waiting => Idle: the first message in hand is answered with an error, and everything behind it.
     pub(super) fn fail_waiting(&mut self, fault: &Fault, cx: &mut Context<'_>) -> Result<(), End> {
         self.phase = Phase::Idle;
         self.handle.set_idle();
-        self.worker.proxy.errors.count(sqlstate::report(fault).code);
-        match fault {
-            Fault::LoginRefused(refusal) => return Err(Fault::LoginRefused(refusal.clone()).into()),
-            Fault::Removed => return Err(Fault::Removed.into()),
-            _ => {}
+        let ending = match fault {
+            Fault::LoginRefused(refusal) => Some(Fault::LoginRefused(refusal.clone())),
+            Fault::Removed => Some(Fault::Removed),
+            _ => None,
+        };
+        if let Some(fault) = ending {
+            self.worker.proxy.errors.count(sqlstate::report(&fault).code);
+            return Err(fault.into());
         }
         let held = std::mem::take(&mut self.held);
         let mut input = &held[..];
@@ -121,7 +124,7 @@ impl Client {
         let head = walker.next(&mut input, frontend::want)?;
         let Some(Piece::Head { tag, .. }) = head else { return Ok(()) };
         self.side.set_forwarding(false);
-        self.fail(tag, fault);
+        self.begin_refusal(tag, fault);
         self.side.put_walker(walker);
         self.held = input.to_vec();
         self.flush(cx)?;

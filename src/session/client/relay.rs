@@ -138,6 +138,10 @@ impl Client {
             return Ok(Step::Hold);
         }
         let request = message.request()?;
+        if self.refusal.is_some() && self.is_refused(message.tag) {
+            out.skip(message.fresh);
+            return Ok(Step::Done);
+        }
         match &mut self.phase {
             Phase::Leased(_) => {}
             Phase::Idle => {
@@ -154,7 +158,7 @@ impl Client {
                     Err(fault @ Fault::LoginRefused(_)) => return Err(fault.into()),
                     Err(fault) => {
                         out.skip(message.fresh);
-                        self.fail(message.tag, &fault);
+                        self.begin_refusal(message.tag, &fault);
                         return Ok(Step::Done);
                     }
                 }
