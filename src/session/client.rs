@@ -2,12 +2,13 @@
 //! backend's.
 //!
 //! Each poll moves bytes in both directions as far as possible, neither waiting for the other. An idle client is this
-//! struct and nothing else: no buffer, no timer. `relay` moves the bytes, `lease` gets and releases backends, `overdue`
-//! ends statements and transactions that take too long, `refusal` refuses what cannot be served, `deliver` brings
+//! struct and nothing else: no buffer, no timer. `relay` moves the bytes, `lease` gets and releases backends, `lost` serves
+//! the client that lost its own, `overdue` ends statements and transactions that take too long, `refusal` refuses what cannot be served, `deliver` brings
 //! notifications.
 
 mod deliver;
 mod lease;
+mod lost;
 mod overdue;
 mod refusal;
 mod relay;
@@ -32,6 +33,7 @@ use crate::net::stream::{GOODBYE_MAX, Stream};
 use crate::pool::lease::Waiter;
 use crate::session::context::{Buffers, Worker};
 use crate::wire::build;
+use crate::wire::expected::CopyRest;
 use crate::wire::frame::FrameError;
 use crate::wire::message::MessageError;
 
@@ -99,6 +101,8 @@ pub(crate) struct Client {
     withheld: Option<Box<deliver::Withheld>>,
     /// Messages in hand are refused.
     refusal: Option<Box<refusal::Refusal>>,
+    /// The rest of a COPY that was lost with its backend.
+    copy_rest: Option<CopyRest>,
 }
 
 #[derive(Debug)]
@@ -150,6 +154,7 @@ impl Client {
             leaving: None,
             withheld: None,
             refusal: None,
+            copy_rest: None,
         }
     }
 

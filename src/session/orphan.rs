@@ -1,57 +1,90 @@
 //! A client whose transaction was lost with its backend, until it acknowledges that.
 //!
 //! The client may have more statements of that transaction under way; on another backend they would take effect on
-//! their own. So the client is kept in a failed transaction, as Postgres would after an error: only ROLLBACK or COMMIT
-//! (which is answered ROLLBACK) is done, everything else is 25P02.
+//! their own. So the client is kept in a failed transaction, as Postgres would after an error: ROLLBACK or COMMIT (which
+//! is answered ROLLBACK) ends it, in any form of either protocol, names of statements come and go, and everything else
+//! is 25P02. `IsTransactionExitStmt` of Postgres says which statements are prepared and bound meanwhile.
 
+use std::sync::Arc;
+
+use super::rewrite::intern;
 use super::session::Session;
+use super::statements::{NAMES_MAX, Unnamed};
 use crate::error::Fault;
 use crate::error::sqlstate;
-use crate::sql::{Effect, StatementEffects, classify};
+use crate::sql::{Effect, StateFlags, StatementEffects, classify};
+use crate::state::statements::{Statement, Statements};
 use crate::wire::build;
 use crate::wire::expected::TransactionStatus;
 use crate::wire::message::{Named, Request};
 
-/// State of the extended protocol, and the error that the client has not got yet.
+/// The portals bound in the failed transaction, and the error that the client has not got yet.
 #[derive(Debug, Default)]
 pub(crate) struct Orphan {
     /// The transaction was lost while nothing was under way: the next error carries this fault.
     unreported: Option<Fault>,
-    /// Effect of the unnamed statement on the transaction.
-    statement: Ending,
-    /// Effect of the unnamed portal on the transaction.
-    portal: Ending,
-    /// The portal was executed; Sync completes it.
-    is_over: bool,
+    /// Portals, and the texts in them; the unnamed one has an empty name.
+    portals: Vec<(Box<[u8]>, Exit)>,
 }
 
-/// The way a text ends the transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Ending {
-    /// Not at all, or not as its first and (unless it is a ROLLBACK) only statement.
-    #[default]
+/// A text, as far as it leaves a failed transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// Not at all, or not with its first statement.
     None,
+    /// The text is empty.
+    Empty,
     Commit,
     Rollback,
-    /// More statements follow the ROLLBACK.
+    /// A ROLLBACK with more statements behind it.
     RollbackAndMore,
+    /// To a savepoint, or with AND CHAIN: prepared and bound as in Postgres, but what it needs is lost.
+    InVain,
 }
 
-impl Ending {
+impl Exit {
     fn of(class: &StatementEffects) -> Self {
-        match class.effects.iter().find(|(at, _)| *at == 0) {
-            Some((_, Effect::Rollback { chain: false })) if class.statements > 1 => Self::RollbackAndMore,
-            Some((_, Effect::Rollback { chain: false })) => Self::Rollback,
-            Some((_, Effect::Commit { chain: false } | Effect::PrepareTransaction)) if class.statements == 1 => {
-                Self::Commit
-            }
+        if class.may_begin.contains(StateFlags::UNCERTAIN) {
+            return Self::None;
+        }
+        let first = class.effects.iter().find(|(at, _)| *at == 0).map(|(_, effect)| effect);
+        match (class.statements, first) {
+            (0, _) => Self::Empty,
+            (1, Some(Effect::Rollback { chain: false })) => Self::Rollback,
+            (1, Some(Effect::Commit { chain: false } | Effect::PrepareTransaction)) => Self::Commit,
+            (1, Some(Effect::Rollback { .. } | Effect::Commit { .. } | Effect::RollbackTo(_))) => Self::InVain,
+            (_, Some(Effect::Rollback { chain: false })) => Self::RollbackAndMore,
             _ => Self::None,
         }
     }
 
-    /// True if the transaction is over once the text was executed, with nothing behind it.
-    fn is_alone(self) -> bool {
-        matches!(self, Self::Commit | Self::Rollback)
+    fn of_statement(statement: &Statement) -> Self {
+        match &statement.class {
+            Some(class) => Self::of(class),
+            None if statement.rest.first() == Some(&0) => Self::Empty,
+            None => Self::None,
+        }
+    }
+
+    fn of_unnamed(session: &Session) -> Option<Self> {
+        match &session.statements.unnamed {
+            Unnamed::None => None,
+            Unnamed::Kept { class: Some(class), .. } => Some(Self::of(class)),
+            Unnamed::Kept { class: None, .. } if session.statements.unnamed_text().first() == Some(&0) => {
+                Some(Self::Empty)
+            }
+            Unnamed::Kept { .. } | Unnamed::Large { .. } => Some(Self::None),
+        }
+    }
+
+    /// Postgres prepares it in a failed transaction.
+    fn can_be_prepared(self) -> bool {
+        self == Self::Empty || self.can_be_bound()
+    }
+
+    /// Postgres binds it in a failed transaction.
+    fn can_be_bound(self) -> bool {
+        matches!(self, Self::Commit | Self::Rollback | Self::InVain)
     }
 }
 
@@ -61,8 +94,10 @@ pub(crate) enum OrphanOutcome {
     Answered,
     /// The message was refused, and everything up to Sync is.
     Refused,
-    /// The message ended the transaction.
+    /// The message ended the transaction and its own cycle.
     Over,
+    /// The message ended the transaction, and the Sync of its unit is to come.
+    Executed,
     /// The transaction is over, but a Sync has to follow the error that reported it.
     Failed,
     /// The transaction is over; the message goes to a backend, which warns that there is none to roll back.
@@ -76,82 +111,159 @@ impl Orphan {
     }
 
     /// Answers one message into `out`.
-    pub(crate) fn message(&mut self, request: Request<'_>, session: &Session, out: &mut Vec<u8>) -> OrphanOutcome {
-        let ending = |text: Option<&[u8]>| text.map_or(Ending::None, |text| Ending::of(&classify(text, session.lexer)));
-        match request {
-            Request::Query { text } => return self.query(ending(text), out),
-            Request::FunctionCall { .. } => return self.query(Ending::None, out),
-            Request::Parse { name, text, .. } => {
-                let ending = ending(text.filter(|_| name.is_empty()));
-                if !ending.is_alone() {
-                    return self.refuse(out);
-                }
-                self.statement = ending;
-                out.extend_from_slice(build::PARSE_COMPLETE);
+    pub(crate) fn message(
+        &mut self,
+        request: Request<'_>,
+        session: &mut Session,
+        statements: &Statements,
+        out: &mut Vec<u8>,
+    ) -> OrphanOutcome {
+        let answered = match request {
+            Request::Query { text } => {
+                session.statements.unnamed = Unnamed::None;
+                return self.query(text.map_or(Exit::None, |text| Exit::of(&classify(text, session.lexer))), out);
             }
-            Request::Bind { portal, statement } => {
-                let ending = match session.statements.find(statement) {
-                    Some(statement) => statement.class.as_deref().map_or(Ending::None, Ending::of),
-                    None if statement.is_empty() => self.statement,
-                    None => Ending::None,
-                };
-                if !portal.is_empty() || !ending.is_alone() {
-                    return self.refuse(out);
-                }
-                self.portal = ending;
-                out.extend_from_slice(build::BIND_COMPLETE);
-            }
-            Request::Describe(Named::Statement(_)) => {
-                out.extend_from_slice(build::NO_PARAMETERS);
-                out.extend_from_slice(build::NO_DATA);
-            }
-            Request::Describe(Named::Portal(_)) => out.extend_from_slice(build::NO_DATA),
-            Request::Execute { .. } => match self.portal {
-                Ending::Commit if self.unreported.is_some() => {
-                    self.report(out);
-                    return OrphanOutcome::Failed;
-                }
-                Ending::Commit | Ending::Rollback => {
-                    build::command_complete(out, b"ROLLBACK");
-                    self.is_over = true;
-                }
-                Ending::None | Ending::RollbackAndMore => return self.refuse(out),
+            Request::FunctionCall { .. } => return self.query(Exit::None, out),
+            Request::Execute { portal } => return self.execute(portal, out),
+            Request::Parse { name, rest, text } => parse(session, statements, name, rest, text),
+            Request::Bind { portal, statement } => self.bind(session, portal, statement),
+            Request::Describe(Named::Statement(name)) => match find(session, name) {
+                Ok(exit) if exit.can_be_prepared() => Ok([build::NO_PARAMETERS, build::NO_DATA].concat().into()),
+                Ok(_) => Err(Fault::TransactionLost),
+                Err(fault) => Err(fault),
             },
-            Request::Close(_) => out.extend_from_slice(build::CLOSE_COMPLETE),
-            Request::Sync if self.is_over => {
-                build::ready_for_query(out, TransactionStatus::Idle);
-                return OrphanOutcome::Over;
+            Request::Describe(Named::Portal(name)) => match self.portal(name) {
+                Some(_) => Ok(build::NO_DATA.into()),
+                None => Err(Fault::TransactionLost),
+            },
+            Request::Close(Named::Statement(name)) => {
+                match name {
+                    b"" => session.statements.unnamed = Unnamed::None,
+                    name => drop(session.statements.remove(name)),
+                }
+                Ok(build::CLOSE_COMPLETE.into())
             }
-            Request::Sync => build::ready_for_query(out, TransactionStatus::Failed),
-            Request::Flush | Request::CopyData | Request::CopyEnd => {}
-        }
-        OrphanOutcome::Answered
-    }
-
-    /// A Query or FunctionCall.
-    fn query(&mut self, ending: Ending, out: &mut Vec<u8>) -> OrphanOutcome {
-        match ending {
-            Ending::None => {
-                self.report(out);
+            Request::Close(Named::Portal(name)) => {
+                self.portals.retain(|(known, _)| **known != *name);
+                Ok(build::CLOSE_COMPLETE.into())
+            }
+            Request::Sync => {
                 build::ready_for_query(out, TransactionStatus::Failed);
                 return OrphanOutcome::Answered;
             }
-            Ending::RollbackAndMore => return OrphanOutcome::Passed,
-            // Clients do not check the tag of a COMMIT: one that has not got an error yet would take it for done.
-            Ending::Commit if self.unreported.is_some() => self.report(out),
-            Ending::Commit | Ending::Rollback => build::command_complete(out, b"ROLLBACK"),
+            Request::Flush | Request::CopyData | Request::CopyEnd => return OrphanOutcome::Answered,
+        };
+        match answered {
+            Ok(frames) => {
+                out.extend_from_slice(&frames);
+                OrphanOutcome::Answered
+            }
+            Err(fault) => self.refuse(fault, out),
         }
-        build::ready_for_query(out, TransactionStatus::Idle);
-        OrphanOutcome::Over
     }
 
-    fn refuse(&mut self, out: &mut Vec<u8>) -> OrphanOutcome {
-        self.report(out);
+    /// A Query or FunctionCall.
+    fn query(&mut self, exit: Exit, out: &mut Vec<u8>) -> OrphanOutcome {
+        match exit {
+            Exit::Empty => out.extend_from_slice(build::EMPTY_QUERY),
+            Exit::None | Exit::InVain => self.report(Fault::TransactionLost, out),
+            Exit::RollbackAndMore => return OrphanOutcome::Passed,
+            Exit::Commit | Exit::Rollback => {
+                // Clients do not check the tag of a COMMIT: one that has not got an error yet would take it for done.
+                match exit == Exit::Commit && self.unreported.is_some() {
+                    true => self.report(Fault::TransactionLost, out),
+                    false => build::command_complete(out, b"ROLLBACK"),
+                }
+                build::ready_for_query(out, TransactionStatus::Idle);
+                return OrphanOutcome::Over;
+            }
+        }
+        build::ready_for_query(out, TransactionStatus::Failed);
+        OrphanOutcome::Answered
+    }
+
+    fn bind(&mut self, session: &Session, portal: &[u8], statement: &[u8]) -> Result<Frames, Fault> {
+        let exit = find(session, statement)?;
+        if !exit.can_be_bound() {
+            return Err(Fault::TransactionLost);
+        }
+        self.portals.retain(|(known, _)| **known != *portal);
+        if self.portals.len() >= NAMES_MAX {
+            return Err(Fault::TooManyStatements);
+        }
+        self.portals.push((portal.into(), exit));
+        Ok(build::BIND_COMPLETE.into())
+    }
+
+    fn execute(&mut self, portal: &[u8], out: &mut Vec<u8>) -> OrphanOutcome {
+        match self.portal(portal) {
+            Some(Exit::Commit) if self.unreported.is_some() => {
+                self.report(Fault::TransactionLost, out);
+                OrphanOutcome::Failed
+            }
+            Some(Exit::Commit | Exit::Rollback) => {
+                build::command_complete(out, b"ROLLBACK");
+                OrphanOutcome::Executed
+            }
+            _ => self.refuse(Fault::TransactionLost, out),
+        }
+    }
+
+    fn portal(&self, name: &[u8]) -> Option<Exit> {
+        self.portals.iter().find(|(known, _)| **known == *name).map(|(_, exit)| *exit)
+    }
+
+    fn refuse(&mut self, fault: Fault, out: &mut Vec<u8>) -> OrphanOutcome {
+        self.report(fault, out);
         OrphanOutcome::Refused
     }
 
-    fn report(&mut self, out: &mut Vec<u8>) {
-        let fault = self.unreported.take().unwrap_or(Fault::TransactionLost);
+    fn report(&mut self, fault: Fault, out: &mut Vec<u8>) {
+        let fault = self.unreported.take().unwrap_or(fault);
         build::error_response(out, &sqlstate::report(&fault));
     }
+}
+
+/// An answer: some constant frames.
+type Frames = std::borrow::Cow<'static, [u8]>;
+
+/// The text of a client's statement.
+fn find(session: &Session, name: &[u8]) -> Result<Exit, Fault> {
+    match name {
+        b"" => Exit::of_unnamed(session).ok_or(Fault::NoUnnamedStatement),
+        name => match session.statements.find(name) {
+            Some(statement) => Ok(Exit::of_statement(statement)),
+            None => Err(Fault::NoStatement(String::from_utf8_lossy(name).into_owned())),
+        },
+    }
+}
+
+/// Keeps a statement, under its name if it has one; the backend that executes it later gets it then.
+fn parse(
+    session: &mut Session,
+    statements: &Statements,
+    name: &[u8],
+    rest: &[u8],
+    text: Option<&[u8]>,
+) -> Result<Frames, Fault> {
+    if name.is_empty() {
+        session.statements.unnamed = Unnamed::None;
+    }
+    let Some(text) = text else { return Err(Fault::TransactionLost) };
+    let class = classify(text, session.lexer);
+    if !Exit::of(&class).can_be_prepared() {
+        return Err(Fault::TransactionLost);
+    }
+    if name.is_empty() {
+        session.statements.keep_unnamed(rest, (!class.is_ordinary()).then(|| Arc::new(class)));
+        session.statements.leave_unnamed();
+    } else if session.statements.find(name).is_some() {
+        return Err(Fault::DuplicateStatement(String::from_utf8_lossy(name).into_owned()));
+    } else if session.statements.len() >= NAMES_MAX {
+        return Err(Fault::TooManyStatements);
+    } else {
+        let statement = intern(session, statements, rest, text);
+        session.statements.insert(name, statement);
+    }
+    Ok(build::PARSE_COMPLETE.into())
 }

@@ -129,6 +129,15 @@ enum Copy {
     Both,
 }
 
+/// The part of a COPY FROM STDIN that its client still has to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CopyRest {
+    /// Data, CopyDone or CopyFail, and a Sync.
+    Data,
+    /// A Sync.
+    Sync,
+}
+
 /// The answer fits nothing that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("message {tag:?} from the backend answers nothing that was sent to it")]
@@ -195,6 +204,20 @@ impl<N> ExpectedReplies<N> {
     /// True if a failed COPY left the number of ReadyForQuery to come open; such a backend is not used again.
     pub(crate) fn is_doubtful(&self) -> bool {
         self.doubtful
+    }
+
+    /// The rest of a COPY under Execute that has swallowed a Sync of its client: a client with no other Sync on its way
+    /// waits for one ReadyForQuery, which the last Sync of the COPY would have got.
+    pub(crate) fn copy_rest(&self) -> Option<CopyRest> {
+        let is_extended = self.entries.front().is_some_and(|head| head.expect == Expect::Execute);
+        if !is_extended || self.entries.iter().any(|entry| entry.expect == Expect::Sync) {
+            return None;
+        }
+        match self.copy {
+            Copy::In { doubtful: true } => Some(CopyRest::Data),
+            Copy::Ending { doubtful: true } => Some(CopyRest::Sync),
+            _ => None,
+        }
     }
 
     /// True if the backend waits for COPY data from the client.
@@ -421,8 +444,8 @@ impl<N> ExpectedReplies<N> {
                 Copy::Ending { doubtful }
             }
             None => {
-                // The Syncs are gone, so the unit is open again.
-                self.unsynced |= doubtful;
+                // The Syncs are gone, so the unit is open again; a Query ends itself.
+                self.unsynced |= doubtful && self.entries.front().is_some_and(|head| head.expect.is_extended());
                 Copy::In { doubtful }
             }
         };
@@ -539,6 +562,21 @@ mod tests {
         assert!(replies.can_release());
         client(&mut replies, &[CopyEnd]);
         assert!(replies.can_release());
+    }
+
+    // Its client waits for the ReadyForQuery of a Sync that nobody will answer.
+    #[test]
+    fn a_copy_that_has_swallowed_the_last_sync_has_a_rest() {
+        let mut replies = ExpectedReplies::default();
+        client(&mut replies, &[Bind, Execute, Sync]);
+        answer(&mut replies, b'2');
+        assert_eq!(replies.copy_rest(), None);
+        answer(&mut replies, b'G');
+        assert_eq!(replies.copy_rest(), Some(CopyRest::Data));
+        client(&mut replies, &[CopyEnd]);
+        assert_eq!(replies.copy_rest(), Some(CopyRest::Sync));
+        client(&mut replies, &[Sync]);
+        assert_eq!(replies.copy_rest(), None);
     }
 
     // Flush is answered without a ReadyForQuery: the implicit transaction stays open until Sync.

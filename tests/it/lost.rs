@@ -5,7 +5,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio_postgres::Client;
 
-use crate::support::frontend::{bind, describe_portal, execute, extended, flush, parse, query, sync};
+use crate::support::frontend::{
+    bind, close_statement, copy_data, copy_done, describe_portal, describe_statement, execute, extended, flush, parse,
+    query, sync,
+};
 use crate::support::{Frame, Link, Postgres, Proxy, Sessions, Toward, Wire, errors, eventually, proxy, soon, tags};
 
 const SLEEP: &str = "SELECT pg_sleep(600)";
@@ -34,8 +37,10 @@ async fn a_client_does_not_notice_that_an_idle_backend_was_lost() {
     let mut wires = join_all((0..3).map(|_| proxy.wire("app"))).await;
     for round in 0..5 {
         join_all(wires.iter_mut().map(async |wire| wire.query("SELECT pg_sleep(0.02)").await)).await;
+        // A backend whose login is still under way comes later, and stays.
         let before = sessions.pids().await;
-        assert!(sessions.terminate("true").await >= 1);
+        let pids = before.iter().map(i32::to_string).collect::<Vec<_>>().join(", ");
+        assert!(sessions.terminate(&format!("pid IN ({pids})")).await >= 1);
         for wire in &mut wires {
             assert_eq!(tags(&wire.query("SELECT 1").await), "T D C Z", "round {round}");
         }
@@ -217,6 +222,113 @@ async fn a_lost_transaction_refuses_in_the_extended_protocol_too() {
     assert_eq!((frames[3].text().as_str(), statuses(&frames).as_str()), ("ROLLBACK", "I"));
     goes_on(&mut wire).await;
     assert_eq!(rows(&proxy).await.as_deref(), Some("0"));
+}
+
+// pgjdbc prepares its ROLLBACK under a name, and would be refused for ever.
+#[tokio::test]
+async fn a_lost_transaction_is_left_by_a_statement_of_any_name() {
+    let (proxy, sessions) = started(1).await;
+    let mut wire = proxy.wire("app").await;
+    wire.send([parse("before", "ROLLBACK", &[]), parse("one", "SELECT 1", &[]), sync()].concat()).await;
+    wire.expect("1 1 Z").await;
+    let lose = async |wire: &mut Wire| {
+        wire.query("BEGIN").await;
+        sessions.terminate("state = 'idle in transaction'").await;
+        assert_eq!(errors(&wire.query("SELECT 1").await), ["08006"]);
+    };
+    let executed = |portal: &str, name: &str, rows| [bind(portal, name, &[]), execute(portal, rows), sync()].concat();
+    for (name, portal, rows) in [("before", "", 0), ("S_1", "", 1), ("S_2", "C_2", 0)] {
+        lose(&mut wire).await;
+        if name != "before" {
+            wire.send(parse(name, "ROLLBACK", &[])).await;
+            wire.expect("1").await;
+        }
+        wire.send(executed(portal, name, rows)).await;
+        let frames = wire.expect("2 C Z").await;
+        assert_eq!((frames[1].text().as_str(), statuses(&frames).as_str()), ("ROLLBACK", "I"), "{name}");
+        goes_on(&mut wire).await;
+    }
+    // The names of then are the names of later, and what follows in the unit runs.
+    lose(&mut wire).await;
+    wire.send([close_statement("one"), parse("", "", &[]), parse("to", "ROLLBACK TO s", &[]), sync()].concat()).await;
+    assert_eq!(statuses(&wire.expect("3 1 1 Z").await), "E");
+    wire.send([describe_statement("S_1"), parse("S_1", "COMMIT", &[]), sync()].concat()).await;
+    assert_eq!(errors(&wire.expect("t n E Z").await), ["42P05"]);
+    for (refused, sqlstate) in [("one", "26000"), ("", "25P02"), ("to", "25P02")] {
+        wire.send(executed("", refused, 0)).await;
+        let frames = wire.cycle().await;
+        assert_eq!((errors(&frames), statuses(&frames)), (vec![sqlstate.to_owned()], "E".to_owned()), "{refused}");
+    }
+    assert_eq!(tags(&wire.query("").await), "I Z");
+    let behind = [parse("one", "SELECT 'new'", &[]), bind("", "one", &[]), execute("", 0), sync()].concat();
+    wire.send([bind("", "S_1", &[]), execute("", 0), behind].concat()).await;
+    let frames = wire.expect("2 C 1 2 D C Z").await;
+    assert_eq!((frames[4].columns(), statuses(&frames)), (vec![Some("new".to_owned())], "I".to_owned()));
+    wire.query("BEGIN; SAVEPOINT s").await;
+    wire.send(executed("", "to", 0)).await;
+    assert_eq!(statuses(&wire.expect("2 C Z").await), "T");
+    wire.send(executed("", "S_2", 0)).await;
+    assert_eq!(statuses(&wire.expect("2 C Z").await), "I");
+}
+
+// The server took the change back without a word: its connection was gone.
+#[tokio::test]
+async fn a_client_is_told_the_parameters_that_it_goes_on_with() {
+    let (proxy, sessions) = started(1).await;
+    let mut wire = proxy.wire("app").await;
+    wire.query("SET DateStyle = 'ISO, YMD'").await;
+    wire.query("BEGIN; SET LOCAL DateStyle = 'SQL, DMY'; SET LOCAL standard_conforming_strings = off").await;
+    sessions.terminate("state = 'idle in transaction'").await;
+    let frames = wire.query("SELECT 1").await;
+    let mut told: Vec<_> = frames.iter().filter(|frame| frame.tag == 'S').map(Frame::parameter).collect();
+    told.sort();
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(told, [pair("DateStyle", "ISO, YMD"), pair("standard_conforming_strings", "on")]);
+    assert_eq!(errors(&frames), ["08006"]);
+    wire.query("ROLLBACK").await;
+    // Its texts are read as the server reads them: this one has a second statement.
+    assert_eq!(tags(&wire.query(r"SELECT '\'; SET work_mem = '5MB'").await), "T D C C Z");
+    assert_eq!(proxy.wire("app").await.value("SHOW work_mem").await, "4MB");
+    assert_eq!(wire.value("SHOW work_mem").await, "5MB");
+    assert_eq!(wire.value("SHOW DateStyle").await, "ISO, YMD");
+}
+
+// libpq sends a Sync with the COPY and one behind it; Postgres swallows the first, and the second gets the only answer.
+#[tokio::test]
+async fn a_copy_whose_backend_is_lost_is_answered_once() {
+    let (proxy, sessions) = started(1).await;
+    let mut wire = proxy.wire("app").await;
+    wire.query("CREATE TABLE t (a int)").await;
+    let begun =
+        || [parse("", "COPY t FROM STDIN", &[]), bind("", "", &[]), describe_portal(""), execute("", 0)].concat();
+    for is_transaction in [false, true] {
+        if is_transaction {
+            wire.query("BEGIN").await;
+        }
+        wire.send([begun(), sync()].concat()).await;
+        wire.expect("1 2 n G").await;
+        wire.send(copy_data(b"1\n")).await;
+        sessions.terminate("true").await;
+        let frames = wire.expect("E Z").await;
+        assert_eq!(errors(&frames), ["08006"]);
+        assert_eq!(statuses(&frames), if is_transaction { "E" } else { "I" });
+        let rest = [copy_data(b"2\n"), copy_done(), sync()].concat();
+        if is_transaction {
+            wire.send([rest, query("ROLLBACK")].concat()).await;
+            wire.expect("C Z").await;
+        } else {
+            wire.send(rest).await;
+        }
+        goes_on(&mut wire).await;
+    }
+    // Without the first Sync the error holds up to the one that comes.
+    wire.send([begun(), flush()].concat()).await;
+    wire.expect("1 2 n G").await;
+    sessions.terminate("true").await;
+    assert_eq!(errors(&wire.expect("E").await), ["08006"]);
+    wire.send([copy_data(b"1\n"), copy_done(), sync()].concat()).await;
+    assert_eq!(statuses(&wire.expect("Z").await), "I");
+    goes_on(&mut wire).await;
 }
 
 // The client has sent the rest of its transaction before it can know that it is lost.
@@ -408,7 +520,10 @@ async fn a_server_that_is_down_is_57p03_after_connect_timeout_until_it_is_back()
         eventually(async || proxy.try_connect("app").await.is_ok()).await;
         join_all((0..5).map(|_| proxy.connect("app"))).await
     };
+    let mut wire = proxy.wire("app").await;
     postgres.stop();
+    wire.send([query("BEGIN"), extended("SELECT 1", &[]), sync(), query("COMMIT")].concat()).await;
+    assert_eq!(errors(&wire.expect("E Z E Z E Z").await), ["57P03"; 3]);
     let answers = join_all(clients.iter().map(|client| client.query_one("SELECT 1", &[]))).await;
     for answer in answers {
         assert_eq!(

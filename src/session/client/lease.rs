@@ -231,7 +231,9 @@ impl Client {
         let Phase::Leased(mut leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
         self.handle.set_idle();
         let cycle = &mut leased.cycle;
-        let is_session_lost = self.session.mode == PoolMode::Session || self.session.may_be_pinned();
+        // Nobody knows for how many ReadyForQuery a client waits behind a COPY that failed; Postgres closes it as well.
+        let is_session_lost =
+            self.session.mode == PoolMode::Session || self.session.may_be_pinned() || cycle.replies().is_doubtful();
         let lost = Lost { in_commit: cycle.is_committing(), final_error: cycle.take_final_error() };
         let is_taken_back = expired.is_some();
         if !is_taken_back {
@@ -258,8 +260,8 @@ impl Client {
             return Err(fault.into());
         }
         let loses_transaction = cycle.loses_transaction();
+        self.tell_lost_values();
         self.answer_outstanding(cycle, &fault, loses_transaction);
-        self.session.follow = None;
         self.session.pins.clear();
         self.session.statements.leave_backend();
         if loses_transaction {
@@ -292,7 +294,8 @@ impl Client {
     }
 
     /// Answers every cycle that the client waits for: the first with this fault, the others as in a failed transaction,
-    /// if the transaction is lost. A unit without its Sync gets its ReadyForQuery when the Sync comes.
+    /// if the transaction is lost. A unit without its Sync gets its ReadyForQuery when the Sync comes, but a COPY that
+    /// has swallowed its Sync at once.
     fn answer_outstanding(&mut self, cycle: &CycleState, fault: &Fault, loses_transaction: bool) {
         let after = if loses_transaction { TransactionStatus::Failed } else { TransactionStatus::Idle };
         let out = self.side.buffer.bytes();
@@ -311,11 +314,16 @@ impl Client {
                 }
             }
         }
-        if cycle.is_unit_open() {
-            if !is_reported {
-                build::error_response(out, &report);
-            }
-            self.is_discarding = true;
+        if !cycle.is_unit_open() {
+            return;
+        }
+        if !is_reported {
+            build::error_response(out, &report);
+        }
+        self.copy_rest = cycle.replies().copy_rest();
+        match self.copy_rest {
+            Some(_) => build::ready_for_query(out, after),
+            None => self.is_discarding = true,
         }
     }
 }

@@ -17,7 +17,6 @@ use crate::session::context::{Buffers, Worker};
 use crate::session::frontend::{self, Frontend, Rest};
 use crate::session::leased::Leased;
 use crate::session::local_reply;
-use crate::session::orphan::OrphanOutcome;
 use crate::session::reply_action::ReplyAction;
 use crate::session::session::Session;
 use crate::session::statements::Unnamed;
@@ -119,7 +118,12 @@ impl Client {
         result
     }
 
-    fn message(&mut self, message: Message<'_>, out: &mut Splice<'_>, cx: &mut Context<'_>) -> Result<Step, End> {
+    pub(super) fn message(
+        &mut self,
+        message: Message<'_>,
+        out: &mut Splice<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<Step, End> {
         self.side.set_forwarding(false);
         if message.tag == tag::TERMINATE {
             out.skip(message.fresh);
@@ -138,7 +142,7 @@ impl Client {
             return Ok(Step::Hold);
         }
         let request = message.request()?;
-        if self.refusal.is_some() && self.is_refused(message.tag) {
+        if self.refusal.is_some() && self.is_refused(message.tag) || self.copy_rest.is_some() && self.is_rest(request) {
             out.skip(message.fresh);
             return Ok(Step::Done);
         }
@@ -164,18 +168,7 @@ impl Client {
                 }
             }
             Phase::Waiting(_) => return Ok(Step::Hold),
-            Phase::Orphaned(orphan) => {
-                let outcome = orphan.message(request, &self.session, self.side.buffer.bytes());
-                self.is_discarding = matches!(outcome, OrphanOutcome::Refused | OrphanOutcome::Failed);
-                if matches!(outcome, OrphanOutcome::Over | OrphanOutcome::Failed | OrphanOutcome::Passed) {
-                    self.phase = Phase::Idle;
-                }
-                if outcome == OrphanOutcome::Passed {
-                    return self.message(message, out, cx);
-                }
-                out.skip(message.fresh);
-                return Ok(Step::Done);
-            }
+            Phase::Orphaned(_) => return self.orphaned(message, request, out, cx),
         }
         let Phase::Leased(leased) = &mut self.phase else { return Ok(Step::Hold) };
         if leased.cycle.replies().is_empty() {
