@@ -1,13 +1,14 @@
 # Builds, runs and tests pgweir on Debian or Ubuntu with nothing but make and Rust: each target first installs what it needs
 # and this machine lacks (as root, or with sudo).
 
-.PHONY: help install build run check advisories test bench drills budget fuzz screenshots
+.PHONY: help install build run check advisories test differential bench drills budget fuzz screenshots
 .DEFAULT_GOAL := help
 
 help:
 	@echo 'make run     pgweir in front of a throw-away Postgres; make run DATABASE_URL=postgres://… for one of yours'
 	@echo 'make check   formatting, lints, docs, dependencies'
 	@echo 'make test    everything that can be tested'
+	@echo 'make differential SECONDS=3600   random clients beside a direct connection, until they hear something else'
 	@echo 'make fuzz    every fuzz target beside the parser of Postgres; FUZZ_SECONDS=60 for new inputs that long'
 	@echo 'make bench   speed against PgBouncer'
 	@echo 'make drills  incidents on purpose, half an hour; DRILL=burst, valve, lock-queue, zombie, leak, notify, convoy or horizon for one'
@@ -49,8 +50,16 @@ test:
 	cargo test --locked --doc
 	scripts/fuzz
 	PGWEIR_TEST_PG=18 RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --test it -- $(PG18)
-	RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --test '*'
+	PGWEIR_TEST_PG=18 DIFFERENTIAL_SECONDS=60 cargo test --locked --test differential -- --nocapture
+	DIFFERENTIAL_SECONDS=60 RUST_TEST_THREADS=$(TEST_THREADS) cargo test --locked --test '*'
 	$(MAKE) budget
+
+# Half of the time each on Postgres 18 and 15. DIFFERENTIAL_SEED=… begins where a run that failed said.
+SECONDS := 3600
+differential:
+	@scripts/install test
+	PGWEIR_TEST_PG=18 DIFFERENTIAL_SECONDS=$$(($(SECONDS) / 2)) cargo test --locked --test differential -- --nocapture clients
+	DIFFERENTIAL_SECONDS=$$(($(SECONDS) / 2)) cargo test --locked --test differential -- --nocapture clients
 
 bench: build
 	@scripts/install bench

@@ -19,7 +19,7 @@ pub(crate) use link::{Link, Toward};
 pub(crate) use pki::Pki;
 pub(crate) use postgres::Postgres;
 pub(crate) use process::{output_of, root};
-pub(crate) use proxy::{Builder, Proxy, Row, proxy};
+pub(crate) use proxy::{Builder, Proxy, Row, proxy, proxy_before};
 pub(crate) use redis::Redis;
 pub(crate) use sessions::Sessions;
 pub(crate) use wire::{Frame, Wire, errors, frontend, tags};

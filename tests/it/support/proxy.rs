@@ -27,8 +27,13 @@ pub(crate) type Row = BTreeMap<String, String>;
 /// pgweir in front of the shared Postgres, until told otherwise: `proxy().pool_size(1).wait_timeout("50ms").start()`.
 /// Clients find there the database `app`, new and empty, and the roles `app` and `ops` (who may use the console).
 pub(crate) fn proxy() -> Builder<'static> {
+    proxy_before(Postgres::shared())
+}
+
+/// The same in front of this server.
+pub(crate) fn proxy_before(postgres: &Postgres) -> Builder<'_> {
     Builder {
-        postgres: Postgres::shared(),
+        postgres,
         dbname: None,
         roles: vec!["app".to_owned()],
         config: Table::new(),

@@ -1,0 +1,306 @@
+//! Which steps may be taken: none that would wait for another client, whom nobody goes on with meanwhile, and none that
+//! is known to go wrong.
+//!
+//! It is told only what the direct connection answered, so a step is left out or taken the same way in every run.
+
+use crate::operation::{Message, Operation, Pool, Role, Step};
+
+/// Clients of one run.
+pub(crate) const CLIENTS: usize = 3;
+
+/// A client as the direct connection sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientModel {
+    pub(crate) role: Role,
+    /// Of its last ReadyForQuery.
+    pub(crate) status: char,
+    /// It may keep its backend between transactions.
+    pub(crate) may_be_pinned: bool,
+    /// It listens, or did.
+    pub(crate) listens: bool,
+    /// It said startup parameters beside user and database.
+    pub(crate) has_parameters: bool,
+    /// Its transaction has changed settings.
+    pub(crate) has_set: bool,
+    /// It has named statements.
+    pub(crate) has_names: bool,
+}
+
+impl ClientModel {
+    pub(crate) fn new(role: Role) -> Self {
+        Self {
+            role,
+            status: 'I',
+            may_be_pinned: false,
+            listens: false,
+            has_parameters: false,
+            has_set: false,
+            has_names: false,
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.status != 'I' || self.may_be_pinned
+    }
+}
+
+/// All clients.
+#[derive(Clone, Debug)]
+pub(crate) struct Model {
+    pub(crate) pool: Pool,
+    pub(crate) clients: Vec<ClientModel>,
+    /// Settings of the server differ from those with which it started.
+    pub(crate) is_server_changed: bool,
+    /// Tables differ from those with which the run began.
+    pub(crate) are_tables_changed: bool,
+}
+
+/// Parts of texts that may pin a client to its backend, in transaction mode.
+const PINS: [&str; 20] = [
+    "TEMP",
+    "ADVISORY",
+    "PREPARE ",
+    "WITH HOLD",
+    "SET_CONFIG",
+    "AUTHORIZATION",
+    "LOAD ",
+    "SETSEED",
+    "NEXTVAL",
+    "CURRVAL",
+    "LASTVAL",
+    "ITEMS",
+    "SEED",
+    "DO ",
+    "CALL ",
+    "EXECUTE ",
+    "DEALLOCATE",
+    "EXPLAIN",
+    "COPY (SELECT SET",
+    "PG_SETTINGS",
+];
+
+/// Parts of texts that take a lock for which another client's transaction could make it wait.
+const LOCKS: [&str; 8] =
+    ["LOCK TABLE", "VACUUM", "ALTER TABLE", "CREATE TABLE", "DROP TABLE IF", "CREATE INDEX", "TRUNCATE", "REINDEX"];
+
+impl Model {
+    pub(crate) fn new(pool: Pool) -> Self {
+        let clients = vec![ClientModel::new(Role::Owner); CLIENTS];
+        Self { pool, clients, is_server_changed: false, are_tables_changed: false }
+    }
+
+    /// Nobody is in a transaction.
+    fn is_quiet(&self) -> bool {
+        self.clients.iter().all(|client| client.status == 'I')
+    }
+
+    /// The step ends without another client's doing, and the server stays up.
+    pub(crate) fn may(&self, step: &Step) -> bool {
+        let me = &self.clients[step.client];
+        match &step.operation {
+            Operation::Send(messages) => {
+                let locks = step.texts().any(|sql| has_one_of(sql, &LOCKS));
+                self.has_backend_for(step.client)
+                    && !(locks && (messages.len() > 5 || !self.is_quiet()))
+                    && !crashes_server(messages, me.status)
+                    && is_well_formed(messages)
+            }
+            Operation::Reconnect(role, _) => {
+                let mut after = self.clone();
+                after.clients[step.client] = ClientModel::new(*role);
+                after.has_backend_for(step.client)
+            }
+            Operation::CancelRunning | Operation::KillRunning => self.has_backend_for(step.client) && me.status != 'E',
+            Operation::CancelNothing | Operation::Kill | Operation::ReloadPgweir(_) => true,
+            Operation::ReloadServer(_) => true,
+            Operation::Ddl(_) => self.is_quiet(),
+        }
+    }
+
+    /// A backend is free for this client, or it has one.
+    fn has_backend_for(&self, client: usize) -> bool {
+        let role = self.clients[client].role;
+        let others = self.clients.iter().enumerate().filter(|(at, other)| *at != client && other.role == role);
+        self.clients[client].holds() || others.filter(|(_, other)| other.holds()).count() < self.pool.size()
+    }
+
+    /// Takes note of what a step did, by the direct connection's state after it.
+    pub(crate) fn after(&mut self, step: &Step, status: char) {
+        let me = &mut self.clients[step.client];
+        match &step.operation {
+            Operation::Reconnect(role, more) => {
+                *me = ClientModel { has_parameters: !more.is_empty(), ..ClientModel::new(*role) };
+            }
+            Operation::ReloadServer(_) => self.is_server_changed = true,
+            Operation::Ddl(_) => self.are_tables_changed = true,
+            _ => {}
+        }
+        let me = &mut self.clients[step.client];
+        me.status = status;
+        for sql in step.texts() {
+            let sql = sql.to_ascii_uppercase();
+            me.may_be_pinned |= PINS.iter().any(|pin| sql.contains(pin));
+            me.listens |= sql.contains("LISTEN");
+            me.has_set |= sql.contains("SET");
+            self.are_tables_changed |= sql.contains("ALTER TABLE");
+        }
+        me.has_set &= status != 'I';
+        me.has_names |=
+            step.messages().iter().any(|message| matches!(message, Message::Parse(name, _) if !name.is_empty()));
+        let is_discarded = matches!(step.messages(), [Message::Query(sql)] if sql == "DISCARD ALL") && status == 'I';
+        if is_discarded {
+            *me = ClientModel { has_parameters: me.has_parameters, status, ..ClientModel::new(me.role) };
+        }
+    }
+}
+
+/// A text has one of these parts, in upper or lower case.
+fn has_one_of(sql: &str, parts: &[&str]) -> bool {
+    let sql = sql.to_ascii_uppercase();
+    parts.iter().any(|part| sql.contains(part))
+}
+
+/// Postgres 15 itself crashes when the portal that a failed Query left in a transaction is executed.
+fn crashes_server(messages: &[Message], status: char) -> bool {
+    if status == 'I' && !messages.iter().any(|message| message.sql().is_some_and(begins)) {
+        return false;
+    }
+    let mut is_bound = false;
+    for message in messages {
+        match message {
+            Message::Bind(portal, ..) if portal.is_empty() => is_bound = true,
+            Message::Query(_) => is_bound = false,
+            Message::Execute(portal, _) | Message::DescribePortal(portal) if portal.is_empty() && !is_bound => {
+                return true;
+            }
+            _ => {}
+        }
+    }
+    false
+}
+
+fn begins(sql: &str) -> bool {
+    has_one_of(sql, &["BEGIN", "START", "CHAIN"])
+}
+
+/// It ends, so that the driver knows when to go on, and the answers that it waits for come.
+fn is_well_formed(messages: &[Message]) -> bool {
+    let is_irregular = !has_counted_cycles(messages);
+    let closes = messages.iter().any(|message| matches!(message, Message::CloseStatement(_) | Message::ClosePortal(_)));
+    let awaits = messages.windows(2).all(|pair| pair[1] != Message::Await || pair[0] == Message::Flush)
+        && messages.first() != Some(&Message::Await);
+    let ends = messages.last().is_some_and(Message::ends_cycle);
+    let waits_in_copy = is_irregular && messages.contains(&Message::Await);
+    awaits && (is_irregular || ends) && !(is_irregular && closes) && !waits_in_copy && !messages.is_empty()
+}
+
+/// One ReadyForQuery comes for each Query and Sync: no COPY swallows a Sync, no error in a pipeline a Query.
+pub(crate) fn has_counted_cycles(messages: &[Message]) -> bool {
+    let mut is_open = false;
+    for message in messages {
+        match message {
+            Message::Query(_) if is_open => return false,
+            Message::Sync | Message::Query(_) => is_open = false,
+            Message::Await => {}
+            _ => is_open = true,
+        }
+        let copies = message.is_copy() || message.sql().is_some_and(|sql| has_one_of(sql, &["FROM STDIN"]));
+        if copies {
+            return false;
+        }
+    }
+    true
+}
+
+/// A Bind or Describe means the unnamed statement, and nothing in front of it in its cycle prepares it.
+fn binds_unnamed_of_another_cycle(messages: &[Message]) -> bool {
+    let mut is_parsed = false;
+    messages.iter().any(|message| {
+        match message {
+            Message::Parse(name, _) if name.is_empty() => is_parsed = true,
+            _ if message.ends_cycle() => is_parsed = false,
+            _ => {}
+        }
+        let means_unnamed = match message {
+            Message::Bind(_, name, _) | Message::DescribeStatement(name) => name.is_empty(),
+            _ => false,
+        };
+        means_unnamed && !is_parsed
+    })
+}
+
+/// The faults that a step meets for certain or by chance, by their number; none when it is clean.
+///
+/// A fault leaves this list when it is mended, and the list is empty in the end. `DIFFERENTIAL_KNOWN=0` lets all in.
+pub(crate) fn known_fault(step: &Step, model: &Model) -> Option<&'static str> {
+    let me = &model.clients[step.client];
+    let messages = step.messages();
+    let has = |parts: &[&str]| step.texts().any(|sql| has_one_of(sql, parts));
+    let transaction_mode = model.pool != Pool::Session;
+    let units = messages.iter().filter(|message| message.ends_cycle()).count();
+    let many = units > 1 || step.texts().count() > 1 || has(&[";"]);
+    let parses_named = messages.iter().any(|it| matches!(it, Message::Parse(name, _) if !name.is_empty()));
+    let names = messages.iter().any(|it| match it {
+        Message::Parse(name, _) | Message::CloseStatement(name) | Message::DescribeStatement(name) => !name.is_empty(),
+        Message::Bind(_, statement, _) => !statement.is_empty(),
+        _ => false,
+    });
+    let is_in_transaction = me.status != 'I';
+    let is_refused_login = match &step.operation {
+        Operation::Reconnect(role, more) => more.iter().any(|(_, value)| {
+            value == "lots"
+                || value == "German"
+                || value.contains("nonsense")
+                || *role == Role::Guest && value.contains("role=")
+        }),
+        _ => false,
+    };
+    let parses_badly =
+        messages.iter().any(|it| matches!(it, Message::Parse(name, sql) if !name.is_empty() && sql == "SELEC"));
+    let faults: [(&str, bool); 25] = [
+        ("a name in use is told before an error of the text", parses_badly),
+        ("30: a cycle behind one that failed, with a Flush", units > 1 && messages.contains(&Message::Await)),
+        (
+            "30: the unnamed statement of another cycle, which may have been skipped",
+            binds_unnamed_of_another_cycle(messages),
+        ),
+        ("a login with values that the server refuses, or spells otherwise", is_refused_login),
+        ("01 03: a named statement prepared in a transaction", parses_named && (is_in_transaction || has(&["BEGIN"]))),
+        (
+            "01: a named statement beside an error or an end",
+            parses_named && many && has(&["ROLLBACK", "COMMIT", "BEGIN", "1/0", "SET", "END"]),
+        ),
+        (
+            "03 05 37: a statement prepared under settings of a transaction",
+            has(&["TIMESTAMPTZ", "PLANNED"]) && messages.iter().any(|it| matches!(it, Message::Parse(..))),
+        ),
+        ("06 07 24: DISCARD ALL or DEALLOCATE in a pipeline", has(&["DISCARD ALL", "DEALLOCATE"]) && many),
+        ("24: PREPARE and EXECUTE of names of the protocol", me.has_names && has(&["PREPARE ", "EXECUTE ", "DEALLOC"])),
+        ("24: statements of the protocol beside PREPARE", parses_named && me.may_be_pinned),
+        (
+            "06: RESET of startup parameters in a transaction",
+            me.has_parameters && has(&["RESET", "DISCARD", "DEFAULT", "LOCAL"]) && (many || is_in_transaction),
+        ),
+        ("10: SET SESSION AUTHORIZATION", has(&["AUTHORIZATION"]) && transaction_mode),
+        ("11 12: reload of the server", matches!(step.operation, Operation::ReloadServer(_))),
+        ("17: a cancel hits the probe", matches!(step.operation, Operation::CancelNothing) && me.may_be_pinned),
+        ("21: lastval and currval", has(&["LASTVAL", "CURRVAL"]) && transaction_mode),
+        (
+            "25: new statements after DDL",
+            model.are_tables_changed && has(&["DDL"]) && messages.iter().any(|it| matches!(it, Message::Parse(..))),
+        ),
+        ("26: notifications of DO among others", has(&["DO "]) && has(&["NOTIFY"])),
+        ("27: setseed", has(&["SEED"]) && transaction_mode),
+        ("29: deferrable", has(&["DEFERRABLE"])),
+        ("30 38: names in several units", names && units > 1),
+        ("31: DEALLOCATE prepared", has(&["DEALLOCATE"]) && messages.iter().any(|it| matches!(it, Message::Parse(..)))),
+        ("35: settings and an end in one write", units > 1 && has(&["SET"]) && has(&["ROLLBACK", "COMMIT", "END"])),
+        ("41: a procedure commits, then fails", has(&["P_COMMIT_FAIL"]) && (many || me.has_set)),
+        ("20: a lost transaction", matches!(step.operation, Operation::Kill | Operation::KillRunning) && me.has_set),
+        (
+            "31: pg_listening_channels in parts",
+            has(&["LISTENING"]) && messages.iter().any(|it| matches!(it, Message::Execute(_, 1..))),
+        ),
+    ];
+    faults.into_iter().find_map(|(fault, is_met)| is_met.then_some(fault))
+}

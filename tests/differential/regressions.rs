@@ -1,0 +1,102 @@
+//! Differences that were found once, as they were printed. Each is held by a test of `tests/it`, too, which says what
+//! the matter was; here they are kept as they came.
+
+use crate::lane::Lane;
+use crate::operation::Message::{self, Await, CopyDone, CopyFail, Flush, Sync};
+use crate::operation::Operation::{self, CancelNothing, CancelRunning, Kill, KillRunning, ReloadPgweir};
+use crate::operation::Role::{self, Owner};
+use crate::operation::{Pool, Step};
+use crate::run::run;
+
+/// All steps can be taken, and both sides answer the same.
+#[track_caller]
+fn same(pool: Pool, steps: &[Step]) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let mut lane = runtime.block_on(Lane::start());
+    let outcome = run(&mut lane, pool, steps, true);
+    assert!(outcome.divergence.is_none(), "{:#?}", outcome.divergence);
+    assert_eq!(outcome.taken, steps.len(), "a step would have waited for another client");
+}
+
+fn step(client: usize, operation: Operation) -> Step {
+    Step { client, operation }
+}
+
+fn send(messages: &[Message]) -> Operation {
+    Operation::Send(messages.to_vec())
+}
+
+fn reconnect(role: Role, more: &[(&str, &str)]) -> Operation {
+    Operation::Reconnect(role, more.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+fn reload_server(change: &str) -> Operation {
+    Operation::ReloadServer(change.to_owned())
+}
+
+fn ddl(sql: &str) -> Operation {
+    Operation::Ddl(sql.to_owned())
+}
+
+fn query(sql: &str) -> Message {
+    Message::Query(sql.to_owned())
+}
+
+fn parse(name: &str, sql: &str) -> Message {
+    Message::Parse(name.to_owned(), sql.to_owned())
+}
+
+fn bind(portal: &str, statement: &str, values: &[&str]) -> Message {
+    let values = values.iter().map(|&value| value.to_owned()).collect();
+    Message::Bind(portal.to_owned(), statement.to_owned(), values)
+}
+
+fn describe_statement(name: &str) -> Message {
+    Message::DescribeStatement(name.to_owned())
+}
+
+fn describe_portal(name: &str) -> Message {
+    Message::DescribePortal(name.to_owned())
+}
+
+fn execute(portal: &str, rows: u32) -> Message {
+    Message::Execute(portal.to_owned(), rows)
+}
+
+fn close_statement(name: &str) -> Message {
+    Message::CloseStatement(name.to_owned())
+}
+
+fn close_portal(name: &str) -> Message {
+    Message::ClosePortal(name.to_owned())
+}
+
+fn copy_data(data: &str) -> Message {
+    Message::CopyData(data.to_owned())
+}
+
+/// Every kind of step and message, so that what is printed can be pasted here.
+#[test]
+fn each_kind_of_step_can_be_written_down() {
+    same(
+        Pool::One,
+        &[
+            step(0, reconnect(Owner, &[("application_name", "started")])),
+            step(0, send(&[query("BEGIN"), query("SET LOCAL a.x = '1'")])),
+            step(0, CancelNothing),
+            step(0, send(&[query("COPY public.c0 FROM STDIN"), copy_data("1\n"), CopyDone])),
+            step(0, send(&[query("COPY public.c0 FROM STDIN"), CopyFail])),
+            step(0, send(&[query("ROLLBACK")])),
+            step(1, send(&[parse("s0", "SELECT generate_series(1, 4)"), describe_statement("s0"), Flush, Await, Sync])),
+            step(1, send(&[bind("p0", "s0", &[]), describe_portal("p0"), execute("p0", 2), execute("p0", 0), Sync])),
+            step(2, Kill),
+            step(2, CancelRunning),
+            step(1, send(&[bind("p0", "s0", &[]), close_portal("p0"), close_statement("s0"), Sync])),
+            step(2, KillRunning),
+            step(2, ReloadPgweir(105)),
+            step(2, ddl("ALTER TABLE public.ddl ADD COLUMN IF NOT EXISTS b int")),
+            step(2, reload_server("SET work_mem = '6MB'")),
+            step(2, send(&[query("SELECT * FROM public.ddl")])),
+        ],
+    );
+}
