@@ -92,7 +92,7 @@ pub mod session {
     }
 }
 pub mod sql {
-    pub use crate::sql::{Context, Milliseconds, Value, classify, milliseconds, stand_ins};
+    pub use crate::sql::{Context, EncodingFamily, Milliseconds, Value, classify, milliseconds, stand_ins};
 }
 pub mod state {
     pub mod settings {

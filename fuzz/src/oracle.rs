@@ -25,7 +25,7 @@ const MODES: [(bool, ParserOptions); 2] = [
 fn check_with(text: &str, (standard_conforming_strings, options): (bool, ParserOptions)) -> bool {
     let context = Context {
         standard_conforming_strings,
-        ascii_safe: true,
+        ..Context::default()
     };
     let class = sql::classify(text.as_bytes(), context);
     let spans: Vec<_> = sql::split(text.as_bytes(), context).collect();
@@ -190,6 +190,9 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &StatementEffec
             });
         }
         NodeEnum::ConstraintsSetStmt(_) => expect(matches!(effects, [Effect::SetTransaction])),
+        NodeEnum::ExecuteStmt(statement) => expect(
+            matches!(effects, [Effect::Execute(name)] if name == statement.name.as_bytes()),
+        ),
         NodeEnum::DiscardStmt(_) => {
             expect(matches!(effects, [Effect::DiscardAll | Effect::Discard(_)]))
         }
@@ -252,7 +255,8 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &StatementEffec
             expect(effects.iter().all(|effect| {
                 matches!(
                     effect,
-                    Effect::SetBound { value: None, .. }
+                    Effect::Execute(_)
+                        | Effect::SetBound { value: None, .. }
                         | Effect::SetUnknown { .. }
                         | Effect::SetAny { .. }
                         | Effect::SetTransaction
@@ -272,7 +276,6 @@ fn kind(text: &str, node: &NodeEnum, effects: &[&Effect], class: &StatementEffec
                 NodeEnum::DropStmt(_) => {
                     assert!(class.may_end.contains(StateFlags::TEMP), "{text:?}")
                 }
-                NodeEnum::ExecuteStmt(_) => suspect(StateFlags::TEMP | StateFlags::ADVISORY),
                 _ => {}
             }
         }

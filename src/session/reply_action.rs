@@ -85,6 +85,9 @@ impl Runs {
 
     /// The CommandComplete to show for the statement that completed last, if a stand-in ran with another.
     pub(crate) fn tag(&self) -> Option<&'static [u8]> {
+        if let Some((_, tag)) = self.class.tags.iter().find(|(at, _)| at + 1 == self.completed) {
+            return Some(tag);
+        }
         if !self.class.stands_in && self.undo.is_none() {
             return None;
         }

@@ -133,8 +133,8 @@ impl Session {
     pub(crate) fn update_lexer(&mut self) {
         let in_force = |name| self.value_in_force(name);
         let is_off = in_force("standard_conforming_strings").is_some_and(|value| value.eq_ignore_ascii_case("off"));
-        let is_unsafe = in_force("client_encoding").is_some_and(|value| !sql::is_ascii_safe(&value));
-        self.lexer = Context { standard_conforming_strings: !is_off, ascii_safe: !is_unsafe };
+        let encoding = in_force("client_encoding").map(|value| sql::encoding_family(&value)).unwrap_or_default();
+        self.lexer = Context { standard_conforming_strings: !is_off, encoding };
     }
 
     /// Undoes the effects of sending a message that was dropped or failed, on names and on the backend's statements.
@@ -204,6 +204,7 @@ impl Session {
                     }
                     self.follow.get_or_insert_default().completed(effect, rolled_back);
                 }
+                Effect::Execute(_) => self.pins.suspect(StateFlags::EXECUTED, StateFlags::NONE),
                 Effect::SetBound { .. } | Effect::SetUnknown { .. } | Effect::SetAny { .. } => {
                     self.pins.suspect(StateFlags::SETTINGS, StateFlags::NONE);
                 }

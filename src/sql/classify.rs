@@ -1,7 +1,9 @@
 //! [`classify`]: the one pass over a text that finds its effects on the session.
 
 use super::effect::{Context, Effect, EffectList, Scope, StatementEffects};
+use super::encoding::EncodingFamily;
 use super::keyword::*;
+use super::mask::Readable;
 use super::notify;
 use super::quick::{self, Head};
 use super::read;
@@ -9,11 +11,12 @@ use super::scan::{ScannedStatement, Scanner};
 use super::set;
 use super::set_config;
 use super::state_flags::StateFlags;
+use super::statement_names;
 
 /// The effects of `text` on its session.
 #[inline]
 pub fn classify(text: &[u8], context: Context) -> StatementEffects {
-    if context.ascii_safe
+    if (context.encoding == EncodingFamily::AsciiSafe || text.is_ascii())
         && let Some(head) = quick::ordinary(text)
     {
         return StatementEffects { statements: 1, moves_sequence: head == Head::Insert, ..StatementEffects::default() };
@@ -23,11 +26,19 @@ pub fn classify(text: &[u8], context: Context) -> StatementEffects {
 
 /// One pass; a second one over the few statements that have an effect.
 pub(super) fn classify_slowly(text: &[u8], context: Context) -> StatementEffects {
-    let mut class = StatementEffects::default();
-    if !context.ascii_safe && !text.is_ascii() {
-        class.may_begin = StateFlags::UNCERTAIN;
-        return class;
+    match Readable::of(text, context) {
+        Readable::AsIs(text) => classify_readable(text, context.readable()),
+        Readable::Masked(text) => {
+            let mut class = classify_readable(&text, context.readable());
+            class.unmask();
+            class
+        }
+        Readable::Unreadable => StatementEffects { may_begin: StateFlags::UNCERTAIN, ..StatementEffects::default() },
     }
+}
+
+fn classify_readable(text: &[u8], context: Context) -> StatementEffects {
+    let mut class = StatementEffects::default();
     let mut scanner = Scanner::new(text, context);
     while let Some(statement) = scanner.statement() {
         class.add(text, context, &statement);
@@ -86,11 +97,26 @@ impl StatementEffects {
             // Nothing happens before an EXECUTE, which does not tell.
             self.may_begin |= StateFlags::SETTINGS;
         }
+        if statement.says_execute {
+            self.add_execute(text, context);
+        }
         if statement.names_settings && read::updates_settings(text, context) {
             match statement.head {
                 PREPARE => self.may_begin |= StateFlags::SETTINGS,
                 _ => self.push(Effect::SetAny { scope: Scope::Session }),
             }
+        }
+    }
+
+    /// The word EXECUTE is in a statement. The flags of the prepared text were raised at its PREPARE; the state that it
+    /// creates comes only now.
+    fn add_execute(&mut self, text: &[u8], context: Context) {
+        match statement_names::executed(text, context) {
+            Some(name) => {
+                self.moves_sequence = true;
+                self.push(Effect::Execute(name));
+            }
+            None => self.may_begin |= StateFlags::EXECUTED,
         }
     }
 
@@ -153,7 +179,6 @@ mod tests {
             ("SET SESSION AUTHORIZATION x", StateFlags::AUTHORIZATION),
             ("SET session_authorization = 'x'", StateFlags::AUTHORIZATION),
             ("LOAD 'x'", StateFlags::LOAD),
-            ("EXECUTE p", StateFlags::EXECUTED),
             ("PREPARE p AS SELECT set_config($1, $2, false)", StateFlags::PREPARE | StateFlags::SETTINGS),
             ("SELECT U&\"pg_advisory\\005flock\"(1)", StateFlags::HIDDEN),
             ("SELECT SetSeed(0.5)", StateFlags::SEED),
@@ -241,11 +266,11 @@ mod tests {
     }
 
     #[test]
-    fn encodings_whose_second_bytes_look_like_ascii_are_uncertain() {
-        let context = Context { ascii_safe: false, ..Context::default() };
-        assert_eq!(classify("SELECT 'é'".as_bytes(), context).may_begin, StateFlags::UNCERTAIN);
+    fn encodings_whose_second_bytes_look_like_ascii_are_read() {
+        let context = Context { encoding: EncodingFamily::TwoBytes, ..Context::default() };
+        assert!(classify(b"SELECT E'\xbf\x5c'; SELECT 1", context).is_ordinary());
+        assert_eq!(classify(b"SELECT E'\xbf\x5c'; SELECT 1", Context::default()).may_begin, StateFlags::UNCERTAIN);
         assert!(classify(b"SELECT 1", context).is_ordinary());
-        assert!(classify("SELECT 'é'".as_bytes(), Context::default()).is_ordinary());
     }
 
     #[test]
@@ -256,8 +281,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_classified(text: Vec<u8>, standard_conforming_strings: bool, ascii_safe: bool) {
-            classify(&text, Context { standard_conforming_strings, ascii_safe });
+        fn any_bytes_are_classified(text: Vec<u8>, standard_conforming_strings: bool, is_safe: bool) {
+            let encoding = if is_safe { EncodingFamily::AsciiSafe } else { EncodingFamily::Gb18030 };
+            classify(&text, Context { standard_conforming_strings, encoding });
         }
 
         #[test]

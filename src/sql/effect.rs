@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use smallvec::{SmallVec, smallvec};
 
+use super::encoding::EncodingFamily;
 use super::state_flags::StateFlags;
 
 /// Facts about the session that the lexer needs to read its text.
@@ -10,13 +11,20 @@ use super::state_flags::StateFlags;
 pub struct Context {
     /// The setting of that name: on, a backslash in a plain literal is a backslash.
     pub standard_conforming_strings: bool,
-    /// The client's encoding [is safe](super::is_ascii_safe): every byte below 0x80 is the ASCII character.
-    pub ascii_safe: bool,
+    /// Of the client's encoding.
+    pub encoding: EncodingFamily,
 }
 
 impl Default for Context {
     fn default() -> Self {
-        Self { standard_conforming_strings: true, ascii_safe: true }
+        Self { standard_conforming_strings: true, encoding: EncodingFamily::AsciiSafe }
+    }
+}
+
+impl Context {
+    /// For a text that the lexer may read.
+    pub(super) fn readable(self) -> Self {
+        Self { encoding: EncodingFamily::AsciiSafe, ..self }
     }
 }
 
@@ -40,6 +48,9 @@ pub struct StatementEffects {
     pub assigns: bool,
     /// Settings whose values were replaced in the text as it was sent, each with the number of its statement.
     pub replaced: Vec<(u32, String)>,
+    /// The CommandComplete tags to show for statements, each with its number, in whose place others with other tags
+    /// were sent by [`restore_startup`](super::restore_startup).
+    pub tags: Vec<(u32, &'static [u8])>,
     /// Statements of the text were replaced by [`stand_ins`](super::stand_ins).
     pub stands_in: bool,
 }
@@ -180,6 +191,9 @@ pub enum Effect {
     Discard(Discarded),
     /// PREPARE name AS.
     Prepare(Bytes),
+    /// EXECUTE name, and EXPLAIN and CREATE TABLE … AS of it. If the statement is one of SQL PREPARE, its state was
+    /// suspected at the PREPARE, and [`StateFlags::EXECUTED`] may begin now.
+    Execute(Bytes),
     /// DEALLOCATE name.
     Deallocate(Bytes),
     /// DEALLOCATE ALL.
@@ -289,12 +303,12 @@ impl Effect {
     pub(crate) fn bound<'b>(&self, parameter: impl Fn(u16) -> BoundText<'b>) -> EffectList {
         let Self::SetBound { name, value, is_local } = self else { return EffectList::new() };
         let text = |argument: &Argument| match argument {
-            Argument::Text(text) => Bound::Known(Some(text.clone())),
-            Argument::Null => Bound::Known(None),
+            Argument::Text(text) => ArgumentValue::Known(Some(text.clone())),
+            Argument::Null => ArgumentValue::Known(None),
             Argument::Parameter(number) => match parameter(*number) {
-                BoundText::Null => Bound::Known(None),
-                BoundText::Text(text) => Bound::Known(Some(Bytes::copy_from_slice(text))),
-                BoundText::Unknown => Bound::Unknown,
+                BoundText::Null => ArgumentValue::Known(None),
+                BoundText::Text(text) => ArgumentValue::Known(Some(Bytes::copy_from_slice(text))),
+                BoundText::Unknown => ArgumentValue::Unknown,
             },
         };
         // An expression, or a parameter that is not there, may be either; what the server says then holds.
@@ -312,13 +326,13 @@ impl Effect {
             },
         };
         let name = match text(name) {
-            Bound::Known(Some(name)) => String::from_utf8(name.to_ascii_lowercase()).ok(),
-            Bound::Known(None) => return EffectList::new(),
-            Bound::Unknown => None,
+            ArgumentValue::Known(Some(name)) => String::from_utf8(name.to_ascii_lowercase()).ok(),
+            ArgumentValue::Known(None) => return EffectList::new(),
+            ArgumentValue::Unknown => None,
         };
         let Some(name) = name else { return smallvec![Self::SetAny { scope: scope.unwrap_or(Scope::Session) }] };
         match (scope, value.as_ref().map(text)) {
-            (Some(scope), Some(Bound::Known(value))) => {
+            (Some(scope), Some(ArgumentValue::Known(value))) => {
                 Self::set(scope, Setting { name, value: value.map_or(Value::Default, Value::Text) })
             }
             (scope, _) => Self::set_unknown(scope.unwrap_or(Scope::Session), name),
@@ -386,7 +400,7 @@ pub(crate) enum BoundText<'a> {
 }
 
 /// An argument once the parameters are known; NULL is `None`.
-enum Bound {
+enum ArgumentValue {
     Known(Option<Bytes>),
     Unknown,
 }

@@ -1,22 +1,17 @@
 //! Names of encodings, and which of them the lexer may take for ASCII with something added.
 
-/// Encodings in which the second byte of a character may look like ASCII: those of `pg_enc` that only clients have,
-/// folded and with their aliases (`pg_encname_tbl`).
-const UNSAFE: [&str; 13] = [
-    "sjis",
-    "mskanji",
-    "shiftjis",
-    "win932",
-    "windows932",
-    "shiftjis2004",
-    "big5",
-    "win950",
-    "gbk",
-    "win936",
-    "uhc",
-    "gb18030",
-    "johab",
-];
+/// How long the characters of an encoding are, as far as the lexer has to know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EncodingFamily {
+    /// Every byte below 0x80 is the ASCII character, wherever it stands.
+    #[default]
+    AsciiSafe,
+    Sjis,
+    /// BIG5, GBK and UHC.
+    TwoBytes,
+    Johab,
+    Gb18030,
+}
 
 /// A name as `clean_encoding_name` compares it, with one name for UTF8.
 pub(crate) fn folded_encoding(name: &str) -> String {
@@ -24,9 +19,18 @@ pub(crate) fn folded_encoding(name: &str) -> String {
     if folded == "unicode" { "utf8".to_owned() } else { folded }
 }
 
-/// Every byte below 0x80 is the ASCII character in this encoding.
-pub(crate) fn is_ascii_safe(name: &str) -> bool {
-    !UNSAFE.contains(&folded_encoding(name).as_str())
+/// The family of an encoding. In those of `pg_enc` that only clients have, the second byte of a character may look like
+/// ASCII; their names are folded here, with their aliases (`pg_encname_tbl`).
+pub(crate) fn encoding_family(name: &str) -> EncodingFamily {
+    match folded_encoding(name).as_str() {
+        "sjis" | "mskanji" | "shiftjis" | "win932" | "windows932" | "shiftjis2004" => EncodingFamily::Sjis,
+        "big5" | "win950" | "windows950" | "gbk" | "win936" | "windows936" | "uhc" | "win949" | "windows949" => {
+            EncodingFamily::TwoBytes
+        }
+        "gb18030" => EncodingFamily::Gb18030,
+        "johab" => EncodingFamily::Johab,
+        _ => EncodingFamily::AsciiSafe,
+    }
 }
 
 #[cfg(test)]
@@ -39,8 +43,10 @@ mod tests {
             assert_eq!(folded_encoding(name), "utf8");
         }
         for name in ["SJIS", "SHIFT_JIS_2004", "Shift_JIS", "BIG5", "GBK", "UHC", "gb18030", "JOHAB"] {
-            assert!(!is_ascii_safe(name), "{name}");
+            assert_ne!(encoding_family(name), EncodingFamily::AsciiSafe, "{name}");
         }
-        assert!(is_ascii_safe("EUC_JP") && is_ascii_safe("UTF8"));
+        for name in ["EUC_JP", "UTF8", "LATIN1"] {
+            assert_eq!(encoding_family(name), EncodingFamily::AsciiSafe, "{name}");
+        }
     }
 }

@@ -3,12 +3,14 @@
 //! [`classify()`] is the one entry for the relay: it counts statements, names the effects it can read exactly
 //! ([`Effect`]) and raises a suspicion ([`StateFlags`]) where it cannot. [`replay`] is the way back: settings to text.
 //! [`replace_values`] puts other values where a text has some, and [`stand_ins`] other statements for those about
-//! channels.
+//! channels. [`restore_startup`] puts a client's startup values where it resets, [`rename_statements`] other names for
+//! prepared statements.
 //!
 //! Lowest first: `state_flags` has the kinds of session state and all facts about each, `effect` the other results,
 //! `encoding` names of encodings; `lex` cuts bytes into tokens as `scan.l` of Postgres does (`quick` spares most texts
-//! that), `quote` decodes and encodes names and literals, `scan` cuts tokens into statements; `read`, `set` and
-//! `notify` understand the few statements that matter; `classify` puts them together, and `stand_in` stands above it.
+//! that, `mask` makes others readable for it), `quote` decodes and encodes names and literals, `scan` cuts tokens into
+//! statements; `read`, `set`, `set_config`, `statement_names` and `notify` understand the few statements that matter;
+//! `classify` puts them together, and `stand_in` and `restore` stand above it.
 //! No I/O; nothing here imports another module of ours.
 
 mod classify;
@@ -16,28 +18,34 @@ pub(crate) mod effect;
 mod encoding;
 mod keyword;
 mod lex;
+mod mask;
 mod milliseconds;
 mod notify;
 mod quick;
 mod quote;
 mod read;
 mod replace;
+mod restore;
 mod scan;
 mod set;
 mod set_config;
 mod splice;
 mod stand_in;
 mod state_flags;
+mod statement_names;
 
 pub use classify::classify;
 pub(crate) use effect::{Argument, BoundText, Effect, EffectList, Scope, Setting, StatementEffects};
 pub use effect::{Context, Value};
-pub(crate) use encoding::{folded_encoding, is_ascii_safe};
+pub use encoding::EncodingFamily;
+pub(crate) use encoding::{encoding_family, folded_encoding};
 pub use milliseconds::{Milliseconds, milliseconds};
 pub(crate) use quote::{quote_identifier, quote_literal};
 pub(crate) use replace::{Substitute, replace_values};
+pub(crate) use restore::restore_startup;
 pub(crate) use scan::split;
 pub(crate) use set::replay;
 pub use stand_in::stand_ins;
 pub(crate) use stand_in::{CHANNEL_MAX, PAYLOAD_MAX, STAND_IN};
 pub(crate) use state_flags::{KINDS, PIN_REASONS, StateFlags};
+pub(crate) use statement_names::{NameUse, StatementName, rename_statements, statement_names};

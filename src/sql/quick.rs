@@ -153,7 +153,7 @@ mod tests {
             standard_conforming_strings: bool,
         ) {
             let text = head.to_owned() + &parts.concat();
-            let context = Context { standard_conforming_strings, ascii_safe: true };
+            let context = Context { standard_conforming_strings, ..Context::default() };
             if let Some(head) = ordinary(text.as_bytes()) {
                 let class = classify_slowly(text.as_bytes(), context);
                 // An unterminated literal is a syntax error for Postgres: nothing of it runs.

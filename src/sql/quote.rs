@@ -229,7 +229,10 @@ pub(super) fn portable(text: &[u8], token: Token) -> Option<Vec<u8>> {
     let written = token.of(text);
     match token.kind {
         TokenKind::Plain | TokenKind::Escaped if written.contains(&b'\\') => {
-            Some(quote_literal(&literal(text, token)?))
+            // An escape outside ASCII is one of the server's encoding.
+            let high = |bytes: &[u8]| bytes.iter().filter(|byte| !byte.is_ascii()).count();
+            let value = literal(text, token).filter(|value| high(value) == high(written))?;
+            Some(quote_literal(&value))
         }
         _ => Some(written.to_vec()),
     }

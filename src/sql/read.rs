@@ -13,6 +13,7 @@ use super::quote;
 /// of note.
 pub(super) fn read(text: &[u8], context: Context, head: u128) -> Option<Option<Effect>> {
     let mut reader = Reader::new(text, context);
+    let is_two_phase = reader.is_two_phase();
     reader.advance();
     let effect = match head {
         BEGIN => return Some(Some(Effect::Begin)),
@@ -31,7 +32,8 @@ pub(super) fn read(text: &[u8], context: Context, head: u128) -> Option<Option<E
         }
         SAVEPOINT => Effect::Savepoint(reader.name()?),
         RELEASE => Effect::Release(reader.savepoint()?),
-        PREPARE => return reader.prepare(),
+        PREPARE if is_two_phase => return Some(Some(Effect::PrepareTransaction)),
+        PREPARE => return Some(Some(Effect::Prepare(reader.name()?))),
         DEALLOCATE => reader.deallocate()?,
         LISTEN => Effect::Listen(reader.name()?),
         UNLISTEN if reader.symbol(b'*') => Effect::UnlistenAll,
@@ -258,6 +260,37 @@ impl<'a> Reader<'a> {
         Some((ahead, spelled))
     }
 
+    /// Goes to the query of the `CREATE … TABLE … AS` that it stands on. False: it is none.
+    pub(super) fn enter_created_query(&mut self) -> bool {
+        self.word(CREATE);
+        while [GLOBAL, LOCAL, TEMP, TEMPORARY, UNLOGGED].into_iter().any(|word| self.word(word)) {}
+        if !self.word(TABLE) {
+            return false;
+        }
+        let mut depth = 0usize;
+        while !self.is_at_end() {
+            match self.token().kind {
+                TokenKind::Open => depth += 1,
+                TokenKind::Close => depth = depth.saturating_sub(1),
+                _ if depth == 0 && self.word(AS) => return true,
+                _ => {}
+            }
+            self.advance();
+        }
+        false
+    }
+
+    /// Whether the PREPARE that it stands on is `PREPARE TRANSACTION 'id'`.
+    pub(super) fn is_two_phase(&self) -> bool {
+        let mut ahead = *self;
+        ahead.advance();
+        ahead.word(TRANSACTION)
+            && matches!(
+                ahead.token.kind,
+                TokenKind::Plain | TokenKind::Escaped | TokenKind::Dollar | TokenKind::OtherLiteral
+            )
+    }
+
     /// `[WORK | TRANSACTION] [AND [NO] CHAIN]`.
     fn chain(&mut self) -> Option<bool> {
         let _ = self.word(WORK) || self.word(TRANSACTION);
@@ -274,18 +307,6 @@ impl<'a> Reader<'a> {
             self.word(SAVEPOINT);
         }
         self.name()
-    }
-
-    /// `TRANSACTION 'id'` or `name [(types)] AS …`.
-    fn prepare(&mut self) -> Option<Option<Effect>> {
-        let is_literal = matches!(
-            self.second().kind,
-            TokenKind::Plain | TokenKind::Escaped | TokenKind::Dollar | TokenKind::OtherLiteral
-        );
-        if self.is(TRANSACTION) && is_literal {
-            return Some(Some(Effect::PrepareTransaction));
-        }
-        Some(Some(Effect::Prepare(self.name()?)))
     }
 
     /// `[PREPARE] name` or `[PREPARE] ALL`, where the name may be `prepare`.

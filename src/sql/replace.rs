@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::effect::{Context, Value};
 use super::keyword::*;
-use super::lex::TokenKind;
+use super::mask;
 use super::read::Reader;
 use super::scan::Scanner;
 use super::set;
@@ -36,8 +36,18 @@ pub(crate) struct Replaced {
 pub(crate) fn replace_values(
     text: &[u8],
     context: Context,
-    mut judge: impl FnMut(&str, &Value) -> Option<Substitute>,
+    judge: impl FnMut(&str, &Value) -> Option<Substitute>,
 ) -> Option<Replaced> {
+    let (text, settings) = mask::rewritten(text, context, |text, context| replace_readable(text, context, judge))?;
+    Some(Replaced { text, settings })
+}
+
+/// The text with other values, and their settings.
+fn replace_readable(
+    text: &[u8],
+    context: Context,
+    mut judge: impl FnMut(&str, &Value) -> Option<Substitute>,
+) -> Option<(Vec<u8>, Vec<(u32, String)>)> {
     let mut splice = TextSplice::new(text);
     let mut settings = Vec::new();
     let mut scanner = Scanner::new(text, context);
@@ -71,7 +81,7 @@ pub(crate) fn replace_values(
         }
         number += 1;
     }
-    Some(Replaced { text: splice.finish()?, settings })
+    Some((splice.finish()?, settings))
 }
 
 fn spelled(substitute: Substitute, is_call: bool) -> String {
@@ -85,22 +95,7 @@ fn spelled(substitute: Substitute, is_call: bool) -> String {
 /// Where the query of a CREATE TABLE … AS begins, which runs at once; other things are made to be run later.
 fn created_query(text: &[u8], context: Context) -> Option<usize> {
     let mut reader = Reader::new(text, context);
-    reader.advance();
-    while [GLOBAL, LOCAL, TEMP, TEMPORARY, UNLOGGED].into_iter().any(|word| reader.word(word)) {}
-    if !reader.word(TABLE) {
-        return None;
-    }
-    let mut depth = 0usize;
-    while !reader.is_at_end() {
-        match reader.token().kind {
-            TokenKind::Open => depth += 1,
-            TokenKind::Close => depth = depth.saturating_sub(1),
-            _ if depth == 0 && reader.is(AS) => return Some(reader.token().end),
-            _ => {}
-        }
-        reader.advance();
-    }
-    None
+    reader.enter_created_query().then(|| reader.token().start)
 }
 
 #[cfg(test)]
@@ -215,7 +210,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_taken(text: Vec<u8>, standard_conforming_strings: bool) {
-            let context = Context { standard_conforming_strings, ascii_safe: true };
+            let context = Context { standard_conforming_strings, ..Context::default() };
             replace_values(&text, context, |_, _| Some(Substitute::Default));
         }
     }

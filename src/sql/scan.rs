@@ -33,6 +33,8 @@ pub(super) struct ScannedStatement {
     pub(super) may_end: StateFlags,
     /// There is a call of `set_config`.
     pub(super) calls_set_config: bool,
+    /// The word EXECUTE is in it.
+    pub(super) says_execute: bool,
     /// There is a call of `nextval` or `setval`, or an INSERT or MERGE inside.
     pub(super) moves_sequence: bool,
     /// There is a call of `lastval` or `currval`.
@@ -89,6 +91,7 @@ impl<'a> Scanner<'a> {
             may_begin: StateFlags::NONE,
             may_end: StateFlags::NONE,
             calls_set_config: false,
+            says_execute: false,
             moves_sequence: false,
             reads_sequence: false,
             names_settings: false,
@@ -177,8 +180,7 @@ impl<'a> Scanner<'a> {
             INSERT | MERGE => {
                 statement.moves_sequence |= !matches!(statement.head, SELECT | VALUES | UPDATE | DELETE);
             }
-            // The flags of the prepared text were raised at its PREPARE; the state that it creates comes only now.
-            EXECUTE => statement.may_begin |= StateFlags::EXECUTED,
+            EXECUTE => statement.says_execute = true,
             _ if starts_with(token.of(self.text), b"pg_temp") => statement.may_begin |= StateFlags::TEMP,
             _ if starts_with(token.of(self.text), b"pg_") => statement.names_settings = true,
             _ => {}
@@ -323,7 +325,7 @@ mod tests {
         #[test]
         fn spans_of_any_bytes_are_in_order_and_inside(text: Vec<u8>, standard_conforming_strings: bool) {
             let mut end = 0;
-            for span in split(&text, Context { standard_conforming_strings, ascii_safe: true }) {
+            for span in split(&text, Context { standard_conforming_strings, ..Context::default() }) {
                 prop_assert!(end <= span.start && span.start < span.end && span.end <= text.len());
                 end = span.end;
             }

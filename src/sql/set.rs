@@ -242,8 +242,8 @@ pub(super) fn read_reset(text: &[u8], context: Context) -> Option<EffectList> {
     reader.is_at_end().then_some(effects)
 }
 
-/// A whole SELECT of calls of `set_config`, and of `current_setting`, literals and parameters at most besides, each made
-/// exactly once; `None` also if the name of a setting is an expression.
+/// A whole SELECT of calls of `set_config`, and of `current_setting`, literals and parameters at most besides: each
+/// call is made once. `None` also if the name of a setting is an expression.
 pub(super) fn read_select(text: &[u8], context: Context) -> Option<EffectList> {
     let mut reader = Reader::new(text, context);
     reader.advance();
@@ -353,7 +353,7 @@ fn is_interval(raw: &[u8]) -> bool {
 }
 
 /// `"name"` or `"class"."name"`.
-fn setting_identifier(name: &str) -> Vec<u8> {
+pub(super) fn setting_identifier(name: &str) -> Vec<u8> {
     let parts: Vec<_> = name.split('.').map(|part| quote_identifier(part.as_bytes())).collect();
     parts.join(&b'.')
 }

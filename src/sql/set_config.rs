@@ -21,14 +21,14 @@ const DEPTH_MAX: usize = 8;
 /// One call as it is written. An argument that is an expression, missing, or too long to be looked at is `None`.
 #[derive(Debug, Default)]
 pub(super) struct SetConfig {
-    name: Option<Operand>,
-    value: Option<Operand>,
-    is_local: Option<Operand>,
+    name: Option<ConfigArgument>,
+    value: Option<ConfigArgument>,
+    is_local: Option<ConfigArgument>,
 }
 
 /// A literal, NULL or a parameter, perhaps in parentheses, perhaps cast to a text or a boolean.
 #[derive(Debug)]
-struct Operand {
+struct ConfigArgument {
     argument: Argument,
     /// Where it stands, without cast and parentheses.
     span: Range<usize>,
@@ -77,15 +77,17 @@ impl SetConfig {
             (Some(b"is_local"), _) | (None, 2) => (&mut self.is_local, true),
             _ => return,
         };
-        let operand = Operand::read(&mut reader, is_flag, DEPTH_MAX).filter(|_| reader.is_at_end());
-        *argument = operand
-            .map(|operand| Operand { span: span.start + operand.span.start..span.start + operand.span.end, ..operand });
+        let operand = ConfigArgument::read(&mut reader, is_flag, DEPTH_MAX).filter(|_| reader.is_at_end());
+        *argument = operand.map(|operand| ConfigArgument {
+            span: span.start + operand.span.start..span.start + operand.span.end,
+            ..operand
+        });
     }
 
-    /// The effects of a call that is made exactly once, if its statement succeeds; `None`: any setting may have been set.
+    /// The effects of a call that is made once if its statement succeeds; `None`: any setting may have been set.
     pub(super) fn effects(self) -> Option<EffectList> {
         let is_local = self.is_local();
-        let argument = |operand: Operand| operand.argument;
+        let argument = |operand: ConfigArgument| operand.argument;
         let effect = Effect::SetBound { name: argument(self.name?), value: self.value.map(argument), is_local };
         let Effect::SetBound { name, value, is_local } = &effect else { unreachable!() };
         let is_bound = |argument: &Argument| matches!(argument, Argument::Parameter(_));
@@ -114,6 +116,13 @@ impl SetConfig {
         Some((name, Value::Text(text.clone()), value.span.clone()))
     }
 
+    /// The name of the setting, and where the NULL stands that is its value.
+    pub(super) fn null_value(&self) -> Option<(String, Range<usize>)> {
+        let Argument::Text(name) = &self.name.as_ref()?.argument else { return None };
+        let value = self.value.as_ref().filter(|value| value.argument == Argument::Null)?;
+        Some((String::from_utf8(name.to_ascii_lowercase()).ok()?, value.span.clone()))
+    }
+
     fn is_local(&self) -> IsLocal {
         match self.is_local.as_ref().map(|operand| &operand.argument) {
             None => IsLocal::Unknown,
@@ -125,7 +134,7 @@ impl SetConfig {
     }
 }
 
-impl Operand {
+impl ConfigArgument {
     fn read(reader: &mut Reader<'_>, is_flag: bool, depth: usize) -> Option<Self> {
         let depth = depth.checked_sub(1)?;
         let operand = if reader.symbol(b'(') {
@@ -415,7 +424,8 @@ mod tests {
             let mixed = (0..3).map(|at| if which & 1 << at == 0 { literals[at].clone() } else { format!("${}", at + 1) });
             let read = |list: Vec<String>| {
                 let sql = format!("SELECT set_config({})", list.join(", "));
-                classify(sql.as_bytes(), Context::default()).effects.into_iter().map(|(_, effect)| effect).collect::<Vec<_>>()
+                let effects = classify(sql.as_bytes(), Context::default()).effects;
+                effects.into_iter().map(|(_, effect)| effect).collect::<Vec<_>>()
             };
             let values = [Some(name), value.as_deref(), Some(flag)];
             let bind = |number: u16| match values[usize::from(number) - 1] {

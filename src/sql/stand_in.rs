@@ -8,6 +8,7 @@
 use super::classify::classify;
 use super::effect::{Argument, Context, Effect, Form, StatementEffects};
 use super::lex::TokenKind;
+use super::mask;
 use super::notify::{Call, Function, Operand, Type, text_of};
 use super::quote;
 use super::read::Reader;
@@ -35,6 +36,12 @@ pub fn stand_ins(
     context: Context,
     wants: impl Fn(&Effect) -> bool,
 ) -> Option<(Vec<u8>, StatementEffects)> {
+    let (text, mut class) = mask::rewritten(text, context, |text, context| replace(text, context, wants))?;
+    class.unmask();
+    Some((text, class))
+}
+
+fn replace(text: &[u8], context: Context, wants: impl Fn(&Effect) -> bool) -> Option<(Vec<u8>, StatementEffects)> {
     let mut class = classify(text, context);
     if !class.concerns_channels() {
         return None;
@@ -354,7 +361,7 @@ mod tests {
 
     #[test]
     fn without_standard_conforming_strings_a_backslash_escapes() {
-        let context = Context { standard_conforming_strings: false, ascii_safe: true };
+        let context = Context { standard_conforming_strings: false, ..Context::default() };
         let class = classify(br"SELECT pg_notify('a', 'it\'s')", context);
         assert_eq!(class.effects[..], call(text("a"), text("it's")));
     }
@@ -399,7 +406,7 @@ mod tests {
             ),
             standard_conforming_strings: bool,
         ) {
-            let context = Context { standard_conforming_strings, ascii_safe: true };
+            let context = Context { standard_conforming_strings, ..Context::default() };
             stand_ins(parts.concat().as_bytes(), context, |_| true);
         }
     }

@@ -136,7 +136,7 @@ impl StateFlags {
 
     /// State that a statement of SQL PREPARE may create when it is executed; settings were suspected when it was
     /// prepared.
-    pub(super) const EXECUTED: Self = Self(Self::TEMP.0 | Self::ADVISORY.0 | Self::REPLICATION_SLOT.0);
+    pub(crate) const EXECUTED: Self = Self(Self::TEMP.0 | Self::ADVISORY.0 | Self::REPLICATION_SLOT.0);
     /// State that a name written as `U&""` may hide.
     pub(super) const HIDDEN: Self = Self(Self::TEMP.0 | Self::ADVISORY.0 | Self::SETTINGS.0);
     /// Kinds that DISCARD ALL ends.
