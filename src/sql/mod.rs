@@ -44,7 +44,7 @@ pub(crate) use quote::{quote_identifier, quote_literal};
 pub(crate) use replace::{Substitute, replace_values};
 pub(crate) use restore::restore_startup;
 pub(crate) use scan::split;
-pub(crate) use set::replay;
+pub(crate) use set::{replay, replay_in};
 pub use stand_in::stand_ins;
 pub(crate) use stand_in::{CHANNEL_MAX, PAYLOAD_MAX, STAND_IN};
 pub(crate) use state_flags::{KINDS, PIN_REASONS, StateFlags};

@@ -9,8 +9,10 @@ use bytes::Bytes;
 use smallvec::smallvec;
 
 use super::effect::{Context, Effect, EffectList, Scope, Setting, Value};
+use super::encoding::EncodingFamily;
 use super::keyword::*;
 use super::lex::{Lexer, TokenKind};
+use super::mask;
 use super::quote::{self, quote_identifier, quote_literal};
 use super::read::Reader;
 use super::set_config::SetConfig;
@@ -302,6 +304,35 @@ where
     Changes: IntoIterator<Item = (&'a str, &'a Value)>,
     Changes::IntoIter: Clone,
 {
+    replay_in(EncodingFamily::AsciiSafe, changes)
+}
+
+/// The same for a backend with an encoding of this family, in which a byte of a value may only look like a backslash.
+pub(crate) fn replay_in<'a, Changes>(family: EncodingFamily, changes: Changes) -> Vec<u8>
+where
+    Changes: IntoIterator<Item = (&'a str, &'a Value)>,
+    Changes::IntoIter: Clone,
+{
+    if family == EncodingFamily::AsciiSafe {
+        return replay_readable(changes);
+    }
+    let masked = |bytes: &Bytes| mask::mask(bytes, family).map_or_else(|| bytes.clone(), Bytes::from);
+    let changes: Vec<_> = changes
+        .into_iter()
+        .map(|(name, value)| match value {
+            Value::Default => (name, Value::Default),
+            Value::Text(text) => (name, Value::Text(masked(text))),
+            Value::Raw(raw) => (name, Value::Raw(masked(raw))),
+        })
+        .collect();
+    mask::unmask(&replay_readable(changes.iter().map(|(name, value)| (*name, value))))
+}
+
+fn replay_readable<'a, Changes>(changes: Changes) -> Vec<u8>
+where
+    Changes: IntoIterator<Item = (&'a str, &'a Value)>,
+    Changes::IntoIter: Clone,
+{
     let changes = changes.into_iter();
     let is_role = |(name, _): &(&str, &Value)| *name == "role";
     let mut query = Vec::new();
@@ -524,5 +555,12 @@ mod tests {
              SET TIME ZONE INTERVAL '1' HOUR;RESET \"work_mem\";SELECT pg_catalog.set_config('role','r',false);"
         );
         assert_eq!(replay([]), b"");
+    }
+
+    #[test]
+    fn a_character_that_ends_in_a_backslash_stays_whole() {
+        let value = Value::Text(Bytes::from_static(b"\x95\x5c'\\"));
+        let query = replay_in(EncodingFamily::Sjis, [("a", &value)]);
+        assert_eq!(query, b"SELECT pg_catalog.set_config('a',E'\x95\x5c''\\\\',false);");
     }
 }

@@ -99,13 +99,19 @@ impl Settings {
             changes.push((ROLE, role));
         }
         let sql = sql::replay(changes.iter().copied());
-        let is_encoding = |(name, _): &&(&str, &Value)| *name == ENCODING;
-        if sql.is_ascii() || !changes.iter().any(|change| is_encoding(&change)) {
+        if sql.is_ascii() {
             return Replay { encoding: Vec::new(), rest: sql };
+        }
+        let name = want.get(ENCODING).and_then(Value::plain);
+        let name = name.as_deref().or_else(|| base.value(ENCODING).map(str::as_bytes)).unwrap_or_default();
+        let family = sql::encoding_family(&String::from_utf8_lossy(name));
+        let is_encoding = |(name, _): &&(&str, &Value)| *name == ENCODING;
+        if !changes.iter().any(|change| is_encoding(&change)) {
+            return Replay { encoding: Vec::new(), rest: sql::replay_in(family, changes.iter().copied()) };
         }
         // Each Query is read in the encoding that is in force when it arrives.
         let encoding = sql::replay(changes.iter().filter(is_encoding).copied());
-        let rest = sql::replay(changes.iter().filter(|change| !is_encoding(change)).copied());
+        let rest = sql::replay_in(family, changes.iter().filter(|change| !is_encoding(change)).copied());
         Replay { encoding, rest }
     }
 }
