@@ -3,17 +3,17 @@
 //! A client's task owns all of its state; others only find it here by its process id, read a few facts and leave a
 //! signal.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::SystemTime;
 
 use ring::rand::{SecureRandom, SystemRandom};
-use slab::Slab;
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
+use crate::pool::address::ServerAddress;
 use crate::pool::backend::{BackendHandle, CancelGuard};
 
 /// A request to a client's task for its next poll; several may be pending.
@@ -156,7 +156,7 @@ impl ClientEntry {
 
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
-    entries: Mutex<Slab<Arc<ClientEntry>>>,
+    entries: Mutex<ClientsByPid>,
     /// Number of [`RoleSlot`]s held, by role; only roles with clients are here.
     slots: Mutex<HashMap<Arc<str>, u32>>,
 }
@@ -205,7 +205,7 @@ impl std::ops::Deref for ClientHandle {
 
 impl Drop for ClientHandle {
     fn drop(&mut self) {
-        self.clients.entries().remove(slot(self.entry.pid));
+        self.clients.entries().by_pid.remove(&self.entry.pid);
     }
 }
 
@@ -226,13 +226,31 @@ pub(crate) struct ClientFacts {
     pub secret_len: usize,
 }
 
-/// Process ids start behind those of the kernel's own tasks; 0 would mean "no process".
-fn pid(slot: usize) -> i32 {
-    i32::try_from(slot + 1).expect("fewer clients than process ids")
+/// The lowest process id told to a client. Linux has none above 2^22, so none of ours is a process of a server, which a
+/// client could end instead of its own.
+const PID_MIN: i32 = 1 << 23;
+
+/// How many ids there are. The bits above them are free, for a number of the instance.
+const PIDS: i32 = 1 << 23;
+
+/// The clients by process id.
+#[derive(Debug, Default)]
+struct ClientsByPid {
+    by_pid: BTreeMap<i32, Arc<ClientEntry>>,
+    /// Where the search for the next id begins: one that was free a moment ago may still be in the hands of others.
+    next: i32,
 }
 
-fn slot(pid: i32) -> usize {
-    usize::try_from(pid).expect("pids are positive") - 1
+impl ClientsByPid {
+    fn free_pid(&mut self) -> i32 {
+        loop {
+            let pid = PID_MIN + self.next;
+            self.next = (self.next + 1) % PIDS;
+            if !self.by_pid.contains_key(&pid) {
+                return pid;
+            }
+        }
+    }
 }
 
 impl Clients {
@@ -241,9 +259,8 @@ impl Clients {
         let mut secret = vec![0; facts.secret_len];
         SystemRandom::new().fill(&mut secret).expect("the system has randomness");
         let mut entries = self.entries();
-        let vacant = entries.vacant_entry();
         let entry = Arc::new(ClientEntry {
-            pid: pid(vacant.key()),
+            pid: entries.free_pid(),
             secret,
             role: Arc::clone(&facts.slot.role),
             database: facts.database,
@@ -257,7 +274,7 @@ impl Clients {
             activity: Mutex::new(Activity::Idle),
             waker: Mutex::default(),
         });
-        vacant.insert(Arc::clone(&entry));
+        entries.by_pid.insert(entry.pid, Arc::clone(&entry));
         drop(entries);
         ClientHandle { clients: Arc::clone(self), entry, _slot: facts.slot }
     }
@@ -274,12 +291,12 @@ impl Clients {
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<ClientEntry>> {
-        self.entries().iter().map(|(_, entry)| Arc::clone(entry)).collect()
+        self.entries().by_pid.values().map(Arc::clone).collect()
     }
 
     /// Number of clients connected.
     pub(crate) fn len(&self) -> usize {
-        self.entries().len()
+        self.entries().by_pid.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -289,8 +306,7 @@ impl Clients {
     /// A CancelRequest with this key: returns the cancel to be sent to a backend, if any. A waiting client leaves the
     /// queue at once.
     pub(crate) fn cancel(&self, pid: i32, secret: &[u8]) -> Option<CancelGuard> {
-        let index = usize::try_from(pid).ok().filter(|pid| *pid > 0)? - 1;
-        let entry = Arc::clone(self.entries().get(index)?);
+        let entry = self.find(pid)?;
         bool::from(entry.secret().ct_eq(secret)).then_some(())?;
         // The lock is held while aiming, so the client cannot give the backend back in between.
         let activity = entry.lock();
@@ -305,11 +321,34 @@ impl Clients {
         }
     }
 
+    /// The process at `server` that works for the client with this id now; nobody else gets it until the guard is
+    /// dropped. A client that waits leaves its queue, if `role` is its own.
+    pub(crate) fn signal_target(&self, pid: i32, server: &ServerAddress, role: &str) -> Option<(i32, CancelGuard)> {
+        let entry = self.find(pid)?;
+        let activity = entry.lock();
+        match &*activity {
+            Activity::Active(target) if target.address.is_same_server(server) => {
+                let (process, _) = target.key.as_ref()?;
+                Some((*process, target.aim()))
+            }
+            Activity::Waiting(_) if *entry.role == *role => {
+                drop(activity);
+                entry.signal(Signal::Cancel);
+                None
+            }
+            Activity::Active(_) | Activity::Waiting(_) | Activity::Idle => None,
+        }
+    }
+
+    fn find(&self, pid: i32) -> Option<Arc<ClientEntry>> {
+        self.entries().by_pid.get(&pid).cloned()
+    }
+
     fn slots(&self) -> MutexGuard<'_, HashMap<Arc<str>, u32>> {
         self.slots.lock().expect("no panic while held")
     }
 
-    fn entries(&self) -> MutexGuard<'_, Slab<Arc<ClientEntry>>> {
+    fn entries(&self) -> MutexGuard<'_, ClientsByPid> {
         self.entries.lock().expect("no panic while held")
     }
 }

@@ -12,6 +12,7 @@ mod lost;
 mod overdue;
 mod refusal;
 mod relay;
+mod signal;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -97,6 +98,8 @@ pub(crate) struct Client {
     session: Session,
     /// Reason to close the client at the next chance.
     leaving: Option<Signal>,
+    /// Its calls that act on other clients.
+    signals: Option<Box<signal::Signals>>,
     /// The answer to its LISTEN, held back together with everything behind it.
     withheld: Option<Box<deliver::Withheld>>,
     /// Messages in hand are refused.
@@ -152,6 +155,7 @@ impl Client {
             phase: Phase::Idle,
             session,
             leaving: None,
+            signals: None,
             withheld: None,
             refusal: None,
             copy_rest: None,

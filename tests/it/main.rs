@@ -35,6 +35,7 @@ mod reload;
 mod restart;
 mod settings;
 mod shadow;
+mod signal;
 mod stand_in;
 mod startup;
 mod support;

@@ -230,6 +230,7 @@ impl Client {
     fn part(&mut self, expired: Option<Reason>, cx: &mut Context<'_>) -> Result<(), End> {
         let Phase::Leased(mut leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
         self.handle.set_idle();
+        self.signals_answered();
         let cycle = &mut leased.cycle;
         // Nobody knows for how many ReadyForQuery a client waits behind a COPY that failed; Postgres closes it as well.
         let is_session_lost =

@@ -23,7 +23,7 @@ use crate::session::statements::Unnamed;
 use crate::sql::Effect;
 use crate::wire::build;
 use crate::wire::expected::TransactionStatus;
-use crate::wire::frame::{Header, Piece};
+use crate::wire::frame::{HEADER_LEN, Header, Piece};
 use crate::wire::message::{Message, Named, Request, is_cycle};
 use crate::wire::splice::Splice;
 use crate::wire::tag::frontend as tag;
@@ -146,6 +146,7 @@ impl Client {
             out.skip(message.fresh);
             return Ok(Step::Done);
         }
+        self.note_signal(request);
         match &mut self.phase {
             Phase::Leased(_) => {}
             Phase::Idle => {
@@ -178,6 +179,16 @@ impl Client {
                 return Ok(Step::Hold);
             }
         }
+        let redirected = self.redirect(message, request);
+        let (message, request) = match &redirected {
+            None => (message, request),
+            Some(bytes) => {
+                out.skip(message.fresh);
+                let message = Message { tag: message.tag, body: bytes.len() - HEADER_LEN, bytes, fresh: 0 };
+                (message, message.request()?)
+            }
+        };
+        let Phase::Leased(leased) = &mut self.phase else { return Ok(Step::Hold) };
         let statements = &self.worker.proxy.statements;
         let mut frontend = Frontend { session: &mut self.session, leased, statements, out };
         let rest = frontend.message(message, request);
@@ -331,7 +342,8 @@ impl Client {
             }
         }
         match taken.event {
-            Event::None | Event::Cycle(_) => {}
+            Event::None => {}
+            Event::Cycle(_) => self.signals_answered(),
             Event::ReadOnly => server_role::recheck(&worker.proxy.pools, &self.session.pool, worker.id),
             Event::Stopped => worker.proxy.directory.retire(worker.id, self.session.pool.database),
             Event::Ended => self.abandon(),
