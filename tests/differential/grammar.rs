@@ -85,18 +85,19 @@ impl Grammar {
             420..470 => Operation::Send(self.copy()),
             470..690 => Operation::Send(self.units()),
             690..920 => Operation::Send(self.soup()),
-            920..945 => Operation::Send((0..self.rng.usize(2..5)).map(|_| Message::Query(self.any())).collect()),
-            945..970 => {
+            920..972 => Operation::Send((0..self.rng.usize(2..5)).map(|_| Message::Query(self.any())).collect()),
+            // These take new processes at the server, and so the time of many others.
+            972..980 => {
                 let role = if self.rng.u32(..5) == 0 { Role::Guest } else { Role::Owner };
                 let more = self.pick_of(STARTUP).iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
                 Operation::Reconnect(role, more.collect())
             }
-            970..976 => Operation::CancelRunning,
-            976..982 => Operation::CancelNothing,
-            982..985 => Operation::Kill,
-            985..988 => Operation::KillRunning,
-            988..990 => Operation::ReloadPgweir(self.rng.u32(100..110)),
-            990..993 => Operation::ReloadServer(self.pick(SERVER_SETTINGS)),
+            980..983 => Operation::CancelRunning,
+            983..986 => Operation::CancelNothing,
+            986..988 => Operation::Kill,
+            988..990 => Operation::KillRunning,
+            990..991 => Operation::ReloadPgweir(self.rng.u32(100..110)),
+            991..994 => Operation::ReloadServer(self.pick(SERVER_SETTINGS)),
             _ => Operation::Ddl(self.pick(DDL)),
         }
     }

@@ -36,20 +36,29 @@ const SCHEMA: &str = "
     CREATE PROCEDURE public.p_commit_fail() LANGUAGE plpgsql AS
         $$ BEGIN PERFORM 1; COMMIT; RAISE EXCEPTION 'late'; END $$";
 
-/// The tables as a run finds them. Columns that a client added to its own table go with it.
+/// The rows as a run finds them. To truncate would make files.
 const CLEAN: &str = "
-    DROP TABLE IF EXISTS public.new0, public.new1, public.new2;
-    TRUNCATE public.t, ta.t, tb.t, public.c0, public.c1, public.c2, public.unique0, public.unique1, public.unique2,
-        public.items RESTART IDENTITY;
-    ALTER TABLE public.c0 DROP COLUMN IF EXISTS z; ALTER TABLE public.c1 DROP COLUMN IF EXISTS z;
-    ALTER TABLE public.c2 DROP COLUMN IF EXISTS z;
+    DELETE FROM public.t; DELETE FROM ta.t; DELETE FROM tb.t; DELETE FROM public.c0; DELETE FROM public.c1;
+    DELETE FROM public.c2; DELETE FROM public.unique0; DELETE FROM public.unique1; DELETE FROM public.unique2;
+    DELETE FROM public.items; SELECT setval('public.items_id_seq', 1, false); DELETE FROM public.ddl;
     INSERT INTO public.t VALUES (0, 'public'); INSERT INTO ta.t VALUES (1, 'ta'); INSERT INTO tb.t VALUES (2, 'tb')";
 
-/// And if the run before changed them for all.
+/// The tables, if the run before changed them.
+const RESTORE: &str = "
+    DROP TABLE IF EXISTS public.new0, public.new1, public.new2; DROP TABLE public.ddl; CREATE TABLE public.ddl (a int);
+    GRANT ALL ON public.ddl TO owner, web; DROP INDEX IF EXISTS public.planned_a;
+    ALTER TABLE public.c0 DROP COLUMN IF EXISTS z; ALTER TABLE public.c1 DROP COLUMN IF EXISTS z;
+    ALTER TABLE public.c2 DROP COLUMN IF EXISTS z; REVOKE ALL ON public.secret FROM guest";
+
+/// The tables, at times: dead rows and dropped columns add up.
 const REMAKE: &str = "
-    DROP TABLE public.ddl; CREATE TABLE public.ddl (a int); GRANT ALL ON public.ddl TO owner, web;
-    DROP TABLE public.planned; CREATE TABLE public.planned AS SELECT generate_series(1, 100) a;
-    GRANT ALL ON public.planned TO owner, web; REVOKE ALL ON public.secret FROM guest";
+    DROP TABLE public.c0, public.c1, public.c2;
+    TRUNCATE public.t, ta.t, tb.t, public.unique0, public.unique1, public.unique2, public.items;
+    CREATE TABLE public.c0 (v text); CREATE TABLE public.c1 (v text); CREATE TABLE public.c2 (v text);
+    ALTER TABLE public.c0 OWNER TO owner; ALTER TABLE public.c1 OWNER TO owner; ALTER TABLE public.c2 OWNER TO owner";
+
+/// Runs after which they are.
+const RUNS: u32 = 200;
 
 /// Backends of clients: neither those of the driver nor the two with which pgweir hears and sends notifications.
 const CLIENT_BACKENDS: &str =
@@ -67,12 +76,19 @@ pub(crate) struct Lane {
     console: Peer,
     is_server_changed: bool,
     are_tables_changed: bool,
+    runs: u32,
 }
 
 impl Lane {
     pub(crate) async fn start() -> Self {
-        let postgres =
-            Postgres::private(&["autovacuum=off", "max_connections=100", "timezone=UTC", "shared_buffers=64MB"]);
+        let postgres = Postgres::private(&[
+            "max_worker_processes=0",
+            "jit=off",
+            "autovacuum=off",
+            "max_connections=100",
+            "timezone=UTC",
+            "shared_buffers=8MB",
+        ]);
         let server = postgres.endpoint("postgres").addr;
         let mut root = admin(server, "postgres");
         root.value(ROLES);
@@ -112,6 +128,7 @@ impl Lane {
             console,
             is_server_changed: false,
             are_tables_changed: false,
+            runs: 0,
         }
     }
 
@@ -123,7 +140,8 @@ impl Lane {
         while self.admins[0].value(&format!("SELECT count(*) {CLIENT_BACKENDS}")) != "0" {
             std::thread::yield_now();
         }
-        let changed = std::mem::take(&mut self.are_tables_changed);
+        self.runs += 1;
+        let is_changed = std::mem::take(&mut self.are_tables_changed);
         for admin in &mut self.admins {
             loop {
                 let gid = admin.value("SELECT min(gid) FROM pg_prepared_xacts WHERE database = current_database()");
@@ -132,10 +150,13 @@ impl Lane {
                 }
                 admin.value(&format!("ROLLBACK PREPARED '{gid}'"));
             }
-            admin.value(CLEAN);
-            if changed {
+            if is_changed {
+                admin.value(RESTORE);
+            }
+            if self.runs.is_multiple_of(RUNS) {
                 admin.value(REMAKE);
             }
+            admin.value(CLEAN);
         }
         if std::mem::take(&mut self.is_server_changed) {
             self.reload_server("RESET ALL");
@@ -158,7 +179,7 @@ impl Lane {
     pub(crate) fn kill_backends(&mut self) {
         let condition = CLIENT_BACKENDS.replace("IN ('mine', 'twin')", "= 'mine'");
         let pids = self.admins[0].value(&format!("SELECT coalesce(string_agg(pid::text, ','), '') {condition}"));
-        self.admins[0].value(&format!("SELECT count(pg_terminate_backend(pid, 10000)) {condition}"));
+        self.admins[0].value(&format!("SELECT count(pg_terminate_backend(pid)) {condition}"));
         let is_shown = |row: &String| pids.split(',').any(|pid| row.contains(&format!("Some(\"{pid}\")")));
         while self.console("SHOW SERVERS").iter().any(is_shown) {
             std::thread::yield_now();

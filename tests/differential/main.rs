@@ -32,7 +32,7 @@ use operation::Pool;
 use run::{Divergence, run};
 
 /// Steps of a run: enough for state to build up, few enough to shrink soon.
-const STEPS: usize = 150;
+const STEPS: usize = 400;
 
 /// Servers that are asked at once. Two keep two cores busy.
 const LANES: usize = 2;
@@ -66,6 +66,7 @@ struct Search {
     next_seed: AtomicU64,
     generated: AtomicUsize,
     taken: AtomicUsize,
+    messages: AtomicUsize,
     /// Every kind of difference once, as text.
     found: Mutex<BTreeSet<String>>,
     reports: Mutex<Vec<String>>,
@@ -80,6 +81,7 @@ fn clients_hear_what_they_would_hear_without_pgweir() {
         wishes,
         generated: AtomicUsize::new(0),
         taken: AtomicUsize::new(0),
+        messages: AtomicUsize::new(0),
         found: Mutex::default(),
         reports: Mutex::default(),
     };
@@ -90,7 +92,11 @@ fn clients_hear_what_they_would_hear_without_pgweir() {
         }
     });
     let (taken, seconds) = (search.taken.into_inner(), started.elapsed().as_secs_f64());
-    println!("{taken} of {} steps taken, {:.0} a second", search.generated.into_inner(), taken as f64 / seconds);
+    let (generated, messages) = (search.generated.into_inner(), search.messages.into_inner());
+    println!(
+        "{taken} of {generated} steps taken with {messages} messages, {:.0} steps a second",
+        taken as f64 / seconds
+    );
     let reports = search.reports.into_inner().unwrap();
     assert!(reports.is_empty(), "{} differences:\n{}", reports.len(), reports.join("\n"));
 }
@@ -110,6 +116,7 @@ impl Search {
             self.generated.fetch_add(steps.len(), Ordering::Relaxed);
             let outcome = run(&mut lane, pool, &steps, self.wishes.lets_known);
             self.taken.fetch_add(outcome.taken, Ordering::Relaxed);
+            self.messages.fetch_add(outcome.messages, Ordering::Relaxed);
             if let Some(divergence) = outcome.divergence {
                 self.report(&mut lane, seed, pool, divergence);
             }

@@ -142,7 +142,7 @@ impl Model {
             me.may_be_pinned |= PINS.iter().any(|pin| sql.contains(pin));
             me.listens |= sql.contains("LISTEN");
             me.has_set |= sql.contains("SET");
-            self.are_tables_changed |= sql.contains("ALTER TABLE");
+            self.are_tables_changed |= sql.contains("ALTER TABLE") || sql.contains("CREATE TABLE");
         }
         me.has_set &= status != 'I';
         me.has_names |=
@@ -257,6 +257,8 @@ pub(crate) fn known_fault(step: &Step, model: &Model) -> Option<&'static str> {
     };
     let parses_badly =
         messages.iter().any(|it| matches!(it, Message::Parse(name, sql) if !name.is_empty() && sql == "SELEC"));
+    let notifies_by_server =
+        step.texts().any(|sql| sql.contains("pg_notify") && (sql.contains("FROM") || sql.contains("DO")));
     let copies_extended = messages.iter().any(|it| matches!(it, Message::Parse(_, sql) if sql.contains("FROM STDIN")));
     let faults: [(&str, bool); 26] = [
         ("books after a COPY with Sync in front of its data", copies_extended && !has_counted_cycles(messages)),
@@ -281,7 +283,7 @@ pub(crate) fn known_fault(step: &Step, model: &Model) -> Option<&'static str> {
         ("24: statements of the protocol beside PREPARE", parses_named && me.may_be_pinned),
         (
             "06: RESET of startup parameters in a transaction",
-            me.has_parameters && has(&["RESET", "DISCARD", "DEFAULT", "LOCAL"]) && (many || is_in_transaction),
+            me.has_parameters && has(&["RESET", "DISCARD", "DEFAULT", "LOCAL"]),
         ),
         ("10: SET SESSION AUTHORIZATION", has(&["AUTHORIZATION"]) && transaction_mode),
         ("11 12: reload of the server", matches!(step.operation, Operation::ReloadServer(_))),
@@ -291,7 +293,7 @@ pub(crate) fn known_fault(step: &Step, model: &Model) -> Option<&'static str> {
             "25: new statements after DDL",
             model.are_tables_changed && has(&["DDL"]) && messages.iter().any(|it| matches!(it, Message::Parse(..))),
         ),
-        ("26: notifications of DO among others", has(&["DO "]) && has(&["NOTIFY"])),
+        ("26: notifications by way of the server among others", notifies_by_server && (many || is_in_transaction)),
         ("27: setseed", has(&["SEED"]) && transaction_mode),
         ("29: deferrable", has(&["DEFERRABLE"])),
         ("30 38: names in several units", names && units > 1),

@@ -27,9 +27,19 @@ pub(crate) struct Divergence {
 
 /// A run of steps.
 pub(crate) struct Outcome {
-    /// Steps that were taken.
+    /// Steps that were taken, and the messages in them.
     pub(crate) taken: usize,
+    pub(crate) messages: usize,
     pub(crate) divergence: Option<Divergence>,
+}
+
+impl Outcome {
+    fn new(steps: Vec<Step>, difference: Option<Difference>) -> Self {
+        let messages = steps.iter().map(|step| step.messages().len().max(1)).sum();
+        let taken = steps.len();
+        let found = |Difference { kind, direct, pgweir }| Divergence { steps, kind, direct, pgweir };
+        Self { taken, messages, divergence: difference.map(found) }
+    }
 }
 
 /// Takes those of `steps` that may be taken; with `lets_known`, known faults are no reason to leave one out.
@@ -42,13 +52,13 @@ pub(crate) fn run(lane: &mut Lane, pool: Pool, steps: &[Step], lets_known: bool)
             continue;
         }
         taken.push(step.clone());
-        if let Err(Difference { kind, direct, pgweir }) = run.take(step) {
+        if let Err(difference) = run.take(step) {
             run.end();
-            return Outcome { taken: taken.len(), divergence: Some(Divergence { steps: taken, kind, direct, pgweir }) };
+            return Outcome::new(taken, Some(difference));
         }
     }
     run.end();
-    Outcome { taken: taken.len(), divergence: None }
+    Outcome::new(taken, None)
 }
 
 /// Two answers that differ.

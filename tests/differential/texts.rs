@@ -295,7 +295,7 @@ pub(super) const DDL: &[&str] = &[
     "ALTER TABLE public.ddl ALTER COLUMN a TYPE bigint",
     "ALTER TABLE public.ddl ALTER COLUMN a TYPE int",
     "DROP TABLE public.ddl; CREATE TABLE public.ddl (a int); GRANT ALL ON public.ddl TO owner",
-    "CREATE INDEX ON public.planned (a)",
+    "CREATE INDEX IF NOT EXISTS planned_a ON public.planned (a)",
     "GRANT SELECT ON public.secret TO guest",
     "REVOKE ALL ON public.secret FROM guest",
 ];
