@@ -104,6 +104,7 @@ impl Bridge<'_> {
                     hear(self.exchange, self.senders, heard);
                 },
                 () = self.exchange.wants() => self.listen().await?,
+                () = self.exchange.queued() => self.catch_up().await?,
                 _ = check.tick() => {
                     let (exchange, senders) = (self.exchange, self.senders);
                     self.link.check(|heard| hear(exchange, senders, heard)).await?;
@@ -115,6 +116,19 @@ impl Bridge<'_> {
                 () = sleep_until(idle_since + IDLE_MAX), if self.in_place == 0 => return Ok(()),
             }
         }
+    }
+
+    /// Hears everything that the server has sent by now, and lets the notifications follow that wait behind it.
+    ///
+    /// A backend signals the listening ones before the answer to its COMMIT goes out (`SignalBackends`, `async.c`), and a
+    /// listening one sends what it has been signalled before it says that it is ready (`PostgresMain`). So a Sync is
+    /// answered behind the notifications of every transaction that we know to have committed.
+    async fn catch_up(&mut self) -> Result<(), LinkError> {
+        let count = self.exchange.behind();
+        let (exchange, senders) = (self.exchange, self.senders);
+        self.link.sync(|heard| hear(exchange, senders, heard)).await?;
+        self.exchange.release(count);
+        Ok(())
     }
 
     /// Makes the server listen to the wanted channels, and to no others.

@@ -5,9 +5,10 @@
 //! only after work elsewhere, which is asked for with [`Exchange::wants`] and reported with [`Exchange::set_in_place`]
 //! and [`Exchange::set_bus_ready`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
@@ -46,6 +47,8 @@ pub struct Exchange {
     forgotten: Alarm,
     /// Somebody has come to listen.
     listened: Alarm,
+    /// Notifications wait behind those of the server.
+    queued: Alarm,
     login: ArcSwapOption<InUse<Pool>>,
     uses: Uses,
 }
@@ -59,6 +62,35 @@ struct ExchangeState {
     is_bus_ready: bool,
     channels: HashMap<Bytes, ChannelState>,
     members: HashMap<i32, Member>,
+    /// Notifications of clients that also notify at the server, oldest first: the server's go before them.
+    behind: VecDeque<Followers>,
+}
+
+/// Transactions whose notifications wait behind the server's. With more the server has fallen silent, and they no
+/// longer wait.
+const BEHIND_MAX: usize = 16 * 1024;
+
+/// Notifications of one transaction that wait behind the server's.
+#[derive(Debug)]
+struct Followers {
+    pid: i32,
+    notifications: Vec<Notification>,
+    delivery: Arc<Delivery>,
+}
+
+/// Delivery of notifications that wait behind the server's. Their client waits with them: what it notifies of at the
+/// server next must not overtake them.
+#[derive(Debug)]
+pub struct Delivery {
+    is_done: AtomicBool,
+    waker: Option<Waker>,
+}
+
+impl Delivery {
+    /// The listeners here have the notifications.
+    pub fn is_done(&self) -> bool {
+        self.is_done.load(Ordering::Acquire)
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -132,12 +164,14 @@ impl Exchange {
                 is_bus_ready: !BusNature::of(settings.bus.kind()).must_be_ready,
                 channels: HashMap::new(),
                 members: HashMap::new(),
+                behind: VecDeque::new(),
             }),
             outbox: Outbox::new(Arc::clone(&stats)),
             overflow: Outbox::new(Arc::clone(&stats)),
             wanted: Alarm::new(),
             forgotten: Alarm::new(),
             listened: Alarm::new(),
+            queued: Alarm::new(),
             login: ArcSwapOption::empty(),
             uses: Uses::default(),
             stats,
@@ -180,6 +214,39 @@ impl Exchange {
         for notification in notifications {
             self.tell(&state, pid, notification, &mut woken);
         }
+        self.carry(state, pid, notifications);
+    }
+
+    /// As [`Self::publish`], for a client that may have notified at the server before: the listeners here hear that
+    /// first. `None`: there was nothing to wait for. `waker` is the client's.
+    pub fn publish_behind(
+        &self,
+        pid: i32,
+        notifications: &[Notification],
+        waker: Option<Waker>,
+    ) -> Option<Arc<Delivery>> {
+        self.stats.published(notifications.len());
+        let mut woken = Woken::default();
+        let mut state = self.state();
+        let waits = notifications.iter().any(|notification| state.is_heard(&notification.channel));
+        let delivery = waits.then(|| Arc::new(Delivery { is_done: AtomicBool::new(false), waker }));
+        match &delivery {
+            Some(delivery) => {
+                if state.behind.len() >= BEHIND_MAX {
+                    self.release_first(&mut state, BEHIND_MAX, &mut woken);
+                }
+                let (notifications, delivery) = (notifications.to_vec(), Arc::clone(delivery));
+                state.behind.push_back(Followers { pid, notifications, delivery });
+                self.queued.notify_one();
+            }
+            None => notifications.iter().for_each(|notification| self.tell(&state, pid, notification, &mut woken)),
+        }
+        self.carry(state, pid, notifications);
+        delivery
+    }
+
+    /// Hands notifications to the bus, if there is one.
+    fn carry(&self, state: MutexGuard<'_, ExchangeState>, pid: i32, notifications: &[Notification]) {
         if !state.rules.nature.carries {
             return;
         }
@@ -196,6 +263,33 @@ impl Exchange {
     pub fn deliver(&self, pid: i32, notification: &Notification) {
         let mut woken = Woken::default();
         self.tell(&self.state(), pid, notification, &mut woken);
+    }
+
+    /// Waits until notifications wait behind those of the server. One waits at a time; cancel-safe.
+    pub async fn queued(&self) {
+        self.queued.notified().await;
+    }
+
+    /// How many transactions wait behind the notifications of the server.
+    pub fn behind(&self) -> usize {
+        self.state().behind.len()
+    }
+
+    /// The server's notifications that came before the first `count` transactions that wait have been delivered.
+    pub fn release(&self, count: usize) {
+        let mut woken = Woken::default();
+        self.release_first(&mut self.state(), count, &mut woken);
+    }
+
+    fn release_first(&self, state: &mut ExchangeState, count: usize, woken: &mut Woken) {
+        for _ in 0..count {
+            let Some(Followers { pid, notifications, delivery }) = state.behind.pop_front() else { break };
+            notifications.iter().for_each(|notification| self.tell(state, pid, notification, woken));
+            delivery.is_done.store(true, Ordering::Release);
+            if let Some(waker) = &delivery.waker {
+                woken.push(waker.clone());
+            }
+        }
     }
 
     /// A client's transaction has committed this change. Until [`Mailbox::is_in_place`] the client may miss
@@ -311,7 +405,9 @@ impl Exchange {
     /// The connection that listens on the server is gone, and with it every channel.
     pub fn lost(&self) {
         {
+            let mut woken = Woken::default();
             let mut state = self.state();
+            self.release_first(&mut state, usize::MAX, &mut woken);
             state.channels.retain(|_, channel| {
                 channel.is_in_place = false;
                 !channel.listeners.is_empty()
@@ -444,6 +540,12 @@ impl Rules {
 }
 
 impl ExchangeState {
+    /// Somebody here listens to the channel, and hears the server's notifications on it.
+    fn is_heard(&self, channel: &Bytes) -> bool {
+        self.is_bridged
+            && self.channels.get(channel).is_some_and(|channel| channel.is_in_place && !channel.listeners.is_empty())
+    }
+
     /// Returns true if the set of wanted channels has changed.
     fn listen(&mut self, mailbox: &Arc<Mailbox>, name: &Bytes) -> bool {
         let channel = match self.channels.get_mut(name) {

@@ -184,6 +184,13 @@ impl FrameQueue {
 #[must_use]
 pub(super) struct Woken(Vec<Waker>);
 
+impl Woken {
+    /// One more task to wake.
+    pub(super) fn push(&mut self, waker: Waker) {
+        self.0.push(waker);
+    }
+}
+
 impl Drop for Woken {
     fn drop(&mut self) {
         self.0.drain(..).for_each(Waker::wake);

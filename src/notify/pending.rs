@@ -105,6 +105,11 @@ impl Pending {
         committed
     }
 
+    /// Number of notifications.
+    pub(crate) fn notifications(&self) -> usize {
+        self.held.len()
+    }
+
     /// Neither notifications nor changes.
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()

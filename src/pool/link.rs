@@ -189,6 +189,18 @@ impl Link {
         }
     }
 
+    /// Waits until the server has answered a Sync: everything that it had to say is said. Notifications go to `heard`.
+    pub(crate) async fn sync(&mut self, mut heard: impl FnMut(Heard)) -> Result<(), LinkError> {
+        self.send(build::SYNC).await?;
+        loop {
+            match self.answer().await? {
+                Said::Heard(notification) => heard(notification),
+                Said::Ready => return Ok(()),
+                Said::Row(_) | Said::Refused(_) => {}
+            }
+        }
+    }
+
     /// Checks that the server is still there and still the right one, which no idle connection shows by itself.
     pub(crate) async fn check(&mut self, heard: impl FnMut(Heard)) -> Result<(), LinkError> {
         if self.has_moved() {

@@ -472,7 +472,7 @@ impl TransactionFollower for Answers<'_, '_> {
     }
 
     fn tagged(&mut self, tag: &[u8], is_partial: bool) {
-        if !self.session.notifications.is_idle() {
+        if self.session.notifications.follows(tag) {
             let (notifications, party) = self.session.notifications();
             notifications.tagged(tag, is_partial, party);
         }

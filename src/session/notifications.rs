@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::reply_action::Runs;
 use crate::clients::ClientEntry;
-use crate::notify::exchange::Exchange;
+use crate::notify::exchange::{Delivery, Exchange};
 use crate::notify::mailbox::Mailbox;
 use crate::notify::notification::{Notification, RefusedNotification};
 use crate::notify::pending::{Change, Pending};
@@ -31,6 +31,20 @@ pub(crate) struct Notifications {
     exchange: InUse<Exchange>,
     /// `None` for most clients, which use neither.
     open: Option<Box<Open>>,
+    /// Notifications of its own at the server.
+    server: AtServer,
+    /// Notifications of its last transaction, while they wait behind the server's.
+    awaited: Option<Arc<Delivery>>,
+}
+
+/// Notifications of a client at the server, by a DO, a CALL or a NOTIFY that was not intercepted; each may be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct AtServer {
+    /// In an earlier transaction: the client's next notification here is told behind it.
+    before: bool,
+    /// In the transaction under way: what it notifies of now goes to the server, too, which orders and folds. So many
+    /// notifications here came before.
+    now: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +68,7 @@ pub(crate) struct Party<'a> {
 impl Notifications {
     /// State of a new client of this exchange's database.
     pub(crate) fn new(exchange: InUse<Exchange>) -> Self {
-        Self { exchange, open: None }
+        Self { exchange, open: None, server: AtServer::default(), awaited: None }
     }
 
     /// The exchange that notifications go to and come from.
@@ -62,10 +76,26 @@ impl Notifications {
         &self.exchange
     }
 
-    /// True if the client does not listen and has nothing uncommitted.
+    /// True if the client does not listen and has nothing uncommitted, here or at the server.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
-        self.open.is_none()
+        self.open.is_none() && !self.mixes()
+    }
+
+    /// True if a statement with this tag is followed.
+    pub(crate) fn follows(&self, tag: &[u8]) -> bool {
+        !self.is_idle() || matches!(tag, b"DO" | b"CALL")
+    }
+
+    /// True while the client's notifications wait behind the server's: its answer waits with them.
+    #[inline]
+    pub(crate) fn awaits_server(&self) -> bool {
+        self.awaited.as_ref().is_some_and(|delivery| !delivery.is_done())
+    }
+
+    /// True if the transaction under way may have notified at the server: the rest of its notifications go there, too.
+    pub(crate) fn mixes(&self) -> bool {
+        self.server.now.is_some()
     }
 
     /// Mailbox of the notifications that wait for the client.
@@ -106,6 +136,7 @@ impl Notifications {
                         self.notify(notification);
                     }
                 }
+                Effect::Notify { .. } if !stands_in => self.at_server(),
                 Effect::Listen(channel) if stands_in => self.open().pending.change(Change::Listen(channel.clone())),
                 Effect::Unlisten(channel) => self.end(|| Change::Unlisten(channel.clone())),
                 Effect::UnlistenAll | Effect::DiscardAll => self.end(|| Change::UnlistenAll),
@@ -129,7 +160,16 @@ impl Notifications {
         match tag {
             b"COMMIT" => self.commit(party),
             b"ROLLBACK" if !is_partial => self.roll_back(),
+            b"DO" | b"CALL" => self.at_server(),
             _ => {}
+        }
+    }
+
+    /// A statement has completed that may have notified at the server.
+    fn at_server(&mut self) {
+        if !self.mixes() {
+            let ahead = self.open.as_ref().map_or(0, |open| open.pending.notifications());
+            self.server.now = Some(ahead);
         }
     }
 
@@ -143,6 +183,7 @@ impl Notifications {
 
     /// The transaction was rolled back.
     pub(crate) fn roll_back(&mut self) {
+        self.server.now = None;
         if let Some(open) = &mut self.open {
             open.pending.roll_back();
             self.close();
@@ -185,6 +226,7 @@ impl Notifications {
     /// Takes the uncommitted part of a client whose backend is followed without it from now on.
     pub(crate) fn part(&mut self) -> Self {
         let mut parted = Self::new(self.exchange.clone());
+        (parted.server, parted.awaited) = (self.server, self.awaited.take());
         if let Some(open) = &mut self.open {
             parted.open = Some(Box::new(Open { pending: std::mem::take(&mut open.pending), mailbox: None }));
             self.close();
@@ -216,6 +258,9 @@ impl Notifications {
     }
 
     fn commit(&mut self, party: Party<'_>) {
+        let now = self.server.now.take();
+        let waits = self.server.before || self.awaits_server();
+        self.server.before |= now.is_some();
         let Some(open) = &mut self.open else { return };
         let committed = open.pending.commit();
         if !(committed.changes.is_empty() && committed.notifications.is_empty()) {
@@ -233,7 +278,15 @@ impl Notifications {
             self.open().mailbox = None;
         }
         self.exchange.stats.folded(committed.folded as usize);
-        self.exchange.publish(party.pid, &committed.notifications);
+        let count = committed.notifications.len();
+        let ahead = now.unwrap_or(if waits { 0 } else { count });
+        let (first, behind) = committed.notifications.split_at(ahead.min(count));
+        self.exchange.publish(party.pid, first);
+        if !behind.is_empty() {
+            self.awaited = self.exchange.publish_behind(party.pid, behind, party.entry.and_then(ClientEntry::waker));
+            // The client waits for them: the next ones come behind.
+            self.server.before = false;
+        }
         self.close();
     }
 

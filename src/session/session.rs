@@ -81,6 +81,7 @@ impl Session {
         match effect {
             Effect::Listen(channel) | Effect::Unlisten(channel) => reads_the_same(channel),
             Effect::ListeningChannels => true,
+            Effect::Notify { .. } if self.notifications.mixes() => false,
             Effect::Notify { channel, payload, .. } => [channel, payload].into_iter().all(|argument| match argument {
                 Argument::Text(text) => reads_the_same(text),
                 Argument::Null => true,

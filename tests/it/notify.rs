@@ -545,6 +545,40 @@ async fn what_a_client_commits_as_it_leaves_is_heard() {
     }
 }
 
+/// A DO that notifies, and the server is slow to tell of it.
+fn at_server(payload: &str) -> String {
+    format!("DO $$ BEGIN PERFORM pg_notify('a', '{payload}'); END $$")
+}
+
+// Some go through the server and some do not; who listens must not notice.
+#[tokio::test]
+async fn notifications_beside_those_of_a_do_keep_their_order_and_are_folded() {
+    for bus in [IN_MEMORY, ""] {
+        let proxy = proxy().pool_size(2).toml(bus).start().await;
+        let mut listener = listener(&proxy).await;
+        let mut wire = proxy.wire("app").await;
+        for sql in ["BEGIN", &at_server("1"), "NOTIFY a, '2'", "NOTIFY a, '1'", &at_server("3"), "COMMIT"] {
+            wire.query(sql).await;
+        }
+        let unit = |sql: &str| [extended(sql, &[]), sync()].concat();
+        for sql in ["BEGIN", &at_server("4"), "SELECT pg_notify('a', '5')", "COMMIT"] {
+            wire.send(unit(sql)).await;
+            wire.cycle().await;
+        }
+        for n in 0..30 {
+            wire.query(&at_server(&format!("do {n}"))).await;
+            wire.query(&format!("NOTIFY a, 'plain {n}'")).await;
+            wire.query(&format!("NOTIFY a, 'second {n}'")).await;
+        }
+        let each = (0..30).flat_map(|n| ["do", "plain", "second"].map(|kind| format!("{kind} {n}")));
+        let expected: Vec<_> = ["1", "2", "3", "4", "5"].map(str::to_owned).into_iter().chain(each).collect();
+        let told = listener.expect(&vec!["A"; expected.len()].join(" ")).await;
+        let payload =
+            |told: &Frame| String::from_utf8_lossy(&told.body[b"pid_a\0".len()..]).trim_end_matches('\0').to_owned();
+        assert_eq!(told.iter().map(payload).collect::<Vec<_>>(), expected, "{bus}");
+    }
+}
+
 #[tokio::test]
 async fn what_a_client_leaves_uncommitted_is_not_heard() {
     let proxy = proxy().toml(IN_MEMORY).pool_size(1).start().await;

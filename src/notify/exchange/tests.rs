@@ -399,6 +399,34 @@ fn new_notifications_are_refused_while_the_outbox_is_full_if_so_configured() {
     assert!(!exchange.refuses());
 }
 
+// The server's notification of an earlier transaction is on its way while the client's next is committed here.
+#[test]
+fn what_a_client_notifies_of_at_the_server_is_heard_before_its_next_here() {
+    let exchange = bridged(&settings());
+    let listener = TestListener::listens(&exchange, 1, &["x"]);
+    assert!(exchange.publish_behind(9, &[say("x", "nobody to wait for")], None).is_none());
+    assert_eq!(listener.read(), ["9 x nobody to wait for"]);
+    exchange.set_in_place(&names(&["x"]), true);
+    let waker = Waker::from(Arc::clone(&listener.task));
+    let delivery = exchange.publish_behind(9, &[say("x", "2"), say("y", "unheard")], Some(waker)).expect("it waits");
+    exchange.publish_behind(9, &[say("x", "3")], None);
+    exchange.publish(8, &[say("x", "another's")]);
+    assert_eq!(listener.read(), ["8 x another's"]);
+    let count = exchange.behind();
+    exchange.publish_behind(9, &[say("x", "4")], None);
+    assert!(!delivery.is_done());
+    exchange.deliver(77, &say("x", "1"));
+    exchange.release(count);
+    assert_eq!(listener.read(), ["77 x 1", "9 x 2", "9 x 3"]);
+    assert!(delivery.is_done() && listener.wakes() > 0);
+    exchange.release(exchange.behind());
+    assert_eq!(listener.read(), ["9 x 4"]);
+    // Without the connection nothing of the server's can come any more.
+    exchange.publish_behind(9, &[say("x", "7")], None);
+    exchange.lost();
+    assert_eq!(exchange.behind(), 0);
+}
+
 #[test]
 fn exchanges_of_names_outside_the_configuration_are_forgotten_when_nobody_has_them() {
     let hub = Hub::new(settings());

@@ -108,14 +108,21 @@ impl Client {
     /// True while a channel that the client listens to is not in place yet: the answer waits.
     #[inline]
     fn withholds(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.session.notifications.mailbox().is_none() && self.withheld.is_none() && self.refusal.is_none() {
+        let notifications = &self.session.notifications;
+        if notifications.mailbox().is_none()
+            && self.withheld.is_none()
+            && self.refusal.is_none()
+            && !notifications.awaits_server()
+        {
             return Ok(false);
         }
         self.still_withholds(cx)
     }
 
     fn still_withholds(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if self.refusal.as_ref().is_some_and(|refusal| refusal.is_held_back()) {
+        if self.refusal.as_ref().is_some_and(|refusal| refusal.is_held_back())
+            || self.session.notifications.awaits_server()
+        {
             return Ok(true);
         }
         if !self.is_listening_in_vain() {

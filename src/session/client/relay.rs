@@ -36,7 +36,8 @@ const OWED_MAX: usize = 1024 * 1024;
 
 impl Client {
     pub(super) fn read_client(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<Fed, End> {
-        if self.side.buffer.len() > OWED_MAX || self.withheld.is_some() {
+        let awaits = self.withheld.is_some() || self.session.notifications.awaits_server();
+        if self.side.buffer.len() > OWED_MAX || awaits {
             return Ok(Fed::Blocked);
         }
         // A backend that does not read stops its client.
