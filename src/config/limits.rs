@@ -65,6 +65,13 @@ pub struct Endpoint {
     pub password: Option<Secret>,
 }
 
+impl Endpoint {
+    /// Whether both lead to the same database of the same servers.
+    pub fn is_same_database(&self, other: &Self) -> bool {
+        (&self.hosts, self.port, &self.dbname) == (&other.hosts, other.port, &other.dbname)
+    }
+}
+
 /// The settings of a role queue: how the transactions of one role are let in, over all databases.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoleQueueSettings {

@@ -95,6 +95,7 @@ impl Bridge<'_> {
         let mut idle_since = Instant::now();
         self.listen().await?;
         backoff.succeeded();
+        let leave = self.link.leave();
         loop {
             if self.in_place > 0 {
                 idle_since = Instant::now();
@@ -113,6 +114,8 @@ impl Bridge<'_> {
                 Ok(()) = reloads.changed() => if self.link.has_moved() {
                     return Err(LinkError::Moved);
                 },
+                // For listeners it stays, as their own sessions would.
+                () = leave.notified(), if self.in_place == 0 => return Ok(()),
                 () = sleep_until(idle_since + IDLE_MAX), if self.in_place == 0 => return Ok(()),
             }
         }

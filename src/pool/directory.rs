@@ -18,7 +18,7 @@ use crate::admission::limiter::LeaseScope;
 use crate::auth::Credential;
 use crate::auth::secrets::Stored;
 use crate::config::{
-    Auth, Config, PoolKeys as PoolConfig, PoolMode, PoolSettings, Secret, own_settings, pool_settings,
+    Auth, Config, Endpoint, PoolKeys as PoolConfig, PoolMode, PoolSettings, Secret, own_settings, pool_settings,
     role_queue_settings,
 };
 use crate::metrics::PoolStats;
@@ -203,6 +203,17 @@ impl Directory {
     /// thread.
     pub(crate) fn retire(&self, worker: usize, database: DatabaseId) {
         self.pools.decide(worker, |core, out| core.retire_database(database, Instant::now(), out));
+    }
+
+    /// Has our own connections leave the database `name` at the server of `pool`: idle backends and control connections
+    /// now, others when they are given back. Postgres waits some seconds for them. Only on a worker's thread.
+    pub(crate) fn leave_database(&self, worker: usize, pool: &Pool, name: &str) {
+        let now = Instant::now();
+        let database = Endpoint { dbname: name.to_owned(), ..pool.settings().endpoint.clone() };
+        self.pools.opener().control_connections().leave(&database, now);
+        let pools = self.pools.all();
+        let to_it = pools.iter().filter(|pool| pool.settings().endpoint.is_same_database(&database));
+        self.pools.decide(worker, |core, out| to_it.for_each(|pool| core.retire_pool(pool.id, now, out)));
     }
 
     /// Puts another configuration into force, and returns the pools of clients that it no longer serves. Only on a

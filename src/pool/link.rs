@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
 
 use super::address::ServerAddress;
 use super::backend::{Backend, BackendHandle};
@@ -66,6 +67,9 @@ pub(crate) enum LinkError {
     /// The server became a standby, or its name leads elsewhere.
     #[error("this is not the server to be connected to any more")]
     Moved,
+    /// A client drops, renames or copies the database, which it can only alone.
+    #[error("a client wants the database for itself")]
+    Left,
 }
 
 /// A notification as the server sends it.
@@ -108,6 +112,9 @@ impl Link {
     /// Logs in as backends of `pool` do; `name` is for `pg_stat_activity`.
     pub(crate) async fn open(opener: &Opener, pool: InUse<Pool>, name: &str) -> Result<Self, LinkError> {
         let settings = Arc::clone(&pool.settings());
+        if opener.control_connections().is_left(&settings.endpoint, Instant::now()) {
+            return Err(LinkError::Left);
+        }
         let Backend { stream, parameters, target, .. } = opener.open(&pool, 0).await?;
         let mut link = Self { stream, unread: BytesMut::new(), target, pool, settings, pid: 0, listed: None };
         let mut sql = format!("{NO_TIMEOUTS}; SET application_name = '{name}'; ").into_bytes();
@@ -123,13 +130,22 @@ impl Link {
         let pid = link.ask(&sql, |_| ()).await?.map_err(LinkError::Server)?;
         let pid = pid.and_then(|pid| std::str::from_utf8(&pid).ok()?.parse().ok());
         link.pid = pid.ok_or(LinkError::Protocol)?;
-        link.listed = Some(opener.control_connections().enter(link.target.address.clone(), link.pid));
+        link.listed = Some(opener.control_connections().enter(
+            link.target.address.clone(),
+            link.pid,
+            link.settings.endpoint.clone(),
+        ));
         Ok(link)
     }
 
     /// The process at the server, as notifications name it.
     pub(crate) fn pid(&self) -> i32 {
         self.pid
+    }
+
+    /// Becomes notified when the connection has to leave its database.
+    pub(crate) fn leave(&self) -> Arc<Notify> {
+        self.listed.as_ref().map_or_else(Arc::default, ListedConnection::leave)
     }
 
     /// Where the server is.

@@ -13,6 +13,7 @@
 //! `classify` puts them together, and `stand_in` and `restore` stand above it.
 //! No I/O; nothing here imports another module of ours.
 
+mod alone;
 mod classify;
 pub(crate) mod effect;
 mod encoding;
@@ -35,6 +36,7 @@ mod stand_in;
 mod state_flags;
 mod statement_names;
 
+pub(crate) use alone::wants_alone;
 pub use classify::classify;
 pub(crate) use effect::{Argument, BoundText, Effect, EffectList, Scope, Setting, StatementEffects};
 pub use effect::{Context, Value};

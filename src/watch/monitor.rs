@@ -134,9 +134,13 @@ impl Monitor {
 
     /// Asks over this connection until it is of no use.
     async fn attend(&self, mut link: Link, pool: &InUse<Pool>, process: &impl Process, kept: &mut Kept) -> LinkError {
+        let leave = link.leave();
         loop {
             let (question, at) = self.core().next();
-            sleep_until(at).await;
+            tokio::select! {
+                () = leave.notified() => return LinkError::Left,
+                () = sleep_until(at) => {}
+            }
             if link.has_moved() {
                 return LinkError::Moved;
             }

@@ -10,6 +10,7 @@ mod console;
 mod console_access;
 mod console_programs;
 mod copy;
+mod databases;
 mod drain;
 mod drivers;
 mod faults;

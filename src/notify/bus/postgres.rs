@@ -95,12 +95,14 @@ impl PostgresSender<'_> {
             let Some(Connection { link, .. }) = &mut self.connection else {
                 return self.outbox.next_batch(BATCH_MAX).await;
             };
+            let leave = link.leave();
             tokio::select! {
                 batch = self.outbox.next_batch(BATCH_MAX) => return batch,
                 // Nothing was asked, so only the end of the connection matters.
                 said = link.said() => if said.is_err() {
                     self.connection = None;
                 },
+                () = leave.notified() => self.connection = None,
                 () = sleep(IDLE_MAX) => self.connection = None,
             }
         }

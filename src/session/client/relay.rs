@@ -20,7 +20,7 @@ use crate::session::local_reply;
 use crate::session::reply_action::ReplyAction;
 use crate::session::session::Session;
 use crate::session::statements::Unnamed;
-use crate::sql::Effect;
+use crate::sql::{self, Effect};
 use crate::wire::build;
 use crate::wire::expected::TransactionStatus;
 use crate::wire::frame::{HEADER_LEN, Header, Piece};
@@ -148,6 +148,7 @@ impl Client {
             return Ok(Step::Done);
         }
         self.note_signal(request);
+        self.leave_database(request);
         match &mut self.phase {
             Phase::Leased(_) => {}
             Phase::Idle => {
@@ -201,6 +202,16 @@ impl Client {
             self.send_own_answers();
         }
         Ok(Step::Done)
+    }
+
+    /// Makes room for a statement that Postgres carries out only while nobody else is connected to its database.
+    #[inline]
+    fn leave_database(&self, request: Request<'_>) {
+        let (Request::Query { text: Some(text) } | Request::Parse { text: Some(text), .. }) = request else { return };
+        if let Some(name) = sql::wants_alone(text, self.session.lexer) {
+            let name = String::from_utf8_lossy(&name);
+            self.worker.proxy.directory.leave_database(self.worker.id, &self.session.pool, &name);
+        }
     }
 
     /// Answers (or ignores) a message of an idle client, if it needs no backend. True if it did.
