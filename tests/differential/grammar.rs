@@ -11,12 +11,58 @@ use crate::texts::{
 const NAMES: &[&str] = &["s0", "s1", "s2"];
 const PORTALS: &[&str] = &["", "", "p0", "p1"];
 
+/// Parts of texts behind which a client may hold its backend between transactions.
+const HOLDING: [&str; 14] = [
+    "TEMP",
+    "advisory",
+    "PREPARE s",
+    "HOLD",
+    "set_config",
+    "AUTHORIZATION",
+    "items",
+    "DO ",
+    "CALL",
+    "EXECUTE",
+    "val(",
+    "DEALLOCATE",
+    "EXPLAIN",
+    "pg_settings",
+];
+
+/// How a client gives back what it holds.
+#[derive(Clone, Copy)]
+enum Debt {
+    /// The end of a transaction.
+    End(&'static str),
+    /// The end of a transaction, if there is one, and then of everything.
+    Rollback,
+    Discard,
+    Leave,
+}
+
+impl Debt {
+    fn paid(self) -> Operation {
+        let sql = match self {
+            Self::End(sql) => sql,
+            Self::Rollback => "ROLLBACK",
+            Self::Discard => "DISCARD ALL",
+            Self::Leave => return Operation::Reconnect(Role::Owner, Vec::new()),
+        };
+        Operation::Send(vec![Message::Query(sql.to_owned())])
+    }
+
+    /// Owed behind this.
+    fn next(self) -> Option<Self> {
+        matches!(self, Self::Rollback).then_some(Self::Discard)
+    }
+}
+
 /// Makes steps.
 pub(crate) struct Grammar {
     rng: Rng,
     client: usize,
     /// For each client: in how many of its steps it gives back what it holds, and how.
-    owed: [Option<(u32, &'static str)>; CLIENTS],
+    owed: [Option<(u32, Debt)>; CLIENTS],
     /// Texts of the step that is being made.
     value: u32,
 }
@@ -36,13 +82,10 @@ impl Grammar {
             self.client = self.rng.usize(..CLIENTS);
         }
         let client = self.client;
-        if let Some((steps, sql)) = &mut self.owed[client] {
-            *steps = steps.saturating_sub(1);
-            if *steps == 0 {
-                let sql = *sql;
-                self.owed[client] = if sql == "ROLLBACK; DISCARD" { Some((1, "DISCARD ALL")) } else { None };
-                let sql = if sql == "ROLLBACK; DISCARD" { "ROLLBACK" } else { sql };
-                return Step { client, operation: Operation::Send(vec![Message::Query(sql.to_owned())]) };
+        if let Some((steps, debt)) = self.owed[client] {
+            self.owed[client] = if steps > 1 { Some((steps - 1, debt)) } else { debt.next().map(|next| (1, next)) };
+            if steps <= 1 {
+                return Step { client, operation: debt.paid() };
             }
         }
         let step = Step { client, operation: self.operation() };
@@ -56,26 +99,14 @@ impl Grammar {
         let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
         let within = self.rng.u32(1..8);
         let owed = &mut self.owed[step.client];
-        if has(&[
-            "TEMP",
-            "advisory",
-            "PREPARE s",
-            "HOLD",
-            "set_config",
-            "AUTHORIZATION",
-            "seed",
-            "items",
-            "DO ",
-            "CALL",
-            "EXECUTE",
-            "val(",
-            "DEALLOCATE",
-            "EXPLAIN",
-            "pg_settings",
-        ]) {
-            *owed = Some((within + 1, "ROLLBACK; DISCARD"));
+        if has(&["seed"]) {
+            *owed = Some((within, Debt::Leave));
+        } else if matches!(owed, Some((_, Debt::Leave))) {
+        } else if has(&HOLDING) {
+            *owed = Some((within + 1, Debt::Rollback));
         } else if owed.is_none() && has(&["BEGIN", "START", "CHAIN"]) {
-            *owed = Some((within, *self.rng.choice(&["COMMIT", "ROLLBACK", "END"]).expect("three")));
+            let end = *self.rng.choice(&["COMMIT", "ROLLBACK", "END"]).expect("three");
+            *owed = Some((within, Debt::End(end)));
         }
     }
 

@@ -97,6 +97,8 @@ impl Lane {
             admin(server, dbname)
         });
         for admin in [&mut mine, &mut twin] {
+            // The server's own may be changed by a run.
+            admin.value("SET default_transaction_read_only = off");
             admin.value(SCHEMA);
         }
         let mut builder = proxy_before(&postgres).dbname("mine");
@@ -114,7 +116,7 @@ impl Lane {
         let builder = builder
             .toml("[admin]\nroles = [\"boss\"]")
             .toml("[listen]\nworkers = 1")
-            .toml("[pool]\nwait_timeout = \"6s\"")
+            .toml("[pool]\nwait_timeout = \"4s\"")
             .toml("[notify]\nbus = \"memory\"")
             .toml("[admission]\ncancel_rate_per_address = \"off\"\nlogin_rate = \"off\"\nnotice_after = \"0s\"");
         let proxy = builder.start().await;
@@ -140,6 +142,10 @@ impl Lane {
         while self.admins[0].value(&format!("SELECT count(*) {CLIENT_BACKENDS}")) != "0" {
             std::thread::yield_now();
         }
+        if std::mem::take(&mut self.is_server_changed) {
+            self.reload_server("RESET ALL");
+            self.is_server_changed = false;
+        }
         self.runs += 1;
         let is_changed = std::mem::take(&mut self.are_tables_changed);
         for admin in &mut self.admins {
@@ -157,10 +163,6 @@ impl Lane {
                 admin.value(REMAKE);
             }
             admin.value(CLEAN);
-        }
-        if std::mem::take(&mut self.is_server_changed) {
-            self.reload_server("RESET ALL");
-            self.is_server_changed = false;
         }
     }
 

@@ -2,7 +2,9 @@
 //! on a connection of its own to a database that is the same.
 //!
 //! `DIFFERENTIAL_SECONDS` says how long, `DIFFERENTIAL_SEED` where to begin, `PGWEIR_TEST_PG` before which server. A
-//! difference is shrunk and printed as a test for `regressions.rs`. `make differential SECONDS=3600` runs for long.
+//! difference is shrunk and printed as a test for `regressions.rs`. With `DIFFERENTIAL_GOES_ON=1` others are looked for
+//! then, and with `DIFFERENTIAL_KNOWN=30` known faults with that in their name. `make differential SECONDS=3600` runs for
+//! long.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod grammar;
@@ -41,8 +43,8 @@ const LANES: usize = 2;
 struct Wishes {
     duration: Duration,
     seed: u64,
-    /// Known faults are looked for, too.
-    lets_known: bool,
+    /// Known faults with this in their name are looked for, too; "" is all.
+    lets_known: Option<String>,
     /// The first difference ends nothing.
     goes_on: bool,
 }
@@ -54,7 +56,7 @@ impl Wishes {
         Self {
             duration: Duration::from_secs(number("DIFFERENTIAL_SECONDS").unwrap_or(10)),
             seed: number("DIFFERENTIAL_SEED").unwrap_or(now * 1000),
-            lets_known: number("DIFFERENTIAL_KNOWN") == Some(1),
+            lets_known: env::var("DIFFERENTIAL_KNOWN").ok(),
             goes_on: number("DIFFERENTIAL_GOES_ON") == Some(1),
         }
     }
@@ -114,7 +116,7 @@ impl Search {
             let pool = Pool::ALL[usize::try_from(seed % 4).unwrap()];
             let steps = Grammar::new(seed).run(STEPS);
             self.generated.fetch_add(steps.len(), Ordering::Relaxed);
-            let outcome = run(&mut lane, pool, &steps, self.wishes.lets_known);
+            let outcome = run(&mut lane, pool, &steps, self.wishes.lets_known.as_deref());
             self.taken.fetch_add(outcome.taken, Ordering::Relaxed);
             self.messages.fetch_add(outcome.messages, Ordering::Relaxed);
             if let Some(divergence) = outcome.divergence {
@@ -124,7 +126,7 @@ impl Search {
     }
 
     fn report(&self, lane: &mut Lane, seed: u64, pool: Pool, found: Divergence) {
-        let lets_known = self.wishes.lets_known;
+        let lets_known = self.wishes.lets_known.as_deref();
         let again = run(lane, pool, &found.steps, lets_known).divergence;
         let is_reproduced = again.is_some();
         let shortest = again.map_or(found, |again| shrink::shrink(lane, pool, again, lets_known));

@@ -13,7 +13,7 @@ use crate::run::run;
 fn same(pool: Pool, steps: &[Step]) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let mut lane = runtime.block_on(Lane::start());
-    let outcome = run(&mut lane, pool, steps, true);
+    let outcome = run(&mut lane, pool, steps, Some(""));
     assert!(outcome.divergence.is_none(), "{:#?}", outcome.divergence);
     assert_eq!(outcome.taken, steps.len(), "a step would have waited for another client");
 }

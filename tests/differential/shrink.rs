@@ -8,7 +8,7 @@ use crate::run::{Divergence, run};
 use crate::support::PATIENCE;
 
 /// The shortest that was found within twice [`PATIENCE`].
-pub(crate) fn shrink(lane: &mut Lane, pool: Pool, found: Divergence, lets_known: bool) -> Divergence {
+pub(crate) fn shrink(lane: &mut Lane, pool: Pool, found: Divergence, lets_known: Option<&str>) -> Divergence {
     let mut shrinking = Shrinking { lane, pool, lets_known, best: found, ends: Instant::now() + PATIENCE * 2 };
     loop {
         let before = shrinking.best.steps.clone();
@@ -23,7 +23,7 @@ pub(crate) fn shrink(lane: &mut Lane, pool: Pool, found: Divergence, lets_known:
 struct Shrinking<'a> {
     lane: &'a mut Lane,
     pool: Pool,
-    lets_known: bool,
+    lets_known: Option<&'a str>,
     best: Divergence,
     ends: Instant,
 }
