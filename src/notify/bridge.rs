@@ -123,8 +123,8 @@ impl Bridge<'_> {
 
     /// Hears everything that the server has sent by now, and lets the notifications follow that wait behind it.
     ///
-    /// A backend signals the listening ones before the answer to its COMMIT goes out (`SignalBackends`, `async.c`), and a
-    /// listening one sends what it has been signalled before it says that it is ready (`PostgresMain`). So a Sync is
+    /// A backend signals the listening ones before the answer to its COMMIT goes out (`SignalBackends`, `async.c`), and
+    /// a listening one sends what it has been signalled before it says that it is ready (`PostgresMain`). So a Sync is
     /// answered behind the notifications of every transaction that we know to have committed.
     async fn catch_up(&mut self) -> Result<(), LinkError> {
         let count = self.exchange.behind();

@@ -2,9 +2,9 @@
 //! backend's.
 //!
 //! Each poll moves bytes in both directions as far as possible, neither waiting for the other. An idle client is this
-//! struct and nothing else: no buffer, no timer. `relay` moves the bytes, `lease` gets and releases backends, `lost` serves
-//! the client that lost its own, `overdue` ends statements and transactions that take too long, `refusal` refuses what cannot be served, `deliver` brings
-//! notifications.
+//! struct and nothing else: no buffer, no timer. `relay` moves the bytes, `lease` gets and releases backends, `lost`
+//! serves the client that lost its own, `overdue` ends statements and transactions that take too long, `refusal` sends
+//! away what there is no capacity for, `deliver` brings notifications.
 
 mod deliver;
 mod lease;
@@ -103,7 +103,7 @@ pub(crate) struct Client {
     /// The answer to its LISTEN, held back together with everything behind it.
     withheld: Option<Box<deliver::Withheld>>,
     /// Messages in hand are refused.
-    refusal: Option<Box<refusal::Refusal>>,
+    refusal: Option<Box<refusal::CapacityRefusal>>,
     /// The rest of a COPY that was lost with its backend.
     copy_rest: Option<CopyRest>,
 }

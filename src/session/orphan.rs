@@ -1,8 +1,8 @@
 //! A client whose transaction was lost with its backend, until it acknowledges that.
 //!
 //! The client may have more statements of that transaction under way; on another backend they would take effect on
-//! their own. So the client is kept in a failed transaction, as Postgres would after an error: ROLLBACK or COMMIT (which
-//! is answered ROLLBACK) ends it, in any form of either protocol, names of statements come and go, and everything else
+//! their own. So the client is kept in a failed transaction, as Postgres would after an error: ROLLBACK or COMMIT
+//! (which is answered ROLLBACK) ends it, in any form of either protocol, names of statements come and go, and the rest
 //! is 25P02. `IsTransactionExitStmt` of Postgres says which statements are prepared and bound meanwhile.
 
 use std::sync::Arc;
@@ -24,12 +24,12 @@ pub(crate) struct Orphan {
     /// The transaction was lost while nothing was under way: the next error carries this fault.
     unreported: Option<Fault>,
     /// Portals, and the texts in them; the unnamed one has an empty name.
-    portals: Vec<(Box<[u8]>, Exit)>,
+    portals: Vec<(Box<[u8]>, WayOut)>,
 }
 
 /// A text, as far as it leaves a failed transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Exit {
+enum WayOut {
     /// Not at all, or not with its first statement.
     None,
     /// The text is empty.
@@ -42,7 +42,7 @@ enum Exit {
     InVain,
 }
 
-impl Exit {
+impl WayOut {
     fn of(class: &StatementEffects) -> Self {
         if class.may_begin.contains(StateFlags::UNCERTAIN) {
             return Self::None;
@@ -121,9 +121,9 @@ impl Orphan {
         let answered = match request {
             Request::Query { text } => {
                 session.statements.unnamed = Unnamed::None;
-                return self.query(text.map_or(Exit::None, |text| Exit::of(&classify(text, session.lexer))), out);
+                return self.query(text.map_or(WayOut::None, |text| WayOut::of(&classify(text, session.lexer))), out);
             }
-            Request::FunctionCall { .. } => return self.query(Exit::None, out),
+            Request::FunctionCall { .. } => return self.query(WayOut::None, out),
             Request::Execute { portal } => return self.execute(portal, out),
             Request::Parse { name, rest, text } => parse(session, statements, name, rest, text),
             Request::Bind { portal, statement } => self.bind(session, portal, statement),
@@ -163,14 +163,14 @@ impl Orphan {
     }
 
     /// A Query or FunctionCall.
-    fn query(&mut self, exit: Exit, out: &mut Vec<u8>) -> OrphanOutcome {
+    fn query(&mut self, exit: WayOut, out: &mut Vec<u8>) -> OrphanOutcome {
         match exit {
-            Exit::Empty => out.extend_from_slice(build::EMPTY_QUERY),
-            Exit::None | Exit::InVain => self.report(Fault::TransactionLost, out),
-            Exit::RollbackAndMore => return OrphanOutcome::Passed,
-            Exit::Commit | Exit::Rollback => {
+            WayOut::Empty => out.extend_from_slice(build::EMPTY_QUERY),
+            WayOut::None | WayOut::InVain => self.report(Fault::TransactionLost, out),
+            WayOut::RollbackAndMore => return OrphanOutcome::Passed,
+            WayOut::Commit | WayOut::Rollback => {
                 // Clients do not check the tag of a COMMIT: one that has not got an error yet would take it for done.
-                match exit == Exit::Commit && self.unreported.is_some() {
+                match exit == WayOut::Commit && self.unreported.is_some() {
                     true => self.report(Fault::TransactionLost, out),
                     false => build::command_complete(out, b"ROLLBACK"),
                 }
@@ -197,11 +197,11 @@ impl Orphan {
 
     fn execute(&mut self, portal: &[u8], out: &mut Vec<u8>) -> OrphanOutcome {
         match self.portal(portal) {
-            Some(Exit::Commit) if self.unreported.is_some() => {
+            Some(WayOut::Commit) if self.unreported.is_some() => {
                 self.report(Fault::TransactionLost, out);
                 OrphanOutcome::Failed
             }
-            Some(Exit::Commit | Exit::Rollback) => {
+            Some(WayOut::Commit | WayOut::Rollback) => {
                 build::command_complete(out, b"ROLLBACK");
                 OrphanOutcome::Executed
             }
@@ -209,7 +209,7 @@ impl Orphan {
         }
     }
 
-    fn portal(&self, name: &[u8]) -> Option<Exit> {
+    fn portal(&self, name: &[u8]) -> Option<WayOut> {
         self.portals.iter().find(|(known, _)| **known == *name).map(|(_, exit)| *exit)
     }
 
@@ -228,11 +228,11 @@ impl Orphan {
 type Frames = std::borrow::Cow<'static, [u8]>;
 
 /// The text of a client's statement.
-fn find(session: &Session, name: &[u8]) -> Result<Exit, Fault> {
+fn find(session: &Session, name: &[u8]) -> Result<WayOut, Fault> {
     match name {
-        b"" => Exit::of_unnamed(session).ok_or(Fault::NoUnnamedStatement),
+        b"" => WayOut::of_unnamed(session).ok_or(Fault::NoUnnamedStatement),
         name => match session.statements.find(name) {
-            Some(statement) => Ok(Exit::of_statement(statement)),
+            Some(statement) => Ok(WayOut::of_statement(statement)),
             None => Err(Fault::NoStatement(String::from_utf8_lossy(name).into_owned())),
         },
     }
@@ -251,7 +251,7 @@ fn parse(
     }
     let Some(text) = text else { return Err(Fault::TransactionLost) };
     let class = classify(text, session.lexer);
-    if !Exit::of(&class).can_be_prepared() {
+    if !WayOut::of(&class).can_be_prepared() {
         return Err(Fault::TransactionLost);
     }
     if name.is_empty() {

@@ -66,8 +66,8 @@ async fn a_waiting_client_leaves_the_line_with_57014_and_its_query_never_runs() 
     simple.send([query(insert), query("SELECT 'behind'")].concat()).await;
     let mut extending = proxy.wire("app").await;
     extending.send([extended(insert, &[]), sync(), query("SELECT 'behind'")].concat()).await;
-    // Before it is in line a cancel has no effect, as with Postgres: it is sent until there is one. What came behind the
-    // query is refused with it: the two may belong together.
+    // Before it is in line a cancel has no effect, as with Postgres: it is sent until there is one. The query behind is
+    // refused with it, because the two may belong together.
     for wire in [&mut simple, &mut extending] {
         let frames = loop {
             cancel(&proxy, wire).await;

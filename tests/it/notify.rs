@@ -464,7 +464,12 @@ async fn it_is_the_same_in_every_pool_mode() {
         let mut direct = Stage::at(&postgres.endpoint(&postgres.database().await)).await;
         let proxy = proxy().toml(IN_MEMORY).mode(mode).start().await;
         let mut pooled = Stage::at(&proxy).await;
-        for conversation in TEXTS.iter().map(|texts| simple(texts)).chain(units()) {
+        for mut conversation in TEXTS.iter().map(|texts| simple(texts)).chain(units()) {
+            // Names of prepared transactions are those of the whole server, where the test before may run.
+            for send in &mut conversation.sends {
+                let name = send.windows(3).position(|part| part == b"'p'");
+                name.into_iter().for_each(|at| send[at + 1] = b'q');
+            }
             let begins = |send: &Vec<u8>| send.windows(5).any(|part| part == b"BEGIN");
             if mode == "session" || !conversation.sends.iter().any(begins) {
                 let expected = direct.hold(&conversation, false).await;

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A refusal under way.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct CapacityRefusal {
     /// The ErrorResponse that answers every message.
     error: Box<[u8]>,
     code: Cow<'static, str>,
@@ -43,7 +43,7 @@ enum Stage {
     Last,
 }
 
-impl Refusal {
+impl CapacityRefusal {
     /// True while nothing is written to the client.
     pub(super) fn is_held_back(&self) -> bool {
         !self.is_told
@@ -57,7 +57,7 @@ impl Client {
         let mut error = Vec::new();
         build::error_response(&mut error, &report);
         let (error, code) = (error.into(), report.code);
-        self.refusal = Some(Box::new(Refusal { error, code, is_told: false, stage: Stage::Draining }));
+        self.refusal = Some(Box::new(CapacityRefusal { error, code, is_told: false, stage: Stage::Draining }));
         self.refuse(tag);
     }
 
