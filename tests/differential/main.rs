@@ -3,8 +3,7 @@
 //!
 //! `DIFFERENTIAL_SECONDS` says how long, `DIFFERENTIAL_SEED` where to begin, `PGWEIR_TEST_PG` before which server. A
 //! difference is shrunk and printed as a test for `regressions.rs`. With `DIFFERENTIAL_GOES_ON=1` others are looked for
-//! then, and with `DIFFERENTIAL_KNOWN=30` known faults with that in their name. `make differential SECONDS=3600` runs for
-//! long.
+//! then, with `DIFFERENTIAL_KNOWN=30` known faults with that in their name, too.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod grammar;

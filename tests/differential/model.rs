@@ -265,9 +265,10 @@ pub(crate) fn known_fault(step: &Step, model: &Model, lets: Option<&str>) -> Opt
         messages.iter().any(|it| matches!(it, Message::Parse(name, sql) if !name.is_empty() && sql == "SELEC"));
     let notifies_by_server =
         step.texts().any(|sql| sql.contains("pg_notify") && (sql.contains("FROM") || sql.contains("DO")));
+    let copies_twice = step.texts().any(|sql| sql.matches("FROM STDIN").count() > 1);
     let copies_extended = messages.iter().any(|it| matches!(it, Message::Parse(_, sql) if sql.contains("FROM STDIN")));
     let faults: [(&str, bool); 26] = [
-        ("books after a COPY with Sync in front of its data", copies_extended && !has_counted_cycles(messages)),
+        ("books after a Sync inside a COPY", copies_extended || copies_twice),
         ("a name in use is told before an error of the text", parses_badly),
         ("30: a cycle behind one that failed, with a Flush", units > 1 && messages.contains(&Message::Await)),
         (
