@@ -85,9 +85,6 @@ pub(crate) enum Fault {
         /// The backend was tied to the client.
         ends_session: bool,
     },
-    /// The backend does not take the client's settings.
-    #[error("the server refused a setting of this session: {}", .0.message)]
-    SettingsRefused(ServerError),
     /// BEGIN in statement mode.
     #[error("transaction blocks are not allowed in statement mode")]
     StatementMode,
@@ -103,6 +100,9 @@ pub(crate) enum Fault {
     /// Bind or Describe of the unnamed statement when there is none.
     #[error("unnamed prepared statement does not exist")]
     NoUnnamedStatement,
+    /// A prepared statement whose columns are not what they were: Postgres's error of `RevalidateCachedQuery`.
+    #[error("cached plan must not change result type")]
+    ResultChanged,
     /// A notification given to `pg_notify` cannot be sent.
     #[error(transparent)]
     Unnotifiable(#[from] Unnotifiable),

@@ -100,11 +100,6 @@ pub(crate) fn report(fault: &Fault) -> Report {
                 "Commit before doing something else. watch.on_idle_holder = \"observe\" ends nobody; watch.blocked is how long others have to wait for it.",
             ),
         ),
-        Fault::SettingsRefused(_) => (
-            "FATAL",
-            "22023",
-            Some("A StartupMessage parameter, options or SET of this session is not accepted by the server."),
-        ),
         Fault::StatementMode => (
             "ERROR",
             "0A000",
@@ -114,6 +109,7 @@ pub(crate) fn report(fault: &Fault) -> Report {
         ),
         Fault::TooManyStatements => ("ERROR", "53400", Some("Close prepared statements that are no longer used.")),
         Fault::DuplicateStatement(_) => ("ERROR", "42P05", None),
+        Fault::ResultChanged => ("ERROR", "0A000", None),
         Fault::NoStatement(_) | Fault::NoUnnamedStatement => ("ERROR", "26000", None),
         Fault::Draining => ("FATAL", "57P01", Some("Connect again; another pgweir may answer.")),
         Fault::Killed => ("FATAL", "57P01", None),
@@ -161,7 +157,6 @@ pub(crate) fn report(fault: &Fault) -> Report {
         Fault::WaitTimeout { queue, waited, .. } => {
             Some(format!("Waited {:.1} s. {}", waited.as_secs_f64(), depth(queue)))
         }
-        Fault::SettingsRefused(error) => Some(format!("The server said {}.", error.code)),
         _ => None,
     };
     let hint = match fault {

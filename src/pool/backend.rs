@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use lru::LruCache;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -15,6 +14,7 @@ use crate::config::Timeouts;
 use crate::net::stream::Stream;
 use crate::state::parameters::Parameters;
 use crate::state::settings::{Settings, SettingsRegistry};
+use crate::state::statements::PreparedStatements;
 use crate::state::timeout::Timeout;
 
 /// A backend between leases, or with the client that leases it.
@@ -27,10 +27,10 @@ pub struct Backend {
     pub applied: Settings,
     /// The role's timeouts with which it logged in.
     pub epoch: Epoch,
-    /// Ids of the shared statements it has, the one used longest ago first to go.
-    pub statements: LruCache<u32, ()>,
-    /// Statements it has that must be parsed afresh: closed in front of the next cycle.
-    pub stale: Vec<u32>,
+    /// Clients that may have got values from sequences in its session.
+    pub sequences: SequenceUser,
+    /// Statements of clients that it has.
+    pub statements: PreparedStatements,
     /// The session has state that we cannot undo exactly: DISCARD ALL comes before anybody else.
     pub is_dirty: bool,
     /// The target of a CancelRequest.
@@ -41,6 +41,24 @@ pub struct Backend {
     pub fresh_until: Instant,
     /// When it logged in.
     pub connected: SystemTime,
+}
+
+/// Clients that may have got values from sequences in a session, by the process ids they were told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SequenceUser {
+    None,
+    One(i32),
+    Several,
+}
+
+/// The clients that used a backend before the one that begins to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// None since its login.
+    First,
+    /// The same one.
+    GoesOn,
+    BehindOthers,
 }
 
 impl Backend {
@@ -58,10 +76,8 @@ impl Backend {
             parameters,
             applied: none,
             epoch,
-            // Unbounded: the code that adds a statement also sends the Close of the one that makes room, and the bound
-            // may change.
-            statements: LruCache::unbounded(),
-            stale: Vec::new(),
+            sequences: SequenceUser::None,
+            statements: PreparedStatements::default(),
             is_dirty: false,
             target: Arc::new(target),
             worker,
@@ -70,12 +86,28 @@ impl Backend {
         }
     }
 
+    /// A client begins to use it.
+    #[inline]
+    pub fn begin_use(&mut self, client: i32) -> Use {
+        match self.sequences {
+            SequenceUser::One(known) if known == client => Use::GoesOn,
+            SequenceUser::None => {
+                self.sequences = SequenceUser::One(client);
+                Use::First
+            }
+            SequenceUser::One(_) | SequenceUser::Several => {
+                self.sequences = SequenceUser::Several;
+                Use::BehindOthers
+            }
+        }
+    }
+
     /// Resets the record to a fresh login: DISCARD ALL is done.
     pub fn forget_session(&mut self, none: Settings) {
         self.applied = none;
         self.is_dirty = false;
         self.statements.clear();
-        self.stale.clear();
+        self.sequences = SequenceUser::None;
         self.target.clock.clear();
     }
 
@@ -110,10 +142,6 @@ impl Backend {
         let mut values = own.values().clone();
         values.extend(lacking.map(|(timeout, limit)| (timeout.setting().to_owned(), Timeout::value(limit))));
         let wanted = registry.intern(values);
-        if own.is_accepted() {
-            // The added settings cannot be wrong.
-            wanted.accept();
-        }
         *overlaid = Some((current, own.clone(), wanted.clone()));
         wanted
     }

@@ -4,7 +4,6 @@ use std::task::{Context, Poll};
 
 use super::backend::Backend;
 use super::pool::Pool;
-use crate::state::parameters::Parameters;
 use crate::wire::build::split_cstring;
 use crate::wire::frame::{HEADER_LEN, header};
 
@@ -37,7 +36,7 @@ pub(crate) fn is_fit(backend: &mut Backend, pool: &Pool, cx: &mut Context<'_>) -
         rest = &rest[HEADER_LEN + frame.body..];
     }
     if !changes.is_empty() {
-        backend.parameters = pool.parameters.share(changed(&backend.parameters, changes));
+        backend.parameters = pool.parameters.share(backend.parameters.with(changes));
     }
     true
 }
@@ -47,15 +46,4 @@ pub(crate) fn parameter(body: &[u8]) -> Option<(String, String)> {
     let (name, rest) = split_cstring(body)?;
     let (value, _) = split_cstring(rest)?;
     Some((String::from_utf8(name.to_vec()).ok()?, String::from_utf8_lossy(value).into_owned()))
-}
-
-fn changed(before: &Parameters, changes: Vec<(String, String)>) -> Parameters {
-    let mut pairs: Vec<_> = before.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    for (name, value) in changes {
-        match pairs.iter_mut().find(|(known, _)| *known == name) {
-            Some(pair) => pair.1 = value,
-            None => pairs.push((name, value)),
-        }
-    }
-    Parameters::new(pairs)
 }

@@ -67,6 +67,8 @@ pub struct Pool {
     pub name: PoolName,
     /// The parameters that its backends reported.
     pub parameters: Latest,
+    /// A client has asked for `lastval` or `currval`: values of sequences are kept apart from then on.
+    pub reads_sequences: AtomicBool,
     /// Startup parameters that its server has taken.
     pub confirmed: Confirmed,
     /// Counters.
@@ -104,6 +106,7 @@ impl Pool {
             database,
             name,
             parameters: Latest::default(),
+            reads_sequences: AtomicBool::new(false),
             confirmed: Confirmed::default(),
             stats,
             host: AtomicUsize::new(0),

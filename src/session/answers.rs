@@ -7,16 +7,17 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::facts::LEXICAL;
 use super::leased::Leased;
-use super::reply_action::{ReplyAction, Runs};
+use super::reply_action::{Analyses, ReplyAction, Runs};
 use super::session::Session;
 use super::transaction::TransactionFollower;
 use crate::config::PoolMode;
-use crate::error::Fault;
+use crate::error::{Fault, sqlstate};
 use crate::metrics::PoolCounter;
 use crate::pool::idle_check;
 use crate::session::context::Worker;
-use crate::sql::Value;
+use crate::sql::{StateFlags, Value};
 use crate::state::settings::{Settings, SettingsRegistry};
 use crate::state::timeout::Timeout;
 use crate::wire::build::ServerError;
@@ -28,6 +29,9 @@ use crate::wire::tag::backend as tag;
 
 /// Longest error or notice that is read whole; only the head of a longer one is read.
 const REPORT_MAX: usize = 16 * 1024;
+
+/// Longer than any description of parameters or rows: 65,535 types, 1,664 columns.
+const DESCRIPTION_MAX: usize = 512 * 1024;
 
 /// Bytes of a backend's frame that are needed before it can be handled.
 pub(crate) fn want(header: Header) -> usize {
@@ -42,12 +46,10 @@ pub(crate) fn want(header: Header) -> usize {
             header.body
         }
         tag::ERROR_RESPONSE | tag::NOTICE_RESPONSE => REPORT_MAX,
+        tag::ROW_DESCRIPTION | tag::PARAMETER_DESCRIPTION => DESCRIPTION_MAX,
         _ => 0,
     }
 }
-
-/// Settings that decide how statement texts are read.
-const LEXICAL: [&str; 2] = ["standard_conforming_strings", "client_encoding"];
 
 /// Messages that are kept until they are whole: anything longer is not Postgres.
 pub(crate) fn check(header: Header) -> Result<(), FrameError> {
@@ -70,6 +72,8 @@ pub(crate) enum Event {
     ReadOnly,
     /// The server goes down, or an administrator ended this connection.
     Stopped,
+    /// The server refused to take the client's settings.
+    SettingsRefused,
     /// The backend cannot be used any more.
     Ended,
 }
@@ -123,15 +127,8 @@ impl Answers<'_, '_> {
                 }
             }
             tag::NOTICE_RESPONSE => forwards &= !self.session.notifications.hear(&bytes[HEADER_LEN..]),
-            tag::PARSE_COMPLETE => {
-                if let Some(ExpectedReply {
-                    action: Some(ReplyAction::Parses { statement: Some(statement), .. }),
-                    ..
-                }) = answer.completed
-                {
-                    statement.set_accepted(true);
-                }
-            }
+            tag::PARAMETER_DESCRIPTION if is_own => self.leased.cycle.set_parameters(&bytes[HEADER_LEN..]),
+            tag::ROW_DESCRIPTION | tag::NO_DATA if is_own => self.described(&bytes[HEADER_LEN..], answer.completed),
             _ => {}
         }
         self.leased.cycle.backend.set_forwarding(forwards);
@@ -142,6 +139,34 @@ impl Answers<'_, '_> {
         }
         self.own_answers();
         Ok(event)
+    }
+
+    /// A Describe of ours is answered, with these columns.
+    fn described(&mut self, columns: &[u8], completed: Option<ExpectedReply<ReplyAction>>) {
+        let analysis = self.leased.cycle.analysis(columns);
+        match completed.and_then(|entry| entry.action) {
+            Some(ReplyAction::Analyses(analyses)) => {
+                let Analyses { draft, name, is_alone } = *analyses;
+                if is_alone {
+                    return draft.analysed_alone(analysis);
+                }
+                let statement = self.worker.proxy.statements.analysed(&draft, self.session.pool.key(), analysis);
+                self.leased.lease.statements.is_now(draft.id, statement.id);
+                self.session.statements.is_now(&name, &draft, statement);
+            }
+            Some(ReplyAction::Verifies(statement)) => {
+                if !statement.analysis().is_some_and(|known| known.has_columns_of(&analysis)) {
+                    let mut error = Vec::new();
+                    build::error_response(&mut error, &sqlstate::report(&Fault::ResultChanged));
+                    self.leased.cycle.set_unprepared(statement.id, error.into());
+                    self.leased.lease.statements.reject(statement.id);
+                }
+                if self.leased.cycle.replies().is_empty() {
+                    self.leased.cycle.hold_client(false);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Sends answers of ours that are due.
@@ -170,7 +195,6 @@ impl Answers<'_, '_> {
         self.leased.cycle.backend.set_forwarding(!is_own);
         self.leased.lease.target.clock.complete(self.tick);
         if is_own {
-            self.probed();
             self.out.skip(fresh);
             self.own_answers();
             return Event::None;
@@ -276,16 +300,27 @@ impl Answers<'_, '_> {
 
     /// A query of ours has completed.
     fn own_ready(&mut self, completed: Option<ExpectedReply<ReplyAction>>) -> Result<Event, Fault> {
+        let action = completed.and_then(|entry| entry.action);
+        if let Some(ReplyAction::Assumes) = action {
+            return Ok(Event::None);
+        }
         let refusal = self.leased.cycle.take_refusal();
-        match completed.and_then(|entry| entry.action) {
+        match action {
             Some(ReplyAction::Applies(wanted)) => {
-                if let Some(error) = refusal {
+                if let Some(refusal) = refusal {
                     self.leased.lease.is_dirty = true;
-                    return Err(Fault::SettingsRefused(error));
+                    self.leased.cycle.refused(refusal);
+                    return Ok(if wanted.is_some() { Event::SettingsRefused } else { Event::None });
                 }
                 if let Some(wanted) = wanted {
                     self.applied(wanted);
                 }
+            }
+            Some(ReplyAction::Prepared(statement)) => {
+                if let Some(refusal) = refusal {
+                    self.leased.cycle.set_unprepared(statement.id, refusal);
+                }
+                self.leased.cycle.hold_client(false);
             }
             Some(ReplyAction::Resets) => {
                 if refusal.is_some() {
@@ -294,20 +329,45 @@ impl Answers<'_, '_> {
                 let none = self.registry.none();
                 let backend = self.leased.backend();
                 backend.forget_session(none);
-                self.leased.cycle.take_reported();
+                let reported = self.leased.cycle.take_reported();
+                self.base_reported(reported);
                 self.leased.cycle.hold_client(false);
                 self.session.statements.leave_backend();
             }
-            // The state of this backend is unknown then.
-            Some(ReplyAction::Probes(_)) if refusal.is_some() => return Ok(Event::Ended),
+            // A cancel that came too late for the client's query may have hit the question.
+            Some(ReplyAction::Probes(asked)) if refusal.is_some() => {
+                self.session.pins.suspect(asked, StateFlags::NONE);
+                return Ok(self.ask_again());
+            }
+            Some(ReplyAction::Probes(asked)) => {
+                let row = self.leased.cycle.take_rows();
+                self.session.pins.answer(asked, &row);
+                self.reported_meanwhile();
+            }
+            Some(ReplyAction::AsksSettings(unknown)) if refusal.is_some() => {
+                self.session.unknown_settings = Some(unknown);
+                return Ok(self.ask_again());
+            }
+            Some(ReplyAction::AsksSettings(_)) => {
+                self.settings_known();
+                self.reported_meanwhile();
+            }
+
             _ => {}
         }
         Ok(Event::None)
     }
 
+    fn ask_again(&mut self) -> Event {
+        if self.leased.cycle.may_retry() { Event::None } else { Event::Ended }
+    }
+
     fn error(&mut self, bytes: &[u8], fresh: usize, is_own: bool, origin: Option<Origin>) -> Result<Event, Fault> {
         let code = error_fields(&bytes[HEADER_LEN..]).code;
         let (timeout, hint) = self.expired(bytes);
+        // A message of ours in a unit of the client stands for the client's own, which has to learn why the rest of the
+        // unit is not answered.
+        let forwards = !self.leased.cycle.is_own_error();
         let mut dropped = self.leased.cycle.take_dropped();
         // The failed message is the first of the dropped ones; a failed Query is still the head.
         let failed = match dropped.first_mut() {
@@ -315,20 +375,16 @@ impl Answers<'_, '_> {
             None => self.leased.cycle.head_mut().map(|head| (head.expect, &mut head.action)),
         };
         let mut replacement = None;
-        let mut stale = None;
-        // A Parse of ours stands for the client's own: the client has to learn why its Bind is not answered.
-        let mut forwards = !is_own;
         if let Some((expect, action)) = failed {
-            forwards |= expect == Expect::Parse;
             match action {
-                Some(ReplyAction::Parses { statement: Some(statement), .. }) => statement.set_accepted(false),
                 // A Parse in a failed transaction fails with 25P02, whatever its text.
                 Some(ReplyAction::Refuses(error)) if code != b"25P02" => replacement = Some(error.clone()),
+                Some(ReplyAction::Duplicates(error)) if code == b"42P05" => replacement = Some(error.clone()),
                 Some(ReplyAction::Runs(runs)) if expect == Expect::Execute => self.session.failed(runs),
-                // "cached plan must not change result type", or the name is unknown after all: the statement is parsed
-                // afresh.
-                Some(ReplyAction::Uses(id)) if matches!(code, b"0A000" | b"26000") => {
-                    stale = Some((*id, code == b"0A000"))
+                Some(ReplyAction::ParsesUnnamed(parse)) => parse.has_failed = true,
+                // Somebody's function has deallocated it.
+                Some(ReplyAction::Uses(number)) if code == b"26000" => {
+                    self.leased.lease.statements.forget_number(*number);
                 }
                 _ => {}
             }
@@ -343,20 +399,16 @@ impl Answers<'_, '_> {
         cycle.backend.set_forwarding(forwards);
         if forwards {
             cycle.error();
+            if is_own {
+                cycle.hold_client(false);
+            }
             self.worker.proxy.errors.count_bytes(code);
             if let Some(timeout) = timeout {
                 cycle.timeout_counted(timeout);
                 self.session.pool.stats.worker(self.worker.id).add(PoolCounter::Timeouts(timeout));
             }
         } else {
-            cycle.set_refusal(Some(server_error(bytes)));
-        }
-        if let Some((id, must_close)) = stale {
-            let backend = self.leased.backend();
-            backend.statements.pop(&id);
-            if must_close {
-                backend.stale.push(id);
-            }
+            cycle.refused(build::whole_error(bytes));
         }
         match (replacement, hint) {
             _ if !forwards => self.out.skip(fresh),
@@ -433,16 +485,17 @@ impl Answers<'_, '_> {
                 *text = Bytes::copy_from_slice(now);
             }
         }
-        wanted.accept();
+        let base: Vec<_> =
+            reported.into_iter().filter(|(name, _)| !values.contains_key(&name.to_ascii_lowercase())).collect();
         // The role's timeouts are replayed with the client's own settings, but are not the client's.
         let mut own = values.clone();
         own.retain(|name, _| self.session.settings.values().contains_key(name));
-        let settings = self.registry.intern(values);
+        backend.applied = self.registry.intern(values);
         let own = self.registry.intern(own);
-        settings.accept();
-        own.accept();
+        self.base_reported(base);
+        let backend = &*self.leased.lease;
         for (name, at_login) in backend.parameters.iter() {
-            let value = match settings.values().get(&name.to_ascii_lowercase()) {
+            let value = match backend.applied.values().get(&name.to_ascii_lowercase()) {
                 Some(Value::Text(text)) => String::from_utf8_lossy(text),
                 _ => at_login.into(),
             };
@@ -450,16 +503,38 @@ impl Answers<'_, '_> {
                 build::parameter_status(self.out.buffer(), name, &value);
             }
         }
-        backend.applied = settings;
         self.session.settings = own;
+        self.session.reported = backend.parameters.clone();
         self.session.update_lexer();
     }
 
-    /// The row that answers our probe is whole.
-    fn probed(&mut self) {
-        let row = self.leased.cycle.take_row();
-        if let Some(ReplyAction::Probes(asked)) = self.leased.cycle.head_mut().and_then(|head| head.action.as_ref()) {
-            self.session.pins.answer(*asked, &row);
+    /// The server reported values that no client gave: those that RESET comes back to have changed.
+    fn base_reported(&mut self, changes: Vec<(String, String)>) {
+        let backend = &mut *self.leased.lease;
+        let changes: Vec<_> = changes
+            .into_iter()
+            .filter(|(name, value)| backend.parameters.value(name).is_none_or(|known| known != value))
+            .collect();
+        if !changes.is_empty() {
+            backend.parameters = self.session.pool.parameters.share(backend.parameters.with(changes));
+        }
+    }
+
+    /// The server told the values of settings that only it knew.
+    fn settings_known(&mut self) {
+        let rows = self.leased.cycle.take_rows();
+        let base = self.session.settings_known(&rows, &mut self.leased.lease, self.registry);
+        self.base_reported(base);
+        // The client was told the new values when the server reported them.
+        self.session.reported = self.leased.lease.parameters.clone();
+        self.session.update_lexer();
+    }
+
+    /// Reports that came during a question of ours: only the server knows why.
+    fn reported_meanwhile(&mut self) {
+        for (name, value) in self.leased.cycle.take_reported() {
+            self.session.unknown_settings.get_or_insert_default().push(&name);
+            build::parameter_status(self.out.buffer(), &name, &value);
         }
     }
 }

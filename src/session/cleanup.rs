@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use super::answers;
 use super::cycle::CycleState;
-use super::leased::Leased;
+use super::leased::{Leased, RESET};
 use super::notifications::{Notifications, Party};
 use super::reply_action::{ReplyAction, Runs};
 use super::session::Session;
@@ -22,13 +22,10 @@ use crate::pool::lease::Lease;
 use crate::pool::pool::Pool;
 use crate::session::context::Worker;
 use crate::sql::StateFlags;
-use crate::wire::build::{self, ServerError};
+use crate::wire::build;
 use crate::wire::expected::{Expect, ExpectedReply, TransactionStatus};
 use crate::wire::frame::{HEADER_LEN, Piece};
 use crate::wire::tag::{backend, frontend};
-
-/// Takes a session back to what it was after login.
-pub(crate) const RESET: &[u8] = b"DISCARD ALL";
 
 /// Time for a vanished client's query to finish by itself: it may have been sent together with the Terminate.
 const GRACE: Duration = Duration::from_millis(100);
@@ -174,7 +171,7 @@ async fn end_unit(leased: &mut Leased) -> Option<()> {
 
 async fn ask(leased: &mut Leased, departed: &mut DepartedClient, sql: &[u8]) -> Option<()> {
     let mut bytes = Vec::new();
-    leased.cycle.set_refusal(None);
+    leased.cycle.take_refusal();
     leased.cycle.query(&mut bytes, sql, ReplyAction::Resets);
     send(leased, &bytes).await?;
     drain(leased, departed).await?;
@@ -256,7 +253,7 @@ impl DepartedClient {
             backend::NOTICE_RESPONSE => drop(self.notifications.hear(body)),
             backend::ERROR_RESPONSE => {
                 log.error();
-                cycle.set_refusal(Some(ServerError { code: String::new(), message: String::new() }));
+                cycle.refused(Box::default());
             }
             backend::READY_FOR_QUERY => log.ready(cycle.replies().status(), self),
             _ => {}

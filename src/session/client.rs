@@ -137,8 +137,10 @@ enum Fed {
 /// Outcome of a message of the client.
 enum Step {
     Done,
-    /// This message and everything behind it must wait for a backend.
+    /// This message and everything behind it must wait.
     Hold,
+    /// The same, and the message is left out of the output already.
+    HoldSkipped,
 }
 
 impl Client {

@@ -4,18 +4,26 @@
 //! Everything is written here and nowhere else; [`super::frontend`], [`super::answers`] and [`super::cleanup`] report
 //! each event. The state is boxed and used again by the worker's next lease, so that a lease costs no allocation.
 
+use super::facts::Facts;
 use super::reply_action::ReplyAction;
 use super::side::Side;
 use super::transaction::TransactionLog;
-use crate::sql::{Effect, StateFlags};
+use crate::sql::{Effect, StateFlags, StatementEffects};
+use crate::state::statements::Analysis;
 use crate::state::timeout::Timeout;
 use crate::wire::build::{self, ServerError};
 use crate::wire::expected::{Answer, Expect, ExpectedReplies, ExpectedReply, Origin, TransactionStatus, Unexpected};
 use crate::wire::frame::HEADER_LEN;
 use crate::wire::tag::backend;
 
-/// Longer than any answer to a probe of ours.
-const ROW_MAX: usize = 1024;
+/// Longer than any answer to a question of ours.
+const ROWS_MAX: usize = 1024 * 1024;
+
+/// Name of the statement and portal of our questions; no client uses it.
+const OWN_NAME: &[u8] = b"pgweir_question";
+
+/// Times that a question of ours is asked again, because a cancel that came too late for the client's query hit it.
+const RETRIES_MAX: u32 = 3;
 
 /// State of the cycles of one lease.
 #[derive(Debug, Default)]
@@ -28,6 +36,10 @@ pub(crate) struct CycleState {
     pub(super) backend: Side,
     /// Outcome of the transaction control under way.
     outcome: PendingOutcome,
+    /// Facts that messages under way may change; void once all of them are answered.
+    pending: Facts,
+    /// The answer that the client's next message waits for.
+    hold: HeldFor,
     /// Log of the transaction.
     log: TransactionLog,
     /// Queries of ours.
@@ -36,6 +48,18 @@ pub(crate) struct CycleState {
     limits: OwnLimits,
     /// The server's error before it ended the connection.
     final_error: Option<ServerError>,
+}
+
+/// The answer that the client's next message waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum HeldFor {
+    /// None: it may be sent.
+    #[default]
+    None,
+    /// That to everything in front of it, on which its meaning depends.
+    Answers,
+    /// That to a query of ours.
+    Own,
 }
 
 /// Outcome of the BEGIN, COMMIT and ROLLBACK that are under way.
@@ -56,14 +80,18 @@ enum PendingOutcome {
 /// Queries of ours that run on the backend of a client.
 #[derive(Debug, Default)]
 struct OwnQueries {
-    /// Our replay of settings or our DISCARD ALL must succeed before anything of the client is sent.
-    holds_client: bool,
     /// Parameters reported while a query of ours ran.
     reported: Vec<(String, String)>,
-    /// The row that answers a probe, as far as it has come.
-    row: Vec<u8>,
-    /// Error of a query of ours that failed.
-    refusal: Option<ServerError>,
+    /// The rows that answer a question, as far as they have come.
+    rows: Vec<u8>,
+    /// Times that a question failed.
+    retries: u32,
+    /// Frame of the error of a query of ours that failed.
+    refusal: Option<Box<[u8]>>,
+    /// Types that the answer to a Describe of ours begins with.
+    parameters: Vec<u8>,
+    /// Statement that the backend could not prepare as the client has it, and the error for the message that needs it.
+    unprepared: Option<(u64, Box<[u8]>)>,
 }
 
 /// Timeouts, as far as our own clock is concerned.
@@ -86,10 +114,13 @@ impl CycleState {
         self.backend.set_forwarding(false);
         self.outcome = PendingOutcome::Unchanged;
         self.log = TransactionLog::default();
-        self.own.holds_client = false;
+        self.pending = Facts::NONE;
+        self.hold = HeldFor::None;
         self.own.reported.clear();
-        self.own.row.clear();
+        self.own.rows.clear();
+        self.own.retries = 0;
         self.own.refusal = None;
+        self.own.unprepared = None;
         self.limits = OwnLimits::default();
         self.final_error = None;
         self.dropped.clear();
@@ -114,6 +145,9 @@ impl CycleState {
     /// unread.
     #[inline]
     pub(super) fn expect(&mut self, expect: Expect, action: Option<ReplyAction>) -> Option<ReplyAction> {
+        if expect.is_cycle() && self.pending().intersects(Facts::UNIT_NAMES) {
+            self.note(Facts::NAMES);
+        }
         self.replies.push(expect, Origin::Client, action)
     }
 
@@ -127,6 +161,20 @@ impl CycleState {
     pub(super) fn query(&mut self, out: &mut Vec<u8>, sql: &[u8], action: ReplyAction) {
         build::query(out, sql);
         self.expect_own(Expect::Query, Some(action));
+    }
+
+    /// Appends a question of ours, in messages that leave the unnamed statement and portal alone.
+    pub(super) fn question(&mut self, out: &mut Vec<u8>, sql: &[u8], action: ReplyAction) {
+        for expect in [Expect::Close, Expect::Parse, Expect::Bind, Expect::Execute, Expect::Close] {
+            self.expect_own(expect, None);
+        }
+        self.expect_own(Expect::Sync, Some(action));
+        build::close_statement(out, OWN_NAME);
+        build::parse(out, OWN_NAME, &[sql, b"\0\0\0"].concat());
+        build::bind(out, OWN_NAME, OWN_NAME);
+        build::execute(out, OWN_NAME);
+        build::close_statement(out, OWN_NAME);
+        out.extend_from_slice(build::SYNC);
     }
 
     /// Handles one message of the backend; `bytes` is its frame, or the head of a long one.
@@ -240,6 +288,11 @@ impl CycleState {
         self.replies.is_unsynced() || self.replies.is_skipping()
     }
 
+    /// True if the error under way ends a query of ours, or a unit of ours to its own Sync; the client gets all others.
+    pub(super) fn is_own_error(&self) -> bool {
+        self.replies.head().is_some_and(|head| head.origin == Origin::Own && head.expect.is_cycle())
+    }
+
     /// True if the client loses a transaction with its backend, and may send more of it before it knows.
     pub(super) fn loses_transaction(&self) -> bool {
         let is_open = self.replies.status() != TransactionStatus::Idle;
@@ -265,18 +318,57 @@ impl CycleState {
         self.final_error.take()
     }
 
-    // ---- queries of ours
+    // ---- messages that wait
 
-    /// True if nothing of the client is sent until our query is answered.
+    /// Statements with these effects are about to be sent; `is_followed`: as in [`Facts::changed_by`].
+    pub(super) fn changes(&mut self, class: &StatementEffects, is_followed: bool) {
+        let is_followed = is_followed || self.pending().intersects(Facts::SETTINGS);
+        self.note(Facts::changed_by(class, is_followed));
+    }
+
+    /// The open unit gives or takes names of prepared statements.
+    pub(super) fn changes_names(&mut self) {
+        self.note(Facts::UNIT_NAMES);
+    }
+
+    fn note(&mut self, facts: Facts) {
+        self.pending = self.pending().or(facts);
+    }
+
+    /// Facts that messages under way may change.
+    #[inline]
+    pub(super) fn pending(&self) -> Facts {
+        if self.replies.is_empty() { Facts::NONE } else { self.pending }
+    }
+
+    /// True if a message that depends on these facts has to wait. The server reads no more before the end of a COPY, so
+    /// nothing waits then.
+    #[inline]
+    pub(super) fn must_wait_for(&self, facts: Facts) -> bool {
+        self.pending().intersects(facts) && !self.replies.is_copying_in() && !self.replies.is_skipping()
+    }
+
+    /// The next message of the client waits until everything in front of it is answered.
+    pub(super) fn hold_for_answers(&mut self) {
+        self.hold = HeldFor::Answers;
+    }
+
+    /// True if the client's next message must wait.
     #[inline]
     pub(super) fn holds_client(&self) -> bool {
-        self.own.holds_client
+        match self.hold {
+            HeldFor::None => false,
+            HeldFor::Answers => !self.replies.is_empty() && !self.replies.is_copying_in(),
+            HeldFor::Own => true,
+        }
     }
 
-    /// Sets whether the client's messages wait until our query is answered.
+    /// Sets whether the client's next message waits for a query of ours.
     pub(super) fn hold_client(&mut self, holds_client: bool) {
-        self.own.holds_client = holds_client;
+        self.hold = if holds_client { HeldFor::Own } else { HeldFor::None };
     }
+
+    // ---- queries of ours
 
     /// A parameter was reported while a query of ours ran.
     pub(super) fn push_reported(&mut self, name: String, value: String) {
@@ -288,31 +380,61 @@ impl CycleState {
         std::mem::take(&mut self.own.reported)
     }
 
-    /// The row that answers a probe of ours begins.
+    /// A row that answers a question of ours begins.
     pub(super) fn begin_row(&mut self, bytes: &[u8]) {
-        self.own.row = bytes.to_vec();
+        if self.own.rows.len() < ROWS_MAX {
+            self.own.rows.extend_from_slice(bytes);
+        }
     }
 
     /// More of a row of ours, which may come in pieces.
     pub(super) fn continue_row(&mut self, bytes: &[u8]) {
-        if !self.own.row.is_empty() && self.own.row.len() < ROW_MAX {
-            self.own.row.extend_from_slice(bytes);
+        if !self.own.rows.is_empty() {
+            self.begin_row(bytes);
         }
     }
 
-    /// The row that answered a probe of ours.
-    pub(super) fn take_row(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.own.row)
+    /// The rows that answered a question of ours.
+    pub(super) fn take_rows(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.own.rows)
     }
 
-    /// Stores the error of a query of ours that failed; `None`: none did so far.
-    pub(super) fn set_refusal(&mut self, error: Option<ServerError>) {
-        self.own.refusal = error;
+    /// A question of ours failed. True if it may be asked again.
+    pub(super) fn may_retry(&mut self) -> bool {
+        self.own.rows.clear();
+        self.own.retries += 1;
+        self.own.retries <= RETRIES_MAX
     }
 
-    /// Error of a query of ours, if one failed.
-    pub(super) fn take_refusal(&mut self) -> Option<ServerError> {
+    /// Stores the frame of the error of a query of ours, unless one before it failed.
+    pub(super) fn refused(&mut self, error: Box<[u8]>) {
+        self.own.refusal.get_or_insert(error);
+    }
+
+    /// Frame of the error of a query of ours, if one failed.
+    pub(super) fn take_refusal(&mut self) -> Option<Box<[u8]>> {
         self.own.refusal.take()
+    }
+
+    /// The answer to a Describe of ours begins with these types.
+    pub(super) fn set_parameters(&mut self, body: &[u8]) {
+        self.own.parameters.clear();
+        self.own.parameters.extend_from_slice(body);
+    }
+
+    /// The answer to a Describe of ours is complete with these columns.
+    pub(super) fn analysis(&self, columns: &[u8]) -> Analysis {
+        Analysis::new(&self.own.parameters, columns)
+    }
+
+    /// The message that waits for statement `id` gets this error instead.
+    pub(super) fn set_unprepared(&mut self, id: u64, error: Box<[u8]>) {
+        self.own.unprepared = Some((id, error));
+    }
+
+    /// The error for a message that needs statement `id`, if the backend could not prepare it just now.
+    pub(super) fn take_unprepared(&mut self, id: u64) -> Option<Box<[u8]>> {
+        self.own.unprepared.take().filter(|(of, _)| *of == id).map(|(_, error)| error)
     }
 
     // ---- timeouts

@@ -23,11 +23,23 @@ pub(crate) struct Follow {
     /// Settings that are back at the value the client began with. The backend does not know that value, so its reports
     /// on these are not the client's value.
     reset: BTreeSet<String>,
+    /// Settings that statements of the transaction are about; reports on others have another cause.
+    explained: BTreeSet<String>,
+    /// A statement was about all settings.
+    explains_all: bool,
+    /// Values that the client knew before a DISCARD ALL.
+    told: Vec<(String, String)>,
+    /// Values were given that only the server knows.
+    is_unknown: bool,
+    /// Changes were rolled back.
+    is_rolled_back: bool,
 }
 
 #[derive(Debug)]
 enum SettingChange {
     Set(Setting),
+    /// To the end of the transaction.
+    SetLocal(Setting),
     Reset(String),
     ResetAll,
 }
@@ -37,14 +49,22 @@ const NOT_RESET: &str = "role";
 
 impl Follow {
     /// A DISCARD ALL has completed: the client is back at `startup`, and the reports to come are of the backend alone.
-    pub(crate) fn discarded(startup: &Values) -> Self {
-        Self { reset: startup.keys().cloned().collect(), ..Self::default() }
+    /// `told`: the values of reported parameters that the client knows.
+    pub(crate) fn discarded(startup: &Values, told: Vec<(String, String)>) -> Self {
+        Self { reset: startup.keys().cloned().collect(), explains_all: true, told, ..Self::default() }
     }
 
     /// A statement with this effect has completed; `rolled_back`: its tag was ROLLBACK, whatever its text.
     pub(crate) fn completed(&mut self, effect: &Effect, rolled_back: bool) -> FollowOutcome {
         match effect {
+            Effect::Set { setting, .. } => drop(self.explained.insert(setting.name.clone())),
+            Effect::Reset(name) => drop(self.explained.insert(name.clone())),
+            Effect::ResetAll => self.explains_all = true,
+            _ => {}
+        }
+        match effect {
             Effect::Set { scope: Scope::Session, setting } => self.changes.push(SettingChange::Set(setting.clone())),
+            Effect::Set { scope: Scope::Local, setting } => self.changes.push(SettingChange::SetLocal(setting.clone())),
             Effect::Reset(name) => self.changes.push(SettingChange::Reset(name.clone())),
             Effect::ResetAll => self.changes.push(SettingChange::ResetAll),
             Effect::Savepoint(name) => self.changes.savepoint(name),
@@ -55,6 +75,16 @@ impl Follow {
             _ => {}
         }
         FollowOutcome::Open
+    }
+
+    /// A statement gave a value that only the server knows.
+    pub(crate) fn unknown(&mut self) {
+        self.is_unknown = true;
+    }
+
+    /// True if values are in force that only the server knows.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.is_unknown
     }
 
     /// The server reported a setting.
@@ -74,8 +104,24 @@ impl Follow {
         self.reported.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// Names of the settings that were changed for the session, by any statement so far.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = &str> {
+        self.changes.iter().filter_map(|change| match change {
+            SettingChange::Set(setting) => Some(setting.name.as_str()),
+            SettingChange::Reset(name) => Some(name.as_str()),
+            SettingChange::SetLocal(_) | SettingChange::ResetAll => None,
+        })
+    }
+
+    /// The values that the client was told last.
+    pub(crate) fn told(&self) -> Vec<(String, String)> {
+        let before = self.told.iter().filter(|(name, _)| self.reported(&name.to_ascii_lowercase()).is_none()).cloned();
+        before.chain(self.reports().map(|(name, value)| (name.to_owned(), value.to_owned()))).collect()
+    }
+
     /// The transaction was rolled back. Reports stay: the server reports the values it went back to.
     pub(crate) fn roll_back(&mut self) {
+        self.is_rolled_back = true;
         self.changes.take();
     }
 
@@ -83,17 +129,66 @@ impl Follow {
         self.changes.is_empty() && self.reported.is_empty()
     }
 
+    /// True if a change of the role was rolled back. SET SESSION AUTHORIZATION changes it, too, and versions differ in
+    /// what is left of that.
+    pub(crate) fn may_have_lost_role(&self) -> bool {
+        self.is_rolled_back && self.explained.contains("role")
+    }
+
     /// RESET ALL is among the changes.
     pub(crate) fn resets_all(&self) -> bool {
         self.changes.iter().any(|change| matches!(change, SettingChange::ResetAll))
     }
 
+    /// The values in force in the transaction of a client that keeps `client` so far, began with `startup` and was
+    /// told of `reported`.
+    pub(crate) fn in_force(&self, client: &Values, startup: &Values, reported: &Parameters) -> Values {
+        let mut values = client.clone();
+        let back = |values: &mut Values, name: &str| match startup.get(name) {
+            Some(value) => drop(values.insert(name.to_owned(), value.clone())),
+            None => drop(values.remove(name)),
+        };
+        for change in self.changes.iter() {
+            match change {
+                // The server's report gives the value.
+                SettingChange::Set(setting) | SettingChange::SetLocal(setting) if reported.reports(&setting.name) => {}
+                SettingChange::Set(setting) | SettingChange::SetLocal(setting) => match setting.value {
+                    Value::Default => back(&mut values, &setting.name),
+                    _ => drop(values.insert(setting.name.clone(), setting.value.clone())),
+                },
+                SettingChange::Reset(name) => back(&mut values, name),
+                SettingChange::ResetAll => {
+                    let role = values.remove(NOT_RESET);
+                    values.clone_from(startup);
+                    values.remove(NOT_RESET);
+                    values.extend(role.map(|role| (NOT_RESET.to_owned(), role)));
+                }
+            }
+        }
+        for (name, value) in &self.reported {
+            let value = Value::Text(Bytes::copy_from_slice(value.as_bytes()));
+            if current(&values, name, reported).as_ref() != Some(&value) {
+                values.insert(name.clone(), value);
+            }
+        }
+        values
+    }
+
     /// Applies the final changes to the values of the client, which began with `startup`, and to those applied to its
-    /// backend, which reported `base` at its login.
-    pub(crate) fn adopt(&mut self, client: &mut Values, startup: &Values, backend: &mut Values, base: &Parameters) {
+    /// backend, which reported `base` at its login. Returns the settings that were reported without a statement that
+    /// is about them: a function may have set them, or the server's configuration changed.
+    pub(crate) fn adopt(
+        &mut self,
+        client: &mut Values,
+        startup: &Values,
+        backend: &mut Values,
+        base: &Parameters,
+    ) -> Vec<String> {
+        let mut unexplained = Vec::new();
         let before = backend.clone();
         for change in self.changes.take() {
             match change {
+                SettingChange::SetLocal(_) => {}
                 // The server's report gives the value; without a report it is the value from before.
                 SettingChange::Set(Setting { name, .. }) if base.reports(&name) => {
                     self.reset.remove(&name);
@@ -127,6 +222,12 @@ impl Follow {
         }
         for (name, value) in std::mem::take(&mut self.reported) {
             let value = Value::Text(value.into_bytes().into());
+            if !self.explains_all && !self.explained.contains(&name) {
+                if current(client, &name, base).as_ref() != Some(&value) {
+                    unexplained.push(name);
+                }
+                continue;
+            }
             if current(backend, &name, base).as_ref() != Some(&value) {
                 backend.insert(name.clone(), value.clone());
             }
@@ -134,6 +235,7 @@ impl Follow {
                 client.insert(name, value);
             }
         }
+        unexplained
     }
 }
 

@@ -4,34 +4,39 @@
 //! would raise an error that only we can foresee, a message that is bound to fail is sent instead and its error
 //! replaced, so that order, aborted transactions and skip-until-Sync stay Postgres's business.
 
+mod names;
+mod own;
+mod parse;
+mod portals;
+
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use super::facts::Facts;
 use super::leased::Leased;
-use super::notifications;
 use super::reply_action::{ReplyAction, Runs};
-use super::rewrite::{intern, rewrite};
+use super::rewrite::rewrite;
 use super::session::Session;
-use super::statements::{NAMES_MAX, Portal, Unnamed};
+use super::statements::Unnamed;
 use crate::config::PoolMode;
 use crate::error::Fault;
 use crate::error::sqlstate;
-use crate::notify::notification::Unnotifiable;
 use crate::sql::{Effect, Milliseconds, STAND_IN, StateFlags, StatementEffects, classify, milliseconds};
-use crate::state::statements::{self, NAME_PREFIX, Statement, Statements};
+use crate::state::settings::SettingsRegistry;
+use crate::state::statements::Statements;
 use crate::state::timeout::Timeout;
 use crate::wire::build;
-use crate::wire::expected::{Expect, ExpectedReply, TransactionStatus};
+use crate::wire::expected::Expect;
 use crate::wire::frame::Header;
 use crate::wire::message::{Message, Named, Request};
 use crate::wire::splice::Splice;
 use crate::wire::tag::frontend as tag;
 
 /// Longest Query or Parse body that is read whole, in bytes; longer ones are streamed and taken as uncertain.
-const TEXT_MAX: usize = 64 * 1024;
+const TEXT_MAX: usize = 1024 * 1024;
 
 /// Bytes of other messages that are read, enough to hold all names in them.
-const NAMES_WANTED: usize = 1024;
+const NAMES_WANTED: usize = 64 * 1024;
 
 /// Bytes of a Bind that are read, enough to hold the arguments of a `pg_notify`, too.
 const BIND_WANTED: usize = NAMES_WANTED + 8 * 1024;
@@ -41,6 +46,9 @@ const FAILING_NOTIFY: &[u8] = b"NOTIFY pgweir_noop";
 
 /// Name of the failing statement and portal; no client uses it, and no shared statement has it.
 const FAILING_NAME: &[u8] = b"pgweir_spoiler";
+
+/// Body of a Parse of the empty text, behind the name. Postgres takes it in a failed transaction, too.
+const EMPTY_TEXT: &[u8] = b"\0\0\0";
 
 /// Text bound to fail in its analysis, so that a failed transaction is reported first, as with any Parse.
 const WILL_FAIL: &[u8] = b"SELECT pgweir_refused_this_statement";
@@ -54,6 +62,9 @@ const SET_CONFIG_OID: u32 = 2078;
 /// A name that no statement has.
 const NOBODY: &[u8] = b"pgweir_nobody";
 
+/// Forgets what the last users of the backend got from sequences.
+pub(super) const DISCARD_SEQUENCES: &[u8] = b"DISCARD SEQUENCES";
+
 /// Bytes of a client's frame that are needed before it can be handled.
 pub(crate) fn want(header: Header) -> usize {
     match header.tag {
@@ -65,13 +76,15 @@ pub(crate) fn want(header: Header) -> usize {
     }
 }
 
-/// Handling of the rest of a message that is not all there yet.
+/// Handling of a message, and of its rest if that is not there yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rest {
     /// The rest follows to the backend.
     Forward,
     /// The rest is left out.
     Discard,
+    /// The message has to wait, with everything behind it.
+    Hold,
 }
 
 /// One message on its way, with everything it may change.
@@ -79,6 +92,8 @@ pub(crate) struct Frontend<'a, 'b> {
     pub session: &'a mut Session,
     pub leased: &'a mut Leased,
     pub statements: &'a Statements,
+    /// All sets of settings.
+    pub registry: &'a SettingsRegistry,
     /// Output to the backend.
     pub out: &'a mut Splice<'b>,
 }
@@ -87,6 +102,9 @@ impl Frontend<'_, '_> {
     /// Handles one message.
     #[inline]
     pub(crate) fn message(&mut self, message: Message<'_>, request: Request<'_>) -> Rest {
+        if self.leased.cycle.must_wait_for(needs(request)) {
+            return self.hold();
+        }
         match request {
             Request::Query { text } => self.query(message, text),
             Request::Parse { name: b"", rest, text } => self.parse_unnamed(message, rest, text),
@@ -127,25 +145,41 @@ impl Frontend<'_, '_> {
         Rest::Discard
     }
 
-    /// Sends a message that fails at Postgres in the place of one that we refuse: for a Query, a Parse, or else a Bind.
+    /// Lets the client's messages wait for the answers to everything in front of this one.
+    fn hold(&mut self) -> Rest {
+        self.leased.cycle.hold_for_answers();
+        // The server answers an open unit only when it is told to.
+        if self.leased.cycle.replies().is_unsynced() {
+            self.out.insert(build::FLUSH);
+        }
+        Rest::Hold
+    }
+
+    /// Sends a message that fails at Postgres in the place of one that we refuse: a Query or else a Parse, so that a
+    /// failed transaction is reported first; for a statement that does not exist a Bind, which reports that first.
     fn refuse(&mut self, message: Message<'_>, fault: &Fault) -> Rest {
         let mut error = Vec::new();
         build::error_response(&mut error, &sqlstate::report(fault));
+        let is_missing = matches!(fault, Fault::NoStatement(_) | Fault::NoUnnamedStatement);
+        self.refuse_with(message, error.into(), is_missing)
+    }
+
+    fn refuse_with(&mut self, message: Message<'_>, error: Box<[u8]>, is_missing: bool) -> Rest {
         let expect = match message.tag {
             tag::QUERY => Expect::Query,
-            tag::PARSE => Expect::Parse,
-            _ => Expect::Bind,
+            _ if is_missing => Expect::Bind,
+            _ => Expect::Parse,
         };
-        self.push(expect, Some(ReplyAction::Refuses(error.into())));
+        self.push(expect, Some(ReplyAction::Refuses(error)));
         self.out.skip(message.fresh);
         let out = self.out.buffer();
         match expect {
             Expect::Query => build::query(out, WILL_FAIL),
-            Expect::Parse => {
-                build::parse(out, b"", &[WILL_FAIL, b"\0\0\0"].concat());
+            Expect::Bind => build::bind(out, b"", NOBODY),
+            _ => {
+                build::parse(out, b"", &[WILL_FAIL, EMPTY_TEXT].concat());
                 self.session.statements.leave_unnamed();
             }
-            _ => build::bind(out, b"", NOBODY),
         }
         Rest::Discard
     }
@@ -162,21 +196,32 @@ impl Frontend<'_, '_> {
             return self.refuse(message, &fault);
         }
         if self.is_our_deallocate(&class) {
-            let action = Some(self.deallocates(Arc::new(class)));
+            let action = Some(self.deallocates(class));
             return self.query_instead(message, action, STAND_IN);
         }
-        let Some((text, class)) = text.and_then(|text| rewrite(self.session, text, b"", &class)) else {
-            self.fail_prepare(&class);
-            let action = self.runs(|| Arc::new(class.clone()), &class);
-            return self.pass(message, Some(Expect::Query), action);
+        let (instead, class) = match text.and_then(|text| rewrite(self.session, text, b"", &class)) {
+            Some((text, class)) => (Some(text), class),
+            None => (None, class),
+        };
+        let renamed = match instead.as_deref().or(text).map(|text| self.rename_in_sql(message, text, &class)) {
+            Some(Err(rest)) => return rest,
+            Some(Ok(renamed)) => renamed,
+            None => None,
         };
         if let Some(fault) = self.unnotifiable(&class) {
             return self.refuse(message, &fault);
         }
         self.fail_prepare(&class);
+        self.leave_sequences(&class, true);
         let class = Arc::new(class);
-        let action = self.runs(|| Arc::clone(&class), &class);
-        self.query_instead(message, action, &text)
+        let action = match self.duplicate(&class) {
+            Some(error) => Some(ReplyAction::Duplicates(error)),
+            None => self.runs(|| Arc::clone(&class), &class),
+        };
+        match renamed.or(instead) {
+            Some(text) => self.query_instead(message, action, &text),
+            None => self.pass(message, Some(Expect::Query), action),
+        }
     }
 
     /// Sends another Query in the place of the client's.
@@ -185,215 +230,6 @@ impl Frontend<'_, '_> {
         self.out.skip(message.fresh);
         build::query(self.out.buffer(), text);
         Rest::Discard
-    }
-
-    #[inline]
-    fn parse_unnamed(&mut self, message: Message<'_>, rest: &[u8], text: Option<&[u8]>) -> Rest {
-        let action = ReplyAction::Parses { statement: None, undo: None };
-        let Some(text) = text else {
-            self.session.statements.unnamed = Unnamed::Large { class: Some(Arc::new(uncertain())) };
-            return self.pass(message, Some(Expect::Parse), Some(action));
-        };
-        let class = classify(text, self.session.lexer);
-        if class.is_ordinary() {
-            self.session.statements.keep_unnamed(rest, None);
-            return self.pass(message, Some(Expect::Parse), Some(action));
-        }
-        if let Some(fault) = self.forbidden(&class) {
-            return self.refuse(message, &fault);
-        }
-        if self.is_our_deallocate(&class) {
-            let rest = [STAND_IN, b"\0\0\0"].concat();
-            return self.parse_instead(message, action, &rest, class);
-        }
-        if let Some((other, class)) = rewrite(self.session, text, &rest[text.len() + 1..], &class) {
-            let rest = [&other, &rest[text.len()..]].concat();
-            return self.parse_instead(message, action, &rest, class);
-        }
-        self.session.statements.keep_unnamed(rest, Some(Arc::new(class)));
-        self.pass(message, Some(Expect::Parse), Some(action))
-    }
-
-    /// Sends another unnamed statement in the place of the client's.
-    fn parse_instead(
-        &mut self,
-        message: Message<'_>,
-        action: ReplyAction,
-        rest: &[u8],
-        class: StatementEffects,
-    ) -> Rest {
-        self.session.statements.keep_unnamed(rest, Some(Arc::new(class)));
-        self.push(Expect::Parse, Some(action));
-        self.out.skip(message.fresh);
-        build::parse(self.out.buffer(), b"", rest);
-        Rest::Discard
-    }
-
-    fn parse_named(&mut self, message: Message<'_>, name: &[u8], rest: &[u8], text: Option<&[u8]>) -> Rest {
-        if self.session.statements.find(name).is_some() {
-            let fault = Fault::DuplicateStatement(String::from_utf8_lossy(name).into_owned());
-            return self.refuse(message, &fault);
-        }
-        if self.session.statements.len() >= NAMES_MAX {
-            return self.refuse(message, &Fault::TooManyStatements);
-        }
-        let statement = match text {
-            Some(text) => intern(self.session, self.statements, rest, text),
-            None => self.statements.large(uncertain()),
-        };
-        if let Some(fault) = statement.class.as_deref().and_then(|class| self.forbidden(class)) {
-            return self.refuse(message, &fault);
-        }
-        let undo = Some(self.session.statements.insert(name, Arc::clone(&statement)));
-        // In a failed transaction Parse must fail, unless its statement ends the transaction.
-        let is_failed = self.leased.cycle.replies().status() == TransactionStatus::Failed
-            && !statement.class.as_deref().is_some_and(StatementEffects::ends_transaction);
-        if !is_failed && self.leased.lease.statements.get(&statement.id).is_some() {
-            return self.answer(message, ReplyAction::Answers { frames: build::PARSE_COMPLETE, undo });
-        }
-        if !statement.is_large() {
-            admit(&statement, self.session, self.leased, self.out);
-        }
-        self.push(Expect::Parse, Some(ReplyAction::Parses { statement: Some(Arc::clone(&statement)), undo }));
-        if !statement.is_large() && *statement.rest != *rest {
-            self.out.skip(message.fresh);
-            build::parse(self.out.buffer(), statement.name(), &statement.rest);
-            return Rest::Discard;
-        }
-        rename(self.out, message, &[], name, statement.name());
-        Rest::Forward
-    }
-
-    #[inline]
-    fn bind(&mut self, message: Message<'_>, portal: &[u8], name: &[u8]) -> Rest {
-        if name.is_empty() {
-            if !self.bring_unnamed() {
-                return self.refuse(message, &Fault::NoUnnamedStatement);
-            }
-            let bound = self.session.statements.unnamed_class().map(|class| self.bound(class, message));
-            self.session.statements.bind(portal, bound);
-            return self.pass(message, Some(Expect::Bind), None);
-        }
-        let before = &message.payload()[..=portal.len()];
-        let Some(statement) = self.forward_use(message, before, name) else {
-            // The statement is one of SQL PREPARE, or the backend refuses it.
-            self.session.statements.bind(portal, Some(Arc::new(uncertain()).into()));
-            return self.unknown(message, Expect::Bind, name);
-        };
-        let (id, class) = (statement.id, statement.class.clone());
-        let bound = class.map(|class| self.bound(class, message));
-        self.session.statements.bind(portal, bound);
-        self.push(Expect::Bind, Some(ReplyAction::Uses(id)));
-        Rest::Forward
-    }
-
-    /// The effect of executing the portal of this Bind.
-    fn bound(&self, class: Arc<StatementEffects>, message: Message<'_>) -> Portal {
-        let given = class.stands_in.then(|| notifications::given(&class, message.payload())).flatten();
-        let given = given.map(|given| match given {
-            Ok(notification) if notification.is_ascii() || self.session.shares_encoding() => Ok(notification),
-            Ok(_) => Err(Unnotifiable::Untranslatable),
-            Err(error) => Err(error.into()),
-        });
-        Portal { class, given }
-    }
-
-    /// Sends a message that names a statement of the client, with the statement itself before it if the backend lacks
-    /// it. `None`: the client has no statement of that name.
-    #[inline]
-    fn forward_use(&mut self, message: Message<'_>, before: &[u8], name: &[u8]) -> Option<&Statement> {
-        let statement = self.session.statements.find(name)?;
-        bring(statement, self.session, self.leased, self.out);
-        rename(self.out, message, before, name, statement.name());
-        Some(statement)
-    }
-
-    fn describe(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {
-        match target {
-            Named::Portal(_) => self.pass(message, Some(Expect::DescribePortal), None),
-            Named::Statement(b"") if self.bring_unnamed() => self.pass(message, Some(Expect::DescribeStatement), None),
-            Named::Statement(b"") => self.refuse(message, &Fault::NoUnnamedStatement),
-            Named::Statement(name) => match self.forward_use(message, &[crate::wire::tag::STATEMENT], name) {
-                Some(statement) => {
-                    let action = ReplyAction::Uses(statement.id);
-                    self.push(Expect::DescribeStatement, Some(action));
-                    Rest::Forward
-                }
-                None => self.unknown(message, Expect::DescribeStatement, name),
-            },
-        }
-    }
-
-    #[inline]
-    fn execute(&mut self, message: Message<'_>, portal: &[u8]) -> Rest {
-        let Some(Portal { class, given }) = self.session.statements.portal(portal) else {
-            return self.pass(message, Some(Expect::Execute), None);
-        };
-        if self.is_our_deallocate(&class) {
-            let action = Some(self.deallocates(class));
-            return self.pass(message, Some(Expect::Execute), action);
-        }
-        let given = match given.transpose() {
-            Ok(given) => given,
-            Err(error) => return self.refuse(message, &Fault::Unnotifiable(error)),
-        };
-        if let Some(fault) = self.unnotifiable(&class) {
-            return self.refuse(message, &fault);
-        }
-        self.fail_unit(&class);
-        let mut action = self.runs(|| Arc::clone(&class), &class);
-        if let Some(ReplyAction::Runs(runs)) = &mut action {
-            runs.given = given;
-        }
-        self.pass(message, Some(Expect::Execute), action)
-    }
-
-    fn close(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {
-        match target {
-            Named::Portal(name) => {
-                self.session.statements.bind(name, None);
-                self.pass(message, Some(Expect::Close), None)
-            }
-            Named::Statement(b"") => {
-                self.session.statements.unnamed = Unnamed::None;
-                self.pass(message, Some(Expect::Close), None)
-            }
-            // A name we do not know may be one of SQL PREPARE.
-            Named::Statement(name)
-                if self.session.pins.may_hold(StateFlags::PREPARE) && self.session.statements.find(name).is_none() =>
-            {
-                self.pass(message, Some(Expect::Close), None)
-            }
-            Named::Statement(name) => {
-                let undo = self.session.statements.remove(name);
-                self.answer(message, ReplyAction::Answers { frames: build::CLOSE_COMPLETE, undo })
-            }
-        }
-    }
-
-    /// Sends a Parse of the unnamed statement if the backend lacks it. False: the client has none.
-    #[inline]
-    fn bring_unnamed(&mut self) -> bool {
-        match &mut self.session.statements.unnamed {
-            Unnamed::None => return false,
-            Unnamed::Kept { here: true, .. } | Unnamed::Large { .. } => return true,
-            // The server drops it anyway, up to the next Sync.
-            Unnamed::Kept { .. } if self.leased.cycle.replies().is_skipping() => return true,
-            Unnamed::Kept { here, .. } => *here = true,
-        }
-        self.leased.cycle.expect_own(Expect::Parse, Some(ReplyAction::Parses { statement: None, undo: None }));
-        build::parse(self.out.buffer(), b"", self.session.statements.unnamed_text());
-        true
-    }
-
-    /// Handles a name that the client never gave. Postgres raises the error itself, unless the name looks like one of
-    /// ours.
-    fn unknown(&mut self, message: Message<'_>, expect: Expect, name: &[u8]) -> Rest {
-        if name.starts_with(NAME_PREFIX) {
-            let fault = Fault::NoStatement(String::from_utf8_lossy(name).into_owned());
-            return self.refuse(message, &fault);
-        }
-        self.pass(message, Some(expect), None)
     }
 
     fn function_call(&mut self, message: Message<'_>, function: u32) -> Rest {
@@ -410,68 +246,6 @@ impl Frontend<'_, '_> {
     /// The fault of a text that the pool's mode forbids.
     fn forbidden(&self, class: &StatementEffects) -> Option<Fault> {
         (self.session.mode == PoolMode::Statement && class.begins_transaction()).then_some(Fault::StatementMode)
-    }
-
-    /// True for a lone DEALLOCATE of names that Postgres does not know, because they are the client's own.
-    fn is_our_deallocate(&self, class: &StatementEffects) -> bool {
-        class.statements == 1
-            && match class.effects.as_slice() {
-                [(_, Effect::Deallocate(name))] => self.session.statements.find(name).is_some(),
-                [(_, Effect::DeallocateAll)] => !self.session.pins.may_hold(StateFlags::PREPARE),
-                _ => false,
-            }
-    }
-
-    /// The action for a DEALLOCATE of the client's own names. The names go now: messages pipelined behind it may reuse
-    /// them.
-    fn deallocates(&mut self, class: Arc<StatementEffects>) -> ReplyAction {
-        let undo = match class.effects.as_slice() {
-            [(_, Effect::Deallocate(name))] => self.session.statements.remove(name),
-            _ => Some(self.session.statements.clear_named()),
-        };
-        ReplyAction::Runs(Box::new(Runs { undo, ..Runs::new(class) }))
-    }
-
-    /// Reason why a text with stand-ins for notifications cannot run now.
-    fn unnotifiable(&self, class: &StatementEffects) -> Option<Fault> {
-        let notifications = &self.session.notifications;
-        (class.stands_in && class.notifies() && (notifications.is_full() || notifications.exchange().refuses()))
-            .then_some(Fault::TooManyNotifications)
-    }
-
-    /// PREPARE TRANSACTION must fail after statements that the backend never saw: the backend gets a NOTIFY of ours
-    /// then.
-    fn fail_prepare(&mut self, class: &StatementEffects) {
-        if self.must_fail(class) {
-            self.leased.cycle.expect_own(Expect::Query, None);
-            build::query(self.out.buffer(), FAILING_NOTIFY);
-        }
-    }
-
-    /// The same as [`Self::fail_prepare`], within the extended protocol.
-    fn fail_unit(&mut self, class: &StatementEffects) {
-        if !self.must_fail(class) {
-            return;
-        }
-        for expect in [Expect::Parse, Expect::Bind, Expect::Execute, Expect::Close] {
-            self.leased.cycle.expect_own(expect, None);
-        }
-        let out = self.out.buffer();
-        build::parse(out, FAILING_NAME, &[FAILING_NOTIFY, b"\0\0\0"].concat());
-        build::bind(out, FAILING_NAME, FAILING_NAME);
-        build::execute(out, FAILING_NAME);
-        build::close_statement(out, FAILING_NAME);
-    }
-
-    fn must_fail(&self, class: &StatementEffects) -> bool {
-        let (session, replies) = (&self.session, self.leased.cycle.replies());
-        let stands_in = |entry: &ExpectedReply<ReplyAction>| match &entry.action {
-            Some(ReplyAction::Runs(runs)) => runs.class.stands_in,
-            _ => false,
-        };
-        class.prepares_transaction()
-            && replies.status() != TransactionStatus::Failed
-            && (session.notifications.has_pending() || replies.iter().any(stands_in))
     }
 
     /// Lets our clock apply a timeout that the client sets as soon as it is sent: the answer may come together with
@@ -507,8 +281,9 @@ impl Frontend<'_, '_> {
         for (_, effect) in &class.effects {
             self.leased.cycle.sends(effect);
         }
+        let is_followed = self.session.follow.is_some() || self.leased.cycle.pending().intersects(Facts::SETTINGS);
+        self.leased.cycle.changes(class, is_followed);
         if class.changes_settings() {
-            self.session.follow.get_or_insert_default();
             self.extend(class);
         }
         // Tags are not enough for savepoints: the effect of one may be known only after it.
@@ -519,47 +294,36 @@ impl Frontend<'_, '_> {
         let only_transactions = class.replaced.is_empty()
             && (class.may_begin | class.may_end).is_empty()
             && class.effects.iter().all(|(_, effect)| is_told_by_tag(effect));
-        if only_transactions && self.session.follow.is_none() {
+        if only_transactions && !is_followed {
             return (class.statements > 1).then_some(ReplyAction::Several(class.statements));
         }
         Some(ReplyAction::Runs(Box::new(Runs::new(shared()))))
     }
 }
 
-/// Sends a Parse of a shared statement if the backend lacks it.
-#[inline]
-fn bring(statement: &Arc<Statement>, session: &Session, leased: &mut Leased, out: &mut Splice<'_>) {
-    // A large statement is here as long as its client; a message sent while the backend skips to Sync is dropped.
-    if leased.lease.statements.get(&statement.id).is_some()
-        || statement.is_large()
-        || leased.cycle.replies().is_skipping()
-    {
-        return;
-    }
-    admit(statement, session, leased, out);
-    let action = ReplyAction::Parses { statement: Some(Arc::clone(statement)), undo: None };
-    leased.cycle.expect_own(Expect::Parse, Some(action));
-    build::parse(out.buffer(), statement.name(), &statement.rest);
+/// Outcome of a message that names a statement.
+enum Naming {
+    /// The message was sent; the effects of the statement, if any.
+    Forwarded(Option<Arc<StatementEffects>>),
+    /// The client has no statement of that name.
+    Unknown,
+    /// The message waits or was refused.
+    Handled(Rest),
 }
 
-/// Records that the backend is going to have a statement, and closes others to make room: outdated ones, and those used
-/// longest ago if it is full.
-fn admit(statement: &Statement, session: &Session, leased: &mut Leased, out: &mut Splice<'_>) {
-    if leased.cycle.replies().is_skipping() {
-        leased.lease.statements.put(statement.id, ());
-        return;
+/// The facts that the meaning of a message depends on.
+#[inline]
+fn needs(request: Request<'_>) -> Facts {
+    match request {
+        Request::Query { .. } | Request::Parse { name: b"", .. } => Facts::SESSION.or(Facts::LEXER),
+        Request::Parse { .. } => Facts::SESSION.or(Facts::LEXER).or(Facts::SETTINGS).or(Facts::NAMES),
+        Request::Bind { statement: b"", .. } | Request::Describe(Named::Statement(b"")) => Facts::SESSION,
+        Request::Bind { .. } | Request::Describe(Named::Statement(_)) | Request::Close(Named::Statement(_)) => {
+            Facts::SESSION.or(Facts::NAMES)
+        }
+        Request::Execute { .. } | Request::FunctionCall { .. } => Facts::SESSION,
+        _ => Facts::NONE,
     }
-    for id in std::mem::take(&mut leased.lease.stale) {
-        leased.cycle.expect_own(Expect::Close, Some(ReplyAction::Outdated(id)));
-        build::close_statement(out.buffer(), &statements::name(id));
-    }
-    let most = session.pool.settings().pool.statements_max.max(1) as usize;
-    while leased.lease.statements.len() >= most {
-        let Some((id, ())) = leased.lease.statements.pop_lru() else { break };
-        leased.cycle.expect_own(Expect::Close, Some(ReplyAction::Evicts(id)));
-        build::close_statement(out.buffer(), &statements::name(id));
-    }
-    leased.lease.statements.put(statement.id, ());
 }
 
 /// Sends a message with another name of its statement. `before`: the body in front of the name.

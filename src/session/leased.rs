@@ -10,6 +10,13 @@ use super::reply_action::ReplyAction;
 use super::stopwatch::Stopwatch;
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
+use crate::state::settings::{AT_ONCE, DEFERRABLE};
+
+/// Takes a session back to what it was after login.
+pub(crate) const RESET: &[u8] = b"DISCARD ALL";
+
+/// See [`DEFERRABLE`].
+const RESET_DEFERRABLE: &[u8] = b"RESET default_transaction_deferrable";
 
 /// State of a client that holds a backend, with the backend itself.
 #[derive(Debug)]
@@ -39,6 +46,31 @@ impl Leased {
     pub(crate) fn ask(&mut self, cx: &mut Context<'_>, sql: &[u8], action: ReplyAction) -> io::Result<()> {
         let mut bytes = Vec::new();
         self.cycle.query(&mut bytes, sql, action);
+        self.send(cx, &bytes)
+    }
+
+    /// Sends what takes the session back to its login. No statement runs with it, so a default that would make it wait
+    /// is reset before it.
+    pub(crate) fn reset(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.may_wait_for_snapshot() {
+            self.ask(cx, RESET_DEFERRABLE, ReplyAction::Applies(None))?;
+        }
+        self.ask(cx, RESET, ReplyAction::Resets)
+    }
+
+    /// True if a transaction begun by default may wait for others at its first snapshot.
+    fn may_wait_for_snapshot(&self) -> bool {
+        self.lease.applied.values().contains_key(DEFERRABLE)
+    }
+
+    /// Sends a question of ours.
+    pub(crate) fn question(&mut self, cx: &mut Context<'_>, sql: &[u8], action: ReplyAction) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        if self.may_wait_for_snapshot() {
+            self.cycle.query(&mut bytes, &[AT_ONCE, sql].concat(), action);
+        } else {
+            self.cycle.question(&mut bytes, sql, action);
+        }
         self.send(cx, &bytes)
     }
 

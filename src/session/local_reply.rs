@@ -1,29 +1,7 @@
 //! Answers that a client gets without a backend.
 
-use super::rewrite::intern;
 use super::session::Session;
-use super::statements::NAMES_MAX;
-use crate::config::PoolMode;
 use crate::sql::{self, Argument, CHANNEL_MAX, Effect, classify};
-use crate::state::statements::Statements;
-
-/// Handles a Parse of a client without a backend, if it needs none: the statement is known to be good in this pool. The
-/// client holds it from now on.
-pub(crate) fn parse(session: &mut Session, statements: &Statements, name: &[u8], rest: &[u8], text: &[u8]) -> bool {
-    if session.mode == PoolMode::Statement
-        || name.is_empty()
-        || session.statements.find(name).is_some()
-        || session.statements.len() >= NAMES_MAX
-    {
-        return false;
-    }
-    let statement = intern(session, statements, rest, text);
-    let is_known = statement.is_accepted();
-    if is_known {
-        session.statements.insert(name, statement);
-    }
-    is_known
-}
 
 /// The effect of a Query that needs no backend: a lone NOTIFY, LISTEN or UNLISTEN.
 #[inline]

@@ -270,6 +270,8 @@ async fn welcome(
         epoch: 0,
         statements: Default::default(),
         follow: None,
+        knows_sequences: None,
+        unknown_settings: None,
         pins: Default::default(),
         lexer: Default::default(),
         entry: Arc::clone(handle.entry()),

@@ -7,16 +7,18 @@
 
 use std::sync::Arc;
 
-use super::rewrite::intern;
 use super::session::Session;
-use super::statements::{NAMES_MAX, Unnamed};
+use super::statements::Unnamed;
 use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::sql::{Effect, StateFlags, StatementEffects, classify};
-use crate::state::statements::{Statement, Statements};
+use crate::state::statements::{Analysis, Statement, Statements};
 use crate::wire::build;
 use crate::wire::expected::TransactionStatus;
 use crate::wire::message::{Named, Request};
+
+/// Portals that a client may open in a transaction that is lost.
+const PORTALS_MAX: usize = 1000;
 
 /// The portals bound in the failed transaction, and the error that the client has not got yet.
 #[derive(Debug, Default)]
@@ -188,7 +190,7 @@ impl Orphan {
             return Err(Fault::TransactionLost);
         }
         self.portals.retain(|(known, _)| **known != *portal);
-        if self.portals.len() >= NAMES_MAX {
+        if self.portals.len() >= PORTALS_MAX {
             return Err(Fault::TooManyStatements);
         }
         self.portals.push((portal.into(), exit));
@@ -259,10 +261,13 @@ fn parse(
         session.statements.leave_unnamed();
     } else if session.statements.find(name).is_some() {
         return Err(Fault::DuplicateStatement(String::from_utf8_lossy(name).into_owned()));
-    } else if session.statements.len() >= NAMES_MAX {
+    } else if session.statements.is_full() {
         return Err(Fault::TooManyStatements);
     } else {
-        let statement = intern(session, statements, rest, text);
+        let class = (!class.is_ordinary()).then(|| Arc::new(class));
+        let draft = statements.draft(rest, &[], class, session.settings.clone());
+        // None of them has parameters or columns.
+        let statement = statements.analysed(&draft, session.pool.key(), Analysis::new(&[0, 0], &[]));
         session.statements.insert(name, statement);
     }
     Ok(build::PARSE_COMPLETE.into())

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::statements::Undo;
+use super::statements::{Undo, UnnamedParse};
+use super::unknown_settings::UnknownSettings;
 use crate::notify::notification::Notification;
 use crate::sql::{Effect, StateFlags, StatementEffects};
 use crate::state::settings::Settings;
@@ -17,15 +18,26 @@ pub(crate) enum ReplyAction {
     Several(u32),
     /// A Parse: the backend has the statement unless it fails or is dropped.
     Parses {
-        /// The shared statement; `None` for the unnamed one.
-        statement: Option<Arc<Statement>>,
+        statement: Arc<Statement>,
         /// Undoes the client's new name.
         undo: Option<Box<Undo>>,
     },
-    /// Our Close of a statement that had to make room.
-    Evicts(u32),
-    /// Our Close of a statement that must be parsed afresh.
-    Outdated(u32),
+    /// A Parse of the unnamed statement.
+    ParsesUnnamed(UnnamedParse),
+    /// Our Parse of the client's unnamed statement.
+    BringsUnnamed,
+    /// Our Describe of a statement that the client has just parsed under this name.
+    Analyses(Box<Analyses>),
+    /// Our Describe of a statement that the client parsed elsewhere.
+    Verifies(Arc<Statement>),
+    /// A query of ours around that Describe, which lets it happen under the settings of the client's Parse.
+    Assumes,
+    /// The last message of ours about that statement: the client goes on.
+    Prepared(Arc<Statement>),
+    /// A Parse or Close of the client under its own name; undone if it is dropped.
+    Renames(Option<Box<Undo>>),
+    /// Our Close of the backend's statement of this number.
+    Closes(u64),
     /// An answer of ours.
     Answers {
         /// Frames to send.
@@ -35,14 +47,28 @@ pub(crate) enum ReplyAction {
     },
     /// The message was sent to fail; the client gets this error instead of the backend's.
     Refuses(Box<[u8]>),
-    /// A Bind or Describe of this shared statement.
-    Uses(u32),
+    /// A Parse under a name that the client has given already: it was sent to fail for that.
+    Duplicates(Box<[u8]>),
+    /// A Bind or Describe of the backend's statement of this number.
+    Uses(u64),
     /// Our replay of settings; `None` for the encoding that the rest of it is written in.
     Applies(Option<Settings>),
-    /// Our probe for state that a session left behind.
+    /// Our question for state that a session left behind.
     Probes(StateFlags),
+    /// Our question for settings whose values only the server knows.
+    AsksSettings(Box<UnknownSettings>),
     /// Our DISCARD ALL.
     Resets,
+}
+
+/// A statement that waits for its analysis.
+#[derive(Debug)]
+pub(crate) struct Analyses {
+    pub draft: Arc<Statement>,
+    /// The client's name for it.
+    pub name: Box<[u8]>,
+    /// Settings of its transaction were in force, so nobody else may share it.
+    pub is_alone: bool,
 }
 
 /// Statements under way.
@@ -51,8 +77,6 @@ pub(crate) struct Runs {
     pub class: Arc<StatementEffects>,
     /// Number of statements that have completed.
     pub completed: u32,
-    /// Undoes a DEALLOCATE of the client's own names, for which a stand-in was sent.
-    pub undo: Option<Box<Undo>>,
     /// The arguments that a `pg_notify` with parameters was given.
     pub given: Option<Notification>,
 }
@@ -60,7 +84,7 @@ pub(crate) struct Runs {
 impl Runs {
     /// None of them has completed yet.
     pub(crate) fn new(class: Arc<StatementEffects>) -> Self {
-        Self { class, completed: 0, undo: None, given: None }
+        Self { class, completed: 0, given: None }
     }
 
     /// One more of them has completed.
@@ -88,7 +112,7 @@ impl Runs {
         if let Some((_, tag)) = self.class.tags.iter().find(|(at, _)| at + 1 == self.completed) {
             return Some(tag);
         }
-        if !self.class.stands_in && self.undo.is_none() {
+        if !self.class.stands_in {
             return None;
         }
         self.done().find_map(Effect::stand_in_tag)

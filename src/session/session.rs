@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::follow::{Follow, FollowOutcome};
 use super::notifications::{Notifications, Party};
 use super::pins::Pins;
 use super::reply_action::{ReplyAction, Runs};
 use super::statements::{ClientStatements, Unnamed};
+use super::unknown_settings::{self, KnownSetting, SettingSource, UnknownSettings};
 use crate::clients::ClientEntry;
 use crate::config::{PoolMode, ServerRole};
 use crate::error::Fault;
 use crate::notify::mailbox::Closing;
-use crate::pool::backend::Backend;
+use crate::pool::backend::{Backend, Use};
 use crate::pool::in_use::InUse;
 use crate::pool::pool::Pool;
-use crate::sql::{self, Argument, Context, Effect, StateFlags, Value};
+use crate::sql::{self, Argument, Context, Effect, Scope, StateFlags, Value};
 use crate::state::parameters::Parameters;
 use crate::state::settings::{Settings, SettingsRegistry};
 use crate::state::timeout::Timeout;
@@ -37,6 +40,11 @@ pub(crate) struct Session {
     pub statements: ClientStatements,
     /// Changes of settings that are not final.
     pub follow: Option<Box<Follow>>,
+    /// All values that it got from sequences, and no others, are known in the session of its backend; `None` before it
+    /// had one.
+    pub knows_sequences: Option<bool>,
+    /// Settings that its backend has to be asked about.
+    pub unknown_settings: Option<Box<UnknownSettings>>,
     /// State that ties it to its backend.
     pub pins: Pins,
     /// Context for reading its texts.
@@ -49,6 +57,12 @@ pub(crate) struct Session {
 
 /// No type, `text`, `unknown` and `varchar` of `pg_type.dat`: their bytes are the same in both formats.
 const TEXT_OIDS: [u32; 4] = [0, 25, 705, 1043];
+
+/// The setting that says how the bytes of all others are read.
+const ENCODING: &str = "client_encoding";
+
+/// The setting behind SET ROLE; `none` is no role.
+const ROLE: &str = "role";
 
 impl Session {
     /// The value of a reported parameter as the client knows it, or would.
@@ -124,6 +138,37 @@ impl Session {
         }
     }
 
+    /// It begins to use a backend that these used before.
+    #[inline]
+    pub(crate) fn begins_use(&mut self, before: Use) {
+        self.knows_sequences = Some(match before {
+            Use::First => self.knows_sequences.is_none(),
+            Use::GoesOn => self.knows_sequences(),
+            Use::BehindOthers => false,
+        });
+    }
+
+    /// True if `lastval` at its backend is what it would be in a session of its own.
+    #[inline]
+    pub(crate) fn knows_sequences(&self) -> bool {
+        self.knows_sequences == Some(true)
+    }
+
+    /// True if its statements have their own names at its backend, which is its own.
+    #[inline]
+    pub(crate) fn keeps_own_names(&self) -> bool {
+        self.mode == PoolMode::Session
+    }
+
+    /// Settings in force for its next statement, and whether they differ from those it keeps in a way that an analysis
+    /// depends on.
+    pub(crate) fn settings_in_force(&self, registry: &SettingsRegistry) -> (Settings, bool) {
+        let Some(follow) = &self.follow else { return (self.settings.clone(), false) };
+        let in_force = registry.intern(follow.in_force(self.settings.values(), self.startup.values(), &self.reported));
+        let is_alone = follow.is_unknown() || in_force.meaning() != self.settings.meaning();
+        (in_force, is_alone)
+    }
+
     /// State of its NOTIFY and LISTEN, and its identity there.
     pub(crate) fn notifications(&mut self) -> (&mut Notifications, Party<'_>) {
         let party = Party { pid: self.entry.pid, pool: &self.pool, entry: Some(&self.entry) };
@@ -142,26 +187,17 @@ impl Session {
     pub(crate) fn take_back(&mut self, action: ReplyAction, backend: &mut Backend) {
         match action {
             ReplyAction::Parses { statement, undo } => {
-                match statement {
-                    Some(statement) => {
-                        backend.statements.pop(&statement.id);
-                    }
-                    None => self.statements.unnamed = Unnamed::None,
-                }
+                backend.statements.forget(statement.id);
                 if let Some(undo) = undo {
                     self.statements.undo(*undo);
                 }
             }
-            ReplyAction::Answers { undo: Some(undo), .. } => self.statements.undo(*undo),
-            ReplyAction::Runs(runs) => {
-                if let Some(undo) = runs.undo {
-                    self.statements.undo(*undo);
-                }
+            ReplyAction::BringsUnnamed => self.statements.leave_unnamed(),
+            ReplyAction::ParsesUnnamed(parse) => self.statements.unnamed_not_parsed(parse),
+            ReplyAction::Answers { undo: Some(undo), .. } | ReplyAction::Renames(Some(undo)) => {
+                self.statements.undo(*undo);
             }
-            ReplyAction::Evicts(id) => {
-                backend.statements.put(id, ());
-            }
-            ReplyAction::Outdated(id) => backend.stale.push(id),
+            ReplyAction::Closes(number) => backend.statements.not_closed(number),
             _ => {}
         }
     }
@@ -173,9 +209,6 @@ impl Session {
             return;
         }
         self.pins.suspect(runs.class.may_begin, runs.class.may_end.without(StateFlags::UNPROBED));
-        if let Some(undo) = runs.undo.take() {
-            self.statements.undo(*undo);
-        }
     }
 
     /// One more statement of `runs` has completed.
@@ -186,17 +219,23 @@ impl Session {
         backend: &mut Backend,
         registry: &SettingsRegistry,
     ) {
+        if runs.class.may_begin.contains(StateFlags::UNCERTAIN) {
+            // A statement of a text that was not read may have been a SET.
+            self.pins.suspect(StateFlags::SETTINGS, StateFlags::NONE);
+        }
         if runs.completed >= runs.class.statements {
             self.pins.suspect(runs.class.may_begin, runs.class.may_end);
         }
         let rolled_back = tag == b"ROLLBACK";
         for effect in runs.done() {
             match effect {
-                // The names were removed when the message was sent.
-                Effect::Deallocate(_) | Effect::DeallocateAll if runs.undo.is_some() => {}
                 Effect::Deallocate(name) => {
+                    let statement = self.statements.find(name).filter(|_| !runs.class.stands_in);
+                    statement.into_iter().for_each(|statement| backend.statements.forget(statement.id));
                     self.statements.remove(name);
                 }
+                // Only the client's names go if a stand-in ran.
+                Effect::DeallocateAll if runs.class.stands_in => self.statements.clear_named(),
                 Effect::DeallocateAll => self.deallocate_all(backend),
                 Effect::DiscardAll => self.discard_all(backend, registry),
                 Effect::Set { .. } | Effect::Reset(_) | Effect::ResetAll => {
@@ -206,8 +245,19 @@ impl Session {
                     self.follow.get_or_insert_default().completed(effect, rolled_back);
                 }
                 Effect::Execute(_) => self.pins.suspect(StateFlags::EXECUTED, StateFlags::NONE),
-                Effect::SetBound { .. } | Effect::SetUnknown { .. } | Effect::SetAny { .. } => {
-                    self.pins.suspect(StateFlags::SETTINGS, StateFlags::NONE);
+                // The Bind was too long to be read.
+                Effect::SetBound { .. } => self.pins.suspect(StateFlags::SETTINGS, StateFlags::NONE),
+                Effect::SetUnknown { scope, name } => {
+                    self.follow.get_or_insert_default().unknown();
+                    if *scope == Scope::Session {
+                        self.unknown_settings.get_or_insert_default().push(name);
+                    }
+                }
+                Effect::SetAny { scope } => {
+                    self.follow.get_or_insert_default().unknown();
+                    if *scope == Scope::Session {
+                        self.unknown_settings.get_or_insert_default().push_any();
+                    }
                 }
                 effect => {
                     let outcome = self.follow.as_mut().map(|follow| follow.completed(effect, rolled_back));
@@ -221,19 +271,21 @@ impl Session {
 
     /// DEALLOCATE ALL removed every statement from the backend, and this client's names with them.
     pub(crate) fn deallocate_all(&mut self, backend: &mut Backend) {
-        drop(self.statements.clear_named());
+        self.statements.clear_named();
         backend.statements.clear();
-        backend.stale.clear();
     }
 
     /// DISCARD ALL by the client itself: the client is as after its login, the backend as after its own.
     pub(crate) fn discard_all(&mut self, backend: &mut Backend, registry: &SettingsRegistry) {
-        drop(self.statements.clear_named());
+        self.statements.clear_named();
         self.statements.unnamed = Unnamed::None;
+        let reported = backend.parameters.iter();
+        let told: Vec<_> =
+            reported.filter_map(|(name, _)| Some((name.to_owned(), self.reported_value(name)?))).collect();
         self.settings = self.startup.clone();
         backend.forget_session(registry.none());
         backend.target.clock.set_own(self.settings.timeouts());
-        self.follow = Some(Box::new(Follow::discarded(self.startup.values())));
+        self.follow = Some(Box::new(Follow::discarded(self.startup.values(), told)));
         self.pins.clear();
         self.suspect_startup();
         self.update_lexer();
@@ -256,13 +308,17 @@ impl Session {
         }
         let mut client = self.settings.values().clone();
         let mut applied = backend.applied.values().clone();
-        follow.adopt(&mut client, self.startup.values(), &mut applied, &backend.parameters);
+        let encoding = client.get(ENCODING).cloned();
+        let unexplained = follow.adopt(&mut client, self.startup.values(), &mut applied, &backend.parameters);
+        // Values were written in the encoding of their time.
+        let is_recoded = client.get(ENCODING) != encoding.as_ref();
+        let recoded = client.iter().filter(|(_, value)| is_recoded && !value.is_ascii()).map(|(name, _)| name.clone());
+        for name in unexplained.into_iter().chain(recoded) {
+            self.unknown_settings.get_or_insert_default().push(&name);
+        }
         self.pool.limits().judge(&mut client);
         self.settings = registry.intern(client);
         backend.applied = registry.intern(applied);
-        if self.settings.is_same(&backend.applied) {
-            self.settings.accept();
-        }
         self.update_lexer();
     }
 
@@ -277,20 +333,65 @@ impl Session {
     ) {
         let Some(follow) = self.follow.as_mut() else { return };
         if has_failed {
+            // A procedure among the statements may have committed what came before it.
+            let names: Vec<_> = follow.changed().map(str::to_owned).collect();
+            names.iter().for_each(|name| self.unknown_settings.get_or_insert_default().push(name));
             follow.roll_back();
         }
-        let told: Vec<_> = follow.reports().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        if follow.may_have_lost_role() {
+            self.unknown_settings.get_or_insert_default().push(ROLE);
+        }
+        let reported = follow.told();
         self.adopt(backend, registry);
         self.follow = None;
-        for (name, told) in told {
+        for (name, reported) in reported {
             let Some((spelled, _)) = backend.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name))
             else {
                 continue;
             };
-            if let Some(value) = self.reported_value(&name).filter(|value| *value != told) {
+            if let Some(value) = self.reported_value(&name).filter(|value| *value != reported) {
                 tell(spelled, &value);
             }
         }
+    }
+
+    /// The server's answer about settings that were unknown. Returns those that nobody set, with their values.
+    pub(crate) fn settings_known(
+        &mut self,
+        rows: &[u8],
+        backend: &mut Backend,
+        registry: &SettingsRegistry,
+    ) -> Vec<(String, String)> {
+        let mut base = Vec::new();
+        let Some(known) = unknown_settings::read(rows) else {
+            self.pins.suspect(StateFlags::SETTINGS, StateFlags::NONE);
+            return base;
+        };
+        let mut client = self.settings.values().clone();
+        let mut applied = backend.applied.values().clone();
+        for KnownSetting { name, value, source } in known {
+            let is_empty = value.as_ref().is_none_or(Bytes::is_empty);
+            let is_no_role = name == ROLE && value.as_deref() == Some(b"none");
+            if source == SettingSource::Server
+                || is_no_role
+                || is_empty && source == SettingSource::Unlisted && !client.contains_key(&name)
+            {
+                client.remove(&name);
+                applied.remove(&name);
+                let spelled = backend.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name));
+                if let Some(((spelled, _), value)) = spelled.zip(value) {
+                    base.push((spelled.to_owned(), String::from_utf8_lossy(&value).into_owned()));
+                }
+                continue;
+            }
+            let value = Value::Text(value.unwrap_or_default());
+            client.insert(name.clone(), value.clone());
+            applied.insert(name, value);
+        }
+        self.pool.limits().judge(&mut client);
+        self.settings = registry.intern(client);
+        backend.applied = registry.intern(applied);
+        base
     }
 
     /// The fault of a timeout that ended the client's transaction.
@@ -316,11 +417,7 @@ impl Session {
         let judge = |settings: &mut Settings| {
             let mut values = settings.values().clone();
             let refused = limits.judge(&mut values);
-            let judged = registry.intern(values);
-            if settings.is_accepted() {
-                judged.accept();
-            }
-            *settings = judged;
+            *settings = registry.intern(values);
             refused
         };
         judge(&mut self.startup);
@@ -373,7 +470,7 @@ impl Session {
 }
 
 /// True if a Parse leaves the type of a parameter to Postgres, or declares it as a text.
-fn is_text(types: &[u8], number: u16) -> bool {
+pub(super) fn is_text(types: &[u8], number: u16) -> bool {
     let Some((count, types)) = types.split_first_chunk() else { return false };
     let declared = u16::from_be_bytes(*count);
     let at = usize::from(number).saturating_sub(1) * size_of::<u32>();

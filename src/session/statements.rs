@@ -7,19 +7,34 @@ use crate::notify::notification::{Notification, Unnotifiable};
 use crate::sql::StatementEffects;
 use crate::state::statements::Statement;
 
-/// Named statements one client may hold; a client that never closes any gets an error here.
-pub(crate) const NAMES_MAX: usize = 10_000;
+/// Bytes that the named statements of one client may take; a client that never closes any gets an error here.
+const BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// Bytes of a named statement besides its text and name, about.
+const OVERHEAD: usize = 256;
+
+/// Bytes of a name that Postgres tells apart: `NAMEDATALEN` − 1 (`prepare.c`, `portalmem.c`).
+const NAME_MAX: usize = 63;
+
+/// The part of a name that counts.
+fn key(name: &[u8]) -> &[u8] {
+    &name[..name.len().min(NAME_MAX)]
+}
 
 /// Names and the unnamed statement.
 #[derive(Debug, Default)]
 pub(crate) struct ClientStatements {
     named: HashMap<Box<[u8]>, Arc<Statement>>,
+    /// Bytes that they take.
+    bytes: usize,
     /// Number of named statements that are too large to be parsed again elsewhere.
     large: usize,
     /// Text and types of the last unnamed Parse; meaningful while `unnamed` is not `None`.
     text: Vec<u8>,
     /// State of the unnamed statement.
     pub unnamed: Unnamed,
+    /// Number of the last unnamed Parse.
+    parse: u32,
     /// Portals whose statement changes the session. The unnamed one has an empty name.
     portals: Vec<(Box<[u8]>, Portal)>,
 }
@@ -59,63 +74,109 @@ pub(crate) enum Unnamed {
     },
 }
 
-/// A change of names that a failed or dropped message takes back.
+/// An unnamed Parse under way.
 #[derive(Debug)]
-pub(crate) enum Undo {
-    /// The previous meaning of one name.
-    One(Box<[u8]>, Option<Arc<Statement>>),
-    All(HashMap<Box<[u8]>, Arc<Statement>>),
+pub(crate) struct UnnamedParse {
+    number: u32,
+    /// The statement before it, if the Parse may be dropped unread.
+    before: Option<Box<(Unnamed, Vec<u8>)>>,
+    /// The Parse was read, and failed.
+    pub has_failed: bool,
+}
+
+/// A change of names that a failed or dropped message takes back: a name and its meaning before.
+#[derive(Debug)]
+pub(crate) struct Undo(Box<[u8]>, Option<Arc<Statement>>);
+
+/// Bytes that a named statement takes, its shared text included.
+fn cost(name: &[u8], statement: &Statement) -> usize {
+    OVERHEAD + name.len() + statement.rest.len()
 }
 
 impl ClientStatements {
     /// The statement under a name.
     #[inline]
     pub(crate) fn find(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.named.get(name)
+        self.named.get(key(name))
     }
 
     /// Gives a statement a name.
     pub(crate) fn insert(&mut self, name: &[u8], statement: Arc<Statement>) -> Box<Undo> {
+        let name = key(name);
+        let before = self.take(name);
         self.large += usize::from(statement.is_large());
-        let before = self.named.insert(name.into(), statement);
-        self.large -= before.as_ref().map_or(0, |before| usize::from(before.is_large()));
-        Box::new(Undo::One(name.into(), before))
+        self.bytes += cost(name, &statement);
+        self.named.insert(name.into(), statement);
+        Box::new(Undo(name.into(), before))
     }
 
     /// Forgets a name.
     pub(crate) fn remove(&mut self, name: &[u8]) -> Option<Box<Undo>> {
-        let (name, statement) = self.named.remove_entry(name)?;
-        self.large -= usize::from(statement.is_large());
-        Some(Box::new(Undo::One(name, Some(statement))))
+        let before = self.take(key(name))?;
+        Some(Box::new(Undo(key(name).into(), Some(before))))
     }
 
     /// Undoes a change.
     pub(crate) fn undo(&mut self, undo: Undo) {
         match undo {
-            Undo::One(name, Some(statement)) => drop(self.insert(&name, statement)),
-            Undo::One(name, None) => drop(self.remove(&name)),
-            Undo::All(named) => {
-                self.large = named.values().filter(|statement| statement.is_large()).count();
-                self.named = named;
-            }
+            Undo(name, Some(statement)) => drop(self.insert(&name, statement)),
+            Undo(name, None) => drop(self.take(&name)),
         }
     }
 
-    /// Number of named statements held.
-    pub(crate) fn len(&self) -> usize {
-        self.named.len()
+    /// A draft turned out to be this statement.
+    pub(crate) fn is_now(&mut self, name: &[u8], draft: &Arc<Statement>, statement: Arc<Statement>) {
+        if let Some(known) = self.named.get_mut(key(name)).filter(|known| Arc::ptr_eq(known, draft)) {
+            *known = statement;
+        }
+    }
+
+    /// True if it takes no more.
+    pub(crate) fn is_full(&self) -> bool {
+        self.bytes >= BYTES_MAX
     }
 
     /// DEALLOCATE ALL.
-    pub(crate) fn clear_named(&mut self) -> Box<Undo> {
-        self.large = 0;
-        Box::new(Undo::All(std::mem::take(&mut self.named)))
+    pub(crate) fn clear_named(&mut self) {
+        (self.large, self.bytes) = (0, 0);
+        self.named.clear();
+    }
+
+    fn take(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+        let before = self.named.remove(name)?;
+        self.large -= usize::from(before.is_large());
+        self.bytes = self.bytes.saturating_sub(cost(name, &before));
+        Some(before)
     }
 
     /// True if a statement is too large to be parsed again elsewhere.
     #[inline]
     pub(crate) fn is_large(&self) -> bool {
         self.large > 0 || matches!(self.unnamed, Unnamed::Large { .. })
+    }
+
+    /// An unnamed Parse is about to be sent. `may_be_dropped`: behind messages that may fail.
+    pub(crate) fn begin_unnamed(&mut self, may_be_dropped: bool) -> UnnamedParse {
+        let before = may_be_dropped.then(|| {
+            let text = std::mem::take(&mut self.text);
+            Box::new((std::mem::take(&mut self.unnamed), text))
+        });
+        let number = self.parse;
+        self.parse = self.parse.wrapping_add(1);
+        UnnamedParse { number, before, has_failed: false }
+    }
+
+    /// An unnamed Parse failed, or was dropped: then the statement before it is still there.
+    pub(crate) fn unnamed_not_parsed(&mut self, parse: UnnamedParse) {
+        if self.parse != parse.number.wrapping_add(1) {
+            return;
+        }
+        self.unnamed = Unnamed::None;
+        match parse.before {
+            Some(before) if !parse.has_failed => (self.unnamed, self.text) = *before,
+            _ => {}
+        }
+        self.parse = parse.number;
     }
 
     /// An unnamed Parse: its text is kept, because its Bind may come in another lease.
@@ -162,6 +223,7 @@ impl ClientStatements {
         if portal.is_none() && self.portals.is_empty() {
             return;
         }
+        let name = key(name);
         self.portals.retain(|(known, _)| **known != *name);
         if let Some(portal) = portal {
             self.portals.push((name.into(), portal));
@@ -171,7 +233,7 @@ impl ClientStatements {
     /// Effect of executing a portal.
     #[inline]
     pub(crate) fn portal(&self, name: &[u8]) -> Option<Portal> {
-        self.portals.iter().find(|(known, _)| **known == *name).map(|(_, portal)| portal.clone())
+        self.portals.iter().find(|(known, _)| **known == *key(name)).map(|(_, portal)| portal.clone())
     }
 
     /// The transaction is over: its portals are gone.

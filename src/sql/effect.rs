@@ -88,6 +88,11 @@ impl StatementEffects {
         self.has(|effect| matches!(effect, Effect::PrepareTransaction))
     }
 
+    /// PREPARE, EXECUTE or DEALLOCATE of a name.
+    pub fn names_statements(&self) -> bool {
+        self.has(|effect| matches!(effect, Effect::Prepare(_) | Effect::Execute(_) | Effect::Deallocate(_)))
+    }
+
     /// NOTIFY, or a SELECT of one `pg_notify`.
     pub fn notifies(&self) -> bool {
         self.has(|effect| matches!(effect, Effect::Notify { .. }))

@@ -6,10 +6,13 @@ pub enum EncodingFamily {
     /// Every byte below 0x80 is the ASCII character, wherever it stands.
     #[default]
     AsciiSafe,
+    /// SJIS and SHIFT_JIS_2004.
     Sjis,
     /// BIG5, GBK and UHC.
     TwoBytes,
+    /// JOHAB.
     Johab,
+    /// GB18030: two or four bytes.
     Gb18030,
 }
 

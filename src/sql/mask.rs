@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::effect::{Argument, Context, Effect, IsLocal, Scope, Setting, StatementEffects, Value};
+use super::effect::{Argument, Context, Effect, Scope, Setting, StatementEffects, Value};
 use super::encoding::EncodingFamily;
 
 /// Stands in front of a byte that was below 0x80. No character has it.
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(effects(&[b"SAVEPOINT ", SJIS]), [Effect::Savepoint(name.clone())]);
         assert_eq!(effects(&[b"DEALLOCATE \"", SJIS, b"\""]), [Effect::Deallocate(name.clone())]);
         let value = Some(Argument::Text(name));
-        let (bound, is_local) = (Argument::Parameter(1), IsLocal::Known(Scope::Session));
+        let (bound, is_local) = (Argument::Parameter(1), super::super::effect::IsLocal::Known(Scope::Session));
         assert_eq!(
             effects(&[b"SELECT set_config($1, '", SJIS, b"', false)"]),
             [Effect::SetBound { name: bound, value, is_local }]

@@ -18,6 +18,14 @@ use super::read::Reader;
 use super::set_config::SetConfig;
 
 impl Value {
+    /// Whether its bytes are the same in every encoding.
+    pub(crate) fn is_ascii(&self) -> bool {
+        match self {
+            Self::Default => true,
+            Self::Text(bytes) | Self::Raw(bytes) => bytes.is_ascii(),
+        }
+    }
+
     /// The one string that this sets, if it is one: of `'5s'`, `5000`, `-1.5`, `on` and the like, not of lists. For
     /// settings that are lists of names even a single literal is not the text of the list.
     pub fn plain(&self) -> Option<Cow<'_, [u8]>> {
@@ -340,16 +348,34 @@ where
         query.extend_from_slice(b"RESET ROLE;");
     }
     for (name, value) in changes.clone().filter(|change| !is_role(change)) {
-        restore(name, value, &mut query);
+        restore(name, value, Scope::Session, &mut query);
     }
     for (name, value) in changes.filter(|change| is_role(change) && *change.1 != Value::Default) {
-        restore(name, value, &mut query);
+        restore(name, value, Scope::Session, &mut query);
     }
     query
 }
 
-fn restore(name: &str, value: &Value, query: &mut Vec<u8>) {
+/// A Query that gives settings these values to the end of the transaction it runs in.
+pub(crate) fn assume<'a>(values: impl IntoIterator<Item = (&'a str, &'a Value)>) -> Vec<u8> {
+    let mut query = Vec::new();
+    for (name, value) in values {
+        restore(name, value, Scope::Local, &mut query);
+    }
+    query
+}
+
+fn restore(name: &str, value: &Value, scope: Scope, query: &mut Vec<u8>) {
+    let (set, is_local): (&[u8], &[u8]) = match scope {
+        Scope::Session => (b"SET ", b",false)"),
+        Scope::Local => (b"SET LOCAL ", b",true)"),
+    };
     match value {
+        Value::Default if scope == Scope::Local => {
+            query.extend_from_slice(set);
+            query.extend(setting_identifier(name));
+            query.extend_from_slice(b" TO DEFAULT");
+        }
         Value::Default => {
             query.extend_from_slice(b"RESET ");
             query.extend(setting_identifier(name));
@@ -359,15 +385,16 @@ fn restore(name: &str, value: &Value, query: &mut Vec<u8>) {
             query.extend(quote_literal(name.as_bytes()));
             query.push(b',');
             query.extend(quote_literal(text));
-            query.extend_from_slice(b",false)");
+            query.extend_from_slice(is_local);
         }
         // The only value with a syntax of its own.
         Value::Raw(raw) if name == "timezone" && is_interval(raw) => {
-            query.extend_from_slice(b"SET TIME ZONE ");
+            query.extend_from_slice(set);
+            query.extend_from_slice(b"TIME ZONE ");
             query.extend_from_slice(raw);
         }
         Value::Raw(raw) => {
-            query.extend_from_slice(b"SET ");
+            query.extend_from_slice(set);
             query.extend(setting_identifier(name));
             query.extend_from_slice(b" TO ");
             query.extend_from_slice(raw);

@@ -39,6 +39,18 @@ impl Parameters {
         self.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
+    /// The same with other values.
+    pub(crate) fn with(&self, changes: Vec<(String, String)>) -> Self {
+        let mut pairs = self.0.to_vec();
+        for (name, value) in changes {
+            match pairs.iter_mut().find(|(known, _)| *known == name) {
+                Some(pair) => pair.1 = value,
+                None => pairs.push((name, value)),
+            }
+        }
+        Self::new(pairs)
+    }
+
     /// The server reports this setting, so its value is known without looking at statements.
     pub fn reports(&self, name: &str) -> bool {
         self.value(name).is_some()

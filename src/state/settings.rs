@@ -7,7 +7,6 @@
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
 use super::parameters::Parameters;
@@ -23,8 +22,6 @@ pub struct Settings(Arc<Set>);
 #[derive(Debug)]
 struct Set {
     values: Values,
-    /// A backend took all of it once, so it may be replayed without waiting for the answer.
-    accepted: AtomicBool,
     /// Hash of the settings that change the meaning of a prepared statement.
     meaning: u64,
     /// Timeouts among the values.
@@ -45,6 +42,11 @@ const HARMLESS: [&str; 10] = [
     "default_transaction_deferrable",
 ];
 
+/// True for a setting that no analysis and no plan depends on.
+pub(crate) fn is_harmless(name: &str) -> bool {
+    HARMLESS.contains(&name)
+}
+
 impl Settings {
     #[inline]
     pub fn is_same(&self, other: &Self) -> bool {
@@ -60,18 +62,6 @@ impl Settings {
         &self.0.timeouts
     }
 
-    /// A backend has taken it before.
-    pub fn is_accepted(&self) -> bool {
-        self.0.accepted.load(Ordering::Relaxed)
-    }
-
-    /// Marks the set as taken by a backend once. One with a role is never marked: membership may be revoked, and the
-    /// next replay must be confirmed before the client runs anything.
-    pub fn accept(&self) {
-        let may_be_revoked = self.0.values.contains_key(ROLE);
-        self.0.accepted.store(!may_be_revoked, Ordering::Relaxed);
-    }
-
     /// Differs when a prepared statement could mean something else.
     pub fn meaning(&self) -> u64 {
         self.0.meaning
@@ -80,17 +70,10 @@ impl Settings {
     /// Queries that turn a backend that reported `base` at its login and has `self` into one with `wanted`.
     pub fn replay(&self, wanted: &Self, base: &Parameters) -> Replay {
         let (have, want) = (self.values(), wanted.values());
-        let at_login = |name: &str, value: &Value| match value {
-            Value::Text(text) => base.value(name).is_some_and(|v| v.as_bytes() == &text[..]),
-            _ => false,
-        };
-        let gone = have.iter().filter(|(name, value)| !want.contains_key(*name) && !at_login(name, value));
-        let gone = gone.map(|(name, _)| (name.as_str(), &Value::Default));
-        let is_there = |name: &String, value: &Value| match have.get(name) {
-            Some(had) => had == value,
-            None => at_login(name, value),
-        };
-        let changed = want.iter().filter(|(name, value)| !is_there(name, value)).map(|(n, v)| (n.as_str(), v));
+        let gone = have.keys().filter(|name| !want.contains_key(*name));
+        let gone = gone.map(|name| (name.as_str(), &Value::Default));
+        // A value that equals that of the login is set all the same: the login's may change at any moment.
+        let changed = want.iter().filter(|(name, value)| have.get(*name) != Some(*value)).map(|(n, v)| (n.as_str(), v));
         let mut changes: Vec<_> = gone.chain(changed).collect();
         // The role may lack the right to set values that the login may set.
         if let Some(role) =
@@ -98,21 +81,22 @@ impl Settings {
         {
             changes.push((ROLE, role));
         }
+        if changes.is_empty() {
+            return Replay { encoding: Vec::new(), rest: Vec::new() };
+        }
+        // Transactions of the last client may begin as ones that wait for others at their first snapshot.
+        let prefix: &[u8] = if have.contains_key(DEFERRABLE) { AT_ONCE } else { b"" };
         let sql = sql::replay(changes.iter().copied());
         if sql.is_ascii() {
-            return Replay { encoding: Vec::new(), rest: sql };
+            return Replay { encoding: Vec::new(), rest: [prefix, &sql].concat() };
         }
         let name = want.get(ENCODING).and_then(Value::plain);
         let name = name.as_deref().or_else(|| base.value(ENCODING).map(str::as_bytes)).unwrap_or_default();
         let family = sql::encoding_family(&String::from_utf8_lossy(name));
-        let is_encoding = |(name, _): &&(&str, &Value)| *name == ENCODING;
-        if !changes.iter().any(|change| is_encoding(&change)) {
-            return Replay { encoding: Vec::new(), rest: sql::replay_in(family, changes.iter().copied()) };
-        }
         // Each Query is read in the encoding that is in force when it arrives.
-        let encoding = sql::replay(changes.iter().filter(is_encoding).copied());
-        let rest = sql::replay_in(family, changes.iter().filter(|change| !is_encoding(change)).copied());
-        Replay { encoding, rest }
+        let (encoding, rest): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(name, _)| *name == ENCODING);
+        let encoding = sql::replay(encoding);
+        Replay { encoding, rest: [prefix, &sql::replay_in(family, rest)].concat() }
     }
 }
 
@@ -123,6 +107,12 @@ pub struct Replay {
     pub encoding: Vec<u8>,
     pub rest: Vec<u8>,
 }
+
+/// A transaction under this default may wait at its first snapshot, with isolation level serializable and read only.
+pub(crate) const DEFERRABLE: &str = "default_transaction_deferrable";
+
+/// The first statement of a Query whose transaction must not wait so.
+pub(crate) const AT_ONCE: &[u8] = b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE;";
 
 const ROLE: &str = "role";
 const ENCODING: &str = "client_encoding";
@@ -137,7 +127,6 @@ pub struct SettingsRegistry {
 impl Default for SettingsRegistry {
     fn default() -> Self {
         let none = Settings(Arc::new(Set::new(Values::new())));
-        none.accept();
         Self { none, sets: Mutex::default() }
     }
 }
@@ -182,7 +171,7 @@ impl Set {
             Milliseconds::Unread => Some(0),
             Milliseconds::Refused => None,
         });
-        Self { values, accepted: AtomicBool::new(false), meaning, timeouts }
+        Self { values, meaning, timeouts }
     }
 }
 
@@ -196,20 +185,22 @@ mod tests {
         SettingsRegistry::default().intern(values)
     }
 
-    fn base() -> Parameters {
-        Parameters::new(vec![("TimeZone".into(), "UTC".into()), ("client_encoding".into(), "UTF8".into())])
-    }
-
     fn replay(have: &[(&str, &'static str)], want: &[(&str, &'static str)]) -> (String, String) {
-        let Replay { encoding, rest } = set(have).replay(&set(want), &base());
+        let Replay { encoding, rest } = set(have).replay(&set(want), &Parameters::default());
         (String::from_utf8(encoding).unwrap(), String::from_utf8(rest).unwrap())
     }
 
     #[test]
-    fn a_value_the_backend_has_from_its_login_is_not_replayed() {
-        assert_eq!(replay(&[], &[("timezone", "UTC")]), Default::default());
-        assert_eq!(replay(&[("timezone", "UTC")], &[]), Default::default());
-        assert_eq!(replay(&[("timezone", "PST8PDT")], &[]).1, "RESET \"timezone\";");
+    fn a_value_that_equals_that_of_the_login_is_replayed_all_the_same() {
+        assert_eq!(replay(&[], &[("timezone", "UTC")]).1, "SELECT pg_catalog.set_config('timezone','UTC',false);");
+        assert_eq!(replay(&[("timezone", "UTC")], &[]).1, "RESET \"timezone\";");
+        assert_eq!(replay(&[("timezone", "UTC")], &[("timezone", "UTC")]), Default::default());
+    }
+
+    #[test]
+    fn a_replay_never_waits_for_a_safe_snapshot() {
+        let (_, sql) = replay(&[("default_transaction_deferrable", "on")], &[]);
+        assert!(sql.starts_with("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE;RESET "), "{sql}");
     }
 
     // `sql::replay`: one Query is read in one encoding
@@ -226,14 +217,6 @@ mod tests {
     fn a_role_is_left_for_other_settings_and_taken_again() {
         let (_, sql) = replay(&[("role", "web")], &[("role", "web"), ("work_mem", "8MB")]);
         assert!(sql.starts_with("RESET ROLE;") && sql.ends_with("set_config('role','web',false);"), "{sql}");
-    }
-
-    #[test]
-    fn a_role_is_never_taken_for_granted() {
-        let (role, zone) = (set(&[("role", "web")]), set(&[("timezone", "UTC")]));
-        role.accept();
-        zone.accept();
-        assert!(!role.is_accepted() && zone.is_accepted());
     }
 
     #[test]

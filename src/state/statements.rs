@@ -1,77 +1,186 @@
 //! Prepared statements as clients and backends share them.
 //!
-//! A statement is one (pool, text, parameter types, settings that change its meaning). Clients hold it under names of
-//! their own, backends under `pgweir_<id>`. Ids are never used twice, so a name means the same statement on every
-//! backend.
+//! A Parse means an analysis now: its literals are read, its names looked up and its types chosen by the catalogue and
+//! the settings of that moment, and stay so (`plancache.c`). So every Parse of a client goes to a backend, and clients
+//! share a statement only when their analyses came out the same: the same text, types of parameters and columns, under
+//! the same settings. A backend that lacks a statement prepares it with the types that were chosen then, and is
+//! believed only if the columns come out the same.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
+use lru::LruCache;
 use smallvec::SmallVec;
 
+use super::settings::Settings;
 use crate::sql::StatementEffects;
+use crate::wire::build::split_cstring;
 
 /// Prefix of the names we use towards Postgres.
 pub(crate) const NAME_PREFIX: &[u8] = b"pgweir_";
 
+/// A statement that a client has prepared.
 #[derive(Debug)]
 pub(crate) struct Statement {
-    /// Unique in this process.
-    pub id: u32,
-    /// The body of its Parse behind the name: text and parameter types.
+    /// Unique in this process: two analyses never share one.
+    pub id: u64,
+    /// The body of its Parse behind the name: text and parameter types as the client gave them. Empty for a text too
+    /// large to be kept: only the backend that parsed it has it.
     pub rest: Box<[u8]>,
     /// Its effects on the session when executed; `None`: none.
     pub class: Option<Arc<StatementEffects>>,
-    name: Name,
-    accepted: AtomicBool,
+    /// Settings in force at its analysis.
+    pub settings: Settings,
+    /// The text and types that the client sent, if others are parsed instead.
+    original: Box<[u8]>,
+    analysis: OnceLock<Analysis>,
 }
 
-/// A name towards Postgres, at most `pgweir_ffffffff`.
-pub(crate) type Name = SmallVec<[u8; 16]>;
+/// The outcome of an analysis, as Describe tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Analysis {
+    /// Body of the ParameterDescription: a count and the types.
+    parameters: Box<[u8]>,
+    /// Hash of the RowDescription: names, tables, types.
+    columns: u64,
+}
+
+impl Analysis {
+    /// From the bodies of ParameterDescription and RowDescription; the latter is empty for a statement without rows.
+    pub(crate) fn new(parameters: &[u8], columns: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(columns);
+        Self { parameters: parameters.into(), columns: hasher.finish() }
+    }
+
+    /// True if the columns are those of the other: Postgres accepts nothing else when it plans a statement anew.
+    pub(crate) fn has_columns_of(&self, other: &Self) -> bool {
+        self.columns == other.columns
+    }
+}
 
 impl Statement {
-    /// A backend of its pool has parsed it, so another client's Parse of it needs none.
-    pub(crate) fn is_accepted(&self) -> bool {
-        self.accepted.load(Ordering::Relaxed)
+    /// The outcome of its analysis; `None`: not answered yet, or its text is too large.
+    pub(crate) fn analysis(&self) -> Option<&Analysis> {
+        self.analysis.get()
     }
 
-    /// Remembers whether a backend accepted its Parse.
-    pub(crate) fn set_accepted(&self, accepted: bool) {
-        self.accepted.store(accepted, Ordering::Relaxed);
+    /// The outcome of an analysis under settings of its transaction alone: nobody else shares the statement.
+    pub(crate) fn analysed_alone(&self, analysis: Analysis) {
+        drop(self.analysis.set(analysis));
     }
 
-    fn new(id: u32, rest: Box<[u8]>, class: StatementEffects) -> Self {
-        let class = (!class.is_ordinary()).then(|| Arc::new(class));
-        Self { id, rest, class, name: name(id), accepted: AtomicBool::new(false) }
-    }
-
-    /// Its name towards Postgres, without the terminator.
-    #[inline]
-    pub(crate) fn name(&self) -> &[u8] {
-        &self.name
-    }
-
-    /// Its text was too large to be kept: only the backend that parsed it has it.
+    /// Its text was too large to be kept.
     #[inline]
     pub(crate) fn is_large(&self) -> bool {
         self.rest.is_empty()
     }
+
+    /// The body of a Parse that leaves Postgres no choice of types, behind the name.
+    pub(crate) fn rest_with_types(&self) -> Vec<u8> {
+        match (self.analysis.get(), split_cstring(&self.rest)) {
+            (Some(analysis), Some((text, _))) => [text, b"\0", &analysis.parameters].concat(),
+            _ => self.rest.to_vec(),
+        }
+    }
 }
 
-/// The name of statement `id` towards Postgres, without the terminator.
-pub(crate) fn name(id: u32) -> Name {
+/// A name towards Postgres.
+pub(crate) type Name = SmallVec<[u8; 24]>;
+
+/// The name of a backend's `number`th statement, without the terminator.
+pub(crate) fn name(number: u64) -> Name {
     let mut name = Name::from_slice(NAME_PREFIX);
-    write!(name, "{id:x}").expect("writing to memory cannot fail");
+    write!(name, "{number:x}").expect("writing to memory cannot fail");
     name
+}
+
+/// The statements that one backend has, each under a number of its own that is never used again.
+#[derive(Debug)]
+pub struct PreparedStatements {
+    /// Numbers by the ids of statements, the one used longest ago first to go.
+    numbers: LruCache<u64, u64>,
+    next: u64,
+    /// Numbers that nobody uses any more: closed in front of the next Parse.
+    outdated: Vec<u64>,
+}
+
+impl Default for PreparedStatements {
+    fn default() -> Self {
+        // Unbounded: the code that adds a statement also sends the Close of the one that makes room, and the bound may
+        // change.
+        Self { numbers: LruCache::unbounded(), next: 0, outdated: Vec::new() }
+    }
+}
+
+impl PreparedStatements {
+    /// The number of a statement that the backend has, or will have once it is there.
+    #[inline]
+    pub(crate) fn find(&mut self, id: u64) -> Option<u64> {
+        self.numbers.get(&id).copied()
+    }
+
+    /// A new number for a statement that is about to be parsed.
+    pub(crate) fn prepare(&mut self, id: u64) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.outdated.extend(self.numbers.put(id, number));
+        number
+    }
+
+    /// The Parse of a statement failed, or was never read.
+    pub(crate) fn forget(&mut self, id: u64) {
+        self.numbers.pop(&id);
+    }
+
+    /// What the backend prepared is not the statement.
+    pub(crate) fn reject(&mut self, id: u64) {
+        self.outdated.extend(self.numbers.pop(&id));
+    }
+
+    /// The backend has no statement of this number after all.
+    pub(crate) fn forget_number(&mut self, number: u64) {
+        let id = self.numbers.iter().find(|(_, known)| **known == number).map(|(id, _)| *id);
+        id.into_iter().for_each(|id| self.forget(id));
+    }
+
+    /// A draft turned out to be the statement `id`.
+    pub(crate) fn is_now(&mut self, draft: u64, id: u64) {
+        if draft != id
+            && let Some(number) = self.numbers.pop(&draft)
+        {
+            self.outdated.extend(self.numbers.put(id, number));
+        }
+    }
+
+    /// The next number to close: outdated ones, and those used longest ago while there are `most` or more.
+    pub(crate) fn to_close(&mut self, most: usize) -> Option<u64> {
+        self.outdated.pop().or_else(|| {
+            let is_full = self.numbers.len() >= most;
+            is_full.then(|| self.numbers.pop_lru()).flatten().map(|(_, number)| number)
+        })
+    }
+
+    /// A Close was never read.
+    pub(crate) fn not_closed(&mut self, number: u64) {
+        self.outdated.push(number);
+    }
+
+    /// The backend has dropped all of them.
+    pub(crate) fn clear(&mut self) {
+        self.numbers.clear();
+        self.outdated.clear();
+    }
 }
 
 /// All statements of the process that some client holds.
 #[derive(Debug, Default)]
 pub(crate) struct Statements {
     known: Mutex<KnownStatements>,
-    next: AtomicU32,
+    next: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -85,25 +194,25 @@ struct KnownStatements {
 const SWEEP_MIN: usize = 1024;
 
 impl Statements {
-    /// The statement with this text and types (`rest`, as in Parse) in `scope`: a pool, and the meaning of a client's
-    /// settings.
-    pub(crate) fn intern(
+    /// A statement that is being parsed. `rest`: the body of its Parse behind the name; empty if it is too large.
+    /// `original`: the one that the client sent, if another is parsed instead.
+    pub(crate) fn draft(
         &self,
         rest: &[u8],
-        scope: (u64, u64),
-        classify: impl FnOnce() -> StatementEffects,
+        original: &[u8],
+        class: Option<Arc<StatementEffects>>,
+        settings: Settings,
     ) -> Arc<Statement> {
-        self.intern_instead(rest, scope, || (rest.into(), classify()))
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (rest, original) = (rest.into(), original.into());
+        Arc::new(Statement { id, rest, class, settings, original, analysis: OnceLock::new() })
     }
 
-    /// The statement that is run instead of this one in `scope`: its `rest` and its class.
-    pub(crate) fn intern_instead(
-        &self,
-        rest: &[u8],
-        scope: (u64, u64),
-        instead: impl FnOnce() -> (Box<[u8]>, StatementEffects),
-    ) -> Arc<Statement> {
-        let key: Box<[u8]> = [rest, &scope.0.to_be_bytes(), &scope.1.to_be_bytes()].concat().into();
+    /// The statement that a draft turns out to be: itself, or one of the same pool whose analysis came out the same.
+    pub(crate) fn analysed(&self, draft: &Arc<Statement>, pool: u64, analysis: Analysis) -> Arc<Statement> {
+        let scope = [pool, draft.settings.meaning(), analysis.columns].map(u64::to_be_bytes).concat();
+        let key: Box<[u8]> = [&draft.rest, &scope[..], &analysis.parameters, &draft.original].concat().into();
+        drop(draft.analysis.set(analysis));
         let mut known = self.known.lock().expect("no panic while held");
         if let Some(statement) = known.by_key.get(&key).and_then(Weak::upgrade) {
             return statement;
@@ -112,16 +221,58 @@ impl Statements {
             known.by_key.retain(|_, statement| statement.strong_count() > 0);
             known.sweep_at = SWEEP_MIN.max(known.by_key.len() * 2);
         }
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let (rest, class) = instead();
-        let statement = Arc::new(Statement::new(id, rest, class));
-        known.by_key.insert(key, Arc::downgrade(&statement));
-        statement
+        known.by_key.insert(key, Arc::downgrade(draft));
+        Arc::clone(draft)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::settings::SettingsRegistry;
+
+    #[test]
+    fn statements_are_shared_only_if_their_analyses_came_out_the_same() {
+        let (statements, none) = (Statements::default(), SettingsRegistry::default().none());
+        let parse = |pool, parameters: &[u8], columns: &[u8]| {
+            let draft = statements.draft(b"SELECT $1\0\0\0", b"", None, none.clone());
+            statements.analysed(&draft, pool, Analysis::new(parameters, columns))
+        };
+        let first = parse(1, b"\0\x01\0\0\0\x17", b"int4");
+        assert!(Arc::ptr_eq(&first, &parse(1, b"\0\x01\0\0\0\x17", b"int4")));
+        for other in [
+            parse(2, b"\0\x01\0\0\0\x17", b"int4"),
+            parse(1, b"\0\x01\0\0\0\x14", b"int4"),
+            parse(1, b"\0\x01\0\0\0\x17", b"int8"),
+        ] {
+            assert!(!Arc::ptr_eq(&first, &other));
+        }
     }
 
-    /// A statement whose text is too large to be kept.
-    pub(crate) fn large(&self, class: StatementEffects) -> Arc<Statement> {
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        Arc::new(Statement::new(id, Box::default(), class))
+    #[test]
+    fn a_statement_is_prepared_again_with_the_types_that_were_chosen() {
+        let (statements, none) = (Statements::default(), SettingsRegistry::default().none());
+        let draft = statements.draft(b"SELECT $1\0\0\0", b"", None, none);
+        assert_eq!(draft.rest_with_types(), b"SELECT $1\0\0\0");
+        statements.analysed(&draft, 1, Analysis::new(b"\0\x01\0\0\0\x17", b""));
+        assert_eq!(draft.rest_with_types(), b"SELECT $1\0\0\x01\0\0\0\x17");
+    }
+
+    #[test]
+    fn a_number_is_never_used_again() {
+        let mut prepared = PreparedStatements::default();
+        assert_eq!((prepared.prepare(7), prepared.find(7)), (0, Some(0)));
+        prepared.forget(7);
+        assert_eq!((prepared.prepare(7), prepared.prepare(8)), (1, 2));
+        prepared.is_now(8, 7);
+        assert_eq!((prepared.find(8), prepared.find(7)), (None, Some(2)));
+        assert_eq!((prepared.to_close(9), prepared.to_close(9), prepared.to_close(1)), (Some(1), None, Some(2)));
+        prepared.clear();
+        assert_eq!(prepared.prepare(7), 3);
+    }
+
+    #[test]
+    fn names_never_end() {
+        assert_eq!(&name(u64::MAX)[..], b"pgweir_ffffffffffffffff");
     }
 }

@@ -12,7 +12,7 @@ use pgwire::messages::response::{ErrorResponse, NoticeResponse};
 use pgwire::messages::startup::{BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey};
 
 use super::expected::TransactionStatus;
-use super::frame::HEADER_LEN;
+use super::frame::{HEADER_LEN, header};
 use super::tag::{self, backend, field, frontend};
 
 /// ParseComplete.
@@ -31,6 +31,8 @@ pub(crate) const EMPTY_QUERY: &[u8] = b"I\0\0\0\x04";
 pub(crate) const PORTAL_SUSPENDED: &[u8] = b"s\0\0\0\x04";
 /// Sync.
 pub(crate) const SYNC: &[u8] = b"S\0\0\0\x04";
+/// Flush.
+pub(crate) const FLUSH: &[u8] = b"H\0\0\0\x04";
 /// Terminate.
 pub(crate) const TERMINATE: &[u8] = b"X\0\0\0\x04";
 
@@ -86,6 +88,14 @@ pub(crate) fn execute(out: &mut Vec<u8>, portal: &[u8]) {
     frame(out, frontend::EXECUTE, |out| {
         cstring(out, portal);
         out.extend_from_slice(&[0; 4]);
+    });
+}
+
+/// Describe of a prepared statement.
+pub(crate) fn describe_statement(out: &mut Vec<u8>, name: &[u8]) {
+    frame(out, frontend::DESCRIBE, |out| {
+        out.push(tag::STATEMENT);
+        cstring(out, name);
     });
 }
 
@@ -277,6 +287,28 @@ pub(crate) fn hinted(out: &mut Vec<u8>, error: &[u8], hint: &str) {
         cstring(out, hint.as_bytes());
         out.push(0);
     });
+}
+
+/// A frame of the server's error: the same, or one with its main fields if it is not here whole.
+pub(crate) fn whole_error(bytes: &[u8]) -> Box<[u8]> {
+    if header(bytes).is_ok_and(|header| header.is_some_and(|header| HEADER_LEN + header.body == bytes.len())) {
+        return bytes.into();
+    }
+    let fields = error_fields(bytes.get(HEADER_LEN..).unwrap_or_default());
+    let mut out = Vec::new();
+    frame(&mut out, backend::ERROR_RESPONSE, |out| {
+        for (name, value) in [
+            (field::SEVERITY, fields.severity),
+            (field::SEVERITY_PLAIN, fields.severity),
+            (field::CODE, fields.code),
+            (field::MESSAGE, fields.message),
+        ] {
+            out.push(name);
+            cstring(out, value);
+        }
+        out.push(0);
+    });
+    out.into()
 }
 
 /// Splits a string of the protocol off the front; `None` when it has no end.

@@ -245,6 +245,12 @@ impl<N> ExpectedReplies<N> {
         self.entries.is_empty()
     }
 
+    /// The entry that is being answered.
+    #[inline]
+    pub(crate) fn head(&self) -> Option<&ExpectedReply<N>> {
+        self.entries.front()
+    }
+
     #[inline]
     pub(crate) fn head_mut(&mut self) -> Option<&mut ExpectedReply<N>> {
         self.entries.front_mut()

@@ -210,7 +210,7 @@ async fn what_an_idle_server_says_is_nobodys_answer() {
         (fake::row("of somebody else"), false),
         (frame(b'E', b"SFATAL\0C57P01\0Mgone\0\0"), false),
         (b"T\0\0".to_vec(), false),
-        (frame(b'S', b"TimeZone\0UTC\0"), true),
+        (frame(b'S', b"in_hot_standby\0off\0"), true),
         (frame(b'N', b"SNOTICE\0C00000\0Mnews\0\0"), true),
         (frame(b'A', b"\0\0\0\x01channel\0payload\0"), true),
     ] {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpSocket;
 use tokio::time::Instant;
 
-use crate::support::frontend::{extended, parse, query, startup, sync};
+use crate::support::frontend::{extended, flush, parse, query, startup, sync};
 use crate::support::{
     Builder, Endpoint, Frame, Postgres, Proxy, Row, Wire, eventually, frontend, on_both_with, password_of, proxy, tags,
 };
@@ -144,10 +144,9 @@ async fn nothing_is_told_between_the_messages_of_an_answer() {
 async fn nothing_is_told_before_the_sync_of_an_extended_query() {
     let proxy = small().start().await;
     let (mut listens, mut witness) = (listener(&proxy, &["jobs"]).await, listener(&proxy, &["jobs"]).await);
-    // Of a statement that is known, Parse is answered without a backend.
     listens.send([parse("s", "SELECT 1", &[]), sync()].concat()).await;
     assert_eq!(tags(&listens.cycle().await), "1 Z");
-    listens.send(parse("s2", "SELECT 1", &[])).await;
+    listens.send([parse("s2", "SELECT 1", &[]), flush()].concat()).await;
     listens.expect("1").await;
     witness.value("NOTIFY jobs").await;
     eventually(async || proxy.metric("pgweir_notify_delivered_total", &[]) > 0.5).await;

@@ -158,13 +158,13 @@ async fn commit_is_the_first_to_hear_that_its_transaction_was_lost() {
 async fn the_rest_of_a_message_is_dropped_when_its_backend_is_lost() {
     let (proxy, sessions) = started(1).await;
     let mut wire = proxy.wire("app").await;
-    let long = query(&format!("SELECT 1 -- {}", "x".repeat(300_000)));
-    wire.send(&long[..200_000]).await;
+    let long = query(&format!("SELECT 1 -- {}", "x".repeat(3_000_000)));
+    wire.send(&long[..2_000_000]).await;
     sessions.until("state = 'idle'", 1).await;
     sessions.terminate("true").await;
     let frames = wire.expect("E Z").await;
     assert_eq!((errors(&frames), statuses(&frames)), (vec!["08006".to_owned()], "I".to_owned()));
-    wire.send([&long[200_000..], &query("SELECT 1")].concat()).await;
+    wire.send([&long[2_000_000..], &query("SELECT 1")].concat()).await;
     wire.expect("T D C Z").await;
     goes_on(&mut wire).await;
 }

@@ -113,12 +113,12 @@ fn faults() -> Vec<Fault> {
         expired(Timeout::Transaction, true),
         Fault::HeldUp { ends_session: false },
         Fault::HeldUp { ends_session: true },
-        Fault::SettingsRefused(said()),
         Fault::StatementMode,
         Fault::TooManyStatements,
         Fault::DuplicateStatement(any()),
         Fault::NoStatement(any()),
         Fault::NoUnnamedStatement,
+        Fault::ResultChanged,
         Fault::Draining,
         Fault::Killed,
         Fault::Removed,
@@ -152,7 +152,6 @@ fn index(fault: &Fault) -> usize {
         Fault::Lost(_) => 9,
         Fault::SessionLost(_) => 10,
         Fault::TransactionLost => 11,
-        Fault::SettingsRefused(_) => 12,
         Fault::StatementMode => 13,
         Fault::TooManyStatements => 14,
         Fault::DuplicateStatement(_) => 15,
@@ -174,6 +173,7 @@ fn index(fault: &Fault) -> usize {
         Fault::Unnotifiable(_) => 31,
         Fault::TooManyNotifications => 32,
         Fault::HeldUp { .. } => 33,
+        Fault::ResultChanged => 12,
     }
 }
 

@@ -1,6 +1,7 @@
 //! How a client gets a backend and releases it: ask, wait, begin; finish_cycle, release, lose.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,12 +13,13 @@ use crate::config::PoolMode;
 use crate::error::sqlstate;
 use crate::error::{Fault, Lost, Queue};
 use crate::metrics::{PoolCounter, PoolHistogram};
+use crate::pool::backend::SequenceUser;
 use crate::pool::lease::{Ask, Lease, LeaseError};
 use crate::session::answers::passes_end;
 use crate::session::cleanup;
 use crate::session::context::Buffers;
 use crate::session::cycle::CycleState;
-use crate::session::frontend;
+use crate::session::frontend::{self, DISCARD_SEQUENCES};
 use crate::session::leased::Leased;
 use crate::session::orphan::Orphan;
 use crate::session::reply_action::ReplyAction;
@@ -131,8 +133,27 @@ impl Client {
         Ok(())
     }
 
+    /// The backend did not take the client's settings: nothing of the client runs there, and it gets the server's
+    /// error.
+    pub(super) fn settings_refused(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
+        leased.cycle.hold_client(false);
+        let Some(error) = leased.cycle.take_refusal() else { return Ok(()) };
+        let held = std::mem::take(&mut self.held);
+        let mut input = &held[..];
+        let mut walker = Walker::default();
+        let head = walker.next(&mut input, frontend::want)?;
+        let Some(Piece::Head { tag, .. }) = head else { return Ok(()) };
+        self.side.set_forwarding(false);
+        self.begin_refusal_with(tag, error);
+        self.side.put_walker(walker);
+        self.held = input.to_vec();
+        self.flush(cx)
+    }
+
     #[inline]
-    fn begin_lease(&mut self, lease: Lease, now: Instant) {
+    fn begin_lease(&mut self, mut lease: Lease, now: Instant) {
+        self.session.begins_use(lease.begin_use(self.session.entry.pid));
         self.handle.set_active(lease.target.clone());
         self.is_unsynced = false;
         self.session.statements.leave_backend();
@@ -174,11 +195,18 @@ impl Client {
         if !self.session.pins.is_settled() {
             leased.lease.is_dirty |= self.session.pins.is_uncertain();
             if let Some((asked, sql)) = self.session.pins.question() {
-                if leased.ask(cx, &sql, ReplyAction::Probes(asked)).is_err() {
+                if leased.question(cx, &sql, ReplyAction::Probes(asked)).is_err() {
                     return self.lose(cx);
                 }
                 return Ok(());
             }
+        }
+        if let Some(unknown) = self.session.unknown_settings.take() {
+            let sql = unknown.question();
+            if leased.question(cx, &sql, ReplyAction::AsksSettings(unknown)).is_err() {
+                return self.lose(cx);
+            }
+            return Ok(());
         }
         if self.session.is_pinned() {
             self.handle.set_pins(self.session.pin_bits());
@@ -188,7 +216,7 @@ impl Client {
             // Messages that come meanwhile wait: they need the backend's settings and statements, which the reset
             // drops.
             leased.cycle.hold_client(true);
-            if leased.ask(cx, cleanup::RESET, ReplyAction::Resets).is_err() {
+            if leased.reset(cx).is_err() {
                 return self.lose(cx);
             }
             return Ok(());
@@ -345,10 +373,21 @@ pub(super) fn begin_cycle(
     if !is_current || !leased.lease.applied.is_same(&session.settings) {
         bring_settings(leased, session, registry, out);
     }
+    if !session.knows_sequences() && session.pool.reads_sequences.load(Ordering::Relaxed) {
+        begin_sequences(leased, session, out);
+    }
     leased.cycle.holds_client()
 }
 
-fn bring_settings(leased: &mut Leased, session: &Session, registry: &SettingsRegistry, out: &mut Splice<'_>) {
+/// Forgets what others got from sequences: what the client gets from here on is its own.
+fn begin_sequences(leased: &mut Leased, session: &mut Session, out: &mut Splice<'_>) {
+    session.knows_sequences = Some(true);
+    leased.lease.sequences = SequenceUser::One(session.entry.pid);
+    session.statements.leave_unnamed();
+    leased.cycle.query(out.buffer(), DISCARD_SEQUENCES, ReplyAction::Assumes);
+}
+
+fn bring_settings(leased: &mut Leased, session: &mut Session, registry: &SettingsRegistry, out: &mut Splice<'_>) {
     leased.lease.target.clock.set_own(session.settings.timeouts());
     let wanted = leased.lease.wanted(&session.settings, &session.pool, registry);
     if leased.lease.applied.is_same(&wanted) {
@@ -359,7 +398,9 @@ fn bring_settings(leased: &mut Leased, session: &Session, registry: &SettingsReg
         leased.lease.applied = wanted;
         return;
     }
-    leased.cycle.hold_client(!wanted.is_accepted());
+    leased.cycle.hold_client(true);
+    // Each of these destroys the unnamed statement.
+    session.statements.leave_unnamed();
     if !encoding.is_empty() {
         leased.cycle.query(out.buffer(), &encoding, ReplyAction::Applies(None));
     }

@@ -15,6 +15,7 @@ use super::{Client, End, Fed};
 use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::wire::build;
+use crate::wire::frame::HEADER_LEN;
 use crate::wire::message::is_cycle;
 use crate::wire::tag::frontend as tag;
 
@@ -56,7 +57,16 @@ impl Client {
         let report = sqlstate::report(fault);
         let mut error = Vec::new();
         build::error_response(&mut error, &report);
-        let (error, code) = (error.into(), report.code);
+        self.refuse_in_hand(tag, error.into(), report.code);
+    }
+
+    /// Answers a message with the frame of an error of the server, and begins to refuse everything behind it.
+    pub(super) fn begin_refusal_with(&mut self, tag: u8, error: Box<[u8]>) {
+        let code = String::from_utf8_lossy(build::error_fields(&error[HEADER_LEN..]).code).into_owned();
+        self.refuse_in_hand(tag, error, code.into());
+    }
+
+    fn refuse_in_hand(&mut self, tag: u8, error: Box<[u8]>, code: Cow<'static, str>) {
         self.refusal = Some(Box::new(CapacityRefusal { error, code, is_told: false, stage: Stage::Draining }));
         self.refuse(tag);
     }

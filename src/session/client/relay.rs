@@ -94,9 +94,11 @@ impl Client {
                     let message = Message { tag, body, bytes, fresh };
                     match self.message(message, &mut out, cx) {
                         Ok(Step::Done) => {}
-                        Ok(Step::Hold) => {
+                        Ok(step @ (Step::Hold | Step::HoldSkipped)) => {
                             self.held.splice(0..0, [bytes, input].concat());
-                            out.skip(fresh);
+                            if matches!(step, Step::Hold) {
+                                out.skip(fresh);
+                            }
                             walker.rewind();
                             break Ok(());
                         }
@@ -191,9 +193,12 @@ impl Client {
             }
         };
         let Phase::Leased(leased) = &mut self.phase else { return Ok(Step::Hold) };
-        let statements = &self.worker.proxy.statements;
-        let mut frontend = Frontend { session: &mut self.session, leased, statements, out };
+        let (statements, registry) = (&self.worker.proxy.statements, &self.worker.proxy.settings);
+        let mut frontend = Frontend { session: &mut self.session, leased, statements, registry, out };
         let rest = frontend.message(message, request);
+        if rest == Rest::Hold {
+            return Ok(if redirected.is_some() { Step::HoldSkipped } else { Step::Hold });
+        }
         self.side.set_forwarding(rest == Rest::Forward);
         if leased.stopwatch.is_stopped() && !leased.cycle.replies().is_empty() {
             leased.stopwatch.begin(Instant::now());
@@ -231,11 +236,6 @@ impl Client {
                     self.session.statements.remove(name);
                 }
                 self.answer_alone(build::CLOSE_COMPLETE);
-            }
-            Request::Parse { name, rest, text: Some(text) }
-                if local_reply::parse(&mut self.session, &self.worker.proxy.statements, name, rest, text) =>
-            {
-                self.answer_alone(build::PARSE_COMPLETE);
             }
             Request::Parse { .. }
             | Request::Bind { .. }
@@ -299,9 +299,16 @@ impl Client {
 
     /// Answers a message with an error of ours, as Postgres would: up to Sync in the extended protocol.
     pub(super) fn fail(&mut self, tag: u8, fault: &Fault) {
+        let mut error = Vec::new();
+        build::error_response(&mut error, &sqlstate::report(fault));
+        self.fail_with(tag, &error);
+    }
+
+    /// Answers a message with the frame of an error.
+    pub(super) fn fail_with(&mut self, tag: u8, error: &[u8]) {
         let status = self.status();
         let out = self.side.buffer.bytes();
-        build::error_response(out, &sqlstate::report(fault));
+        out.extend_from_slice(error);
         if is_cycle(tag) {
             build::ready_for_query(out, status);
         } else {
@@ -343,11 +350,6 @@ impl Client {
         let worker = &self.worker;
         match result {
             Ok(()) => {}
-            // The backend is fine; it is cleaned when the client goes.
-            Err(fault @ Fault::SettingsRefused(_)) => {
-                self.session.pool.confirmed.forget();
-                return Err(fault.into());
-            }
             Err(fault) => {
                 self.abandon();
                 return Err(fault.into());
@@ -358,7 +360,8 @@ impl Client {
             Event::Cycle(_) => self.signals_answered(),
             Event::ReadOnly => server_role::recheck(&worker.proxy.pools, &self.session.pool, worker.id),
             Event::Stopped => worker.proxy.directory.retire(worker.id, self.session.pool.database),
-            Event::Ended => self.abandon(),
+            Event::SettingsRefused => self.settings_refused(cx)?,
+            Event::Ended => self.lose(cx)?,
         }
         self.finish_cycle(cx, taken.now)
     }

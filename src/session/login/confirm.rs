@@ -51,11 +51,7 @@ pub(super) async fn startup(worker: &Rc<Worker>, session: &mut Session) -> Resul
     let registry = &worker.proxy.settings;
     let settings = match plain.is_empty() {
         true => confirmed,
-        false => {
-            let settings = registry.intern(plain.into_iter().chain(confirmed.values().clone()).collect());
-            settings.accept();
-            settings
-        }
+        false => registry.intern(plain.into_iter().chain(confirmed.values().clone()).collect()),
     };
     (session.startup, session.settings) = (settings.clone(), settings);
     session.update_lexer();
@@ -100,7 +96,6 @@ async fn ask(worker: &Rc<Worker>, pool: &Arc<Pool>, asked: Values) -> Result<Set
         }
     };
     let settings = registry.intern(spelled(asked.values(), &told, &lease.parameters));
-    settings.accept();
     lease.applied = settings.clone();
     lease.release(Instant::now());
     Ok(settings)

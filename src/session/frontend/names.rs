@@ -1,0 +1,127 @@
+//! Prepared statements by their names in SQL, which are the client's, while those of the backend are ours.
+
+use std::sync::Arc;
+
+use super::{EMPTY_TEXT, FAILING_NAME, Frontend, Rest};
+use crate::error::{Fault, sqlstate};
+use crate::session::facts::Facts;
+use crate::session::prepare::{self, Presence};
+use crate::session::reply_action::{ReplyAction, Runs};
+use crate::sql;
+use crate::sql::{Effect, StateFlags, StatementEffects, StatementName, quote_identifier};
+use crate::state::statements::{self, Statement};
+use crate::wire::build;
+use crate::wire::expected::Expect;
+use crate::wire::message::Message;
+
+impl Frontend<'_, '_> {
+    /// The text with the backend's names for prepared statements of the client; an error is the outcome of a message
+    /// that has to wait for them.
+    pub(super) fn rename_in_sql(
+        &mut self,
+        message: Message<'_>,
+        text: &[u8],
+        class: &StatementEffects,
+    ) -> Result<Option<Vec<u8>>, Rest> {
+        if self.session.keeps_own_names() || !class.names_statements() {
+            return Ok(None);
+        }
+        if self.leased.cycle.must_wait_for(Facts::NAMES) {
+            return Err(self.hold());
+        }
+        let mut numbers = Vec::new();
+        for StatementName { name, .. } in sql::statement_names(text, self.session.lexer) {
+            if let Some(statement) = self.session.statements.find(&name).cloned() {
+                let number = self.number(message, &statement)?;
+                numbers.push((name, statements::name(number)));
+            }
+        }
+        let number = |name: &[u8]| numbers.iter().find(|(known, _)| known == name).map(|(_, number)| number.to_vec());
+        Ok(sql::rename_statements(text, self.session.lexer, |_, name| number(name)))
+    }
+
+    /// The error of a lone PREPARE under a name that the client gave by the protocol.
+    pub(super) fn duplicate(&self, class: &StatementEffects) -> Option<Box<[u8]>> {
+        match class.effects.as_slice() {
+            [(_, Effect::Prepare(name))] if class.statements == 1 && !self.session.keeps_own_names() => {
+                self.session.statements.find(name).map(|_| duplicate_error(name))
+            }
+            _ => None,
+        }
+    }
+
+    /// The number of a statement of the client, once the backend has it; an error as before.
+    pub(super) fn number(&mut self, message: Message<'_>, statement: &Arc<Statement>) -> Result<u64, Rest> {
+        if let Some(number) = self.leased.lease.statements.find(statement.id) {
+            return Ok(number);
+        }
+        match prepare::bring(statement, self.session, self.leased, self.registry, self.out) {
+            Presence::Here(number) => Ok(number),
+            Presence::Wait => Err(self.hold()),
+            Presence::UnderWay => Err(Rest::Hold),
+            Presence::Refused(error) => Err(self.refuse_with(message, error, false)),
+        }
+    }
+
+    /// True for a lone DEALLOCATE of names that Postgres does not know, because they are the client's own.
+    pub(super) fn is_our_deallocate(&self, class: &StatementEffects) -> bool {
+        !self.session.keeps_own_names()
+            && is_lone_deallocate(class)
+            && match class.effects.as_slice() {
+                [(_, Effect::Deallocate(name))] => self.session.statements.find(name).is_some(),
+                _ => !self.session.pins.may_hold(StateFlags::PREPARE),
+            }
+    }
+
+    /// The action for a DEALLOCATE of the client's own names, which go when its stand-in has completed.
+    pub(super) fn deallocates(&mut self, class: StatementEffects) -> ReplyAction {
+        let class = StatementEffects { stands_in: true, ..class };
+        self.leased.cycle.changes(&class, false);
+        ReplyAction::Runs(Box::new(Runs::new(Arc::new(class))))
+    }
+
+    /// Executes a DEALLOCATE whose portal is a stand-in.
+    pub(super) fn execute_deallocate(&mut self, message: Message<'_>, class: Arc<StatementEffects>) -> Rest {
+        if self.leased.cycle.must_wait_for(Facts::NAMES) {
+            return self.hold();
+        }
+        if self.is_our_deallocate(&class) {
+            self.leased.cycle.changes(&class, false);
+            return self.pass(message, Some(Expect::Execute), Some(ReplyAction::Runs(Box::new(Runs::new(class)))));
+        }
+        let text = match class.effects.as_slice() {
+            [(_, Effect::Deallocate(name))] => deallocate(name),
+            _ => b"DEALLOCATE ALL".to_vec(),
+        };
+        self.leased.cycle.changes(&class, false);
+        for expect in [Expect::Close, Expect::Parse, Expect::Bind] {
+            self.leased.cycle.expect_own(expect, None);
+        }
+        let class = Arc::new(StatementEffects { stands_in: false, ..(*class).clone() });
+        self.push(Expect::Execute, Some(ReplyAction::Runs(Box::new(Runs::new(class)))));
+        self.out.skip(message.fresh);
+        let out = self.out.buffer();
+        build::close_statement(out, FAILING_NAME);
+        build::parse(out, FAILING_NAME, &[&text, EMPTY_TEXT].concat());
+        build::bind(out, FAILING_NAME, FAILING_NAME);
+        build::execute(out, FAILING_NAME);
+        Rest::Discard
+    }
+}
+
+/// True for a text that is one DEALLOCATE. Which names it means is known when it is executed.
+pub(super) fn is_lone_deallocate(class: &StatementEffects) -> bool {
+    class.statements == 1 && matches!(class.effects.as_slice(), [(_, Effect::Deallocate(_) | Effect::DeallocateAll)])
+}
+
+/// The frame of Postgres's error for a name that is taken.
+pub(super) fn duplicate_error(name: &[u8]) -> Box<[u8]> {
+    let mut error = Vec::new();
+    let fault = Fault::DuplicateStatement(String::from_utf8_lossy(name).into_owned());
+    build::error_response(&mut error, &sqlstate::report(&fault));
+    error.into()
+}
+
+pub(super) fn deallocate(name: &[u8]) -> Vec<u8> {
+    [b"DEALLOCATE ", &quote_identifier(name)[..]].concat()
+}

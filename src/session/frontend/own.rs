@@ -1,0 +1,79 @@
+//! Statements of ours in front of one of the client.
+
+use std::sync::atomic::Ordering;
+
+use super::{DISCARD_SEQUENCES, EMPTY_TEXT, FAILING_NAME, FAILING_NOTIFY, Frontend};
+use crate::error::Fault;
+use crate::pool::backend::SequenceUser;
+use crate::session::reply_action::ReplyAction;
+use crate::sql::StatementEffects;
+use crate::wire::build;
+use crate::wire::expected::{Expect, ExpectedReply, TransactionStatus};
+
+impl Frontend<'_, '_> {
+    /// `lastval` and `currval` answer with values of this client, or as in a session that has called no `nextval`.
+    pub(super) fn leave_sequences(&mut self, class: &StatementEffects, is_query: bool) {
+        if !class.reads_sequence || self.session.keeps_own_names() {
+            return;
+        }
+        self.session.pool.reads_sequences.store(true, Ordering::Relaxed);
+        if self.session.knows_sequences() {
+            return;
+        }
+        self.leased.lease.sequences = SequenceUser::One(self.session.entry.pid);
+        self.session.knows_sequences = Some(true);
+        if is_query {
+            self.leased.cycle.query(self.out.buffer(), DISCARD_SEQUENCES, ReplyAction::Assumes);
+        } else {
+            self.execute_own(DISCARD_SEQUENCES);
+        }
+    }
+
+    /// Sends a statement of ours within the client's unit.
+    pub(super) fn execute_own(&mut self, text: &[u8]) {
+        for expect in [Expect::Close, Expect::Parse, Expect::Bind, Expect::Execute, Expect::Close] {
+            self.leased.cycle.expect_own(expect, None);
+        }
+        let out = self.out.buffer();
+        build::close_statement(out, FAILING_NAME);
+        build::parse(out, FAILING_NAME, &[text, EMPTY_TEXT].concat());
+        build::bind(out, FAILING_NAME, FAILING_NAME);
+        build::execute(out, FAILING_NAME);
+        build::close_statement(out, FAILING_NAME);
+    }
+
+    /// Reason why a text with stand-ins for notifications cannot run now.
+    pub(super) fn unnotifiable(&self, class: &StatementEffects) -> Option<Fault> {
+        let notifications = &self.session.notifications;
+        (class.stands_in && class.notifies() && (notifications.is_full() || notifications.exchange().refuses()))
+            .then_some(Fault::TooManyNotifications)
+    }
+
+    /// PREPARE TRANSACTION must fail after statements that the backend never saw: the backend gets a NOTIFY of ours
+    /// then.
+    pub(super) fn fail_prepare(&mut self, class: &StatementEffects) {
+        if self.must_fail(class) {
+            self.leased.cycle.expect_own(Expect::Query, None);
+            build::query(self.out.buffer(), FAILING_NOTIFY);
+        }
+    }
+
+    /// The same as [`Self::fail_prepare`], within the extended protocol.
+    pub(super) fn fail_unit(&mut self, class: &StatementEffects) {
+        if !self.must_fail(class) {
+            return;
+        }
+        self.execute_own(FAILING_NOTIFY);
+    }
+
+    pub(super) fn must_fail(&self, class: &StatementEffects) -> bool {
+        let (session, replies) = (&self.session, self.leased.cycle.replies());
+        let stands_in = |entry: &ExpectedReply<ReplyAction>| match &entry.action {
+            Some(ReplyAction::Runs(runs)) => runs.class.stands_in,
+            _ => false,
+        };
+        class.prepares_transaction()
+            && replies.status() != TransactionStatus::Failed
+            && (session.notifications.has_pending() || replies.iter().any(stands_in))
+    }
+}

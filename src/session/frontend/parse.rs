@@ -1,0 +1,175 @@
+//! Parse: what is prepared under which name, and for whom.
+
+use std::sync::Arc;
+
+use super::names::{duplicate_error, is_lone_deallocate};
+use super::{EMPTY_TEXT, FAILING_NAME, Frontend, Rest, rename, uncertain};
+use crate::error::Fault;
+use crate::session::reply_action::{Analyses, ReplyAction};
+use crate::session::rewrite::rewrite;
+use crate::session::statements::Unnamed;
+use crate::session::{prepare, session};
+use crate::sql::{Argument, BoundText, Effect, STAND_IN, Scope, StatementEffects, classify};
+use crate::state::statements;
+use crate::wire::build;
+use crate::wire::expected::Expect;
+use crate::wire::message::Message;
+
+impl Frontend<'_, '_> {
+    #[inline]
+    pub(super) fn parse_unnamed(&mut self, message: Message<'_>, rest: &[u8], text: Option<&[u8]>) -> Rest {
+        let may_be_dropped = !self.leased.cycle.replies().is_empty();
+        let action = ReplyAction::ParsesUnnamed(self.session.statements.begin_unnamed(may_be_dropped));
+        let Some(text) = text else {
+            self.session.statements.unnamed = Unnamed::Large { class: Some(Arc::new(uncertain())) };
+            return self.pass(message, Some(Expect::Parse), Some(action));
+        };
+        let class = classify(text, self.session.lexer);
+        if class.is_ordinary() {
+            self.session.statements.keep_unnamed(rest, None);
+            return self.pass(message, Some(Expect::Parse), Some(action));
+        }
+        if let Some(fault) = self.forbidden(&class) {
+            return self.refuse(message, &fault);
+        }
+        let (class, instead) = self.to_parse(text, rest, class);
+        let parsed = instead.as_deref().unwrap_or(rest);
+        let parsed_text = build::split_cstring(parsed).map_or(&b""[..], |(text, _)| text);
+        let instead = match self.rename_in_sql(message, parsed_text, &class) {
+            Err(outcome) => return outcome,
+            Ok(Some(renamed)) => Some([&renamed, &parsed[parsed_text.len()..]].concat()),
+            Ok(None) => instead,
+        };
+        let Some(rest) = instead else {
+            self.session.statements.keep_unnamed(rest, Some(Arc::new(class)));
+            return self.pass(message, Some(Expect::Parse), Some(action));
+        };
+        self.parse_instead(message, action, &rest, class)
+    }
+
+    /// The effects of a text that is not ordinary, and what is parsed instead of it: behind the name, with its types.
+    pub(super) fn to_parse(
+        &self,
+        text: &[u8],
+        rest: &[u8],
+        class: StatementEffects,
+    ) -> (StatementEffects, Option<Vec<u8>>) {
+        if is_lone_deallocate(&class) {
+            return (StatementEffects { stands_in: true, ..class }, Some([STAND_IN, EMPTY_TEXT].concat()));
+        }
+        let types = &rest[text.len() + 1..];
+        match rewrite(self.session, text, types, &class) {
+            Some((other, class)) => (with_types(class, types), Some([&other, &rest[text.len()..]].concat())),
+            None => (with_types(class, types), None),
+        }
+    }
+
+    /// Sends another unnamed statement in the place of the client's.
+    pub(super) fn parse_instead(
+        &mut self,
+        message: Message<'_>,
+        action: ReplyAction,
+        rest: &[u8],
+        class: StatementEffects,
+    ) -> Rest {
+        self.session.statements.keep_unnamed(rest, Some(Arc::new(class)));
+        self.push(Expect::Parse, Some(action));
+        self.out.skip(message.fresh);
+        build::parse(self.out.buffer(), b"", rest);
+        Rest::Discard
+    }
+
+    pub(super) fn parse_named(&mut self, message: Message<'_>, name: &[u8], rest: &[u8], text: Option<&[u8]>) -> Rest {
+        if self.session.statements.is_full() {
+            return self.refuse(message, &Fault::TooManyStatements);
+        }
+        let class = text.map_or_else(uncertain, |text| classify(text, self.session.lexer));
+        if let Some(fault) = self.forbidden(&class) {
+            return self.refuse(message, &fault);
+        }
+        let is_ordinary = class.is_ordinary();
+        let (class, instead) = match text {
+            Some(text) if !is_ordinary => self.to_parse(text, rest, class),
+            _ => (class, None),
+        };
+        let is_taken = self.session.statements.find(name).is_some();
+        let (settings, is_alone) = self.session.settings_in_force(self.registry);
+        let kept = if text.is_none() { &[][..] } else { instead.as_deref().unwrap_or(rest) };
+        let original = if instead.is_some() { rest } else { &[] };
+        let draft = self.statements.draft(kept, original, (!is_ordinary).then(|| Arc::new(class)), settings);
+        let action = if self.session.keeps_own_names() {
+            // A Parse under a name that is taken fails, and the name stays as it is.
+            let undo = Some(self.session.statements.insert(name, draft));
+            self.leased.cycle.changes_names();
+            self.push(Expect::Parse, Some(ReplyAction::Renames(undo)));
+            return self.send_parse(message, name, name, instead.as_deref());
+        } else if is_taken {
+            return self.parse_taken(message, name, instead.as_deref());
+        } else {
+            let number = prepare::admit(&draft, self.session, self.leased, self.out);
+            let undo = Some(self.session.statements.insert(name, Arc::clone(&draft)));
+            self.leased.cycle.changes_names();
+            self.push(Expect::Parse, Some(ReplyAction::Parses { statement: Arc::clone(&draft), undo }));
+            let server_name = statements::name(number);
+            let rest = self.send_parse(message, name, &server_name, instead.as_deref());
+            if draft.is_large() {
+                return rest;
+            }
+            (server_name, Analyses { draft, name: name.into(), is_alone })
+        };
+        let (server_name, analyses) = action;
+        self.leased.cycle.expect_own(Expect::DescribeStatement, Some(ReplyAction::Analyses(Box::new(analyses))));
+        build::describe_statement(self.out.buffer(), &server_name);
+        Rest::Discard
+    }
+
+    /// Sends a Parse under the backend's name, perhaps of another text.
+    pub(super) fn send_parse(
+        &mut self,
+        message: Message<'_>,
+        name: &[u8],
+        server_name: &[u8],
+        instead: Option<&[u8]>,
+    ) -> Rest {
+        match instead {
+            Some(rest) => {
+                self.out.skip(message.fresh);
+                build::parse(self.out.buffer(), server_name, rest);
+                Rest::Discard
+            }
+            None => {
+                rename(self.out, message, &[], name, server_name);
+                Rest::Forward
+            }
+        }
+    }
+
+    /// A Parse under a name that the client has given already. The server judges the text first, and then finds a name
+    /// of ours taken.
+    pub(super) fn parse_taken(&mut self, message: Message<'_>, name: &[u8], instead: Option<&[u8]>) -> Rest {
+        let error = duplicate_error(name);
+        for expect in [Expect::Close, Expect::Parse] {
+            self.leased.cycle.expect_own(expect, None);
+        }
+        build::close_statement(self.out.buffer(), FAILING_NAME);
+        build::parse(self.out.buffer(), FAILING_NAME, EMPTY_TEXT);
+        self.push(Expect::Parse, Some(ReplyAction::Duplicates(error)));
+        self.send_parse(message, name, FAILING_NAME, instead)
+    }
+}
+
+/// The effects of a statement once the types of its parameters are known: the bytes of some are not those of a text.
+pub(super) fn with_types(mut class: StatementEffects, types: &[u8]) -> StatementEffects {
+    for (_, effect) in &mut class.effects {
+        let Effect::SetBound { name, value, .. } = effect else { continue };
+        let is_text = |argument: &Argument| match argument {
+            Argument::Parameter(number) => session::is_text(types, *number),
+            _ => true,
+        };
+        if !is_text(name) || !value.as_ref().is_none_or(is_text) {
+            let effects = effect.bound(|_| BoundText::Unknown);
+            *effect = effects.into_iter().next().unwrap_or(Effect::SetAny { scope: Scope::Session });
+        }
+    }
+    class
+}

@@ -1,0 +1,200 @@
+//! Bind, Describe, Execute and Close: messages that use a prepared statement or a portal.
+
+use std::sync::Arc;
+
+use super::names::is_lone_deallocate;
+use super::{Frontend, Naming, Rest, rename};
+use crate::error::Fault;
+use crate::notify::notification::Unnotifiable;
+use crate::session::notifications;
+use crate::session::reply_action::ReplyAction;
+use crate::session::statements::{Portal, Unnamed};
+use crate::sql::{BoundText, Effect, Effects, StateFlags, StatementEffects};
+use crate::state::statements::{self, NAME_PREFIX};
+use crate::wire::bind::{self, BindValue};
+use crate::wire::build;
+use crate::wire::expected::Expect;
+use crate::wire::message::{Message, Named};
+
+impl Frontend<'_, '_> {
+    #[inline]
+    pub(super) fn bind(&mut self, message: Message<'_>, portal: &[u8], name: &[u8]) -> Rest {
+        if name.is_empty() {
+            if !self.bring_unnamed() {
+                return self.refuse(message, &Fault::NoUnnamedStatement);
+            }
+            let bound = self.session.statements.unnamed_class().map(|class| self.bound(class, message));
+            self.session.statements.bind(portal, bound);
+            return self.pass(message, Some(Expect::Bind), None);
+        }
+        let before = &message.payload()[..=portal.len()];
+        match self.forward_use(message, Expect::Bind, before, name) {
+            Naming::Forwarded(class) => {
+                let bound = class.map(|class| self.bound(class, message));
+                self.session.statements.bind(portal, bound);
+                Rest::Forward
+            }
+            Naming::Unknown => {
+                // The statement is one of SQL PREPARE, or the backend refuses it.
+                let executed = StatementEffects { may_begin: StateFlags::EXECUTED, ..StatementEffects::default() };
+                self.session.statements.bind(portal, Some(Arc::new(executed).into()));
+                self.unknown(message, Expect::Bind, name)
+            }
+            Naming::Handled(rest) => rest,
+        }
+    }
+
+    /// The effect of executing the portal of this Bind.
+    pub(super) fn bound(&self, class: Arc<StatementEffects>, message: Message<'_>) -> Portal {
+        let class = with_parameters(class, message.payload());
+        let given = class.stands_in.then(|| notifications::given(&class, message.payload())).flatten();
+        let given = given.map(|given| match given {
+            Ok(notification) if notification.is_ascii() || self.session.shares_encoding() => Ok(notification),
+            Ok(_) => Err(Unnotifiable::Untranslatable),
+            Err(error) => Err(error.into()),
+        });
+        Portal { class, given }
+    }
+
+    /// Sends a message that names a statement of the client, once the backend has it.
+    #[inline]
+    pub(super) fn forward_use(&mut self, message: Message<'_>, expect: Expect, before: &[u8], name: &[u8]) -> Naming {
+        let Some(statement) = self.session.statements.find(name) else { return Naming::Unknown };
+        let class = statement.class.clone();
+        if self.session.keeps_own_names() {
+            self.push(expect, None);
+            self.out.pass(message.bytes, message.fresh);
+            return Naming::Forwarded(class);
+        }
+        let statement = Arc::clone(statement);
+        let number = match self.number(message, &statement) {
+            Ok(number) => number,
+            Err(rest) => return Naming::Handled(rest),
+        };
+        rename(self.out, message, before, name, &statements::name(number));
+        self.push(expect, Some(ReplyAction::Uses(number)));
+        Naming::Forwarded(class)
+    }
+
+    pub(super) fn describe(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {
+        match target {
+            Named::Portal(_) => self.pass(message, Some(Expect::DescribePortal), None),
+            Named::Statement(b"") if self.bring_unnamed() => self.pass(message, Some(Expect::DescribeStatement), None),
+            Named::Statement(b"") => self.refuse(message, &Fault::NoUnnamedStatement),
+            Named::Statement(name) => {
+                match self.forward_use(message, Expect::DescribeStatement, &[crate::wire::tag::STATEMENT], name) {
+                    Naming::Forwarded(_) => Rest::Forward,
+                    Naming::Unknown => self.unknown(message, Expect::DescribeStatement, name),
+                    Naming::Handled(rest) => rest,
+                }
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn execute(&mut self, message: Message<'_>, portal: &[u8]) -> Rest {
+        let Some(Portal { class, given }) = self.session.statements.portal(portal) else {
+            return self.pass(message, Some(Expect::Execute), None);
+        };
+        if is_lone_deallocate(&class) {
+            return self.execute_deallocate(message, class);
+        }
+        let given = match given.transpose() {
+            Ok(given) => given,
+            Err(error) => return self.refuse(message, &Fault::Unnotifiable(error)),
+        };
+        if let Some(fault) = self.unnotifiable(&class) {
+            return self.refuse(message, &fault);
+        }
+        self.fail_unit(&class);
+        self.leave_sequences(&class, false);
+        let mut action = self.runs(|| Arc::clone(&class), &class);
+        if let Some(ReplyAction::Runs(runs)) = &mut action {
+            runs.given = given;
+        }
+        self.pass(message, Some(Expect::Execute), action)
+    }
+
+    pub(super) fn close(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {
+        match target {
+            Named::Portal(name) => {
+                self.session.statements.bind(name, None);
+                self.pass(message, Some(Expect::Close), None)
+            }
+            Named::Statement(b"") => {
+                self.session.statements.unnamed = Unnamed::None;
+                self.pass(message, Some(Expect::Close), None)
+            }
+            // A name we do not know may be one of SQL PREPARE.
+            Named::Statement(name)
+                if self.session.pins.may_hold(StateFlags::PREPARE) && self.session.statements.find(name).is_none() =>
+            {
+                self.pass(message, Some(Expect::Close), None)
+            }
+            Named::Statement(name) if self.session.keeps_own_names() => {
+                let undo = self.session.statements.remove(name);
+                self.leased.cycle.changes_names();
+                self.pass(message, Some(Expect::Close), Some(ReplyAction::Renames(undo)))
+            }
+            Named::Statement(name) => {
+                let undo = self.session.statements.remove(name);
+                self.leased.cycle.changes_names();
+                self.answer(message, ReplyAction::Answers { frames: build::CLOSE_COMPLETE, undo })
+            }
+        }
+    }
+
+    /// Sends a Parse of the unnamed statement if the backend lacks it. False: the client has none.
+    #[inline]
+    pub(super) fn bring_unnamed(&mut self) -> bool {
+        match &mut self.session.statements.unnamed {
+            Unnamed::None => return false,
+            Unnamed::Kept { here: true, .. } | Unnamed::Large { .. } => return true,
+            // The server drops it anyway, up to the next Sync.
+            Unnamed::Kept { .. } if self.leased.cycle.replies().is_skipping() => return true,
+            Unnamed::Kept { here, .. } => *here = true,
+        }
+        self.leased.cycle.expect_own(Expect::Parse, Some(ReplyAction::BringsUnnamed));
+        build::parse(self.out.buffer(), b"", self.session.statements.unnamed_text());
+        true
+    }
+
+    /// Handles a name that the client never gave. Postgres raises the error itself, unless the name looks like one of
+    /// ours.
+    pub(super) fn unknown(&mut self, message: Message<'_>, expect: Expect, name: &[u8]) -> Rest {
+        if name.starts_with(NAME_PREFIX) {
+            let fault = Fault::NoStatement(String::from_utf8_lossy(name).into_owned());
+            return self.refuse(message, &fault);
+        }
+        self.pass(message, Some(expect), None)
+    }
+}
+
+/// The effects of a statement once its parameters are known.
+pub(super) fn with_parameters(class: Arc<StatementEffects>, bind: &[u8]) -> Arc<StatementEffects> {
+    let is_bound = |(_, effect): &(u32, Effect)| matches!(effect, Effect::SetBound { .. });
+    if !class.effects.iter().any(is_bound) {
+        return class;
+    }
+    let parameter = |number| match bind::value(bind, number) {
+        Some(BindValue::Null) => BoundText::Null,
+        Some(BindValue::Whole(text)) => BoundText::Text(text),
+        Some(BindValue::Cut) | None => BoundText::Unknown,
+    };
+    let mut known = StatementEffects { effects: Effects::new(), ..(*class).clone() };
+    for (number, effect) in &class.effects {
+        match effect {
+            Effect::SetBound { .. } => {
+                let effects = effect.bound(parameter);
+                for effect in effects {
+                    let (begins, ends) = effect.flags();
+                    known.may_begin |= begins;
+                    known.may_end |= ends;
+                    known.effects.push((*number, effect));
+                }
+            }
+            effect => known.effects.push((*number, effect.clone())),
+        }
+    }
+    Arc::new(known)
+}

@@ -1,0 +1,130 @@
+//! Prepares a client's statements on the backend that it has now, as they were when the client prepared them.
+//!
+//! A backend that lacks a statement gets it with the types of its first analysis and under the settings of that moment,
+//! and nothing of the client is sent until Describe has shown the same columns: where they differ, the client gets the
+//! error that Postgres gives to a statement whose table has changed (`RevalidateCachedQuery` of `plancache.c`).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::leased::Leased;
+use super::reply_action::ReplyAction;
+use super::session::Session;
+use crate::sql::{Value, assume};
+use crate::state::settings::{Settings, SettingsRegistry, is_harmless};
+use crate::state::statements::{self, Statement};
+use crate::wire::build;
+use crate::wire::expected::{Expect, TransactionStatus};
+use crate::wire::splice::Splice;
+
+/// Savepoint around an analysis under other settings inside the client's transaction.
+const SAVEPOINT: &str = "pgweir_analysis";
+
+/// Number of no statement.
+const NOWHERE: u64 = u64::MAX;
+
+/// Where a statement of the client is.
+pub(super) enum Presence {
+    /// The backend has it under this number, or drops the message unread anyway.
+    Here(u64),
+    /// Everything in front has to be answered first.
+    Wait,
+    /// The backend is preparing it.
+    UnderWay,
+    /// The backend could not prepare it: the frame of the error.
+    Refused(Box<[u8]>),
+}
+
+/// Lets the backend prepare a statement that it lacks.
+pub(super) fn bring(
+    statement: &Arc<Statement>,
+    session: &mut Session,
+    leased: &mut Leased,
+    registry: &SettingsRegistry,
+    out: &mut Splice<'_>,
+) -> Presence {
+    if let Some(error) = leased.cycle.take_unprepared(statement.id) {
+        return Presence::Refused(error);
+    }
+    // The server drops the message unread; or the text is too large to be kept, and gone with its backend.
+    if leased.cycle.replies().is_skipping() || statement.analysis().is_none() {
+        return Presence::Here(NOWHERE);
+    }
+    if !leased.cycle.replies().is_empty() && !leased.cycle.replies().is_copying_in() {
+        return Presence::Wait;
+    }
+    let (in_force, _) = session.settings_in_force(registry);
+    let in_unit = leased.cycle.is_unit_open();
+    let is_apart = !in_unit && leased.cycle.replies().status() != TransactionStatus::Failed;
+    let differing = differing(&in_force, &statement.settings);
+    let frame = (is_apart && !differing.is_empty()).then(|| {
+        let is_open = leased.cycle.replies().status() == TransactionStatus::InTransaction;
+        Surrounding::new(is_open, &differing, &statement.settings)
+    });
+    if let Some(frame) = &frame {
+        session.statements.leave_unnamed();
+        leased.cycle.query(out.buffer(), &frame.begin, ReplyAction::Assumes);
+    }
+    let number = admit(statement, session, leased, out);
+    let name = statements::name(number);
+    let action = ReplyAction::Parses { statement: Arc::clone(statement), undo: None };
+    leased.cycle.expect_own(Expect::Parse, Some(action));
+    build::parse(out.buffer(), &name, &statement.rest_with_types());
+    leased.cycle.expect_own(Expect::DescribeStatement, Some(ReplyAction::Verifies(Arc::clone(statement))));
+    build::describe_statement(out.buffer(), &name);
+    if in_unit {
+        out.insert(build::FLUSH);
+    } else {
+        let action = match &frame {
+            Some(_) => ReplyAction::Assumes,
+            None => ReplyAction::Prepared(Arc::clone(statement)),
+        };
+        leased.cycle.expect_own(Expect::Sync, Some(action));
+        out.insert(build::SYNC);
+    }
+    if let Some(frame) = frame {
+        leased.cycle.query(out.buffer(), &frame.end, ReplyAction::Prepared(Arc::clone(statement)));
+    }
+    leased.cycle.hold_client(true);
+    Presence::UnderWay
+}
+
+/// Gives a statement a number, and closes others to make room: outdated ones, and those used longest ago if the backend
+/// is full.
+pub(super) fn admit(statement: &Statement, session: &Session, leased: &mut Leased, out: &mut Splice<'_>) -> u64 {
+    if !leased.cycle.replies().is_skipping() {
+        let most = session.pool.settings().pool.statements_max.max(1) as usize;
+        while let Some(number) = leased.lease.statements.to_close(most) {
+            leased.cycle.expect_own(Expect::Close, Some(ReplyAction::Closes(number)));
+            build::close_statement(out.buffer(), &statements::name(number));
+        }
+    }
+    leased.lease.statements.prepare(statement.id)
+}
+
+/// Settings that an analysis depends on and that differ between two sets, by name.
+fn differing<'a>(have: &'a Settings, want: &'a Settings) -> BTreeSet<&'a str> {
+    if have.meaning() == want.meaning() {
+        return BTreeSet::new();
+    }
+    let names = have.values().keys().chain(want.values().keys()).map(String::as_str);
+    names.filter(|name| !is_harmless(name) && have.values().get(*name) != want.values().get(*name)).collect()
+}
+
+/// Queries around an analysis under other settings: what they set is gone afterwards, and the statement stays.
+struct Surrounding {
+    begin: Vec<u8>,
+    end: Vec<u8>,
+}
+
+impl Surrounding {
+    fn new(is_open: bool, names: &BTreeSet<&str>, settings: &Settings) -> Self {
+        let values = names.iter().map(|name| (*name, settings.values().get(*name).unwrap_or(&Value::Default)));
+        let (begin, end) = if is_open {
+            (format!("SAVEPOINT {SAVEPOINT};"), format!("ROLLBACK TO {SAVEPOINT};RELEASE {SAVEPOINT}"))
+        } else {
+            ("BEGIN ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE;".to_owned(), "ROLLBACK".to_owned())
+        };
+        Self { begin: [begin.as_bytes(), &assume(values)].concat(), end: end.into() }
+    }
+}
