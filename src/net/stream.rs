@@ -204,6 +204,13 @@ impl Stream {
         }
     }
 
+    /// Closes at once: a TCP peer gets a reset, and can neither answer nor wait for an answer to be read.
+    pub fn reset(&mut self) {
+        if let Socket::Tcp(tcp) = std::mem::replace(self.socket_mut(), Socket::Lost) {
+            let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
+        }
+    }
+
     /// Moves the socket to the current thread's reactor.
     pub fn adopt(&mut self) -> io::Result<()> {
         self.socket_mut().adopt()

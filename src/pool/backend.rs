@@ -213,6 +213,11 @@ impl BackendHandle {
         Self { address, key, clock: Clock::default(), in_flight: AtomicU32::new(0), settled: Notify::new() }
     }
 
+    /// Process id of its BackendKeyData.
+    pub fn pid(&self) -> Option<i32> {
+        self.key.as_ref().map(|(pid, _)| *pid)
+    }
+
     /// Marks a cancel as under way until the guard is dropped. Must be called while the client is known to hold the
     /// backend.
     pub fn aim(self: &Arc<Self>) -> CancelGuard {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::answers;
 use super::cycle::CycleState;
@@ -19,6 +19,7 @@ use crate::metrics::{CancelCause, PoolCounter, ProcessCounter};
 use crate::pool::backend::Backend;
 use crate::pool::in_use::InUse;
 use crate::pool::lease::Lease;
+use crate::pool::link::Link;
 use crate::pool::pool::Pool;
 use crate::session::context::Worker;
 use crate::sql::StateFlags;
@@ -29,6 +30,9 @@ use crate::wire::tag::{backend, frontend};
 
 /// Time for a vanished client's query to finish by itself: it may have been sent together with the Terminate.
 const GRACE: Duration = Duration::from_millis(100);
+
+/// Time for a server process to end before it is looked for again.
+const TERMINATE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Longest time between two cancels of a query that ignores them: each cancel costs the server a process.
 const GRACE_MAX: Duration = Duration::from_secs(1);
@@ -76,7 +80,9 @@ pub(crate) fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, 
     if !can_release {
         session.pool.stats.worker(worker.id).add(PoolCounter::Zombies);
     }
-    if is_lost {
+    if leased.cycle.has_units_behind() {
+        abandon(worker, leased, session.pool.clone());
+    } else if is_lost {
         let limit = session.pool.settings().pool.cancel_timeout;
         let worker = Rc::clone(worker);
         let departed = DepartedClient::of(session, &leased.cycle);
@@ -88,6 +94,48 @@ pub(crate) fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, 
     } else {
         take_back(worker, leased, session);
     }
+}
+
+/// Gives a backend up at which more statements wait behind the one that runs. The server has them already, and cancels
+/// would come between two of them at best; so the connection is reset, behind which no statement begins, and the server
+/// process is ended from another one.
+fn abandon(worker: &Rc<Worker>, mut leased: Leased, pool: InUse<Pool>) {
+    let socket = leased.lease.stream.socket();
+    let port = socket.local_addr().map_or(-1, |addr| i32::from(addr.port()));
+    leased.lease.stream.reset();
+    let limit = pool.settings().pool.cancel_timeout;
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        let ends = async {
+            if terminate(&worker, &leased, pool, port).await.is_none() {
+                // There is no other connection to be had. The end of the process cannot be seen.
+                let mut grace = GRACE;
+                loop {
+                    cancel(&worker, &leased).await;
+                    sleep(grace).await;
+                    grace = (grace * 2).min(GRACE_MAX);
+                }
+            }
+        };
+        let _ = timeout(limit, ends).await;
+    });
+}
+
+/// Ends the server process behind a reset connection, and waits until it has ended. `None`: this cannot be done.
+async fn terminate(worker: &Rc<Worker>, leased: &Leased, pool: InUse<Pool>, port: i32) -> Option<()> {
+    let pid = leased.lease.target.pid()?;
+    let mut link = Link::open(worker.proxy.pools.opener(), pool, "pgweir cleanup").await.ok()?;
+    // The process id may be another proxy's invention, and then that of somebody else here: the port must match, too.
+    let sql = format!(
+        "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity \
+         WHERE pid OPERATOR(pg_catalog.=) {pid} AND client_port OPERATOR(pg_catalog.=) ({port})"
+    );
+    let mut pause = TERMINATE_PAUSE;
+    while link.ask(sql.as_bytes(), drop).await.ok()?.ok()?.is_some() {
+        sleep(pause).await;
+        pause = (pause * 2).min(GRACE_MAX);
+    }
+    Some(())
 }
 
 /// Cleans a backend in any state; past the limit it is closed.

@@ -224,6 +224,15 @@ impl CycleState {
         Some(sum.max(1))
     }
 
+    /// True if statements of the client follow the unit that the server is at: it will begin them without being asked.
+    pub(super) fn has_units_behind(&self) -> bool {
+        let runs = |entry: &ExpectedReply<ReplyAction>| {
+            entry.origin == Origin::Client
+                && matches!(entry.expect, Expect::Query | Expect::Execute | Expect::FunctionCall)
+        };
+        self.replies.iter().skip_while(|entry| !entry.expect.is_cycle()).skip(1).any(runs)
+    }
+
     // ---- the transaction
 
     /// A copy of the transaction's log to add to; give it back with [`Self::set_log`].
