@@ -16,6 +16,8 @@ pub(super) fn ready(proxy: &Proxy) -> (bool, String) {
         let (is_up, state) = match view.endpoint {
             EndpointView::Up => (true, "up".to_owned()),
             EndpointView::Busy => (true, "has no room".to_owned()),
+            // No dial has succeeded since, but a connection of our own is at work.
+            EndpointView::Down(_) if proxy.watches.is_up(&name) => (true, "up, as its watch sees".to_owned()),
             EndpointView::Down(since) => {
                 (false, format!("down for {} s", now.saturating_duration_since(since).as_secs()))
             }

@@ -14,6 +14,12 @@ impl Watches {
         self.monitors().values().map(Arc::clone).collect()
     }
 
+    /// A watch of this database has a connection, and answers on it.
+    pub(crate) fn is_up(&self, database: &str) -> bool {
+        let monitor = self.monitors().get(database).map(Arc::clone);
+        monitor.is_some_and(|monitor| monitor.is_up(&monitor.core()))
+    }
+
     /// Its database is watched from now on.
     pub(crate) fn add(&self, monitor: Arc<Monitor>) {
         self.monitors().insert(Arc::clone(&monitor.database), monitor);

@@ -123,9 +123,11 @@ async fn ready_until_no_server_answers() {
     assert!(ready().1["databases"]["app"].as_str().is_some_and(|state| state.starts_with("down for ")));
     assert!(is(proxy.metric("pgweir_endpoint_up", &["database=\"app\""]), 0));
 
+    // A balancer sends nobody before it is ready.
     link.refuse(false);
-    eventually(async || client.batch_execute("SELECT 1").await.is_ok()).await;
-    assert_eq!(ready().0, 200);
+    eventually(async || ready().0 == 200).await;
+    assert!(is(proxy.metric("pgweir_endpoint_up", &["database=\"app\""]), 1));
+    client.batch_execute("SELECT 1").await.expect("it is true");
 }
 
 /// Names of the labels behind a series' name.

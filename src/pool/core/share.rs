@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::bound::Bound;
 use super::slot::{Slot, SlotPhase, SlotState};
-use super::{Command, Core, DatabaseId, PoolId, SlotId};
+use super::{Command, Core, DatabaseId, DatabaseState, PoolId, SlotId};
 use crate::config::Priority;
 
 /// A pool within its share keeps a backend this long after its last use when the pool that wants it has its share, so
@@ -148,6 +148,28 @@ impl<B> Core<B> {
             f64::from(live) / f64::from(pool.limits.share.weight.max(1)),
             pool.queue.first_since(),
         )
+    }
+
+    /// Dials every endpoint that is down and whose back-off is over, though nobody waits for it: readiness and metrics
+    /// show that it answers again before clients are sent here, and they are sent where that shows.
+    pub(super) fn probe(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
+        let is_due = |database: &DatabaseState| {
+            let is_down = database.health.down_since().is_some() && !database.is_paused;
+            is_down && database.health.dials_allowed(database.bound.counts.opening, now) > 0
+        };
+        let can_probe = |id: &PoolId| {
+            let pool = &self.pools[*id];
+            let may_open = !pool.is_removed && pool.refused.is_none() && pool.counts.open() < pool.limits.size;
+            may_open && self.fits(*id)
+        };
+        let down = self.databases.values().filter(|database| is_due(database));
+        let probers: Vec<_> = down.filter_map(|database| database.pools.iter().copied().find(can_probe)).collect();
+        for pool in probers {
+            // Each probe takes a slot of the bound over all.
+            if self.fits(pool) {
+                self.dial(pool, now, out);
+            }
+        }
     }
 
     fn dial(&mut self, pool_id: PoolId, now: Instant, out: &mut Vec<Command<B>>) {

@@ -738,3 +738,28 @@ fn a_waiter_past_its_time_leaves_the_line_and_the_others_stay() {
     shell.failed(first, WaitError::TimedOut(Bottleneck::Pool));
     shell.pending(second);
 }
+
+// Found by an audit: a balancer sends nobody to a pgweir that is not ready, and it stayed so until somebody came.
+#[test]
+fn an_endpoint_that_is_down_is_probed_until_it_answers_though_nobody_waits() {
+    let (mut shell, database, pool) = Shell::with_pool(2);
+    let ticket = shell.wait(pool);
+    shell.fail_dials(FailureKind::Unreachable);
+    shell.run(|core, now, out| core.drop_ticket(ticket, now, out));
+    for _ in 0..3 {
+        shell.pass(ms(5_000));
+        assert_eq!(shell.dials.len(), 1, "one prober");
+        shell.pass(ms(5_000));
+        assert_eq!(shell.dials.len(), 1, "at a time");
+        shell.fail_dials(FailureKind::Unreachable);
+    }
+    shell.run(|core, _, _| core.pause(database));
+    shell.pass(ms(5_000));
+    assert_eq!(shell.dials.len(), 0, "a pause is for the server's sake");
+    shell.run(|core, now, out| core.resume(database, now, out));
+    shell.pass(ms(5_000));
+    shell.open_dials();
+    assert!(matches!(shell.core.database(database).expect("it is there").endpoint, EndpointView::Up));
+    shell.pass(ms(5_000));
+    assert_eq!(shell.dials.len(), 0, "nobody asked for more");
+}

@@ -18,7 +18,7 @@ const EXPIRIES_MAX: usize = 4;
 
 impl<B> Core<B> {
     /// Fails waiters whose time is up or whose endpoint stays down, admits waiters as a growing limit allows, dials
-    /// where a back-off is over, closes idle backends of old age.
+    /// where a back-off is over, also for nobody, closes idle backends of old age.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         self.fail_waiters_of_down_endpoints(now, out);
         self.fail_waiters_past_their_time(now, out);
@@ -29,6 +29,7 @@ impl<B> Core<B> {
         }
         self.serve_role_queues(now, out);
         self.serve(None, now, out);
+        self.probe(now, out);
         self.scan_idle(now, out);
     }
 
