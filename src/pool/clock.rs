@@ -145,24 +145,26 @@ impl Clock {
         own.store(most, Ordering::Relaxed);
     }
 
-    /// The timeout that is exceeded by `now`, the grace included, with so many `statements` that may have run since the
-    /// last answer. None while pgweir's last action may still take effect.
-    pub fn overdue(&self, timeouts: &Timeouts, now: u32, statements: u32) -> Option<Timeout> {
+    /// The timeout that is exceeded by `now`, the grace included. None while pgweir's last action may still take effect.
+    ///
+    /// There is one statement limit since the last answer, though several statements may have run since: a limit for
+    /// each would let one text have as many as it likes.
+    pub fn overdue(&self, timeouts: &Timeouts, now: u32) -> Option<Timeout> {
         let acted = self.acted.load(Ordering::Relaxed);
         if acted != 0 && TICK * now.saturating_sub(acted) < GRACE {
             return None;
         }
-        let is_over = |timeout: Timeout, since: &AtomicU32, times: u32| {
+        let is_over = |timeout: Timeout, since: &AtomicU32| {
             let since = since.load(Ordering::Relaxed);
             let limit = self.limit(timeout, timeouts);
-            since != 0 && limit.is_some_and(|limit| TICK * now.saturating_sub(since) >= limit * times + GRACE)
+            since != 0 && limit.is_some_and(|limit| TICK * now.saturating_sub(since) >= limit + GRACE)
         };
         let kinds = [
-            (Timeout::Transaction, &self.transaction, 1),
-            (Timeout::IdleInTransaction, &self.idle, 1),
-            (Timeout::Statement, &self.statement, statements),
+            (Timeout::Transaction, &self.transaction),
+            (Timeout::IdleInTransaction, &self.idle),
+            (Timeout::Statement, &self.statement),
         ];
-        kinds.into_iter().find(|(timeout, since, times)| is_over(*timeout, since, *times)).map(|(timeout, ..)| timeout)
+        kinds.into_iter().find(|(timeout, since)| is_over(*timeout, since)).map(|(timeout, _)| timeout)
     }
 
     /// pgweir acts on an exceeded timeout.
@@ -216,19 +218,18 @@ mod tests {
     #[test]
     fn a_statement_is_overdue_a_grace_after_its_limit_and_again_a_grace_later() {
         let clock = Clock::default();
-        assert_eq!(clock.overdue(&LIMITS, 1000, 1), None);
+        assert_eq!(clock.overdue(&LIMITS, 1000), None);
         clock.begin(100, true);
-        assert_eq!(clock.overdue(&LIMITS, 129, 1), None);
-        assert_eq!(clock.overdue(&LIMITS, 130, 1), Some(Timeout::Statement));
-        assert_eq!(clock.overdue(&LIMITS, 130, 2), None);
+        assert_eq!(clock.overdue(&LIMITS, 129), None);
+        assert_eq!(clock.overdue(&LIMITS, 130), Some(Timeout::Statement));
         clock.act(130);
-        assert_eq!(clock.overdue(&LIMITS, 139, 1), None);
-        assert_eq!(clock.overdue(&LIMITS, 140, 1), Some(Timeout::Statement));
+        assert_eq!(clock.overdue(&LIMITS, 139), None);
+        assert_eq!(clock.overdue(&LIMITS, 140), Some(Timeout::Statement));
         // The next one has its own time.
         clock.complete(140);
-        assert_eq!(clock.overdue(&LIMITS, 159, 1), None);
+        assert_eq!(clock.overdue(&LIMITS, 159), None);
         clock.end(159, TransactionStatus::Idle);
-        assert_eq!(clock.overdue(&LIMITS, 1000, 1), None);
+        assert_eq!(clock.overdue(&LIMITS, 1000), None);
     }
 
     #[test]
@@ -236,13 +237,13 @@ mod tests {
         let clock = Clock::default();
         clock.begin(100, true);
         clock.end(110, TransactionStatus::InTransaction);
-        assert_eq!(clock.overdue(&LIMITS, 149, 1), None);
-        assert_eq!(clock.overdue(&LIMITS, 150, 1), Some(Timeout::IdleInTransaction));
+        assert_eq!(clock.overdue(&LIMITS, 149), None);
+        assert_eq!(clock.overdue(&LIMITS, 150), Some(Timeout::IdleInTransaction));
         clock.begin(150, false);
-        assert_eq!(clock.overdue(&LIMITS, 159, 1), None);
-        assert_eq!(clock.overdue(&LIMITS, 160, 1), Some(Timeout::Transaction));
+        assert_eq!(clock.overdue(&LIMITS, 159), None);
+        assert_eq!(clock.overdue(&LIMITS, 160), Some(Timeout::Transaction));
         clock.transact(160);
-        assert_eq!(clock.overdue(&LIMITS, 160, 1), None);
+        assert_eq!(clock.overdue(&LIMITS, 160), None);
     }
 
     #[test]
@@ -250,16 +251,16 @@ mod tests {
         let clock = Clock::default();
         clock.begin(100, true);
         clock.extend(Timeout::Statement, 4000, &LIMITS);
-        assert_eq!(clock.overdue(&LIMITS, 149, 1), None);
-        assert_eq!(clock.overdue(&LIMITS, 150, 1), Some(Timeout::Statement));
+        assert_eq!(clock.overdue(&LIMITS, 149), None);
+        assert_eq!(clock.overdue(&LIMITS, 150), Some(Timeout::Statement));
         // It may take that back, so the most it had counts until the transaction ends.
         clock.extend(Timeout::Statement, 1000, &LIMITS);
-        assert_eq!(clock.overdue(&LIMITS, 149, 1), None);
+        assert_eq!(clock.overdue(&LIMITS, 149), None);
         clock.extend(Timeout::Statement, 0, &LIMITS);
-        assert_eq!(clock.overdue(&Timeouts { transaction: None, ..LIMITS }, 1000, 1), None);
+        assert_eq!(clock.overdue(&Timeouts { transaction: None, ..LIMITS }, 1000), None);
         clock.set_own(&[Some(500), None, None, None]);
-        assert_eq!(clock.overdue(&LIMITS, 115, 1), Some(Timeout::Statement));
+        assert_eq!(clock.overdue(&LIMITS, 115), Some(Timeout::Statement));
         // Not where the role has no limit.
-        assert_eq!(clock.overdue(&Timeouts::default(), 1000, 1), None);
+        assert_eq!(clock.overdue(&Timeouts::default(), 1000), None);
     }
 }

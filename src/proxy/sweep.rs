@@ -64,7 +64,7 @@ impl Proxy {
         let tick = self.clock.ticks();
         let overdue = self.pools.backends().find(|facts| {
             let limits = &facts.pool.settings().timeouts;
-            !facts.pool.is_dedicated() && facts.target.clock.overdue(limits, tick, 1).is_some()
+            !facts.pool.is_dedicated() && facts.target.clock.overdue(limits, tick).is_some()
         });
         if overdue.is_empty() {
             return;

@@ -207,21 +207,16 @@ impl CycleState {
         self.dropped = dropped;
     }
 
-    /// Number of statements that may have run at the server since its last answer; `None`: unknown.
-    pub(super) fn statements(&self) -> Option<u32> {
+    /// No more than one statement may have run at the server since its last answer.
+    pub(super) fn is_single(&self) -> bool {
         let of = |entry: &ExpectedReply<ReplyAction>| match (entry.expect, &entry.action) {
-            (Expect::Query, Some(ReplyAction::Runs(runs))) if runs.class.may_begin.contains(StateFlags::UNCERTAIN) => {
-                None
-            }
-            (Expect::Query, Some(ReplyAction::Runs(runs))) => {
-                Some(runs.class.statements.saturating_sub(runs.completed))
-            }
-            (Expect::Query, Some(ReplyAction::Several(statements))) => Some(*statements),
-            (Expect::Query | Expect::Execute | Expect::FunctionCall, _) => Some(1),
-            _ => Some(0),
+            (Expect::Query, Some(ReplyAction::Runs(runs))) if runs.class.may_begin.contains(StateFlags::UNCERTAIN) => 2,
+            (Expect::Query, Some(ReplyAction::Runs(runs))) => runs.class.statements.saturating_sub(runs.completed),
+            (Expect::Query, Some(ReplyAction::Several(statements))) => *statements,
+            (Expect::Query | Expect::Execute | Expect::FunctionCall, _) => 1,
+            _ => 0,
         };
-        let sum = self.replies.iter().map(of).try_fold(0u32, |sum, of| sum.checked_add(of?))?;
-        Some(sum.max(1))
+        self.replies.iter().map(of).fold(0, u32::saturating_add) <= 1
     }
 
     /// True if statements of the client follow the unit that the server is at: it will begin them without being asked.

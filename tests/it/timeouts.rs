@@ -513,16 +513,33 @@ async fn a_statement_that_postgres_lets_run_is_cancelled_a_grace_after_its_limit
     assert_eq!(proxy.metric("pgweir_cancels_total", &["cause=\"timeout\""]), 3.0);
 }
 
+// Found by an audit: each statement of a text gave it another limit, and a text too long to be read had none.
+#[tokio::test]
+async fn one_text_has_one_limit_however_many_statements_are_in_it() {
+    let proxy = with("statement_timeout = \"300ms\"").await;
+    let mut wire = proxy.wire("app").await;
+    lifts(&mut wire, "statement_timeout").await;
+    wire.query("SELECT lift()").await;
+    let expected = ("57014".to_owned(), hint("statement_timeout = 300ms"));
+    for text in [format!("{}{SLEEP}", "SELECT 1;".repeat(200)), format!("{SLEEP} /*{}*/", "x".repeat(1_100_000))] {
+        assert_eq!(error(&wire.query(&text).await), expected);
+    }
+    wire.send([extended("SELECT 1", &[]).repeat(200), extended(SLEEP, &[]), sync()].concat()).await;
+    assert_eq!(error(&wire.cycle().await), expected);
+}
+
 // The clock must not be wrong where Postgres is right.
 #[tokio::test]
 async fn what_postgres_allows_is_not_cancelled() {
     let proxy = with("statement_timeout = \"1s\"").await;
     let mut wire = proxy.wire("app").await;
-    // Each statement has its own time, and the server answers when all are done.
-    let text = ["SELECT pg_sleep(0.12)"; 15].join(";");
-    assert!(wire.query(&text).await.iter().all(|frame| frame.tag != 'E'));
-    wire.send([vec![extended("SELECT pg_sleep(0.12)", &[]); 15].concat(), sync()].concat()).await;
-    assert!(wire.cycle().await.iter().all(|frame| frame.tag != 'E'));
+    // Each statement has its own time, and the server answers when all are done or a buffer is full.
+    for sql in ["SELECT pg_sleep(0.1)", "SELECT pg_sleep(0.5), repeat('x', 9000)"] {
+        let count = if sql.contains("repeat") { 8 } else { 12 };
+        assert!(wire.query(&vec![sql; count].join(";")).await.iter().all(|frame| frame.tag != 'E'));
+        wire.send([vec![extended(sql, &[]); count].concat(), sync()].concat()).await;
+        assert!(wire.cycle().await.iter().all(|frame| frame.tag != 'E'));
+    }
     // A client's own value counts, for as long as it has it.
     for text in [
         "SET statement_timeout = '20s'; SELECT pg_sleep(1.8)",

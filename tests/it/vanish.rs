@@ -300,7 +300,11 @@ async fn nothing_of_a_pipeline_starts_once_its_client_is_gone() {
                 wire.send(pipeline.clone()).await;
                 sessions.until_running(insert, 1).await;
                 let mut other = proxy.wire("app").await;
-                if resets { wire.reset() } else { drop(wire) }
+                if resets {
+                    wire.reset()
+                } else {
+                    drop(wire)
+                }
                 // Its answer shows that nothing of the pipeline runs any more: the pool has one backend.
                 let done = other.query("SELECT count(*) <= 2 FROM t").await[1].columns();
                 assert_eq!(done, [Some("t".to_owned())], "{mode}, reset: {resets}");

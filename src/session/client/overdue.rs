@@ -31,14 +31,12 @@ impl Client {
         let tick = self.worker.proxy.clock.ticks();
         let limits = self.session.pool.settings().timeouts;
         let clock = &leased.lease.target.clock;
-        // The start of the last statement is unknown if the text is too long to be read.
-        let statements = leased.cycle.statements().unwrap_or(u32::MAX);
-        let Some(overdue) = clock.overdue(&limits, tick, statements) else { return Ok(()) };
+        let Some(overdue) = clock.overdue(&limits, tick) else { return Ok(()) };
         clock.act(tick);
         let replies = leased.cycle.replies();
         // A COMMIT has no timeout in Postgres: one that is cancelled while it waits for a synchronous standby would
         // still be done.
-        let is_commit = leased.cycle.is_committing() && statements == 1;
+        let is_commit = leased.cycle.is_committing() && leased.cycle.is_single();
         // A client that does not read holds up its own statement.
         let is_unread = overdue == Timeout::Statement && !self.side.buffer.is_empty();
         if is_commit || is_unread {
