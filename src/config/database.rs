@@ -24,8 +24,8 @@ pub(super) const WAITERS_MAX: u32 = 1_000_000;
 const STATEMENTS_MAX: u32 = 100_000;
 
 /// The secret of a role that may log in, and none once it has expired.
-const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END \
-     FROM pg_catalog.pg_authid WHERE rolname = $1 AND rolcanlogin";
+const AUTH_QUERY: &str = "SELECT rolname, CASE WHEN rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now() THEN NULL ELSE rolpassword END \
+     FROM pg_catalog.pg_authid WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin";
 
 words! {
     /// When a backend goes back to its pool.
@@ -104,6 +104,8 @@ section! {
         pub role: String = String::new() => required(text());
         /// Its password.
         pub password: Option<Secret> = None => secret();
+        /// Database at the server that is asked; `None`: the one that the client asks for.
+        pub dbname: Option<String> = None => maybe(text());
         /// Query with `$1` = role; returns role and secret.
         pub query: String = AUTH_QUERY.to_owned() => key(role_query());
     }

@@ -63,7 +63,7 @@ fn with(key: &KnownKey, value: Option<&str>) -> Import {
             "client_tls_sslmode = verify-ca\n"
         }
         (Section::General, "server_tls_ca_file") => "server_tls_sslmode = verify-ca\n",
-        (Section::General, "auth_query") => "auth_user = lookup\n",
+        (Section::General, "auth_query" | "auth_dbname") => "auth_user = lookup\n",
         _ => "",
     };
     let (mut general, mut database, mut user, mut peer) =
@@ -75,7 +75,7 @@ fn with(key: &KnownKey, value: Option<&str>) -> Import {
             database += &word;
             match key.name {
                 "password" => database += "user=owner",
-                "auth_query" => database += "auth_user=lookup",
+                "auth_query" | "auth_dbname" => database += "auth_user=lookup",
                 _ => {}
             }
         }

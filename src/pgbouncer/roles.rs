@@ -68,9 +68,10 @@ pub(super) struct Logins {
     pub(super) tables: Vec<Table>,
     /// Names of the roles that prove themselves to pgweir.
     proved_here: Vec<String>,
-    /// `auth_user` and `auth_query` in general.
+    /// `auth_user`, `auth_query` and `auth_dbname` in general.
     auth_user: Option<String>,
     auth_query: Option<String>,
+    auth_dbname: Option<String>,
     users: Vec<(String, String)>,
     is_looked_up: bool,
 }
@@ -86,6 +87,7 @@ impl Logins {
         let mut pairs = vec![("role", text(role))];
         let secret = self.users.iter().find(|(name, _)| name == role).map(|(_, secret)| FileSecret::of(secret));
         pairs.extend(secret.and_then(FileSecret::opens).map(|secret| ("password", text(secret))));
+        pairs.extend(database.get("auth_dbname").or(self.auth_dbname.as_deref()).map(|name| ("dbname", text(name))));
         pairs.extend(database.get("auth_query").or(self.auth_query.as_deref()).map(|query| ("query", text(query))));
         Some(inline(&pairs))
     }
@@ -163,8 +165,9 @@ pub(super) fn logins(translation: &mut Translation, files: Files<'_>) -> Logins 
         star.line("auth", &self::text("passthrough"), "nobody is in auth_file");
     }
     let auth_query = translation.given("auth_query").map(str::to_owned);
+    let auth_dbname = translation.given("auth_dbname").map(str::to_owned);
     let tables = std::iter::once(star).chain(named).collect();
-    Logins { tables, proved_here, auth_user, auth_query, users, is_looked_up }
+    Logins { tables, proved_here, auth_user, auth_query, auth_dbname, users, is_looked_up }
 }
 
 fn auth_file(translation: &mut Translation, files: Files<'_>) -> Vec<(String, String)> {

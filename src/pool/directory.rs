@@ -341,9 +341,12 @@ impl Names {
 /// role. `None`: the database looks nothing up, or does so as another role.
 fn lookup_settings(config: &Config, database: &str, role: &str) -> Option<PoolSettings> {
     let found = config.database(database)?;
-    found.auth_query.as_ref().filter(|query| query.role == role)?;
+    let query = found.auth_query.as_ref().filter(|query| query.role == role)?;
     // The password goes with each question.
-    let settings = own_settings(database, found, role, None);
+    let mut settings = own_settings(database, found, role, None);
+    if let Some(dbname) = &query.dbname {
+        settings.endpoint.dbname.clone_from(dbname);
+    }
     let size = settings.pool.size.min(LOOKUP_BACKENDS);
     Some(PoolSettings { pool: PoolConfig { size, ..settings.pool }, ..settings })
 }

@@ -115,7 +115,7 @@ impl Link {
         if opener.control_connections().is_left(&settings.endpoint, Instant::now()) {
             return Err(LinkError::Left);
         }
-        let Backend { stream, parameters, target, .. } = opener.open(&pool, 0).await?;
+        let Backend { stream, parameters, target, .. } = opener.open_own(&pool, 0).await?;
         let mut link = Self { stream, unread: BytesMut::new(), target, pool, settings, pid: 0, listed: None };
         let mut sql = format!("{NO_TIMEOUTS}; SET application_name = '{name}'; ").into_bytes();
         if let Some(encoding) = parameters.value("server_encoding")

@@ -42,6 +42,10 @@ const MINOR: u16 = 0;
 /// The setting that the functions of `pgweir notify-sql` look at.
 const INTERCEPT: (&str, &str) = ("pgweir.intercept", "on");
 
+/// Connections of our own look names up in no schema that the owner of a database can write to: their statements run
+/// with the rights of roles that may do more than he. In the StartupMessage it outranks ALTER DATABASE and ALTER ROLE.
+const SEARCH_PATH: (&str, &str) = ("search_path", "pg_catalog");
+
 /// The functions of Postgres that hold `CONNECTION LIMIT` of a role and of a database; full servers have the same
 /// SQLSTATE.
 const LIMITS: [&[u8]; 2] = [b"InitializeSessionUserId", b"CheckMyDatabase"];
@@ -143,6 +147,25 @@ impl From<FailureKind> for OpenFailure {
     }
 }
 
+/// A backend that is to be opened.
+#[derive(Clone, Copy)]
+struct Opening<'a> {
+    pool: &'a Pool,
+    settings: &'a PoolSettings,
+    credential: &'a Credential,
+    worker: usize,
+    user: BackendUser,
+}
+
+/// Whose statements a backend will run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BackendUser {
+    /// Clients of its pool.
+    Clients,
+    /// We ourselves.
+    Pgweir,
+}
+
 /// The parts that dials need besides the pool.
 pub struct Opener {
     secrets: Arc<Secrets>,
@@ -187,8 +210,18 @@ impl Opener {
 
     /// Opens a backend of `pool` on the current reactor, which is `worker`'s.
     pub async fn open(&self, pool: &Pool, worker: usize) -> Result<Backend, OpenError> {
+        let user = if pool.name.kind == PoolKind::Internal { BackendUser::Pgweir } else { BackendUser::Clients };
+        self.open_for(user, pool, worker).await
+    }
+
+    /// As [`Self::open`], for statements of our own.
+    pub(crate) async fn open_own(&self, pool: &Pool, worker: usize) -> Result<Backend, OpenError> {
+        self.open_for(BackendUser::Pgweir, pool, worker).await
+    }
+
+    async fn open_for(&self, user: BackendUser, pool: &Pool, worker: usize) -> Result<Backend, OpenError> {
         let since = Instant::now();
-        let opened = self.open_with(pool, pool.credential(), worker).await;
+        let opened = self.open_with(user, pool, &pool.credential(), worker).await;
         match &opened {
             Ok(_) => {
                 pool.stats.worker(worker).record(PoolHistogram::Open, since.elapsed());
@@ -209,29 +242,44 @@ impl Opener {
         opened
     }
 
-    /// As [`Self::open`] with a credential that is to be tried first.
-    pub async fn open_with(&self, pool: &Pool, credential: Credential, worker: usize) -> Result<Backend, OpenError> {
-        let settings = Arc::clone(&pool.settings());
+    /// Opens a backend with a credential that is to be tried, and that clients will not use.
+    pub(crate) async fn check(
+        &self,
+        pool: &Pool,
+        credential: &Credential,
+        worker: usize,
+    ) -> Result<Backend, OpenError> {
+        match self.open_with(BackendUser::Pgweir, pool, credential, worker).await {
+            // A pooler in between knows no search_path, and the only statement of a check has no operator.
+            Err(error) if error.may_be_about_a_setting() => {
+                self.open_with(BackendUser::Clients, pool, credential, worker).await
+            }
+            other => other,
+        }
+    }
+
+    async fn open_with(
+        &self,
+        user: BackendUser,
+        pool: &Pool,
+        credential: &Credential,
+        worker: usize,
+    ) -> Result<Backend, OpenError> {
+        let settings = &*Arc::clone(&pool.settings());
         let limit = settings.pool.connect_timeout;
-        timeout(limit, self.try_hosts(pool, &settings, credential, worker))
-            .await
-            .map_err(|_| OpenError::Timeout(limit))?
+        let opening = Opening { pool, settings, credential, worker, user };
+        timeout(limit, self.try_hosts(opening)).await.map_err(|_| OpenError::Timeout(limit))?
     }
 
     /// One host after the other, beginning with the one that worked last, so that a dead one costs only once.
-    async fn try_hosts(
-        &self,
-        pool: &Pool,
-        settings: &PoolSettings,
-        credential: Credential,
-        worker: usize,
-    ) -> Result<Backend, OpenError> {
+    async fn try_hosts(&self, opening: Opening<'_>) -> Result<Backend, OpenError> {
+        let Opening { pool, settings, .. } = opening;
         let hosts = &settings.endpoint.hosts;
         let share = host_share(settings);
         let first = pool.host.load(Ordering::Relaxed);
         let mut last = OpenError::Removed;
         for index in (0..hosts.len()).map(|i| (first + i) % hosts.len()) {
-            let attempt = self.try_host(pool, settings, &hosts[index], credential.clone(), worker);
+            let attempt = self.try_host(opening, &hosts[index]);
             match timeout(share, attempt).await {
                 Ok(Ok(backend)) => {
                     pool.host.store(index, Ordering::Relaxed);
@@ -246,14 +294,8 @@ impl Opener {
         Err(last)
     }
 
-    async fn try_host(
-        &self,
-        pool: &Pool,
-        settings: &PoolSettings,
-        host: &str,
-        credential: Credential,
-        worker: usize,
-    ) -> Result<Backend, OpenError> {
+    async fn try_host(&self, opening: Opening<'_>, host: &str) -> Result<Backend, OpenError> {
+        let settings = opening.settings;
         // Names are resolved at every connect: after a failover the name leads elsewhere.
         let addresses = self.addresses(host, &settings.endpoint).await?;
         let deadline = Instant::now() + host_share(settings);
@@ -262,7 +304,7 @@ impl Opener {
             // Each address leaves the others their part of the time: one that swallows packets must not hide those
             // behind it.
             let limit = deadline.saturating_duration_since(Instant::now()) / left;
-            let attempt = self.try_address(pool, settings, address, &credential, worker);
+            let attempt = self.try_address(opening, address);
             match timeout(limit, attempt).await {
                 Ok(Ok(backend)) => return Ok(backend),
                 Ok(Err(error)) if FailureKind::from(&error) == FailureKind::Refused => return Err(error),
@@ -283,17 +325,11 @@ impl Opener {
         Ok(found.into_iter().map(address).collect())
     }
 
-    async fn try_address(
-        &self,
-        pool: &Pool,
-        settings: &PoolSettings,
-        address: ServerAddress,
-        credential: &Credential,
-        worker: usize,
-    ) -> Result<Backend, OpenError> {
+    async fn try_address(&self, opening: Opening<'_>, address: ServerAddress) -> Result<Backend, OpenError> {
+        let Opening { pool, settings, .. } = opening;
         let intercepts =
             settings.intercepts && pool.name.kind == PoolKind::Ordinary && pool.takes_intercept.load(Ordering::Relaxed);
-        let attempt = |intercepts| self.log_in(pool, settings, address.clone(), credential.clone(), worker, intercepts);
+        let attempt = |intercepts| self.log_in(opening, address.clone(), intercepts);
         let opened = match attempt(intercepts).await {
             Err(OpenError::NoTransactionTimeout) => attempt(intercepts).await,
             other => other,
@@ -315,19 +351,18 @@ impl Opener {
 
     async fn log_in(
         &self,
-        pool: &Pool,
-        settings: &PoolSettings,
+        opening: Opening<'_>,
         address: ServerAddress,
-        credential: Credential,
-        worker: usize,
         intercepts: bool,
     ) -> Result<Backend, OpenError> {
+        let Opening { pool, settings, credential, worker, .. } = opening;
         let endpoint = &settings.endpoint;
         let (mut stream, channel) = self.connect(&address).await?;
-        let packet = startup_packet(pool, settings, intercepts)?;
+        let packet = startup_packet(opening, intercepts)?;
         let failed = |source| OpenError::Io { address: address.to_string(), source };
         stream.write_all(&packet).await.map_err(failed)?;
-        let mut login = BackendLogin::new(endpoint.role.clone(), credential, channel, MINOR, Arc::clone(&self.secrets));
+        let mut login =
+            BackendLogin::new(endpoint.role.clone(), credential.clone(), channel, MINOR, Arc::clone(&self.secrets));
         let logged_in = match drive(&mut stream, &mut login).await {
             Err(OpenError::Login(LoginError::Server(error)))
                 if error.sqlstate.as_deref() == Some("42704")
@@ -436,7 +471,8 @@ fn host_share(settings: &PoolSettings) -> Duration {
 }
 
 /// The StartupMessage, with only the pool's own parameters: RESET ALL and DISCARD ALL come back to exactly this.
-fn startup_packet(pool: &Pool, settings: &PoolSettings, intercepts: bool) -> Result<Vec<u8>, Unsendable> {
+fn startup_packet(opening: Opening<'_>, intercepts: bool) -> Result<Vec<u8>, Unsendable> {
+    let Opening { pool, settings, user, .. } = opening;
     let endpoint = &settings.endpoint;
     let takes =
         |timeout: &Timeout| *timeout != Timeout::Transaction || pool.takes_transaction_timeout.load(Ordering::Relaxed);
@@ -447,7 +483,8 @@ fn startup_packet(pool: &Pool, settings: &PoolSettings, intercepts: bool) -> Res
     let limits = limits.iter().map(|(n, v)| (*n, v.as_str()));
     let replication = pool.name.parameters().iter().map(|(n, v)| (n.as_str(), v.as_str()));
     let intercept = intercepts.then_some(INTERCEPT);
-    build_startup(MINOR, named.into_iter().chain(limits).chain(replication).chain(intercept))
+    let search_path = (user == BackendUser::Pgweir).then_some(SEARCH_PATH);
+    build_startup(MINOR, named.into_iter().chain(limits).chain(replication).chain(intercept).chain(search_path))
 }
 
 async fn drive(stream: &mut Stream, login: &mut BackendLogin) -> Result<LoggedIn, OpenError> {

@@ -425,7 +425,7 @@ async fn prove(worker: &Rc<Worker>, pool: &Arc<Pool>, password: &Secret) -> Resu
         return Ok(());
     }
     let opener = worker.proxy.pools.opener();
-    match opener.open_with(pool, Credential::Unproved(password.clone()), worker.id).await {
+    match opener.check(pool, &Credential::Unproved(password.clone()), worker.id).await {
         Ok(mut backend) => {
             let _ = backend.stream.write_all(build::TERMINATE).await;
             worker.proxy.directory.set_verified(pool, password, worker.id);

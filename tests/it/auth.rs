@@ -151,13 +151,70 @@ async fn secrets_are_looked_up_at_the_server() {
     assert_eq!(user_of(&mut wire).await, "aq_scram");
 }
 
+/// The owner of a database puts a schema of his own in front of pg_catalog, with an operator that says as whom it runs.
+async fn trap_in(postgres: &Postgres, database: &str) {
+    let trap = format!(
+        "CREATE SCHEMA trap; GRANT ALL ON SCHEMA trap TO PUBLIC; CREATE TABLE trap.caught (who text); \
+         GRANT ALL ON trap.caught TO PUBLIC; \
+         CREATE FUNCTION trap.eq(name, name) RETURNS boolean LANGUAGE plpgsql AS \
+         'BEGIN INSERT INTO trap.caught VALUES (current_user); RETURN $1 OPERATOR(pg_catalog.=) $2; END'; \
+         CREATE OPERATOR trap.= (LEFTARG = name, RIGHTARG = name, FUNCTION = trap.eq); \
+         ALTER DATABASE \"{database}\" SET search_path = trap, pg_catalog"
+    );
+    postgres.admin(database).await.batch_execute(&trap).await.expect("a trap");
+}
+
+async fn caught_in(postgres: &Postgres, database: &str) -> i64 {
+    let admin = postgres.admin(database).await;
+    admin.query_one("SELECT count(*) FROM trap.caught", &[]).await.expect("a count").get(0)
+}
+
+#[tokio::test]
+async fn a_look_up_runs_nothing_of_the_database_that_the_client_names() {
+    let postgres = Postgres::shared();
+    let lookup = postgres.own_role("SUPERUSER").await;
+    // Both the shipped query, and one of an operator who wrote it without OPERATOR.
+    let own = "SELECT rolname, rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1";
+    for query in ["", &format!(", query = \"{own}\"")] {
+        let login = format!("role = \"{lookup}\", password = \"{}\"{query}", password_of(&lookup));
+        let proxy = proxy()
+            .toml(&format!("[databases.app]\nauth_query = {{ {login} }}"))
+            .toml("[roles.\"*\"]\nauth = \"auth-query\"")
+            .start()
+            .await;
+        trap_in(postgres, &proxy.dbname).await;
+        assert_eq!(refusal(&proxy, "aq_nobody_at_all", "x").await, "28P01");
+        assert_eq!(caught_in(postgres, &proxy.dbname).await, 0, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn secrets_are_looked_up_in_the_database_that_is_named_for_it() {
+    let postgres = Postgres::shared();
+    let lookup = postgres.own_role("").await;
+    let login = format!("role = \"{lookup}\", password = \"{}\", dbname = \"aq_logins\"", password_of(&lookup));
+    let query = "SELECT role, secret FROM public.secrets WHERE role = $1";
+    let proxy = proxy()
+        .toml(&format!("[databases.app]\nauth_query = {{ {login}, query = \"{query}\" }}"))
+        .bare_role("elsewhere", "auth = \"auth-query\"")
+        .start()
+        .await;
+    sql(postgres, "CREATE DATABASE aq_logins").await;
+    let table = "CREATE TABLE secrets (role text, secret text); GRANT SELECT ON secrets TO PUBLIC; \
+                 INSERT INTO secrets VALUES ('elsewhere', 'elsewhere-secret')";
+    postgres.admin("aq_logins").await.batch_execute(table).await.expect("a table");
+    let mut wire = log_in(&proxy, "elsewhere", "elsewhere-secret").await.expect("a login");
+    assert_eq!(user_of(&mut wire).await, "elsewhere");
+    assert_eq!(wire.query("SELECT current_database()").await[1].columns(), [Some(proxy.dbname.clone())]);
+}
+
 #[tokio::test]
 async fn secrets_may_come_from_a_table_in_clear_text() {
     let postgres = Postgres::shared();
     let lookup = postgres.own_role("").await;
     let proxy = proxy()
         .toml(&format!(
-            "[databases.app]\nauth_query = {{ role = \"{lookup}\", password = \"{}\", query = \"SELECT $1, secret FROM secrets WHERE role = $1\" }}",
+            "[databases.app]\nauth_query = {{ role = \"{lookup}\", password = \"{}\", query = \"SELECT $1, secret FROM public.secrets WHERE role = $1\" }}",
             password_of(&lookup)
         ))
         .bare_role("tabled", "auth = \"auth-query\"")
@@ -166,7 +223,7 @@ async fn secrets_may_come_from_a_table_in_clear_text() {
     let admin = postgres.admin(&proxy.dbname).await;
     let before = refusal(&proxy, "tabled", "tabled-secret").await;
     assert_eq!(before, "57P03", "the query fails, and that is not the client's fault");
-    eventually(async || proxy.log_text().contains("relation \\\"secrets\\\" does not exist")).await;
+    eventually(async || proxy.log_text().contains("relation \\\"public.secrets\\\" does not exist")).await;
     let table = "CREATE TABLE secrets (role text, secret text); GRANT SELECT ON secrets TO PUBLIC; \
                  INSERT INTO secrets VALUES ('tabled', 'tabled-secret'), ('untabled', NULL)";
     admin.batch_execute(table).await.expect("a table");
