@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -230,10 +230,14 @@ pub(crate) fn bind_tcp(addr: SocketAddr, reuse_port: bool) -> io::Result<TcpList
     TcpListener::from_std(socket.into())
 }
 
-/// A file left behind by a process that is gone is replaced; one that somebody listens on only where ports are reused.
+/// A socket left behind by a process that is gone is replaced, no other file ever; one that somebody listens on only
+/// where ports are reused.
 fn bind_unix(path: &Path, reuse_port: bool) -> io::Result<(UnixListener, SocketFile)> {
     let bound = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if !fs::symlink_metadata(path)?.file_type().is_socket() {
+                return Err(io::Error::new(error.kind(), "a file that is no socket is in its place"));
+            }
             if reuse_port {
                 replace_unix(path)?
             } else if std::os::unix::net::UnixStream::connect(path).is_ok() {
@@ -255,4 +259,30 @@ fn replace_unix(path: &Path) -> io::Result<UnixListener> {
     let unix = UnixListener::bind(&beside)?;
     fs::rename(&beside, path)?;
     Ok(unix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_sockets_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("front");
+        for reuse_port in [false, true] {
+            fs::write(&path, "worth keeping").unwrap();
+            let error = bind_unix(&path, reuse_port).unwrap_err();
+            assert_eq!(error.to_string(), "a file that is no socket is in its place");
+            assert_eq!(fs::read(&path).unwrap(), b"worth keeping");
+            fs::remove_file(&path).unwrap();
+
+            std::os::unix::fs::symlink("elsewhere", &path).unwrap();
+            bind_unix(&path, reuse_port).unwrap_err();
+            assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+            fs::remove_file(&path).unwrap();
+
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            bind_unix(&path, reuse_port).expect("nobody listens on it");
+        }
+    }
 }
