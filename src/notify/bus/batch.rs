@@ -1,55 +1,30 @@
-//! A batch of notifications as it is sent to the server: as few transactions as possible, each one Bind.
+//! A batch of notifications as it is sent to the server: as few transactions as possible, each one Query of NOTIFY
+//! statements.
+//!
+//! Any role may NOTIFY: EXECUTE on `pg_notify` can be revoked, and the sender logs in as some listener's role.
 
 use std::collections::HashSet;
 
 use crate::notify::notification::Notification;
-use crate::wire::build::{self, TEXT_OID};
+use crate::sql::{quote_identifier, quote_literal};
+use crate::wire::build;
 
-/// The sender's prepared statement.
-const STATEMENT: &[u8] = b"pgweir_notify";
-
-/// Rows come in the order of the arrays, and are sent in that order: a volatile column is computed after ORDER BY.
-const TEXT: &[u8] = b"SELECT pg_catalog.pg_notify(n.channel, n.payload) \
-    FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) \
-    WITH ORDINALITY AS n (channel, payload, place) ORDER BY n.place";
-
-/// Parse and Sync.
-pub(super) fn prepare() -> Vec<u8> {
-    let mut out = Vec::new();
-    build::parse(&mut out, STATEMENT, &[TEXT, b"\0\0\0"].concat());
-    out.extend_from_slice(build::SYNC);
-    out
-}
-
-/// Appends one transaction that sends all of these.
+/// Appends one transaction that sends all of these. Texts are in the encoding of the server, and so is the connection:
+/// no character of such an encoding has a byte that could be taken for a quote.
 pub(super) fn transaction(out: &mut Vec<u8>, notifications: &[&Notification]) {
-    build::frame(out, b'B', |out| {
-        build::cstring(out, b"");
-        build::cstring(out, STATEMENT);
-        // All parameters are binary, and there are two.
-        out.extend_from_slice(b"\0\x01\0\x01\0\x02");
-        text_array(out, notifications.iter().map(|notification| &notification.channel[..]));
-        text_array(out, notifications.iter().map(|notification| &notification.payload[..]));
-        out.extend_from_slice(b"\0\0");
-    });
-    build::frame(out, b'E', |out| out.extend_from_slice(b"\0\0\0\0\0"));
-    out.extend_from_slice(build::SYNC);
-}
-
-/// A parameter with its length, in the format that `array_recv` reads.
-fn text_array<'a>(out: &mut Vec<u8>, texts: impl ExactSizeIterator<Item = &'a [u8]>) {
-    let int = |length: usize| i32::try_from(length).expect("a batch is far below 2 GiB").to_be_bytes();
-    let mut array = Vec::new();
-    // One dimension, no NULL, of text, so long, counted from 1.
-    for word in [1i32.to_be_bytes(), [0; 4], TEXT_OID.to_be_bytes(), int(texts.len()), 1i32.to_be_bytes()] {
-        array.extend_from_slice(&word);
+    let mut text = Vec::new();
+    // The text of a Query ends at a NUL. No server has taken a value with one, so there is nobody to send it for.
+    let has_nul = |notification: &Notification| {
+        [&notification.channel, &notification.payload].iter().any(|text| text.contains(&0))
+    };
+    for Notification { channel, payload } in notifications.iter().filter(|notification| !has_nul(notification)) {
+        text.extend_from_slice(b"NOTIFY ");
+        text.extend_from_slice(&quote_identifier(channel));
+        text.extend_from_slice(b", ");
+        text.extend_from_slice(&quote_literal(payload));
+        text.push(b';');
     }
-    for text in texts {
-        array.extend_from_slice(&int(text.len()));
-        array.extend_from_slice(text);
-    }
-    out.extend_from_slice(&int(array.len()));
-    out.extend_from_slice(&array);
+    build::query(out, &text);
 }
 
 /// Cuts a batch into transactions; returns their lengths. Within one transaction Postgres sends equal notifications
@@ -92,12 +67,11 @@ mod tests {
     }
 
     #[test]
-    fn an_array_is_what_the_server_reads() {
+    fn a_transaction_is_one_query_in_which_every_text_is_quoted() {
         let mut out = Vec::new();
-        text_array(&mut out, [&b"ab"[..], b""].into_iter());
-        let expected =
-            [&b"\0\0\0\x1e"[..], b"\0\0\0\x01\0\0\0\0\0\0\0\x19\0\0\0\x02\0\0\0\x01", b"\0\0\0\x02ab", b"\0\0\0\0"];
-        assert_eq!(out, expected.concat());
+        let odd = Notification::new("a\"; b", r"it's \").unwrap();
+        transaction(&mut out, &[&Notification::new("c", "").unwrap(), &odd]);
+        assert_eq!(&out[5..], b"NOTIFY \"c\", '';NOTIFY \"a\"\"; b\", E'it''s \\\\';\0");
     }
 
     proptest! {

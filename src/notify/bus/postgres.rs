@@ -163,9 +163,7 @@ impl PostgresSender<'_> {
 
     async fn connect(&self) -> Result<Connection, LinkError> {
         let pool = self.exchange.login().ok_or(LinkError::NoLogin)?;
-        let mut link = Link::open(self.opener, pool, "pgweir notify").await?;
-        link.send(&batch::prepare()).await?;
-        outcome(&mut link).await?.map_err(LinkError::Server)?;
+        let link = Link::open(self.opener, pool, "pgweir notify").await?;
         self.senders.began(link.pid());
         tracing::debug!(database = &*self.exchange.database, pid = link.pid(), "notifications can be sent");
         Ok(Connection { link, senders: Arc::clone(self.senders) })
@@ -210,7 +208,22 @@ async fn send_each(link: &mut Link, outbox: &Outbox, part: &[OutboxEntry]) -> Re
     Ok(())
 }
 
-/// The same entry would be refused every time: data exceptions (22), and actions that the role may not do (42).
+/// The same entry would be refused every time: data exceptions (22), and syntax (42). Rights of the sender's role
+/// (42501) are not the entry's, and another role may have them.
 fn is_about_content(error: &ServerError) -> bool {
-    error.code.starts_with("22") || error.code.starts_with("42")
+    error.code.starts_with("22") || error.code.starts_with("42") && error.code != "42501"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_entry_is_dropped_for_the_rights_of_the_sender() {
+        let error = |code: &str| ServerError { code: code.into(), message: String::new() };
+        assert!(!is_about_content(&error("42501")));
+        assert!(!is_about_content(&error("57014")));
+        assert!(is_about_content(&error("22023")));
+        assert!(is_about_content(&error("42601")));
+    }
 }
