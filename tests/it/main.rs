@@ -13,6 +13,7 @@ mod copy;
 mod databases;
 mod drain;
 mod drivers;
+mod exact;
 mod faults;
 mod from_pgbouncer;
 mod harness;

@@ -1,0 +1,780 @@
+//! Clients that share backends are answered message by message as on a connection of their own, under their own
+//! settings, statements and values.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use futures_util::future::join_all;
+
+use crate::support::frontend::{
+    self, bind, cancel_request, close_statement, describe_statement, execute, extended, frame, parse, query, sync,
+};
+use crate::support::{Endpoint, Frame, Postgres, Sessions, Wire, errors, on_both_with, proxy_before};
+use crate::support::{password_of, proxy, tags};
+
+/// Every way in which backends are shared: one for all; one that keeps a single statement; two; one for each client.
+const SETUPS: [&str; 4] = [
+    "[pool]\nsize = 1",
+    "[pool]\nsize = 1\nstatements_max = 1",
+    "[pool]\nsize = 2",
+    "[pool]\nsize = 8\nmode = \"session\"",
+];
+
+/// In every database: a table of the same name in two schemas, and one with a sequence.
+const SCENERY: &str =
+    "CREATE SCHEMA ta; CREATE SCHEMA tb; CREATE TABLE ta.t (id int, who text); CREATE TABLE tb.t (id int, who text);
+    INSERT INTO ta.t VALUES (1, 'a'); INSERT INTO tb.t VALUES (1, 'b'); CREATE TABLE items (id serial, v text);
+    GRANT ALL ON SCHEMA ta, tb TO PUBLIC; GRANT ALL ON ta.t, tb.t, items TO PUBLIC";
+
+/// Where a script is played: at the server itself, or through pgweir.
+struct Stage<'a> {
+    at: &'a Endpoint,
+    postgres: &'a Postgres,
+    /// The database as the server calls it.
+    dbname: String,
+    /// Backends may be taken away: they are nobody's.
+    is_pooled: bool,
+    said: Rc<RefCell<Vec<String>>>,
+}
+
+impl Stage<'_> {
+    async fn client(&self, more: &[(&str, &str)]) -> Actor {
+        let (wire, frames) = Wire::login_with(self.at, "app", more).await;
+        assert_eq!(frames.last().map(|frame| frame.tag), Some('Z'), "{more:?}: {frames:?}");
+        let told = frames.iter().filter(|frame| frame.tag == 'S').map(Frame::parameter).collect();
+        Actor { wire, told, said: self.said.clone() }
+    }
+
+    async fn clients<const N: usize>(&self) -> [Actor; N] {
+        let clients = join_all((0..N).map(|_| self.client(&[]))).await;
+        clients.try_into().unwrap_or_else(|_| unreachable!("as many as were asked for"))
+    }
+
+    async fn sessions(&self) -> Sessions {
+        Sessions::of(self.postgres, &self.dbname).await
+    }
+
+    /// The next client of a pool has a new backend.
+    async fn renew(&self) {
+        if self.is_pooled {
+            self.sessions().await.terminate("true").await;
+        }
+    }
+}
+
+/// A client, of which everything that it hears is written down.
+struct Actor {
+    wire: Wire,
+    /// Parameters, as it was told them last.
+    told: BTreeMap<String, String>,
+    said: Rc<RefCell<Vec<String>>>,
+}
+
+impl Actor {
+    /// Sends messages in one write, and hears the answers to all of them.
+    async fn say(&mut self, messages: &[Vec<u8>]) {
+        let bytes = messages.concat();
+        self.wire.send(&bytes).await;
+        self.hear(cycles(&bytes)).await;
+    }
+
+    async fn ask(&mut self, sql: &str) {
+        self.say(&[query(sql)]).await;
+        let answer = self.said.borrow_mut().pop().unwrap_or_default();
+        self.note(format!("{sql}: {answer}"));
+    }
+
+    async fn hear(&mut self, cycles: usize) {
+        for _ in 0..cycles {
+            let frames = self.frames().await;
+            let mut changes = Vec::new();
+            for (name, value) in frames.iter().filter(|frame| frame.tag == 'S').map(Frame::parameter) {
+                if self.told.insert(name.clone(), value.clone()).as_ref() != Some(&value) {
+                    changes.push((name, value));
+                }
+            }
+            // Postgres promises no order of those that it reports with one ReadyForQuery.
+            changes.sort_by(|(one, _), (other, _)| one.cmp(other));
+            let changes = changes.iter().map(|(name, value)| format!("{name}={value}"));
+            let others = frames.iter().filter(|frame| frame.tag != 'S').map(said);
+            self.note(others.chain(changes).collect::<Vec<_>>().join(" "));
+        }
+    }
+
+    /// Up to the next ReadyForQuery, or to the end of the connection.
+    async fn frames(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        while frames.last().is_none_or(|frame: &Frame| frame.tag != 'Z')
+            && let Some(frame) = self.wire.next().await
+        {
+            frames.push(frame);
+        }
+        frames
+    }
+
+    fn note(&self, said: impl Into<String>) {
+        let said = said.into();
+        println!("{said:.300}");
+        self.said.borrow_mut().push(said);
+    }
+}
+
+/// How many ReadyForQuery answer these messages.
+fn cycles(mut messages: &[u8]) -> usize {
+    let mut cycles = 0;
+    while let [tag, a, b, c, d, ..] = *messages {
+        cycles += usize::from(matches!(tag, b'Q' | b'S' | b'F'));
+        messages = &messages[u32::from_be_bytes([a, b, c, d]) as usize + 1..];
+    }
+    cycles
+}
+
+/// A message as text that can be compared.
+fn said(frame: &Frame) -> String {
+    let tag = frame.tag;
+    match tag {
+        'E' | 'N' => format!("{tag}({} {} {})", frame.fields()[&'S'], frame.sqlstate(), frame.fields()[&'M']),
+        'D' => {
+            format!("D{:?}", frame.columns().iter().map(|value| value.as_deref().unwrap_or("NULL")).collect::<Vec<_>>())
+        }
+        'C' | 'Z' => format!("{tag}({})", frame.text()),
+        // Types of parameters; names and types of columns, with the numbers of tables left out.
+        't' => format!("t{:?}", &frame.body[2..]),
+        'T' => format!("T{:?}", columns(&frame.body[2..])),
+        _ => tag.into(),
+    }
+}
+
+fn columns(mut body: &[u8]) -> Vec<(String, u32)> {
+    let mut columns = Vec::new();
+    while let Some(end) = body.iter().position(|&byte| byte == 0) {
+        let oid = body[end + 7..end + 11].try_into().expect("four bytes");
+        columns.push((String::from_utf8_lossy(&body[..end]).into_owned(), u32::from_be_bytes(oid)));
+        body = &body[end + 19..];
+    }
+    columns
+}
+
+/// Whatever clients hear from the server itself, they hear through pgweir, in every setup.
+async fn same(script: impl AsyncFn(&Stage<'_>)) {
+    same_in(Postgres::shared(), &SETUPS, &[], script).await;
+}
+
+async fn same_in(postgres: &Postgres, setups: &[&str], roles: &[&str], script: impl AsyncFn(&Stage<'_>)) {
+    let play = async |at: &Endpoint, dbname: &str, is_pooled| {
+        at.wire("app").await.value(SCENERY).await;
+        let stage = Stage { at, postgres, dbname: dbname.to_owned(), is_pooled, said: Rc::default() };
+        script(&stage).await;
+        stage.said.take()
+    };
+    postgres.role("app").await;
+    let dbname = postgres.database().await;
+    let direct = play(&postgres.endpoint(&dbname), &dbname, false).await;
+    let mut differences = Vec::new();
+    for setup in setups {
+        println!("through pgweir with {setup:?}");
+        let builder = proxy_before(postgres).wait_timeout("10s").toml(setup);
+        let proxy = roles.iter().fold(builder, |builder, role| builder.role(role, "")).start().await;
+        let pooled = play(&proxy, &proxy.dbname, !setup.contains("session")).await;
+        for n in 0..direct.len() {
+            if pooled[n] != direct[n] {
+                let before = &direct[n.saturating_sub(3)..n];
+                differences
+                    .push(format!("{setup:?}: behind {before:#.300?}\ndirect: {}\npgweir: {}", direct[n], pooled[n]));
+            }
+        }
+        assert_eq!(pooled.len(), direct.len());
+    }
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// Prepares `sql` under a name, in a unit of its own.
+fn named(name: &str, sql: &str) -> Vec<u8> {
+    [parse(name, sql, &[]), sync()].concat()
+}
+
+/// Executes the statement of that name, in a unit of its own.
+fn run(name: &str) -> Vec<u8> {
+    run_with(name, &[])
+}
+
+fn run_with(name: &str, values: &[&str]) -> Vec<u8> {
+    let values: Vec<_> = values.iter().map(|value| Some(value.as_bytes())).collect();
+    [bind("", name, &values), execute("", 0), sync()].concat()
+}
+
+/// Both in one unit.
+fn prepared(name: &str, sql: &str) -> Vec<u8> {
+    [parse(name, sql, &[]), run(name)].concat()
+}
+
+/// The unnamed statement, in a unit of its own.
+fn unit(sql: &str) -> Vec<u8> {
+    [extended(sql, &[]), sync()].concat()
+}
+
+// Names and statements.
+
+#[tokio::test]
+async fn a_parse_that_fails_with_its_transaction_spoils_its_text_for_nobody() {
+    same(async |stage| {
+        for text in ["SELECT 1", "ROLLBACK TO SAVEPOINT sp", "", "SHOW work_mem"] {
+            let [mut a, mut b] = stage.clients().await;
+            a.say(&[named("s", text)]).await;
+            a.say(&[run("s")]).await;
+            for sql in ["BEGIN", "SAVEPOINT sp", "SELECT 1/0"] {
+                b.ask(sql).await;
+            }
+            b.say(&[prepared("x", text)]).await;
+            b.say(&[named("", text), run("")]).await;
+            b.ask("ROLLBACK").await;
+            // Behind an error in its unit, it is skipped.
+            b.say(&[bind("", "none", &[]), parse("y", text, &[]), sync(), prepared("y", text)]).await;
+            a.say(&[run("s"), run("s")]).await;
+            stage.client(&[]).await.say(&[prepared("z", text)]).await;
+            b.say(&[prepared("x", text)]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rollback_to_a_savepoint_is_prepared_in_failed_transactions_again_and_again() {
+    const TEXT: &str = "ROLLBACK TO SAVEPOINT sp";
+    let described = |name: &str| [parse(name, TEXT, &[]), describe_statement(name), sync()].concat();
+    same(async |stage| {
+        let mut client = stage.client(&[]).await;
+        for (n, begun) in [["BEGIN", "SAVEPOINT sp"], ["BEGIN", "SELECT 1"], ["SAVEPOINT sp", "BEGIN; SAVEPOINT sp"]]
+            .iter()
+            .cycle()
+            .take(6)
+            .enumerate()
+        {
+            for sql in [begun[0], begun[1], "SELECT 1/0"] {
+                client.ask(sql).await;
+            }
+            let name = format!("s{n}");
+            client.say(&[described(&name)]).await;
+            client.say(&[run(&name)]).await;
+            client.say(&[described("again"), run("again"), [close_statement("again"), sync()].concat()]).await;
+            client.ask("COMMIT").await;
+            // Outside of a transaction, too.
+            client.say(&[run(&name)]).await;
+        }
+        // Behind a statement whose columns have changed.
+        client.ask("CREATE TABLE changed (x int)").await;
+        client.say(&[named("old", "SELECT * FROM changed")]).await;
+        for sql in ["ALTER TABLE changed ADD y int", "BEGIN", "SAVEPOINT sp"] {
+            client.ask(sql).await;
+        }
+        client.say(&[run("old")]).await;
+        client.say(&[named("new", "SELECT * FROM changed"), described("back"), run("back")]).await;
+        client.say(&[prepared("new", "SELECT * FROM changed")]).await;
+        client.ask("COMMIT").await;
+        client.say(&[run("new"), run("old")]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_prepared_behind_a_discard_in_one_write_is_there() {
+    same(async |stage| {
+        for discard in ["DISCARD ALL", "DEALLOCATE ALL"] {
+            let [mut a, mut other, mut third] = stage.clients().await;
+            for (n, simple) in [query(discard), unit(discard)].iter().enumerate() {
+                let text = format!("SELECT {n}, '{discard}'");
+                other.say(&[named(&format!("o{n}"), &text)]).await;
+                for lacking in [false, true] {
+                    if lacking {
+                        third.ask("DISCARD ALL").await;
+                    }
+                    let described = [parse("p", &text, &[]), describe_statement("p"), sync()].concat();
+                    a.say(&[simple.clone(), described]).await;
+                    a.say(&[run("p")]).await;
+                    a.say(&[simple.clone(), prepared("p", &text)]).await;
+                    a.say(&[simple.clone(), run("p"), prepared("q", &text), simple.clone(), run("q")]).await;
+                    other.say(&[run(&format!("o{n}"))]).await;
+                    other.say(&[run(&format!("o{n}")), run(&format!("o{n}"))]).await;
+                }
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn names_that_the_server_skips_are_neither_taken_nor_freed() {
+    same(async |stage| {
+        let mut client = stage.client(&[]).await;
+        client.say(&[named("s", "SELECT 1")]).await;
+        for failing in [bind("", "none", &[]), extended("SELECT 1/0", &[]), parse("bad", "SELEKT", &[])] {
+            let unit = |skipped: Vec<u8>| [failing.clone(), skipped, sync()].concat();
+            client.say(&[unit(parse("new", "SELECT 2", &[])), prepared("new", "SELECT 3")]).await;
+            client.say(&[unit(close_statement("s")), run("s")]).await;
+            client.say(&[unit(extended("DEALLOCATE s", &[])), run("s")]).await;
+            client.say(&[unit(extended("DEALLOCATE ALL", &[])), run("s"), run("new")]).await;
+            client.say(&[query("SELECT 1/0; DEALLOCATE s"), run("s")]).await;
+            let in_transaction = [query("BEGIN"), query("SELECT 1/0"), named("late", "SELECT 4"), query("ROLLBACK")];
+            client.say(&[in_transaction.concat(), run("late"), prepared("late", "SELECT 5")]).await;
+            client.say(&[[close_statement("new"), close_statement("late"), sync()].concat()]).await;
+        }
+    })
+    .await;
+}
+
+// pgweir's own Parse of a statement that the backend lacks is skipped with the unit.
+#[tokio::test]
+async fn a_statement_whose_first_use_is_skipped_is_there_in_the_next_unit() {
+    same(async |stage| {
+        let [mut a, mut other] = stage.clients().await;
+        a.say(&[named("s", "SELECT 1"), named("t", "SELECT $1::text")]).await;
+        for failing in [extended("SELECT 1/0", &[]), bind("", "none", &[])] {
+            for skipped in [[bind("", "s", &[]), execute("", 0)].concat(), describe_statement("t"), bind("p", "s", &[])]
+            {
+                other.ask("DISCARD ALL").await;
+                let units = [failing.clone(), skipped, sync()].concat();
+                a.say(&[units, run("s"), run_with("t", &["x"]), run("s")]).await;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_session_has_its_statements_under_its_own_names() {
+    on_both_with(proxy().mode("session"), async |at: &Endpoint| {
+        let (mut a, mut b) = (at.wire("app").await, at.wire("app").await);
+        for wire in [&mut a, &mut b] {
+            wire.send(named("mine", "SELECT 1")).await;
+            wire.expect("1 Z").await;
+            let mine = "SELECT string_agg(name || from_sql || statement, ' ') FROM pg_prepared_statements";
+            assert_eq!(wire.value(mine).await, "minefalseSELECT 1");
+            assert_eq!(tags(&wire.query("DEALLOCATE mine").await), "C Z");
+            wire.send(run("mine")).await;
+            assert_eq!(errors(&wire.cycle().await), ["26000"]);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_unnamed_statement_outlives_the_questions_to_its_backend() {
+    same(async |stage| {
+        for (text, values) in [
+            ("SELECT pg_try_advisory_lock($1)", ["1", "2", "3"]),
+            ("SELECT pg_advisory_unlock($1)", ["1", "2", "3"]),
+            ("SELECT set_config('app.' || $1, 'x', false)", ["a", "b", "c"]),
+        ] {
+            let mut client = stage.client(&[]).await;
+            client.say(&[named("", text)]).await;
+            for value in values {
+                client.say(&[run_with("", &[value])]).await;
+                client.say(&[[describe_statement(""), sync()].concat()]).await;
+            }
+            client.ask("DISCARD ALL").await;
+            client.say(&[run_with("", &["4"])]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_may_keep_twelve_thousand_statements() {
+    const COUNT: usize = 12_000;
+    let proxy = proxy().pool_size(1).start().await;
+    let mut wire = proxy.wire("app").await;
+    for first in (0..COUNT).step_by(500) {
+        let all: Vec<_> = (first..first + 500).map(|n| parse(&format!("q{n}"), &format!("SELECT {n}"), &[])).collect();
+        wire.send([all.concat(), sync()].concat()).await;
+        assert_eq!(errors(&wire.cycle().await), [""; 0], "from {first}");
+    }
+    for n in [0, COUNT / 2, COUNT - 1, 1] {
+        wire.send(run(&format!("q{n}"))).await;
+        assert_eq!(wire.expect("2 D C Z").await[1].columns(), [Some(n.to_string())]);
+    }
+}
+
+// Settings.
+
+/// Depends on TimeZone, DateStyle and search_path as they are when it is analysed.
+const READS_SETTINGS: &str =
+    "SELECT timestamptz '2020-06-01 00:00' AT TIME ZONE 'UTC', date '01/02/2020' - date '2020-01-01', who FROM t";
+
+#[tokio::test]
+async fn what_was_prepared_under_settings_of_a_transaction_is_nobody_elses() {
+    same(async |stage| {
+        let paths = [("search_path", "ta")];
+        for (set, end) in [
+            ("SET LOCAL TimeZone = 'Asia/Tokyo'", "COMMIT"),
+            ("SELECT set_config('search_path', 'tb', true)", "COMMIT"),
+            ("SET DateStyle = 'SQL, DMY'", "ROLLBACK"),
+            ("SET LOCAL search_path = tb; SET LOCAL DateStyle = 'German'", "COMMIT"),
+            ("SET TimeZone = 'Asia/Tokyo'; SAVEPOINT s; SET TimeZone = 'PST8PDT'", "ROLLBACK"),
+        ] {
+            let (mut a, mut b) = (stage.client(&paths).await, stage.client(&paths).await);
+            for sql in ["BEGIN", set] {
+                b.ask(sql).await;
+            }
+            b.say(&[prepared("s", READS_SETTINGS)]).await;
+            b.ask(end).await;
+            a.say(&[prepared("s", READS_SETTINGS)]).await;
+            b.say(&[run("s")]).await;
+            // All in one write.
+            b.say(&[query("BEGIN"), query(set), prepared("t", READS_SETTINGS), query(end), run("t")]).await;
+            stage.client(&paths).await.say(&[unit(READS_SETTINGS), prepared("s", READS_SETTINGS)]).await;
+            a.say(&[run("s"), unit(READS_SETTINGS)]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_prepared_before_a_set_means_what_it_meant() {
+    same(async |stage| {
+        let paths = [("search_path", "ta")];
+        for set in ["SET TimeZone = 'Asia/Tokyo'", "SET DateStyle = 'SQL, DMY'", "SET search_path = tb"] {
+            let (mut a, mut b) = (stage.client(&paths).await, stage.client(&paths).await);
+            b.say(&[named("s", READS_SETTINGS)]).await;
+            b.ask(set).await;
+            a.say(&[named("evicting", "SELECT 1")]).await;
+            stage.renew().await;
+            b.say(&[run("s")]).await;
+            a.say(&[prepared("s", READS_SETTINGS)]).await;
+            stage.renew().await;
+            b.say(&[query("RESET ALL"), prepared("t", READS_SETTINGS), query(set), run("t"), run("s")]).await;
+            a.say(&[prepared("t", READS_SETTINGS), run("s")]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_plan_made_under_settings_of_a_transaction_is_nobody_elses() {
+    same(async |stage| {
+        let [mut a, mut b] = stage.clients().await;
+        a.ask(
+            "CREATE TABLE planned AS SELECT generate_series(1, 1000) x; CREATE INDEX ON planned (x); ANALYZE planned",
+        )
+        .await;
+        let text = "SELECT count(*) FROM planned WHERE x < 1000000";
+        for (set, end) in [
+            ("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off", "COMMIT"),
+            ("SELECT set_config('enable_seqscan', 'off', true)", "COMMIT"),
+            ("SET enable_seqscan = off", "ROLLBACK"),
+        ] {
+            for sql in ["BEGIN", set] {
+                b.ask(sql).await;
+            }
+            b.say(&[prepared("s", text), query("EXPLAIN (COSTS OFF) EXECUTE s"), query(end)]).await;
+            a.say(&[named("s", text), query("EXPLAIN (COSTS OFF) EXECUTE s"), run("s")]).await;
+            a.ask("DEALLOCATE s").await;
+            b.ask("DEALLOCATE s").await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rollback_behind_a_set_in_one_pipeline_takes_it_back() {
+    same(async |stage| {
+        for end in [query("ROLLBACK"), unit("ROLLBACK"), query("SELECT 1/0; COMMIT"), unit("ABORT")] {
+            let mut holder = stage.postgres.endpoint(&stage.dbname).wire("app").await;
+            holder.value("SELECT pg_advisory_lock(7)").await;
+            let [mut a, mut other] = stage.clients().await;
+            other.ask("SET search_path = tb").await;
+            let begun = ["SELECT 1", "BEGIN", "SELECT pg_advisory_xact_lock(7)", "SET search_path = tb"];
+            a.wire.send(begun.map(query).concat()).await;
+            stage.sessions().await.until("wait_event_type = 'Lock'", 1).await;
+            a.wire.send([end, query("ROLLBACK"), query("SHOW search_path")].concat()).await;
+            holder.value("SELECT pg_advisory_unlock(7)").await;
+            a.hear(7).await;
+            other.ask("SHOW search_path").await;
+            a.ask("SHOW search_path").await;
+            other.ask("SELECT who FROM t").await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_procedure_committed_before_it_failed_is_kept() {
+    same(async |stage| {
+        let make = "CREATE PROCEDURE commits_then_fails() LANGUAGE plpgsql AS
+            $$ BEGIN PERFORM 1; COMMIT; PERFORM set_config('work_mem', '9MB', false); RAISE EXCEPTION 'late'; END $$";
+        let [mut a, mut other] = stage.clients().await;
+        a.ask(make).await;
+        for call in ["CALL commits_then_fails()", "DO $$ BEGIN COMMIT; RAISE EXCEPTION 'late'; END $$"] {
+            for set in
+                ["SET search_path = tb", "SET DateStyle = 'German'", "SELECT set_config('TimeZone', 'PST8PDT', false)"]
+            {
+                a.say(&[[extended(set, &[]), extended(call, &[]), sync()].concat()]).await;
+                let shown = ["SHOW search_path", "SHOW DateStyle", "SHOW TimeZone", "SHOW work_mem"].map(query);
+                for _ in 0..2 {
+                    other.say(&shown).await;
+                    a.say(&shown).await;
+                }
+                a.ask("RESET ALL").await;
+            }
+            a.say(&[query("SET search_path = ta"), query("BEGIN"), query("SET search_path = tb"), query(call)]).await;
+            a.say(&[query("ROLLBACK"), query("SHOW search_path")]).await;
+            other.ask("SHOW search_path").await;
+            a.ask("RESET ALL").await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_default_session_authorization_is_the_end_of_a_role() {
+    let role = Postgres::shared().own_role("").await;
+    Postgres::shared().role("app").await;
+    let grant = format!("GRANT {role} TO app");
+    Postgres::shared().admin("postgres").await.batch_execute(&grant).await.expect("a grant");
+    same(async |stage| {
+        let [mut a, mut wants, mut other] = stage.clients().await;
+        wants.ask(&format!("SET ROLE {role}")).await;
+        for (set, end) in [
+            (query("SET SESSION AUTHORIZATION DEFAULT"), ""),
+            (query("RESET SESSION AUTHORIZATION"), ""),
+            (unit("SET SESSION AUTHORIZATION DEFAULT"), ""),
+            (query("BEGIN; RESET SESSION AUTHORIZATION"), "ROLLBACK"),
+            (query("BEGIN; SET SESSION AUTHORIZATION DEFAULT"), "COMMIT"),
+            (query("BEGIN; SET LOCAL SESSION AUTHORIZATION DEFAULT"), "COMMIT"),
+        ] {
+            a.ask(&format!("SET ROLE {role}")).await;
+            a.say(&[set, query("SELECT current_user"), query(end)]).await;
+            a.ask("SELECT current_user").await;
+            wants.ask("SELECT current_user").await;
+            other.ask("SET TimeZone = 'PST8PDT'; SET a.b = '1'").await;
+            other.ask("SELECT current_user").await;
+            for _ in 0..2 {
+                a.ask("SELECT current_user").await;
+                wants.ask("SELECT current_user").await;
+            }
+        }
+    })
+    .await;
+}
+
+// The second byte of a character may look like a backslash or a quote in these encodings.
+#[tokio::test]
+async fn a_set_in_any_encoding_is_kept() {
+    same(async |stage| {
+        for (encoding, bytes) in [
+            ("SJIS", &b"\x93\xfa\x96\x7b"[..]),
+            ("SJIS", b"\x95\x5c"),
+            ("GBK", b"\xd5\x5c"),
+            ("BIG5", b"\xa5\x5c"),
+            ("UHC", b"\xb0\xa1"),
+            ("GB18030", b"\x81\x30\x84\x36"),
+        ] {
+            let (mut a, mut other) = (stage.client(&[("client_encoding", encoding)]).await, stage.client(&[]).await);
+            let text = |before: &str, behind: &str| {
+                frame(b'Q', &[before.as_bytes(), bytes, behind.as_bytes(), b"\0"].concat())
+            };
+            let shown = ["SHOW search_path", "SELECT encode(convert_to(current_setting('a.b', true), 'UTF8'), 'hex')"];
+            for set in [
+                text("SET search_path = ta; SET a.b = '", "'"),
+                text("SET a.b = '", "'; SET search_path = tb"),
+                text("BEGIN; SET search_path = ta; SELECT set_config('a.b', 'x", "', false); ROLLBACK"),
+                text("SELECT set_config('a.b', '", "', false); SET search_path = ta /* ' */"),
+            ] {
+                a.say(&[set]).await;
+                for _ in 0..2 {
+                    other.ask("SHOW search_path").await;
+                    a.say(&shown.map(query)).await;
+                }
+            }
+        }
+    })
+    .await;
+}
+
+// A wait for a safe snapshot would be the next client's.
+#[tokio::test]
+async fn a_transaction_mode_of_the_client_before_delays_nobody() {
+    let proxy = proxy().pool_size(1).start().await;
+    let direct = Postgres::shared().endpoint(&proxy.dbname);
+    let mut writer = direct.wire("app").await;
+    writer.value(SCENERY).await;
+    writer.value("BEGIN ISOLATION LEVEL SERIALIZABLE; INSERT INTO ta.t VALUES (2)").await;
+    for set in [
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, DEFERRABLE",
+        "SET default_transaction_isolation = serializable; SET default_transaction_read_only = on;
+         SET default_transaction_deferrable = on",
+    ] {
+        let (mut a, mut next) = (proxy.wire("app").await, proxy.wire("app").await);
+        next.value("SET application_name = 'next'; SET work_mem = '9MB'").await;
+        a.value(set).await;
+        let shown = "SELECT current_setting('application_name') || current_setting('transaction_isolation')";
+        assert_eq!(next.value(shown).await, "nextread committed");
+        // Its own settings are the client's own delay.
+        a.send(query("SELECT 1")).await;
+        let sessions = Sessions::of(Postgres::shared(), &proxy.dbname).await;
+        sessions.until("wait_event = 'SafeSnapshot'", 1).await;
+        writer.value("COMMIT").await;
+        a.expect("T D C Z").await;
+        writer.value("BEGIN ISOLATION LEVEL SERIALIZABLE; INSERT INTO ta.t VALUES (2)").await;
+    }
+}
+
+// Settings that the server refuses.
+
+#[tokio::test]
+async fn a_login_whose_settings_were_another_roles_right_is_refused() {
+    let postgres = Postgres::shared();
+    let superuser = postgres.own_role("SUPERUSER").await;
+    same_in(postgres, &SETUPS, &[&superuser], async |stage| {
+        let options = [("options", "-c search_path=tb -c log_min_duration_statement=1s")];
+        let (mut wire, frames) = Wire::login_with(stage.at, &superuser, &options).await;
+        assert_eq!(frames.last().map(|frame| frame.tag), Some('Z'));
+        wire.value("SELECT 1").await;
+        drop(wire);
+        let mut client = stage.client(&[("search_path", "ta")]).await;
+        client.ask("SELECT who FROM t").await;
+        let mut refused = Wire::open(stage.at.addr).await;
+        let params = [("user", "app"), ("database", &stage.at.dbname), options[0]];
+        refused.send(frontend::startup(frontend::PROTOCOL_3_0, &params)).await;
+        let frames = refused.authenticate("app", &password_of("app")).await;
+        client.note(frames.iter().filter(|frame| frame.tag == 'E').map(said).collect::<String>());
+        client.ask("SELECT who FROM t").await;
+    })
+    .await;
+}
+
+/// Sends the CancelRequest of `wire`, and waits until it was carried out.
+async fn cancel(at: &Endpoint, wire: &Wire) {
+    let (process, secret) = wire.key.as_ref().expect("BackendKeyData");
+    let mut request = Wire::open(at.addr).await;
+    request.send(cancel_request(*process, secret)).await;
+    request.rest().await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_comes_too_late_costs_the_client_nothing() {
+    let proxy = proxy().pool_size(1).start().await;
+    let mut wire = proxy.wire("app").await;
+    wire.value("CREATE TEMP TABLE keep (a int)").await;
+    for n in 0..100 {
+        // Each lets pgweir ask what the backend still holds.
+        let question = ["DROP TABLE IF EXISTS none", "SELECT pg_advisory_unlock_all()", "CLOSE ALL"][n % 3];
+        wire.query(question).await;
+        cancel(&proxy, &wire).await;
+        // A cancel may hit this one, as on a direct connection.
+        let frames = wire.query("SELECT count(*) FROM keep").await;
+        assert!(
+            errors(&frames).iter().all(|error| error == "57014"),
+            "{:?}",
+            frames.iter().map(said).collect::<Vec<_>>()
+        );
+    }
+    assert_eq!(wire.value("SELECT count(*) FROM keep").await, "0");
+}
+
+// Values of sequences and of random().
+
+/// `sql` answers `own`, or as in a session that has called no nextval.
+async fn is_own(client: &mut Wire, sql: &str, own: &str) {
+    for messages in [query(sql), unit(sql)] {
+        client.send(messages).await;
+        let frames = client.cycle().await;
+        match frames.iter().find(|frame| frame.tag == 'D') {
+            Some(row) => assert_eq!(row.columns(), [Some(own.to_owned())], "{sql}"),
+            None => assert_eq!(errors(&frames), ["55000"], "{sql}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_last_value_of_a_sequence_is_the_clients_own_or_none() {
+    for setup in SETUPS {
+        let proxy = proxy().wait_timeout("20s").toml(setup).start().await;
+        let (mut a, mut b, mut never) = (proxy.wire("app").await, proxy.wire("app").await, proxy.wire("app").await);
+        a.value(SCENERY).await;
+        a.value("CREATE FUNCTION moves() RETURNS bigint LANGUAGE sql AS $$ SELECT nextval('items_id_seq') $$").await;
+        for moving in [
+            "INSERT INTO items (v) VALUES ('x') RETURNING id",
+            "SELECT nextval('items_id_seq')",
+            "SELECT moves()",
+            "WITH made AS (INSERT INTO items (v) VALUES ('x'), ('y') RETURNING id) SELECT max(id) FROM made",
+        ] {
+            for ask in [
+                "SELECT lastval()",
+                "SELECT currval('items_id_seq')",
+                "SELECT CURRVAL('public.items_id_seq'::regclass)",
+            ] {
+                let own = a.value(moving).await;
+                b.send(unit(moving)).await;
+                b.cycle().await;
+                is_own(&mut a, ask, &own).await;
+                b.value(&format!(
+                    "BEGIN; {moving}; SELECT setval('items_id_seq', 1000 + currval('items_id_seq')); COMMIT"
+                ))
+                .await;
+                assert_eq!(never.failure(ask).await, "55000");
+                is_own(&mut a, ask, &own).await;
+                // In a transaction, and in one text, it is always there.
+                assert_eq!(
+                    a.value(&format!("{moving}; {ask}")).await,
+                    a.value("SELECT last_value FROM items_id_seq").await
+                );
+                a.query("BEGIN").await;
+                let own = a.value(moving).await;
+                assert_eq!(a.value(ask).await, own);
+                a.query("COMMIT").await;
+            }
+        }
+        // A new session knows of none.
+        assert_eq!(proxy.wire("app").await.failure("SELECT lastval()").await, "55000");
+    }
+}
+
+// As PDO's lastInsertId() does.
+#[tokio::test]
+async fn ids_of_clients_at_work_together_are_their_own() {
+    for setup in SETUPS {
+        let proxy = proxy().wait_timeout("20s").toml(setup).start().await;
+        proxy.wire("app").await.value(SCENERY).await;
+        join_all((0..4).map(async |worker| {
+            let mut wire = proxy.wire("app").await;
+            for n in 0..30 {
+                let me = format!("worker {worker}, {n}");
+                let insert = [parse("s", "INSERT INTO items (v) VALUES ($1)", &[]), run_with("s", &[&me])].concat();
+                wire.send([insert, close_statement("s"), sync()].concat()).await;
+                wire.expect("1 2 C Z 3 Z").await;
+                let frames = wire.query("SELECT LASTVAL()").await;
+                match frames.iter().find(|frame| frame.tag == 'D') {
+                    Some(row) => {
+                        let id = row.columns().swap_remove(0).expect("a number");
+                        assert_eq!(wire.value(&format!("SELECT v FROM items WHERE id = {id}")).await, me);
+                    }
+                    None => assert_eq!(errors(&frames), ["55000"]),
+                }
+            }
+        }))
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_seed_is_its_clients_alone_and_is_sown_once() {
+    same_in(Postgres::shared(), &SETUPS[2..], &[], async |stage| {
+        for seed in ["SELECT setseed(0.25)", "SET seed = 0.5", "SELECT set_config('seed', '0.75', false)"] {
+            let [mut a, mut other] = stage.clients().await;
+            a.ask(seed).await;
+            let first = a.wire.value("SELECT random()").await;
+            a.note(&first);
+            a.ask("SET a.b = '1'").await;
+            let others = other.wire.value("SELECT random()").await;
+            other.note((first == others).to_string());
+            a.ask("SELECT random()").await;
+            a.say(&[[parse("", "SELECT random()", &[]), sync()].concat(), run(""), run("")]).await;
+            drop(a);
+            let mut next = stage.client(&[]).await;
+            let nexts = next.wire.value("SELECT random()").await;
+            next.note((first == nexts).to_string());
+        }
+    })
+    .await;
+}
