@@ -1,10 +1,29 @@
 //! Log records to stderr, for people or for machines.
+//!
+//! Nothing waits for stderr but one thread: a reader that stalls must not hang logins, and a stderr that is gone must
+//! not end the process. Records beyond a bound are dropped and counted.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::panic;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+
+/// Records that wait for stderr at most.
+const RECORDS_MAX: usize = 8192;
+
+/// Bytes of them at most.
+const BYTES_MAX: usize = 8 << 20;
+
+/// Time that the last records get at the end of the process.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// How log records are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,11 +39,116 @@ pub(super) fn filter(text: &str) -> Result<String, ParseError> {
     EnvFilter::try_new(text).map(|_| text.to_owned())
 }
 
-/// Starts logging for the whole process.
-pub(super) fn start(format: Format, level: &str) {
-    let records = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(io::stderr);
+/// Starts logging for the whole process. Dropped, the result waits a moment for the last records.
+pub(super) fn start(format: Format, level: &str) -> io::Result<LogFlush> {
+    // A descriptor of its own: the lock of `io::stderr` would be held for as long as a reader stalls.
+    let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+    let (queue, lines) = RecordQueue::new(RECORDS_MAX);
+    let writer = queue.clone();
+    std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_all(lines, stderr))?;
+    let flush = LogFlush(queue.clone());
+    let records = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(move || queue.clone());
     match format {
-        Format::Text => records.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+        Format::Text => records.with_ansi(io::stderr().is_terminal()).init(),
         Format::Json => records.json().flatten_event(true).init(),
+    }
+    // The hook of std writes to stderr itself, and would wait for its reader.
+    panic::set_hook(Box::new(|panicked| {
+        let backtrace = std::backtrace::Backtrace::capture();
+        tracing::error!(%backtrace, "{panicked}");
+    }));
+    Ok(flush)
+}
+
+/// Waits for the last records, as long as stderr takes them.
+#[derive(Debug)]
+pub(super) struct LogFlush(RecordQueue);
+
+impl Drop for LogFlush {
+    fn drop(&mut self) {
+        let (written, all) = sync_channel(1);
+        if self.0.queue.try_send(LogLine::Flush(written)).is_ok() {
+            let _ = all.recv_timeout(FLUSH_MAX);
+        }
+    }
+}
+
+#[derive(Debug)]
+enum LogLine {
+    Record(Vec<u8>),
+    /// Everything before it is written when this is answered.
+    Flush(SyncSender<()>),
+}
+
+/// Records on their way to stderr.
+#[derive(Debug, Clone)]
+struct RecordQueue {
+    queue: SyncSender<LogLine>,
+    bytes: Arc<AtomicUsize>,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl RecordQueue {
+    fn new(records_max: usize) -> (Self, Receiver<LogLine>) {
+        let (queue, lines) = sync_channel(records_max);
+        (Self { queue, bytes: Arc::default(), dropped: Arc::default() }, lines)
+    }
+
+    /// Writes for as long as there is somebody to log.
+    fn write_all(&self, lines: Receiver<LogLine>, mut stderr: impl Write) {
+        for line in lines {
+            match line {
+                LogLine::Record(record) => {
+                    let written = stderr.write_all(&record);
+                    self.bytes.fetch_sub(record.len(), Ordering::Relaxed);
+                    if written.is_err() {
+                        self.dropped.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    match self.dropped.swap(0, Ordering::Relaxed) {
+                        0 => {}
+                        records => tracing::warn!(records, "log records were dropped: stderr did not take them"),
+                    }
+                }
+                LogLine::Flush(written) => {
+                    let _ = written.try_send(());
+                }
+            }
+        }
+    }
+}
+
+/// The subscriber writes each record with one call.
+impl Write for RecordQueue {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        let before = self.bytes.fetch_add(record.len(), Ordering::Relaxed);
+        let is_taken =
+            before + record.len() <= BYTES_MAX && self.queue.try_send(LogLine::Record(record.to_vec())).is_ok();
+        if !is_taken {
+            self.bytes.fetch_sub(record.len(), Ordering::Relaxed);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(record.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_do_not_fit_are_dropped_and_counted() {
+        let (mut queue, lines) = RecordQueue::new(2);
+        for record in ["a\n", "b\n", "c\n"] {
+            assert_eq!(queue.write(record.as_bytes()).unwrap(), 2);
+        }
+        assert_eq!((queue.dropped.load(Ordering::Relaxed), queue.bytes.load(Ordering::Relaxed)), (1, 4));
+        assert!(lines.try_recv().is_ok());
+        assert_eq!(queue.write(&vec![0; BYTES_MAX]).unwrap(), BYTES_MAX);
+        assert_eq!(queue.dropped.load(Ordering::Relaxed), 2, "too many bytes");
     }
 }

@@ -1,12 +1,21 @@
 //! `pgweir`: reads the configuration, starts the log, and serves.
 
+use std::io::Write;
+
 use pgweir::config;
 
 use super::{Exit, ServeArguments, log};
 
 /// Serves until it is told to stop.
 pub(super) fn run(run: &ServeArguments) -> Exit {
-    log::start(run.log_format, &run.log_level);
+    let _flush = match log::start(run.log_format, &run.log_level) {
+        Ok(flush) => flush,
+        Err(error) => {
+            // There is nobody to tell if this fails, too.
+            let _ = writeln!(std::io::stderr(), "cannot start the log: {error}");
+            return Exit::CannotListen;
+        }
+    };
     let config = match config::load(&run.config) {
         Ok(config) => config,
         Err(mistakes) => {
