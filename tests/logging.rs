@@ -1,7 +1,7 @@
 //! Log records never block and never end the process, whatever becomes of stderr.
 
 use std::fs;
-use std::io::{PipeReader, Read, Write};
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -36,12 +36,12 @@ impl Running {
     }
 
     /// A login for a database that there is not; every one is logged. Returns the tag of the answer.
-    fn answer(&mut self) -> u8 {
+    fn answer(&mut self, database: &str) -> u8 {
         let mut stream = connect(&self.socket, &mut self.child);
         stream.set_read_timeout(Some(SOON)).expect("a time");
-        let body = b"\0\x03\0\0user\0stranger\0database\0nowhere\0\0";
+        let body = format!("\0\x03\0\0user\0stranger\0database\0{database}\0\0");
         let length = u32::try_from(body.len() + 4).expect("short").to_be_bytes();
-        stream.write_all(&[&length[..], body].concat()).expect("it reads");
+        stream.write_all(&[&length[..], body.as_bytes()].concat()).expect("it reads");
         let mut tag = [0];
         stream.read_exact(&mut tag).expect("an answer");
         tag[0]
@@ -71,7 +71,7 @@ fn connect(socket: &Path, child: &mut Child) -> UnixStream {
 fn serves(stderr: impl Into<Stdio>) -> Running {
     let mut running = Running::with_stderr(stderr);
     for _ in 0..300 {
-        assert!(matches!(running.answer(), b'E' | b'R'));
+        assert!(matches!(running.answer("nowhere"), b'E' | b'R'));
     }
     assert!(running.child.try_wait().expect("our own child").is_none());
     running
@@ -106,4 +106,27 @@ fn a_reader_that_stalls_holds_no_login_up() {
         text.extend_from_slice(&part[..length]);
     }
     drop(running);
+}
+
+#[test]
+fn a_name_from_outside_forges_no_record_and_no_field() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut running = Running::with_stderr(writer);
+    running.answer("x\n2026-01-01T00:00:00Z  INFO pgweir: forged \u{1b}[31m");
+    running.answer("y\" role=\"postgres");
+    running.answer("z role=postgres");
+    running.answer("last");
+    let mut lines = Vec::new();
+    for line in BufReader::new(reader).lines() {
+        let line = line.expect("text");
+        let is_last = line.contains("last");
+        lines.push(line);
+        if is_last {
+            break;
+        }
+    }
+    let has = |start: &str| lines.iter().any(|line| line.contains(start));
+    assert!(lines.iter().all(|line| !line.contains('\u{1b}') && !line.starts_with("2026-01-01T")), "{lines:#?}");
+    assert!(has(r#"database="x\n2026-01-01T00:00:00Z  INFO pgweir: forged \u{1b}[31m""#), "{lines:#?}");
+    assert!(has(r#"database="y\" role=\"postgres""#) && has(r#"database="z role=postgres""#), "{lines:#?}");
 }

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::login::{LoginLimits, LoginPace, PeerAddress, TooFast};
+use super::login_records::LoginRecords;
 use crate::config::{Admission, AdmissionMode};
 
 /// Logins that may ask the servers of one database section something at the same time: whether a pass-through password
@@ -30,9 +31,15 @@ const HOLD: Duration = Duration::from_secs(1);
 /// KiB.
 const HOLDS_MAX: usize = 1024;
 
+/// Logins to the console per second of one address where `login_rate_per_address` is off: nobody guesses a password so.
+const CONSOLE_RATE: f64 = 20.0;
+
 #[derive(Debug)]
 pub(crate) struct Entrance {
     pace: Mutex<LoginPace>,
+    /// Of those who may use the console: a storm of clients does not keep them out, and they are paced all the same.
+    console_pace: Mutex<LoginPace>,
+    records: Mutex<LoginRecords>,
     /// Notified when the pace changes or nobody is let in any more: waiting logins look again.
     changed: Notify,
     is_closed: AtomicBool,
@@ -68,11 +75,19 @@ impl From<&Admission> for LoginLimits {
     }
 }
 
+/// For those who may use the console: of each address only, or strangers could keep them out.
+fn of_console(admission: &Admission) -> LoginLimits {
+    let limits = LoginLimits::from(admission);
+    LoginLimits { rate: None, rate_per_address: limits.rate_per_address.or(Some(CONSOLE_RATE)), ..limits }
+}
+
 impl Entrance {
     /// Open to everybody who keeps to these limits.
     pub(crate) fn new(admission: &Admission) -> Self {
         Self {
             pace: Mutex::new(LoginPace::new(admission.into(), Instant::now())),
+            console_pace: Mutex::new(LoginPace::new(of_console(admission), Instant::now())),
+            records: Mutex::new(LoginRecords::new(Instant::now())),
             changed: Notify::new(),
             is_closed: AtomicBool::new(false),
             turns: Mutex::new(Turns::new(admission.login_concurrency)),
@@ -83,7 +98,9 @@ impl Entrance {
 
     /// Puts other limits into force, for logins that wait already, too.
     pub(crate) fn set(&self, admission: &Admission) {
-        if self.pace().set(admission.into(), Instant::now()) {
+        let now = Instant::now();
+        let is_other = self.console_pace().set(of_console(admission), now);
+        if self.pace().set(admission.into(), now) || is_other {
             self.changed.notify_waiters();
         }
         let mut turns = self.turns();
@@ -101,9 +118,19 @@ impl Entrance {
 
     /// Waits until this login may come in; returns how long that took, nothing at all under the rate.
     pub(crate) async fn slot(&self, address: Option<PeerAddress>) -> Result<Duration, TooFast> {
+        self.slot_of(&self.pace, address).await
+    }
+
+    /// The same for somebody who may use the console, if the password is right.
+    pub(crate) async fn console_slot(&self, address: Option<PeerAddress>) -> Result<Duration, TooFast> {
+        self.slot_of(&self.console_pace, address).await
+    }
+
+    async fn slot_of(&self, pace: &Mutex<LoginPace>, address: Option<PeerAddress>) -> Result<Duration, TooFast> {
+        let next_slot = |now| pace.lock().expect("no panic while held").login(address, now, fastrand::f64);
         let came = Instant::now();
         let mut changed = self.changed.notified();
-        let wait = self.pace().login(address, came, fastrand::f64)?;
+        let wait = next_slot(came)?;
         if wait.is_zero() {
             return Ok(wait);
         }
@@ -116,11 +143,16 @@ impl Entrance {
             changed = self.changed.notified();
             let now = Instant::now();
             // Other limits may bring a slot nearer, but take no slot away.
-            if let Ok(wait) = self.pace().login(address, now, fastrand::f64) {
+            if let Ok(wait) = next_slot(now) {
                 slot = slot.min(now + wait);
             }
         }
         Ok(came.elapsed())
+    }
+
+    /// Whether one more refused login may be recorded, and how many were left out before it.
+    pub(crate) fn record_refusal(&self) -> Option<u64> {
+        self.records.lock().expect("no panic while held").one_more(Instant::now())
     }
 
     /// Keeps a refused login waiting for a moment, so that a client that comes back at once does not spin.
@@ -164,10 +196,15 @@ impl Entrance {
     /// Forgets addresses that have not come for a while.
     pub(crate) fn tick(&self, now: Instant) {
         self.pace().tick(now);
+        self.console_pace().tick(now);
     }
 
     fn pace(&self) -> MutexGuard<'_, LoginPace> {
         self.pace.lock().expect("no panic while held")
+    }
+
+    fn console_pace(&self) -> MutexGuard<'_, LoginPace> {
+        self.console_pace.lock().expect("no panic while held")
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {

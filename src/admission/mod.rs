@@ -14,6 +14,7 @@ pub(crate) mod entrance;
 mod limit;
 pub(crate) mod limiter;
 pub(crate) mod login;
+mod login_records;
 mod rate;
 mod slow_start;
 mod throughput;

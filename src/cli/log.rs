@@ -14,7 +14,10 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::FormatFields;
+use tracing_subscriber::fmt::format::debug_fn;
 
 /// Records that wait for stderr at most.
 const RECORDS_MAX: usize = 8192;
@@ -49,7 +52,7 @@ pub(super) fn start(format: Format, level: &str) -> io::Result<LogFlush> {
     let flush = LogFlush(queue.clone());
     let records = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(move || queue.clone());
     match format {
-        Format::Text => records.with_ansi(io::stderr().is_terminal()).init(),
+        Format::Text => records.with_ansi(io::stderr().is_terminal()).fmt_fields(text_fields()).init(),
         Format::Json => records.json().flatten_event(true).init(),
     }
     // The hook of std writes to stderr itself, and would wait for its reader.
@@ -58,6 +61,41 @@ pub(super) fn start(format: Format, level: &str) -> io::Result<LogFlush> {
         tracing::error!(%backtrace, "{panicked}");
     }));
     Ok(flush)
+}
+
+/// Fields as `name=value`. Values may come from anywhere, so one that could be taken for more than a value is quoted,
+/// and no record holds control characters.
+fn text_fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+    debug_fn(|writer, field, value| {
+        let value = format!("{value:?}");
+        match field.name() {
+            "message" => writer.write_str(&escaped(&value)),
+            name if is_one_word(&value) || is_quoted(&value) => write!(writer, "{name}={value}"),
+            name => write!(writer, "{name}={value:?}"),
+        }
+    })
+    .delimited(" ")
+}
+
+fn escaped(text: &str) -> String {
+    let control = |char: char| char.is_control().then(|| char.escape_default().to_string());
+    text.chars().map(|char| control(char).unwrap_or_else(|| char.to_string())).collect()
+}
+
+fn is_one_word(text: &str) -> bool {
+    !text.is_empty() && !text.contains(|char: char| char.is_control() || char.is_whitespace() || "\"=\\".contains(char))
+}
+
+/// As `Debug` writes a string: no quote inside is without a backslash.
+fn is_quoted(text: &str) -> bool {
+    let Some(inner) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) else { return false };
+    let mut is_escape = false;
+    let is_sound = inner.chars().all(|char| {
+        let is_sound = !char.is_control() && (char != '"' || is_escape);
+        is_escape = char == '\\' && !is_escape;
+        is_sound
+    });
+    is_sound && !is_escape
 }
 
 /// Waits for the last records, as long as stderr takes them.
@@ -139,6 +177,18 @@ impl Write for RecordQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_text_that_is_one_value_stays_as_it_is() {
+        for text in ["app", "127.0.0.1:6432", "größe", "1.5s"] {
+            assert!(is_one_word(text), "{text}");
+        }
+        for text in ["", "a b", "a=b", "a\"b", "a\nb", "a\u{1b}[31m", "a\u{2028}b"] {
+            assert!(!is_one_word(text), "{text:?}");
+        }
+        assert!(is_quoted(r#""a b""#) && is_quoted(r#""a \" b""#) && is_quoted(r#""a\\""#));
+        assert!(!is_quoted(r#""a" role="b""#) && !is_quoted(r#""a\""#) && !is_quoted("\"a\nb\"") && !is_quoted("\""));
+    }
 
     #[test]
     fn records_that_do_not_fit_are_dropped_and_counted() {

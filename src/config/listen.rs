@@ -43,6 +43,8 @@ section! {
         /// How long a drain waits for running transactions before it closes them. Less than the 30 s that Kubernetes
         /// and docker-compose habits leave before SIGKILL.
         pub shutdown_timeout: Duration = Duration::from_secs(25) => key(duration());
+        /// Logins are recorded at level info; those that fail always are.
+        pub log_logins: bool = false => key(truth());
         /// TLS towards clients.
         pub tls: ClientTls = ClientTls::Disable => shaped_table();
     }

@@ -233,7 +233,7 @@ pub(super) const KEYS: &[KnownKey] = &[
     key(General, "syslog", Unneeded, LOGS, NONE, "1"),
     key(General, "syslog_ident", Unneeded, LOGS, NONE, "pgb"),
     key(General, "syslog_facility", Unneeded, LOGS, NONE, "user"),
-    key(General, "log_connections", Unneeded, "at level debug", NONE, "0"),
+    key(General, "log_connections", Unneeded, "`listen.log_logins`, and refusals always", NONE, "0"),
     key(General, "log_disconnections", Unneeded, "at level debug", NONE, "0"),
     key(General, "log_pooler_errors", Unneeded, "at level debug, and counted by SQLSTATE in /metrics", NONE, "0"),
     key(General, "log_stats", Unneeded, "`SHOW STATS` and /metrics", NONE, "0"),

@@ -89,7 +89,8 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
     let _ = socket.tune();
     let mut stream = Stream::Plain(socket);
     let limit = worker.proxy.config.load().listen.login_timeout;
-    let identified = timeout(limit, identify(&worker, &mut stream, address, is_over)).await;
+    let mut named = None;
+    let identified = timeout(limit, identify(&worker, &mut stream, address, is_over, &mut named)).await;
     let welcomed = match identified.unwrap_or(Err(LoginFault::TooSlow)) {
         Ok(None) => {
             // The end of its TLS shows a client that its cancel was dealt with.
@@ -109,10 +110,12 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
             let greeted = timeout(limit, greet(&worker, stream, *newcomer)).await;
             let client = greeted.ok()?.ok()?;
             worker.proxy.process.record(ProcessHistogram::Login, since.elapsed());
+            record_login(&worker, &addr, named.as_ref(), "client", since);
             Some(Welcome::Client(Box::new(client), counted))
         }
         Ok(Guest::Console(facts)) => {
             timeout(limit, stream.write_all(&AUTHENTICATION_OK)).await.ok()?.ok()?;
+            record_login(&worker, &addr, named.as_ref(), "console", since);
             Some(Welcome::Console(stream, facts, counted))
         }
         Err(fault) => {
@@ -124,18 +127,45 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
                     () = stream.ended() => return None,
                 }
             }
-            refuse(&worker, &mut stream, &addr, &fault).await;
+            record_refusal(&worker, &addr, named.as_ref(), &fault);
+            refuse(&worker, &mut stream, &fault).await;
             None
         }
     }
 }
 
-/// Sends a client the reason for its refusal.
-async fn refuse(worker: &Worker, stream: &mut Stream, addr: &str, fault: &LoginFault) {
-    match fault {
-        LoginFault::Lookup(_) => tracing::warn!(client.addr = %addr, %fault, "login failed"),
-        _ => tracing::debug!(client.addr = %addr, %fault, "login failed"),
+/// As whom a connection wants to come in, before that is proved.
+struct ClaimedIdentity {
+    role: String,
+    database: String,
+}
+
+/// Records a login, if that is wanted.
+fn record_login(worker: &Worker, addr: &str, named: Option<&ClaimedIdentity>, kind: &str, since: Instant) {
+    if let Some(ClaimedIdentity { role, database }) = named.filter(|_| worker.proxy.config.load().listen.log_logins) {
+        tracing::info!(client.addr = %addr, role, database, kind, took = ?since.elapsed(), "login");
     }
+}
+
+/// Records a login that failed, unless there are too many of them.
+fn record_refusal(worker: &Worker, addr: &str, named: Option<&ClaimedIdentity>, fault: &LoginFault) {
+    let (role, database) = named.map_or(("", ""), |named| (&named.role, &named.database));
+    let reason = fault.reason().word();
+    // A client that has vanished says nothing about anybody's password.
+    if matches!(fault, LoginFault::Io(_)) {
+        tracing::debug!(client.addr = %addr, role, database, reason, %fault, "login failed");
+        return;
+    }
+    let Some(left_out) = worker.proxy.entrance.record_refusal() else { return };
+    if let LoginFault::Lookup(_) = fault {
+        tracing::warn!(client.addr = %addr, role, database, reason, %fault, left_out, "login failed");
+    } else {
+        tracing::info!(client.addr = %addr, role, database, reason, %fault, left_out, "login failed");
+    }
+}
+
+/// Sends a client the reason for its refusal.
+async fn refuse(worker: &Worker, stream: &mut Stream, fault: &LoginFault) {
     if matches!(fault, LoginFault::Io(_) | LoginFault::Injected) {
         return;
     }
@@ -161,11 +191,13 @@ async fn identify(
     stream: &mut Stream,
     address: Option<PeerAddress>,
     is_over: bool,
+    named: &mut Option<ClaimedIdentity>,
 ) -> Result<Option<(Startup, Credential)>, LoginFault> {
     // The login keeps one set of certificates throughout: a reload may come in between.
     let tls = Arc::clone(&worker.proxy.tls.load());
     let tls = tls.as_ref().as_ref();
     let Some(startup) = first::packet(worker, stream, address, tls).await? else { return Ok(None) };
+    *named = Some(ClaimedIdentity { role: startup.user.clone(), database: startup.database.clone() });
     if let Some(negotiation) = startup.negotiation() {
         stream.write_all(&negotiation).await?;
     }
@@ -175,18 +207,24 @@ async fn identify(
     if is_over && !is_console(&startup) {
         return Err(LoginFault::TooManyClients);
     }
-    if !is_console(&startup) || worker.proxy.config.load().admin.access(&startup.user).is_none() {
-        wait_for_slot(worker, stream, address).await?;
-    }
+    let is_admin = is_console(&startup) && worker.proxy.config.load().admin.access(&startup.user).is_some();
+    wait_for_slot(worker, stream, address, is_admin).await?;
     let credential = authenticate(worker, stream, &startup, tls).await?;
     Ok(Some((startup, credential)))
 }
 
 /// Waits until [`Entrance`](crate::admission::entrance::Entrance) lets the client in, or it leaves.
-async fn wait_for_slot(worker: &Worker, stream: &Stream, address: Option<PeerAddress>) -> Result<(), LoginFault> {
+async fn wait_for_slot(
+    worker: &Worker,
+    stream: &Stream,
+    address: Option<PeerAddress>,
+    is_admin: bool,
+) -> Result<(), LoginFault> {
+    let entrance = &worker.proxy.entrance;
+    let slot = async { if is_admin { entrance.console_slot(address).await } else { entrance.slot(address).await } };
     let waited = tokio::select! {
         biased;
-        waited = worker.proxy.entrance.slot(address) => waited?,
+        waited = slot => waited?,
         () = stream.ended() => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
     };
     if waited.is_zero() {

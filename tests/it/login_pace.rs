@@ -240,3 +240,34 @@ async fn silent_logins_hold_nobody_up() {
     }
     join_all((0..10).map(|_| proxy.wire("app"))).await;
 }
+
+#[tokio::test]
+async fn guesses_of_a_console_password_are_paced_like_logins() {
+    let limits = "[admission]\nlogin_rate_per_address = \"2/m\"\nlogin_delay_max = \"0s\"";
+    let proxy = proxy().toml(limits).start().await;
+    let guess = async |password: &str| {
+        let mut wire = from(THERE, &proxy).await;
+        wire.send(startup(PROTOCOL_3_0, &[("user", "ops"), ("database", "pgweir")])).await;
+        wire.authenticate("ops", password).await.last().map(|frame| frame.fields()[&'C'].clone())
+    };
+    assert_eq!(guess("wrong").await.as_deref(), Some("28P01"));
+    assert_eq!(guess("wrong").await.as_deref(), Some("53300"));
+    assert_eq!(proxy.console("SHOW VERSION").await.len(), 1, "from another address");
+    let record = proxy.told(|fields| fields["message"] == "login failed" && fields["role"] == "ops").await;
+    assert_eq!((&record["database"], &record["reason"]), (&"pgweir".into(), &"authentication".into()));
+    assert!(record["client.addr"].as_str().is_some_and(|addr| addr.starts_with(THERE)), "{record}");
+}
+
+#[tokio::test]
+async fn logins_are_recorded_where_that_is_wanted() {
+    let proxy = proxy().start().await;
+    proxy.wire("app").await;
+    let logins = || proxy.records(|fields| fields["message"] == "login");
+    assert!(logins().is_empty());
+    proxy.reload("[listen]\nlog_logins = true").await;
+    proxy.wire("app").await;
+    let login = proxy.told(|fields| fields["message"] == "login" && fields["role"] == "app").await;
+    assert_eq!((&login["database"], &login["kind"]), (&"app".into(), &"client".into()));
+    proxy.console("SHOW VERSION").await;
+    proxy.told(|fields| fields["message"] == "login" && fields["kind"] == "console").await;
+}
