@@ -11,6 +11,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, ORIGIN};
+use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode, Uri};
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
@@ -127,6 +128,26 @@ impl ActionHandler {
     }
 }
 
+/// Whether a browser asks for this address under a name that is really its own. A page from elsewhere can have its own
+/// name lead here and read the answers as its own; it cannot take an address or `localhost` as its name.
+pub(super) fn has_known_host(headers: &HeaderMap, hosts: &[String]) -> bool {
+    let mut given = headers.get_all(HOST).iter();
+    let (Some(host), None) = (given.next(), given.next()) else { return false };
+    let Ok(host) = Authority::try_from(host.as_bytes()) else { return false };
+    let name = name_of(&host);
+    is_sure(name) || hosts.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// The host without the brackets of IPv6.
+fn name_of(authority: &Authority) -> &str {
+    authority.host().trim_start_matches('[').trim_end_matches(']')
+}
+
+/// No name server decides where it leads.
+fn is_sure(name: &str) -> bool {
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
@@ -151,9 +172,8 @@ fn check(headers: &HeaderMap, admin: &Admin) -> Result<(), ActionRefusal> {
 fn is_ours(origin: &str, host: Option<&str>, hosts: &[String]) -> bool {
     let Ok(origin) = origin.parse::<Uri>() else { return false };
     let Some(theirs) = origin.authority() else { return false };
-    let name = theirs.host().trim_start_matches('[').trim_end_matches(']');
-    let is_sure = name == "localhost" || name.parse::<IpAddr>().is_ok();
-    hosts.iter().any(|known| known == name) || is_sure && host == Some(theirs.as_str())
+    let name = name_of(theirs);
+    hosts.iter().any(|known| known == name) || is_sure(name) && host == Some(theirs.as_str())
 }
 
 /// Compares in a time that tells nothing of the token, its length included.
@@ -207,6 +227,25 @@ mod tests {
             assert!(!is_ours(origin, Some(host), &hosts), "{origin} {host}");
         }
         assert!(!is_ours("http://127.0.0.1:9432", None, &hosts));
+    }
+
+    #[test]
+    fn only_hosts_that_are_ours_get_an_answer() {
+        let hosts = ["pgweir.internal".to_owned()];
+        let is_known = |given: &[&str]| {
+            let mut headers = HeaderMap::new();
+            given
+                .iter()
+                .for_each(|host| assert!(!headers.append(HOST, host.parse().expect("text")) || given.len() > 1));
+            has_known_host(&headers, &hosts)
+        };
+        for host in ["127.0.0.1:9432", "10.0.0.7", "[::1]:9432", "localhost", "LOCALHOST:1", "pgweir.internal:9432"] {
+            assert!(is_known(&[host]), "{host}");
+        }
+        for host in ["evil.example:9432", "127.0.0.1.evil.example", "pgweir.internal.evil.example", "", "a b"] {
+            assert!(!is_known(&[host]), "{host}");
+        }
+        assert!(!is_known(&[]) && !is_known(&["localhost", "evil.example"]));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::actions::{ActionHandler, ActionRefusal};
+use super::actions::{ActionHandler, ActionRefusal, has_known_host};
 use super::events::{EventStream, STREAMS_MAX};
 use super::page::StatusPage;
 use super::{health, scrape};
@@ -128,6 +128,13 @@ impl AdminServer {
             return with(answer, ALLOW, HeaderValue::try_from(allowed.join(", ")).expect("ASCII"));
         }
         let proxy = &self.proxy;
+        let hosts = &proxy.config.load().admin.hosts;
+        if matches!(path, "/status" | "/metrics" | "/events") && !has_known_host(request.headers(), hosts) {
+            return text(
+                StatusCode::FORBIDDEN,
+                "no answer under this name; list it in admin.hosts, or use an address\n",
+            );
+        }
         match path {
             "/metrics" => whole(StatusCode::OK, PROMETHEUS, scrape::metrics(proxy)),
             "/healthz" => text(StatusCode::OK, "ok\n"),

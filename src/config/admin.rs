@@ -22,7 +22,7 @@ section! {
         pub stats_roles: Vec<String> = Vec::new() => key(list(text()));
         /// Its bearers may act over HTTP; `None`: nobody may.
         pub token: Option<Secret> = None => secret();
-        /// Names, besides addresses, under which browsers may act.
+        /// Names, besides addresses, under which it may be looked at and acted on.
         pub hosts: Vec<String> = Vec::new() => key(list(url_host()));
     } token_is_long
 }

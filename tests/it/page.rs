@@ -197,7 +197,7 @@ async fn watchers_leave_the_others_their_places() {
     let proxy = proxy().start().await;
     // They never read.
     let mut watchers: Vec<Events> = (0..16).map(|_| Events::open(&proxy)).collect();
-    let events = || ask(&proxy, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
+    let events = || ask(&proxy, "GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
     eventually(async || {
         // Not all of the others have come yet.
         let mut more = Events::open(&proxy);
@@ -334,4 +334,20 @@ fn browser(program: &str, proxy: &Proxy, arguments: &[&str]) -> Command {
         .arg(format!("http://{}/", proxy.admin))
         .args(arguments);
     command
+}
+
+#[tokio::test]
+async fn pages_of_other_names_read_nothing() {
+    let proxy = proxy().toml("[admin]\nhosts = [\"pgweir.internal\"]").start().await;
+    let get = |path: &str, host: &str| ask(&proxy, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+    for path in ["/status", "/metrics", "/events"] {
+        let (status, _, body) = get(path, "evil.example");
+        assert_eq!(status, 403, "{path}");
+        assert!(body.contains("admin.hosts"), "{body}");
+    }
+    for host in ["pgweir.internal:9432", "localhost", "127.0.0.1:9432", "[::1]"] {
+        assert_eq!(get("/metrics", host).0, 200, "{host}");
+    }
+    // They tell nothing of anybody.
+    assert_eq!((get("/healthz", "evil.example").0, get("/", "evil.example").0), (200, 200));
 }
