@@ -145,7 +145,8 @@ impl Clock {
         own.store(most, Ordering::Relaxed);
     }
 
-    /// The timeout that is exceeded by `now`, the grace included. None while pgweir's last action may still take effect.
+    /// The timeout that is exceeded by `now`, the grace included. None while pgweir's last action may still take
+    /// effect.
     ///
     /// There is one statement limit since the last answer, though several statements may have run since: a limit for
     /// each would let one text have as many as it likes.
