@@ -122,7 +122,9 @@ mod tests {
     #[test]
     fn a_question_names_each_setting_once() {
         let mut unknown = UnknownSettings::default();
-        ["TimeZone", "timezone", "a.b'c"].map(|name| unknown.push(name));
+        for name in ["TimeZone", "timezone", "a.b'c"] {
+            unknown.push(name);
+        }
         let question = String::from_utf8(unknown.question()).unwrap();
         assert_eq!(question.matches("current_setting('timezone', true)").count(), 1);
         assert_eq!(question.matches("current_setting('a.b''c', true)").count(), 1);

@@ -22,7 +22,7 @@ use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
 use crate::printed::assert_printed;
 use crate::state::timeout::Timeout;
-use crate::wire::build::{RefusedLogin, Report, ServerError};
+use crate::wire::build::{RefusedLogin, Report};
 use crate::wire::expected::Unexpected;
 use crate::wire::frame::FrameError;
 use crate::wire::startup::{BadOptions, Malformed};
@@ -44,10 +44,6 @@ const ANY: &str = "…";
 
 fn any() -> String {
     ANY.to_owned()
-}
-
-fn said() -> ServerError {
-    ServerError { code: any(), message: any() }
 }
 
 fn refused(code: &str) -> RefusedLogin {
