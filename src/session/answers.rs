@@ -305,6 +305,7 @@ impl Answers<'_, '_> {
             return Ok(Event::None);
         }
         let refusal = self.leased.cycle.take_refusal();
+        let rows = self.leased.cycle.take_rows();
         match action {
             Some(ReplyAction::Applies(wanted)) => {
                 if let Some(refusal) = refusal {
@@ -340,8 +341,7 @@ impl Answers<'_, '_> {
                 return Ok(self.ask_again());
             }
             Some(ReplyAction::Probes(asked)) => {
-                let row = self.leased.cycle.take_rows();
-                self.session.pins.answer(asked, &row);
+                self.session.pins.answer(asked, &rows);
                 self.reported_meanwhile();
             }
             Some(ReplyAction::AsksSettings(unknown)) if refusal.is_some() => {
@@ -349,7 +349,7 @@ impl Answers<'_, '_> {
                 return Ok(self.ask_again());
             }
             Some(ReplyAction::AsksSettings(_)) => {
-                self.settings_known();
+                self.settings_known(&rows);
                 self.reported_meanwhile();
             }
 
@@ -521,9 +521,8 @@ impl Answers<'_, '_> {
     }
 
     /// The server told the values of settings that only it knew.
-    fn settings_known(&mut self) {
-        let rows = self.leased.cycle.take_rows();
-        let base = self.session.settings_known(&rows, &mut self.leased.lease, self.registry);
+    fn settings_known(&mut self, rows: &[u8]) {
+        let base = self.session.settings_known(rows, &mut self.leased.lease, self.registry);
         self.base_reported(base);
         // The client was told the new values when the server reported them.
         self.session.reported = self.leased.lease.parameters.clone();

@@ -233,7 +233,9 @@ impl Session {
                     let statement = self.statements.find(name).filter(|_| !runs.class.stands_in);
                     statement.into_iter().for_each(|statement| backend.statements.forget(statement.id));
                     self.statements.remove(name);
+                    self.statements.forget_of_sql(name);
                 }
+                Effect::Prepare(name) => self.statements.prepared_in_sql(name),
                 // Only the client's names go if a stand-in ran.
                 Effect::DeallocateAll if runs.class.stands_in => self.statements.clear_named(),
                 Effect::DeallocateAll => self.deallocate_all(backend),

@@ -1,6 +1,6 @@
 //! The prepared statements of one client, under the names it gave them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::notify::notification::{Notification, Unnotifiable};
@@ -25,6 +25,8 @@ fn key(name: &[u8]) -> &[u8] {
 #[derive(Debug, Default)]
 pub(crate) struct ClientStatements {
     named: HashMap<Box<[u8]>, Arc<Statement>>,
+    /// Names of statements of SQL PREPARE, which its backend has under the same names.
+    of_sql: HashSet<Box<[u8]>>,
     /// Bytes that they take.
     bytes: usize,
     /// Number of named statements that are too large to be parsed again elsewhere.
@@ -131,6 +133,22 @@ impl ClientStatements {
         }
     }
 
+    /// PREPARE of a name.
+    pub(crate) fn prepared_in_sql(&mut self, name: &[u8]) {
+        self.of_sql.insert(key(name).into());
+    }
+
+    /// True if the name is that of a statement of SQL PREPARE.
+    #[inline]
+    pub(crate) fn is_of_sql(&self, name: &[u8]) -> bool {
+        !self.of_sql.is_empty() && self.of_sql.contains(key(name))
+    }
+
+    /// DEALLOCATE of a statement of SQL PREPARE.
+    pub(crate) fn forget_of_sql(&mut self, name: &[u8]) {
+        self.of_sql.remove(key(name));
+    }
+
     /// True if it takes no more.
     pub(crate) fn is_full(&self) -> bool {
         self.bytes >= BYTES_MAX
@@ -140,6 +158,7 @@ impl ClientStatements {
     pub(crate) fn clear_named(&mut self) {
         (self.large, self.bytes) = (0, 0);
         self.named.clear();
+        self.of_sql.clear();
     }
 
     fn take(&mut self, name: &[u8]) -> Option<Arc<Statement>> {

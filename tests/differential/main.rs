@@ -3,7 +3,7 @@
 //!
 //! `DIFFERENTIAL_SECONDS` says how long, `DIFFERENTIAL_SEED` where to begin, `PGWEIR_TEST_PG` before which server. A
 //! difference is shrunk and printed as a test for `regressions.rs`. With `DIFFERENTIAL_GOES_ON=1` others are looked for
-//! then, with `DIFFERENTIAL_KNOWN=30` known faults with that in their name, too.
+//! then, with `DIFFERENTIAL_KNOWN=COPY` known differences with that in their name, too.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod grammar;

@@ -1,7 +1,7 @@
 //! Takes steps on both sides and compares what comes back, message by message.
 
 use crate::lane::Lane;
-use crate::model::{CLIENTS, Model, has_counted_cycles, known_fault};
+use crate::model::{CLIENTS, Model, has_counted_cycles, known_difference};
 use crate::operation::{Message, Operation, Pool, Role, Step};
 use crate::peer::{Peer, fence};
 
@@ -49,7 +49,7 @@ pub(crate) fn run(lane: &mut Lane, pool: Pool, steps: &[Step], lets_known: Optio
     let mut run = Run::start(lane, pool);
     let mut taken: Vec<Step> = Vec::new();
     for step in steps {
-        if !run.model.may(step) || known_fault(step, &run.model, lets_known).is_some() {
+        if !run.model.may(step) || known_difference(step, &run.model, lets_known).is_some() {
             continue;
         }
         taken.push(step.clone());

@@ -18,14 +18,14 @@ use crate::wire::message::Message;
 impl Frontend<'_, '_> {
     #[inline]
     pub(super) fn parse_unnamed(&mut self, message: Message<'_>, rest: &[u8], text: Option<&[u8]>) -> Rest {
-        let may_be_dropped = !self.leased.cycle.replies().is_empty();
-        let action = ReplyAction::ParsesUnnamed(self.session.statements.begin_unnamed(may_be_dropped));
         let Some(text) = text else {
+            let action = self.begin_unnamed();
             self.session.statements.unnamed = Unnamed::Large { class: Some(Arc::new(uncertain())) };
             return self.pass(message, Some(Expect::Parse), Some(action));
         };
         let class = classify(text, self.session.lexer);
         if class.is_ordinary() {
+            let action = self.begin_unnamed();
             self.session.statements.keep_unnamed(rest, None);
             return self.pass(message, Some(Expect::Parse), Some(action));
         }
@@ -40,11 +40,19 @@ impl Frontend<'_, '_> {
             Ok(Some(renamed)) => Some([&renamed, &parsed[parsed_text.len()..]].concat()),
             Ok(None) => instead,
         };
-        let Some(rest) = instead else {
-            self.session.statements.keep_unnamed(rest, Some(Arc::new(class)));
-            return self.pass(message, Some(Expect::Parse), Some(action));
-        };
-        self.parse_instead(message, action, &rest, class)
+        let action = self.begin_unnamed();
+        self.session.statements.keep_unnamed(instead.as_deref().unwrap_or(rest), Some(Arc::new(class)));
+        let Some(rest) = instead else { return self.pass(message, Some(Expect::Parse), Some(action)) };
+        self.push(Expect::Parse, Some(action));
+        self.out.skip(message.fresh);
+        build::parse(self.out.buffer(), b"", &rest);
+        Rest::Discard
+    }
+
+    #[inline]
+    fn begin_unnamed(&mut self) -> ReplyAction {
+        let may_be_dropped = !self.leased.cycle.replies().is_empty();
+        ReplyAction::ParsesUnnamed(self.session.statements.begin_unnamed(may_be_dropped))
     }
 
     /// The effects of a text that is not ordinary, and what is parsed instead of it: behind the name, with its types.
@@ -54,7 +62,7 @@ impl Frontend<'_, '_> {
         rest: &[u8],
         class: StatementEffects,
     ) -> (StatementEffects, Option<Vec<u8>>) {
-        if is_lone_deallocate(&class) {
+        if is_lone_deallocate(&class) && !self.session.keeps_own_names() {
             return (StatementEffects { stands_in: true, ..class }, Some([STAND_IN, EMPTY_TEXT].concat()));
         }
         let types = &rest[text.len() + 1..];
@@ -62,21 +70,6 @@ impl Frontend<'_, '_> {
             Some((other, class)) => (with_types(class, types), Some([&other, &rest[text.len()..]].concat())),
             None => (with_types(class, types), None),
         }
-    }
-
-    /// Sends another unnamed statement in the place of the client's.
-    pub(super) fn parse_instead(
-        &mut self,
-        message: Message<'_>,
-        action: ReplyAction,
-        rest: &[u8],
-        class: StatementEffects,
-    ) -> Rest {
-        self.session.statements.keep_unnamed(rest, Some(Arc::new(class)));
-        self.push(Expect::Parse, Some(action));
-        self.out.skip(message.fresh);
-        build::parse(self.out.buffer(), b"", rest);
-        Rest::Discard
     }
 
     pub(super) fn parse_named(&mut self, message: Message<'_>, name: &[u8], rest: &[u8], text: Option<&[u8]>) -> Rest {
@@ -102,6 +95,10 @@ impl Frontend<'_, '_> {
             let undo = Some(self.session.statements.insert(name, draft));
             self.leased.cycle.changes_names();
             self.push(Expect::Parse, Some(ReplyAction::Renames(undo)));
+            return self.send_parse(message, name, name, instead.as_deref());
+        } else if self.session.statements.is_of_sql(name) {
+            // The backend has it under this very name.
+            self.push(Expect::Parse, None);
             return self.send_parse(message, name, name, instead.as_deref());
         } else if is_taken {
             return self.parse_taken(message, name, instead.as_deref());

@@ -96,7 +96,7 @@ impl Frontend<'_, '_> {
         let Some(Portal { class, given }) = self.session.statements.portal(portal) else {
             return self.pass(message, Some(Expect::Execute), None);
         };
-        if is_lone_deallocate(&class) {
+        if class.stands_in && is_lone_deallocate(&class) {
             return self.execute_deallocate(message, class);
         }
         let given = match given.transpose() {
@@ -129,6 +129,7 @@ impl Frontend<'_, '_> {
             Named::Statement(name)
                 if self.session.pins.may_hold(StateFlags::PREPARE) && self.session.statements.find(name).is_none() =>
             {
+                self.session.statements.forget_of_sql(name);
                 self.pass(message, Some(Expect::Close), None)
             }
             Named::Statement(name) if self.session.keeps_own_names() => {
@@ -147,6 +148,9 @@ impl Frontend<'_, '_> {
     /// Sends a Parse of the unnamed statement if the backend lacks it. False: the client has none.
     #[inline]
     pub(super) fn bring_unnamed(&mut self) -> bool {
+        if self.session.keeps_own_names() {
+            return true;
+        }
         match &mut self.session.statements.unnamed {
             Unnamed::None => return false,
             Unnamed::Kept { here: true, .. } | Unnamed::Large { .. } => return true,
