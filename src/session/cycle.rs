@@ -145,8 +145,8 @@ impl CycleState {
     /// unread.
     #[inline]
     pub(super) fn expect(&mut self, expect: Expect, action: Option<ReplyAction>) -> Option<ReplyAction> {
-        if expect.is_cycle() && self.pending().intersects(Facts::UNIT_NAMES) {
-            self.note(Facts::NAMES);
+        if expect.is_cycle() && self.pending().intersects(Facts::UNIT_NAMES.or(Facts::UNIT_UNNAMED)) {
+            self.unit_ends();
         }
         self.replies.push(expect, Origin::Client, action)
     }
@@ -333,6 +333,26 @@ impl CycleState {
     /// The open unit gives or takes names of prepared statements.
     pub(super) fn changes_names(&mut self) {
         self.note(Facts::UNIT_NAMES);
+    }
+
+    /// The open unit prepares the unnamed statement, behind messages that may fail.
+    pub(super) fn changes_unnamed(&mut self) {
+        self.note(Facts::UNIT_UNNAMED);
+    }
+
+    /// True if a message that means the unnamed statement has to wait: whether an earlier unit has prepared it is not
+    /// known yet. At worst the backend has one of another client.
+    pub(super) fn must_wait_for_unnamed(&self) -> bool {
+        !self.pending().intersects(Facts::UNIT_UNNAMED) && self.must_wait_for(Facts::UNNAMED)
+    }
+
+    /// What the open unit changes is pending for the next.
+    fn unit_ends(&mut self) {
+        for (within, behind) in [(Facts::UNIT_NAMES, Facts::NAMES), (Facts::UNIT_UNNAMED, Facts::UNNAMED)] {
+            if self.pending.intersects(within) {
+                self.pending = self.pending.without(within).or(behind);
+            }
+        }
     }
 
     fn note(&mut self, facts: Facts) {

@@ -22,13 +22,23 @@ impl Facts {
     pub(super) const SESSION: Self = Self(1 << 3);
     /// Names that the open unit changed; they are [`Self::NAMES`] for what follows its Sync.
     pub(super) const UNIT_NAMES: Self = Self(1 << 4);
-    /// All of them.
+    /// The unnamed statement.
+    pub(super) const UNNAMED: Self = Self(1 << 5);
+    /// The open unit prepares the unnamed statement; it is [`Self::UNNAMED`] for what follows its Sync.
+    pub(super) const UNIT_UNNAMED: Self = Self(1 << 6);
+    /// All that a statement may change.
     const ALL: Self = Self(0x0f);
 
     /// True if any of `other` is among these.
     #[inline]
     pub(super) const fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
+    }
+
+    /// These without `other`.
+    #[inline]
+    pub(super) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 
     /// These and `other`.

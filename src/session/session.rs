@@ -8,7 +8,7 @@ use super::follow::{Follow, FollowOutcome};
 use super::notifications::{Notifications, Party};
 use super::pins::Pins;
 use super::reply_action::{ReplyAction, Runs};
-use super::statements::{ClientStatements, Unnamed};
+use super::statements::ClientStatements;
 use super::unknown_settings::{self, KnownSetting, SettingSource, UnknownSettings};
 use crate::clients::ClientEntry;
 use crate::config::{PoolMode, ServerRole};
@@ -280,7 +280,6 @@ impl Session {
     /// DISCARD ALL by the client itself: the client is as after its login, the backend as after its own.
     pub(crate) fn discard_all(&mut self, backend: &mut Backend, registry: &SettingsRegistry) {
         self.statements.clear_named();
-        self.statements.unnamed = Unnamed::None;
         let reported = backend.parameters.iter();
         let told: Vec<_> =
             reported.filter_map(|(name, _)| Some((name.to_owned(), self.reported_value(name)?))).collect();

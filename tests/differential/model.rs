@@ -230,11 +230,19 @@ pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -
         step.texts().any(|sql| sql.contains("pg_notify") && (sql.contains("FROM") || sql.contains("DO")));
     let copies_twice = step.texts().any(|sql| sql.matches("FROM STDIN").count() > 1);
     let copies_extended = messages.iter().any(|it| matches!(it, Message::Parse(_, sql) if sql.contains("FROM STDIN")));
-    let differences: [(&str, bool); 4] = [
+    let differences: [(&str, bool); 6] = [
         ("a Sync inside a COPY: Postgres swallows it at a moment that nobody sees", copies_extended || copies_twice),
         (
             "a reload of the server: either side reports it with the next answer of its own backend",
             matches!(step.operation, Operation::ReloadServer(_)),
+        ),
+        (
+            "pg_listening_channels with a row limit: its rows come from pgweir, all at once",
+            has(&["LISTENING"]) && messages.iter().any(|it| matches!(it, Message::Execute(_, 1..))),
+        ),
+        (
+            "DEALLOCATE in front of SET TRANSACTION in one unit: its stand-in is no query",
+            has(&["DEALLOCATE"]) && has(&["ISOLATION"]),
         ),
         ("lastval and currval behind another client: 55000", has(&["LASTVAL", "CURRVAL"]) && transaction_mode),
         (

@@ -51,7 +51,11 @@ impl Frontend<'_, '_> {
 
     #[inline]
     fn begin_unnamed(&mut self) -> ReplyAction {
-        let may_be_dropped = !self.leased.cycle.replies().is_empty();
+        let replies = self.leased.cycle.replies();
+        let may_be_dropped = !replies.is_empty() || replies.is_skipping();
+        if may_be_dropped {
+            self.leased.cycle.changes_unnamed();
+        }
         ReplyAction::ParsesUnnamed(self.session.statements.begin_unnamed(may_be_dropped))
     }
 

@@ -20,8 +20,10 @@ impl Frontend<'_, '_> {
     #[inline]
     pub(super) fn bind(&mut self, message: Message<'_>, portal: &[u8], name: &[u8]) -> Rest {
         if name.is_empty() {
-            if !self.bring_unnamed() {
-                return self.refuse(message, &Fault::NoUnnamedStatement);
+            match self.bring_unnamed() {
+                UnnamedUse::Here => {}
+                UnnamedUse::Missing => return self.refuse(message, &Fault::NoUnnamedStatement),
+                UnnamedUse::Wait => return self.hold(),
             }
             let bound = self.session.statements.unnamed_class().map(|class| self.bound(class, message));
             self.session.statements.bind(portal, bound);
@@ -79,8 +81,11 @@ impl Frontend<'_, '_> {
     pub(super) fn describe(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {
         match target {
             Named::Portal(_) => self.pass(message, Some(Expect::DescribePortal), None),
-            Named::Statement(b"") if self.bring_unnamed() => self.pass(message, Some(Expect::DescribeStatement), None),
-            Named::Statement(b"") => self.refuse(message, &Fault::NoUnnamedStatement),
+            Named::Statement(b"") => match self.bring_unnamed() {
+                UnnamedUse::Here => self.pass(message, Some(Expect::DescribeStatement), None),
+                UnnamedUse::Missing => self.refuse(message, &Fault::NoUnnamedStatement),
+                UnnamedUse::Wait => self.hold(),
+            },
             Named::Statement(name) => {
                 match self.forward_use(message, Expect::DescribeStatement, &[crate::wire::tag::STATEMENT], name) {
                     Naming::Forwarded(_) => Rest::Forward,
@@ -145,22 +150,28 @@ impl Frontend<'_, '_> {
         }
     }
 
-    /// Sends a Parse of the unnamed statement if the backend lacks it. False: the client has none.
+    /// Sends a Parse of the unnamed statement if the backend lacks it. Nothing in front of it may be unanswered: if the
+    /// server dropped it, the statement of another client would be there instead.
     #[inline]
-    pub(super) fn bring_unnamed(&mut self) -> bool {
-        if self.session.keeps_own_names() {
-            return true;
+    pub(super) fn bring_unnamed(&mut self) -> UnnamedUse {
+        let cycle = &self.leased.cycle;
+        if self.session.keeps_own_names() || cycle.replies().is_skipping() {
+            return UnnamedUse::Here;
+        }
+        if cycle.must_wait_for_unnamed() {
+            return UnnamedUse::Wait;
         }
         match &mut self.session.statements.unnamed {
-            Unnamed::None => return false,
-            Unnamed::Kept { here: true, .. } | Unnamed::Large { .. } => return true,
-            // The server drops it anyway, up to the next Sync.
-            Unnamed::Kept { .. } if self.leased.cycle.replies().is_skipping() => return true,
+            Unnamed::None => return UnnamedUse::Missing,
+            Unnamed::Kept { here: true, .. } | Unnamed::Large { .. } => return UnnamedUse::Here,
+            Unnamed::Kept { .. } if !cycle.replies().is_empty() && !cycle.replies().is_copying_in() => {
+                return UnnamedUse::Wait;
+            }
             Unnamed::Kept { here, .. } => *here = true,
         }
         self.leased.cycle.expect_own(Expect::Parse, Some(ReplyAction::BringsUnnamed));
         build::parse(self.out.buffer(), b"", self.session.statements.unnamed_text());
-        true
+        UnnamedUse::Here
     }
 
     /// Handles a name that the client never gave. Postgres raises the error itself, unless the name looks like one of
@@ -172,6 +183,16 @@ impl Frontend<'_, '_> {
         }
         self.pass(message, Some(expect), None)
     }
+}
+
+/// Where the unnamed statement is, for a message that means it.
+pub(super) enum UnnamedUse {
+    /// At the backend, or the server drops the message unread.
+    Here,
+    /// The client has none.
+    Missing,
+    /// That is known only later.
+    Wait,
 }
 
 /// The effects of a statement once its parameters are known.
