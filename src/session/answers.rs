@@ -554,6 +554,7 @@ impl TransactionFollower for Answers<'_, '_> {
         match tag {
             b"DISCARD ALL" => self.session.discard_all(&mut self.leased.lease, self.registry),
             b"DEALLOCATE ALL" => self.session.deallocate_all(&mut self.leased.lease),
+            b"CALL" | b"DO" => self.session.ran_procedure(),
             b"COMMIT" => clock.transact(self.tick),
             // Most likely ROLLBACK AND CHAIN; ROLLBACK TO a savepoint ends no transaction.
             b"ROLLBACK" if self.leased.cycle.pending_outcome() == Some(TransactionStatus::InTransaction) => {

@@ -113,6 +113,11 @@ impl Follow {
         })
     }
 
+    /// The values that the client knew before its DISCARD ALL.
+    pub(crate) fn told_before(self) -> Vec<(String, String)> {
+        self.told
+    }
+
     /// The values that the client was told last.
     pub(crate) fn told(&self) -> Vec<(String, String)> {
         let before = self.told.iter().filter(|(name, _)| self.reported(&name.to_ascii_lowercase()).is_none()).cloned();

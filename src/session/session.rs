@@ -280,9 +280,12 @@ impl Session {
     /// DISCARD ALL by the client itself: the client is as after its login, the backend as after its own.
     pub(crate) fn discard_all(&mut self, backend: &mut Backend, registry: &SettingsRegistry) {
         self.statements.clear_named();
-        let reported = backend.parameters.iter();
-        let told: Vec<_> =
-            reported.filter_map(|(name, _)| Some((name.to_owned(), self.reported_value(name)?))).collect();
+        // Its tag reports it a second time.
+        let known = self.follow.take().map(|follow| follow.told_before()).filter(|told| !told.is_empty());
+        let told = known.unwrap_or_else(|| {
+            let reported = backend.parameters.iter();
+            reported.filter_map(|(name, _)| Some((name.to_owned(), self.reported_value(name)?))).collect()
+        });
         self.settings = self.startup.clone();
         backend.forget_session(registry.none());
         backend.target.clock.set_own(self.settings.timeouts());
@@ -354,6 +357,13 @@ impl Session {
                 tell(spelled, &value);
             }
         }
+    }
+
+    /// A procedure or DO has completed: it may have committed or rolled back what came before it.
+    pub(crate) fn ran_procedure(&mut self) {
+        let Some(follow) = &self.follow else { return };
+        let unknown = self.unknown_settings.get_or_insert_default();
+        follow.changed().for_each(|name| unknown.push(name));
     }
 
     /// The server's answer about settings that were unknown. Returns those that nobody set, with their values.
