@@ -344,6 +344,10 @@ impl Answers<'_, '_> {
                 self.session.pins.answer(asked, &rows);
                 self.reported_meanwhile();
             }
+            // A value has no form in the client's encoding: it stays where it is.
+            Some(ReplyAction::AsksSettings(_)) if refusal.as_deref().is_some_and(is_data_exception) => {
+                self.session.pins.suspect(StateFlags::SETTINGS, StateFlags::NONE);
+            }
             Some(ReplyAction::AsksSettings(unknown)) if refusal.is_some() => {
                 self.session.unknown_settings = Some(unknown);
                 return Ok(self.ask_again());
@@ -455,6 +459,10 @@ impl Answers<'_, '_> {
         let Some((name, value)) = idle_check::parameter(&bytes[HEADER_LEN..]) else { return !is_own };
         if is_own {
             self.leased.cycle.push_reported(name, value);
+            return false;
+        }
+        // Behind a DISCARD ALL the backend reports its own values, and the client goes on with those it began with.
+        if self.session.follow.as_ref().is_some_and(|follow| follow.is_reset(&name)) {
             return false;
         }
         self.session.follow.get_or_insert_default().report(&name, &value);
@@ -588,6 +596,11 @@ pub(crate) fn passes_end(mode: PoolMode, code: &[u8]) -> bool {
 
 fn is_fatal(bytes: &[u8]) -> bool {
     matches!(error_fields(&bytes[HEADER_LEN..]).severity, b"FATAL" | b"PANIC")
+}
+
+/// True for the frame of an error of class 22.
+fn is_data_exception(error: &[u8]) -> bool {
+    error_fields(error.get(HEADER_LEN..).unwrap_or_default()).code.starts_with(b"22")
 }
 
 fn server_error(bytes: &[u8]) -> ServerError {

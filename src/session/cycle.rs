@@ -145,7 +145,10 @@ impl CycleState {
     /// unread.
     #[inline]
     pub(super) fn expect(&mut self, expect: Expect, action: Option<ReplyAction>) -> Option<ReplyAction> {
-        if expect.is_cycle() && self.pending().intersects(Facts::UNIT_NAMES.or(Facts::UNIT_UNNAMED)) {
+        if self.is_anything_pending()
+            && expect.is_cycle()
+            && self.pending().intersects(Facts::UNIT_NAMES.or(Facts::UNIT_UNNAMED))
+        {
             self.unit_ends();
         }
         self.replies.push(expect, Origin::Client, action)
@@ -363,6 +366,12 @@ impl CycleState {
     #[inline]
     pub(super) fn pending(&self) -> Facts {
         if self.replies.is_empty() { Facts::NONE } else { self.pending }
+    }
+
+    /// False if no message under way changes any fact.
+    #[inline]
+    pub(super) fn is_anything_pending(&self) -> bool {
+        self.pending != Facts::NONE
     }
 
     /// True if a message that depends on these facts has to wait. The server reads no more before the end of a COPY, so

@@ -77,6 +77,11 @@ impl Follow {
         FollowOutcome::Open
     }
 
+    /// True if a DISCARD ALL took the setting back to the value that the client began with.
+    pub(crate) fn is_reset(&self, name: &str) -> bool {
+        !self.told.is_empty() && self.reset.contains(&name.to_ascii_lowercase())
+    }
+
     /// A statement gave a value that only the server knows.
     pub(crate) fn unknown(&mut self) {
         self.is_unknown = true;

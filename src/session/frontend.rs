@@ -38,8 +38,8 @@ const TEXT_MAX: usize = 1024 * 1024;
 /// Bytes of other messages that are read, enough to hold all names in them.
 const NAMES_WANTED: usize = 64 * 1024;
 
-/// Bytes of a Bind that are read, enough to hold the arguments of a `pg_notify`, too.
-const BIND_WANTED: usize = NAMES_WANTED + 8 * 1024;
+/// Bytes of a Bind that are read, enough to hold names of any length and the arguments of a `pg_notify`.
+const BIND_WANTED: usize = TEXT_MAX;
 
 /// Query sent ahead of a PREPARE TRANSACTION that must fail. Nobody listens to it, and the transaction will not commit.
 const FAILING_NOTIFY: &[u8] = b"NOTIFY pgweir_noop";
@@ -102,7 +102,7 @@ impl Frontend<'_, '_> {
     /// Handles one message.
     #[inline]
     pub(crate) fn message(&mut self, message: Message<'_>, request: Request<'_>) -> Rest {
-        if self.leased.cycle.must_wait_for(needs(request)) {
+        if self.leased.cycle.is_anything_pending() && self.leased.cycle.must_wait_for(needs(request)) {
             return self.hold();
         }
         match request {

@@ -348,7 +348,8 @@ impl Session {
         let reported = follow.told();
         self.adopt(backend, registry);
         self.follow = None;
-        for (name, reported) in reported {
+        let unknown = self.unknown_settings.as_deref();
+        for (name, reported) in reported.into_iter().filter(|(name, _)| !unknown.is_some_and(|of| of.contains(name))) {
             let Some((spelled, _)) = backend.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name))
             else {
                 continue;

@@ -45,6 +45,11 @@ impl UnknownSettings {
         self.names.insert(name.to_ascii_lowercase());
     }
 
+    /// True if the value of this setting is not known.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.is_any || self.names.contains(&name.to_ascii_lowercase())
+    }
+
     /// Any setting that the server lists may have been set.
     pub(crate) fn push_any(&mut self) {
         self.is_any = true;

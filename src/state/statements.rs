@@ -98,11 +98,24 @@ pub(crate) fn name(number: u64) -> Name {
     name
 }
 
+/// A statement's name at a backend.
+#[derive(Debug, Clone)]
+pub(crate) struct BackendName {
+    pub number: u64,
+    pub name: Name,
+}
+
+impl BackendName {
+    fn new(number: u64) -> Self {
+        Self { number, name: name(number) }
+    }
+}
+
 /// The statements that one backend has, each under a number of its own that is never used again.
 #[derive(Debug)]
 pub struct PreparedStatements {
     /// Numbers by the ids of statements, the one used longest ago first to go.
-    numbers: LruCache<u64, u64>,
+    numbers: LruCache<u64, BackendName>,
     next: u64,
     /// Numbers that nobody uses any more: closed in front of the next Parse.
     outdated: Vec<u64>,
@@ -117,17 +130,17 @@ impl Default for PreparedStatements {
 }
 
 impl PreparedStatements {
-    /// The number of a statement that the backend has, or will have once it is there.
+    /// The number and name of a statement that the backend has, or will have once it is there.
     #[inline]
-    pub(crate) fn find(&mut self, id: u64) -> Option<u64> {
-        self.numbers.get(&id).copied()
+    pub(crate) fn find(&mut self, id: u64) -> Option<&BackendName> {
+        self.numbers.get(&id)
     }
 
     /// A new number for a statement that is about to be parsed.
     pub(crate) fn prepare(&mut self, id: u64) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.outdated.extend(self.numbers.put(id, number));
+        self.outdated.extend(self.numbers.put(id, BackendName::new(number)).map(|before| before.number));
         number
     }
 
@@ -138,21 +151,21 @@ impl PreparedStatements {
 
     /// What the backend prepared is not the statement.
     pub(crate) fn reject(&mut self, id: u64) {
-        self.outdated.extend(self.numbers.pop(&id));
+        self.outdated.extend(self.numbers.pop(&id).map(|name| name.number));
     }
 
     /// The backend has no statement of this number after all.
     pub(crate) fn forget_number(&mut self, number: u64) {
-        let id = self.numbers.iter().find(|(_, known)| **known == number).map(|(id, _)| *id);
+        let id = self.numbers.iter().find(|(_, known)| known.number == number).map(|(id, _)| *id);
         id.into_iter().for_each(|id| self.forget(id));
     }
 
     /// A draft turned out to be the statement `id`.
     pub(crate) fn is_now(&mut self, draft: u64, id: u64) {
         if draft != id
-            && let Some(number) = self.numbers.pop(&draft)
+            && let Some(name) = self.numbers.pop(&draft)
         {
-            self.outdated.extend(self.numbers.put(id, number));
+            self.outdated.extend(self.numbers.put(id, name).map(|before| before.number));
         }
     }
 
@@ -160,7 +173,7 @@ impl PreparedStatements {
     pub(crate) fn to_close(&mut self, most: usize) -> Option<u64> {
         self.outdated.pop().or_else(|| {
             let is_full = self.numbers.len() >= most;
-            is_full.then(|| self.numbers.pop_lru()).flatten().map(|(_, number)| number)
+            is_full.then(|| self.numbers.pop_lru()).flatten().map(|(_, name)| name.number)
         })
     }
 
@@ -258,14 +271,18 @@ mod tests {
         assert_eq!(draft.rest_with_types(), b"SELECT $1\0\0\x01\0\0\0\x17");
     }
 
+    fn number(prepared: &mut PreparedStatements, id: u64) -> Option<u64> {
+        prepared.find(id).map(|name| name.number)
+    }
+
     #[test]
     fn a_number_is_never_used_again() {
         let mut prepared = PreparedStatements::default();
-        assert_eq!((prepared.prepare(7), prepared.find(7)), (0, Some(0)));
+        assert_eq!((prepared.prepare(7), number(&mut prepared, 7)), (0, Some(0)));
         prepared.forget(7);
         assert_eq!((prepared.prepare(7), prepared.prepare(8)), (1, 2));
         prepared.is_now(8, 7);
-        assert_eq!((prepared.find(8), prepared.find(7)), (None, Some(2)));
+        assert_eq!((number(&mut prepared, 8), number(&mut prepared, 7)), (None, Some(2)));
         assert_eq!((prepared.to_close(9), prepared.to_close(9), prepared.to_close(1)), (Some(1), None, Some(2)));
         prepared.clear();
         assert_eq!(prepared.prepare(7), 3);

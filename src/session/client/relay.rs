@@ -118,6 +118,10 @@ impl Client {
         if !self.side.buffer.is_empty() {
             self.flush(cx)?;
         }
+        // Messages that were all refused or answered here leave nothing that would end the lease.
+        if result.is_ok() && matches!(&self.phase, Phase::Leased(leased) if leased.cycle.can_release()) {
+            self.finish_cycle(cx, None)?;
+        }
         result
     }
 

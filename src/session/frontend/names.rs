@@ -52,8 +52,8 @@ impl Frontend<'_, '_> {
 
     /// The number of a statement of the client, once the backend has it; an error as before.
     pub(super) fn number(&mut self, message: Message<'_>, statement: &Arc<Statement>) -> Result<u64, Rest> {
-        if let Some(number) = self.leased.lease.statements.find(statement.id) {
-            return Ok(number);
+        if let Some(name) = self.leased.lease.statements.find(statement.id) {
+            return Ok(name.number);
         }
         match prepare::bring(statement, self.session, self.leased, self.registry, self.out) {
             Presence::Here(number) => Ok(number),

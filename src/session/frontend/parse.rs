@@ -89,9 +89,18 @@ impl Frontend<'_, '_> {
             Some(text) if !is_ordinary => self.to_parse(text, rest, class),
             _ => (class, None),
         };
+        // A text with the backend's names in it is good for this backend alone.
+        let parsed = instead.as_deref().unwrap_or(rest);
+        let parsed_text = build::split_cstring(parsed).map_or(&b""[..], |(text, _)| text);
+        let renamed = match self.rename_in_sql(message, parsed_text, &class) {
+            Err(outcome) => return outcome,
+            Ok(renamed) => renamed.map(|text| [&text, &parsed[parsed_text.len()..]].concat()),
+        };
+        let is_tied = text.is_none() || renamed.is_some();
+        let instead = renamed.or(instead);
         let is_taken = self.session.statements.find(name).is_some();
         let (settings, is_alone) = self.session.settings_in_force(self.registry);
-        let kept = if text.is_none() { &[][..] } else { instead.as_deref().unwrap_or(rest) };
+        let kept = if is_tied { &[][..] } else { instead.as_deref().unwrap_or(rest) };
         let original = if instead.is_some() { rest } else { &[] };
         let draft = self.statements.draft(kept, original, (!is_ordinary).then(|| Arc::new(class)), settings);
         let action = if self.session.keeps_own_names() {

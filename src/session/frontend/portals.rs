@@ -10,7 +10,7 @@ use crate::session::notifications;
 use crate::session::reply_action::ReplyAction;
 use crate::session::statements::{Portal, Unnamed};
 use crate::sql::{BoundText, Effect, Effects, StateFlags, StatementEffects};
-use crate::state::statements::{self, NAME_PREFIX};
+use crate::state::statements::{self, BackendName, NAME_PREFIX};
 use crate::wire::bind::{self, BindValue};
 use crate::wire::build;
 use crate::wire::expected::Expect;
@@ -66,6 +66,12 @@ impl Frontend<'_, '_> {
         if self.session.keeps_own_names() {
             self.push(expect, None);
             self.out.pass(message.bytes, message.fresh);
+            return Naming::Forwarded(class);
+        }
+        if let Some(BackendName { number, name: server_name }) = self.leased.lease.statements.find(statement.id) {
+            let number = *number;
+            rename(self.out, message, before, name, server_name);
+            self.push(expect, Some(ReplyAction::Uses(number)));
             return Naming::Forwarded(class);
         }
         let statement = Arc::clone(statement);
