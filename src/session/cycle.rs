@@ -381,6 +381,14 @@ impl CycleState {
         self.pending().intersects(facts) && !self.replies.is_copying_in() && !self.replies.is_skipping()
     }
 
+    /// The answers that a message waited for are there: it is handled, and what follows need not wait for others.
+    #[inline]
+    pub(super) fn end_wait(&mut self) {
+        if self.hold == HeldFor::Answers {
+            self.hold = HeldFor::None;
+        }
+    }
+
     /// The next message of the client waits until everything in front of it is answered.
     pub(super) fn hold_for_answers(&mut self) {
         self.hold = HeldFor::Answers;

@@ -102,6 +102,7 @@ impl Frontend<'_, '_> {
     /// Handles one message.
     #[inline]
     pub(crate) fn message(&mut self, message: Message<'_>, request: Request<'_>) -> Rest {
+        self.leased.cycle.end_wait();
         if self.leased.cycle.is_anything_pending() && self.leased.cycle.must_wait_for(needs(request)) {
             return self.hold();
         }
