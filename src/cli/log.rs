@@ -3,6 +3,8 @@
 //! Nothing waits for stderr but one thread: a reader that stalls must not hang logins, and a stderr that is gone must
 //! not end the process. Records beyond a bound are dropped and counted.
 
+#![expect(clippy::disallowed_types, reason = "the writer is a thread of its own, which may block")]
+
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;

@@ -48,7 +48,7 @@ mod tests {
         errors.count("22012");
         errors.count_bytes(b"a code");
         for n in 0..100_000 {
-            errors.count(&format!("{n:05}"));
+            errors.count(format!("{n:05}"));
         }
         let totals = errors.totals();
         assert_eq!(totals.len(), CODES_MAX + 1);

@@ -94,7 +94,7 @@ pub(super) fn bring(
 pub(super) fn admit(statement: &Statement, session: &Session, leased: &mut Leased, out: &mut Splice<'_>) -> u64 {
     if !leased.cycle.replies().is_skipping() {
         let most = session.pool.settings().pool.statements_max.max(1) as usize;
-        while let Some(number) = leased.lease.statements.to_close(most) {
+        while let Some(number) = leased.lease.statements.next_to_close(most) {
             leased.cycle.expect_own(Expect::Close, Some(ReplyAction::Closes(number)));
             build::close_statement(out.buffer(), &statements::name(number));
         }

@@ -52,7 +52,7 @@ fn template(mut reader: Reader<'_>) -> Bytes {
             TokenKind::Plain | TokenKind::Escaped => quote::literal(reader.text(), reader.token()),
             _ => reader.name().filter(|name| &name[..] != b"default"),
         };
-        return named.unwrap_or(TEMPLATE.into());
+        return named.unwrap_or_else(|| TEMPLATE.into());
     }
     TEMPLATE.into()
 }

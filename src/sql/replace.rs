@@ -23,6 +23,9 @@ pub enum Substitute {
     Milliseconds(u32),
 }
 
+/// A text with other values in it, and the settings that were replaced with the numbers of their statements.
+type ReplacedParts = (Vec<u8>, Vec<(u32, String)>);
+
 /// A text with other values in it.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Replaced {
@@ -47,7 +50,7 @@ fn replace_readable(
     text: &[u8],
     context: Context,
     mut judge: impl FnMut(&str, &Value) -> Option<Substitute>,
-) -> Option<(Vec<u8>, Vec<(u32, String)>)> {
+) -> Option<ReplacedParts> {
     let mut splice = TextSplice::new(text);
     let mut settings = Vec::new();
     let mut scanner = Scanner::new(text, context);

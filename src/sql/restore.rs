@@ -148,7 +148,7 @@ impl ResetStatement<'_> {
             }
         }
         let effects = effects.iter().map(|effect| match reset_name(effect) {
-            Some((name, scope)) => self.value(name).map_or((*effect).clone(), |value| value.set(scope)),
+            Some((name, scope)) => self.value(name).map_or_else(|| (*effect).clone(), |value| value.set(scope)),
             None => (*effect).clone(),
         });
         (!places.is_empty()).then(|| Restored { places, effects: effects.collect(), tag: None })

@@ -312,7 +312,7 @@ mod tests {
                 Effect::SetBound { name: Parameter(1), value: None, is_local: known(Session) },
             ),
         ] {
-            assert_eq!(effects(&format!("SELECT {call}")), [effect.clone()], "{call}");
+            assert_eq!(effects(&format!("SELECT {call}")), std::slice::from_ref(&effect), "{call}");
             assert_eq!(
                 effects(&format!("SELECT set_config('c', 'd', false), {call} AS x")),
                 [set(Session, "c", "d"), effect],

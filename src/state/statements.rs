@@ -170,7 +170,7 @@ impl PreparedStatements {
     }
 
     /// The next number to close: outdated ones, and those used longest ago while there are `most` or more.
-    pub(crate) fn to_close(&mut self, most: usize) -> Option<u64> {
+    pub(crate) fn next_to_close(&mut self, most: usize) -> Option<u64> {
         self.outdated.pop().or_else(|| {
             let is_full = self.numbers.len() >= most;
             is_full.then(|| self.numbers.pop_lru()).flatten().map(|(_, name)| name.number)
@@ -283,7 +283,10 @@ mod tests {
         assert_eq!((prepared.prepare(7), prepared.prepare(8)), (1, 2));
         prepared.is_now(8, 7);
         assert_eq!((number(&mut prepared, 8), number(&mut prepared, 7)), (None, Some(2)));
-        assert_eq!((prepared.to_close(9), prepared.to_close(9), prepared.to_close(1)), (Some(1), None, Some(2)));
+        assert_eq!(
+            (prepared.next_to_close(9), prepared.next_to_close(9), prepared.next_to_close(1)),
+            (Some(1), None, Some(2))
+        );
         prepared.clear();
         assert_eq!(prepared.prepare(7), 3);
     }
