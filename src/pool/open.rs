@@ -377,7 +377,11 @@ impl Opener {
         let text = |value: Vec<u8>| String::from_utf8_lossy(&value).into_owned();
         let parameters = Parameters::new(parameters.into_iter().map(|(name, value)| (name, text(value))).collect());
         self.check_server_role(&mut stream, endpoint.server_role, &parameters).await?;
-        let parameters = pool.parameters.share(parameters);
+        // Clients are told those of their own backends: ours begin with a search_path, which Postgres 18 reports.
+        let parameters = match opening.user {
+            BackendUser::Clients => pool.parameters.share(parameters),
+            BackendUser::Pgweir => parameters,
+        };
         if let ServerAddress::Tcp { addr, .. } = &address {
             pool.add_address(addr.ip());
         }

@@ -127,6 +127,11 @@ impl Answers<'_, '_> {
                 }
             }
             tag::NOTICE_RESPONSE => forwards &= !self.session.notifications.hear(&bytes[HEADER_LEN..]),
+            tag::CLOSE_COMPLETE => {
+                if let Some(ExpectedReply { action: Some(ReplyAction::ClosesOfSql(name)), .. }) = answer.completed {
+                    self.session.statements.forget_of_sql(&name);
+                }
+            }
             tag::PARAMETER_DESCRIPTION if is_own => self.leased.cycle.set_parameters(&bytes[HEADER_LEN..]),
             tag::ROW_DESCRIPTION | tag::NO_DATA if is_own => self.described(&bytes[HEADER_LEN..], answer.completed),
             _ => {}

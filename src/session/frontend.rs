@@ -209,6 +209,9 @@ impl Frontend<'_, '_> {
             Some(Ok(renamed)) => renamed,
             None => None,
         };
+        if self.waits_to_prepare(&class) {
+            return self.hold();
+        }
         if let Some(fault) = self.unnotifiable(&class) {
             return self.refuse(message, &fault);
         }

@@ -36,6 +36,8 @@ pub(crate) enum ReplyAction {
     Prepared(Arc<Statement>),
     /// A Parse or Close of the client under its own name; undone if it is dropped.
     Renames(Option<Box<Undo>>),
+    /// A Close of a statement of SQL PREPARE with this name.
+    ClosesOfSql(Box<[u8]>),
     /// Our Close of the backend's statement of this number.
     Closes(u64),
     /// An answer of ours.

@@ -8,7 +8,7 @@ use crate::pool::backend::SequenceUser;
 use crate::session::reply_action::ReplyAction;
 use crate::sql::StatementEffects;
 use crate::wire::build;
-use crate::wire::expected::{Expect, ExpectedReply, TransactionStatus};
+use crate::wire::expected::{Expect, TransactionStatus};
 
 impl Frontend<'_, '_> {
     /// `lastval` and `currval` answer with values of this client, or as in a session that has called no `nextval`.
@@ -66,14 +66,16 @@ impl Frontend<'_, '_> {
         self.execute_own(FAILING_NOTIFY);
     }
 
-    pub(super) fn must_fail(&self, class: &StatementEffects) -> bool {
-        let (session, replies) = (&self.session, self.leased.cycle.replies());
-        let stands_in = |entry: &ExpectedReply<ReplyAction>| match &entry.action {
-            Some(ReplyAction::Runs(runs)) => runs.class.stands_in,
-            _ => false,
-        };
+    fn must_fail(&self, class: &StatementEffects) -> bool {
         class.prepares_transaction()
-            && replies.status() != TransactionStatus::Failed
-            && (session.notifications.has_pending() || replies.iter().any(stands_in))
+            && self.leased.cycle.replies().status() != TransactionStatus::Failed
+            && self.session.notifications.has_pending()
+    }
+
+    /// True if a PREPARE TRANSACTION has to wait: whether the transaction has notified is known once everything in
+    /// front of it is answered.
+    pub(super) fn waits_to_prepare(&self, class: &StatementEffects) -> bool {
+        let replies = self.leased.cycle.replies();
+        class.prepares_transaction() && !replies.is_empty() && !replies.is_copying_in() && !replies.is_skipping()
     }
 }

@@ -117,6 +117,9 @@ impl Frontend<'_, '_> {
         if let Some(fault) = self.unnotifiable(&class) {
             return self.refuse(message, &fault);
         }
+        if self.waits_to_prepare(&class) {
+            return self.hold();
+        }
         self.fail_unit(&class);
         self.leave_sequences(&class, false);
         let mut action = self.runs(|| Arc::clone(&class), &class);
@@ -140,8 +143,8 @@ impl Frontend<'_, '_> {
             Named::Statement(name)
                 if self.session.pins.may_hold(StateFlags::PREPARE) && self.session.statements.find(name).is_none() =>
             {
-                self.session.statements.forget_of_sql(name);
-                self.pass(message, Some(Expect::Close), None)
+                self.leased.cycle.changes_names();
+                self.pass(message, Some(Expect::Close), Some(ReplyAction::ClosesOfSql(name.into())))
             }
             Named::Statement(name) if self.session.keeps_own_names() => {
                 let undo = self.session.statements.remove(name);
