@@ -55,13 +55,14 @@ impl UnknownSettings {
         self.is_any = true;
     }
 
-    /// The question for the server. `role` and `session_authorization` are listed nowhere, but have values.
+    /// The question for the server. Those of a transaction end with it. `role` and `session_authorization` are listed nowhere, but have values.
     pub(crate) fn question(&self) -> Vec<u8> {
         let mut parts = Vec::new();
         if self.is_any {
             parts.push(
                 b"SELECT pg_catalog.lower(name), pg_catalog.current_setting(name), source FROM pg_catalog.pg_settings \
-                  WHERE source OPERATOR(pg_catalog.=) 'session'"
+                  WHERE source OPERATOR(pg_catalog.=) 'session' \
+                  AND name OPERATOR(pg_catalog.!~~) 'transaction\\_%'"
                     .to_vec(),
             );
         }
