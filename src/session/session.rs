@@ -348,7 +348,8 @@ impl Session {
         let reported = follow.told();
         self.adopt(backend, registry);
         self.follow = None;
-        let unknown = self.unknown_settings.as_deref();
+        // A backend that is the client's own is never asked.
+        let unknown = self.unknown_settings.as_deref().filter(|_| !self.keeps_own_names());
         for (name, reported) in reported.into_iter().filter(|(name, _)| !unknown.is_some_and(|of| of.contains(name))) {
             let Some((spelled, _)) = backend.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name))
             else {

@@ -55,14 +55,16 @@ impl UnknownSettings {
         self.is_any = true;
     }
 
-    /// The question for the server. Those of a transaction end with it. `role` and `session_authorization` are listed nowhere, but have values.
+    /// The question for the server. Those of a transaction end with it. `role` and `session_authorization` are listed
+    /// nowhere, but have values.
     pub(crate) fn question(&self) -> Vec<u8> {
         let mut parts = Vec::new();
         if self.is_any {
             parts.push(
                 b"SELECT pg_catalog.lower(name), pg_catalog.current_setting(name), source FROM pg_catalog.pg_settings \
                   WHERE source OPERATOR(pg_catalog.=) 'session' \
-                  AND name OPERATOR(pg_catalog.!~~) 'transaction\\_%'"
+                  AND name OPERATOR(pg_catalog.<>) ALL \
+                  ('{transaction_isolation,transaction_read_only,transaction_deferrable}'::pg_catalog.text[])"
                     .to_vec(),
             );
         }
@@ -74,7 +76,8 @@ impl UnknownSettings {
                     &name[..],
                     b", pg_catalog.current_setting(",
                     &name,
-                    b", true), (SELECT source FROM pg_catalog.pg_settings WHERE pg_catalog.lower(name) OPERATOR(pg_catalog.=) ",
+                    b", true), (SELECT source FROM pg_catalog.pg_settings \
+                    WHERE pg_catalog.lower(name) OPERATOR(pg_catalog.=) ",
                     &name,
                     b")",
                 ]

@@ -230,7 +230,7 @@ pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -
         step.texts().any(|sql| sql.contains("pg_notify") && (sql.contains("FROM") || sql.contains("DO")));
     let copies_twice = step.texts().any(|sql| sql.matches("FROM STDIN").count() > 1);
     let copies_extended = messages.iter().any(|it| matches!(it, Message::Parse(_, sql) if sql.contains("FROM STDIN")));
-    let differences: [(&str, bool); 7] = [
+    let differences: [(&str, bool); 8] = [
         ("a Sync inside a COPY: Postgres swallows it at a moment that nobody sees", copies_extended || copies_twice),
         (
             "a reload of the server: either side reports it with the next answer of its own backend",
@@ -247,6 +247,10 @@ pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -
         (
             "DISCARD ALL with more behind it in one unit: startup values are back with the next unit",
             me.has_parameters && has(&["DISCARD ALL"]) && messages.iter().any(|it| matches!(it, Message::Parse(..))),
+        ),
+        (
+            "a Bind in a failed transaction whose statement the backend lacks: 25P02 before the number of its values",
+            me.status == 'E' && messages.iter().any(|it| matches!(it, Message::Bind(_, name, _) if !name.is_empty())),
         ),
         ("lastval and currval behind another client: 55000", has(&["LASTVAL", "CURRVAL"]) && transaction_mode),
         (
