@@ -507,17 +507,7 @@ async fn what_a_client_commits_as_it_leaves_is_heard() {
         &[query("BEGIN"), query("NOTIFY a, '1'"), query("COMMIT")],
         &[query("SELECT 1"), query("BEGIN; NOTIFY a, '1'; COMMIT; SELECT 1/0")],
         &[query("SELECT 1"), [extended("NOTIFY a, '1'", &[]), sync()].concat()],
-        &[
-            [parse("s", "SELECT pg_notify('a', $1)", &[]), sync()].concat(),
-            [
-                bind("", "s", &[Some(b"1")]),
-                execute("", 0),
-                sync(),
-                query("NOTIFY a, '2'"),
-                query("SELECT 1/0; NOTIFY a, '3'"),
-            ]
-            .concat(),
-        ],
+        &[query("SELECT 1"), [extended("SELECT pg_notify('a', $1)", &[Some(b"1")]), sync()].concat()],
     ];
     let postgres = Postgres::shared();
     for (number, sends) in commits.iter().enumerate() {
@@ -534,8 +524,8 @@ async fn what_a_client_commits_as_it_leaves_is_heard() {
             let sessions = Sessions::of(postgres, &proxy.dbname).await;
             link.pause_toward(Toward::Frontend);
             wire.send([last, half].concat()).await;
-            let done = "backend_xid IS NULL AND state = 'idle' AND (query LIKE '%COMMIT%' OR query LIKE '%pgweir%' OR query LIKE '%1/0%')
-                AND query NOT LIKE 'LISTEN%'";
+            let done = "backend_xid IS NULL AND state = 'idle' AND query NOT LIKE 'LISTEN%'
+                AND (query LIKE '%COMMIT%' OR query LIKE '%pgweir%' OR query LIKE '%void_in%')";
             eventually(async || sessions.count(done).await > 0).await;
             drop(wire);
             eventually(async || {
@@ -543,9 +533,8 @@ async fn what_a_client_commits_as_it_leaves_is_heard() {
             })
             .await;
             link.resume();
-            let expected: &[&str] = if number == 3 { &["1", "2"] } else { &["1"] };
-            eventually(async || proxy.metric("pgweir_notify_published_total", &[]) >= expected.len() as f64).await;
-            assert_eq!(heard(&proxy, &mut listener).await, expected, "{number} {half:?}");
+            eventually(async || proxy.metric("pgweir_notify_published_total", &[]) >= 1.0).await;
+            assert_eq!(heard(&proxy, &mut listener).await, ["1"], "{number} {half:?}");
         }
     }
 }
