@@ -8,9 +8,12 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 
 use crate::support::frontend::{
-    self, bind, cancel_request, close_statement, describe_statement, execute, extended, frame, parse, query, sync,
+    self, bind, cancel_request, close_statement, describe_portal, describe_statement, execute, extended, frame, parse,
+    query, sync,
 };
-use crate::support::{Endpoint, Frame, Postgres, Sessions, Wire, errors, on_both_with, proxy_before};
+use crate::support::{
+    Endpoint, Frame, Postgres, Proxy, Sessions, Wire, errors, eventually, on_both_with, proxy_before,
+};
 use crate::support::{password_of, proxy, tags};
 
 /// Every way in which backends are shared: one for all; one that keeps a single statement; two; one for each client.
@@ -342,6 +345,77 @@ async fn a_statement_whose_first_use_is_skipped_is_there_in_the_next_unit() {
 }
 
 #[tokio::test]
+async fn a_prepared_deallocate_frees_its_name_whenever_it_is_executed() {
+    same(async |stage| {
+        let mut client = stage.client(&[]).await;
+        client.say(&[named("s", "SELECT 1"), named("d", "DEALLOCATE s"), named("all", "DEALLOCATE ALL")]).await;
+        client.say(&[run("d")]).await;
+        client.say(&[run("s"), run("d")]).await;
+        client.say(&[named("s", "SELECT 2"), run("d"), named("s", "SELECT 3"), run("s")]).await;
+        let twice = [parse("", "DEALLOCATE PREPARE s", &[]), bind("", "", &[]), execute("", 0), run("")];
+        client.say(&[twice.concat()]).await;
+        client.say(&[named("s", "SELECT 4"), run("all"), run("s"), run("all")]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn statements_of_the_protocol_and_of_sql_have_one_name_space() {
+    same(async |stage| {
+        let mut client = stage.client(&[]).await;
+        client.say(&[named("s", "SELECT 1"), named("two", "SELECT 2"), named("sum", "SELECT $1::int + 1")]).await;
+        client.say(&[named("Odd \"name", "SELECT 'odd'")]).await;
+        for sql in [
+            "EXECUTE s",
+            "EXPLAIN EXECUTE s",
+            "EXPLAIN (COSTS OFF) EXECUTE sum(3)",
+            "execute SUM ( 41 ) ;",
+            "/* one */ EXECUTE s -- and the end",
+            "EXECUTE \"Odd \"\"name\"",
+            "SELECT 1; EXECUTE two; DEALLOCATE two",
+            "EXECUTE two",
+            "CREATE TABLE made AS EXECUTE s",
+            "PREPARE s AS SELECT 2",
+            "EXECUTE none",
+            "SELECT 1; DEALLOCATE none",
+            "BEGIN; DEALLOCATE s; ROLLBACK",
+            "EXECUTE s",
+        ] {
+            client.ask(sql).await;
+        }
+        client
+            .say(&[named("s", "SELECT 3"), unit("EXECUTE s"), unit("EXECUTE sum(1)"), named("e", "EXECUTE sum(2)")])
+            .await;
+        client.say(&[run("e"), run("e")]).await;
+        stage.client(&[]).await.ask("EXECUTE s").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_statement_of_sql_is_described_bound_and_closed_by_the_protocol() {
+    same(async |stage| {
+        let mut client = stage.client(&[]).await;
+        for sql in ["PREPARE foo (int) AS SELECT $1", "PREPARE foo3 AS SELECT 2"] {
+            client.ask(sql).await;
+        }
+        client.say(&[[describe_statement("foo"), sync()].concat(), run_with("foo", &["7"])]).await;
+        client.say(&[named("foo3", "SELECT 1"), named("foo", "SELECT 1")]).await;
+        client.say(&[[close_statement("foo"), sync()].concat(), named("foo", "SELECT 'again'"), run("foo")]).await;
+        client.say(&[query("PREPARE behind AS SELECT 5"), run("behind"), prepared("behind", "SELECT 6")]).await;
+        // Cursors and portals are one thing, too.
+        client.ask("BEGIN; DECLARE c CURSOR FOR SELECT generate_series(1, 3)").await;
+        client.say(&[[describe_portal("c"), execute("c", 1), sync()].concat()]).await;
+        client.say(&[[frontend::close_portal("c"), sync()].concat(), query("FETCH c"), query("ROLLBACK")]).await;
+        client.ask("BEGIN").await;
+        let series = parse("", "SELECT generate_series(1, 5)", &[]);
+        client.say(&[[series, bind("p", "", &[]), execute("p", 2), sync()].concat()]).await;
+        client.say(&[query("FETCH 2 FROM p"), query("CLOSE p"), query("COMMIT"), query("DEALLOCATE ALL")]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_session_has_its_statements_under_its_own_names() {
     on_both_with(proxy().mode("session"), async |at: &Endpoint| {
         let (mut a, mut b) = (at.wire("app").await, at.wire("app").await);
@@ -354,6 +428,29 @@ async fn a_session_has_its_statements_under_its_own_names() {
             wire.send(run("mine")).await;
             assert_eq!(errors(&wire.cycle().await), ["26000"]);
         }
+    })
+    .await;
+}
+
+// Postgres tells names apart by their first 63 bytes.
+#[tokio::test]
+async fn names_are_as_long_as_postgres_takes_them() {
+    same(async |stage| {
+        for length in [63, 64, 100, 4000, 8000, 8180, 8190, 9000, 20_000, 70_000] {
+            let mut client = stage.client(&[]).await;
+            let name = "n".repeat(length);
+            client.say(&[named(&name, "SELECT 1"), run(&name)]).await;
+            if length <= 9000 {
+                client.say(&[[describe_statement(&name), bind(&name, &name, &[]), sync()].concat()]).await;
+                let portal = [bind(&name, &name, &[]), describe_portal(&name), execute(&name, 0)];
+                client.say(&[portal.concat(), sync(), close_statement(&name), sync(), run(&name)]).await;
+            }
+        }
+        let mut client = stage.client(&[]).await;
+        let (one, other) = (format!("{}1", "n".repeat(63)), format!("{}2", "n".repeat(63)));
+        client.say(&[named(&one, "SELECT 1"), named(&other, "SELECT 2"), run(&other), run("n")]).await;
+        client.say(&[[describe_statement(&other), sync()].concat()]).await;
+        client.say(&[[close_statement(&other), sync()].concat(), run(&one)]).await;
     })
     .await;
 }
@@ -374,6 +471,24 @@ async fn an_unnamed_statement_outlives_the_questions_to_its_backend() {
             }
             client.ask("DISCARD ALL").await;
             client.say(&[run_with("", &["4"])]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_large_unnamed_statement_is_executed_until_another_takes_its_place() {
+    same(async |stage| {
+        for length in [70_000, 1_100_000] {
+            let [mut a, mut other] = stage.clients().await;
+            a.say(&[[parse("", &format!("SELECT $1 /*{}*/", "x".repeat(length)), &[]), sync()].concat()]).await;
+            for value in ["1", "2", "3"] {
+                a.say(&[run_with("", &[value])]).await;
+            }
+            a.say(&[[describe_statement(""), sync()].concat(), run_with("", &["4"]), named("", "SELECT 'small'")])
+                .await;
+            other.ask("SELECT 'other'").await;
+            a.say(&[run(""), query("SELECT 1"), run("")]).await;
         }
     })
     .await;
@@ -476,6 +591,30 @@ async fn a_plan_made_under_settings_of_a_transaction_is_nobody_elses() {
 }
 
 #[tokio::test]
+async fn a_reset_in_a_pipeline_comes_back_to_the_values_of_the_startup() {
+    same(async |stage| {
+        let startup = [("search_path", "tb"), ("TimeZone", "Asia/Tokyo"), ("options", "-c work_mem=5MB")];
+        let (mut a, mut other) = (stage.client(&startup).await, stage.client(&[]).await);
+        let shown = "SELECT who, current_setting('TimeZone'), current_setting('work_mem') FROM t";
+        let set = "SET search_path = ta; SET TimeZone = 'PST8PDT'; SET work_mem = '9MB'";
+        for reset in ["DISCARD ALL", "RESET ALL", "SET search_path TO DEFAULT", "RESET TimeZone"] {
+            a.ask(set).await;
+            a.say(&[query(reset), unit(shown), query("SHOW search_path")]).await;
+            other.ask("SHOW search_path").await;
+            a.say(&[query(set), unit(reset), unit(shown)]).await;
+            other.ask("SELECT 1 FROM t").await;
+            a.say(&[query(set), query(reset), unit("UPDATE t SET who = who"), named("p", shown), run("p")]).await;
+            a.ask("DEALLOCATE ALL").await;
+            if reset != "DISCARD ALL" {
+                a.say(&[query("BEGIN"), query("SET LOCAL TimeZone = 'UTC'"), query(reset), unit(shown)]).await;
+                a.say(&[query("ROLLBACK"), unit(shown), query(&format!("BEGIN; {reset}; COMMIT")), unit(shown)]).await;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_rollback_behind_a_set_in_one_pipeline_takes_it_back() {
     same(async |stage| {
         for end in [query("ROLLBACK"), unit("ROLLBACK"), query("SELECT 1/0; COMMIT"), unit("ABORT")] {
@@ -557,6 +696,106 @@ async fn a_default_session_authorization_is_the_end_of_a_role() {
     .await;
 }
 
+/// Changes the server's configuration; in force for every session with its next message.
+async fn configure(postgres: &Postgres, change: &str, name: &str, value: &str) {
+    let admin = postgres.admin("postgres").await;
+    for sql in [change, "SELECT pg_reload_conf()"] {
+        admin.batch_execute(sql).await.expect("a superuser may");
+    }
+    let shown = format!("SELECT current_setting('{name}')");
+    eventually(async || {
+        let new = postgres.admin("postgres").await;
+        new.query_one(&shown, &[]).await.expect("a value").get::<_, String>(0) == value
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reload_of_the_server_is_not_taken_for_a_clients_set() {
+    let postgres = Postgres::private(&[]);
+    same_in(&postgres, &SETUPS, &[], async |stage| {
+        for (name, value, before) in
+            [("default_transaction_read_only", "on", "off"), ("IntervalStyle", "iso_8601", "postgres")]
+        {
+            let [mut a, mut other, mut own] = stage.clients().await;
+            own.ask(&format!("SET {name} = '{value}'")).await;
+            a.ask("SELECT 1").await;
+            for (change, now) in [
+                (format!("ALTER SYSTEM SET {name} = '{value}'"), value),
+                (format!("ALTER SYSTEM RESET {name}"), before),
+            ] {
+                configure(&postgres, &change, name, now).await;
+                for _ in 0..2 {
+                    for client in [&mut a, &mut other, &mut own] {
+                        client.ask(&format!("SHOW {name}")).await;
+                    }
+                }
+                a.ask("INSERT INTO ta.t VALUES (9)").await;
+            }
+            own.ask("RESET ALL").await;
+            own.ask(&format!("SHOW {name}")).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_value_of_the_client_outlasts_a_reload_of_the_server() {
+    let postgres = Postgres::private(&["intervalstyle=sql_standard"]);
+    let postgres = &postgres;
+    same_in(postgres, &SETUPS, &[], async |stage| {
+        let old = postgres.endpoint("postgres").wire("postgres").await.value("SHOW TimeZone").await;
+        let [mut a, mut plain] = stage.clients().await;
+        a.ask("SET TimeZone = 'Asia/Tokyo'").await;
+        let mut named = stage.client(&[("TimeZone", &old)]).await;
+        let mut set = stage.client(&[]).await;
+        set.ask(&format!("SET TimeZone = '{old}'")).await;
+        a.ask("SELECT 1").await;
+        configure(postgres, "ALTER SYSTEM SET TimeZone = 'America/New_York'", "TimeZone", "America/New_York").await;
+        for client in [&mut a, &mut plain, &mut named, &mut set] {
+            client.ask("SELECT current_setting('TimeZone'), timestamptz '2020-01-01 12:00+00'").await;
+        }
+        for client in [&mut a, &mut plain, &mut named, &mut set] {
+            client.say(&[query("RESET TimeZone"), query("SHOW TimeZone")]).await;
+        }
+        configure(postgres, "ALTER SYSTEM RESET TimeZone", "TimeZone", &old).await;
+        for client in [&mut a, &mut plain, &mut named, &mut set] {
+            client.ask("SELECT 1").await;
+            client.ask("SHOW TimeZone").await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_set_in_a_long_text_is_kept() {
+    same(async |stage| {
+        for length in [70_000, 1_100_000] {
+            let filler = format!("SELECT 1 /*{}*/", "x".repeat(length));
+            let [mut a, mut other] = stage.clients().await;
+            for text in [
+                format!("SET search_path = ta; SET a.b = 'x'; {filler}"),
+                format!("{filler}; SET search_path = tb; SELECT set_config('work_mem', '9MB', false)"),
+                format!("BEGIN; {filler}; SET search_path = ta; ROLLBACK"),
+            ] {
+                a.say(&[query(&text)]).await;
+                a.say(&["SHOW search_path", "SHOW work_mem", "SELECT current_setting('a.b', true)"].map(query)).await;
+                if length < 1 << 20 {
+                    other.say(&[query("SHOW search_path"), query("SHOW work_mem")]).await;
+                    a.say(&[query("SHOW search_path"), query("SHOW work_mem")]).await;
+                }
+            }
+            a.ask("DISCARD ALL").await;
+            let set = [extended(&format!("SET search_path = tb /*{}*/", "x".repeat(length)), &[]), sync()].concat();
+            a.say(&[set, query("SHOW search_path")]).await;
+            a.ask("DISCARD ALL").await;
+            other.say(&[query("SHOW search_path"), query("SHOW work_mem")]).await;
+            a.say(&[query("SHOW search_path"), query("SHOW work_mem")]).await;
+        }
+    })
+    .await;
+}
+
 // The second byte of a character may look like a backslash or a quote in these encodings.
 #[tokio::test]
 async fn a_set_in_any_encoding_is_kept() {
@@ -591,6 +830,95 @@ async fn a_set_in_any_encoding_is_kept() {
     .await;
 }
 
+#[tokio::test]
+async fn a_value_comes_back_in_the_encoding_that_follows_it() {
+    same(async |stage| {
+        let shown = "SELECT encode(convert_to(current_setting('a.b'), 'UTF8'), 'hex'), length(current_setting('a.b'))";
+        let mut other = stage.client(&[]).await;
+        for (first, bytes, second) in [
+            ("LATIN1", &b"caf\xe9"[..], "UTF8"),
+            ("UTF8", "caf\u{e9}".as_bytes(), "LATIN1"),
+            ("WIN1252", b"\x80", "SJIS"),
+        ] {
+            let mut a = stage.client(&[("client_encoding", first)]).await;
+            a.say(&[frame(b'Q', &[b"SET a.b = '", bytes, b"'\0"].concat())]).await;
+            a.ask(&format!("SET client_encoding = '{second}'")).await;
+            for _ in 0..2 {
+                other.ask("SET a.b = 'other'").await;
+                a.ask(shown).await;
+                a.ask("SHOW a.b").await;
+            }
+            a.say(&[query("RESET client_encoding"), query("SHOW a.b"), query(shown)]).await;
+            other.ask("SHOW a.b").await;
+        }
+    })
+    .await;
+}
+
+// How a tenant is usually named: the value stands in the Bind.
+#[tokio::test]
+async fn a_bound_set_config_follows_its_client_and_pins_nobody() {
+    same(async |stage| {
+        let [mut a, mut b, mut c] = stage.clients().await;
+        let shown =
+            "SELECT nullif(current_setting('app.tenant', true), ''), nullif(current_setting('app.user', true), '')";
+        for (text, values) in [
+            ("SELECT set_config('app.tenant', $1, false)", &["t1"][..]),
+            ("SELECT set_config($1, $2, false)", &["app.tenant", "t2"]),
+            ("SELECT set_config('app.tenant', $1, $2)", &["t3", "false"]),
+            ("SELECT set_config('app.tenant', $1, false), set_config('app.user', $2, false)", &["t4", "u'4\\"]),
+            ("SELECT set_config('app.tenant', 't' || $1, false)", &["5"]),
+            ("SELECT set_config('app.tenant', $1, true)", &["t6"]),
+            ("SELECT set_config('app.tenant', upper($1), false) FROM t", &["t7"]),
+        ] {
+            a.say(&[[parse("s", text, &[]), run_with("s", values)].concat()]).await;
+            b.say(&[[parse("", text, &[]), sync()].concat(), run_with("", values), query("SELECT 1")]).await;
+            c.ask(shown).await;
+            a.ask(shown).await;
+            b.ask(shown).await;
+            if values[0] != "app.tenant" {
+                // Again, with another value; and taken back.
+                a.say(&[
+                    run_with("s", &[&["9"], &values[1..]].concat()),
+                    query(shown),
+                    query("BEGIN"),
+                    run_with("s", values),
+                    query("ROLLBACK"),
+                ])
+                .await;
+            }
+            c.ask(shown).await;
+            a.say(&[query(shown), query("DEALLOCATE s")]).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_update_of_pg_settings_follows_its_client() {
+    same(async |stage| {
+        let [mut a, mut other] = stage.clients().await;
+        for (update, end) in [
+            ("UPDATE pg_settings SET setting = '5432' WHERE name = 'statement_timeout'", ""),
+            ("UPDATE pg_catalog.pg_settings AS s SET setting = 'tb' WHERE s.name = 'search_path'", ""),
+            ("BEGIN; UPDATE pg_settings SET setting = '9000' WHERE name = 'work_mem'", "ROLLBACK"),
+            ("BEGIN; UPDATE pg_settings SET setting = '7000' WHERE name = 'work_mem'", "COMMIT"),
+        ] {
+            a.say(&[query(update), query(end)]).await;
+            let shown = ["SHOW statement_timeout", "SHOW search_path", "SHOW work_mem"].map(query);
+            for _ in 0..2 {
+                other.say(&shown).await;
+                a.say(&shown).await;
+            }
+        }
+        let bound = parse("s", "UPDATE pg_settings SET setting = $1 WHERE name = $2", &[]);
+        a.say(&[[bound, run_with("s", &["PST8PDT", "TimeZone"])].concat(), query("SHOW TimeZone")]).await;
+        other.ask("SHOW TimeZone").await;
+        a.say(&[query("SHOW TimeZone"), query("RESET ALL"), query("SHOW work_mem")]).await;
+    })
+    .await;
+}
+
 // A wait for a safe snapshot would be the next client's.
 #[tokio::test]
 async fn a_transaction_mode_of_the_client_before_delays_nobody() {
@@ -621,6 +949,25 @@ async fn a_transaction_mode_of_the_client_before_delays_nobody() {
 
 // Settings that the server refuses.
 
+/// One backend, which has the settings of `a`; those of `b` lead to the other schema.
+async fn two_tenants(proxy: &Proxy, role: &str, more: &str) -> (Wire, Wire) {
+    let (mut a, mut b) = (proxy.wire(role).await, proxy.wire(role).await);
+    b.value(&format!("SET search_path = tb; {more}")).await;
+    a.value("SET search_path = ta").await;
+    a.value("SELECT who FROM t").await;
+    (a, b)
+}
+
+/// What `insert` may be sent as; each answer has as many cycles.
+fn inserts(insert: &str) -> [(Vec<u8>, usize); 4] {
+    [
+        (query(insert), 1),
+        (unit(insert), 1),
+        ([query("BEGIN"), query(insert), query("COMMIT")].concat(), 3),
+        ([extended("BEGIN", &[]), sync(), prepared("s", insert), unit("COMMIT")].concat(), 3),
+    ]
+}
+
 #[tokio::test]
 async fn a_login_whose_settings_were_another_roles_right_is_refused() {
     let postgres = Postgres::shared();
@@ -641,6 +988,70 @@ async fn a_login_whose_settings_were_another_roles_right_is_refused() {
         client.ask("SELECT who FROM t").await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn nothing_runs_when_the_server_refuses_the_clients_settings() {
+    let postgres = Postgres::shared();
+    let (user, group) = (postgres.own_role("SUPERUSER").await, postgres.own_role("").await);
+    let admin = postgres.admin("postgres").await;
+    let insert = "INSERT INTO t VALUES (7, 'b')";
+    for (set, given, taken) in [
+        (
+            "SET session_replication_role = replica",
+            format!("ALTER ROLE {user} SUPERUSER"),
+            format!("ALTER ROLE {user} NOSUPERUSER"),
+        ),
+        (&format!("SET ROLE {group}"), format!("GRANT {group} TO {user}"), format!("REVOKE {group} FROM {user}")),
+    ] {
+        let proxy = proxy().pool_size(1).role(&user, "").start().await;
+        let mut direct = postgres.endpoint(&proxy.dbname).wire("app").await;
+        direct.value(SCENERY).await;
+        admin.batch_execute(&given).await.expect("a superuser may");
+        let (mut a, mut b) = two_tenants(&proxy, &user, set).await;
+        admin.batch_execute(&taken).await.expect("a superuser may");
+        for (messages, cycles) in inserts(insert) {
+            b.send(messages).await;
+            for _ in 0..cycles {
+                let frames = b.cycle().await;
+                assert_eq!((tags(&frames), errors(&frames)), ("E Z".into(), vec!["42501".into()]), "{set}");
+                assert_eq!((frames[0].fields()[&'S'].as_str(), frames[1].text().as_str()), ("ERROR", "I"));
+            }
+            assert_eq!(a.value("SELECT count(*) || who FROM t GROUP BY who").await, "1a");
+        }
+        assert_eq!(direct.value("SELECT (SELECT count(*) FROM ta.t) + (SELECT count(*) FROM tb.t)").await, "2");
+        // The client has lost nothing by it.
+        admin.batch_execute(&given).await.expect("a superuser may");
+        assert_eq!(b.value("SELECT who FROM t").await, "b");
+    }
+}
+
+// The lookup of a tablespace waits for the lock, and with it the settings.
+#[tokio::test]
+async fn nothing_runs_when_a_cancel_hits_the_clients_settings() {
+    let postgres = Postgres::private(&[]);
+    let proxy = proxy_before(&postgres).pool_size(1).start().await;
+    let sessions = Sessions::of(&postgres, &proxy.dbname).await;
+    let mut direct = postgres.endpoint(&proxy.dbname).wire("app").await;
+    direct.value(SCENERY).await;
+    let (mut a, mut b) = two_tenants(&proxy, "app", "SET default_tablespace = 'pg_default'").await;
+    let admin = postgres.admin(&proxy.dbname).await;
+    sessions.open().await; // planned once, it needs no lock
+    for (messages, cycles) in inserts("INSERT INTO t VALUES (7, 'b')") {
+        admin.batch_execute("BEGIN; LOCK TABLE pg_tablespace IN ACCESS EXCLUSIVE MODE").await.expect("a superuser may");
+        b.send(messages).await;
+        sessions.until("wait_event_type = 'Lock'", 1).await;
+        cancel(&proxy, &b).await;
+        for _ in 0..cycles {
+            let frames = b.cycle().await;
+            assert_eq!((tags(&frames), errors(&frames)), ("E Z".into(), vec!["57014".into()]));
+            assert_eq!(frames[1].text(), "I");
+        }
+        admin.batch_execute("ROLLBACK").await.expect("the end");
+        assert_eq!(a.value("SELECT count(*) || who FROM t GROUP BY who").await, "1a");
+    }
+    assert_eq!(direct.value("SELECT (SELECT count(*) FROM ta.t) + (SELECT count(*) FROM tb.t)").await, "2");
+    assert_eq!(b.value("SELECT who || current_setting('default_tablespace') FROM t").await, "bpg_default");
 }
 
 /// Sends the CancelRequest of `wire`, and waits until it was carried out.
