@@ -82,6 +82,11 @@ impl Follow {
         !self.told.is_empty() && self.reset.contains(&name.to_ascii_lowercase())
     }
 
+    /// Every report is taken for the client's.
+    pub(crate) fn explain_all(&mut self) {
+        self.explains_all = true;
+    }
+
     /// A statement gave a value that only the server knows.
     pub(crate) fn unknown(&mut self) {
         self.is_unknown = true;

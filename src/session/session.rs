@@ -312,6 +312,10 @@ impl Session {
         }
         let mut client = self.settings.values().clone();
         let mut applied = backend.applied.values().clone();
+        if self.mode == PoolMode::Session {
+            // Whatever set it, the backend is the client's own.
+            follow.explain_all();
+        }
         let encoding = client.get(ENCODING).cloned();
         let unexplained = follow.adopt(&mut client, self.startup.values(), &mut applied, &backend.parameters);
         // Values were written in the encoding of their time.
@@ -348,8 +352,11 @@ impl Session {
         let reported = follow.told();
         self.adopt(backend, registry);
         self.follow = None;
-        // A backend that is the client's own is never asked.
-        let unknown = self.unknown_settings.as_deref().filter(|_| !self.keeps_own_names());
+        if self.keeps_own_names() {
+            // A backend that is the client's own is never asked.
+            self.unknown_settings = None;
+        }
+        let unknown = self.unknown_settings.as_deref();
         for (name, reported) in reported.into_iter().filter(|(name, _)| !unknown.is_some_and(|of| of.contains(name))) {
             let Some((spelled, _)) = backend.parameters.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name))
             else {

@@ -141,6 +141,7 @@ impl Client {
             }
         }
         self.flush(cx)?;
-        Ok(false)
+        // The backend was not read while the errors were held back.
+        Ok(self.refusal.is_none())
     }
 }
