@@ -155,7 +155,10 @@ impl Answers<'_, '_> {
                 if is_alone {
                     return draft.analysed_alone(analysis);
                 }
-                let statement = self.worker.proxy.statements.analysed(&draft, self.session.pool.key(), analysis);
+                let (pool, now) = (self.session.pool.key(), self.worker.proxy.clock.second());
+                let statements = &self.worker.proxy.statements;
+                let statement = statements.analysed(&draft, pool, analysis);
+                statements.is_recent(&statement, pool, now);
                 self.leased.lease.statements.is_now(draft.id, statement.id);
                 self.session.statements.is_now(&name, &draft, statement);
             }
@@ -165,6 +168,7 @@ impl Answers<'_, '_> {
                     build::error_response(&mut error, &sqlstate::report(&Fault::ResultChanged));
                     self.leased.cycle.set_unprepared(statement.id, error.into());
                     self.leased.lease.statements.reject(statement.id);
+                    self.worker.proxy.statements.outdated(&statement, self.session.pool.key());
                 }
                 if self.leased.cycle.replies().is_empty() {
                     self.leased.cycle.hold_client(false);

@@ -13,6 +13,7 @@ mod overdue;
 mod refusal;
 mod relay;
 mod signal;
+mod unprepared;
 
 use std::future::poll_fn;
 use std::pin::Pin;

@@ -66,6 +66,13 @@ impl StatementEffects {
         self.effects.iter().any(|(_, effect)| effect.concerns_channels())
     }
 
+    /// Whether the text leaves alone all that differs between two sessions of the same settings: it is ordinary, or
+    /// controls a transaction and does no more.
+    pub fn means_the_same_everywhere(&self) -> bool {
+        let is_control = !self.assigns && !self.reads_sequence && (self.may_begin | self.may_end).is_empty();
+        self.is_ordinary() || is_control && self.effects.iter().all(|(_, effect)| effect.controls_transaction())
+    }
+
     /// Whether any of the effects is one of these.
     fn has(&self, is_one: impl Fn(&Effect) -> bool) -> bool {
         self.effects.iter().any(|(_, effect)| is_one(effect))

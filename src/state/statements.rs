@@ -7,7 +7,7 @@
 //! believed only if the columns come out the same.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hasher};
+use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -199,9 +199,24 @@ pub(crate) struct Statements {
 #[derive(Debug, Default)]
 struct KnownStatements {
     by_key: HashMap<Box<[u8]>, Weak<Statement>>,
+    /// The last analysis of each text, by the hash of [`KnownStatements::text_key`].
+    recent: HashMap<u64, RecentAnalysis>,
+    hashing: RandomState,
     /// Entries at which dead ones are looked for.
     sweep_at: usize,
 }
+
+/// The outcome of the last analysis of a text.
+#[derive(Debug)]
+struct RecentAnalysis {
+    statement: Weak<Statement>,
+    pool: u64,
+    /// When it was analysed, in seconds of the process.
+    second: u32,
+}
+
+/// Seconds that an analysis counts as recent.
+const RECENT: u32 = 10;
 
 /// Fewest entries at which a sweep is worth it.
 const SWEEP_MIN: usize = 1024;
@@ -232,10 +247,45 @@ impl Statements {
         }
         if known.by_key.len() >= known.sweep_at {
             known.by_key.retain(|_, statement| statement.strong_count() > 0);
+            known.recent.retain(|_, recent| recent.statement.strong_count() > 0);
             known.sweep_at = SWEEP_MIN.max(known.by_key.len() * 2);
         }
         known.by_key.insert(key, Arc::downgrade(draft));
         Arc::clone(draft)
+    }
+
+    /// A backend analysed the text of this statement now, at this second of the process.
+    pub(crate) fn is_recent(&self, statement: &Arc<Statement>, pool: u64, second: u32) {
+        // Another text was analysed than the one that clients send.
+        if !statement.original.is_empty() || statement.is_large() {
+            return;
+        }
+        let mut known = self.known.lock().expect("no panic while held");
+        let key = known.text_key(&statement.rest, pool, statement.settings.meaning());
+        known.recent.insert(key, RecentAnalysis { statement: Arc::downgrade(statement), pool, second });
+    }
+
+    /// The statement that this Parse became when it was analysed last, if that was moments before this second. `rest`:
+    /// the body of the Parse behind the name. `meaning`: that of the settings in force.
+    pub(crate) fn recent(&self, rest: &[u8], pool: u64, meaning: u64, second: u32) -> Option<Arc<Statement>> {
+        let known = self.known.lock().expect("no panic while held");
+        let recent = known.recent.get(&known.text_key(rest, pool, meaning))?;
+        let statement = recent.statement.upgrade()?;
+        let is_same = *statement.rest == *rest && statement.settings.meaning() == meaning && recent.pool == pool;
+        (is_same && second.saturating_sub(recent.second) < RECENT).then_some(statement)
+    }
+
+    /// The statement is no longer what its text means.
+    pub(crate) fn outdated(&self, statement: &Statement, pool: u64) {
+        let mut known = self.known.lock().expect("no panic while held");
+        let key = known.text_key(&statement.rest, pool, statement.settings.meaning());
+        known.recent.remove(&key);
+    }
+}
+
+impl KnownStatements {
+    fn text_key(&self, rest: &[u8], pool: u64, meaning: u64) -> u64 {
+        self.hashing.hash_one((rest, pool, meaning))
     }
 }
 
@@ -260,6 +310,21 @@ mod tests {
         ] {
             assert!(!Arc::ptr_eq(&first, &other));
         }
+    }
+
+    #[test]
+    fn a_text_is_known_for_a_while_after_its_analysis() {
+        let (statements, none) = (Statements::default(), SettingsRegistry::default().none());
+        let draft = statements.draft(b"SELECT $1\0\0\0", b"", None, none.clone());
+        let statement = statements.analysed(&draft, 1, Analysis::new(b"\0\x01\0\0\0\x17", b""));
+        statements.is_recent(&statement, 1, 100);
+        let recent = |rest: &[u8], pool, second| statements.recent(rest, pool, none.meaning(), second);
+        assert!(recent(b"SELECT $1\0\0\0", 1, 100 + RECENT - 1).is_some_and(|known| Arc::ptr_eq(&known, &statement)));
+        assert!(recent(b"SELECT $1\0\0\0", 1, 100 + RECENT).is_none());
+        assert!(recent(b"SELECT $1\0\0\0", 2, 100).is_none());
+        assert!(recent(b"SELECT 1\0\0\0", 1, 100).is_none());
+        statements.outdated(&statement, 1);
+        assert!(recent(b"SELECT $1\0\0\0", 1, 100).is_none());
     }
 
     #[test]

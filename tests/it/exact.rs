@@ -397,6 +397,33 @@ async fn a_session_has_its_statements_under_its_own_names() {
     .await;
 }
 
+// A program that prepares with one connection while its others hold all backends would wait for itself.
+#[tokio::test]
+async fn what_was_prepared_a_moment_ago_is_prepared_while_no_backend_is_free() {
+    let proxy = proxy().pool_size(1).start().await;
+    let (mut holder, mut waiter) = (proxy.wire("app").await, proxy.wire("app").await);
+    let begin = || [parse("begin", "BEGIN", &[]), sync(), parse("one", "SELECT 1 AS one", &[]), sync()].concat();
+    holder.send(begin()).await;
+    holder.expect("1 Z").await;
+    holder.expect("1 Z").await;
+    holder.query("BEGIN").await;
+    waiter.send(begin()).await;
+    waiter.expect("1 Z").await;
+    waiter.expect("1 Z").await;
+    // What runs it waits, and so does a text that nobody analysed.
+    waiter.send([run("one"), named("two", "SELECT 2")].concat()).await;
+    holder.query("COMMIT").await;
+    let rows = waiter.expect("2 D C Z").await;
+    assert_eq!(rows[1].columns(), [Some("1".to_owned())]);
+    waiter.expect("1 Z").await;
+    // A text under a name that is taken is an error as ever.
+    holder.query("BEGIN").await;
+    waiter.send(begin()).await;
+    holder.query("COMMIT").await;
+    assert_eq!(errors(&waiter.cycle().await), ["42P05"]);
+    assert_eq!(errors(&waiter.cycle().await), ["42P05"]);
+}
+
 // Postgres tells names apart by their first 63 bytes.
 #[tokio::test]
 async fn names_are_as_long_as_postgres_takes_them() {

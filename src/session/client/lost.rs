@@ -53,7 +53,7 @@ impl Client {
             }
             OrphanOutcome::Passed => {
                 self.phase = Phase::Idle;
-                return self.message(message, out, cx);
+                return self.message(message, &[], out, cx);
             }
         }
         out.skip(message.fresh);

@@ -92,7 +92,7 @@ impl Client {
                 Ok(Some(Piece::More { bytes })) => out.skip(bytes.len()),
                 Ok(Some(Piece::Head { tag, body, bytes, fresh })) => {
                     let message = Message { tag, body, bytes, fresh };
-                    match self.message(message, &mut out, cx) {
+                    match self.message(message, input, &mut out, cx) {
                         Ok(Step::Done) => {}
                         Ok(step @ (Step::Hold | Step::HoldSkipped)) => {
                             self.held.splice(0..0, [bytes, input].concat());
@@ -125,9 +125,11 @@ impl Client {
         result
     }
 
+    /// Handles a message. `behind`: what the client sent behind it, as far as it is here.
     pub(super) fn message(
         &mut self,
         message: Message<'_>,
+        behind: &[u8],
         out: &mut Splice<'_>,
         cx: &mut Context<'_>,
     ) -> Result<Step, End> {
@@ -167,6 +169,10 @@ impl Client {
                 }
                 match self.ask(cx) {
                     Ok(true) => {}
+                    Ok(false) if message.is_whole() && self.prepare_without_backend(request, behind) => {
+                        out.skip(message.fresh);
+                        return Ok(Step::Done);
+                    }
                     Ok(false) => return Ok(Step::Hold),
                     Err(fault @ Fault::LoginRefused(_)) => return Err(fault.into()),
                     Err(fault) => {
@@ -252,7 +258,7 @@ impl Client {
     }
 
     /// Answers a message of the extended protocol; its Sync is still to come.
-    fn answer_alone(&mut self, frame: &[u8]) {
+    pub(super) fn answer_alone(&mut self, frame: &[u8]) {
         self.is_unsynced = true;
         self.side.buffer.bytes().extend_from_slice(frame);
     }
