@@ -375,15 +375,19 @@ async fn ramp_lets_a_live_system_in_step_by_step() {
         })
         .await;
         eventually(async || sessions.count(at_work).await > 20).await;
-        proxy.console("RAMP app OVER '4s'").await;
-        let since = Instant::now();
+        // So long that no pause of this machine outlasts it.
+        proxy.console("RAMP app OVER '60s'").await;
         // The transactions that were at work when it began end first.
-        eventually(async || sessions.count(at_work).await <= 10).await;
-        let (mut limits, mut is_above) = (Vec::new(), None);
-        while since.elapsed() < Duration::from_secs(3) {
-            // Of one moment. The server's own list is not: it looks at one backend after the other while they work.
+        let look = async || {
             let row = role(&proxy, "app").await;
-            let [limit, busy]: [u64; 2] = ["effective_limit", "active"].map(|key| row[key].parse().expect("a number"));
+            ["effective_limit", "active"].map(|key| row[key].parse::<u64>().expect("a number"))
+        };
+        eventually(async || look().await.is_sorted_by(|limit, busy| busy <= limit)).await;
+        let (mut limits, mut is_above) = (Vec::new(), None);
+        // From 2 to 40 in a minute: seven steps take some ten seconds.
+        while limits.first().is_none_or(|first| limits[limits.len() - 1] < first + 7) {
+            // Of one moment. The server's own list is not: it looks at one backend after the other while they work.
+            let [limit, busy] = look().await;
             if busy > limit {
                 is_above = Some((busy, limit));
             }
@@ -396,7 +400,7 @@ async fn ramp_lets_a_live_system_in_step_by_step() {
     assert!(done > 0);
     assert_eq!(is_above, None);
     assert!(limits.is_sorted(), "{limits:?}");
-    assert!(limits[0] < 20 && limits[limits.len() - 1] < 40, "{limits:?}");
+    assert!(limits[0] < 40, "{limits:?}");
     // The role's own.
     proxy.console("RAMP app").await;
     let row = role(&proxy, "app").await;
