@@ -108,3 +108,31 @@ fn units_differ_in_nothing_that_matters() {
     };
     assert_eq!(settings("deploy/systemd/pgweir.service"), settings("deploy/systemd/pgweir@.service"));
 }
+
+#[test]
+fn what_is_deployed_has_no_rights_that_it_does_not_use() {
+    let unit = read("deploy/systemd/pgweir.service");
+    for line in [
+        "CapabilityBoundingSet=",
+        "LimitCORE=0",
+        "NoNewPrivileges=yes",
+        "ProtectClock=yes",
+        "ProtectHostname=yes",
+        "ProtectKernelLogs=yes",
+        "ProtectProc=invisible",
+        "RestartPreventExitStatus=1",
+        "RestrictSUIDSGID=yes",
+        "UMask=0007",
+    ] {
+        assert!(unit.lines().any(|is| is == line), "{line}");
+    }
+    let yaml = read("deploy/kubernetes/pgweir.yaml");
+    for part in ["kind: NetworkPolicy", "automountServiceAccountToken: false", "readOnlyRootFilesystem: true"] {
+        assert!(yaml.contains(part), "{part}");
+    }
+    // Whom the policy lets in is whom the Service and the probes lead to.
+    let (_, policy) = yaml.split_once("kind: NetworkPolicy").expect("found");
+    for port in ["port: postgres", "port: admin"] {
+        assert!(policy.contains(port), "{port}");
+    }
+}
