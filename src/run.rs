@@ -4,6 +4,7 @@ mod accept;
 mod bus_supervisor;
 mod config_watcher;
 mod connection;
+mod descriptors;
 mod drain;
 mod service;
 mod systemd;
@@ -59,8 +60,10 @@ pub fn run(path: &Path, config: Config) -> Result<(), RunError> {
     runtime.block_on(serve(path, config, handed))
 }
 
-async fn serve(path: &Path, config: Config, handed: Vec<Handed>) -> Result<(), RunError> {
+async fn serve(path: &Path, mut config: Config, handed: Vec<Handed>) -> Result<(), RunError> {
     let file = ConfigFile::new(path, &config);
+    let descriptors = descriptors::raise();
+    descriptors::fit(&mut config, descriptors);
     warn_of_overloads(&config);
     let reuse_port = config.listen.reuse_port;
     let listeners = accept::listeners(&config, handed)?;
@@ -73,7 +76,7 @@ async fn serve(path: &Path, config: Config, handed: Vec<Handed>) -> Result<(), R
     for id in 0..proxy.workers {
         inboxes.push(worker::start(id, Arc::clone(&proxy)).await?);
     }
-    let process = ServingProcess { proxy, inboxes: inboxes.into(), services };
+    let process = ServingProcess { proxy, inboxes: inboxes.into(), services, descriptors };
     if let Some(addr) = admin_addr {
         let bound = listen::bind_tcp(addr, reuse_port);
         let http = bound.map_err(|source| ListenError { addr: addr.to_string(), source })?;
@@ -124,6 +127,8 @@ struct ServingProcess {
     proxy: Arc<Proxy>,
     inboxes: Arc<[Inbox]>,
     services: Vec<Box<dyn Service>>,
+    /// Files that the process may open, if there is a limit.
+    descriptors: Option<u64>,
 }
 
 impl ServingProcess {
@@ -153,7 +158,8 @@ impl ServingProcess {
 
     async fn apply(&self, reading: Reading) -> Result<Vec<String>, String> {
         systemd::reloading();
-        let config = reading.map_err(|mistakes| mistakes.to_string())?;
+        let mut config = reading.map_err(|mistakes| mistakes.to_string())?;
+        descriptors::fit(&mut config, self.descriptors);
         let changes = diff(&self.proxy.config.load(), &config);
         if !changes.changed.is_empty() {
             warn_of_overloads(&config);

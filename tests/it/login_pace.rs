@@ -101,6 +101,22 @@ async fn where_there_is_no_room_a_client_is_not_refused_at_once() {
 }
 
 #[tokio::test]
+async fn no_more_clients_are_let_in_than_there_are_file_descriptors_for() {
+    // 128 of the process itself, and 40 backends: 20 for each of two roles.
+    let proxy = proxy().toml("[listen]\nclients_max = 5000").descriptors(180).start().await;
+    let said = proxy
+        .logged("listen.clients_max is lowered: the process may not open more files; raise LimitNOFILE or ulimit -n");
+    let said = said.await;
+    assert_eq!([&said["clients_max"], &said["descriptors"], &said["lowered_to"]], [5000, 180, 12]);
+    let mut clients = join_all((0..12).map(|_| proxy.wire("app"))).await;
+    let refused = log_in(Wire::open(proxy.addr).await).await.err().expect("one too many");
+    assert_eq!(refused[&'C'], "53300");
+    for client in &mut clients {
+        assert_eq!(tags(&client.query("SELECT 1").await), "T D C Z");
+    }
+}
+
+#[tokio::test]
 async fn refused_logins_take_nobodys_place_while_they_wait_for_their_answer() {
     let limits = "login_rate = \"4/h\"\nlogin_burst = 3\nlogin_delay_max = \"0s\"";
     let proxy = proxy().toml(&format!("[listen]\nworkers = 1\nclients_max = 4\n[admission]\n{limits}")).start().await;

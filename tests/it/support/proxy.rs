@@ -40,6 +40,7 @@ pub(crate) fn proxy_before(postgres: &Postgres) -> Builder<'_> {
         log_level: "info",
         env: Vec::new(),
         socket: None,
+        descriptors: None,
     }
     // Hundreds of logins at once take long on a machine that has other work; tests of the timeout set their own.
     .toml("[listen]\naddr = [\"127.0.0.1:0\"]\nlogin_timeout = \"60s\"\n[admin]\naddr = \"127.0.0.1:0\"\nroles = [\"ops\"]")
@@ -56,13 +57,14 @@ pub(crate) struct Builder<'a> {
     log_level: &'static str,
     env: Vec<(&'static str, OsString)>,
     socket: Option<TcpListener>,
+    descriptors: Option<u32>,
 }
 
 impl<'a> Builder<'a> {
     /// In front of this server.
     pub(crate) fn postgres<'b>(self, postgres: &'b Postgres) -> Builder<'b> {
-        let Self { dbname, roles, config, log_level, env, socket, .. } = self;
-        Builder { postgres, dbname, roles, config, log_level, env, socket }
+        let Self { dbname, roles, config, log_level, env, socket, descriptors, .. } = self;
+        Builder { postgres, dbname, roles, config, log_level, env, socket, descriptors }
     }
 
     /// `app` is this database of the server, which exists.
@@ -128,6 +130,12 @@ impl<'a> Builder<'a> {
         self
     }
 
+    /// It may open no more files than this.
+    pub(crate) fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
+        self
+    }
+
     /// Starts it and waits until it listens.
     pub(crate) async fn start(self) -> Proxy {
         for role in &self.roles {
@@ -147,7 +155,14 @@ impl<'a> Builder<'a> {
         let (log, from_child) = (Log::default(), std::io::pipe().expect("a pipe"));
         let mut command = match self.socket {
             None => {
-                let mut command = bound_to_this_thread(env!("CARGO_BIN_EXE_pgweir"));
+                let mut command = match self.descriptors {
+                    None => bound_to_this_thread(env!("CARGO_BIN_EXE_pgweir")),
+                    Some(most) => {
+                        let mut command = bound_to_this_thread("prlimit");
+                        command.arg(format!("--nofile={most}:{most}")).arg(env!("CARGO_BIN_EXE_pgweir"));
+                        command
+                    }
+                };
                 command.stdin(Stdio::null());
                 command
             }
