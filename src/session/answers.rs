@@ -158,7 +158,11 @@ impl Answers<'_, '_> {
                 let (pool, now) = (self.session.pool.key(), self.worker.proxy.clock.second());
                 let statements = &self.worker.proxy.statements;
                 let statement = statements.analysed(&draft, pool, analysis);
-                statements.is_recent(&statement, pool, now);
+                // What a transaction made, or a pinned session has of its own, is nobody else's.
+                let is_outside = self.leased.cycle.replies().status() == TransactionStatus::Idle;
+                if is_outside && !self.session.is_pinned() {
+                    statements.is_recent(&statement, pool, now);
+                }
                 self.leased.lease.statements.is_now(draft.id, statement.id);
                 self.session.statements.is_now(&name, &draft, statement);
             }

@@ -424,6 +424,20 @@ async fn what_was_prepared_a_moment_ago_is_prepared_while_no_backend_is_free() {
     assert_eq!(errors(&waiter.cycle().await), ["42P05"]);
 }
 
+// What was analysed in a transaction may have been of a table that nobody else sees.
+#[tokio::test]
+async fn what_was_prepared_in_a_transaction_is_not_prepared_without_a_backend() {
+    let proxy = proxy().pool_size(1).start().await;
+    let (mut maker, mut waiter) = (proxy.wire("app").await, proxy.wire("app").await);
+    maker.query("BEGIN").await;
+    maker.query("CREATE TABLE unseen (a int)").await;
+    maker.send(named("s", "SELECT * FROM unseen")).await;
+    maker.expect("1 Z").await;
+    waiter.send(named("s", "SELECT * FROM unseen")).await;
+    maker.query("ROLLBACK").await;
+    assert_eq!(errors(&waiter.cycle().await), ["42P01"]);
+}
+
 // Postgres tells names apart by their first 63 bytes.
 #[tokio::test]
 async fn names_are_as_long_as_postgres_takes_them() {
