@@ -39,11 +39,23 @@ words! {
     }
 }
 
+words! {
+    /// When a session is reset before another client gets its backend.
+    pub enum ResetWhen {
+        /// When it may have state that cannot be undone exactly.
+        Dirty = "dirty",
+        /// After each lease.
+        Always = "always",
+    }
+}
+
 section! {
     /// The keys of `[pool]`, after a database's own values replaced them; `Default` is the shipped file.
     pub struct PoolKeys {
         /// Release rule.
         pub mode: PoolMode = PoolMode::Transaction => key(word());
+        /// When DISCARD ALL comes between two clients.
+        pub reset: ResetWhen = ResetWhen::Dirty => key(word());
         /// Backends per (database, role).
         pub size: u32 = 20 => key(count(1..=BACKENDS_MAX));
         /// Longest wait for a backend.

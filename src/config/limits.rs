@@ -168,6 +168,7 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
         },
         pool: PoolKeys {
             mode: role.limits.mode.unwrap_or(database.pool.mode),
+            reset: role.limits.reset.unwrap_or(database.pool.reset),
             size: role.limits.size.unwrap_or(database.pool.size),
             ..database.pool.clone()
         },

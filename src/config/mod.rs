@@ -32,7 +32,8 @@ pub use admin::{Access, Admin};
 pub use admission::{Admission, AdmissionMode, Jitter, Priority, Ramp, RateKeys, RateWhen, RoleAdmission, RoleRate};
 pub use advice::{Overload, Untimed, overloads, untimed};
 pub use database::{
-    AuthQuery, BackendTls, BackendTlsMode, CONSOLE_NAMES, Database, PoolKeys, PoolMode, ServerRole, WatchLogin,
+    AuthQuery, BackendTls, BackendTlsMode, CONSOLE_NAMES, Database, PoolKeys, PoolMode, ResetWhen, ServerRole,
+    WatchLogin,
 };
 pub use form::{duration_text, read_duration};
 pub use limits::{Endpoint, PoolSettings, RoleQueueSettings, Share, own_settings, pool_settings, role_queue_settings};

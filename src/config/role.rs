@@ -9,7 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::Secret;
 use super::admission::{RateKeys, RoleAdmission};
-use super::database::{BACKENDS_MAX, PoolMode};
+use super::database::{BACKENDS_MAX, PoolMode, ResetWhen};
 use super::form::{count, postgres_timeout, text, word};
 use super::keys::section;
 use super::listen::CLIENTS_MAX;
@@ -83,6 +83,8 @@ section! {
     pub struct RoleLimits {
         /// Overrides the database's mode.
         pub mode: Option<PoolMode> = None => maybe(word());
+        /// Overrides the database's reset.
+        pub reset: Option<ResetWhen> = None => maybe(word());
         /// Overrides the database's size.
         pub size: Option<u32> = None => maybe(count(1..=BACKENDS_MAX));
         /// Clients of this role connected at once.

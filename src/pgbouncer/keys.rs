@@ -258,9 +258,9 @@ pub(super) const KEYS: &[KnownKey] = &[
     key(
         General,
         "server_reset_query_always",
-        Unneeded,
-        "state left in a session follows its client or is cleaned, in every mode",
-        NONE,
+        Same("pool.reset"),
+        "`1` is `\"always\"`: DISCARD ALL; without it a session is reset where its statements may have left something",
+        OFF,
         "1",
     ),
     key(General, "server_check_delay", Unneeded, "idle backends are watched, so one that died is known", NONE, "10"),

@@ -133,6 +133,9 @@ impl Translation {
         let mut table = Table::new("pool");
         let mode = self.value("pool_mode").to_ascii_lowercase();
         table.line("mode", &text(&mode), &self.why("pool_mode"));
+        if self.given("server_reset_query_always").is_some_and(|value| value != "0") {
+            table.line("reset", &text("always"), "server_reset_query_always");
+        }
         if self.given("default_pool_size").is_some() {
             self.number(&mut table, "size", "default_pool_size");
         }

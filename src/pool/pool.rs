@@ -13,7 +13,7 @@ use super::confirmed::Confirmed;
 use super::core::{DatabaseId, PoolId};
 use super::in_use::{CountUses, Uses};
 use crate::auth::Credential;
-use crate::config::{PoolSettings, Secret};
+use crate::config::{PoolSettings, ResetWhen, Secret};
 use crate::metrics::PoolStats;
 use crate::state::limits::Limits;
 use crate::state::parameters::Latest;
@@ -69,6 +69,8 @@ pub struct Pool {
     pub parameters: Latest,
     /// A client has asked for `lastval` or `currval`: values of sequences are kept apart from then on.
     pub reads_sequences: AtomicBool,
+    /// DISCARD ALL comes after each lease.
+    pub resets_always: AtomicBool,
     /// Startup parameters that its server has taken.
     pub confirmed: Confirmed,
     /// Counters.
@@ -107,6 +109,7 @@ impl Pool {
             name,
             parameters: Latest::default(),
             reads_sequences: AtomicBool::new(false),
+            resets_always: AtomicBool::new(settings.pool.reset == ResetWhen::Always),
             confirmed: Confirmed::default(),
             stats,
             host: AtomicUsize::new(0),
@@ -142,6 +145,7 @@ impl Pool {
     pub fn set_settings(&self, settings: PoolSettings) {
         let now = Limits::from(&settings);
         self.confirmed.forget();
+        self.resets_always.store(settings.pool.reset == ResetWhen::Always, Ordering::Relaxed);
         let before = self.settings.swap(Arc::new(settings));
         if Limits::from(&*before) != now {
             self.epoch.fetch_add(1, Ordering::Release);

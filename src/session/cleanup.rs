@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::answers;
 use super::cycle::CycleState;
-use super::leased::{Leased, RESET};
+use super::leased::{END_KEPT, Leased, RESET};
 use super::notifications::{Notifications, Party};
 use super::reply_action::{ReplyAction, Runs};
 use super::session::Session;
@@ -188,6 +189,9 @@ async fn restore(worker: &Rc<Worker>, mut leased: Leased, mut departed: Departed
     }
     // The effects of its last statements on the session are unknown: nobody followed them.
     ask(&mut leased, &mut departed, RESET).await?;
+    if departed.pool.resets_always.load(Ordering::Relaxed) {
+        ask(&mut leased, &mut departed, END_KEPT).await?;
+    }
     let backend: &mut Backend = &mut leased.lease;
     backend.forget_session(worker.proxy.settings.none());
     Some(leased)

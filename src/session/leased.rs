@@ -15,6 +15,29 @@ use crate::state::settings::{AT_ONCE, DEFERRABLE};
 /// Takes a session back to what it was after login.
 pub(crate) const RESET: &[u8] = b"DISCARD ALL";
 
+/// Ends the state that `DISCARD ALL` leaves and that can be ended: the sequence of `random()`, connections of `dblink`
+/// wherever it is installed, temporary replication slots.
+pub(crate) const END_KEPT: &[u8] = b"DO $pgweir$
+DECLARE home text; name text;
+BEGIN
+    PERFORM pg_catalog.setseed(pg_catalog.date_part('microseconds', pg_catalog.clock_timestamp()) \
+        OPERATOR(pg_catalog./) 60000000::pg_catalog.float8);
+    PERFORM pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_get_replication_slots()
+        WHERE temporary AND active_pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid();
+    SELECT extnamespace::pg_catalog.regnamespace::pg_catalog.text INTO home FROM pg_catalog.pg_extension
+        WHERE extname OPERATOR(pg_catalog.=) 'dblink'::pg_catalog.name;
+    IF home IS NOT NULL THEN
+        FOR name IN EXECUTE pg_catalog.format('SELECT pg_catalog.unnest(%s.dblink_get_connections())', home) LOOP
+            EXECUTE pg_catalog.format('SELECT %s.dblink_disconnect(%L)', home, name);
+        END LOOP;
+        BEGIN
+            EXECUTE pg_catalog.format('SELECT %s.dblink_disconnect()', home);
+        EXCEPTION WHEN connection_does_not_exist THEN
+            NULL;
+        END;
+    END IF;
+END $pgweir$";
+
 /// See [`DEFERRABLE`].
 const RESET_DEFERRABLE: &[u8] = b"RESET default_transaction_deferrable";
 
@@ -50,10 +73,15 @@ impl Leased {
     }
 
     /// Sends what takes the session back to its login. No statement runs with it, so a default that would make it wait
-    /// is reset before it.
-    pub(crate) fn reset(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+    /// is reset before it. `ends_kept`: so is the state that it leaves.
+    pub(crate) fn reset(&mut self, cx: &mut Context<'_>, ends_kept: bool) -> io::Result<()> {
         if self.may_wait_for_snapshot() {
             self.ask(cx, RESET_DEFERRABLE, ReplyAction::Applies(None))?;
+        }
+        if ends_kept {
+            // A refusal of it counts against the reset.
+            self.ask(cx, RESET, ReplyAction::Applies(None))?;
+            return self.ask(cx, END_KEPT, ReplyAction::Resets);
         }
         self.ask(cx, RESET, ReplyAction::Resets)
     }

@@ -318,3 +318,73 @@ async fn migrations_that_grant_execute_do_not_pin() {
     })
     .await;
 }
+
+/// A function that leaves as much as the role may leave.
+const LEAVES: &str = "CREATE FUNCTION leaves() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM set_config('app.tenant', 'mine', false);
+        PERFORM pg_advisory_lock(7);
+        PERFORM setseed(0.5);
+        CREATE TEMP TABLE orders (a int);
+    END $$";
+
+// Found by an audit: a statement does not show what a function does, and the next client got the context of another's
+// row security.
+#[tokio::test]
+async fn with_reset_always_nothing_that_a_function_leaves_reaches_the_next_client() {
+    let left =
+        "SELECT concat(current_setting('app.tenant', true), ' ', to_regclass('pg_temp.orders'), ' ', (SELECT count(*)
+        FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()), ' ', random() = $SEEDED)";
+    for (mode, lines) in [
+        ("transaction", "[pool]\nreset = \"always\""),
+        ("session", "[databases.app]\nreset = \"always\""),
+        ("transaction", "[roles.app]\nreset = \"always\""),
+    ] {
+        let proxy = proxy().pool_size(1).mode(mode).toml(lines).start().await;
+        let mut first = proxy.wire("app").await;
+        first.query(LEAVES).await;
+        let seeded = first.value("SELECT random() FROM (SELECT setseed(0.5)) s").await;
+        drop(first);
+        let mut first = proxy.wire("app").await;
+        first.send([parse("s", "SELECT 'prepared'", &[]), sync()].concat()).await;
+        first.cycle().await;
+        first.query("SELECT leaves()").await;
+        let first = (mode != "session").then_some(first);
+        let mut next = proxy.wire("app").await;
+        assert_eq!(next.value(&left.replace("$SEEDED", &seeded)).await, "  0 f", "{lines}");
+        let Some(mut first) = first else { continue };
+        // Statements and settings follow all the same.
+        first.query("SET work_mem = '5MB'").await;
+        first.send([bind("", "s", &[]), execute("", 0), sync()].concat()).await;
+        assert_eq!(first.cycle().await[1].columns(), [Some("prepared".to_owned())]);
+        assert_eq!(next.value("SHOW work_mem").await, "4MB");
+        assert_eq!(first.value("SHOW work_mem").await, "5MB");
+    }
+}
+
+// DISCARD ALL leaves them, with the credentials that they were opened with.
+#[tokio::test]
+async fn with_reset_always_connections_of_dblink_are_closed() {
+    let proxy = proxy().pool_size(1).toml("[pool]\nreset = \"always\"").start().await;
+    let mut first = proxy.wire("app").await;
+    if first.value("SELECT count(*) FROM pg_available_extensions WHERE name = 'dblink'").await == "0" {
+        return;
+    }
+    let (postgres, dbname) = (Postgres::shared(), &proxy.dbname);
+    let addr = postgres.endpoint(dbname).addr;
+    let links = format!(
+        "CREATE SCHEMA \"Aside\"; CREATE EXTENSION dblink SCHEMA \"Aside\"; GRANT USAGE ON SCHEMA \"Aside\" TO PUBLIC;
+         CREATE FUNCTION \"Aside\".links() RETURNS text LANGUAGE sql SECURITY DEFINER AS $$
+             SELECT \"Aside\".dblink_connect(name, 'host={} port={} user=postgres dbname={dbname}')
+             FROM unnest(ARRAY['x', 'y']) name $$",
+        addr.ip(),
+        addr.port()
+    );
+    postgres.admin(dbname).await.batch_execute(&links).await.expect("a superuser may");
+    let held = "SELECT coalesce(array_length(\"Aside\".dblink_get_connections(), 1), 0)";
+    first.query("BEGIN").await;
+    assert_eq!(first.value("SELECT \"Aside\".links()").await, "OK");
+    assert_ne!(first.value(held).await, "0");
+    first.query("COMMIT").await;
+    let mut next = proxy.wire("app").await;
+    assert_eq!(next.value(held).await, "0");
+}

@@ -216,7 +216,7 @@ impl Client {
             // Messages that come meanwhile wait: they need the backend's settings and statements, which the reset
             // drops.
             leased.cycle.hold_client(true);
-            if leased.reset(cx).is_err() {
+            if leased.reset(cx, self.session.pool.resets_always.load(Ordering::Relaxed)).is_err() {
                 return self.lose(cx);
             }
             return Ok(());
@@ -365,6 +365,8 @@ pub(super) fn begin_cycle(
     registry: &SettingsRegistry,
     out: &mut Splice<'_>,
 ) -> bool {
+    // At each transaction, not at the lease: a message that came while its backend was reset goes on in the same lease.
+    leased.lease.is_dirty |= session.pool.resets_always.load(Ordering::Relaxed);
     let epoch = session.pool.epoch();
     if session.epoch != epoch {
         session.begin_epoch(registry);
