@@ -5,6 +5,7 @@
 
 mod clock;
 mod lifecycle;
+mod proofs;
 mod sweep;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize};

@@ -15,6 +15,7 @@ use super::keys::section;
 use super::listen::CLIENTS_MAX;
 use super::raw::SectionReader;
 use super::raw::Shape;
+use super::role_access::RoleAccess;
 use crate::words::words;
 
 const VERIFIER_START: &str = "SCRAM-SHA-256$";
@@ -31,6 +32,8 @@ pub struct Role {
     pub login_as: Option<String>,
     /// Password towards the server, if not the client's.
     pub backend_password: Option<Secret>,
+    /// Who may come in as this role.
+    pub access: RoleAccess,
     /// Its limits, which do not depend on how it logs in.
     pub limits: RoleLimits,
 }
@@ -74,6 +77,7 @@ section! {
         password: Option<Secret> = None => secret();
         login_as: Option<String> = None => maybe(text());
         backend_password: Option<Secret> = None => secret();
+        access: RoleAccess = RoleAccess::default() => inline();
         limits: RoleLimits = RoleLimits::default() => inline();
     }
 }
@@ -129,7 +133,7 @@ impl Shape for Role {
     type Parts = RoleKeys;
 
     fn parts(&self) -> RoleKeys {
-        let Self { auth, login_as, backend_password, limits } = self.clone();
+        let Self { auth, login_as, backend_password, access, limits } = self.clone();
         let (auth, password) = match auth {
             Auth::Password { secret, md5: false } => (AuthMethod::Password, Some(secret)),
             Auth::Password { secret, md5: true } => (AuthMethod::Md5, Some(secret)),
@@ -138,11 +142,11 @@ impl Shape for Role {
             Auth::Trust => (AuthMethod::Trust, None),
             Auth::Certificate => (AuthMethod::Certificate, None),
         };
-        RoleKeys { auth: Some(auth), password, login_as, backend_password, limits }
+        RoleKeys { auth: Some(auth), password, login_as, backend_password, access, limits }
     }
 
     fn whole(keys: RoleKeys) -> Option<Self> {
-        let RoleKeys { auth, password, login_as, backend_password, limits } = keys;
+        let RoleKeys { auth, password, login_as, backend_password, access, limits } = keys;
         let auth = match auth? {
             AuthMethod::Password => Auth::Password { secret: password?, md5: false },
             AuthMethod::Md5 => Auth::Password { secret: password?, md5: true },
@@ -151,7 +155,7 @@ impl Shape for Role {
             AuthMethod::Trust => Auth::Trust,
             AuthMethod::Certificate => Auth::Certificate,
         };
-        Some(Self { auth, login_as, backend_password, limits })
+        Some(Self { auth, login_as, backend_password, access, limits })
     }
 }
 
@@ -177,8 +181,8 @@ impl RoleKeys {
 
     /// A named role takes over everything from `[roles."*"]` but who it is: passwords and `login_as`.
     fn inherited(&self) -> Self {
-        let Self { auth, password: _, login_as: _, backend_password: _, limits } = self.clone();
-        Self { auth, limits, ..Self::default() }
+        let Self { auth, password: _, login_as: _, backend_password: _, access, limits } = self.clone();
+        Self { auth, access, limits, ..Self::default() }
     }
 
     /// The password's own method, where the role does not name one.

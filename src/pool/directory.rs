@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::core::{Core, DatabaseId, DatabaseLimits, PoolLimits, RoleQueueId};
 use super::in_use::{CountUses, InUse};
 use super::lease::{Boxed, Pools};
+use super::open::OpenError;
 use super::pool::{Pool, PoolKind, PoolName};
 use crate::admission::limiter::LeaseScope;
 use crate::auth::Credential;
@@ -70,10 +71,20 @@ impl Directory {
         self.pool_with(name, settings, credential, worker)
     }
 
-    /// A backend opened with this password: it is the pool's password from now on.
-    pub(crate) fn set_verified(&self, pool: &Pool, password: &Secret, worker: usize) {
-        pool.set_verified(password.clone());
+    /// The server accepted this password: it is the pool's password from now on.
+    pub(crate) fn set_proof(&self, pool: &Pool, password: &Secret, since: Instant, worker: usize) {
+        pool.set_proof(password.clone(), since);
         self.use_credential(pool, Credential::Password(password.clone()), worker);
+    }
+
+    /// The server took the password of the pool's clients back: the backends that it opened are closed, idle ones now,
+    /// the others when they are given back. Only on a worker's thread.
+    pub(crate) fn revoke(&self, pool: &Pool, worker: usize, error: &OpenError) {
+        tracing::warn!(
+            database = %pool.name.database, role = %pool.name.role, %error,
+            "the server no longer takes the password of these clients; their backends are closed"
+        );
+        self.pools.decide(worker, |core, out| core.revoke_pool(pool.id, out));
     }
 
     /// Has backends log in with this credential from the next one on; at once if the last one was refused.

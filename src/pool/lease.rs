@@ -247,21 +247,30 @@ impl Pools {
         });
     }
 
-    fn dial(self: &Arc<Self>, worker: usize, pool: PoolId, slot: SlotId) {
+    fn dial(self: &Arc<Self>, worker: usize, id: PoolId, slot: SlotId) {
         let pools = Arc::clone(self);
         tokio::task::spawn_local(async move {
-            let pool = pools.pool(pool);
+            let pool = pools.pool(id);
             let opened = match &pool {
                 Some(pool) => pools.opener.open(pool, worker).await,
                 None => Err(OpenError::Removed),
             };
-            if let (Some(pool), Ok(backend)) = (pool, &opened) {
-                pools.backends.enter(slot, BackendFacts::new(pool, backend));
+            if let (Some(pool), Ok(backend)) = (&pool, &opened) {
+                pools.backends.enter(slot, BackendFacts::new(Arc::clone(pool), backend));
             }
             let now = Instant::now();
             pools.decide(worker, |core, out| match opened {
                 Ok(backend) => core.opened(slot, Box::new(backend), worker, now, out),
-                Err(error) => core.failed(slot, FailureKind::from(&error), now, out),
+                Err(error) => {
+                    let kind = FailureKind::from(&error);
+                    let is_refused = kind == FailureKind::Refused;
+                    // The server took the clients' password back.
+                    let was_proved = is_refused && pool.is_some_and(|pool| pool.forget_proof(None));
+                    if was_proved && error.is_denial() {
+                        core.revoke_pool(id, out);
+                    }
+                    core.failed(slot, kind, now, out);
+                }
             });
         });
     }

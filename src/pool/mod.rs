@@ -20,4 +20,5 @@ pub(crate) mod names;
 pub(crate) mod open;
 #[expect(clippy::module_inception, reason = "a pool is what this module is about")]
 pub(crate) mod pool;
+pub(crate) mod proof;
 pub(crate) mod server_role;

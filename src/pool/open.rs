@@ -112,6 +112,18 @@ impl OpenError {
         }
     }
 
+    /// Whether the server knows the role or its password no longer, or wants neither.
+    pub(crate) fn is_denial(&self) -> bool {
+        match self {
+            Self::Login(LoginError::NothingAsked(_)) => true,
+            // invalid_authorization_specification and below, insufficient_privilege (CONNECT)
+            Self::Login(LoginError::Server(error)) => {
+                error.sqlstate.as_deref().is_some_and(|code| code.starts_with("28") || code == "42501")
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the server, or a pooler in between, may have refused a parameter of the StartupMessage that it does not
     /// know: PgBouncer says protocol_violation, others that there is no such parameter or feature.
     fn may_be_about_a_setting(&self) -> bool {
@@ -233,9 +245,6 @@ impl Opener {
                 let kind = FailureKind::from(error);
                 if kind != FailureKind::Unreachable {
                     pool.set_refusal(error.refusal());
-                }
-                if kind == FailureKind::Refused {
-                    pool.forget_password();
                 }
             }
         }

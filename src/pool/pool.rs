@@ -3,15 +3,17 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use slotmap::Key;
-use subtle::ConstantTimeEq;
+use tokio::time::Instant;
 
 use super::confirmed::Confirmed;
 use super::core::{DatabaseId, PoolId};
 use super::in_use::{CountUses, Uses};
+use super::proof::Proof;
 use crate::auth::Credential;
 use crate::config::{PoolSettings, ResetWhen, Secret};
 use crate::metrics::PoolStats;
@@ -86,7 +88,7 @@ pub struct Pool {
     epoch: AtomicU32,
     settings: ArcSwap<PoolSettings>,
     credential: Mutex<Credential>,
-    verified: Mutex<Option<Secret>>,
+    proof: Mutex<Option<Proof>>,
     addresses: Mutex<HashSet<IpAddr>>,
     refusal: Mutex<Option<RefusedLogin>>,
     /// Uses by clients, and by connections outside the core that have its login.
@@ -120,7 +122,7 @@ impl Pool {
             addresses: Mutex::default(),
             settings: ArcSwap::from_pointee(settings),
             credential: Mutex::new(credential),
-            verified: Mutex::default(),
+            proof: Mutex::default(),
             refusal: Mutex::default(),
             uses: Uses::default(),
         }
@@ -173,22 +175,42 @@ impl Pool {
         *self.credential.lock().expect("no panic while held") = credential;
     }
 
-    /// A backend has opened with this password, and none was refused since.
-    pub fn is_verified(&self, password: &Secret) -> bool {
-        let verified = self.verified.lock().expect("no panic while held");
-        verified
-            .as_ref()
-            .is_some_and(|verified| verified.expose().as_bytes().ct_eq(password.expose().as_bytes()).into())
+    /// The server has accepted this password, at most `age_max` ago, and refused none since.
+    pub fn is_proved(&self, password: &Secret, age_max: Duration) -> bool {
+        self.proof().as_ref().is_some_and(|proof| proof.is_of(password) && proof.since.elapsed() <= age_max)
     }
 
-    /// A backend opened with this password.
-    pub fn set_verified(&self, password: Secret) {
-        *self.verified.lock().expect("no panic while held") = Some(password);
+    /// The server has accepted the pool's present password from a client, however long ago.
+    pub fn has_proof(&self) -> bool {
+        self.proof().is_some()
     }
 
-    /// The server took the password back: a client that comes with it has to be verified again.
-    pub fn forget_password(&self) {
-        *self.verified.lock().expect("no panic while held") = None;
+    /// The server accepted this password.
+    pub fn set_proof(&self, password: Secret, since: Instant) {
+        *self.proof() = Some(Proof::new(password, since));
+    }
+
+    /// The password, if it is time to try it again; that is then under way until [`Self::set_proof`],
+    /// [`Self::forget_proof`] or [`Self::end_renewal`].
+    pub(crate) fn begin_renewal(&self, age_max: Duration) -> Option<Secret> {
+        self.proof().as_mut()?.begin_renewal(age_max, Instant::now())
+    }
+
+    /// The server could not be asked.
+    pub(crate) fn end_renewal(&self) {
+        if let Some(proof) = &mut *self.proof() {
+            proof.is_renewing = false;
+        }
+    }
+
+    /// The server took the password back: a client that comes with it has to prove it again. Returns whether it was
+    /// this one, or any if it does not matter which.
+    pub fn forget_proof(&self, password: Option<&Secret>) -> bool {
+        self.proof().take_if(|proof| password.is_none_or(|password| proof.is_of(password))).is_some()
+    }
+
+    fn proof(&self) -> MutexGuard<'_, Option<Proof>> {
+        self.proof.lock().expect("no panic while held")
     }
 
     /// A backend was opened at this address.

@@ -29,6 +29,7 @@ impl Proxy {
             self.pools.sweep();
             self.end_idle_clients();
             self.look_for_overdue();
+            self.renew_proofs(worker);
         }
         let pools = self.pools.all();
         self.pools.decide(worker, |core, out| {

@@ -26,7 +26,7 @@ use crate::auth::client::{Applicant, ClientCertificate, ClientLogin, ClientLogin
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
 use crate::clients::{ClientFacts, ClientHandle, RoleSlot, Signal};
-use crate::config::{Auth, CONSOLE_NAMES, PoolMode, Secret};
+use crate::config::{Auth, CONSOLE_NAMES, PoolMode};
 use crate::error::{LoginFault, sqlstate};
 use crate::metrics::{PoolCounter, ProcessCounter, ProcessHistogram};
 use crate::net::certificate::common_name;
@@ -289,7 +289,7 @@ async fn welcome(
         .pool(name, credential, worker.id)
         .ok_or_else(|| LoginFault::NoDatabase(startup.database.clone()))?;
     if let Credential::Unproved(password) = credential {
-        prove(worker, &pool, password).await?;
+        proxy.prove(&pool, password, worker.id).await?;
     }
     let most = proxy.config.load().role(&startup.user).and_then(|role| role.limits.clients_max);
     let slot = proxy.clients.slot(&pool.name.role, most).ok_or(LoginFault::TooManyOfRole(startup.user.clone()))?;
@@ -446,34 +446,6 @@ async fn look_up(
     let Some(query) = database.and_then(|found| found.auth_query.as_ref()) else { return Ok(None) };
     let _turn = worker.proxy.turn_to_ask(&startup.database).await;
     Ok(auth_query::look_up(worker, &startup.database.as_str().into(), query, &startup.user).await?)
-}
-
-/// Checks a pass-through password: it is right if a backend opens with it, or if the pool's backends opened with it.
-///
-/// The backend is not one of the pool's, and is closed at once: the pool's own may all be busy, and a wrong password
-/// must not count as the pool's refusal. A few per database run at a time,
-/// [`Proxy::turn_to_ask`](crate::proxy::Proxy::turn_to_ask).
-async fn prove(worker: &Rc<Worker>, pool: &Arc<Pool>, password: &Secret) -> Result<(), LoginFault> {
-    if pool.is_verified(password) {
-        return Ok(());
-    }
-    let _turn = worker.proxy.turn_to_ask(&pool.name.database).await;
-    // Another client may have proved the same password while this one waited.
-    if pool.is_verified(password) {
-        return Ok(());
-    }
-    let opener = worker.proxy.pools.opener();
-    match opener.check(pool, &Credential::Unproved(password.clone()), worker.id).await {
-        Ok(mut backend) => {
-            let _ = backend.stream.write_all(build::TERMINATE).await;
-            worker.proxy.directory.set_verified(pool, password, worker.id);
-            Ok(())
-        }
-        Err(error) => match error.refusal() {
-            Some(refusal) => Err(LoginFault::Server(refusal)),
-            None => Err(error.into()),
-        },
-    }
 }
 
 /// Parameters that backends of this pool report; the first client has to wait for a backend to find out.

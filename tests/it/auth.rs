@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use futures_util::future::join_all;
 use pgweir::testing::auth::scram::Verifier;
+use serde_json::Value;
 
 use crate::support::frontend::{PROTOCOL_3_0, password, query, startup};
 use crate::support::{Endpoint, Frame, Postgres, Wire, eventually, password_of, proxy};
@@ -300,6 +301,54 @@ async fn pass_through_forgets_a_password_that_the_server_took_back() {
     })
     .await;
     assert!(log_in(&proxy, &role, "second").await.is_ok());
+}
+
+/// Backends of a role at the server, by process id.
+async fn backends_of(postgres: &Postgres, role: &str) -> Vec<i32> {
+    let admin = postgres.admin("postgres").await;
+    let rows = admin.query("SELECT pid FROM pg_stat_activity WHERE usename = $1", &[&role]).await;
+    rows.expect("a list").iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn pass_through_notices_a_credential_that_the_server_takes_no_longer() {
+    let postgres = Postgres::shared();
+    let settings = "[roles.\"*\"]\nauth = \"passthrough\"\nproof_age_max = \"500ms\"\n[pool]\nlifetime = \"0s\"";
+    let proxy = proxy().pool_size(2).toml(settings).start().await;
+    for (change, sqlstate) in
+        [("PASSWORD 'second'", "28P01"), ("NOLOGIN", "28000"), ("VALID UNTIL '2001-01-01'", "28P01")]
+    {
+        let role = postgres.own_role("").await;
+        let mut wire = log_in(&proxy, &role, &password_of(&role)).await.expect("a login");
+        assert_eq!(user_of(&mut wire).await, role);
+        sql(postgres, &format!("ALTER ROLE {role} {change}")).await;
+        // No backend had to end, no client had to come.
+        eventually(async || backends_of(postgres, &role).await.is_empty()).await;
+        assert_eq!(refusal(&proxy, &role, &password_of(&role)).await, sqlstate, "{change}");
+        wire.send(query("SELECT 1")).await;
+        assert_eq!(wire.frame().await.sqlstate(), sqlstate, "{change}");
+        let is_told = |record: &Value| {
+            let message = record["message"].as_str().unwrap_or_default();
+            record["role"] == role.as_str() && message.starts_with("the server no longer takes the password")
+        };
+        proxy.told(is_told).await;
+    }
+}
+
+#[tokio::test]
+async fn pass_through_tries_a_password_again_without_its_backends() {
+    let postgres = Postgres::shared();
+    let settings = "[roles.\"*\"]\nauth = \"passthrough\"\nproof_age_max = \"1ms\"";
+    let proxy = proxy().pool_size(1).toml(settings).start().await;
+    let role = postgres.own_role("CONNECTION LIMIT 1").await;
+    let mut first = log_in(&proxy, &role, &password_of(&role)).await.expect("a login");
+    let pid = first.query("SELECT pg_backend_pid()").await[1].columns();
+    first.query("BEGIN").await;
+    assert_eq!(refusal(&proxy, &role, "a guess").await, "28P01");
+    // The server has no connection left for the role, but looks at the password before it says so.
+    let mut second = log_in(&proxy, &role, &password_of(&role)).await.expect("a login");
+    first.query("COMMIT").await;
+    assert_eq!(second.query("SELECT pg_backend_pid()").await[1].columns(), pid, "a guess closes no backend");
 }
 
 #[tokio::test]

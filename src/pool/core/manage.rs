@@ -174,15 +174,24 @@ impl<B> Core<B> {
     /// Starts a new generation: idle backends are closed now, leased ones (and those handed to a waiter) as they come
     /// back, openings as they arrive. Waiters wait. A login refused before is tried again at once.
     pub fn retire_pool(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
+        self.revoke_pool(pool, out);
         let Some(retired) = self.pools.get_mut(pool) else {
             return;
         };
-        retired.generation += 1;
-        retired.openings_stale = retired.counts.opening;
         retired.refused = None;
         let database = retired.database;
-        self.close_all_idle(pool, out);
         self.serve(Some(database), now, out);
+    }
+
+    /// Starts a new generation, as [`Self::retire_pool`]; but the login of its backends is refused, so none is opened
+    /// before somebody asks.
+    pub fn revoke_pool(&mut self, pool: PoolId, out: &mut Vec<Command<B>>) {
+        let Some(revoked) = self.pools.get_mut(pool) else {
+            return;
+        };
+        revoked.generation += 1;
+        revoked.openings_stale = revoked.counts.opening;
+        self.close_all_idle(pool, out);
     }
 
     /// Retires every pool of a database.
