@@ -70,11 +70,20 @@ pub(crate) enum Fault {
     /// A timeout of Postgres or of ours took the transaction, and the backend with it.
     #[error("the transaction was ended: {}", match timeout {
         Timeout::IdleInTransaction => "it was idle for too long",
+        Timeout::Statement => "a statement took too long",
         _ => "it took too long",
     })]
     Expired {
         timeout: Timeout,
         /// Names its key.
+        hint: Option<String>,
+        /// The backend was tied to the client.
+        ends_session: bool,
+    },
+    /// The server answers neither a statement over its limit nor the cancel of it.
+    #[error("the server answers neither a statement that took too long nor its cancel")]
+    Unanswered {
+        /// Names the key of the limit.
         hint: Option<String>,
         /// The backend was tied to the client.
         ends_session: bool,

@@ -93,6 +93,7 @@ pub(crate) fn report(fault: &Fault) -> Report {
         Fault::Expired { timeout, ends_session, .. } => {
             (if *ends_session { "FATAL" } else { "ERROR" }, timeout.sqlstate(), None)
         }
+        Fault::Unanswered { ends_session, .. } => (if *ends_session { "FATAL" } else { "ERROR" }, "08007", None),
         Fault::HeldUp { ends_session } => (
             if *ends_session { "FATAL" } else { "ERROR" },
             Timeout::IdleInTransaction.sqlstate(),
@@ -153,6 +154,7 @@ pub(crate) fn report(fault: &Fault) -> Report {
         Fault::Lost(lost) | Fault::SessionLost(lost) => {
             lost.final_error.as_ref().map(|said| format!("The server said {}: {}", said.code, said.message))
         }
+        Fault::Unanswered { .. } => Some("The statement may or may not have taken effect.".to_owned()),
         Fault::PoolFull(queue) | Fault::RoleFull(queue) | Fault::Shed(queue) => Some(depth(queue)),
         Fault::WaitTimeout { queue, waited, .. } => {
             Some(format!("Waited {:.1} s. {}", waited.as_secs_f64(), depth(queue)))
@@ -160,7 +162,7 @@ pub(crate) fn report(fault: &Fault) -> Report {
         _ => None,
     };
     let hint = match fault {
-        Fault::Expired { hint, .. } => hint.clone(),
+        Fault::Expired { hint, .. } | Fault::Unanswered { hint, .. } => hint.clone(),
         _ => hint.map(str::to_owned),
     };
     Report { severity, code: code.into(), message: fault.to_string(), detail, hint }

@@ -212,8 +212,8 @@ metrics! {
             "CancelRequests of clients over admission.cancel_rate_per_address; nothing came of them."
             "A client cancels in a loop, or many share an address: raise `admission.cancel_rate_per_address`."
         PoolCounter Zombies "pgweir_zombies_total" [Database Role]
-            "Clients that vanished while their query ran; it was cancelled."
-            "Clients give up before the server answers: their own timeout is shorter than `roles.*.statement_timeout`, or they are being restarted."
+            "Queries that were cancelled because their client vanished, or given up because a timeout passed and the server did not answer the cancel."
+            "Clients give up before the server answers: their own timeout is shorter than `roles.*.statement_timeout`, or they are being restarted. Or the server hangs: see pgweir_timeouts_total."
     }
     "Roles and their limits" {
         Gauge RoleActive "pgweir_role_active" [Role]

@@ -168,6 +168,12 @@ impl Clock {
         kinds.into_iter().find(|(timeout, since)| is_over(*timeout, since)).map(|(timeout, _)| timeout)
     }
 
+    /// Whether nothing has completed since pgweir's last action.
+    pub fn is_unanswered(&self) -> bool {
+        let acted = self.acted.load(Ordering::Relaxed);
+        [&self.cycle, &self.statement].into_iter().all(|since| acted >= since.load(Ordering::Relaxed))
+    }
+
     /// pgweir acts on an exceeded timeout.
     pub fn act(&self, now: u32) {
         self.acted.store(now, Ordering::Relaxed);
@@ -226,8 +232,10 @@ mod tests {
         clock.act(130);
         assert_eq!(clock.overdue(&LIMITS, 139), None);
         assert_eq!(clock.overdue(&LIMITS, 140), Some(Timeout::Statement));
+        assert!(clock.is_unanswered());
         // The next one has its own time.
         clock.complete(140);
+        assert!(!clock.is_unanswered());
         assert_eq!(clock.overdue(&LIMITS, 159), None);
         clock.end(159, TransactionStatus::Idle);
         assert_eq!(clock.overdue(&LIMITS, 1000), None);

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use super::session::Session;
 use super::transaction::{TransactionFollower, TransactionLog};
 use crate::config::PoolMode;
 use crate::metrics::{CancelCause, PoolCounter, ProcessCounter};
-use crate::pool::backend::Backend;
+use crate::pool::backend::{Backend, BackendHandle};
 use crate::pool::in_use::InUse;
 use crate::pool::lease::Lease;
 use crate::pool::link::Link;
@@ -27,7 +28,7 @@ use crate::sql::StateFlags;
 use crate::wire::build;
 use crate::wire::expected::{Expect, ExpectedReply, TransactionStatus};
 use crate::wire::frame::{HEADER_LEN, Piece};
-use crate::wire::tag::{backend, frontend};
+use crate::wire::tag::backend;
 
 /// Time for a vanished client's query to finish by itself: it may have been sent together with the Terminate.
 const GRACE: Duration = Duration::from_millis(100);
@@ -97,6 +98,30 @@ pub(crate) fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, 
     }
 }
 
+/// Gives a backend up that does not answer: its slot is a zombie from now on. The cancels go on for a while: a query may
+/// hear them late.
+pub(crate) fn give_up(worker: &Rc<Worker>, leased: Leased, session: &Session) {
+    session.pool.stats.worker(worker.id).add(PoolCounter::Zombies);
+    if leased.cycle.has_units_behind() {
+        return abandon(worker, leased, session.pool.clone());
+    }
+    let target = leased.lease.target.clone();
+    let limit = session.pool.settings().pool.cancel_timeout;
+    drop(leased);
+    let worker = Rc::clone(worker);
+    tokio::task::spawn_local(async move {
+        let cancels = async {
+            let mut grace = GRACE;
+            loop {
+                cancel(&worker, &target).await;
+                sleep(grace).await;
+                grace = (grace * 2).min(GRACE_MAX);
+            }
+        };
+        let _ = timeout(limit, cancels).await;
+    });
+}
+
 /// Gives a backend up at which more statements wait behind the one that runs. The server has them already, and cancels
 /// would come between two of them at best; so the connection is reset, behind which no statement begins, and the server
 /// process is ended from another one.
@@ -112,7 +137,7 @@ fn abandon(worker: &Rc<Worker>, mut leased: Leased, pool: InUse<Pool>) {
                 // There is no other connection to be had. The end of the process cannot be seen.
                 let mut grace = GRACE;
                 loop {
-                    cancel(&worker, &leased).await;
+                    cancel(&worker, &leased.lease.target).await;
                     sleep(grace).await;
                     grace = (grace * 2).min(GRACE_MAX);
                 }
@@ -157,7 +182,7 @@ async fn end(worker: &Rc<Worker>, mut leased: Leased, mut departed: DepartedClie
     // A server at work does not notice the end of its connection, and a cancel ends only one query of a pipeline.
     let mut grace = GRACE;
     while timeout(grace, see_out(&mut leased, &mut departed)).await.is_err() {
-        cancel(worker, &leased).await;
+        cancel(worker, &leased.lease.target).await;
         grace = (grace * 2).min(GRACE_MAX);
     }
 }
@@ -180,7 +205,7 @@ async fn restore(worker: &Rc<Worker>, mut leased: Leased, mut departed: Departed
             Err(_) => {
                 let before = outstanding.replace(leased.cycle.replies().len());
                 grace = if before == outstanding { (grace * 2).min(GRACE_MAX) } else { GRACE };
-                cancel(worker, &leased).await;
+                cancel(worker, &leased.lease.target).await;
             }
         }
     }
@@ -197,9 +222,9 @@ async fn restore(worker: &Rc<Worker>, mut leased: Leased, mut departed: Departed
     Some(leased)
 }
 
-async fn cancel(worker: &Rc<Worker>, leased: &Leased) {
+async fn cancel(worker: &Rc<Worker>, target: &Arc<BackendHandle>) {
     worker.proxy.process.add(ProcessCounter::Cancels(CancelCause::Zombie));
-    let aim = leased.lease.target.aim();
+    let aim = target.aim();
     let _ = worker.proxy.pools.opener().cancel(aim.target()).await;
 }
 
@@ -208,7 +233,7 @@ async fn end_unit(leased: &mut Leased) -> Option<()> {
     let cycle = &mut *leased.cycle;
     let mut bytes = Vec::new();
     if cycle.replies().is_copying_in() {
-        build::frame(&mut bytes, frontend::COPY_FAIL, |out| build::cstring(out, b"client gone"));
+        build::copy_fail(&mut bytes, b"client gone");
         cycle.expect_own(Expect::CopyEnd, None);
     } else if cycle.replies().is_unsynced() && !cycle.replies().is_skipping() {
         build::parse(&mut bytes, b"", b"client gone\0\0\0");

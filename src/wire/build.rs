@@ -66,6 +66,11 @@ pub(crate) fn query(out: &mut Vec<u8>, text: &[u8]) {
     frame(out, frontend::QUERY, |out| cstring(out, text));
 }
 
+/// CopyFail with this message.
+pub(crate) fn copy_fail(out: &mut Vec<u8>, message: &[u8]) {
+    frame(out, frontend::COPY_FAIL, |out| cstring(out, message));
+}
+
 /// Parse; `rest` is the body behind the name: text and parameter types.
 pub(crate) fn parse(out: &mut Vec<u8>, name: &[u8], rest: &[u8]) {
     frame(out, frontend::PARSE, |out| {

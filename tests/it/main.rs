@@ -17,6 +17,7 @@ mod exact;
 mod faults;
 mod from_pgbouncer;
 mod harness;
+mod holding;
 mod hosts;
 mod limits;
 mod listen;

@@ -78,8 +78,13 @@ fn faults() -> Vec<Fault> {
     let lost = |in_commit| Lost { in_commit, final_error: None };
     let expired = |timeout, ends_session| {
         let limit = Some(Duration::from_secs(20));
-        let timeouts = Timeouts { idle_in_transaction: limit, transaction: limit, ..Timeouts::default() };
+        let timeouts =
+            Timeouts { statement: limit, idle_in_transaction: limit, transaction: limit, ..Timeouts::default() };
         Fault::Expired { timeout, hint: timeout.hint("*", &timeouts), ends_session }
+    };
+    let unanswered = |ends_session| {
+        let Fault::Expired { hint, .. } = expired(Timeout::Statement, ends_session) else { unreachable!() };
+        Fault::Unanswered { hint, ends_session }
     };
     let mut faults = vec![
         Fault::Frame(frame()),
@@ -103,10 +108,14 @@ fn faults() -> Vec<Fault> {
         Fault::SessionLost(lost(false)),
         Fault::SessionLost(lost(true)),
         Fault::TransactionLost,
+        expired(Timeout::Statement, false),
+        expired(Timeout::Statement, true),
         expired(Timeout::IdleInTransaction, false),
         expired(Timeout::IdleInTransaction, true),
         expired(Timeout::Transaction, false),
         expired(Timeout::Transaction, true),
+        unanswered(false),
+        unanswered(true),
         Fault::HeldUp { ends_session: false },
         Fault::HeldUp { ends_session: true },
         Fault::StatementMode,
@@ -169,6 +178,7 @@ fn index(fault: &Fault) -> usize {
         Fault::Unnotifiable(_) => 31,
         Fault::TooManyNotifications => 32,
         Fault::HeldUp { .. } => 33,
+        Fault::Unanswered { .. } => 34,
         Fault::ResultChanged => 12,
     }
 }
@@ -331,7 +341,7 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 34);
+    all(faults().iter().map(index).collect(), 0, 35);
     all(login_faults().iter().map(login_index).collect(), 1, 21);
     all(console_faults().iter().map(console_index).collect(), 0, 28);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);

@@ -257,18 +257,31 @@ impl Client {
 
     fn part(&mut self, expired: Option<Reason>, cx: &mut Context<'_>) -> Result<(), End> {
         let Phase::Leased(mut leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
+        let is_mid_frame = self.side.is_mid_forward();
+        let result = self.tell_loss(&mut leased.cycle, expired);
+        match expired {
+            None => drop(leased),
+            Some(Reason::Silent(_)) => cleanup::give_up(&self.worker, leased, &self.session),
+            Some(_) if leased.cycle.replies().is_empty() && result.is_ok() => {
+                cleanup::take_back(&self.worker, leased, &mut self.session);
+            }
+            Some(_) => cleanup::begin(&self.worker, leased, &mut self.session, is_mid_frame),
+        }
+        result?;
+        self.flush(cx)
+    }
+
+    /// Tells a client that its backend is gone or taken from it, and what that ends.
+    fn tell_loss(&mut self, cycle: &mut CycleState, expired: Option<Reason>) -> Result<(), End> {
         self.handle.set_idle();
         self.signals_answered();
-        let cycle = &mut leased.cycle;
         // Nobody knows for how many ReadyForQuery a client waits behind a COPY that failed; Postgres closes it as well.
         let is_session_lost =
             self.session.mode == PoolMode::Session || self.session.may_be_pinned() || cycle.replies().is_doubtful();
         let lost = Lost { in_commit: cycle.is_committing(), final_error: cycle.take_final_error() };
-        let is_taken_back = expired.is_some();
+        let is_taken_back = matches!(expired, Some(Reason::Timeout(_) | Reason::Holding));
         if !is_taken_back {
-            // A single statement outside a transaction commits itself.
-            let may_have_committed = lost.in_commit || cycle.replies().status() == TransactionStatus::Idle;
-            self.session.notifications.lost(may_have_committed);
+            self.session.notifications.lost(may_have_committed(&lost, cycle));
         }
         if cycle.backend.is_mid_forward() {
             // Half a message went out: no error can follow it.
@@ -298,23 +311,27 @@ impl Client {
                 !cycle.is_unit_open() && cycle.replies().iter().all(|entry| entry.origin == Origin::Own);
             self.phase = Phase::Orphaned(Box::new(Orphan::new(is_unreported.then_some(fault))));
         }
-        if is_taken_back {
-            cleanup::take_back(&self.worker, leased, &mut self.session);
-        }
-        self.flush(cx)?;
         Ok(())
     }
 
     /// The fault for a client that loses its backend: because of `expired`, of a timeout of the server, or otherwise.
     fn loss(&self, lost: Lost, expired: Option<Reason>, is_session_lost: bool, cycle: &CycleState) -> Fault {
-        let is_taken_back = expired.is_some();
+        let count = |timeout| {
+            if !cycle.is_counted(timeout) {
+                self.session.pool.stats.worker(self.worker.id).add(PoolCounter::Timeouts(timeout));
+            }
+        };
         let by_server = || lost.final_error.as_ref().and_then(|error| Timeout::of_sqlstate(error.code.as_bytes()));
         match expired.or_else(|| by_server().map(Reason::Timeout)) {
             Some(Reason::Holding) => self.session.held_up(),
-            Some(Reason::Timeout(timeout)) if !lost.in_commit || is_taken_back => {
-                if !cycle.is_counted(timeout) {
-                    self.session.pool.stats.worker(self.worker.id).add(PoolCounter::Timeouts(timeout));
-                }
+            Some(Reason::Silent(timeout)) if may_have_committed(&lost, cycle) => {
+                count(timeout);
+                Fault::Unanswered { hint: self.session.hint(timeout), ends_session: is_session_lost }
+            }
+            Some(Reason::Timeout(timeout) | Reason::Silent(timeout))
+                if !lost.in_commit || expired.is_some() && cycle.replies().is_empty() =>
+            {
+                count(timeout);
                 self.session.expired(timeout)
             }
             _ if is_session_lost => Fault::SessionLost(lost),
@@ -355,6 +372,11 @@ impl Client {
             None => self.is_discarding = true,
         }
     }
+}
+
+/// True if nobody knows whether a statement under way took effect: a single one outside a transaction commits itself.
+fn may_have_committed(lost: &Lost, cycle: &CycleState) -> bool {
+    lost.in_commit || cycle.replies().status() == TransactionStatus::Idle
 }
 
 /// Sends the settings that the backend lacks ahead of a cycle. True if the client's messages must wait for the outcome.

@@ -13,13 +13,16 @@ use super::{Client, End, Phase};
 use crate::config::{OnIdleHolder, Watch};
 use crate::metrics::{CancelCause, ProcessCounter};
 use crate::state::timeout::Timeout;
-use crate::wire::expected::{ExpectedReplies, TransactionStatus};
+use crate::wire::build;
+use crate::wire::expected::{Expect, ExpectedReplies, TransactionStatus};
 
 /// Reason to take a transaction from its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reason {
-    /// The transaction took longer than its role may.
+    /// The transaction took longer than its role may, or its client did not go on with a message or a unit.
     Timeout(Timeout),
+    /// The server answers neither a statement over its limit nor the cancel of it.
+    Silent(Timeout),
     /// Others waited for the transaction while it was idle.
     Holding,
 }
@@ -32,6 +35,7 @@ impl Client {
         let limits = self.session.pool.settings().timeouts;
         let clock = &leased.lease.target.clock;
         let Some(overdue) = clock.overdue(&limits, tick) else { return Ok(()) };
+        let is_unanswered = leased.cycle.cancelling().is_some() && clock.is_unanswered();
         clock.act(tick);
         let replies = leased.cycle.replies();
         // A COMMIT has no timeout in Postgres: one that is cancelled while it waits for a synchronous standby would
@@ -42,15 +46,35 @@ impl Client {
         if is_commit || is_unread {
             return Ok(());
         }
-        if !replies.is_empty() {
-            self.cancel_overdue(overdue);
-            return Ok(());
+        if replies.is_empty() {
+            let is_held = match overdue {
+                Timeout::Statement => leased.cycle.is_unit_open(),
+                _ => is_open(replies) || replies.is_skipping(),
+            };
+            return if is_held { self.expire(Reason::Timeout(overdue), cx) } else { Ok(()) };
         }
-        if is_open(replies) && overdue != Timeout::Statement {
-            self.expire(Reason::Timeout(overdue), cx)
-        } else {
-            Ok(())
+        // A server that waits for the rest of a message, of a unit or of a COPY has nothing to cancel.
+        let is_mid_frame = self.side.is_mid_forward();
+        let is_clients_turn = is_mid_frame || replies.is_unsynced() || replies.is_copying_in();
+        match is_unanswered {
+            true if is_clients_turn => self.expire(Reason::Timeout(overdue), cx),
+            true => self.expire(Reason::Silent(overdue), cx),
+            false if replies.is_copying_in() && !is_mid_frame => self.fail_copy(overdue, cx),
+            false => {
+                self.cancel_overdue(overdue);
+                Ok(())
+            }
         }
+    }
+
+    /// Ends a COPY of which no more comes: the server hears of a cancel only with its next bytes.
+    fn fail_copy(&mut self, overdue: Timeout, cx: &mut Context<'_>) -> Result<(), End> {
+        let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
+        leased.cycle.cancel_for(overdue);
+        let mut bytes = Vec::new();
+        build::copy_fail(&mut bytes, format!("{} in pgweir", overdue.setting()).as_bytes());
+        leased.cycle.expect_own(Expect::CopyEnd, None);
+        if leased.send(cx, &bytes).is_err() { self.lose(cx) } else { Ok(()) }
     }
 
     /// Others wait for this client's transaction: it is ended, unless a statement runs in it or it has not been idle

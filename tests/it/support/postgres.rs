@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
@@ -137,6 +138,18 @@ impl Postgres {
         output_of(stop);
     }
 
+    /// Stops all its processes where they are: its sockets stay open, and nothing is answered until the guard is gone.
+    pub(crate) fn freeze(&self) -> Frozen {
+        let file = fs::read_to_string(self.dir.join("data/postmaster.pid")).expect("it runs");
+        let postmaster = file.lines().next().expect("its process id");
+        let children = fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).expect("it runs");
+        let pids = [postmaster].into_iter().chain(children.split_whitespace());
+        let pids = pids.filter_map(|pid| Pid::from_raw(pid.parse().expect("a number"))).collect();
+        let frozen = Frozen(pids);
+        frozen.signal(Signal::STOP);
+        frozen
+    }
+
     fn pg_ctl(&self, action: &str) -> Command {
         let mut command = server_program(&self.bin, "pg_ctl");
         command.args([action, "-s", "-w", "-t", "60", "-D"]).arg(self.dir.join("data"));
@@ -186,6 +199,24 @@ impl Postgres {
     /// The server itself, without pgweir.
     pub(crate) fn endpoint(&self, dbname: &str) -> Endpoint {
         Endpoint { addr: SocketAddr::from((self.host, self.port)), dbname: dbname.to_owned() }
+    }
+}
+
+/// A server whose processes are stopped; dropped, they go on.
+pub(crate) struct Frozen(Vec<Pid>);
+
+impl Frozen {
+    fn signal(&self, signal: Signal) {
+        for pid in &self.0 {
+            // One that has ended meanwhile needs none.
+            let _ = kill_process(*pid, signal);
+        }
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.signal(Signal::CONT);
     }
 }
 
