@@ -8,7 +8,7 @@ mod lifecycle;
 mod proofs;
 mod sweep;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::clock::ProcessClock;
 use crate::admission::entrance::Entrance;
+use crate::admission::places::{Places, Room, WhenFull};
 use crate::auth::secrets::Secrets;
 use crate::clients::{Clients, Signal};
 use crate::config::Config;
@@ -32,6 +33,9 @@ use crate::pool::open::Opener;
 use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
 use crate::watch::watches::Watches;
+
+/// Connections beyond `listen.clients_max` that are still served, where there are files enough.
+pub(crate) const SPARE_MAX: usize = 1024;
 
 pub(crate) struct Proxy {
     /// The configuration in force.
@@ -56,8 +60,8 @@ pub(crate) struct Proxy {
     pub entrance: Entrance,
     /// Keys of logins.
     pub secrets: Arc<Secrets>,
-    /// Connections of clients, logins included.
-    pub connections: AtomicUsize,
+    /// The places of connections, of those that have not logged in, too.
+    pub places: Arc<Places>,
     /// Threads that serve clients.
     pub workers: usize,
     /// Orders of the console to the process.
@@ -66,6 +70,8 @@ pub(crate) struct Proxy {
     pub directory: Directory,
     /// The time of the process.
     pub clock: ProcessClock,
+    /// See [`Room::spare`].
+    spare: AtomicUsize,
     history: Mutex<History>,
     is_leaving: AtomicBool,
     is_draining: AtomicBool,
@@ -106,7 +112,8 @@ impl Proxy {
             errors: ErrorCounts::default(),
             process: ProcessStats::default(),
             secrets,
-            connections: AtomicUsize::new(0),
+            places: Places::new(WhenFull::Newcomer),
+            spare: AtomicUsize::new(SPARE_MAX),
             workers,
             orders,
             clock: ProcessClock::new(started),
@@ -120,6 +127,21 @@ impl Proxy {
     pub(crate) fn cancel_timeout(&self) -> Duration {
         let config = self.config.load();
         config.databases.values().map(|database| database.pool.cancel_timeout).max().unwrap_or(Duration::from_secs(5))
+    }
+
+    /// How many connections there may be.
+    pub(crate) fn room(&self) -> Room {
+        let config = self.config.load();
+        Room {
+            clients: config.listen.clients_max as usize,
+            spare: self.spare.load(Ordering::Relaxed),
+            of_address: config.listen.clients_max_per_address.map(|most| most as usize),
+        }
+    }
+
+    /// Has room for so many connections beyond `listen.clients_max`.
+    pub(crate) fn set_spare(&self, spare: usize) {
+        self.spare.store(spare.min(SPARE_MAX), Ordering::Relaxed);
     }
 
     /// Waits until one more login may ask the servers of this database something.

@@ -69,7 +69,9 @@ async fn serve(path: &Path, mut config: Config, handed: Vec<Handed>) -> Result<(
     let listeners = accept::listeners(&config, handed)?;
     let (orders, mut inbox) = mpsc::channel(16);
     let admin_addr = config.admin.addr;
+    let spare = descriptors::spare(&config, descriptors);
     let proxy = Arc::new(Proxy::new(config, orders)?);
+    proxy.set_spare(spare);
     let (read, mut readings) = mpsc::channel(READINGS);
     let services = services(&proxy, &file, read)?;
     let mut inboxes = Vec::new();
@@ -160,12 +162,16 @@ impl ServingProcess {
         systemd::reloading();
         let mut config = reading.map_err(|mistakes| mistakes.to_string())?;
         descriptors::fit(&mut config, self.descriptors);
+        let spare = descriptors::spare(&config, self.descriptors);
         let changes = diff(&self.proxy.config.load(), &config);
         if !changes.changed.is_empty() {
             warn_of_overloads(&config);
         }
         match self.inboxes[0].run(move |worker| worker.proxy.reload(worker.id, config)).await {
-            Some(Ok(())) => self.services.iter().for_each(|service| service.reload()),
+            Some(Ok(())) => {
+                self.proxy.set_spare(spare);
+                self.services.iter().for_each(|service| service.reload());
+            }
             Some(Err(error)) => return Err(error.to_string()),
             None => return Err("pgweir is shutting down".to_owned()),
         }

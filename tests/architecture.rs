@@ -55,10 +55,9 @@ const IMPURE: [&str; 8] = [
 ];
 
 /// Names that several types may have. Associated types are not looked at: a trait gives them their name.
-const SHARED_NAMES: [(&str, &str); 3] = [
+const SHARED_NAMES: [(&str, &str); 2] = [
     ("Operation", "random-operation tests: one step"),
     ("Model", "random-operation tests: a simple double of the code under test"),
-    ("Counted", "session: the two guards of a count are yet to be named"),
 ];
 
 /// Longest line of a source file, in characters.

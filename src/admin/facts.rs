@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -92,7 +91,7 @@ impl StatusFacts {
         let roles = role_queues.iter().map(|(name, role_queue)| role(name, role_queue, before, &pools, now)).collect();
         Self {
             is_draining: proxy.is_leaving(),
-            connections: proxy.connections.load(Ordering::Acquire),
+            connections: proxy.places.connections(),
             clients_max: proxy.config.load().listen.clients_max,
             clients: proxy.clients.len(),
             databases: databases(proxy, now),

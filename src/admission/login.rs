@@ -46,7 +46,7 @@ pub(crate) struct LoginLimits {
 }
 
 /// The unit that a rate per address counts: an IPv4 address, or the /64 that an IPv6 host has to itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PeerAddress(IpAddr);
 
 impl From<IpAddr> for PeerAddress {

@@ -7,14 +7,18 @@
 //! deadline, and a role's waiters for a database that is down keep no permit from those for another.
 //!
 //! [`login`] decides whether a client may log in now, or a cancel request pass. [`entrance`] waits and counts for it.
+//! [`places`] has room for so many connections; where there is none, one of [`arrival_list`] gives way.
 
 mod adaptive;
+pub(crate) mod arrival_list;
 mod burst;
 pub(crate) mod entrance;
 mod limit;
 pub(crate) mod limiter;
+mod loads;
 pub(crate) mod login;
 mod login_records;
+pub(crate) mod places;
 mod rate;
 mod slow_start;
 mod throughput;

@@ -30,8 +30,12 @@ section! {
         pub addr: Vec<ListenAddr> = vec![ListenAddr::Tcp(loopback(6432))] => at_start(some(listen_addr()));
         /// Other processes may accept on the same addresses, `admin.addr` included.
         pub reuse_port: bool = false => at_start(truth());
-        /// Clients connected at once, logins in progress included.
+        /// Clients logged in at once.
         pub clients_max: u32 = 10_000 => key(count(1..=CLIENTS_MAX));
+        /// Connections of one client address, those that have not logged in included; `None`: not limited.
+        pub clients_max_per_address: Option<u32> = None => maybe(count(1..=CLIENTS_MAX));
+        /// From accept to the end of the StartupMessage.
+        pub startup_timeout: Duration = Duration::from_secs(2) => key(duration_above_zero());
         /// From accept to the end of the login.
         pub login_timeout: Duration = Duration::from_secs(15) => key(duration_above_zero());
         /// A client idle this long outside a transaction is disconnected; zero: never.

@@ -43,6 +43,9 @@ pub(crate) enum LoginFault {
     /// `roles.*.clients_max`.
     #[error("too many connections for role \"{0}\"")]
     TooManyOfRole(String),
+    /// `listen.clients_max_per_address`.
+    #[error("too many connections from this address")]
+    TooManyOfAddress,
     /// `admission.login_rate` or `admission.login_rate_per_address`.
     #[error(transparent)]
     TooFast(#[from] TooFast),
@@ -85,12 +88,15 @@ pub(crate) enum LoginFault {
     /// `listen.login_timeout`.
     #[error("canceling authentication due to timeout")]
     TooSlow,
+    /// `listen.startup_timeout`.
+    #[error("canceling authentication due to timeout: no whole StartupMessage came")]
+    Silent,
 }
 
 impl LoginFault {
     /// There are too many clients or logins: the client may come back later; coming back at once would help nobody.
     pub(crate) fn is_crowd(&self) -> bool {
-        matches!(self, Self::TooManyClients | Self::TooManyOfRole(_) | Self::TooFast(_))
+        matches!(self, Self::TooManyClients | Self::TooManyOfRole(_) | Self::TooManyOfAddress | Self::TooFast(_))
     }
 
     /// The first packet is not one of this protocol.
@@ -113,6 +119,7 @@ impl LoginFault {
             }
             Self::TooManyClients => LoginRefusal::ClientsMax,
             Self::TooManyOfRole(_) => LoginRefusal::RoleClientsMax,
+            Self::TooManyOfAddress => LoginRefusal::AddressClientsMax,
             Self::TooFast(TooFast::Rate) => LoginRefusal::LoginRate,
             Self::TooFast(TooFast::AddressRate) => LoginRefusal::LoginRatePerAddress,
             Self::NoDatabase(_) | Self::Disabled(_) => LoginRefusal::Database,
@@ -120,7 +127,7 @@ impl LoginFault {
                 LoginRefusal::Server
             }
             Self::Draining => LoginRefusal::Draining,
-            Self::TooSlow => LoginRefusal::Timeout,
+            Self::TooSlow | Self::Silent => LoginRefusal::Timeout,
         }
     }
 }

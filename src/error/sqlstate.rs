@@ -225,6 +225,7 @@ pub(crate) fn login(fault: &LoginFault) -> Report {
         LoginFault::TlsRequired => ("28000", Some("listen.tls requires it; connect with sslmode=require.")),
         LoginFault::TooManyClients => ("53300", Some("Raise listen.clients_max.")),
         LoginFault::TooManyOfRole(_) => ("53300", Some("Raise roles.*.clients_max.")),
+        LoginFault::TooManyOfAddress => ("53300", Some("Raise listen.clients_max_per_address.")),
         LoginFault::TooFast(TooFast::Rate) => (
             "53300",
             Some(
@@ -280,6 +281,9 @@ pub(crate) fn login(fault: &LoginFault) -> Report {
         LoginFault::Draining => ("57P01", Some("Connect again; another pgweir may answer.")),
         LoginFault::TooSlow => {
             ("57014", Some("Raise listen.login_timeout, if the client or the network is that slow."))
+        }
+        LoginFault::Silent => {
+            ("57014", Some("Raise listen.startup_timeout, if the client or the network is that slow."))
         }
     };
     Report { severity: "FATAL", code: code.into(), message, detail: None, hint: hint.map(str::to_owned) }

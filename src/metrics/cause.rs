@@ -25,13 +25,15 @@ words! {
         ClientsMax = "clients_max",
         /// `roles.*.clients_max`.
         RoleClientsMax = "role_clients_max",
+        /// `listen.clients_max_per_address`.
+        AddressClientsMax = "address_clients_max",
         /// `admission.login_rate`.
         LoginRate = "login_rate",
         /// `admission.login_rate_per_address`.
         LoginRatePerAddress = "login_rate_per_address",
         /// The server was needed, and could not be had.
         Server = "server",
-        /// `listen.login_timeout`.
+        /// `listen.startup_timeout` or `listen.login_timeout`.
         Timeout = "timeout",
         /// Going down.
         Draining = "draining",

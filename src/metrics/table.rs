@@ -117,8 +117,14 @@ metrics! {
         Gauge Connections "pgweir_connections" []
             "Connections of clients, logins and consoles included."
             "Near pgweir_clients_max the next ones are refused with 53300."
+        Gauge Arrivals "pgweir_connections_arriving" []
+            "Connections that have not logged in."
+            "Many, with few logins: somebody opens connections and says nothing, or guesses passwords; the log of failed logins has addresses."
+        ProcessCounter GaveWay "pgweir_connections_gave_way_total" []
+            "Connections closed before they had logged in, to make room for another one."
+            "It moves only where all places are taken: silent connections go first, the oldest of the address that has most."
         Gauge ClientsMax "pgweir_clients_max" []
-            "listen.clients_max: connections that clients may have."
+            "listen.clients_max: clients that may be logged in at once."
             "For the share in use."
         Gauge Clients "pgweir_clients" [Database Role ClientState]
             "Clients that are logged in, by what they do."
@@ -128,7 +134,7 @@ metrics! {
             "A high rate: clients connect for each query; give them a pool of their own, or set `admission.login_rate`."
         ProcessCounter LoginFailures "pgweir_login_failures_total" [LoginRefusal]
             "Connections refused before they became clients, by reason."
-            "`clients_max`, `role_clients_max`, `login_rate` and `login_rate_per_address` are limits of pgweir's, named as their settings; `server`: the database could not be asked; `authentication`: a wrong password, or somebody who tries some."
+            "`clients_max`, `role_clients_max`, `address_clients_max`, `login_rate` and `login_rate_per_address` are limits of pgweir's, named as their settings; `server`: the database could not be asked; `authentication`: a wrong password, or somebody who tries some."
         ProcessHistogram Login "pgweir_login_seconds" []
             "From a client's connection to its first ReadyForQuery, of those that logged in."
             "Slow: logins wait for `admission.login_rate`, for a first backend, or for an auth_query; pgweir_login_delay_seconds tells the first apart."

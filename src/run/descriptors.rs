@@ -5,8 +5,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{Config, Database};
 
-/// What the process takes for itself: listeners, workers, log, watches, buses, its admin port.
+/// What the process takes for itself: listeners, workers, log, watches, buses, its admin port, and [`SPARE_MIN`].
 const OWN: u64 = 128;
+
+/// Connections besides clients where files are scarce: cancels, the console, logins.
+const SPARE_MIN: usize = 32;
 
 /// Raises the limit as far as the process may; returns it, `None` if there is none (`getrlimit(2)`).
 pub(super) fn raise() -> Option<u64> {
@@ -32,6 +35,13 @@ pub(super) fn fit(config: &mut Config, limit: Option<u64>) {
         );
         config.listen.clients_max = left;
     }
+}
+
+/// Connections besides clients that there are files for: a share of what is left, and always some of the process's own.
+pub(super) fn spare(config: &Config, limit: Option<u64>) -> usize {
+    let Some(limit) = limit else { return usize::MAX };
+    let left = left_for_clients(backends(config), limit).saturating_sub(config.listen.clients_max.into());
+    usize::try_from(left).unwrap_or(usize::MAX).max(SPARE_MIN)
 }
 
 /// Backends that there may be, each `"*"` counted as one.

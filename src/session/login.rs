@@ -1,27 +1,30 @@
 //! From the first byte of a connection to its first ReadyForQuery.
 //!
 //! Runs in a boxed future that is gone before the client idles. Everything here is bounded: packets by length, the
-//! client's part by `listen.login_timeout`, our part by the timeouts of its pool, and the number of logins and their
-//! cost by [`Entrance`](crate::admission::entrance::Entrance). Cancel requests pass before any of these limits but the
-//! last.
+//! client's part by `listen.startup_timeout` and `listen.login_timeout`, our part by the timeouts of its pool, the
+//! number of connections by [`Places`](crate::admission::places::Places), and the number of logins and their cost by
+//! [`Entrance`](crate::admission::entrance::Entrance). Cancel requests pass before any of these limits but
+//! the last two.
 
 mod confirm;
 mod first;
+mod head_clock;
 
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
+use self::head_clock::HeadClock;
 use super::auth_query;
 use super::client::Client;
 use super::notifications::Notifications;
 use super::session::Session;
 use crate::admission::login::PeerAddress;
+use crate::admission::places::ConnectionPlace;
 use crate::auth::client::{Applicant, ClientCertificate, ClientLogin, ClientLoginStep, Method, Refusal};
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
@@ -45,52 +48,44 @@ use crate::wire::expected::TransactionStatus;
 use crate::wire::frame::{HEADER_LEN, header};
 use crate::wire::startup::{MINOR_MAX, Replication, Startup, split_options};
 
-/// A connection counted against `listen.clients_max`.
-#[derive(Debug)]
-pub(crate) struct Counted(Arc<crate::proxy::Proxy>);
-
-impl Counted {
-    fn new(proxy: &Arc<crate::proxy::Proxy>) -> (Self, usize) {
-        let before = proxy.connections.fetch_add(1, Ordering::AcqRel);
-        (Self(Arc::clone(proxy)), before)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// Connections beyond `listen.clients_max` that are still served: cancels, the console, and clients that are refused
-/// because there is no room. Further ones are closed at once.
-const SPARE: usize = 1024;
-
 /// Outcome of a login.
 pub(crate) enum Welcome {
     /// A client, ready for its first message, and its place in `listen.clients_max`.
-    Client(Box<Client>, Counted),
+    Client(Box<Client>, ConnectionPlace),
     /// A user of the console, let in on this connection.
-    Console(Stream, ClientFacts, Counted),
+    Console(Stream, ClientFacts, ConnectionPlace),
 }
 
 /// Logs a connection in, from its first byte to its first ReadyForQuery. `None`: it was refused, has gone, or was a
 /// CancelRequest.
 pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Welcome> {
-    let (counted, before) = Counted::new(&worker.proxy);
-    let most = worker.proxy.config.load().listen.clients_max as usize;
-    if before >= most + SPARE {
-        return None;
-    }
-    let is_over = before >= most;
-    let since = Instant::now();
     let address = accepted.ip().map(PeerAddress::from);
+    let (place, mut eviction) = worker.proxy.places.enter(address, worker.proxy.room())?;
+    tokio::select! {
+        biased;
+        () = eviction.comes() => {
+            tracing::debug!("connection gave way before it had logged in");
+            worker.proxy.process.add(ProcessCounter::GaveWay);
+            None
+        }
+        welcome = let_in(&worker, accepted, address, place) => welcome,
+    }
+}
+
+/// Serves a connection that has a place, up to its login.
+async fn let_in(
+    worker: &Rc<Worker>,
+    accepted: Accepted,
+    address: Option<PeerAddress>,
+    mut place: ConnectionPlace,
+) -> Option<Welcome> {
+    let since = Instant::now();
     let (socket, addr) = Socket::open(accepted).ok()?;
     let _ = socket.tune();
     let mut stream = Stream::Plain(socket);
     let limit = worker.proxy.config.load().listen.login_timeout;
     let mut named = None;
-    let identified = timeout(limit, identify(&worker, &mut stream, address, is_over, &mut named)).await;
+    let identified = timeout(limit, identify(worker, &mut stream, address, &place, &mut named)).await;
     let welcomed = match identified.unwrap_or(Err(LoginFault::TooSlow)) {
         Ok(None) => {
             // The end of its TLS shows a client that its cancel was dealt with.
@@ -100,38 +95,49 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
         // A client that waits for its first backend may go away, and must not keep its place then.
         Ok(Some((startup, credential))) => tokio::select! {
             biased;
-            guest = welcome(&worker, startup, &credential, &addr, stream.is_tls()) => guest,
+            guest = welcome(worker, startup, &credential, &addr, stream.is_tls()) => guest,
             () = stream.ended() => return None,
         },
         Err(fault) => Err(fault),
     };
-    match welcomed {
+    let settled = welcomed.and_then(|guest| settle(worker, &mut place, guest));
+    match settled {
         Ok(Guest::Client(newcomer)) => {
-            let greeted = timeout(limit, greet(&worker, stream, *newcomer)).await;
+            let greeted = timeout(limit, greet(worker, stream, *newcomer)).await;
             let client = greeted.ok()?.ok()?;
             worker.proxy.process.record(ProcessHistogram::Login, since.elapsed());
-            record_login(&worker, &addr, named.as_ref(), "client", since);
-            Some(Welcome::Client(Box::new(client), counted))
+            record_login(worker, &addr, named.as_ref(), "client", since);
+            Some(Welcome::Client(Box::new(client), place))
         }
         Ok(Guest::Console(facts)) => {
             timeout(limit, stream.write_all(&AUTHENTICATION_OK)).await.ok()?.ok()?;
-            record_login(&worker, &addr, named.as_ref(), "console", since);
-            Some(Welcome::Console(stream, facts, counted))
+            record_login(worker, &addr, named.as_ref(), "console", since);
+            Some(Welcome::Console(stream, facts, place))
         }
         Err(fault) => {
             if fault.is_crowd() {
                 // A client that waits for its refusal takes nobody's place.
-                drop(counted);
+                drop(place);
                 tokio::select! {
                     () = worker.proxy.entrance.hold() => {}
                     () = stream.ended() => return None,
                 }
             }
-            record_refusal(&worker, &addr, named.as_ref(), &fault);
-            refuse(&worker, &mut stream, &fault).await;
+            record_refusal(worker, &addr, named.as_ref(), &fault);
+            refuse(worker, &mut stream, &fault).await;
             None
         }
     }
+}
+
+/// Gives a guest its place for as long as it stays.
+fn settle(worker: &Worker, place: &mut ConnectionPlace, guest: Guest) -> Result<Guest, LoginFault> {
+    let has_place = match guest {
+        Guest::Client(_) => place.settle_client(worker.proxy.room()),
+        // The console lets an administrator in, however many clients there are.
+        Guest::Console(_) => place.settle(),
+    };
+    if has_place { Ok(guest) } else { Err(LoginFault::TooManyClients) }
 }
 
 /// As whom a connection wants to come in, before that is proved.
@@ -190,13 +196,15 @@ async fn identify(
     worker: &Rc<Worker>,
     stream: &mut Stream,
     address: Option<PeerAddress>,
-    is_over: bool,
+    place: &ConnectionPlace,
     named: &mut Option<ClaimedIdentity>,
 ) -> Result<Option<(Startup, Credential)>, LoginFault> {
     // The login keeps one set of certificates throughout: a reload may come in between.
     let tls = Arc::clone(&worker.proxy.tls.load());
     let tls = tls.as_ref().as_ref();
-    let Some(startup) = first::packet(worker, stream, address, tls).await? else { return Ok(None) };
+    let mut head = HeadClock::new(worker.proxy.config.load().listen.startup_timeout);
+    let Some(startup) = first::packet(worker, stream, address, tls, &mut head).await? else { return Ok(None) };
+    place.speak();
     *named = Some(ClaimedIdentity { role: startup.user.clone(), database: startup.database.clone() });
     if let Some(negotiation) = startup.negotiation() {
         stream.write_all(&negotiation).await?;
@@ -204,8 +212,13 @@ async fn identify(
     if worker.proxy.is_draining() {
         return Err(LoginFault::Draining);
     }
-    if is_over && !is_console(&startup) {
-        return Err(LoginFault::TooManyClients);
+    if !is_console(&startup) {
+        if worker.proxy.places.is_full(worker.proxy.room()) {
+            return Err(LoginFault::TooManyClients);
+        }
+        if place.is_beyond_address {
+            return Err(LoginFault::TooManyOfAddress);
+        }
     }
     let is_admin = is_console(&startup) && worker.proxy.config.load().admin.access(&startup.user).is_some();
     wait_for_slot(worker, stream, address, is_admin).await?;

@@ -39,6 +39,7 @@ mod restart;
 mod settings;
 mod shadow;
 mod signal;
+mod silent;
 mod stand_in;
 mod startup;
 mod support;

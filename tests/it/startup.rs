@@ -447,26 +447,3 @@ async fn a_client_that_gives_up_while_it_waits_for_its_first_backend_leaves_the_
     };
     eventually(async || config("late").connect(NoTls).await.is_ok()).await;
 }
-
-#[tokio::test]
-async fn more_connections_than_anybody_listens_to_are_closed() {
-    let proxy = proxy().toml("[listen]\nclients_max = 1\nlogin_timeout = \"10m\"").start().await;
-    let mut silent = Vec::new();
-    for _ in 0..1025 {
-        silent.push(Wire::open(proxy.addr).await);
-    }
-    // The kernel may have lost some of them, and workers get to them in their own order: more come until one is closed.
-    let closed = async {
-        loop {
-            let mut one_more = Wire::open(proxy.addr).await;
-            match tokio::time::timeout(Duration::from_millis(200), one_more.next()).await {
-                Ok(None) => return,
-                Ok(Some(frame)) => panic!("{frame:?}"),
-                Err(_) => silent.push(one_more),
-            }
-        }
-    };
-    soon(closed).await;
-    drop(silent);
-    eventually(async || proxy.try_connect("app").await.is_ok()).await;
-}

@@ -11,7 +11,6 @@ mod document;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
@@ -90,7 +89,8 @@ fn process(page: &mut Exposition, proxy: &Proxy) {
     page.put(Metric::StartTime, &[], started.as_secs_f64());
     page.put(Metric::Draining, &[], u8::from(proxy.is_leaving()));
     page.put(Metric::ConfigCurrent, &[], u8::from(!proxy.process.is_outdated()));
-    page.put(Metric::Connections, &[], proxy.connections.load(Ordering::Acquire));
+    page.put(Metric::Connections, &[], proxy.places.connections());
+    page.put(Metric::Arrivals, &[], proxy.places.arrivals());
     page.put(Metric::ClientsMax, &[], proxy.config.load().listen.clients_max);
     page.put_counters(&[], proxy.process.counters());
     for (metric, durations) in proxy.process.histograms() {

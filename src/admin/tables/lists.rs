@@ -1,7 +1,5 @@
 //! SHOW LISTS. Of PgBouncer's peers and DNS zones there are none here.
 
-use std::sync::atomic::Ordering;
-
 use crate::admin::table::{ConsoleTable, columns, table};
 use crate::proxy::Proxy;
 
@@ -20,7 +18,7 @@ columns! { ListLine;
 fn lines(proxy: &Proxy) -> Vec<ListLine> {
     let config = proxy.config.load();
     let clients = proxy.clients.len();
-    let connections = proxy.connections.load(Ordering::Acquire);
+    let connections = proxy.places.connections();
     let backends = proxy.pools.core().total();
     [
         ("databases", config.databases.len()),

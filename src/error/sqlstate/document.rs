@@ -219,6 +219,8 @@ fn login_faults() -> Vec<LoginFault> {
         LoginFault::Open(OpenError::NoTls),
         LoginFault::Draining,
         LoginFault::TooSlow,
+        LoginFault::TooManyOfAddress,
+        LoginFault::Silent,
     ];
     faults.extend(LEASES.map(LoginFault::Lease));
     faults
@@ -248,6 +250,8 @@ fn login_index(fault: &LoginFault) -> usize {
         LoginFault::Open(_) => 18,
         LoginFault::Draining => 19,
         LoginFault::TooSlow => 20,
+        LoginFault::TooManyOfAddress => 21,
+        LoginFault::Silent => 22,
     }
 }
 
@@ -342,7 +346,7 @@ fn document() -> String {
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
     all(faults().iter().map(index).collect(), 0, 35);
-    all(login_faults().iter().map(login_index).collect(), 1, 21);
+    all(login_faults().iter().map(login_index).collect(), 1, 23);
     all(console_faults().iter().map(console_index).collect(), 0, 28);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);
 }

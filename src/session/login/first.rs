@@ -9,6 +9,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
 
 use super::LoginFault;
+use super::head_clock::HeadClock;
 use crate::admission::login::PeerAddress;
 use crate::metrics::{CancelCause, ProcessCounter};
 use crate::net::stream::{Socket, Stream};
@@ -22,17 +23,18 @@ pub(super) async fn packet(
     stream: &mut Stream,
     address: Option<PeerAddress>,
     tls: Option<&ServerTls>,
+    head: &mut HeadClock,
 ) -> Result<Option<Startup>, LoginFault> {
     if let (Stream::Plain(Socket::Tcp(tcp)), Some(tls)) = (&*stream, tls) {
         let mut first = [0];
-        if tcp.peek(&mut first).await? > 0 && framing(&first)? == Framing::DirectTls {
-            encrypt(worker, stream, tls).await?;
+        if head.hear(tcp.peek(&mut first)).await? > 0 && framing(&first)? == Framing::DirectTls {
+            encrypt(worker, stream, tls, head).await?;
             require_alpn(stream)?;
         }
     }
     let (mut may_ask_ssl, mut may_ask_gss) = (!stream.is_tls(), true);
     loop {
-        let packet = read_packet(stream).await?;
+        let packet = read_packet(stream, head).await?;
         match parse(&packet)? {
             First::Startup(startup) => {
                 let is_required = tls.is_some_and(|tls| tls.is_required);
@@ -62,7 +64,7 @@ pub(super) async fn packet(
                         return Err(LoginFault::Injected);
                     }
                     stream.write_all(b"S").await?;
-                    encrypt(worker, stream, tls).await?;
+                    encrypt(worker, stream, tls, head).await?;
                 }
                 None => stream.write_all(b"N").await?,
             },
@@ -76,25 +78,31 @@ pub(super) async fn packet(
     }
 }
 
-async fn read_packet(stream: &mut Stream) -> Result<Vec<u8>, LoginFault> {
+async fn read_packet(stream: &mut Stream, head: &HeadClock) -> Result<Vec<u8>, LoginFault> {
     let mut packet = vec![0; 4];
-    stream.read_exact(&mut packet).await?;
+    head.hear(stream.read_exact(&mut packet)).await?;
     let Framing::Packet(length) = framing(&packet)? else { return Err(LoginFault::NoTls) };
     packet.resize(length, 0);
-    stream.read_exact(&mut packet[4..]).await?;
+    head.hear(stream.read_exact(&mut packet[4..])).await?;
     Ok(packet)
 }
 
 /// Does the TLS handshake. The peer is waited for here; only the computation for its first message (the key exchange,
 /// our signature) waits for its turn, on a thread of its own.
-async fn encrypt(worker: &Worker, stream: &mut Stream, tls: &ServerTls) -> Result<(), LoginFault> {
+async fn encrypt(
+    worker: &Worker,
+    stream: &mut Stream,
+    tls: &ServerTls,
+    head: &mut HeadClock,
+) -> Result<(), LoginFault> {
     let Stream::Plain(socket) = std::mem::replace(stream, Stream::Plain(Socket::Lost)) else {
         return Err(LoginFault::Injected);
     };
-    let hello = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+    let hello = head.hear(LazyConfigAcceptor::new(Acceptor::default(), socket)).await?;
     let config = Arc::clone(&tls.config);
-    let answered = worker.proxy.entrance.compute(move || hello.into_stream(config)).await?;
-    *stream = Stream::Client(Box::new(answered.await?));
+    let answer = worker.proxy.entrance.compute(move || hello.into_stream(config));
+    let answered = head.stopped_for(answer).await?;
+    *stream = Stream::Client(Box::new(head.hear(answered).await?));
     Ok(())
 }
 

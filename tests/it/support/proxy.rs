@@ -43,7 +43,7 @@ pub(crate) fn proxy_before(postgres: &Postgres) -> Builder<'_> {
         descriptors: None,
     }
     // Hundreds of logins at once take long on a machine that has other work; tests of the timeout set their own.
-    .toml("[listen]\naddr = [\"127.0.0.1:0\"]\nlogin_timeout = \"60s\"\n[admin]\naddr = \"127.0.0.1:0\"\nroles = [\"ops\"]")
+    .toml("[listen]\naddr = [\"127.0.0.1:0\"]\nstartup_timeout = \"60s\"\nlogin_timeout = \"60s\"\n[admin]\naddr = \"127.0.0.1:0\"\nroles = [\"ops\"]")
     .toml(&format!("[roles.app]\npassword = \"{}\"", password_of("app")))
     .toml(&format!("[roles.ops]\npassword = \"{}\"", password_of("ops")))
 }
