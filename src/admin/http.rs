@@ -3,6 +3,7 @@
 //!
 //! Runs beside the workers, on the thread that accepts. One request per connection, few connections at once, little
 //! time for each: nothing here can hold clients up. Streams of the status page may last, as long as they are read.
+//! Where all places are taken an old connection gives way, a silent one before others: probes are always answered.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -22,21 +23,25 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::actions::{ActionHandler, ActionRefusal, has_known_host};
 use super::events::{EventStream, STREAMS_MAX};
 use super::page::StatusPage;
 use super::{health, scrape};
+use crate::admission::login::PeerAddress;
+use crate::admission::places::{ConnectionPlace, Places, Room, WhenFull};
 use crate::proxy::Proxy;
 use crate::session::context::Inbox;
 
-/// Connections at once, besides streams; more wait to be accepted.
-const CONNECTIONS_MAX: usize = 64;
+/// Connections at once. All streams together leave the others their places.
+const ROOM: Room = Room { clients: STREAMS_MAX, spare: 64, of_address: None };
 
 /// From accept to the last byte of the answer; for a stream, to the next event that is read.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// From accept to the end of the request's head.
+const HEAD_LIMIT: Duration = Duration::from_secs(2);
 
 /// Bytes of a request's head.
 const HEAD_MAX: usize = 16 * 1024;
@@ -83,38 +88,54 @@ pub(crate) async fn serve(listener: TcpListener, proxy: Arc<Proxy>, inbox: Inbox
 }
 
 async fn accept(listener: TcpListener, admin: &Arc<AdminServer>) {
-    // All streams together leave the others their places.
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX + STREAMS_MAX));
+    let places = Places::new(WhenFull::Oldest);
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.expect("it is never closed");
         let Ok((stream, peer)) = listener.accept().await else {
             sleep(PAUSE).await;
             continue;
         };
+        let origin = peer.ip();
+        let Some((place, mut eviction)) = places.enter(Some(PeerAddress::from(origin)), ROOM) else { continue };
         let admin = Arc::clone(admin);
         tokio::spawn(async move {
             let deadline = Deadline::new();
-            deadline.clone().within(connection(stream, peer.ip(), admin, deadline)).await;
-            drop(place);
+            tokio::select! {
+                () = eviction.comes() => {}
+                () = deadline.clone().within(connection(stream, origin, admin, deadline, place)) => {}
+            }
         });
     }
 }
 
-async fn connection(stream: TcpStream, peer: IpAddr, admin: Arc<AdminServer>, deadline: Deadline) {
+async fn connection(
+    stream: TcpStream,
+    peer: IpAddr,
+    admin: Arc<AdminServer>,
+    deadline: Deadline,
+    place: ConnectionPlace,
+) {
+    let place = Mutex::new(place);
     let _ = SockRef::from(&stream).set_send_buffer_size(UNREAD_MAX);
     let service = service_fn(|request: Request<Incoming>| {
-        let (admin, deadline) = (Arc::clone(&admin), deadline.clone());
-        async move { Ok::<_, Infallible>(admin.answer(request, peer, deadline).await) }
+        let (admin, deadline, place) = (Arc::clone(&admin), deadline.clone(), &place);
+        async move { Ok::<_, Infallible>(admin.answer(request, peer, deadline, place).await) }
     });
     let mut http = http1::Builder::new();
-    http.keep_alive(false).max_buf_size(HEAD_MAX).timer(TokioTimer::new()).header_read_timeout(LIMIT);
+    http.keep_alive(false).max_buf_size(HEAD_MAX).timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
     if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
         tracing::debug!(%error, "admin connection broke");
     }
 }
 
 impl AdminServer {
-    async fn answer(&self, request: Request<Incoming>, peer: IpAddr, deadline: Deadline) -> HttpAnswer {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: IpAddr,
+        deadline: Deadline,
+        place: &Mutex<ConnectionPlace>,
+    ) -> HttpAnswer {
+        place.lock().expect("no panic while held").speak();
         let (method, path) = (request.method(), request.uri().path());
         let allowed: &[Method] = match path {
             "/" | "/metrics" | "/healthz" | "/readyz" | "/status" => &[Method::GET, Method::HEAD],
@@ -144,7 +165,7 @@ impl AdminServer {
                 whole(status, JSON, why)
             }
             "/status" => uncached(whole(StatusCode::OK, JSON, format!("{:#}\n", self.events.status(proxy)))),
-            "/events" => uncached(self.events(deadline)),
+            "/events" => uncached(self.events(deadline, place)),
             "/actions" => uncached(self.act(request, peer).await),
             _ => {
                 let page = uncached(whole(StatusCode::OK, HTML, self.page.html.clone()));
@@ -153,10 +174,11 @@ impl AdminServer {
         }
     }
 
-    fn events(&self, deadline: Deadline) -> HttpAnswer {
+    fn events(&self, deadline: Deadline, place: &Mutex<ConnectionPlace>) -> HttpAnswer {
+        let stays = place.lock().expect("no panic while held").settle();
         match self.events.stream(&self.proxy, move || deadline.renew()) {
-            Some(stream) => response(StatusCode::OK, EVENTS, Either::Right(stream)),
-            None => {
+            Some(stream) if stays => response(StatusCode::OK, EVENTS, Either::Right(stream)),
+            _ => {
                 let answer = text(StatusCode::SERVICE_UNAVAILABLE, "too many watch already\n");
                 with(answer, RETRY_AFTER, HeaderValue::from_static("10"))
             }

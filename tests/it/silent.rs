@@ -1,13 +1,15 @@
 //! Connections that say nothing, or too little: they keep nobody out.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
 
 use crate::support::frontend::{PROTOCOL_3_0, ssl_request, startup};
-use crate::support::{Pki, Proxy, Wire, eventually, password_of, proxy, tags};
+use crate::support::{Pki, Proxy, Wire, eventually, password_of, proxy, soon, tags};
 
 const CROWD: &str = "127.0.0.2";
 
@@ -117,4 +119,43 @@ async fn an_address_has_so_many_connections_and_the_console_beside_them() {
     assert!((proxy.metric("pgweir_login_failures_total", &["reason=\"address_clients_max\""]) - 1.0).abs() < 0.5);
     proxy.reload("[listen]\nclients_max_per_address = 100").await;
     works(&proxy).await;
+}
+
+#[tokio::test]
+async fn silent_connections_to_the_admin_address_fail_no_probe() {
+    let proxy = proxy().start().await;
+    let mut silent = Vec::new();
+    for n in 0..600 {
+        let mut wire = Wire::over(TcpStream::connect(proxy.admin).await.expect("it accepts"));
+        if n % 2 == 0 {
+            wire.send("GET /healthz HT").await;
+        }
+        silent.push(wire);
+    }
+    for _ in 0..10 {
+        let asked = Instant::now();
+        assert_eq!(proxy.http("/healthz").0, 200);
+        assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    }
+    // Those that were let in last have their time, and no more of it.
+    let mut last = silent.pop().expect("600 of them");
+    soon(async { assert!(last.next().await.is_none()) }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_are_never_whole_leave_the_admin_address_to_others() {
+    let proxy = proxy().toml("[admin]\ntoken = \"a-token-of-24-characters\"").start().await;
+    let slow: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(proxy.admin).expect("it accepts");
+            let head =
+                "POST /actions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer a-token-of-24-characters\r\n";
+            write!(stream, "{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{").expect("it reads");
+            stream
+        })
+        .collect();
+    for _ in 0..5 {
+        assert_eq!(proxy.http("/readyz").0, 200);
+    }
+    drop(slow);
 }
