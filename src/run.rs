@@ -53,6 +53,11 @@ const SERVING: &str = "serving";
 /// Readings of the file that may wait to be put into force.
 const READINGS: usize = 1;
 
+/// Certificates and keys that a valid configuration names and that cannot be used, each with its key.
+pub fn unloadable(config: &Config) -> Vec<String> {
+    crate::net::tls::check(config).into_iter().map(|(key, error)| format!("{key}: {error}")).collect()
+}
+
 /// Serves until asked to stop.
 pub fn run(path: &Path, config: Config) -> Result<(), RunError> {
     let handed = systemd::sockets()?;

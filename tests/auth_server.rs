@@ -137,7 +137,7 @@ impl Postgres {
         let mut answer = [0];
         socket.write_all(&SSL_REQUEST).and_then(|()| socket.read_exact(&mut answer)).expect("an answer");
         assert_eq!(answer, *b"S");
-        let tls = BackendTls { mode: BackendTlsMode::Require, ca: None, identity: None };
+        let tls = BackendTls { mode: BackendTlsMode::Require, ..BackendTls::default() };
         let config = ClientSide::new(&tls).expect("no files in it").expect("it is on").config;
         let client = ClientConnection::new(config, server_name("127.0.0.1").expect("an address")).expect("a client");
         let mut stream = StreamOwned::new(client, socket);

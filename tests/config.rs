@@ -6,6 +6,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -524,6 +525,65 @@ fn check_warns_of_what_a_server_does_not_stand() {
     assert_eq!(checked(both("size = 201\nbackends_max = 200", timed)), "");
     let warned = checked(both("", "auth = \"trust\""));
     assert!(warned.starts_with("warning: no statement_timeout for \"web\"; no lock_timeout for \"web\": "), "{warned}");
+}
+
+#[test]
+fn check_warns_of_doors_left_open() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("proxy.toml");
+    let checked = |text: &str, mode: u32| {
+        fs::write(&path, text).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("our own file");
+        let output = pgweir(&["check", path.to_str().expect("UTF-8")], "");
+        assert_eq!(output.status.code(), Some(0), "a warning is no mistake");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    let limits = "statement_timeout = \"5s\"\nlock_timeout = \"800ms\"\ntransactions_max = 10\n";
+    let text = |listen: &str, host: &str, auth: &str, admin: &str| {
+        format!(
+            "[listen]\naddr = \"{listen}\"\n[databases.app]\nhost = \"{host}\"\n\
+             [roles.web]\nauth = \"{auth}\"\n{limits}[admin]\n{admin}"
+        )
+    };
+    let quiet = text("127.0.0.1:6432", "/run/postgresql", "trust", "");
+    assert_eq!(checked(&quiet, 0o644), "", "only this machine reaches it, and there is no secret");
+    let token = "token = \"0123456789abcdef\"";
+    for (text, mode, warning) in [
+        (text("[::]:6432", "::1", "trust", ""), 0o644, "roles.web.auth = \"trust\" lets in whoever reaches [::]:6432"),
+        (text("10.0.0.1:6432", "::1", "passthrough", ""), 0o644, "listen.tls does not require TLS at 10.0.0.1:6432"),
+        (text("[::1]:1", "::1", "trust", "roles = [\"web\"]"), 0o644, "trust\" lets everybody into the console"),
+        (text("[::1]:1", "db.internal", "trust", ""), 0o644, "\"prefer\" does not check who answers as db.internal"),
+        (text("[::1]:1", "::1", "trust", &format!("addr = \"10.0.0.1:1\"\n{token}")), 0o640, "admin.token goes over"),
+        (
+            text("[::1]:1", "::1", "trust", token),
+            0o604,
+            "has a secret in it, and every user of this machine may read it",
+        ),
+    ] {
+        let warned = checked(&text, mode);
+        assert!(warned.contains(warning), "{warning}: {warned}");
+    }
+    let elsewhere = "token = { file = \"token\" }";
+    fs::write(dir.path().join("token"), "0123456789abcdef").expect("written");
+    fs::set_permissions(dir.path().join("token"), fs::Permissions::from_mode(0o604)).expect("our own file");
+    let warned = checked(&text("[::1]:1", "::1", "trust", elsewhere), 0o644);
+    assert!(warned.contains("token has a secret") && !warned.contains("proxy.toml has"), "{warned}");
+}
+
+#[test]
+fn check_refuses_certificates_that_a_start_would_refuse() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("proxy.toml");
+    fs::write(dir.path().join("empty.crt"), "none").expect("written");
+    let tls = "tls = { mode = \"require\", cert = \"empty.crt\", key = \"empty.crt\" }";
+    let text =
+        format!("[listen]\n{tls}\n{}", both("tls = { mode = \"verify-ca\", ca = \"empty.crt\" }", "auth = \"trust\""));
+    fs::write(&path, text).expect("written");
+    let output = pgweir(&["check", path.to_str().expect("UTF-8")], "");
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(told.contains("proxy.toml: listen.tls: ") && told.contains("empty.crt: no certificate in it"), "{told}");
+    assert!(told.contains("proxy.toml: databases.app.tls: ") && told.ends_with("2 mistakes\n"), "{told}");
 }
 
 #[test]

@@ -30,6 +30,11 @@ pub enum Channel {
         /// `None` if the certificate's algorithm has none: no SCRAM-SHA-256-PLUS.
         binding: Option<Binding>,
     },
+    /// TLS with a server whose certificate nobody checked: it may be an impostor's.
+    Unverified {
+        /// As for [`Self::Tls`].
+        binding: Option<Binding>,
+    },
     /// Clear text that does not leave the machine: a Unix socket, or a loopback address.
     Local,
     /// Clear text over a network.
@@ -41,13 +46,13 @@ impl Channel {
     fn hides_passwords(&self) -> bool {
         match self {
             Self::Tls { .. } | Self::Local => true,
-            Self::Open => false,
+            Self::Unverified { .. } | Self::Open => false,
         }
     }
 
     fn binding(&self) -> Option<Binding> {
         match self {
-            Self::Tls { binding } => binding.clone(),
+            Self::Tls { binding } | Self::Unverified { binding } => binding.clone(),
             Self::Local | Self::Open => None,
         }
     }

@@ -84,6 +84,12 @@ pub enum LoginError {
     /// It would be sent over a network as it is.
     #[error("server asks for the password in clear text, and there is no TLS")]
     ClearText,
+    /// An impostor would read it.
+    #[error(
+        "server asks for the password in clear text, and nobody has checked its certificate; \
+         set databases.*.tls to \"verify-full\""
+    )]
+    Unverified,
     /// A password is asked for and there is none, or not in the form this method needs.
     #[error("server asks for {asked}, and pgweir has {has} for role \"{role}\"")]
     Credential {
@@ -206,8 +212,10 @@ impl BackendLogin {
             },
             // ## ExpectRequest => ExpectOk
             (BackendLoginState::ExpectRequest, code::CLEAR_TEXT) if data.is_empty() => {
-                if !self.channel.hides_passwords() {
-                    return Err(LoginError::ClearText);
+                match &self.channel {
+                    channel if channel.hides_passwords() => {}
+                    Channel::Unverified { .. } => return Err(LoginError::Unverified),
+                    _ => return Err(LoginError::ClearText),
                 }
                 let frame = message::password(self.password("the password")?.expose());
                 Ok(self.send(frame, BackendLoginState::ExpectOk))

@@ -6,11 +6,22 @@ use pgweir::config::{self, Config};
 
 use super::Exit;
 
-/// Prints what is wrong with the file, or what is in it and what of that a database does not stand.
+/// Prints what is wrong with the file, or what is in it and what of that leaves a door open or overloads a server.
 pub(super) fn check(file: &Path) -> Exit {
     match config::load(file) {
         Ok(config) => {
+            let unloadable = pgweir::run::unloadable(&config);
+            if !unloadable.is_empty() {
+                for mistake in &unloadable {
+                    eprintln!("{}: {mistake}", file.display());
+                }
+                eprintln!("{}", counted(unloadable.len(), "mistake"));
+                return Exit::BadInput;
+            }
             println!("{}: ok: {}", file.display(), summary(&config));
+            for exposure in config::exposures(&config) {
+                eprintln!("warning: {exposure}");
+            }
             for overload in config::overloads(&config) {
                 eprintln!("warning: {overload}");
             }

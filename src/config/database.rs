@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Secret;
-use super::form::{count, duration, duration_above_zero, host, port, role_query, some, text, word};
+use super::form::{count, duration, duration_above_zero, host, port, role_query, some, text, truth, word};
 use super::keys::section;
 use super::listen::ServerIdentity;
 use super::raw::SectionReader;
@@ -153,6 +153,8 @@ section! {
         pub mode: BackendTlsMode = BackendTlsMode::Prefer => key(word());
         /// Trust anchors, PEM; `None`: the system's.
         pub ca: Option<PathBuf> = None => file();
+        /// A password in clear text is sent to a server whose certificate is not checked, too.
+        pub clear_text_password: bool = false => key(truth());
         /// Client certificate towards the server.
         pub identity: Option<ServerIdentity> = None => shaped();
     } backend_tls_rules
@@ -175,6 +177,13 @@ words! {
     }
 }
 
+impl BackendTlsMode {
+    /// The chain of the server's certificate is checked.
+    pub fn checks_certificate(self) -> bool {
+        matches!(self, Self::VerifyCa | Self::VerifyFull)
+    }
+}
+
 fn backend_tls_rules(tls: &BackendTls, section: &SectionReader<'_>) {
     section.needs("mode");
     for (one, other) in [("cert", "key"), ("key", "cert")] {
@@ -187,6 +196,9 @@ fn backend_tls_rules(tls: &BackendTls, section: &SectionReader<'_>) {
     if is_unchecked && section.is_sound("mode") && section.has("ca") {
         let mode = tls.mode.word();
         section.blame("ca", format!("mode {mode:?} checks no certificate; use \"verify-ca\" or \"verify-full\""));
+    }
+    if !is_unchecked && section.is_sound("mode") && tls.clear_text_password {
+        section.blame("clear_text_password", "is for modes \"prefer\" and \"require\", which check no certificate");
     }
 }
 

@@ -161,7 +161,7 @@ section! {
     /// A [`ServerIdentity`], or half of one.
     pub(super) struct IdentityKeys {
         cert: Option<PathBuf> = None => file();
-        key: Option<PathBuf> = None => file();
+        key: Option<PathBuf> = None => secret_file();
     }
 }
 

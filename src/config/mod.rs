@@ -11,6 +11,7 @@ mod advice;
 mod database;
 #[cfg(test)]
 mod document;
+mod exposure;
 mod form;
 mod keys;
 mod limits;
@@ -36,6 +37,7 @@ pub use database::{
     AuthQuery, BackendTls, BackendTlsMode, CONSOLE_NAMES, Database, PoolKeys, PoolMode, ResetWhen, ServerRole,
     WatchLogin,
 };
+pub use exposure::{Exposure, exposures};
 pub use form::{duration_text, read_duration};
 pub use limits::{Endpoint, PoolSettings, RoleQueueSettings, Share, own_settings, pool_settings, role_queue_settings};
 pub use listen::{ClientTls, Listen, ListenAddr, ServerIdentity};
@@ -70,4 +72,6 @@ pub struct Config {
     pub watch: Watch,
     /// Other files the configuration names, secrets and certificates, for [`Watcher`].
     pub files: Vec<PathBuf>,
+    /// Files with secrets in them: some of these, and the configuration itself where a secret stands in it.
+    pub secret_files: Vec<PathBuf>,
 }

@@ -68,6 +68,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         notify,
         watch,
         files: source.files(),
+        secret_files: source.secret_files(),
     })
 }
 

@@ -49,6 +49,11 @@ pub(super) trait KeyVisitor: Sized {
     /// The path of a file that must be readable.
     fn file(&mut self, name: &'static str, value: &mut Option<PathBuf>);
 
+    /// As [`file`](Self::file), for one that nobody else may read.
+    fn secret_file(&mut self, name: &'static str, value: &mut Option<PathBuf>) {
+        self.file(name, value);
+    }
+
     /// A table within this one.
     fn table(&mut self, name: &'static str, table: &mut impl KeyTable);
 
@@ -139,11 +144,19 @@ pub(super) struct Source<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
     mistakes: RefCell<Vec<(usize, Mistake)>>,
     files: RefCell<BTreeSet<PathBuf>>,
+    secret_files: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl<'a> Source<'a> {
     pub(super) fn new(path: &'a Path, text: &'a str, env: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        Self { path, text, env, mistakes: RefCell::default(), files: RefCell::default() }
+        Self {
+            path,
+            text,
+            env,
+            mistakes: RefCell::default(),
+            files: RefCell::default(),
+            secret_files: RefCell::default(),
+        }
     }
 
     /// The tree, or the first error of syntax: what follows one is guesswork.
@@ -190,6 +203,11 @@ impl<'a> Source<'a> {
         self.files.borrow().iter().cloned().collect()
     }
 
+    /// The files with secrets in them, this one included.
+    pub(super) fn secret_files(&self) -> Vec<PathBuf> {
+        self.secret_files.borrow().iter().cloned().collect()
+    }
+
     /// Whether anything at this path or below it was blamed so far.
     pub(super) fn is_blamed(&self, path: &str) -> bool {
         let is_below = |key: &str| key.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
@@ -207,9 +225,12 @@ impl<'a> Source<'a> {
     }
 
     /// The bytes of a file named in the text; relative to the directory of the configuration.
-    fn read(&self, named: &str) -> Result<(PathBuf, Vec<u8>), String> {
+    fn read(&self, named: &str, has_secrets: bool) -> Result<(PathBuf, Vec<u8>), String> {
         let path = self.path.parent().unwrap_or_else(|| Path::new("")).join(named);
         self.files.borrow_mut().insert(path.clone());
+        if has_secrets {
+            self.secret_files.borrow_mut().insert(path.clone());
+        }
         match read_file(&path) {
             Ok(bytes) => Ok((path, bytes)),
             Err(error) => Err(format!("cannot read {}: {error}", path.display())),
@@ -284,7 +305,7 @@ impl<'a> SectionReader<'a> {
     fn file_text(&mut self, key: &'static str) -> Option<String> {
         let source = self.source;
         self.take(key, |value| {
-            let (path, bytes) = source.read(&read_text(value)?)?;
+            let (path, bytes) = source.read(&read_text(value)?, true)?;
             let text = String::from_utf8(bytes).map_err(|_| format!("{} is not UTF-8", path.display()))?;
             let text = text.strip_suffix('\n').unwrap_or(&text);
             let text = text.strip_suffix('\r').unwrap_or(text);
@@ -304,6 +325,14 @@ impl<'a> SectionReader<'a> {
                 .filter(|text| !text.is_empty())
                 .ok_or_else(|| format!("{name:?} is not set in the environment, or is empty"))
         })
+    }
+
+    fn path(&mut self, key: &'static str, value: &mut Option<PathBuf>, has_secrets: bool) {
+        let source = self.source;
+        let read = self.take(key, |value| source.read(&read_text(value)?, has_secrets).map(|(path, _)| path));
+        if let Some(path) = read {
+            *value = Some(path);
+        }
     }
 
     /// A secret that stands in the environment or in a file.
@@ -439,7 +468,9 @@ impl KeyVisitor for SectionReader<'_> {
     fn secret(&mut self, name: &'static str, value: &mut Option<Secret>) {
         let read = match self.is_table(name) {
             true => self.section(name).and_then(SectionReader::secret_elsewhere),
-            false => self.take(name, read_secret),
+            false => self.take(name, read_secret).inspect(|_| {
+                self.source.secret_files.borrow_mut().insert(self.source.path.to_owned());
+            }),
         };
         if let Some(read) = read {
             *value = Some(Secret::new(read));
@@ -447,10 +478,11 @@ impl KeyVisitor for SectionReader<'_> {
     }
 
     fn file(&mut self, name: &'static str, value: &mut Option<PathBuf>) {
-        let source = self.source;
-        if let Some(path) = self.take(name, |value| source.read(&read_text(value)?).map(|(path, _)| path)) {
-            *value = Some(path);
-        }
+        self.path(name, value, false);
+    }
+
+    fn secret_file(&mut self, name: &'static str, value: &mut Option<PathBuf>) {
+        self.path(name, value, true);
     }
 
     fn table(&mut self, name: &'static str, table: &mut impl KeyTable) {

@@ -116,8 +116,18 @@ impl Rows {
     }
 
     fn sections(&mut self, config: &Config) {
-        let Config { listen, admin, backends_total_max, databases: _, roles: _, admission, notify, watch, files: _ } =
-            config.clone();
+        let Config {
+            listen,
+            admin,
+            backends_total_max,
+            databases: _,
+            roles: _,
+            admission,
+            notify,
+            watch,
+            files: _,
+            secret_files: _,
+        } = config.clone();
         let (mut listen, mut admin, mut admission, mut notify, mut watch) = (listen, admin, admission, notify, watch);
         self.table("listen", &mut listen);
         self.table("admin", &mut admin);

@@ -421,11 +421,16 @@ impl Opener {
         match answer[0] {
             b'S' if socket.has_input() => Err(OpenError::Injected),
             b'S' => {
+                let may_have_passwords = socket.is_local() || tls.mode.checks_certificate() || tls.clear_text_password;
                 let connector = TlsConnector::from(side.config);
                 let stream = connector.connect(server_name(host)?, socket).await.map_err(failed)?;
                 let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
                 let binding = certificate.and_then(Binding::of);
-                Ok((Stream::Backend(Box::new(stream)), Channel::Tls { binding }))
+                let channel = match may_have_passwords {
+                    true => Channel::Tls { binding },
+                    false => Channel::Unverified { binding },
+                };
+                Ok((Stream::Backend(Box::new(stream)), channel))
             }
             b'N' if !side.is_required => {
                 let channel = if socket.is_local() { Channel::Local } else { Channel::Open };

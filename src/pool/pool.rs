@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::confirmed::Confirmed;
 use super::core::{DatabaseId, PoolId};
 use super::in_use::{CountUses, Uses};
-use super::proof::Proof;
+use super::proof::PasswordProof;
 use crate::auth::Credential;
 use crate::config::{PoolSettings, ResetWhen, Secret};
 use crate::metrics::PoolStats;
@@ -88,7 +88,7 @@ pub struct Pool {
     epoch: AtomicU32,
     settings: ArcSwap<PoolSettings>,
     credential: Mutex<Credential>,
-    proof: Mutex<Option<Proof>>,
+    proof: Mutex<Option<PasswordProof>>,
     addresses: Mutex<HashSet<IpAddr>>,
     refusal: Mutex<Option<RefusedLogin>>,
     /// Uses by clients, and by connections outside the core that have its login.
@@ -187,7 +187,7 @@ impl Pool {
 
     /// The server accepted this password.
     pub fn set_proof(&self, password: Secret, since: Instant) {
-        *self.proof() = Some(Proof::new(password, since));
+        *self.proof() = Some(PasswordProof::new(password, since));
     }
 
     /// The password, if it is time to try it again; that is then under way until [`Self::set_proof`],
@@ -209,7 +209,7 @@ impl Pool {
         self.proof().take_if(|proof| password.is_none_or(|password| proof.is_of(password))).is_some()
     }
 
-    fn proof(&self) -> MutexGuard<'_, Option<Proof>> {
+    fn proof(&self) -> MutexGuard<'_, Option<PasswordProof>> {
         self.proof.lock().expect("no panic while held")
     }
 

@@ -13,7 +13,7 @@ use crate::config::Secret;
 
 /// A password that the server has accepted.
 #[derive(Debug)]
-pub(super) struct Proof {
+pub(super) struct PasswordProof {
     password: Secret,
     pub(super) since: Instant,
     /// When the server was last asked, or began to be.
@@ -21,7 +21,7 @@ pub(super) struct Proof {
     pub(super) is_renewing: bool,
 }
 
-impl Proof {
+impl PasswordProof {
     pub(super) fn new(password: Secret, since: Instant) -> Self {
         Self { password, since, asked: since, is_renewing: false }
     }
@@ -48,7 +48,7 @@ mod tests {
     fn server_is_asked_again_before_the_proof_is_too_old_and_once_at_a_time() {
         let (start, age_max) = (Instant::now(), Duration::from_secs(60));
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut proof = Proof::new(Secret::new("pencil"), start);
+        let mut proof = PasswordProof::new(Secret::new("pencil"), start);
         assert_eq!(proof.begin_renewal(age_max, at(44)), None);
         assert_eq!(proof.begin_renewal(age_max, at(45)), Some(Secret::new("pencil")));
         assert_eq!(proof.begin_renewal(age_max, at(1000)), None, "it is under way");

@@ -1,5 +1,6 @@
 //! TLS on both sides: what each mode offers, demands and checks, and certificates that change.
 
+use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::frontend::{PROTOCOL_3_0, cancel_request, query, ssl_request, startup, terminate};
-use crate::support::{Endpoint, Pki, Postgres, Proxy, Wire, eventually, password_of, proxy, soon, tags};
+use crate::support::{Endpoint, Link, Pki, Postgres, Proxy, Wire, eventually, password_of, proxy, soon, tags};
 
 const WHO: [(&str, &str); 2] = [("user", "app"), ("database", "app")];
 
@@ -393,4 +394,38 @@ async fn a_cancel_reaches_a_server_under_tls() {
         tokio::select! { ended = asleep => ended, () = cancelling => unreachable!("it goes on") }
     });
     assert_eq!(ended.await.unwrap_err().code(), Some(&tokio_postgres::error::SqlState::QUERY_CANCELED));
+}
+
+/// An address of this machine that is not loopback, if it has a network.
+fn own_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent; the address is of the range for documentation.
+    socket.connect("198.51.100.1:9").ok()?;
+    socket.local_addr().ok().map(|addr| addr.ip()).filter(|ip| !ip.is_loopback())
+}
+
+#[tokio::test]
+async fn clear_text_goes_only_to_a_server_whose_certificate_is_checked() {
+    let Some(address) = own_address() else { return };
+    let pki = Pki::new();
+    pki.issue("server", &address.to_string());
+    let postgres = Postgres::private(&pki.postgres_settings("server").each_ref().map(String::as_str));
+    let role = postgres.own_role("IN ROLE login_password").await;
+    let link = Link::at(address, postgres.endpoint("postgres").addr).await;
+    let ca = pki.path("ca.crt").display().to_string();
+    let backend_password = format!("login_as = \"{role}\"\nbackend_password = \"{}\"", password_of(&role));
+    for (tls, expected) in [
+        ("mode = \"require\"".to_owned(), Err("28000")),
+        ("mode = \"require\", clear_text_password = true".to_owned(), Ok(())),
+        (format!("mode = \"verify-full\", ca = \"{ca}\""), Ok(())),
+        ("mode = \"disable\"".to_owned(), Err("28000")),
+    ] {
+        let proxy = proxy().postgres(&postgres).backend(link.addr).role("front", &backend_password);
+        let proxy = proxy.toml(&format!("[databases.app]\ntls = {{ {tls} }}")).start().await;
+        let mut wire = Wire::open(proxy.addr).await;
+        wire.send(startup(PROTOCOL_3_0, &[("user", "front"), ("database", "app")])).await;
+        let last = wire.authenticate("front", &password_of("front")).await.pop().expect("an answer");
+        let outcome = if last.tag == 'Z' { Ok(()) } else { Err(last.sqlstate()) };
+        assert_eq!(outcome.as_ref().map_err(String::as_str), expected.as_ref().map_err(|code| *code), "{tls}");
+    }
 }

@@ -150,6 +150,7 @@ fn client_login_opens_the_backend_in_pass_through() {
 fn clear_text_stays_off_the_network() {
     let ask = |channel| login_as(password("pencil"), channel).message(b'R', &request(code::CLEAR_TEXT, &[]));
     assert_eq!(failed(ask(Channel::Open)), LoginError::ClearText);
+    assert_eq!(failed(ask(Channel::Unverified { binding: None })), LoginError::Unverified);
     for channel in [tls(), Channel::Local] {
         assert_eq!(sent(ask(channel)), b"p\0\0\0\x0bpencil\0");
     }

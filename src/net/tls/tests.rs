@@ -64,7 +64,7 @@ fn towards_clients(tls: &ClientTls) -> ServerTls {
 }
 
 fn towards_server(mode: BackendTlsMode, ca: Option<PathBuf>, identity: Option<ServerIdentity>) -> ClientSide {
-    ClientSide::new(&BackendTls { mode, ca, identity }).unwrap().expect("it is on")
+    ClientSide::new(&BackendTls { mode, ca, identity, ..BackendTls::default() }).unwrap().expect("it is on")
 }
 
 /// Both ends after the handshake.
@@ -96,7 +96,7 @@ fn is_accepted(server: &ServerIdentity, client: &ClientSide, host: &str) -> bool
 #[test]
 fn disabled_is_none() {
     assert!(ServerTls::new(&ClientTls::Disable).unwrap().is_none());
-    let tls = BackendTls { mode: BackendTlsMode::Disable, ca: None, identity: None };
+    let tls = BackendTls { mode: BackendTlsMode::Disable, ..BackendTls::default() };
     assert!(ClientSide::new(&tls).unwrap().is_none());
 }
 
@@ -243,7 +243,7 @@ fn errors_name_the_file_and_what_is_wrong() {
         ServerTls::new(&ClientTls::Require(identity)).unwrap_err().to_string()
     };
     let ca = |ca: &Path| {
-        let tls = BackendTls { mode: BackendTlsMode::VerifyCa, ca: Some(ca.to_owned()), identity: None };
+        let tls = BackendTls { mode: BackendTlsMode::VerifyCa, ca: Some(ca.to_owned()), ..BackendTls::default() };
         ClientSide::new(&tls).unwrap_err().to_string()
     };
     for (error, file, what) in [

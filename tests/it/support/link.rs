@@ -1,7 +1,7 @@
 //! A TCP forwarder that does to a connection what networks do: delay, stall, cut, half-close, lose the end.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -50,7 +50,12 @@ pub(crate) struct Link {
 impl Link {
     /// A link to `backend`.
     pub(crate) async fn to(backend: SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::at(Ipv4Addr::LOCALHOST.into(), backend).await
+    }
+
+    /// A link to `backend` at an address of this machine.
+    pub(crate) async fn at(address: IpAddr, backend: SocketAddr) -> Self {
+        let listener = TcpListener::bind((address, 0)).await.expect("a free port");
         let addr = listener.local_addr().expect("it is bound");
         let weather = watch::Sender::new(Weather::default());
         let (seen, open) = (weather.subscribe(), Arc::new(AtomicUsize::new(0)));
