@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
@@ -33,6 +33,8 @@ pub(crate) enum Signal {
     Overdue = 32,
     /// Others wait for the transaction in which it idles.
     Holding = 64,
+    /// It was idle for too long with a backend that it keeps.
+    Pinned = 128,
 }
 
 /// The present activity of a client, and the target of a cancel of it.
@@ -139,6 +141,12 @@ impl ClientEntry {
         self.active.load(Ordering::Relaxed)
     }
 
+    /// Whether its last cycle ended this long ago.
+    pub(crate) fn has_idled(&self, limit: Duration, second: u32) -> bool {
+        let limit = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX).max(1);
+        self.last_active() < second.saturating_sub(limit)
+    }
+
     /// Its present activity.
     pub(crate) fn activity(&self) -> Activity {
         self.lock().clone()
@@ -159,6 +167,14 @@ pub(crate) struct Clients {
     entries: Mutex<ClientsByPid>,
     /// Number of [`RoleSlot`]s held, by role; only roles with clients are here.
     slots: Mutex<HashMap<Arc<str>, u32>>,
+    /// Number of [`PinSlot`]s held, likewise.
+    pins: Mutex<HashMap<Arc<str>, u32>>,
+}
+
+/// One of the pinned clients of a role, counted until it is dropped: when its backend is free again.
+#[derive(Debug)]
+pub(crate) struct PinSlot {
+    _slot: RoleSlot,
 }
 
 /// A client's place; gone when dropped.
@@ -174,11 +190,15 @@ pub(crate) struct ClientHandle {
 pub(crate) struct RoleSlot {
     clients: Arc<Clients>,
     role: Arc<str>,
+    counts: RoleCounts,
 }
+
+/// The counts of clients by role.
+type RoleCounts = fn(&Clients) -> MutexGuard<'_, HashMap<Arc<str>, u32>>;
 
 impl Drop for RoleSlot {
     fn drop(&mut self) {
-        let mut slots = self.clients.slots();
+        let mut slots = (self.counts)(&self.clients);
         if let Some(taken) = slots.get_mut(&self.role) {
             *taken -= 1;
             if *taken == 0 {
@@ -190,6 +210,11 @@ impl Drop for RoleSlot {
 
 impl ClientHandle {
     /// The entry as others see it.
+    /// A slot for this client among the pinned ones of its role; `None` if `most` are taken.
+    pub(crate) fn pin_slot(&self, most: Option<u32>) -> Option<PinSlot> {
+        self.clients.count(Clients::pins, &self.entry.role, most).map(|slot| PinSlot { _slot: slot })
+    }
+
     pub(crate) fn entry(&self) -> &Arc<ClientEntry> {
         &self.entry
     }
@@ -281,13 +306,17 @@ impl Clients {
 
     /// A slot for one more client of this role; `None` if `most` are taken.
     pub(crate) fn slot(self: &Arc<Self>, role: &Arc<str>, most: Option<u32>) -> Option<RoleSlot> {
-        let mut slots = self.slots();
+        self.count(Self::slots, role, most)
+    }
+
+    fn count(self: &Arc<Self>, counts: RoleCounts, role: &Arc<str>, most: Option<u32>) -> Option<RoleSlot> {
+        let mut slots = counts(self);
         let taken = slots.get(role).copied().unwrap_or(0);
         if most.is_some_and(|most| taken >= most) {
             return None;
         }
         slots.insert(Arc::clone(role), taken + 1);
-        Some(RoleSlot { clients: Arc::clone(self), role: Arc::clone(role) })
+        Some(RoleSlot { clients: Arc::clone(self), role: Arc::clone(role), counts })
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<ClientEntry>> {
@@ -342,6 +371,10 @@ impl Clients {
 
     fn find(&self, pid: i32) -> Option<Arc<ClientEntry>> {
         self.entries().by_pid.get(&pid).cloned()
+    }
+
+    fn pins(&self) -> MutexGuard<'_, HashMap<Arc<str>, u32>> {
+        self.pins.lock().expect("no panic while held")
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<Arc<str>, u32>> {

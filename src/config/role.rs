@@ -10,7 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::Secret;
 use super::admission::{RateKeys, RoleAdmission};
 use super::database::{BACKENDS_MAX, PoolMode, ResetWhen};
-use super::form::{count, postgres_timeout, text, word};
+use super::form::{count, duration, postgres_timeout, text, word};
 use super::keys::section;
 use super::listen::CLIENTS_MAX;
 use super::raw::SectionReader;
@@ -93,6 +93,10 @@ section! {
         pub size: Option<u32> = None => maybe(count(1..=BACKENDS_MAX));
         /// Clients of this role connected at once.
         pub clients_max: Option<u32> = None => maybe(count(1..=CLIENTS_MAX));
+        /// How long a pinned client may idle outside a transaction; zero: for ever.
+        pub pin_timeout: Duration = Duration::ZERO => key(duration());
+        /// Clients of this role that are pinned at once.
+        pub pins_max: Option<u32> = None => maybe(count(1..=CLIENTS_MAX));
         /// Injected into each backend's StartupMessage; `None`: the server's own value.
         pub timeouts: Timeouts = Timeouts::default() => inline();
         /// Limits of a client's own SET of such a timeout.

@@ -118,6 +118,12 @@ pub(crate) enum Fault {
     /// No more notifications can be kept until the transaction commits, or until the bus takes those it has.
     #[error("too many notifications in the NOTIFY queue")]
     TooManyNotifications,
+    /// `roles.*.pin_timeout`.
+    #[error("idle for too long with session state that keeps a backend")]
+    PinTimeout,
+    /// `roles.*.pins_max`.
+    #[error("too many clients of the role keep their backend")]
+    TooManyPins,
     /// pgweir goes down.
     #[error("pgweir is shutting down")]
     Draining,

@@ -112,6 +112,16 @@ pub(crate) fn report(fault: &Fault) -> Report {
         Fault::DuplicateStatement(_) => ("ERROR", "42P05", None),
         Fault::ResultChanged => ("ERROR", "0A000", None),
         Fault::NoStatement(_) | Fault::NoUnnamedStatement => ("ERROR", "26000", None),
+        Fault::PinTimeout => (
+            "FATAL",
+            "57P05",
+            Some("Raise roles.*.pin_timeout, or let go of the state that SHOW PINS names: locks, temporary tables."),
+        ),
+        Fault::TooManyPins => (
+            "FATAL",
+            "53400",
+            Some("Raise roles.*.pins_max, or let go of the state that SHOW PINS names: locks, temporary tables."),
+        ),
         Fault::Draining => ("FATAL", "57P01", Some("Connect again; another pgweir may answer.")),
         Fault::Killed => ("FATAL", "57P01", None),
         Fault::Unnotifiable(Unnotifiable::Refused(_)) => ("ERROR", "22023", None),

@@ -39,6 +39,14 @@ words! {
         Draining = "draining",
     }
 
+    /// Why a pinned client is closed.
+    pub enum PinEnd {
+        /// `roles.*.pin_timeout`.
+        Timeout = "pin_timeout",
+        /// `roles.*.pins_max`.
+        Max = "pins_max",
+    }
+
     /// Why a backend could not be opened.
     pub enum OpenFailure {
         /// The server could not be reached.

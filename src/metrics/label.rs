@@ -26,6 +26,8 @@ words! {
         OpenFailure = "reason",
         /// Of a backend that was closed.
         CloseReason = "reason",
+        /// Of a pinned client that was closed.
+        PinEnd = "reason",
         /// Of a transaction that was refused.
         RoleRefusal = "reason",
         /// Of a cancel.

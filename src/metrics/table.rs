@@ -1,7 +1,7 @@
 //! The one list of what `/metrics` shows: names, units, labels, help. Counters, docs, dashboards and alerts follow it.
 
 use super::Label;
-use super::cause::{CancelCause, CloseReason, LoginRefusal, OpenFailure, ReloadOutcome};
+use super::cause::{CancelCause, CloseReason, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome};
 use crate::state::timeout::Timeout;
 
 /// How a metric's values are to be read.
@@ -188,6 +188,9 @@ metrics! {
         Gauge Pins "pgweir_pins" [Database Role PinReason]
             "Clients that keep their backend between transactions, by reason."
             "Each takes a backend from everybody else. `SHOW PINS` names the clients."
+        PoolCounter PinsEnded "pgweir_pins_ended_total" [Database Role PinEnd]
+            "Pinned clients that were closed, by the limit that ended them: pin_timeout or pins_max of their role."
+            "The log names each of them and its reasons. Programs take session state and do not let go of it: give them a role in session mode, or raise the limit."
         Gauge EndpointUp "pgweir_endpoint_up" [Database]
             "1 if the database's server answered when it was dialled last, or was never dialled."
             "0: the server is down or unreachable; `SHOW DATABASES` says since when, the log why."

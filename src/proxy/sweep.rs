@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -21,6 +22,7 @@ impl Proxy {
         if worker == 0 {
             if self.clock.count_seconds(now) {
                 self.entrance.tick(now);
+                self.look_for_pinned();
             }
             self.pools.decide(worker, |core, out| core.tick(now, out));
             self.forget_unused(worker);
@@ -78,14 +80,27 @@ impl Proxy {
         }
     }
 
+    /// Signals clients that keep a backend for longer than their role may without using it.
+    fn look_for_pinned(&self) {
+        let config = self.config.load();
+        if config.roles.values().all(|role| role.limits.pin_timeout.is_zero()) {
+            return;
+        }
+        for entry in self.clients.all().into_iter().filter(|entry| entry.pins() != 0) {
+            let limit = config.role(&entry.role).map_or(Duration::ZERO, |role| role.limits.pin_timeout);
+            if !limit.is_zero() && entry.has_idled(limit, self.clock.second()) {
+                entry.signal(Signal::Pinned);
+            }
+        }
+    }
+
     fn end_idle_clients(&self) {
         let limit = self.config.load().listen.idle_timeout;
         if limit.is_zero() {
             return;
         }
-        let oldest = self.clock.second().saturating_sub(u32::try_from(limit.as_secs()).unwrap_or(u32::MAX).max(1));
         for entry in self.clients.all() {
-            if entry.last_active() < oldest {
+            if entry.has_idled(limit, self.clock.second()) {
                 entry.signal(Signal::Idle);
             }
         }

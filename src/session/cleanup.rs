@@ -98,8 +98,8 @@ pub(crate) fn begin(worker: &Rc<Worker>, leased: Leased, session: &mut Session, 
     }
 }
 
-/// Gives a backend up that does not answer: its slot is a zombie from now on. The cancels go on for a while: a query may
-/// hear them late.
+/// Gives a backend up that does not answer: its slot is a zombie from now on. The cancels go on for a while, because a
+/// query may hear them late.
 pub(crate) fn give_up(worker: &Rc<Worker>, leased: Leased, session: &Session) {
     session.pool.stats.worker(worker.id).add(PoolCounter::Zombies);
     if leased.cycle.has_units_behind() {

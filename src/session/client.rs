@@ -3,13 +3,15 @@
 //!
 //! Each poll moves bytes in both directions as far as possible, neither waiting for the other. An idle client is this
 //! struct and nothing else: no buffer, no timer. `relay` moves the bytes, `lease` gets and releases backends, `lost`
-//! serves the client that lost its own, `overdue` ends statements and transactions that take too long, `refusal` sends
-//! away what there is no capacity for, `deliver` brings notifications.
+//! serves the client that lost its own, `overdue` ends statements and transactions that take too long, `pinned` ends
+//! clients that keep a backend for too long, `refusal` sends away what there is no capacity for, `deliver` brings
+//! notifications.
 
 mod deliver;
 mod lease;
 mod lost;
 mod overdue;
+mod pinned;
 mod refusal;
 mod relay;
 mod signal;
@@ -284,6 +286,9 @@ impl Client {
         }
         if has(Signal::Holding) {
             self.handle_waiters(cx)?;
+        }
+        if has(Signal::Pinned) {
+            self.handle_pin()?;
         }
         for signal in [Signal::Drain, Signal::Evict] {
             if has(signal) {

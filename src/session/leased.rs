@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::cycle::CycleState;
 use super::reply_action::ReplyAction;
 use super::stopwatch::Stopwatch;
+use crate::clients::PinSlot;
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
 use crate::state::settings::{AT_ONCE, DEFERRABLE};
@@ -47,6 +48,8 @@ pub(crate) struct Leased {
     pub lease: Lease,
     /// Outstanding answers, and the position in the backend's messages.
     pub(super) cycle: Box<CycleState>,
+    /// Its place among the pinned clients of its role, while it keeps the backend between transactions.
+    pub(super) pin: Option<PinSlot>,
     /// Start of the lease.
     pub since: Instant,
     /// Times of the queries and transactions.

@@ -388,3 +388,56 @@ async fn with_reset_always_connections_of_dblink_are_closed() {
     let mut next = proxy.wire("app").await;
     assert_eq!(next.value(held).await, "0");
 }
+
+// Found by an audit: an advisory lock held a backend for as long as its client liked.
+#[tokio::test]
+async fn a_pinned_client_that_idles_past_pin_timeout_is_closed() {
+    let proxy = proxy().pool_size(1).toml("[roles.app]\npin_timeout = \"1s\"").start().await;
+    let mut wire = proxy.wire("app").await;
+    // At work, or in a transaction, it does not idle.
+    wire.query("SELECT pg_advisory_lock(1)").await;
+    wire.query("BEGIN; SELECT pg_sleep(2.5)").await;
+    assert_eq!(wire.query("COMMIT").await[1].text(), "I");
+    let frames = wire.rest().await;
+    assert_eq!((frames[0].sqlstate().as_str(), frames[0].fields()[&'S'].as_str()), ("57P05", "FATAL"));
+    let mut other = proxy.wire("app").await;
+    assert_eq!(other.value("SELECT pg_try_advisory_lock(1)").await, "t");
+    let record = proxy.logged("pinned client closed").await;
+    assert_eq!((&record["pins"], &record["limit"]), (&"advisory_lock".into(), &"pin_timeout".into()));
+    let ended = ["database=\"app\"", "role=\"app\"", "reason=\"pin_timeout\""];
+    assert_eq!(proxy.metric("pgweir_pins_ended_total", &ended), 1.0);
+}
+
+#[tokio::test]
+async fn no_more_than_pins_max_clients_of_a_role_are_pinned() {
+    let proxy = proxy().pool_size(3).toml("[roles.app]\npins_max = 1").start().await;
+    let (mut first, mut second) = (proxy.wire("app").await, proxy.wire("app").await);
+    first.query("SELECT pg_advisory_lock(1)").await;
+    second.query("BEGIN; SELECT pg_advisory_lock(2)").await;
+    assert_eq!(second.query("COMMIT").await[1].text(), "I");
+    let frames = second.rest().await;
+    assert_eq!((frames[0].sqlstate().as_str(), frames[0].fields()[&'S'].as_str()), ("53400", "FATAL"));
+    assert_eq!(proxy.metric("pgweir_pins_ended_total", &["reason=\"pins_max\""]), 1.0);
+    // The first one is pinned once, however often, and lets go for the next.
+    first.query("SELECT pg_advisory_lock(3)").await;
+    assert_eq!(first.value("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid <> 2").await, "2");
+    first.query("SELECT pg_advisory_unlock_all()").await;
+    let mut third = proxy.wire("app").await;
+    third.query("SELECT pg_advisory_lock(1)").await;
+    assert_eq!(third.value("SELECT 1").await, "1");
+}
+
+// A statement of an ORM with many rows is kept as text, and is prepared again where it is needed.
+#[tokio::test]
+async fn a_large_unnamed_statement_keeps_no_backend() {
+    let proxy = one_backend().await;
+    let mut wire = proxy.wire("app").await;
+    wire.send([parse("", &format!("SELECT '{}', $1", "x".repeat(900_000)), &[]), sync()].concat()).await;
+    wire.expect("1 Z").await;
+    for _ in 0..2 {
+        assert!(is_free(&proxy).await);
+        wire.send([bind("", "", &[Some(b"1")]), execute("", 0), sync()].concat()).await;
+        wire.expect("2 D C Z").await;
+    }
+    assert!(is_free(&proxy).await);
+}

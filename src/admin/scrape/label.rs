@@ -2,7 +2,7 @@
 //! counted by.
 
 use crate::admission::limiter;
-use crate::metrics::{CancelCause, CloseReason, Label, LoginRefusal, OpenFailure, ReloadOutcome};
+use crate::metrics::{CancelCause, CloseReason, Label, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome};
 use crate::notify::stats::{Dropped, Gap};
 use crate::pool::core::SlotPhase;
 use crate::session::pins;
@@ -77,6 +77,7 @@ pub fn values(label: Label) -> LabelValues {
         Label::PinReason => Words(&pins::NAMES),
         Label::LoginRefusal => Words(&LoginRefusal::WORDS),
         Label::OpenFailure => Words(&OpenFailure::WORDS),
+        Label::PinEnd => Words(&PinEnd::WORDS),
         Label::CloseReason => Words(&CloseReason::WORDS),
         Label::RoleRefusal => Words(&RoleRefusal::WORDS),
         Label::CancelCause => Words(&CancelCause::WORDS),

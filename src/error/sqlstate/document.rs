@@ -124,6 +124,8 @@ fn faults() -> Vec<Fault> {
         Fault::NoStatement(any()),
         Fault::NoUnnamedStatement,
         Fault::ResultChanged,
+        Fault::PinTimeout,
+        Fault::TooManyPins,
         Fault::Draining,
         Fault::Killed,
         Fault::Removed,
@@ -179,6 +181,8 @@ fn index(fault: &Fault) -> usize {
         Fault::TooManyNotifications => 32,
         Fault::HeldUp { .. } => 33,
         Fault::Unanswered { .. } => 34,
+        Fault::PinTimeout => 35,
+        Fault::TooManyPins => 36,
         Fault::ResultChanged => 12,
     }
 }
@@ -345,7 +349,7 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 35);
+    all(faults().iter().map(index).collect(), 0, 37);
     all(login_faults().iter().map(login_index).collect(), 1, 23);
     all(console_faults().iter().map(console_index).collect(), 0, 28);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);

@@ -163,7 +163,7 @@ impl Client {
         // The client has sent a message before a lease begins, so the stopwatch starts with the lease.
         let mut stopwatch = Stopwatch::default();
         stopwatch.begin(now);
-        self.phase = Phase::Leased(Leased { lease, cycle: self.worker.cycle(), since: now, stopwatch });
+        self.phase = Phase::Leased(Leased { lease, cycle: self.worker.cycle(), pin: None, since: now, stopwatch });
     }
 
     /// Reports the parameters whose values differ between this backend and the last report to the client.
@@ -209,8 +209,7 @@ impl Client {
             return Ok(());
         }
         if self.session.is_pinned() {
-            self.handle.set_pins(self.session.pin_bits());
-            return Ok(());
+            return self.keep_pinned();
         }
         if leased.lease.is_dirty {
             // Messages that come meanwhile wait: they need the backend's settings and statements, which the reset
