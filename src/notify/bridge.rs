@@ -137,8 +137,9 @@ impl Bridge<'_> {
     /// Makes the server listen to the wanted channels, and to no others.
     async fn listen(&mut self) -> Result<(), LinkError> {
         let (listen, unlisten) = self.exchange.difference();
-        self.refused.retain(|channel| listen.contains(channel));
-        let listen: Vec<_> = listen.into_iter().filter(|channel| !self.refused.contains(channel)).collect();
+        let (refused, listen): (Vec<_>, Vec<_>) =
+            listen.into_iter().partition(|channel| self.refused.contains(channel));
+        self.refused = refused.into_iter().collect();
         for channels in unlisten.chunks(AT_ONCE) {
             self.ask(&statements("UNLISTEN", channels)).await?.map_err(LinkError::Server)?;
             self.in_place = self.in_place.saturating_sub(channels.len());

@@ -5,7 +5,7 @@
 //! only after work elsewhere, which is asked for with [`Exchange::wants`] and reported with [`Exchange::set_in_place`]
 //! and [`Exchange::set_bus_ready`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -61,7 +61,11 @@ struct ExchangeState {
     is_bridged: bool,
     is_bus_ready: bool,
     channels: HashMap<Bytes, ChannelState>,
+    /// Channels that may have to be listened to at the server, or no longer.
+    changed: HashSet<Bytes>,
     members: HashMap<i32, Member>,
+    /// Times that a client came to listen to a channel.
+    listened: u64,
     /// Notifications of clients that also notify at the server, oldest first: the server's go before them.
     behind: VecDeque<Followers>,
 }
@@ -105,7 +109,7 @@ struct Rules {
 
 #[derive(Debug, Default)]
 struct ChannelState {
-    listeners: HashMap<i32, Arc<Mailbox>>,
+    listeners: HashMap<i32, ChannelListener>,
     /// The server's notifications on this channel are heard.
     is_in_place: bool,
 }
@@ -114,15 +118,19 @@ struct ChannelState {
 #[derive(Debug)]
 struct Member {
     mailbox: Arc<Mailbox>,
-    /// In the order in which it came to listen to them.
-    channels: Vec<Listening>,
+    channels: HashSet<Bytes>,
+    /// Number of those that are not in place.
+    missing: usize,
     /// Its channels were all in place at least once: from then on gaps must be reported to it.
     is_served: bool,
 }
 
-#[derive(Debug, Clone)]
-struct Listening {
-    channel: Bytes,
+/// A client on a channel.
+#[derive(Debug)]
+struct ChannelListener {
+    mailbox: Arc<Mailbox>,
+    /// Of all that ever listened: the order in which a client came to listen to its channels.
+    number: u64,
     since: SystemTime,
 }
 
@@ -163,6 +171,8 @@ impl Exchange {
                 is_bridged,
                 is_bus_ready: !BusNature::of(settings.bus.kind()).must_be_ready,
                 channels: HashMap::new(),
+                changed: HashSet::new(),
+                listened: 0,
                 members: HashMap::new(),
                 behind: VecDeque::new(),
             }),
@@ -328,8 +338,16 @@ impl Exchange {
     /// Channels that a client listens to, in the order in which it began to.
     pub fn channels_of(&self, mailbox: &Mailbox) -> Vec<Bytes> {
         let state = self.state();
-        let channels = state.members.get(&mailbox.pid).map_or(&[][..], |member| &member.channels);
-        channels.iter().map(|listening| listening.channel.clone()).collect()
+        let Some(member) = state.members.get(&mailbox.pid) else { return Vec::new() };
+        let number = |name: &Bytes| Some(state.channels.get(name)?.listeners.get(&mailbox.pid)?.number);
+        let mut channels: Vec<_> = member.channels.iter().map(|name| (number(name), name.clone())).collect();
+        channels.sort_unstable_by_key(|(number, _)| *number);
+        channels.into_iter().map(|(_, name)| name).collect()
+    }
+
+    /// Number of channels that a client listens to.
+    pub fn channel_count(&self, mailbox: &Mailbox) -> usize {
+        self.state().members.get(&mailbox.pid).map_or(0, |member| member.channels.len())
     }
 
     /// Bridge and sender log in as this pool does from now on: its role listens or notifies.
@@ -369,15 +387,26 @@ impl Exchange {
     /// The latter count as gone from now on, so the caller has to do it.
     pub fn difference(&self) -> (Vec<Bytes>, Vec<Bytes>) {
         let mut state = self.state();
+        let ExchangeState { channels, changed, .. } = &mut *state;
         let (mut listen, mut unlisten) = (Vec::new(), Vec::new());
-        state.channels.retain(|name, channel| {
-            match (channel.listeners.is_empty(), channel.is_in_place) {
-                (false, false) => listen.push(name.clone()),
-                (true, _) => unlisten.push(name.clone()),
-                (false, true) => {}
+        changed.retain(|name| {
+            let Some(channel) = channels.get(name) else { return false };
+            let is_wanted = !channel.listeners.is_empty();
+            let is_in_place = channel.is_in_place;
+            match (is_wanted, is_in_place) {
+                (true, false) => listen.push(name.clone()),
+                (false, _) => {
+                    channels.remove(name);
+                    unlisten.push(name.clone());
+                }
+                (true, true) => {}
             }
-            !channel.listeners.is_empty()
+            // It is asked for again until it is in place.
+            is_wanted && !is_in_place
         });
+        if changed.is_empty() {
+            changed.shrink_to_fit();
+        }
         (listen, unlisten)
     }
 
@@ -387,15 +416,8 @@ impl Exchange {
         let mut state = self.state();
         let mut is_wanted = false;
         for name in channels {
-            // Its listeners may have left meanwhile: `difference` takes it back then.
-            let channel = state.channels.entry(name.clone()).or_default();
-            channel.is_in_place = is_in_place;
-            is_wanted |= channel.listeners.is_empty() == is_in_place;
-            if channel.listeners.is_empty() && !is_in_place {
-                state.channels.remove(name);
-            }
+            is_wanted |= state.set_in_place(name, is_in_place, &mut woken);
         }
-        state.look_again(&mut woken);
         drop(state);
         if is_wanted {
             self.wanted.notify_one();
@@ -408,10 +430,7 @@ impl Exchange {
             let mut woken = Woken::default();
             let mut state = self.state();
             self.release_first(&mut state, usize::MAX, &mut woken);
-            state.channels.retain(|_, channel| {
-                channel.is_in_place = false;
-                !channel.listeners.is_empty()
-            });
+            state.lose_channels();
         }
         self.gap(Gap::Bridge);
         self.wanted.notify_one();
@@ -475,12 +494,18 @@ impl Exchange {
     pub fn listeners(&self) -> Vec<ListenerView> {
         let mut listeners: Vec<_> = {
             let state = self.state();
-            let of = |member: &Member| {
-                let (pid, queued_bytes) = (member.mailbox.pid, member.mailbox.queued_bytes());
-                let listener = move |Listening { channel, since }| ListenerView { pid, channel, since, queued_bytes };
-                member.channels.clone().into_iter().map(listener)
+            let queued: HashMap<i32, usize> =
+                state.members.iter().map(|(pid, member)| (*pid, member.mailbox.queued_bytes())).collect();
+            let of = |(name, channel): (&Bytes, &ChannelState)| {
+                let listener = |(pid, listener): (&i32, &ChannelListener)| ListenerView {
+                    pid: *pid,
+                    channel: name.clone(),
+                    since: listener.since,
+                    queued_bytes: queued.get(pid).copied().unwrap_or_default(),
+                };
+                channel.listeners.iter().map(listener).collect::<Vec<_>>()
             };
-            state.members.values().flat_map(of).collect()
+            state.channels.iter().flat_map(of).collect()
         };
         listeners.sort_by(|a, b| (&a.channel, a.pid).cmp(&(&b.channel, b.pid)));
         listeners
@@ -498,7 +523,7 @@ impl Exchange {
         };
         let frame = Frame::new(pid, notification);
         let most = state.rules.listener_queue;
-        let lost = channel.listeners.values().map(|mailbox| mailbox.put(&frame, most, woken)).sum();
+        let lost = channel.listeners.values().map(|listener| listener.mailbox.put(&frame, most, woken)).sum();
         self.stats.dropped(Dropped::Listener, lost);
     }
 
@@ -554,58 +579,108 @@ impl ExchangeState {
             None => self.channels.entry(Bytes::copy_from_slice(name)).or_default(),
         };
         channel.is_in_place |= !self.is_bridged;
-        if channel.listeners.insert(mailbox.pid, Arc::clone(mailbox)).is_some() {
+        if channel.listeners.contains_key(&mailbox.pid) {
             return false;
         }
-        let is_first = channel.listeners.len() == 1;
+        self.listened += 1;
+        let listener =
+            ChannelListener { mailbox: Arc::clone(mailbox), number: self.listened, since: SystemTime::now() };
+        channel.listeners.insert(mailbox.pid, listener);
+        let (is_first, is_in_place) = (channel.listeners.len() == 1, channel.is_in_place);
         let (name, _) = self.channels.get_key_value(name).expect("it is there by now");
         let member = self.members.entry(mailbox.pid).or_insert_with(|| Member {
             mailbox: Arc::clone(mailbox),
-            // Most have one: a vector that grows by itself begins with four.
-            channels: Vec::with_capacity(1),
+            channels: HashSet::new(),
+            missing: 0,
             is_served: false,
         });
-        member.channels.push(Listening { channel: name.clone(), since: SystemTime::now() });
+        member.channels.insert(name.clone());
+        member.missing += usize::from(!is_in_place);
+        if is_first && !is_in_place {
+            self.changed.insert(name.clone());
+        }
         is_first
     }
 
     /// Returns true if the set of wanted channels has changed.
     fn unlisten(&mut self, mailbox: &Arc<Mailbox>, name: &Bytes) -> bool {
         let Some(member) = self.members.get_mut(&mailbox.pid) else { return false };
-        member.channels.retain(|listening| listening.channel != name);
-        if member.channels.is_empty() {
+        if !member.channels.remove(name) {
+            return false;
+        }
+        mailbox.forget(name);
+        let is_wanted = self.unsubscribe(mailbox, name);
+        if self.members.get(&mailbox.pid).is_some_and(|member| member.channels.is_empty()) {
             self.members.remove(&mailbox.pid);
         }
-        self.unsubscribe(mailbox, name)
+        is_wanted
     }
 
     /// Returns true if the set of wanted channels has changed.
     fn leave(&mut self, mailbox: &Arc<Mailbox>) -> bool {
         let Some(member) = self.members.remove(&mailbox.pid) else { return false };
-        member
-            .channels
-            .iter()
-            .fold(false, |is_wanted, Listening { channel, .. }| self.unsubscribe(mailbox, channel) || is_wanted)
+        mailbox.forget_all();
+        member.channels.iter().fold(false, |is_wanted, channel| self.unsubscribe(mailbox, channel) || is_wanted)
     }
 
     fn unsubscribe(&mut self, mailbox: &Mailbox, name: &Bytes) -> bool {
-        mailbox.forget(name);
         let Some(channel) = self.channels.get_mut(name) else { return false };
         channel.listeners.remove(&mailbox.pid);
-        let is_last = channel.listeners.is_empty();
-        if is_last && !(self.is_bridged && channel.is_in_place) {
+        let (is_last, is_in_place) = (channel.listeners.is_empty(), channel.is_in_place);
+        if let Some(member) = self.members.get_mut(&mailbox.pid).filter(|_| !is_in_place) {
+            member.missing -= 1;
+        }
+        if is_last && self.is_bridged && is_in_place {
+            self.changed.insert(name.clone());
+        } else if is_last {
             self.channels.remove(name);
+            self.changed.remove(name);
         }
         is_last
     }
 
+    /// A channel is listened to on the server, or is not any more. Returns true if it should be otherwise.
+    fn set_in_place(&mut self, name: &Bytes, is_in_place: bool, woken: &mut Woken) -> bool {
+        // Its listeners may have left meanwhile: `difference` takes it back then.
+        let channel = self.channels.entry(name.clone()).or_default();
+        let has_changed = channel.is_in_place != is_in_place;
+        channel.is_in_place = is_in_place;
+        let is_wanted = channel.listeners.is_empty() == is_in_place;
+        let listeners = channel.listeners.values().filter(|_| has_changed);
+        let mailboxes: Vec<_> = listeners.map(|listener| Arc::clone(&listener.mailbox)).collect();
+        if channel.listeners.is_empty() && !is_in_place {
+            self.channels.remove(name);
+        }
+        if is_wanted {
+            self.changed.insert(name.clone());
+        }
+        for mailbox in mailboxes {
+            if let Some(member) = self.members.get_mut(&mailbox.pid) {
+                member.missing = if is_in_place { member.missing - 1 } else { member.missing + 1 };
+            }
+            // For those whose channels were all in place a loss is a gap.
+            if is_in_place {
+                self.look_at(&mailbox, woken);
+            }
+        }
+        is_wanted
+    }
+
+    /// No channel is listened to on the server any more.
+    fn lose_channels(&mut self) {
+        self.channels.retain(|_, channel| {
+            channel.is_in_place = false;
+            !channel.listeners.is_empty()
+        });
+        self.changed = self.channels.keys().cloned().collect();
+        self.members.values_mut().for_each(|member| member.missing = member.channels.len());
+    }
+
     /// Notes whether everything that this client listens to is in place, and wakes it if that is new.
     fn look_at(&mut self, mailbox: &Arc<Mailbox>, woken: &mut Woken) {
+        let is_bus_ready = self.is_bus_ready;
         let member = self.members.get_mut(&mailbox.pid);
-        let is_in_place = member.as_ref().is_none_or(|member| {
-            let mut names = member.channels.iter().map(|listening| &listening.channel);
-            self.is_bus_ready && names.all(|name| self.channels.get(name).is_some_and(|channel| channel.is_in_place))
-        });
+        let is_in_place = member.as_ref().is_none_or(|member| is_bus_ready && member.missing == 0);
         if let Some(member) = member {
             member.is_served |= is_in_place;
         }

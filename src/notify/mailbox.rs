@@ -130,8 +130,20 @@ impl Mailbox {
 
     /// The client no longer listens to this channel: waiting frames of it are not sent, as Postgres would not either.
     pub(super) fn forget(&self, channel: &[u8]) {
+        self.keep(|frame| frame.channel() != channel);
+    }
+
+    /// The client listens to nothing any more.
+    pub(super) fn forget_all(&self) {
+        self.keep(|_| false);
+    }
+
+    fn keep(&self, keeps: impl Fn(&Frame) -> bool) {
         let mut queue = self.queue();
-        queue.frames.retain(|frame| frame.channel() != channel);
+        if queue.frames.is_empty() {
+            return;
+        }
+        queue.frames.retain(keeps);
         queue.bytes = queue.frames.iter().map(|frame| frame.bytes().len()).sum();
         if queue.frames.is_empty() && queue.closing.is_none() {
             self.has_mail.store(false, Ordering::Release);
