@@ -23,6 +23,9 @@ const fn head(word: &[u8; 6]) -> u64 {
 /// Folds letters, eight at once; the last two bytes are left out.
 const FOLD: u64 = head(b"      ");
 
+/// Folds one letter.
+const FOLD_ONE: u8 = b' ';
+
 /// The head of `text`, if that is one statement that leaves its session as it was and asks for no value of a sequence.
 /// `None` means only that the lexer has to look.
 #[inline]
@@ -47,30 +50,51 @@ fn is_word(byte: u8) -> bool {
 /// Bytes looked at together.
 const CHUNK: usize = 32;
 
-/// A chunk and the bytes of the next one that the longest name reaches into.
-type Window = [u8; CHUNK + 3];
+/// Whether `text` does something by name, see [`has_name`]. Most texts hold none of the rarest pairs of the names.
+fn mentions_anything(text: &[u8]) -> bool {
+    any_window(text, has_pair) && any_window(text, has_name)
+}
 
-/// A `;`, or in any case: `pg_` (`pg_temp`, `pg_advisory_…`), `temp`, `set_` (`set_config`), `u&` (names in disguise),
-/// `tva` (`nextval`, `setval`, `lastval`), `rrv` (`currval`), `tsee` (`setseed`), `dbl` (`dblink_connect`).
-fn mentions_anything(mut text: &[u8]) -> bool {
-    while let Some(window) = text.first_chunk::<{ CHUNK + 3 }>() {
-        if window_mentions(window) {
+/// Whether a chunk of `text` passes `test`, which also sees the beginning of the next chunk. Blanks follow the text.
+#[inline]
+fn any_window<const WINDOW: usize>(mut text: &[u8], test: impl Fn(&[u8; WINDOW]) -> bool) -> bool {
+    while let Some(window) = text.first_chunk::<WINDOW>() {
+        if test(window) {
             return true;
         }
         text = &text[CHUNK..];
     }
-    let mut last = [b' '; CHUNK + 3];
+    let mut last = [b' '; WINDOW];
     last[..text.len()].copy_from_slice(text);
-    window_mentions(&last)
+    test(&last)
 }
 
+/// Of each name two neighbours, or a `;`.
 #[inline]
-fn window_mentions(window: &Window) -> bool {
+fn has_pair(window: &[u8; CHUNK + 1]) -> bool {
+    let mut found = 0u8;
+    for i in 0..CHUNK {
+        let [x, y] = [window[i], window[i + 1]];
+        let [a, b] = [x | FOLD_ONE, y | FOLD_ONE];
+        let hit = (x == b';')
+            | (x == b'&')
+            | ((y == b'_') & ((a == b'g') | (a == b't')))
+            | ((b == b'v') & ((a == b't') | (a == b'r')))
+            | ((a == b'm') & (b == b'p'))
+            | ((a == b'e') & (b == b'e'))
+            | ((a == b'd') & (b == b'b'));
+        found |= u8::from(hit);
+    }
+    found != 0
+}
+
+/// A `;`, or in any case: `pg_` (`pg_temp`, `pg_advisory_…`), `temp`, `set_` (`set_config`), `u&` (names in disguise),
+/// `tva` (`nextval`, `setval`, `lastval`), `rrv` (`currval`), `tsee` (`setseed`), `dbl` (`dblink_connect`).
+fn has_name(window: &[u8; CHUNK + 3]) -> bool {
     let mut found = 0u8;
     for i in 0..CHUNK {
         let [w, x, y, z] = [window[i], window[i + 1], window[i + 2], window[i + 3]];
-        // 0x20 folds letters.
-        let [a, b, c, d] = [w | 0x20, x | 0x20, y | 0x20, z | 0x20];
+        let [a, b, c, d] = [w | FOLD_ONE, x | FOLD_ONE, y | FOLD_ONE, z | FOLD_ONE];
         let hit = (w == b';')
             | ((a == b'u') & (x == b'&'))
             | ((a == b'p') & (b == b'g') & (y == b'_'))
