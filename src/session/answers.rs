@@ -265,8 +265,8 @@ impl Answers<'_, '_> {
 
     #[inline]
     fn log_statement(&mut self, runs: Option<&mut Runs>, tag: &[u8]) {
-        let log = self.leased.cycle.log();
-        log.statement(runs, tag, self);
+        let (log, status) = (self.leased.cycle.log(), self.leased.cycle.replies().status());
+        log.statement(runs, tag, status, self);
     }
 
     /// Sends the rows that the stand-in left out. Returns their tag.
@@ -601,10 +601,10 @@ impl TransactionFollower for Answers<'_, '_> {
     }
 }
 
-/// True if the FATAL error with which a server ends a backend goes to the client as it is. Those of timeouts become
-/// errors of ours, which name the setting.
+/// True if the FATAL error with which a server ends a backend goes to the client as it is: in session mode, and where
+/// the client broke the protocol (08P01). Those of timeouts become errors of ours, which name the setting.
 pub(crate) fn passes_end(mode: PoolMode, code: &[u8]) -> bool {
-    mode == PoolMode::Session && Timeout::of_sqlstate(code).is_none()
+    code == b"08P01" || mode == PoolMode::Session && Timeout::of_sqlstate(code).is_none()
 }
 
 fn is_fatal(bytes: &[u8]) -> bool {

@@ -106,6 +106,11 @@ impl Frontend<'_, '_> {
         if self.leased.cycle.is_anything_pending() && self.leased.cycle.must_wait_for(needs(request)) {
             return self.hold();
         }
+        let is_of_copy = matches!(request, Request::CopyData | Request::CopyEnd | Request::Sync | Request::Flush);
+        if self.leased.cycle.replies().is_copying_in() && !is_of_copy {
+            // An error, and the server has lost its place in the stream: it closes.
+            return self.pass(message, None, None);
+        }
         match request {
             Request::Query { text } => self.query(message, text),
             Request::Parse { name: b"", rest, text } => self.parse_unnamed(message, rest, text),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, pin_mut};
 
 use crate::support::frontend::{bind, copy_data, copy_done, copy_fail, execute, flush, parse, query, sync};
-use crate::support::{Endpoint, on_both, soon};
+use crate::support::{Endpoint, Frame, on_both, soon, tags};
 
 #[tokio::test]
 async fn a_million_rows_go_in_and_come_out() {
@@ -84,6 +84,27 @@ async fn copy_that_the_server_fails_swallows_the_data_still_coming() {
         let data = copy_data(b"not a number\n").repeat(10_000);
         wire.send([query("COPY t FROM STDIN"), data, copy_done(), query("SELECT 1")].concat()).await;
         assert_eq!(wire.expect("G E Z T D C Z").await[1].sqlstate(), "22P02");
+    })
+    .await;
+}
+
+// Postgres has lost its place in the stream then, and closes.
+#[tokio::test]
+async fn another_message_within_a_copy_ends_the_connection() {
+    on_both(async |at: &Endpoint| {
+        let start = [parse("", "COPY t FROM STDIN", &[]), bind("", "", &[]), execute("", 0)].concat();
+        for (start, ready) in [(query("COPY t FROM STDIN"), "G"), (start, "1 2 G")] {
+            for inside in [query("SELECT 1"), parse("", "SELECT 1", &[]), bind("", "", &[])] {
+                let mut wire = at.wire("app").await;
+                wire.query("CREATE TABLE IF NOT EXISTS t (a int)").await;
+                wire.send(&start[..]).await;
+                wire.expect(ready).await;
+                wire.send([inside, sync(), query("SELECT 2")].concat()).await;
+                let rest = wire.rest().await;
+                assert_eq!(tags(&rest), "E E", "{rest:?}");
+                assert_eq!(rest.iter().map(Frame::sqlstate).collect::<Vec<_>>(), ["08P01", "08P01"]);
+            }
+        }
     })
     .await;
 }
