@@ -320,12 +320,13 @@ impl DepartedClient {
         match tag {
             backend::COMMAND_COMPLETE | backend::PORTAL_SUSPENDED => {
                 let text = body.strip_suffix(b"\0").filter(|_| tag == backend::COMMAND_COMPLETE).unwrap_or_default();
+                let status = cycle.replies().status();
                 let entry = completed.as_mut().or_else(|| cycle.head_mut());
                 let runs = entry.and_then(|entry| match &mut entry.action {
                     Some(ReplyAction::Runs(runs)) => Some(&mut **runs),
                     _ => None,
                 });
-                log.statement(runs, text, self);
+                log.statement(runs, text, status, self);
             }
             backend::NOTICE_RESPONSE => drop(self.notifications.hear(body)),
             backend::ERROR_RESPONSE => {

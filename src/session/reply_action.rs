@@ -104,6 +104,11 @@ impl Runs {
         self.done().any(|effect| matches!(effect, Effect::RollbackTo(_)))
     }
 
+    /// True if the statement that completed last was a PREPARE TRANSACTION.
+    pub(crate) fn prepares_transaction(&self) -> bool {
+        self.done().any(|effect| matches!(effect, Effect::PrepareTransaction))
+    }
+
     /// True if the statement that completed last was a stand-in for one that lists the channels listened to.
     pub(crate) fn lists_channels(&self) -> bool {
         self.class.stands_in && self.done().any(|effect| matches!(effect, Effect::ListeningChannels))

@@ -7,6 +7,20 @@
 use super::reply_action::Runs;
 use crate::wire::expected::TransactionStatus;
 
+/// Tags of statements that cannot run in a transaction block. In a pipeline they commit what stands in front of them,
+/// whatever fails behind. (`xact.c`, `PreventInTransactionBlock`.)
+const COMMIT_AT_ONCE: [&[u8]; 9] = [
+    b"ALTER SYSTEM",
+    b"COMMIT PREPARED",
+    b"CREATE DATABASE",
+    b"CREATE TABLESPACE",
+    b"DISCARD ALL",
+    b"DROP DATABASE",
+    b"DROP TABLESPACE",
+    b"ROLLBACK PREPARED",
+    b"VACUUM",
+];
+
 /// A follower of a transaction.
 pub(super) trait TransactionFollower {
     /// One more statement of a text that was read has completed, with this tag; a suspended portal has an empty one.
@@ -32,17 +46,31 @@ pub(super) enum TransactionLog {
 
 impl TransactionLog {
     /// A statement has completed; `runs` are those of its text, if that was read and has effects.
+    /// `status`: at the last ReadyForQuery.
     #[inline]
-    pub(super) fn statement(self, runs: Option<&mut Runs>, tag: &[u8], follower: &mut impl TransactionFollower) {
-        let mut is_partial = false;
+    pub(super) fn statement(
+        self,
+        runs: Option<&mut Runs>,
+        tag: &[u8],
+        status: TransactionStatus,
+        follower: &mut impl TransactionFollower,
+    ) {
+        let (mut tag, mut is_partial) = (tag, false);
         if let Some(runs) = runs {
             runs.advance();
+            if tag == b"ROLLBACK" && status != TransactionStatus::Failed && runs.prepares_transaction() {
+                // There was no block: a warning, and the statements in front of it in the pipeline are committed.
+                tag = b"COMMIT";
+            }
             follower.completed(runs, tag);
             is_partial = runs.is_partial();
         }
-        // COMMIT, DEALLOCATE ALL, DISCARD ALL, ROLLBACK.
-        if matches!(tag.first(), Some(b'C' | b'D' | b'R')) {
+        // ALTER SYSTEM, COMMIT, DEALLOCATE ALL, DISCARD ALL, ROLLBACK, VACUUM.
+        if matches!(tag.first(), Some(b'A' | b'C' | b'D' | b'R' | b'V')) {
             follower.tagged(tag, is_partial);
+            if COMMIT_AT_ONCE.contains(&tag) {
+                follower.tagged(b"COMMIT", false);
+            }
         }
     }
 

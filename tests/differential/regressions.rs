@@ -100,3 +100,40 @@ fn each_kind_of_step_can_be_written_down() {
         ],
     );
 }
+
+#[test]
+fn a_prepare_transaction_outside_a_block_commits_what_stands_in_front_of_it() {
+    let values = "SELECT nullif(current_setting('a.x', true), '')";
+    same(
+        Pool::Two,
+        &[
+            step(
+                1,
+                send(&[
+                    parse("", "SELECT set_config('a.x', $1, false)"),
+                    bind("", "", &["1"]),
+                    execute("", 0),
+                    parse("", "PREPARE TRANSACTION 'gid 1'"),
+                    bind("", "", &[]),
+                    execute("", 0),
+                    query("SET TIME ZONE 'UTC'"),
+                ]),
+            ),
+            step(2, send(&[query("DISCARD ALL")])),
+            step(1, send(&[query(values)])),
+        ],
+    );
+}
+
+// DISCARD ALL is committed before the error behind it.
+#[test]
+fn a_discard_all_ends_listening_though_its_pipeline_fails() {
+    same(
+        Pool::Session,
+        &[
+            step(1, send(&[query("LISTEN ch1")])),
+            step(1, send(&[parse("", "DISCARD ALL"), bind("", "", &[]), execute("", 0), execute("", 1), Sync])),
+            step(1, send(&[query("SELECT pg_notify('ch1', NULL)")])),
+        ],
+    );
+}
