@@ -319,6 +319,11 @@ impl Clients {
         Some(RoleSlot { clients: Arc::clone(self), role: Arc::clone(role), counts })
     }
 
+    /// Whether a client of this role is logged in.
+    pub(crate) fn has_role(&self, role: &str) -> bool {
+        self.slots().contains_key(role)
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<ClientEntry>> {
         self.entries().by_pid.values().map(Arc::clone).collect()
     }

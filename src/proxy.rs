@@ -13,11 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub(crate) use self::clock::ProcessClock;
 use crate::admission::entrance::Entrance;
+use crate::admission::fair_queue::Caller;
+use crate::admission::fair_turns::Turn;
 use crate::admission::places::{Places, Room, WhenFull};
 use crate::auth::secrets::Secrets;
 use crate::clients::{Clients, Signal};
@@ -145,10 +147,10 @@ impl Proxy {
     }
 
     /// Waits until one more login may ask the servers of this database something.
-    pub(crate) async fn turn_to_ask(&self, database: &str) -> OwnedSemaphorePermit {
+    pub(crate) async fn turn_to_ask(&self, database: &str, caller: Caller) -> Turn {
         let config = self.config.load();
         let section = if config.databases.contains_key(database) { database } else { "*" };
-        self.entrance.turn_to_ask(section).await
+        self.entrance.turn_to_ask(section, caller).await
     }
 
     /// Earlier totals, for averages.

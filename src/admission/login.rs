@@ -105,8 +105,8 @@ impl LoginPace {
         is_other
     }
 
-    /// A slot for a login that came now: the time it has to wait, which is hardly ever more than nothing. Waiting
-    /// logins are spread by up to the time of one login more: `roll` is uniform in `[0, 1)`.
+    /// A slot for a login that came now, hardly ever later than now. Waiting logins are spread by up to the time of one
+    /// login more: `roll` is uniform in `[0, 1)`.
     ///
     /// `None` for an address: one of this machine, which has no rate of its own.
     pub(crate) fn login(
@@ -114,18 +114,20 @@ impl LoginPace {
         address: Option<PeerAddress>,
         now: Instant,
         roll: impl FnOnce() -> f64,
-    ) -> Result<Duration, TooFast> {
+    ) -> Result<LoginSlot, TooFast> {
         self.tell(now);
         let own = match (&self.by_address, address) {
             (Some(bucket), Some(address)) => bucket.take(&address).ok_or(TooFast::AddressRate)?,
             _ => LoginWait::NONE,
         };
         let all = self.all.as_ref().map_or(Some(LoginWait::NONE), |bucket| bucket.take(&())).ok_or(TooFast::Rate)?;
-        let longest = if own.slot > all.slot { own } else { all };
-        if longest.slot.is_zero() || !self.limits.is_jittered {
-            return Ok(longest.slot);
+        let is_own = own.slot > all.slot;
+        let longest = if is_own { own } else { all };
+        let mut wait = longest.slot;
+        if !wait.is_zero() && self.limits.is_jittered {
+            wait = (wait + longest.period.mul_f64(roll())).min(self.limits.delay_max);
         }
-        Ok((longest.slot + longest.period.mul_f64(roll())).min(self.limits.delay_max))
+        Ok(LoginSlot { wait, is_own })
     }
 
     /// Whether one more cancel of this address may pass.
@@ -166,6 +168,15 @@ impl Clock for ReportedClock {
     fn now(&self) -> Nanos {
         self.0.load(Ordering::Relaxed).into()
     }
+}
+
+/// When a login may come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LoginSlot {
+    /// From now on.
+    pub wait: Duration,
+    /// It is the rate of its own address that it waits for, so that no other login could take the slot.
+    pub is_own: bool,
 }
 
 /// A slot in the time to come.
@@ -265,7 +276,9 @@ mod tests {
         n: usize,
         roll: f64,
     ) -> Vec<Result<u64, TooFast>> {
-        (0..n).map(|_| pace.login(from, now, || roll).map(|wait| u64::try_from(wait.as_millis()).unwrap())).collect()
+        (0..n)
+            .map(|_| pace.login(from, now, || roll).map(|slot| u64::try_from(slot.wait.as_millis()).unwrap()))
+            .collect()
     }
 
     #[test]
@@ -274,7 +287,7 @@ mod tests {
         let mut pace = LoginPace::new(limits(), now);
         for n in 0..1000 {
             let wait = pace.login(NOBODY, now + ms(10 * n), || unreachable!("nobody waits"));
-            assert_eq!(wait, Ok(Duration::ZERO));
+            assert_eq!(wait.map(|slot| slot.wait), Ok(Duration::ZERO));
         }
     }
 

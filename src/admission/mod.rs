@@ -7,12 +7,15 @@
 //! deadline, and a role's waiters for a database that is down keep no permit from those for another.
 //!
 //! [`login`] decides whether a client may log in now, or a cancel request pass. [`entrance`] waits and counts for it.
+//! Those who wait for it are served by [`fair_queue`].
 //! [`places`] has room for so many connections; where there is none, one of [`arrival_list`] gives way.
 
 mod adaptive;
 pub(crate) mod arrival_list;
 mod burst;
 pub(crate) mod entrance;
+pub(crate) mod fair_queue;
+pub(crate) mod fair_turns;
 mod limit;
 pub(crate) mod limiter;
 mod loads;

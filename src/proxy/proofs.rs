@@ -6,6 +6,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::Proxy;
+use crate::admission::fair_queue::Caller;
 use crate::auth::Credential;
 use crate::config::{Auth, Secret};
 use crate::error::LoginFault;
@@ -18,7 +19,13 @@ use crate::wire::build;
 impl Proxy {
     /// Checks the password of a pass-through client: it is right if the server has accepted it lately, or does so now.
     /// A few checks per database run at a time, [`Self::turn_to_ask`].
-    pub(crate) async fn prove(&self, pool: &Pool, password: &Secret, worker: usize) -> Result<(), LoginFault> {
+    pub(crate) async fn prove(
+        &self,
+        pool: &Pool,
+        password: &Secret,
+        caller: Caller,
+        worker: usize,
+    ) -> Result<(), LoginFault> {
         let is_proved = || {
             let config = self.config.load();
             config.role(&pool.name.role).is_some_and(|role| pool.is_proved(password, role.access.proof_age_max))
@@ -26,7 +33,7 @@ impl Proxy {
         if is_proved() {
             return Ok(());
         }
-        let _turn = self.turn_to_ask(&pool.name.database).await;
+        let _turn = self.turn_to_ask(&pool.name.database, caller).await;
         // Another client may have proved the same password while this one waited.
         if is_proved() {
             return Ok(());
@@ -50,7 +57,7 @@ impl Proxy {
     }
 
     async fn renew(&self, pool: &Pool, password: &Secret, worker: usize) {
-        let _turn = self.turn_to_ask(&pool.name.database).await;
+        let _turn = self.turn_to_ask(&pool.name.database, Caller::OWN).await;
         if let Err(error) = self.check(pool, password, worker).await {
             tracing::debug!(
                 database = %pool.name.database, role = %pool.name.role, %error,

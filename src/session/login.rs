@@ -23,6 +23,8 @@ use super::auth_query;
 use super::client::Client;
 use super::notifications::Notifications;
 use super::session::Session;
+use crate::admission::arrival_list::PeerOrigin;
+use crate::admission::fair_queue::{Caller, Standing};
 use crate::admission::login::PeerAddress;
 use crate::admission::places::ConnectionPlace;
 use crate::auth::client::{Applicant, ClientCertificate, ClientLogin, ClientLoginStep, Method, Refusal};
@@ -59,8 +61,8 @@ pub(crate) enum Welcome {
 /// Logs a connection in, from its first byte to its first ReadyForQuery. `None`: it was refused, has gone, or was a
 /// CancelRequest.
 pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Welcome> {
-    let address = accepted.ip().map(PeerAddress::from);
-    let (place, mut eviction) = worker.proxy.places.enter(address, worker.proxy.room())?;
+    let origin = accepted.ip().map(PeerAddress::from);
+    let (place, mut eviction) = worker.proxy.places.enter(origin, worker.proxy.room())?;
     tokio::select! {
         biased;
         () = eviction.comes() => {
@@ -68,7 +70,7 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
             worker.proxy.process.add(ProcessCounter::GaveWay);
             None
         }
-        welcome = let_in(&worker, accepted, address, place) => welcome,
+        welcome = let_in(&worker, accepted, origin, place) => welcome,
     }
 }
 
@@ -76,7 +78,7 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
 async fn let_in(
     worker: &Rc<Worker>,
     accepted: Accepted,
-    address: Option<PeerAddress>,
+    origin: PeerOrigin,
     mut place: ConnectionPlace,
 ) -> Option<Welcome> {
     let since = Instant::now();
@@ -85,7 +87,7 @@ async fn let_in(
     let mut stream = Stream::Plain(socket);
     let limit = worker.proxy.config.load().listen.login_timeout;
     let mut named = None;
-    let identified = timeout(limit, identify(worker, &mut stream, address, &place, &mut named)).await;
+    let identified = timeout(limit, identify(worker, &mut stream, origin, &place, &mut named)).await;
     let welcomed = match identified.unwrap_or(Err(LoginFault::TooSlow)) {
         Ok(None) => {
             // The end of its TLS shows a client that its cancel was dealt with.
@@ -93,9 +95,9 @@ async fn let_in(
             return None;
         }
         // A client that waits for its first backend may go away, and must not keep its place then.
-        Ok(Some((startup, credential))) => tokio::select! {
+        Ok(Some((attempt, credential))) => tokio::select! {
             biased;
-            guest = welcome(worker, startup, &credential, &addr, stream.is_tls()) => guest,
+            guest = welcome(worker, attempt, &credential, &addr, stream.is_tls()) => guest,
             () = stream.ended() => return None,
         },
         Err(fault) => Err(fault),
@@ -195,15 +197,15 @@ async fn refuse(worker: &Worker, stream: &mut Stream, fault: &LoginFault) {
 async fn identify(
     worker: &Rc<Worker>,
     stream: &mut Stream,
-    address: Option<PeerAddress>,
+    origin: PeerOrigin,
     place: &ConnectionPlace,
     named: &mut Option<ClaimedIdentity>,
-) -> Result<Option<(Startup, Credential)>, LoginFault> {
+) -> Result<Option<(LoginAttempt, Credential)>, LoginFault> {
     // The login keeps one set of certificates throughout: a reload may come in between.
     let tls = Arc::clone(&worker.proxy.tls.load());
     let tls = tls.as_ref().as_ref();
     let mut head = HeadClock::new(worker.proxy.config.load().listen.startup_timeout);
-    let Some(startup) = first::packet(worker, stream, address, tls, &mut head).await? else { return Ok(None) };
+    let Some(startup) = first::packet(worker, stream, origin, tls, &mut head).await? else { return Ok(None) };
     place.speak();
     *named = Some(ClaimedIdentity { role: startup.user.clone(), database: startup.database.clone() });
     if let Some(negotiation) = startup.negotiation() {
@@ -221,20 +223,23 @@ async fn identify(
         }
     }
     let is_admin = is_console(&startup) && worker.proxy.config.load().admin.access(&startup.user).is_some();
-    wait_for_slot(worker, stream, address, is_admin).await?;
-    let credential = authenticate(worker, stream, &startup, tls).await?;
-    Ok(Some((startup, credential)))
+    let caller = Caller { origin, standing: standing(worker, &startup.user) };
+    wait_for_slot(worker, stream, caller, is_admin).await?;
+    let attempt = LoginAttempt { startup, caller };
+    let credential = authenticate(worker, stream, &attempt, tls).await?;
+    Ok(Some((attempt, credential)))
+}
+
+/// How much is known of a role before it has proved anything.
+fn standing(worker: &Worker, role: &str) -> Standing {
+    let has_section = worker.proxy.config.load().roles.contains_key(role);
+    if has_section || worker.proxy.clients.has_role(role) { Standing::Known } else { Standing::Unknown }
 }
 
 /// Waits until [`Entrance`](crate::admission::entrance::Entrance) lets the client in, or it leaves.
-async fn wait_for_slot(
-    worker: &Worker,
-    stream: &Stream,
-    address: Option<PeerAddress>,
-    is_admin: bool,
-) -> Result<(), LoginFault> {
+async fn wait_for_slot(worker: &Worker, stream: &Stream, caller: Caller, is_admin: bool) -> Result<(), LoginFault> {
     let entrance = &worker.proxy.entrance;
-    let slot = async { if is_admin { entrance.console_slot(address).await } else { entrance.slot(address).await } };
+    let slot = async { if is_admin { entrance.console_slot(caller).await } else { entrance.slot(caller).await } };
     let waited = tokio::select! {
         biased;
         waited = slot => waited?,
@@ -254,6 +259,12 @@ fn is_console(startup: &Startup) -> bool {
 
 // ---- authentication -----------------------------------------------------------------------------
 
+/// A StartupMessage, and who sent it.
+struct LoginAttempt {
+    startup: Startup,
+    caller: Caller,
+}
+
 /// A client or console user that may log in.
 enum Guest {
     Client(Box<Newcomer>),
@@ -270,7 +281,7 @@ struct Newcomer {
 
 async fn welcome(
     worker: &Rc<Worker>,
-    startup: Startup,
+    LoginAttempt { startup, caller }: LoginAttempt,
     credential: &Credential,
     addr: &str,
     is_tls: bool,
@@ -302,7 +313,7 @@ async fn welcome(
         .pool(name, credential, worker.id)
         .ok_or_else(|| LoginFault::NoDatabase(startup.database.clone()))?;
     if let Credential::Unproved(password) = credential {
-        proxy.prove(&pool, password, worker.id).await?;
+        proxy.prove(&pool, password, caller, worker.id).await?;
     }
     let most = proxy.config.load().role(&startup.user).and_then(|role| role.limits.clients_max);
     let slot = proxy.clients.slot(&pool.name.role, most).ok_or(LoginFault::TooManyOfRole(startup.user.clone()))?;
@@ -373,10 +384,11 @@ fn replication(startup: &Startup) -> Option<Vec<(String, String)>> {
 async fn authenticate(
     worker: &Rc<Worker>,
     stream: &mut Stream,
-    startup: &Startup,
+    attempt: &LoginAttempt,
     tls: Option<&ServerTls>,
 ) -> Result<Credential, LoginFault> {
-    let method = method(worker, startup).await?;
+    let method = method(worker, attempt).await?;
+    let LoginAttempt { startup, caller } = attempt;
     let channel = match stream {
         Stream::Plain(socket) if socket.is_local() => Channel::Local,
         Stream::Plain(_) => Channel::Open,
@@ -401,7 +413,7 @@ async fn authenticate(
                 login.message(tag, &body)
             }
             ClientLoginStep::Hash(job) => {
-                let keys = worker.proxy.entrance.compute(move || job.run()).await?;
+                let keys = worker.proxy.entrance.compute(*caller, move || job.run()).await?;
                 login.hashed(keys)
             }
             ClientLoginStep::Done { send, credential } => {
@@ -426,7 +438,8 @@ async fn read_message(stream: &mut Stream) -> Result<(u8, Vec<u8>), LoginFault> 
     Ok((frame.tag, body))
 }
 
-async fn method(worker: &Rc<Worker>, startup: &Startup) -> Result<Method, LoginFault> {
+async fn method(worker: &Rc<Worker>, attempt: &LoginAttempt) -> Result<Method, LoginFault> {
+    let startup = &attempt.startup;
     let config = Arc::clone(&worker.proxy.config.load());
     let unknown = Method::Password { secret: None, md5: false };
     let Some(role) = config.role(&startup.user) else { return Ok(unknown) };
@@ -434,12 +447,12 @@ async fn method(worker: &Rc<Worker>, startup: &Startup) -> Result<Method, LoginF
         Auth::Trust => Method::Trust,
         Auth::Certificate => Method::Certificate,
         Auth::Password { secret, md5 } => Method::Password { secret: Stored::parse(secret).ok(), md5: *md5 },
-        Auth::AuthQuery => Method::Password { secret: look_up(worker, &config, startup).await?, md5: false },
+        Auth::AuthQuery => Method::Password { secret: look_up(worker, &config, attempt).await?, md5: false },
         Auth::Passthrough => {
             let has_query = config.database(&startup.database).is_some_and(|database| database.auth_query.is_some());
             let verifier = match has_query {
                 false => None,
-                true => match look_up(worker, &config, startup).await? {
+                true => match look_up(worker, &config, attempt).await? {
                     Some(Stored::Verifier(verifier)) => Some(verifier),
                     _ => return Ok(unknown),
                 },
@@ -452,12 +465,12 @@ async fn method(worker: &Rc<Worker>, startup: &Startup) -> Result<Method, LoginF
 async fn look_up(
     worker: &Rc<Worker>,
     config: &crate::config::Config,
-    startup: &Startup,
+    LoginAttempt { startup, caller }: &LoginAttempt,
 ) -> Result<Option<Stored>, LoginFault> {
     // No server is asked for the console, which has no database.
     let database = config.database(&startup.database).filter(|_| !is_console(startup));
     let Some(query) = database.and_then(|found| found.auth_query.as_ref()) else { return Ok(None) };
-    let _turn = worker.proxy.turn_to_ask(&startup.database).await;
+    let _turn = worker.proxy.turn_to_ask(&startup.database, *caller).await;
     Ok(auth_query::look_up(worker, &startup.database.as_str().into(), query, &startup.user).await?)
 }
 

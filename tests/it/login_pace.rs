@@ -12,7 +12,7 @@ use tokio::net::{TcpSocket, UnixStream};
 use tokio::time::Instant;
 
 use crate::support::frontend::{PROTOCOL_3_0, cancel_request, query, startup};
-use crate::support::{Endpoint, Postgres, Proxy, Sessions, Wire, eventually, password_of, proxy, tags};
+use crate::support::{Endpoint, Link, Postgres, Proxy, Sessions, Wire, eventually, password_of, proxy, tags};
 
 const SLEEP: &str = "SELECT pg_sleep(600)";
 const HERE: &str = "127.0.0.1";
@@ -255,6 +255,30 @@ async fn silent_logins_hold_nobody_up() {
         silent.push(Wire::open(proxy.addr).await);
     }
     join_all((0..10).map(|_| proxy.wire("app"))).await;
+}
+
+#[tokio::test]
+async fn wrong_passwords_of_a_crowd_delay_a_right_one_by_one_turn() {
+    let postgres = Postgres::shared();
+    let (role, link) = (postgres.own_role("").await, Link::to(postgres.endpoint("").addr).await);
+    let through = format!("[roles.{role}]\nauth = \"passthrough\"");
+    let proxy = proxy().toml(&through).backend(link.addr).start().await;
+    let attempt = async |source: &str, password: &str| {
+        let mut wire = from(source, &proxy).await;
+        wire.send(startup(PROTOCOL_3_0, &[("user", &role), ("database", "app")])).await;
+        wire.authenticate(&role, password).await.last().map(|frame| frame.tag)
+    };
+    // Each check of a password takes some trips to the server, and few are made at once.
+    link.delay(Duration::from_millis(20));
+    let crowd = join_all((0..120).map(|_| attempt(THERE, "wrong")));
+    let wrong = || proxy.metric("pgweir_login_failures_total", &["reason=\"authentication\""]);
+    let right = async {
+        eventually(async || wrong() > 0.5).await;
+        assert_eq!(attempt(HERE, &password_of(&role)).await, Some('Z'));
+        assert!(wrong() < 60.0, "{} of the crowd went before it", wrong());
+    };
+    let (crowd, ()) = tokio::join!(crowd, right);
+    assert!(crowd.iter().all(|last| *last == Some('E')));
 }
 
 #[tokio::test]

@@ -10,7 +10,8 @@ use tokio_rustls::rustls::server::Acceptor;
 
 use super::LoginFault;
 use super::head_clock::HeadClock;
-use crate::admission::login::PeerAddress;
+use crate::admission::arrival_list::PeerOrigin;
+use crate::admission::fair_queue::{Caller, Standing};
 use crate::metrics::{CancelCause, ProcessCounter};
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ALPN, ServerTls};
@@ -21,14 +22,14 @@ use crate::wire::startup::{First, Framing, Malformed, Startup, framing, parse};
 pub(super) async fn packet(
     worker: &Worker,
     stream: &mut Stream,
-    address: Option<PeerAddress>,
+    origin: PeerOrigin,
     tls: Option<&ServerTls>,
     head: &mut HeadClock,
 ) -> Result<Option<Startup>, LoginFault> {
     if let (Stream::Plain(Socket::Tcp(tcp)), Some(tls)) = (&*stream, tls) {
         let mut first = [0];
         if head.hear(tcp.peek(&mut first)).await? > 0 && framing(&first)? == Framing::DirectTls {
-            encrypt(worker, stream, tls, head).await?;
+            encrypt(worker, stream, origin, tls, head).await?;
             require_alpn(stream)?;
         }
     }
@@ -43,7 +44,7 @@ pub(super) async fn packet(
                 }
                 return Ok(Some(startup));
             }
-            First::Cancel(_) if !worker.proxy.entrance.admits_cancel(address) => {
+            First::Cancel(_) if !worker.proxy.entrance.admits_cancel(origin) => {
                 tracing::debug!("cancel dropped: too many from one address");
                 worker.proxy.process.add(ProcessCounter::CancelsDropped);
                 return Ok(None);
@@ -64,7 +65,7 @@ pub(super) async fn packet(
                         return Err(LoginFault::Injected);
                     }
                     stream.write_all(b"S").await?;
-                    encrypt(worker, stream, tls, head).await?;
+                    encrypt(worker, stream, origin, tls, head).await?;
                 }
                 None => stream.write_all(b"N").await?,
             },
@@ -92,6 +93,7 @@ async fn read_packet(stream: &mut Stream, head: &HeadClock) -> Result<Vec<u8>, L
 async fn encrypt(
     worker: &Worker,
     stream: &mut Stream,
+    origin: PeerOrigin,
     tls: &ServerTls,
     head: &mut HeadClock,
 ) -> Result<(), LoginFault> {
@@ -100,7 +102,8 @@ async fn encrypt(
     };
     let hello = head.hear(LazyConfigAcceptor::new(Acceptor::default(), socket)).await?;
     let config = Arc::clone(&tls.config);
-    let answer = worker.proxy.entrance.compute(move || hello.into_stream(config));
+    let caller = Caller { origin, standing: Standing::Unnamed };
+    let answer = worker.proxy.entrance.compute(caller, move || hello.into_stream(config));
     let answered = head.stopped_for(answer).await?;
     *stream = Stream::Client(Box::new(head.hear(answered).await?));
     Ok(())
