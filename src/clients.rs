@@ -13,8 +13,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
+use crate::config::CLIENTS_MAX;
 use crate::pool::address::ServerAddress;
 use crate::pool::backend::{BackendHandle, CancelGuard};
+use crate::wire::cancel_key::{CLIENTS, InstanceNumber};
 
 /// A request to a client's task for its next poll; several may be pending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,8 +164,10 @@ impl ClientEntry {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Clients {
+    /// Ours, in the process ids.
+    instance: InstanceNumber,
     entries: Mutex<ClientsByPid>,
     /// Number of [`RoleSlot`]s held, by role; only roles with clients are here.
     slots: Mutex<HashMap<Arc<str>, u32>>,
@@ -251,26 +255,34 @@ pub(crate) struct ClientFacts {
     pub secret_len: usize,
 }
 
-/// The lowest process id told to a client. Linux has none above 2^22, so none of ours is a process of a server, which a
-/// client could end instead of its own.
-const PID_MIN: i32 = 1 << 23;
+// There are more ids than clients.
+const _: () = assert!(CLIENTS_MAX < CLIENTS);
 
-/// How many ids there are. The bits above them are free, for a number of the instance.
-const PIDS: i32 = 1 << 23;
+/// The outcome of a CancelRequest.
+#[derive(Debug)]
+pub(crate) enum Cancelled {
+    /// No client has this key.
+    Unknown,
+    /// There is nothing to do at a server.
+    Done,
+    /// To be sent to a backend.
+    Aimed(CancelGuard),
+}
 
 /// The clients by process id.
 #[derive(Debug, Default)]
 struct ClientsByPid {
     by_pid: BTreeMap<i32, Arc<ClientEntry>>,
     /// Where the search for the next id begins: one that was free a moment ago may still be in the hands of others.
-    next: i32,
+    next: u32,
 }
 
 impl ClientsByPid {
-    fn free_pid(&mut self) -> i32 {
+    /// An id that no client has; there are more of them than there may be clients.
+    fn free_pid(&mut self, instance: InstanceNumber) -> i32 {
         loop {
-            let pid = PID_MIN + self.next;
-            self.next = (self.next + 1) % PIDS;
+            let pid = instance.pid(self.next);
+            self.next = (self.next + 1) % CLIENTS;
             if !self.by_pid.contains_key(&pid) {
                 return pid;
             }
@@ -279,13 +291,18 @@ impl ClientsByPid {
 }
 
 impl Clients {
+    /// Nobody yet, at this instance.
+    pub(crate) fn new(instance: InstanceNumber) -> Self {
+        Self { instance, entries: Mutex::default(), slots: Mutex::default(), pins: Default::default() }
+    }
+
     /// Takes a client in, with a fresh cancel key.
     pub(crate) fn admit(self: &Arc<Self>, facts: ClientFacts, second: u32) -> ClientHandle {
         let mut secret = vec![0; facts.secret_len];
         SystemRandom::new().fill(&mut secret).expect("the system has randomness");
         let mut entries = self.entries();
         let entry = Arc::new(ClientEntry {
-            pid: entries.free_pid(),
+            pid: entries.free_pid(self.instance),
             secret,
             role: Arc::clone(&facts.slot.role),
             database: facts.database,
@@ -337,21 +354,21 @@ impl Clients {
         self.len() == 0
     }
 
-    /// A CancelRequest with this key: returns the cancel to be sent to a backend, if any. A waiting client leaves the
-    /// queue at once.
-    pub(crate) fn cancel(&self, pid: i32, secret: &[u8]) -> Option<CancelGuard> {
-        let entry = self.find(pid)?;
-        bool::from(entry.secret().ct_eq(secret)).then_some(())?;
+    /// A CancelRequest with this key. A waiting client leaves the queue at once.
+    pub(crate) fn cancel(&self, pid: i32, secret: &[u8]) -> Cancelled {
+        let Some(entry) = self.find(pid).filter(|entry| entry.secret().ct_eq(secret).into()) else {
+            return Cancelled::Unknown;
+        };
         // The lock is held while aiming, so the client cannot give the backend back in between.
         let activity = entry.lock();
         match &*activity {
-            Activity::Active(target) => Some(target.aim()),
+            Activity::Active(target) => Cancelled::Aimed(target.aim()),
             Activity::Waiting(_) => {
                 drop(activity);
                 entry.signal(Signal::Cancel);
-                None
+                Cancelled::Done
             }
-            Activity::Idle => None,
+            Activity::Idle => Cancelled::Done,
         }
     }
 

@@ -14,6 +14,7 @@ mod auth;
 mod clients;
 pub mod config;
 mod error;
+mod fleet;
 mod metrics;
 mod net;
 mod notify;

@@ -21,9 +21,11 @@ use crate::admission::entrance::Entrance;
 use crate::admission::fair_queue::Caller;
 use crate::admission::fair_turns::Turn;
 use crate::admission::places::{Places, Room, WhenFull};
+use crate::auth::random::random;
 use crate::auth::secrets::Secrets;
 use crate::clients::{Clients, Signal};
 use crate::config::Config;
+use crate::fleet::Cancels;
 use crate::metrics::{ErrorCounts, History, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
 use crate::notify::hub::Hub;
@@ -47,6 +49,8 @@ pub(crate) struct Proxy {
     pub pools: Arc<Pools>,
     /// All clients that are logged in.
     pub clients: Arc<Clients>,
+    /// The way of CancelRequests between instances.
+    pub cancels: Arc<Cancels>,
     /// The listeners of each channel, and the notifications for them.
     pub hub: Arc<Hub>,
     /// The watches over other activity at the servers.
@@ -100,6 +104,7 @@ impl Proxy {
         let entrance = Entrance::new(&config.admission);
         let hub = Arc::new(Hub::new(config.notify.clone()));
         let config = Arc::new(ArcSwap::from_pointee(config));
+        let cancels = Cancels::new(config.load().fleet.siblings, || u64::from_ne_bytes(random()));
         Ok(Self {
             entrance,
             hub,
@@ -108,7 +113,8 @@ impl Proxy {
             config,
             tls: ArcSwap::from_pointee(tls),
             pools,
-            clients: Arc::default(),
+            clients: Arc::new(Clients::new(cancels.number)),
+            cancels: Arc::new(cancels),
             statements: Statements::default(),
             settings,
             errors: ErrorCounts::default(),
@@ -165,7 +171,9 @@ impl Proxy {
         crate::net::tls::check(&config).into_iter().next().map_or(Ok(()), |(_, error)| Err(error))?;
         self.tls.store(Arc::new(tls));
         self.pools.opener().forget_certificates();
-        let is_host = |name: &str| config.databases.values().any(|of| of.hosts.iter().any(|host| host == name));
+        let is_peer = |name: &str| config.fleet.peers.iter().any(|peer| peer.host == name);
+        let is_host =
+            |name: &str| config.databases.values().any(|of| of.hosts.iter().any(|host| host == name)) || is_peer(name);
         self.pools.opener().names().retain(is_host);
         self.pools.set_zombie_max(config.admission.zombie_max);
         self.entrance.set(&config.admission);

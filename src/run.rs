@@ -6,6 +6,7 @@ mod config_watcher;
 mod connection;
 mod descriptors;
 mod drain;
+mod peers;
 mod service;
 mod systemd;
 mod watchers;
@@ -30,6 +31,7 @@ use crate::session::context::Inbox;
 use bus_supervisor::BusSupervisor;
 use config_watcher::{ConfigFile, ConfigWatcher, Reading};
 use drain::Stops;
+use peers::Peers;
 use service::Service;
 use watchers::Watchers;
 
@@ -123,10 +125,11 @@ fn services(
     proxy: &Arc<Proxy>,
     file: &ConfigFile,
     readings: mpsc::Sender<Reading>,
-) -> io::Result<Vec<Box<dyn Service>>> {
+) -> Result<Vec<Box<dyn Service>>, RunError> {
     let buses = BusSupervisor::start(proxy);
     let watchers = Watchers::start(proxy);
-    Ok(vec![Box::new(ConfigWatcher::start(file, readings)?), Box::new(watchers), Box::new(buses)])
+    let peers = Peers::start(proxy)?;
+    Ok(vec![Box::new(peers), Box::new(ConfigWatcher::start(file, readings)?), Box::new(watchers), Box::new(buses)])
 }
 
 /// The process while it serves.

@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 13] = [
     &["admission", "net", "pgbouncer", "state"],
     &["auth", "metrics"],
     &["pool"],
-    &["clients", "notify"],
+    &["clients", "fleet", "notify"],
     &["error", "watch"],
     &["proxy"],
     &["session"],

@@ -98,7 +98,7 @@ fn shipped_file_writes_every_default_down() {
         let key = path.trim_start_matches("databases.\"*\".").trim_start_matches("roles.\"*\".");
         let key = key
             .split('.')
-            .find(|part| !["listen", "admin", "pool", "admission", "notify", "watch"].contains(part))
+            .find(|part| !["listen", "admin", "pool", "admission", "notify", "watch", "fleet"].contains(part))
             .expect("a key");
         assert!(written.contains(&key), "{path} is not written in proxy.toml");
     }
@@ -598,9 +598,9 @@ fn check_tells_what_is_in_a_valid_file() {
 
 #[test]
 fn check_tells_every_mistake_and_fails() {
-    let output = pgweir(&["check", "tests/config/invalid/later.toml"], "");
+    let output = pgweir(&["check", "tests/config/invalid/two-mistakes.toml"], "");
     assert_eq!(output.status.code(), Some(1));
-    let expected = fs::read_to_string("tests/config/invalid/later.expected").expect("readable");
+    let expected = fs::read_to_string("tests/config/invalid/two-mistakes.expected").expect("readable");
     assert_eq!(String::from_utf8_lossy(&output.stderr), format!("{expected}2 mistakes\n"));
 }
 

@@ -4,14 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::ListenAddr;
+use super::{ListenAddr, PeerName};
 use crate::words::Word;
 
 /// Longer than this is a typing mistake; `"0s"` is how to say never.
@@ -127,6 +127,11 @@ pub(super) fn url_host() -> PlainForm<String> {
 /// An IP address and a port.
 pub(super) fn socket_addr() -> PlainForm<SocketAddr> {
     PlainForm { read: read_socket_addr, allowed: "an IP address and a port" }
+}
+
+/// A host name or an IP address, and a port.
+pub(super) fn peer() -> PlainForm<PeerName> {
+    PlainForm { read: read_peer, allowed: "a host name or an IP address, and a port" }
 }
 
 /// `host:port` in numbers, or `unix:/path`.
@@ -498,6 +503,24 @@ fn read_socket_addr(value: &DeValue<'_>) -> Checked<SocketAddr> {
         let examples = "write for example \"127.0.0.1:6432\", \"0.0.0.0:6432\", \"[::1]:6432\"";
         format!("{text:?} is not an IP address and a port; {examples}")
     })
+}
+
+fn read_peer(value: &DeValue<'_>) -> Checked<PeerName> {
+    let text = read_text(value)?;
+    let wrong = || {
+        let examples = "write for example \"10.0.0.5:6432\", \"pgweir-peers:6432\", \"[fd00::5]:6432\"";
+        format!("{text:?} is not a host and a port; {examples}")
+    };
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
+    let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(host) => host.parse::<Ipv6Addr>().map_err(|_| wrong())?.to_string(),
+        None if host.is_empty() || host.contains(|c: char| c.is_whitespace() || "/:,".contains(c)) => {
+            return Err(wrong());
+        }
+        None => host.to_owned(),
+    };
+    Ok(PeerName { host, port })
 }
 
 fn read_host(value: &DeValue<'_>) -> Checked<String> {

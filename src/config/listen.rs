@@ -13,7 +13,7 @@ use super::raw::Shape;
 use crate::words::words;
 
 /// More clients than this have more sockets than one process gets.
-pub(super) const CLIENTS_MAX: u32 = 1_000_000;
+pub(crate) const CLIENTS_MAX: u32 = 1_000_000;
 
 /// Far above any machine's cores.
 const WORKERS_MAX: u32 = 1024;

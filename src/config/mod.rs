@@ -12,6 +12,7 @@ mod database;
 #[cfg(test)]
 mod document;
 mod exposure;
+mod fleet;
 mod form;
 mod keys;
 mod limits;
@@ -38,8 +39,10 @@ pub use database::{
     WatchLogin,
 };
 pub use exposure::{Exposure, exposures};
+pub use fleet::{Fleet, PeerName};
 pub use form::{duration_text, read_duration};
 pub use limits::{Endpoint, PoolSettings, RoleQueueSettings, Share, own_settings, pool_settings, role_queue_settings};
+pub(crate) use listen::CLIENTS_MAX;
 pub use listen::{ClientTls, Listen, ListenAddr, ServerIdentity};
 pub use mistake::{FilePosition, Mistake, Mistakes};
 pub use notify::{Bus, BusSettings, Notify, NotifyMode, OnGap, WhenDown};
@@ -70,6 +73,8 @@ pub struct Config {
     pub notify: Notify,
     /// The watching of servers, and the thresholds of its reports.
     pub watch: Watch,
+    /// The other instances.
+    pub fleet: Fleet,
     /// Other files the configuration names, secrets and certificates, for [`Watcher`].
     pub files: Vec<PathBuf>,
     /// Files with secrets in them: some of these, and the configuration itself where a secret stands in it.

@@ -11,7 +11,7 @@ use super::mistake::{Mistake, Mistakes};
 use super::raw::KeyVisitor;
 use super::raw::{SectionReader, Source, read_file};
 use super::role::OtherSections;
-use super::{Admin, Admission, Auth, ClientTls, Config, Database, Listen, ListenAddr, Notify, Role, Watch};
+use super::{Admin, Admission, Auth, ClientTls, Config, Database, Fleet, Listen, ListenAddr, Notify, Role, Watch};
 use super::{database, role};
 
 /// Reads and checks a configuration file and the files it names.
@@ -50,6 +50,8 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     root.table("notify", &mut notify);
     let mut watch = Watch::default();
     root.table("watch", &mut watch);
+    let mut fleet = Fleet::default();
+    root.table("fleet", &mut fleet);
     let mut admin = Admin::default();
     root.table("admin", &mut admin);
     check_admin(&admin, &root.view("admin"), &listen.addr, &roles);
@@ -67,6 +69,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         admission,
         notify,
         watch,
+        fleet,
         files: source.files(),
         secret_files: source.secret_files(),
     })

@@ -131,9 +131,6 @@ pub(super) trait Shape: Sized {
     }
 }
 
-/// KeyVisitor that a later version will have.
-const LATER: &[&str] = &["fleet"];
-
 /// A configuration, secret or certificate larger than this is something else, such as a device.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -396,13 +393,7 @@ impl<'a> SectionReader<'a> {
                 }
                 continue;
             }
-            let pattern = pattern(&self.pattern, key);
-            let text = if LATER.contains(&pattern.as_str()) {
-                "this version of pgweir does not have this yet".to_owned()
-            } else {
-                self.unknown(key)
-            };
-            self.blame_at(name.span().start, join(&self.path, key), text);
+            self.blame_at(name.span().start, join(&self.path, key), self.unknown(key));
         }
     }
 

@@ -125,16 +125,19 @@ impl Rows {
             admission,
             notify,
             watch,
+            fleet,
             files: _,
             secret_files: _,
         } = config.clone();
-        let (mut listen, mut admin, mut admission, mut notify, mut watch) = (listen, admin, admission, notify, watch);
+        let (mut listen, mut admin, mut admission) = (listen, admin, admission);
+        let (mut notify, mut watch, mut fleet) = (notify, watch, fleet);
         self.table("listen", &mut listen);
         self.table("admin", &mut admin);
         self.table("pool", &mut PoolSection { backends_total_max, ..PoolSection::default() });
         self.table("admission", &mut admission);
         self.table("notify", &mut notify);
         self.table("watch", &mut watch);
+        self.table("fleet", &mut fleet);
     }
 
     fn table_at(&mut self, at: String, table: &mut impl KeyTable) {

@@ -13,6 +13,18 @@ words! {
         Timeout = "timeout",
     }
 
+    /// The outcome of a CancelRequest that came to another instance than the client's own.
+    pub(crate) enum FleetCancel {
+        /// Its owner dealt with it.
+        Forwarded = "forwarded",
+        /// Nobody has such a client.
+        Unknown = "unknown",
+        /// Some instance could not be asked.
+        Unreached = "unreached",
+        /// It was ours, and another instance handed it to us.
+        Received = "received",
+    }
+
     /// Why a connection does not become a client.
     pub(crate) enum LoginRefusal {
         /// Not what the protocol has here, or TLS where there is none.

@@ -32,6 +32,8 @@ words! {
         RoleRefusal = "reason",
         /// Of a cancel.
         CancelCause = "cause",
+        /// Of a cancel that came to another instance.
+        FleetCancel = "outcome",
         /// Of a notification's loss.
         DropCause = "cause",
         /// Of a gap.

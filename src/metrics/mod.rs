@@ -18,7 +18,7 @@ mod process;
 mod table;
 mod totals;
 
-pub(crate) use cause::{CancelCause, CloseReason, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome};
+pub(crate) use cause::{CancelCause, CloseReason, FleetCancel, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome};
 pub use cell::PoolStats;
 pub(crate) use distribution::{Distribution, bound};
 pub(crate) use errors::ErrorCounts;

@@ -1,7 +1,7 @@
 //! The one list of what `/metrics` shows: names, units, labels, help. Counters, docs, dashboards and alerts follow it.
 
 use super::Label;
-use super::cause::{CancelCause, CloseReason, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome};
+use super::cause::{CancelCause, CloseReason, FleetCancel, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome};
 use crate::state::timeout::Timeout;
 
 /// How a metric's values are to be read.
@@ -220,6 +220,9 @@ metrics! {
         ProcessCounter CancelsDropped "pgweir_cancels_dropped_total" []
             "CancelRequests of clients over admission.cancel_rate_per_address; nothing came of them."
             "A client cancels in a loop, or many share an address: raise `admission.cancel_rate_per_address`."
+        ProcessCounter FleetCancels "pgweir_fleet_cancels_total" [FleetCancel]
+            "CancelRequests that came to another instance than their client's, by outcome: forwarded, unknown (nobody has the client), unreached (an instance could not be asked); and received, from another instance for a client of ours."
+            "`unreached`: an address of `fleet.peers` does not answer. `unknown`: the client is gone, or `fleet.peers` lacks an instance."
         PoolCounter Zombies "pgweir_zombies_total" [Database Role]
             "Queries that were cancelled because their client vanished, or given up because a timeout passed and the server did not answer the cancel."
             "Clients give up before the server answers: their own timeout is shorter than `roles.*.statement_timeout`, or they are being restarted. Or the server hangs: see pgweir_timeouts_total."

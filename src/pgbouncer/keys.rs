@@ -147,7 +147,7 @@ pub(super) const KEYS: &[KnownKey] = &[
         General,
         "peer_id",
         Missing,
-        "a cancel request must reach the pgweir that its client is connected to; one process uses all cores, so several on one host are not needed",
+        "an instance draws its own number; name the others in fleet.peers, so that cancel requests reach the right one",
         OFF,
         "1",
     ),
@@ -461,6 +461,6 @@ pub(super) const KEYS: &[KnownKey] = &[
     key(User, "transaction_timeout", Same("roles.*.transaction_timeout"), "", OFF, "12"),
     key(User, "client_idle_timeout", Missing, "listen.idle_timeout holds for all", OFF, "60"),
     key(Peer, "host", Missing, "as peer_id in [pgbouncer]", NONE, "/tmp/peer"),
-    key(Peer, "port", Unneeded, "there are no peers", NONE, "6433"),
-    key(Peer, "pool_size", Unneeded, "there are no peers", NONE, "5"),
+    key(Peer, "port", Unneeded, "fleet.peers has the addresses of instances alone", NONE, "6433"),
+    key(Peer, "pool_size", Unneeded, "fleet.peers has the addresses of instances alone", NONE, "5"),
 ];

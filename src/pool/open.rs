@@ -399,6 +399,11 @@ impl Opener {
         Ok(Backend::new(stream, parameters, self.none.clone(), epoch, target, worker))
     }
 
+    /// A connection to another pgweir, under TLS if the address says so.
+    pub(crate) async fn reach(&self, address: &ServerAddress) -> Result<Stream, OpenError> {
+        Ok(self.connect(address).await?.0)
+    }
+
     /// Connects, under TLS if the address says so.
     async fn connect(&self, address: &ServerAddress) -> Result<(Stream, Channel), OpenError> {
         let failed = |source| OpenError::Io { address: address.to_string(), source };

@@ -6,6 +6,7 @@
 //! [`Entrance`](crate::admission::entrance::Entrance). Cancel requests pass before any of these limits but
 //! the last two.
 
+mod cancel;
 mod confirm;
 mod first;
 mod head_clock;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
+use self::cancel::Sender;
 use self::head_clock::HeadClock;
 use super::auth_query;
 use super::client::Client;
@@ -41,6 +43,7 @@ use crate::net::tls::ServerTls;
 use crate::pool::core::Bottleneck;
 use crate::pool::lease::{Lease, LeaseError};
 use crate::pool::pool::{Pool, PoolKind, PoolName};
+use crate::proxy::Proxy;
 use crate::session::context::Worker;
 use crate::sql::Value;
 use crate::state::parameters::Parameters;
@@ -142,6 +145,22 @@ fn settle(worker: &Worker, place: &mut ConnectionPlace, guest: Guest) -> Result<
     if has_place { Ok(guest) } else { Err(LoginFault::TooManyClients) }
 }
 
+/// Serves a connection on which only CancelRequests come in: of a sibling, or at the address for peers.
+pub(crate) async fn serve_peer(proxy: &Arc<Proxy>, accepted: Accepted, is_sibling: bool) {
+    let address = accepted.ip().map(PeerAddress::from);
+    let sender = if is_sibling { Sender::Sibling } else { Sender::Client(address) };
+    let Ok((socket, _)) = Socket::open(accepted) else { return };
+    if is_sibling && !matches!(&socket, Socket::Unix(unix) if crate::fleet::is_ours(unix)) {
+        return;
+    }
+    let mut stream = Stream::Plain(socket);
+    let tls = Arc::clone(&proxy.tls.load());
+    let limit = proxy.config.load().listen.login_timeout;
+    let mut head = HeadClock::new(proxy.config.load().listen.startup_timeout);
+    let _ = timeout(limit, first::packet(proxy, &mut stream, sender, tls.as_ref().as_ref(), &mut head)).await;
+    let _ = timeout(GOODBYE_MAX, stream.shutdown()).await;
+}
+
 /// As whom a connection wants to come in, before that is proved.
 struct ClaimedIdentity {
     role: String,
@@ -205,7 +224,8 @@ async fn identify(
     let tls = Arc::clone(&worker.proxy.tls.load());
     let tls = tls.as_ref().as_ref();
     let mut head = HeadClock::new(worker.proxy.config.load().listen.startup_timeout);
-    let Some(startup) = first::packet(worker, stream, origin, tls, &mut head).await? else { return Ok(None) };
+    let packet = first::packet(&worker.proxy, stream, Sender::Client(origin), tls, &mut head);
+    let Some(startup) = packet.await? else { return Ok(None) };
     place.speak();
     *named = Some(ClaimedIdentity { role: startup.user.clone(), database: startup.database.clone() });
     if let Some(negotiation) = startup.negotiation() {

@@ -5,9 +5,11 @@
 
 pub(crate) mod bind;
 pub(crate) mod build;
+pub(crate) mod cancel_key;
 pub(crate) mod expected;
 pub(crate) mod frame;
 pub(crate) mod message;
+pub(crate) mod peer;
 pub(crate) mod splice;
 pub(crate) mod startup;
 pub(crate) mod tag;

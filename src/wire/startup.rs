@@ -8,6 +8,7 @@
 use std::fmt;
 
 use super::build;
+use super::peer::{PEER_CODE, PeerQuestion};
 
 /// Longest first packet, length word included (Postgres: `MAX_STARTUP_PACKET_LENGTH`).
 pub(crate) const PACKET_MAX: usize = 10_000;
@@ -51,6 +52,8 @@ pub enum First {
     Gss,
     /// CancelRequest; nothing is answered.
     Cancel(CancelKey),
+    /// A question of another pgweir.
+    Peer(PeerQuestion),
     /// StartupMessage.
     Startup(Startup),
 }
@@ -177,6 +180,7 @@ pub fn parse(packet: &[u8]) -> Result<First, Malformed> {
         GSS_CODE if body.is_empty() => Ok(First::Gss),
         SSL_CODE | GSS_CODE => Err(wrong_length()),
         CANCEL_CODE => parse_cancel(body).map(First::Cancel),
+        PEER_CODE => PeerQuestion::parse(body).map(First::Peer).ok_or_else(wrong_length),
         (3, minor) => parse_startup(minor, body).map(First::Startup),
         (major, minor) => Err(Malformed::Version(major, minor)),
     }
@@ -342,6 +346,7 @@ fn word(n: usize) -> [u8; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::cancel_key::InstanceNumber;
     use proptest::prelude::*;
 
     fn packet(code: u32, body: &[u8]) -> Vec<u8> {
@@ -352,6 +357,20 @@ mod tests {
         match parse(&packet(0x0003_0000, body))? {
             First::Startup(startup) => Ok(startup),
             other => panic!("not a startup: {other:?}"),
+        }
+    }
+
+    fn question(from: u64, random: u64) -> PeerQuestion {
+        PeerQuestion { from, number: InstanceNumber::new(random) }
+    }
+
+    #[test]
+    fn question_of_a_peer_has_one_length() {
+        let whole = question(1, 2).packet();
+        for length in 8..whole.len() {
+            let mut packet = whole[..length].to_vec();
+            packet[3] = u8::try_from(length).unwrap();
+            assert!(matches!(parse(&packet), Err(Malformed::Length(_))), "{length}");
         }
     }
 
@@ -564,6 +583,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn question_of_a_peer_is_read_as_it_was_written(from: u64, random: u64) {
+            let question = question(from, random);
+            prop_assert_eq!(parse(&question.packet()), Ok(First::Peer(question)));
+        }
+
         #[test]
         fn no_bytes_panic_and_what_parses_survives_a_rebuild(
             code in prop_oneof![Just(0x0003_0000u32), Just(80_877_102), any::<u32>()],

@@ -5,15 +5,15 @@ use futures_util::future::join_all;
 use crate::support::frontend::{self, PROTOCOL_3_2, extended, flush, query, startup, sync};
 use crate::support::{Endpoint, Postgres, Proxy, Sessions, Wire, errors, password_of, proxy, tags};
 
-const SLEEP: &str = "SELECT pg_sleep(600)";
+pub(crate) const SLEEP: &str = "SELECT pg_sleep(600)";
 
 /// Sends the CancelRequest of `wire` on a connection of its own and waits until that is closed, as libpq does.
-async fn cancel(at: &Endpoint, wire: &Wire) {
+pub(crate) async fn cancel(at: &Endpoint, wire: &Wire) {
     let (process, secret) = wire.key.as_ref().expect("BackendKeyData");
     cancel_with(at, *process, secret).await;
 }
 
-async fn cancel_with(at: &Endpoint, process: u32, secret: &[u8]) {
+pub(crate) async fn cancel_with(at: &Endpoint, process: u32, secret: &[u8]) {
     let mut request = Wire::open(at.addr).await;
     request.send(frontend::cancel_request(process, secret)).await;
     assert!(request.rest().await.is_empty(), "a CancelRequest is never answered");

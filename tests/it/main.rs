@@ -15,6 +15,7 @@ mod drain;
 mod drivers;
 mod exact;
 mod faults;
+mod fleet;
 mod from_pgbouncer;
 mod harness;
 mod holding;

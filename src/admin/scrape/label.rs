@@ -2,7 +2,7 @@
 //! counted by.
 
 use crate::admission::limiter;
-use crate::metrics::{CancelCause, CloseReason, Label, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome};
+use crate::metrics::{CancelCause, CloseReason, FleetCancel, Label, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome};
 use crate::notify::stats::{Dropped, Gap};
 use crate::pool::core::SlotPhase;
 use crate::session::pins;
@@ -80,6 +80,7 @@ pub fn values(label: Label) -> LabelValues {
         Label::PinEnd => Words(&PinEnd::WORDS),
         Label::CloseReason => Words(&CloseReason::WORDS),
         Label::RoleRefusal => Words(&RoleRefusal::WORDS),
+        Label::FleetCancel => Words(&FleetCancel::WORDS),
         Label::CancelCause => Words(&CancelCause::WORDS),
         Label::DropCause => Words(&Dropped::WORDS),
         Label::GapCause => Words(&Gap::WORDS),

@@ -1,35 +1,35 @@
-//! Packets before a StartupMessage: TLS, refusals of requests that are not supported, and CancelRequests, which end
-//! here.
+//! Packets before a StartupMessage: TLS, refusals of requests that are not supported, CancelRequests and what other
+//! instances ask, which end here.
 
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
 
-use super::LoginFault;
+use super::cancel::Sender;
 use super::head_clock::HeadClock;
 use crate::admission::arrival_list::PeerOrigin;
 use crate::admission::fair_queue::{Caller, Standing};
-use crate::metrics::{CancelCause, ProcessCounter};
+use crate::error::LoginFault;
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ALPN, ServerTls};
-use crate::session::context::Worker;
+use crate::proxy::Proxy;
 use crate::wire::startup::{First, Framing, Malformed, Startup, framing, parse};
 
-/// Reads first packets up to a StartupMessage. `None`: it was a CancelRequest, which is dealt with.
+/// Reads first packets up to a StartupMessage. `None`: it was a CancelRequest, which is dealt with, or there is nothing
+/// more to say to a peer.
 pub(super) async fn packet(
-    worker: &Worker,
+    proxy: &Arc<Proxy>,
     stream: &mut Stream,
-    origin: PeerOrigin,
+    mut sender: Sender,
     tls: Option<&ServerTls>,
     head: &mut HeadClock,
 ) -> Result<Option<Startup>, LoginFault> {
     if let (Stream::Plain(Socket::Tcp(tcp)), Some(tls)) = (&*stream, tls) {
         let mut first = [0];
         if head.hear(tcp.peek(&mut first)).await? > 0 && framing(&first)? == Framing::DirectTls {
-            encrypt(worker, stream, origin, tls, head).await?;
+            encrypt(proxy, stream, sender.origin(), tls, head).await?;
             require_alpn(stream)?;
         }
     }
@@ -37,6 +37,7 @@ pub(super) async fn packet(
     loop {
         let packet = read_packet(stream, head).await?;
         match parse(&packet)? {
+            First::Startup(_) if !matches!(sender, Sender::Client(_)) => return Ok(None),
             First::Startup(startup) => {
                 let is_required = tls.is_some_and(|tls| tls.is_required);
                 if is_required && !stream.is_tls() && !matches!(stream.socket(), Socket::Unix(_)) {
@@ -44,20 +45,14 @@ pub(super) async fn packet(
                 }
                 return Ok(Some(startup));
             }
-            First::Cancel(_) if !worker.proxy.entrance.admits_cancel(origin) => {
-                tracing::debug!("cancel dropped: too many from one address");
-                worker.proxy.process.add(ProcessCounter::CancelsDropped);
+            First::Cancel(key) => {
+                sender.cancel(proxy, stream, &key).await?;
                 return Ok(None);
             }
-            First::Cancel(key) => {
-                if let Some(aim) = worker.proxy.clients.cancel(key.pid, &key.secret) {
-                    worker.proxy.process.add(ProcessCounter::Cancels(CancelCause::Client));
-                    aim.target().clock.ask(worker.proxy.clock.ticks());
-                    let limit = worker.proxy.cancel_timeout();
-                    let opener = worker.proxy.pools.opener();
-                    let _ = timeout(limit, opener.cancel(aim.target())).await;
+            First::Peer(question) => {
+                if !sender.question(proxy, stream, question).await? {
+                    return Ok(None);
                 }
-                return Ok(None);
             }
             First::Ssl if std::mem::take(&mut may_ask_ssl) => match tls {
                 Some(tls) => {
@@ -65,7 +60,7 @@ pub(super) async fn packet(
                         return Err(LoginFault::Injected);
                     }
                     stream.write_all(b"S").await?;
-                    encrypt(worker, stream, origin, tls, head).await?;
+                    encrypt(proxy, stream, sender.origin(), tls, head).await?;
                 }
                 None => stream.write_all(b"N").await?,
             },
@@ -91,7 +86,7 @@ async fn read_packet(stream: &mut Stream, head: &HeadClock) -> Result<Vec<u8>, L
 /// Does the TLS handshake. The peer is waited for here; only the computation for its first message (the key exchange,
 /// our signature) waits for its turn, on a thread of its own.
 async fn encrypt(
-    worker: &Worker,
+    proxy: &Arc<Proxy>,
     stream: &mut Stream,
     origin: PeerOrigin,
     tls: &ServerTls,
@@ -103,7 +98,7 @@ async fn encrypt(
     let hello = head.hear(LazyConfigAcceptor::new(Acceptor::default(), socket)).await?;
     let config = Arc::clone(&tls.config);
     let caller = Caller { origin, standing: Standing::Unnamed };
-    let answer = worker.proxy.entrance.compute(caller, move || hello.into_stream(config));
+    let answer = proxy.entrance.compute(caller, move || hello.into_stream(config));
     let answered = head.stopped_for(answer).await?;
     *stream = Stream::Client(Box::new(head.hear(answered).await?));
     Ok(())

@@ -17,7 +17,7 @@ mod wire;
 pub(crate) use endpoint::{Endpoint, password_of};
 pub(crate) use link::{Link, Toward};
 pub(crate) use pki::Pki;
-pub(crate) use postgres::Postgres;
+pub(crate) use postgres::{Postgres, free_port};
 pub(crate) use process::{output_of, root};
 pub(crate) use proxy::{Builder, Proxy, Row, proxy, proxy_before};
 pub(crate) use redis::Redis;

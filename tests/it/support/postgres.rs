@@ -278,7 +278,7 @@ fn scratch() -> PathBuf {
 }
 
 /// A port nobody listens on, below the range from which the kernel takes ports for outgoing connections.
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| {
         let run = u16::try_from(std::process::id() % 100).expect("below 100");
         AtomicU16::new(20_000 + run * 100)

@@ -1,0 +1,199 @@
+//! Several instances in front of one server: cancels reach the instance whose client they are meant for.
+//!
+//! `siblings = false` hides from instances that they share a host and a user; so they use addresses, as on several
+//! hosts.
+
+use rustix::process::Signal;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::cancel::{SLEEP, cancel, cancel_with};
+use crate::support::frontend::{PROTOCOL_3_2, cancel_request, query, startup};
+use crate::support::{Pki, Postgres, Proxy, Sessions, Wire, errors, eventually, free_port, password_of, proxy, tags};
+
+/// A fleet that knows itself by its addresses, with these lines in each file.
+async fn fleet(instances: u16, lines: &str) -> (Vec<Proxy>, Sessions) {
+    let dbname = Postgres::shared().database().await;
+    let addresses: Vec<_> = (1..=instances).map(|host| format!("127.0.0.{host}:{}", free_port())).collect();
+    let mut fleet = Vec::new();
+    for address in &addresses {
+        let listen = format!("[listen]\naddr = [\"{address}\"]\n[fleet]\nsiblings = false\npeers = {addresses:?}");
+        fleet.push(proxy().dbname(&dbname).pool_size(2).toml(&listen).toml(lines).start().await);
+    }
+    (fleet, Sessions::of(Postgres::shared(), &dbname).await)
+}
+
+/// Cancels that had this outcome.
+fn cancels(proxy: &Proxy, outcome: &str) -> f64 {
+    proxy.metric("pgweir_fleet_cancels_total", &[&format!("outcome=\"{outcome}\"")])
+}
+
+#[tokio::test]
+async fn a_cancel_that_came_to_another_instance_ends_the_query_in_both_protocols() {
+    let (fleet, sessions) = fleet(3, "").await;
+    let mut old = fleet[0].wire("app").await;
+    let mut new = Wire::open(fleet[0].addr).await;
+    new.send(startup(PROTOCOL_3_2, &[("user", "app"), ("database", "app")])).await;
+    new.authenticate("app", &password_of("app")).await;
+    for wire in [&mut old, &mut new] {
+        for other in &fleet[1..] {
+            wire.send(query(SLEEP)).await;
+            sessions.until_running(SLEEP, 1).await;
+            cancel(other, wire).await;
+            // The connection of the cancel ended when the server had been reached.
+            assert_eq!(errors(&wire.cycle().await), ["57014"]);
+        }
+    }
+    assert_eq!(fleet.iter().map(|one| cancels(one, "forwarded")).collect::<Vec<_>>(), [0.0, 2.0, 2.0]);
+    assert_eq!(fleet.iter().map(|one| cancels(one, "received")).collect::<Vec<_>>(), [4.0, 0.0, 0.0]);
+}
+
+#[tokio::test]
+async fn a_waiting_client_of_another_instance_leaves_its_queue() {
+    let (fleet, _) = fleet(2, "[pool]\nsize = 1").await;
+    let mut holder = fleet[0].wire("app").await;
+    holder.query("BEGIN").await;
+    let mut waiting = fleet[0].wire("app").await;
+    waiting.send(query("SELECT 1")).await;
+    eventually(async || fleet[0].metric("pgweir_waiters", &[]) == 1.0).await;
+    cancel(&fleet[1], &waiting).await;
+    assert_eq!(errors(&waiting.cycle().await), ["57014"]);
+}
+
+#[tokio::test]
+async fn a_wrong_secret_cancels_nobody_anywhere() {
+    let (fleet, sessions) = fleet(2, "[admission]\ncancel_rate_per_address = \"off\"").await;
+    let mut wire = fleet[0].wire("app").await;
+    let (process, secret) = wire.key.clone().expect("BackendKeyData");
+    wire.send(query(SLEEP)).await;
+    sessions.until_running(SLEEP, 1).await;
+    for bit in 0..32_u8 {
+        let mut wrong = secret.to_vec();
+        wrong[usize::from(bit / 8)] ^= 1 << (bit % 8);
+        cancel_with(&fleet[1], process, &wrong).await;
+    }
+    // Neither does an id that no instance tells, nor one of an instance that there is not.
+    for pid in [0, 4711, process ^ 1, process ^ (1 << 20), process ^ (1 << 31)] {
+        cancel_with(&fleet[1], pid, &secret).await;
+    }
+    assert_eq!(sessions.running(SLEEP).await, 1);
+    assert_eq!((cancels(&fleet[1], "forwarded"), cancels(&fleet[1], "unknown")), (0.0, 37.0));
+    cancel(&fleet[1], &wire).await;
+    assert_eq!(errors(&wire.cycle().await), ["57014"]);
+}
+
+/// Asks as another instance does; the answer.
+async fn ask(stream: &mut TcpStream, packet: &[u8]) -> Option<u8> {
+    stream.write_all(packet).await.expect("it reads");
+    let mut answer = [0];
+    (stream.read(&mut answer).await.expect("it answers") == 1).then_some(answer[0])
+}
+
+fn question(from: u64, process: u32) -> Vec<u8> {
+    let number = process >> 20 << 20;
+    [&20_u32.to_be_bytes()[..], &[0x70, 0x77, 0, 1], &from.to_be_bytes(), &number.to_be_bytes()].concat()
+}
+
+// Or two instances with each other as peers would hand it to and fro.
+#[tokio::test]
+async fn what_came_from_another_instance_is_handed_to_nobody() {
+    let (fleet, sessions) = fleet(2, "").await;
+    let mut wire = fleet[0].wire("app").await;
+    let (process, secret) = wire.key.clone().expect("BackendKeyData");
+    wire.send(query(SLEEP)).await;
+    sessions.until_running(SLEEP, 1).await;
+    let other = fleet[1].wire("app").await.key.expect("BackendKeyData").0;
+    let mut peer = TcpStream::connect(fleet[1].addr).await.expect("it accepts");
+    assert_eq!(ask(&mut peer, &question(1, process)).await, Some(b'N'));
+    let mut peer = TcpStream::connect(fleet[1].addr).await.expect("it accepts");
+    assert_eq!(ask(&mut peer, &question(1, other)).await, Some(b'Y'));
+    assert_eq!(ask(&mut peer, &cancel_request(process, &secret)).await, Some(b'N'));
+    assert_eq!(sessions.running(SLEEP).await, 1);
+    let mut peer = TcpStream::connect(fleet[0].addr).await.expect("it accepts");
+    assert_eq!(ask(&mut peer, &question(1, process)).await, Some(b'Y'));
+    assert_eq!(ask(&mut peer, &cancel_request(process, &secret)).await, Some(b'Y'));
+    assert_eq!(errors(&wire.cycle().await), ["57014"]);
+}
+
+#[tokio::test]
+async fn cancels_over_the_rate_of_their_address_are_not_handed_on() {
+    let (fleet, sessions) = fleet(2, "[admission]\ncancel_rate_per_address = \"1/m\"").await;
+    let mut wire = fleet[0].wire("app").await;
+    wire.send(query(SLEEP)).await;
+    sessions.until_running(SLEEP, 1).await;
+    cancel(&fleet[1], &wire).await;
+    assert_eq!(errors(&wire.cycle().await), ["57014"]);
+    wire.send(query(SLEEP)).await;
+    sessions.until_running(SLEEP, 1).await;
+    cancel(&fleet[1], &wire).await;
+    assert_eq!(fleet[1].metric("pgweir_cancels_dropped_total", &[]), 1.0);
+    assert_eq!((cancels(&fleet[1], "forwarded"), cancels(&fleet[0], "received")), (1.0, 1.0));
+    assert_eq!(sessions.running(SLEEP).await, 1);
+}
+
+#[tokio::test]
+async fn instances_check_each_others_certificates() {
+    let (pki, others) = (Pki::new(), Pki::new());
+    pki.issue("server", "127.0.0.1");
+    let [cert, key, ca] = ["server.crt", "server.key", "ca.crt"].map(|name| pki.path(name).display().to_string());
+    let listen = format!("[listen]\ntls = {{ mode = \"allow\", cert = \"{cert}\", key = \"{key}\" }}");
+    let verify = |ca: &str| format!("[fleet]\ntls = {{ mode = \"verify-ca\", ca = \"{ca}\" }}");
+    let (fleet, sessions) = fleet(2, &format!("{listen}\n{}", verify(&ca))).await;
+    let mut wire = fleet[0].wire("app").await;
+    wire.send(query(SLEEP)).await;
+    sessions.until_running(SLEEP, 1).await;
+    // A wrong authority: nothing is told to whoever answers there.
+    fleet[1].reload(&verify(&others.path("ca.crt").display().to_string())).await;
+    cancel(&fleet[1], &wire).await;
+    assert_eq!((cancels(&fleet[1], "unreached"), sessions.running(SLEEP).await), (1.0, 1));
+    fleet[1].reload(&verify(&ca)).await;
+    eventually(async || {
+        cancel(&fleet[1], &wire).await;
+        cancels(&fleet[1], "forwarded") >= 1.0
+    })
+    .await;
+    assert_eq!(errors(&wire.cycle().await), ["57014"]);
+}
+
+#[tokio::test]
+async fn a_new_instance_that_shares_the_port_cancels_for_the_old_one() {
+    let dbname = Postgres::shared().database().await;
+    let shares =
+        |text: &str| proxy().dbname(&dbname).toml("[listen]\nreuse_port = true\nlinger = \"1d\"").toml(text).start();
+    let old = shares("").await;
+    let mut wire = old.wire("app").await;
+    let addresses = format!("[listen]\naddr = [\"{}\"]\n[admin]\naddr = \"{}\"", old.addr, old.admin);
+    let new = shares(&addresses).await;
+    old.signal(Signal::TERM);
+    old.logged("draining").await;
+    let sessions = Sessions::of(Postgres::shared(), &dbname).await;
+    wire.send(query(SLEEP)).await;
+    sessions.until_running(SLEEP, 1).await;
+    cancel(&new, &wire).await;
+    assert_eq!(errors(&wire.cycle().await), ["57014"]);
+    assert_eq!(tags(&wire.query("SELECT 1").await), "T D C Z");
+}
+
+// The addresses of [listen] are closed then.
+#[tokio::test]
+async fn an_instance_that_drains_is_reached_by_its_address_for_peers() {
+    let dbname = Postgres::shared().database().await;
+    let ports: Vec<_> = (0..2).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+    let mut fleet = Vec::new();
+    for port in &ports {
+        let text =
+            format!("[listen]\nlinger = \"1d\"\n[fleet]\nsiblings = false\naddr = \"{port}\"\npeers = {ports:?}");
+        fleet.push(proxy().dbname(&dbname).toml(&text).start().await);
+    }
+    let mut wire = fleet[0].wire("app").await;
+    fleet[0].signal(Signal::TERM);
+    fleet[0].logged("draining").await;
+    let sessions = Sessions::of(Postgres::shared(), &dbname).await;
+    wire.send(query(SLEEP)).await;
+    sessions.until_running(SLEEP, 1).await;
+    cancel(&fleet[1], &wire).await;
+    assert_eq!(errors(&wire.cycle().await), ["57014"]);
+    // It lets no clients in.
+    let mut stream = TcpStream::connect(ports[1].parse::<std::net::SocketAddr>().unwrap()).await.expect("it accepts");
+    assert_eq!(ask(&mut stream, &startup(PROTOCOL_3_2, &[("user", "app")])).await, None);
+}
