@@ -198,6 +198,15 @@ impl Frontend<'_, '_> {
             let action = (class.statements > 1).then_some(ReplyAction::Several(class.statements));
             return self.pass(message, Some(Expect::Query), action);
         }
+        let executed = match text.map(|text| self.executed_instead(text, &class)) {
+            Some(Err(rest)) => return rest,
+            Some(Ok(executed)) => executed,
+            None => None,
+        };
+        let (text, class) = match &executed {
+            Some(text) => (Some(&text[..]), classify(text, self.session.lexer)),
+            None => (text, class),
+        };
         if let Some(fault) = self.forbidden(&class) {
             return self.refuse(message, &fault);
         }
@@ -227,7 +236,7 @@ impl Frontend<'_, '_> {
             Some(error) => Some(ReplyAction::Duplicates(error)),
             None => self.runs(|| Arc::clone(&class), &class),
         };
-        match renamed.or(instead) {
+        match renamed.or(instead).or(executed) {
             Some(text) => self.query_instead(message, action, &text),
             None => self.pass(message, Some(Expect::Query), action),
         }

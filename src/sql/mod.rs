@@ -52,4 +52,4 @@ pub(crate) use signal::{SignalCall, SignalTarget, signal};
 pub use stand_in::stand_ins;
 pub(crate) use stand_in::{CHANNEL_MAX, PAYLOAD_MAX, STAND_IN};
 pub(crate) use state_flags::{KINDS, PIN_REASONS, StateFlags};
-pub(crate) use statement_names::{StatementName, rename_statements, statement_names};
+pub(crate) use statement_names::{StatementName, executes_only, rename_statements, statement_names};

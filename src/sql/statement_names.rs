@@ -78,6 +78,19 @@ pub(super) fn executed(text: &[u8], context: Context) -> Option<Bytes> {
     read_name(text, context).and_then(|(used, name, _)| (used == NameUse::Execute).then_some(name))
 }
 
+/// The name that `text` executes, if that is one EXECUTE without arguments and nothing else.
+pub(crate) fn executes_only(text: &[u8], context: Context) -> Option<Bytes> {
+    let mut reader = Reader::new(text, context);
+    if !reader.word(EXECUTE) {
+        return None;
+    }
+    let name = reader.name()?;
+    while reader.token().kind == TokenKind::Semicolon {
+        reader.advance();
+    }
+    reader.is_at_end().then_some(name)
+}
+
 /// The name in one statement, and where it stands.
 fn read_name(text: &[u8], context: Context) -> Option<(NameUse, Bytes, Range<usize>)> {
     let mut reader = Reader::new(text, context);
@@ -184,6 +197,15 @@ mod tests {
             "SELECT execute FROM p",
         ] {
             assert_eq!(names(text), [], "{text}");
+        }
+    }
+
+    #[test]
+    fn an_execute_alone_is_one_without_arguments() {
+        let name = |text: &str| executes_only(text.as_bytes(), Context::default());
+        assert_eq!(name("execute \"A\" ; ").as_deref(), Some(&b"A"[..]));
+        for other in ["EXECUTE a(1)", "EXPLAIN EXECUTE a", "EXECUTE a; SELECT 1", "EXECUTE", "SELECT 1"] {
+            assert_eq!(name(other), None, "{other}");
         }
     }
 

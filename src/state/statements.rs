@@ -63,6 +63,11 @@ impl Analysis {
 }
 
 impl Statement {
+    /// The text that the client sent, if another is parsed instead.
+    pub(crate) fn original_text(&self) -> Option<&[u8]> {
+        self.original.iter().position(|byte| *byte == 0).map(|end| &self.original[..end])
+    }
+
     /// The outcome of its analysis; `None`: not answered yet, or its text is too large.
     pub(crate) fn analysis(&self) -> Option<&Analysis> {
         self.analysis.get()

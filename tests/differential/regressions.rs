@@ -137,3 +137,20 @@ fn a_discard_all_ends_listening_though_its_pipeline_fails() {
         ],
     );
 }
+
+// The backend has another statement under that name.
+#[test]
+fn an_execute_runs_what_the_client_prepared() {
+    for prepared in ["DEALLOCATE s1", "DEALLOCATE s0", "LISTEN ch1", "NOTIFY ch1", "DISCARD ALL"] {
+        same(
+            Pool::Two,
+            &[
+                step(0, send(&[query("LISTEN ch1")])),
+                step(0, send(&[parse("s0", prepared), parse("s2", "SELECT 2"), Sync])),
+                step(0, send(&[query("EXECUTE s0")])),
+                step(0, send(&[query("EXECUTE s2")])),
+                step(0, send(&[query("SELECT 1")])),
+            ],
+        );
+    }
+}

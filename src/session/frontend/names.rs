@@ -40,6 +40,20 @@ impl Frontend<'_, '_> {
         Ok(sql::rename_statements(text, self.session.lexer, |_, name| number(name)))
     }
 
+    /// The client's text of a statement that a lone EXECUTE runs, if the backend has another under its name; an error is
+    /// the outcome of a message that has to wait for the names.
+    pub(super) fn executed_instead(&mut self, text: &[u8], class: &StatementEffects) -> Result<Option<Vec<u8>>, Rest> {
+        if class.statements != 1 || self.session.keeps_own_names() {
+            return Ok(None);
+        }
+        let Some(name) = sql::executes_only(text, self.session.lexer) else { return Ok(None) };
+        if self.leased.cycle.must_wait_for(Facts::NAMES) {
+            return Err(self.hold());
+        }
+        let statement = self.session.statements.find(&name);
+        Ok(statement.and_then(|statement| statement.original_text()).map(<[u8]>::to_vec))
+    }
+
     /// The error of a lone PREPARE under a name that the client gave by the protocol.
     pub(super) fn duplicate(&self, class: &StatementEffects) -> Option<Box<[u8]>> {
         match class.effects.as_slice() {
