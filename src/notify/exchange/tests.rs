@@ -131,7 +131,7 @@ fn the_frame_of_a_notification_is_shared() {
     exchange.publish(9, &[say("x", "p".repeat(7000))]);
     let queued: usize = exchange.listeners().iter().map(|listener| listener.queued_bytes).sum();
     assert_eq!(queued, 1000 * 7012);
-    let frames: std::collections::HashSet<_> =
+    let frames: HashSet<_> =
         clients.iter().map(|client| client.mailbox.first_frame().expect("it waits").bytes().as_ptr()).collect();
     assert_eq!(frames.len(), 1);
 }
