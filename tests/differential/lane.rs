@@ -140,8 +140,9 @@ impl Lane {
         for pool in [Pool::One, Pool::Two, Pool::Session] {
             self.console(&format!("RECONNECT {}", pool.dbname()));
         }
+        // A prepared transaction may hold a lock that a client's last statement waits for.
         while self.admins[0].value(&format!("SELECT count(*) {CLIENT_BACKENDS}")) != "0" {
-            std::thread::yield_now();
+            self.admins.iter_mut().for_each(roll_back_prepared);
         }
         if std::mem::take(&mut self.is_server_changed) {
             self.reload_server("RESET ALL");
@@ -150,13 +151,7 @@ impl Lane {
         self.runs += 1;
         let is_changed = std::mem::take(&mut self.are_tables_changed);
         for admin in &mut self.admins {
-            loop {
-                let gid = admin.value("SELECT min(gid) FROM pg_prepared_xacts WHERE database = current_database()");
-                if gid == "None" {
-                    break;
-                }
-                admin.value(&format!("ROLLBACK PREPARED '{gid}'"));
-            }
+            roll_back_prepared(admin);
             if is_changed {
                 admin.value(RESTORE);
             }
@@ -229,4 +224,14 @@ impl Lane {
 
 fn admin(server: SocketAddr, dbname: &str) -> Peer {
     Peer::login(server, &[("user", "postgres"), ("database", dbname)]).0
+}
+
+fn roll_back_prepared(admin: &mut Peer) {
+    loop {
+        let gid = admin.value("SELECT min(gid) FROM pg_prepared_xacts WHERE database = current_database()");
+        if gid == "None" {
+            break;
+        }
+        admin.value(&format!("ROLLBACK PREPARED '{gid}'"));
+    }
 }
