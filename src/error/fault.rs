@@ -100,6 +100,9 @@ pub(crate) enum Fault {
     /// More named statements than a client may hold.
     #[error("too many prepared statements in one session")]
     TooManyStatements,
+    /// More of something than a client may hold.
+    #[error("too many {} in one session", .0.name())]
+    HoldsTooMuch(Holding),
     /// Parse under a name that is taken.
     #[error("prepared statement \"{0}\" already exists")]
     DuplicateStatement(String),
@@ -156,6 +159,27 @@ pub(crate) enum Fault {
         Missing::Bus { .. } => "the notification bus cannot be reached",
     })]
     ListenFailed(Missing),
+}
+
+/// Things that a client may hold only so many of, besides prepared statements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holding {
+    Channels,
+    Portals,
+    Settings,
+}
+
+impl Holding {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 3] = [Self::Channels, Self::Portals, Self::Settings];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Channels => "channels",
+            Self::Portals => "portals",
+            Self::Settings => "settings, or too large ones,",
+        }
+    }
 }
 
 /// The queue of a role, as far as a client in it must know.

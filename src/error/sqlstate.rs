@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
 use crate::error::ConsoleFault;
-use crate::error::{Fault, Queue};
+use crate::error::{Fault, Holding, Queue};
 use crate::error::{LoginFault, LookupError};
 use crate::notify::exchange::Missing;
 use crate::notify::notification::Unnotifiable;
@@ -109,6 +109,13 @@ pub(crate) fn report(fault: &Fault) -> Report {
             ),
         ),
         Fault::TooManyStatements => ("ERROR", "53400", Some("Close prepared statements that are no longer used.")),
+        Fault::HoldsTooMuch(Holding::Channels) => {
+            ("ERROR", "53400", Some("UNLISTEN from channels that are no longer used, or LISTEN in several sessions."))
+        }
+        Fault::HoldsTooMuch(Holding::Portals) => {
+            ("ERROR", "53400", Some("Close portals that are no longer used, or end the transaction."))
+        }
+        Fault::HoldsTooMuch(Holding::Settings) => ("ERROR", "53400", Some("RESET settings that are no longer used.")),
         Fault::DuplicateStatement(_) => ("ERROR", "42P05", None),
         Fault::ResultChanged => ("ERROR", "0A000", None),
         Fault::NoStatement(_) | Fault::NoUnnamedStatement => ("ERROR", "26000", None),

@@ -32,6 +32,8 @@ pub(crate) struct Pending {
     /// The notifications among them.
     held: HashSet<Notification>,
     bytes: usize,
+    /// Changes so far, those rolled back included.
+    changes: usize,
     folded: u32,
 }
 
@@ -64,6 +66,7 @@ impl Pending {
 
     /// LISTEN or UNLISTEN.
     pub(crate) fn change(&mut self, change: Change) {
+        self.changes += 1;
         self.items.push(Item::Change(change));
     }
 
@@ -108,6 +111,11 @@ impl Pending {
     /// Number of notifications.
     pub(crate) fn notifications(&self) -> usize {
         self.held.len()
+    }
+
+    /// Number of changes, those rolled back included.
+    pub(crate) fn changes(&self) -> usize {
+        self.changes
     }
 
     /// Neither notifications nor changes.

@@ -11,13 +11,15 @@ use bytes::Bytes;
 use crate::sql::Effect;
 use crate::sql::{Scope, Setting, Value};
 use crate::state::parameters::{Parameters, is_read_only};
-use crate::state::settings::Values;
+use crate::state::settings::{Values, cost};
 use crate::state::tentative::Tentative;
 
 /// Changes that are not final yet.
 #[derive(Debug, Default)]
 pub(crate) struct Follow {
     changes: Tentative<SettingChange>,
+    /// Bytes that changes took since the last adoption, those rolled back included.
+    bytes: usize,
     /// Values that the server reported, by folded name; they override the changes.
     reported: BTreeMap<String, String>,
     /// Settings that are back at the value the client began with. The backend does not know that value, so its reports
@@ -44,6 +46,9 @@ enum SettingChange {
     ResetAll,
 }
 
+/// Bytes of a change without a value, about.
+const CHANGE_OVERHEAD: usize = 64;
+
 /// `GUC_NO_RESET_ALL`: RESET ALL leaves it alone.
 const NOT_RESET: &str = "role";
 
@@ -61,6 +66,11 @@ impl Follow {
             Effect::Reset(name) => drop(self.explained.insert(name.clone())),
             Effect::ResetAll => self.explains_all = true,
             _ => {}
+        }
+        if let Effect::Set { setting, .. } = effect {
+            self.bytes += cost(&setting.name, &setting.value);
+        } else if effect.controls_transaction() || matches!(effect, Effect::Reset(_) | Effect::ResetAll) {
+            self.bytes += CHANGE_OVERHEAD;
         }
         match effect {
             Effect::Set { scope: Scope::Session, setting } => self.changes.push(SettingChange::Set(setting.clone())),
@@ -80,6 +90,11 @@ impl Follow {
     /// True if a DISCARD ALL took the setting back to the value that the client began with.
     pub(crate) fn is_reset(&self, name: &str) -> bool {
         !self.told.is_empty() && self.reset.contains(&name.to_ascii_lowercase())
+    }
+
+    /// Bytes that the changes take, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Every report is taken for the client's.
@@ -200,6 +215,7 @@ impl Follow {
         base: &Parameters,
     ) -> Vec<String> {
         let mut unexplained = Vec::new();
+        self.bytes = 0;
         let before = backend.clone();
         for change in self.changes.take() {
             match change {

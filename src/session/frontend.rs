@@ -226,7 +226,7 @@ impl Frontend<'_, '_> {
         if self.waits_to_prepare(&class) {
             return self.hold();
         }
-        if let Some(fault) = self.unnotifiable(&class) {
+        if let Some(fault) = self.unnotifiable(&class).or_else(|| self.oversized(&class)) {
             return self.refuse(message, &fault);
         }
         self.fail_prepare(&class);

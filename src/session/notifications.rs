@@ -25,6 +25,9 @@ use crate::wire::build::error_fields;
 /// SQLSTATE of the INFO by which the functions of `pgweir notify-sql` report a notification.
 const PRIVATE: &[u8] = b"PW001";
 
+/// Channels that one client may listen to: what it leaves behind when it goes takes time in proportion.
+const CHANNELS_MAX: usize = 10_000;
+
 /// State of one client's NOTIFY and LISTEN.
 #[derive(Debug)]
 pub(crate) struct Notifications {
@@ -112,6 +115,13 @@ impl Notifications {
     /// True if the transaction must not notify any more.
     pub(crate) fn is_full(&self) -> bool {
         self.open.as_ref().is_some_and(|open| open.pending.is_full())
+    }
+
+    /// True if the client must not listen to any more channels.
+    pub(crate) fn has_too_many_channels(&self) -> bool {
+        let Some(open) = &self.open else { return false };
+        let listening = open.mailbox.as_ref().map_or(0, |mailbox| self.exchange.channel_count(mailbox));
+        listening + open.pending.changes() >= CHANNELS_MAX
     }
 
     /// True if notifications wait for the client.
@@ -274,8 +284,9 @@ impl Notifications {
                 self.exchange.change(mailbox, change);
             }
         }
-        if !committed.changes.is_empty() && self.channels().is_empty() {
-            self.open().mailbox = None;
+        let exchange = &self.exchange;
+        if !committed.changes.is_empty() {
+            open.mailbox = open.mailbox.take().filter(|mailbox| exchange.channel_count(mailbox) > 0);
         }
         self.exchange.stats.folded(committed.folded as usize);
         let count = committed.notifications.len();

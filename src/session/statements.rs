@@ -11,7 +11,10 @@ use crate::state::statements::Statement;
 const BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Bytes of a named statement besides its text and name, about.
-const OVERHEAD: usize = 256;
+const OVERHEAD: usize = 512;
+
+/// Bytes that the portals of one client may take here; only those are kept that change its session.
+const PORTAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Bytes of a name that Postgres tells apart: `NAMEDATALEN` − 1 (`prepare.c`, `portalmem.c`).
 const NAME_MAX: usize = 63;
@@ -37,8 +40,12 @@ pub(crate) struct ClientStatements {
     pub unnamed: Unnamed,
     /// Number of the last unnamed Parse.
     parse: u32,
-    /// Portals whose statement changes the session. The unnamed one has an empty name.
-    portals: Vec<(Box<[u8]>, Portal)>,
+    /// The unnamed portal, if its statement changes the session.
+    unnamed_portal: Option<Portal>,
+    /// Named portals whose statement changes the session.
+    portals: HashMap<Box<[u8]>, Portal>,
+    /// Bytes that they take.
+    portal_bytes: usize,
 }
 
 /// Effect of executing a portal.
@@ -48,6 +55,14 @@ pub(crate) struct Portal {
     pub class: Arc<StatementEffects>,
     /// Arguments that its Bind gave to a `pg_notify`; an error is one of its execution.
     pub given: Option<Result<Notification, Unnotifiable>>,
+}
+
+impl Portal {
+    /// Bytes that it takes under this name, about.
+    fn cost(&self, name: &[u8]) -> usize {
+        let given = self.given.as_ref().and_then(|given| given.as_ref().ok());
+        OVERHEAD + name.len() + given.map_or(0, Notification::len)
+    }
 }
 
 impl From<Arc<StatementEffects>> for Portal {
@@ -90,9 +105,10 @@ pub(crate) struct UnnamedParse {
 #[derive(Debug)]
 pub(crate) struct Undo(Box<[u8]>, Option<Arc<Statement>>);
 
-/// Bytes that a named statement takes, its shared text included.
+/// Bytes that a named statement takes, its shared text included: that is there twice, the second time as the key by
+/// which other clients find it.
 fn cost(name: &[u8], statement: &Statement) -> usize {
-    OVERHEAD + name.len() + statement.rest.len()
+    OVERHEAD + name.len() + 2 * statement.len()
 }
 
 impl ClientStatements {
@@ -225,7 +241,7 @@ impl ClientStatements {
     #[inline]
     pub(crate) fn leave_backend(&mut self) {
         self.leave_unnamed();
-        self.portals.clear();
+        self.drop_portals();
     }
 
     /// Effects of the unnamed statement.
@@ -239,25 +255,45 @@ impl ClientStatements {
     /// Records the effect of executing this portal from now on.
     #[inline]
     pub(crate) fn bind(&mut self, name: &[u8], portal: Option<Portal>) {
+        if name.is_empty() {
+            self.unnamed_portal = portal;
+            return;
+        }
         if portal.is_none() && self.portals.is_empty() {
             return;
         }
         let name = key(name);
-        self.portals.retain(|(known, _)| **known != *name);
-        if let Some(portal) = portal {
-            self.portals.push((name.into(), portal));
+        if let Some(before) = self.portals.remove(name) {
+            self.portal_bytes -= before.cost(name);
         }
+        if let Some(portal) = portal {
+            self.portal_bytes += portal.cost(name);
+            self.portals.insert(name.into(), portal);
+        }
+    }
+
+    /// True if it takes no more portals.
+    #[inline]
+    pub(crate) fn has_too_many_portals(&self) -> bool {
+        self.portal_bytes >= PORTAL_BYTES_MAX
     }
 
     /// Effect of executing a portal.
     #[inline]
     pub(crate) fn portal(&self, name: &[u8]) -> Option<Portal> {
-        self.portals.iter().find(|(known, _)| **known == *key(name)).map(|(_, portal)| portal.clone())
+        if name.is_empty() {
+            return self.unnamed_portal.clone();
+        }
+        self.portals.get(key(name)).cloned()
     }
 
     /// The transaction is over: its portals are gone.
     #[inline]
     pub(crate) fn drop_portals(&mut self) {
-        self.portals.clear();
+        self.unnamed_portal = None;
+        if self.portal_bytes > 0 {
+            self.portals = HashMap::new();
+            self.portal_bytes = 0;
+        }
     }
 }

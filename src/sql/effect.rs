@@ -105,6 +105,11 @@ impl StatementEffects {
         self.has(|effect| matches!(effect, Effect::Notify { .. }))
     }
 
+    /// LISTEN.
+    pub fn listens(&self) -> bool {
+        self.has(|effect| matches!(effect, Effect::Listen(_)))
+    }
+
     /// SET, RESET and their like, for the session.
     pub fn changes_settings(&self) -> bool {
         self.has(|effect| {

@@ -18,6 +18,14 @@ use super::read::Reader;
 use super::set_config::SetConfig;
 
 impl Value {
+    /// Bytes of its text.
+    pub fn text_len(&self) -> usize {
+        match self {
+            Self::Default => 0,
+            Self::Text(text) | Self::Raw(text) => text.len(),
+        }
+    }
+
     /// Whether its bytes are the same in every encoding.
     pub(crate) fn is_ascii(&self) -> bool {
         match self {

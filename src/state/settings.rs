@@ -6,8 +6,8 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, Weak};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use super::parameters::Parameters;
 use super::timeout::{OwnTimeouts, Timeout};
@@ -26,6 +26,8 @@ struct Set {
     meaning: u64,
     /// Timeouts among the values.
     timeouts: OwnTimeouts,
+    /// Bytes that the values take, about.
+    bytes: usize,
 }
 
 /// Settings that change neither how a statement is read nor how it is planned.
@@ -60,6 +62,11 @@ impl Settings {
     /// The timeouts among them.
     pub fn timeouts(&self) -> &OwnTimeouts {
         &self.0.timeouts
+    }
+
+    /// Bytes that they take, about.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.bytes
     }
 
     /// Differs when a prepared statement could mean something else.
@@ -121,13 +128,15 @@ const ENCODING: &str = "client_encoding";
 #[derive(Debug)]
 pub struct SettingsRegistry {
     none: Settings,
-    sets: Mutex<HashMap<Values, Weak<Set>>>,
+    hashing: RandomState,
+    /// Sets by the hash of their values.
+    sets: Mutex<HashMap<u64, Vec<Weak<Set>>>>,
 }
 
 impl Default for SettingsRegistry {
     fn default() -> Self {
         let none = Settings(Arc::new(Set::new(Values::new())));
-        Self { none, sets: Mutex::default() }
+        Self { none, hashing: RandomState::new(), sets: Mutex::default() }
     }
 }
 
@@ -145,17 +154,35 @@ impl SettingsRegistry {
         if values.is_empty() {
             return self.none();
         }
-        let mut sets = self.sets.lock().expect("no panic while held");
-        if let Some(set) = sets.get(&values).and_then(Weak::upgrade) {
+        // Nothing that grows with the values is done under the lock: hashing, comparing and copying.
+        let hash = self.hashing.hash_one(&values);
+        let known = self.sets().get(&hash).cloned().unwrap_or_default();
+        if let Some(set) = known.iter().filter_map(Weak::upgrade).find(|set| set.values == values) {
             return Settings(set);
         }
+        // Two clients may come to the same values at the same moment: a set too many costs a round trip at most.
+        let set = Arc::new(Set::new(values));
+        let mut sets = self.sets();
         if sets.len() % SWEEP_EVERY == SWEEP_EVERY - 1 {
-            sets.retain(|_, set| set.strong_count() > 0);
+            sets.retain(|_, sets| sets.iter().any(|set| set.strong_count() > 0));
         }
-        let set = Arc::new(Set::new(values.clone()));
-        sets.insert(values, Arc::downgrade(&set));
+        let alike = sets.entry(hash).or_default();
+        alike.retain(|set| set.strong_count() > 0);
+        alike.push(Arc::downgrade(&set));
         Settings(set)
     }
+
+    fn sets(&self) -> MutexGuard<'_, HashMap<u64, Vec<Weak<Set>>>> {
+        self.sets.lock().expect("no panic while held")
+    }
+}
+
+/// Bytes of a setting besides its name and value, about.
+const SETTING_OVERHEAD: usize = 96;
+
+/// Bytes that a setting takes, about.
+pub(crate) fn cost(name: &str, value: &Value) -> usize {
+    SETTING_OVERHEAD + name.len() + value.text_len()
 }
 
 impl Set {
@@ -171,7 +198,8 @@ impl Set {
             Milliseconds::Unread => Some(0),
             Milliseconds::Refused => None,
         });
-        Self { values, meaning, timeouts }
+        let bytes = values.iter().map(|(name, value)| cost(name, value)).sum();
+        Self { values, meaning, timeouts, bytes }
     }
 }
 

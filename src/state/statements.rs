@@ -78,6 +78,11 @@ impl Statement {
         drop(self.analysis.set(analysis));
     }
 
+    /// Bytes of its texts.
+    pub(crate) fn len(&self) -> usize {
+        self.rest.len() + self.original.len()
+    }
+
     /// Its text was too large to be kept.
     #[inline]
     pub(crate) fn is_large(&self) -> bool {

@@ -141,6 +141,7 @@ fn faults() -> Vec<Fault> {
         Fault::TooManyNotifications,
     ];
     faults.extend(Gap::ALL.map(Fault::NotificationGap));
+    faults.extend(Holding::ALL.map(Fault::HoldsTooMuch));
     faults
 }
 
@@ -183,6 +184,7 @@ fn index(fault: &Fault) -> usize {
         Fault::Unanswered { .. } => 34,
         Fault::PinTimeout => 35,
         Fault::TooManyPins => 36,
+        Fault::HoldsTooMuch(_) => 37,
         Fault::ResultChanged => 12,
     }
 }
@@ -349,7 +351,7 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 37);
+    all(faults().iter().map(index).collect(), 0, 38);
     all(login_faults().iter().map(login_index).collect(), 1, 23);
     all(console_faults().iter().map(console_index).collect(), 0, 28);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use tokio::time::Instant;
 
 use super::{Client, End, Fed, Phase, Step, lease::begin_cycle};
-use crate::error::Fault;
 use crate::error::sqlstate;
+use crate::error::{Fault, Holding};
 use crate::metrics::PoolCounter;
 use crate::pool::server_role;
 use crate::session::answers::{self, Answers, Event};
@@ -270,6 +270,11 @@ impl Client {
             && self.session.notifications.exchange().refuses()
         {
             return self.fail(tag::QUERY, &Fault::TooManyNotifications);
+        }
+        if let Effect::Listen(_) = effect
+            && self.session.notifications.has_too_many_channels()
+        {
+            return self.fail(tag::QUERY, &Fault::HoldsTooMuch(Holding::Channels));
         }
         let (notifications, party) = self.session.notifications();
         notifications.run_alone(effect, party);

@@ -3,12 +3,17 @@
 use std::sync::atomic::Ordering;
 
 use super::{DISCARD_SEQUENCES, EMPTY_TEXT, FAILING_NAME, FAILING_NOTIFY, Frontend};
-use crate::error::Fault;
+use crate::error::{Fault, Holding};
 use crate::pool::backend::SequenceUser;
 use crate::session::reply_action::ReplyAction;
-use crate::sql::StatementEffects;
+use crate::sql::{Effect, StatementEffects};
+use crate::state::settings::cost;
 use crate::wire::build;
 use crate::wire::expected::{Expect, TransactionStatus};
+
+/// Bytes that the settings of one client may take, those of the transaction under way included: each change costs time
+/// in proportion.
+const SETTINGS_BYTES_MAX: usize = 256 * 1024;
 
 impl Frontend<'_, '_> {
     /// `lastval` and `currval` answer with values of this client, or as in a session that has called no `nextval`.
@@ -45,8 +50,22 @@ impl Frontend<'_, '_> {
     /// Reason why a text with stand-ins for notifications cannot run now.
     pub(super) fn unnotifiable(&self, class: &StatementEffects) -> Option<Fault> {
         let notifications = &self.session.notifications;
+        if class.stands_in && class.listens() && notifications.has_too_many_channels() {
+            return Some(Fault::HoldsTooMuch(Holding::Channels));
+        }
         (class.stands_in && class.notifies() && (notifications.is_full() || notifications.exchange().refuses()))
             .then_some(Fault::TooManyNotifications)
+    }
+
+    /// Reason why a text may change no more settings.
+    pub(super) fn oversized(&self, class: &StatementEffects) -> Option<Fault> {
+        let cost = |(_, effect): &(u32, Effect)| match effect {
+            Effect::Set { setting, .. } => cost(&setting.name, &setting.value),
+            _ => 0,
+        };
+        let more: usize = class.effects.iter().map(cost).sum();
+        let held = || self.session.settings.bytes() + self.session.follow.as_ref().map_or(0, |follow| follow.bytes());
+        (more > 0 && held() + more > SETTINGS_BYTES_MAX).then_some(Fault::HoldsTooMuch(Holding::Settings))
     }
 
     /// PREPARE TRANSACTION must fail after statements that the backend never saw: the backend gets a NOTIFY of ours

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::names::is_lone_deallocate;
 use super::{Frontend, Naming, Rest, rename};
-use crate::error::Fault;
+use crate::error::{Fault, Holding};
 use crate::notify::notification::Unnotifiable;
 use crate::session::notifications;
 use crate::session::reply_action::ReplyAction;
@@ -19,6 +19,9 @@ use crate::wire::message::{Message, Named};
 impl Frontend<'_, '_> {
     #[inline]
     pub(super) fn bind(&mut self, message: Message<'_>, portal: &[u8], name: &[u8]) -> Rest {
+        if self.session.statements.has_too_many_portals() && !portal.is_empty() {
+            return self.refuse(message, &Fault::HoldsTooMuch(Holding::Portals));
+        }
         if name.is_empty() {
             match self.bring_unnamed() {
                 UnnamedUse::Here => {}
@@ -114,7 +117,7 @@ impl Frontend<'_, '_> {
             Ok(given) => given,
             Err(error) => return self.refuse(message, &Fault::Unnotifiable(error)),
         };
-        if let Some(fault) = self.unnotifiable(&class) {
+        if let Some(fault) = self.unnotifiable(&class).or_else(|| self.oversized(&class)) {
             return self.refuse(message, &fault);
         }
         if self.waits_to_prepare(&class) {
