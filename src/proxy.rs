@@ -34,6 +34,7 @@ use crate::pool::core::Core;
 use crate::pool::directory::Directory;
 use crate::pool::lease::Pools;
 use crate::pool::open::Opener;
+use crate::state::memory::ClientMemory;
 use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
 use crate::watch::watches::Watches;
@@ -58,6 +59,8 @@ pub(crate) struct Proxy {
     pub statements: Statements,
     /// All sets of settings.
     pub settings: SettingsRegistry,
+    /// The memory of all clients.
+    pub memory: Arc<ClientMemory>,
     /// Errors that clients got.
     pub errors: ErrorCounts,
     /// Events of the whole process.
@@ -103,9 +106,12 @@ impl Proxy {
         pools.set_zombie_max(config.admission.zombie_max);
         let entrance = Entrance::new(&config.admission);
         let hub = Arc::new(Hub::new(config.notify.clone()));
+        let memory = Arc::new(ClientMemory::default());
+        memory.set(config.listen.memory_max, config.listen.client_memory_max);
         let config = Arc::new(ArcSwap::from_pointee(config));
         let cancels = Cancels::new(config.load().fleet.siblings, || u64::from_ne_bytes(random()));
         Ok(Self {
+            memory,
             entrance,
             hub,
             watches: Watches::default(),
@@ -176,6 +182,7 @@ impl Proxy {
             |name: &str| config.databases.values().any(|of| of.hosts.iter().any(|host| host == name)) || is_peer(name);
         self.pools.opener().names().retain(is_host);
         self.pools.set_zombie_max(config.admission.zombie_max);
+        self.memory.set(config.listen.memory_max, config.listen.client_memory_max);
         self.entrance.set(&config.admission);
         self.hub.set(&config.notify);
         let config = Arc::new(config);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use super::form::{count, duration, duration_above_zero, listen_addr, some, truth, word};
+use super::form::{count, duration, duration_above_zero, listen_addr, size, some, truth, word};
 use super::keys::section;
 use super::raw::SectionReader;
 use super::raw::Shape;
@@ -14,6 +14,12 @@ use crate::words::words;
 
 /// More clients than this have more sockets than one process gets.
 pub(crate) const CLIENTS_MAX: u32 = 1_000_000;
+
+/// A single long statement takes as much.
+const MEMORY_MIN: usize = 4 * 1024 * 1024;
+
+/// Far above any machine's memory.
+const MEMORY_MOST: usize = 1 << 40;
 
 /// Far above any machine's cores.
 const WORKERS_MAX: u32 = 1024;
@@ -34,6 +40,10 @@ section! {
         pub clients_max: u32 = 10_000 => key(count(1..=CLIENTS_MAX));
         /// Connections of one client address, those that have not logged in included; `None`: not limited.
         pub clients_max_per_address: Option<u32> = None => maybe(count(1..=CLIENTS_MAX));
+        /// Bytes that all clients together may take.
+        pub memory_max: usize = 1024 * 1024 * 1024 => key(size(MEMORY_MIN..=MEMORY_MOST));
+        /// Bytes that one client may take.
+        pub client_memory_max: usize = 64 * 1024 * 1024 => key(size(MEMORY_MIN..=MEMORY_MOST));
         /// From accept to the end of the StartupMessage.
         pub startup_timeout: Duration = Duration::from_secs(2) => key(duration_above_zero());
         /// From accept to the end of the login.

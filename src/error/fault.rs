@@ -11,6 +11,7 @@ use crate::notify::exchange::Missing;
 use crate::notify::notification::Unnotifiable;
 use crate::notify::stats::Gap;
 use crate::pool::core::Bottleneck;
+use crate::state::memory::TooMuch;
 use crate::state::timeout::Timeout;
 use crate::wire::build::{RefusedLogin, ServerError};
 use crate::wire::expected::Unexpected;
@@ -100,6 +101,12 @@ pub(crate) enum Fault {
     /// More named statements than a client may hold.
     #[error("too many prepared statements in one session")]
     TooManyStatements,
+    /// `listen.memory_max` or `listen.client_memory_max`.
+    #[error("out of memory: {} more than they may", match .0 {
+        TooMuch::Client => "the client's statements, settings and messages take",
+        TooMuch::Process => "all clients together take",
+    })]
+    Memory(TooMuch),
     /// More of something than a client may hold.
     #[error("too many {} in one session", .0.name())]
     HoldsTooMuch(Holding),

@@ -17,6 +17,7 @@ use crate::notify::exchange::Missing;
 use crate::notify::notification::Unnotifiable;
 use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
+use crate::state::memory::TooMuch;
 use crate::state::timeout::Timeout;
 use crate::wire::build::{RefusedLogin, Report};
 use crate::wire::startup::Malformed;
@@ -109,6 +110,14 @@ pub(crate) fn report(fault: &Fault) -> Report {
             ),
         ),
         Fault::TooManyStatements => ("ERROR", "53400", Some("Close prepared statements that are no longer used.")),
+        Fault::Memory(TooMuch::Client) => (
+            "FATAL",
+            "53200",
+            Some("Close prepared statements that are no longer used, or raise listen.client_memory_max."),
+        ),
+        Fault::Memory(TooMuch::Process) => {
+            ("FATAL", "53200", Some("Raise listen.memory_max; pgweir_client_memory_bytes is how much clients take."))
+        }
         Fault::HoldsTooMuch(Holding::Channels) => {
             ("ERROR", "53400", Some("UNLISTEN from channels that are no longer used, or LISTEN in several sessions."))
         }

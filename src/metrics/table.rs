@@ -126,6 +126,12 @@ metrics! {
         Gauge ClientsMax "pgweir_clients_max" []
             "listen.clients_max: clients that may be logged in at once."
             "For the share in use."
+        Gauge ClientMemory "pgweir_client_memory_bytes" []
+            "Memory that clients take: messages in hand, answers that they do not read, statements, settings."
+            "Near `listen.memory_max` clients that need more are closed with 53200; SHOW CLIENTS tells who waits."
+        ProcessCounter MemoryRefusals "pgweir_client_memory_refusals_total" []
+            "Clients closed with 53200, because they or all together took more memory than they may."
+            "Clients that prepare statements without end, or pipeline without reading; or raise `listen.memory_max` or `listen.client_memory_max`."
         Gauge Clients "pgweir_clients" [Database Role ClientState]
             "Clients that are logged in, by what they do."
             "Many waiting: the pool is full, or the role at its limit; `SHOW POOLS` and `SHOW ROLES` tell which."

@@ -210,7 +210,7 @@ impl Exchange {
     /// New NOTIFYs are refused: the bus takes nothing, and `notify.when_down` says to refuse them then.
     pub fn refuses(&self) -> bool {
         let rules = self.state().rules;
-        rules.nature.carries && rules.when_down == WhenDown::Error && self.outbox.depth() >= rules.bus_queue
+        rules.nature.carries && rules.when_down == WhenDown::Error && self.outbox.is_full(rules.bus_queue)
     }
 
     /// A client's transaction has committed these: they go to the listeners here now, then to the bus.

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 use super::notification::Notification;
 use super::stats::{Dropped, Stats};
 
+/// Bytes that wait for the bus at most, however many `notify.bus_queue` allows: payloads may have 8 KB each.
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// A notification on its way to the bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboxEntry {
@@ -35,6 +38,8 @@ pub struct Outbox {
 #[derive(Debug, Default)]
 struct EntryQueue {
     entries: VecDeque<OutboxEntry>,
+    /// Bytes of all entries.
+    bytes: usize,
     /// The number given last.
     sequence: u64,
 }
@@ -78,10 +83,17 @@ impl Outbox {
         let mut queue = self.queue();
         let count = count.min(queue.entries.len());
         let removed: Vec<_> = queue.entries.drain(..count).collect();
+        queue.bytes -= removed.iter().map(|entry| entry.notification.len()).sum::<usize>();
         if queue.entries.is_empty() {
             queue.entries = VecDeque::new();
         }
         removed.into_iter()
+    }
+
+    /// No more are taken in.
+    pub fn is_full(&self, most: usize) -> bool {
+        let queue = self.queue();
+        queue.entries.len() >= most || queue.bytes >= BYTES_MAX
     }
 
     pub fn depth(&self) -> usize {
@@ -91,9 +103,10 @@ impl Outbox {
     /// One more; false if `most` are there already, and this one is not taken in.
     pub(super) fn put(&self, pid: i32, notification: &Notification, at: Instant, most: usize) -> bool {
         let mut queue = self.queue();
-        if queue.entries.len() >= most {
+        if queue.entries.len() >= most || queue.bytes >= BYTES_MAX {
             return false;
         }
+        queue.bytes += notification.len();
         queue.sequence += 1;
         let sequence = queue.sequence;
         queue.entries.push_back(OutboxEntry { sequence, pid, notification: notification.clone(), at });

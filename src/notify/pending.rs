@@ -14,6 +14,9 @@ use crate::state::tentative::Tentative;
 /// A transaction with more bytes in hand than this is full: Postgres spills to its disk, we do not.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Bytes of an item besides its text, about.
+const ITEM_OVERHEAD: usize = 200;
+
 /// A change of the channels that a client listens to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -116,6 +119,11 @@ impl Pending {
     /// Number of changes, those rolled back included.
     pub(crate) fn changes(&self) -> usize {
         self.changes
+    }
+
+    /// Bytes of memory that all of them take, about.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes + (self.held.len() + self.changes) * ITEM_OVERHEAD
     }
 
     /// Neither notifications nor changes.

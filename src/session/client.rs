@@ -33,9 +33,11 @@ use super::side::Side;
 use crate::clients::{ClientHandle, Signal};
 use crate::error::Fault;
 use crate::error::sqlstate;
+use crate::metrics::ProcessCounter;
 use crate::net::stream::{GOODBYE_MAX, Stream};
 use crate::pool::lease::Waiter;
 use crate::session::context::{Buffers, Worker};
+use crate::state::memory::MemoryShare;
 use crate::wire::build;
 use crate::wire::expected::CopyRest;
 use crate::wire::frame::FrameError;
@@ -88,6 +90,8 @@ impl From<std::io::Error> for End {
 pub(crate) struct Client {
     worker: Rc<Worker>,
     handle: ClientHandle,
+    /// Its part of the memory of all clients.
+    memory: MemoryShare,
     stream: Stream,
     /// Its side of the relay.
     side: Side,
@@ -150,6 +154,7 @@ impl Client {
     /// A client that has just logged in.
     pub(crate) fn new(worker: Rc<Worker>, handle: ClientHandle, stream: Stream, session: Session) -> Self {
         Self {
+            memory: worker.proxy.memory.share(),
             worker,
             handle,
             stream,
@@ -219,7 +224,8 @@ impl Client {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let worker = Rc::clone(&self.worker);
         let mut buffers = worker.buffers();
-        match self.turn(cx, &mut buffers) {
+        let turn = self.turn(cx, &mut buffers).and_then(|goes_on| self.count_memory().map(|()| goes_on));
+        match turn {
             Ok(true) => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
@@ -227,6 +233,20 @@ impl Client {
             Ok(false) => Poll::Pending,
             Err(end) => Poll::Ready(end),
         }
+    }
+
+    /// Counts the memory that the client takes, and ends one that takes too much.
+    #[inline]
+    fn count_memory(&mut self) -> Result<(), End> {
+        let cycle = match &self.phase {
+            Phase::Leased(leased) => leased.cycle.memory(),
+            _ => 0,
+        };
+        let bytes = self.held.capacity() + self.side.memory() + self.session.memory() + cycle;
+        self.memory.set(bytes).map_err(|too_much| {
+            self.worker.proxy.process.add(ProcessCounter::MemoryRefusals);
+            Fault::Memory(too_much).into()
+        })
     }
 
     /// Moves bytes in both directions; true if there may be more at once.

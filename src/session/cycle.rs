@@ -231,6 +231,12 @@ impl CycleState {
         self.replies.iter().skip_while(|entry| !entry.expect.is_cycle()).skip(1).any(runs)
     }
 
+    /// Bytes of memory that it takes, about.
+    #[inline]
+    pub(super) fn memory(&self) -> usize {
+        self.replies.len() * size_of::<ExpectedReply<ReplyAction>>() + self.backend.memory()
+    }
+
     // ---- the transaction
 
     /// A copy of the transaction's log to add to; give it back with [`Self::set_log`].

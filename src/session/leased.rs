@@ -50,6 +50,8 @@ pub(crate) struct Leased {
     pub(super) cycle: Box<CycleState>,
     /// Its place among the pinned clients of its role, while it keeps the backend between transactions.
     pub(super) pin: Option<PinSlot>,
+    /// So many messages wait for their answers that the client is not read.
+    pub(super) is_throttled: bool,
     /// Start of the lease.
     pub since: Instant,
     /// Times of the queries and transactions.

@@ -117,6 +117,12 @@ impl Notifications {
         self.open.as_ref().is_some_and(|open| open.pending.is_full())
     }
 
+    /// Bytes of memory that its transaction takes, about.
+    #[inline]
+    pub(crate) fn memory(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.pending.memory())
+    }
+
     /// True if the client must not listen to any more channels.
     pub(crate) fn has_too_many_channels(&self) -> bool {
         let Some(open) = &self.open else { return false };

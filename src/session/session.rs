@@ -65,6 +65,13 @@ const ENCODING: &str = "client_encoding";
 const ROLE: &str = "role";
 
 impl Session {
+    /// Bytes of memory that it takes, about.
+    #[inline]
+    pub(crate) fn memory(&self) -> usize {
+        let follow = self.follow.as_ref().map_or(0, |follow| follow.bytes());
+        self.statements.memory() + self.settings.bytes() + follow + self.notifications.memory()
+    }
+
     /// The value of a reported parameter as the client knows it, or would.
     pub(crate) fn reported_value(&self, name: &str) -> Option<String> {
         match self.settings.values().get(&name.to_ascii_lowercase()) {

@@ -60,6 +60,12 @@ impl Side {
         self.walker.is_at_boundary()
     }
 
+    /// Bytes of memory that it takes.
+    #[inline]
+    pub(super) fn memory(&self) -> usize {
+        self.walker.memory() + self.buffer.bytes.capacity()
+    }
+
     /// Frees idle memory.
     #[inline]
     pub(super) fn shrink(&mut self) {

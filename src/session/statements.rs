@@ -16,6 +16,9 @@ const OVERHEAD: usize = 512;
 /// Bytes that the portals of one client may take here; only those are kept that change its session.
 const PORTAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Bytes that stay allocated for the next unnamed statement.
+const CAPACITY_KEPT: usize = 4096;
+
 /// Bytes of a name that Postgres tells apart: `NAMEDATALEN` − 1 (`prepare.c`, `portalmem.c`).
 const NAME_MAX: usize = 63;
 
@@ -170,6 +173,12 @@ impl ClientStatements {
         self.bytes >= BYTES_MAX
     }
 
+    /// Bytes of memory that all of them take, about.
+    #[inline]
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes + self.text.capacity() + self.portal_bytes
+    }
+
     /// DEALLOCATE ALL.
     pub(crate) fn clear_named(&mut self) {
         (self.large, self.bytes) = (0, 0);
@@ -217,9 +226,20 @@ impl ClientStatements {
     /// An unnamed Parse: its text is kept, because its Bind may come in another lease.
     #[inline]
     pub(crate) fn keep_unnamed(&mut self, rest: &[u8], class: Option<Arc<StatementEffects>>) {
+        if self.text.capacity() > CAPACITY_KEPT && rest.len() <= CAPACITY_KEPT {
+            self.text = Vec::new();
+        }
         self.text.clear();
         self.text.extend_from_slice(rest);
         self.unnamed = Unnamed::Kept { here: true, class };
+    }
+
+    /// Frees memory that nothing needs.
+    #[inline]
+    pub(crate) fn shrink(&mut self) {
+        if self.text.capacity() > CAPACITY_KEPT && !matches!(self.unnamed, Unnamed::Kept { .. }) {
+            self.text = Vec::new();
+        }
     }
 
     /// Text and types of the unnamed statement.

@@ -202,6 +202,11 @@ impl Walker {
         }
     }
 
+    /// Bytes of memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        self.kept.capacity()
+    }
+
     /// Frees idle memory; the position is kept.
     pub(crate) fn shrink(&mut self) {
         if self.is_at_boundary() && self.kept.capacity() > 0 {

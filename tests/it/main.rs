@@ -43,6 +43,7 @@ mod signal;
 mod silent;
 mod stand_in;
 mod startup;
+mod starving;
 mod support;
 mod systemd;
 mod timeouts;

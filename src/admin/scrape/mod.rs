@@ -92,6 +92,7 @@ fn process(page: &mut Exposition, proxy: &Proxy) {
     page.put(Metric::Connections, &[], proxy.places.connections());
     page.put(Metric::Arrivals, &[], proxy.places.arrivals());
     page.put(Metric::ClientsMax, &[], proxy.config.load().listen.clients_max);
+    page.put(Metric::ClientMemory, &[], proxy.memory.used() as u64);
     page.put_counters(&[], proxy.process.counters());
     for (metric, durations) in proxy.process.histograms() {
         page.put_distribution(metric, &[], &durations);

@@ -12,7 +12,7 @@ use crate::config::{Bus, Timeouts};
 use crate::error::ConsoleFault;
 use crate::error::LoginFault;
 use crate::error::LookupError;
-use crate::error::{Fault, Lost, Queue};
+use crate::error::{Fault, Holding, Lost, Queue};
 use crate::notify::exchange::Missing;
 use crate::notify::nature::BusNature;
 use crate::notify::notification::{RefusedNotification, Unnotifiable};
@@ -21,6 +21,7 @@ use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
 use crate::printed::assert_printed;
+use crate::state::memory::TooMuch;
 use crate::state::timeout::Timeout;
 use crate::wire::build::{RefusedLogin, Report};
 use crate::wire::expected::Unexpected;
@@ -126,6 +127,8 @@ fn faults() -> Vec<Fault> {
         Fault::ResultChanged,
         Fault::PinTimeout,
         Fault::TooManyPins,
+        Fault::Memory(TooMuch::Client),
+        Fault::Memory(TooMuch::Process),
         Fault::Draining,
         Fault::Killed,
         Fault::Removed,
@@ -185,6 +188,7 @@ fn index(fault: &Fault) -> usize {
         Fault::PinTimeout => 35,
         Fault::TooManyPins => 36,
         Fault::HoldsTooMuch(_) => 37,
+        Fault::Memory(_) => 38,
         Fault::ResultChanged => 12,
     }
 }
@@ -351,7 +355,7 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 38);
+    all(faults().iter().map(index).collect(), 0, 39);
     all(login_faults().iter().map(login_index).collect(), 1, 23);
     all(console_faults().iter().map(console_index).collect(), 0, 28);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);

@@ -163,7 +163,14 @@ impl Client {
         // The client has sent a message before a lease begins, so the stopwatch starts with the lease.
         let mut stopwatch = Stopwatch::default();
         stopwatch.begin(now);
-        self.phase = Phase::Leased(Leased { lease, cycle: self.worker.cycle(), pin: None, since: now, stopwatch });
+        self.phase = Phase::Leased(Leased {
+            lease,
+            cycle: self.worker.cycle(),
+            pin: None,
+            is_throttled: false,
+            since: now,
+            stopwatch,
+        });
     }
 
     /// Reports the parameters whose values differ between this backend and the last report to the client.
@@ -234,6 +241,7 @@ impl Client {
         self.session.pool.stats.worker(self.worker.id).leased(now - since);
         cleanup::release(&self.worker, lease, cycle, now);
         self.side.shrink();
+        self.session.statements.shrink();
     }
 
     /// The backend broke the protocol: it is closed, and no other client gets it.

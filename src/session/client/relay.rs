@@ -29,10 +29,14 @@ use crate::wire::splice::Splice;
 use crate::wire::tag::frontend as tag;
 
 /// Bytes of a waiting client that are kept; beyond that its socket is no longer read.
-const HELD_MAX: usize = 256 * 1024;
+const HELD_MAX: usize = 64 * 1024;
 
 /// Bytes owed to a client beyond which no more of its messages are read.
 const OWED_MAX: usize = 1024 * 1024;
+
+/// Messages without an answer beyond which no more of the client's are read: those that pgweir answers itself do not
+/// fill the backend's socket. The answers that a server keeps back until its buffer of 8 KiB is full are fewer.
+const OUTSTANDING_MAX: usize = 8 * 1024;
 
 impl Client {
     pub(super) fn read_client(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<Fed, End> {
@@ -42,6 +46,9 @@ impl Client {
         }
         // A backend that does not read stops its client.
         if matches!(&self.phase, Phase::Leased(leased) if !leased.cycle.backend.buffer.is_empty()) {
+            return Ok(Fed::Blocked);
+        }
+        if self.is_throttled(cx)? {
             return Ok(Fed::Blocked);
         }
         let is_holding = self.is_holding();
@@ -67,6 +74,21 @@ impl Client {
                 Ok(Fed::Moved)
             }
         }
+    }
+
+    /// True if so many messages wait for their answers that no more are read. A server that keeps answers back until
+    /// the Sync is told to send them.
+    #[inline]
+    fn is_throttled(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        let Phase::Leased(leased) = &mut self.phase else { return Ok(false) };
+        // The server may wait for the rest of a message of which a part went out.
+        let is_throttled = leased.cycle.replies().len() > OUTSTANDING_MAX && !self.side.is_mid_forward();
+        let begins = is_throttled && !leased.is_throttled;
+        leased.is_throttled = is_throttled;
+        if begins && leased.cycle.replies().is_unsynced() && leased.send(cx, build::FLUSH).is_err() {
+            self.lose(cx)?;
+        }
+        Ok(is_throttled)
     }
 
     /// True if new bytes of the client are kept, because something before them waits.
