@@ -19,7 +19,7 @@ use tokio::time::Instant;
 pub(crate) use self::clock::ProcessClock;
 use crate::admission::entrance::Entrance;
 use crate::admission::fair_queue::Caller;
-use crate::admission::fair_turns::Turn;
+use crate::admission::fair_turns::LoginTurn;
 use crate::admission::places::{Places, Room, WhenFull};
 use crate::auth::random::random;
 use crate::auth::secrets::Secrets;
@@ -159,7 +159,7 @@ impl Proxy {
     }
 
     /// Waits until one more login may ask the servers of this database something.
-    pub(crate) async fn turn_to_ask(&self, database: &str, caller: Caller) -> Turn {
+    pub(crate) async fn turn_to_ask(&self, database: &str, caller: Caller) -> LoginTurn {
         let config = self.config.load();
         let section = if config.databases.contains_key(database) { database } else { "*" };
         self.entrance.turn_to_ask(section, caller).await

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::arrival_list::PeerOrigin;
 use super::fair_queue::{Caller, FairQueue, FairTicket};
-use super::fair_turns::{FairTurns, Turn};
+use super::fair_turns::{FairTurns, LoginTurn};
 use super::login::{LoginLimits, LoginPace, TooFast};
 use super::login_records::LoginRecords;
 use crate::config::{Admission, AdmissionMode};
@@ -265,7 +265,7 @@ impl Entrance {
     }
 
     /// Waits until one more login may ask the servers of this database section something.
-    pub(crate) async fn turn_to_ask(&self, section: &str, caller: Caller) -> Turn {
+    pub(crate) async fn turn_to_ask(&self, section: &str, caller: Caller) -> LoginTurn {
         let turns = {
             let mut asking = self.asking.lock().expect("no panic while held");
             asking.entry(section.to_owned()).or_insert_with(|| FairTurns::new(ASKING_AT_ONCE)).clone()

@@ -13,13 +13,13 @@ pub(super) struct FairTurns(Arc<Mutex<TurnsTaken>>);
 struct TurnsTaken {
     most: u32,
     taken: u32,
-    waiting: FairQueue<oneshot::Sender<Turn>>,
+    waiting: FairQueue<oneshot::Sender<LoginTurn>>,
 }
 
 /// The right to go on, handed on when dropped.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Turn(FairTurns);
+pub(crate) struct LoginTurn(FairTurns);
 
 /// A login in the queue, until it has its turn or leaves.
 struct Waits<'a> {
@@ -40,12 +40,12 @@ impl FairTurns {
     }
 
     /// Waits until it is this caller's turn.
-    pub(super) async fn turn(&self, caller: Caller) -> Turn {
+    pub(super) async fn turn(&self, caller: Caller) -> LoginTurn {
         let (ticket, told) = {
             let mut taken = self.taken();
             if taken.taken < taken.most {
                 taken.taken += 1;
-                return Turn(self.clone());
+                return LoginTurn(self.clone());
             }
             let (tell, told) = oneshot::channel();
             (taken.waiting.push(caller, tell), told)
@@ -58,12 +58,12 @@ impl FairTurns {
     pub(super) fn set(&self, most: u32) {
         self.taken().most = most;
         while let Some(next) = self.next() {
-            let _ = next.send(Turn(self.clone()));
+            let _ = next.send(LoginTurn(self.clone()));
         }
     }
 
     /// Takes the next one off, if there is a turn for it.
-    fn next(&self) -> Option<oneshot::Sender<Turn>> {
+    fn next(&self) -> Option<oneshot::Sender<LoginTurn>> {
         let mut taken = self.taken();
         if taken.taken >= taken.most {
             return None;
@@ -78,7 +78,7 @@ impl FairTurns {
     }
 }
 
-impl Drop for Turn {
+impl Drop for LoginTurn {
     fn drop(&mut self) {
         self.0.taken().taken -= 1;
         if let Some(next) = self.0.next() {

@@ -179,6 +179,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         soon(self.stream.write_all(bytes.as_ref())).await.expect("the endpoint reads");
     }
 
+    /// Writes bytes to somebody who may have closed already.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
+    /// Reads one frame, or where an SSLRequest may have been answered, its byte; `None` at the end.
+    pub(crate) async fn next_or_byte(&mut self, may_be_a_byte: bool) -> Option<Result<Frame, u8>> {
+        if may_be_a_byte {
+            if self.unread.is_empty() && soon(self.stream.read_buf(&mut self.unread)).await.unwrap_or(0) == 0 {
+                return None;
+            }
+            // No notice comes before a login.
+            if matches!(self.unread.first(), Some(b'N' | b'S')) {
+                return Some(Err(self.unread.get_u8()));
+            }
+        }
+        self.next().await.map(Ok)
+    }
+
     /// Reads one byte: the answer to an SSLRequest.
     pub(crate) async fn byte(&mut self) -> u8 {
         soon(self.stream.read_u8()).await.expect("one byte")
