@@ -304,10 +304,12 @@ impl Frontend<'_, '_> {
         if class.changes_settings() {
             self.extend(class);
         }
-        // Tags are not enough for savepoints: the effect of one may be known only after it.
+        // Tags are not enough for savepoints: the effect of one may be known only after it. That of a PREPARE
+        // TRANSACTION outside a block is ROLLBACK, though nothing is rolled back.
         let is_told_by_tag = |effect: &Effect| {
+            use Effect::{PrepareTransaction, Release, RollbackTo, Savepoint};
             effect.controls_transaction()
-                && !matches!(effect, Effect::Savepoint(_) | Effect::Release(_) | Effect::RollbackTo(_))
+                && !matches!(effect, Savepoint(_) | Release(_) | RollbackTo(_) | PrepareTransaction)
         };
         let only_transactions = class.replaced.is_empty()
             && (class.may_begin | class.may_end).is_empty()

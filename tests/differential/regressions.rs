@@ -125,6 +125,28 @@ fn a_prepare_transaction_outside_a_block_commits_what_stands_in_front_of_it() {
     );
 }
 
+#[test]
+fn a_prepare_transaction_outside_a_block_sends_what_was_notified() {
+    same(
+        Pool::Session,
+        &[
+            step(1, send(&[query("LISTEN ch1")])),
+            step(
+                1,
+                send(&[
+                    parse("", "SELECT pg_notify('ch1', NULL)"),
+                    bind("", "", &[]),
+                    execute("", 0),
+                    parse("", "PREPARE TRANSACTION 'gid 1'"),
+                    bind("", "", &[]),
+                    execute("", 0),
+                    Sync,
+                ]),
+            ),
+        ],
+    );
+}
+
 // DISCARD ALL is committed before the error behind it.
 #[test]
 fn a_discard_all_ends_listening_though_its_pipeline_fails() {
