@@ -217,6 +217,10 @@ pub(crate) fn has_counted_cycles(messages: &[Message]) -> bool {
     true
 }
 
+fn names_statement(message: &Message) -> bool {
+    matches!(message, Message::Bind(_, name, _) | Message::DescribeStatement(name) if !name.is_empty())
+}
+
 /// The difference that a step meets for certain or by chance and that is documented or due to a race of the comparison
 /// itself; none for nearly all steps. Those whose name contains `lets` are let in.
 pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -> Option<&'static str> {
@@ -249,8 +253,8 @@ pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -
             me.has_parameters && has(&["DISCARD ALL"]) && messages.iter().any(|it| matches!(it, Message::Parse(..))),
         ),
         (
-            "a Bind in a failed transaction whose statement the backend lacks: 25P02 before the number of its values",
-            me.status == 'E' && messages.iter().any(|it| matches!(it, Message::Bind(_, name, _) if !name.is_empty())),
+            "a Bind or Describe in a failed transaction whose statement the backend lacks: 25P02 before anything else",
+            me.status == 'E' && messages.iter().any(names_statement),
         ),
         ("lastval and currval behind another client: 55000", has(&["LASTVAL", "CURRVAL"]) && transaction_mode),
         (

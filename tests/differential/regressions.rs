@@ -176,3 +176,26 @@ fn an_execute_runs_what_the_client_prepared() {
         );
     }
 }
+
+#[test]
+fn a_deallocate_runs_once() {
+    same(
+        Pool::One,
+        &[
+            step(0, send(&[parse("s1", "DEALLOCATE s1"), Sync])),
+            step(0, send(&[bind("", "s1", &[]), execute("", 2), execute("", 1), Sync])),
+        ],
+    );
+}
+
+#[test]
+fn a_deallocate_whose_bind_was_skipped_has_no_portal() {
+    let wrong = bind("p0", "s2", &["ch1", "v"]);
+    same(
+        Pool::Two,
+        &[
+            step(0, send(&[parse("s2", "DEALLOCATE s1"), Sync])),
+            step(0, send(&[wrong, bind("p1", "s2", &[]), Sync, execute("p1", 0), Sync])),
+        ],
+    );
+}

@@ -95,12 +95,19 @@ impl Frontend<'_, '_> {
     }
 
     /// Executes a DEALLOCATE whose portal is a stand-in.
-    pub(super) fn execute_deallocate(&mut self, message: Message<'_>, class: Arc<StatementEffects>) -> Rest {
+    pub(super) fn execute_deallocate(
+        &mut self,
+        message: Message<'_>,
+        portal: &[u8],
+        class: Arc<StatementEffects>,
+    ) -> Rest {
         if self.leased.cycle.must_wait_for(Facts::NAMES) {
             return self.hold();
         }
         if self.is_our_deallocate(&class) {
             self.leased.cycle.changes(&class, false);
+            // A second Execute is the server's to refuse: the portal has run.
+            self.session.statements.bind(portal, None);
             return self.pass(message, Some(Expect::Execute), Some(ReplyAction::Runs(Box::new(Runs::new(class)))));
         }
         let text = match class.effects.as_slice() {

@@ -13,7 +13,7 @@ use crate::sql::{BoundText, Effect, Effects, StateFlags, StatementEffects};
 use crate::state::statements::{self, BackendName, NAME_PREFIX};
 use crate::wire::bind::{self, BindValue};
 use crate::wire::build;
-use crate::wire::expected::Expect;
+use crate::wire::expected::{Expect, TransactionStatus};
 use crate::wire::message::{Message, Named};
 
 impl Frontend<'_, '_> {
@@ -111,7 +111,11 @@ impl Frontend<'_, '_> {
             return self.pass(message, Some(Expect::Execute), None);
         };
         if class.stands_in && is_lone_deallocate(&class) {
-            return self.execute_deallocate(message, class);
+            if self.is_between_transactions() {
+                // The portal ended with its transaction, or never was: its Bind failed or was skipped.
+                return self.pass(message, Some(Expect::Execute), None);
+            }
+            return self.execute_deallocate(message, portal, class);
         }
         let given = match given.transpose() {
             Ok(given) => given,
@@ -130,6 +134,13 @@ impl Frontend<'_, '_> {
             runs.given = given;
         }
         self.pass(message, Some(Expect::Execute), action)
+    }
+
+    /// True where a message is the first of its unit and no transaction is open or under way.
+    fn is_between_transactions(&self) -> bool {
+        let (cycle, idle) = (&self.leased.cycle, TransactionStatus::Idle);
+        let replies = cycle.replies();
+        !replies.is_unsynced() && cycle.pending_outcome().unwrap_or_else(|| replies.status()) == idle
     }
 
     pub(super) fn close(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {
