@@ -22,12 +22,12 @@ struct TurnsTaken {
 pub(crate) struct LoginTurn(FairTurns);
 
 /// A login in the queue, until it has its turn or leaves.
-struct Waits<'a> {
+struct WaitsForTurn<'a> {
     turns: &'a FairTurns,
     ticket: FairTicket,
 }
 
-impl Drop for Waits<'_> {
+impl Drop for WaitsForTurn<'_> {
     fn drop(&mut self) {
         // Bound, and so dropped after the lock: the answer may hold a turn that is handed on.
         let _left = self.turns.taken().waiting.remove(self.ticket);
@@ -50,7 +50,7 @@ impl FairTurns {
             let (tell, told) = oneshot::channel();
             (taken.waiting.push(caller, tell), told)
         };
-        let _waits = Waits { turns: self, ticket };
+        let _waits = WaitsForTurn { turns: self, ticket };
         told.await.expect("the sender is in the queue, or sends")
     }
 

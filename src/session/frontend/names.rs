@@ -40,8 +40,8 @@ impl Frontend<'_, '_> {
         Ok(sql::rename_statements(text, self.session.lexer, |_, name| number(name)))
     }
 
-    /// The client's text of a statement that a lone EXECUTE runs, if the backend has another under its name; an error is
-    /// the outcome of a message that has to wait for the names.
+    /// The client's text of a statement that a lone EXECUTE runs, if the backend has another under its name; an error
+    /// is the outcome of a message that has to wait for the names.
     pub(super) fn executed_instead(&mut self, text: &[u8], class: &StatementEffects) -> Result<Option<Vec<u8>>, Rest> {
         if class.statements != 1 || self.session.keeps_own_names() {
             return Ok(None);
