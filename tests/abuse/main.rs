@@ -28,7 +28,7 @@ use case::{Abuse, Case, Target};
 use support::{Pki, Postgres, Proxy, Wire, eventually, proxy, tags};
 
 /// Growth of the process over the whole run: buffers that are kept, and what the allocator does not give back.
-const GROWTH_MAX: u64 = 96 << 20;
+const GROWTH_MAX: u64 = 64 << 20;
 
 /// Nobody is kept waiting longer than this by what another client does.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
