@@ -20,11 +20,12 @@ pub(crate) use self::clock::ProcessClock;
 use crate::admission::entrance::Entrance;
 use crate::admission::fair_queue::Caller;
 use crate::admission::fair_turns::LoginTurn;
+use crate::admission::fleet_share::FleetShare;
 use crate::admission::places::{Places, Room, WhenFull};
 use crate::auth::random::random;
 use crate::auth::secrets::Secrets;
 use crate::clients::{Clients, Signal};
-use crate::config::Config;
+use crate::config::{Config, FleetMode};
 use crate::fleet::Cancels;
 use crate::metrics::{ErrorCounts, History, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
@@ -37,6 +38,7 @@ use crate::pool::open::Opener;
 use crate::state::memory::ClientMemory;
 use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
+use crate::watch::census::Census;
 use crate::watch::watches::Watches;
 
 /// Connections beyond `listen.clients_max` that are still served, where there are files enough.
@@ -56,6 +58,8 @@ pub(crate) struct Proxy {
     pub hub: Arc<Hub>,
     /// The watches over other activity at the servers.
     pub watches: Watches,
+    /// The number of instances, where limits are divided by it.
+    pub census: Option<Census>,
     pub statements: Statements,
     /// All sets of settings.
     pub settings: SettingsRegistry,
@@ -82,6 +86,8 @@ pub(crate) struct Proxy {
     /// See [`Room::spare`].
     spare: AtomicUsize,
     history: Mutex<History>,
+    /// The part of the fleet's limits that is in force.
+    share: Mutex<FleetShare>,
     is_leaving: AtomicBool,
     is_draining: AtomicBool,
 }
@@ -100,7 +106,11 @@ impl Proxy {
         let secrets = Arc::new(Secrets::new());
         let workers = config.listen.workers;
         let started = Instant::now();
-        let core = Core::new(workers, config.backends_total_max, fastrand::u64(..));
+        let mut core = Core::new(workers, config.backends_total_max, fastrand::u64(..));
+        let cancels = Cancels::new(config.fleet.siblings, || u64::from_ne_bytes(random()));
+        let census = (config.fleet.mode == FleetMode::Count).then(|| Census::new(&config.fleet.name, cancels.id));
+        let share = census.as_ref().map_or(FleetShare::All, Census::share);
+        core.set_share(share, started, &mut Vec::new());
         let opener = Opener::new(Arc::clone(&secrets), settings.none());
         let pools = Arc::new(Pools::new(core, opener));
         pools.set_zombie_max(config.admission.zombie_max);
@@ -109,7 +119,6 @@ impl Proxy {
         let memory = Arc::new(ClientMemory::default());
         memory.set(config.listen.memory_max, config.listen.client_memory_max);
         let config = Arc::new(ArcSwap::from_pointee(config));
-        let cancels = Cancels::new(config.load().fleet.siblings, || u64::from_ne_bytes(random()));
         Ok(Self {
             memory,
             entrance,
@@ -121,6 +130,8 @@ impl Proxy {
             pools,
             clients: Arc::new(Clients::new(cancels.number)),
             cancels: Arc::new(cancels),
+            census,
+            share: Mutex::new(share),
             statements: Statements::default(),
             settings,
             errors: ErrorCounts::default(),

@@ -25,18 +25,20 @@ const FLOORS: [&[&str]; 13] = [
 ];
 
 /// Files and folders that decide, and therefore know no socket, file or clock: what happens is told to them.
-const PURE: [&str; 14] = [
+const PURE: [&str; 16] = [
     "wire",
     "sql",
     "pool/core",
     "admission/adaptive.rs",
     "admission/burst.rs",
     "admission/limiter",
+    "admission/fleet_share.rs",
     "admission/limit.rs",
     "admission/wait_queue.rs",
     "admission/login.rs",
     "admission/rate.rs",
     "admission/slow_start.rs",
+    "fleet/count",
     "watch/core",
     "watch/convoy",
     "watch/detectors",

@@ -1,7 +1,7 @@
 //! One role's limiter: how many of its transactions may be active, and whether the next may start now.
 //!
-//! The smaller of two limits holds: the operator's (`limit`: configuration, `LIMIT`, `RAMP`) and the one that the
-//! server has shown it can take (slow start, or the adaptive limit). The light path is a comparison and a few
+//! The smaller of two limits holds: our part of the operator's (`limit`: configuration, `LIMIT`, `RAMP`) and the one
+//! that the server has shown it can take (slow start, or the adaptive limit). The light path is a comparison and a few
 //! additions.
 
 #[cfg(test)]
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::adaptive::{self, Adaptive};
 use super::burst::Burst;
+use super::fleet_share::FleetShare;
 use super::limit::Limit;
 pub(crate) use super::rate::Pace;
 use super::rate::Rate;
@@ -173,6 +174,8 @@ impl Width {
 pub(crate) struct RoleLimiter {
     rules: RoleQueueSettings,
     limit: Limit,
+    /// Our part of the limit and the rate, which are the fleet's.
+    share: FleetShare,
     width: Width,
     /// The effective limit while the limit does not move, at hand for the light path.
     settled: u32,
@@ -202,11 +205,12 @@ impl RoleLimiter {
     pub(crate) fn new(rules: RoleQueueSettings, now: Instant) -> Self {
         let mut limiter = Self {
             limit: Limit::new(rules.transactions_max),
+            share: FleetShare::All,
             width: Width::new(&rules, now),
             settled: 0,
             base: Baseline::default(),
             burst: Burst::new(now),
-            rate: rules.rate.map(|rate| Rate::new(rate, now)),
+            rate: rules.rate.map(|rate| Rate::new(rate, FleetShare::All, now)),
             throughput: Throughput::default(),
             active: 0,
             waiting: 0,
@@ -263,10 +267,9 @@ impl RoleLimiter {
             && (self.rate.is_none() || !matches!(self.pace(Duration::ZERO, now), Pace::NotBefore(_)))
     }
 
-    /// The operator's limit now; the server may have shown that it can take less.
-    #[cfg(test)]
+    /// Our part of the operator's limit now; the server may have shown that it can take less.
     pub(crate) fn allowed(&self, now: Instant) -> u32 {
-        self.limit.at(now)
+        self.share.of(self.limit.at(now))
     }
 
     /// Number of transactions that may still start now, as far as the limits go.
@@ -274,7 +277,7 @@ impl RoleLimiter {
     pub(crate) fn permits(&self, lease_scope: LeaseScope, now: Instant) -> u32 {
         let most = match lease_scope {
             LeaseScope::Transaction => self.effective(now),
-            LeaseScope::Session => self.limit.at(now),
+            LeaseScope::Session => self.allowed(now),
         };
         most.saturating_sub(self.active)
     }
@@ -390,7 +393,7 @@ impl RoleLimiter {
         self.progressed = now;
         self.throughput.completed(self.waiting > 0, now);
         let served = served.as_secs_f64();
-        let may_grow = is_used && self.width.value() < self.limit.at(now);
+        let may_grow = is_used && self.width.value() < self.allowed(now);
         let floor = self.rules.transactions_min.max(self.rules.initial);
         match &mut self.width {
             Width::Unbounded => self.base.note(served),
@@ -437,10 +440,19 @@ impl RoleLimiter {
             self.width = Width::new(&rules, now);
         }
         if rules.rate != self.rules.rate {
-            self.rate = rules.rate.map(|rate| Rate::new(rate, now));
+            self.rate = rules.rate.map(|rate| Rate::new(rate, self.share, now));
         }
         self.rules = rules;
         self.settle();
+    }
+
+    /// Takes another part of the fleet's limit and rate.
+    pub(crate) fn set_share(&mut self, share: FleetShare, now: Instant) {
+        if share != self.share {
+            self.share = share;
+            self.rate = self.rules.rate.map(|rate| Rate::new(rate, share, now));
+            self.settle();
+        }
     }
 
     /// `LIMIT`: another limit than the configured one, until that changes; at once, or `over` some time.
@@ -530,16 +542,17 @@ impl RoleLimiter {
         let is_full = self.waiting > 0 && self.active >= self.effective(now);
         let is_silent = now.saturating_duration_since(self.ended) >= SILENCE;
         let is_tight = self.tightened.is_some_and(|then| now < then + TIGHT_FOR);
-        if is_full && is_silent && !is_tight && self.width.value() < self.limit.at(now).min(HARMLESS) {
+        if is_full && is_silent && !is_tight && self.width.value() < self.allowed(now).min(HARMLESS) {
             self.width.widen();
         }
     }
 
     fn judge(&mut self, now: Instant) {
+        let allowed = self.allowed(now);
         let Width::Adaptive(adaptive) = &mut self.width else { return };
         // A cut must not make a tightened width wider.
         let floor = self.rules.transactions_min.max(self.rules.initial / 2).max(1).min(adaptive.width());
-        match adaptive.judge(self.active, floor, self.limit.at(now), now) {
+        match adaptive.judge(self.active, floor, allowed, now) {
             adaptive::WindowVerdict::Kept => {}
             adaptive::WindowVerdict::Cut => self.counters.cuts += 1,
             adaptive::WindowVerdict::Reverted => self.counters.reverts += 1,
@@ -549,14 +562,14 @@ impl RoleLimiter {
     #[inline]
     fn effective(&self, now: Instant) -> u32 {
         match self.limit {
-            Limit::Moving { .. } => self.limit.at(now).min(self.width.value()),
+            Limit::Moving { .. } => self.allowed(now).min(self.width.value()),
             Limit::Unlimited | Limit::Fixed(_) => self.settled,
         }
     }
 
     /// To be called when the limit or the width has changed.
     fn settle(&mut self) {
-        self.settled = self.limit.target().unwrap_or(u32::MAX).min(self.width.value());
+        self.settled = self.share.of(self.limit.target().unwrap_or(u32::MAX)).min(self.width.value());
     }
 
     /// Fewer active transactions than this are a quiet role queue.

@@ -16,6 +16,7 @@ mod burst;
 pub(crate) mod entrance;
 pub(crate) mod fair_queue;
 pub(crate) mod fair_turns;
+pub(crate) mod fleet_share;
 mod limit;
 pub(crate) mod limiter;
 mod loads;

@@ -13,6 +13,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
+use super::fleet_share::FleetShare;
 use crate::config::RoleRate as Rules;
 
 /// A clock that shows the time last reported to it, since an origin of its own.
@@ -45,10 +46,11 @@ pub(crate) enum Pace {
 }
 
 impl Rate {
-    pub(super) fn new(rules: Rules, now: Instant) -> Self {
+    /// Our part of this rate.
+    pub(super) fn new(rules: Rules, share: FleetShare, now: Instant) -> Self {
         // The configuration takes no rate of zero or less.
-        let period = Duration::from_secs_f64(1.0 / rules.per_second).max(Duration::from_nanos(1));
-        let burst = NonZeroU32::new(rules.burst).unwrap_or(NonZeroU32::MIN);
+        let period = Duration::from_secs_f64(1.0 / share.of_rate(rules.per_second)).max(Duration::from_nanos(1));
+        let burst = NonZeroU32::new(share.of(rules.burst)).unwrap_or(NonZeroU32::MIN);
         let quota = Quota::with_period(period).expect("longer than nothing").allow_burst(burst);
         let limiter = RateLimiter::direct_with_clock(quota, ToldClock::default());
         Self { rules, limiter, origin: now }
@@ -79,7 +81,7 @@ mod tests {
 
     fn rate(per_second: f64, burst: u32, delay_max: Duration) -> (Rate, Instant) {
         let now = Instant::now();
-        (Rate::new(Rules { per_second, burst, delay_max, when: RateWhen::Always }, now), now)
+        (Rate::new(Rules { per_second, burst, delay_max, when: RateWhen::Always }, FleetShare::All, now), now)
     }
 
     #[test]

@@ -4,12 +4,20 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use super::database::BackendTls;
-use super::form::{OrOff, list, peer, socket_addr, truth};
+use super::form::{OrOff, fleet_name, list, peer, socket_addr, truth, word};
 use super::keys::section;
+use crate::words::words;
+
+/// Longest name of a fleet: it is part of an `application_name`, of which Postgres keeps 63 bytes.
+pub(crate) const FLEET_NAME_MAX: usize = 32;
 
 section! {
     /// `[fleet]`; `Default` is the shipped file.
     pub struct Fleet {
+        /// The same for all instances of one fleet.
+        pub name: String = "main".to_owned() => at_start(fleet_name());
+        /// How limits are held over the instances.
+        pub mode: FleetMode = FleetMode::Off => at_start(word());
         /// Where the instances are reached.
         pub peers: Vec<PeerName> = Vec::new() => key(list(peer()));
         /// Where only peers come in, to the end of the process; `None`: they come to `listen.addr`.
@@ -18,6 +26,16 @@ section! {
         pub siblings: bool = true => at_start(truth());
         /// TLS towards peers.
         pub tls: BackendTls = BackendTls::default() => table();
+    }
+}
+
+words! {
+    /// `fleet.mode`.
+    pub enum FleetMode {
+        /// Each instance has the limits of its file for itself.
+        Off = "off",
+        /// Each has its part, by the number of instances that the watches see at the servers.
+        Count = "count",
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::{ListenAddr, PeerName};
+use super::{FLEET_NAME_MAX, ListenAddr, PeerName};
 use crate::words::Word;
 
 /// Longer than this is a typing mistake; `"0s"` is how to say never.
@@ -127,6 +127,18 @@ pub(super) fn url_host() -> PlainForm<String> {
 /// An IP address and a port.
 pub(super) fn socket_addr() -> PlainForm<SocketAddr> {
     PlainForm { read: read_socket_addr, allowed: "an IP address and a port" }
+}
+
+/// The name of a fleet.
+pub(super) fn fleet_name() -> PlainForm<String> {
+    let read = |value: &DeValue<'_>| {
+        let name = read_text(value)?;
+        match name.len() <= FLEET_NAME_MAX && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+            true => Ok(name),
+            false => Err(format!("{name:?} is not of letters, digits and \"-_.\" only, {FLEET_NAME_MAX} at most")),
+        }
+    };
+    PlainForm { read, allowed: "letters, digits and \"-_.\", 32 at most" }
 }
 
 /// A host name or an IP address, and a port.

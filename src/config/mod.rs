@@ -39,7 +39,8 @@ pub use database::{
     WatchLogin,
 };
 pub use exposure::{Exposure, exposures};
-pub use fleet::{Fleet, PeerName};
+pub(crate) use fleet::FLEET_NAME_MAX;
+pub use fleet::{Fleet, FleetMode, PeerName};
 pub use form::{duration_text, read_duration};
 pub use limits::{Endpoint, PoolSettings, RoleQueueSettings, Share, own_settings, pool_settings, role_queue_settings};
 pub(crate) use listen::CLIENTS_MAX;

@@ -11,7 +11,9 @@ use super::mistake::{Mistake, Mistakes};
 use super::raw::KeyVisitor;
 use super::raw::{SectionReader, Source, read_file};
 use super::role::OtherSections;
-use super::{Admin, Admission, Auth, ClientTls, Config, Database, Fleet, Listen, ListenAddr, Notify, Role, Watch};
+use super::{
+    Admin, Admission, Auth, ClientTls, Config, Database, Fleet, FleetMode, Listen, ListenAddr, Notify, Role, Watch,
+};
 use super::{database, role};
 
 /// Reads and checks a configuration file and the files it names.
@@ -52,6 +54,10 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     root.table("watch", &mut watch);
     let mut fleet = Fleet::default();
     root.table("fleet", &mut fleet);
+    let is_watched = watch.login.is_some() || databases.values().any(|database| database.watch.is_some());
+    if fleet.mode == FleetMode::Count && !is_watched && !source.is_blamed("watch") {
+        root.view("fleet").blame("mode", "\"count\" needs watch.role: instances are counted by their watches");
+    }
     let mut admin = Admin::default();
     root.table("admin", &mut admin);
     check_admin(&admin, &root.view("admin"), &listen.addr, &roles);

@@ -43,8 +43,8 @@ pub(crate) enum Forwarded {
 pub(crate) struct Cancels {
     /// In the process ids of our clients.
     pub(crate) number: InstanceNumber,
-    /// In our questions.
-    id: u64,
+    /// In our questions, and what others know us by.
+    pub(crate) id: u64,
     has_siblings: bool,
     /// Where siblings come in, until the service for them takes it.
     siblings: Mutex<Option<UnixListener>>,

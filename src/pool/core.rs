@@ -35,6 +35,7 @@ use fastrand::Rng;
 use slotmap::{SlotMap, new_key_type};
 use tokio::time::Instant;
 
+use crate::admission::fleet_share::FleetShare;
 use bound::Bound;
 use endpoint::{Health, Retry};
 use role_queue::{LeaseEnd, RoleQueue};
@@ -168,6 +169,9 @@ pub struct Core<B> {
     /// The next moment the shell has been asked to wake us at.
     alarm: Option<Instant>,
     total: Bound,
+    /// The fleet's bound over all, of which `total` has our part.
+    total_max: Option<u32>,
+    share: FleetShare,
     workers: usize,
     /// Every opened slot, in the order `tick` looks at them.
     idle_scan: VecDeque<SlotId>,
@@ -226,6 +230,8 @@ impl<B> Core<B> {
             refused: BinaryHeap::new(),
             alarm: None,
             total: Bound::new(total_max),
+            total_max,
+            share: FleetShare::All,
             workers,
             idle_scan: VecDeque::new(),
             rng: Rng::with_seed(seed),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Proxy;
+use crate::admission::fleet_share::FleetShare;
 use crate::clients::{Activity, Signal};
 use crate::pool::idle_check;
 
@@ -24,6 +25,7 @@ impl Proxy {
                 self.entrance.tick(now);
                 self.look_for_pinned();
             }
+            self.take_share(worker, now);
             self.pools.decide(worker, |core, out| core.tick(now, out));
             self.forget_unused(worker);
             self.history()
@@ -52,6 +54,20 @@ impl Proxy {
                 );
             }
         });
+    }
+
+    /// Puts another part of the fleet's limits into force, once the number of instances has changed.
+    fn take_share(&self, worker: usize, now: Instant) {
+        let Some(census) = &self.census else { return };
+        let share = census.share();
+        let was = std::mem::replace(&mut *self.share.lock().expect("no panic while held"), share);
+        if share == was {
+            return;
+        }
+        if let FleetShare::Part { of, .. } = share {
+            tracing::info!(instances = of, "this instance has its part of the fleet's limits");
+        }
+        self.pools.decide(worker, |core, out| core.set_share(share, now, out));
     }
 
     /// Forgets everything that the configuration does not name and nobody uses.

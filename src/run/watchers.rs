@@ -26,6 +26,7 @@ use crate::pool::in_use::InUse;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::pool::server_role;
 use crate::proxy::Proxy;
+use crate::watch::census::Census;
 use crate::watch::monitor::{Monitor, Process};
 use crate::watch::own_backends::{OwnBackends, OwnClient};
 use crate::watch::reaction::IdleHolder;
@@ -101,6 +102,9 @@ impl Watched {
         // Its connection is closed when this returns.
         let _ = self.task.await;
         proxy.watches.remove(&self.monitor.database);
+        if let Some(census) = &proxy.census {
+            census.forget(&self.monitor.database);
+        }
         self.monitor.end();
     }
 }
@@ -203,6 +207,10 @@ impl Process for Proxy {
         own.add(backends.iter().filter_map(|target| target.key.as_ref()).map(|(pid, _)| *pid));
         own.add(self.pools.opener().control_connections().at(server));
         own
+    }
+
+    fn census(&self) -> Option<&Census> {
+        self.census.as_ref()
     }
 
     fn tighten(&self, role: &str) -> Option<u32> {

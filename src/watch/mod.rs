@@ -6,6 +6,7 @@
 
 pub(crate) mod activity;
 pub(crate) mod blockers;
+pub(crate) mod census;
 pub(crate) mod convoy;
 pub(crate) mod core;
 pub(crate) mod culprit;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::census::Census;
 use super::convoy::BLIND_AFTER;
 use super::core::WatchCore;
 use super::finding::Finding;
@@ -20,6 +21,7 @@ use super::row::AnswerRow;
 use super::settings::WatchSettings;
 use super::sql;
 use super::stats::{Reaction, WatchStats};
+use crate::fleet::count::EVERY;
 use crate::pool::address::ServerAddress;
 use crate::pool::backoff::Backoff;
 use crate::pool::core::FailureKind;
@@ -39,6 +41,11 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(30);
 pub trait Process: Sync {
     /// The processes of a server that are pgweir's, and the clients that have them.
     fn own_backends(&self, server: &ServerAddress) -> OwnBackends;
+
+    /// Counts the instances of the fleet, if that is wanted.
+    fn census(&self) -> Option<&Census> {
+        None
+    }
 
     /// Lowers the limit of transactions at once of this role; returns the new limit, if it is lower than before.
     fn tighten(&self, role: &str) -> Option<u32>;
@@ -91,7 +98,7 @@ impl Monitor {
         let mut kept = Kept { heard: Instant::now(), advice: Vec::new(), tightened: BTreeSet::new() };
         let mut is_told = false;
         loop {
-            let error = match self.open(opener, pool).await {
+            let error = match self.open(opener, pool, process.census()).await {
                 Ok(link) => {
                     backoff.succeeded();
                     is_told = false;
@@ -124,8 +131,9 @@ impl Monitor {
         }
     }
 
-    async fn open(&self, opener: &Opener, pool: &InUse<Pool>) -> Result<Link, LinkError> {
-        let mut link = Link::open(opener, pool.clone(), "pgweir watch").await?;
+    async fn open(&self, opener: &Opener, pool: &InUse<Pool>, census: Option<&Census>) -> Result<Link, LinkError> {
+        let name = census.map_or("pgweir watch", |census| census.application_name.as_str());
+        let mut link = Link::open(opener, pool.clone(), name).await?;
         link.ask(sql::SESSION.as_bytes(), |_| ()).await?.map_err(LinkError::Server)?;
         tracing::info!(database = &*self.database, server = %link.address(), pid = link.pid(), "watching");
         self.core().connected(Instant::now());
@@ -135,11 +143,23 @@ impl Monitor {
     /// Asks over this connection until it is of no use.
     async fn attend(&self, mut link: Link, pool: &InUse<Pool>, process: &impl Process, kept: &mut Kept) -> LinkError {
         let leave = link.leave();
+        let mut count_at = Instant::now();
         loop {
-            let (question, at) = self.core().next();
+            let (question, mut at) = self.core().next();
+            let census = process.census().filter(|_| count_at < at);
+            if census.is_some() {
+                at = count_at;
+            }
             tokio::select! {
                 () = leave.notified() => return LinkError::Left,
                 () = sleep_until(at) => {}
+            }
+            if let Some(census) = census {
+                count_at = Instant::now() + EVERY;
+                if let Err(error) = self.count(&mut link, census).await {
+                    return error;
+                }
+                continue;
             }
             if link.has_moved() {
                 return LinkError::Moved;
@@ -179,6 +199,22 @@ impl Monitor {
                 }
             }
         }
+    }
+
+    /// Counts the instances once more.
+    async fn count(&self, link: &mut Link, census: &Census) -> Result<(), LinkError> {
+        let asked = Instant::now();
+        let answer = self.ask(link, &census.sql, asked).await?;
+        let now = Instant::now();
+        self.stats.asked(now - asked);
+        let answered = match answer {
+            Ok(rows) => census.answer(&self.database, &rows, now).map_err(|error| error.to_string()),
+            Err(error) => Err(format!("{}: {}", error.code, error.message)),
+        };
+        if let Err(error) = answered {
+            tracing::debug!(database = &*self.database, error, "the instances were not counted");
+        }
+        Ok(())
     }
 
     /// One question, however long its answer takes, as long as the connection may live.

@@ -9,7 +9,9 @@ use tokio::net::TcpStream;
 
 use crate::cancel::{SLEEP, cancel, cancel_with};
 use crate::support::frontend::{PROTOCOL_3_2, cancel_request, query, startup};
-use crate::support::{Pki, Postgres, Proxy, Sessions, Wire, errors, eventually, free_port, password_of, proxy, tags};
+use crate::support::{
+    Pki, Postgres, Proxy, Sessions, Wire, errors, eventually, free_port, password_of, proxy, proxy_before, tags,
+};
 
 /// A fleet that knows itself by its addresses, with these lines in each file.
 async fn fleet(instances: u16, lines: &str) -> (Vec<Proxy>, Sessions) {
@@ -196,4 +198,70 @@ async fn an_instance_that_drains_is_reached_by_its_address_for_peers() {
     // It lets no clients in.
     let mut stream = TcpStream::connect(ports[1].parse::<std::net::SocketAddr>().unwrap()).await.expect("it accepts");
     assert_eq!(ask(&mut stream, &startup(PROTOCOL_3_2, &[("user", "app")])).await, None);
+}
+
+/// Instances that count each other, each with this limit in its file, in front of a server of their own.
+async fn counting(postgres: &Postgres, watch: &str, dbname: &str) -> Proxy {
+    let fleet = "[fleet]\nmode = \"count\"\n[roles.app]\ntransactions_max = 12\n[admission]\nmode = \"off\"";
+    proxy_before(postgres).dbname(dbname).pool_size(40).toml(watch).toml(fleet).start().await
+}
+
+/// The limit in force of `app`.
+fn limit(proxy: &Proxy) -> f64 {
+    proxy.metric("pgweir_role_effective_limit", &["role=\"app\""])
+}
+
+#[tokio::test]
+async fn instances_that_count_each_other_share_the_limit_as_they_come_and_go() {
+    let postgres = Postgres::private(&[]);
+    let (dbname, role) = (postgres.database().await, postgres.own_role("").await);
+    let watch = format!("[watch]\nrole = \"{role}\"\npassword = \"{}\"", password_of(&role));
+    let first = counting(&postgres, &watch, &dbname).await;
+    let mut wire = first.wire("app").await;
+    wire.query("SELECT 1").await;
+    eventually(async || limit(&first) == 12.0).await;
+    let mut fleet = vec![first];
+    for parts in [[6.0, 6.0].as_slice(), &[4.0; 3]] {
+        fleet.push(counting(&postgres, &watch, &dbname).await);
+        fleet.last().expect("one more").wire("app").await.query("SELECT 1").await;
+        eventually(async || fleet.iter().map(limit).eq(parts.iter().copied())).await;
+    }
+    // LIMIT says the fleet's.
+    fleet[0].console("LIMIT app 30").await;
+    assert_eq!(limit(&fleet[0]), 10.0);
+    fleet[0].console("LIMIT app DEFAULT").await;
+    // One is killed; the others have its part a moment later.
+    drop(fleet.remove(1));
+    eventually(async || fleet.iter().all(|one| limit(one) == 6.0)).await;
+    // Nobody counts who only has the name.
+    let name = "pgweir main 00000000000000ff";
+    let impostor = fleet[0].config("app").application_name(name).connect(tokio_postgres::NoTls).await;
+    let before = fleet[0].log_text();
+    let (client, connection) = impostor.expect("a login");
+    tokio::spawn(connection);
+    client.batch_execute("BEGIN; SELECT pg_sleep(2)").await.expect("it runs");
+    assert_eq!(fleet.iter().map(limit).collect::<Vec<_>>(), [6.0, 6.0]);
+    assert!(!fleet[0].log_text()[before.len()..].contains("instances"), "no other part was taken");
+}
+
+#[tokio::test]
+async fn shares_stay_while_the_server_is_away() {
+    let mut postgres = Postgres::private(&[]);
+    let (dbname, role) = (postgres.database().await, postgres.own_role("").await);
+    let watch = format!("[watch]\nrole = \"{role}\"\npassword = \"{}\"", password_of(&role));
+    let fleet = [counting(&postgres, &watch, &dbname).await, counting(&postgres, &watch, &dbname).await];
+    for one in &fleet {
+        one.wire("app").await.query("SELECT 1").await;
+    }
+    eventually(async || fleet.iter().all(|one| limit(one) == 6.0)).await;
+    postgres.stop();
+    for one in &fleet {
+        one.logged("the server is not watched").await;
+    }
+    assert_eq!(fleet.iter().map(limit).collect::<Vec<_>>(), [6.0, 6.0]);
+    postgres.start();
+    for one in &fleet {
+        eventually(async || one.records(|fields| fields["message"] == "watching").len() == 2).await;
+    }
+    assert_eq!(fleet.iter().map(limit).collect::<Vec<_>>(), [6.0, 6.0]);
 }

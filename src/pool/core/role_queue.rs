@@ -38,11 +38,9 @@ pub struct RoleQueueView {
 impl<B> Core<B> {
     /// Adds a role; its limit grows by its ramp from now on.
     pub fn add_role_queue(&mut self, rules: RoleQueueSettings, now: Instant) -> RoleQueueId {
-        self.role_queues.insert(RoleQueue {
-            limiter: RoleLimiter::new(rules, now),
-            pools: Vec::new(),
-            is_removed: false,
-        })
+        let mut limiter = RoleLimiter::new(rules, now);
+        limiter.set_share(self.share, now);
+        self.role_queues.insert(RoleQueue { limiter, pools: Vec::new(), is_removed: false })
     }
 
     /// Changes a role's rules. Raising a limit admits at once; lowering one drains.
@@ -119,7 +117,7 @@ impl<B> Core<B> {
         Some((limiter.waiting(), limiter.expected_wait(now)))
     }
 
-    fn change_limiter(
+    pub(super) fn change_limiter(
         &mut self,
         role_queue: RoleQueueId,
         now: Instant,

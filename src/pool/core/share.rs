@@ -121,7 +121,7 @@ impl<B> Core<B> {
             let other = &self.pools[other];
             let has_waited_its_turn =
                 |since| now >= since + TURN_MAX && own_since.is_none_or(|own_since| since < own_since);
-            other.counts.live() < other.limits.share.reserved
+            other.counts.live() < self.share.kept(other.limits.share.reserved)
                 || other.counts.live() == 0 && other.queue.first_since().is_some_and(has_waited_its_turn)
         })
     }
@@ -142,7 +142,7 @@ impl<B> Core<B> {
         let pool = &self.pools[id];
         let live = pool.counts.live();
         (
-            live >= pool.limits.share.reserved,
+            live >= self.share.kept(pool.limits.share.reserved),
             live >= self.share(id),
             pool.limits.share.priority == Priority::Batch,
             f64::from(live) / f64::from(pool.limits.share.weight.max(1)),
@@ -233,7 +233,7 @@ impl<B> Core<B> {
         others
             .map(|pool| {
                 let pool = &self.pools[*pool];
-                pool.limits.share.reserved.saturating_sub(pool.counts.live())
+                self.share.kept(pool.limits.share.reserved).saturating_sub(pool.counts.live())
             })
             .sum()
     }
