@@ -58,8 +58,10 @@ pub struct Applicant {
 pub enum ClientCertificate {
     /// No TLS, or `listen.tls.mode` is not `verify-client`.
     NotAsked,
-    /// Verified against `client_ca`, with this common name: it must be the role, with every method.
-    Verified(Option<String>),
+    /// Verified against `client_ca`, and one of the role's.
+    OfRole,
+    /// Verified against `client_ca`, but not one of the role's, with which nothing else helps.
+    OfAnother,
 }
 
 /// The next step of the driver.
@@ -92,7 +94,7 @@ pub enum Refusal {
     /// `auth = "certificate"`, but TLS asked for none (28000; hint: `listen.tls`).
     #[error("connection requires a valid client certificate")]
     CertificateMissing,
-    /// The certificate's common name is not the role (28000).
+    /// The certificate is not one of the role's (28000).
     #[error("certificate authentication failed for user \"{0}\"")]
     CertificateName(String),
     /// Pass-through would need the password in clear text over a network (28000; hint: `listen.tls`).
@@ -193,8 +195,8 @@ impl ClientLogin {
         match (&self.client.certificate, method) {
             (ClientCertificate::NotAsked, Method::Certificate) => Err(Refusal::CertificateMissing),
             (ClientCertificate::NotAsked, _) => Ok(()),
-            (ClientCertificate::Verified(name), _) if name.as_ref() == Some(&self.client.role) => Ok(()),
-            (ClientCertificate::Verified(_), _) => Err(Refusal::CertificateName(self.client.role.clone())),
+            (ClientCertificate::OfRole, _) => Ok(()),
+            (ClientCertificate::OfAnother, _) => Err(Refusal::CertificateName(self.client.role.clone())),
         }
     }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::raw::join;
-use super::{Auth, BackendTlsMode, ClientTls, Config, ListenAddr};
+use super::{Auth, BackendTlsMode, ClientSource, ClientTls, Config, ListenAddr, Role};
 
 /// Read permission of everybody.
 const OTHERS_MAY_READ: u32 = 0o004;
@@ -119,7 +119,16 @@ pub fn exposures(config: &Config) -> Vec<Exposure> {
 }
 
 fn trusted(config: &Config) -> impl Iterator<Item = String> {
-    config.roles.iter().filter(|(_, role)| role.auth == Auth::Trust).map(|(name, _)| name.clone())
+    let is_near = |source: &ClientSource| match source {
+        ClientSource::Unix => true,
+        ClientSource::Network(network) => is_loopback(network.network()) && is_loopback(network.broadcast()),
+    };
+    let is_confined = move |role: &Role| !role.access.from.is_empty() && role.access.from.iter().all(is_near);
+    config
+        .roles
+        .iter()
+        .filter(move |(_, role)| role.auth == Auth::Trust && !is_confined(role))
+        .map(|(name, _)| name.clone())
 }
 
 fn unchecked_servers(config: &Config) -> impl Iterator<Item = Exposure> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use super::{FLEET_NAME_MAX, ListenAddr, PeerName};
+use super::{CertificatePattern, ClientSource, FLEET_NAME_MAX, ListenAddr, PeerName};
 use crate::words::Word;
 
 /// Longer than this is a typing mistake; `"0s"` is how to say never.
@@ -149,6 +149,31 @@ pub(super) fn peer() -> PlainForm<PeerName> {
 /// `host:port` in numbers, or `unix:/path`.
 pub(super) fn listen_addr() -> PlainForm<ListenAddr> {
     PlainForm { read: read_listen_addr, allowed: "an IP address and a port, or \"unix:\" and a path" }
+}
+
+/// A network, an address, or Unix sockets.
+pub(super) fn client_source() -> PlainForm<ClientSource> {
+    let allowed = "a network such as \"10.0.0.0/8\", an IP address, or \"unix\"";
+    let read = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => ClientSource::parse(text)
+            .ok_or_else(|| format!("{text:?} is no network such as \"10.0.0.0/8\", no IP address and not \"unix\"")),
+        other => Err(format!("{} is no network; write for example \"10.0.0.0/8\"", shown(other))),
+    };
+    PlainForm { read, allowed }
+}
+
+/// A field of a certificate and a pattern for it.
+pub(super) fn certificate_pattern() -> PlainForm<CertificatePattern> {
+    let example = "\"cn:\", \"dns:\", \"email:\" or \"uri:\", and a name in which \"*\" stands for any characters";
+    let read = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => CertificatePattern::parse(text).ok_or_else(|| {
+            format!(
+                "{text:?} is none; write for example \"cn:web-*\", \"dns:*.web.internal\", \"uri:spiffe://prod/web\""
+            )
+        }),
+        other => Err(format!("{} is not a string such as \"cn:web-*\"", shown(other))),
+    };
+    PlainForm { read, allowed: example }
 }
 
 /// A query with the name of a role as its parameter.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use super::form::{count, duration, duration_above_zero, listen_addr, size, some, truth, word};
+use super::ClientSource;
+use super::form::{client_source, count, duration, duration_above_zero, list, listen_addr, size, some, truth, word};
 use super::keys::section;
 use super::raw::SectionReader;
 use super::raw::Shape;
@@ -59,8 +60,20 @@ section! {
         pub shutdown_timeout: Duration = Duration::from_secs(25) => key(duration());
         /// Logins are recorded at level info; those that fail always are.
         pub log_logins: bool = false => key(truth());
+        /// Balancers that say whose connections they pass on.
+        pub proxy_protocol: ProxyProtocol = ProxyProtocol::default() => table();
+        /// The address of a client is shown to the server, behind its `application_name`.
+        pub application_name_address: bool = false => key(truth());
         /// TLS towards clients.
         pub tls: ClientTls = ClientTls::Disable => shaped_table();
+    }
+}
+
+section! {
+    /// `listen.proxy_protocol`.
+    pub struct ProxyProtocol {
+        /// Their addresses; each of their connections begins with a header.
+        pub from: Vec<ClientSource> = Vec::new() => key(list(client_source()));
     }
 }
 

@@ -8,6 +8,8 @@
 mod admin;
 mod admission;
 mod advice;
+mod certificate_pattern;
+mod client_source;
 mod database;
 #[cfg(test)]
 mod document;
@@ -34,6 +36,8 @@ use std::path::PathBuf;
 pub use admin::{Access, Admin};
 pub use admission::{Admission, AdmissionMode, Jitter, Priority, Ramp, RateKeys, RateWhen, RoleAdmission, RoleRate};
 pub use advice::{Overload, Untimed, overloads, untimed};
+pub use certificate_pattern::{CertificateField, CertificatePattern};
+pub use client_source::ClientSource;
 pub use database::{
     AuthQuery, BackendTls, BackendTlsMode, CONSOLE_NAMES, Database, PoolKeys, PoolMode, ResetWhen, ServerRole,
     WatchLogin,
@@ -44,7 +48,7 @@ pub use fleet::{Fleet, FleetMode, PeerName};
 pub use form::{duration_text, read_duration};
 pub use limits::{Endpoint, PoolSettings, RoleQueueSettings, Share, own_settings, pool_settings, role_queue_settings};
 pub(crate) use listen::CLIENTS_MAX;
-pub use listen::{ClientTls, Listen, ListenAddr, ServerIdentity};
+pub use listen::{ClientTls, Listen, ListenAddr, ProxyProtocol, ServerIdentity};
 pub use mistake::{FilePosition, Mistake, Mistakes};
 pub use notify::{Bus, BusSettings, Notify, NotifyMode, OnGap, WhenDown};
 pub use parse::{load, parse};

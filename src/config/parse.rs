@@ -45,6 +45,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         wait_max: longest_wait(&databases).filter(|_| !source.is_blamed("databases")),
     };
     let roles = role::read(&mut root, &others);
+    check_databases_of_roles(&roles, &databases, &root.view("roles"));
     let mut admission = Admission::within(listen.login_timeout);
     root.table("admission", &mut admission);
     admission.check_delay(listen.login_timeout, &root.view("admission"));
@@ -107,6 +108,23 @@ fn check_admin(
                 ),
                 Some(_) => {}
             }
+        }
+    }
+}
+
+/// A role may be confined to databases that exist.
+fn check_databases_of_roles(
+    roles: &BTreeMap<String, Option<Role>>,
+    databases: &BTreeMap<String, Database>,
+    section: &SectionReader<'_>,
+) {
+    if databases.contains_key("*") {
+        return;
+    }
+    for (name, role) in roles {
+        let confined = role.iter().flat_map(|role| &role.access.databases);
+        for unknown in confined.filter(|database| !databases.contains_key(*database)) {
+            section.view(name).blame("databases", format!("{unknown:?} does not exist; add [databases.{unknown}]"));
         }
     }
 }

@@ -304,6 +304,9 @@ impl Star {
             Some(AuthMethod::Certificate) if !others.certificates => {
                 section.blame("auth", "\"certificate\" needs listen.tls with mode = \"verify-client\"");
             }
+            _ if section.is_sound("certificates") && !keys.access.certificates.is_empty() && !others.certificates => {
+                section.blame("certificates", "needs listen.tls with mode = \"verify-client\"");
+            }
             Some(AuthMethod::AuthQuery) if !others.auth_query => {
                 section.blame("auth", "\"auth-query\" needs an auth_query in a database");
             }

@@ -9,6 +9,7 @@ use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
 use crate::wire::build::RefusedLogin;
 use crate::wire::frame::FrameError;
+use crate::wire::proxy_header::BadProxyHeader;
 use crate::wire::startup::{BadOptions, Malformed};
 
 /// Why a connection did not become a client.
@@ -31,6 +32,18 @@ pub(crate) enum LoginFault {
     /// A TLS handshake where TLS is not available.
     #[error("unexpected TLS handshake")]
     NoTls,
+    /// A balancer's header, from somebody else.
+    #[error("a PROXY protocol header from an address that is not in listen.proxy_protocol")]
+    ForeignProxyHeader,
+    /// No header of a balancer, or one that cannot be read.
+    #[error(transparent)]
+    ProxyHeader(#[from] BadProxyHeader),
+    /// `roles.*.from`.
+    #[error("role \"{0}\" may not connect from this address")]
+    NotFromHere(String),
+    /// `roles.*.databases`.
+    #[error("role \"{role}\" may not connect to database \"{database}\"")]
+    NotThisDatabase { role: String, database: String },
     /// Direct TLS without naming the protocol.
     #[error("direct TLS connection without ALPN \"postgresql\"")]
     NoAlpn,
@@ -101,7 +114,13 @@ impl LoginFault {
 
     /// The first packet is not one of this protocol.
     pub(crate) fn is_foreign(&self) -> bool {
-        matches!(self, Self::NoTls | Self::Startup(Malformed::Length(_) | Malformed::CancelSecret(_)))
+        matches!(
+            self,
+            Self::NoTls
+                | Self::ForeignProxyHeader
+                | Self::ProxyHeader(_)
+                | Self::Startup(Malformed::Length(_) | Malformed::CancelSecret(_))
+        )
     }
 
     /// The reason it is counted under.
@@ -113,10 +132,16 @@ impl LoginFault {
             | Self::Frame(_)
             | Self::Injected
             | Self::NoTls
+            | Self::ForeignProxyHeader
+            | Self::ProxyHeader(_)
             | Self::NoAlpn => LoginRefusal::Protocol,
-            Self::TlsRequired | Self::NotAdmin(_) | Self::UnprovedAdmin | Self::Refused(_) | Self::Server(_) => {
-                LoginRefusal::Authentication
-            }
+            Self::NotFromHere(_)
+            | Self::NotThisDatabase { .. }
+            | Self::TlsRequired
+            | Self::NotAdmin(_)
+            | Self::UnprovedAdmin
+            | Self::Refused(_)
+            | Self::Server(_) => LoginRefusal::Authentication,
             Self::TooManyClients => LoginRefusal::ClientsMax,
             Self::TooManyOfRole(_) => LoginRefusal::RoleClientsMax,
             Self::TooManyOfAddress => LoginRefusal::AddressClientsMax,

@@ -4,10 +4,13 @@ use std::sync::Arc;
 
 use ring::digest;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, UnixTime};
+use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry as oid;
 use x509_parser::parse_x509_certificate;
 use x509_parser::signature_algorithm::SignatureAlgorithm;
 use x509_parser::x509::AlgorithmIdentifier;
+
+use crate::config::CertificateField;
 
 /// The `tls-server-end-point` channel binding: the hash of the server's own certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +64,25 @@ fn signature_hash(algorithm: &AlgorithmIdentifier<'_>) -> Option<&'static digest
     } else {
         None
     }
+}
+
+/// The names in a certificate by which a role may know it: its first common name, and its alternative names. One with a
+/// NUL inside is left out, as in [`common_name`].
+pub(crate) fn names(certificate: &CertificateDer<'_>) -> Vec<(CertificateField, String)> {
+    let mut names: Vec<_> =
+        common_name(certificate).map(|name| (CertificateField::CommonName, name)).into_iter().collect();
+    let Ok((_, parsed)) = parse_x509_certificate(certificate) else { return names };
+    let Ok(Some(alternative)) = parsed.subject_alternative_name() else { return names };
+    names.extend(alternative.value.general_names.iter().filter_map(|name| {
+        let (field, name) = match name {
+            GeneralName::DNSName(name) => (CertificateField::Dns, name),
+            GeneralName::RFC822Name(name) => (CertificateField::Email, name),
+            GeneralName::URI(name) => (CertificateField::Uri, name),
+            _ => return None,
+        };
+        (!name.contains('\0')).then(|| (field, (*name).to_owned()))
+    }));
+    names
 }
 
 /// The first common name of a certificate's subject, the one Postgres compares with the role. A NUL inside, with which

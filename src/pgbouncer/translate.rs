@@ -44,6 +44,9 @@ impl Translation {
         self.number(&mut table, "clients_max", "max_client_conn");
         self.seconds(&mut table, "login_timeout", "client_login_timeout", None);
         self.seconds(&mut table, "idle_timeout", "client_idle_timeout", Some("0s"));
+        if self.is_on("application_name_add_host") {
+            table.line("application_name_address", &plain(true), "application_name_add_host");
+        }
         if let Some(tls) = self.client_tls() {
             table.line("tls", &tls, "client_tls_*");
         }

@@ -10,22 +10,24 @@ mod cancel;
 mod confirm;
 mod first;
 mod head_clock;
+mod origin;
 
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
 use self::cancel::Sender;
 use self::head_clock::HeadClock;
+use self::origin::ClientOrigin;
 use super::auth_query;
 use super::client::Client;
 use super::notifications::Notifications;
 use super::session::Session;
-use crate::admission::arrival_list::PeerOrigin;
 use crate::admission::fair_queue::{Caller, Standing};
 use crate::admission::login::PeerAddress;
 use crate::admission::places::ConnectionPlace;
@@ -33,10 +35,10 @@ use crate::auth::client::{Applicant, ClientCertificate, ClientLogin, ClientLogin
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
 use crate::clients::{ClientFacts, ClientHandle, RoleSlot, Signal};
-use crate::config::{Auth, CONSOLE_NAMES, PoolMode};
+use crate::config::{Auth, CONSOLE_NAMES, CertificateField, Config, PoolMode};
 use crate::error::{LoginFault, sqlstate};
 use crate::metrics::{PoolCounter, ProcessCounter, ProcessHistogram};
-use crate::net::certificate::common_name;
+use crate::net::certificate;
 use crate::net::listen::Accepted;
 use crate::net::stream::{GOODBYE_MAX, Socket, Stream};
 use crate::net::tls::ServerTls;
@@ -52,6 +54,8 @@ use crate::wire::build;
 use crate::wire::expected::TransactionStatus;
 use crate::wire::frame::{HEADER_LEN, header};
 use crate::wire::startup::{MINOR_MAX, Replication, Startup, split_options};
+
+const APPLICATION_NAME: &str = "application_name";
 
 /// Outcome of a login.
 pub(crate) enum Welcome {
@@ -73,24 +77,21 @@ pub(crate) async fn log_in(worker: Rc<Worker>, accepted: Accepted) -> Option<Wel
             worker.proxy.process.add(ProcessCounter::GaveWay);
             None
         }
-        welcome = let_in(&worker, accepted, origin, place) => welcome,
+        welcome = let_in(&worker, accepted, place) => welcome,
     }
 }
 
 /// Serves a connection that has a place, up to its login.
-async fn let_in(
-    worker: &Rc<Worker>,
-    accepted: Accepted,
-    origin: PeerOrigin,
-    mut place: ConnectionPlace,
-) -> Option<Welcome> {
+async fn let_in(worker: &Rc<Worker>, accepted: Accepted, mut place: ConnectionPlace) -> Option<Welcome> {
     let since = Instant::now();
+    let ip = accepted.ip();
     let (socket, addr) = Socket::open(accepted).ok()?;
+    let mut origin = ClientOrigin::new(ip, addr);
     let _ = socket.tune();
     let mut stream = Stream::Plain(socket);
     let limit = worker.proxy.config.load().listen.login_timeout;
     let mut named = None;
-    let identified = timeout(limit, identify(worker, &mut stream, origin, &place, &mut named)).await;
+    let identified = timeout(limit, identify(worker, &mut stream, &mut origin, &place, &mut named)).await;
     let welcomed = match identified.unwrap_or(Err(LoginFault::TooSlow)) {
         Ok(None) => {
             // The end of its TLS shows a client that its cancel was dealt with.
@@ -100,7 +101,7 @@ async fn let_in(
         // A client that waits for its first backend may go away, and must not keep its place then.
         Ok(Some((attempt, credential))) => tokio::select! {
             biased;
-            guest = welcome(worker, attempt, &credential, &addr, stream.is_tls()) => guest,
+            guest = welcome(worker, attempt, &credential, &origin.addr, stream.is_tls()) => guest,
             () = stream.ended() => return None,
         },
         Err(fault) => Err(fault),
@@ -111,12 +112,12 @@ async fn let_in(
             let greeted = timeout(limit, greet(worker, stream, *newcomer)).await;
             let client = greeted.ok()?.ok()?;
             worker.proxy.process.record(ProcessHistogram::Login, since.elapsed());
-            record_login(worker, &addr, named.as_ref(), "client", since);
+            record_login(worker, &origin.addr, named.as_ref(), "client", since);
             Some(Welcome::Client(Box::new(client), place))
         }
         Ok(Guest::Console(facts)) => {
             timeout(limit, stream.write_all(&AUTHENTICATION_OK)).await.ok()?.ok()?;
-            record_login(worker, &addr, named.as_ref(), "console", since);
+            record_login(worker, &origin.addr, named.as_ref(), "console", since);
             Some(Welcome::Console(stream, facts, place))
         }
         Err(fault) => {
@@ -128,7 +129,7 @@ async fn let_in(
                     () = stream.ended() => return None,
                 }
             }
-            record_refusal(worker, &addr, named.as_ref(), &fault);
+            record_refusal(worker, &origin.addr, named.as_ref(), &fault);
             refuse(worker, &mut stream, &fault).await;
             None
         }
@@ -216,7 +217,7 @@ async fn refuse(worker: &Worker, stream: &mut Stream, fault: &LoginFault) {
 async fn identify(
     worker: &Rc<Worker>,
     stream: &mut Stream,
-    origin: PeerOrigin,
+    origin: &mut ClientOrigin,
     place: &ConnectionPlace,
     named: &mut Option<ClaimedIdentity>,
 ) -> Result<Option<(LoginAttempt, Credential)>, LoginFault> {
@@ -224,8 +225,12 @@ async fn identify(
     let tls = Arc::clone(&worker.proxy.tls.load());
     let tls = tls.as_ref().as_ref();
     let mut head = HeadClock::new(worker.proxy.config.load().listen.startup_timeout);
-    let packet = first::packet(&worker.proxy, stream, Sender::Client(origin), tls, &mut head);
+    origin.read_header(&worker.proxy.config.load().listen, stream, &head).await?;
+    let packet = first::packet(&worker.proxy, stream, Sender::Client(origin.address()), tls, &mut head);
     let Some(startup) = packet.await? else { return Ok(None) };
+    if tls.is_some_and(|tls| tls.is_required) && !stream.is_tls() && !origin.is_unix() {
+        return Err(LoginFault::TlsRequired);
+    }
     place.speak();
     *named = Some(ClaimedIdentity { role: startup.user.clone(), database: startup.database.clone() });
     if let Some(negotiation) = startup.negotiation() {
@@ -242,11 +247,12 @@ async fn identify(
             return Err(LoginFault::TooManyOfAddress);
         }
     }
+    origin.check_role(&worker.proxy.config.load(), &startup.user)?;
     let is_admin = is_console(&startup) && worker.proxy.config.load().admin.access(&startup.user).is_some();
-    let caller = Caller { origin, standing: standing(worker, &startup.user) };
+    let caller = Caller { origin: origin.address(), standing: standing(worker, &startup.user) };
     wait_for_slot(worker, stream, caller, is_admin).await?;
     let attempt = LoginAttempt { startup, caller };
-    let credential = authenticate(worker, stream, &attempt, tls).await?;
+    let credential = authenticate(worker, stream, origin, &attempt, tls).await?;
     Ok(Some((attempt, credential)))
 }
 
@@ -322,7 +328,13 @@ async fn welcome(
     if proxy.directory.is_disabled(&startup.database) {
         return Err(LoginFault::Disabled(startup.database));
     }
-    let settings = startup_settings(&startup)?;
+    if proxy.config.load().role(&startup.user).is_some_and(|role| !role.access.reaches(&startup.database)) {
+        return Err(LoginFault::NotThisDatabase { role: startup.user, database: startup.database });
+    }
+    let mut settings = startup_settings(&startup)?;
+    if proxy.config.load().listen.application_name_address {
+        add_address(&mut settings, addr);
+    }
     let name = PoolName {
         database: startup.database.as_str().into(),
         role: startup.user.as_str().into(),
@@ -367,7 +379,7 @@ async fn welcome(
 }
 
 fn facts(startup: &Startup, slot: RoleSlot, database: Arc<str>, addr: &str, is_tls: bool) -> ClientFacts {
-    let application_name = startup.parameters.iter().rfind(|(name, _)| name == "application_name");
+    let application_name = startup.parameters.iter().rfind(|(name, _)| name == APPLICATION_NAME);
     ClientFacts {
         slot,
         database,
@@ -388,6 +400,25 @@ fn startup_settings(startup: &Startup) -> Result<Values, LoginFault> {
     Ok(values)
 }
 
+/// Puts a client's address behind its `application_name`, as PgBouncer does. Of both together Postgres keeps the first
+/// 63 bytes, so a long name gives way.
+fn add_address(settings: &mut Values, addr: &str) {
+    const LENGTH_MAX: usize = 63;
+    let name = match settings.get(APPLICATION_NAME) {
+        Some(Value::Text(name)) => String::from_utf8_lossy(name).into_owned(),
+        _ => String::new(),
+    };
+    let shown = match name.is_empty() {
+        true => addr.to_owned(),
+        false => {
+            let behind = format!(" - {addr}");
+            let kept = name.floor_char_boundary(LENGTH_MAX.saturating_sub(behind.len()));
+            format!("{}{behind}", &name[..kept])
+        }
+    };
+    settings.insert(APPLICATION_NAME.to_owned(), Value::Text(shown.into()));
+}
+
 /// A replication connection takes all its parameters to the server in its StartupMessage: SET is impossible there.
 fn replication(startup: &Startup) -> Option<Vec<(String, String)>> {
     let kind = match startup.replication {
@@ -404,20 +435,24 @@ fn replication(startup: &Startup) -> Option<Vec<(String, String)>> {
 async fn authenticate(
     worker: &Rc<Worker>,
     stream: &mut Stream,
+    origin: &ClientOrigin,
     attempt: &LoginAttempt,
     tls: Option<&ServerTls>,
 ) -> Result<Credential, LoginFault> {
     let method = method(worker, attempt).await?;
     let LoginAttempt { startup, caller } = attempt;
     let channel = match stream {
-        Stream::Plain(socket) if socket.is_local() => Channel::Local,
+        Stream::Plain(socket) if origin.is_local(socket) => Channel::Local,
         Stream::Plain(_) => Channel::Open,
         _ => Channel::Tls { binding: tls.and_then(|tls| tls.binding.clone()) },
     };
     let certificate = match stream {
         Stream::Client(inner) if tls.is_some_and(|tls| tls.verifies_clients) => {
-            let chain = inner.get_ref().1.peer_certificates();
-            ClientCertificate::Verified(chain.and_then(|chain| chain.first()).and_then(common_name))
+            let shown = inner.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            match shown.is_some_and(|shown| is_of_role(&worker.proxy.config.load(), shown, &startup.user)) {
+                true => ClientCertificate::OfRole,
+                false => ClientCertificate::OfAnother,
+            }
         }
         _ => ClientCertificate::NotAsked,
     };
@@ -442,6 +477,15 @@ async fn authenticate(
             }
             ClientLoginStep::Refused(refusal) => return Err(refusal.into()),
         };
+    }
+}
+
+/// Whether a certificate is one of a role's.
+fn is_of_role(config: &Config, certificate: &CertificateDer<'_>, name: &str) -> bool {
+    let names = certificate::names(certificate);
+    match config.role(name).map(|role| &role.access.certificates).filter(|patterns| !patterns.is_empty()) {
+        Some(patterns) => names.iter().any(|(field, name)| patterns.iter().any(|pattern| pattern.fits(*field, name))),
+        None => names.iter().any(|(field, shown)| *field == CertificateField::CommonName && shown == name),
     }
 }
 
@@ -484,7 +528,7 @@ async fn method(worker: &Rc<Worker>, attempt: &LoginAttempt) -> Result<Method, L
 
 async fn look_up(
     worker: &Rc<Worker>,
-    config: &crate::config::Config,
+    config: &Config,
     LoginAttempt { startup, caller }: &LoginAttempt,
 ) -> Result<Option<Stored>, LoginFault> {
     // No server is asked for the console, which has no database.

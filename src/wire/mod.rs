@@ -10,6 +10,7 @@ pub(crate) mod expected;
 pub(crate) mod frame;
 pub(crate) mod message;
 pub(crate) mod peer;
+pub(crate) mod proxy_header;
 pub(crate) mod splice;
 pub(crate) mod startup;
 pub(crate) mod tag;

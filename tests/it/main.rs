@@ -26,6 +26,7 @@ mod login_pace;
 mod lost;
 mod metrics;
 mod modes;
+mod network_rules;
 mod notify;
 mod page;
 mod pgbench;

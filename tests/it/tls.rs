@@ -429,3 +429,28 @@ async fn clear_text_goes_only_to_a_server_whose_certificate_is_checked() {
         assert_eq!(outcome.as_ref().map_err(String::as_str), expected.as_ref().map_err(|code| *code), "{tls}");
     }
 }
+
+#[tokio::test]
+async fn certificates_are_a_roles_by_the_names_in_them() {
+    let (pki, checked) = pki();
+    pki.issue("web-1", "a.web.internal");
+    pki.issue("jobs", "b.jobs.internal");
+    let proxy = proxy()
+        .toml(&listen_tls(&pki, "verify-client"))
+        .toml("[roles.app]\ncertificates = [\"cn:web-*\", \"dns:*.jobs.internal\"]")
+        .start()
+        .await;
+    let outcome = async |name: &str| psql(&proxy, "app", &format!("{checked} {}", with_certificate(&pki, name))).await;
+    for name in ["web-1", "jobs"] {
+        assert_eq!(outcome(name).await, Ok("in\n".to_owned()), "{name}");
+    }
+    pki.issue("app", "app.internal");
+    assert!(
+        outcome("app").await.unwrap_err().contains("certificate authentication failed"),
+        "its own name is not listed"
+    );
+    proxy.rewrite("[roles.app]\ncertificates = \"dns:app.internal\"");
+    proxy.logged("configuration changed").await;
+    assert_eq!(outcome("app").await, Ok("in\n".to_owned()));
+    assert!(outcome("web-1").await.is_err());
+}

@@ -205,6 +205,8 @@ fn login_faults() -> Vec<LoginFault> {
         LoginFault::Options(BadOptions::NoValue(any())),
         LoginFault::Frame(frame()),
         LoginFault::NoAlpn,
+        LoginFault::NotFromHere(any()),
+        LoginFault::NotThisDatabase { role: any(), database: any() },
         LoginFault::TlsRequired,
         LoginFault::TooManyClients,
         LoginFault::TooManyOfRole(any()),
@@ -239,7 +241,11 @@ fn login_faults() -> Vec<LoginFault> {
 /// As [`index`]; 0 stands for faults that are not reported, because nobody is there to read the report or ought to.
 fn login_index(fault: &LoginFault) -> usize {
     match fault {
-        LoginFault::Io(_) | LoginFault::Injected | LoginFault::NoTls => 0,
+        LoginFault::Io(_)
+        | LoginFault::Injected
+        | LoginFault::NoTls
+        | LoginFault::ForeignProxyHeader
+        | LoginFault::ProxyHeader(_) => 0,
         LoginFault::Startup(_) => 1,
         LoginFault::Options(_) => 2,
         LoginFault::Frame(_) => 3,
@@ -260,6 +266,8 @@ fn login_index(fault: &LoginFault) -> usize {
         LoginFault::Open(_) => 18,
         LoginFault::Draining => 19,
         LoginFault::TooSlow => 20,
+        LoginFault::NotFromHere(_) => 21,
+        LoginFault::NotThisDatabase { .. } => 22,
         LoginFault::TooManyOfAddress => 21,
         LoginFault::Silent => 22,
     }

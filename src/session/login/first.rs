@@ -15,6 +15,7 @@ use crate::error::LoginFault;
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ALPN, ServerTls};
 use crate::proxy::Proxy;
+use crate::wire::proxy_header;
 use crate::wire::startup::{First, Framing, Malformed, Startup, framing, parse};
 
 /// Reads first packets up to a StartupMessage. `None`: it was a CancelRequest, which is dealt with, or there is nothing
@@ -38,13 +39,7 @@ pub(super) async fn packet(
         let packet = read_packet(stream, head).await?;
         match parse(&packet)? {
             First::Startup(_) if !matches!(sender, Sender::Client(_)) => return Ok(None),
-            First::Startup(startup) => {
-                let is_required = tls.is_some_and(|tls| tls.is_required);
-                if is_required && !stream.is_tls() && !matches!(stream.socket(), Socket::Unix(_)) {
-                    return Err(LoginFault::TlsRequired);
-                }
-                return Ok(Some(startup));
-            }
+            First::Startup(startup) => return Ok(Some(startup)),
             First::Cancel(key) => {
                 sender.cancel(proxy, stream, &key).await?;
                 return Ok(None);
@@ -75,9 +70,13 @@ pub(super) async fn packet(
 }
 
 async fn read_packet(stream: &mut Stream, head: &HeadClock) -> Result<Vec<u8>, LoginFault> {
-    let mut packet = vec![0; 4];
-    head.hear(stream.read_exact(&mut packet)).await?;
-    let Framing::Packet(length) = framing(&packet)? else { return Err(LoginFault::NoTls) };
+    let mut start = [0; 4];
+    head.hear(stream.read_exact(&mut start)).await?;
+    if proxy_header::is_header(&start) {
+        return Err(LoginFault::ForeignProxyHeader);
+    }
+    let Framing::Packet(length) = framing(&start)? else { return Err(LoginFault::NoTls) };
+    let mut packet = start.to_vec();
     packet.resize(length, 0);
     head.hear(stream.read_exact(&mut packet[4..])).await?;
     Ok(packet)

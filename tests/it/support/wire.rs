@@ -91,6 +91,11 @@ pub(crate) struct Wire<S = TcpStream> {
 }
 
 impl Wire {
+    /// Our end.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.stream.local_addr().expect("it is connected")
+    }
+
     /// Connects and sends nothing yet.
     pub(crate) async fn open(addr: SocketAddr) -> Self {
         let stream = TcpStream::connect(addr).await.expect("the endpoint accepts");
