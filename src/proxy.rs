@@ -22,10 +22,11 @@ use crate::admission::fair_queue::Caller;
 use crate::admission::fair_turns::LoginTurn;
 use crate::admission::fleet_share::FleetShare;
 use crate::admission::places::{Places, Room, WhenFull};
+use crate::auth::mock::{LookedUpForms, UsualLogin};
 use crate::auth::random::random;
-use crate::auth::secrets::Secrets;
+use crate::auth::secrets::{Secrets, Stored};
 use crate::clients::{Clients, Signal};
-use crate::config::{Config, FleetMode};
+use crate::config::{Auth, Config, FleetMode, Role};
 use crate::fleet::Cancels;
 use crate::metrics::{ErrorCounts, History, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
@@ -43,6 +44,9 @@ use crate::watch::watches::Watches;
 
 /// Connections beyond `listen.clients_max` that are still served, where there are files enough.
 pub(crate) const SPARE_MAX: usize = 1024;
+
+/// Passwords whose keys are derived beforehand; each takes milliseconds of CPU.
+const DERIVED_MAX: usize = 2000;
 
 pub(crate) struct Proxy {
     /// The configuration in force.
@@ -73,6 +77,10 @@ pub(crate) struct Proxy {
     pub entrance: Entrance,
     /// Keys of logins.
     pub secrets: Arc<Secrets>,
+    /// How most roles log in.
+    pub usual_login: ArcSwap<UsualLogin>,
+    /// Forms of secrets that were looked up.
+    pub looked_up_forms: LookedUpForms,
     /// The places of connections, of those that have not logged in, too.
     pub places: Arc<Places>,
     /// Threads that serve clients.
@@ -104,6 +112,8 @@ impl Proxy {
         let tls = ServerTls::new(&config.listen.tls)?;
         let settings = SettingsRegistry::default();
         let secrets = Arc::new(Secrets::new());
+        prepare_logins(&secrets, &config);
+        let usual_login = ArcSwap::from_pointee(UsualLogin::of(&config));
         let workers = config.listen.workers;
         let started = Instant::now();
         let mut core = Core::new(workers, config.backends_total_max, fastrand::u64(..));
@@ -137,6 +147,8 @@ impl Proxy {
             errors: ErrorCounts::default(),
             process: ProcessStats::default(),
             secrets,
+            usual_login,
+            looked_up_forms: LookedUpForms::default(),
             places: Places::new(WhenFull::Newcomer),
             spare: AtomicUsize::new(SPARE_MAX),
             workers,
@@ -195,6 +207,8 @@ impl Proxy {
         self.pools.set_zombie_max(config.admission.zombie_max);
         self.memory.set(config.listen.memory_max, config.listen.client_memory_max);
         self.entrance.set(&config.admission);
+        prepare_logins(&self.secrets, &config);
+        self.usual_login.store(Arc::new(UsualLogin::of(&config)));
         self.hub.set(&config.notify);
         let config = Arc::new(config);
         self.config.store(Arc::clone(&config));
@@ -205,5 +219,32 @@ impl Proxy {
             }
         }
         Ok(())
+    }
+}
+
+/// Sets the key of salts, and derives the keys of configured passwords, beside everything else: the first login of a
+/// role must not take longer than one of a role that does not exist.
+fn prepare_logins(secrets: &Arc<Secrets>, config: &Config) {
+    if let Some(key) = &config.listen.salt_key {
+        secrets.set_salt_key(key);
+    }
+    let plain = |(name, role): (&String, &Role)| match &role.auth {
+        Auth::Password { secret, md5: false } => match Stored::parse(secret) {
+            Ok(Stored::Plain(password)) => Some((name.clone(), password)),
+            _ => None,
+        },
+        _ => None,
+    };
+    let passwords: Vec<_> = config.roles.iter().filter_map(plain).take(DERIVED_MAX).collect();
+    if passwords.is_empty() {
+        return;
+    }
+    let secrets = Arc::clone(secrets);
+    let derived = std::thread::Builder::new().name("passwords".into()).spawn(move || {
+        passwords.iter().for_each(|(role, password)| secrets.derive(role, password));
+    });
+    // Logins derive what is missing.
+    if let Err(error) = derived {
+        tracing::debug!(%error, "keys of passwords are derived at their first login");
     }
 }

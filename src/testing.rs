@@ -21,6 +21,9 @@ pub mod auth {
     pub mod md5 {
         pub use crate::auth::md5::Md5Hash;
     }
+    pub mod mock {
+        pub use crate::auth::mock::SecretForm;
+    }
     pub mod scram {
         pub use crate::auth::scram::{ITERATIONS, Keys, RecoveredKeys, Verifier};
     }

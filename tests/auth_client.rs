@@ -9,6 +9,7 @@ use std::thread;
 use pgweir::config::{ClientTls, Secret, ServerIdentity};
 use pgweir::testing::auth::client::{Applicant, ClientCertificate, ClientLogin, ClientLoginStep, Method};
 use pgweir::testing::auth::md5::Md5Hash;
+use pgweir::testing::auth::mock::SecretForm;
 use pgweir::testing::auth::scram::{ITERATIONS, Verifier};
 use pgweir::testing::auth::secrets::{Secrets, Stored};
 use pgweir::testing::auth::{AUTHENTICATION_OK, Channel, Credential};
@@ -131,7 +132,11 @@ fn plain() -> Stored {
 }
 
 fn by(secret: impl Into<Option<Stored>>, md5: bool) -> Method {
-    Method::Password { secret: secret.into(), md5 }
+    match (secret.into(), md5) {
+        (Some(secret), md5) => Method::Password { secret, md5 },
+        (None, true) => Method::Nobody(SecretForm::Md5),
+        (None, false) => Method::Nobody(SecretForm::default()),
+    }
 }
 
 /// A server certificate, a client certificate for `web`, and who signed them.

@@ -107,7 +107,7 @@ fn shipped_file_writes_every_default_down() {
 #[test]
 fn examples_of_the_shipped_file_are_valid() {
     let dir = tempfile::tempdir().expect("a directory");
-    for file in ["server.crt", "server.key", "ca.crt", "pgweir.password", "admin.token"] {
+    for file in ["server.crt", "server.key", "ca.crt", "pgweir.password", "admin.token", "salt.key"] {
         fs::write(dir.path().join(file), "a placeholder, long enough").expect("written");
     }
     let shipped = fs::read_to_string("proxy.toml").expect("readable");

@@ -11,11 +11,12 @@ use subtle::ConstantTimeEq;
 use super::hashing::{HashJob, Lookup};
 use super::md5::Md5Hash;
 use super::message::{self, BODY_MAX, code};
+use super::mock::SecretForm;
 use super::random::{nonce, random};
 use super::scram::{
     ClientFinal, ExpectClientFinal, ITERATIONS, Keys, RecoveredKeys, ScramError, ServerExchange, Verifier,
 };
-use super::secrets::{Secrets, Stored};
+use super::secrets::{SALT_LEN, Secrets, Stored};
 use super::{Channel, Credential};
 use crate::config::Secret;
 use crate::wire::tag::frontend;
@@ -29,12 +30,16 @@ pub enum Method {
     Certificate,
     /// By knowing the role's secret, configured or from `auth_query`.
     Password {
-        /// `None`: there is no such role, or it has no secret. Looks like the others and always fails.
-        secret: Option<Stored>,
+        /// The secret.
+        secret: Stored,
         /// Ask for MD5 where the secret allows it. Where it is an MD5 hash nothing else is possible, and where it is a
         /// SCRAM verifier MD5 is not, as in Postgres.
         md5: bool,
     },
+    /// There is no such role, or it has no secret: it looks like others of this form, and always fails.
+    Nobody(SecretForm),
+    /// As [`Self::Nobody`], where others are asked for their passwords themselves.
+    NobodyPassthrough,
     /// By a login that opens a backend.
     Passthrough {
         /// The role's verifier if it is known; without it the password is asked for, if the channel hides it.
@@ -124,6 +129,7 @@ pub struct ClientLogin {
 enum ClientLoginState {
     Start(Method),
     ExpectPassword,
+    ExpectVainPassword,
     ExpectMd5 { secret: Option<Stored>, salt: [u8; 4] },
     ExpectFirst(ServerExchange, Known),
     ExpectLast(ExpectClientFinal, Known),
@@ -133,7 +139,8 @@ enum ClientLoginState {
 
 /// The secret that a SCRAM proof is checked against.
 enum Known {
-    Password(Secret),
+    /// With the salt that the client has seen: a reload may bring another.
+    Password(Secret, [u8; SALT_LEN]),
     Verifier(Verifier),
     /// A mock: the exchange goes through and fails.
     Nobody(Verifier),
@@ -157,11 +164,13 @@ impl ClientLogin {
             Method::Trust | Method::Certificate => done(Vec::new(), Credential::Nothing),
             Method::Password { secret, md5 } => self.ask_for_secret(secret, md5),
             Method::Passthrough { verifier: Some(verifier) } => self.ask_for_scram(Known::Verifier(verifier)),
-            Method::Passthrough { verifier: None } if self.client.channel.hides_passwords() => {
-                self.state = ClientLoginState::ExpectPassword;
-                ClientLoginStep::Send(message::authentication(code::CLEAR_TEXT, &[]))
+            Method::Passthrough { verifier: None } => self.ask_for_password(ClientLoginState::ExpectPassword),
+            Method::NobodyPassthrough => self.ask_for_password(ClientLoginState::ExpectVainPassword),
+            Method::Nobody(SecretForm::Md5) => self.ask_for_md5(None),
+            Method::Nobody(SecretForm::Scram { iterations, salt_len }) => {
+                let mock = self.secrets.mock(&self.client.role, iterations, salt_len);
+                self.ask_for_scram(Known::Nobody(mock))
             }
-            Method::Passthrough { verifier: None } => ClientLoginStep::Refused(Refusal::ClearText),
         }
     }
 
@@ -171,6 +180,7 @@ impl ClientLogin {
             _ if tag != frontend::PASSWORD => Err(Refusal::Unexpected(tag)),
             _ if body.len() > BODY_MAX => Err(Refusal::TooLong(body.len())),
             ClientLoginState::ExpectPassword => self.password(body),
+            ClientLoginState::ExpectVainPassword => self.password(body).and_then(|_| Err(self.wrong_password())),
             ClientLoginState::ExpectMd5 { secret, salt } => self.md5(secret, salt, body),
             ClientLoginState::ExpectFirst(exchange, known) => self.scram_first(exchange, known, body),
             ClientLoginState::ExpectLast(exchange, known) => self.scram_last(exchange, known, body),
@@ -200,17 +210,29 @@ impl ClientLogin {
         }
     }
 
-    fn ask_for_secret(&mut self, secret: Option<Stored>, md5: bool) -> ClientLoginStep {
+    fn ask_for_secret(&mut self, secret: Stored, md5: bool) -> ClientLoginStep {
         match secret {
-            Some(Stored::Verifier(verifier)) => self.ask_for_scram(Known::Verifier(verifier)),
-            Some(Stored::Plain(password)) if !md5 => self.ask_for_scram(Known::Password(password)),
-            None if !md5 => self.ask_for_scram(Known::Nobody(self.secrets.mock(&self.client.role))),
-            secret @ (Some(Stored::Md5(_) | Stored::Plain(_)) | None) => {
-                let salt = random();
-                self.state = ClientLoginState::ExpectMd5 { secret, salt };
-                ClientLoginStep::Send(message::authentication(code::MD5, &salt))
+            Stored::Verifier(verifier) => self.ask_for_scram(Known::Verifier(verifier)),
+            Stored::Plain(password) if !md5 => {
+                let salt = self.secrets.salt(&self.client.role);
+                self.ask_for_scram(Known::Password(password, salt))
             }
+            secret @ (Stored::Md5(_) | Stored::Plain(_)) => self.ask_for_md5(Some(secret)),
         }
+    }
+
+    fn ask_for_md5(&mut self, secret: Option<Stored>) -> ClientLoginStep {
+        let salt = random();
+        self.state = ClientLoginState::ExpectMd5 { secret, salt };
+        ClientLoginStep::Send(message::authentication(code::MD5, &salt))
+    }
+
+    fn ask_for_password(&mut self, state: ClientLoginState) -> ClientLoginStep {
+        if !self.client.channel.hides_passwords() {
+            return ClientLoginStep::Refused(Refusal::ClearText);
+        }
+        self.state = state;
+        ClientLoginStep::Send(message::authentication(code::CLEAR_TEXT, &[]))
     }
 
     fn ask_for_scram(&mut self, known: Known) -> ClientLoginStep {
@@ -249,12 +271,8 @@ impl ClientLogin {
     // ## ExpectFirst => ExpectLast
     fn scram_first(&mut self, exchange: ServerExchange, known: Known, body: &[u8]) -> Result<ClientLoginStep, Refusal> {
         let (mechanism, first) = message::read_sasl_initial(body).ok_or(Refusal::Malformed)?;
-        let salt;
         let (salt, iterations) = match &known {
-            Known::Password(_) => {
-                salt = self.secrets.salt(&self.client.role);
-                (&salt[..], ITERATIONS)
-            }
+            Known::Password(_, salt) => (&salt[..], ITERATIONS),
             Known::Verifier(verifier) | Known::Nobody(verifier) => (&*verifier.salt, verifier.iterations),
         };
         let (answer, exchange) = exchange.first(mechanism, first, &nonce(), salt, iterations)?;
@@ -271,15 +289,13 @@ impl ClientLogin {
     ) -> Result<ClientLoginStep, Refusal> {
         let last = exchange.last(body)?;
         match known {
-            Known::Password(password) => {
-                match self.secrets.keys(&password, &self.secrets.salt(&self.client.role), ITERATIONS) {
-                    Lookup::Known(keys) => self.judge_password(&last, &keys, password),
-                    Lookup::Unknown(job) => {
-                        self.state = ClientLoginState::ExpectKeys(last, password);
-                        Ok(ClientLoginStep::Hash(job))
-                    }
+            Known::Password(password, salt) => match self.secrets.keys(&password, &salt, ITERATIONS) {
+                Lookup::Known(keys) => self.judge_password(&last, &keys, password),
+                Lookup::Unknown(job) => {
+                    self.state = ClientLoginState::ExpectKeys(last, password);
+                    Ok(ClientLoginStep::Hash(job))
                 }
-            }
+            },
             Known::Verifier(verifier) => {
                 let (answer, keys) =
                     last.check(&verifier.stored_key, &verifier.server_key).ok_or_else(|| self.wrong_password())?;

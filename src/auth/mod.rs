@@ -11,6 +11,7 @@ pub(crate) mod client;
 pub(crate) mod hashing;
 pub(crate) mod md5;
 mod message;
+pub(crate) mod mock;
 pub(crate) mod random;
 pub(crate) mod scram;
 pub(crate) mod secrets;

@@ -1,6 +1,7 @@
 //! Secrets of roles, as far as known, and secrets of this process that make unknown roles look like known ones.
 
 use std::num::NonZeroU32;
+use std::sync::Mutex;
 
 use ring::hmac;
 
@@ -10,6 +11,9 @@ use super::md5::Md5Hash;
 use super::random::random;
 use super::scram::{ITERATIONS, Verifier};
 use crate::config::Secret;
+
+/// Bytes of a salt, as in Postgres.
+pub(super) const SALT_LEN: usize = 16;
 
 /// A role's secret, as configured or as `auth_query` returned it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +56,7 @@ impl Stored {
 
 /// Random keys and the cache of derived keys, one per process. Keep it over a reload.
 pub struct Secrets {
-    role_key: hmac::Key,
+    role_key: Mutex<hmac::Key>,
     cache: KeyCache,
 }
 
@@ -65,20 +69,29 @@ impl Default for Secrets {
 impl Secrets {
     /// With new random keys.
     pub fn new() -> Self {
-        Self { role_key: hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()), cache: KeyCache::new() }
+        let role_key = hmac::Key::new(hmac::HMAC_SHA256, &random::<32>());
+        Self { role_key: Mutex::new(role_key), cache: KeyCache::new() }
+    }
+
+    /// Makes salts of this secret: they are the same after a restart, and in every process that has it.
+    pub(crate) fn set_salt_key(&self, secret: &Secret) {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
+        *self.role_key.lock().expect("no panic while held") = key;
     }
 
     /// The salt shown to clients of a role whose password is known in clear text, and of a role that does not exist:
     /// the same at every try, so a client cannot distinguish the two (Postgres: `scram_mock_salt`).
-    pub(super) fn salt(&self, role: &str) -> [u8; 16] {
+    pub(super) fn salt(&self, role: &str) -> [u8; SALT_LEN] {
         *self.derived("salt", role).first_chunk().expect("16 of 32 bytes")
     }
 
-    /// A verifier that no password fits, for a role that does not exist.
-    pub(super) fn mock(&self, role: &str) -> Verifier {
+    /// A verifier that no password fits, for a role that does not exist. A salt of the usual length is the one that the
+    /// role would have if it existed.
+    pub(super) fn mock(&self, role: &str, iterations: NonZeroU32, salt_len: usize) -> Verifier {
+        let salt = self.derived("salt", role);
         Verifier {
-            iterations: ITERATIONS,
-            salt: self.salt(role).into(),
+            iterations,
+            salt: salt.iter().copied().cycle().take(salt_len).collect(),
             stored_key: self.derived("stored key", role),
             server_key: self.derived("server key", role),
         }
@@ -89,13 +102,21 @@ impl Secrets {
         self.cache.lookup(password, salt, iterations)
     }
 
+    /// Derives the keys of a role's configured password, for logins to come.
+    pub(crate) fn derive(&self, role: &str, password: &Secret) {
+        if let Lookup::Unknown(job) = self.keys(password, &self.salt(role), ITERATIONS) {
+            job.run();
+        }
+    }
+
     /// The job for a password nobody vouches for; it is not cached.
     pub(super) fn unproved_keys(&self, password: &Secret, salt: &[u8], iterations: NonZeroU32) -> Lookup {
         Lookup::Unknown(HashJob::uncached(password, salt, iterations))
     }
 
     fn derived(&self, purpose: &str, role: &str) -> [u8; 32] {
-        let tag = hmac::sign(&self.role_key, format!("{purpose}\0{role}").as_bytes());
+        let key = self.role_key.lock().expect("no panic while held").clone();
+        let tag = hmac::sign(&key, format!("{purpose}\0{role}").as_bytes());
         tag.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes")
     }
 }
@@ -127,9 +148,14 @@ mod tests {
     #[test]
     fn mock_of_a_role_is_the_same_at_every_try_and_differs_elsewhere() {
         let (here, elsewhere) = (Secrets::new(), Secrets::new());
-        assert_eq!(here.mock("web"), here.mock("web"));
-        assert_ne!(here.mock("web").salt, here.mock("wec").salt);
-        assert_ne!(here.mock("web").salt, elsewhere.mock("web").salt);
-        assert_eq!(*here.mock("web").salt, here.salt("web"));
+        let mock = |secrets: &Secrets, role| secrets.mock(role, NonZeroU32::MIN, SALT_LEN);
+        assert_eq!(mock(&here, "web"), mock(&here, "web"));
+        assert_ne!(mock(&here, "web").salt, mock(&here, "wec").salt);
+        assert_ne!(mock(&here, "web").salt, mock(&elsewhere, "web").salt);
+        assert_eq!(*mock(&here, "web").salt, here.salt("web"));
+        let key = Secret::new("the same everywhere");
+        here.set_salt_key(&key);
+        elsewhere.set_salt_key(&key);
+        assert_eq!(mock(&here, "web"), mock(&elsewhere, "web"));
     }
 }

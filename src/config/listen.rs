@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use super::ClientSource;
 use super::form::{client_source, count, duration, duration_above_zero, list, listen_addr, size, some, truth, word};
 use super::keys::section;
 use super::raw::SectionReader;
 use super::raw::Shape;
+use super::{ClientSource, Secret};
 use crate::words::words;
 
 /// More clients than this have more sockets than one process gets.
@@ -64,8 +64,20 @@ section! {
         pub proxy_protocol: ProxyProtocol = ProxyProtocol::default() => table();
         /// The address of a client is shown to the server, behind its `application_name`.
         pub application_name_address: bool = false => key(truth());
+        /// Salts of SCRAM are made of it, for passwords in clear text and for roles that do not exist; `None`: of
+        /// something random.
+        pub salt_key: Option<Secret> = None => secret();
         /// TLS towards clients.
         pub tls: ClientTls = ClientTls::Disable => shaped_table();
+    } salt_key_is_long
+}
+
+/// Characters of `listen.salt_key`: whoever guesses it learns which roles there are.
+const SALT_KEY_MIN: usize = 16;
+
+fn salt_key_is_long(listen: &Listen, section: &SectionReader<'_>) {
+    if listen.salt_key.as_ref().is_some_and(|key| key.expose().len() < SALT_KEY_MIN) {
+        section.blame("salt_key", format!("is too easy to guess; it needs {SALT_KEY_MIN} characters or more"));
     }
 }
 

@@ -32,6 +32,7 @@ use crate::admission::fair_queue::{Caller, Standing};
 use crate::admission::login::PeerAddress;
 use crate::admission::places::ConnectionPlace;
 use crate::auth::client::{Applicant, ClientCertificate, ClientLogin, ClientLoginStep, Method, Refusal};
+use crate::auth::mock::SecretForm;
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
 use crate::clients::{ClientFacts, ClientHandle, RoleSlot, Signal};
@@ -505,24 +506,33 @@ async fn read_message(stream: &mut Stream) -> Result<(u8, Vec<u8>), LoginFault> 
 async fn method(worker: &Rc<Worker>, attempt: &LoginAttempt) -> Result<Method, LoginFault> {
     let startup = &attempt.startup;
     let config = Arc::clone(&worker.proxy.config.load());
-    let unknown = Method::Password { secret: None, md5: false };
-    let Some(role) = config.role(&startup.user) else { return Ok(unknown) };
-    Ok(match &role.auth {
-        Auth::Trust => Method::Trust,
-        Auth::Certificate => Method::Certificate,
-        Auth::Password { secret, md5 } => Method::Password { secret: Stored::parse(secret).ok(), md5: *md5 },
-        Auth::AuthQuery => Method::Password { secret: look_up(worker, &config, attempt).await?, md5: false },
-        Auth::Passthrough => {
-            let has_query = config.database(&startup.database).is_some_and(|database| database.auth_query.is_some());
-            let verifier = match has_query {
-                false => None,
-                true => match look_up(worker, &config, attempt).await? {
-                    Some(Stored::Verifier(verifier)) => Some(verifier),
-                    _ => return Ok(unknown),
-                },
-            };
-            Method::Passthrough { verifier }
-        }
+    let usual = worker.proxy.usual_login.load();
+    let auth = config.role(&startup.user).map(|role| &role.auth);
+    let has_query = config.database(&startup.database).is_some_and(|database| database.auth_query.is_some());
+    // A role that does not exist is treated as most of those that do, whether or not the outcome matters.
+    let (auth, is_known) = match auth {
+        Some(auth) => (auth.clone(), true),
+        None => (usual.auth.clone(), false),
+    };
+    let looked_up = match auth {
+        Auth::AuthQuery => look_up(worker, &config, attempt).await?,
+        Auth::Passthrough if has_query => look_up(worker, &config, attempt).await?,
+        Auth::Password { .. } | Auth::Passthrough | Auth::Trust | Auth::Certificate => None,
+    };
+    let looked_up = looked_up.filter(|_| is_known);
+    Ok(match (auth, looked_up) {
+        (Auth::Trust, _) => Method::Trust,
+        (Auth::Certificate, _) => Method::Certificate,
+        (Auth::Password { secret, md5 }, _) if is_known => match Stored::parse(&secret) {
+            Ok(secret) => Method::Password { secret, md5 },
+            Err(_) => Method::Nobody(usual.form),
+        },
+        (Auth::Password { .. }, _) => Method::Nobody(usual.form),
+        (Auth::AuthQuery, Some(secret)) => Method::Password { secret, md5: false },
+        (Auth::Passthrough, Some(Stored::Verifier(verifier))) => Method::Passthrough { verifier: Some(verifier) },
+        (Auth::Passthrough, _) if !has_query && is_known => Method::Passthrough { verifier: None },
+        (Auth::Passthrough, _) if !has_query => Method::NobodyPassthrough,
+        (Auth::AuthQuery | Auth::Passthrough, _) => Method::Nobody(worker.proxy.looked_up_forms.most_common()),
     })
 }
 
@@ -535,7 +545,11 @@ async fn look_up(
     let database = config.database(&startup.database).filter(|_| !is_console(startup));
     let Some(query) = database.and_then(|found| found.auth_query.as_ref()) else { return Ok(None) };
     let _turn = worker.proxy.turn_to_ask(&startup.database, *caller).await;
-    Ok(auth_query::look_up(worker, &startup.database.as_str().into(), query, &startup.user).await?)
+    let found = auth_query::look_up(worker, &startup.database.as_str().into(), query, &startup.user).await?;
+    if let Some(secret) = &found {
+        worker.proxy.looked_up_forms.note(&startup.user, SecretForm::of(secret, false));
+    }
+    Ok(found)
 }
 
 /// Parameters that backends of this pool report; the first client has to wait for a backend to find out.

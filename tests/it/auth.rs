@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use pgweir::testing::auth::scram::Verifier;
 use serde_json::Value;
 
-use crate::support::frontend::{PROTOCOL_3_0, password, query, startup};
+use crate::support::frontend::{PROTOCOL_3_0, password, query, sasl_initial, startup};
 use crate::support::{Endpoint, Frame, Postgres, Wire, eventually, password_of, proxy};
 
 /// Logs in; the SQLSTATE is that of the refusal.
@@ -418,6 +418,68 @@ async fn a_look_up_role_may_be_a_client_too() {
         proxy.rewrite("[listen]\nlogin_timeout = \"14s\"");
         proxy.logged("configuration changed").await;
     }
+}
+
+/// Method, salt and iterations that a client is shown before it proves anything.
+async fn shown_to(at: &Endpoint, role: &str) -> String {
+    let mut wire = Wire::open(at.addr).await;
+    wire.send(startup(PROTOCOL_3_0, &[("user", role), ("database", &at.dbname)])).await;
+    let method = i32::from_be_bytes(wire.frame().await.body[..4].try_into().expect("a code"));
+    if method != 10 {
+        return method.to_string();
+    }
+    wire.send(sasl_initial("SCRAM-SHA-256", b"n,,n=,r=nonce")).await;
+    let challenge = String::from_utf8(wire.frame().await.body[4..].to_vec()).expect("text");
+    challenge.split_once(',').expect("nonce, salt and iterations").1.to_owned()
+}
+
+#[tokio::test]
+async fn a_role_that_does_not_exist_looks_as_others_do_also_after_a_restart() {
+    let salt_key = "[listen]\nsalt_key = \"0123456789abcdef\"";
+    let (one, other) = (proxy().toml(salt_key).start().await, proxy().toml(salt_key).start().await);
+    for role in ["app", "nobody"] {
+        let shown = shown_to(&one, role).await;
+        assert_eq!(shown, shown_to(&other, role).await, "{role}");
+        assert!(shown.ends_with(",i=4096"), "{shown}");
+    }
+    // Verifiers with other iterations and a longer salt, as most roles here have them.
+    let verifier = |role: &str| {
+        let iterations = NonZeroU32::new(9000).expect("not zero");
+        Verifier::new(&password_of(role), b"twenty-four bytes of sal", iterations)
+    };
+    let mut builder = proxy();
+    for role in ["v1", "v2", "v3"] {
+        builder = builder.bare_role(role, &format!("password = \"{}\"", verifier(role)));
+    }
+    let proxy = builder.start().await;
+    let (known, nobody) = (shown_to(&proxy, "v1").await, shown_to(&proxy, "nobody").await);
+    assert_eq!(known.len(), nobody.len(), "{known} {nobody}");
+    assert!(known.ends_with(",i=9000") && nobody.ends_with(",i=9000") && known != nobody, "{known} {nobody}");
+    // Where most are asked for MD5, so is nobody.
+    let proxy = self::proxy().role("m1", "auth = \"md5\"").role("m2", "auth = \"md5\"").role("m3", "auth = \"md5\"");
+    let proxy = proxy.start().await;
+    assert_eq!((shown_to(&proxy, "m1").await, shown_to(&proxy, "nobody").await), ("5".to_owned(), "5".to_owned()));
+    assert_eq!(refusal(&proxy, "nobody", "x").await, "28P01");
+    // Where they are asked for the password itself, for the server to see, so is nobody.
+    let through = "auth = \"passthrough\"";
+    let proxy = self::proxy().bare_role("p1", through).bare_role("p2", through).bare_role("p3", through).start().await;
+    assert_eq!((shown_to(&proxy, "p1").await, shown_to(&proxy, "nobody").await), ("3".to_owned(), "3".to_owned()));
+    assert_eq!(refusal(&proxy, "nobody", "x").await, "28P01");
+}
+
+#[tokio::test]
+async fn a_form_that_was_looked_up_is_nobodys_too() {
+    let postgres = Postgres::shared();
+    let lookup = postgres.own_role("SUPERUSER").await;
+    let login = format!("auth_query = {{ role = \"{lookup}\", password = \"{}\" }}", password_of(&lookup));
+    let proxy =
+        proxy().toml(&format!("[databases.app]\n{login}")).toml("[roles.\"*\"]\nauth = \"auth-query\"").start().await;
+    let role = postgres.own_role("").await;
+    let iterations = NonZeroU32::new(5000).expect("not zero");
+    let verifier = Verifier::new(&password_of(&role), b"sixteen bytes ok", iterations);
+    sql(postgres, &format!("ALTER ROLE {role} PASSWORD '{verifier}'")).await;
+    assert!(shown_to(&proxy, &role).await.ends_with(",i=5000"));
+    assert!(shown_to(&proxy, "nobody_at_all").await.ends_with(",i=5000"));
 }
 
 #[tokio::test]

@@ -23,8 +23,8 @@ fn login(channel: Channel, method: Method) -> ClientLogin {
     login_over(channel, method, &Arc::new(Secrets::new()))
 }
 
-fn plain(password: &str) -> Option<Stored> {
-    Some(Stored::Plain(Secret::new(password)))
+fn plain(password: &str) -> Stored {
+    Stored::Plain(Secret::new(password))
 }
 
 fn verifier(password: &str) -> Verifier {
@@ -97,8 +97,8 @@ fn password_is_hashed_once_for_all_logins() {
 fn verifier_gives_the_clients_keys() {
     for channel in [Channel::Open, tls()] {
         for method in [
-            Method::Password { secret: Some(Stored::Verifier(verifier("pencil"))), md5: false },
-            Method::Password { secret: Some(Stored::Verifier(verifier("pencil"))), md5: true },
+            Method::Password { secret: Stored::Verifier(verifier("pencil")), md5: false },
+            Method::Password { secret: Stored::Verifier(verifier("pencil")), md5: true },
             Method::Passthrough { verifier: Some(verifier("pencil")) },
         ] {
             let (step, hashed) = play(&mut login(channel.clone(), method), "pencil");
@@ -121,18 +121,23 @@ fn binding_is_offered_over_tls_only() {
 #[test]
 fn unknown_role_is_not_told_apart() {
     let secrets = Arc::new(Secrets::new());
-    let first_answer = |secret| {
-        let mut login = login_over(Channel::Open, Method::Password { secret, md5: false }, &secrets);
+    let nobody = || Method::Nobody(SecretForm::default());
+    let first_answer = |method| {
+        let mut login = login_over(Channel::Open, method, &secrets);
         let offer = sent(login.start());
         let initial = message::sasl_initial(MECHANISM, "n,,n=,r=c");
         let first = sent(login.message(b'p', &initial[5..]));
         let salt = String::from_utf8(first[9..].to_vec()).unwrap().split_once(',').unwrap().1.to_owned();
         (offer, salt)
     };
-    assert_eq!(first_answer(None), first_answer(None), "the same at every try");
-    assert_eq!(first_answer(None), first_answer(plain("pencil")), "and the same as for a known role");
+    let known = Method::Password { secret: plain("pencil"), md5: false };
+    assert_eq!(first_answer(nobody()), first_answer(nobody()), "the same at every try");
+    assert_eq!(first_answer(nobody()), first_answer(known), "and the same as for a known role");
+    let odd = SecretForm::Scram { iterations: 9000.try_into().unwrap(), salt_len: 24 };
+    let (_, answer) = first_answer(Method::Nobody(odd));
+    assert!(answer.ends_with(",i=9000") && answer.len() == "s=".len() + 32 + ",i=9000".len(), "{answer}");
 
-    let unknown = || login_over(Channel::Open, Method::Password { secret: None, md5: false }, &secrets);
+    let unknown = || login_over(Channel::Open, nobody(), &secrets);
     let (step, _) = play(&mut unknown(), "pencil");
     assert_eq!(refused(step).to_string(), "password authentication failed for user \"web\"");
 }
@@ -142,8 +147,8 @@ fn md5_is_asked_for_where_it_is_wanted_or_nothing_else_works() {
     let hash = Md5Hash::new("pencil", "web");
     for (secret, md5, left) in [
         (plain("pencil"), true, Credential::Password(Secret::new("pencil"))),
-        (Some(Stored::Md5(hash.clone())), true, Credential::Md5(hash.clone())),
-        (Some(Stored::Md5(hash.clone())), false, Credential::Md5(hash.clone())),
+        (Stored::Md5(hash.clone()), true, Credential::Md5(hash.clone())),
+        (Stored::Md5(hash.clone()), false, Credential::Md5(hash.clone())),
     ] {
         let log_in = |password| {
             let mut login = login(Channel::Open, Method::Password { secret: secret.clone(), md5 });
@@ -160,7 +165,7 @@ fn md5_is_asked_for_where_it_is_wanted_or_nothing_else_works() {
 
 #[test]
 fn unknown_role_under_md5_is_asked_for_md5_and_fails() {
-    let mut login = login(Channel::Open, Method::Password { secret: None, md5: true });
+    let mut login = login(Channel::Open, Method::Nobody(SecretForm::Md5));
     let request = sent(login.start());
     let salt = request[9..].try_into().expect("MD5 request with its salt");
     let answer = message::password(&Md5Hash::new("pencil", "web").answer(salt));
@@ -251,7 +256,7 @@ proptest! {
         let method = match which {
             0 => Method::Password { secret: plain("x"), md5: false },
             1 => Method::Password { secret: plain("x"), md5: true },
-            2 => Method::Password { secret: None, md5: false },
+            2 => Method::Nobody(SecretForm::default()),
             _ => Method::Passthrough { verifier: None },
         };
         let mut login = login(tls(), method);

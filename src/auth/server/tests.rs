@@ -83,7 +83,7 @@ fn split(mut frames: &[u8]) -> Vec<(u8, &[u8])> {
 }
 
 fn by_password(md5: bool) -> Method {
-    Method::Password { secret: Some(Stored::Plain(Secret::new("pencil"))), md5 }
+    Method::Password { secret: Stored::Plain(Secret::new("pencil")), md5 }
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn keys_of_a_client_open_a_backend_with_the_same_verifier() {
         let keys = Keys::derive("pencil", b"salt", ITERATIONS);
         Credential::Keys(RecoveredKeys { keys, salt: salt.into(), iterations: ITERATIONS })
     };
-    let server = || Method::Password { secret: Some(Stored::Verifier(verifier.clone())), md5: false };
+    let server = || Method::Password { secret: Stored::Verifier(verifier.clone()), md5: false };
     assert_eq!(play(&mut login(keys(b"salt")), Channel::Open, server()), Ok(()));
     let outdated = play(&mut login(keys(b"older salt")), Channel::Open, server());
     assert_eq!(outdated, Err(Some(LoginError::KeysOutdated("web".into()))));
@@ -142,7 +142,7 @@ fn client_login_opens_the_backend_in_pass_through() {
         };
         step = front.message(answer[0], &answer[5..]);
     };
-    let server = Method::Password { secret: Some(Stored::Verifier(verifier)), md5: false };
+    let server = Method::Password { secret: Stored::Verifier(verifier), md5: false };
     assert_eq!(play(&mut login(credential), Channel::Open, server), Ok(()));
 }
 
