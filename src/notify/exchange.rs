@@ -620,7 +620,11 @@ impl ExchangeState {
     fn leave(&mut self, mailbox: &Arc<Mailbox>) -> bool {
         let Some(member) = self.members.remove(&mailbox.pid) else { return false };
         mailbox.forget_all();
-        member.channels.iter().fold(false, |is_wanted, channel| self.unsubscribe(mailbox, channel) || is_wanted)
+        let mut has_changed = false;
+        for channel in &member.channels {
+            has_changed |= self.unsubscribe(mailbox, channel);
+        }
+        has_changed
     }
 
     fn unsubscribe(&mut self, mailbox: &Mailbox, name: &Bytes) -> bool {

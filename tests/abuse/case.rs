@@ -95,7 +95,7 @@ impl Case {
                 let expected = self.answer.split_whitespace().count();
                 let came = answer(&mut wire, *stage == Stage::Connected, expected).await;
                 // Every other one goes without a word.
-                if self.name.len() % 2 == 0 {
+                if self.name.len().is_multiple_of(2) {
                     wire.reset();
                 }
                 came

@@ -1,6 +1,8 @@
 //! Clients that hold a backend and do not go on, and servers that do not: each ends by the clock of the role.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::support::frontend::{bind, copy_data, copy_done, execute, extended, flush, parse, query, sync};
 use crate::support::{Frame, Postgres, Proxy, Sessions, eventually, proxy, proxy_before, tags};

@@ -1,7 +1,9 @@
 //! Clients that take whatever they can get: they get an error, and others are served meanwhile.
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use tokio::time::timeout;
 

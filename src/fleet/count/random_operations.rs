@@ -55,7 +55,7 @@ impl Model {
         let there: BTreeSet<_> = self.instances.iter().map(|(count, _)| count.me).collect();
         let every = u32::try_from(EVERY.as_millis() / STEP.as_millis()).unwrap();
         for (count, offset) in &mut self.instances {
-            if !is_away && (self.step - *offset) % every == 0 {
+            if !is_away && (self.step - *offset).is_multiple_of(every) {
                 count.saw(&self.database, &there, self.now);
             }
         }

@@ -42,7 +42,11 @@ mod tests {
     async fn a_client_has_its_time_whatever_our_own_part_takes() {
         let mut clock = HeadClock::new(Duration::from_secs(2));
         let start = Instant::now();
-        clock.hear(async { Ok(sleep(Duration::from_secs(1)).await) }).await.unwrap();
+        let slow = async {
+            sleep(Duration::from_secs(1)).await;
+            Ok(())
+        };
+        clock.hear(slow).await.unwrap();
         clock.stopped_for(sleep(Duration::from_secs(60))).await;
         let heard = clock.hear(std::future::pending::<io::Result<()>>()).await;
         assert!(matches!(heard, Err(LoginFault::Silent)));
