@@ -340,10 +340,14 @@ async fn pass_through_tries_a_password_again_without_its_backends() {
     let postgres = Postgres::shared();
     let settings = "[roles.\"*\"]\nauth = \"passthrough\"\nproof_age_max = \"1ms\"";
     let proxy = proxy().pool_size(1).toml(settings).start().await;
-    let role = postgres.own_role("CONNECTION LIMIT 1").await;
+    let role = postgres.own_role("").await;
     let mut first = log_in(&proxy, &role, &password_of(&role)).await.expect("a login");
     let pid = first.query("SELECT pg_backend_pid()").await[1].columns();
     first.query("BEGIN").await;
+    // The connection that tried the password may take its time to go.
+    let (watched, own) = (postgres.admin("postgres").await, "SELECT count(*) FROM pg_stat_activity WHERE usename = $1");
+    eventually(async || watched.query_one(own, &[&role]).await.expect("a count").get::<_, i64>(0) == 1).await;
+    sql(postgres, &format!("ALTER ROLE {role} CONNECTION LIMIT 1")).await;
     assert_eq!(refusal(&proxy, &role, "a guess").await, "28P01");
     // The server has no connection left for the role, but looks at the password before it says so.
     let mut second = log_in(&proxy, &role, &password_of(&role)).await.expect("a login");
