@@ -174,14 +174,7 @@ impl<'a> Source<'a> {
 
     /// The top of the tree.
     pub(super) fn root<'s>(&'s self, table: &'s DeTable<'s>) -> SectionReader<'s> {
-        SectionReader {
-            source: self,
-            path: String::new(),
-            pattern: String::new(),
-            start: 0,
-            table: Some(table),
-            known: BTreeSet::new(),
-        }
+        SectionReader { source: self, path: String::new(), start: 0, table: Some(table), known: BTreeSet::new() }
     }
 
     pub(super) fn is_clean(&self) -> bool {
@@ -239,7 +232,6 @@ impl<'a> Source<'a> {
 pub(super) struct SectionReader<'a> {
     source: &'a Source<'a>,
     path: String,
-    pattern: String,
     start: usize,
     table: Option<&'a DeTable<'a>>,
     known: BTreeSet<&'static str>,
@@ -271,8 +263,7 @@ impl<'a> SectionReader<'a> {
     pub(super) fn view(&self, key: &str) -> Self {
         let entry = self.entry(key).map(|(start, value)| (start, value.get_ref().as_table()));
         let (start, table) = entry.unwrap_or((self.start, None));
-        let (path, pattern) = (join(&self.path, key), pattern(&self.pattern, key));
-        SectionReader { source: self.source, path, pattern, start, table, known: BTreeSet::new() }
+        SectionReader { source: self.source, path: join(&self.path, key), start, table, known: BTreeSet::new() }
     }
 
     /// Whether anything at `key` or below it was blamed so far.
@@ -347,7 +338,7 @@ impl<'a> SectionReader<'a> {
     fn section(&mut self, key: &'static str) -> Option<Self> {
         self.known.insert(key);
         let (start, value) = self.entry(key)?;
-        self.child(key, key, start, value)
+        self.child(key, start, value)
     }
 
     /// The tables under `key` by name, as in `[roles.web]`; `None` for one that is no table.
@@ -362,7 +353,7 @@ impl<'a> SectionReader<'a> {
             .iter()
             .map(|(name, value)| {
                 let start = name.span().start;
-                let section = parent.child(name.get_ref(), "*", start, value);
+                let section = parent.child(name.get_ref(), start, value);
                 (name.get_ref().to_string(), section)
             })
             .collect()
@@ -410,21 +401,14 @@ impl<'a> SectionReader<'a> {
         }
     }
 
-    fn child(&self, name: &str, step: &str, start: usize, value: &'a Spanned<DeValue<'a>>) -> Option<Self> {
+    fn child(&self, name: &str, start: usize, value: &'a Spanned<DeValue<'a>>) -> Option<Self> {
         let path = join(&self.path, name);
         let DeValue::Table(table) = value.get_ref() else {
             let text = format!("is {}, not a table such as [{path}]", kind(value.get_ref()));
             self.blame_at(start, path, text);
             return None;
         };
-        Some(SectionReader {
-            source: self.source,
-            path,
-            pattern: pattern(&self.pattern, step),
-            start,
-            table: Some(table),
-            known: BTreeSet::new(),
-        })
+        Some(SectionReader { source: self.source, path, start, table: Some(table), known: BTreeSet::new() })
     }
 
     /// What is written under `key`, or under its former name.
@@ -505,14 +489,6 @@ pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     match bytes.len() as u64 > FILE_BYTES_MAX {
         true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 1 MiB")),
         false => Ok(bytes),
-    }
-}
-
-/// A key path as [`LATER`] writes it.
-fn pattern(path: &str, key: &str) -> String {
-    match path {
-        "" => key.to_owned(),
-        path => format!("{path}.{key}"),
     }
 }
 
