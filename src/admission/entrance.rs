@@ -225,6 +225,10 @@ impl Entrance {
             // Other limits may bring a slot nearer, but take no slot away.
             let next = locked(logins).pace.login(caller.origin, now, fastrand::f64);
             if let Ok(next) = next {
+                if next.wait.is_zero() {
+                    // Not by way of the queue: others in it may not have looked at the new limits so far.
+                    return Ok(came.elapsed());
+                }
                 slot = slot.min(now + next.wait);
                 waits.iter().for_each(|waits| waits.set(slot));
             }

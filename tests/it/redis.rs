@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::task::{Wake, Waker};
 
 use bytes::Bytes;
@@ -628,6 +629,8 @@ struct Process {
     bus: Arc<RedisBus>,
     exchange: InUse<Exchange>,
     carrying: JoinHandle<()>,
+    /// The process id of the next client.
+    clients: AtomicI32,
 }
 
 impl Process {
@@ -650,7 +653,7 @@ impl Process {
         let exchange = hub.exchange(&name.into());
         let (carried, carrier) = (Arc::clone(&exchange), Arc::clone(&bus));
         let carrying = tokio::spawn(async move { carrier.carry(&carried).await });
-        Self { hub, bus, exchange, carrying }
+        Self { hub, bus, exchange, carrying, clients: AtomicI32::new(1) }
     }
 
     fn publish(&self, pid: i32, channel: &'static str, payload: &str) {
@@ -664,7 +667,7 @@ impl Process {
     }
 
     fn asks_for(&self, channel: &'static str) -> Ear {
-        let mailbox = Mailbox::new(1, Waker::from(Arc::new(Nobody)));
+        let mailbox = Mailbox::new(self.clients.fetch_add(1, Ordering::Relaxed), Waker::from(Arc::new(Nobody)));
         self.exchange.change(&mailbox, &Change::Listen(channel.into()));
         Ear { mailbox }
     }
