@@ -28,7 +28,7 @@ BUDGETS = [
     Budget(counts.syscalls, "simple", 64, 8, 4.5),
     Budget(counts.syscalls, "prepared", 64, 8, 4.5),
     Budget(counts.instructions, "simple", 8, 16, 8_200),
-    Budget(counts.instructions, "prepared", 8, 16, 10_000),
+    Budget(counts.instructions, "prepared", 8, 16, 10_100),
 ]
 
 
