@@ -129,7 +129,8 @@ async fn nothing_is_told_between_the_messages_of_an_answer() {
         listens.send(query(sql)).await;
         // Until it waits for the lock, some of it may have been answered.
         let other = tokio::sync::Mutex::new(other);
-        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted \
+                     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
         eventually(async || other.lock().await.value(waits).await != "0").await;
         let mut other = other.into_inner();
         other.value("NOTIFY jobs, 'now'").await;

@@ -19,7 +19,8 @@ async fn a_session_keeps_its_backend_and_leaves_it_clean() {
     eventually(async || proxy.wire("app").await.query("SELECT 1").await.len() > 2).await;
     assert_eq!(other.value("SELECT pg_backend_pid()").await, process);
     assert_ne!(other.value("SHOW work_mem").await, "7MB");
-    let left = "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') + (SELECT count(*) FROM pg_prepared_statements)";
+    let left = "SELECT (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()) \
+                + (SELECT count(*) FROM pg_prepared_statements)";
     assert_eq!(other.value(left).await, "0");
 }
 
