@@ -105,6 +105,8 @@ pub(crate) struct Client {
     session: Session,
     /// Reason to close the client at the next chance.
     leaving: Option<Signal>,
+    /// Its bytes are no protocol from somewhere on: the fault to tell when everything in front of it is answered.
+    broken: Option<Box<Fault>>,
     /// Its calls that act on other clients.
     signals: Option<Box<signal::Signals>>,
     /// The answer to its LISTEN, held back together with everything behind it.
@@ -123,6 +125,14 @@ enum Phase {
     Leased(Leased),
     /// The transaction was lost with the backend, and the client has not acknowledged that.
     Orphaned(Box<Orphan>),
+}
+
+impl Phase {
+    /// Nothing that was sent to a backend will be answered by itself; a COPY waits for its client.
+    fn is_answered(&self) -> bool {
+        let Self::Leased(leased) = self else { return true };
+        leased.cycle.replies().is_empty() || leased.cycle.replies().is_copying_in()
+    }
 }
 
 #[derive(Debug)]
@@ -165,6 +175,7 @@ impl Client {
             phase: Phase::Idle,
             session,
             leaving: None,
+            broken: None,
             signals: None,
             withheld: None,
             refusal: None,
@@ -276,6 +287,7 @@ impl Client {
             if self.refusal.is_some() {
                 moved |= self.drain(fed, cx)?;
             }
+            self.go_if_broken()?;
             self.go_if_leaving()?;
             let has_delivered = self.deliver(cx)?;
             moved |= has_delivered;
@@ -319,6 +331,14 @@ impl Client {
             return Err(Fault::IdleTimeout.into());
         }
         Ok(())
+    }
+
+    #[inline]
+    fn go_if_broken(&mut self) -> Result<(), End> {
+        match self.broken.take_if(|_| self.phase.is_answered()) {
+            None => Ok(()),
+            Some(fault) => Err(End::Fatal(fault)),
+        }
     }
 
     #[inline]

@@ -41,7 +41,7 @@ fn framing() -> Vec<Case> {
         row("a negative message length", Ready, [b'Q', 0xff, 0xff, 0xff, 0xff, 1], "E08P01 end"),
         row("a Query of 2 GiB", Ready, [b'Q', 0x7f, 0xff, 0xff, 0xff, b'S'], "E08P01 end"),
         row("a Sync of 2 GiB", Ready, [b'S', 0x7f, 0xff, 0xff, 0xff, b'S'], "E08P01 end"),
-        row("garbage behind a Query", Ready, [query("SELECT 1"), vec![0; 10]].concat(), "E08P01 end"),
+        row("garbage behind a Query", Ready, [query("SELECT 1"), vec![0; 10]].concat(), "T D C ZI E08P01 end"),
         row("an empty Query", Ready, query(""), "I ZI"),
         row("a Query without its end", Ready, frame(b'Q', b"SELECT 1"), "E08P01 end|ZI"),
         row("a Query with a NUL in it", Ready, frame(b'Q', b"SELECT 1\0; SELECT 2\0"), "E08P01 end|ZI"),

@@ -8,7 +8,7 @@ use crate::support::frontend::{
     bind, close_statement, copy_data, copy_done, describe_statement, execute, extended, flush, frame, parse, query,
     sync,
 };
-use crate::support::{Endpoint, Frame, Link, Postgres, Proxy, Toward, Wire, eventually, proxy, tags};
+use crate::support::{Endpoint, Frame, Link, Postgres, Proxy, Toward, Wire, eventually, on_both, proxy, tags};
 
 /// All flows of the protocol, short enough to be sent byte by byte.
 async fn all_flows_work(wire: &mut Wire) {
@@ -261,4 +261,26 @@ async fn a_client_that_does_not_speak_the_protocol_is_told_so_and_nobody_else_no
         assert_eq!(frames.last().map(|frame| frame.tag), Some('E'), "{bad:?}");
     }
     assert_eq!(tags(&bystander.query("COMMIT").await), "C Z");
+}
+
+/// Good messages, then `bad` and more: answers up to the end of the connection.
+async fn cut_off_by(at: &Endpoint, bad: &[u8]) {
+    let unsynced = [parse("", "SELECT 1", &[]), bind("", "", &[]), execute("", 0)].concat();
+    for (before, answers) in [(query("SELECT 1"), "T D C Z E"), (unsynced, "1 2 D C E")] {
+        let mut wire = at.wire("app").await;
+        wire.send([&before[..], bad, &query("SELECT 2")].concat()).await;
+        let frames = wire.rest().await;
+        assert_eq!(tags(&frames), answers, "{bad:?}");
+        assert_eq!(frames.last().expect("an error").sqlstate(), "08P01");
+    }
+}
+
+#[tokio::test]
+async fn what_stands_in_front_of_garbage_is_answered_first() {
+    on_both(async |at: &Endpoint| cut_off_by(at, b"@\0\0\0\x04").await).await;
+    // Postgres skips to the Sync behind a Parse without an end, or says nothing of a length that cannot be.
+    let proxy = proxy().pool_size(1).start().await;
+    for bad in [&frame(b'P', b"name without an end")[..], b"Q\0\0\0\x01"] {
+        cut_off_by(&proxy, bad).await;
+    }
 }

@@ -40,6 +40,9 @@ const OUTSTANDING_MAX: usize = 8 * 1024;
 
 impl Client {
     pub(super) fn read_client(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<Fed, End> {
+        if self.broken.is_some() {
+            return self.drop_rest(cx, buffers);
+        }
         let awaits = self.withheld.is_some() || self.session.notifications.awaits_server();
         if self.side.buffer.len() > OWED_MAX || awaits {
             return Ok(Fed::Blocked);
@@ -74,6 +77,32 @@ impl Client {
                 Ok(Fed::Moved)
             }
         }
+    }
+
+    /// Reads what comes behind bytes that are no protocol, to see the client go.
+    fn drop_rest(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<Fed, End> {
+        match self.stream.poll_read_once(cx, &mut buffers.read) {
+            Poll::Pending => Ok(Fed::Dry),
+            Poll::Ready(Ok(0)) => Err(End::Gone),
+            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Ready(Ok(_)) => Ok(Fed::Moved),
+        }
+    }
+
+    /// Postgres answers the messages in front of bytes that are no protocol before it says so.
+    fn break_off(&mut self, end: End, cx: &mut Context<'_>) -> Result<(), End> {
+        let is_broken = |fault: &Fault| matches!(fault, Fault::Frame(_) | Fault::MessageType(_) | Fault::Malformed(_));
+        match end {
+            End::Fatal(fault) if is_broken(&fault) && !self.phase.is_answered() => self.broken = Some(fault),
+            end => return Err(end),
+        }
+        if let Phase::Leased(leased) = &mut self.phase
+            && leased.cycle.replies().is_unsynced()
+            && leased.send(cx, build::FLUSH).is_err()
+        {
+            self.lose(cx)?;
+        }
+        Ok(())
     }
 
     /// True if so many messages wait for their answers that no more are read. A server that keeps answers back until
@@ -140,6 +169,7 @@ impl Client {
         if !self.side.buffer.is_empty() {
             self.flush(cx)?;
         }
+        let result = result.or_else(|end| self.break_off(end, cx));
         // Messages that were all refused or answered here leave nothing that would end the lease.
         if result.is_ok() && matches!(&self.phase, Phase::Leased(leased) if leased.cycle.can_release()) {
             self.finish_cycle(cx, None)?;
