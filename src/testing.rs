@@ -95,7 +95,9 @@ pub mod session {
     }
 }
 pub mod sql {
-    pub use crate::sql::{Context, EncodingFamily, Milliseconds, Value, classify, milliseconds, stand_ins};
+    pub use crate::sql::{
+        Context, Digest, Digests, EncodingFamily, Milliseconds, Value, classify, digests, milliseconds, stand_ins,
+    };
 }
 pub mod state {
     pub mod settings {

@@ -111,7 +111,7 @@ static BEGIN: [Begin; 256] = {
 };
 
 /// True for bytes that continue a word (`ident_cont`).
-static CONTINUES: [bool; 256] = {
+pub(super) static CONTINUES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -172,6 +172,11 @@ impl<'a> Lexer<'a> {
             };
             return self.cut(kind, start, start + 1);
         }
+    }
+
+    /// Goes on at `at`, behind bytes that the caller has read itself.
+    pub(super) fn go_to(&mut self, at: usize) {
+        self.at = at;
     }
 
     fn cut(&mut self, kind: TokenKind, start: usize, end: usize) -> Token {

@@ -76,6 +76,15 @@ impl<'a> Readable<'a> {
         }
         mask(text, context.encoding).map_or(Self::Unreadable, Self::Masked)
     }
+
+    /// The text that may be read.
+    pub(super) fn text(&self) -> Option<&[u8]> {
+        match self {
+            Self::AsIs(text) => Some(text),
+            Self::Masked(text) => Some(text),
+            Self::Unreadable => None,
+        }
+    }
 }
 
 /// The text that `rewrite` makes of one that the lexer may read, and the rest that it answers.

@@ -4,7 +4,8 @@
 //! ([`Effect`]) and raises a suspicion ([`StateFlags`]) where it cannot. [`replay`] is the way back: settings to text.
 //! [`replace_values`] puts other values where a text has some, and [`stand_ins`] other statements for those about
 //! channels. [`restore_startup`] puts a client's startup values where it resets, [`rename_statements`] other names for
-//! prepared statements.
+//! prepared statements. [`digests`] groups statements by what they do, and [`fingerprint()`] spares most texts that;
+//! [`tags()`] reads what a program says of itself in a comment.
 //!
 //! Lowest first: `state_flags` has the kinds of session state and all facts about each, `effect` the other results,
 //! `encoding` names of encodings; `lex` cuts bytes into tokens as `scan.l` of Postgres does (`quick` spares most texts
@@ -15,8 +16,10 @@
 
 mod alone;
 mod classify;
+mod digest;
 pub(crate) mod effect;
 mod encoding;
+mod fingerprint;
 mod keyword;
 mod lex;
 mod mask;
@@ -35,13 +38,17 @@ mod splice;
 mod stand_in;
 mod state_flags;
 mod statement_names;
+mod tags;
 
 pub(crate) use alone::wants_alone;
 pub use classify::classify;
+pub(crate) use digest::normalized;
+pub use digest::{Digest, Digests, digests};
 pub(crate) use effect::{Argument, BoundText, Effect, Effects, Scope, Setting, StatementEffects};
 pub use effect::{Context, Value};
 pub use encoding::EncodingFamily;
 pub(crate) use encoding::{encoding_family, folded_encoding};
+pub(crate) use fingerprint::fingerprint;
 pub use milliseconds::{Milliseconds, milliseconds};
 pub(crate) use quote::{quote_identifier, quote_literal};
 pub(crate) use replace::{Substitute, replace_values};
@@ -53,3 +60,4 @@ pub use stand_in::stand_ins;
 pub(crate) use stand_in::{CHANNEL_MAX, PAYLOAD_MAX, STAND_IN};
 pub(crate) use state_flags::{KINDS, PIN_REASONS, StateFlags};
 pub(crate) use statement_names::{StatementName, executes_only, rename_statements, statement_names};
+pub(crate) use tags::{tags, without_trace};
