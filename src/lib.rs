@@ -33,5 +33,6 @@ pub mod testing;
 mod watch;
 mod wire;
 mod words;
+mod workload;
 
 pub use auth::scram::Verifier;

@@ -41,6 +41,7 @@ use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
 use crate::watch::census::Census;
 use crate::watch::watches::Watches;
+use crate::workload::StatementStore;
 
 /// Connections beyond `listen.clients_max` that are still served, where there are files enough.
 pub(crate) const SPARE_MAX: usize = 1024;
@@ -65,6 +66,8 @@ pub(crate) struct Proxy {
     /// The number of instances, where limits are divided by it.
     pub census: Option<Census>,
     pub statements: Statements,
+    /// What statements do, where that is counted.
+    pub workload: Option<Arc<StatementStore>>,
     /// All sets of settings.
     pub settings: SettingsRegistry,
     /// The memory of all clients.
@@ -128,8 +131,13 @@ impl Proxy {
         let hub = Arc::new(Hub::new(config.notify.clone()));
         let memory = Arc::new(ClientMemory::default());
         memory.set(config.listen.memory_max, config.listen.client_memory_max);
+        let workload = config
+            .statements
+            .track
+            .then(|| Arc::new(StatementStore::new(workers, &config.statements, u64::from_ne_bytes(random()))));
         let config = Arc::new(ArcSwap::from_pointee(config));
         Ok(Self {
+            workload,
             memory,
             entrance,
             hub,
@@ -210,6 +218,9 @@ impl Proxy {
         prepare_logins(&self.secrets, &config);
         self.usual_login.store(Arc::new(UsualLogin::of(&config)));
         self.hub.set(&config.notify);
+        if let Some(workload) = &self.workload {
+            workload.set(&config.statements);
+        }
         let config = Arc::new(config);
         self.config.store(Arc::clone(&config));
         let gone = self.directory.reload(worker, &config);

@@ -13,7 +13,7 @@ const FLOORS: [&[&str]; 13] = [
     &["wire", "sql", "config", "orders"],
     &["admission", "net", "pgbouncer", "state"],
     &["auth", "metrics"],
-    &["pool"],
+    &["pool", "workload"],
     &["clients", "fleet", "notify"],
     &["error", "watch"],
     &["proxy"],

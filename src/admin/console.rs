@@ -170,7 +170,7 @@ impl Console {
             (Some(Access::Look), Access::Look) | (Some(Access::Act), _) => {}
         }
         let rows = match statement {
-            ConsoleStatement::Show(table) => (table.rows)(&self.worker.proxy),
+            ConsoleStatement::Show(table, wanted) => wanted.of((table.rows)(&self.worker.proxy)),
             ConsoleStatement::Driver(DriverStatement::Value(_, cell)) => vec![vec![cell.clone()]],
             ConsoleStatement::Driver(DriverStatement::Nothing(tag)) => {
                 self.follow(tag);

@@ -40,7 +40,7 @@ pub(super) fn read(folded: &[&str]) -> Option<DriverStatement> {
         ["show", name] => parameter(&unquoted(name))?,
         ["select", ref what @ ..] => select(&what.concat())?,
         ["set", _, ..] => Nothing("SET"),
-        ["reset", _, ..] => Nothing("RESET"),
+        ["reset", what, ..] if what != "statements" => Nothing("RESET"),
         ["begin", ..] => Nothing("BEGIN"),
         ["start", "transaction", ..] => Nothing("START TRANSACTION"),
         ["commit" | "end", ..] => Nothing("COMMIT"),

@@ -25,6 +25,7 @@ pub(crate) mod http;
 mod page;
 mod problem;
 mod recent;
+mod rows_wanted;
 pub(crate) mod scrape;
 mod statement;
 mod status;

@@ -3,6 +3,7 @@
 use super::command::Action;
 use super::drivers::{self, DriverStatement};
 use super::help;
+use super::rows_wanted::RowsWanted;
 use super::table::{Column, ColumnType, ConsoleTable, TableCell};
 use super::words::{self, CommandArguments};
 use crate::config::Access;
@@ -13,7 +14,7 @@ use crate::sql;
 #[derive(Debug, Clone)]
 pub(super) enum ConsoleStatement {
     /// SHOW of a table.
-    Show(&'static ConsoleTable),
+    Show(&'static ConsoleTable, RowsWanted),
     /// Something that changes nothing.
     Driver(DriverStatement),
     Act(Action),
@@ -23,7 +24,7 @@ impl ConsoleStatement {
     /// The tag of its CommandComplete.
     pub(super) fn tag(&self) -> &'static str {
         match self {
-            Self::Show(_) => "SHOW",
+            Self::Show(..) => "SHOW",
             Self::Driver(DriverStatement::Value(..)) => "SELECT",
             Self::Driver(DriverStatement::Nothing(tag)) => tag,
             Self::Act(action) => action.kind.tag,
@@ -33,7 +34,7 @@ impl ConsoleStatement {
     /// The right that its user needs.
     pub(super) fn access(&self) -> Access {
         match self {
-            Self::Show(_) | Self::Driver(_) => Access::Look,
+            Self::Show(..) | Self::Driver(_) => Access::Look,
             Self::Act(action) => action.kind.access,
         }
     }
@@ -41,7 +42,7 @@ impl ConsoleStatement {
     /// The columns of its rows, if it has rows.
     pub(super) fn columns(&self) -> Option<Vec<Column>> {
         match self {
-            Self::Show(table) => Some(table.columns.to_vec()),
+            Self::Show(table, _) => Some(table.columns.to_vec()),
             Self::Driver(DriverStatement::Value(name, TableCell::Int(_))) => Some(vec![(*name, ColumnType::Int)]),
             Self::Driver(DriverStatement::Value(name, _)) => Some(vec![(*name, ColumnType::Text)]),
             Self::Driver(DriverStatement::Nothing(_)) | Self::Act(_) => None,
@@ -60,8 +61,10 @@ fn statement(text: &str) -> Result<ConsoleStatement, ConsoleFault> {
     let folded: Vec<String> = words.iter().map(|word| word.to_ascii_lowercase()).collect();
     let folded: Vec<&str> = folded.iter().map(String::as_str).collect();
     let found = match *folded.as_slice() {
-        ["show"] => Some(ConsoleStatement::Show(&help::TABLE)),
-        ["show", name] if let Some(table) = help::table(name) => Some(ConsoleStatement::Show(table)),
+        ["show"] => Some(ConsoleStatement::Show(&help::TABLE, RowsWanted::default())),
+        ["show", name, ref rest @ ..] if let Some(table) = help::table(name) => {
+            RowsWanted::read(table, rest).map(|wanted| ConsoleStatement::Show(table, wanted))
+        }
         ["set", ref assignment @ ..] if let Some(fault) = help::setting(assignment) => return Err(fault),
         [first, ref rest @ ..] => drivers::read(&folded).map(ConsoleStatement::Driver).or_else(|| {
             let action = help::command(first)?.read(&CommandArguments::new(&words[1..], rest))?;
@@ -97,7 +100,7 @@ mod tests {
     #[test]
     fn case_blanks_comments_and_a_semicolon_do_not_matter() {
         for text in ["SHOW POOLS", "show pools;", " Show\n\tPools ; ", "/* agent */ SHOW POOLS -- now"] {
-            assert!(matches!(one(text), ConsoleStatement::Show(table) if table.name == "POOLS"), "{text}");
+            assert!(matches!(one(text), ConsoleStatement::Show(table, _) if table.name == "POOLS"), "{text}");
         }
     }
 
@@ -136,7 +139,7 @@ mod tests {
         }
         for table in help::tables() {
             let read = one(&format!("SHOW {}", table.name));
-            assert!(matches!(read, ConsoleStatement::Show(found) if found.name == table.name), "{}", table.name);
+            assert!(matches!(read, ConsoleStatement::Show(found, _) if found.name == table.name), "{}", table.name);
         }
     }
 }

@@ -28,6 +28,7 @@ mod role;
 mod role_access;
 mod secret;
 mod show;
+mod statements;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -57,6 +58,7 @@ pub use role::{Auth, Override, Role, RoleLimits, Timeouts};
 pub use role_access::RoleAccess;
 pub use secret::Secret;
 pub use show::{ConfigSetting, SettingValue, defaults, entries};
+pub use statements::{Comments, StatementKeys};
 pub use watch::{OnConvoy, OnIdleHolder, Watch};
 
 /// A whole checked configuration; `Default` is the shipped file without its database and role.
@@ -80,6 +82,8 @@ pub struct Config {
     pub watch: Watch,
     /// The other instances.
     pub fleet: Fleet,
+    /// What is counted and logged of statements.
+    pub statements: StatementKeys,
     /// Other files the configuration names, secrets and certificates, for [`Watcher`].
     pub files: Vec<PathBuf>,
     /// Files with secrets in them: some of these, and the configuration itself where a secret stands in it.

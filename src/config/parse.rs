@@ -11,6 +11,7 @@ use super::mistake::{Mistake, Mistakes};
 use super::raw::KeyVisitor;
 use super::raw::{SectionReader, Source, read_file};
 use super::role::OtherSections;
+use super::statements::StatementKeys;
 use super::{
     Admin, Admission, Auth, ClientTls, Config, Database, Fleet, FleetMode, Listen, ListenAddr, Notify, Role, Watch,
 };
@@ -53,6 +54,8 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     root.table("notify", &mut notify);
     let mut watch = Watch::default();
     root.table("watch", &mut watch);
+    let mut statements = StatementKeys::default();
+    root.table("statements", &mut statements);
     let mut fleet = Fleet::default();
     root.table("fleet", &mut fleet);
     let is_watched = watch.login.is_some() || databases.values().any(|database| database.watch.is_some());
@@ -77,6 +80,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         notify,
         watch,
         fleet,
+        statements,
         files: source.files(),
         secret_files: source.secret_files(),
     })

@@ -126,11 +126,12 @@ impl Rows {
             notify,
             watch,
             fleet,
+            statements,
             files: _,
             secret_files: _,
         } = config.clone();
         let (mut listen, mut admin, mut admission) = (listen, admin, admission);
-        let (mut notify, mut watch, mut fleet) = (notify, watch, fleet);
+        let (mut notify, mut watch, mut fleet, mut statements) = (notify, watch, fleet, statements);
         self.table("listen", &mut listen);
         self.table("admin", &mut admin);
         self.table("pool", &mut PoolSection { backends_total_max, ..PoolSection::default() });
@@ -138,6 +139,7 @@ impl Rows {
         self.table("notify", &mut notify);
         self.table("watch", &mut watch);
         self.table("fleet", &mut fleet);
+        self.table("statements", &mut statements);
     }
 
     fn table_at(&mut self, at: String, table: &mut impl KeyTable) {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 /// How many buckets a histogram has. Bucket `n` counts durations over 2^(n-1) and up to 2^n µs; the last everything
 /// over 2^26 µs.
-pub(super) const BUCKETS: usize = 28;
+pub(crate) const BUCKETS: usize = 28;
 
 /// The bucket of a duration, and its microseconds.
 #[inline]
-pub(super) fn bucket(duration: Duration) -> (usize, u64) {
+pub(crate) fn bucket(duration: Duration) -> (usize, u64) {
     let nanos = duration.subsec_nanos();
     let micros = duration.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(nanos / 1000));
     // A bound belongs to its bucket, so only a duration over it, if by less than a microsecond, goes to the next.
@@ -39,7 +39,7 @@ impl Distribution {
         self.sum_micros += micros;
     }
 
-    pub(super) fn merge(&mut self, other: &Self) {
+    pub(crate) fn merge(&mut self, other: &Self) {
         for (sum, bucket) in self.buckets.iter_mut().zip(other.buckets) {
             *sum += bucket;
         }
@@ -54,6 +54,19 @@ impl Distribution {
         }
         since.sum_micros = since.sum_micros.saturating_sub(before.sum_micros);
         since
+    }
+
+    /// A bound that this part of the durations does not exceed; that of the last but one bucket where there is none.
+    pub fn quantile(&self, part: f64) -> Duration {
+        let count = self.count();
+        // Counts are far below 2^53.
+        let wanted = ((count as f64 * part).ceil() as u64).max(1);
+        let mut so_far = 0;
+        let found = self.buckets.iter().position(|bucket| {
+            so_far += bucket;
+            so_far >= wanted
+        });
+        found.filter(|_| count > 0).map_or(Duration::ZERO, |n| bound(n.min(BUCKETS - 2)))
     }
 
     /// How many were recorded.

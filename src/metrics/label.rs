@@ -56,6 +56,8 @@ words! {
         Holder = "kind",
         /// A table.
         Relation = "relation",
+        /// Of a statement.
+        Digest = "digest",
         /// Of an error.
         Sqlstate = "sqlstate",
     }

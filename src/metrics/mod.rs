@@ -20,7 +20,7 @@ mod totals;
 
 pub(crate) use cause::{CancelCause, CloseReason, FleetCancel, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome};
 pub use cell::PoolStats;
-pub(crate) use distribution::{Distribution, bound};
+pub(crate) use distribution::{BUCKETS, Distribution, bound, bucket};
 pub(crate) use errors::ErrorCounts;
 pub(crate) use history::History;
 pub use label::Label;

@@ -233,6 +233,26 @@ metrics! {
             "Queries that were cancelled because their client vanished, or given up because a timeout passed and the server did not answer the cancel."
             "Clients give up before the server answers: their own timeout is shorter than `roles.*.statement_timeout`, or they are being restarted. Or the server hangs: see pgweir_timeouts_total."
     }
+    "Statements" {
+        Counter StatementCalls "pgweir_statement_calls_total" [Digest]
+            "Runs of the statements that kept the servers busy longest, by digest."
+            "SHOW STATEMENTS has their texts, and who calls them."
+        Counter StatementServerTime "pgweir_statement_server_seconds_total" [Digest]
+            "Time that these statements took at the servers."
+            "One that takes ever more of it: a missing index, another plan, or more rows than before."
+        Counter StatementWaits "pgweir_statement_wait_seconds_total" [Digest]
+            "Time that clients waited for a backend, by the statement that their transaction began with."
+            "It tells the queue from the server: much of it with little time at the server is a limit, or a pool that is too small."
+        Counter StatementErrors "pgweir_statement_errors_total" [Digest]
+            "Runs of these statements that ended in an error."
+            "SHOW STATEMENTS has them by class of SQLSTATE."
+        Counter StatementTimeouts "pgweir_statement_timeouts_total" [Digest]
+            "Runs of these statements that a timeout ended."
+            "A statement whose timeouts rise is the early warning of an overload: look at its plan before it is many."
+        Gauge StatementsKept "pgweir_statements_tracked" []
+            "Statements that have a record of their own."
+            "The same for hours, while `(all others)` of SHOW STATEMENTS grows: raise `statements.memory`, or find who writes values into texts."
+    }
     "Roles and their limits" {
         Gauge RoleActive "pgweir_role_active" [Role]
             "Backends that a role's clients hold, over all databases."

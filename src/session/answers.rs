@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::facts::LEXICAL;
 use super::leased::Leased;
 use super::reply_action::{Analyses, ReplyAction, Runs};
+use super::running::StatementError;
 use super::session::Session;
 use super::transaction::TransactionFollower;
 use crate::config::PoolMode;
@@ -391,6 +392,7 @@ impl Answers<'_, '_> {
             Some(entry) => Some((entry.expect, &mut entry.action)),
             None => self.leased.cycle.head_mut().map(|head| (head.expect, &mut head.action)),
         };
+        let failed_query = failed.as_ref().is_some_and(|(expect, _)| *expect == Expect::Query);
         let mut replacement = None;
         if let Some((expect, action)) = failed {
             match action {
@@ -404,6 +406,14 @@ impl Answers<'_, '_> {
                     self.leased.lease.statements.forget_number(*number);
                 }
                 _ => {}
+            }
+        }
+        if !self.leased.cycle.running().is_empty() {
+            let is_execute =
+                |entry: &&ExpectedReply<ReplyAction>| entry.expect == Expect::Execute && entry.origin == Origin::Client;
+            let executes = dropped.iter().filter(is_execute).count();
+            if executes > 0 || failed_query {
+                self.leased.cycle.running().failed(executes, &StatementError::new(code, timeout));
             }
         }
         while let Some(entry) = dropped.pop() {

@@ -7,6 +7,7 @@
 //! clients that keep a backend for too long, `refusal` sends away what there is no capacity for, `deliver` brings
 //! notifications.
 
+mod counted;
 mod deliver;
 mod lease;
 mod lost;

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::proxy::Proxy;
 use crate::session::cycle::CycleState;
+use crate::workload::Recorder;
 
 /// Bytes read at once. Larger saves calls on wide results, smaller stays in the first-level cache.
 const READ_SIZE: usize = 16 * 1024;
@@ -37,6 +38,8 @@ pub(crate) struct Worker {
     /// Its number, from 0.
     pub id: usize,
     pub proxy: Arc<Proxy>,
+    /// Counts statements; `None`: nobody does.
+    pub recorder: Option<Recorder>,
     buffers: RefCell<Buffers>,
     #[expect(clippy::vec_box, reason = "they are handed out boxed")]
     cycles: RefCell<Vec<Box<CycleState>>>,
@@ -46,7 +49,8 @@ impl Worker {
     /// Worker `id`, counted from 0, with buffers of its own.
     pub(crate) fn new(id: usize, proxy: Arc<Proxy>) -> Self {
         let buffers = Buffers { read: vec![0; READ_SIZE].into(), copy: Vec::new() };
-        Self { id, proxy, buffers: RefCell::new(buffers), cycles: RefCell::default() }
+        let recorder = proxy.workload.as_ref().map(|workload| Recorder::new(id, Arc::clone(workload)));
+        Self { id, proxy, recorder, buffers: RefCell::new(buffers), cycles: RefCell::default() }
     }
 
     /// The buffers, for one poll.

@@ -6,6 +6,7 @@
 
 use super::facts::Facts;
 use super::reply_action::ReplyAction;
+use super::running::RunningStatements;
 use super::side::Side;
 use super::transaction::TransactionLog;
 use crate::sql::{Effect, StateFlags, StatementEffects};
@@ -48,6 +49,8 @@ pub(crate) struct CycleState {
     limits: OwnLimits,
     /// The server's error before it ended the connection.
     final_error: Option<ServerError>,
+    /// Statements of the client, where they are counted.
+    running: RunningStatements,
 }
 
 /// The answer that the client's next message waits for.
@@ -123,6 +126,7 @@ impl CycleState {
         self.own.unprepared = None;
         self.limits = OwnLimits::default();
         self.final_error = None;
+        self.running.clear();
         self.dropped.clear();
         true
     }
@@ -151,7 +155,12 @@ impl CycleState {
         {
             self.unit_ends();
         }
-        self.replies.push(expect, Origin::Client, action)
+        let before = self.replies.len();
+        let refused = self.replies.push(expect, Origin::Client, action);
+        if self.replies.len() > before {
+            self.running.sent(expect);
+        }
+        refused
     }
 
     /// Records a message of ours to the backend.
@@ -184,7 +193,33 @@ impl CycleState {
     #[inline]
     pub(super) fn answer(&mut self, tag: u8, bytes: &[u8]) -> Result<Answer<ReplyAction>, Unexpected> {
         let byte = bytes.get(HEADER_LEN).copied().filter(|_| tag == backend::READY_FOR_QUERY);
-        self.replies.answer(tag, byte.and_then(TransactionStatus::from_byte), &mut self.dropped)
+        let answer = self.replies.answer(tag, byte.and_then(TransactionStatus::from_byte), &mut self.dropped)?;
+        if !self.running.is_empty() && answer.origin == Some(Origin::Client) {
+            self.statement_answered(tag, bytes, &answer);
+        }
+        Ok(answer)
+    }
+
+    /// An answer for the client may end one of its statements; the caller tells errors, since it knows their timeouts.
+    #[inline]
+    fn statement_answered(&mut self, tag: u8, bytes: &[u8], answer: &Answer<ReplyAction>) {
+        let completed = answer.completed.as_ref().map(|entry| entry.expect);
+        let is_execute = completed == Some(Expect::Execute);
+        match tag {
+            backend::COMMAND_COMPLETE => {
+                let tag = bytes[HEADER_LEN..].strip_suffix(b"\0").unwrap_or_default();
+                self.running.completed(is_execute, tag);
+            }
+            backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED => self.running.completed(is_execute, b""),
+            backend::READY_FOR_QUERY if completed == Some(Expect::Query) => self.running.query_ended(),
+            _ => {}
+        }
+    }
+
+    /// Statements of the client, where they are counted.
+    #[inline]
+    pub(super) fn running(&mut self) -> &mut RunningStatements {
+        &mut self.running
     }
 
     /// The next answer of ours to a message of the client, if it is due.

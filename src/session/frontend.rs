@@ -8,10 +8,12 @@ mod names;
 mod own;
 mod parse;
 mod portals;
+mod subject;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use super::context::Worker;
 use super::facts::Facts;
 use super::leased::Leased;
 use super::reply_action::{ReplyAction, Runs};
@@ -94,6 +96,8 @@ pub(crate) struct Frontend<'a, 'b> {
     pub statements: &'a Statements,
     /// All sets of settings.
     pub registry: &'a SettingsRegistry,
+    /// The thread's own state.
+    pub worker: &'a Worker,
     /// Output to the backend.
     pub out: &'a mut Splice<'b>,
 }
@@ -112,12 +116,22 @@ impl Frontend<'_, '_> {
             return self.pass(message, None, None);
         }
         match request {
-            Request::Query { text } => self.query(message, text),
+            Request::Query { text } => {
+                self.begin_query(text);
+                self.query(message, text)
+            }
             Request::Parse { name: b"", rest, text } => self.parse_unnamed(message, rest, text),
             Request::Parse { name, rest, text } => self.parse_named(message, name, rest, text),
-            Request::Bind { portal, statement } => self.bind(message, portal, statement),
+            Request::Bind { portal, statement } => {
+                let rest = self.bind(message, portal, statement);
+                self.bound_to(portal, statement);
+                rest
+            }
             Request::Describe(target) => self.describe(message, target),
-            Request::Execute { portal } => self.execute(message, portal),
+            Request::Execute { portal } => {
+                self.begin_execute(portal);
+                self.execute(message, portal)
+            }
             Request::Close(target) => self.close(message, target),
             Request::Sync => self.pass(message, Some(Expect::Sync), None),
             Request::FunctionCall { function } => self.function_call(message, function),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::task::Context;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -56,6 +57,10 @@ pub(crate) struct Leased {
     pub since: Instant,
     /// Times of the queries and transactions.
     pub stopwatch: Stopwatch,
+    /// Time in the queue that no statement has been given yet.
+    pub waited: Duration,
+    /// Bytes that came from the backend and that no statement has been given yet.
+    pub received: u64,
 }
 
 impl Leased {

@@ -55,6 +55,7 @@ use crate::wire::build;
 use crate::wire::expected::TransactionStatus;
 use crate::wire::frame::{HEADER_LEN, header};
 use crate::wire::startup::{MINOR_MAX, Replication, Startup, split_options};
+use crate::workload::role_bit;
 
 const APPLICATION_NAME: &str = "application_name";
 
@@ -357,6 +358,7 @@ async fn welcome(
     let facts = facts(&startup, slot, Arc::clone(&pool.name.database), addr, is_tls);
     let handle = proxy.clients.admit(facts, proxy.clock.second());
     let mut session = Session {
+        role_bit: role_bit(&handle.entry().role),
         pool,
         mode,
         reported,

@@ -22,6 +22,7 @@ pub(crate) mod reply_action;
 
 pub(crate) mod local_reply;
 pub(crate) mod rewrite;
+mod running;
 #[expect(clippy::module_inception, reason = "the session is what this module is about")]
 pub(crate) mod session;
 mod side;

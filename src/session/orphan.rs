@@ -11,7 +11,7 @@ use super::session::Session;
 use super::statements::Unnamed;
 use crate::error::Fault;
 use crate::error::sqlstate;
-use crate::sql::{Effect, StateFlags, StatementEffects, classify};
+use crate::sql::{Digest, Effect, StateFlags, StatementEffects, classify};
 use crate::state::statements::{Analysis, Statement, Statements};
 use crate::wire::build;
 use crate::wire::expected::TransactionStatus;
@@ -257,7 +257,7 @@ fn parse(
         return Err(Fault::TransactionLost);
     }
     if name.is_empty() {
-        session.statements.keep_unnamed(rest, (!class.is_ordinary()).then(|| Arc::new(class)));
+        session.statements.keep_unnamed(rest, (!class.is_ordinary()).then(|| Arc::new(class)), Digest::NONE);
         session.statements.leave_unnamed();
     } else if session.statements.find(name).is_some() {
         return Err(Fault::DuplicateStatement(String::from_utf8_lossy(name).into_owned()));
@@ -265,7 +265,7 @@ fn parse(
         return Err(Fault::TooManyStatements);
     } else {
         let class = (!class.is_ordinary()).then(|| Arc::new(class));
-        let draft = statements.draft(rest, &[], class, session.settings.clone());
+        let draft = statements.draft(rest, &[], class, session.settings.clone(), Digest::NONE);
         // None of them has parameters or columns.
         let statement = statements.analysed(&draft, session.pool.key(), Analysis::new(&[0, 0], &[]));
         session.statements.insert(name, statement);

@@ -49,6 +49,8 @@ pub(crate) struct Session {
     pub pins: Pins,
     /// Context for reading its texts.
     pub lexer: Context,
+    /// The bit of its role among those that call a statement.
+    pub role_bit: u64,
     /// Facts about the client that other tasks see.
     pub entry: Arc<ClientEntry>,
     /// State of its NOTIFY and LISTEN.

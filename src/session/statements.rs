@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::notify::notification::{Notification, Unnotifiable};
-use crate::sql::StatementEffects;
+use crate::sql::{Digest, StatementEffects};
 use crate::state::statements::Statement;
 
 /// Bytes that the named statements of one client may take; a client that never closes any gets an error here.
@@ -15,6 +15,9 @@ const OVERHEAD: usize = 512;
 
 /// Bytes that the portals of one client may take here; only those are kept that change its session.
 const PORTAL_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Named portals of one transaction whose statements are told apart.
+const PORTAL_DIGESTS_MAX: usize = 64;
 
 /// Bytes that stay allocated for the next unnamed statement.
 const CAPACITY_KEPT: usize = 4096;
@@ -49,6 +52,9 @@ pub(crate) struct ClientStatements {
     portals: HashMap<Box<[u8]>, Portal>,
     /// Bytes that they take.
     portal_bytes: usize,
+    /// Digests of the statements of portals.
+    unnamed_portal_digest: Digest,
+    portal_digests: HashMap<Box<[u8]>, Digest>,
 }
 
 /// Effect of executing a portal.
@@ -86,6 +92,7 @@ pub(crate) enum Unnamed {
         here: bool,
         /// Its effects, if any.
         class: Option<Arc<StatementEffects>>,
+        digest: Digest,
     },
     /// Parsed and too large to be kept: only the current backend has it.
     Large {
@@ -225,13 +232,13 @@ impl ClientStatements {
 
     /// An unnamed Parse: its text is kept, because its Bind may come in another lease.
     #[inline]
-    pub(crate) fn keep_unnamed(&mut self, rest: &[u8], class: Option<Arc<StatementEffects>>) {
+    pub(crate) fn keep_unnamed(&mut self, rest: &[u8], class: Option<Arc<StatementEffects>>, digest: Digest) {
         if self.text.capacity() > CAPACITY_KEPT && rest.len() <= CAPACITY_KEPT {
             self.text = Vec::new();
         }
         self.text.clear();
         self.text.extend_from_slice(rest);
-        self.unnamed = Unnamed::Kept { here: true, class };
+        self.unnamed = Unnamed::Kept { here: true, class, digest };
     }
 
     /// Frees memory that nothing needs.
@@ -269,6 +276,34 @@ impl ClientStatements {
         match &self.unnamed {
             Unnamed::None => None,
             Unnamed::Kept { class, .. } | Unnamed::Large { class } => class.clone(),
+        }
+    }
+
+    /// Digest of the unnamed statement.
+    #[inline]
+    pub(crate) fn unnamed_digest(&self) -> Digest {
+        match self.unnamed {
+            Unnamed::Kept { digest, .. } => digest,
+            Unnamed::None | Unnamed::Large { .. } => Digest::NONE,
+        }
+    }
+
+    /// Executing this portal runs the statement of this digest from now on.
+    #[inline]
+    pub(crate) fn bind_digest(&mut self, name: &[u8], digest: Digest) {
+        if name.is_empty() {
+            self.unnamed_portal_digest = digest;
+        } else if self.portal_digests.len() < PORTAL_DIGESTS_MAX {
+            self.portal_digests.insert(key(name).into(), digest);
+        }
+    }
+
+    /// Digest of the statement that executing a portal runs.
+    #[inline]
+    pub(crate) fn digest_of_portal(&self, name: &[u8]) -> Digest {
+        match name.is_empty() {
+            true => self.unnamed_portal_digest,
+            false => self.portal_digests.get(key(name)).copied().unwrap_or(Digest::NONE),
         }
     }
 
@@ -311,6 +346,9 @@ impl ClientStatements {
     #[inline]
     pub(crate) fn drop_portals(&mut self) {
         self.unnamed_portal = None;
+        if !self.portal_digests.is_empty() {
+            self.portal_digests = HashMap::new();
+        }
         if self.portal_bytes > 0 {
             self.portals = HashMap::new();
             self.portal_bytes = 0;

@@ -11,6 +11,8 @@ use crate::wire::expected::TransactionStatus;
 pub struct Stopwatch {
     cycle: Option<Instant>,
     transaction: Option<Instant>,
+    /// Start of what [`Stopwatch::split`] tells next.
+    split: Option<Instant>,
 }
 
 /// Times of the cycle that ended, and of the transaction that ended with it.
@@ -28,6 +30,17 @@ impl Stopwatch {
     pub fn begin(&mut self, now: Instant) {
         self.cycle = Some(now);
         self.transaction.get_or_insert(now);
+        self.split.get_or_insert(now);
+    }
+
+    /// Time since the last call, without that in which no cycle was under way. `goes_on`: one is now.
+    #[inline]
+    pub fn split(&mut self, now: Instant, goes_on: bool) -> Duration {
+        let since = self.split.take().unwrap_or(now);
+        if goes_on {
+            self.split = Some(now);
+        }
+        now - since
     }
 
     /// True if nothing that is measured is under way.

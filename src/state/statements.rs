@@ -16,7 +16,7 @@ use lru::LruCache;
 use smallvec::SmallVec;
 
 use super::settings::Settings;
-use crate::sql::StatementEffects;
+use crate::sql::{Digest, StatementEffects};
 use crate::wire::build::split_cstring;
 
 /// Prefix of the names we use towards Postgres.
@@ -34,6 +34,8 @@ pub(crate) struct Statement {
     pub class: Option<Arc<StatementEffects>>,
     /// Settings in force at its analysis.
     pub settings: Settings,
+    /// Digest of its text, where statements are counted.
+    pub digest: Digest,
     /// The text and types that the client sent, if others are parsed instead.
     original: Box<[u8]>,
     analysis: OnceLock<Analysis>,
@@ -240,10 +242,11 @@ impl Statements {
         original: &[u8],
         class: Option<Arc<StatementEffects>>,
         settings: Settings,
+        digest: Digest,
     ) -> Arc<Statement> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (rest, original) = (rest.into(), original.into());
-        Arc::new(Statement { id, rest, class, settings, original, analysis: OnceLock::new() })
+        Arc::new(Statement { id, rest, class, settings, digest, original, analysis: OnceLock::new() })
     }
 
     /// The statement that a draft turns out to be: itself, or one of the same pool whose analysis came out the same.
@@ -308,7 +311,7 @@ mod tests {
     fn statements_are_shared_only_if_their_analyses_came_out_the_same() {
         let (statements, none) = (Statements::default(), SettingsRegistry::default().none());
         let parse = |pool, parameters: &[u8], columns: &[u8]| {
-            let draft = statements.draft(b"SELECT $1\0\0\0", b"", None, none.clone());
+            let draft = statements.draft(b"SELECT $1\0\0\0", b"", None, none.clone(), Digest::NONE);
             statements.analysed(&draft, pool, Analysis::new(parameters, columns))
         };
         let first = parse(1, b"\0\x01\0\0\0\x17", b"int4");
@@ -325,7 +328,7 @@ mod tests {
     #[test]
     fn a_text_is_known_for_a_while_after_its_analysis() {
         let (statements, none) = (Statements::default(), SettingsRegistry::default().none());
-        let draft = statements.draft(b"SELECT $1\0\0\0", b"", None, none.clone());
+        let draft = statements.draft(b"SELECT $1\0\0\0", b"", None, none.clone(), Digest::NONE);
         let statement = statements.analysed(&draft, 1, Analysis::new(b"\0\x01\0\0\0\x17", b""));
         statements.is_recent(&statement, 1, 100);
         let recent = |rest: &[u8], pool, second| statements.recent(rest, pool, none.meaning(), second);
@@ -340,7 +343,7 @@ mod tests {
     #[test]
     fn a_statement_is_prepared_again_with_the_types_that_were_chosen() {
         let (statements, none) = (Statements::default(), SettingsRegistry::default().none());
-        let draft = statements.draft(b"SELECT $1\0\0\0", b"", None, none);
+        let draft = statements.draft(b"SELECT $1\0\0\0", b"", None, none, Digest::NONE);
         assert_eq!(draft.rest_with_types(), b"SELECT $1\0\0\0");
         statements.analysed(&draft, 1, Analysis::new(b"\0\x01\0\0\0\x17", b""));
         assert_eq!(draft.rest_with_types(), b"SELECT $1\0\0\x01\0\0\0\x17");

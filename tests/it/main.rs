@@ -45,6 +45,7 @@ mod silent;
 mod stand_in;
 mod startup;
 mod starving;
+mod statements;
 mod support;
 mod systemd;
 mod timeouts;

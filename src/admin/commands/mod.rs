@@ -9,6 +9,7 @@ mod pause;
 mod ramp;
 mod reconnect;
 mod reload;
+mod reset;
 mod resume;
 mod shutdown;
 mod wait_close;
@@ -30,5 +31,6 @@ pub(super) static ALL: &[CommandKind] = &[
     CommandKind::of::<enable::Enable>(),
     CommandKind::of::<limit::LimitRole>(),
     CommandKind::of::<ramp::RampRole>(),
+    CommandKind::of::<reset::Reset>(),
     CommandKind::of::<shutdown::Shutdown>(),
 ];

@@ -93,6 +93,10 @@ pub fn values(label: Label) -> LabelValues {
         Label::LockKind => Words(&LockKind::WORDS),
         Label::Holder => Words(&CulpritKind::WORDS),
         Label::Relation => Open { what: "a table with its schema", bound: "five for each database" },
+        Label::Digest => Open {
+            what: "of a statement, as SHOW STATEMENTS has it",
+            bound: "the 20 that kept the servers busy longest",
+        },
         Label::Sqlstate => Open {
             what: "as clients got it; `?????` is what a server sent that is none",
             bound: "256; what comes after that is `other`",

@@ -9,6 +9,7 @@ mod label;
 #[cfg(test)]
 mod document;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -31,6 +32,7 @@ use crate::watch::convoy::ConvoyState;
 use crate::watch::culprit::CulpritKind;
 use crate::watch::finding::FindingKind;
 use crate::watch::monitor::Monitor;
+use crate::workload::StatementView;
 
 /// Limit on the pools shown that only a `"*"` of the configuration serves, and on such databases and roles: clients
 /// make them by asking for any name.
@@ -67,7 +69,27 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
     for (role, role_queue) in role_queues {
         put_role_queue(&mut page, &role, &role_queue, now);
     }
+    statements(&mut page, proxy);
     page.text()
+}
+
+/// Statements with series of their own.
+const STATEMENTS_MAX: usize = 20;
+
+fn statements(page: &mut Exposition, proxy: &Proxy) {
+    let Some(workload) = &proxy.workload else { return };
+    let mut views = workload.view();
+    views.retain(|view| view.digest.is_some());
+    page.put(Metric::StatementsKept, &[], views.len());
+    views.sort_by_key(|view| Reverse(view.totals.server_time()));
+    for StatementView { digest, totals, .. } in views.into_iter().take(STATEMENTS_MAX) {
+        let digest = digest.unwrap_or_default().to_string();
+        page.put(Metric::StatementCalls, &[&digest], totals.calls);
+        page.put(Metric::StatementServerTime, &[&digest], totals.server_time().as_secs_f64());
+        page.put(Metric::StatementWaits, &[&digest], totals.waited.as_secs_f64());
+        page.put(Metric::StatementErrors, &[&digest], totals.errors());
+        page.put(Metric::StatementTimeouts, &[&digest], totals.timeouts());
+    }
 }
 
 /// All that the configuration names, and of the rest no more than [`UNNAMED_MAX`]; with how many that leaves out.

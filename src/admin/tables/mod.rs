@@ -15,6 +15,7 @@ mod pools;
 mod roles;
 mod servers;
 mod state;
+mod statements;
 mod stats;
 mod stats_averages;
 mod stats_totals;
@@ -49,6 +50,7 @@ pub(super) const ALL: &[&ConsoleTable] = &[
     &users::TABLE,
     &roles::TABLE,
     &pins::TABLE,
+    &statements::TABLE,
     &listeners::TABLE,
     &watch::TABLE,
     &findings::TABLE,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::counted::count_ended;
 use super::overdue::Reason;
 use super::{Client, End, Phase, Waiting};
 use crate::config::PoolMode;
@@ -23,6 +24,7 @@ use crate::session::frontend::{self, DISCARD_SEQUENCES};
 use crate::session::leased::Leased;
 use crate::session::orphan::Orphan;
 use crate::session::reply_action::ReplyAction;
+use crate::session::running::StatementError;
 use crate::session::session::Session;
 use crate::session::stopwatch::Stopwatch;
 use crate::state::settings::{Replay, SettingsRegistry};
@@ -30,6 +32,7 @@ use crate::state::timeout::Timeout;
 use crate::wire::build;
 use crate::wire::expected::{Origin, TransactionStatus};
 use crate::wire::frame::{Piece, Walker};
+use crate::wire::message::Message;
 use crate::wire::splice::Splice;
 
 impl Client {
@@ -39,7 +42,7 @@ impl Client {
         let now = Instant::now();
         match self.worker.proxy.pools.lease(&self.session.pool, self.worker.id, now, cx) {
             Ok(Ask::Leased(lease)) => {
-                self.begin_lease(lease, now);
+                self.begin_lease(lease, now, Duration::ZERO);
                 Ok(true)
             }
             Ok(Ask::Waits(waiter)) => {
@@ -80,7 +83,7 @@ impl Client {
             Poll::Ready(Ok(Ask::Leased(lease))) => {
                 let now = Instant::now();
                 self.session.pool.stats.worker(self.worker.id).record(PoolHistogram::Wait, now - since);
-                self.begin_lease(lease, now);
+                self.begin_lease(lease, now, now - since);
                 let held = std::mem::take(&mut self.held);
                 self.take_in(&held, &mut buffers.copy, cx)
             }
@@ -108,6 +111,10 @@ impl Client {
 
     /// ## Waiting => Idle: the first message in hand is answered with an error, and everything behind it.
     pub(super) fn fail_waiting(&mut self, fault: &Fault, cx: &mut Context<'_>) -> Result<(), End> {
+        let waited = match &self.phase {
+            Phase::Waiting(waiting) => waiting.since.elapsed(),
+            _ => Duration::ZERO,
+        };
         self.phase = Phase::Idle;
         self.handle.set_idle();
         let ending = match fault {
@@ -124,7 +131,10 @@ impl Client {
         // The first message is whole or its rest is not needed; bytes of it that are still to come are discarded.
         let mut walker = Walker::default();
         let head = walker.next(&mut input, frontend::want)?;
-        let Some(Piece::Head { tag, .. }) = head else { return Ok(()) };
+        let Some(Piece::Head { tag, body, bytes, fresh }) = head else { return Ok(()) };
+        if let Ok(request) = (Message { tag, body, bytes, fresh }).request() {
+            self.count_refusal(request, waited, &sqlstate::report(fault).code);
+        }
         self.side.set_forwarding(false);
         self.begin_refusal(tag, fault);
         self.side.put_walker(walker);
@@ -152,7 +162,7 @@ impl Client {
     }
 
     #[inline]
-    fn begin_lease(&mut self, mut lease: Lease, now: Instant) {
+    fn begin_lease(&mut self, mut lease: Lease, now: Instant, waited: Duration) {
         self.session.begins_use(lease.begin_use(self.session.entry.pid));
         self.handle.set_active(lease.target.clone());
         self.is_unsynced = false;
@@ -170,6 +180,8 @@ impl Client {
             is_throttled: false,
             since: now,
             stopwatch,
+            waited,
+            received: 0,
         });
     }
 
@@ -266,6 +278,9 @@ impl Client {
         let Phase::Leased(mut leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
         let is_mid_frame = self.side.is_mid_forward();
         let result = self.tell_loss(&mut leased.cycle, expired);
+        if leased.cycle.running().has_ended() {
+            count_ended(&self.worker, &self.session, &mut leased, Instant::now());
+        }
         match expired {
             None => drop(leased),
             Some(Reason::Silent(_)) => cleanup::give_up(&self.worker, leased, &self.session),
@@ -304,7 +319,13 @@ impl Client {
         // The rest of the message under way is dropped: it must not go to the next backend.
         self.side.set_forwarding(false);
         let fault = self.loss(lost, expired, is_session_lost, cycle);
-        self.worker.proxy.errors.count(sqlstate::report(&fault).code);
+        let code = sqlstate::report(&fault).code;
+        let timeout = match expired {
+            Some(Reason::Timeout(timeout) | Reason::Silent(timeout)) => Some(timeout),
+            Some(Reason::Holding) | None => None,
+        };
+        cycle.running().lost(&StatementError::new(code.as_bytes(), timeout));
+        self.worker.proxy.errors.count(code);
         if is_session_lost {
             return Err(fault.into());
         }

@@ -4,10 +4,11 @@
 //! is whole. [`frontend`] and [`answers`] decide how each message is handled.
 
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Client, End, Fed, Phase, Step, lease::begin_cycle};
+use super::{Client, End, Fed, Phase, Step, counted, lease::begin_cycle};
 use crate::error::sqlstate;
 use crate::error::{Fault, Holding};
 use crate::metrics::PoolCounter;
@@ -228,6 +229,7 @@ impl Client {
                     Ok(false) => return Ok(Step::Hold),
                     Err(fault @ Fault::LoginRefused(_)) => return Err(fault.into()),
                     Err(fault) => {
+                        self.count_refusal(request, Duration::ZERO, &sqlstate::report(&fault).code);
                         out.skip(message.fresh);
                         self.begin_refusal(message.tag, &fault);
                         return Ok(Step::Done);
@@ -256,7 +258,8 @@ impl Client {
         };
         let Phase::Leased(leased) = &mut self.phase else { return Ok(Step::Hold) };
         let (statements, registry) = (&self.worker.proxy.statements, &self.worker.proxy.settings);
-        let mut frontend = Frontend { session: &mut self.session, leased, statements, registry, out };
+        let mut frontend =
+            Frontend { session: &mut self.session, leased, statements, registry, worker: &self.worker, out };
         let rest = frontend.message(message, request);
         if rest == Rest::Hold {
             return Ok(if redirected.is_some() { Step::HoldSkipped } else { Step::Hold });
@@ -407,6 +410,7 @@ impl Client {
         let Buffers { read, copy, .. } = buffers;
         let mut out = Splice::new(&read[..n], copy);
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
+        leased.received += n as u64;
         let mut taken = Taken { event: Event::None, now: None };
         let result = take_answers(&self.worker, &mut self.session, leased, &read[..n], &mut out, &mut taken);
         let bytes = out.finish();
@@ -488,5 +492,8 @@ fn take_answers(
         }
     };
     leased.cycle.backend.put_walker(walker);
+    if leased.cycle.running().has_ended() {
+        counted::count_ended(worker, session, leased, *taken.now.get_or_insert_with(Instant::now));
+    }
     result
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::names::{duplicate_error, is_lone_deallocate};
 use super::{EMPTY_TEXT, FAILING_NAME, Frontend, Rest, rename, uncertain};
+use crate::config::Comments;
 use crate::error::Fault;
 use crate::session::reply_action::{Analyses, ReplyAction};
 use crate::session::rewrite::rewrite;
 use crate::session::statements::Unnamed;
 use crate::session::{prepare, session};
+use crate::sql;
 use crate::sql::{Argument, BoundText, Effect, STAND_IN, Scope, StatementEffects, classify};
 use crate::state::statements;
 use crate::wire::build;
@@ -23,10 +25,11 @@ impl Frontend<'_, '_> {
             self.session.statements.unnamed = Unnamed::Large { class: Some(Arc::new(uncertain())) };
             return self.pass(message, Some(Expect::Parse), Some(action));
         };
+        let digest = self.digest(Some(text));
         let class = classify(text, self.session.lexer);
         if class.is_ordinary() {
             let action = self.begin_unnamed();
-            self.session.statements.keep_unnamed(rest, None);
+            self.session.statements.keep_unnamed(rest, None, digest);
             return self.pass(message, Some(Expect::Parse), Some(action));
         }
         if let Some(fault) = self.forbidden(&class) {
@@ -41,7 +44,7 @@ impl Frontend<'_, '_> {
             Ok(None) => instead,
         };
         let action = self.begin_unnamed();
-        self.session.statements.keep_unnamed(instead.as_deref().unwrap_or(rest), Some(Arc::new(class)));
+        self.session.statements.keep_unnamed(instead.as_deref().unwrap_or(rest), Some(Arc::new(class)), digest);
         let Some(rest) = instead else { return self.pass(message, Some(Expect::Parse), Some(action)) };
         self.push(Expect::Parse, Some(action));
         self.out.skip(message.fresh);
@@ -80,6 +83,11 @@ impl Frontend<'_, '_> {
         if self.session.statements.is_full() {
             return self.refuse(message, &Fault::TooManyStatements);
         }
+        let stripped = text.and_then(|text| self.without_trace(text, rest));
+        let (rest, text) = match &stripped {
+            Some(stripped) => (&stripped[..], build::split_cstring(stripped).map(|(text, _)| text)),
+            None => (rest, text),
+        };
         let class = text.map_or_else(uncertain, |text| classify(text, self.session.lexer));
         if let Some(fault) = self.forbidden(&class) {
             return self.refuse(message, &fault);
@@ -102,7 +110,9 @@ impl Frontend<'_, '_> {
         let (settings, is_alone) = self.session.settings_in_force(self.registry);
         let kept = if is_tied { &[][..] } else { instead.as_deref().unwrap_or(rest) };
         let original = if instead.is_some() { rest } else { &[] };
-        let draft = self.statements.draft(kept, original, (!is_ordinary).then(|| Arc::new(class)), settings);
+        let class = (!is_ordinary).then(|| Arc::new(class));
+        let draft = self.statements.draft(kept, original, class, settings, self.digest(text));
+        let instead = instead.or_else(|| stripped.clone());
         let action = if self.session.keeps_own_names() {
             // A Parse under a name that is taken fails, and the name stays as it is.
             let undo = Some(self.session.statements.insert(name, draft));
@@ -131,6 +141,17 @@ impl Frontend<'_, '_> {
         self.leased.cycle.expect_own(Expect::DescribeStatement, Some(ReplyAction::Analyses(Box::new(analyses))));
         build::describe_statement(self.out.buffer(), &server_name);
         Rest::Discard
+    }
+
+    /// The body of a Parse behind its name without the tags of tracing, if it has any and they are left out.
+    #[inline]
+    fn without_trace(&self, text: &[u8], rest: &[u8]) -> Option<Vec<u8>> {
+        if !text.ends_with(b"*/") && !text.starts_with(b"/*") {
+            return None;
+        }
+        let strips = self.worker.proxy.config.load().statements.comments == Comments::StripTrace;
+        let other = strips.then(|| sql::without_trace(text)).flatten()?;
+        Some([&other, &rest[text.len()..]].concat())
     }
 
     /// Sends a Parse under the backend's name, perhaps of another text.

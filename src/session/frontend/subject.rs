@@ -1,0 +1,67 @@
+//! Which statement a message runs, by digest, where statements are counted.
+
+use super::Frontend;
+use crate::session::running::Subject;
+use crate::sql::{self, Digest};
+
+/// Bytes of a text that the log of slow statements gets.
+const LOGGED_MAX: usize = 2048;
+
+impl Frontend<'_, '_> {
+    /// The digest of a text that is prepared; [`Digest::NONE`] for one that was not read, and where none is counted.
+    #[inline]
+    pub(super) fn digest(&self, text: Option<&[u8]>) -> Digest {
+        let (Some(recorder), Some(text)) = (&self.worker.recorder, text) else { return Digest::NONE };
+        let digests = recorder.digests(text, self.session.lexer, self.worker.proxy.clock.second());
+        digests.first().copied().unwrap_or(Digest::NONE)
+    }
+
+    /// A Query of this text is about to be sent.
+    #[inline]
+    pub(super) fn begin_query(&mut self, text: Option<&[u8]>) {
+        let Some(recorder) = &self.worker.recorder else { return };
+        let subject = text.map(|text| Subject {
+            digests: recorder.digests(text, self.session.lexer, self.worker.proxy.clock.second()),
+            note: if recorder.logs_slow() { self.note(text) } else { None },
+        });
+        self.leased.cycle.running().set_subject(subject);
+    }
+
+    /// An Execute of this portal is about to be sent.
+    #[inline]
+    pub(super) fn begin_execute(&mut self, portal: &[u8]) {
+        if self.worker.recorder.is_none() {
+            return;
+        }
+        let digest = self.session.statements.digest_of_portal(portal);
+        let digests = smallvec::smallvec![digest];
+        self.leased.cycle.running().set_subject(Some(Subject { digests, note: None }));
+    }
+
+    /// A portal was bound to this statement.
+    #[inline]
+    pub(super) fn bound_to(&mut self, portal: &[u8], name: &[u8]) {
+        let Some(recorder) = &self.worker.recorder else { return };
+        let statements = &mut self.session.statements;
+        let (digest, text) = match name.is_empty() {
+            true => (statements.unnamed_digest(), statements.unnamed_text()),
+            false => statements.find(name).map_or((Digest::NONE, &[][..]), |found| (found.digest, &found.rest)),
+        };
+        if digest != Digest::NONE {
+            // Its record may have gone since its Parse.
+            recorder.admit(digest, text, self.session.lexer, self.worker.proxy.clock.second());
+        }
+        statements.bind_digest(portal, digest);
+    }
+
+    /// The tags of a text for the log of slow statements, or all of it.
+    #[cold]
+    fn note(&self, text: &[u8]) -> Option<Box<str>> {
+        if self.worker.proxy.config.load().statements.log_literals {
+            return Some(String::from_utf8_lossy(&text[..text.len().min(LOGGED_MAX)]).into());
+        }
+        let tags = sql::tags(text);
+        let words: Vec<String> = tags.iter().map(|tag| format!("{}={}", tag.key, tag.value)).collect();
+        (!words.is_empty()).then(|| words.join(" ").into())
+    }
+}
