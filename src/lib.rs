@@ -30,6 +30,7 @@ mod sql;
 mod state;
 #[doc(hidden)]
 pub mod testing;
+mod topology;
 mod watch;
 mod wire;
 mod words;

@@ -39,6 +39,7 @@ use crate::pool::open::Opener;
 use crate::state::memory::ClientMemory;
 use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
+use crate::topology::supervisor::{Supervised, Topologies};
 use crate::watch::census::Census;
 use crate::watch::watches::Watches;
 use crate::workload::StatementStore;
@@ -91,7 +92,9 @@ pub(crate) struct Proxy {
     /// Orders of the console to the process.
     pub orders: mpsc::Sender<Order>,
     /// All pools by name.
-    pub directory: Directory,
+    pub directory: Arc<Directory>,
+    /// Which server has which role, where a topology says that.
+    pub topologies: Arc<Topologies>,
     /// The time of the process.
     pub clock: ProcessClock,
     /// See [`Room::spare`].
@@ -110,6 +113,17 @@ impl std::fmt::Debug for Proxy {
 }
 
 impl Proxy {
+    /// Everything that topologies need, on this worker.
+    pub(crate) fn supervised(&self, worker: usize) -> Supervised {
+        Supervised {
+            config: Arc::clone(&self.config),
+            directory: Arc::clone(&self.directory),
+            pools: Arc::clone(&self.pools),
+            topologies: Arc::clone(&self.topologies),
+            worker,
+        }
+    }
+
     /// From a checked configuration; fails only on certificates.
     pub(crate) fn new(config: Config, orders: mpsc::Sender<Order>) -> Result<Self, TlsError> {
         let tls = ServerTls::new(&config.listen.tls)?;
@@ -142,7 +156,8 @@ impl Proxy {
             entrance,
             hub,
             watches: Watches::default(),
-            directory: Directory::new(Arc::clone(&config), Arc::clone(&pools), workers),
+            directory: Arc::new(Directory::new(Arc::clone(&config), Arc::clone(&pools), workers)),
+            topologies: Arc::default(),
             config,
             tls: ArcSwap::from_pointee(tls),
             pools,

@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 13] = [
     &["admission", "net", "pgbouncer", "state"],
     &["auth", "metrics"],
     &["pool", "workload"],
-    &["clients", "fleet", "notify"],
+    &["clients", "fleet", "notify", "topology"],
     &["error", "watch"],
     &["proxy"],
     &["session"],
@@ -25,7 +25,7 @@ const FLOORS: [&[&str]; 13] = [
 ];
 
 /// Files and folders that decide, and therefore know no socket, file or clock: what happens is told to them.
-const PURE: [&str; 16] = [
+const PURE: [&str; 17] = [
     "wire",
     "sql",
     "pool/core",
@@ -39,6 +39,7 @@ const PURE: [&str; 16] = [
     "admission/rate.rs",
     "admission/slow_start.rs",
     "fleet/count",
+    "topology/core",
     "watch/core",
     "watch/convoy",
     "watch/detectors",

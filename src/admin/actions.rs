@@ -262,7 +262,7 @@ mod tests {
     fn an_action_is_one_command_that_changes_something() {
         let read = |body: &str| read(body.as_bytes());
         let action = read(r#"{"command": "PAUSE app"}"#).expect("it is one").expect("it is not empty");
-        assert_eq!(format!("{action:?}"), r#"Pause(Some("app"))"#);
+        assert_eq!(format!("{action:?}"), r#"Pause { database: Some("app"), until_primary: None }"#);
         assert!(matches!(read(r#"{"command": " ; "}"#), Ok(None)));
         for body in ["", "PAUSE app", "{}", r#"{"command": 5}"#, r#"["PAUSE"]"#] {
             assert!(matches!(read(body), Err(ActionRefusal::Body)), "{body}");

@@ -42,6 +42,8 @@ pub(super) struct DatabaseFacts {
     /// Zero unless the endpoint is down.
     pub(super) down_for: Duration,
     pub(super) is_paused: bool,
+    /// No server is known to have the role that it needs.
+    pub(super) is_unproved: bool,
     pub(super) is_disabled: bool,
     /// Its clients that wait.
     pub(super) waiting: u32,
@@ -153,6 +155,7 @@ fn databases(proxy: &Proxy, now: Instant) -> Vec<DatabaseFacts> {
             endpoint: view.endpoint,
             down_for,
             is_paused: view.is_paused,
+            is_unproved: view.is_unproved,
             is_disabled: proxy.directory.is_disabled(&name),
             waiting: view.waiting,
             counts: view.counts,

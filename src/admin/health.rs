@@ -14,6 +14,7 @@ pub(super) fn ready(proxy: &Proxy) -> (bool, String) {
     for (name, id) in proxy.directory.all_databases() {
         let Some(view) = proxy.pools.core().database(id) else { continue };
         let (is_up, state) = match view.endpoint {
+            _ if view.is_unproved => (false, "no primary is known".to_owned()),
             EndpointView::Up => (true, "up".to_owned()),
             EndpointView::Busy => (true, "has no room".to_owned()),
             // No dial has succeeded since, but a connection of our own is at work.

@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn a_command_that_goes_on_otherwise_is_told_how_it_is_written() {
         for (text, usage) in [
-            ("PAUSE a b", "PAUSE [db]"),
+            ("PAUSE a b", "PAUSE [db], or PAUSE db UNTIL PRIMARY '30s'"),
             ("RELOAD now", "RELOAD"),
             ("DISABLE", "DISABLE db"),
             ("KILL_CLIENT x", "KILL_CLIENT id"),

@@ -124,6 +124,11 @@ fn database(of: &DatabaseFacts, problems: &mut Vec<Problem>) {
         let what = format!("database {name} is paused; {}", count(of.waiting as usize, "client waits", "clients wait"));
         problems.push(Problem::new(ProblemLevel::Warning, "paused", name, what).of_size(of.waiting));
     }
+    if of.is_unproved {
+        let waiting = count(of.waiting as usize, "client waits", "clients wait");
+        let what = format!("no primary of database {name} is known (SHOW TOPOLOGY says why); {waiting}");
+        problems.push(Problem::new(ProblemLevel::Bad, "unproved", name, what).of_size(of.waiting));
+    }
     if of.is_disabled {
         let what = format!("database {name} is disabled: it takes no new clients");
         problems.push(Problem::new(ProblemLevel::Warning, "disabled", name, what));
@@ -267,6 +272,7 @@ mod tests {
             endpoint,
             down_for: Duration::from_secs(down_for),
             is_paused,
+            is_unproved: false,
             is_disabled: false,
             waiting: 1,
             counts: SlotCounts::default(),

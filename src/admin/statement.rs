@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn names_keep_their_case_and_lose_their_quotes() {
-        assert_eq!(action("pause App"), r#"Pause(Some("App"))"#);
+        assert_eq!(action("pause App"), r#"Pause { database: Some("App"), until_primary: None }"#);
         assert_eq!(action("RESUME \"my \"\"app\"\"\""), r#"Resume(Some("my \"app\""))"#);
         assert_eq!(action("kill 'a b'"), r#"Kill(Some("a b"))"#);
         assert_eq!(action("Disable x"), r#"Disable("x")"#);
@@ -122,6 +122,7 @@ mod tests {
     fn every_command_is_read() {
         for (text, read) in [
             ("RELOAD", "Reload"),
+            ("PAUSE app UNTIL PRIMARY '30s'", r#"Pause { database: Some("app"), until_primary: Some(30s) }"#),
             ("RECONNECT", "Reconnect(None)"),
             ("WAIT_CLOSE app", r#"WaitClose(Some("app"))"#),
             ("KILL_CLIENT 17", "KillClient(17)"),

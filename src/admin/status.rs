@@ -153,6 +153,7 @@ fn database(of: &DatabaseFacts) -> Value {
         "state": state,
         "down_for": of.down_for.as_secs(),
         "paused": of.is_paused,
+        "unproved": of.is_unproved,
         "disabled": of.is_disabled,
         "backends": of.counts.open(),
         "backends_max": of.backends_max,

@@ -9,6 +9,7 @@ use super::form::{count, duration, duration_above_zero, host, port, role_query, 
 use super::keys::section;
 use super::listen::ServerIdentity;
 use super::raw::SectionReader;
+use super::topology::{AuroraCluster, PatroniApi, ProbeLogin, TopologySource};
 use crate::words::words;
 
 /// Names of the console; no database may have them.
@@ -98,6 +99,14 @@ section! {
         pub backends_max: Option<u32> = None => maybe(count(1..=BACKENDS_MAX));
         /// Which server of a cluster is wanted.
         pub server_role: ServerRole = ServerRole::Any => key(word());
+        /// How the server that has this role is found.
+        pub topology: TopologySource = TopologySource::Off => key(word());
+        /// Role that asks servers for their role, where it is not the one that watches them.
+        pub probe: Option<ProbeLogin> = None => maybe_table();
+        /// Patroni's REST API.
+        pub patroni: Option<PatroniApi> = None => maybe_table();
+        /// Names of Aurora's instances.
+        pub aurora: Option<AuroraCluster> = None => maybe_table();
         /// TLS towards the server.
         pub tls: BackendTls = BackendTls::default() => table();
         /// Role that looks up secrets for `auth = "auth-query"`, with its password.
@@ -106,6 +115,16 @@ section! {
         pub watch: Option<WatchLogin> = None => maybe_table();
         /// Begins as `[pool]`; a role may override some.
         pub pool: PoolKeys = PoolKeys::default() => inline();
+    } topology_rules
+}
+
+impl Database {
+    /// The role that its servers have to have: a topology looks for the primary unless another is wanted.
+    pub fn wanted_role(&self) -> ServerRole {
+        match (self.topology, self.server_role) {
+            (TopologySource::Off, role) | (_, role @ (ServerRole::Primary | ServerRole::Standby)) => role,
+            (_, ServerRole::Any) => ServerRole::Primary,
+        }
     }
 }
 
@@ -181,6 +200,28 @@ impl BackendTlsMode {
     /// The chain of the server's certificate is checked.
     pub fn checks_certificate(self) -> bool {
         matches!(self, Self::VerifyCa | Self::VerifyFull)
+    }
+}
+
+/// Rules between the keys of a topology and the others of its database.
+fn topology_rules(database: &Database, section: &SectionReader<'_>) {
+    let source = database.topology;
+    if source != TopologySource::Off && database.server_role == ServerRole::Standby && section.is_sound("server_role") {
+        section.blame("server_role", "a topology finds the primary; it is \"primary\" then");
+    }
+    for (key, of) in [("patroni", TopologySource::Patroni), ("aurora", TopologySource::Aurora)] {
+        if source == of && !section.has(key) {
+            section.blame(key, format!("is missing; topology = {:?} needs it", of.word()));
+        }
+    }
+}
+
+/// Where a topology asks servers, it logs in to them.
+pub(super) fn check_topology_login(database: &Database, is_watched: bool, section: &SectionReader<'_>) {
+    let asks = matches!(database.topology, TopologySource::Probe | TopologySource::Aurora);
+    if asks && database.probe.is_none() && database.watch.is_none() && !is_watched {
+        let source = database.topology.word();
+        section.blame("probe", format!("is missing; topology = {source:?} asks servers for their role, as this role"));
     }
 }
 

@@ -146,6 +146,32 @@ pub(super) fn peer() -> PlainForm<PeerName> {
     PlainForm { read: read_peer, allowed: "a host name or an IP address, and a port" }
 }
 
+/// The address of a REST API.
+pub(super) fn http_url() -> PlainForm<String> {
+    let allowed = "a URL such as \"http://10.0.0.1:8008\", without a path";
+    let read = |value: &DeValue<'_>| {
+        let url = read_text(value)?;
+        let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+        match rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '@', '?', '#', ' '])) {
+            true => Ok(url),
+            false => Err(format!("{url:?} is no URL such as \"http://10.0.0.1:8008\", without a path")),
+        }
+    };
+    PlainForm { read, allowed }
+}
+
+/// A host name with `?` in the place of an instance's identifier.
+pub(super) fn instance_pattern() -> PlainForm<String> {
+    let read = |value: &DeValue<'_>| {
+        let pattern = read_text(value)?;
+        match pattern.matches('?').count() {
+            1 => Ok(pattern),
+            _ => Err(format!("{pattern:?} has not one ? for the identifier of the instance")),
+        }
+    };
+    PlainForm { read, allowed: "a host name with ? in the place of the instance's identifier" }
+}
+
 /// `host:port` in numbers, or `unix:/path`.
 pub(super) fn listen_addr() -> PlainForm<ListenAddr> {
     PlainForm { read: read_listen_addr, allowed: "an IP address and a port, or \"unix:\" and a path" }

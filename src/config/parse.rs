@@ -56,6 +56,10 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     root.table("watch", &mut watch);
     let mut statements = StatementKeys::default();
     root.table("statements", &mut statements);
+    for (name, database) in &databases {
+        let is_watched = watch.login.is_some() || source.is_blamed("watch");
+        database::check_topology_login(database, is_watched, &root.view("databases").view(name));
+    }
     let mut fleet = Fleet::default();
     root.table("fleet", &mut fleet);
     let is_watched = watch.login.is_some() || databases.values().any(|database| database.watch.is_some());

@@ -55,6 +55,9 @@ pub(crate) enum ConsoleFault {
     /// RAMP without OVER of a role without a ramp.
     #[error("role \"{0}\" has no ramp")]
     NoRamp(String),
+    /// PAUSE UNTIL PRIMARY of a database whose primary nobody looks for.
+    #[error("database \"{0}\" has no topology")]
+    NoTopology(String),
     /// RESUME, though nothing it names is paused.
     #[error("not paused")]
     NotPaused,

@@ -23,16 +23,22 @@ use crate::wire::build::{RefusedLogin, Report};
 use crate::wire::startup::Malformed;
 
 /// The notice that a waiting client gets once, after `admission.notice_after`.
-pub(crate) fn still_waiting(role: &str, waited: Duration, waiting: u32) -> Report {
+pub(crate) fn still_waiting(role: &str, waited: Duration, waiting: u32, is_unproved: bool) -> Report {
     let hint = "SHOW ROLES in the console tells what the queue waits for; admission.notice_after is when this is said.";
     Report {
         severity: "NOTICE",
         code: "00000".into(),
         message: format!("still waiting after {:.1} s", waited.as_secs_f64()),
-        detail: Some(format!("{} waiting.", clients(waiting, role))),
-        hint: Some(hint.to_owned()),
+        detail: Some(match is_unproved {
+            false => format!("{} waiting.", clients(waiting, role)),
+            true => format!("No primary of the database is known; {} waiting.", clients(waiting, role)),
+        }),
+        hint: Some(if is_unproved { UNPROVED } else { hint }.to_owned()),
     }
 }
+
+/// The hint where no primary is known.
+const UNPROVED: &str = "SHOW TOPOLOGY in the console tells why; databases.*.topology looks for one, pool.wait_timeout is how long clients wait.";
 
 /// The report for a fault.
 pub(crate) fn report(fault: &Fault) -> Report {
@@ -74,6 +80,9 @@ pub(crate) fn report(fault: &Fault) -> Report {
         }
         Fault::Removed => ("FATAL", "57P01", Some("The database or role was removed from proxy.toml.")),
         Fault::LoginRefused(refused) => return of_server(refused, Some(OWN_LOGIN)),
+        Fault::WaitTimeout { bottleneck: bottleneck @ Bottleneck::Unproved, .. } => {
+            ("ERROR", "57P03", Some(in_vain(*bottleneck)))
+        }
         Fault::WaitTimeout { bottleneck, .. } => ("ERROR", "53300", Some(in_vain(*bottleneck))),
         Fault::Canceled => ("ERROR", "57014", None),
         Fault::Lost(lost) if lost.in_commit => {
@@ -215,6 +224,7 @@ fn in_vain(bottleneck: Bottleneck) -> &'static str {
         Bottleneck::Role => {
             "Raise roles.*.transactions_max or pool.wait_timeout, or look for transactions that stay open: SHOW CLIENTS in the console."
         }
+        Bottleneck::Unproved => UNPROVED,
         Bottleneck::Closed => {
             "Raise roles.*.transactions_max above 0, or say LIMIT role transactions OVER '60s' in the console."
         }
@@ -286,6 +296,9 @@ pub(crate) fn login(fault: &LoginFault) -> Report {
             message = "the role's secret cannot be looked up".to_owned();
             ("57P03", Some("Check databases.*.auth_query; the log of pgweir says more."))
         }
+        LoginFault::Lease(LeaseError::TimedOut(bottleneck @ Bottleneck::Unproved)) => {
+            ("57P03", Some(in_vain(*bottleneck)))
+        }
         LoginFault::Lease(LeaseError::TimedOut(bottleneck)) => ("53300", Some(in_vain(*bottleneck))),
         LoginFault::Lease(LeaseError::PoolFull { .. }) => ("53300", Some("Raise pool.waiters_max or pool.size.")),
         LoginFault::Lease(LeaseError::RoleFull { .. }) => {
@@ -342,6 +355,9 @@ pub(crate) fn console(fault: &ConsoleFault) -> Report {
             ("ERROR", "55000", Some("Set roles.*.transactions_max, or say LIMIT role transactions OVER '60s'."))
         }
         ConsoleFault::NoRamp(_) => ("ERROR", "55000", Some("Set roles.*.ramp, or say RAMP role OVER '60s'.")),
+        ConsoleFault::NoTopology(_) => {
+            ("ERROR", "55000", Some("Set databases.*.topology, which looks for the primary; PAUSE ends with RESUME."))
+        }
         ConsoleFault::NotPaused => ("ERROR", "55000", Some("SHOW DATABASES tells what is paused.")),
         ConsoleFault::PauseCanceled | ConsoleFault::WaitCanceled => ("ERROR", "57014", None),
         ConsoleFault::NoClient(_) => {

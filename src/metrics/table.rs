@@ -203,6 +203,9 @@ metrics! {
         Gauge Paused "pgweir_paused" [Database]
             "1 between PAUSE and RESUME."
             "Nobody gets a backend until `RESUME`."
+        Gauge Unproved "pgweir_unproved" [Database]
+            "1 while the topology knows no server of the role that the database needs."
+            "Clients wait meanwhile; `SHOW TOPOLOGY` says why."
     }
     "Queries and transactions" {
         Counter Queries "pgweir_queries_total" [Database Role]

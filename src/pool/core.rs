@@ -14,6 +14,7 @@ mod manage;
 mod role_queue;
 mod share;
 mod slot;
+mod stops;
 mod tick;
 mod transition;
 mod view;
@@ -40,9 +41,11 @@ use bound::Bound;
 use endpoint::{Health, Retry};
 use role_queue::{LeaseEnd, RoleQueue};
 use slot::{Slot, SlotState};
+use stops::DatabaseStops;
 use waiter::{Notice, TicketQueue, Turn, WaiterState, Waiters};
 
 pub(crate) use endpoint::FailureKind;
+pub(crate) use manage::ServerEpoch;
 pub use manage::{DatabaseLimits, PoolLimits};
 pub(crate) use role_queue::{RoleQueueId, RoleQueueView};
 pub use slot::SlotId;
@@ -151,6 +154,9 @@ pub enum Bottleneck {
     /// The role's limit to be more than zero.
     #[error("the role's valve is closed: its limit is 0")]
     Closed,
+    /// A server that has the role which the database needs.
+    #[error("no server was known to have the role that the database needs")]
+    Unproved,
 }
 
 /// Longest time until a refusal is reported to a client that may not wait.
@@ -184,7 +190,9 @@ struct DatabaseState {
     bound: Bound,
     health: Health,
     pools: Vec<PoolId>,
-    is_paused: bool,
+    stops: DatabaseStops,
+    /// Counts pauses and their ends: who ends a pause later sees whether it is still his.
+    pauses: u64,
     is_removed: bool,
 }
 
@@ -252,8 +260,8 @@ impl<B> Core<B> {
         let Some(asked) = self.pools.get(pool).filter(|pool| !pool.is_removed) else {
             return LeaseAnswer::Failed(WaitError::Removed);
         };
-        let is_paused = self.databases[asked.database].is_paused;
-        let may_be_idle = asked.queue.waiting() == 0 && !is_paused && asked.counts.idle > 0;
+        let is_stopped = self.databases[asked.database].stops.is_any();
+        let may_be_idle = asked.queue.waiting() == 0 && !is_stopped && asked.counts.idle > 0;
         let lease_scope = asked.limits.lease_scope;
         let is_admitted = asked.role_queue.is_none_or(|role_queue| {
             let limiter = &mut self.role_queues[role_queue].limiter;
@@ -499,7 +507,7 @@ impl<B> Core<B> {
         let Slot { pool: pool_id, worker, .. } = self.slots[slot];
         let pool = &self.pools[pool_id];
         let database = &self.databases[pool.database];
-        let has_waiters = pool.queue.ready() > 0 && !database.is_paused;
+        let has_waiters = pool.queue.ready() > 0 && !database.stops.is_any();
         let is_too_many =
             pool.counts.live() > pool.limits.size || database.bound.is_exceeded() || self.total.is_exceeded();
         let has_no_future = is_too_many || pool.is_removed || self.is_spent(slot, now);

@@ -10,17 +10,19 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-use super::core::{Core, DatabaseId, DatabaseLimits, PoolLimits, RoleQueueId};
+use super::core::{Core, DatabaseId, DatabaseLimits, PoolLimits, RoleQueueId, ServerEpoch};
+use super::host_port::HostPort;
 use super::in_use::{CountUses, InUse};
 use super::lease::{Boxed, Pools};
 use super::open::OpenError;
 use super::pool::{Pool, PoolKind, PoolName};
+use super::route::Route;
 use crate::admission::limiter::LeaseScope;
 use crate::auth::Credential;
 use crate::auth::secrets::Stored;
 use crate::config::{
-    Auth, Config, Endpoint, PoolKeys as PoolConfig, PoolMode, PoolSettings, Secret, own_settings, pool_settings,
-    role_queue_settings,
+    Auth, Config, Endpoint, PoolKeys as PoolConfig, PoolMode, PoolSettings, Secret, TopologySource, own_settings,
+    pool_settings, role_queue_settings,
 };
 use crate::metrics::PoolStats;
 use crate::state::timeout::Timeout;
@@ -48,6 +50,8 @@ struct Names {
     is_paused: bool,
     /// Databases that take no new clients.
     disabled: HashSet<String>,
+    /// Where topologies send the backends of databases that have one.
+    routes: HashMap<Arc<str>, Arc<Route>>,
 }
 
 impl Directory {
@@ -112,6 +116,7 @@ impl Directory {
             }
             return Some(pool);
         }
+        let route = names.route(&self.config.load(), &name.database);
         let mut core = self.pools.core();
         let limits = database_limits(&settings);
         let database = names.database(&mut core, &name.database, limits);
@@ -123,6 +128,7 @@ impl Directory {
         drop(core);
         let stats = PoolStats::new(self.workers);
         let pool = Arc::new(Pool::new(id, database, name.clone(), settings, credential.proved(), stats));
+        pool.set_route(route);
         self.pools.register(Arc::clone(&pool));
         names.pools.insert(name, Arc::clone(&pool));
         Some(InUse::new(pool))
@@ -166,6 +172,7 @@ impl Directory {
         let served = config.database(name)?;
         let limits = DatabaseLimits { backends_max: served.backends_max, connect_timeout: served.pool.connect_timeout };
         let mut names = self.names();
+        names.route(&config, &name.into());
         Some(vec![names.database(&mut self.pools.core(), &name.into(), limits)])
     }
 
@@ -184,6 +191,57 @@ impl Directory {
     pub(crate) fn resume(&self, worker: usize, databases: &[DatabaseId]) {
         let now = Instant::now();
         self.pools.decide(worker, |core, out| databases.iter().for_each(|database| core.resume(*database, now, out)));
+    }
+
+    /// A topology says from now on where the backends of this database go: nowhere, until it has found a server.
+    pub(crate) fn begin_route(&self, name: &Arc<str>) -> Arc<Route> {
+        let mut names = self.names();
+        let route = Arc::clone(names.routes.entry(Arc::clone(name)).or_default());
+        names.pools_of(name).for_each(|pool| pool.set_route(Some(Arc::clone(&route))));
+        if let Some(database) = names.databases.get(name)
+            && route.servers().is_empty()
+        {
+            self.pools.core().unprove(*database);
+        }
+        route
+    }
+
+    /// The backends of this database go where the configuration says again. Only on a worker's thread.
+    pub(crate) fn end_route(&self, worker: usize, name: &str) {
+        let mut names = self.names();
+        names.routes.remove(name);
+        names.pools_of(name).for_each(|pool| pool.set_route(None));
+        if let Some(database) = names.databases.get(name) {
+            let now = Instant::now();
+            self.pools.decide(worker, |core, out| core.prove(*database, ServerEpoch::New, now, out));
+        }
+    }
+
+    /// No server is known to have the role that this database needs: its clients wait.
+    pub(crate) fn unprove(&self, name: &str) {
+        let names = self.names();
+        if let Some(route) = names.routes.get(name) {
+            route.set(Vec::new());
+        }
+        if let Some(database) = names.databases.get(name) {
+            self.pools.core().unprove(*database);
+        }
+    }
+
+    /// This server has the role that the database needs. Only on a worker's thread.
+    pub(crate) fn prove(&self, worker: usize, name: &str, server: HostPort, epoch: ServerEpoch) {
+        let names = self.names();
+        if let Some(route) = names.routes.get(name) {
+            route.set(vec![server]);
+        }
+        if epoch == ServerEpoch::New {
+            // Our own connections to the former server leave it, too.
+            names.pools_of(name).for_each(|pool| pool.forget_addresses());
+        }
+        if let Some(database) = names.databases.get(name) {
+            let now = Instant::now();
+            self.pools.decide(worker, |core, out| core.prove(*database, epoch, now, out));
+        }
     }
 
     /// Whether databases that nobody has asked for so far are to be paused from the start.
@@ -328,11 +386,26 @@ impl Directory {
 }
 
 impl Names {
+    /// Where a topology sends the backends of this database, if the configuration has one; before that has begun, too.
+    fn route(&mut self, config: &Config, database: &Arc<str>) -> Option<Arc<Route>> {
+        if config.database(database)?.topology == TopologySource::Off {
+            return None;
+        }
+        Some(Arc::clone(self.routes.entry(Arc::clone(database)).or_default()))
+    }
+
+    fn pools_of<'a>(&'a self, database: &'a str) -> impl Iterator<Item = &'a Arc<Pool>> {
+        self.pools.iter().filter(move |(name, _)| *name.database == *database).map(|(_, pool)| pool)
+    }
+
     fn database(&mut self, core: &mut Core<Boxed>, name: &Arc<str>, limits: DatabaseLimits) -> DatabaseId {
         *self.databases.entry(Arc::clone(name)).or_insert_with(|| {
             let database = core.add_database(limits);
             if self.is_paused {
                 core.pause(database);
+            }
+            if self.routes.get(name).is_some_and(|route| route.servers().is_empty()) {
+                core.unprove(database);
             }
             database
         })

@@ -12,6 +12,7 @@ pub(crate) mod confirmed;
 pub(crate) mod control_connections;
 pub(crate) mod core;
 pub(crate) mod directory;
+pub(crate) mod host_port;
 pub(crate) mod idle_check;
 pub(crate) mod in_use;
 pub(crate) mod lease;
@@ -21,4 +22,5 @@ pub(crate) mod open;
 #[expect(clippy::module_inception, reason = "a pool is what this module is about")]
 pub(crate) mod pool;
 pub(crate) mod proof;
+pub(crate) mod route;
 pub(crate) mod server_role;

@@ -17,8 +17,10 @@ use super::address::ServerAddress;
 use super::backend::{Backend, BackendHandle, Epoch};
 use super::control_connections::ControlConnections;
 use super::core::FailureKind;
+use super::host_port::HostPort;
 use super::names::HostNames;
 use super::pool::{Pool, PoolKind};
+use super::route::Route;
 use crate::auth::secrets::Secrets;
 use crate::auth::server::{BackendLogin, BackendLoginStep, LoggedIn, LoginError};
 use crate::auth::{BODY_MAX, Channel, Credential};
@@ -283,12 +285,15 @@ impl Opener {
     /// One host after the other, beginning with the one that worked last, so that a dead one costs only once.
     async fn try_hosts(&self, opening: Opening<'_>) -> Result<Backend, OpenError> {
         let Opening { pool, settings, .. } = opening;
+        if let Some(route) = pool.route() {
+            return self.try_route(opening, &route).await;
+        }
         let hosts = &settings.endpoint.hosts;
         let share = host_share(settings);
         let first = pool.host.load(Ordering::Relaxed);
         let mut last = OpenError::Removed;
         for index in (0..hosts.len()).map(|i| (first + i) % hosts.len()) {
-            let attempt = self.try_host(opening, &hosts[index]);
+            let attempt = self.try_host(opening, &hosts[index], settings.endpoint.port);
             match timeout(share, attempt).await {
                 Ok(Ok(backend)) => {
                     pool.host.store(index, Ordering::Relaxed);
@@ -303,10 +308,24 @@ impl Opener {
         Err(last)
     }
 
-    async fn try_host(&self, opening: Opening<'_>, host: &str) -> Result<Backend, OpenError> {
+    /// The servers that a topology has found, which is asked to look again if none of them can be opened.
+    async fn try_route(&self, opening: Opening<'_>, route: &Route) -> Result<Backend, OpenError> {
+        let mut last = OpenError::ServerRole(opening.settings.endpoint.server_role);
+        for HostPort { host, port } in route.servers().iter() {
+            match self.try_host(opening, host, *port).await {
+                Ok(backend) => return Ok(backend),
+                Err(error) if FailureKind::from(&error) == FailureKind::Refused => return Err(error),
+                Err(error) => last = error,
+            }
+        }
+        route.doubt();
+        Err(last)
+    }
+
+    async fn try_host(&self, opening: Opening<'_>, host: &str, port: u16) -> Result<Backend, OpenError> {
         let settings = opening.settings;
         // Names are resolved at every connect: after a failover the name leads elsewhere.
-        let addresses = self.addresses(host, &settings.endpoint).await?;
+        let addresses = self.addresses(host, port, &settings.endpoint).await?;
         let deadline = Instant::now() + host_share(settings);
         let mut last = OpenError::Resolve { host: host.to_owned(), source: io::ErrorKind::NotFound.into() };
         for (left, address) in (1..=addresses.len() as u32).rev().zip(addresses) {
@@ -324,11 +343,11 @@ impl Opener {
         Err(last)
     }
 
-    async fn addresses(&self, host: &str, endpoint: &Endpoint) -> Result<Vec<ServerAddress>, OpenError> {
+    async fn addresses(&self, host: &str, port: u16, endpoint: &Endpoint) -> Result<Vec<ServerAddress>, OpenError> {
         if host.starts_with('/') {
-            return Ok(vec![ServerAddress::Unix(PathBuf::from(host).join(format!(".s.PGSQL.{}", endpoint.port)))]);
+            return Ok(vec![ServerAddress::Unix(PathBuf::from(host).join(format!(".s.PGSQL.{port}")))]);
         }
-        let found = self.names.look_up(host, endpoint.port).await;
+        let found = self.names.look_up(host, port).await;
         let found = found.map_err(|source| OpenError::Resolve { host: host.to_owned(), source })?;
         let address = |addr| ServerAddress::Tcp { addr, host: host.to_owned(), tls: endpoint.tls.clone() };
         Ok(found.into_iter().map(address).collect())

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use slotmap::Key;
 use tokio::time::Instant;
 
@@ -14,6 +14,7 @@ use super::confirmed::Confirmed;
 use super::core::{DatabaseId, PoolId};
 use super::in_use::{CountUses, Uses};
 use super::proof::PasswordProof;
+use super::route::Route;
 use crate::auth::Credential;
 use crate::config::{PoolSettings, ResetWhen, Secret};
 use crate::metrics::PoolStats;
@@ -87,6 +88,8 @@ pub struct Pool {
     pub takes_intercept: AtomicBool,
     epoch: AtomicU32,
     settings: ArcSwap<PoolSettings>,
+    /// Where a topology sends its backends; `None`: to the hosts of the configuration.
+    route: ArcSwapOption<Route>,
     credential: Mutex<Credential>,
     proof: Mutex<Option<PasswordProof>>,
     addresses: Mutex<HashSet<IpAddr>>,
@@ -121,6 +124,7 @@ impl Pool {
             epoch: AtomicU32::new(1),
             addresses: Mutex::default(),
             settings: ArcSwap::from_pointee(settings),
+            route: ArcSwapOption::empty(),
             credential: Mutex::new(credential),
             proof: Mutex::default(),
             refusal: Mutex::default(),
@@ -152,6 +156,16 @@ impl Pool {
         if Limits::from(&*before) != now {
             self.epoch.fetch_add(1, Ordering::Release);
         }
+    }
+
+    /// Where a topology sends its backends, if one does.
+    pub(crate) fn route(&self) -> Option<Arc<Route>> {
+        self.route.load_full()
+    }
+
+    /// Has a topology say where its backends go, or no longer.
+    pub(crate) fn set_route(&self, route: Option<Arc<Route>>) {
+        self.route.store(route);
     }
 
     /// Its role's timeouts and what clients may do about them.

@@ -21,9 +21,13 @@ use crate::config::ServerRole;
 /// How often names are resolved again.
 pub(crate) const RESOLVE_EVERY: Duration = Duration::from_secs(5);
 
-/// Asks a backend for its server's role, and replaces all backends if it is the wrong one. Once at a time per pool.
+/// Asks a backend for its server's role, and replaces all backends if it is the wrong one. Once at a time per pool. A
+/// topology asks the server itself, beside the pool.
 pub(crate) fn recheck(pools: &Arc<Pools>, pool: &Arc<Pool>, worker: usize) {
     let wanted = pool.settings().endpoint.server_role;
+    if let Some(route) = pool.route() {
+        return route.doubt();
+    }
     if wanted == ServerRole::Any || pool.is_rechecking.swap(true, Ordering::AcqRel) {
         return;
     }
@@ -62,7 +66,7 @@ pub(crate) async fn follow_names(pools: &Arc<Pools>, worker: usize) {
 pub(crate) async fn leads_elsewhere(names: &HostNames, pool: &Pool) -> bool {
     let settings = Arc::clone(&pool.settings());
     let used: HashSet<IpAddr> = pool.addresses();
-    if settings.endpoint.server_role != ServerRole::Primary || used.is_empty() {
+    if settings.endpoint.server_role != ServerRole::Primary || used.is_empty() || pool.route().is_some() {
         return false;
     }
     let mut named = HashSet::new();

@@ -11,6 +11,7 @@ use crate::pool::clock::TICK;
 use crate::pool::server_role;
 use crate::proxy::Proxy;
 use crate::session::context::{Inbox, Job, Worker};
+use crate::topology::supervisor::supervise;
 
 /// Connections that may wait for a worker to take them in; beyond that the acceptor waits.
 const INBOX: usize = 1024;
@@ -43,6 +44,7 @@ async fn work(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Job>) {
     tokio::task::spawn_local(keep(Rc::clone(&worker)));
     if worker.id == 0 {
         tokio::task::spawn_local(follow_names(Rc::clone(&worker)));
+        tokio::task::spawn_local(supervise(worker.proxy.supervised(worker.id)));
     }
     while let Some(job) = inbox.recv().await {
         job(Rc::clone(&worker));

@@ -50,6 +50,7 @@ mod support;
 mod systemd;
 mod timeouts;
 mod tls;
+mod topology;
 mod vanish;
 mod waiting;
 mod watch;

@@ -1,8 +1,13 @@
 //! PAUSE.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::{resume, targets};
 use crate::admin::command::{ActionWait, ConsoleCommand, FollowUp};
-use crate::admin::words::CommandArguments;
+use crate::admin::words::{CommandArguments, duration};
 use crate::error::ConsoleFault;
 use crate::pool::core::DatabaseId;
 use crate::proxy::Proxy;
@@ -10,20 +15,38 @@ use crate::session::context::Worker;
 
 /// Of one database, or of all.
 #[derive(Debug)]
-pub(super) struct Pause(Option<String>);
+pub(super) struct Pause {
+    database: Option<String>,
+    /// It ends by itself when another primary is known, or after this time.
+    until_primary: Option<Duration>,
+}
 
 impl ConsoleCommand for Pause {
     const TAG: &'static str = "PAUSE";
-    const USAGE: &'static [(&'static str, &'static str)] =
-        &[("PAUSE [db]", "stop leases, wait until all backends are closed; clients wait")];
+    const USAGE: &'static [(&'static str, &'static str)] = &[
+        ("PAUSE [db]", "stop leases, wait until all backends are closed; clients wait"),
+        (
+            "PAUSE db UNTIL PRIMARY '30s'",
+            "stop leases until another primary is known, or for this time; waits for nobody",
+        ),
+    ];
 
     fn read(arguments: &CommandArguments<'_>) -> Option<Self> {
-        arguments.name_or_all().map(Self)
+        match arguments.folded() {
+            [_, "until", "primary", limit] => {
+                Some(Self { database: Some(arguments.name(0)?), until_primary: Some(duration(limit)?) })
+            }
+            _ => Some(Self { database: arguments.name_or_all()?, until_primary: None }),
+        }
     }
 
     fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
-        let databases = pause(worker, self.0.as_deref())?;
-        let (waited, is_all) = (databases.clone(), self.0.is_none());
+        let name = self.database.as_deref();
+        if let (Some(name), Some(limit)) = (name, self.until_primary) {
+            return pause_until_primary(worker, name, limit);
+        }
+        let databases = pause(worker, name)?;
+        let (waited, is_all) = (databases.clone(), name.is_none());
         Ok(FollowUp::Wait(ActionWait {
             pending: Box::new(move |proxy| match open_backends(proxy, &waited) {
                 0 => None,
@@ -33,6 +56,29 @@ impl ConsoleCommand for Pause {
             undo: Box::new(move |worker| resume::resume(worker, is_all, &databases)),
         }))
     }
+}
+
+/// Stops the leases of a database now. They begin again with the next primary, or when the time is up: whoever gave the
+/// command need not come back.
+fn pause_until_primary(worker: &Worker, name: &str, limit: Duration) -> Result<FollowUp, ConsoleFault> {
+    let proxy = Arc::clone(&worker.proxy);
+    let Some(monitor) = proxy.topologies.of(name) else {
+        targets::databases(&proxy, Some(name))?;
+        return Err(ConsoleFault::NoTopology(name.to_owned()));
+    };
+    let epoch = monitor.view().epoch;
+    let databases = pause(worker, Some(name))?;
+    let begun = pauses(&proxy, &databases);
+    let (id, deadline) = (worker.id, Instant::now() + limit);
+    tokio::task::spawn_local(async move {
+        let is_proved = monitor.primary_after(epoch, deadline).await;
+        // Another PAUSE or RESUME has taken its place.
+        if pauses(&proxy, &databases) == begun {
+            tracing::info!(database = %monitor.database, is_proved, "PAUSE UNTIL PRIMARY is over");
+            proxy.directory.resume(id, &databases);
+        }
+    });
+    Ok(FollowUp::Nothing)
 }
 
 /// Stops the leases of a database, or of all and of those that nobody has asked for so far.
@@ -47,4 +93,9 @@ pub(super) fn pause(worker: &Worker, name: Option<&str>) -> Result<Vec<DatabaseI
 fn open_backends(proxy: &Proxy, databases: &[DatabaseId]) -> u32 {
     let core = proxy.pools.core();
     databases.iter().filter_map(|id| core.database(*id)).map(|database| database.counts.open()).sum()
+}
+
+fn pauses(proxy: &Proxy, databases: &[DatabaseId]) -> u64 {
+    let core = proxy.pools.core();
+    databases.iter().filter_map(|id| core.database(*id)).map(|database| database.pauses).sum()
 }

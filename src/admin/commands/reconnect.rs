@@ -23,6 +23,12 @@ impl ConsoleCommand for Reconnect {
         for database in targets::databases(&worker.proxy, self.0.as_deref())? {
             worker.proxy.directory.retire(worker.id, database);
         }
+        // Who gives this command knows the servers: a former primary may be the right one now.
+        for monitor in worker.proxy.topologies.all() {
+            if self.0.as_ref().is_none_or(|name| *name == *monitor.database) {
+                monitor.forget();
+            }
+        }
         Ok(FollowUp::Nothing)
     }
 }

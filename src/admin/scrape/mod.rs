@@ -163,6 +163,7 @@ fn put_database(page: &mut Exposition, proxy: &Proxy, name: &str, id: DatabaseId
     let Some(view) = proxy.pools.core().database(id) else { return };
     page.put(Metric::EndpointUp, &[name], u8::from(!matches!(view.endpoint, EndpointView::Down(_))));
     page.put(Metric::Paused, &[name], u8::from(view.is_paused));
+    page.put(Metric::Unproved, &[name], u8::from(view.is_unproved));
 }
 
 fn put_notifications(page: &mut Exposition, exchange: &Exchange) {

@@ -19,6 +19,7 @@ mod statements;
 mod stats;
 mod stats_averages;
 mod stats_totals;
+mod topology;
 mod totals;
 mod users;
 mod version;
@@ -57,6 +58,7 @@ pub(super) const ALL: &[&ConsoleTable] = &[
     &convoys::TABLE,
     &horizon::TABLE,
     &blockers::TABLE,
+    &topology::TABLE,
     &dns_hosts::TABLE,
     &lists::TABLE,
     &config::TABLE,

@@ -55,13 +55,14 @@ fn frame() -> FrameError {
     FrameError::Length { tag: 'Q', length: -1 }
 }
 
-const LEASES: [LeaseError; 9] = [
+const LEASES: [LeaseError; 10] = [
     LeaseError::PoolFull { waiting: 20_000 },
     LeaseError::RoleFull { waiting: 20_000 },
     LeaseError::Shed { waiting: 20_000, expected: Duration::from_secs(60) },
     LeaseError::TimedOut(Bottleneck::Pool),
     LeaseError::TimedOut(Bottleneck::Role),
     LeaseError::TimedOut(Bottleneck::Closed),
+    LeaseError::TimedOut(Bottleneck::Unproved),
     LeaseError::Down,
     LeaseError::Refused,
     LeaseError::Removed,
@@ -98,6 +99,7 @@ fn faults() -> Vec<Fault> {
         in_vain(Bottleneck::Pool),
         in_vain(Bottleneck::Role),
         in_vain(Bottleneck::Closed),
+        in_vain(Bottleneck::Unproved),
         Fault::PoolFull(queue()),
         Fault::RoleFull(queue()),
         Fault::Shed(queue()),
@@ -286,6 +288,7 @@ fn console_faults() -> Vec<ConsoleFault> {
         ConsoleFault::Parameters,
         ConsoleFault::NoDatabase(any()),
         ConsoleFault::NotPaused,
+        ConsoleFault::NoTopology(any()),
         ConsoleFault::Usage(any()),
         ConsoleFault::MayOnlyLook(any()),
         ConsoleFault::NoLongerAllowed(any()),
@@ -339,6 +342,7 @@ fn console_index(fault: &ConsoleFault) -> usize {
         ConsoleFault::Setting(_) => 25,
         ConsoleFault::Sql => 26,
         ConsoleFault::WaitCanceled => 27,
+        ConsoleFault::NoTopology(_) => 28,
     }
 }
 
@@ -365,7 +369,7 @@ fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
     all(faults().iter().map(index).collect(), 0, 39);
     all(login_faults().iter().map(login_index).collect(), 1, 23);
-    all(console_faults().iter().map(console_index).collect(), 0, 28);
+    all(console_faults().iter().map(console_index).collect(), 0, 29);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);
 }
 

@@ -92,6 +92,13 @@ impl Health {
         }
     }
 
+    /// A question beside the pools was answered: the next dial need not wait for the end of a back-off.
+    pub(super) fn proved(&mut self) {
+        if !self.is_up() {
+            *self = Self::Up { dials_max: 1 };
+        }
+    }
+
     pub(super) fn succeeded(&mut self) {
         *self = match *self {
             // ## Up => Up, twice as fast

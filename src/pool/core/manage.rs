@@ -8,6 +8,7 @@ use super::bound::{ActivityChange, Bound};
 use super::endpoint::Health;
 use super::role_queue::RoleQueueId;
 use super::share::Level;
+use super::stops::DatabaseStops;
 use super::waiter::TicketQueue;
 use super::{Command, Core, DatabaseId, DatabaseState, PoolId, PoolState, SlotCounts, WaitError};
 use crate::admission::fleet_share::FleetShare;
@@ -49,6 +50,14 @@ impl PoolLimits {
     }
 }
 
+/// Whether backends that are open may be those of another server than the one that has shown its role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerEpoch {
+    /// The same server process has had the role all the time.
+    Same,
+    New,
+}
+
 impl<B> Core<B> {
     /// Adds an endpoint.
     pub fn add_database(&mut self, limits: DatabaseLimits) -> DatabaseId {
@@ -57,7 +66,8 @@ impl<B> Core<B> {
             limits,
             health: Health::new(),
             pools: Vec::new(),
-            is_paused: false,
+            stops: DatabaseStops::default(),
+            pauses: 0,
             is_removed: false,
         })
     }
@@ -225,10 +235,11 @@ impl<B> Core<B> {
         }
     }
 
-    /// Stops leases and dials; clients that ask wait. See [`DatabaseView::is_drained`](super::DatabaseView).
+    /// DatabaseStops leases and dials; clients that ask wait. See [`DatabaseView::is_drained`](super::DatabaseView).
     pub fn pause(&mut self, database: DatabaseId) {
         if let Some(paused) = self.databases.get_mut(database) {
-            paused.is_paused = true;
+            paused.stops.is_paused = true;
+            paused.pauses += 1;
         }
     }
 
@@ -237,9 +248,37 @@ impl<B> Core<B> {
         let Some(resumed) = self.databases.get_mut(database) else {
             return;
         };
-        resumed.is_paused = false;
+        resumed.stops.is_paused = false;
+        resumed.pauses += 1;
         resumed.health.resumed(now);
-        let pools = resumed.pools.clone();
+        self.let_in(database, now, out);
+    }
+
+    /// No server is known to have the role that the database needs: no leases and no dials; clients that ask wait.
+    pub fn unprove(&mut self, database: DatabaseId) {
+        if let Some(unproved) = self.databases.get_mut(database) {
+            unproved.stops.is_unproved = true;
+        }
+    }
+
+    /// A server has shown that it has the role. Backends of an earlier epoch are closed: idle ones now, the others as
+    /// they come back. The queue is let in slowly.
+    pub fn prove(&mut self, database: DatabaseId, epoch: ServerEpoch, now: Instant, out: &mut Vec<Command<B>>) {
+        if epoch == ServerEpoch::New {
+            self.retire_database(database, now, out);
+        }
+        let Some(proved) = self.databases.get_mut(database) else {
+            return;
+        };
+        proved.health.proved();
+        if std::mem::take(&mut proved.stops.is_unproved) {
+            self.let_in(database, now, out);
+        }
+    }
+
+    /// The queue gets the idle backends, and dials start.
+    fn let_in(&mut self, database: DatabaseId, now: Instant, out: &mut Vec<Command<B>>) {
+        let pools = self.databases[database].pools.clone();
         self.restart_role_queues(&pools, now);
         for pool in pools {
             self.serve_lines(pool, 0, now, out);

@@ -1,6 +1,6 @@
 //! Random operations against a model that knows where every backend is and checks every promise after each step.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
@@ -39,6 +39,8 @@ enum Operation {
     RetireDatabase { database: Index },
     Pause { database: Index },
     Resume { database: Index },
+    Unprove { database: Index },
+    Prove { database: Index, epoch: ServerEpoch },
     SetTotal { max: Option<u32> },
     SetDatabase { database: Index, max: Option<u32> },
     SetPool { pool: Index, size: u32 },
@@ -108,6 +110,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => index().prop_map(|database| Operation::RetireDatabase { database }),
         1 => index().prop_map(|database| Operation::Pause { database }),
         3 => index().prop_map(|database| Operation::Resume { database }),
+        1 => index().prop_map(|database| Operation::Unprove { database }),
+        3 => (index(), prop_oneof![Just(ServerEpoch::Same), Just(ServerEpoch::New)])
+            .prop_map(|(database, epoch)| Operation::Prove { database, epoch }),
         1 => prop::option::of(0_u32..10).prop_map(|max| Operation::SetTotal { max }),
         1 => (index(), prop::option::of(0_u32..6))
             .prop_map(|(database, max)| Operation::SetDatabase { database, max }),
@@ -160,6 +165,8 @@ struct Model {
     closings: Vec<SlotId>,
     backends: HashMap<u64, Holder>,
     backends_born: u64,
+    /// Slots of epochs that are over.
+    earlier: HashSet<SlotId>,
     out: Vec<Command<u64>>,
 }
 
@@ -213,6 +220,7 @@ impl Model {
             closings: Vec::new(),
             backends: HashMap::new(),
             backends_born: 0,
+            earlier: HashSet::new(),
             out: Vec::new(),
         }
     }
@@ -225,10 +233,10 @@ impl Model {
                 let bell = Arc::new(Bell::default());
                 let waker = Waker::from(bell.clone());
                 let before = self.core.pool(pool).expect("it is there");
-                let paused = self.core.databases[before.database].is_paused;
+                let is_stopped = self.core.databases[before.database].stops.is_any();
                 match self.core.lease(pool, *worker, now, &waker, &mut out) {
                     LeaseAnswer::Ready(slot, backend) => {
-                        assert!(!paused, "a lease was granted during a pause");
+                        assert!(!is_stopped, "a lease was granted during a pause, or of an unproved server");
                         assert_eq!(before.waiting, 0, "a newcomer overtook a waiter");
                         self.lease(slot, backend);
                     }
@@ -311,6 +319,21 @@ impl Model {
             Operation::Resume { database } => {
                 self.core.resume(self.databases[database.index(DATABASES)], now, &mut out);
             }
+            Operation::Unprove { database } => {
+                self.core.unprove(self.databases[database.index(DATABASES)]);
+            }
+            Operation::Prove { database, epoch } => {
+                let database = self.databases[database.index(DATABASES)];
+                // A backend that is promised is the waiter's already.
+                let is_lent_later = |slot: &Slot<u64>| slot.state.phase() != SlotPhase::Handed;
+                let slots = self.core.slots.iter();
+                let slots = slots.filter(|(_, slot)| self.core.pools[slot.pool].database == database);
+                let before: Vec<_> = slots.filter(|(_, slot)| is_lent_later(slot)).map(|(id, _)| id).collect();
+                self.core.prove(database, *epoch, now, &mut out);
+                if *epoch == ServerEpoch::New {
+                    self.earlier.extend(before);
+                }
+            }
             Operation::SetTotal { max } => self.core.set_total_max(*max, now, &mut out),
             Operation::SetDatabase { database, max } => {
                 let database = self.databases[database.index(DATABASES)];
@@ -373,6 +396,7 @@ impl Model {
     fn lease(&mut self, slot: SlotId, backend: u64) {
         let was = self.backends.insert(backend, Holder::Client);
         assert_eq!(was, Some(Holder::Core), "backend {backend} was not the core's to give");
+        assert!(!self.earlier.contains(&slot), "a backend of an earlier epoch was lent");
         self.leases.push((slot, backend));
     }
 
@@ -415,7 +439,7 @@ impl Model {
         let dialing = database.bound.counts.opening;
         assert!(dialing <= DIALS_MAX, "too many dials at once");
         assert!(database.health.is_up() || dialing == 1, "more than one prober");
-        assert!(!database.is_paused, "a dial during a pause");
+        assert!(!database.stops.is_any(), "a dial during a pause, or to an unproved server");
     }
 
     fn check(&self) {
@@ -524,11 +548,11 @@ impl Model {
             assert!(batch.is_none_or(|batch| batch <= *first), "somebody was overtaken by a window");
         }
         for (id, pool) in &self.core.pools {
-            let is_paused = self.core.databases[pool.database].is_paused;
+            let is_stopped = self.core.databases[pool.database].stops.is_any();
             let permits = pool.role_queue.map_or(u32::MAX, |role_queue| {
                 self.core.role_queues[role_queue].limiter.permits(pool.limits.lease_scope, self.now)
             });
-            let is_idle = pool.queue.ready() > 0 && pool.counts.idle > 0 && !is_paused && permits > 0;
+            let is_idle = pool.queue.ready() > 0 && pool.counts.idle > 0 && !is_stopped && permits > 0;
             assert!(
                 !is_idle || self.core.alarm.is_some(),
                 "a waiter of {id:?} beside an idle backend and an idle permit"
@@ -566,6 +590,7 @@ impl Model {
         }
         for database in &self.databases {
             self.core.set_database(*database, database_limits(Some(2)), now, &mut out);
+            self.core.prove(*database, ServerEpoch::Same, now, &mut out);
             self.core.resume(*database, now, &mut out);
         }
         for pool in &self.pools {

@@ -210,7 +210,7 @@ impl<B> Core<B> {
 
     fn is_servable(&self, pool: PoolId) -> bool {
         let pool = &self.pools[pool];
-        pool.queue.ready() > 0 && pool.counts.idle > 0 && !self.databases[pool.database].is_paused
+        pool.queue.ready() > 0 && pool.counts.idle > 0 && !self.databases[pool.database].stops.is_any()
     }
 
     /// Among the role's pools that have a backend to give and a permit for it, the one whose first waiter came first.

@@ -154,7 +154,7 @@ impl<B> Core<B> {
     /// show that it answers again before clients are sent here, and they are sent where that shows.
     pub(super) fn probe(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         let is_due = |database: &DatabaseState| {
-            let is_down = database.health.down_since().is_some() && !database.is_paused;
+            let is_down = database.health.down_since().is_some() && !database.stops.is_any();
             is_down && database.health.dials_allowed(database.bound.counts.opening, now) > 0
         };
         let can_probe = |id: &PoolId| {
@@ -195,7 +195,7 @@ impl<B> Core<B> {
     pub(super) fn claim(&self, pool: PoolId, now: Instant) -> u32 {
         let pool = &self.pools[pool];
         let database = &self.databases[pool.database];
-        if database.is_paused || pool.is_removed {
+        if database.stops.is_any() || pool.is_removed {
             return 0;
         }
         let arriving = pool.counts.opening - pool.openings_stale;

@@ -39,7 +39,7 @@ impl<B> Core<B> {
             let database = &self.databases[self.pools[pool].database];
             let connect_timeout = database.limits.connect_timeout;
             if let Some(down) = database.health.down_since()
-                && !database.is_paused
+                && !database.stops.is_any()
                 && now >= down + connect_timeout
             {
                 let is_due = |waiter: &WaiterState| now >= waiter.since.max(down) + connect_timeout;
@@ -66,6 +66,9 @@ impl<B> Core<B> {
     }
 
     fn bottleneck(&self, pool: PoolId, now: Instant) -> Bottleneck {
+        if self.databases[self.pools[pool].database].stops.is_unproved {
+            return Bottleneck::Unproved;
+        }
         let Some(role_queue) = self.pools[pool].role_queue else { return Bottleneck::Pool };
         let limiter = &self.role_queues[role_queue].limiter;
         match limiter.view(now).state {

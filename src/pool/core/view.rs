@@ -34,6 +34,10 @@ pub struct DatabaseView {
     pub endpoint: EndpointView,
     /// Between `pause` and `resume`.
     pub is_paused: bool,
+    /// No server is known to have the role that it needs.
+    pub is_unproved: bool,
+    /// Counts pauses and their ends.
+    pub pauses: u64,
     /// No backend is with a client or promised to one.
     pub is_drained: bool,
 }
@@ -74,7 +78,9 @@ impl<B> Core<B> {
                     Health::Busy { .. } => EndpointView::Busy,
                     Health::Down { since, .. } => EndpointView::Down(since),
                 },
-                is_paused: database.is_paused,
+                is_paused: database.stops.is_paused,
+                is_unproved: database.stops.is_unproved,
+                pauses: database.pauses,
                 is_drained: counts.handed + counts.leased == 0,
             }
         })

@@ -98,10 +98,11 @@ impl Client {
             }
             Poll::Pending => {
                 if let Some(others) = waiting.waiter.take_notice() {
-                    build::notice_response(
-                        self.side.buffer.bytes(),
-                        &sqlstate::still_waiting(&self.session.pool.name.role, since.elapsed(), others),
-                    );
+                    let pool = &self.session.pool;
+                    let view = self.worker.proxy.pools.core().database(pool.database);
+                    let is_unproved = view.is_some_and(|view| view.is_unproved);
+                    let report = sqlstate::still_waiting(&pool.name.role, since.elapsed(), others, is_unproved);
+                    build::notice_response(self.side.buffer.bytes(), &report);
                     self.flush(cx)?;
                 }
                 Ok(())
@@ -266,7 +267,15 @@ impl Client {
     /// ## Leased => (Idle | Orphaned): the backend is gone. The client gets an error for every cycle it waits for, and
     /// stays.
     pub(super) fn lose(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        self.doubt_server();
         self.part(None, cx)
+    }
+
+    /// A topology looks at the server of this client's backend now.
+    fn doubt_server(&self) {
+        if let Some(route) = self.session.pool.route() {
+            route.doubt();
+        }
     }
 
     /// ## Leased => (Idle | Orphaned): the transaction went on for too long, and the client loses its backend.
