@@ -6,21 +6,14 @@ fn seeds() -> Vec<String> {
     include_str!("../seeds/statements.sql")
         .lines()
         .filter(|line| !line.starts_with("-- "))
-        .map(|line| {
-            line.replace(r"\n", "\n")
-                .replace(r"\r", "\r")
-                .replace(r"\f", "\x0c")
-        })
+        .map(|line| line.replace(r"\n", "\n").replace(r"\r", "\r").replace(r"\f", "\x0c"))
         .collect()
 }
 
 #[test]
 fn every_seed_is_read_as_postgres_reads_it() {
     let refused: Vec<_> = seeds().into_iter().filter(|seed| !check(seed)).collect();
-    assert_eq!(
-        refused, [""; 0],
-        "seeds that Postgres refuses prove nothing"
-    );
+    assert_eq!(refused, [""; 0], "seeds that Postgres refuses prove nothing");
 }
 
 #[test]
