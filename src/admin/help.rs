@@ -111,7 +111,7 @@ pub(super) fn setting(assignment: &[&str]) -> Option<ConsoleFault> {
     let fate = pgbouncer::fate(name).filter(|_| name != "transaction_timeout")?;
     let place = match fate {
         Fate::Same(place) | Fate::Different(place) => Some(place).filter(|place| *place != "—"),
-        Fate::Missing | Fate::Unneeded => None,
+        Fate::Missing | Fate::Unsafe | Fate::Unneeded => None,
     };
     Some(ConsoleFault::Setting(place.map(str::to_owned)))
 }

@@ -19,9 +19,12 @@ pub(super) struct Arguments {
     /// Where to write the result; without it, to stdout.
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Write the result although something cannot be kept safely, and over a file that is there.
+    #[arg(long)]
+    force: bool,
     /// Write over a file that is there.
     #[arg(long, requires = "output")]
-    force: bool,
+    overwrite: bool,
 }
 
 /// Writes the result, then tells on stderr what to look at.
@@ -33,6 +36,11 @@ pub(super) fn import(arguments: &Arguments) -> Exit {
             return Exit::BadInput;
         }
     };
+    if !arguments.force && import.notes.iter().any(|note| note.kind == Kind::Unsafe) {
+        tell(&import);
+        eprintln!("\nnothing is written: first put right what is not safe to leave out, or leave it out with --force");
+        return Exit::BadInput;
+    }
     let name = arguments.output.as_deref().unwrap_or_else(|| Path::new("proxy.toml"));
     if let Err(error) = write(&import.toml, arguments) {
         eprintln!("{}: {error}", name.display());
@@ -53,19 +61,23 @@ fn write(text: &str, arguments: &Arguments) -> io::Result<()> {
     let Some(path) = &arguments.output else { return io::stdout().write_all(text.as_bytes()) };
     let mut options = OpenOptions::new();
     options.write(true).mode(0o600);
-    match arguments.force {
+    match arguments.force || arguments.overwrite {
         true => options.create(true).truncate(true),
         false => options.create_new(true),
     };
     let file = options.open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => io::Error::other("is there already; --force writes over it"),
+        io::ErrorKind::AlreadyExists => io::Error::other("is there already; --overwrite writes over it"),
         _ => error,
     });
     file?.write_all(text.as_bytes())
 }
 
 fn tell(import: &Import) {
-    for (kind, title) in [(Kind::Different, "means something else:"), (Kind::Missing, "has no equivalent:")] {
+    for (kind, title) in [
+        (Kind::Unsafe, "has no equivalent and is not safe to leave out:"),
+        (Kind::Different, "means something else:"),
+        (Kind::Missing, "has no equivalent:"),
+    ] {
         let notes: Vec<_> = import.notes.iter().filter(|note| note.kind == kind).collect();
         if !notes.is_empty() {
             eprintln!("\n{title}");

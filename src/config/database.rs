@@ -95,6 +95,10 @@ section! {
         pub port: u16 = 5432 => key(port());
         /// Name at the server; `None`: the name the client asked for.
         pub dbname: Option<String> = None => maybe(text());
+        /// Role that everybody logs in as there; `None`: each role as itself, or as its own `login_as`.
+        pub login_as: Option<String> = None => maybe(text());
+        /// The password of that role.
+        pub password: Option<Secret> = None => secret();
         /// Backends over all roles of this database; for `"*"`, of each database it serves.
         pub backends_max: Option<u32> = None => maybe(count(1..=BACKENDS_MAX));
         /// Which server of a cluster is wanted.
@@ -115,7 +119,7 @@ section! {
         pub watch: Option<WatchLogin> = None => maybe_table();
         /// Begins as `[pool]`; a role may override some.
         pub pool: PoolKeys = PoolKeys::default() => inline();
-    } topology_rules
+    } database_rules
 }
 
 impl Database {
@@ -126,6 +130,14 @@ impl Database {
             (_, ServerRole::Any) => ServerRole::Primary,
         }
     }
+}
+
+fn database_rules(database: &Database, section: &SectionReader<'_>) {
+    topology_rules(database, section);
+    if section.has("password") && !section.has("login_as") {
+        section.blame("password", "is the password of login_as, which is missing");
+    }
+    section.needs_password("password", database.password.as_ref());
 }
 
 section! {

@@ -163,8 +163,8 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
             dbname: database.dbname.clone().unwrap_or_else(|| database_name.to_owned()),
             server_role: database.wanted_role(),
             tls: database.tls.clone(),
-            role: role.login_as.clone().unwrap_or_else(|| role_name.to_owned()),
-            password: role.backend_password.clone(),
+            role: database.login_as.clone().or_else(|| role.login_as.clone()).unwrap_or_else(|| role_name.to_owned()),
+            password: database.password.clone().or_else(|| role.backend_password.clone()),
         },
         pool: PoolKeys {
             mode: role.limits.mode.unwrap_or(database.pool.mode),

@@ -47,6 +47,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     };
     let roles = role::read(&mut root, &others);
     check_databases_of_roles(&roles, &databases, &root.view("roles"));
+    check_logins_of_databases(&roles, &databases, &root.view("databases"));
     let mut admission = Admission::within(listen.login_timeout);
     root.table("admission", &mut admission);
     admission.check_delay(listen.login_timeout, &root.view("admission"));
@@ -133,6 +134,30 @@ fn check_databases_of_roles(
         let confined = role.iter().flat_map(|role| &role.access.databases);
         for unknown in confined.filter(|database| !databases.contains_key(*database)) {
             section.view(name).blame("databases", format!("{unknown:?} does not exist; add [databases.{unknown}]"));
+        }
+    }
+}
+
+/// A role that Postgres itself checks logs in as nobody else.
+fn check_logins_of_databases(
+    roles: &BTreeMap<String, Option<Role>>,
+    databases: &BTreeMap<String, Database>,
+    section: &SectionReader<'_>,
+) {
+    let section_of = |name: &String| if databases.contains_key(name) { name.clone() } else { "*".to_owned() };
+    let passed_through = |database: &String| {
+        let reaches =
+            |confined: &[String]| confined.is_empty() || confined.iter().any(|name| section_of(name) == *database);
+        let is = |role: &Role| matches!(role.auth, Auth::Passthrough) && reaches(&role.access.databases);
+        roles.iter().find(|(_, role)| role.as_ref().is_some_and(is)).map(|(name, _)| name)
+    };
+    for name in databases.iter().filter(|(_, database)| database.login_as.is_some()).map(|(name, _)| name) {
+        if let Some(role) = passed_through(name) {
+            let text = format!(
+                "role {role:?} has auth \"passthrough\", which logs in as the client itself; \
+                 give it another auth, or name its databases without this one"
+            );
+            section.view(name).blame("login_as", text);
         }
     }
 }

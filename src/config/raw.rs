@@ -252,6 +252,13 @@ impl<'a> SectionReader<'a> {
         self.has(key) && !self.is_blamed(key)
     }
 
+    /// A password for the server.
+    pub(super) fn needs_password(&self, key: &str, password: Option<&Secret>) {
+        if password.is_some_and(Secret::looks_like_verifier) {
+            self.blame(key, "is a SCRAM verifier, which opens nothing; write the password itself");
+        }
+    }
+
     /// Blames a key that is not written.
     pub(super) fn needs(&self, key: &str) {
         if !self.has(key) {

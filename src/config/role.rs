@@ -18,8 +18,6 @@ use super::raw::Shape;
 use super::role_access::RoleAccess;
 use crate::words::words;
 
-const VERIFIER_START: &str = "SCRAM-SHA-256$";
-
 /// A SHA-256 digest.
 const KEY_BYTES: usize = 32;
 
@@ -286,10 +284,7 @@ impl Star {
 
     /// The rules over several keys and other sections.
     fn finish(&self, keys: RoleKeys, section: SectionReader<'_>, others: &OtherSections) -> Option<Role> {
-        let backend_password = keys.backend_password.as_ref();
-        if backend_password.is_some_and(|secret| secret.expose().starts_with(VERIFIER_START)) {
-            section.blame("backend_password", "is a SCRAM verifier, which opens nothing; write the password itself");
-        }
+        section.needs_password("backend_password", keys.backend_password.as_ref());
         match keys.auth {
             Some(AuthMethod::Passthrough) => {
                 for key in ["login_as", "backend_password"] {
@@ -323,7 +318,7 @@ impl Star {
 /// A stored hash decides how it can be proved.
 fn check_stored(section: &SectionReader<'_>, method: Option<AuthMethod>, password: &Secret) {
     let stored = password.expose();
-    if stored.starts_with(VERIFIER_START) {
+    if password.looks_like_verifier() {
         if !is_verifier(stored) {
             section.blame(
                 "password",

@@ -16,6 +16,11 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// Whether it begins as a SCRAM verifier does, which proves a client and opens nothing.
+    pub fn looks_like_verifier(&self) -> bool {
+        self.0.starts_with("SCRAM-SHA-256$")
+    }
 }
 
 impl fmt::Debug for Secret {

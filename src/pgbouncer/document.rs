@@ -28,6 +28,7 @@ fn table() -> String {
                 Fate::Different("—") => ("—".to_owned(), "**differs**"),
                 Fate::Different(setting) => (format!("`{setting}`"), "**differs**"),
                 Fate::Missing => ("—".to_owned(), "**no equivalent**"),
+                Fate::Unsafe => ("—".to_owned(), "**no equivalent**, needs `--force`"),
                 Fate::Unneeded => ("—".to_owned(), "not needed"),
             };
             let what: Vec<&str> = [fate, key.says].into_iter().filter(|text| !text.is_empty()).collect();
@@ -105,7 +106,7 @@ fn every_key_does_what_its_row_says() {
         let did = (is_written, is_noted, is_unneeded);
         match key.fate {
             Fate::Same(_) => assert!(is_written && !is_unneeded, "{key:?}: {did:?}\n{}", with_it.toml),
-            Fate::Different("—") | Fate::Missing => {
+            Fate::Different("—") | Fate::Missing | Fate::Unsafe => {
                 assert_eq!(did, (false, true, false), "{key:?}\n{}", with_it.toml)
             }
             // The meaning of a list of hosts is noted whether or not the key is there.

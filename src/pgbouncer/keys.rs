@@ -1,7 +1,7 @@
 //! Every key of PgBouncer 1.18 to 1.25 and how it is translated: the one table that the translation and its document
 //! share.
 
-use Fate::{Different, Missing, Same, Unneeded};
+use Fate::{Different, Missing, Same, Unneeded, Unsafe};
 use Section::{Database, General, Peer, User};
 
 /// Where a key stands.
@@ -25,6 +25,8 @@ pub(crate) enum Fate {
     /// This setting comes nearest.
     Different(&'static str),
     Missing,
+    /// As [`Self::Missing`], and what it kept out gets in.
+    Unsafe,
     Unneeded,
 }
 
@@ -81,7 +83,7 @@ pub(super) const KEYS: &[KnownKey] = &[
     key(
         General,
         "unix_socket_mode",
-        Missing,
+        Unsafe,
         "put the socket into a directory with the rights that you want, or let a systemd .socket unit make it (SocketMode)",
         &["0777", "511"],
         "0770",
@@ -151,7 +153,7 @@ pub(super) const KEYS: &[KnownKey] = &[
         OFF,
         "1",
     ),
-    key(General, "disable_pqexec", Missing, "the simple protocol cannot be switched off", OFF, "1"),
+    key(General, "disable_pqexec", Unsafe, "the simple protocol cannot be switched off", OFF, "1"),
     key(
         General,
         "application_name_add_host",
@@ -184,7 +186,7 @@ pub(super) const KEYS: &[KnownKey] = &[
     key(
         General,
         "auth_hba_file",
-        Missing,
+        Unsafe,
         "roles.*.from has the addresses of a role, roles.*.databases its databases and roles.*.auth its method, the same from everywhere; write them by hand, and TLS with listen.tls",
         &[""],
         "/etc/pgbouncer/hba.conf",
@@ -390,12 +392,12 @@ pub(super) const KEYS: &[KnownKey] = &[
     key(
         Database,
         "user",
-        Different("roles.*.login_as"),
-        "a role logs in as another everywhere, not in one database; each role keeps a pool of its own, so backends_max bounds them together",
+        Same("databases.*.login_as"),
+        "each role keeps a pool of its own, so backends_max bounds them together",
         NONE,
         "owner",
     ),
-    key(Database, "password", Same("roles.*.backend_password"), "", NONE, "s3cret"),
+    key(Database, "password", Same("databases.*.password"), "", NONE, "s3cret"),
     key(Database, "auth_user", Same("databases.*.auth_query"), "", NONE, "lookup"),
     key(
         Database,

@@ -59,6 +59,8 @@ pub struct Note {
 /// How much of a key is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// Nothing does this, and without it somebody gets in, or is left out, unlike before.
+    Unsafe,
     /// Nothing does this.
     Missing,
     /// It is there and means something else.

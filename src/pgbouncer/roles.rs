@@ -7,20 +7,6 @@ use super::translation::{Translation, Words, integer, seconds};
 use super::words;
 use super::{Files, Kind};
 
-/// `user=` and `password=` of a database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Forced {
-    user: String,
-    password: Option<String>,
-}
-
-impl Forced {
-    pub(super) fn of(database: &Words) -> Option<Self> {
-        let password = database.get("password").map(str::to_owned);
-        database.get("user").map(|user| Self { user: user.to_owned(), password })
-    }
-}
-
 /// `auth_type`, as far as the translation depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AuthType {
@@ -74,6 +60,7 @@ pub(super) struct Logins {
     auth_dbname: Option<String>,
     users: Vec<(String, String)>,
     is_looked_up: bool,
+    is_passed_through: bool,
 }
 
 impl Logins {
@@ -81,12 +68,23 @@ impl Logins {
         self.proved_here.iter().any(|name| name == role)
     }
 
+    /// The secret of `auth_file` that opens a backend of this user.
+    fn opens(&self, user: &str) -> Option<&str> {
+        let (_, secret) = self.users.iter().find(|(name, _)| name == user)?;
+        FileSecret::of(secret).opens()
+    }
+
+    /// The user that everybody logs in as at a database, and its password.
+    pub(super) fn forced<'a>(&'a self, database: &'a Words) -> Option<(&'a str, Option<&'a str>)> {
+        let user = database.get("user").filter(|_| !self.is_passed_through)?;
+        Some((user, database.get("password").or_else(|| self.opens(user))))
+    }
+
     /// `auth_query` of a database.
     pub(super) fn lookup(&self, database: &Words) -> Option<TomlValue> {
         let role = database.get("auth_user").or(self.auth_user.as_deref()).filter(|_| self.is_looked_up)?;
         let mut pairs = vec![("role", text(role))];
-        let secret = self.users.iter().find(|(name, _)| name == role).map(|(_, secret)| FileSecret::of(secret));
-        pairs.extend(secret.and_then(FileSecret::opens).map(|secret| ("password", text(secret))));
+        pairs.extend(self.opens(role).map(|secret| ("password", text(secret))));
         pairs.extend(database.get("auth_dbname").or(self.auth_dbname.as_deref()).map(|name| ("dbname", text(name))));
         pairs.extend(database.get("auth_query").or(self.auth_query.as_deref()).map(|query| ("query", text(query))));
         Some(inline(&pairs))
@@ -97,7 +95,6 @@ impl Logins {
 pub(super) fn logins(translation: &mut Translation, files: Files<'_>) -> Logins {
     let users = auth_file(translation, files);
     let method = method(translation);
-    let forced = forced(translation, &users);
     let auth_user = translation.given("auth_user").map(str::to_owned);
     let has_auth_user = auth_user.is_some() || translation.databases.iter().any(|one| one.get("auth_user").is_some());
     let is_looked_up = has_auth_user && matches!(method, AuthType::Password | AuthType::Scram | AuthType::Trust);
@@ -122,11 +119,9 @@ pub(super) fn logins(translation: &mut Translation, files: Files<'_>) -> Logins 
     let mut named = Vec::new();
     if let Some((auth, why)) = star_auth {
         star.line("auth", &text(auth), why);
-        if let Some(forced) = forced.as_ref().filter(|_| method != AuthType::Elsewhere) {
-            log_in_as(&mut star, forced);
-        }
     }
-    if method == AuthType::Elsewhere && forced.is_some() {
+    let is_passed_through = method == AuthType::Elsewhere;
+    if is_passed_through && translation.databases.iter().any(|database| database.get("user").is_some()) {
         let text = "user= of a database: passthrough logs in as the client itself; give roles passwords for it";
         translation.note_on("auth_type", Kind::Missing, text);
     }
@@ -134,7 +129,7 @@ pub(super) fn logins(translation: &mut Translation, files: Files<'_>) -> Logins 
 
     for (name, secret) in &users {
         let mut table = Table::of("roles", name);
-        match proof(translation, &mut table, name, FileSecret::of(secret), method, forced.as_ref()) {
+        match proof(translation, &mut table, name, FileSecret::of(secret), method) {
             Proof::Here => proved_here.push(name.clone()),
             Proof::AsAllOthers => {}
             Proof::Never => continue,
@@ -153,21 +148,18 @@ pub(super) fn logins(translation: &mut Translation, files: Files<'_>) -> Logins 
             continue;
         }
         let mut table = Table::of("roles", &name);
-        if let Some(forced) = forced.as_ref().filter(|_| method != AuthType::Elsewhere) {
-            log_in_as(&mut table, forced);
-        }
         own(translation, &mut table, &name);
         named.push(table);
     }
-    if named.iter().all(Table::is_empty) && star_auth.is_none() {
-        let text = "nobody could log in; every role of the server may now, with its password there (passthrough)";
-        translation.note_on("auth_file", Kind::Different, text);
-        star.line("auth", &self::text("passthrough"), "nobody is in auth_file");
+    if named.is_empty() && star_auth.is_none() {
+        let text =
+            "nobody can log in, as with PgBouncer; add [roles.…], or auth = \"passthrough\" for all of the server's";
+        translation.note_on("auth_file", Kind::Missing, text);
     }
     let auth_query = translation.given("auth_query").map(str::to_owned);
     let auth_dbname = translation.given("auth_dbname").map(str::to_owned);
     let tables = std::iter::once(star).chain(named).collect();
-    Logins { tables, proved_here, auth_user, auth_query, auth_dbname, users, is_looked_up }
+    Logins { tables, proved_here, auth_user, auth_query, auth_dbname, users, is_looked_up, is_passed_through }
 }
 
 fn auth_file(translation: &mut Translation, files: Files<'_>) -> Vec<(String, String)> {
@@ -176,7 +168,7 @@ fn auth_file(translation: &mut Translation, files: Files<'_>) -> Vec<(String, St
         Ok(listed) => listed,
         Err(error) => {
             let text = format!("cannot be read ({error}), so its roles are missing: {path}");
-            translation.note_on("auth_file", Kind::Missing, &text);
+            translation.note_on("auth_file", Kind::Unsafe, &text);
             return Vec::new();
         }
     };
@@ -210,46 +202,10 @@ fn method(translation: &mut Translation) -> AuthType {
         "hba" => {
             let text =
                 "there are no HBA files: every role of auth_file logs in with its password, wherever it comes from";
-            translation.note_on("auth_type", Kind::Missing, text);
+            translation.note_on("auth_type", Kind::Unsafe, text);
             AuthType::Password
         }
         _ => AuthType::Password,
-    }
-}
-
-/// The one user that all databases log in as, with its password.
-fn forced(translation: &mut Translation, users: &[(String, String)]) -> Option<Forced> {
-    let mut all: Vec<Option<Forced>> = translation.databases.iter().map(Forced::of).collect();
-    let of_file = |user: &str| {
-        let secret = users.iter().find(|(name, _)| name == user).map(|(_, secret)| FileSecret::of(secret));
-        secret.and_then(FileSecret::opens).map(str::to_owned)
-    };
-    for forced in all.iter_mut().flatten() {
-        forced.password = forced.password.take().or_else(|| of_file(&forced.user));
-    }
-    let first = all.first().cloned().flatten();
-    if all.iter().all(|one| *one == first) {
-        return first;
-    }
-    let mixed: Vec<(super::Place, String)> = translation
-        .databases
-        .iter()
-        .filter(|database| database.get("user").is_some())
-        .map(|database| (database.place.clone(), format!("{}: user", database.name)))
-        .collect();
-    for (place, about) in mixed {
-        let text = "is left out: databases log in as different users here, and a role logs in as the same in all of them; \
-                    give the roles of this database login_as and backend_password";
-        translation.unsay(&place, &about);
-        translation.note(Some(&place), Kind::Missing, &about, text);
-    }
-    None
-}
-
-fn log_in_as(table: &mut Table, forced: &Forced) {
-    table.line("login_as", &text(&forced.user), "user= of the databases");
-    if let Some(password) = &forced.password {
-        table.line("backend_password", &text(password), "");
     }
 }
 
@@ -266,7 +222,6 @@ fn proof(
     name: &str,
     secret: FileSecret<'_>,
     method: AuthType,
-    forced: Option<&Forced>,
 ) -> Proof {
     let mut refuse = |why: &str| {
         let place = translation.place("auth_file");
@@ -288,12 +243,12 @@ fn proof(
         }
         (_, FileSecret::Plain(secret) | FileSecret::Verifier(secret)) => table.line("password", &text(secret), ""),
     }
-    if let Some(forced) = forced {
-        log_in_as(table, forced);
-    } else if matches!(method, AuthType::Any | AuthType::Trust | AuthType::Certificate) {
+    if matches!(method, AuthType::Any | AuthType::Trust | AuthType::Certificate) {
         match (secret.opens(), secret) {
             (Some(password), _) => table.line("backend_password", &text(password), "auth_file"),
-            (None, FileSecret::Verifier(_)) => {
+            (None, FileSecret::Verifier(_))
+                if translation.databases.iter().any(|database| database.get("user").is_none()) =>
+            {
                 let place = translation.place("auth_file");
                 let text = "a verifier opens no backend, and the client shows no password; add backend_password";
                 translation.note(place.as_ref(), Kind::Missing, &format!("auth_file: {name}"), text);

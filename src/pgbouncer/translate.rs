@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use super::roles::{self, Forced, Logins};
+use super::roles::{self, Logins};
 use super::toml::{Table, TomlValue, inline, list, plain, text, texts};
 use super::translation::{Translation, Words, integer, names, seconds};
 use super::{Files, Import, Kind};
@@ -69,7 +69,7 @@ impl Translation {
                     Ok(IpAddr::V4(ip)) => addresses.push(format!("{ip}:{port}")),
                     Err(_) => {
                         let text = format!("listen.addr takes no names; put the addresses of {host:?} there");
-                        self.note_on("listen_addr", Kind::Missing, &text);
+                        self.note_on("listen_addr", Kind::Unsafe, &text);
                     }
                 },
             }
@@ -221,6 +221,10 @@ impl Translation {
         if let Some(dbname) = database.get("dbname") {
             table.line("dbname", &text(dbname), "");
         }
+        if let Some((user, password)) = logins.forced(database) {
+            table.line("login_as", &text(user), "user");
+            password.into_iter().for_each(|password| table.line("password", &text(password), ""));
+        }
         if let Some(mode) = database.get("pool_mode") {
             table.line("mode", &text(&mode.to_ascii_lowercase()), "pool_mode");
         }
@@ -287,7 +291,7 @@ impl Translation {
         let number = |text: &str| integer(text).filter(|number| *number > 0);
         let bound = number(database.get("max_db_connections").unwrap_or_else(|| self.value("max_db_connections")));
         let size = number(database.get("pool_size").unwrap_or_else(|| self.value("default_pool_size")));
-        match (Forced::of(database), bound, size) {
+        match (database.get("user"), bound, size) {
             (Some(_), bound, Some(size)) => {
                 table.line(
                     "backends_max",

@@ -118,6 +118,7 @@ impl Translation {
             Fate::Same(_) => {}
             Fate::Unneeded => drop(self.unneeded.insert(row.name)),
             Fate::Missing => self.note(Some(place), Kind::Missing, about, says),
+            Fate::Unsafe => self.note(Some(place), Kind::Unsafe, about, says),
             Fate::Different("—") => self.note(Some(place), Kind::Different, about, says),
             Fate::Different(setting) => {
                 self.note(Some(place), Kind::Different, about, &format!("{setting}: {says}"));
@@ -132,11 +133,6 @@ impl Translation {
             return;
         }
         self.notes.push(Note { place: place.cloned(), kind, about: about.to_owned(), text: text.to_owned() });
-    }
-
-    /// Takes a remark back for a better one.
-    pub(super) fn unsay(&mut self, place: &Place, about: &str) {
-        self.notes.retain(|note| note.place.as_ref() != Some(place) || note.about != about);
     }
 
     /// A remark on a general key, given or not.

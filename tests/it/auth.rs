@@ -424,6 +424,28 @@ async fn a_look_up_role_may_be_a_client_too() {
     }
 }
 
+#[tokio::test]
+async fn a_database_may_have_one_login_for_all() {
+    let postgres = Postgres::shared();
+    let owner = postgres.own_role("").await;
+    let login = format!("login_as = \"{owner}\"\npassword = \"{}\"", password_of(&owner));
+    let server = postgres.endpoint("postgres").addr;
+    let proxy = proxy()
+        .toml(&format!(
+            "[databases.owned]\nhost = \"{}\"\nport = {}\ndbname = \"postgres\"\n{login}",
+            server.ip(),
+            server.port()
+        ))
+        .role("other", "login_as = \"app\"\nbackend_password = \"wrong\"")
+        .start()
+        .await;
+    let owned = proxy.database("owned");
+    for role in ["app", "other"] {
+        assert_eq!(user_of(&mut owned.wire(role).await).await, owner, "{role}");
+    }
+    assert_eq!(user_of(&mut proxy.wire("app").await).await, "app", "elsewhere it is itself");
+}
+
 /// Method, salt and iterations that a client is shown before it proves anything.
 async fn shown_to(at: &Endpoint, role: &str) -> String {
     let mut wire = Wire::open(at.addr).await;
