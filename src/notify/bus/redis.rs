@@ -6,16 +6,29 @@
 
 mod reader;
 mod sender;
-mod server;
 mod stream;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::carrier::{Carrier, Carrying, NotifySettings, Way};
 use crate::config::Secret;
+use crate::net::redis::RedisServer;
 use crate::notify::exchange::Exchange;
 use reader::RedisReader;
 use sender::RedisSender;
+
+/// Longest time to open a connection, and to get the answer to a command that does not wait.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// Longest wait before another try to connect. A LISTEN that waits for the connection has `connect_timeout`, by default
+/// 5 s: there is more than one try in it.
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+/// The Redis of the bus, for a connection whose commands may wait so long before they are answered.
+fn server(url: &Secret, purpose: &'static str, wait: Duration) -> RedisServer {
+    RedisServer::new("notify.redis_url", url, purpose, ANSWER_MAX, wait + ANSWER_MAX)
+}
 
 /// The bus of all databases.
 #[derive(Debug)]

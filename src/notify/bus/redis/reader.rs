@@ -15,9 +15,10 @@ use tokio::sync::Notify as Alarm;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::server::{BACKOFF_MAX, RedisServer, is_refusal};
+use super::BACKOFF_MAX;
 use super::stream::{self, Follower, Id, Meaning, Published, StreamState};
 use crate::config::Secret;
+use crate::net::redis::{RedisServer, is_refusal};
 use crate::notify::bus::carrier::NotifySettings;
 use crate::notify::exchange::Exchange;
 use crate::notify::stats::Gap;
@@ -58,7 +59,7 @@ impl RedisReader {
     pub(super) fn start(url: &Secret, settings: NotifySettings) -> Self {
         let arrivals = Arc::<Arrivals>::default();
         let reading = StreamReading {
-            server: RedisServer::new(url, "hear notifications", BLOCK),
+            server: super::server(url, "hear notifications", BLOCK),
             settings,
             arrivals: Arc::clone(&arrivals),
             streams: HashMap::new(),

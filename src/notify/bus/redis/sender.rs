@@ -7,9 +7,10 @@ use redis::{RedisError, pipe};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::server::{BACKOFF_MAX, RedisServer, is_refusal};
+use super::BACKOFF_MAX;
 use super::stream;
 use crate::config::Secret;
+use crate::net::redis::{RedisServer, is_refusal};
 use crate::notify::bus::carrier::NotifySettings;
 use crate::notify::exchange::Exchange;
 use crate::notify::outbox::OutboxEntry;
@@ -49,11 +50,7 @@ impl RedisSender {
     pub(super) fn new(url: &Secret, settings: NotifySettings) -> Self {
         let door =
             Door { connection: None, generation: 0, backoff: Backoff::up_to(BACKOFF_MAX), not_before: Instant::now() };
-        Self {
-            server: RedisServer::new(url, "publish notifications", Duration::ZERO),
-            settings,
-            door: Mutex::new(door),
-        }
+        Self { server: super::server(url, "publish notifications", Duration::ZERO), settings, door: Mutex::new(door) }
     }
 
     /// Publishes every entry that is in the outbox of this exchange or comes into it. Never ends; dropped at any time,

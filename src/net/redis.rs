@@ -1,4 +1,4 @@
-//! The Redis: opening connections to it, and logging when there is none.
+//! A Redis: opening connections to it, and logging when there is none. The bus and the fleet each have theirs.
 
 use std::fmt;
 use std::sync::Mutex;
@@ -11,17 +11,12 @@ use tokio::time::Instant;
 
 use crate::config::Secret;
 
-/// Longest time to open a connection, and to get the answer to a command that does not wait.
-pub(super) const ANSWER_MAX: Duration = Duration::from_secs(5);
-
-/// Longest wait before another try to connect. A LISTEN that waits for the connection has `connect_timeout`, by default
-/// 5 s: there is more than one try in it.
-pub(super) const BACKOFF_MAX: Duration = Duration::from_secs(2);
-
 /// Where one of the connections leads.
-pub(super) struct RedisServer {
+pub(crate) struct RedisServer {
     client: Client,
     config: AsyncConnectionConfig,
+    /// The key of the configuration that names it, for logs.
+    key: &'static str,
     /// Purpose of the connection, for logs.
     purpose: &'static str,
     outage: Mutex<Option<Outage>>,
@@ -34,41 +29,48 @@ struct Outage {
 }
 
 impl RedisServer {
-    /// The Redis at this URL, for a connection whose commands may wait so long before they are answered.
-    pub(super) fn new(url: &Secret, purpose: &'static str, wait: Duration) -> Self {
+    /// The Redis at this URL, which this key names. A connection is open, and a command answered, within these times.
+    pub(crate) fn new(
+        key: &'static str,
+        url: &Secret,
+        purpose: &'static str,
+        connect_max: Duration,
+        answer_max: Duration,
+    ) -> Self {
         // Nagle's algorithm would hold the second of two batches back until the first is acknowledged.
         let settings = TcpSettings::default().set_nodelay(true);
         let info = url.expose().into_connection_info().map(|info| info.set_tcp_settings(settings));
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(ANSWER_MAX))
-            .set_response_timeout(Some(wait + ANSWER_MAX));
+            .set_connection_timeout(Some(connect_max))
+            .set_response_timeout(Some(answer_max));
         Self {
             client: info.and_then(Client::open).expect("the configuration was checked"),
             config,
+            key,
             purpose,
             outage: Mutex::default(),
         }
     }
 
     /// Opens a connection and logs in.
-    pub(super) async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+    pub(crate) async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
         self.client.get_multiplexed_async_connection_with_config(&self.config).await
     }
 
     /// The connection is of use.
-    pub(super) fn found(&self) {
+    pub(crate) fn found(&self) {
         let outage = self.outage.lock().expect("no panic while held").take();
-        let purpose = self.purpose;
+        let (key, purpose) = (self.key, self.purpose);
         match outage {
             Some(Outage { began, .. }) => {
-                tracing::info!(purpose, after = ?began.elapsed(), "the Redis of notify.redis_url is back");
+                tracing::info!(purpose, after = ?began.elapsed(), "the Redis of {key} is back");
             }
-            None => tracing::debug!(purpose, "connected to the Redis of notify.redis_url"),
+            None => tracing::debug!(purpose, "connected to the Redis of {key}"),
         }
     }
 
     /// The connection was lost, or there is none to be had.
-    pub(super) fn lost(&self, error: &RedisError) {
+    pub(crate) fn lost(&self, error: &RedisError) {
         let mut outage = self.outage.lock().expect("no panic while held");
         let error = error.to_string();
         let began = match &*outage {
@@ -76,13 +78,13 @@ impl RedisServer {
             Some(known) => known.began,
             None => Instant::now(),
         };
-        tracing::warn!(purpose = self.purpose, error, "the Redis of notify.redis_url cannot be used");
+        tracing::warn!(purpose = self.purpose, error, "the Redis of {} cannot be used", self.key);
         *outage = Some(Outage { began, error });
     }
 }
 
 /// The error is an answer of the Redis: nothing is wrong with the connection.
-pub(super) fn is_refusal(error: &RedisError) -> bool {
+pub(crate) fn is_refusal(error: &RedisError) -> bool {
     match error.kind() {
         // It starts, or waits for its primary, and will serve anybody soon.
         ErrorKind::Server(ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown) => false,
