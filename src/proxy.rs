@@ -4,6 +4,7 @@
 //! client gets which pool.
 
 mod clock;
+mod fleet;
 mod lifecycle;
 mod proofs;
 mod sweep;
@@ -17,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 pub(crate) use self::clock::ProcessClock;
+pub(crate) use self::fleet::NamedUse;
 use crate::admission::entrance::Entrance;
 use crate::admission::fair_queue::Caller;
 use crate::admission::fair_turns::LoginTurn;
@@ -28,11 +30,12 @@ use crate::auth::secrets::{Secrets, Stored};
 use crate::clients::{Clients, Signal};
 use crate::config::{Auth, Config, FleetMode, Role};
 use crate::fleet::Cancels;
+use crate::fleet::lease::leases::Leases;
 use crate::metrics::{ErrorCounts, History, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
 use crate::notify::hub::Hub;
 use crate::orders::Order;
-use crate::pool::core::Core;
+use crate::pool::core::{Core, FleetParts};
 use crate::pool::directory::Directory;
 use crate::pool::lease::Pools;
 use crate::pool::open::Opener;
@@ -66,6 +69,8 @@ pub(crate) struct Proxy {
     pub watches: Watches,
     /// The number of instances, where limits are divided by it.
     pub census: Option<Census>,
+    /// The leases, where limits are held by them.
+    pub leases: Option<Arc<Leases>>,
     pub statements: Statements,
     /// What statements do, where that is counted.
     pub workload: Option<Arc<StatementStore>>,
@@ -136,8 +141,13 @@ impl Proxy {
         let mut core = Core::new(workers, config.backends_total_max, fastrand::u64(..));
         let cancels = Cancels::new(config.fleet.siblings, || u64::from_ne_bytes(random()));
         let census = (config.fleet.mode == FleetMode::Count).then(|| Census::new(&config.fleet.name, cancels.id));
-        let share = census.as_ref().map_or(FleetShare::All, Census::share);
-        core.set_share(share, started, &mut Vec::new());
+        let leases = (config.fleet.mode == FleetMode::Redis).then(|| Arc::new(Leases::new(cancels.id)));
+        let share = match (&census, &leases) {
+            (Some(census), _) => census.share(),
+            (None, Some(_)) => FleetShare::Granted { most: 0, of: 1 },
+            (None, None) => FleetShare::All,
+        };
+        core.set_parts(FleetParts::all(share), started, &mut Vec::new());
         let opener = Opener::new(Arc::clone(&secrets), settings.none());
         let pools = Arc::new(Pools::new(core, opener));
         pools.set_zombie_max(config.admission.zombie_max);
@@ -164,6 +174,7 @@ impl Proxy {
             clients: Arc::new(Clients::new(cancels.number)),
             cancels: Arc::new(cancels),
             census,
+            leases,
             share: Mutex::new(share),
             statements: Statements::default(),
             settings,

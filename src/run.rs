@@ -6,6 +6,7 @@ mod config_watcher;
 mod connection;
 mod descriptors;
 mod drain;
+mod leases;
 mod peers;
 mod service;
 mod systemd;
@@ -31,6 +32,7 @@ use crate::session::context::Inbox;
 use bus_supervisor::BusSupervisor;
 use config_watcher::{ConfigFile, ConfigWatcher, Reading};
 use drain::Stops;
+use leases::LeaseKeeper;
 use peers::Peers;
 use service::Service;
 use watchers::Watchers;
@@ -80,10 +82,13 @@ async fn serve(path: &Path, mut config: Config, handed: Vec<Handed>) -> Result<(
     let proxy = Arc::new(Proxy::new(config, orders)?);
     proxy.set_spare(spare);
     let (read, mut readings) = mpsc::channel(READINGS);
-    let services = services(&proxy, &file, read)?;
+    let mut services = services(&proxy, &file, read)?;
     let mut inboxes = Vec::new();
     for id in 0..proxy.workers {
         inboxes.push(worker::start(id, Arc::clone(&proxy)).await?);
+    }
+    if let Some(leases) = LeaseKeeper::start(&proxy, &inboxes[0]) {
+        services.push(Box::new(leases));
     }
     let process = ServingProcess { proxy, inboxes: inboxes.into(), services, descriptors };
     if let Some(addr) = admin_addr {

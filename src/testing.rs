@@ -34,6 +34,17 @@ pub mod auth {
         pub use crate::auth::server::{BackendLogin, BackendLoginStep, LoggedIn, LoginError};
     }
 }
+pub mod fleet {
+    pub mod lease {
+        pub use crate::fleet::lease::{BookAnswer, Grant, LeaseRequest, LeaseWant};
+        pub mod book {
+            pub use crate::fleet::lease::book::LeaseBook;
+        }
+        pub mod engine {
+            pub use crate::fleet::lease::engine::{BookErrand, EngineAnswer, KeptOrder, RULES, arguments, key, read};
+        }
+    }
+}
 pub mod metrics {
     pub use crate::metrics::{Label, Metric, MetricKind, PoolCounter, PoolStats};
 }

@@ -25,7 +25,7 @@ const FLOORS: [&[&str]; 13] = [
 ];
 
 /// Files and folders that decide, and therefore know no socket, file or clock: what happens is told to them.
-const PURE: [&str; 17] = [
+const PURE: [&str; 21] = [
     "wire",
     "sql",
     "pool/core",
@@ -39,6 +39,10 @@ const PURE: [&str; 17] = [
     "admission/rate.rs",
     "admission/slow_start.rs",
     "fleet/count",
+    "fleet/lease/book.rs",
+    "fleet/lease/facts.rs",
+    "fleet/lease/holder",
+    "fleet/lease/peaks.rs",
     "topology/core",
     "watch/core",
     "watch/convoy",

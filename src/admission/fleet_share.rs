@@ -15,6 +15,26 @@ pub enum FleetShare {
         /// Not 0.
         of: u32,
     },
+    /// As much as was granted, of this limit alone.
+    Granted {
+        /// May be 0: the next grant is on its way.
+        most: u32,
+        /// Rates, and what is kept for some, are divided by this; not 0.
+        of: u32,
+    },
+}
+
+/// A limit of the fleet, and this instance's use of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FleetUse {
+    /// Of all instances together.
+    pub limit: u32,
+    /// Our part.
+    pub cap: u32,
+    /// In use.
+    pub used: u32,
+    /// In use, or waited for.
+    pub wanted: u32,
 }
 
 impl FleetShare {
@@ -28,6 +48,7 @@ impl FleetShare {
             Self::All => limit,
             Self::Smallest => limit.min(1),
             Self::Part { rank, of } => (limit / of + u32::from(rank < limit % of)).max(limit.min(1)),
+            Self::Granted { most, .. } => limit.min(most),
         }
     }
 
@@ -37,6 +58,7 @@ impl FleetShare {
             Self::All => reserved,
             Self::Smallest => 0,
             Self::Part { rank, of } => reserved / of + u32::from(rank < reserved % of),
+            Self::Granted { of, .. } => reserved / of,
         }
     }
 
@@ -45,7 +67,20 @@ impl FleetShare {
         match self {
             Self::All => per_second,
             Self::Smallest => per_second.min(1.0),
-            Self::Part { of, .. } => per_second / f64::from(of),
+            Self::Part { of, .. } | Self::Granted { of, .. } => per_second / f64::from(of),
+        }
+    }
+
+    /// A part like everybody's: what is left over is nobody's.
+    pub(crate) fn even(of: u32) -> Self {
+        Self::Part { rank: of - 1, of }
+    }
+
+    /// How rates are divided: evenly, so that a grant which comes and goes does not begin them anew.
+    pub(super) fn of_rates(self) -> Self {
+        match self {
+            Self::Granted { of, .. } => Self::even(of),
+            Self::All | Self::Smallest | Self::Part { .. } => self,
         }
     }
 }
@@ -73,6 +108,14 @@ mod tests {
     fn no_limit_is_no_limit_for_anybody() {
         let shares = [FleetShare::All, FleetShare::Smallest, FleetShare::Part { rank: 2, of: 3 }];
         assert_eq!(shares.map(|share| share.of(u32::MAX)), [u32::MAX; 3]);
+    }
+
+    #[test]
+    fn grant_bounds_its_limit_and_leaves_what_is_divided_evenly_alone() {
+        let granted = FleetShare::Granted { most: 7, of: 2 };
+        assert_eq!([0, 5, 40, u32::MAX].map(|limit| granted.of(limit)), [0, 5, 7, u32::MAX]);
+        assert_eq!((granted.kept(5), granted.of_rate(10.0)), (2, 5.0));
+        assert_eq!(granted.of_rates(), FleetShare::Part { rank: 1, of: 2 });
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::adaptive::{self, Adaptive};
 use super::burst::Burst;
-use super::fleet_share::FleetShare;
+use super::fleet_share::{FleetShare, FleetUse};
 use super::limit::Limit;
 pub(crate) use super::rate::Pace;
 use super::rate::Rate;
@@ -101,6 +101,8 @@ pub struct LimiterCounters {
 pub struct LimiterView {
     /// Where the limit is or moves to; `None`: the pools bound it.
     pub limit: Option<u32>,
+    /// Our part of the limit that holds now.
+    pub part: Option<u32>,
     /// The limit that holds now.
     pub effective: u32,
     /// Backends with clients of the role.
@@ -176,6 +178,8 @@ pub(crate) struct RoleLimiter {
     limit: Limit,
     /// Our part of the limit and the rate, which are the fleet's.
     share: FleetShare,
+    /// From then on the share is nothing, also if nobody has come to say so: the process may have stood still.
+    share_lapses: Option<Instant>,
     width: Width,
     /// The effective limit while the limit does not move, at hand for the light path.
     settled: u32,
@@ -206,6 +210,7 @@ impl RoleLimiter {
         let mut limiter = Self {
             limit: Limit::new(rules.transactions_max),
             share: FleetShare::All,
+            share_lapses: None,
             width: Width::new(&rules, now),
             settled: 0,
             base: Baseline::default(),
@@ -269,7 +274,14 @@ impl RoleLimiter {
 
     /// Our part of the operator's limit now; the server may have shown that it can take less.
     pub(crate) fn allowed(&self, now: Instant) -> u32 {
-        self.share.of(self.limit.at(now))
+        if self.is_lapsed(now) { 0 } else { self.share.of(self.limit.at(now)) }
+    }
+
+    /// The fleet's limit now, and our use of it; `None`: there is none.
+    pub(crate) fn fleet_use(&self, now: Instant) -> Option<FleetUse> {
+        let limit = self.limit.at(now);
+        let (used, waiting) = (self.active, self.waiting);
+        (limit != u32::MAX).then(|| FleetUse { limit, cap: self.allowed(now), used, wanted: used + waiting })
     }
 
     /// Number of transactions that may still start now, as far as the limits go.
@@ -440,17 +452,20 @@ impl RoleLimiter {
             self.width = Width::new(&rules, now);
         }
         if rules.rate != self.rules.rate {
-            self.rate = rules.rate.map(|rate| Rate::new(rate, self.share, now));
+            self.rate = rules.rate.map(|rate| Rate::new(rate, self.share.of_rates(), now));
         }
         self.rules = rules;
         self.settle();
     }
 
-    /// Takes another part of the fleet's limit and rate.
-    pub(crate) fn set_share(&mut self, share: FleetShare, now: Instant) {
+    /// Takes another part of the fleet's limit and rate, until `lapses`.
+    pub(crate) fn set_share(&mut self, share: FleetShare, lapses: Option<Instant>, now: Instant) {
+        self.share_lapses = lapses;
         if share != self.share {
-            self.share = share;
-            self.rate = self.rules.rate.map(|rate| Rate::new(rate, share, now));
+            let was = std::mem::replace(&mut self.share, share);
+            if share.of_rates() != was.of_rates() {
+                self.rate = self.rules.rate.map(|rate| Rate::new(rate, share.of_rates(), now));
+            }
             self.settle();
         }
     }
@@ -525,6 +540,7 @@ impl RoleLimiter {
     pub(crate) fn view(&self, now: Instant) -> LimiterView {
         LimiterView {
             limit: self.limit.target(),
+            part: self.limit.target().map(|_| self.allowed(now)),
             effective: self.effective(now),
             active: self.active,
             waiting: self.waiting,
@@ -561,10 +577,18 @@ impl RoleLimiter {
 
     #[inline]
     fn effective(&self, now: Instant) -> u32 {
+        if self.is_lapsed(now) {
+            return 0;
+        }
         match self.limit {
             Limit::Moving { .. } => self.allowed(now).min(self.width.value()),
             Limit::Unlimited | Limit::Fixed(_) => self.settled,
         }
+    }
+
+    #[inline]
+    fn is_lapsed(&self, now: Instant) -> bool {
+        self.share_lapses.is_some_and(|then| now >= then) && self.limit != Limit::Unlimited
     }
 
     /// To be called when the limit or the width has changed.

@@ -23,6 +23,7 @@ mod mistake;
 mod notify;
 mod parse;
 mod raw;
+mod redis_url;
 mod reload;
 mod role;
 mod role_access;

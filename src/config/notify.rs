@@ -1,12 +1,11 @@
 //! `[notify]`: how NOTIFY and LISTEN travel.
 
-use redis::{ConnectionAddr, IntoConnectionInfo};
-
 use super::Secret;
 use super::form::{count, size, word};
 use super::keys::section;
 use super::raw::SectionReader;
 use super::raw::Shape;
+use super::redis_url::redis_url_is_sound;
 use crate::words::words;
 
 /// At up to 8,000 bytes each (async.c: NOTIFY_PAYLOAD_MAX_LENGTH), more than these fill any memory.
@@ -143,19 +142,5 @@ fn redis_rules(keys: &BusKeys, section: &SectionReader<'_>) {
         && let Err(text) = redis_url_is_sound(url.expose())
     {
         section.blame("redis_url", text);
-    }
-}
-
-/// Asks the client of the bus. The URL may hold a password, so no part of it is repeated.
-fn redis_url_is_sound(url: &str) -> Result<(), &'static str> {
-    let connection = url.into_connection_info().map_err(|_| {
-        "is not the URL of a Redis; write for example \"redis://127.0.0.1:6379/0\", \
-         \"rediss://user:password@host:6379\" with TLS, or \"unix:///run/redis/redis.sock\""
-    })?;
-    match connection.addr() {
-        ConnectionAddr::TcpTls { insecure: true, .. } => {
-            Err("ends in #insecure, which checks no certificate; add the Redis's to the system's")
-        }
-        _ => Ok(()),
     }
 }

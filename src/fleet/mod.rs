@@ -6,6 +6,7 @@
 
 pub(crate) mod cancels;
 pub(crate) mod count;
+pub(crate) mod lease;
 mod owners;
 mod sibling;
 

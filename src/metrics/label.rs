@@ -34,6 +34,10 @@ words! {
         CancelCause = "cause",
         /// Of a cancel that came to another instance.
         FleetCancel = "outcome",
+        /// Of the fleet's leases.
+        LeaseState = "state",
+        /// Of a request for leases.
+        RefreshOutcome = "outcome",
         /// Of a notification's loss.
         DropCause = "cause",
         /// Of a gap.

@@ -256,6 +256,23 @@ metrics! {
             "Statements that have a record of their own."
             "The same for hours, while `(all others)` of SHOW STATEMENTS grows: raise `statements.memory`, or find who writes values into texts."
     }
+    "The fleet" {
+        Gauge FleetInstances "pgweir_fleet_instances" []
+            "Instances that the limits are divided among, this one included; absent with fleet.mode = \"off\"."
+            "Differs between instances: some do not reach the Redis, or have another `fleet.name` or watch role."
+        Gauge FleetLeaseState "pgweir_fleet_lease_state" [LeaseState]
+            "1 for the way in which limits are held: granted; shrunk and even, the Redis is lost; smallest, it is not known by how many to divide; lapsed, the process stood still. Absent without leases."
+            "Anything but `granted`: `fleet.url` does not answer; the log says why."
+        Counter FleetRefreshes "pgweir_fleet_refreshes_total" [RefreshOutcome]
+            "Requests for leases, by outcome: answered or failed."
+            "`failed`: as above."
+        Gauge FleetRefreshSeconds "pgweir_fleet_refresh_seconds" []
+            "How long the last request for leases took."
+            "Over 0.1: the Redis is slow or far away, and a busy instance gets its share later."
+        Gauge RolePart "pgweir_fleet_role_part" [Role]
+            "This instance's part of the role's limit; the limit itself with fleet.mode = \"off\"."
+            "The sum over all instances is the limit, or less for a moment while a part moves."
+    }
     "Roles and their limits" {
         Gauge RoleActive "pgweir_role_active" [Role]
             "Backends that a role's clients hold, over all databases."

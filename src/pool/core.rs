@@ -10,6 +10,7 @@
 
 mod bound;
 mod endpoint;
+mod fleet;
 mod manage;
 mod role_queue;
 mod share;
@@ -36,7 +37,6 @@ use fastrand::Rng;
 use slotmap::{SlotMap, new_key_type};
 use tokio::time::Instant;
 
-use crate::admission::fleet_share::FleetShare;
 use bound::Bound;
 use endpoint::{Health, Retry};
 use role_queue::{LeaseEnd, RoleQueue};
@@ -45,6 +45,7 @@ use stops::DatabaseStops;
 use waiter::{Notice, TicketQueue, Turn, WaiterState, Waiters};
 
 pub(crate) use endpoint::FailureKind;
+pub(crate) use fleet::{FleetLimit, FleetParts};
 pub(crate) use manage::ServerEpoch;
 pub use manage::{DatabaseLimits, PoolLimits};
 pub(crate) use role_queue::{RoleQueueId, RoleQueueView};
@@ -177,7 +178,7 @@ pub struct Core<B> {
     total: Bound,
     /// The fleet's bound over all, of which `total` has our part.
     total_max: Option<u32>,
-    share: FleetShare,
+    parts: FleetParts,
     workers: usize,
     /// Every opened slot, in the order `tick` looks at them.
     idle_scan: VecDeque<SlotId>,
@@ -239,7 +240,7 @@ impl<B> Core<B> {
             alarm: None,
             total: Bound::new(total_max),
             total_max,
-            share: FleetShare::All,
+            parts: FleetParts::default(),
             workers,
             idle_scan: VecDeque::new(),
             rng: Rng::with_seed(seed),

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::Proxy;
 use crate::admission::fleet_share::FleetShare;
 use crate::clients::{Activity, Signal};
+use crate::pool::core::FleetParts;
 use crate::pool::idle_check;
 
 /// Idle backends with outdated timeouts that a worker closes at one tick, so that a reload replaces them one after the
@@ -67,7 +68,7 @@ impl Proxy {
         if let FleetShare::Part { of, .. } = share {
             tracing::info!(instances = of, "this instance has its part of the fleet's limits");
         }
-        self.pools.decide(worker, |core, out| core.set_share(share, now, out));
+        self.pools.decide(worker, |core, out| core.set_parts(FleetParts::all(share), now, out));
     }
 
     /// Forgets everything that the configuration does not name and nobody uses.

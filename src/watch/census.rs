@@ -46,6 +46,11 @@ impl Census {
         self.count().forget(database);
     }
 
+    /// How many instances there are.
+    pub(crate) fn members(&self) -> u32 {
+        u32::try_from(self.count().members().len()).expect("fewer instances than that")
+    }
+
     /// Our part of the limits.
     pub(crate) fn share(&self) -> FleetShare {
         self.count().share()

@@ -20,6 +20,7 @@ mod from_pgbouncer;
 mod harness;
 mod holding;
 mod hosts;
+mod leases;
 mod limits;
 mod listen;
 mod login_pace;

@@ -2,6 +2,7 @@
 //! counted by.
 
 use crate::admission::limiter;
+use crate::fleet::lease::holder::LeaseState;
 use crate::metrics::{CancelCause, CloseReason, FleetCancel, Label, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome};
 use crate::notify::stats::{Dropped, Gap};
 use crate::pool::core::SlotPhase;
@@ -33,6 +34,14 @@ words! {
         IdleInTransaction = "idle_in_transaction",
         /// Outside of one.
         Idle = "idle",
+    }
+
+    /// Outcomes of a request for leases.
+    pub(super) enum RefreshOutcome {
+        /// The book has answered.
+        Answered = "answered",
+        /// It has not.
+        Failed = "failed",
     }
 
     /// Reasons for which a role's transaction is refused.
@@ -80,6 +89,8 @@ pub fn values(label: Label) -> LabelValues {
         Label::PinEnd => Words(&PinEnd::WORDS),
         Label::CloseReason => Words(&CloseReason::WORDS),
         Label::RoleRefusal => Words(&RoleRefusal::WORDS),
+        Label::LeaseState => Words(&LeaseState::WORDS),
+        Label::RefreshOutcome => Words(&RefreshOutcome::WORDS),
         Label::FleetCancel => Words(&FleetCancel::WORDS),
         Label::CancelCause => Words(&CancelCause::WORDS),
         Label::DropCause => Words(&Dropped::WORDS),

@@ -17,11 +17,12 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use self::exposition::Exposition;
-use self::label::{ClientState, RoleRefusal, ServerSessionState};
+use self::label::{ClientState, RefreshOutcome, RoleRefusal, ServerSessionState};
 pub use self::label::{LabelValues, values};
 use super::group::{self, GroupName, PoolGroup};
 use crate::admission::limiter::LimiterState;
 use crate::clients::Activity;
+use crate::fleet::lease::holder::LeaseState;
 use crate::metrics::{Metric, PoolHistogram};
 use crate::notify::exchange::Exchange;
 use crate::pool::core::{DatabaseId, EndpointView, RoleQueueView, SlotPhase};
@@ -114,6 +115,7 @@ fn process(page: &mut Exposition, proxy: &Proxy) {
     page.put(Metric::Connections, &[], proxy.places.connections());
     page.put(Metric::Arrivals, &[], proxy.places.arrivals());
     page.put(Metric::ClientsMax, &[], proxy.config.load().listen.clients_max);
+    put_fleet(page, proxy);
     page.put(Metric::ClientMemory, &[], proxy.memory.used() as u64);
     page.put_counters(&[], proxy.process.counters());
     for (metric, durations) in proxy.process.histograms() {
@@ -122,6 +124,21 @@ fn process(page: &mut Exposition, proxy: &Proxy) {
     for (sqlstate, count) in proxy.errors.totals() {
         page.put(Metric::Errors, &[&sqlstate], count);
     }
+}
+
+fn put_fleet(page: &mut Exposition, proxy: &Proxy) {
+    let now = Instant::now();
+    if let Some(instances) = proxy.fleet_size(now) {
+        page.put(Metric::FleetInstances, &[], instances);
+    }
+    let Some(view) = proxy.leases.as_ref().map(|leases| leases.view(now)) else { return };
+    for state in LeaseState::ALL {
+        page.put(Metric::FleetLeaseState, &[state.word()], u8::from(state == view.state));
+    }
+    for (outcome, count) in RefreshOutcome::WORDS.into_iter().zip([view.counts.answered, view.counts.failed]) {
+        page.put(Metric::FleetRefreshes, &[outcome], count);
+    }
+    page.put(Metric::FleetRefreshSeconds, &[], view.lag.as_secs_f64());
 }
 
 /// Clients of one database and role.
@@ -269,6 +286,9 @@ fn put_role_queue(page: &mut Exposition, role: &str, role_queue: &RoleQueueView,
     }
     if let Some(effective) = group::effective_limit(limiter) {
         page.put(Metric::RoleEffectiveLimit, own, effective);
+    }
+    if let Some(part) = limiter.part {
+        page.put(Metric::RolePart, own, part);
     }
     page.put(Metric::RoleWaiters, own, limiter.waiting);
     let oldest = waiting_since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64());

@@ -8,6 +8,7 @@ mod config;
 mod databases;
 mod dns_hosts;
 mod findings;
+mod fleet;
 mod listeners;
 mod lists;
 mod pins;
@@ -50,6 +51,7 @@ pub(super) const ALL: &[&ConsoleTable] = &[
     &databases::TABLE,
     &users::TABLE,
     &roles::TABLE,
+    &fleet::TABLE,
     &pins::TABLE,
     &statements::TABLE,
     &listeners::TABLE,

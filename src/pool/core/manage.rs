@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use super::bound::{ActivityChange, Bound};
 use super::endpoint::Health;
+use super::fleet::FleetLimit;
 use super::role_queue::RoleQueueId;
 use super::share::Level;
 use super::stops::DatabaseStops;
 use super::waiter::TicketQueue;
 use super::{Command, Core, DatabaseId, DatabaseState, PoolId, PoolState, SlotCounts, WaitError};
-use crate::admission::fleet_share::FleetShare;
 use crate::admission::limiter::LeaseScope;
 use crate::config::Share;
 
@@ -62,7 +62,7 @@ impl<B> Core<B> {
     /// Adds an endpoint.
     pub fn add_database(&mut self, limits: DatabaseLimits) -> DatabaseId {
         self.databases.insert(DatabaseState {
-            bound: Bound::new(self.part(limits.backends_max)),
+            bound: Bound::new(self.parts.of_newcomer(limits.backends_max)),
             limits,
             health: Health::new(),
             pools: Vec::new(),
@@ -104,28 +104,9 @@ impl<B> Core<B> {
     /// leased ones as they come back.
     pub fn set_total_max(&mut self, total_max: Option<u32>, now: Instant, out: &mut Vec<Command<B>>) {
         self.total_max = total_max;
-        self.total.max = self.part(total_max);
+        self.total.max = self.parts.bound(FleetLimit::Total, total_max);
         self.trim(Level::Total, out);
         self.serve(None, now, out);
-    }
-
-    /// Takes another part of the fleet's limits: of those of roles and databases, and of the one over all.
-    pub fn set_share(&mut self, share: FleetShare, now: Instant, out: &mut Vec<Command<B>>) {
-        self.share = share;
-        self.total.max = self.part(self.total_max);
-        self.trim(Level::Total, out);
-        for database in self.databases.keys().collect::<Vec<_>>() {
-            self.databases[database].bound.max = self.part(self.databases[database].limits.backends_max);
-            self.trim(Level::Database(database), out);
-        }
-        for role_queue in self.role_queues.keys().collect::<Vec<_>>() {
-            self.change_limiter(role_queue, now, out, |limiter| limiter.set_share(share, now));
-        }
-        self.serve(None, now, out);
-    }
-
-    fn part(&self, max: Option<u32>) -> Option<u32> {
-        max.map(|max| self.share.of(max))
     }
 
     /// Changes a database's limits.
@@ -139,7 +120,7 @@ impl<B> Core<B> {
         let Some(changed) = self.databases.get_mut(database) else {
             return;
         };
-        changed.bound.max = limits.backends_max.map(|max| self.share.of(max));
+        changed.bound.max = self.parts.bound(FleetLimit::Database(database), limits.backends_max);
         changed.limits = limits;
         self.trim(Level::Database(database), out);
         self.serve(Some(database), now, out);
@@ -286,7 +267,7 @@ impl<B> Core<B> {
         self.serve(Some(database), now, out);
     }
 
-    fn trim(&mut self, level: Level, out: &mut Vec<Command<B>>) {
+    pub(super) fn trim(&mut self, level: Level, out: &mut Vec<Command<B>>) {
         while self.bound(level).is_some_and(Bound::is_exceeded)
             && let Some(slot) = self.least_recently_used(level, None)
         {

@@ -39,7 +39,8 @@ impl<B> Core<B> {
     /// Adds a role; its limit grows by its ramp from now on.
     pub fn add_role_queue(&mut self, rules: RoleQueueSettings, now: Instant) -> RoleQueueId {
         let mut limiter = RoleLimiter::new(rules, now);
-        limiter.set_share(self.share, now);
+        // Its id is not known to anybody so far.
+        limiter.set_share(self.parts.general, self.parts.lapses, now);
         self.role_queues.insert(RoleQueue { limiter, pools: Vec::new(), is_removed: false })
     }
 

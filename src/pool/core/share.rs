@@ -121,7 +121,7 @@ impl<B> Core<B> {
             let other = &self.pools[other];
             let has_waited_its_turn =
                 |since| now >= since + TURN_MAX && own_since.is_none_or(|own_since| since < own_since);
-            other.counts.live() < self.share.kept(other.limits.share.reserved)
+            other.counts.live() < self.parts.general.kept(other.limits.share.reserved)
                 || other.counts.live() == 0 && other.queue.first_since().is_some_and(has_waited_its_turn)
         })
     }
@@ -142,7 +142,7 @@ impl<B> Core<B> {
         let pool = &self.pools[id];
         let live = pool.counts.live();
         (
-            live >= self.share.kept(pool.limits.share.reserved),
+            live >= self.parts.general.kept(pool.limits.share.reserved),
             live >= self.share(id),
             pool.limits.share.priority == Priority::Batch,
             f64::from(live) / f64::from(pool.limits.share.weight.max(1)),
@@ -195,7 +195,7 @@ impl<B> Core<B> {
     pub(super) fn claim(&self, pool: PoolId, now: Instant) -> u32 {
         let pool = &self.pools[pool];
         let database = &self.databases[pool.database];
-        if database.stops.is_any() || pool.is_removed {
+        if database.stops.is_any() || pool.is_removed || self.parts.is_lapsed(now) {
             return 0;
         }
         let arriving = pool.counts.opening - pool.openings_stale;
@@ -233,7 +233,7 @@ impl<B> Core<B> {
         others
             .map(|pool| {
                 let pool = &self.pools[*pool];
-                self.share.kept(pool.limits.share.reserved).saturating_sub(pool.counts.live())
+                self.parts.general.kept(pool.limits.share.reserved).saturating_sub(pool.counts.live())
             })
             .sum()
     }

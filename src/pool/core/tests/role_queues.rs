@@ -448,7 +448,7 @@ fn a_role_that_nobody_uses_is_forgotten_unless_the_console_gave_it_a_limit() {
 fn a_part_of_the_fleets_limits_holds_for_roles_databases_and_all() {
     let mut shell = Shell::new(Some(8));
     let (role_queue, pools) = shell.role_queue(settings(Some(5)), 1, &limits(100));
-    shell.run(|core, now, out| core.set_share(FleetShare::Part { rank: 1, of: 2 }, now, out));
+    shell.run(|core, now, out| core.set_parts(FleetParts::all(FleetShare::Part { rank: 1, of: 2 }), now, out));
     let (mut held, waiting) = shell.crowd(pools[0], 10);
     assert_eq!((held.len(), shell.limiter(role_queue).effective, shell.limiter(role_queue).limit), (2, 2, Some(5)));
     // LIMIT says the fleet's limit; the bound over all is in parts, too.
@@ -457,6 +457,6 @@ fn a_part_of_the_fleets_limits_holds_for_roles_databases_and_all() {
     held.extend(more);
     assert_eq!(held.len(), 4);
     // The other has gone.
-    shell.run(|core, now, out| core.set_share(FleetShare::Part { rank: 0, of: 1 }, now, out));
+    shell.run(|core, now, out| core.set_parts(FleetParts::all(FleetShare::Part { rank: 0, of: 1 }), now, out));
     assert_eq!(shell.served_of(waiting).0.len(), 4);
 }

@@ -1,0 +1,56 @@
+//! The most that was wanted in the last second. Pure.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Half of what is remembered.
+const SPAN: Duration = Duration::from_millis(500);
+
+/// The most in this span and in the one before.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peaks {
+    began: Instant,
+    now: u32,
+    before: u32,
+}
+
+impl Peaks {
+    /// Nothing has been wanted so far.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { began: now, now: 0, before: 0 }
+    }
+
+    /// So much is wanted at this moment.
+    pub(crate) fn note(&mut self, wanted: u32, now: Instant) {
+        let spans = now.saturating_duration_since(self.began).as_millis() / SPAN.as_millis();
+        if spans > 0 {
+            self.before = if spans == 1 { self.now } else { 0 };
+            (self.began, self.now) = (now, 0);
+        }
+        self.now = self.now.max(wanted);
+    }
+
+    /// The most in the last half second to second.
+    pub(crate) fn most(&self) -> u32 {
+        self.now.max(self.before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_wanted_counts_for_half_a_second_to_a_second() {
+        let start = Instant::now();
+        let mut peaks = Peaks::new(start);
+        let mut most_at = |millis, wanted| {
+            peaks.note(wanted, start + Duration::from_millis(millis));
+            peaks.most()
+        };
+        assert_eq!((most_at(0, 3), most_at(100, 9), most_at(400, 1)), (3, 9, 9));
+        assert_eq!((most_at(600, 2), most_at(1000, 2)), (9, 9));
+        assert_eq!((most_at(1200, 1), most_at(9000, 0)), (2, 0));
+    }
+}

@@ -1,0 +1,246 @@
+//! Limits held by leases: the script at a real Redis keeps the book as its model does, and instances share by it.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use pgweir::testing::fleet::lease::book::LeaseBook;
+use pgweir::testing::fleet::lease::engine::{BookErrand, KeptOrder, RULES, arguments, key, read};
+use pgweir::testing::fleet::lease::{LeaseRequest, LeaseWant};
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, cmd};
+use rustix::process::Signal;
+
+use crate::support::frontend::query;
+use crate::support::{Postgres, Proxy, Redis, Sessions, Wire, eventually, proxy};
+
+// ## The script
+
+/// The script, which is told the time.
+struct Script {
+    connection: MultiplexedConnection,
+    book: String,
+}
+
+impl Script {
+    async fn call(&mut self, arguments: &[String], wall: Duration) -> Result<String, RedisError> {
+        let mut ask = cmd("EVAL");
+        ask.arg(format!("local wall = tonumber(KEYS[2])\n{RULES}")).arg(2);
+        ask.arg(&self.book).arg(wall.as_millis().to_string()).arg(arguments);
+        ask.query_async(&mut self.connection).await
+    }
+}
+
+/// A request of a member that has these limits, at random.
+fn request(rng: &mut Rng, seq: u64) -> LeaseRequest {
+    let mut request = LeaseRequest { seq, weight: rng.u32(1..4), knows: rng.u32(0..4), ..LeaseRequest::default() };
+    for name in ["role app", "role batch", "total"] {
+        if rng.u8(0..4) > 0 {
+            let want =
+                LeaseWant { limit: rng.u32(0..41), want: rng.u32(0..50), cap: rng.u32(0..20), used: rng.u32(0..20) };
+            request.wants.insert(name.to_owned(), want);
+        }
+    }
+    request
+}
+
+#[tokio::test]
+async fn the_script_keeps_the_book_as_its_model_does() {
+    let redis = Redis::without_memory().await;
+    for seed in 0..60 {
+        let mut rng = Rng::with_seed(seed);
+        let mut script = Script { connection: redis.connect().await, book: key(&seed.to_string()) };
+        let (mut book, mut wall, mut seq) = (LeaseBook::default(), Duration::from_millis(1_800_000_000_000), 0);
+        for step in 0..80 {
+            wall = match rng.u8(0..20) {
+                0 => wall - Duration::from_millis(rng.u64(0..20_000)),
+                1 => wall + Duration::from_millis(rng.u64(0..20_000)),
+                _ => wall + Duration::from_millis(rng.u64(0..900)),
+            };
+            let id = format!("{:016x}", rng.u64(0..5));
+            if rng.u8(0..20) == 0 {
+                let mut bye = arguments(&id, &BookErrand::default());
+                bye.push("bye".to_owned());
+                seq += 1;
+                bye[1] = seq.to_string();
+                script.call(&bye, wall).await.expect("it leaves");
+                book.leave(&id, wall);
+                continue;
+            }
+            // Sometimes one that was late.
+            seq += 1;
+            let late = rng.u64(0..3).min(seq - 1);
+            let errand = BookErrand { request: request(&mut rng, seq - late), ..BookErrand::default() };
+            let answer = script.call(&arguments(&id, &errand), wall).await;
+            let expected = book.refresh(&id, &errand.request, wall);
+            match expected {
+                Some(expected) => {
+                    let answer = read(&answer.expect("granted")).expect("readable").book;
+                    assert_eq!(answer, expected, "seed {seed}, step {step}, {errand:?}");
+                }
+                None => assert!(answer.expect_err("refused").to_string().contains("later request")),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_later_order_for_a_role_holds_and_is_put_back_where_it_was_forgotten() {
+    let redis = Redis::without_memory().await;
+    let mut script = Script { connection: redis.connect().await, book: key("orders") };
+    let order = |text: &str, since| ("app".to_owned(), KeptOrder { text: text.to_owned(), since });
+    let mut seq = 0;
+    let mut give = async |orders: Vec<(String, KeptOrder)>, wall: u64| {
+        seq += 1;
+        let errand = BookErrand {
+            request: LeaseRequest { seq, weight: 1, ..LeaseRequest::default() },
+            orders,
+            ..BookErrand::default()
+        };
+        let answer = script.call(&arguments("a", &errand), Duration::from_millis(wall)).await.expect("granted");
+        read(&answer).expect("readable").orders.remove("app")
+    };
+    assert_eq!(give(vec![], 1000).await, None);
+    assert_eq!(give(vec![order("first", 0)], 2000).await, Some(order("first", 2000).1));
+    // Its clock went back.
+    assert_eq!(give(vec![order("second", 0)], 1500).await, Some(order("second", 2001).1));
+    assert_eq!(give(vec![order("first", 2000)], 3000).await, Some(order("second", 2001).1));
+    assert_eq!(give(vec![order("put back", 2500)], 3000).await, Some(order("put back", 2500).1));
+}
+
+// ## Instances
+
+/// Of `app`, over all instances.
+const LIMIT: u32 = 12;
+
+/// An instance of a fleet with this limit.
+async fn instance(redis: &Redis, dbname: &str, lines: &str) -> Proxy {
+    let fleet = format!("[fleet]\nmode = \"redis\"\nurl = \"{}\"", redis.url());
+    let limit = format!("[roles.app]\ntransactions_max = {LIMIT}\n[admission]\nmode = \"off\"");
+    proxy().dbname(dbname).pool_size(40).wait_timeout("1d").toml(&fleet).toml(&limit).toml(lines).start().await
+}
+
+/// The part of `app` that an instance has.
+fn part(proxy: &Proxy) -> f64 {
+    proxy.metric("pgweir_fleet_role_part", &["role=\"app\""])
+}
+
+fn state(proxy: &Proxy, state: &str) -> bool {
+    proxy.metric("pgweir_fleet_lease_state", &[&format!("state=\"{state}\"")]) == 1.0
+}
+
+/// Clients of an instance that keep a transaction each as soon as they may.
+async fn crowd(proxy: &Proxy, count: u32) -> Vec<Wire> {
+    let mut crowd = Vec::new();
+    for _ in 0..count {
+        let mut wire = proxy.wire("app").await;
+        wire.send(query("BEGIN")).await;
+        crowd.push(wire);
+    }
+    crowd
+}
+
+async fn open(sessions: &Sessions) -> i64 {
+    sessions.count("state = 'idle in transaction'").await
+}
+
+#[tokio::test]
+async fn a_busy_instance_has_all_but_one_each_and_two_have_half() {
+    let redis = Redis::without_memory().await;
+    let dbname = Postgres::shared().database().await;
+    let sessions = Sessions::of(Postgres::shared(), &dbname).await;
+    let fleet = [instance(&redis, &dbname, "").await, instance(&redis, &dbname, "").await];
+    // A new book knows nobody, so each begins with one.
+    eventually(async || fleet.iter().map(part).sum::<f64>() == f64::from(LIMIT)).await;
+    let here = crowd(&fleet[0], LIMIT + 3).await;
+    eventually(async || fleet.iter().map(part).eq([11.0, 1.0])).await;
+    eventually(async || open(&sessions).await == 11).await;
+    let there = crowd(&fleet[1], LIMIT + 3).await;
+    eventually(async || open(&sessions).await == 12).await;
+    // Others come in as those that are in leave.
+    drop(here);
+    eventually(async || fleet.iter().map(part).eq([1.0, 11.0])).await;
+    eventually(async || open(&sessions).await == 11).await;
+    drop(there);
+
+    let lines = fleet[0].console("SHOW FLEET").await;
+    assert_eq!(lines.len(), 2);
+    assert_eq!((&*lines[0]["self"], &*lines[1]["self"]), ("1", "0"));
+    assert_eq!(lines[0]["state"], "granted");
+    assert!(lines[1]["shares"].contains("role app "), "{lines:?}");
+}
+
+#[tokio::test]
+async fn an_even_part_is_left_when_the_redis_is_lost_and_leases_are_back_with_it() {
+    let mut redis = Redis::without_memory().await;
+    let dbname = Postgres::shared().database().await;
+    let fleet = [instance(&redis, &dbname, "").await, instance(&redis, &dbname, "").await];
+    let _clients = crowd(&fleet[0], LIMIT).await;
+    eventually(async || fleet.iter().map(part).eq([11.0, 1.0])).await;
+    // Each has learnt by how many it is to divide.
+    for one in &fleet {
+        let answered = || one.metric("pgweir_fleet_refreshes_total", &["outcome=\"answered\""]);
+        let before = answered();
+        eventually(async || answered() >= before + 3.0).await;
+    }
+    redis.stop();
+    eventually(async || fleet.iter().all(|one| state(one, "even"))).await;
+    assert_eq!(fleet.iter().map(part).collect::<Vec<_>>(), [6.0, 6.0]);
+    for one in &fleet {
+        one.logged("the Redis of fleet.url cannot be used").await;
+        one.logged("no leases are to be had: this instance keeps to an even part of the limits").await;
+    }
+    redis.start().await;
+    eventually(async || fleet.iter().all(|one| state(one, "granted"))).await;
+    eventually(async || fleet.iter().map(part).eq([11.0, 1.0])).await;
+    for one in &fleet {
+        one.logged("the Redis of fleet.url is back").await;
+    }
+}
+
+#[tokio::test]
+async fn the_share_of_one_that_stands_still_is_for_others_and_it_lets_nobody_in_when_it_goes_on() {
+    let redis = Redis::without_memory().await;
+    let dbname = Postgres::shared().database().await;
+    let sessions = Sessions::of(Postgres::shared(), &dbname).await;
+    let fleet = [instance(&redis, &dbname, "").await, instance(&redis, &dbname, "").await];
+    eventually(async || fleet.iter().map(part).sum::<f64>() == f64::from(LIMIT)).await;
+    let first = crowd(&fleet[0], 6).await;
+    eventually(async || open(&sessions).await == 6).await;
+    drop(first);
+    eventually(async || open(&sessions).await == 0).await;
+    fleet[0].signal(Signal::STOP);
+    let _clients = crowd(&fleet[1], LIMIT).await;
+    // All of it: nobody else is there.
+    eventually(async || open(&sessions).await == i64::from(LIMIT)).await;
+    fleet[0].signal(Signal::CONT);
+    let _late = crowd(&fleet[0], 3).await;
+    // What the other is asked to give back it still uses.
+    eventually(async || part(&fleet[1]) == 9.0).await;
+    assert_eq!((open(&sessions).await, part(&fleet[0])), (i64::from(LIMIT), 0.0));
+}
+
+#[tokio::test]
+async fn the_lower_of_two_limits_holds_and_is_said() {
+    let redis = Redis::without_memory().await;
+    let dbname = Postgres::shared().database().await;
+    let fleet =
+        [instance(&redis, &dbname, "").await, instance(&redis, &dbname, "[roles.app]\ntransactions_max = 4").await];
+    let notes = async || fleet[0].console("SHOW FLEET").await[0]["notes"].clone();
+    eventually(async || notes().await == "role app: the 4 of another instance holds, not 12").await;
+    eventually(async || fleet.iter().map(part).sum::<f64>() == 4.0).await;
+}
+
+#[tokio::test]
+async fn one_that_ends_gives_its_share_back_at_once() {
+    let redis = Redis::without_memory().await;
+    let dbname = Postgres::shared().database().await;
+    let (stays, mut leaves) = (instance(&redis, &dbname, "").await, instance(&redis, &dbname, "").await);
+    eventually(async || part(&stays) + part(&leaves) == f64::from(LIMIT)).await;
+    assert_eq!(stays.metric("pgweir_fleet_instances", &[]), 2.0);
+    leaves.signal(Signal::TERM);
+    assert!(leaves.ended().await);
+    let mut connection = redis.connect().await;
+    let members: Vec<String> = cmd("HKEYS").arg(key("main")).query_async(&mut connection).await.expect("a book");
+    assert_eq!(members.iter().filter(|name| name.starts_with("m:")).count(), 1, "{members:?}");
+    eventually(async || part(&stays) == f64::from(LIMIT)).await;
+}
