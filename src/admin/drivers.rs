@@ -36,6 +36,7 @@ pub(super) fn read(folded: &[&str]) -> Option<DriverStatement> {
     use DriverStatement::Nothing;
     Some(match *folded {
         ["show", "transaction", "isolation", "level"] => value("transaction_isolation", "read committed"),
+        ["show", "time", "zone"] => parameter("TimeZone")?,
         ["show", "transaction_read_only"] => value("transaction_read_only", "off"),
         ["show", name] => parameter(&unquoted(name))?,
         ["select", ref what @ ..] => select(&what.concat())?,

@@ -47,7 +47,11 @@ async fn columns_are_those_of_pgbouncer_in_its_order() {
              avg_xact_time avg_query_time avg_wait_time avg_client_parse_count avg_server_parse_count avg_bind_count",
         ),
         ("SHOW STATS_TOTALS", counted),
-        ("SHOW STATS_AVERAGES", counted),
+        (
+            "SHOW STATS_AVERAGES",
+            "database server_assignment_count xact_count query_count bytes_received bytes_sent xact_time query_time \
+             wait_time avg_client_parse_count avg_server_parse_count avg_bind_count",
+        ),
         ("SHOW TOTALS", "name value"),
         (
             "SHOW DATABASES",
@@ -61,6 +65,7 @@ async fn columns_are_those_of_pgbouncer_in_its_order() {
              max_user_client_connections current_client_connections",
         ),
         ("SHOW DNS_HOSTS", "hostname ttl addrs"),
+        ("SHOW PEERS", "peer_id host port pool_size"),
         ("SHOW LISTS", "list items"),
         ("SHOW CONFIG", "key value default changeable"),
         ("SHOW STATE", "key value"),

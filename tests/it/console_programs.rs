@@ -130,7 +130,30 @@ async fn exporter_in_go_finds_everything() {
     {
         assert!(lists.iter().any(|row| row["list"] == list), "{list}");
     }
-    assert_eq!(proxy.console("SHOW CONFIG;").await[0].len(), 4, "it takes three columns or four");
+    let config = proxy.console("SHOW CONFIG;").await;
+    assert_eq!(config[0].len(), 4, "it takes three columns or four");
+    for (key, value) in [("max_client_conn", "10000"), ("max_user_connections", "0"), ("query_wait_timeout", "30")] {
+        assert!(config.iter().any(|row| row["key"] == key && row["value"] == value), "{key}: {config:?}");
+    }
     let version = proxy.console("SHOW VERSION;").await;
     assert_eq!(version[0].keys().collect::<Vec<_>>(), ["version"]);
+}
+
+/// check_postgres of Debian, as Nagios runs it: it divides by max_client_conn of SHOW CONFIG.
+#[tokio::test]
+async fn check_postgres_counts_clients() {
+    let proxy = proxy().toml("[listen]\nclients_max = 200").start().await;
+    let _client = proxy.connect("app").await;
+    let mut check = Command::new("check_postgres");
+    check.args(["--action=pgbouncer_backends", "--dbname=pgbouncer", "--dbuser=ops"]);
+    check.args(["--host=127.0.0.1", &format!("--port={}", proxy.addr.port())]);
+    let said = proxy.database("pgbouncer").run("ops", check).await;
+    assert!(said.contains("POSTGRES_PGBOUNCER_BACKENDS OK") && said.contains(" of 200 connections"), "{said}");
+}
+
+/// pgcli asks this as it connects.
+#[tokio::test]
+async fn time_zone_is_shown() {
+    let proxy = proxy().start().await;
+    assert_eq!(proxy.console("SHOW TIME ZONE").await[0]["TimeZone"], "UTC");
 }

@@ -1,10 +1,13 @@
-//! SHOW CONFIG.
+//! SHOW CONFIG: our settings, and under PgBouncer's names those that its checks and exporters ask for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::admin::table::{ConsoleTable, columns, table};
-use crate::config;
+use crate::config::{self, Config, ConfigSetting, ListenAddr};
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: ConsoleTable = table!("CONFIG", "every setting in force", lines);
+pub(super) const TABLE: ConsoleTable = table!("CONFIG", "every setting in force, some by PgBouncer's name, too", lines);
 
 struct SettingLine {
     key: String,
@@ -23,9 +26,61 @@ columns! { SettingLine;
 fn lines(proxy: &Proxy) -> Vec<SettingLine> {
     let config = proxy.config.load();
     let defaults = config::defaults(&config);
-    let line = |(key, setting): (String, config::ConfigSetting)| {
-        let default = defaults.get(&key).map(config::ConfigSetting::to_string);
+    let settings = config::entries(&config);
+    let mut lines: Vec<SettingLine> = aliases(&config, &settings).collect();
+    lines.extend(settings.into_iter().map(|(key, setting)| {
+        let default = defaults.get(&key).map(ConfigSetting::to_string);
         SettingLine { key, value: setting.to_string(), default, needs_restart: setting.needs_restart }
-    };
-    config::entries(&config).into_iter().map(line).collect()
+    }));
+    lines
+}
+
+/// PgBouncer's name, the value as it writes it (times in seconds, 0 for no limit), and our key.
+fn aliases(config: &Config, settings: &BTreeMap<String, ConfigSetting>) -> impl Iterator<Item = SettingLine> {
+    let seconds = |duration: Duration| duration.as_secs_f64().to_string();
+    let (listen, databases) = (&config.listen, config.database("*").or_else(|| config.databases.values().next()));
+    let pool = databases.map(|database| &database.pool);
+    let addresses = listen.addr.iter().filter_map(|addr| match addr {
+        ListenAddr::Tcp(addr) => Some(*addr),
+        ListenAddr::Unix(_) => None,
+    });
+    let (hosts, ports): (Vec<_>, Vec<_>) = addresses.map(|addr| (addr.ip().to_string(), addr.port())).unzip();
+    let of_listen = [
+        ("listen_addr", hosts.join(","), "listen.addr"),
+        ("listen_port", ports.first().copied().unwrap_or(0).to_string(), "listen.addr"),
+        ("max_client_conn", listen.clients_max.to_string(), "listen.clients_max"),
+        ("client_login_timeout", seconds(listen.login_timeout), "listen.login_timeout"),
+        ("client_idle_timeout", seconds(listen.idle_timeout), "listen.idle_timeout"),
+    ];
+    let of_pool = pool.map(|pool| {
+        [
+            ("pool_mode", pool.mode.word().to_owned(), "pool.mode"),
+            ("default_pool_size", pool.size.to_string(), "pool.size"),
+            ("min_pool_size", "0".to_owned(), "pool.size"),
+            ("reserve_pool_size", "0".to_owned(), "pool.size"),
+            ("max_prepared_statements", pool.statements_max.to_string(), "pool.statements_max"),
+            ("query_wait_timeout", seconds(pool.wait_timeout), "pool.wait_timeout"),
+            ("server_idle_timeout", seconds(pool.idle_timeout), "pool.idle_timeout"),
+            ("server_lifetime", seconds(pool.lifetime), "pool.lifetime"),
+            ("server_connect_timeout", seconds(pool.connect_timeout), "pool.connect_timeout"),
+        ]
+    });
+    let of_databases = databases.map(|database| {
+        let most = database.backends_max.unwrap_or(0);
+        ("max_db_connections", most.to_string(), "databases.*.backends_max")
+    });
+    let limits = config.role("*").map(|role| &role.limits);
+    let transactions_max = limits.and_then(|limits| limits.admission.transactions_max).unwrap_or(0);
+    let clients_max = limits.and_then(|limits| limits.clients_max).unwrap_or(0);
+    let of_roles = [
+        ("max_user_connections", transactions_max.to_string(), "roles.*.transactions_max"),
+        ("max_user_client_connections", clients_max.to_string(), "roles.*.clients_max"),
+    ];
+    let all = of_listen.into_iter().chain(of_pool.into_iter().flatten()).chain(of_databases);
+    all.chain(of_roles).map(|(name, value, key)| SettingLine {
+        key: name.to_owned(),
+        value,
+        default: None,
+        needs_restart: settings.get(key).is_some_and(|setting| setting.needs_restart),
+    })
 }

@@ -24,7 +24,7 @@ columns! { DatabaseLine;
     "host" text = |it| it.config.hosts.join(","),
     "port" int = |it| it.config.port,
     "database" text = |it| it.config.dbname.as_ref().unwrap_or(&it.name),
-    "force_user" text = |_it| None::<&str>,
+    "force_user" text = |it| it.config.login_as.as_ref(),
     "pool_size" int = |it| it.config.pool.size,
     "min_pool_size" int = |_it| 0,
     "reserve_pool_size" int = |_it| 0,

@@ -1,4 +1,4 @@
-//! SHOW LISTS. Of PgBouncer's peers and DNS zones there are none here.
+//! SHOW LISTS. PgBouncer's pools of peers and DNS zones do not exist here.
 
 use crate::admin::table::{ConsoleTable, columns, table};
 use crate::proxy::Proxy;
@@ -23,7 +23,7 @@ fn lines(proxy: &Proxy) -> Vec<ListLine> {
     [
         ("databases", config.databases.len()),
         ("users", config.roles.len()),
-        ("peers", 0),
+        ("peers", config.fleet.peers.len()),
         ("pools", proxy.directory.all_pools().len()),
         ("peer_pools", 0),
         ("free_clients", (config.listen.clients_max as usize).saturating_sub(connections)),

@@ -11,6 +11,7 @@ mod findings;
 mod fleet;
 mod listeners;
 mod lists;
+mod peers;
 mod pins;
 mod pools;
 mod roles;
@@ -62,6 +63,7 @@ pub(super) const ALL: &[&ConsoleTable] = &[
     &blockers::TABLE,
     &topology::TABLE,
     &dns_hosts::TABLE,
+    &peers::TABLE,
     &lists::TABLE,
     &config::TABLE,
     &state::TABLE,

@@ -1,4 +1,4 @@
-//! SHOW STATS_TOTALS; SHOW STATS_AVERAGES has the same columns.
+//! SHOW STATS_TOTALS.
 
 use std::sync::Arc;
 
@@ -8,13 +8,12 @@ use crate::proxy::Proxy;
 
 pub(super) const TABLE: ConsoleTable = table!("STATS_TOTALS", "the totals of STATS alone", lines);
 
-/// Either the totals or the averages of one database.
-pub(super) struct NumbersLine {
-    pub(super) database: Arc<str>,
-    pub(super) numbers: StatsNumbers,
+struct TotalsLine {
+    database: Arc<str>,
+    numbers: StatsNumbers,
 }
 
-stats_columns! { NumbersLine;
+stats_columns! { TotalsLine;
     numbers: [
         "server_assignment_count", "xact_count", "query_count",
         "bytes_received", "bytes_sent",
@@ -23,7 +22,7 @@ stats_columns! { NumbersLine;
     ],
 }
 
-fn lines(proxy: &Proxy) -> Vec<NumbersLine> {
+fn lines(proxy: &Proxy) -> Vec<TotalsLine> {
     let all = by_database(proxy).into_iter();
-    all.map(|line| NumbersLine { database: line.database, numbers: line.total }).collect()
+    all.map(|line| TotalsLine { database: line.database, numbers: line.total }).collect()
 }
