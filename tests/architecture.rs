@@ -33,6 +33,7 @@ const PURE: [&str; 21] = [
     "admission/burst.rs",
     "admission/limiter",
     "admission/fleet_share.rs",
+    "admission/lane.rs",
     "admission/limit.rs",
     "admission/wait_queue.rs",
     "admission/login.rs",

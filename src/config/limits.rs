@@ -210,6 +210,16 @@ pub fn role_queue_settings(config: &Config, role_name: &str) -> Option<RoleQueue
     Some(RoleQueueSettings::of(&config.admission, &config.role(role_name)?.limits.admission))
 }
 
+/// The settings of a lane with this limit and length of its queue: that of a role with nothing but a limit.
+pub fn lane_settings(config: &Config, transactions_max: Option<u32>, waiters_max: Option<u32>) -> RoleQueueSettings {
+    let limits = RoleAdmission { transactions_max, waiters_max, ..RoleAdmission::default() };
+    RoleQueueSettings {
+        mode: AdmissionMode::Off,
+        jitter: Jitter::Off,
+        ..RoleQueueSettings::of(&config.admission, &limits)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;

@@ -49,7 +49,9 @@ pub use exposure::{Exposure, exposures};
 pub(crate) use fleet::FLEET_NAME_MAX;
 pub use fleet::{Fleet, FleetMode, PeerName};
 pub use form::{duration_text, read_duration};
-pub use limits::{Endpoint, PoolSettings, RoleQueueSettings, Share, own_settings, pool_settings, role_queue_settings};
+pub use limits::{
+    Endpoint, PoolSettings, RoleQueueSettings, Share, lane_settings, own_settings, pool_settings, role_queue_settings,
+};
 pub(crate) use listen::CLIENTS_MAX;
 pub use listen::{ClientTls, Listen, ListenAddr, ProxyProtocol, ServerIdentity};
 pub use mistake::{FilePosition, Mistake, Mistakes};
