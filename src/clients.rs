@@ -4,7 +4,7 @@
 //! signal.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::config::CLIENTS_MAX;
 use crate::pool::address::ServerAddress;
 use crate::pool::backend::{BackendHandle, CancelGuard};
+use crate::sql::Digest;
 use crate::wire::cancel_key::{CLIENTS, InstanceNumber};
 
 /// A request to a client's task for its next poll; several may be pending.
@@ -69,6 +70,8 @@ pub(crate) struct ClientEntry {
     pub connected: SystemTime,
     /// Reasons for which it keeps its backend, as bits of `session::pins`.
     pins: AtomicU16,
+    /// Digest of the last statement that it sent to its backend.
+    statement: AtomicU64,
     /// Seconds since the process began, when the last cycle ended.
     active: AtomicU32,
     signals: AtomicU8,
@@ -119,6 +122,17 @@ impl ClientEntry {
     /// Keeps its backend for these reasons, until [`Self::set_idle`].
     pub(crate) fn set_pins(&self, bits: u16) {
         self.pins.store(bits, Ordering::Relaxed);
+    }
+
+    /// It sends this statement to its backend.
+    #[inline]
+    pub(crate) fn set_statement(&self, digest: Digest) {
+        self.statement.store(digest.0, Ordering::Relaxed);
+    }
+
+    /// The last statement that it sent to its backend.
+    pub(crate) fn statement(&self) -> Digest {
+        Digest(self.statement.load(Ordering::Relaxed))
     }
 
     /// Reasons for which it keeps its backend; `session::pins::names` reads them.
@@ -311,6 +325,7 @@ impl Clients {
             is_tls: facts.is_tls,
             connected: SystemTime::now(),
             pins: AtomicU16::new(0),
+            statement: AtomicU64::new(0),
             active: AtomicU32::new(second),
             signals: AtomicU8::new(0),
             activity: Mutex::new(Activity::Idle),
@@ -370,6 +385,16 @@ impl Clients {
             }
             Activity::Idle => Cancelled::Done,
         }
+    }
+
+    /// Cancels for the backends of all clients that run this statement now; nobody else gets one before its guard is
+    /// dropped.
+    pub(crate) fn aim_at_statement(&self, digest: Digest) -> Vec<CancelGuard> {
+        let aim = |entry: Arc<ClientEntry>| match &*entry.lock() {
+            Activity::Active(target) if entry.statement() == digest => Some(target.aim()),
+            _ => None,
+        };
+        self.all().into_iter().filter_map(aim).collect()
     }
 
     /// The process at `server` that works for the client with this id now; nobody else gets it until the guard is

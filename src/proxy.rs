@@ -46,6 +46,7 @@ use crate::topology::supervisor::{Supervised, Topologies};
 use crate::watch::census::Census;
 use crate::watch::watches::Watches;
 use crate::workload::StatementStore;
+use crate::workload::orders::StatementOrders;
 
 /// Connections beyond `listen.clients_max` that are still served, where there are files enough.
 pub(crate) const SPARE_MAX: usize = 1024;
@@ -72,6 +73,8 @@ pub(crate) struct Proxy {
     /// The leases, where limits are held by them.
     pub leases: Option<Arc<Leases>>,
     pub statements: Statements,
+    /// Orders about single statements.
+    pub orders_of_statements: StatementOrders,
     /// What statements do, where that is counted.
     pub workload: Option<Arc<StatementStore>>,
     /// All sets of settings.
@@ -161,6 +164,7 @@ impl Proxy {
             .then(|| Arc::new(StatementStore::new(workers, &config.statements, u64::from_ne_bytes(random()))));
         let config = Arc::new(ArcSwap::from_pointee(config));
         Ok(Self {
+            orders_of_statements: StatementOrders::default(),
             workload,
             memory,
             entrance,

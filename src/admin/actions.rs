@@ -118,7 +118,7 @@ impl ActionHandler {
         let Some(action) = read(&body.to_bytes())? else { return Ok(json!({ "done": null, "notices": [] })) };
         tracing::info!(client.addr = %peer, command = ?action, "action over HTTP");
         let tag = action.kind.tag;
-        let ran = self.inbox.run(move |worker| action.run(worker)).await;
+        let ran = self.inbox.run(move |worker| action.run(worker, STATUS_PAGE)).await;
         let notices = match ran.ok_or(ConsoleFault::GoingDown)?? {
             FollowUp::Nothing => Vec::new(),
             FollowUp::Wait(wait) => (wait.pending)(proxy).into_iter().collect(),
@@ -127,6 +127,9 @@ impl ActionHandler {
         Ok(json!({ "done": tag, "notices": notices }))
     }
 }
+
+/// The author of orders that are given over HTTP: whoever has the token.
+const STATUS_PAGE: &str = "the status page";
 
 /// Whether a browser asks for this address under a name that is really its own. A page from elsewhere can have its own
 /// name lead here and read the answers as its own; it cannot take an address or `localhost` as its name.

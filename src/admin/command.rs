@@ -25,8 +25,8 @@ pub(super) trait ConsoleCommand: Debug + Send + Sync + Sized + 'static {
     /// From the words behind the first. `None`: the words do not fit its usage.
     fn read(arguments: &CommandArguments<'_>) -> Option<Self>;
 
-    /// Does the part that takes no time, on a worker's thread.
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault>;
+    /// Does the part that takes no time, on a worker's thread. `by`: who gave the command.
+    fn run(&self, worker: &Worker, by: &str) -> Result<FollowUp, ConsoleFault>;
 }
 
 /// The part of a command that takes time.
@@ -87,8 +87,8 @@ pub(super) struct Action {
 }
 
 impl Action {
-    pub(super) fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
-        self.command.run(worker)
+    pub(super) fn run(&self, worker: &Worker, by: &str) -> Result<FollowUp, ConsoleFault> {
+        self.command.run(worker, by)
     }
 }
 
@@ -100,11 +100,11 @@ impl Debug for Action {
 
 /// A [`ConsoleCommand`] whose type was forgotten.
 trait RunCommand: Debug + Send + Sync {
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault>;
+    fn run(&self, worker: &Worker, by: &str) -> Result<FollowUp, ConsoleFault>;
 }
 
 impl<C: ConsoleCommand> RunCommand for C {
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
-        ConsoleCommand::run(self, worker)
+    fn run(&self, worker: &Worker, by: &str) -> Result<FollowUp, ConsoleFault> {
+        ConsoleCommand::run(self, worker, by)
     }
 }

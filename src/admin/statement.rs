@@ -129,6 +129,11 @@ mod tests {
             ("ENABLE x", r#"Enable("x")"#),
             ("LIMIT Web 0", r#"LimitRole { role: "Web", max: Some(0), over: None }"#),
             ("limit \"a b\" 40 over '60s'", r#"LimitRole { role: "a b", max: Some(40), over: Some(60s) }"#),
+            (
+                "LIMIT STATEMENT 0123456789abcdef 1 FOR '10m'",
+                "LimitStatement { digest: Digest(81985529216486895), max: 1, lasts: 600s }",
+            ),
+            ("UNBLOCK STATEMENT 0123456789ABCDEF", "UnblockStatement(Digest(81985529216486895))"),
             ("LIMIT web DEFAULT", r#"LimitRole { role: "web", max: None, over: None }"#),
             ("RAMP web", r#"RampRole { role: "web", over: None }"#),
             ("RAMP web OVER 1m", r#"RampRole { role: "web", over: Some(60s) }"#),

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::sql::Digest;
 use crate::wire::frame::FrameError;
 
 /// A fault of the console.
@@ -67,6 +68,14 @@ pub(crate) enum ConsoleFault {
     /// A CancelRequest ended WAIT_CLOSE.
     #[error("WAIT_CLOSE was canceled")]
     WaitCanceled,
+    /// Orders about statements need their digests.
+    #[error("statements are not tracked")]
+    StatementsUntracked,
+    /// No statement of this digest, or no order about it.
+    #[error("nothing is known of statement {0}")]
+    NoStatementOrder(Digest),
+    #[error("too many orders are in force")]
+    TooManyOrders,
     /// No such client.
     #[error("no client has the id {0}")]
     NoClient(i32),

@@ -11,6 +11,7 @@ use crate::notify::exchange::Missing;
 use crate::notify::notification::Unnotifiable;
 use crate::notify::stats::Gap;
 use crate::pool::core::Bottleneck;
+use crate::sql::Digest;
 use crate::state::memory::TooMuch;
 use crate::state::timeout::Timeout;
 use crate::wire::build::{RefusedLogin, ServerError};
@@ -56,6 +57,14 @@ pub(crate) enum Fault {
     /// Waited as long as allowed.
     #[error("{bottleneck}")]
     WaitTimeout { queue: Queue, waited: Duration, bottleneck: Bottleneck },
+    /// An order about this statement refuses it.
+    #[error("{refusal}")]
+    Ordered {
+        refusal: OrderRefusal,
+        digest: Digest,
+        /// Who gave the order.
+        by: Arc<str>,
+    },
     /// A CancelRequest while waiting.
     #[error("canceled while waiting for a backend")]
     Canceled,
@@ -166,6 +175,22 @@ pub(crate) enum Fault {
         Missing::Bus { .. } => "the notification bus cannot be reached",
     })]
     ListenFailed(Missing),
+}
+
+/// Why an order about a statement refuses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum OrderRefusal {
+    #[error("this statement is blocked by an order")]
+    Blocked,
+    #[error("too many clients wait for this statement, which an order limits")]
+    QueueFull,
+    #[error("this statement is limited by an order, and its turn did not come in time")]
+    WaitedInVain,
+}
+
+impl OrderRefusal {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 3] = [Self::Blocked, Self::QueueFull, Self::WaitedInVain];
 }
 
 /// Things that a client may hold only so many of, besides prepared statements.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
 use crate::error::ConsoleFault;
-use crate::error::{Fault, Holding, Queue};
+use crate::error::{Fault, Holding, OrderRefusal, Queue};
 use crate::error::{LoginFault, LookupError};
 use crate::notify::exchange::Missing;
 use crate::notify::notification::Unnotifiable;
@@ -84,6 +84,10 @@ pub(crate) fn report(fault: &Fault) -> Report {
             ("ERROR", "57P03", Some(in_vain(*bottleneck)))
         }
         Fault::WaitTimeout { bottleneck, .. } => ("ERROR", "53300", Some(in_vain(*bottleneck))),
+        Fault::Ordered { refusal: OrderRefusal::Blocked, .. } => ("ERROR", "53400", None),
+        Fault::Ordered { refusal: OrderRefusal::QueueFull | OrderRefusal::WaitedInVain, .. } => {
+            ("ERROR", "53300", None)
+        }
         Fault::Canceled => ("ERROR", "57014", None),
         Fault::Lost(lost) if lost.in_commit => {
             ("ERROR", "08007", Some("The transaction may or may not have been committed."))
@@ -198,6 +202,9 @@ pub(crate) fn report(fault: &Fault) -> Report {
     };
     let hint = match fault {
         Fault::Expired { hint, .. } | Fault::Unanswered { hint, .. } => hint.clone(),
+        Fault::Ordered { digest, by, .. } => {
+            Some(format!("Ordered by {by}. SHOW ORDERS says until when; UNBLOCK STATEMENT {digest} ends it."))
+        }
         _ => hint.map(str::to_owned),
     };
     Report { severity, code: code.into(), message: fault.to_string(), detail, hint }
@@ -363,6 +370,11 @@ pub(crate) fn console(fault: &ConsoleFault) -> Report {
         ConsoleFault::NoClient(_) => {
             ("ERROR", "42704", Some("SHOW CLIENTS lists all clients; the id is the last column."))
         }
+        ConsoleFault::StatementsUntracked => ("ERROR", "55000", Some("Set statements.track, and start pgweir again.")),
+        ConsoleFault::NoStatementOrder(_) => {
+            ("ERROR", "42704", Some("SHOW STATEMENTS lists all statements, SHOW ORDERS the orders about them."))
+        }
+        ConsoleFault::TooManyOrders => ("ERROR", "53400", Some("SHOW ORDERS lists them; UNBLOCK STATEMENT ends one.")),
         ConsoleFault::Reload(_) => ("ERROR", "F0000", Some("pgweir check FILE says the same before a reload.")),
         ConsoleFault::GoingDown => ("ERROR", "57P01", None),
         ConsoleFault::NoStatement(_) => ("ERROR", "26000", None),

@@ -11,6 +11,8 @@ words! {
         Zombie = "zombie",
         /// It took longer than its role may.
         Timeout = "timeout",
+        /// CANCEL STATEMENT.
+        Order = "order",
     }
 
     /// The outcome of a CancelRequest that came to another instance than the client's own.

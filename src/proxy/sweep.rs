@@ -26,6 +26,7 @@ impl Proxy {
                 self.entrance.tick(now);
                 self.look_for_pinned();
             }
+            self.orders_of_statements.tick(now);
             self.take_share(worker, now);
             self.pools.decide(worker, |core, out| core.tick(now, out));
             self.forget_unused(worker);

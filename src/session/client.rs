@@ -11,6 +11,7 @@ mod counted;
 mod deliver;
 mod lease;
 mod lost;
+mod ordered;
 mod overdue;
 mod pinned;
 mod refusal;
@@ -21,6 +22,7 @@ mod unprepared;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::AsyncWriteExt;
@@ -31,6 +33,7 @@ use super::leased::Leased;
 use super::orphan::Orphan;
 use super::session::Session;
 use super::side::Side;
+use crate::admission::lane_gate::{LanePermit, LaneTicket};
 use crate::clients::{ClientHandle, Signal};
 use crate::error::Fault;
 use crate::error::sqlstate;
@@ -43,6 +46,7 @@ use crate::wire::build;
 use crate::wire::expected::CopyRest;
 use crate::wire::frame::FrameError;
 use crate::wire::message::MessageError;
+use crate::workload::orders::StatementOrder;
 
 /// Rounds of moving bytes before other tasks of the worker get their turn.
 const ROUNDS: usize = 8;
@@ -103,6 +107,8 @@ pub(crate) struct Client {
     /// Without a backend: a message was answered and no Sync has come so far.
     is_unsynced: bool,
     phase: Phase,
+    /// The permit of a lane, on its way to a lease.
+    permit: Option<LanePermit>,
     session: Session,
     /// Reason to close the client at the next chance.
     leaving: Option<Signal>,
@@ -138,8 +144,16 @@ impl Phase {
 
 #[derive(Debug)]
 struct Waiting {
-    waiter: Waiter,
+    place: WaitingFor,
     since: Instant,
+}
+
+/// What a client waits for.
+#[derive(Debug)]
+enum WaitingFor {
+    Backend(Waiter),
+    /// Its turn in the lane of this order.
+    Lane(LaneTicket, Arc<StatementOrder>),
 }
 
 /// Outcome of a read from the client.
@@ -174,6 +188,7 @@ impl Client {
             is_discarding: false,
             is_unsynced: false,
             phase: Phase::Idle,
+            permit: None,
             session,
             leaving: None,
             broken: None,

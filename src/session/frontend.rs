@@ -16,6 +16,7 @@ use std::sync::Arc;
 use super::context::Worker;
 use super::facts::Facts;
 use super::leased::Leased;
+use super::ordered;
 use super::reply_action::{ReplyAction, Runs};
 use super::rewrite::rewrite;
 use super::session::Session;
@@ -114,6 +115,11 @@ impl Frontend<'_, '_> {
         if self.leased.cycle.replies().is_copying_in() && !is_of_copy {
             // An error, and the server has lost its place in the stream: it closes.
             return self.pass(message, None, None);
+        }
+        if self.worker.proxy.orders_of_statements.is_any()
+            && let Some(fault) = ordered::blocked(self.worker, self.session, request)
+        {
+            return self.refuse(message, &fault);
         }
         match request {
             Request::Query { text } => {

@@ -15,6 +15,7 @@ pub(crate) mod frontend;
 pub(crate) mod leased;
 pub(crate) mod login;
 pub(crate) mod notifications;
+mod ordered;
 pub(crate) mod orphan;
 pub(crate) mod pins;
 mod prepare;

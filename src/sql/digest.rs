@@ -24,7 +24,6 @@ impl Digest {
     pub(crate) const NONE: Self = Self(0);
 
     /// From 16 hexadecimal digits.
-    #[cfg(test)]
     pub(crate) fn read(text: &str) -> Option<Self> {
         let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         is_hex.then(|| u64::from_str_radix(text, 16).ok()).flatten().map(Self)

@@ -5,6 +5,7 @@
 //! counters of its own; a reader sums them up. Nothing here keeps a literal.
 
 mod caller;
+pub(crate) mod orders;
 mod record;
 mod recorder;
 mod run;

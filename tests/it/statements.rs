@@ -247,3 +247,76 @@ async fn calls_are_those_of_pg_stat_statements() {
         assert_eq!((line["calls"].parse(), line["rows"].parse()), (Ok(calls), Ok(rows)), "{line:?}");
     }
 }
+
+/// The digest of a statement that has run.
+async fn digest(proxy: &Proxy, text: &str) -> String {
+    statement(proxy, text).await["digest"].clone()
+}
+
+#[tokio::test]
+async fn a_blocked_statement_is_refused_and_nothing_else() {
+    let proxy = proxy().start().await;
+    let mut wire = proxy.wire("app").await;
+    wire.query("SELECT 'export', 1").await;
+    let digest = digest(&proxy, "SELECT ?, ?").await;
+    proxy.console(&format!("BLOCK STATEMENT {digest} FOR '10m'")).await;
+    let refused = wire.query("SELECT 'another', 2").await;
+    assert_eq!((tags(&refused), refused[0].sqlstate()), ("E Z".to_owned(), "53400".to_owned()));
+    assert_eq!(tags(&wire.query("SELECT 'fine'").await), "T D C Z");
+    // In a transaction, too, which fails as by any error.
+    wire.query("BEGIN").await;
+    assert_eq!(wire.query("SELECT 'a', 3").await[0].sqlstate(), "53400");
+    assert_eq!(wire.query("SELECT 1").await[0].sqlstate(), "25P02");
+    wire.query("ROLLBACK").await;
+    wire.send([extended("SELECT $1, 7", &[Some(b"x")]), sync()].concat()).await;
+    assert_eq!(wire.cycle().await[0].sqlstate(), "53400");
+    let orders = proxy.console("SHOW ORDERS").await;
+    assert_eq!((&*orders[0]["order"], &*orders[0]["by"], &*orders[0]["refused"]), ("block", "ops", "3"));
+    proxy.console(&format!("UNBLOCK STATEMENT {digest}")).await;
+    assert_eq!(tags(&wire.query("SELECT 'again', 4").await), "T D C Z");
+}
+
+#[tokio::test]
+async fn a_limited_statement_waits_for_its_turn_and_holds_up_nobody_else() {
+    let proxy = proxy().pool_size(5).wait_timeout("30s").start().await;
+    let mut wire = proxy.wire("app").await;
+    wire.query("SELECT pg_sleep(0)").await;
+    let digest = digest(&proxy, "SELECT pg_sleep(?)").await;
+    proxy.console(&format!("LIMIT STATEMENT {digest} 1 FOR '10m'")).await;
+    let mut sleepers = Vec::new();
+    for _ in 0..3 {
+        let mut sleeper = proxy.wire("app").await;
+        sleeper.send(query("SELECT pg_sleep(60)")).await;
+        sleepers.push(sleeper);
+    }
+    let order = async || proxy.console("SHOW ORDERS").await.swap_remove(0);
+    eventually(async || order().await["waiting"] == "2").await;
+    assert_eq!(order().await["active"], "1");
+    assert_eq!(tags(&wire.query("SELECT 'fine'").await), "T D C Z");
+    // Those who run are canceled, and the next has its turn.
+    proxy.console(&format!("CANCEL STATEMENT {digest}")).await;
+    eventually(async || order().await["waiting"] == "1").await;
+    proxy.console(&format!("UNBLOCK STATEMENT {digest}")).await;
+    eventually(async || {
+        proxy.console(&format!("CANCEL STATEMENT {digest}")).await;
+        proxy.console("SHOW CLIENTS").await.iter().all(|client| client["state"] == "idle" || client["user"] != "app")
+    })
+    .await;
+    for mut sleeper in sleepers {
+        let frames = sleeper.cycle().await;
+        assert!(frames.iter().any(|frame| frame.tag == 'E' && frame.sqlstate() == "57014"), "{frames:?}");
+    }
+    assert!(proxy.metric("pgweir_cancels_total", &["cause=\"order\""]) >= 3.0);
+}
+
+#[tokio::test]
+async fn an_order_ends_by_itself() {
+    let proxy = proxy().start().await;
+    let mut wire = proxy.wire("app").await;
+    wire.query("SELECT 'x', 'y'").await;
+    let digest = digest(&proxy, "SELECT ?, ?").await;
+    proxy.console(&format!("LIMIT STATEMENT {digest} 0 FOR '1s'")).await;
+    assert_eq!(tags(&wire.query("SELECT 'waits', 'and goes on'").await), "T D C Z");
+    assert!(proxy.console("SHOW ORDERS").await.is_empty());
+    proxy.logged("order about a statement ended").await;
+}

@@ -17,7 +17,7 @@ impl ConsoleCommand for Enable {
         arguments.one_name().map(Self)
     }
 
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+    fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
         targets::databases(&worker.proxy, Some(&self.0))?;
         worker.proxy.directory.set_disabled(&self.0, false);
         Ok(FollowUp::Nothing)

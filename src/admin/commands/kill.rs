@@ -21,7 +21,7 @@ impl ConsoleCommand for Kill {
         arguments.name_or_all().map(Self)
     }
 
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+    fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
         let name = self.0.as_deref();
         pause(worker, name)?;
         for entry in worker.proxy.clients.all() {

@@ -21,7 +21,7 @@ impl ConsoleCommand for KillClient {
         }
     }
 
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+    fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
         let clients = worker.proxy.clients.all();
         let client = clients.iter().find(|entry| entry.pid == self.0).ok_or(ConsoleFault::NoClient(self.0))?;
         client.signal(Signal::Kill);

@@ -1,49 +1,89 @@
-//! LIMIT.
+//! LIMIT of a role, and of a statement.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::targets;
+use super::{statement, targets};
 use crate::admin::command::{ConsoleCommand, FollowUp};
 use crate::admin::words::{CommandArguments, duration};
+use crate::admission::lane_gate::LaneGate;
+use crate::config::lane_settings;
 use crate::error::ConsoleFault;
 use crate::session::context::Worker;
+use crate::sql::Digest;
+use crate::workload::orders::OrderKind;
+
+/// How long a client waits for its turn under the limit of a statement, where its pool does not say.
+const LANE_WAIT: Duration = Duration::from_secs(30);
+
+/// Clients that may wait for one limited statement.
+const LANE_WAITERS_MAX: u32 = 10_000;
 
 #[derive(Debug)]
-pub(super) struct LimitRole {
-    role: String,
-    /// Transactions at once; 0: all wait. `None`: as the file says.
-    max: Option<u32>,
-    /// Step by step in this time, not at once.
-    over: Option<Duration>,
+pub(super) enum LimitCommand {
+    LimitRole {
+        role: String,
+        /// Transactions at once; 0: all wait. `None`: as the file says.
+        max: Option<u32>,
+        /// Step by step in this time, not at once.
+        over: Option<Duration>,
+    },
+    LimitStatement {
+        digest: Digest,
+        /// Transactions that begin with it, at once; 0: all wait.
+        max: u32,
+        lasts: Duration,
+    },
 }
 
-impl ConsoleCommand for LimitRole {
+impl ConsoleCommand for LimitCommand {
     const TAG: &'static str = "LIMIT";
     const USAGE: &'static [(&'static str, &'static str)] = &[
         ("LIMIT role n [OVER '60s']", "another transactions_max until the file says another one; 0: all wait"),
         ("LIMIT role DEFAULT", "the transactions_max of the file again"),
+        (
+            "LIMIT STATEMENT digest n FOR '10m'",
+            "so many transactions at once that begin with this statement; the others wait",
+        ),
     ];
 
     fn read(arguments: &CommandArguments<'_>) -> Option<Self> {
         let role = arguments.name(0)?;
         match arguments.folded() {
-            [_, "default"] => Some(Self { role, max: None, over: None }),
-            [_, max] => Some(Self { role, max: Some(max.parse().ok()?), over: None }),
-            [_, max, "over", over] => Some(Self { role, max: Some(max.parse().ok()?), over: Some(duration(over)?) }),
+            [_, "default"] => Some(Self::LimitRole { role, max: None, over: None }),
+            [_, max] => Some(Self::LimitRole { role, max: Some(max.parse().ok()?), over: None }),
+            [_, max, "over", over] => {
+                Some(Self::LimitRole { role, max: Some(max.parse().ok()?), over: Some(duration(over)?) })
+            }
+            ["statement", _, max, "for", lasts] => Some(Self::LimitStatement {
+                digest: statement::digest(arguments)?,
+                max: max.parse().ok()?,
+                lasts: statement::lasts(lasts)?,
+            }),
             _ => None,
         }
     }
 
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+    fn run(&self, worker: &Worker, by: &str) -> Result<FollowUp, ConsoleFault> {
         let proxy = &worker.proxy;
-        let role_queue = targets::role(proxy, &self.role)?;
-        let now = Instant::now();
-        proxy.pools.decide(worker.id, |core, out| match self.max {
-            Some(max) => core.limit_role_queue(role_queue, Some(max), self.over, now, out),
-            None => core.unlimit_role_queue(role_queue, now, out),
-        });
-        Ok(FollowUp::Nothing)
+        match self {
+            Self::LimitRole { role, max, over } => {
+                let role_queue = targets::role(proxy, role)?;
+                let now = Instant::now();
+                proxy.pools.decide(worker.id, |core, out| match max {
+                    Some(max) => core.limit_role_queue(role_queue, Some(*max), *over, now, out),
+                    None => core.unlimit_role_queue(role_queue, now, out),
+                });
+                Ok(FollowUp::Nothing)
+            }
+            Self::LimitStatement { digest, max, lasts } => {
+                let config = proxy.config.load();
+                let waits = config.databases.values().map(|database| database.pool.wait_timeout).max();
+                let rules = lane_settings(&config, Some(*max), Some(LANE_WAITERS_MAX));
+                let gate = LaneGate::new(rules, Some(waits.unwrap_or(LANE_WAIT)));
+                statement::give(proxy, *digest, OrderKind::Limit(*max, gate), by, *lasts)
+            }
+        }
     }
 }

@@ -12,6 +12,7 @@ mod reload;
 mod reset;
 mod resume;
 mod shutdown;
+mod statement;
 mod wait_close;
 
 mod targets;
@@ -29,7 +30,10 @@ pub(super) static ALL: &[CommandKind] = &[
     CommandKind::of::<kill_client::KillClient>(),
     CommandKind::of::<disable::Disable>(),
     CommandKind::of::<enable::Enable>(),
-    CommandKind::of::<limit::LimitRole>(),
+    CommandKind::of::<limit::LimitCommand>(),
+    CommandKind::of::<statement::BlockStatement>(),
+    CommandKind::of::<statement::UnblockStatement>(),
+    CommandKind::of::<statement::CancelStatement>(),
     CommandKind::of::<ramp::RampRole>(),
     CommandKind::of::<reset::Reset>(),
     CommandKind::of::<shutdown::Shutdown>(),

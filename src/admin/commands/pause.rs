@@ -40,7 +40,7 @@ impl ConsoleCommand for Pause {
         }
     }
 
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+    fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
         let name = self.database.as_deref();
         if let (Some(name), Some(limit)) = (name, self.until_primary) {
             return pause_until_primary(worker, name, limit);

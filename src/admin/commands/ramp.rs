@@ -32,7 +32,7 @@ impl ConsoleCommand for RampRole {
         Some(Self { role: arguments.name(0)?, over })
     }
 
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+    fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
         let (proxy, role) = (&worker.proxy, &self.role);
         let role_queue = targets::role(proxy, role)?;
         let own = || config::role_queue_settings(&proxy.config.load(), role)?.ramp;

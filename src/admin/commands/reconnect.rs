@@ -19,7 +19,7 @@ impl ConsoleCommand for Reconnect {
         arguments.name_or_all().map(Self)
     }
 
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+    fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
         for database in targets::databases(&worker.proxy, self.0.as_deref())? {
             worker.proxy.directory.retire(worker.id, database);
         }

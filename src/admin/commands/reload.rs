@@ -20,7 +20,7 @@ impl ConsoleCommand for Reload {
         arguments.none().map(|()| Self)
     }
 
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+    fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
         let orders = worker.proxy.orders.clone();
         Ok(FollowUp::later(async move {
             let (reply, changes) = oneshot::channel();

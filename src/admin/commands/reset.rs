@@ -17,7 +17,7 @@ impl ConsoleCommand for Reset {
         matches!(arguments.folded(), ["statements"]).then_some(Self)
     }
 
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+    fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
         if let Some(workload) = &worker.proxy.workload {
             workload.reset();
         }

@@ -19,7 +19,7 @@ impl ConsoleCommand for Resume {
         arguments.name_or_all().map(Self)
     }
 
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+    fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
         let (proxy, is_all) = (&worker.proxy, self.0.is_none());
         let databases = targets::databases(proxy, self.0.as_deref())?;
         let is_paused = |database: &DatabaseId| proxy.pools.core().database(*database).is_some_and(|it| it.is_paused);

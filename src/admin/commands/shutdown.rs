@@ -32,7 +32,7 @@ impl ConsoleCommand for Shutdown {
         }
     }
 
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+    fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
         let (orders, now) = (worker.proxy.orders.clone(), self.now);
         Ok(FollowUp::later(async move {
             orders.send(Order::Shutdown { now }).await.map_err(|_| ConsoleFault::GoingDown)?;

@@ -19,7 +19,7 @@ impl ConsoleCommand for WaitClose {
         arguments.name_or_all().map(Self)
     }
 
-    fn run(&self, worker: &Worker) -> Result<FollowUp, ConsoleFault> {
+    fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
         let databases = targets::databases(&worker.proxy, self.0.as_deref())?;
         Ok(FollowUp::Wait(ActionWait {
             pending: Box::new(move |proxy| {

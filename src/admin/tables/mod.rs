@@ -11,6 +11,7 @@ mod findings;
 mod fleet;
 mod listeners;
 mod lists;
+mod orders;
 mod peers;
 mod pins;
 mod pools;
@@ -55,6 +56,7 @@ pub(super) const ALL: &[&ConsoleTable] = &[
     &fleet::TABLE,
     &pins::TABLE,
     &statements::TABLE,
+    &orders::TABLE,
     &listeners::TABLE,
     &watch::TABLE,
     &findings::TABLE,

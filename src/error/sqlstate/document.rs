@@ -12,7 +12,7 @@ use crate::config::{Bus, Timeouts};
 use crate::error::ConsoleFault;
 use crate::error::LoginFault;
 use crate::error::LookupError;
-use crate::error::{Fault, Holding, Lost, Queue};
+use crate::error::{Fault, Holding, Lost, OrderRefusal, Queue};
 use crate::notify::exchange::Missing;
 use crate::notify::nature::BusNature;
 use crate::notify::notification::{RefusedNotification, Unnotifiable};
@@ -21,6 +21,7 @@ use crate::pool::core::Bottleneck;
 use crate::pool::lease::LeaseError;
 use crate::pool::open::OpenError;
 use crate::printed::assert_printed;
+use crate::sql::Digest;
 use crate::state::memory::TooMuch;
 use crate::state::timeout::Timeout;
 use crate::wire::build::{RefusedLogin, Report};
@@ -145,6 +146,7 @@ fn faults() -> Vec<Fault> {
         Fault::Unnotifiable(Unnotifiable::Untranslatable),
         Fault::TooManyNotifications,
     ];
+    faults.extend(OrderRefusal::ALL.map(|refusal| Fault::Ordered { refusal, digest: Digest::NONE, by: any().into() }));
     faults.extend(Gap::ALL.map(Fault::NotificationGap));
     faults.extend(Holding::ALL.map(Fault::HoldsTooMuch));
     faults
@@ -162,6 +164,7 @@ fn index(fault: &Fault) -> usize {
         Fault::LoginRefused(_) => 6,
         Fault::WaitTimeout { .. } => 7,
         Fault::Canceled => 8,
+        Fault::Ordered { .. } => 39,
         Fault::Lost(_) => 9,
         Fault::SessionLost(_) => 10,
         Fault::TransactionLost => 11,
@@ -297,6 +300,9 @@ fn console_faults() -> Vec<ConsoleFault> {
         ConsoleFault::NoRamp(any()),
         ConsoleFault::PauseCanceled,
         ConsoleFault::NoClient(0),
+        ConsoleFault::StatementsUntracked,
+        ConsoleFault::NoStatementOrder(Digest::NONE),
+        ConsoleFault::TooManyOrders,
         ConsoleFault::Reload(any()),
         ConsoleFault::GoingDown,
         ConsoleFault::NoStatement(any()),
@@ -342,7 +348,10 @@ fn console_index(fault: &ConsoleFault) -> usize {
         ConsoleFault::Setting(_) => 25,
         ConsoleFault::Sql => 26,
         ConsoleFault::WaitCanceled => 27,
-        ConsoleFault::NoTopology(_) => 28,
+        ConsoleFault::NoTopology(_) => 31,
+        ConsoleFault::StatementsUntracked => 28,
+        ConsoleFault::NoStatementOrder(_) => 29,
+        ConsoleFault::TooManyOrders => 30,
     }
 }
 
@@ -367,9 +376,9 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 39);
+    all(faults().iter().map(index).collect(), 0, 40);
     all(login_faults().iter().map(login_index).collect(), 1, 23);
-    all(console_faults().iter().map(console_index).collect(), 0, 29);
+    all(console_faults().iter().map(console_index).collect(), 0, 32);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);
 }
 

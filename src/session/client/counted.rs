@@ -8,9 +8,9 @@ use super::Client;
 use crate::clients::ClientEntry;
 use crate::session::context::Worker;
 use crate::session::leased::Leased;
+use crate::session::ordered::digests;
 use crate::session::running::StatementError;
 use crate::session::session::Session;
-use crate::sql::Digests;
 use crate::wire::message::Request;
 use crate::workload::{StatementCaller, StatementRun, StatementRunError};
 
@@ -36,18 +36,8 @@ impl Client {
     #[cold]
     pub(super) fn count_refusal(&self, request: Request<'_>, waited: Duration, code: &str) {
         let Some(recorder) = &self.worker.recorder else { return };
-        let (lexer, second) = (self.session.lexer, self.worker.proxy.clock.second());
-        let digests = match request {
-            Request::Query { text: Some(text) } | Request::Parse { text: Some(text), .. } => {
-                recorder.digests(text, lexer, second)
-            }
-            Request::Bind { statement: b"", .. } => Digests::from_elem(self.session.statements.unnamed_digest(), 1),
-            Request::Bind { statement, .. } => match self.session.statements.find(statement) {
-                Some(statement) => Digests::from_elem(statement.digest, 1),
-                None => return,
-            },
-            _ => return,
-        };
+        let Some(digests) = digests(&self.worker, &self.session, request) else { return };
+        let second = self.worker.proxy.clock.second();
         let Some(digest) = digests.first().copied() else { return };
         let error = StatementRunError { code: code.as_bytes(), timeout: None };
         let run =

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::counted::count_ended;
 use super::overdue::Reason;
-use super::{Client, End, Phase, Waiting};
+use super::{Client, End, Phase, Waiting, WaitingFor};
 use crate::config::PoolMode;
 use crate::error::sqlstate;
 use crate::error::{Fault, Lost, Queue};
@@ -46,7 +46,7 @@ impl Client {
                 Ok(true)
             }
             Ok(Ask::Waits(waiter)) => {
-                self.phase = Phase::Waiting(Waiting { waiter, since: now });
+                self.phase = Phase::Waiting(Waiting { place: WaitingFor::Backend(waiter), since: now });
                 self.handle.set_waiting();
                 Ok(false)
             }
@@ -54,7 +54,7 @@ impl Client {
         }
     }
 
-    fn lease_fault(&self, error: LeaseError, waited: Duration) -> Fault {
+    pub(super) fn lease_fault(&self, error: LeaseError, waited: Duration) -> Fault {
         match error {
             LeaseError::PoolFull { waiting } => Fault::PoolFull(Queue { waiting, ..self.queue() }),
             LeaseError::RoleFull { waiting } => Fault::RoleFull(Queue { waiting, ..self.queue() }),
@@ -77,9 +77,10 @@ impl Client {
 
     /// ## Waiting => (Leased | Idle)
     pub(super) fn wait(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<(), End> {
-        let Phase::Waiting(waiting) = &mut self.phase else { return Ok(()) };
-        let since = waiting.since;
-        match waiting.waiter.poll(cx) {
+        let Phase::Waiting(Waiting { place, since }) = &mut self.phase else { return Ok(()) };
+        let since = *since;
+        let WaitingFor::Backend(waiter) = place else { return self.wait_in_lane(cx, buffers) };
+        match waiter.poll(cx) {
             Poll::Ready(Ok(Ask::Leased(lease))) => {
                 let now = Instant::now();
                 self.session.pool.stats.worker(self.worker.id).record(PoolHistogram::Wait, now - since);
@@ -87,8 +88,8 @@ impl Client {
                 let held = std::mem::take(&mut self.held);
                 self.take_in(&held, &mut buffers.copy, cx)
             }
-            Poll::Ready(Ok(Ask::Waits(waiter))) => {
-                waiting.waiter = waiter;
+            Poll::Ready(Ok(Ask::Waits(other))) => {
+                *waiter = other;
                 cx.waker().wake_by_ref();
                 Ok(())
             }
@@ -97,7 +98,7 @@ impl Client {
                 self.fail_waiting(&fault, cx)
             }
             Poll::Pending => {
-                if let Some(others) = waiting.waiter.take_notice() {
+                if let Some(others) = waiter.take_notice() {
                     let pool = &self.session.pool;
                     let view = self.worker.proxy.pools.core().database(pool.database);
                     let is_unproved = view.is_some_and(|view| view.is_unproved);
@@ -117,6 +118,7 @@ impl Client {
             _ => Duration::ZERO,
         };
         self.phase = Phase::Idle;
+        self.permit = None;
         self.handle.set_idle();
         let ending = match fault {
             Fault::LoginRefused(refusal) => Some(Fault::LoginRefused(refusal.clone())),
@@ -163,7 +165,7 @@ impl Client {
     }
 
     #[inline]
-    fn begin_lease(&mut self, mut lease: Lease, now: Instant, waited: Duration) {
+    pub(super) fn begin_lease(&mut self, mut lease: Lease, now: Instant, waited: Duration) {
         self.session.begins_use(lease.begin_use(self.session.entry.pid));
         self.handle.set_active(lease.target.clone());
         self.is_unsynced = false;
@@ -183,6 +185,7 @@ impl Client {
             stopwatch,
             waited,
             received: 0,
+            _permit: self.permit.take(),
         });
     }
 

@@ -220,7 +220,14 @@ impl Client {
                     self.handle.touch(self.worker.proxy.clock.second());
                     return Ok(Step::Done);
                 }
-                match self.ask(cx) {
+                let may_ask = match self.worker.proxy.orders_of_statements.is_any() {
+                    true => self.pass_orders(request, cx),
+                    false => Ok(true),
+                };
+                if let Ok(false) = may_ask {
+                    return Ok(Step::Hold);
+                }
+                match may_ask.and_then(|_| self.ask(cx)) {
                     Ok(true) => {}
                     Ok(false) if message.is_whole() && self.prepare_without_backend(request, behind) => {
                         out.skip(message.fresh);

@@ -24,6 +24,8 @@ impl Frontend<'_, '_> {
             digests: recorder.digests(text, self.session.lexer, self.worker.proxy.clock.second()),
             note: if recorder.logs_slow() { self.note(text) } else { None },
         });
+        let first = subject.as_ref().and_then(|subject| subject.digests.first().copied());
+        self.session.entry.set_statement(first.unwrap_or_default());
         self.leased.cycle.running().set_subject(subject);
     }
 
@@ -34,6 +36,7 @@ impl Frontend<'_, '_> {
             return;
         }
         let digest = self.session.statements.digest_of_portal(portal);
+        self.session.entry.set_statement(digest);
         let digests = smallvec::smallvec![digest];
         self.leased.cycle.running().set_subject(Some(Subject { digests, note: None }));
     }
