@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::group::{self, GroupName, PoolGroup};
 use super::recent::{CounterSnapshot, Point, Recent, Served};
+use super::statement_finding;
 use crate::admission::limiter::LimiterState;
 use crate::pool::core::{EndpointView, RoleQueueView, SlotCounts};
 use crate::proxy::Proxy;
@@ -172,5 +173,7 @@ fn findings(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, Finding)> {
         let database = &monitor.database;
         findings.into_iter().map(|open| (Arc::clone(database), open.value)).collect::<Vec<_>>()
     };
-    proxy.watches.all().iter().flat_map(of).collect()
+    let of_statements = statement_finding::findings(proxy).into_iter().take(FINDINGS_MAX);
+    let of_watches = proxy.watches.all().into_iter().flat_map(|monitor| of(&monitor));
+    of_watches.chain(of_statements.map(|(database, _, finding)| (database, finding))).collect()
 }

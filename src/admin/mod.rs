@@ -28,6 +28,7 @@ mod recent;
 mod rows_wanted;
 pub(crate) mod scrape;
 mod statement;
+mod statement_finding;
 mod status;
 mod table;
 mod tables;

@@ -25,6 +25,9 @@ impl Proxy {
             if self.clock.count_seconds(now) {
                 self.entrance.tick(now);
                 self.look_for_pinned();
+                if let Some(workload) = &self.workload {
+                    workload.look(self.clock.second());
+                }
             }
             self.orders_of_statements.tick(now);
             self.take_share(worker, now);

@@ -200,7 +200,8 @@ impl Process for Proxy {
                 continue;
             };
             let (role, addr) = (Arc::clone(&entry.role), entry.addr.clone());
-            let client = OwnClient { pid: entry.pid, role, addr, application: entry.application_name.clone() };
+            let (application, statement) = (entry.application_name.clone(), entry.statement());
+            let client = OwnClient { pid: entry.pid, role, addr, application, statement };
             own.give(*pid, client);
         }
         let backends = self.pools.backends().find(|facts| facts.target.address.is_same_server(server));

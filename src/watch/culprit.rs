@@ -223,6 +223,7 @@ impl ServerSession {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sql::Digest;
 
     fn backend(state: SessionState) -> ServerProcess {
         ServerProcess {
@@ -272,11 +273,14 @@ mod tests {
         let (row, mut own) =
             (["42", "1", "2", "3", "4", "5", "idle in transaction", "pool", "10.0.0.1"], OwnBackends::default());
         let addr = "10.0.0.7:4444".to_owned();
-        own.give(42, OwnClient { pid: 12, role: "web".into(), addr, application: "worker".into() });
+        own.give(
+            42,
+            OwnClient { pid: 12, role: "web".into(), addr, application: "worker".into(), statement: Digest(0x9f3a) },
+        );
         own.add([42, 43]);
         assert!(own.has(42) && own.has(43) && !own.has(44) && own.client(43).is_none());
         let culprit = Culprit::Backend(ServerSession::read(&AnswerRow::of(&row.map(Some)), &own).unwrap().backend);
-        let client = r#"client 12 (role "web", from 10.0.0.7:4444, application "worker")"#;
+        let client = r#"client 12 (role "web", from 10.0.0.7:4444, application "worker", statement 0000000000009f3a)"#;
         assert_eq!(culprit.to_string(), format!("process 42, idle in transaction, of our {client}"));
         assert_eq!(culprit.remedy(), "SELECT pg_terminate_backend(42)");
     }

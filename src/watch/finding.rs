@@ -30,6 +30,8 @@ words! {
         NotifyQueue = "notify_queue",
         /// The server was the primary, and is a standby.
         ServerRole = "server_role",
+        /// A statement takes longer, or runs into timeouts more often, than it usually does.
+        Statement = "statement",
         /// Transaction ids are about to run out.
         Wraparound = "wraparound",
     }

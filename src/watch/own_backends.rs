@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::sql::Digest;
+
 /// A client of pgweir.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnClient {
@@ -15,14 +17,19 @@ pub struct OwnClient {
     pub addr: String,
     /// `application_name` at its login; may be empty.
     pub application: Box<str>,
+    /// The last statement that it sent; [`Digest::NONE`]: not known.
+    pub statement: Digest,
 }
 
 impl fmt::Display for OwnClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pid, role, addr, application } = self;
+        let Self { pid, role, addr, application, statement } = self;
         write!(f, "client {pid} (role {role:?}, from {addr}")?;
         if !application.is_empty() {
             write!(f, ", application {application:?}")?;
+        }
+        if *statement != Digest::NONE {
+            write!(f, ", statement {statement}")?;
         }
         f.write_str(")")
     }

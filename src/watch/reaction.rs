@@ -76,6 +76,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
+    use crate::sql::Digest;
     use crate::watch::activity::LockKind;
     use crate::watch::culprit::ServerSession;
     use crate::watch::locks::{LockQueue, Locker};
@@ -83,7 +84,13 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(5);
 
     fn client(pid: i32, role: &str) -> OwnClient {
-        OwnClient { pid, role: role.into(), addr: "10.0.0.7:4444".to_owned(), application: "".into() }
+        OwnClient {
+            pid,
+            role: role.into(),
+            addr: "10.0.0.7:4444".to_owned(),
+            application: "".into(),
+            statement: Digest::NONE,
+        }
     }
 
     #[test]

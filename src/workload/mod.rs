@@ -4,6 +4,7 @@
 //! folded into one record for all others. Each worker has a [`Recorder`], finds its records by itself and writes
 //! counters of its own; a reader sums them up. Nothing here keeps a literal.
 
+pub(crate) mod baseline;
 mod caller;
 pub(crate) mod orders;
 mod record;
@@ -13,6 +14,8 @@ mod slow_log;
 mod store;
 
 pub(crate) use caller::StatementCaller;
+#[cfg(test)]
+pub(crate) use record::StatementTotals;
 pub(crate) use record::StatementView;
 pub(crate) use recorder::Recorder;
 pub(crate) use run::{StatementRun, StatementRunError, role_bit};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::baseline::StatementSums;
 use super::caller::StatementCaller;
 use super::run::StatementRun;
 use crate::metrics::{BUCKETS, Distribution, bucket};
@@ -232,6 +233,16 @@ impl StatementRecord {
 
     fn seldom(&self) -> MutexGuard<'_, Seldom> {
         self.seldom.lock().expect("no panic while held")
+    }
+
+    /// What the early warning looks at.
+    pub(super) fn sums(&self) -> StatementSums {
+        let mut sums = StatementSums { timeouts: self.seldom().timeouts.iter().sum(), ..StatementSums::default() };
+        for cells in &self.workers {
+            sums.calls += cells.calls.value();
+            sums.server_micros += cells.server_micros.value();
+        }
+        sums
     }
 
     pub(super) fn totals(&self) -> StatementTotals {

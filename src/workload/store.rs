@@ -4,12 +4,13 @@
 //! evicts only itself.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 
+use super::baseline::{LOOK_EVERY, StatementBaselines, StatementWarning};
 use super::record::{StatementRecord, StatementTotals, StatementView};
 use crate::config::StatementKeys;
 use crate::sql::Digest;
@@ -30,6 +31,7 @@ pub(crate) struct StatementStore {
     folded: Arc<Mutex<StatementTotals>>,
     /// Calls that have no record, as far as a worker could not find one.
     others: StatementRecord,
+    baselines: Mutex<StatementBaselines>,
     workers: usize,
     /// For the fingerprints of texts.
     seed: u64,
@@ -72,6 +74,7 @@ impl StatementStore {
             records,
             folded,
             others: StatementRecord::new(Digest(0), OTHERS.to_owned(), workers, 0),
+            baselines: Mutex::default(),
             workers,
             seed,
             slow_micros: AtomicU64::new(u64::MAX),
@@ -142,6 +145,28 @@ impl StatementStore {
         others.totals.merge(&self.folded.lock().expect("no panic while held"));
         views.push(others);
         views
+    }
+
+    /// Looks for statements that are not as usual, once in a while. `second`: of the process.
+    pub(crate) fn look(&self, second: u32) {
+        if !second.is_multiple_of(LOOK_EVERY) {
+            return;
+        }
+        let sums = self.records.iter().map(|(digest, record)| (digest, record.sums()));
+        for StatementWarning { digest, trouble, .. } in self.baselines().look(sums, second) {
+            tracing::warn!(%digest, ?trouble, text = self.text(digest), "a statement is not as usual");
+        }
+    }
+
+    /// Statements that are not as usual, as they stand.
+    pub(crate) fn warnings(&self) -> Vec<(StatementWarning, StatementView)> {
+        let open = self.baselines().open();
+        let view = |warning: StatementWarning| Some((warning, self.records.peek(&warning.digest)?.view()));
+        open.into_iter().filter_map(view).collect()
+    }
+
+    fn baselines(&self) -> MutexGuard<'_, StatementBaselines> {
+        self.baselines.lock().expect("no panic while held")
     }
 
     /// Forgets all that was counted.

@@ -20,6 +20,7 @@ use self::exposition::Exposition;
 use self::label::{ClientState, RefreshOutcome, RoleRefusal, ServerSessionState};
 pub use self::label::{LabelValues, values};
 use super::group::{self, GroupName, PoolGroup};
+use super::statement_finding;
 use crate::admission::limiter::LimiterState;
 use crate::clients::Activity;
 use crate::fleet::lease::holder::LeaseState;
@@ -60,8 +61,10 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
         put_notifications(&mut page, &exchange);
     }
     let (monitors, _): (Vec<_>, _) = bounded(proxy.watches.all(), |monitor| has_database(&monitor.database));
+    let unusual = statement_finding::findings(proxy);
     for monitor in monitors {
-        put_watch(&mut page, &monitor);
+        let of_statements = unusual.iter().filter(|(database, ..)| *database == monitor.database).count();
+        put_watch(&mut page, &monitor, of_statements);
     }
     for ((database, role), group) in &groups {
         put_group(&mut page, (database, role), group, now);
@@ -207,7 +210,7 @@ fn put_notifications(page: &mut Exposition, exchange: &Exchange) {
 /// How many tables of a database are shown: those with the most dead rows.
 const DEAD_TUPLES_MAX: usize = 5;
 
-fn put_watch(page: &mut Exposition, monitor: &Monitor) {
+fn put_watch(page: &mut Exposition, monitor: &Monitor, of_statements: usize) {
     let database = &*monitor.database;
     let own = &[database];
     let core = monitor.core();
@@ -217,7 +220,8 @@ fn put_watch(page: &mut Exposition, monitor: &Monitor) {
     for state in ConvoyState::ALL {
         page.put(Metric::WatchState, &[database, state.word()], u8::from(state == convoy.state()));
     }
-    let open = core.open_counts(Instant::now());
+    let mut open = core.open_counts(Instant::now());
+    open[FindingKind::Statement as usize] = of_statements;
     for kind in FindingKind::ALL {
         page.put(Metric::WatchOpen, &[database, kind.word()], open[kind as usize]);
         page.put(Metric::WatchFound, &[database, kind.word()], monitor.stats.findings(kind));

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::format::{address, time};
 use crate::proxy::Proxy;
+use crate::sql::Digest;
 use crate::watch::core::WatchCore;
 use crate::watch::culprit::Culprit;
 
@@ -18,6 +19,8 @@ pub(super) struct NamedCulprit {
     pub(super) client: Option<i32>,
     pub(super) user: Option<String>,
     pub(super) addr: Option<String>,
+    /// The digest that LIMIT STATEMENT takes.
+    pub(super) digest: Option<String>,
 }
 
 impl NamedCulprit {
@@ -29,6 +32,10 @@ impl NamedCulprit {
             client: client.map(|client| client.pid),
             user: client.map(|client| client.role.to_string()),
             addr: client.map(|client| address(&client.addr).0),
+            digest: client
+                .map(|client| client.statement)
+                .filter(|digest| *digest != Digest::NONE)
+                .map(|digest| digest.to_string()),
         }
     }
 }
@@ -43,6 +50,7 @@ macro_rules! columns_to_culprit {
             "client" int = |it| it.culprit.client,
             "user" text = |it| it.culprit.user.as_ref(),
             "addr" text = |it| it.culprit.addr.as_ref(),
+            "digest" text = |it| it.culprit.digest.as_ref(),
             "remedy" text = |it| it.remedy.as_ref(),
         }
     };

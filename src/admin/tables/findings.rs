@@ -1,8 +1,13 @@
 //! SHOW FINDINGS: every open finding of every detector of the watch.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::culprits::{NamedCulprit, Today, columns_to_culprit, each};
+use super::format::time;
+use crate::admin::statement_finding;
 use crate::admin::table::{ConsoleTable, table};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
@@ -31,7 +36,7 @@ columns_to_culprit! { FindingLine;
 
 fn lines(proxy: &Proxy) -> Vec<FindingLine> {
     let today = Today::now();
-    each(proxy, |database, core| {
+    let mut found = each(proxy, |database, core| {
         let line = |open: Incident<Finding>| FindingLine {
             database: database.to_owned(),
             since: today.date(open.since),
@@ -40,5 +45,14 @@ fn lines(proxy: &Proxy) -> Vec<FindingLine> {
             finding: open.value,
         };
         core.findings(usize::MAX, Instant::now()).into_iter().map(line).collect()
-    })
+    });
+    let of_statement = |(database, since, finding): (Arc<str>, u32, Finding)| FindingLine {
+        database: database.to_string(),
+        since: time(proxy.clock.started_at() + Duration::from_secs(since.into())),
+        culprit: NamedCulprit::default(),
+        remedy: finding.remedy.clone(),
+        finding,
+    };
+    found.extend(statement_finding::findings(proxy).into_iter().map(of_statement));
+    found
 }
