@@ -9,7 +9,7 @@ use super::form::{count, duration, duration_above_zero, host, port, role_query, 
 use super::keys::section;
 use super::listen::ServerIdentity;
 use super::raw::SectionReader;
-use super::topology::{AuroraCluster, PatroniApi, ProbeLogin, TopologySource};
+use super::topology::{AuroraCluster, PatroniApi, ProbeLogin, ReplayWhen, TopologySource};
 use crate::words::words;
 
 /// Names of the console; no database may have them.
@@ -111,6 +111,8 @@ section! {
         pub patroni: Option<PatroniApi> = None => maybe_table();
         /// Names of Aurora's instances.
         pub aurora: Option<AuroraCluster> = None => maybe_table();
+        /// Whether statements that did not run are sent to the next primary.
+        pub replay: ReplayWhen = ReplayWhen::On => key(word());
         /// TLS towards the server.
         pub tls: BackendTls = BackendTls::default() => table();
         /// Role that looks up secrets for `auth = "auth-query"`, with its password.
@@ -123,6 +125,11 @@ section! {
 }
 
 impl Database {
+    /// Statements that did not run are sent again: a topology says where to.
+    pub fn replays(&self) -> bool {
+        self.topology != TopologySource::Off && self.replay == ReplayWhen::On
+    }
+
     /// The role that its servers have to have: a topology looks for the primary unless another is wanted.
     pub fn wanted_role(&self) -> ServerRole {
         match (self.topology, self.server_role) {

@@ -27,6 +27,8 @@ pub struct PoolSettings {
     pub share: Share,
     /// Functions may hand their notifications to pgweir.
     pub intercepts: bool,
+    /// Statements that did not run are sent again.
+    pub replays: bool,
 }
 
 /// How backends are divided where several roles want those of one database.
@@ -181,6 +183,7 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
             reserved: role.limits.admission.transactions_min,
         },
         intercepts: config.notify.mode == NotifyMode::Intercept,
+        replays: database.replays(),
     })
 }
 
@@ -202,6 +205,7 @@ pub fn own_settings(name: &str, database: &Database, role: &str, password: Optio
         set_override: Override::Any,
         share: Share::default(),
         intercepts: false,
+        replays: false,
     }
 }
 

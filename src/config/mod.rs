@@ -63,7 +63,7 @@ pub use role_access::RoleAccess;
 pub use secret::Secret;
 pub use show::{ConfigSetting, SettingValue, defaults, entries};
 pub use statements::{Comments, StatementKeys};
-pub use topology::{AuroraCluster, PatroniApi, ProbeLogin, TopologySource};
+pub use topology::{AuroraCluster, PatroniApi, ProbeLogin, ReplayWhen, TopologySource};
 pub use watch::{OnConvoy, OnIdleHolder, Watch};
 
 /// A whole checked configuration; `Default` is the shipped file without its database and role.

@@ -24,6 +24,16 @@ words! {
     }
 }
 
+words! {
+    /// `databases.*.replay`.
+    pub enum ReplayWhen {
+        /// A statement that provably did not run is sent again.
+        On = "on",
+        /// The client gets the error.
+        Off = "off",
+    }
+}
+
 section! {
     /// `databases.*.probe`: the role that asks servers for their role.
     pub struct ProbeLogin {

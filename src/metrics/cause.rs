@@ -15,6 +15,14 @@ words! {
         Order = "order",
     }
 
+    /// Why a statement is sent again.
+    pub enum ReplayReason {
+        /// Not a byte of it was written.
+        Unsent = "unsent",
+        /// A server that may not write refused it.
+        ReadOnly = "read_only",
+    }
+
     /// The outcome of a CancelRequest that came to another instance than the client's own.
     pub(crate) enum FleetCancel {
         /// Its owner dealt with it.

@@ -44,6 +44,8 @@ words! {
         GapCause = "cause",
         /// Of a timeout.
         Timeout = "kind",
+        /// Of a statement that was sent again.
+        ReplayReason = "reason",
         /// Of a reload.
         ReloadOutcome = "outcome",
         /// Of the watch.

@@ -18,7 +18,9 @@ mod process;
 mod table;
 mod totals;
 
-pub(crate) use cause::{CancelCause, CloseReason, FleetCancel, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome};
+pub(crate) use cause::{
+    CancelCause, CloseReason, FleetCancel, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome, ReplayReason,
+};
 pub use cell::PoolStats;
 pub(crate) use distribution::{BUCKETS, Distribution, bound, bucket};
 pub(crate) use errors::ErrorCounts;

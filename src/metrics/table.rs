@@ -1,7 +1,9 @@
 //! The one list of what `/metrics` shows: names, units, labels, help. Counters, docs, dashboards and alerts follow it.
 
 use super::Label;
-use super::cause::{CancelCause, CloseReason, FleetCancel, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome};
+use super::cause::{
+    CancelCause, CloseReason, FleetCancel, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome, ReplayReason,
+};
 use crate::state::timeout::Timeout;
 
 /// How a metric's values are to be read.
@@ -223,6 +225,9 @@ metrics! {
         PoolCounter Timeouts "pgweir_timeouts_total" [Database Role Timeout]
             "Statements and transactions that timeouts ended, by timeout: statement, lock, idle_in_transaction or transaction."
             "The early warning. `lock`: a convoy begins, see `SHOW CONVOYS`; `statement`: a plan went bad or the server is overloaded; the others: clients that forget their transactions. The limits are `roles.*.statement_timeout` and so on."
+        PoolCounter Replays "pgweir_replays_total" [Database Role ReplayReason]
+            "Statements sent again because they did not run, by reason: unsent, or read_only where the server may not write."
+            "A switchover: the clients noticed nothing of it. Without one, `SHOW TOPOLOGY` says which server is used."
         ProcessCounter Cancels "pgweir_cancels_total" [CancelCause]
             "CancelRequests sent to servers, by cause: client, zombie for one that vanished, or timeout."
             "`timeout`: the server did not end it by itself; its own timeout was set away, or it hangs."

@@ -69,7 +69,7 @@ pub(crate) enum Event {
     None,
     /// A cycle of the client ended.
     Cycle(TransactionStatus),
-    /// 25006: the server may no longer be a primary.
+    /// 25006, or 0A000 in recovery: the server may no longer be a primary.
     ReadOnly,
     /// The server goes down, or an administrator ended this connection.
     Stopped,
@@ -451,7 +451,13 @@ impl Answers<'_, '_> {
             }
         }
         self.own_answers();
-        Ok(if code == b"25006" && origin.is_some() { Event::ReadOnly } else { Event::None })
+        let is_read_only = match code {
+            b"25006" => true,
+            // What recovery does not allow has the code of all that is not supported.
+            b"0A000" => self.leased.lease.parameters.value("in_hot_standby") == Some("on"),
+            _ => false,
+        };
+        Ok(if is_read_only && origin.is_some() { Event::ReadOnly } else { Event::None })
     }
 
     /// The timeout behind an error, and the key that set it; the key only for an error that has no HINT and is here

@@ -5,8 +5,9 @@
 //! struct and nothing else: no buffer, no timer. `relay` moves the bytes, `lease` gets and releases backends, `lost`
 //! serves the client that lost its own, `overdue` ends statements and transactions that take too long, `pinned` ends
 //! clients that keep a backend for too long, `refusal` sends away what there is no capacity for, `deliver` brings
-//! notifications.
+//! notifications, `again` sends what did not run to another server.
 
+mod again;
 mod counted;
 mod deliver;
 mod lease;
@@ -122,6 +123,8 @@ pub(crate) struct Client {
     refusal: Option<Box<refusal::CapacityRefusal>>,
     /// The rest of a COPY that was lost with its backend.
     copy_rest: Option<CopyRest>,
+    /// What is sent again, where statements are.
+    again: Option<Box<again::Again>>,
 }
 
 #[derive(Debug)]
@@ -178,6 +181,7 @@ enum Step {
 impl Client {
     /// A client that has just logged in.
     pub(crate) fn new(worker: Rc<Worker>, handle: ClientHandle, stream: Stream, session: Session) -> Self {
+        let again = session.pool.settings().replays.then(Box::default);
         Self {
             memory: worker.proxy.memory.share(),
             worker,
@@ -196,6 +200,7 @@ impl Client {
             withheld: None,
             refusal: None,
             copy_rest: None,
+            again,
         }
     }
 
@@ -269,7 +274,8 @@ impl Client {
             Phase::Leased(leased) => leased.cycle.memory(),
             _ => 0,
         };
-        let bytes = self.held.capacity() + self.side.memory() + self.session.memory() + cycle;
+        let again = self.again.as_ref().map_or(0, |again| again.log.memory());
+        let bytes = self.held.capacity() + self.side.memory() + self.session.memory() + cycle + again;
         self.memory.set(bytes).map_err(|too_much| {
             self.worker.proxy.process.add(ProcessCounter::MemoryRefusals);
             Fault::Memory(too_much).into()

@@ -19,7 +19,8 @@ mod ordered;
 pub(crate) mod orphan;
 pub(crate) mod pins;
 mod prepare;
-pub(crate) mod reply_action;
+pub(crate) mod replay;
+mod reply_action;
 
 pub(crate) mod local_reply;
 pub(crate) mod rewrite;

@@ -144,3 +144,52 @@ async fn ending_the_probers_connection_holds_nobody_up_for_long() {
     let lines = proxy.console("SHOW TOPOLOGY").await;
     assert!(lines.iter().all(|line| line["epoch"] == "1"), "{lines:?}");
 }
+
+/// Raises 25006 at its first calls, as a server does that may not write; a sequence counts them.
+const REFUSES: &str = "CREATE SEQUENCE calls; GRANT ALL ON SEQUENCE calls TO app;
+    CREATE FUNCTION refuses(times int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+        IF nextval('calls') <= times THEN RAISE 'read only' USING ERRCODE = '25006'; END IF;
+        RETURN lastval();
+    END $$";
+
+#[tokio::test]
+async fn a_lone_statement_that_a_server_refused_is_sent_again() {
+    let (primary, _standby) = cluster().await;
+    primary.admin("postgres").await.batch_execute(REFUSES).await.expect("a function");
+    let proxy = in_front_of(&primary, "").await;
+    let client = proxy.connect("app").await;
+    // The unnamed Parse of a lone statement, a Parse under a name, and a simple query.
+    let row = client.query_one("SELECT refuses(2)", &[]).await.expect("the third time it runs");
+    assert_eq!(row.get::<_, i32>(0), 3);
+    client.batch_execute("SELECT setval('calls', 1, false)").await.expect("a sequence");
+    client.batch_execute("SELECT refuses(1)").await.expect("the second time it runs");
+    assert_eq!(proxy.metric("pgweir_replays_total", &[]), 3.0);
+    // One that goes on being refused gets the error.
+    client.batch_execute("SELECT setval('calls', 1, false)").await.expect("a sequence");
+    let error = client.batch_execute("SELECT refuses(1000)").await.expect_err("it is refused for ever");
+    assert_eq!(error.code(), Some(&SqlState::READ_ONLY_SQL_TRANSACTION));
+}
+
+#[tokio::test]
+async fn what_may_have_run_or_is_part_of_more_is_not_sent_again() {
+    let (primary, _standby) = cluster().await;
+    primary.admin("postgres").await.batch_execute(REFUSES).await.expect("a function");
+    let proxy = in_front_of(&primary, "").await;
+    let mut client = proxy.wire("app").await;
+    for statements in [
+        &["BEGIN", "SELECT refuses(1000)", "ROLLBACK"][..],
+        &["SET default_transaction_read_only = on", "SELECT refuses(1000)", "RESET default_transaction_read_only"],
+        &["SELECT 1; SELECT refuses(1000)"],
+        &["CREATE TEMP TABLE pinned ()", "SELECT refuses(1000)"],
+    ] {
+        for statement in statements {
+            client.query(statement).await;
+        }
+    }
+    assert_eq!(proxy.metric("pgweir_replays_total", &[]), 0.0);
+    let off = in_front_of(&primary, "replay = \"off\"\n").await;
+    let mut client = off.wire("app").await;
+    let frames = client.query("SELECT refuses(1000)").await;
+    assert_eq!(tags(&frames), "T E Z");
+    assert_eq!(off.metric("pgweir_replays_total", &[]), 0.0);
+}

@@ -3,7 +3,9 @@
 
 use crate::admission::limiter;
 use crate::fleet::lease::holder::LeaseState;
-use crate::metrics::{CancelCause, CloseReason, FleetCancel, Label, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome};
+use crate::metrics::{
+    CancelCause, CloseReason, FleetCancel, Label, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome, ReplayReason,
+};
 use crate::notify::stats::{Dropped, Gap};
 use crate::pool::core::SlotPhase;
 use crate::session::pins;
@@ -96,6 +98,7 @@ pub fn values(label: Label) -> LabelValues {
         Label::DropCause => Words(&Dropped::WORDS),
         Label::GapCause => Words(&Gap::WORDS),
         Label::Timeout => Words(&Timeout::WORDS),
+        Label::ReplayReason => Words(&ReplayReason::WORDS),
         Label::ReloadOutcome => Words(&ReloadOutcome::WORDS),
         Label::WatchState => Words(&ConvoyState::WORDS),
         Label::SessionState => Words(&ServerSessionState::WORDS),

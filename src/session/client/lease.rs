@@ -271,11 +271,12 @@ impl Client {
     /// stays.
     pub(super) fn lose(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         self.doubt_server();
+        self.tell_withheld();
         self.part(None, cx)
     }
 
     /// A topology looks at the server of this client's backend now.
-    fn doubt_server(&self) {
+    pub(super) fn doubt_server(&self) {
         if let Some(route) = self.session.pool.route() {
             route.doubt();
         }

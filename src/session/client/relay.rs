@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::again::Verdict;
 use super::{Client, End, Fed, Phase, Step, counted, lease::begin_cycle};
 use crate::error::sqlstate;
 use crate::error::{Fault, Holding};
-use crate::metrics::PoolCounter;
+use crate::metrics::{PoolCounter, ReplayReason};
 use crate::pool::server_role;
 use crate::session::answers::{self, Answers, Event};
 use crate::session::context::{Buffers, Worker};
@@ -52,7 +53,7 @@ impl Client {
         if matches!(&self.phase, Phase::Leased(leased) if !leased.cycle.backend.buffer.is_empty()) {
             return Ok(Fed::Blocked);
         }
-        if self.is_throttled(cx)? {
+        if self.is_throttled(cx)? || self.again.is_some() && self.is_pausing(cx) {
             return Ok(Fed::Blocked);
         }
         let is_holding = self.is_holding();
@@ -140,8 +141,13 @@ impl Client {
                 Err(error) => break Err(error.into()),
                 Ok(None) => break Ok(()),
                 Ok(Some(Piece::Kept { fresh })) => out.skip(fresh),
-                Ok(Some(Piece::More { bytes })) if self.side.is_forwarding() => out.keep(bytes.len()),
-                Ok(Some(Piece::More { bytes })) => out.skip(bytes.len()),
+                Ok(Some(Piece::More { bytes })) => {
+                    self.again.iter_mut().for_each(|again| again.log.more(bytes));
+                    match self.side.is_forwarding() {
+                        true => out.keep(bytes.len()),
+                        false => out.skip(bytes.len()),
+                    }
+                }
                 Ok(Some(Piece::Head { tag, body, bytes, fresh })) => {
                     let message = Message { tag, body, bytes, fresh };
                     match self.message(message, input, &mut out, cx) {
@@ -163,9 +169,12 @@ impl Client {
         let bytes = out.finish();
         if let Phase::Leased(leased) = &mut self.phase
             && !bytes.is_empty()
-            && leased.send(cx, bytes).is_err()
         {
-            self.lose(cx)?;
+            match leased.send(cx, bytes) {
+                Ok(()) => self.again.iter_mut().for_each(|again| again.log.sent()),
+                Err(_) if self.is_unsent() => self.send_again(ReplayReason::Unsent)?,
+                Err(_) => self.lose(cx)?,
+            }
         }
         if !self.side.buffer.is_empty() {
             self.flush(cx)?;
@@ -247,9 +256,11 @@ impl Client {
             Phase::Orphaned(_) => return self.orphaned(message, request, out, cx),
         }
         let Phase::Leased(leased) = &mut self.phase else { return Ok(Step::Hold) };
+        let (written, mut begins) = (message, false);
         if leased.cycle.replies().is_empty() {
             let is_fresh = leased.cycle.replies().can_release();
             leased.lease.target.clock.begin(self.worker.proxy.clock.ticks(), is_fresh);
+            begins = is_fresh;
             if is_fresh && begin_cycle(leased, &mut self.session, &self.worker.proxy.settings, out) {
                 return Ok(Step::Hold);
             }
@@ -270,6 +281,9 @@ impl Client {
         let rest = frontend.message(message, request);
         if rest == Rest::Hold {
             return Ok(if redirected.is_some() { Step::HoldSkipped } else { Step::Hold });
+        }
+        if let Some(again) = &mut self.again {
+            again.log.add(begins, written.tag, written.bytes, HEADER_LEN + written.body);
         }
         self.side.set_forwarding(rest == Rest::Forward);
         if leased.stopwatch.is_stopped() && !leased.cycle.replies().is_empty() {
@@ -421,6 +435,13 @@ impl Client {
         let mut taken = Taken { event: Event::None, now: None };
         let result = take_answers(&self.worker, &mut self.session, leased, &read[..n], &mut out, &mut taken);
         let bytes = out.finish();
+        if self.again.is_some() && !bytes.is_empty() {
+            match result.as_ref().map_or(Verdict::Tell, |()| self.weigh(taken.event, bytes)) {
+                Verdict::Tell => self.tell_withheld(),
+                Verdict::Withhold => return Ok(()),
+                Verdict::SendAgain => return self.send_again(ReplayReason::ReadOnly),
+            }
+        }
         if !bytes.is_empty() {
             self.session.pool.stats.worker(self.worker.id).add_many(PoolCounter::Sent, bytes.len());
             self.send(cx, bytes)?;
