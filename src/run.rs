@@ -188,9 +188,7 @@ impl ServingProcess {
             Some(Err(error)) => return Err(error.to_string()),
             None => return Err("pgweir is shutting down".to_owned()),
         }
-        let mut lines: Vec<_> = changes.changed.iter().map(ToString::to_string).collect();
-        lines.extend(changes.needs_restart.iter().map(|key| format!("{key} takes effect after a restart")));
-        Ok(lines)
+        Ok(changes.told())
     }
 
     /// Has the clients leave, all at once if `now`, and finishes the services.

@@ -116,7 +116,7 @@ impl ActionHandler {
         }
         let body = Limited::new(request.into_body(), BODY_MAX).collect().await.map_err(|_| ActionRefusal::Body)?;
         let Some(action) = read(&body.to_bytes())? else { return Ok(json!({ "done": null, "notices": [] })) };
-        tracing::info!(client.addr = %peer, command = ?action, "action over HTTP");
+        tracing::info!(client.addr = %peer, command = &*action.typed, "action over HTTP");
         let tag = action.kind.tag;
         let ran = self.inbox.run(move |worker| action.run(worker, STATUS_PAGE)).await;
         let notices = match ran.ok_or(ConsoleFault::GoingDown)?? {

@@ -74,8 +74,8 @@ impl CommandKind {
     }
 
     /// A command of this kind, if it is written so.
-    pub(super) fn read(&'static self, arguments: &CommandArguments<'_>) -> Option<Action> {
-        Some(Action { kind: self, command: (self.read)(arguments)? })
+    pub(super) fn read(&'static self, arguments: &CommandArguments<'_>, typed: &str) -> Option<Action> {
+        Some(Action { kind: self, command: (self.read)(arguments)?, typed: typed.trim().into() })
     }
 }
 
@@ -84,6 +84,8 @@ impl CommandKind {
 pub(super) struct Action {
     pub(super) kind: &'static CommandKind,
     command: Arc<dyn RunCommand>,
+    /// As its user wrote it, for the log.
+    pub(super) typed: Arc<str>,
 }
 
 impl Action {

@@ -186,7 +186,7 @@ impl Console {
 
     async fn act(&mut self, action: &Action) -> Result<(), ConsoleStop> {
         let (worker, handle) = (&self.worker, &self.connection.handle);
-        tracing::info!(client.addr = %handle.addr, role = %handle.role, command = ?action, "console");
+        tracing::info!(client.addr = %handle.addr, role = %handle.role, command = &*action.typed, "console");
         match action.run(worker, &handle.role)? {
             FollowUp::Nothing => {}
             FollowUp::Wait(wait) => {

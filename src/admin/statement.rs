@@ -67,7 +67,7 @@ fn statement(text: &str) -> Result<ConsoleStatement, ConsoleFault> {
         }
         ["set", ref assignment @ ..] if let Some(fault) = help::setting(assignment) => return Err(fault),
         [first, ref rest @ ..] => drivers::read(&folded).map(ConsoleStatement::Driver).or_else(|| {
-            let action = help::command(first)?.read(&CommandArguments::new(&words[1..], rest))?;
+            let action = help::command(first)?.read(&CommandArguments::new(&words[1..], rest), text)?;
             Some(ConsoleStatement::Act(action))
         }),
         [] => None,

@@ -17,7 +17,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::debug_fn;
 
@@ -40,8 +40,15 @@ pub(super) enum Format {
 }
 
 /// Checks a filter when the command line is read; it is used as text later.
-pub(super) fn filter(text: &str) -> Result<String, ParseError> {
-    EnvFilter::try_new(text).map(|_| text.to_owned())
+pub(super) fn filter(text: &str) -> Result<String, String> {
+    // A word alone is taken for a module, whose records would be the only ones.
+    let is_level = |word: &str| !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+    if let Some(word) = text.split(',').map(str::trim).find(|part| !part.contains('=') && !is_level(part)) {
+        return Err(format!(
+            "{word:?} is no level; \"error\", \"warn\", \"info\", \"debug\", \"trace\" and \"off\" are"
+        ));
+    }
+    EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Starts logging for the whole process. Dropped, the result waits a moment for the last records.

@@ -117,7 +117,10 @@ mod tests {
 
     #[test]
     fn log_level_that_cannot_be_read_is_refused() {
-        assert!(Cli::try_parse_from(["pgweir", "--log-level", "pgweir=loud"]).is_err());
+        for level in ["pgweir=loud", "loud", "info,loud", ""] {
+            let refused = Cli::try_parse_from(["pgweir", "--log-level", level]);
+            assert!(refused.is_err(), "{level}");
+        }
         assert!(Cli::try_parse_from(["pgweir", "--log-level", "info,pgweir::pool=trace"]).is_ok());
     }
 }

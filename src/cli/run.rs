@@ -26,6 +26,10 @@ pub(super) fn run(run: &ServeArguments) -> Exit {
         }
     };
     tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        workers = config.listen.workers,
+        clients_max = config.listen.clients_max,
+        backends_total_max = config.backends_total_max,
         config = %run.config.display(),
         databases = config.databases.len(),
         roles = config.roles.len(),

@@ -35,10 +35,55 @@ pub struct ConfigChange {
 
 impl fmt::Display for ConfigChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.values())
+    }
+}
+
+/// So many databases or roles that change alike are told in one line.
+const ALIKE_MIN: usize = 3;
+
+/// A change of a database or role without its name, and the name.
+type OfMany<'a> = ((&'a str, &'a str, String), &'a str);
+
+impl Changes {
+    /// Lines for the log and RELOAD: databases and roles that come, go or change alike share one.
+    pub fn told(&self) -> Vec<String> {
+        let mut alike: BTreeMap<(&str, &str, String), Vec<&str>> = BTreeMap::new();
+        for (change, name) in self.changed.iter().filter_map(ConfigChange::of_many) {
+            alike.entry(change).or_default().push(name);
+        }
+        let is_alike =
+            |change: &ConfigChange| change.of_many().is_some_and(|(change, _)| alike[&change].len() >= ALIKE_MIN);
+        let mut lines: Vec<String> =
+            self.changed.iter().filter(|change| !is_alike(change)).map(ToString::to_string).collect();
+        for ((section, key, values), names) in alike.iter().filter(|(_, names)| names.len() >= ALIKE_MIN) {
+            let shown = names.iter().take(ALIKE_MIN).copied().collect::<Vec<_>>().join(", ");
+            let more = if names.len() > ALIKE_MIN { ", …" } else { "" };
+            lines.push(format!("{} {section} ({shown}{more}): {key}: {values}", names.len()));
+        }
+        lines.extend(self.needs_restart.iter().map(|key| format!("{key} takes effect after a restart")));
+        lines
+    }
+}
+
+impl ConfigChange {
+    /// Section, key and values apart from the name, if it is of a database or a role.
+    fn of_many(&self) -> Option<OfMany<'_>> {
+        let (section, rest) =
+            self.key.split_once('.').filter(|(section, _)| matches!(*section, "databases" | "roles"))?;
+        let end = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.find("\".")? + 2,
+            None => rest.find('.')?,
+        };
+        let values = self.values();
+        Some(((section, &rest[end + 1..], values), &rest[..end]))
+    }
+
+    fn values(&self) -> String {
         let shown = |value: &Option<ConfigSetting>| {
             value.as_ref().map_or_else(|| "(unset)".to_owned(), ConfigSetting::to_string)
         };
-        write!(f, "{}: {} -> {}", self.key, shown(&self.old), shown(&self.new))
+        format!("{} -> {}", shown(&self.old), shown(&self.new))
     }
 }
 
@@ -215,6 +260,21 @@ mod tests {
         );
         assert!(changes.needs_restart.is_empty());
         assert!(!format!("{changes:?}").contains("two"));
+    }
+
+    #[test]
+    fn databases_that_change_alike_share_a_line() {
+        let with = |size: u32| {
+            let many = (1..=2000).map(|n| format!("[databases.\"d.{n:04}\"]\nhost = \"h\"\nsize = {size}\n"));
+            parse(&format!("{BASE}{}", many.collect::<String>()))
+        };
+        let told = diff(&with(5), &with(6)).told();
+        assert_eq!(told, ["2000 databases (\"d.0001\", \"d.0002\", \"d.0003\", …): size: 5 -> 6"]);
+        let came = diff(&parse(BASE), &with(5)).told();
+        assert!(came.len() < 40, "a line for each key of a database: {came:?}");
+        assert!(
+            came.contains(&"2000 databases (\"d.0001\", \"d.0002\", \"d.0003\", …): host: (unset) -> h".to_owned())
+        );
     }
 
     #[test]
