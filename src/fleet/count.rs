@@ -25,6 +25,9 @@ const GRACE: Duration = Duration::from_secs(1);
 /// A newcomer has been counted for so long when it takes its part: twice the time that the others need to see it.
 const SETTLED: Duration = Duration::from_millis(1000);
 
+/// After so long without a look the others may not have seen a newcomer either: the server was away.
+const BREAK: Duration = EVERY.saturating_mul(2);
+
 /// An instance for those who count: random, drawn at its start.
 pub(crate) type InstanceId = u64;
 
@@ -35,6 +38,8 @@ struct Roster {
     members: BTreeMap<InstanceId, Option<Instant>>,
     /// We have been among them without a break since.
     counted: Option<Instant>,
+    /// When it was looked last.
+    looked: Option<Instant>,
 }
 
 /// The instances as far as we have seen them.
@@ -61,9 +66,12 @@ impl FleetCount {
         roster.members.retain(|member, missed| {
             seen.contains(member) || now.saturating_duration_since(*missed.get_or_insert(now)) < GRACE
         });
-        if !seen.contains(&self.me) {
+        let has_break = roster.looked.replace(now).is_some_and(|then| now >= then + BREAK);
+        let is_there = seen.contains(&self.me);
+        if !is_there || has_break {
             roster.counted = None;
-        } else if now.saturating_duration_since(*roster.counted.get_or_insert(now)) >= SETTLED {
+        }
+        if is_there && now.saturating_duration_since(*roster.counted.get_or_insert(now)) >= SETTLED {
             self.is_settled = true;
         }
     }

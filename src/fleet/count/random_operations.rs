@@ -25,7 +25,8 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         2 => Just(Operation::Join),
         2 => (0..8_usize).prop_map(Operation::Leave),
-        1 => (1..80_u8).prop_map(Operation::Away),
+        // One that hides a look of everybody.
+        1 => (10..80_u8).prop_map(Operation::Away),
         6 => (1..30_u8).prop_map(Operation::Steps),
     ]
 }
@@ -103,6 +104,18 @@ proptest! {
 
 fn seen(members: &[InstanceId]) -> BTreeSet<InstanceId> {
     members.iter().copied().collect()
+}
+
+// The other has not looked since the newcomer was there.
+#[test]
+fn a_time_without_looks_settles_nobody() {
+    let (mut count, app, now) = (FleetCount::new(2), Arc::from("app"), Instant::now());
+    count.saw(&app, &seen(&[1, 2]), now);
+    count.saw(&app, &seen(&[1, 2]), now + EVERY * 8);
+    assert_eq!(count.share(), FleetShare::Smallest);
+    count.saw(&app, &seen(&[1, 2]), now + EVERY * 9);
+    count.saw(&app, &seen(&[1, 2]), now + EVERY * 10);
+    assert_eq!(count.share(), FleetShare::Part { rank: 1, of: 2 });
 }
 
 #[test]
