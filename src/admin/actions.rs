@@ -118,7 +118,7 @@ impl ActionHandler {
         let Some(action) = read(&body.to_bytes())? else { return Ok(json!({ "done": null, "notices": [] })) };
         tracing::info!(client.addr = %peer, command = &*action.typed, "action over HTTP");
         let tag = action.kind.tag;
-        let ran = self.inbox.run(move |worker| action.run(worker, STATUS_PAGE)).await;
+        let ran = self.inbox.run(move |worker| action.run(worker, STATUS_PAGE, &peer.to_string())).await;
         let notices = match ran.ok_or(ConsoleFault::GoingDown)?? {
             FollowUp::Nothing => Vec::new(),
             FollowUp::Wait(wait) => (wait.pending)(proxy).into_iter().collect(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::words::CommandArguments;
 use crate::config::Access;
 use crate::error::ConsoleFault;
+use crate::fleet::lease::order::RoleChange;
 use crate::proxy::Proxy;
 use crate::session::context::Worker;
 
@@ -27,6 +28,11 @@ pub(super) trait ConsoleCommand: Debug + Send + Sync + Sized + 'static {
 
     /// Does the part that takes no time, on a worker's thread. `by`: who gave the command.
     fn run(&self, worker: &Worker, by: &str) -> Result<FollowUp, ConsoleFault>;
+
+    /// The role that it orders something for, which holds over the fleet.
+    fn order(&self, _: &Proxy) -> Option<(&str, RoleChange)> {
+        None
+    }
 }
 
 /// The part of a command that takes time.
@@ -89,8 +95,13 @@ pub(super) struct Action {
 }
 
 impl Action {
-    pub(super) fn run(&self, worker: &Worker, by: &str) -> Result<FollowUp, ConsoleFault> {
-        self.command.run(worker, by)
+    /// Does it here; what is an order to the fleet goes to the others, with who gave it and from where.
+    pub(super) fn run(&self, worker: &Worker, by: &str, from: &str) -> Result<FollowUp, ConsoleFault> {
+        let follow_up = self.command.run(worker, by)?;
+        if let Some((role, change)) = self.command.order(&worker.proxy) {
+            worker.proxy.give_order(role, change, by, from);
+        }
+        Ok(follow_up)
     }
 }
 
@@ -103,10 +114,15 @@ impl Debug for Action {
 /// A [`ConsoleCommand`] whose type was forgotten.
 trait RunCommand: Debug + Send + Sync {
     fn run(&self, worker: &Worker, by: &str) -> Result<FollowUp, ConsoleFault>;
+    fn order(&self, proxy: &Proxy) -> Option<(&str, RoleChange)>;
 }
 
 impl<C: ConsoleCommand> RunCommand for C {
     fn run(&self, worker: &Worker, by: &str) -> Result<FollowUp, ConsoleFault> {
         ConsoleCommand::run(self, worker, by)
+    }
+
+    fn order(&self, proxy: &Proxy) -> Option<(&str, RoleChange)> {
+        ConsoleCommand::order(self, proxy)
     }
 }

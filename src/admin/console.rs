@@ -187,7 +187,7 @@ impl Console {
     async fn act(&mut self, action: &Action) -> Result<(), ConsoleStop> {
         let (worker, handle) = (&self.worker, &self.connection.handle);
         tracing::info!(client.addr = %handle.addr, role = %handle.role, command = &*action.typed, "console");
-        match action.run(worker, &handle.role)? {
+        match action.run(worker, &handle.role, &handle.addr)? {
             FollowUp::Nothing => {}
             FollowUp::Wait(wait) => {
                 let is_pending = || (wait.pending)(&worker.proxy).is_some();

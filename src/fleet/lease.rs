@@ -9,6 +9,7 @@ pub(crate) mod engine;
 pub(crate) mod facts;
 pub(crate) mod holder;
 pub(crate) mod leases;
+pub(crate) mod order;
 mod peaks;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! What this instance uses of the fleet's limits, and its shares of them.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::Proxy;
@@ -7,6 +9,7 @@ use crate::admission::fleet_share::FleetUse;
 use crate::config::{Config, FleetMode, ListenAddr};
 use crate::fleet::lease::facts::MemberFacts;
 use crate::fleet::lease::leases::LeaseShares;
+use crate::fleet::lease::order::{RoleChange, RoleOrder};
 use crate::pool::core::{FleetLimit, FleetParts};
 
 /// A limit that all instances know by the same name.
@@ -93,12 +96,54 @@ impl Proxy {
         }
     }
 
+    /// Changes a role's limit as was ordered so long ago. Only on a worker's thread.
+    pub(crate) fn change_role(&self, worker: usize, role: &str, change: RoleChange, ago: Duration) {
+        let Some(id) = self.directory.role_queue(role) else { return };
+        let now = Instant::now();
+        let began = now.checked_sub(ago).unwrap_or(now);
+        self.pools.decide(worker, |core, out| match change {
+            RoleChange::Limit { max, over } => core.limit_role_queue(id, (Some(max), over), began, now, out),
+            RoleChange::Default => core.unlimit_role_queue(id, now, out),
+            // One that is over has no more to say.
+            RoleChange::Ramp { over } if over <= ago && !ago.is_zero() => {}
+            RoleChange::Ramp { over } => core.ramp_role_queue(id, over, began, now, out),
+        });
+    }
+
+    /// Has an order that was given here go to the other instances.
+    pub(crate) fn give_order(&self, role: &str, change: RoleChange, by: &str, from: &str) {
+        let Some(leases) = &self.leases else { return };
+        let config = self.config.load();
+        let at = address(&config);
+        let order = RoleOrder { change, file: file_limit(&config, role), by: by.to_owned(), from: from.to_owned(), at };
+        leases.give(role, order.to_string());
+    }
+
+    /// Carries out an order of another instance. Only on a worker's thread.
+    pub(crate) fn obey(&self, worker: usize, role: &str, text: &str, ago: Duration) {
+        let Some(order) = RoleOrder::read(text) else {
+            tracing::warn!(role, "another version of pgweir gave an order that this one does not know");
+            return;
+        };
+        let RoleOrder { change, file, by, from, at } = order;
+        if file_limit(&self.config.load(), role) != file {
+            tracing::info!(role, %change, %at, "the file has another limit than where an order was given: it stays");
+            return;
+        }
+        tracing::info!(role, %change, by, from, at, ?ago, "an order of the fleet");
+        self.change_role(worker, role, change, ago);
+    }
+
     /// Puts these shares into force. Only on a worker's thread.
     pub(crate) fn apply_shares(&self, worker: usize, limits: &[FleetLimit], shares: &LeaseShares) {
         let own = limits.iter().copied().zip(shares.own.iter().copied()).collect();
         let parts = FleetParts { general: shares.general, own, lapses: Some(shares.until) };
         self.pools.decide(worker, |core, out| core.set_parts(parts, Instant::now(), out));
     }
+}
+
+fn file_limit(config: &Config, role: &str) -> Option<u32> {
+    config.role(role)?.limits.admission.transactions_max
 }
 
 /// Where clients reach this instance: its first address, by the name of the host where that is every address.

@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::fleet::lease::leases::{LeaseShares, Leases, LeasesView};
 use crate::pool::backoff::Backoff;
 use crate::pool::core::FleetLimit;
 use crate::proxy::{NamedUse, Proxy};
-use crate::session::context::Inbox;
+use crate::session::context::{Inbox, Worker};
 
 /// How often to look what is wanted.
 const LOOK: Duration = Duration::from_millis(50);
@@ -134,12 +135,19 @@ impl Keeping {
             let request = self.leases.request(uses.iter().map(NamedUse::pair), weight);
             let is_loaded = uses.iter().any(|one| one.uses.wanted > one.uses.cap / 2);
             let caps: Vec<_> = uses.iter().map(|one| (one.name.as_str(), one.uses.cap)).collect();
-            let errand =
-                BookErrand { request, facts: self.proxy.fleet_facts(&uses, asked).to_string(), orders: Vec::new() };
+            let errand = BookErrand {
+                request,
+                facts: self.proxy.fleet_facts(&uses, asked).to_string(),
+                orders: self.leases.unwritten(),
+            };
+            let mut orders = Vec::new();
             let wait = match engine.refresh(&errand).await {
                 Ok(answer) => {
                     backoff.succeeded();
                     self.leases.answered(&answer, asked, Instant::now());
+                    let ago = |since: u64| Duration::from_millis(answer.wall.saturating_sub(since));
+                    let new = self.leases.learn(&answer.orders).into_iter();
+                    orders = new.map(|(role, order)| (role, order.text, ago(order.since))).collect();
                     let grants = &answer.book.grants;
                     let is_less = |(name, cap): &(&str, u32)| grants.get(*name).is_some_and(|grant| grant.most < *cap);
                     let pace = if is_loaded { UNDER_LOAD } else { IN_CALM };
@@ -151,12 +159,24 @@ impl Keeping {
                     backoff.failed(fastrand::f64()).max(PACE_MIN)
                 }
             };
+            self.obey(orders).await;
             self.apply().await;
             self.rest(asked + PACE_MIN, wait).await;
             if let Some((other, other_url)) = self.engine().filter(|(_, now)| *now != url) {
                 (engine, url) = (other, other_url);
             }
         }
+    }
+
+    /// Carries out what was ordered at other instances, each order with how long ago that was.
+    async fn obey(&self, orders: Vec<(String, String, Duration)>) {
+        if orders.is_empty() {
+            return;
+        }
+        let obey = move |worker: &Rc<Worker>| {
+            orders.iter().for_each(|(role, text, ago)| worker.proxy.obey(worker.id, role, text, *ago));
+        };
+        self.inbox.run(obey).await;
     }
 
     /// Waits so long, or until something is urgent, but not before `earliest` then.

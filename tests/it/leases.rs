@@ -184,7 +184,7 @@ async fn an_even_part_is_left_when_the_redis_is_lost_and_leases_are_back_with_it
     }
     redis.stop();
     eventually(async || fleet.iter().all(|one| state(one, "even"))).await;
-    assert_eq!(fleet.iter().map(part).collect::<Vec<_>>(), [6.0, 6.0]);
+    eventually(async || fleet.iter().map(part).eq([6.0, 6.0])).await;
     for one in &fleet {
         one.logged("the Redis of fleet.url cannot be used").await;
         one.logged("no leases are to be had: this instance keeps to an even part of the limits").await;
@@ -243,4 +243,42 @@ async fn one_that_ends_gives_its_share_back_at_once() {
     let members: Vec<String> = cmd("HKEYS").arg(key("main")).query_async(&mut connection).await.expect("a book");
     assert_eq!(members.iter().filter(|name| name.starts_with("m:")).count(), 1, "{members:?}");
     eventually(async || part(&stays) == f64::from(LIMIT)).await;
+}
+
+/// The limit of `app` at an instance, and how it stands.
+async fn limit(proxy: &Proxy) -> (String, String) {
+    let roles = proxy.console("SHOW ROLES").await;
+    let app = roles.iter().find(|role| role["role"] == "app").expect("it is in the file");
+    (app["limit"].clone(), app["state"].clone())
+}
+
+#[tokio::test]
+async fn an_order_holds_at_every_instance_and_at_those_that_come_later() {
+    let mut redis = Redis::without_memory().await;
+    let dbname = Postgres::shared().database().await;
+    let mut fleet = vec![instance(&redis, &dbname, "").await, instance(&redis, &dbname, "").await];
+    fleet[0].console("LIMIT app 0").await;
+    let closed = ("0".to_owned(), "closed".to_owned());
+    eventually(async || limit(&fleet[1]).await == closed).await;
+    let orders = fleet[1].console("SHOW FLEET_ORDERS").await;
+    assert_eq!((&*orders[0]["role"], &*orders[0]["order"], &*orders[0]["user"]), ("app", "LIMIT 0", "ops"));
+    assert!(orders[0]["addr"].starts_with("127.0.0.1:") && orders[0]["since"].ends_with("UTC"), "{orders:?}");
+    // The Redis forgets it, and is told again.
+    redis.stop();
+    redis.start().await;
+    eventually(async || redis.holds(&key("main"), "o:app").await).await;
+    fleet.push(instance(&redis, &dbname, "").await);
+    eventually(async || limit(&fleet[2]).await == closed).await;
+    // A file that says another limit keeps it.
+    let other = instance(&redis, &dbname, "[roles.app]\ntransactions_max = 20").await;
+    other.logged("the file has another limit than where an order was given: it stays").await;
+    assert_eq!(limit(&other).await.0, "20");
+    fleet[1].console("LIMIT app DEFAULT").await;
+    for one in &fleet {
+        eventually(async || limit(one).await.0 == "12").await;
+    }
+    fleet[2].console("RAMP app OVER '1h'").await;
+    for one in &fleet {
+        eventually(async || one.console("SHOW ROLES").await.iter().any(|role| !role["ramp_end"].is_empty())).await;
+    }
 }

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{statement, targets};
 use crate::admin::command::{ConsoleCommand, FollowUp};
 use crate::admin::words::{CommandArguments, duration};
 use crate::admission::lane_gate::LaneGate;
 use crate::config::lane_settings;
 use crate::error::ConsoleFault;
+use crate::fleet::lease::order::RoleChange;
+use crate::proxy::Proxy;
 use crate::session::context::Worker;
 use crate::sql::Digest;
 use crate::workload::orders::OrderKind;
@@ -69,12 +69,8 @@ impl ConsoleCommand for LimitCommand {
         let proxy = &worker.proxy;
         match self {
             Self::LimitRole { role, max, over } => {
-                let role_queue = targets::role(proxy, role)?;
-                let now = Instant::now();
-                proxy.pools.decide(worker.id, |core, out| match max {
-                    Some(max) => core.limit_role_queue(role_queue, Some(*max), *over, now, out),
-                    None => core.unlimit_role_queue(role_queue, now, out),
-                });
+                targets::role(proxy, role)?;
+                proxy.change_role(worker.id, role, change(*max, *over), Duration::ZERO);
                 Ok(FollowUp::Nothing)
             }
             Self::LimitStatement { digest, max, lasts } => {
@@ -85,5 +81,19 @@ impl ConsoleCommand for LimitCommand {
                 statement::give(proxy, *digest, OrderKind::Limit(*max, gate), by, *lasts)
             }
         }
+    }
+
+    fn order(&self, _: &Proxy) -> Option<(&str, RoleChange)> {
+        match self {
+            Self::LimitRole { role, max, over } => Some((role, change(*max, *over))),
+            Self::LimitStatement { .. } => None,
+        }
+    }
+}
+
+fn change(max: Option<u32>, over: Option<Duration>) -> RoleChange {
+    match max {
+        Some(max) => RoleChange::Limit { max, over },
+        None => RoleChange::Default,
     }
 }

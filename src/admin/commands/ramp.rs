@@ -9,6 +9,8 @@ use crate::admin::command::{ConsoleCommand, FollowUp};
 use crate::admin::words::{CommandArguments, duration};
 use crate::config;
 use crate::error::ConsoleFault;
+use crate::fleet::lease::order::RoleChange;
+use crate::proxy::Proxy;
 use crate::session::context::Worker;
 
 #[derive(Debug)]
@@ -35,13 +37,22 @@ impl ConsoleCommand for RampRole {
     fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
         let (proxy, role) = (&worker.proxy, &self.role);
         let role_queue = targets::role(proxy, role)?;
-        let own = || config::role_queue_settings(&proxy.config.load(), role)?.ramp;
         let now = Instant::now();
         if proxy.pools.core().role_queue(role_queue, now).is_none_or(|role_queue| role_queue.limiter.limit.is_none()) {
             return Err(ConsoleFault::NoLimit(role.clone()));
         }
-        let over = self.over.or_else(own).ok_or_else(|| ConsoleFault::NoRamp(role.clone()))?;
-        proxy.pools.decide(worker.id, |core, out| core.ramp_role_queue(role_queue, over, now, out));
+        let over = self.over(proxy).ok_or_else(|| ConsoleFault::NoRamp(role.clone()))?;
+        proxy.change_role(worker.id, role, RoleChange::Ramp { over }, Duration::ZERO);
         Ok(FollowUp::Nothing)
+    }
+
+    fn order(&self, proxy: &Proxy) -> Option<(&str, RoleChange)> {
+        Some((&self.role, RoleChange::Ramp { over: self.over(proxy)? }))
+    }
+}
+
+impl RampRole {
+    fn over(&self, proxy: &Proxy) -> Option<Duration> {
+        self.over.or_else(|| config::role_queue_settings(&proxy.config.load(), &self.role)?.ramp)
     }
 }

@@ -11,7 +11,7 @@ use crate::fleet::lease::facts::MemberFacts;
 use crate::fleet::lease::leases::LeasesView;
 use crate::proxy::Proxy;
 
-pub(super) const TABLE: ConsoleTable =
+pub(in crate::admin) const TABLE: ConsoleTable =
     table!("FLEET", "the instances of the fleet, what each has of its limits, and when it was seen last", lines);
 
 #[derive(Clone)]

@@ -8,7 +8,7 @@ mod config;
 mod databases;
 mod dns_hosts;
 mod findings;
-mod fleet;
+mod fleet_orders;
 mod listeners;
 mod lists;
 mod orders;
@@ -30,6 +30,7 @@ mod watch;
 
 pub(super) mod blockers;
 pub(super) mod convoys;
+pub(super) mod fleet;
 pub(super) mod horizon;
 
 mod counted;
@@ -54,6 +55,7 @@ pub(super) const ALL: &[&ConsoleTable] = &[
     &users::TABLE,
     &roles::TABLE,
     &fleet::TABLE,
+    &fleet_orders::TABLE,
     &pins::TABLE,
     &statements::TABLE,
     &orders::TABLE,

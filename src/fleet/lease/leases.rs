@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::engine::{EngineAnswer, SeenMember};
+use super::engine::{EngineAnswer, KeptOrder, SeenMember};
 use super::holder::{LeaseHolder, LeaseState};
 use super::peaks::Peaks;
 use super::{Grant, LeaseRequest, LeaseWant};
@@ -35,6 +35,18 @@ struct LeasesState {
     answered: Option<Instant>,
     lag: Duration,
     counts: LeaseCounts,
+    orders: Orders,
+}
+
+/// Orders for roles, each with the last one only.
+#[derive(Debug, Default)]
+struct Orders {
+    /// Given here, and not in the book so far.
+    given: BTreeMap<String, String>,
+    /// As the book has them, and as it had them before it forgot.
+    kept: BTreeMap<String, KeptOrder>,
+    /// Those of the last request.
+    sent: Vec<(String, KeptOrder)>,
 }
 
 /// Requests to the book since the start.
@@ -129,6 +141,47 @@ impl Leases {
     /// The number of a request without wants.
     pub(crate) fn next_seq(&self) -> u64 {
         self.state().holder.next_seq()
+    }
+
+    /// An order was given, and carried out here.
+    pub(crate) fn give(&self, role: &str, order: String) {
+        self.state().orders.given.insert(role.to_owned(), order);
+        self.urgent.notify_one();
+    }
+
+    /// Orders to be written into the book: what was given here, or all that the book may have forgotten.
+    pub(crate) fn unwritten(&self) -> Vec<(String, KeptOrder)> {
+        let mut state = self.state();
+        let Orders { given, kept, sent } = &mut state.orders;
+        let new = given.iter().map(|(role, text)| (role.clone(), KeptOrder { text: text.clone(), since: 0 }));
+        let old = kept.iter().filter(|(role, _)| !given.contains_key(*role));
+        *sent = new.chain(old.map(|(role, order)| (role.clone(), order.clone()))).collect();
+        sent.clone()
+    }
+
+    /// Takes note of the orders in the book, and returns those that are new here.
+    pub(crate) fn learn(&self, orders: &BTreeMap<String, KeptOrder>) -> Vec<(String, KeptOrder)> {
+        let mut state = self.state();
+        let Orders { given, kept, sent } = &mut state.orders;
+        let mut new = Vec::new();
+        for (role, order) in orders {
+            if kept.get(role).is_some_and(|known| known.since >= order.since) {
+                continue;
+            }
+            let was_sent = sent.iter().any(|(of, sent)| of == role && sent.since == 0 && sent.text == order.text);
+            if was_sent && given.get(role) == Some(&order.text) {
+                given.remove(role);
+            } else if !given.contains_key(role) {
+                new.push((role.clone(), order.clone()));
+            }
+            kept.insert(role.clone(), order.clone());
+        }
+        new
+    }
+
+    /// The orders in force.
+    pub(crate) fn orders(&self) -> BTreeMap<String, KeptOrder> {
+        self.state().orders.kept.clone()
     }
 
     /// The book has answered what was asked at `asked`.

@@ -376,10 +376,12 @@ impl Model {
                 );
             }
             Operation::LimitRoleQueue { role_queue, max, over } => {
-                self.core.limit_role_queue(self.role_queues[role_queue.index(ROLE_QUEUES)], *max, *over, now, &mut out);
+                let role_queue = self.role_queues[role_queue.index(ROLE_QUEUES)];
+                self.core.limit_role_queue(role_queue, (*max, *over), now, now, &mut out);
             }
             Operation::RampLane { role_queue, over } => {
-                self.core.ramp_role_queue(self.role_queues[role_queue.index(ROLE_QUEUES)], *over, now, &mut out);
+                let role_queue = self.role_queues[role_queue.index(ROLE_QUEUES)];
+                self.core.ramp_role_queue(role_queue, *over, now, now, &mut out);
             }
             Operation::Alarm => {
                 if let Some(alarm) = self.core.alarm {

@@ -55,16 +55,16 @@ impl<B> Core<B> {
         self.change_limiter(role_queue, now, out, |limiter| limiter.set(rules, now));
     }
 
-    /// `LIMIT`: another limit than the configured one, at once or over some time.
+    /// `LIMIT`: another limit than the configured one, at once or over some time; given at `began`, here or elsewhere.
     pub fn limit_role_queue(
         &mut self,
         role_queue: RoleQueueId,
-        max: Option<u32>,
-        over: Option<Duration>,
+        (max, over): (Option<u32>, Option<Duration>),
+        began: Instant,
         now: Instant,
         out: &mut Vec<Command<B>>,
     ) {
-        self.change_limiter(role_queue, now, out, |limiter| limiter.set_limit(max, over, now));
+        self.change_limiter(role_queue, now, out, |limiter| limiter.set_limit(max, over, began));
     }
 
     /// `LIMIT … DEFAULT`: back to the configured limit.
@@ -72,15 +72,16 @@ impl<B> Core<B> {
         self.change_limiter(role_queue, now, out, RoleLimiter::reset_limit);
     }
 
-    /// `RAMP`: from `admission.initial` to the limit over this time, if there is a limit to grow to.
+    /// `RAMP`: from `admission.initial` to the limit over this time, if there is a limit to grow to; given at `began`.
     pub fn ramp_role_queue(
         &mut self,
         role_queue: RoleQueueId,
         over: Duration,
+        began: Instant,
         now: Instant,
         out: &mut Vec<Command<B>>,
     ) {
-        self.change_limiter(role_queue, now, out, |limiter| limiter.ramp_over(over, now));
+        self.change_limiter(role_queue, now, out, |limiter| limiter.ramp_over(over, began));
     }
 
     /// Its clients are much of a lock convoy. Returns the effective limit if it became lower.

@@ -96,6 +96,12 @@ impl Redis {
         client.get_multiplexed_async_connection().await.expect("it answers")
     }
 
+    /// Whether the hash of this key has the field.
+    pub(crate) async fn holds(&self, key: &str, field: &str) -> bool {
+        let mut connection = self.connect().await;
+        redis::cmd("HEXISTS").arg(key).arg(field).query_async(&mut connection).await.expect("it answers")
+    }
+
     /// Waits until it has read what it remembers, and serves.
     async fn is_up(&self) {
         let log = self.dir.path().join("log");

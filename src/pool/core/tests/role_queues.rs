@@ -58,7 +58,7 @@ impl Shell {
     }
 
     fn limit(&mut self, role_queue: RoleQueueId, max: Option<u32>, over: Option<Duration>) {
-        self.run(|core, now, out| core.limit_role_queue(role_queue, max, over, now, out));
+        self.run(|core, now, out| core.limit_role_queue(role_queue, (max, over), now, now, out));
     }
 }
 
@@ -428,7 +428,7 @@ fn a_ramp_cut_short_lets_in_whom_it_held_up() {
     let (role_queue, pools) = shell.role_queue(ramping, 1, &limits(100));
     let (held, waiting) = shell.crowd(pools[0], 4);
     assert_eq!((held.len(), waiting.len()), (1, 3));
-    shell.run(|core, now, out| core.ramp_role_queue(role_queue, ms(0), now, out));
+    shell.run(|core, now, out| core.ramp_role_queue(role_queue, ms(0), now, now, out));
     assert_eq!(shell.served_of(waiting).0.len(), 3);
 }
 
