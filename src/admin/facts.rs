@@ -10,6 +10,7 @@ use super::group::{self, GroupName, PoolGroup};
 use super::recent::{CounterSnapshot, Point, Recent, Served};
 use super::statement_finding;
 use crate::admission::limiter::LimiterState;
+use crate::fleet::lease::holder::LeaseState;
 use crate::pool::core::{EndpointView, RoleQueueView, SlotCounts};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
@@ -31,6 +32,8 @@ pub(super) struct StatusFacts {
     pub(super) databases: Vec<DatabaseFacts>,
     pub(super) roles: Vec<RoleFacts>,
     pub(super) pools: BTreeMap<GroupName, PoolGroup>,
+    /// The leases of the fleet's limits, where there are any, and how long the Redis has been lost.
+    pub(super) leases: Option<(LeaseState, Duration)>,
     /// Findings of the watches, by database.
     pub(super) findings: Vec<(Arc<str>, Finding)>,
 }
@@ -99,6 +102,11 @@ impl StatusFacts {
             clients: proxy.clients.len(),
             databases: databases(proxy, now),
             roles,
+            leases: proxy.leases.as_ref().map(|leases| {
+                let view = leases.view(now);
+                let since = view.lost_since.unwrap_or(now);
+                (view.state, now.saturating_duration_since(since))
+            }),
             findings: findings(proxy, now),
             pools,
         }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::facts::{DatabaseFacts, RoleFacts, StatusFacts};
 use crate::admission::limiter::LimiterState;
+use crate::fleet::lease::holder::LeaseState;
 use crate::pool::core::EndpointView;
 use crate::watch::finding::{Finding, FindingKind};
 
@@ -67,6 +68,9 @@ impl Problem {
 pub(super) fn problems(facts: &StatusFacts) -> Vec<Problem> {
     let mut problems = Vec::new();
     process(facts, &mut problems);
+    if let Some((state, lost_for)) = facts.leases {
+        leases(state, lost_for, &mut problems);
+    }
     facts.databases.iter().for_each(|of| database(of, &mut problems));
     facts.roles.iter().for_each(|of| role(of, &mut problems));
     problems.extend(facts.findings.iter().map(|(database, finding)| found(database, finding)));
@@ -104,6 +108,18 @@ fn process(facts: &StatusFacts, problems: &mut Vec<Problem>) {
         let what = format!("{connections} of {max} connections of clients are taken (listen.clients_max)");
         problems.push(Problem::new(level, "clients", "", what).of_size(connections as u64));
     }
+}
+
+fn leases(state: LeaseState, lost_for: Duration, problems: &mut Vec<Problem>) {
+    let now = match state {
+        LeaseState::Granted => return,
+        LeaseState::Shrunk | LeaseState::Even => "it keeps to an even part of the limits",
+        LeaseState::Smallest => "it keeps to one of each limit",
+        LeaseState::Lapsed => "it lets nothing in",
+    };
+    let silence = lost_for.as_secs();
+    let what = format!("this instance has no leases (the Redis of fleet.url has not answered for {silence} s): {now}");
+    problems.push(Problem::new(ProblemLevel::Warning, "leases", "", what).of_size(silence));
 }
 
 fn database(of: &DatabaseFacts, problems: &mut Vec<Problem>) {

@@ -285,6 +285,7 @@ function show() {
   ]);
   by("pools-left-out").hidden = !status.pools_left_out;
   say(by("pools-left-out"), `${status.pools_left_out} pools with less to do are left out; SHOW POOLS has them.`);
+  showFleet();
   showDatabases();
   rows("errors", status.errors, (error) => error.sqlstate, (error) => [
     error.sqlstate + (CODES[error.sqlstate] ? ` ${CODES[error.sqlstate]}` : ""),
@@ -368,6 +369,18 @@ function showRoles() {
     card.plot.node.hidden = !line;
   });
   by("no-roles").hidden = status.roles.length > 0;
+}
+
+function showFleet() {
+  const members = status.fleet ?? [];
+  by("fleet-section").hidden = members.length === 0;
+  const sum = (name) => members.reduce((total, of) => total + of[name], 0);
+  const all = { instance: "all", addr: `${whole(members.length)} together`, clients: sum("clients"), active: sum("active"), waiting: sum("waiting") };
+  rows("fleet", members.length > 1 ? [...members, all] : members, (of) => of.instance, (of) => [
+    of.addr + (of.self ? ", this one" : ""), of.version ?? "", [of.state ?? "", ["granted", undefined].includes(of.state) ? "" : "loud"],
+    number(of.clients), number(of.active), [whole(of.waiting), of.waiting ? "number loud" : "number zero"], of.shares ?? "",
+    [of.last_seen_ms == null ? "" : time(of.last_seen_ms / 1000), "number"], [of.notes ?? "", "loud"],
+  ]);
 }
 
 function showDatabases() {
