@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use pgweir::config::{self, Config};
+use pgweir::config::{self, Config, FleetMode};
 
 fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -18,7 +18,8 @@ fn checked(text: &str, from: &str) -> Config {
         false => line,
     });
     let text: String = lines.flat_map(|line| [line, "\n"]).collect();
-    config::parse(&text, Path::new(from), &|_| Some("secret".to_owned()))
+    let secret = |name: &str| if name == "redis" { "redis://:secret@redis:6379" } else { "secret" };
+    config::parse(&text, Path::new(from), &|name| Some(secret(name).to_owned()))
         .unwrap_or_else(|mistakes| panic!("{from}: {mistakes}\n{text}"))
 }
 
@@ -54,6 +55,24 @@ fn kubernetes_gives_pgweir_the_time_it_takes() {
     // Probes and clients come from outside the container.
     assert!(config.admin.addr.is_some_and(|addr| addr.ip().is_unspecified()));
     assert_eq!(number_after(&yaml, "requests: { cpu: \""), config.listen.workers as u64);
+}
+
+#[test]
+fn instances_hold_one_limit_and_reach_each_other() {
+    let yaml = read("deploy/kubernetes/pgweir.yaml");
+    let config = checked(&block(&yaml, "proxy.toml"), "deploy/kubernetes/pgweir.yaml");
+    let compose = checked(&read("deploy/compose/pgweir/proxy.toml"), "deploy/compose/pgweir/proxy.toml");
+    for fleet in [&config.fleet, &compose.fleet] {
+        assert_eq!((fleet.mode, fleet.peers.len()), (FleetMode::Redis, 1));
+    }
+    let (peer, addr) = (&config.fleet.peers[0], config.fleet.addr.expect("of its own"));
+    assert_eq!(peer.port, addr.port());
+    let service = yaml.split("---").find(|part| part.contains(&format!("name: {}\n", peer.host)));
+    let service = service.expect("a service of that name");
+    // Those that drain are reached as well.
+    assert!(service.contains("clusterIP: None") && service.contains("publishNotReadyAddresses: true"));
+    assert_eq!(number_after(service, "port:"), u64::from(peer.port));
+    assert_eq!(number_after(&yaml, "name: peers, containerPort:"), u64::from(peer.port));
 }
 
 #[test]
