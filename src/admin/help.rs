@@ -176,8 +176,11 @@ mod tests {
             ("KILL_CLIENT x", "KILL_CLIENT id"),
             ("RAMP web 60s", "RAMP role [OVER '60s']"),
             ("RAMP web OVER '60'", "RAMP role [OVER '60s']"),
-            ("LIMIT web -1", "LIMIT role n [OVER '60s'], or LIMIT role DEFAULT"),
-            ("LIMIT web 5 OVER 60", "LIMIT role n [OVER '60s'], or LIMIT role DEFAULT"),
+            ("LIMIT web -1", "LIMIT role n [OVER '60s'], or LIMIT role DEFAULT, or LIMIT STATEMENT digest n FOR '10m'"),
+            (
+                "LIMIT web 5 OVER 60",
+                "LIMIT role n [OVER '60s'], or LIMIT role DEFAULT, or LIMIT STATEMENT digest n FOR '10m'",
+            ),
             ("SHUTDOWN later", "SHUTDOWN, or SHUTDOWN WAIT_FOR_SERVERS, or SHUTDOWN NOW"),
         ] {
             assert_eq!(fault(text), ConsoleFault::Usage(usage.to_owned()), "{text}");

@@ -67,7 +67,12 @@ pub(crate) fn rename_statements(
     let mut splice = TextSplice::new(text);
     for StatementName { used, name, span, .. } in statement_names(text, context) {
         if let Some(name) = other(used, &name) {
-            splice.put(span, &quote_identifier(&name));
+            let mut quoted = quote_identifier(&name);
+            // Two quotes that touch are one within the name.
+            if text.get(span.end) == Some(&b'"') {
+                quoted.push(b' ');
+            }
+            splice.put(span, &quoted);
         }
     }
     splice.finish()
@@ -225,6 +230,7 @@ mod tests {
                         EXPLAIN EXECUTE \"pgweir_\"\"1\"";
         assert_eq!(renamed(text).as_deref(), Some(expected));
         assert_eq!(renamed("EXECUTE q"), None);
+        assert_eq!(renamed("EXECUTE p\"").as_deref(), Some("EXECUTE \"pgweir_\"\"1\" \""));
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! SHOW PEERS: where `fleet.peers` are reached. Instances draw their numbers themselves, so an id is a place in the list.
+//! SHOW PEERS: where `fleet.peers` are reached. Instances draw their own numbers, so an id is a place in the list.
 
 use crate::admin::table::{ConsoleTable, columns, table};
 use crate::proxy::Proxy;
