@@ -18,6 +18,7 @@ async fn commands(proxy: &Proxy) -> Vec<String> {
         let words = words.map(|word| match word {
             "db" | "role" => "app",
             "id" | "n" => "1",
+            "digest" => "0123456789abcdef",
             word => word,
         });
         words.collect::<Vec<_>>().join(" ")
