@@ -157,7 +157,7 @@ impl CycleState {
         }
         let before = self.replies.len();
         let refused = self.replies.push(expect, Origin::Client, action);
-        if self.replies.len() > before {
+        if self.running.has_subject() && self.replies.len() > before {
             self.running.sent(expect);
         }
         refused
@@ -193,27 +193,14 @@ impl CycleState {
     #[inline]
     pub(super) fn answer(&mut self, tag: u8, bytes: &[u8]) -> Result<Answer<ReplyAction>, Unexpected> {
         let byte = bytes.get(HEADER_LEN).copied().filter(|_| tag == backend::READY_FOR_QUERY);
-        let answer = self.replies.answer(tag, byte.and_then(TransactionStatus::from_byte), &mut self.dropped)?;
-        if !self.running.is_empty() && answer.origin == Some(Origin::Client) {
-            self.statement_answered(tag, bytes, &answer);
+        let answer = self.replies.answer(tag, byte.and_then(TransactionStatus::from_byte), &mut self.dropped);
+        if !self.running.is_empty()
+            && let Ok(answer) = &answer
+            && answer.origin == Some(Origin::Client)
+        {
+            statement_answered(&mut self.running, tag, bytes, answer);
         }
-        Ok(answer)
-    }
-
-    /// An answer for the client may end one of its statements; the caller tells errors, since it knows their timeouts.
-    #[inline]
-    fn statement_answered(&mut self, tag: u8, bytes: &[u8], answer: &Answer<ReplyAction>) {
-        let completed = answer.completed.as_ref().map(|entry| entry.expect);
-        let is_execute = completed == Some(Expect::Execute);
-        match tag {
-            backend::COMMAND_COMPLETE => {
-                let tag = bytes[HEADER_LEN..].strip_suffix(b"\0").unwrap_or_default();
-                self.running.completed(is_execute, tag);
-            }
-            backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED => self.running.completed(is_execute, b""),
-            backend::READY_FOR_QUERY if completed == Some(Expect::Query) => self.running.query_ended(),
-            _ => {}
-        }
+        answer
     }
 
     /// Statements of the client, where they are counted.
@@ -551,5 +538,21 @@ impl CycleState {
     /// True if the timeout is counted already, for an earlier error of this transaction.
     pub(super) fn is_counted(&self, timeout: Timeout) -> bool {
         self.limits.is_counted && timeout == Timeout::Transaction
+    }
+}
+
+/// An answer for the client may end one of its statements; the caller tells errors, since it knows their timeouts.
+#[inline]
+fn statement_answered(running: &mut RunningStatements, tag: u8, bytes: &[u8], answer: &Answer<ReplyAction>) {
+    let completed = answer.completed.as_ref().map(|entry| entry.expect);
+    let is_execute = completed == Some(Expect::Execute);
+    match tag {
+        backend::COMMAND_COMPLETE => {
+            let tag = bytes[HEADER_LEN..].strip_suffix(b"\0").unwrap_or_default();
+            running.completed(is_execute, tag);
+        }
+        backend::EMPTY_QUERY_RESPONSE | backend::PORTAL_SUSPENDED => running.completed(is_execute, b""),
+        backend::READY_FOR_QUERY if completed == Some(Expect::Query) => running.query_ended(),
+        _ => {}
     }
 }

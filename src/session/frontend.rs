@@ -24,7 +24,7 @@ use super::statements::Unnamed;
 use crate::config::PoolMode;
 use crate::error::Fault;
 use crate::error::sqlstate;
-use crate::sql::{Effect, Milliseconds, STAND_IN, StateFlags, StatementEffects, classify, milliseconds};
+use crate::sql::{Digest, Effect, Milliseconds, STAND_IN, StateFlags, StatementEffects, classify, milliseconds};
 use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
 use crate::state::timeout::Timeout;
@@ -128,11 +128,7 @@ impl Frontend<'_, '_> {
             }
             Request::Parse { name: b"", rest, text } => self.parse_unnamed(message, rest, text),
             Request::Parse { name, rest, text } => self.parse_named(message, name, rest, text),
-            Request::Bind { portal, statement } => {
-                let rest = self.bind(message, portal, statement);
-                self.bound_to(portal, statement);
-                rest
-            }
+            Request::Bind { portal, statement } => self.bind(message, portal, statement),
             Request::Describe(target) => self.describe(message, target),
             Request::Execute { portal } => {
                 self.begin_execute(portal);
@@ -343,8 +339,8 @@ impl Frontend<'_, '_> {
 
 /// Outcome of a message that names a statement.
 enum Naming {
-    /// The message was sent; the effects of the statement, if any.
-    Forwarded(Option<Arc<StatementEffects>>),
+    /// The message was sent; the effects of the statement, if any, and its digest.
+    Forwarded(Option<Arc<StatementEffects>>, Digest),
     /// The client has no statement of that name.
     Unknown,
     /// The message waits or was refused.

@@ -81,6 +81,11 @@ impl RunningStatements {
         self.subject = subject;
     }
 
+    #[inline]
+    pub(super) fn has_subject(&self) -> bool {
+        self.subject.is_some()
+    }
+
     /// That message is sent.
     #[inline]
     pub(super) fn sent(&mut self, expect: Expect) {

@@ -80,10 +80,16 @@ impl Recorder {
         digests
     }
 
+    /// True if this worker has the record of a statement at hand.
+    #[inline]
+    pub(crate) fn knows(&self, digest: Digest) -> bool {
+        self.known.borrow().record(digest).is_some()
+    }
+
     /// Sees to it that a statement which is about to run has a record. `text`: one that has the statement.
     #[inline]
     pub(crate) fn admit(&self, digest: Digest, text: &[u8], context: Context, second: u32) {
-        if self.known.borrow().record(digest).is_some() {
+        if self.knows(digest) {
             return;
         }
         let normalized = || sql::normalized(text, context, digest).unwrap_or_default();

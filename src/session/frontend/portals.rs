@@ -9,7 +9,7 @@ use crate::notify::notification::Unnotifiable;
 use crate::session::notifications;
 use crate::session::reply_action::ReplyAction;
 use crate::session::statements::{Portal, Unnamed};
-use crate::sql::{BoundText, Effect, Effects, StateFlags, StatementEffects};
+use crate::sql::{BoundText, Digest, Effect, Effects, StateFlags, StatementEffects};
 use crate::state::statements::{self, BackendName, NAME_PREFIX};
 use crate::wire::bind::{self, BindValue};
 use crate::wire::build;
@@ -30,19 +30,22 @@ impl Frontend<'_, '_> {
             }
             let bound = self.session.statements.unnamed_class().map(|class| self.bound(class, message));
             self.session.statements.bind(portal, bound);
+            self.bind_digest(portal, name, self.session.statements.unnamed_digest());
             return self.pass(message, Some(Expect::Bind), None);
         }
         let before = &message.payload()[..=portal.len()];
         match self.forward_use(message, Expect::Bind, before, name) {
-            Naming::Forwarded(class) => {
+            Naming::Forwarded(class, digest) => {
                 let bound = class.map(|class| self.bound(class, message));
                 self.session.statements.bind(portal, bound);
+                self.bind_digest(portal, name, digest);
                 Rest::Forward
             }
             Naming::Unknown => {
                 // The statement is one of SQL PREPARE, or the backend refuses it.
                 let executed = StatementEffects { may_begin: StateFlags::EXECUTED, ..StatementEffects::default() };
                 self.session.statements.bind(portal, Some(Arc::new(executed).into()));
+                self.bind_digest(portal, name, Digest::NONE);
                 self.unknown(message, Expect::Bind, name)
             }
             Naming::Handled(rest) => rest,
@@ -65,17 +68,17 @@ impl Frontend<'_, '_> {
     #[inline]
     pub(super) fn forward_use(&mut self, message: Message<'_>, expect: Expect, before: &[u8], name: &[u8]) -> Naming {
         let Some(statement) = self.session.statements.find(name) else { return Naming::Unknown };
-        let class = statement.class.clone();
+        let (class, digest) = (statement.class.clone(), statement.digest);
         if self.session.keeps_own_names() {
             self.push(expect, None);
             self.out.pass(message.bytes, message.fresh);
-            return Naming::Forwarded(class);
+            return Naming::Forwarded(class, digest);
         }
         if let Some(BackendName { number, name: server_name }) = self.leased.lease.statements.find(statement.id) {
             let number = *number;
             rename(self.out, message, before, name, server_name);
             self.push(expect, Some(ReplyAction::Uses(number)));
-            return Naming::Forwarded(class);
+            return Naming::Forwarded(class, digest);
         }
         let statement = Arc::clone(statement);
         let number = match self.number(message, &statement) {
@@ -84,7 +87,7 @@ impl Frontend<'_, '_> {
         };
         rename(self.out, message, before, name, &statements::name(number));
         self.push(expect, Some(ReplyAction::Uses(number)));
-        Naming::Forwarded(class)
+        Naming::Forwarded(class, digest)
     }
 
     pub(super) fn describe(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {
@@ -97,7 +100,7 @@ impl Frontend<'_, '_> {
             },
             Named::Statement(name) => {
                 match self.forward_use(message, Expect::DescribeStatement, &[crate::wire::tag::STATEMENT], name) {
-                    Naming::Forwarded(_) => Rest::Forward,
+                    Naming::Forwarded(..) => Rest::Forward,
                     Naming::Unknown => self.unknown(message, Expect::DescribeStatement, name),
                     Naming::Handled(rest) => rest,
                 }

@@ -41,20 +41,26 @@ impl Frontend<'_, '_> {
         self.leased.cycle.running().set_subject(Some(Subject { digests, note: None }));
     }
 
-    /// A portal was bound to this statement.
+    /// A portal was bound to the statement of this name and digest.
     #[inline]
-    pub(super) fn bound_to(&mut self, portal: &[u8], name: &[u8]) {
+    pub(super) fn bind_digest(&mut self, portal: &[u8], name: &[u8], digest: Digest) {
         let Some(recorder) = &self.worker.recorder else { return };
-        let statements = &mut self.session.statements;
-        let (digest, text) = match name.is_empty() {
-            true => (statements.unnamed_digest(), statements.unnamed_text()),
-            false => statements.find(name).map_or((Digest::NONE, &[][..]), |found| (found.digest, &found.rest)),
-        };
-        if digest != Digest::NONE {
-            // Its record may have gone since its Parse.
-            recorder.admit(digest, text, self.session.lexer, self.worker.proxy.clock.second());
+        if digest != Digest::NONE && !recorder.knows(digest) {
+            self.admit_again(name, digest);
         }
-        statements.bind_digest(portal, digest);
+        self.session.statements.bind_digest(portal, digest);
+    }
+
+    /// The record of a statement may have gone since its Parse.
+    #[cold]
+    fn admit_again(&self, name: &[u8], digest: Digest) {
+        let Some(recorder) = &self.worker.recorder else { return };
+        let statements = &self.session.statements;
+        let text = match name.is_empty() {
+            true => statements.unnamed_text(),
+            false => statements.find(name).map_or(&[][..], |found| &found.rest),
+        };
+        recorder.admit(digest, text, self.session.lexer, self.worker.proxy.clock.second());
     }
 
     /// The tags of a text for the log of slow statements, or all of it.
