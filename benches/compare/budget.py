@@ -25,10 +25,10 @@ BUDGETS = [
     Budget(counts.syscalls, "simple", 1, 16, 6.1),
     Budget(counts.syscalls, "prepared", 1, 16, 6.1),
     Budget(counts.syscalls, "prepared", 8, 16, 4.6),
-    Budget(counts.syscalls, "simple", 64, 8, 4.6),
-    Budget(counts.syscalls, "prepared", 64, 8, 4.6),
-    Budget(counts.instructions, "simple", 8, 16, 10_050),
-    Budget(counts.instructions, "prepared", 8, 16, 11_850),
+    Budget(counts.syscalls, "simple", 64, 8, 4.5),
+    Budget(counts.syscalls, "prepared", 64, 8, 4.5),
+    Budget(counts.instructions, "simple", 8, 16, 9_900),
+    Budget(counts.instructions, "prepared", 8, 16, 11_400),
 ]
 
 
