@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 use crate::cancel::{SLEEP, cancel, cancel_with};
 use crate::support::frontend::{PROTOCOL_3_2, cancel_request, query, startup};
 use crate::support::{
-    Pki, Postgres, Proxy, Sessions, Wire, errors, eventually, free_port, password_of, proxy, proxy_before, tags,
+    Haproxy, Pki, Postgres, Proxy, Sessions, Wire, errors, eventually, free_port, password_of, proxy, proxy_before,
+    tags,
 };
 
 /// A fleet that knows itself by its addresses, with these lines in each file.
@@ -48,6 +49,41 @@ async fn a_cancel_that_came_to_another_instance_ends_the_query_in_both_protocols
     }
     assert_eq!(fleet.iter().map(|one| cancels(one, "forwarded")).collect::<Vec<_>>(), [0.0, 2.0, 2.0]);
     assert_eq!(fleet.iter().map(|one| cancels(one, "received")).collect::<Vec<_>>(), [4.0, 0.0, 0.0]);
+}
+
+#[tokio::test]
+async fn cancels_that_a_balancer_spreads_each_end_the_query_they_are_meant_for() {
+    let (fleet, sessions) = fleet(3, "[pool]\nsize = 6\n[admission]\ncancel_rate_per_address = \"off\"").await;
+    let haproxy = Haproxy::before(&fleet, "").await;
+    let mut wires = Vec::new();
+    // Three do not divide them: a client of one round comes to another instance in the next.
+    for _ in 0..10 {
+        wires.push(haproxy.endpoint().wire("app").await);
+    }
+    for wire in &mut wires {
+        wire.send(query(SLEEP)).await;
+    }
+    for round in 0..6 {
+        sessions.until_running(SLEEP, 10).await;
+        // Nobody has these keys, but for the process id.
+        for (wire, seed) in wires.iter().zip(0..) {
+            let mut secret = [0; 4];
+            fastrand::Rng::with_seed(100 * round + seed).fill(&mut secret);
+            cancel_with(&haproxy.endpoint(), wire.key.as_ref().expect("BackendKeyData").0, &secret).await;
+        }
+        assert_eq!(sessions.running(SLEEP).await, 10);
+        for wire in &mut wires {
+            cancel(&haproxy.endpoint(), wire).await;
+            assert_eq!(errors(&wire.cycle().await), ["57014"]);
+        }
+        for wire in &mut wires {
+            assert_eq!(tags(&wire.query("SELECT 1").await), "T D C Z");
+            wire.send(query(SLEEP)).await;
+        }
+    }
+    let sum = |outcome| fleet.iter().map(|one| cancels(one, outcome)).sum::<f64>();
+    assert!(sum("forwarded") > 20.0 && sum("received") == sum("forwarded"), "{}", sum("forwarded"));
+    assert_eq!((sum("unknown"), sum("unreached")), (60.0, 0.0));
 }
 
 #[tokio::test]

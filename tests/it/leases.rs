@@ -9,6 +9,8 @@ use pgweir::testing::fleet::lease::{LeaseRequest, LeaseWant};
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd};
 use rustix::process::Signal;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use crate::support::frontend::query;
 use crate::support::{Postgres, Proxy, Redis, Sessions, Wire, eventually, proxy};
@@ -188,6 +190,7 @@ async fn an_even_part_is_left_when_the_redis_is_lost_and_leases_are_back_with_it
     for one in &fleet {
         one.logged("the Redis of fleet.url cannot be used").await;
         one.logged("no leases are to be had: this instance keeps to an even part of the limits").await;
+        assert_eq!(one.console("SHOW FLEET").await[0]["state"], "even");
     }
     redis.start().await;
     eventually(async || fleet.iter().all(|one| state(one, "granted"))).await;
@@ -217,6 +220,90 @@ async fn the_share_of_one_that_stands_still_is_for_others_and_it_lets_nobody_in_
     // What the other is asked to give back it still uses.
     eventually(async || part(&fleet[1]) == 9.0).await;
     assert_eq!((open(&sessions).await, part(&fleet[0])), (i64::from(LIMIT), 0.0));
+}
+
+/// Looks, time and again, how many transactions of the database are open; the most at any look.
+struct Most {
+    stop: CancellationToken,
+    task: JoinHandle<i64>,
+}
+
+impl Most {
+    async fn of(dbname: &str) -> Self {
+        let sessions = Sessions::of(Postgres::shared(), dbname).await;
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let mut most = 0;
+            while !stopped.is_cancelled() {
+                most = most.max(sessions.count("state <> 'idle'").await);
+            }
+            most
+        });
+        Self { stop, task }
+    }
+
+    async fn seen(self) -> i64 {
+        self.stop.cancel();
+        self.task.await.expect("it does not panic")
+    }
+}
+
+/// Clients of an instance that run one short transaction after the other, until they are dropped or it is killed.
+async fn traffic(proxy: &Proxy) -> JoinSet<()> {
+    let mut traffic = JoinSet::new();
+    for _ in 0..LIMIT + 3 {
+        let wire = proxy.wire("app").await;
+        traffic.spawn(async move {
+            let mut wire = wire;
+            loop {
+                for sql in ["BEGIN; SELECT pg_sleep(0.01)", "COMMIT"] {
+                    if wire.try_send(&query(sql)).await.is_err() || !until_ready(&mut wire).await {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+    traffic
+}
+
+async fn until_ready(wire: &mut Wire) -> bool {
+    loop {
+        match wire.next().await {
+            Some(frame) if frame.tag == 'Z' => return true,
+            Some(_) => {}
+            None => return false,
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_look_finds_more_than_the_limit_while_demand_moves_and_an_instance_and_the_book_are_lost() {
+    let redis = Redis::without_memory().await;
+    let dbname = Postgres::shared().database().await;
+    let mut fleet = Vec::new();
+    for _ in 0..3 {
+        fleet.push(instance(&redis, &dbname, "").await);
+    }
+    eventually(async || fleet.iter().map(part).sum::<f64>() == f64::from(LIMIT)).await;
+    let most = Most::of(&dbname).await;
+    let first = traffic(&fleet[0]).await;
+    eventually(async || fleet.iter().map(part).eq([10.0, 1.0, 1.0])).await;
+    let _second = traffic(&fleet[1]).await;
+    drop(first);
+    eventually(async || fleet.iter().map(part).eq([1.0, 10.0, 1.0])).await;
+    let _third = traffic(&fleet[2]).await;
+    eventually(async || part(&fleet[1]) + part(&fleet[2]) == 11.0 && part(&fleet[2]) >= 5.0).await;
+    let _: () = cmd("FLUSHALL").query_async(&mut redis.connect().await).await.expect("it forgets");
+    eventually(async || redis.holds(&key("main"), "clock").await).await;
+    let _all = traffic(&fleet[0]).await;
+    eventually(async || fleet.iter().map(part).eq([4.0, 4.0, 4.0])).await;
+    // Killed.
+    drop(fleet.pop());
+    eventually(async || fleet.iter().map(part).eq([6.0, 6.0])).await;
+    let most = most.seen().await;
+    assert!((i64::from(LIMIT / 2)..=i64::from(LIMIT)).contains(&most), "{most}");
 }
 
 #[tokio::test]

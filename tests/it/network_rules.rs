@@ -1,12 +1,9 @@
 //! Rules of the network: where a role may come from, what it may reach, and balancers that say whose a connection is.
 
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::process::{Child, Command, Stdio};
-
-use tokio::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::support::frontend::{PROTOCOL_3_0, startup};
-use crate::support::{Builder, Endpoint, Proxy, Wire, eventually, password_of, proxy};
+use crate::support::{Builder, Endpoint, Haproxy, Proxy, Wire, password_of, proxy};
 
 /// A header of the PROXY protocol, version 2.
 fn header(source: SocketAddrV4) -> Vec<u8> {
@@ -138,50 +135,11 @@ async fn a_header_is_believed_from_balancers_only_and_has_to_come_from_them() {
     assert!(log_in(&proxy, b"", "app").await.is_ok());
 }
 
-/// haproxy in front of pgweir, on this port.
-struct Haproxy {
-    child: Child,
-    addr: SocketAddr,
-    _dir: tempfile::TempDir,
-}
-
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Haproxy {
-    async fn before(proxy: &Proxy) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
-        let config = format!(
-            "defaults\n mode tcp\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n\
-             listen pg\n bind {port}\n server pgweir {} send-proxy-v2\n",
-            proxy.addr
-        );
-        std::fs::write(dir.path().join("haproxy.cfg"), config).expect("our own directory");
-        let mut haproxy = Command::new("haproxy");
-        haproxy.arg("-db").arg("-f").arg(dir.path().join("haproxy.cfg"));
-        let child = haproxy
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("make test installs it");
-        let haproxy = Self { child, addr: port, _dir: dir };
-        eventually(async || TcpStream::connect(port).await.is_ok()).await;
-        haproxy
-    }
-}
-
 #[tokio::test]
 async fn haproxy_passes_clients_on_with_their_addresses() {
     let proxy = balanced().start().await;
-    let haproxy = Haproxy::before(&proxy).await;
-    let at = Endpoint { addr: haproxy.addr, dbname: "app".to_owned() };
-    let mut wire = log_in(&at, b"", "app").await.expect("a login");
+    let haproxy = Haproxy::before(std::slice::from_ref(&proxy), "send-proxy-v2").await;
+    let mut wire = log_in(&haproxy.endpoint(), b"", "app").await.expect("a login");
     let port = wire.local_addr().port().to_string();
     assert_eq!(wire.query("SELECT 1").await[1].columns(), [Some("1".to_owned())]);
     let own = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";

@@ -5,6 +5,7 @@
 
 mod endpoint;
 pub(crate) mod fake;
+mod haproxy;
 mod link;
 mod pki;
 mod postgres;
@@ -15,6 +16,7 @@ mod sessions;
 mod wire;
 
 pub(crate) use endpoint::{Endpoint, password_of};
+pub(crate) use haproxy::Haproxy;
 pub(crate) use link::{Link, Toward};
 pub(crate) use pki::Pki;
 pub(crate) use postgres::{Postgres, free_port};
