@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::drivers::install;
-use crate::support::{Builder, Postgres, Proxy, eventually, password_of, proxy, root};
+use crate::support::{Builder, Postgres, Proxy, Redis, eventually, free_port, password_of, proxy, root};
 use crate::watchers::watched;
 
 const TOKEN: &str = "a token for tests";
@@ -300,6 +300,29 @@ async fn a_browser_shows_it_and_acts_through_it() {
     let proxy = with_token().start().await;
     let pid = proxy.pid().as_raw_nonzero().to_string();
     print!("{}", proxy.run("app", browser("see_status_page.js", &proxy, &[TOKEN, &pid])).await);
+}
+
+#[tokio::test]
+async fn the_page_of_any_instance_shows_the_whole_fleet() {
+    install();
+    let mut redis = Redis::without_memory().await;
+    let lines = format!("[fleet]\nmode = \"redis\"\nurl = \"{}\"\n[roles.app]\ntransactions_max = 12", redis.url());
+    let at = || format!("[listen]\naddr = [\"127.0.0.1:{}\"]", free_port());
+    let fleet = [proxy().toml(&lines).toml(&at()).start().await, proxy().toml(&lines).toml(&at()).start().await];
+    let _idle = fleet[0].wire("app").await;
+    let mut wire = fleet[1].wire("app").await;
+    wire.query("BEGIN").await;
+    for (one, other) in [(&fleet[0], &fleet[1]), (&fleet[1], &fleet[0])] {
+        let addresses = json!([one.addr.to_string(), other.addr.to_string()]);
+        let members = || status(one)["fleet"].clone();
+        eventually(async || json!([members()[0]["addr"], members()[1]["addr"]]) == addresses).await;
+        print!("{}", one.run("app", browser("see_fleet.js", one, &[])).await);
+    }
+    redis.stop();
+    for one in &fleet {
+        let headline = || status(one)["headline"]["text"].to_string();
+        eventually(async || headline().contains("This instance has no leases (the Redis of fleet.url has not")).await;
+    }
 }
 
 #[tokio::test]
