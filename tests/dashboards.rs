@@ -186,7 +186,7 @@ fn alerts_say_what_is_the_matter_and_which_setting_and_command_helps() {
     for key in ["summary: ", "description: ", "runbook: ", "labels: { severity: "] {
         assert_eq!(count(key), alerts, "{key}");
     }
-    let sections = ["pool.", "listen.", "admin.", "admission.", "databases.", "roles.", "notify.", "watch."];
+    let sections = ["pool.", "listen.", "admin.", "admission.", "databases.", "roles.", "notify.", "watch.", "fleet."];
     for runbook in rules.lines().filter_map(|line| line.trim().strip_prefix("runbook: ")) {
         let mut settings = 0;
         for word in runbook.split([' ', ',', ';', ':', '"']).map(|word| word.trim_end_matches('.')) {
