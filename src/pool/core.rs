@@ -487,7 +487,7 @@ impl<B> Core<B> {
             match &mut pool.refused {
                 Some(retry) if probe => *retry = retry.after_another(now, roll),
                 Some(_) => {}
-                none => *none = Some(Retry::after_first(now, roll)),
+                none => *none = Some(Retry::of_login(now, roll)),
             }
             // This slot is the one still counted. If other backends are at work, they serve the waiters; a place under
             // a limit comes free when one of them has closed, too.

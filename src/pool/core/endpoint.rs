@@ -13,8 +13,12 @@ use crate::pool::backoff::Backoff;
 /// stampede a server whose logins cost a fork each.
 pub(crate) const DIALS_MAX: u32 = 4;
 
-/// Longest wait between two probes of one endpoint.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Longest wait between two probes of one endpoint: with the pace of ticks and a login, the first backend is there within
+/// a second of the endpoint's return.
+const PROBE_EVERY_MAX: Duration = Duration::from_millis(800);
+
+/// Longest wait before a login is tried again that the server refused: somebody has to mend it, which takes time.
+const LOGIN_EVERY_MAX: Duration = Duration::from_secs(5);
 
 /// Why a dial failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +42,14 @@ pub(super) struct Retry {
 }
 
 impl Retry {
-    pub(super) fn after_first(now: Instant, uniform: f64) -> Self {
-        Self { backoff: Backoff::up_to(BACKOFF_MAX), at: now }.after_another(now, uniform)
+    /// The endpoint did not answer, or had no room.
+    pub(super) fn of_endpoint(now: Instant, uniform: f64) -> Self {
+        Self { backoff: Backoff::up_to(PROBE_EVERY_MAX), at: now }.after_another(now, uniform)
+    }
+
+    /// It refused a login.
+    pub(super) fn of_login(now: Instant, uniform: f64) -> Self {
+        Self { backoff: Backoff::up_to(LOGIN_EVERY_MAX), at: now }.after_another(now, uniform)
     }
 
     pub(super) fn after_another(mut self, now: Instant, uniform: f64) -> Self {
@@ -114,7 +124,7 @@ impl Health {
         *self = match (kind, *self) {
             // ## (Up | Busy) => Down
             (FailureKind::Unreachable, Self::Up { .. } | Self::Busy { .. }) => {
-                Self::Down { since: now, retry: Retry::after_first(now, uniform) }
+                Self::Down { since: now, retry: Retry::of_endpoint(now, uniform) }
             }
             // ## Down => Down, for longer
             (FailureKind::Unreachable, Self::Down { since, retry }) if probe => {
@@ -122,7 +132,7 @@ impl Health {
             }
             // ## (Up | Down) => Busy: it answers, so it is not down
             (FailureKind::Busy, Self::Up { .. } | Self::Down { .. }) => {
-                Self::Busy { retry: Retry::after_first(now, uniform) }
+                Self::Busy { retry: Retry::of_endpoint(now, uniform) }
             }
             // ## Busy => Busy, for longer
             (FailureKind::Busy, Self::Busy { retry }) if probe => {
@@ -163,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn back_off_doubles_per_probe_up_to_five_seconds() {
+    fn back_off_doubles_per_probe_and_stays_below_a_second() {
         let now = Instant::now();
         let mut health = Health::new();
         let mut ceilings = Vec::new();
@@ -172,7 +182,7 @@ mod tests {
             let Health::Down { retry, .. } = health else { panic!("an unreachable endpoint is down") };
             ceilings.push((retry.at - now).as_millis());
         }
-        assert_eq!(ceilings, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(ceilings, [100, 200, 400, 800, 800, 800, 800, 800]);
     }
 
     #[test]
