@@ -78,6 +78,22 @@ impl<T: Ord + Copy> WaitQueue<T> {
         number
     }
 
+    /// A waiter whose turn came to nothing goes back to the front of its batch, which began at `opened` at the latest.
+    pub(crate) fn rejoin(&mut self, entry: T, number: u64, opened: Instant) {
+        self.ready += 1;
+        let index = self.batches.partition_point(|batch| batch.number < number);
+        match self.batches.get_mut(index).filter(|batch| batch.number == number) {
+            Some(batch) => {
+                batch.entries.push_front(entry);
+                batch.alive += 1;
+            }
+            None => {
+                let entries = VecDeque::from([entry]);
+                self.batches.insert(index, Batch { number, opened, is_random: false, entries, alive: 1 });
+            }
+        }
+    }
+
     /// Holds a waiter back until then.
     pub(crate) fn hold(&mut self, entry: T, until: Instant) {
         self.held_alive += 1;
@@ -187,6 +203,19 @@ mod tests {
     fn drawn(queue: &mut WaitQueue<u32>) -> Vec<u32> {
         let mut rng = Rng::with_seed(1);
         std::iter::from_fn(|| queue.pop(&mut rng, |_| true)).collect()
+    }
+
+    #[test]
+    fn a_waiter_whose_turn_came_to_nothing_is_the_next_again() {
+        let now = Instant::now();
+        let mut queue = WaitQueue::default();
+        let batches = [0, 1, 2].map(|i| queue.join(i, now + ms(400) * i, WINDOW, false));
+        let mut rng = Rng::with_seed(1);
+        assert_eq!([0; 2].map(|_| queue.pop(&mut rng, |_| true)), [Some(0), Some(1)]);
+        queue.rejoin(1, batches[1], now + ms(400));
+        queue.rejoin(0, batches[0], now);
+        assert_eq!((queue.ready(), queue.first_since()), (3, Some(now)));
+        assert_eq!(drawn(&mut queue), [0, 1, 2]);
     }
 
     #[test]

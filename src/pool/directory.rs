@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::core::{Core, DatabaseId, DatabaseLimits, PoolLimits, RoleQueueId, ServerEpoch};
 use super::host_port::HostPort;
 use super::in_use::{CountUses, InUse};
-use super::lease::{Boxed, Pools};
+use super::lease::{Boxed, Commands, Pools};
 use super::open::OpenError;
 use super::pool::{Pool, PoolKind, PoolName};
 use super::route::Route;
@@ -194,14 +194,14 @@ impl Directory {
     }
 
     /// A topology says from now on where the backends of this database go: nowhere, until it has found a server.
-    pub(crate) fn begin_route(&self, name: &Arc<str>) -> Arc<Route> {
+    pub(crate) fn begin_route(&self, worker: usize, name: &Arc<str>) -> Arc<Route> {
         let mut names = self.names();
         let route = Arc::clone(names.routes.entry(Arc::clone(name)).or_default());
         names.pools_of(name).for_each(|pool| pool.set_route(Some(Arc::clone(&route))));
         if let Some(database) = names.databases.get(name)
             && route.servers().is_empty()
         {
-            self.pools.core().unprove(*database);
+            self.pools.decide(worker, |core, out| core.unprove(*database, Instant::now(), out));
         }
         route
     }
@@ -217,14 +217,14 @@ impl Directory {
         }
     }
 
-    /// No server is known to have the role that this database needs: its clients wait.
-    pub(crate) fn unprove(&self, name: &str) {
+    /// No server is known to have the role that this database needs: its clients wait. Only on a worker's thread.
+    pub(crate) fn unprove(&self, worker: usize, name: &str) {
         let names = self.names();
         if let Some(route) = names.routes.get(name) {
             route.set(Vec::new());
         }
         if let Some(database) = names.databases.get(name) {
-            self.pools.core().unprove(*database);
+            self.pools.decide(worker, |core, out| core.unprove(*database, Instant::now(), out));
         }
     }
 
@@ -405,7 +405,8 @@ impl Names {
                 core.pause(database);
             }
             if self.routes.get(name).is_some_and(|route| route.servers().is_empty()) {
-                core.unprove(database);
+                // Nobody has been promised anything there so far.
+                core.unprove(database, Instant::now(), &mut Commands::new());
             }
             database
         })

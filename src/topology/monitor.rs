@@ -56,7 +56,7 @@ pub(crate) struct TopologyView {
 impl TopologyMonitor {
     /// Clients of the database wait from now on until a server has proved its role.
     pub(super) fn new(database: Arc<str>, source: TopologySource, directory: Arc<Directory>, worker: usize) -> Self {
-        let route = directory.begin_route(&database);
+        let route = directory.begin_route(worker, &database);
         let state = Mutex::new(MonitorState { core: TopologyCore::default(), since: Instant::now() });
         Self { database, source, directory, route, worker, state, proved: Notify::new() }
     }
@@ -146,7 +146,7 @@ impl TopologyMonitor {
             }
             TopologyChange::Doubted(doubt) => {
                 tracing::warn!(database = %self.database, %doubt, "no primary is known: clients wait");
-                self.directory.unprove(&self.database);
+                self.directory.unprove(self.worker, &self.database);
             }
         }
     }

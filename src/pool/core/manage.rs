@@ -1,5 +1,6 @@
 //! Changes by an operator or a reload: databases and pools, limits, generations, pause.
 
+use std::task::Waker;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -7,10 +8,10 @@ use tokio::time::Instant;
 use super::bound::{ActivityChange, Bound};
 use super::endpoint::Health;
 use super::fleet::FleetLimit;
-use super::role_queue::RoleQueueId;
+use super::role_queue::{LeaseEnd, RoleQueueId};
 use super::share::Level;
 use super::stops::DatabaseStops;
-use super::waiter::TicketQueue;
+use super::waiter::{Ticket, TicketQueue, Turn, WaiterState};
 use super::{Command, Core, DatabaseId, DatabaseState, PoolId, PoolState, SlotCounts, WaitError};
 use crate::admission::limiter::LeaseScope;
 use crate::config::Share;
@@ -187,6 +188,11 @@ impl<B> Core<B> {
     /// back, openings as they arrive. Waiters wait. A login refused before is tried again at once.
     pub fn retire_pool(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
         self.revoke_pool(pool, out);
+        self.replace(pool, now, out);
+    }
+
+    /// Opens what a retirement leaves to be opened.
+    fn replace(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
         let Some(retired) = self.pools.get_mut(pool) else {
             return;
         };
@@ -235,18 +241,23 @@ impl<B> Core<B> {
         self.let_in(database, now, out);
     }
 
-    /// No server is known to have the role that the database needs: no leases and no dials; clients that ask wait.
-    pub fn unprove(&mut self, database: DatabaseId) {
+    /// No server is known to have the role that the database needs: no leases and no dials; clients that ask wait, and
+    /// so do those that have been promised a backend and not picked it up.
+    pub fn unprove(&mut self, database: DatabaseId, now: Instant, out: &mut Vec<Command<B>>) {
         if let Some(unproved) = self.databases.get_mut(database) {
             unproved.stops.is_unproved = true;
+            self.recall(database, now, out);
         }
     }
 
-    /// A server has shown that it has the role. Backends of an earlier epoch are closed: idle ones now, the others as
-    /// they come back. The queue is let in slowly.
+    /// A server has shown that it has the role. Backends of an earlier epoch are closed: idle and promised ones now, the
+    /// others as they come back. The queue is let in slowly.
     pub fn prove(&mut self, database: DatabaseId, epoch: ServerEpoch, now: Instant, out: &mut Vec<Command<B>>) {
-        if epoch == ServerEpoch::New {
-            self.retire_database(database, now, out);
+        if epoch == ServerEpoch::New && self.databases.contains_key(database) {
+            let pools = self.databases[database].pools.clone();
+            pools.iter().for_each(|pool| self.revoke_pool(*pool, out));
+            self.recall(database, now, out);
+            pools.iter().for_each(|pool| self.replace(*pool, now, out));
         }
         let Some(proved) = self.databases.get_mut(database) else {
             return;
@@ -254,6 +265,37 @@ impl<B> Core<B> {
         proved.health.proved();
         if std::mem::take(&mut proved.stops.is_unproved) {
             self.let_in(database, now, out);
+        }
+    }
+
+    /// Takes back every backend that a waiter of the database has been promised and not picked up. The waiter goes back
+    /// to its place: it was woken, so it will poll and find that it still waits.
+    fn recall(&mut self, database: DatabaseId, now: Instant, out: &mut Vec<Command<B>>) {
+        let promised = |(ticket, waiter): (Ticket, &WaiterState)| match waiter.turn {
+            Turn::Handed(slot) if self.pools[waiter.pool].database == database => {
+                Some((waiter.batch?, waiter.since, ticket, slot))
+            }
+            _ => None,
+        };
+        let mut recalled: Vec<_> = self.waiters.iter().filter_map(promised).collect();
+        // The last first, so that each is in front of those that came later.
+        recalled.sort_unstable_by(|a, b| b.cmp(a));
+        let mut backends = Vec::with_capacity(recalled.len());
+        for (batch, since, ticket, slot) in recalled {
+            let backend = self.take(slot);
+            self.leave(slot, LeaseEnd::Lost, now);
+            let pool = self.waiters[ticket].pool;
+            if self.pools[pool].is_removed {
+                self.waiters[ticket].turn = Turn::Failed(WaitError::Removed);
+            } else {
+                self.waiters[ticket].turn = Turn::Waiting(Waker::noop().clone());
+                self.change_queue(pool, |queue, _| queue.rejoin(ticket, batch, since));
+            }
+            backends.push((slot, backend));
+        }
+        for (slot, backend) in backends {
+            // ## Handed => (Idle | Closing)
+            self.place(slot, backend, now, out);
         }
     }
 

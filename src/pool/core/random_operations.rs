@@ -320,15 +320,13 @@ impl Model {
                 self.core.resume(self.databases[database.index(DATABASES)], now, &mut out);
             }
             Operation::Unprove { database } => {
-                self.core.unprove(self.databases[database.index(DATABASES)]);
+                self.core.unprove(self.databases[database.index(DATABASES)], now, &mut out);
             }
             Operation::Prove { database, epoch } => {
                 let database = self.databases[database.index(DATABASES)];
-                // A backend that is promised is the waiter's already.
-                let is_lent_later = |slot: &Slot<u64>| slot.state.phase() != SlotPhase::Handed;
                 let slots = self.core.slots.iter();
                 let slots = slots.filter(|(_, slot)| self.core.pools[slot.pool].database == database);
-                let before: Vec<_> = slots.filter(|(_, slot)| is_lent_later(slot)).map(|(id, _)| id).collect();
+                let before: Vec<_> = slots.map(|(id, _)| id).collect();
                 self.core.prove(database, *epoch, now, &mut out);
                 if *epoch == ServerEpoch::New {
                     self.earlier.extend(before);
@@ -406,7 +404,11 @@ impl Model {
         let ModelClient { ticket, bell, .. } = &self.clients[i];
         match self.core.poll_ticket(*ticket, &Waker::from(bell.clone())) {
             Progress::Pending | Progress::Waits { .. } => return,
-            Progress::Ready(slot, backend) => self.lease(slot, backend),
+            Progress::Ready(slot, backend) => {
+                let database = self.core.pools[self.core.slots[slot].pool].database;
+                assert!(!self.core.databases[database].stops.is_unproved, "a backend of an unproved server was lent");
+                self.lease(slot, backend);
+            }
             Progress::Failed(_) => {}
         }
         self.clients.swap_remove(i);

@@ -198,6 +198,31 @@ fn waiter_is_served_before_newcomer() {
 }
 
 #[test]
+fn backend_handed_to_a_waiter_as_the_epoch_ends_is_not_lent() {
+    let (mut shell, database, pool) = Shell::with_pool(1);
+    let first = shell.wait(pool);
+    shell.open_dials();
+    let held = shell.served(first);
+    let (second, third) = (shell.wait(pool), shell.wait(pool));
+    shell.release(held);
+    // Handed to the second, which has not picked it up.
+    shell.run(|core, now, out| core.unprove(database, now, out));
+    shell.pending(second);
+    assert_eq!(shell.core.pool(pool).expect("there").waiting, 2);
+    shell.run(|core, now, out| core.prove(database, ServerEpoch::Same, now, out));
+    // Handed again; this time another server takes over without a gap.
+    shell.run(|core, now, out| core.prove(database, ServerEpoch::New, now, out));
+    assert_eq!(shell.closes.len(), 1, "the backend of the former primary");
+    shell.pending(second);
+    shell.finish_closes();
+    shell.open_dials();
+    let held = shell.served(second);
+    shell.pending(third);
+    shell.release(held);
+    shell.served(third);
+}
+
+#[test]
 fn backend_handed_to_a_client_that_left_goes_to_the_next_in_line() {
     let (mut shell, _, pool) = Shell::with_pool(1);
     let held = shell.hold(pool, 1);
