@@ -27,7 +27,7 @@ pub(crate) const MARGIN: Duration = Duration::from_secs(1);
 pub struct LeaseWant {
     /// The limit as this instance knows it.
     pub limit: u32,
-    /// Active and waiting, at the most in the last second.
+    /// Active and waiting, at the most in the last half second.
     pub want: u32,
     /// The most that it lets itself use at this moment.
     pub cap: u32,

@@ -133,7 +133,8 @@ impl Keeping {
             let uses = self.proxy.fleet_uses(asked);
             let weight = self.proxy.config.load().fleet.weight;
             let request = self.leases.request(uses.iter().map(NamedUse::pair), weight);
-            let is_loaded = uses.iter().any(|one| one.uses.wanted > one.uses.cap / 2);
+            // Also where the demand has just ended: another may want what is given up.
+            let is_loaded = request.wants.values().any(|one| one.want > one.cap / 2);
             let caps: Vec<_> = uses.iter().map(|one| (one.name.as_str(), one.uses.cap)).collect();
             let errand = BookErrand {
                 request,

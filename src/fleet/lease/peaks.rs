@@ -1,11 +1,14 @@
-//! The most that was wanted in the last second. Pure.
+//! The most that was wanted in the last half second. Pure.
+//!
+//! A share is not given up in the moment between two transactions; but where demand has moved to another instance, that
+//! one waits for as long.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// Half of what is remembered.
-const SPAN: Duration = Duration::from_millis(500);
+const SPAN: Duration = Duration::from_millis(250);
 
 /// The most in this span and in the one before.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +34,7 @@ impl Peaks {
         self.now = self.now.max(wanted);
     }
 
-    /// The most in the last half second to second.
+    /// The most in the last quarter to half of a second.
     pub(crate) fn most(&self) -> u32 {
         self.now.max(self.before)
     }
@@ -42,15 +45,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_wanted_counts_for_half_a_second_to_a_second() {
+    fn what_was_wanted_counts_for_a_quarter_to_half_of_a_second() {
         let start = Instant::now();
         let mut peaks = Peaks::new(start);
         let mut most_at = |millis, wanted| {
             peaks.note(wanted, start + Duration::from_millis(millis));
             peaks.most()
         };
-        assert_eq!((most_at(0, 3), most_at(100, 9), most_at(400, 1)), (3, 9, 9));
-        assert_eq!((most_at(600, 2), most_at(1000, 2)), (9, 9));
-        assert_eq!((most_at(1200, 1), most_at(9000, 0)), (2, 0));
+        assert_eq!((most_at(0, 3), most_at(50, 9), most_at(200, 1)), (3, 9, 9));
+        assert_eq!((most_at(300, 2), most_at(500, 2)), (9, 9));
+        assert_eq!((most_at(600, 2), most_at(4500, 0)), (2, 0));
     }
 }
