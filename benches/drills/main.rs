@@ -1,14 +1,19 @@
 //! Incidents on purpose: what a burst, a dead database, a migration, a held lock, a forgotten transaction, vanishing
-//! clients and a leaked setting do to a real Postgres, straight, through PgBouncer and through pgweir. `make drills`
-//! runs them; docs/drills has what came of it.
+//! clients, a leaked setting and several poolers do to a real Postgres, straight, through PgBouncer and through pgweir.
+//! `make drills` runs them; docs/drills has what came of it.
 
+mod balancer;
+mod brownout;
 mod burst;
+mod cancel;
 mod chart;
 mod convoy;
+mod fleet;
 mod horizon;
 mod leak;
 mod listeners;
 mod lock_queue;
+mod looks;
 mod machine;
 mod notify;
 mod open_loop;
@@ -17,6 +22,7 @@ mod postgres;
 #[allow(dead_code, reason = "made for tests; a drill binds its servers to itself in another way")]
 mod process;
 mod records;
+mod redis_server;
 mod report;
 mod route;
 mod sampler;
@@ -35,10 +41,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
 const USAGE: &str =
-    "Say which drill: burst, valve, lock-queue, zombie, leak, notify, convoy, horizon, or all. FULL=1 makes bursts of every size.
+    "Say which drill: burst, valve, lock-queue, zombie, leak, notify, convoy, horizon, fleet, cancel, brownout, or all. FULL=1 makes bursts of every size.
 Its figures go to docs/drills. More words choose among its runs (burst hot-row 1000 pgweir); those go to target/drills.";
 
-const DRILLS: [&str; 8] = ["burst", "valve", "lock-queue", "zombie", "leak", "notify", "convoy", "horizon"];
+const DRILLS: [&str; 11] =
+    ["burst", "valve", "lock-queue", "zombie", "leak", "notify", "convoy", "horizon", "fleet", "cancel", "brownout"];
 
 /// What the command line asks for.
 pub(crate) struct Choice {
@@ -82,7 +89,10 @@ fn main() {
                 "leak" => leak::run(&choice).await,
                 "notify" => notify::run(&choice).await,
                 "convoy" => convoy::run(&choice).await,
-                _ => horizon::run(&choice).await,
+                "horizon" => horizon::run(&choice).await,
+                "fleet" => fleet::run(&choice).await,
+                "cancel" => cancel::run(&choice).await,
+                _ => brownout::run(&choice).await,
             };
             report.write(dir);
         }

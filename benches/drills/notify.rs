@@ -11,18 +11,19 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use crate::Choice;
 use crate::chart::{Line, Panel, Scale, draw};
 use crate::listeners::{Listeners, Stream, Verdict, crowd, payload};
 use crate::postgres::Postgres;
 use crate::process::{output_of, root};
+use crate::redis_server::RedisServer;
 use crate::report::{Report, Table};
 use crate::route::{Pgweir, Route};
 use crate::session::DBNAME;
 use crate::slow_disk::SlowDisk;
 use crate::stats::{percentile, spell};
-use crate::supervisor::{Owner, Scratch, Server, Stop};
+use crate::supervisor::Scratch;
 use crate::wire::Wire;
-use crate::{Choice, free_port};
 
 /// How many write at once.
 const WRITERS: [usize; 4] = [1, 10, 50, 100];
@@ -221,12 +222,12 @@ pub(crate) async fn run(choice: &Choice) -> Report {
     }
     let postgres = Postgres::start_in(&files.path, 400, disk).await;
     fill(&postgres, &programs.path).await;
-    let (_redis, redis_url) = redis(&programs.path).await;
+    let server = RedisServer::start_in(&programs.path).await;
     let bus = |bus: &str, more: &str| {
         let label = format!("pgweir, bus = {bus}");
         Route::Pgweir(Pgweir { notify: format!("[notify]\nbus = \"{bus}\"\n{more}"), label, ..Pgweir::pool(POOL) })
     };
-    let redis = bus("redis", &format!("redis_url = \"{redis_url}\""));
+    let redis = bus("redis", &format!("redis_url = \"{}\"", server.url()));
     let routes = [Route::Direct, Route::PgBouncer(POOL), bus("memory", ""), bus("postgres", ""), redis];
     let rounds = if choice.full { ROUNDS_IN_FULL } else { ROUNDS };
     let mut outcomes = Vec::new();
@@ -281,22 +282,6 @@ async fn fill(postgres: &Postgres, dir: &Path) {
         });
     }
     run(NOT_ADOPTED).await;
-}
-
-/// A Redis that keeps nothing, and its address.
-async fn redis(dir: &Path) -> (Server, String) {
-    let port = free_port().to_string();
-    let mut program = Command::new("/usr/bin/redis-server");
-    program.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--appendonly", "no", "--dir"]).arg(dir);
-    let server = Server::start(&program, Owner::Ourselves, Stop::Term, &dir.join("redis.log"));
-    let ready =
-        || Command::new("redis-cli").args(["-p", &port, "ping"]).output().is_ok_and(|ping| ping.status.success());
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !ready() {
-        assert!(Instant::now() < deadline, "Redis did not start");
-        sleep(Duration::from_millis(20)).await;
-    }
-    (server, format!("redis://127.0.0.1:{port}"))
 }
 
 /// One that writes, and what it has committed.

@@ -1,7 +1,7 @@
 //! How clients reach Postgres in a run: straight, through PgBouncer, or through pgweir.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -44,6 +44,8 @@ pub(crate) struct Pgweir {
     pub(crate) notify: String,
     /// The section `[watch]`.
     pub(crate) watch: String,
+    /// The section `[fleet]`.
+    pub(crate) fleet: String,
     /// What distinguishes it in tables.
     pub(crate) label: String,
 }
@@ -52,8 +54,8 @@ impl Pgweir {
     /// A pool and nothing else.
     pub(crate) fn pool(size: u32) -> Self {
         let label = format!("pgweir, pool of {size}");
-        let [burst, deploy, report, admission, notify, watch] = Default::default();
-        Self { size, burst, deploy, report, admission, notify, watch, label }
+        let [burst, deploy, report, admission, notify, watch, fleet] = Default::default();
+        Self { size, burst, deploy, report, admission, notify, watch, fleet, label }
     }
 
     /// The role of the burst may have so many transactions in the server.
@@ -65,12 +67,12 @@ impl Pgweir {
         }
     }
 
-    fn toml(&self, listen: u16, postgres: u16) -> String {
-        let Self { size, burst, deploy, report, admission, notify, watch, label: _ } = self;
+    fn toml(&self, listen: SocketAddr, postgres: u16) -> String {
+        let Self { size, burst, deploy, report, admission, notify, watch, fleet, label: _ } = self;
         format!(
             r#"
 [listen]
-addr = ["127.0.0.1:{listen}"]
+addr = ["{listen}"]
 shutdown_timeout = "1s"
 [admin]
 addr = "off"
@@ -92,6 +94,7 @@ auth = "trust"
 {admission}
 {notify}
 {watch}
+{fleet}
 "#
         )
     }
@@ -127,43 +130,66 @@ impl Route {
 
     /// Starts what it needs, with its files in `dir`.
     pub(crate) async fn open(&self, postgres: &Postgres, dir: &Path) -> Open {
+        if *self == Self::Direct {
+            return Open { port: postgres.port, log: None, _proxy: None };
+        }
         let port = crate::free_port();
-        let (program, owner, log) = match self {
-            Self::Direct => return Open { port: postgres.port, log: None, _proxy: None },
+        let started = self.start(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), postgres.port, dir).await;
+        Open { port, log: Some(started.log), _proxy: Some(started.server) }
+    }
+
+    /// Starts a pooler that listens here; one that was here before must have ended.
+    pub(crate) async fn start(&self, listen: SocketAddr, postgres: u16, dir: &Path) -> Started {
+        let file = |end: &str| dir.join(format!("{listen}.{end}"));
+        let log = file("log");
+        let (program, owner) = match self {
+            Self::Direct => panic!("there is no pooler on the straight way"),
             Self::PgBouncer(size) => {
-                let (file, users) = (dir.join("pgbouncer.ini"), dir.join("pgbouncer.users"));
+                let (ini, users) = (file("ini"), file("users"));
                 fs::write(&users, ROLES.map(|role| format!("\"{role}\" \"\"\n")).concat()).expect("our own directory");
-                fs::write(&file, pgbouncer_ini(*size, port, postgres.port, &users)).expect("our own directory");
+                fs::write(&ini, pgbouncer_ini(*size, listen, postgres, &users)).expect("our own directory");
                 let mut program = Command::new("/usr/sbin/pgbouncer");
-                program.arg(file);
-                (program, Owner::Postgres, dir.join("pgbouncer.log"))
+                program.arg(ini);
+                (program, Owner::Postgres)
             }
             Self::Pgweir(pgweir) => {
-                let file = dir.join("proxy.toml");
-                fs::write(&file, pgweir.toml(port, postgres.port)).expect("our own directory");
+                let toml = file("toml");
+                fs::write(&toml, pgweir.toml(listen, postgres)).expect("our own directory");
                 let mut program = Command::new(root().join("target/release/pgweir"));
-                program.args(["--log-format", "json", "--config"]).arg(file);
-                (program, Owner::Ourselves, dir.join("pgweir.log"))
+                program.args(["--log-format", "json", "--config"]).arg(toml);
+                (program, Owner::Ourselves)
             }
         };
         let server = Server::start(&program, owner, Stop::Term, &log);
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            let said = || fs::read_to_string(&log).unwrap_or_default();
-            assert!(Instant::now() < deadline, "{} did not start: {}", self.name(), said());
-            sleep(Duration::from_millis(20)).await;
-        }
-        Open { port, log: Some(log), _proxy: Some(server) }
+        answers(listen, &self.name(), &log).await;
+        Started { server, log }
     }
 }
 
-fn pgbouncer_ini(size: u32, listen: u16, postgres: u16, users: &Path) -> String {
+/// A pooler that runs; dropped, it has ended.
+pub(crate) struct Started {
+    /// Its process.
+    pub(crate) server: Server,
+    log: PathBuf,
+}
+
+/// Waits until this server, which writes this log, accepts connections.
+pub(crate) async fn answers(at: SocketAddr, name: &str, log: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while TcpStream::connect(at).is_err() {
+        let said = || fs::read_to_string(log).unwrap_or_default();
+        assert!(Instant::now() < deadline, "{name} did not start: {}", said());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn pgbouncer_ini(size: u32, listen: SocketAddr, postgres: u16, users: &Path) -> String {
     format!(
         "[databases]
 {DBNAME} = host=127.0.0.1 port={postgres}
 [pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {listen}
+listen_addr = {}
+listen_port = {}
 unix_socket_dir =
 auth_type = trust
 auth_file = {}
@@ -175,6 +201,8 @@ log_connections = 0
 log_disconnections = 0
 log_stats = 0
 ",
+        listen.ip(),
+        listen.port(),
         users.display()
     )
 }

@@ -1,11 +1,10 @@
-//! What the server says about the backends of one role, five times a second, from a connection opened before.
+//! What the server says about the backends of one role, five times a second.
 
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::Instant;
 
+use crate::looks::Looks;
 use crate::session::Session;
 
 /// The function, not the view pg_stat_activity: that joins catalogs, and hangs when the lock manager does.
@@ -17,9 +16,6 @@ FROM pg_stat_get_activity(NULL) WHERE usesysid = ";
 
 /// Between two looks.
 const PERIOD: Duration = Duration::from_millis(200);
-
-/// A server that has just come up, or is stormed, takes its time.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One look.
 #[derive(Clone, Copy, Debug)]
@@ -35,64 +31,25 @@ pub(crate) struct Sample {
 }
 
 /// A sampler that runs, on a thread of its own.
-pub(crate) struct Sampler {
-    stop: oneshot::Sender<()>,
-    thread: JoinHandle<Vec<Sample>>,
-}
+pub(crate) struct Sampler(Looks);
 
 impl Sampler {
     /// Begins to look at the backends of `role` at the server on `port`. It may stop and start meanwhile.
-    pub(crate) async fn start(port: u16, role: &'static str) -> Self {
-        let (stop, mut stopped) = oneshot::channel();
-        let admin = Session::login(port, "postgres").await.expect("connections are reserved for the superuser");
-        let oid = admin
-            .number(&format!("SELECT oid FROM pg_roles WHERE rolname = '{role}'"))
-            .await
-            .expect("the role is there");
-        drop(admin);
-        let (begin, begun) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            crate::runtime().block_on(async {
-                let mut samples = Vec::new();
-                let sql = format!("{COUNTS}{oid}");
-                let looking = look(port, &sql, begin, &mut samples);
-                tokio::select! {
-                    () = looking => {}
-                    _ = &mut stopped => {}
-                }
-                samples
-            })
-        });
-        begun.await.expect("the sampler logs in");
-        Self { stop, thread }
+    pub(crate) async fn start(port: u16, role: &str) -> Self {
+        let oid = oid(port, role).await;
+        Self(Looks::start(port, format!("{COUNTS}{oid}"), PERIOD).await)
     }
 
     /// Ends it.
     pub(crate) fn stop(self) -> Vec<Sample> {
-        // A thread that has ended tells why below.
-        let _ = self.stop.send(());
-        self.thread.join().expect("the sampler does not panic")
+        let looks = self.0.stop().into_iter();
+        let sample = |at, counts: &[u64]| Sample { at, waiting: counts[0], active: counts[1], busy: counts[2] };
+        looks.map(|look| sample(look.at, &look.counts)).collect()
     }
 }
 
-async fn look(port: u16, sql: &str, begin: oneshot::Sender<()>, samples: &mut Vec<Sample>) {
-    let mut session = Session::login(port, "postgres").await.ok();
-    begin.send(()).expect("somebody starts it");
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let at = Instant::now();
-        let Some(open) = &session else {
-            session = timeout(LOGIN_TIMEOUT, Session::login(port, "postgres")).await.ok().and_then(Result::ok);
-            continue;
-        };
-        match open.row(sql).await {
-            Ok(row) => {
-                let count = |column: usize| row[column].parse().expect("a count");
-                samples.push(Sample { at, waiting: count(0), active: count(1), busy: count(2) });
-            }
-            Err(_) => session = None,
-        }
-    }
+/// Of a role, at the server on this port.
+pub(crate) async fn oid(port: u16, role: &str) -> u64 {
+    let admin = Session::login(port, "postgres").await.expect("connections are reserved for the superuser");
+    admin.number(&format!("SELECT oid FROM pg_roles WHERE rolname = '{role}'")).await.expect("the role is there")
 }

@@ -1,5 +1,6 @@
 //! One client's connection: to Postgres or to a proxy in front of it.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -57,8 +58,14 @@ pub(crate) struct Session {
 impl Session {
     /// Logs in on a port of loopback.
     pub(crate) async fn login(port: u16, role: &str) -> Result<Self, Failure> {
+        Self::login_as(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), role, None).await
+    }
+
+    /// Logs in with this `application_name`.
+    pub(crate) async fn login_as(at: SocketAddr, role: &str, name: Option<&str>) -> Result<Self, Failure> {
         let mut config = Config::new();
-        config.host("127.0.0.1").port(port).user(role).dbname(DBNAME);
+        config.host(at.ip().to_string()).port(at.port()).user(role).dbname(DBNAME);
+        name.map(|name| config.application_name(name));
         let (client, connection) = config.connect(NoTls).await?;
         let connection = AbortOnDropHandle::new(tokio::spawn(async {
             // Its end shows in the client's next request.

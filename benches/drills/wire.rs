@@ -27,6 +27,18 @@ impl Notification {
 pub(crate) struct Wire {
     stream: TcpStream,
     unread: BytesMut,
+    /// For cancels: BackendKeyData.
+    pub(crate) key: CancelKey,
+}
+
+/// Process id and secret, as they came.
+pub(crate) type CancelKey = [u8; 8];
+
+/// Sends a CancelRequest to a port of loopback, and waits until its connection is closed, as libpq does.
+pub(crate) async fn cancel(port: u16, key: &CancelKey) -> io::Result<()> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(&[&16_u32.to_be_bytes()[..], &80_877_102_u32.to_be_bytes(), key].concat()).await?;
+    stream.read_to_end(&mut Vec::new()).await.map(drop)
 }
 
 impl Wire {
@@ -34,7 +46,7 @@ impl Wire {
     pub(crate) async fn login(port: u16, role: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         stream.set_nodelay(true)?;
-        let mut wire = Self { stream, unread: BytesMut::new() };
+        let mut wire = Self { stream, unread: BytesMut::new(), key: [0; 8] };
         let body =
             [&196_608_u32.to_be_bytes()[..], format!("user\0{role}\0database\0{DBNAME}\0\0").as_bytes()].concat();
         wire.stream.write_all(&[&length(&body), &body[..]].concat()).await?;
@@ -60,6 +72,7 @@ impl Wire {
         loop {
             match self.frame().await? {
                 (b'Z', _) => return said,
+                (b'K', body) => self.key = body[..].try_into().map_err(io::Error::other)?,
                 (b'E', body) => said = Err(io::Error::other(String::from_utf8_lossy(&body).into_owned())),
                 _ => {}
             }
