@@ -236,6 +236,34 @@ async fn an_instance_that_drains_is_reached_by_its_address_for_peers() {
     assert_eq!(ask(&mut stream, &startup(PROTOCOL_3_2, &[("user", "app")])).await, None);
 }
 
+// They send no header, and could not come in by an address where balancers do.
+#[tokio::test]
+async fn peers_have_an_address_of_their_own_where_their_network_is_that_of_the_balancer() {
+    let dbname = Postgres::shared().database().await;
+    let ports: Vec<_> = (0..2).map(|_| format!("127.0.0.1:{}", free_port())).collect();
+    let mut fleet = Vec::new();
+    for port in &ports {
+        let text = format!(
+            "[listen]\nproxy_protocol = {{ from = [\"127.0.0.0/8\"] }}\n\
+             [fleet]\nsiblings = false\naddr = \"{port}\"\npeers = {ports:?}"
+        );
+        fleet.push(proxy().dbname(&dbname).toml(&text).start().await);
+    }
+    let haproxy = Haproxy::before(&fleet, "send-proxy-v2").await;
+    let sessions = Sessions::of(Postgres::shared(), &dbname).await;
+    let mut wire = haproxy.endpoint().wire("app").await;
+    for _ in 0..2 {
+        wire.send(query(SLEEP)).await;
+        sessions.until_running(SLEEP, 1).await;
+        cancel(&haproxy.endpoint(), &wire).await;
+        assert_eq!(errors(&wire.cycle().await), ["57014"]);
+        // The next cancel comes to the other instance.
+        drop(haproxy.endpoint().wire("app").await);
+        drop(haproxy.endpoint().wire("app").await);
+    }
+    assert_eq!(fleet.iter().map(|one| cancels(one, "forwarded")).sum::<f64>(), 1.0);
+}
+
 /// Instances that count each other, each with this limit in its file, in front of a server of their own.
 async fn counting(postgres: &Postgres, watch: &str, dbname: &str) -> Proxy {
     let fleet = "[fleet]\nmode = \"count\"\n[roles.app]\ntransactions_max = 12\n[admission]\nmode = \"off\"";

@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::frontend::query;
-use crate::support::{Postgres, Proxy, Redis, Sessions, Wire, eventually, proxy};
+use crate::support::{Link, Postgres, Proxy, Redis, Sessions, Wire, eventually, proxy, root};
 
 // ## The script
 
@@ -171,6 +171,26 @@ async fn a_busy_instance_has_all_but_one_each_and_two_have_half() {
     assert!(lines[1]["shares"].contains("role app "), "{lines:?}");
 }
 
+/// As docs/FLEET.md has them.
+const PERMISSIONS: &str = "~pgweir:fleet:* +evalsha +script|load +time +hget +hset +hgetall +hdel +select";
+
+#[tokio::test]
+async fn the_documented_permissions_are_enough() {
+    let page = std::fs::read_to_string(root().join("docs/FLEET.md")).expect("our own checkout");
+    assert!(page.contains(&format!("ACL SETUSER pgweir on >secret {PERMISSIONS}\n")));
+    let user: Vec<_> = ["--user", "pgweir", "on", ">secret"].into_iter().chain(PERMISSIONS.split(' ')).collect();
+    let redis = Redis::with(&user).await;
+    let url = format!("[fleet]\nurl = \"redis://pgweir:secret@{}/1\"", redis.addr);
+    let dbname = Postgres::shared().database().await;
+    let (stays, mut leaves) = (instance(&redis, &dbname, &url).await, instance(&redis, &dbname, &url).await);
+    eventually(async || part(&stays) + part(&leaves) == f64::from(LIMIT)).await;
+    stays.console("LIMIT app 6").await;
+    eventually(async || limit(&leaves).await.0 == "6").await;
+    leaves.signal(Signal::TERM);
+    assert!(leaves.ended().await);
+    eventually(async || part(&stays) == 6.0).await;
+}
+
 #[tokio::test]
 async fn an_even_part_is_left_when_the_redis_is_lost_and_leases_are_back_with_it() {
     let mut redis = Redis::without_memory().await;
@@ -192,6 +212,10 @@ async fn an_even_part_is_left_when_the_redis_is_lost_and_leases_are_back_with_it
         one.logged("no leases are to be had: this instance keeps to an even part of the limits").await;
         assert_eq!(one.console("SHOW FLEET").await[0]["state"], "even");
     }
+    // It cannot know how many there are.
+    let late = instance(&redis, &dbname, "").await;
+    eventually(async || state(&late, "smallest") && part(&late) == 1.0).await;
+    drop(late);
     redis.start().await;
     eventually(async || fleet.iter().all(|one| state(one, "granted"))).await;
     eventually(async || fleet.iter().map(part).eq([11.0, 1.0])).await;
@@ -220,6 +244,27 @@ async fn the_share_of_one_that_stands_still_is_for_others_and_it_lets_nobody_in_
     // What the other is asked to give back it still uses.
     eventually(async || part(&fleet[1]) == 9.0).await;
     assert_eq!((open(&sessions).await, part(&fleet[0])), (i64::from(LIMIT), 0.0));
+}
+
+#[tokio::test]
+async fn one_that_is_cut_off_alone_has_an_even_part_at_most_and_the_others_have_the_rest() {
+    let redis = Redis::without_memory().await;
+    let dbname = Postgres::shared().database().await;
+    let link = Link::to(redis.addr).await;
+    let by_link = format!("[fleet]\nurl = \"redis://{}\"", link.addr);
+    let fleet = [instance(&redis, &dbname, "").await, instance(&redis, &dbname, &by_link).await];
+    eventually(async || fleet.iter().map(part).sum::<f64>() == f64::from(LIMIT)).await;
+    let _clients = crowd(&fleet[1], LIMIT).await;
+    eventually(async || fleet.iter().map(part).eq([1.0, 11.0])).await;
+    // Nothing is refused, and nothing comes through.
+    link.pause();
+    let _others = crowd(&fleet[0], LIMIT).await;
+    eventually(async || fleet.iter().map(part).eq([12.0, 6.0])).await;
+    eventually(async || state(&fleet[1], "even")).await;
+    assert_eq!(fleet.iter().map(part).collect::<Vec<_>>(), [12.0, 6.0]);
+    assert_eq!(fleet[0].console("SHOW FLEET").await.len(), 1, "it is alone in the book");
+    link.resume();
+    eventually(async || fleet.iter().map(part).sum::<f64>() <= f64::from(LIMIT)).await;
 }
 
 /// Looks, time and again, how many transactions of the database are open; the most at any look.
