@@ -79,6 +79,12 @@ impl Wire {
         }
     }
 
+    /// Waits for a notice, which the server sends before it goes on.
+    pub(crate) async fn notice(&mut self) -> io::Result<()> {
+        while self.frame().await?.0 != b'N' {}
+        Ok(())
+    }
+
     /// Waits for notifications; returns all that have come.
     pub(crate) async fn notifications(&mut self) -> io::Result<Vec<Notification>> {
         let mut notifications = Vec::new();
