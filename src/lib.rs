@@ -15,6 +15,7 @@ mod clients;
 pub mod config;
 mod error;
 mod fleet;
+mod lanes;
 mod metrics;
 mod net;
 mod notify;

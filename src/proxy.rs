@@ -31,6 +31,7 @@ use crate::clients::{Clients, Signal};
 use crate::config::{Auth, Config, FleetMode, Role};
 use crate::fleet::Cancels;
 use crate::fleet::lease::leases::Leases;
+use crate::lanes::orders::StatementOrders;
 use crate::metrics::{ErrorCounts, History, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
 use crate::notify::hub::Hub;
@@ -46,7 +47,6 @@ use crate::topology::supervisor::{Supervised, Topologies};
 use crate::watch::census::Census;
 use crate::watch::watches::Watches;
 use crate::workload::StatementStore;
-use crate::workload::orders::StatementOrders;
 
 /// Connections beyond `listen.clients_max` that are still served, where there are files enough.
 pub(crate) const SPARE_MAX: usize = 1024;

@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 13] = [
     &["admission", "net", "pgbouncer", "state"],
     &["auth", "metrics"],
     &["pool", "workload"],
-    &["clients", "fleet", "notify", "topology"],
+    &["clients", "fleet", "lanes", "notify", "topology"],
     &["error", "watch"],
     &["proxy"],
     &["session"],

@@ -38,6 +38,7 @@ use crate::admission::lane_gate::{LanePermit, LaneTicket};
 use crate::clients::{ClientHandle, Signal};
 use crate::error::Fault;
 use crate::error::sqlstate;
+use crate::lanes::orders::StatementOrder;
 use crate::metrics::ProcessCounter;
 use crate::net::stream::{GOODBYE_MAX, Stream};
 use crate::pool::lease::Waiter;
@@ -47,7 +48,6 @@ use crate::wire::build;
 use crate::wire::expected::CopyRest;
 use crate::wire::frame::FrameError;
 use crate::wire::message::MessageError;
-use crate::workload::orders::StatementOrder;
 
 /// Rounds of moving bytes before other tasks of the worker get their turn.
 const ROUNDS: usize = 8;

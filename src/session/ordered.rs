@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use super::context::Worker;
 use super::session::Session;
 use crate::error::{Fault, OrderRefusal};
+use crate::lanes::orders::{OrderKind, StatementOrder};
 use crate::sql::Digests;
 use crate::wire::message::Request;
-use crate::workload::orders::{OrderKind, StatementOrder};
 
 /// The digests of the statements that a message brings or runs; `None`: it runs none, or nobody counts.
 pub(super) fn digests(worker: &Worker, session: &Session, request: Request<'_>) -> Option<Digests> {

@@ -6,7 +6,6 @@
 
 pub(crate) mod baseline;
 mod caller;
-pub(crate) mod orders;
 mod record;
 mod recorder;
 mod run;

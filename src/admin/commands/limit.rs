@@ -9,10 +9,10 @@ use crate::admission::lane_gate::LaneGate;
 use crate::config::lane_settings;
 use crate::error::ConsoleFault;
 use crate::fleet::lease::order::RoleChange;
+use crate::lanes::orders::OrderKind;
 use crate::proxy::Proxy;
 use crate::session::context::Worker;
 use crate::sql::Digest;
-use crate::workload::orders::OrderKind;
 
 /// How long a client waits for its turn under the limit of a statement, where its pool does not say.
 const LANE_WAIT: Duration = Duration::from_secs(30);

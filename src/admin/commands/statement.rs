@@ -9,11 +9,11 @@ use tokio::time::{Instant, timeout};
 use crate::admin::command::{ConsoleCommand, FollowUp};
 use crate::admin::words::{CommandArguments, duration};
 use crate::error::ConsoleFault;
+use crate::lanes::orders::{OrderKind, StatementOrder};
 use crate::metrics::{CancelCause, ProcessCounter};
 use crate::proxy::Proxy;
 use crate::session::context::Worker;
 use crate::sql::Digest;
-use crate::workload::orders::{OrderKind, StatementOrder};
 
 /// Longest time for which an order may hold: longer belongs into the file.
 const LASTS_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use crate::admin::table::{ConsoleTable, columns, table};
 use crate::admission::limiter::LimiterView;
+use crate::lanes::orders::{OrderKind, StatementOrder};
 use crate::proxy::Proxy;
-use crate::workload::orders::{OrderKind, StatementOrder};
 
 pub(super) const TABLE: ConsoleTable =
     table!("ORDERS", "orders about single statements: who gave them, and when they end", lines,);

@@ -8,12 +8,12 @@ use tokio::time::Instant;
 use super::{Client, End, Phase, Waiting, WaitingFor};
 use crate::admission::lane_gate::LaneEntry;
 use crate::error::{Fault, OrderRefusal};
+use crate::lanes::orders::OrderKind;
 use crate::metrics::PoolHistogram;
 use crate::pool::lease::Ask;
 use crate::session::context::Buffers;
 use crate::session::ordered::{blocked, digests, refused};
 use crate::wire::message::Request;
-use crate::workload::orders::OrderKind;
 
 impl Client {
     /// ## Idle => Waiting, where the lane of the first statement is full. True if the client may ask for a backend.
