@@ -25,7 +25,7 @@ const FLOORS: [&[&str]; 13] = [
 ];
 
 /// Files and folders that decide, and therefore know no socket, file or clock: what happens is told to them.
-const PURE: [&str; 24] = [
+const PURE: [&str; 23] = [
     "wire",
     "sql",
     "pool/core",
@@ -33,7 +33,6 @@ const PURE: [&str; 24] = [
     "admission/burst.rs",
     "admission/limiter",
     "admission/fleet_share.rs",
-    "admission/lane.rs",
     "admission/limit.rs",
     "admission/wait_queue.rs",
     "admission/login.rs",

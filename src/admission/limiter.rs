@@ -189,6 +189,8 @@ pub(crate) struct RoleLimiter {
     throughput: Throughput,
     active: u32,
     waiting: u32,
+    /// Clients of the role that wait in lanes.
+    beside: u32,
     /// Start of the time with fewer than half of `initial` active.
     quiet_since: Option<Instant>,
     /// When it was last no longer quiet, after having been so for `slow_start_idle`.
@@ -219,6 +221,7 @@ impl RoleLimiter {
             throughput: Throughput::default(),
             active: 0,
             waiting: 0,
+            beside: 0,
             // The first transaction counts as one after a quiet time.
             quiet_since: now.checked_sub(rules.slow_start_idle).or(Some(now)),
             woke: now,
@@ -248,6 +251,11 @@ impl RoleLimiter {
         self.waiting
     }
 
+    /// Somebody waits, in lanes or beside them.
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.waiting + self.beside > 0
+    }
+
     /// Counters, for the caller that fails and refuses waiters to add to.
     pub(crate) fn counters(&mut self) -> &mut LimiterCounters {
         &mut self.counters
@@ -266,10 +274,14 @@ impl RoleLimiter {
     /// Whether a newcomer may start at once. If so, it does.
     #[inline]
     pub(crate) fn admits(&mut self, lease_scope: LeaseScope, now: Instant) -> bool {
-        self.waiting == 0
-            && self.permits(lease_scope, now) > 0
-            && !self.is_spreading()
+        self.may_admit(lease_scope, now)
             && (self.rate.is_none() || !matches!(self.pace(Duration::ZERO, now), Pace::NotBefore(_)))
+    }
+
+    /// The same without its rate.
+    #[inline]
+    pub(crate) fn may_admit(&self, lease_scope: LeaseScope, now: Instant) -> bool {
+        self.waiting == 0 && self.permits(lease_scope, now) > 0 && !self.is_spreading()
     }
 
     /// Our part of the operator's limit now; the server may have shown that it can take less.
@@ -352,6 +364,11 @@ impl RoleLimiter {
     #[inline]
     pub(crate) fn queued(&mut self, before: u32, after: u32) {
         self.waiting = self.waiting - before + after;
+    }
+
+    /// The lines of lanes in those queues became longer or shorter.
+    pub(crate) fn queued_beside(&mut self, before: u32, after: u32) {
+        self.beside = self.beside - before + after;
     }
 
     /// Somebody joined a queue whose first waiter has waited for `oldest_wait`.
@@ -555,7 +572,7 @@ impl RoleLimiter {
     /// Widens a full role queue in which nothing ends, up to [`HARMLESS`]: completions cannot show then that more would
     /// do no harm. Up to that width more does none anyway, and long transactions must not keep all others out.
     fn widen(&mut self, now: Instant) {
-        let is_full = self.waiting > 0 && self.active >= self.effective(now);
+        let is_full = self.has_waiters() && self.active >= self.effective(now);
         let is_silent = now.saturating_duration_since(self.ended) >= SILENCE;
         let is_tight = self.tightened.is_some_and(|then| now < then + TIGHT_FOR);
         if is_full && is_silent && !is_tight && self.width.value() < self.allowed(now).min(HARMLESS) {

@@ -6,8 +6,7 @@
 //! as a backend is with a client of the role. So a wait at the limiter and a wait for a backend are one wait with one
 //! deadline, and a role's waiters for a database that is down keep no permit from those for another.
 //!
-//! [`lane`] has a limiter and a queue for transactions of one kind, whatever their pool; [`lane_gate`] is its shell.
-//! They pass it before they ask for a backend, so it holds up nobody else.
+//! A lane, which is for transactions of one kind whatever their role, has a limiter, too.
 //!
 //! [`login`] decides whether a client may log in now, or a cancel request pass. [`entrance`] waits and counts for it.
 //! Those who wait for it are served by [`fair_queue`].
@@ -20,8 +19,6 @@ pub(crate) mod entrance;
 pub(crate) mod fair_queue;
 pub(crate) mod fair_turns;
 pub(crate) mod fleet_share;
-pub(crate) mod lane;
-pub(crate) mod lane_gate;
 mod limit;
 pub(crate) mod limiter;
 mod loads;

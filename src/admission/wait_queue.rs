@@ -43,6 +43,16 @@ impl<T: Ord> Default for WaitQueue<T> {
 }
 
 impl<T: Ord + Copy> WaitQueue<T> {
+    /// An empty one whose batches have numbers from this on.
+    pub(crate) fn starting_at(next: u64) -> Self {
+        Self { next, ..Self::default() }
+    }
+
+    /// The number of the next batch.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next
+    }
+
     /// Everybody waiting, those held back included.
     pub(crate) fn waiting(&self) -> u32 {
         self.ready + self.held_alive

@@ -126,6 +126,14 @@ impl RoleQueueSettings {
     }
 }
 
+impl RoleQueueSettings {
+    /// Those of a queue that keeps nobody back.
+    pub fn open() -> Self {
+        let limits = RoleAdmission::default();
+        Self { mode: AdmissionMode::Off, jitter: Jitter::Off, ..Self::of(&Admission::default(), &limits) }
+    }
+}
+
 impl Default for RoleQueueSettings {
     fn default() -> Self {
         Self::of(&Admission::default(), &RoleAdmission::default())
@@ -217,11 +225,7 @@ pub fn role_queue_settings(config: &Config, role_name: &str) -> Option<RoleQueue
 /// The settings of a lane with this limit and length of its queue: that of a role with nothing but a limit.
 pub fn lane_settings(config: &Config, transactions_max: Option<u32>, waiters_max: Option<u32>) -> RoleQueueSettings {
     let limits = RoleAdmission { transactions_max, waiters_max, ..RoleAdmission::default() };
-    RoleQueueSettings {
-        mode: AdmissionMode::Off,
-        jitter: Jitter::Off,
-        ..RoleQueueSettings::of(&config.admission, &limits)
-    }
+    RoleQueueSettings::of(&config.admission, &limits)
 }
 
 #[cfg(test)]

@@ -231,6 +231,7 @@ fn in_vain(bottleneck: Bottleneck) -> &'static str {
         Bottleneck::Role => {
             "Raise roles.*.transactions_max or pool.wait_timeout, or look for transactions that stay open: SHOW CLIENTS in the console."
         }
+        Bottleneck::Lane => "SHOW ORDERS tells who limits this statement, and until when.",
         Bottleneck::Unproved => UNPROVED,
         Bottleneck::Closed => {
             "Raise roles.*.transactions_max above 0, or say LIMIT role transactions OVER '60s' in the console."
@@ -308,7 +309,7 @@ pub(crate) fn login(fault: &LoginFault) -> Report {
         }
         LoginFault::Lease(LeaseError::TimedOut(bottleneck)) => ("53300", Some(in_vain(*bottleneck))),
         LoginFault::Lease(LeaseError::PoolFull { .. }) => ("53300", Some("Raise pool.waiters_max or pool.size.")),
-        LoginFault::Lease(LeaseError::RoleFull { .. }) => {
+        LoginFault::Lease(LeaseError::RoleFull { .. } | LeaseError::LaneFull { .. }) => {
             ("53300", Some("Raise roles.*.waiters_max or roles.*.transactions_max."))
         }
         LoginFault::Lease(LeaseError::Shed { .. }) => {

@@ -10,7 +10,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-use crate::admission::lane_gate::LaneGate;
+use crate::pool::core::RoleQueueId;
+use crate::pool::lease::Pools;
 use crate::sql::Digest;
 
 /// Orders that may be in force at once.
@@ -33,13 +34,21 @@ pub(crate) struct StatementOrder {
 pub(crate) enum OrderKind {
     /// It is refused.
     Block,
-    /// So many transactions that begin with it may be under way; the others wait.
-    Limit(u32, Arc<LaneGate>),
+    /// So many transactions that begin with it may be under way, in this lane; the others wait.
+    Limit(u32, RoleQueueId),
 }
 
 impl StatementOrder {
     pub(crate) fn new(digest: Digest, kind: OrderKind, by: &str, now: Instant, lasts: Duration) -> Self {
         Self { digest, kind, by: by.into(), given: now, until: now + lasts, refused: AtomicU64::new(0) }
+    }
+
+    /// The lane of those that it holds back.
+    pub(crate) fn lane(&self) -> Option<RoleQueueId> {
+        match self.kind {
+            OrderKind::Block => None,
+            OrderKind::Limit(_, lane) => Some(lane),
+        }
     }
 }
 
@@ -68,8 +77,9 @@ impl StatementOrders {
         all
     }
 
-    /// Puts an order into force, in the place of the one about the same statement. False: there are too many.
-    pub(crate) fn give(&self, order: StatementOrder, now: Instant) -> bool {
+    /// Puts an order into force, in the place of the one about the same statement. False: there are too many. Only on a
+    /// worker's thread.
+    pub(crate) fn give(&self, order: StatementOrder, pools: &Arc<Pools>, worker: usize) -> bool {
         let order = Arc::new(order);
         let mut before = None;
         let orders = self.by_digest.load();
@@ -82,29 +92,23 @@ impl StatementOrders {
             orders
         });
         self.is_any.store(true, Ordering::Relaxed);
-        before.iter().for_each(|order| end(order, now));
+        before.iter().for_each(|order| end(order, pools, worker));
         true
     }
 
-    /// Takes the order about a statement back. False: there was none.
-    pub(crate) fn take_back(&self, digest: Digest, now: Instant) -> bool {
-        self.remove(|order| order.digest == digest, now) > 0
+    /// Takes the order about a statement back. False: there was none. Only on a worker's thread.
+    pub(crate) fn take_back(&self, digest: Digest, pools: &Arc<Pools>, worker: usize) -> bool {
+        self.remove(|order| order.digest == digest, pools, worker) > 0
     }
 
-    /// Time passes: orders end, and those who wait for a limit are served.
-    pub(crate) fn tick(&self, now: Instant) {
-        if !self.is_any() {
-            return;
-        }
-        self.remove(|order| order.until <= now, now);
-        for order in self.by_digest.load().values() {
-            if let OrderKind::Limit(_, gate) = &order.kind {
-                gate.tick(now);
-            }
+    /// Time passes: orders end.
+    pub(crate) fn tick(&self, pools: &Arc<Pools>, worker: usize, now: Instant) {
+        if self.is_any() {
+            self.remove(|order| order.until <= now, pools, worker);
         }
     }
 
-    fn remove(&self, is_over: impl Fn(&StatementOrder) -> bool, now: Instant) -> usize {
+    fn remove(&self, is_over: impl Fn(&StatementOrder) -> bool, pools: &Arc<Pools>, worker: usize) -> usize {
         let over: Vec<_> = self.by_digest.load().values().filter(|order| is_over(order)).cloned().collect();
         if !over.is_empty() {
             self.by_digest.rcu(|orders| {
@@ -113,17 +117,17 @@ impl StatementOrders {
                 orders
             });
             self.is_any.store(!self.by_digest.load().is_empty(), Ordering::Relaxed);
-            over.iter().for_each(|order| end(order, now));
+            over.iter().for_each(|order| end(order, pools, worker));
         }
         over.len()
     }
 }
 
-/// Everybody who waits under an order that ends goes on.
-fn end(order: &StatementOrder, now: Instant) {
+/// Everybody who waits under an order that ends goes on. Only on a worker's thread.
+fn end(order: &StatementOrder, pools: &Arc<Pools>, worker: usize) {
     let refused = order.refused.load(Ordering::Relaxed);
     tracing::info!(digest = %order.digest, by = %order.by, refused, "order about a statement ended");
-    if let OrderKind::Limit(_, gate) = &order.kind {
-        gate.open(now);
+    if let OrderKind::Limit(_, lane) = order.kind {
+        pools.decide(worker, |core, out| core.remove_lane(lane, Instant::now(), out));
     }
 }

@@ -11,6 +11,8 @@
 mod bound;
 mod endpoint;
 mod fleet;
+mod lane;
+mod lines;
 mod manage;
 mod role_queue;
 mod share;
@@ -39,14 +41,17 @@ use tokio::time::Instant;
 
 use bound::Bound;
 use endpoint::{Health, Retry};
+use lines::{LineId, PoolQueue};
 use role_queue::{LeaseEnd, RoleQueue};
 use slot::{Slot, SlotState};
 use stops::DatabaseStops;
-use waiter::{Notice, TicketQueue, Turn, WaiterState, Waiters};
+use waiter::{Notice, Turn, WaiterState, Waiters};
 
 pub(crate) use endpoint::FailureKind;
 pub(crate) use fleet::{FleetLimit, FleetParts};
+pub(crate) use lane::LaneRules;
 pub(crate) use manage::ServerEpoch;
+
 pub use manage::{DatabaseLimits, PoolLimits};
 pub(crate) use role_queue::{RoleQueueId, RoleQueueView};
 pub use slot::SlotId;
@@ -125,6 +130,9 @@ pub enum WaitError {
     /// The pool's queue was as long as it may get.
     #[error("{waiting} clients wait for this pool already")]
     PoolFull { waiting: u32 },
+    /// The queues of the lane were as long as they may get, or the lane was full and lets nobody wait.
+    #[error("{waiting} transactions of this lane wait already")]
+    LaneFull { waiting: u32 },
     /// The role's queues were as long as they may get.
     #[error("{waiting} clients of this role wait already")]
     RoleFull { waiting: u32 },
@@ -152,6 +160,9 @@ pub enum Bottleneck {
     /// A transaction of the role to end.
     #[error("none of the transactions that the role may have at once ended in time")]
     Role,
+    /// A transaction of the lane to end.
+    #[error("none of the transactions that the lane may have at once ended in time")]
+    Lane,
     /// The role's limit to be more than zero.
     #[error("the role's valve is closed: its limit is 0")]
     Closed,
@@ -209,7 +220,7 @@ struct PoolState {
     openings_stale: u32,
     /// Per worker, the longest idle in front.
     idle: Vec<VecDeque<SlotId>>,
-    queue: TicketQueue,
+    queue: PoolQueue,
     /// The server refused this pool's login, and nothing has opened since.
     refused: Option<Retry>,
     is_removed: bool,
@@ -247,11 +258,27 @@ impl<B> Core<B> {
         }
     }
 
-    /// Asks for a backend on behalf of a client of `worker` (below the number given to [`Core::new`]).
-    ///
-    /// An idle backend is given only while nobody waits, so no newcomer takes a backend that is due to a waiter.
+    /// Asks for a backend on behalf of a client of `worker` (below the number given to [`Core::new`]) whose transaction
+    /// is in no lane.
     pub fn lease(
         &mut self,
+        pool: PoolId,
+        worker: usize,
+        now: Instant,
+        waker: &Waker,
+        out: &mut Vec<Command<B>>,
+    ) -> LeaseAnswer<B> {
+        self.lease_in(None, pool, worker, now, waker, out)
+    }
+
+    /// Asks for a backend on behalf of a client of `worker`, for a transaction of this lane.
+    ///
+    /// An idle backend is given only while nobody waits whose turn it could be, so no newcomer takes a backend that is
+    /// due to a waiter.
+    #[inline]
+    pub fn lease_in(
+        &mut self,
+        lane: Option<RoleQueueId>,
         pool: PoolId,
         worker: usize,
         now: Instant,
@@ -261,19 +288,27 @@ impl<B> Core<B> {
         let Some(asked) = self.pools.get(pool).filter(|pool| !pool.is_removed) else {
             return LeaseAnswer::Failed(WaitError::Removed);
         };
+        let line = lane.filter(|lane| self.role_queues.contains_key(*lane));
         let is_stopped = self.databases[asked.database].stops.is_any();
-        let may_be_idle = asked.queue.waiting() == 0 && !is_stopped && asked.counts.idle > 0;
-        let lease_scope = asked.limits.lease_scope;
-        let is_admitted = asked.role_queue.is_none_or(|role_queue| {
-            let limiter = &mut self.role_queues[role_queue].limiter;
-            limiter.arrived(now);
-            may_be_idle && limiter.admits(lease_scope, now)
-        });
+        let is_first = asked.queue.waiting() == 0 || self.is_nobody_due(pool, now);
+        let may_be_idle = is_first && !is_stopped && asked.counts.idle > 0;
+        let (lease_scope, role_queue) = (asked.limits.lease_scope, asked.role_queue);
+        if let Some(role_queue) = role_queue {
+            self.role_queues[role_queue].limiter.arrived(now);
+        }
+        let is_admitted = match line {
+            None => role_queue
+                .is_none_or(|role_queue| may_be_idle && self.role_queues[role_queue].limiter.admits(lease_scope, now)),
+            Some(lane) => {
+                self.role_queues[lane].limiter.arrived(now);
+                may_be_idle && self.admits_in_lane(pool, lane, now)
+            }
+        };
         if may_be_idle && is_admitted {
             while let Some(slot) = self.pools[pool].take_idle(worker) {
                 let backend = self.take(slot);
                 if !self.is_spent(slot, now) {
-                    self.enter(slot, false, now);
+                    self.enter(slot, lane, false, now);
                     return LeaseAnswer::Ready(slot, backend);
                 }
                 self.close(slot, backend, out);
@@ -284,34 +319,40 @@ impl<B> Core<B> {
         if is_refused && asked.counts.live() == 0 {
             return LeaseAnswer::Failed(WaitError::Refused);
         }
-        match self.refusal(pool, now) {
-            Some(error) => LeaseAnswer::Wait(self.refuse(pool, error, now, waker)),
-            None => LeaseAnswer::Wait(self.queue(pool, worker, now, waker, out)),
+        match self.refusal(pool, line, now) {
+            Some(error) => LeaseAnswer::Wait(self.refuse(pool, line, error, now, waker)),
+            None => LeaseAnswer::Wait(self.queue((pool, line, lane), worker, now, waker, out)),
         }
     }
 
     /// The reason why nobody more may wait for this pool, if there is one.
-    fn refusal(&self, pool: PoolId, now: Instant) -> Option<WaitError> {
-        let pool = &self.pools[pool];
+    fn refusal(&self, id: PoolId, line: LineId, now: Instant) -> Option<WaitError> {
+        if let Some(refusal) = line.and_then(|lane| self.lane_refusal(lane, now)) {
+            return Some(refusal);
+        }
+        let pool = &self.pools[id];
         let waiting = pool.queue.waiting();
         if waiting >= pool.limits.waiters_max {
             return Some(WaitError::PoolFull { waiting });
         }
-        let limiter = &self.role_queues[pool.role_queue?].limiter;
+        let limiter = &self.role_queues[line.or(pool.role_queue)?].limiter;
         let waiting = limiter.waiting();
         if limiter.rules().waiters_max.is_some_and(|max| waiting >= max) {
-            return Some(WaitError::RoleFull { waiting });
+            return Some(match line {
+                None => WaitError::RoleFull { waiting },
+                Some(_) => WaitError::LaneFull { waiting },
+            });
         }
-        let expected = limiter.shed(pool.limits.wait_timeout?, now)?;
+        let expected = limiter.shed(self.wait_timeout(id, line)?, now)?;
         Some(WaitError::Shed { waiting, expected })
     }
 
     /// Refuses a newcomer a little later, so that a client without a back-off does not spin.
-    fn refuse(&mut self, pool: PoolId, error: WaitError, now: Instant, waker: &Waker) -> Ticket {
+    fn refuse(&mut self, pool: PoolId, line: LineId, error: WaitError, now: Instant, waker: &Waker) -> Ticket {
         let roll = self.rng.f64();
-        let wait_timeout = self.pools[pool].limits.wait_timeout.unwrap_or(REFUSAL_DELAY * 10);
+        let wait_timeout = self.wait_timeout(pool, line).unwrap_or(REFUSAL_DELAY * 10);
         let delay = (wait_timeout / 10).min(REFUSAL_DELAY).mul_f64(0.5 + 0.5 * roll);
-        if let Some(limiter) = self.limiter(pool) {
+        if let Some(limiter) = self.limiter(pool, line) {
             match error {
                 WaitError::Shed { .. } => limiter.counters().refused_shed += 1,
                 _ => limiter.counters().refused_full += 1,
@@ -320,6 +361,8 @@ impl<B> Core<B> {
         let turn = Turn::Refused(error, waker.clone());
         let ticket = self.waiters.insert(WaiterState {
             pool,
+            line,
+            lane: line,
             since: now,
             batch: None,
             patience: 1.0,
@@ -330,26 +373,33 @@ impl<B> Core<B> {
         ticket
     }
 
-    fn queue(&mut self, pool: PoolId, worker: usize, now: Instant, waker: &Waker, out: &mut Vec<Command<B>>) -> Ticket {
+    fn queue(
+        &mut self,
+        (pool, line, lane): (PoolId, LineId, Option<RoleQueueId>),
+        worker: usize,
+        now: Instant,
+        waker: &Waker,
+        out: &mut Vec<Command<B>>,
+    ) -> Ticket {
         let (patience, roll) = (0.9 + 0.2 * self.rng.f64(), self.rng.f64());
-        let oldest_wait = self.pools[pool].queue.first_since().map_or(Duration::ZERO, |since| now - since);
+        let oldest_wait = self.pools[pool].queue.first_of(line).map_or(Duration::ZERO, |since| now - since);
         let (mut held_until, mut window, mut is_drawing) = (None, Duration::ZERO, false);
-        if let Some(limiter) = self.limiter(pool) {
+        if let Some(limiter) = self.limiter(pool, line) {
             held_until = limiter.hold(roll, now);
             window = limiter.rules().jitter_window;
             is_drawing = limiter.is_drawing(now);
         }
         let turn = Turn::Waiting(waker.clone());
-        let ticket =
-            self.waiters.insert(WaiterState { pool, since: now, batch: None, patience, notice: Notice::Untold, turn });
-        self.change_queue(pool, |queue, waiters| match held_until {
+        let (since, notice) = (now, Notice::Untold);
+        let ticket = self.waiters.insert(WaiterState { pool, line, lane, since, batch: None, patience, notice, turn });
+        self.change_queue(pool, line, |queue, waiters| match held_until {
             Some(until) => queue.hold(ticket, until),
             None => waiters[ticket].batch = Some(queue.join(ticket, now, window, is_drawing)),
         });
         if let Some(until) = held_until {
             self.wake_at(until, out);
         }
-        if let Some(limiter) = self.limiter(pool) {
+        if let Some(limiter) = self.limiter(pool, line) {
             limiter.deepened(oldest_wait, now);
         }
         self.serve_lines(pool, worker, now, out);
@@ -369,8 +419,8 @@ impl<B> Core<B> {
                     return Progress::Pending;
                 }
                 waiter.notice = Notice::Told;
-                let pool = waiter.pool;
-                let waiting = self.limiter(pool).map_or(0, |limiter| limiter.waiting());
+                let (pool, line) = (waiter.pool, waiter.line);
+                let waiting = self.limiter(pool, line).map_or(0, |limiter| limiter.waiting());
                 return Progress::Waits { waiting };
             }
             Turn::Refused(_, current) => {
@@ -394,13 +444,14 @@ impl<B> Core<B> {
             return;
         };
         match waiter.turn {
-            Turn::Waiting(_) => self.change_queue(waiter.pool, |queue, waiters| {
+            Turn::Waiting(_) => self.change_queue(waiter.pool, waiter.line, |queue, waiters| {
                 queue.left(waiter.batch, |ticket| is_waiting_in(waiters, ticket));
             }),
             Turn::Handed(slot) => {
                 let backend = self.take(slot);
-                self.leave(slot, LeaseEnd::Lost, now);
+                let lane = self.leave(slot, LeaseEnd::Lost, now);
                 self.place(slot, backend, now, out);
+                self.serve_lane(lane, now, out);
             }
             Turn::Refused(..) | Turn::Failed(_) => {}
         }
@@ -411,8 +462,9 @@ impl<B> Core<B> {
         match self.slots.get_mut(slot) {
             Some(leased) if matches!(leased.state, SlotState::Leased) => {
                 leased.worker = worker;
-                self.leave(slot, LeaseEnd::Served, now);
+                let lane = self.leave(slot, LeaseEnd::Served, now);
                 self.place(slot, backend, now, out);
+                self.serve_lane(lane, now, out);
             }
             _ => out.push(Command::Close { slot, backend }),
         }
@@ -431,7 +483,7 @@ impl<B> Core<B> {
         self.discard(slot);
         if self.is_in(slot, SlotPhase::Closing) || self.is_in(slot, SlotPhase::Zombie) {
             let pool = self.slots[slot].pool;
-            self.leave(slot, LeaseEnd::Lost, now);
+            let lane = self.leave(slot, LeaseEnd::Lost, now);
             let role_queue = self.pools[pool].role_queue;
             let mut database = Some(self.remove(slot));
             if let Some(role_queue) = role_queue {
@@ -441,6 +493,7 @@ impl<B> Core<B> {
                     .filter(|_| self.role_queues.get(role_queue).is_none_or(|role_queue| role_queue.pools.len() < 2));
             }
             self.serve(database, now, out);
+            self.serve_lane(lane, now, out);
         }
     }
 
@@ -496,7 +549,7 @@ impl<B> Core<B> {
                 _ => pool.counts.live() - 1,
             };
             if others == 0 {
-                self.fail_waiters(pool_id, WaitError::Refused, |_| true, |_| true, out);
+                self.fail_waiters(pool_id, WaitError::Refused, |_| true, out);
             }
         }
         let database = self.remove(slot);
@@ -508,7 +561,7 @@ impl<B> Core<B> {
         let Slot { pool: pool_id, worker, .. } = self.slots[slot];
         let pool = &self.pools[pool_id];
         let database = &self.databases[pool.database];
-        let has_waiters = pool.queue.ready() > 0 && !database.stops.is_any();
+        let has_waiters = !database.stops.is_any() && self.ready(pool_id, now) > 0;
         let is_too_many =
             pool.counts.live() > pool.limits.size || database.bound.is_exceeded() || self.total.is_exceeded();
         let has_no_future = is_too_many || pool.is_removed || self.is_spent(slot, now);

@@ -17,7 +17,9 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backend::Backend;
 use super::backend_registry::{BackendFacts, BackendRegistry};
-use super::core::{Bottleneck, Command, Core, FailureKind, LeaseAnswer, PoolId, Progress, SlotId, Ticket, WaitError};
+use super::core::{
+    Bottleneck, Command, Core, FailureKind, LeaseAnswer, PoolId, Progress, RoleQueueId, SlotId, Ticket, WaitError,
+};
 use super::idle_check;
 use super::open::{OpenError, Opener};
 use super::pool::Pool;
@@ -49,6 +51,9 @@ pub(crate) enum LeaseError {
     /// `roles.*.waiters_max` clients of this role are waiting.
     #[error("the queue of the role is full")]
     RoleFull { waiting: u32 },
+    /// The queue of the lane is full, or the lane is and lets nobody wait.
+    #[error("the lane is full")]
+    LaneFull { waiting: u32 },
     /// It would have waited for much longer than `wait_timeout`.
     #[error("the queue moves too slowly to wait in")]
     Shed {
@@ -77,6 +82,7 @@ impl From<WaitError> for LeaseError {
             WaitError::TimedOut(bottleneck) => Self::TimedOut(bottleneck),
             WaitError::PoolFull { waiting } => Self::PoolFull { waiting },
             WaitError::RoleFull { waiting } => Self::RoleFull { waiting },
+            WaitError::LaneFull { waiting } => Self::LaneFull { waiting },
             WaitError::Shed { waiting, expected } => Self::Shed { waiting, expected },
             WaitError::Refused => Self::Refused,
             WaitError::Removed => Self::Removed,
@@ -181,7 +187,7 @@ impl Pools {
         let mut waiter = None;
         poll_fn(|cx| {
             let asked = match &mut waiter {
-                None => self.lease(pool, worker, Instant::now(), cx),
+                None => self.lease(pool, None, worker, Instant::now(), cx),
                 Some(waiter) => ready!(Waiter::poll(waiter, cx)),
             };
             match asked {
@@ -196,17 +202,18 @@ impl Pools {
         .await
     }
 
-    /// Asks for a backend of `pool` on behalf of a client of `worker`.
+    /// Asks for a backend of `pool` on behalf of a client of `worker`, for a transaction of this lane.
     #[inline]
     pub(crate) fn lease(
         self: &Arc<Self>,
         pool: &Arc<Pool>,
+        lane: Option<RoleQueueId>,
         worker: usize,
         now: Instant,
         cx: &mut Context<'_>,
     ) -> Result<Ask, LeaseError> {
         loop {
-            match self.decide(worker, |core, out| core.lease(pool.id, worker, now, cx.waker(), out)) {
+            match self.decide(worker, |core, out| core.lease_in(lane, pool.id, worker, now, cx.waker(), out)) {
                 LeaseAnswer::Ready(slot, backend) => {
                     let lease = Lease::new(slot, backend, Arc::clone(self));
                     if let Some(lease) = lease.ready(pool, worker, now, cx) {
@@ -217,6 +224,7 @@ impl Pools {
                     return Ok(Ask::Waits(Waiter {
                         ticket: Some(ticket),
                         notice: None,
+                        lane,
                         worker,
                         pool: Arc::clone(pool),
                         pools: Arc::clone(self),
@@ -378,6 +386,7 @@ impl DerefMut for Lease {
 pub(crate) struct Waiter {
     ticket: Option<Ticket>,
     notice: Option<u32>,
+    lane: Option<RoleQueueId>,
     worker: usize,
     pool: Arc<Pool>,
     pools: Arc<Pools>,
@@ -412,7 +421,7 @@ impl Waiter {
                 Poll::Ready(match lease.ready(&self.pool, self.worker, now, cx) {
                     Some(lease) => Ok(Ask::Leased(lease)),
                     // It broke on the way: ask again. Rare enough that the place in the queue is not kept.
-                    None => self.pools.lease(&self.pool, self.worker, now, cx),
+                    None => self.pools.lease(&self.pool, self.lane, self.worker, now, cx),
                 })
             }
         }

@@ -29,7 +29,7 @@ impl Proxy {
                     workload.look(self.clock.second());
                 }
             }
-            self.orders_of_statements.tick(now);
+            self.orders_of_statements.tick(&self.pools, worker, now);
             self.take_share(worker, now);
             self.pools.decide(worker, |core, out| core.tick(now, out));
             self.forget_unused(worker);

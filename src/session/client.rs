@@ -34,7 +34,6 @@ use super::leased::Leased;
 use super::orphan::Orphan;
 use super::session::Session;
 use super::side::Side;
-use crate::admission::lane_gate::{LanePermit, LaneTicket};
 use crate::clients::{ClientHandle, Signal};
 use crate::error::Fault;
 use crate::error::sqlstate;
@@ -108,8 +107,6 @@ pub(crate) struct Client {
     /// Without a backend: a message was answered and no Sync has come so far.
     is_unsynced: bool,
     phase: Phase,
-    /// The permit of a lane, on its way to a lease.
-    permit: Option<LanePermit>,
     session: Session,
     /// Reason to close the client at the next chance.
     leaving: Option<Signal>,
@@ -147,16 +144,10 @@ impl Phase {
 
 #[derive(Debug)]
 struct Waiting {
-    place: WaitingFor,
+    waiter: Waiter,
     since: Instant,
-}
-
-/// What a client waits for.
-#[derive(Debug)]
-enum WaitingFor {
-    Backend(Waiter),
-    /// Its turn in the lane of this order.
-    Lane(LaneTicket, Arc<StatementOrder>),
+    /// The order whose lane its transaction is in.
+    order: Option<Arc<StatementOrder>>,
 }
 
 /// Outcome of a read from the client.
@@ -192,7 +183,6 @@ impl Client {
             is_discarding: false,
             is_unsynced: false,
             phase: Phase::Idle,
-            permit: None,
             session,
             leaving: None,
             broken: None,

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::cycle::CycleState;
 use super::reply_action::ReplyAction;
 use super::stopwatch::Stopwatch;
-use crate::admission::lane_gate::LanePermit;
 use crate::clients::PinSlot;
 use crate::pool::backend::Backend;
 use crate::pool::lease::Lease;
@@ -62,8 +61,6 @@ pub(crate) struct Leased {
     pub waited: Duration,
     /// Bytes that came from the backend and that no statement has been given yet.
     pub received: u64,
-    /// The permit of its lane.
-    pub _permit: Option<LanePermit>,
 }
 
 impl Leased {

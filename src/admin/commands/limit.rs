@@ -2,20 +2,19 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::{statement, targets};
 use crate::admin::command::{ConsoleCommand, FollowUp};
 use crate::admin::words::{CommandArguments, duration};
-use crate::admission::lane_gate::LaneGate;
 use crate::config::lane_settings;
 use crate::error::ConsoleFault;
 use crate::fleet::lease::order::RoleChange;
 use crate::lanes::orders::OrderKind;
+use crate::pool::core::LaneRules;
 use crate::proxy::Proxy;
 use crate::session::context::Worker;
 use crate::sql::Digest;
-
-/// How long a client waits for its turn under the limit of a statement, where its pool does not say.
-const LANE_WAIT: Duration = Duration::from_secs(30);
 
 /// Clients that may wait for one limited statement.
 const LANE_WAITERS_MAX: u32 = 10_000;
@@ -74,11 +73,11 @@ impl ConsoleCommand for LimitCommand {
                 Ok(FollowUp::Nothing)
             }
             Self::LimitStatement { digest, max, lasts } => {
-                let config = proxy.config.load();
-                let waits = config.databases.values().map(|database| database.pool.wait_timeout).max();
-                let rules = lane_settings(&config, Some(*max), Some(LANE_WAITERS_MAX));
-                let gate = LaneGate::new(rules, Some(waits.unwrap_or(LANE_WAIT)));
-                statement::give(proxy, *digest, OrderKind::Limit(*max, gate), by, *lasts)
+                let lane = || {
+                    let settings = lane_settings(&proxy.config.load(), Some(*max), Some(LANE_WAITERS_MAX));
+                    proxy.pools.core().add_lane(settings, LaneRules::default(), Instant::now())
+                };
+                statement::give(worker, *digest, || OrderKind::Limit(*max, lane()), by, *lasts)
             }
         }
     }

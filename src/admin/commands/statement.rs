@@ -11,7 +11,6 @@ use crate::admin::words::{CommandArguments, duration};
 use crate::error::ConsoleFault;
 use crate::lanes::orders::{OrderKind, StatementOrder};
 use crate::metrics::{CancelCause, ProcessCounter};
-use crate::proxy::Proxy;
 use crate::session::context::Worker;
 use crate::sql::Digest;
 
@@ -31,17 +30,19 @@ pub(super) fn lasts(word: &str) -> Option<Duration> {
 
 /// Puts an order into force.
 pub(super) fn give(
-    proxy: &Proxy,
+    worker: &Worker,
     digest: Digest,
-    kind: OrderKind,
+    kind: impl FnOnce() -> OrderKind,
     by: &str,
     lasts: Duration,
 ) -> Result<FollowUp, ConsoleFault> {
+    let proxy = &worker.proxy;
     let workload = proxy.workload.as_ref().ok_or(ConsoleFault::StatementsUntracked)?;
     // A digest that nobody has called is most likely one that was copied wrongly.
     let text = workload.text(digest).ok_or(ConsoleFault::NoStatementOrder(digest))?;
     let now = Instant::now();
-    if !proxy.orders_of_statements.give(StatementOrder::new(digest, kind, by, now, lasts), now) {
+    let order = StatementOrder::new(digest, kind(), by, now, lasts);
+    if !proxy.orders_of_statements.give(order, &proxy.pools, worker.id) {
         return Err(ConsoleFault::TooManyOrders);
     }
     Ok(FollowUp::later(ready(Ok(vec![text]))))
@@ -66,7 +67,7 @@ impl ConsoleCommand for BlockStatement {
     }
 
     fn run(&self, worker: &Worker, by: &str) -> Result<FollowUp, ConsoleFault> {
-        give(&worker.proxy, self.digest, OrderKind::Block, by, self.lasts)
+        give(worker, self.digest, || OrderKind::Block, by, self.lasts)
     }
 }
 
@@ -86,7 +87,8 @@ impl ConsoleCommand for UnblockStatement {
     }
 
     fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
-        match worker.proxy.orders_of_statements.take_back(self.0, Instant::now()) {
+        let proxy = &worker.proxy;
+        match proxy.orders_of_statements.take_back(self.0, &proxy.pools, worker.id) {
             true => Ok(FollowUp::Nothing),
             false => Err(ConsoleFault::NoStatementOrder(self.0)),
         }

@@ -43,9 +43,9 @@ fn kind(order: &StatementOrder) -> String {
 fn lines(proxy: &Proxy) -> Vec<OrderLine> {
     let now = Instant::now();
     let line = |order: Arc<StatementOrder>| OrderLine {
-        lane: match &order.kind {
+        lane: match order.kind {
             OrderKind::Block => None,
-            OrderKind::Limit(_, gate) => Some(gate.view(now)),
+            OrderKind::Limit(_, lane) => proxy.pools.core().role_queue(lane, now).map(|lane| lane.limiter),
         },
         since: now.saturating_duration_since(order.given).as_secs(),
         left: order.until.saturating_duration_since(now).as_secs(),

@@ -8,10 +8,11 @@ use tokio::time::Instant;
 use super::bound::{ActivityChange, Bound};
 use super::endpoint::Health;
 use super::fleet::FleetLimit;
+use super::lines::PoolQueue;
 use super::role_queue::{LeaseEnd, RoleQueueId};
 use super::share::Level;
 use super::stops::DatabaseStops;
-use super::waiter::{Ticket, TicketQueue, Turn, WaiterState};
+use super::waiter::{Ticket, Turn, WaiterState};
 use super::{Command, Core, DatabaseId, DatabaseState, PoolId, PoolState, SlotCounts, WaitError};
 use crate::admission::limiter::LeaseScope;
 use crate::config::Share;
@@ -90,7 +91,7 @@ impl<B> Core<B> {
             counts: SlotCounts::default(),
             openings_stale: 0,
             idle: vec![Default::default(); self.workers],
-            queue: TicketQueue::default(),
+            queue: PoolQueue::default(),
             refused: None,
             is_removed: false,
         });
@@ -162,7 +163,7 @@ impl<B> Core<B> {
         };
         removed.is_removed = true;
         removed.limits.share.reserved = 0;
-        self.fail_waiters(pool, WaitError::Removed, |_| true, |_| true, out);
+        self.fail_waiters(pool, WaitError::Removed, |_| true, out);
         self.close_all_idle(pool, out);
         let database = self.pools[pool].database;
         self.bury(pool);
@@ -283,19 +284,32 @@ impl<B> Core<B> {
         let mut backends = Vec::with_capacity(recalled.len());
         for (batch, since, ticket, slot) in recalled {
             let backend = self.take(slot);
-            self.leave(slot, LeaseEnd::Lost, now);
+            let lane = self.leave(slot, LeaseEnd::Lost, now);
             let pool = self.waiters[ticket].pool;
             if self.pools[pool].is_removed {
                 self.waiters[ticket].turn = Turn::Failed(WaitError::Removed);
             } else {
                 self.waiters[ticket].turn = Turn::Waiting(Waker::noop().clone());
-                self.change_queue(pool, |queue, _| queue.rejoin(ticket, batch, since));
+                self.rejoin(ticket, batch, since, now);
             }
-            backends.push((slot, backend));
+            backends.push((slot, backend, lane));
         }
-        for (slot, backend) in backends {
+        for (slot, backend, lane) in backends {
             // ## Handed => (Idle | Closing)
             self.place(slot, backend, now, out);
+            self.serve_lane(lane, now, out);
+        }
+    }
+
+    /// A waiter goes back to its place in its line; if the lane has ended, to the end of the line of those in none.
+    fn rejoin(&mut self, ticket: Ticket, batch: u64, since: Instant, now: Instant) {
+        let WaiterState { pool, line, .. } = self.waiters[ticket];
+        match line.is_none_or(|lane| self.role_queues.contains_key(lane)) {
+            true => self.change_queue(pool, line, |queue, _| queue.rejoin(ticket, batch, since)),
+            false => self.change_queue(pool, None, |queue, waiters| {
+                let batch = queue.join(ticket, now, Duration::ZERO, false);
+                (waiters[ticket].line, waiters[ticket].batch) = (None, Some(batch));
+            }),
         }
     }
 

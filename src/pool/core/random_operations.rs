@@ -12,6 +12,7 @@ use slotmap::SecondaryMap;
 use tokio::time::Instant;
 
 use super::endpoint::DIALS_MAX;
+use super::lines::{LineId, LineShare};
 use super::slot::SlotState;
 use super::waiter::Turn;
 use super::*;
@@ -22,11 +23,12 @@ const WORKERS: usize = 2;
 const DATABASES: usize = 2;
 const POOLS: usize = 6;
 const ROLE_QUEUES: usize = 2;
+const LANES: usize = 2;
 const WINDOW: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone)]
 enum Operation {
-    Lease { pool: Index, worker: usize },
+    Lease { pool: Index, worker: usize, lane: Option<Index> },
     Poll { ticket: Index },
     DropTicket { ticket: Index },
     Release { lease: Index, worker: usize },
@@ -50,6 +52,8 @@ enum Operation {
     LimitRoleQueue { role_queue: Index, max: Option<u32>, over: Option<Duration> },
     RampLane { role_queue: Index, over: Duration },
     TightenLane { role_queue: Index },
+    SetLane { lane: Index, settings: RoleQueueSettings, rules: LaneRules },
+    ReplaceLane { lane: Index },
     Alarm,
 }
 
@@ -86,6 +90,16 @@ fn open_role_queue() -> RoleQueueSettings {
     }
 }
 
+fn lane_rules() -> impl Strategy<Value = LaneRules> {
+    let priority = prop_oneof![Just(Priority::Interactive), Just(Priority::Batch)];
+    (priority, 1_u32..4, any::<bool>(), any::<bool>()).prop_map(|(priority, weight, refuses, is_of_fleet)| LaneRules {
+        share: LineShare { priority, weight },
+        wait_timeout: None,
+        refuses,
+        is_of_fleet,
+    })
+}
+
 fn operation() -> impl Strategy<Value = Operation> {
     let index = || any::<Index>();
     let worker = || 0..WORKERS;
@@ -97,7 +111,8 @@ fn operation() -> impl Strategy<Value = Operation> {
     ];
     let by = prop_oneof![5 => 1_u64..300, 1 => 300_u64..20_000].prop_map(Duration::from_millis);
     prop_oneof![
-        24 => (index(), worker()).prop_map(|(pool, worker)| Operation::Lease { pool, worker }),
+        24 => (index(), worker(), prop::option::of(index()))
+            .prop_map(|(pool, worker, lane)| Operation::Lease { pool, worker, lane }),
         12 => index().prop_map(|ticket| Operation::Poll { ticket }),
         4 => index().prop_map(|ticket| Operation::DropTicket { ticket }),
         14 => (index(), worker()).prop_map(|(lease, worker)| Operation::Release { lease, worker }),
@@ -128,6 +143,9 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (index(), 0_u64..5)
             .prop_map(|(role_queue, over)| Operation::RampLane { role_queue, over: Duration::from_secs(over) }),
         4 => index().prop_map(|role_queue| Operation::TightenLane { role_queue }),
+        2 => (index(), role_queue_settings(), lane_rules())
+            .prop_map(|(lane, settings, rules)| Operation::SetLane { lane, settings, rules }),
+        1 => index().prop_map(|lane| Operation::ReplaceLane { lane }),
         4 => Just(Operation::Alarm),
     ]
 }
@@ -159,6 +177,7 @@ struct Model {
     databases: Vec<DatabaseId>,
     pools: Vec<PoolId>,
     role_queues: Vec<RoleQueueId>,
+    lanes: Vec<RoleQueueId>,
     clients: Vec<ModelClient>,
     leases: Vec<(SlotId, u64)>,
     dials: Vec<SlotId>,
@@ -204,6 +223,7 @@ impl Model {
         let databases: Vec<_> = (0..DATABASES).map(|_| core.add_database(database_limits(Some(5)))).collect();
         let now = Instant::now();
         let role_queues: Vec<_> = (0..ROLE_QUEUES).map(|_| core.add_role_queue(open_role_queue(), now)).collect();
+        let lanes = (0..LANES).map(|_| core.add_lane(open_role_queue(), LaneRules::default(), now)).collect();
         let pools = (0..POOLS)
             .map(|i| core.add_pool(databases[i % DATABASES], role_queue_of(&role_queues, i), pool_limits(3)))
             .collect::<Option<_>>()
@@ -214,6 +234,7 @@ impl Model {
             databases,
             pools,
             role_queues,
+            lanes,
             clients: Vec::new(),
             leases: Vec::new(),
             dials: Vec::new(),
@@ -228,16 +249,18 @@ impl Model {
     fn apply(&mut self, operation: &Operation) {
         let (now, mut out) = (self.now, std::mem::take(&mut self.out));
         match operation {
-            Operation::Lease { pool, worker } => {
+            Operation::Lease { pool, worker, lane } => {
+                let lane = lane.as_ref().map(|lane| self.lanes[lane.index(LANES)]);
                 let pool = self.pools[pool.index(self.pools.len())];
                 let bell = Arc::new(Bell::default());
                 let waker = Waker::from(bell.clone());
                 let before = self.core.pool(pool).expect("it is there");
                 let is_stopped = self.core.databases[before.database].stops.is_any();
-                match self.core.lease(pool, *worker, now, &waker, &mut out) {
+                let due = self.core.ready(pool, now);
+                match self.core.lease_in(lane, pool, *worker, now, &waker, &mut out) {
                     LeaseAnswer::Ready(slot, backend) => {
                         assert!(!is_stopped, "a lease was granted during a pause, or of an unproved server");
-                        assert_eq!(before.waiting, 0, "a newcomer overtook a waiter");
+                        assert_eq!(due, 0, "a newcomer overtook a waiter");
                         self.lease(slot, backend);
                     }
                     LeaseAnswer::Wait(ticket) => {
@@ -381,6 +404,14 @@ impl Model {
                 let role_queue = self.role_queues[role_queue.index(ROLE_QUEUES)];
                 self.core.ramp_role_queue(role_queue, *over, now, now, &mut out);
             }
+            Operation::SetLane { lane, settings, rules } => {
+                self.core.set_lane(self.lanes[lane.index(LANES)], settings.clone(), *rules, now, &mut out);
+            }
+            Operation::ReplaceLane { lane } => {
+                let lane = lane.index(LANES);
+                self.core.remove_lane(self.lanes[lane], now, &mut out);
+                self.lanes[lane] = self.core.add_lane(open_role_queue(), LaneRules::default(), now);
+            }
             Operation::Alarm => {
                 if let Some(alarm) = self.core.alarm {
                     self.now = self.now.max(alarm);
@@ -494,18 +525,24 @@ impl Model {
     fn check_permits(&self) {
         for slot in self.core.slots.values() {
             match slot.state.phase() {
-                SlotPhase::Opening | SlotPhase::Idle => assert!(slot.entered.is_none(), "a permit for nobody"),
+                SlotPhase::Opening | SlotPhase::Idle => {
+                    assert!(slot.entered.is_none() && slot.lane.is_none(), "a permit for nobody");
+                }
                 SlotPhase::Handed | SlotPhase::Leased => assert!(slot.entered.is_some(), "busy without a permit"),
                 SlotPhase::Closing | SlotPhase::Zombie => {}
             }
         }
         for (id, role_queue) in &self.core.role_queues {
-            let of_role_queue =
-                |slot: &&Slot<u64>| self.core.pools[slot.pool].role_queue == Some(id) && slot.entered.is_some();
+            let is_of = |slot: &&Slot<u64>| slot.lane == Some(id) || self.core.pools[slot.pool].role_queue == Some(id);
+            let of_role_queue = |slot: &&Slot<u64>| is_of(slot) && slot.entered.is_some();
             let held = self.core.slots.values().filter(of_role_queue).count();
             let view = role_queue.limiter.view(self.now);
             assert_eq!(view.active as usize, held);
-            let waiting: u32 = role_queue.pools.iter().map(|pool| self.core.pools[*pool].queue.waiting()).sum();
+            let line = role_queue.lane.is_some().then_some(id);
+            let of_line = |pool: &PoolState| pool.queue.line(line).map_or(0, |queue| queue.waiting());
+            let is_of = |id: &&PoolId| line.is_some() || role_queue.pools.contains(id);
+            let waiting: u32 =
+                self.core.pools.keys().filter(|id| is_of(&id)).map(|id| of_line(&self.core.pools[id])).sum();
             assert_eq!(view.waiting, waiting);
         }
     }
@@ -528,15 +565,16 @@ impl Model {
     }
 
     fn check_lines(&self) {
-        let mut first_waiting: SecondaryMap<PoolId, u64> = SecondaryMap::new();
+        let mut first_waiting: HashMap<(PoolId, LineId), (u64, Instant)> = HashMap::new();
         for client in &self.clients {
             let waiter = &self.core.waiters[client.ticket];
             let has_rung = client.bell.0.load(Ordering::Relaxed);
             match waiter.turn {
                 Turn::Waiting(_) => {
                     if let Some(batch) = waiter.batch {
-                        let first = first_waiting.get(client.pool).copied();
-                        first_waiting.insert(client.pool, first.map_or(batch, |first| batch.min(first)));
+                        let joined = (batch, waiter.since);
+                        let first = first_waiting.entry((client.pool, waiter.line)).or_insert(joined);
+                        *first = joined.min(*first);
                     }
                 }
                 Turn::Handed(_) => assert!(has_rung, "a waiter was served and not told"),
@@ -546,22 +584,24 @@ impl Model {
         }
         for client in &self.clients {
             let waiter = &self.core.waiters[client.ticket];
-            let Some(first) = first_waiting.get(client.pool) else { continue };
+            let Some((first, since)) = first_waiting.get(&(client.pool, waiter.line)) else { continue };
             let is_handed = matches!(waiter.turn, Turn::Handed(_));
             let batch = waiter.batch.filter(|_| is_handed);
-            assert!(batch.is_none_or(|batch| batch <= *first), "somebody was overtaken by a window");
+            // A lane that somebody comes to again numbers its batches anew.
+            let is_in_order = batch.is_none_or(|batch| batch <= *first || waiter.since < *since);
+            assert!(is_in_order, "somebody was overtaken by a window");
         }
         for (id, pool) in &self.core.pools {
             let is_stopped = self.core.databases[pool.database].stops.is_any();
             let permits = pool.role_queue.map_or(u32::MAX, |role_queue| {
                 self.core.role_queues[role_queue].limiter.permits(pool.limits.lease_scope, self.now)
             });
-            let is_idle = pool.queue.ready() > 0 && pool.counts.idle > 0 && !is_stopped && permits > 0;
+            let is_idle = self.core.ready(id, self.now) > 0 && pool.counts.idle > 0 && !is_stopped && permits > 0;
             assert!(
                 !is_idle || self.core.alarm.is_some(),
                 "a waiter of {id:?} beside an idle backend and an idle permit"
             );
-            let is_held = pool.queue.waiting() > pool.queue.ready();
+            let is_held = pool.queue.waiting() > pool.queue.ready(|_| u32::MAX);
             assert!(!is_held || self.core.alarm.is_some(), "held back for ever");
         }
         let waiting = self.core.waiters.values().filter(|waiter| matches!(waiter.turn, Turn::Waiting(_)));
@@ -571,9 +611,12 @@ impl Model {
 
     fn step(&mut self, operation: &Operation) {
         let active = |model: &Self, role_queue| model.core.role_queues[role_queue].limiter.view(model.now).active;
-        let before: Vec<_> = self.role_queues.iter().map(|role_queue| active(self, *role_queue)).collect();
+        let limited: Vec<_> = self.role_queues.iter().chain(&self.lanes).copied().collect();
+        let before: Vec<_> = limited.iter().map(|role_queue| active(self, *role_queue)).collect();
         self.apply(operation);
-        for (role_queue, before) in self.role_queues.iter().zip(before) {
+        for (role_queue, before) in
+            limited.iter().zip(before).filter(|(id, _)| self.core.role_queues.contains_key(**id))
+        {
             let allowed = self.core.role_queues[*role_queue].limiter.allowed(self.now);
             assert!(active(self, *role_queue) <= before.max(allowed), "more than the limit were let in");
         }
@@ -591,6 +634,9 @@ impl Model {
         for role_queue in &self.role_queues {
             self.core.set_role_queue(*role_queue, open_role_queue(), now, &mut out);
             self.core.unlimit_role_queue(*role_queue, now, &mut out);
+        }
+        for lane in &self.lanes {
+            self.core.set_lane(*lane, open_role_queue(), LaneRules::default(), now, &mut out);
         }
         for database in &self.databases {
             self.core.set_database(*database, database_limits(Some(2)), now, &mut out);
@@ -615,6 +661,7 @@ impl Model {
         }
         assert_eq!(self.core.total().open(), 0, "old age closes all that nobody uses");
         assert_eq!(self.core.pools.len(), POOLS, "removed pools are gone");
+        assert_eq!(self.core.role_queues.len(), ROLE_QUEUES + LANES, "removed lanes are gone");
     }
 
     fn pass_time(&mut self, by: Duration) {

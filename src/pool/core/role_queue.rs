@@ -7,10 +7,13 @@
 use std::time::Duration;
 
 use slotmap::new_key_type;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::lane::Lane;
+use super::lines::LineId;
 use super::slot::SlotState;
-use super::waiter::Turn;
+use super::waiter::{TicketQueue, Turn};
 use super::{Command, Core, PoolId, SlotId};
 use crate::admission::limiter::{LimiterView, Pace, RoleLimiter};
 use crate::config::RoleQueueSettings;
@@ -23,8 +26,11 @@ new_key_type! {
 #[derive(Debug)]
 pub(super) struct RoleQueue {
     pub(super) limiter: RoleLimiter,
+    /// Its pools; of a lane, those in which somebody of it waits.
     pub(super) pools: Vec<PoolId>,
     is_removed: bool,
+    /// It is a lane.
+    pub(super) lane: Option<Lane>,
 }
 
 /// One role queue at this moment.
@@ -41,7 +47,7 @@ impl<B> Core<B> {
         let mut limiter = RoleLimiter::new(rules, now);
         // Its id is not known to anybody so far.
         limiter.set_share(self.parts.general, self.parts.lapses, now);
-        self.role_queues.insert(RoleQueue { limiter, pools: Vec::new(), is_removed: false })
+        self.role_queues.insert(RoleQueue { limiter, pools: Vec::new(), is_removed: false, lane: None })
     }
 
     /// Changes a role's rules. Raising a limit admits at once; lowering one drains.
@@ -108,14 +114,17 @@ impl<B> Core<B> {
 
     /// One role queue, unless it is gone.
     pub fn role_queue(&self, role_queue: RoleQueueId, now: Instant) -> Option<RoleQueueView> {
+        let line = self.line_of(role_queue);
         let role_queue = self.role_queues.get(role_queue)?;
-        let waiting_since = role_queue.pools.iter().filter_map(|pool| self.pools[*pool].queue.first_since()).min();
+        let waiting_since = role_queue.pools.iter().filter_map(|pool| self.pools[*pool].queue.first_of(line)).min();
         Some(RoleQueueView { limiter: role_queue.limiter.view(now), waiting_since })
     }
 
-    /// The queue of the role that a pool belongs to: its length, and the expected wait of a newcomer, if it is known.
-    pub fn depth(&self, pool: PoolId, now: Instant) -> Option<(u32, Option<Duration>)> {
-        let limiter = &self.role_queues[self.pools.get(pool)?.role_queue?].limiter;
+    /// The queue of the role that a pool belongs to, or of this lane: its length, and the expected wait of a newcomer,
+    /// if it is known.
+    pub fn depth(&self, pool: PoolId, lane: Option<RoleQueueId>, now: Instant) -> Option<(u32, Option<Duration>)> {
+        let role_queue = || self.pools.get(pool)?.role_queue;
+        let limiter = &self.role_queues.get(lane.or_else(role_queue)?)?.limiter;
         Some((limiter.waiting(), limiter.expected_wait(now)))
     }
 
@@ -132,53 +141,86 @@ impl<B> Core<B> {
         }
     }
 
-    pub(super) fn limiter(&mut self, pool: PoolId) -> Option<&mut RoleLimiter> {
-        Some(&mut self.role_queues[self.pools[pool].role_queue?].limiter)
+    /// The limiter that a line of this pool waits for first: of its lane, or of the pool's role.
+    pub(super) fn limiter(&mut self, pool: PoolId, line: LineId) -> Option<&mut RoleLimiter> {
+        Some(&mut self.role_queues.get_mut(line.or(self.pools[pool].role_queue)?)?.limiter)
+    }
+
+    /// The lines of a role queue: of a lane its own, of a role those in no lane.
+    fn line_of(&self, id: RoleQueueId) -> LineId {
+        self.role_queues.get(id).is_some_and(|queue| queue.lane.is_some()).then_some(id)
+    }
+
+    /// How long a waiter of this line may wait.
+    pub(super) fn wait_timeout(&self, pool: PoolId, line: LineId) -> Option<Duration> {
+        let of_lane = line.and_then(|lane| self.role_queues.get(lane)?.lane.as_ref()?.rules.wait_timeout);
+        of_lane.or(self.pools[pool].limits.wait_timeout)
     }
 
     /// The endpoint is back: every role that uses it comes in slowly.
     pub(super) fn restart_role_queues(&mut self, pools: &[PoolId], now: Instant) {
         for pool in pools {
-            if let Some(limiter) = self.limiter(*pool) {
+            if let Some(limiter) = self.limiter(*pool, None) {
                 limiter.restart(now);
             }
         }
     }
 
-    /// The slot's backend goes to a client: from now on it holds a permit.
+    /// The slot's backend goes to a client: from now on it holds a permit of its role, and of the client's lane.
     #[inline]
-    pub(super) fn enter(&mut self, slot: SlotId, has_waited: bool, now: Instant) {
+    pub(super) fn enter(&mut self, slot: SlotId, lane: Option<RoleQueueId>, has_waited: bool, now: Instant) {
         let slot = &mut self.slots[slot];
         slot.entered = Some(now);
+        slot.lane = lane;
+        if let Some(lane) = lane.and_then(|lane| self.role_queues.get_mut(lane)) {
+            lane.limiter.started(has_waited, now);
+        }
         if let Some(role_queue) = slot.role_queue {
             self.role_queues[role_queue].limiter.started(has_waited, now);
         }
     }
 
-    /// The slot gives its permit back, if it has one.
+    /// The slot gives its permits back, if it has any. Returns the lane whose waiters may be in other pools.
     #[inline]
-    pub(super) fn leave(&mut self, slot: SlotId, outcome: LeaseEnd, now: Instant) {
+    pub(super) fn leave(&mut self, slot: SlotId, outcome: LeaseEnd, now: Instant) -> Option<RoleQueueId> {
         let slot = &mut self.slots[slot];
-        let (Some(role_queue), Some(entered)) = (slot.role_queue, slot.entered.take()) else { return };
-        let limiter = &mut self.role_queues[role_queue].limiter;
-        match outcome {
+        let entered = slot.entered.take()?;
+        let end = |limiter: &mut RoleLimiter| match outcome {
             LeaseEnd::Served => limiter.completed(entered, now),
             LeaseEnd::Lost => limiter.ended(now),
+        };
+        let lane = slot.lane.take();
+        if let Some(lane) = lane.and_then(|lane| self.role_queues.get_mut(lane)) {
+            end(&mut lane.limiter);
+        }
+        if let Some(role_queue) = slot.role_queue {
+            end(&mut self.role_queues[role_queue].limiter);
+        }
+        lane
+    }
+
+    /// A permit of this lane is free, and its pool has been served.
+    pub(super) fn serve_lane(&mut self, lane: Option<RoleQueueId>, now: Instant, out: &mut Vec<Command<B>>) {
+        if let Some(lane) = lane {
+            self.serve_role_queue(lane, now, out);
         }
     }
 
     /// Hands idle backends to the role's waiters as far as permits go.
     pub(super) fn hand_out(&mut self, role_queue: RoleQueueId, now: Instant, out: &mut Vec<Command<B>>) {
-        let Some(served) = self.role_queues.get(role_queue).filter(|role_queue| role_queue.limiter.waiting() > 0)
+        let Some(served) = self.role_queues.get(role_queue).filter(|role_queue| role_queue.limiter.has_waiters())
         else {
             return;
         };
         for i in 0..served.pools.len() {
             self.join_due(self.role_queues[role_queue].pools[i], now, out);
         }
-        while let Some(pool) = self.next_in_role_queue(role_queue, now)
-            && self.hand_next(pool, 0, now, out)
-        {}
+        let mut held_up = SmallVec::<[PoolId; 4]>::new();
+        while let Some(pool) = self.next_in_role_queue(role_queue, &held_up, now) {
+            if !self.hand_next(pool, 0, now, out) {
+                held_up.push(pool);
+            }
+        }
     }
 
     /// Hands out idle backends, and dials for the rest. Not where a slot has just become free: it may be owed to
@@ -187,7 +229,7 @@ impl<B> Core<B> {
         self.hand_out(role_queue, now, out);
         for i in 0..self.role_queues.get(role_queue).map_or(0, |role_queue| role_queue.pools.len()) {
             let pool = self.role_queues[role_queue].pools[i];
-            if self.pools[pool].queue.ready() > 0 {
+            if self.ready(pool, now) > 0 {
                 self.serve_newcomer(pool, now, out);
             }
         }
@@ -203,41 +245,49 @@ impl<B> Core<B> {
             _ => {
                 self.join_due(pool, now, out);
                 while self.hand_next(pool, worker, now, out) {}
-                if self.pools[pool].queue.ready() > 0 {
+                if self.ready(pool, now) > 0 {
                     self.serve_newcomer(pool, now, out);
                 }
             }
         }
     }
 
-    fn is_servable(&self, pool: PoolId) -> bool {
+    fn is_servable(&self, id: PoolId, now: Instant) -> bool {
+        let pool = &self.pools[id];
+        pool.counts.idle > 0 && !self.databases[pool.database].stops.is_any() && self.ready(id, now) > 0
+    }
+
+    /// Whether the role of a pool lets one more start.
+    fn is_permitted(&self, pool: PoolId, now: Instant) -> bool {
         let pool = &self.pools[pool];
-        pool.queue.ready() > 0 && pool.counts.idle > 0 && !self.databases[pool.database].stops.is_any()
+        let limiter = pool.role_queue.map(|role_queue| &self.role_queues[role_queue].limiter);
+        limiter.is_none_or(|limiter| limiter.permits(pool.limits.lease_scope, now) > 0)
     }
 
     /// Among the role's pools that have a backend to give and a permit for it, the one whose first waiter came first.
-    fn next_in_role_queue(&self, role_queue: RoleQueueId, now: Instant) -> Option<PoolId> {
-        let RoleQueue { limiter, pools, .. } = &self.role_queues[role_queue];
-        let is_permitted = |pool: &PoolId| limiter.permits(self.pools[*pool].limits.lease_scope, now) > 0;
-        let servable = pools.iter().copied().filter(|pool| self.is_servable(*pool) && is_permitted(pool));
-        servable.min_by_key(|pool| self.pools[*pool].queue.first_since())
+    /// `held_up`: those that rates hold up.
+    fn next_in_role_queue(&self, id: RoleQueueId, held_up: &[PoolId], now: Instant) -> Option<PoolId> {
+        let pools = self.role_queues.get(id)?.pools.iter().copied().filter(|pool| !held_up.contains(pool));
+        let is_lane = self.line_of(id).is_some();
+        let may = |pool: &PoolId| {
+            let is_ready = !is_lane || self.lane_permits(*pool, id, now) > 0;
+            is_ready && self.is_servable(*pool, now) && self.is_permitted(*pool, now)
+        };
+        pools.filter(may).min_by_key(|pool| self.servable_since(*pool, now))
     }
 
     /// Hands one idle backend of the pool to the next in its queue.
     fn hand_next(&mut self, pool_id: PoolId, worker: usize, now: Instant, out: &mut Vec<Command<B>>) -> bool {
-        if !self.is_servable(pool_id) {
+        if !self.is_servable(pool_id, now) || !self.is_permitted(pool_id, now) {
             return false;
         }
-        let waited = self.pools[pool_id].queue.first_since().map_or(Duration::ZERO, |since| now - since);
-        let lease_scope = self.pools[pool_id].limits.lease_scope;
-        if let Some(limiter) = self.limiter(pool_id) {
-            if limiter.permits(lease_scope, now) == 0 {
-                return false;
-            }
-            if let Pace::NotBefore(then) = limiter.pace(waited, now) {
-                self.wake_at(then, out);
-                return false;
-            }
+        let Some(line) = self.take_turn(pool_id, now, out) else { return false };
+        let waited = self.pools[pool_id].queue.first_of(line).map_or(Duration::ZERO, |since| now - since);
+        if let Some(limiter) = self.limiter(pool_id, None)
+            && let Pace::NotBefore(then) = limiter.pace(waited, now)
+        {
+            self.wake_at(then, out);
+            return false;
         }
         while let Some(slot) = self.pools[pool_id].take_idle(worker) {
             let backend = self.take(slot);
@@ -247,9 +297,9 @@ impl<B> Core<B> {
             }
             // ## Idle => Handed
             self.change(slot, SlotState::Handed { backend });
-            self.enter(slot, true, now);
-            let waker = self.pop_waiter(pool_id, Turn::Handed(slot));
-            out.extend(waker.map(Command::Wake));
+            let popped = self.pop_waiter(pool_id, line, Turn::Handed(slot));
+            self.enter(slot, popped.as_ref().and_then(|(_, lane)| *lane), true, now);
+            out.extend(popped.map(|(waker, _)| Command::Wake(waker)));
             return true;
         }
         false
@@ -257,11 +307,15 @@ impl<B> Core<B> {
 
     /// Waiters whose own moment has come join the queue.
     fn join_due(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
-        if self.pools[pool].queue.next_held().is_none() {
-            return;
-        }
-        let window = self.limiter(pool).map_or(Duration::ZERO, |limiter| limiter.rules().jitter_window);
-        let (queue, waiters) = (&mut self.pools[pool].queue, &mut self.waiters);
+        let has_held = |queue: &TicketQueue| queue.next_held().is_some();
+        let held: SmallVec<[LineId; 2]> =
+            self.pools[pool].queue.all().filter(|(_, queue)| has_held(queue)).map(|(line, _)| line).collect();
+        held.into_iter().for_each(|line| self.join_line(pool, line, now, out));
+    }
+
+    fn join_line(&mut self, pool: PoolId, line: LineId, now: Instant, out: &mut Vec<Command<B>>) {
+        let window = self.limiter(pool, line).map_or(Duration::ZERO, |limiter| limiter.rules().jitter_window);
+        let (queue, waiters) = (self.pools[pool].queue.line_mut(line), &mut self.waiters);
         while let Some(ticket) =
             queue.pop_held(now, |ticket| waiters.get(ticket).is_some_and(|waiter| waiter.turn.is_waiting()))
         {
@@ -293,7 +347,7 @@ impl<B> Core<B> {
         let waiting: Vec<_> = self
             .role_queues
             .iter()
-            .filter(|(_, role_queue)| role_queue.limiter.waiting() > 0)
+            .filter(|(_, role_queue)| role_queue.limiter.has_waiters())
             .map(|(id, _)| id)
             .collect();
         for role_queue in waiting {
@@ -308,8 +362,9 @@ impl<B> Core<B> {
         }
     }
 
-    fn bury_role_queue(&mut self, role_queue: RoleQueueId) {
-        if self.role_queues[role_queue].is_removed && self.role_queues[role_queue].pools.is_empty() {
+    pub(super) fn bury_role_queue(&mut self, role_queue: RoleQueueId) {
+        let is_over = |queue: &RoleQueue| queue.is_removed && queue.pools.is_empty();
+        if self.role_queues.get(role_queue).is_some_and(is_over) {
             self.role_queues.remove(role_queue);
         }
     }

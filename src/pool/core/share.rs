@@ -116,13 +116,13 @@ impl<B> Core<B> {
     /// Whether a pool with less than its reservation, or a pool without any backend that waited its turn, has waited
     /// longer than the first waiter of `pool`.
     fn is_anyone_starving(&self, level: Level, pool: PoolId, now: Instant) -> bool {
-        let own_since = self.pools[pool].queue.first_since();
-        self.claimants(level, now).any(|(other, _)| {
-            let other = &self.pools[other];
+        let own_since = self.servable_since(pool, now);
+        self.claimants(level, now).any(|(id, _)| {
+            let other = &self.pools[id];
             let has_waited_its_turn =
                 |since| now >= since + TURN_MAX && own_since.is_none_or(|own_since| since < own_since);
             other.counts.live() < self.parts.general.kept(other.limits.share.reserved)
-                || other.counts.live() == 0 && other.queue.first_since().is_some_and(has_waited_its_turn)
+                || other.counts.live() == 0 && self.servable_since(id, now).is_some_and(has_waited_its_turn)
         })
     }
 
@@ -133,12 +133,12 @@ impl<B> Core<B> {
         self.claimants(level, now)
             .filter(|(pool, _)| self.fits(*pool))
             .map(|(pool, _)| pool)
-            .min_by(|a, b| self.precedence(*a).partial_cmp(&self.precedence(*b)).unwrap_or(Ordering::Equal))
+            .min_by(|a, b| self.precedence(*a, now).partial_cmp(&self.precedence(*b, now)).unwrap_or(Ordering::Equal))
     }
 
     /// The smaller comes first: reserved slots, shares, interactive before batch, the least for its weight, the longest
     /// wait.
-    fn precedence(&self, id: PoolId) -> (bool, bool, bool, f64, Option<Instant>) {
+    fn precedence(&self, id: PoolId, now: Instant) -> (bool, bool, bool, f64, Option<Instant>) {
         let pool = &self.pools[id];
         let live = pool.counts.live();
         (
@@ -146,7 +146,7 @@ impl<B> Core<B> {
             live >= self.share(id),
             pool.limits.share.priority == Priority::Batch,
             f64::from(live) / f64::from(pool.limits.share.weight.max(1)),
-            pool.queue.first_since(),
+            self.servable_since(id, now),
         )
     }
 
@@ -184,6 +184,7 @@ impl<B> Core<B> {
             worker: 0,
             opened: now,
             entered: None,
+            lane: None,
             spread: 1.0,
             expires: None,
         });
@@ -192,8 +193,8 @@ impl<B> Core<B> {
     }
 
     /// Number of slots that this pool could still use at once, if the shared bounds had room.
-    pub(super) fn claim(&self, pool: PoolId, now: Instant) -> u32 {
-        let pool = &self.pools[pool];
+    pub(super) fn claim(&self, id: PoolId, now: Instant) -> u32 {
+        let pool = &self.pools[id];
         let database = &self.databases[pool.database];
         if database.stops.is_any() || pool.is_removed || self.parts.is_lapsed(now) {
             return 0;
@@ -201,7 +202,7 @@ impl<B> Core<B> {
         let arriving = pool.counts.opening - pool.openings_stale;
         // An idle backend beside a waiter lacks a permit of the role, and is there when the role has one.
         let coming = arriving + pool.counts.idle;
-        let by_line = pool.queue.ready().saturating_sub(coming);
+        let by_line = self.ready(id, now).saturating_sub(coming);
         let permits = pool
             .role_queue
             .map_or(u32::MAX, |role_queue| self.role_queues[role_queue].limiter.permits(pool.limits.lease_scope, now));

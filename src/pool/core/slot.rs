@@ -76,6 +76,8 @@ pub(super) struct Slot<B> {
     pub(super) opened: Instant,
     /// When its backend went to a client; it holds a permit of its role since.
     pub(super) entered: Option<Instant>,
+    /// The lane of that client's transaction, of which it holds a permit, too.
+    pub(super) lane: Option<RoleQueueId>,
     /// Drawn at birth from 0.8–1.2: spreads this backend's lifetime and idle timeout, so that backends born
     /// together do not die together.
     pub(super) spread: f64,

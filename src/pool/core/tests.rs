@@ -1,5 +1,6 @@
 //! One rule a test. A shell without sockets executes the commands when the test says so.
 
+mod lanes;
 mod role_queues;
 
 use std::task::Waker;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::endpoint::DIALS_MAX;
+use super::lines::LineShare;
 use super::*;
 use crate::admission::limiter::LeaseScope;
 use crate::config::Share;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::lines::LineId;
 use super::slot::SlotState;
 use super::waiter::{Notice, Turn, WaiterState};
 use super::{Bottleneck, Command, Core, PoolId, SlotId, WaitError};
@@ -43,7 +44,7 @@ impl<B> Core<B> {
                 && now >= down + connect_timeout
             {
                 let is_due = |waiter: &WaiterState| now >= waiter.since.max(down) + connect_timeout;
-                self.fail_waiters(pool, WaitError::EndpointDown, |_| true, is_due, out);
+                self.fail_waiters(pool, WaitError::EndpointDown, is_due, out);
             }
         }
     }
@@ -53,21 +54,31 @@ impl<B> Core<B> {
         for i in (0..self.total.hungry.len()).rev() {
             let id = self.total.hungry[i];
             let pool = &self.pools[id];
-            let Some(wait_timeout) = pool.limits.wait_timeout else { continue };
-            let bottleneck = self.bottleneck(id, now);
-            let spread_max = self.limiter(id).map_or(Duration::ZERO, |limiter| limiter.rules().spread_max);
-            let may_hold = |opened: Instant| now + spread_max >= opened + wait_timeout.mul_f64(0.9);
-            let is_due = |waiter: &WaiterState| now >= waiter.since + wait_timeout.mul_f64(waiter.patience);
-            let timed_out = self.fail_waiters(id, WaitError::TimedOut(bottleneck), may_hold, is_due, out);
-            if let Some(limiter) = self.limiter(id) {
-                limiter.counters().timed_out += timed_out;
+            let lines: Vec<LineId> = pool.queue.all().map(|(line, _)| line).collect();
+            for line in lines {
+                self.fail_line_past_its_time(id, line, now, out);
             }
         }
     }
 
-    fn bottleneck(&self, pool: PoolId, now: Instant) -> Bottleneck {
+    fn fail_line_past_its_time(&mut self, id: PoolId, line: LineId, now: Instant, out: &mut Vec<Command<B>>) {
+        let Some(wait_timeout) = self.wait_timeout(id, line) else { return };
+        let bottleneck = self.bottleneck(id, line, now);
+        let spread_max = self.limiter(id, line).map_or(Duration::ZERO, |limiter| limiter.rules().spread_max);
+        let may_hold = |opened: Instant| now + spread_max >= opened + wait_timeout.mul_f64(0.9);
+        let is_due = |waiter: &WaiterState| now >= waiter.since + wait_timeout.mul_f64(waiter.patience);
+        let timed_out = self.fail_line(id, line, WaitError::TimedOut(bottleneck), may_hold, is_due, out);
+        if let Some(limiter) = self.limiter(id, line) {
+            limiter.counters().timed_out += timed_out;
+        }
+    }
+
+    fn bottleneck(&self, pool: PoolId, line: LineId, now: Instant) -> Bottleneck {
         if self.databases[self.pools[pool].database].stops.is_unproved {
             return Bottleneck::Unproved;
+        }
+        if line.is_some_and(|lane| self.lane_permits(pool, lane, now) == 0) {
+            return Bottleneck::Lane;
         }
         let Some(role_queue) = self.pools[pool].role_queue else { return Bottleneck::Pool };
         let limiter = &self.role_queues[role_queue].limiter;

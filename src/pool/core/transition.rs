@@ -7,9 +7,10 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::bound::ActivityChange;
+use super::lines::LineId;
 use super::slot::{Slot, SlotPhase, SlotState};
 use super::waiter::{TicketQueue, Turn, WaiterState, Waiters};
-use super::{Command, Core, DatabaseId, PoolId, SlotId, WaitError, is_waiting_in};
+use super::{Command, Core, DatabaseId, PoolId, RoleQueueId, SlotId, WaitError, is_waiting_in};
 
 impl<B> Core<B> {
     /// Whether the slot is of an older generation, or past its lifetime.
@@ -81,18 +82,35 @@ impl<B> Core<B> {
         self.total.shift(from, to, active, share);
     }
 
-    /// The one place where waiters are counted, at all three levels.
+    /// The one place where waiters are counted: at all three levels, and by their roles and lanes.
     pub(super) fn change_queue<R>(
         &mut self,
         pool_id: PoolId,
+        line: LineId,
         change: impl FnOnce(&mut TicketQueue, &mut Waiters) -> R,
     ) -> R {
         let pool = &mut self.pools[pool_id];
         let (was_active, waited) = (pool.is_active(), pool.queue.waiting());
-        let result = change(&mut pool.queue, &mut self.waiters);
+        let queue = pool.queue.line_mut(line);
+        let before = queue.waiting();
+        let result = change(queue, &mut self.waiters);
+        let after = queue.waiting();
+        pool.queue.tidy();
         let (is_active, waiting) = (pool.is_active(), pool.queue.waiting());
         if let Some(role_queue) = pool.role_queue {
-            self.role_queues[role_queue].limiter.queued(waited, waiting);
+            let limiter = &mut self.role_queues[role_queue].limiter;
+            match line {
+                None => limiter.queued(before, after),
+                Some(_) => limiter.queued_beside(before, after),
+            }
+        }
+        if let Some(lane) = line.and_then(|lane| self.role_queues.get_mut(lane)) {
+            lane.limiter.queued(before, after);
+            match ActivityChange::between(before > 0, after > 0) {
+                ActivityChange::Began => lane.pools.push(pool_id),
+                ActivityChange::Ended => lane.pools.retain(|pool| *pool != pool_id),
+                ActivityChange::None => {}
+            }
         }
         let share = pool.limits.share;
         for bound in [&mut self.databases[pool.database].bound, &mut self.total] {
@@ -104,34 +122,58 @@ impl<B> Core<B> {
                 ActivityChange::None => {}
             }
         }
+        if let Some(lane) = line.filter(|_| after == 0) {
+            self.bury_role_queue(lane);
+        }
         result
     }
 
-    /// Takes the next out of the queue, with its waker.
-    pub(super) fn pop_waiter(&mut self, pool: PoolId, turn: Turn) -> Option<Waker> {
+    /// Takes the next out of a line, with its waker and its lane.
+    pub(super) fn pop_waiter(
+        &mut self,
+        pool: PoolId,
+        line: LineId,
+        turn: Turn,
+    ) -> Option<(Waker, Option<RoleQueueId>)> {
         // A copy for the time of the call, because the queue is ours, too.
         let mut rng = self.rng.clone();
-        let waker = self.change_queue(pool, |queue, waiters| {
+        let popped = self.change_queue(pool, line, |queue, waiters| {
             let ticket = queue.pop(&mut rng, |ticket| is_waiting_in(waiters, ticket))?;
-            match std::mem::replace(&mut waiters[ticket].turn, turn) {
-                Turn::Waiting(waker) => Some(waker),
+            let waiter = &mut waiters[ticket];
+            match std::mem::replace(&mut waiter.turn, turn) {
+                Turn::Waiting(waker) => Some((waker, waiter.lane)),
                 Turn::Handed(_) | Turn::Refused(..) | Turn::Failed(_) => unreachable!("a waiter in the queue waits"),
             }
         });
         self.rng = rng;
-        waker
+        popped
     }
 
-    /// Takes waiters out of the queue that are due, looking only into batches that began early enough.
+    /// Takes waiters out of all lines of a pool that are due.
     pub(super) fn fail_waiters(
         &mut self,
         pool: PoolId,
+        error: WaitError,
+        is_due: impl Fn(&WaiterState) -> bool,
+        out: &mut Vec<Command<B>>,
+    ) {
+        let lines: Vec<LineId> = self.pools[pool].queue.all().map(|(line, _)| line).collect();
+        for line in lines {
+            self.fail_line(pool, line, error, |_| true, &is_due, out);
+        }
+    }
+
+    /// Takes waiters out of a line that are due, looking only into batches that began early enough.
+    pub(super) fn fail_line(
+        &mut self,
+        pool: PoolId,
+        line: LineId,
         error: WaitError,
         may_hold: impl Fn(Instant) -> bool,
         is_due: impl Fn(&WaiterState) -> bool,
         out: &mut Vec<Command<B>>,
     ) -> u64 {
-        let due = self.change_queue(pool, |queue, waiters| {
+        let due = self.change_queue(pool, line, |queue, waiters| {
             let due = queue.take_due(may_hold, |ticket| {
                 waiters.get(ticket).is_some_and(|waiter| waiter.turn.is_waiting() && is_due(waiter))
             });

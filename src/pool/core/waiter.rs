@@ -5,19 +5,24 @@ use std::task::Waker;
 use slotmap::{SlotMap, new_key_type};
 use tokio::time::Instant;
 
-use super::{PoolId, SlotId, WaitError};
+use super::lines::LineId;
+use super::{PoolId, RoleQueueId, SlotId, WaitError};
 
 new_key_type! {
     /// A place in a pool's queue. Ends with `poll_ticket` giving an outcome, or with `drop_ticket`.
     pub struct Ticket;
 }
 
-/// One pool's waiters.
+/// One line of a pool's waiters.
 pub(super) type TicketQueue = crate::admission::wait_queue::WaitQueue<Ticket>;
 
 #[derive(Debug)]
 pub(super) struct WaiterState {
     pub(super) pool: PoolId,
+    /// The line of its pool's queue that it stands in.
+    pub(super) line: LineId,
+    /// The lane that its transaction is of.
+    pub(super) lane: Option<RoleQueueId>,
     pub(super) since: Instant,
     /// Its arrival batch; `None` while it is held back.
     pub(super) batch: Option<u64>,

@@ -9,12 +9,14 @@ use tokio::time::Instant;
 
 use super::counted::count_ended;
 use super::overdue::Reason;
-use super::{Client, End, Phase, Waiting, WaitingFor};
+use super::{Client, End, Phase, Waiting};
 use crate::config::PoolMode;
 use crate::error::sqlstate;
-use crate::error::{Fault, Lost, Queue};
+use crate::error::{Fault, Lost, OrderRefusal, Queue};
+use crate::lanes::orders::StatementOrder;
 use crate::metrics::{PoolCounter, PoolHistogram};
 use crate::pool::backend::SequenceUser;
+use crate::pool::core::Bottleneck;
 use crate::pool::lease::{Ask, Lease, LeaseError};
 use crate::session::answers::passes_end;
 use crate::session::cleanup;
@@ -22,6 +24,7 @@ use crate::session::context::Buffers;
 use crate::session::cycle::CycleState;
 use crate::session::frontend::{self, DISCARD_SEQUENCES};
 use crate::session::leased::Leased;
+use crate::session::ordered::refused;
 use crate::session::orphan::Orphan;
 use crate::session::reply_action::ReplyAction;
 use crate::session::running::StatementError;
@@ -39,29 +42,43 @@ impl Client {
     /// ## Idle => (Leased | Waiting). True if there is a backend now.
     #[inline]
     pub(super) fn ask(&mut self, cx: &mut Context<'_>) -> Result<bool, Fault> {
+        self.ask_in(None, cx)
+    }
+
+    /// The same for a transaction in the lane of this order.
+    #[inline]
+    pub(super) fn ask_in(&mut self, order: Option<Arc<StatementOrder>>, cx: &mut Context<'_>) -> Result<bool, Fault> {
         let now = Instant::now();
-        match self.worker.proxy.pools.lease(&self.session.pool, self.worker.id, now, cx) {
+        let lane = order.as_ref().and_then(|order| order.lane());
+        match self.worker.proxy.pools.lease(&self.session.pool, lane, self.worker.id, now, cx) {
             Ok(Ask::Leased(lease)) => {
                 self.begin_lease(lease, now, Duration::ZERO);
                 Ok(true)
             }
             Ok(Ask::Waits(waiter)) => {
-                self.phase = Phase::Waiting(Waiting { place: WaitingFor::Backend(waiter), since: now });
+                self.phase = Phase::Waiting(Waiting { waiter, since: now, order });
                 self.handle.set_waiting();
                 Ok(false)
             }
-            Err(error) => Err(self.lease_fault(error, Duration::ZERO)),
+            Err(error) => Err(self.lease_fault(error, order.as_deref(), Duration::ZERO)),
         }
     }
 
-    pub(super) fn lease_fault(&self, error: LeaseError, waited: Duration) -> Fault {
+    fn lease_fault(&self, error: LeaseError, order: Option<&StatementOrder>, waited: Duration) -> Fault {
         match error {
+            LeaseError::LaneFull { waiting } => match order {
+                Some(order) => refused(order, OrderRefusal::QueueFull),
+                None => Fault::PoolFull(Queue { waiting, ..self.queue() }),
+            },
             LeaseError::PoolFull { waiting } => Fault::PoolFull(Queue { waiting, ..self.queue() }),
             LeaseError::RoleFull { waiting } => Fault::RoleFull(Queue { waiting, ..self.queue() }),
             LeaseError::Shed { waiting, expected } => {
                 Fault::Shed(Queue { waiting, expected: Some(expected), ..self.queue() })
             }
-            LeaseError::TimedOut(bottleneck) => Fault::WaitTimeout { queue: self.queue(), waited, bottleneck },
+            LeaseError::TimedOut(bottleneck) => match order.filter(|_| bottleneck == Bottleneck::Lane) {
+                Some(order) => refused(order, OrderRefusal::WaitedInVain),
+                None => Fault::WaitTimeout { queue: self.queue(), waited, bottleneck },
+            },
             LeaseError::Down => Fault::Down,
             LeaseError::Refused => self.session.pool.refusal().map_or(Fault::Refused, Fault::LoginRefused),
             LeaseError::Removed => Fault::Removed,
@@ -71,15 +88,15 @@ impl Client {
     /// The queue of the client's role as it is now.
     fn queue(&self) -> Queue {
         let pool = &self.session.pool;
-        let (waiting, expected) = self.worker.proxy.pools.core().depth(pool.id, Instant::now()).unwrap_or_default();
+        let (waiting, expected) =
+            self.worker.proxy.pools.core().depth(pool.id, None, Instant::now()).unwrap_or_default();
         Queue { role: Arc::clone(&pool.name.role), waiting, expected }
     }
 
     /// ## Waiting => (Leased | Idle)
     pub(super) fn wait(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<(), End> {
-        let Phase::Waiting(Waiting { place, since }) = &mut self.phase else { return Ok(()) };
+        let Phase::Waiting(Waiting { waiter, since, order }) = &mut self.phase else { return Ok(()) };
         let since = *since;
-        let WaitingFor::Backend(waiter) = place else { return self.wait_in_lane(cx, buffers) };
         match waiter.poll(cx) {
             Poll::Ready(Ok(Ask::Leased(lease))) => {
                 let now = Instant::now();
@@ -94,7 +111,8 @@ impl Client {
                 Ok(())
             }
             Poll::Ready(Err(error)) => {
-                let fault = self.lease_fault(error, since.elapsed());
+                let order = order.take();
+                let fault = self.lease_fault(error, order.as_deref(), since.elapsed());
                 self.fail_waiting(&fault, cx)
             }
             Poll::Pending => {
@@ -118,7 +136,6 @@ impl Client {
             _ => Duration::ZERO,
         };
         self.phase = Phase::Idle;
-        self.permit = None;
         self.handle.set_idle();
         let ending = match fault {
             Fault::LoginRefused(refusal) => Some(Fault::LoginRefused(refusal.clone())),
@@ -185,7 +202,6 @@ impl Client {
             stopwatch,
             waited,
             received: 0,
-            _permit: self.permit.take(),
         });
     }
 

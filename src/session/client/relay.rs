@@ -229,14 +229,11 @@ impl Client {
                     self.handle.touch(self.worker.proxy.clock.second());
                     return Ok(Step::Done);
                 }
-                let may_ask = match self.worker.proxy.orders_of_statements.is_any() {
-                    true => self.pass_orders(request, cx),
-                    false => Ok(true),
+                let asked = match self.worker.proxy.orders_of_statements.is_any() {
+                    true => self.ask_as_ordered(request, cx),
+                    false => self.ask(cx),
                 };
-                if let Ok(false) = may_ask {
-                    return Ok(Step::Hold);
-                }
-                match may_ask.and_then(|_| self.ask(cx)) {
+                match asked {
                     Ok(true) => {}
                     Ok(false) if message.is_whole() && self.prepare_without_backend(request, behind) => {
                         out.skip(message.fresh);
