@@ -6,6 +6,7 @@
 mod clock;
 mod fleet;
 mod lifecycle;
+mod observed;
 mod proofs;
 mod sweep;
 
@@ -31,7 +32,7 @@ use crate::clients::{Clients, Signal};
 use crate::config::{Auth, Config, FleetMode, Role};
 use crate::fleet::Cancels;
 use crate::fleet::lease::leases::Leases;
-use crate::lanes::orders::StatementOrders;
+use crate::lanes::Lanes;
 use crate::metrics::{ErrorCounts, History, ProcessStats};
 use crate::net::tls::{ServerTls, TlsError};
 use crate::notify::hub::Hub;
@@ -73,8 +74,8 @@ pub(crate) struct Proxy {
     /// The leases, where limits are held by them.
     pub leases: Option<Arc<Leases>>,
     pub statements: Statements,
-    /// Orders about single statements.
-    pub orders_of_statements: StatementOrders,
+    /// The lanes of transactions, and orders about single statements.
+    pub lanes: Lanes,
     /// What statements do, where that is counted.
     pub workload: Option<Arc<StatementStore>>,
     /// All sets of settings.
@@ -108,6 +109,8 @@ pub(crate) struct Proxy {
     /// See [`Room::spare`].
     spare: AtomicUsize,
     history: Mutex<History>,
+    /// What the log has of limits that only observe.
+    observed: Mutex<observed::Told>,
     /// The part of the fleet's limits that is in force.
     share: Mutex<FleetShare>,
     is_leaving: AtomicBool,
@@ -154,6 +157,8 @@ impl Proxy {
         let opener = Opener::new(Arc::clone(&secrets), settings.none());
         let pools = Arc::new(Pools::new(core, opener));
         pools.set_zombie_max(config.admission.zombie_max);
+        let lanes = Lanes::default();
+        lanes.set(&config, &pools, 0);
         let entrance = Entrance::new(&config.admission);
         let hub = Arc::new(Hub::new(config.notify.clone()));
         let memory = Arc::new(ClientMemory::default());
@@ -164,7 +169,7 @@ impl Proxy {
             .then(|| Arc::new(StatementStore::new(workers, &config.statements, u64::from_ne_bytes(random()))));
         let config = Arc::new(ArcSwap::from_pointee(config));
         Ok(Self {
-            orders_of_statements: StatementOrders::default(),
+            lanes,
             workload,
             memory,
             entrance,
@@ -179,6 +184,7 @@ impl Proxy {
             cancels: Arc::new(cancels),
             census,
             leases,
+            observed: Mutex::default(),
             share: Mutex::new(share),
             statements: Statements::default(),
             settings,
@@ -253,6 +259,7 @@ impl Proxy {
         }
         let config = Arc::new(config);
         self.config.store(Arc::clone(&config));
+        self.lanes.set(&config, &self.pools, worker);
         let gone = self.directory.reload(worker, &config);
         for entry in self.clients.all() {
             if gone.iter().any(|name| name.database == entry.database && name.role == entry.role) {

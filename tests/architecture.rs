@@ -25,7 +25,7 @@ const FLOORS: [&[&str]; 13] = [
 ];
 
 /// Files and folders that decide, and therefore know no socket, file or clock: what happens is told to them.
-const PURE: [&str; 23] = [
+const PURE: [&str; 25] = [
     "wire",
     "sql",
     "pool/core",
@@ -37,6 +37,7 @@ const PURE: [&str; 23] = [
     "admission/wait_queue.rs",
     "admission/login.rs",
     "admission/rate.rs",
+    "admission/shadow.rs",
     "admission/slow_start.rs",
     "fleet/count",
     "fleet/lease/book.rs",
@@ -44,6 +45,7 @@ const PURE: [&str; 23] = [
     "fleet/lease/holder",
     "fleet/lease/order.rs",
     "fleet/lease/peaks.rs",
+    "lanes/matching.rs",
     "topology/core",
     "watch/core",
     "watch/convoy",

@@ -125,7 +125,7 @@ fn point(RoleQueueView { limiter, .. }: &RoleQueueView) -> Point {
 
 fn role(
     name: &Arc<str>,
-    RoleQueueView { limiter, waiting_since }: &RoleQueueView,
+    RoleQueueView { limiter, waiting_since, .. }: &RoleQueueView,
     before: &CounterSnapshot,
     pools: &BTreeMap<GroupName, PoolGroup>,
     now: Instant,

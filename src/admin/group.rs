@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::admission::limiter::LimiterView;
+use crate::admission::limiter::{LimiterCounters, LimiterView};
 use crate::metrics::Totals;
 use crate::pool::core::{RoleQueueView, SlotCounts};
 use crate::pool::pool::Pool;
@@ -36,6 +36,11 @@ pub(super) fn role_queues(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, RoleQue
 /// The effective limit, if anything but the pools limits the role.
 pub(super) fn effective_limit(limiter: &LimiterView) -> Option<u32> {
     (limiter.effective < u32::MAX).then_some(limiter.effective)
+}
+
+/// Transactions that it refused at once.
+pub(super) fn refused(counters: &LimiterCounters) -> u64 {
+    counters.refused_full + counters.refused_shed
 }
 
 /// Every group at this moment.

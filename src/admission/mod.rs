@@ -6,7 +6,8 @@
 //! as a backend is with a client of the role. So a wait at the limiter and a wait for a backend are one wait with one
 //! deadline, and a role's waiters for a database that is down keep no permit from those for another.
 //!
-//! A lane, which is for transactions of one kind whatever their role, has a limiter, too.
+//! A lane, which is for transactions of one kind whatever their role, has a limiter, too. A limit that is to be tried
+//! holds a [`shadow::Shadow`] of each transaction back, and no transaction.
 //!
 //! [`login`] decides whether a client may log in now, or a cancel request pass. [`entrance`] waits and counts for it.
 //! Those who wait for it are served by [`fair_queue`].
@@ -26,6 +27,7 @@ pub(crate) mod login;
 mod login_records;
 pub(crate) mod places;
 mod rate;
+pub(crate) mod shadow;
 mod slow_start;
 mod throughput;
 pub(crate) mod wait_queue;

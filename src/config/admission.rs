@@ -91,6 +91,8 @@ words! {
 section! {
     /// The admission keys of a role; `Default` is the shipped file.
     pub struct RoleAdmission {
+        /// Whether its limits hold, or only count what they would do.
+        pub limit_mode: LimitMode = LimitMode::Enforce => key(word());
         /// Transactions at once over all databases; zero lets nobody start, `None`: the pools bound it.
         pub transactions_max: Option<u32> = None => maybe(count(0..=BACKENDS_MAX));
         /// Of each database's backends, never lent to another role.
@@ -111,6 +113,16 @@ section! {
         pub jitter: Option<Jitter> = None => maybe(word());
         /// Overrides `admission.spread_max`.
         pub spread_max: Option<Duration> = None => maybe(duration_above_zero());
+    }
+}
+
+words! {
+    /// `roles.*.limit_mode`.
+    pub enum LimitMode {
+        /// What they hold back waits.
+        Enforce = "enforce",
+        /// Everything goes on, and it is counted what would have waited or been refused.
+        Observe = "observe",
     }
 }
 

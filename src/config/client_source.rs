@@ -24,6 +24,15 @@ impl ClientSource {
         Some(Self::Network(network.trunc()))
     }
 
+    /// Every client that `other` means is meant.
+    pub(super) fn includes(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Unix, Self::Unix) => true,
+            (Self::Network(ours), Self::Network(theirs)) => ours.contains(theirs),
+            (Self::Unix, Self::Network(_)) | (Self::Network(_), Self::Unix) => false,
+        }
+    }
+
     /// Whether a client with this address is meant; one of a Unix socket has none.
     pub fn covers(&self, address: Option<IpAddr>) -> bool {
         match (self, address) {

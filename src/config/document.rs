@@ -59,8 +59,11 @@ fn reference() -> Reference {
     let (mut block, mut first) = (String::new(), None);
     let mut section = String::new();
     for (line, text) in PROXY_TOML.lines().enumerate() {
-        if let Some(name) = text.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
-            section = name.replace("\"*\"", "*");
+        // A section of which there are none by default is commented out as a whole.
+        let header = text.strip_prefix("# [").filter(|name| name.starts_with('[')).or_else(|| text.strip_prefix('['));
+        if let Some(name) = header.and_then(|name| name.strip_suffix(']')) {
+            let list = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+            section = list.map_or_else(|| name.replace("\"*\"", "*"), |list| format!("{list}.*"));
             reference.sections.push((section.clone(), std::mem::take(&mut block)));
             first = None;
         } else if let Some((name, value, mut said)) = key_line(text) {
@@ -155,7 +158,8 @@ fn cell(text: &str) -> String {
 
 /// Every key, in general, such as `roles.*.size`.
 fn keys() -> Vec<KeyFacts> {
-    let keys = default_rows(["*"].into_iter(), ["*"].into_iter()).keys;
+    let star = || ["*"].into_iter();
+    let keys = default_rows(star(), star(), star()).keys;
     keys.into_iter().map(|key| KeyFacts { path: key.path.replace("\"*\"", "*"), ..key }).collect()
 }
 

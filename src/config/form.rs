@@ -202,6 +202,18 @@ pub(super) fn certificate_pattern() -> PlainForm<CertificatePattern> {
     PlainForm { read, allowed: example }
 }
 
+/// A digest of SHOW STATEMENTS.
+pub(super) fn digest() -> PlainForm<String> {
+    let read = |value: &DeValue<'_>| {
+        let text = read_text(value)?;
+        match text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            true => Ok(text.to_ascii_lowercase()),
+            false => Err(format!("{text:?} is no digest; SHOW STATEMENTS has them, of 16 digits of 0-9 and a-f")),
+        }
+    };
+    PlainForm { read, allowed: "16 digits of 0-9 and a-f" }
+}
+
 /// A query with the name of a role as its parameter.
 pub(super) fn role_query() -> PlainForm<String> {
     let read = |value: &DeValue<'_>| {

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::{
-    Admission, AdmissionMode, BackendTls, Config, Database, Jitter, NotifyMode, Override, PoolKeys, Priority, Role,
-    RoleAdmission, RoleRate, Secret, ServerRole, Timeouts, WatchLogin,
+    Admission, AdmissionMode, BackendTls, Config, Database, Jitter, LimitMode, NotifyMode, Override, PoolKeys,
+    Priority, Role, RoleAdmission, RoleRate, Secret, ServerRole, Timeouts, WatchLogin,
 };
 
 /// The settings of one pool.
@@ -79,6 +79,8 @@ impl Endpoint {
 pub struct RoleQueueSettings {
     /// Whether bursts are broken up; if not, `jitter` is off and `adaptive` false already.
     pub mode: AdmissionMode,
+    /// It holds nobody back, and counts what the other rules would do.
+    pub observes: bool,
     /// Transactions at once; zero lets nobody start, `None`: the pools bound it.
     pub transactions_max: Option<u32>,
     /// Backends of each database that are never lent to another role queue.
@@ -106,10 +108,11 @@ pub struct RoleQueueSettings {
 }
 
 impl RoleQueueSettings {
-    fn of(admission: &Admission, role: &RoleAdmission) -> Self {
+    pub(super) fn of(admission: &Admission, role: &RoleAdmission) -> Self {
         let is_on = admission.mode == AdmissionMode::On;
         Self {
             mode: admission.mode,
+            observes: role.limit_mode == LimitMode::Observe,
             transactions_max: role.transactions_max,
             transactions_min: role.transactions_min,
             waiters_max: role.waiters_max,
@@ -127,10 +130,20 @@ impl RoleQueueSettings {
 }
 
 impl RoleQueueSettings {
+    /// The same with nothing but its limit and rate.
+    pub fn limits_only(self) -> Self {
+        Self { mode: AdmissionMode::Off, jitter: Jitter::Off, adaptive: false, ..self }
+    }
+
+    /// What of it holds while it only observes.
+    pub fn let_go(&self) -> Self {
+        let Self { transactions_min, notice_after, .. } = *self;
+        Self { transactions_min, notice_after, ..Self::open() }
+    }
+
     /// Those of a queue that keeps nobody back.
     pub fn open() -> Self {
-        let limits = RoleAdmission::default();
-        Self { mode: AdmissionMode::Off, jitter: Jitter::Off, ..Self::of(&Admission::default(), &limits) }
+        Self::default().limits_only()
     }
 }
 

@@ -17,6 +17,7 @@ mod exposure;
 mod fleet;
 mod form;
 mod keys;
+mod lane;
 mod limits;
 mod listen;
 mod mistake;
@@ -37,7 +38,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 pub use admin::{Access, Admin};
-pub use admission::{Admission, AdmissionMode, Jitter, Priority, Ramp, RateKeys, RateWhen, RoleAdmission, RoleRate};
+pub use admission::{
+    Admission, AdmissionMode, Jitter, LimitMode, Priority, Ramp, RateKeys, RateWhen, RoleAdmission, RoleRate,
+};
 pub use advice::{Overload, Untimed, overloads, untimed};
 pub use certificate_pattern::{CertificateField, CertificatePattern};
 pub use client_source::ClientSource;
@@ -49,6 +52,7 @@ pub use exposure::{Exposure, exposures};
 pub(crate) use fleet::FLEET_NAME_MAX;
 pub use fleet::{Fleet, FleetMode, PeerName};
 pub use form::{duration_text, read_duration};
+pub use lane::{LaneKeys, LaneMatch, LaneMode, overlaps};
 pub use limits::{
     Endpoint, PoolSettings, RoleQueueSettings, Share, lane_settings, own_settings, pool_settings, role_queue_settings,
 };
@@ -89,6 +93,8 @@ pub struct Config {
     pub fleet: Fleet,
     /// What is counted and logged of statements.
     pub statements: StatementKeys,
+    /// Kinds of transactions with limits of their own, in order: the first that matches counts.
+    pub lanes: Vec<LaneKeys>,
     /// Other files the configuration names, secrets and certificates, for [`Watcher`].
     pub files: Vec<PathBuf>,
     /// Files with secrets in them: some of these, and the configuration itself where a secret stands in it.

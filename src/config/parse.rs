@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::database::PoolSection;
+use super::lane::LaneSurroundings;
 use super::mistake::{Mistake, Mistakes};
 use super::raw::KeyVisitor;
 use super::raw::{SectionReader, Source, read_file};
@@ -15,7 +16,7 @@ use super::statements::StatementKeys;
 use super::{
     Admin, Admission, Auth, ClientTls, Config, Database, Fleet, FleetMode, Listen, ListenAddr, Notify, Role, Watch,
 };
-use super::{database, role};
+use super::{database, lane, role};
 
 /// Reads and checks a configuration file and the files it names.
 pub fn load(path: &Path) -> Result<Config, Mistakes> {
@@ -57,6 +58,12 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     root.table("watch", &mut watch);
     let mut statements = StatementKeys::default();
     root.table("statements", &mut statements);
+    let around = LaneSurroundings {
+        databases: &databases,
+        roles: roles.keys().map(String::as_str).collect(),
+        tracks: statements.track || source.is_blamed("statements"),
+    };
+    let lanes = lane::read(&mut root, &around);
     for (name, database) in &databases {
         let is_watched = watch.login.is_some() || source.is_blamed("watch");
         database::check_topology_login(database, is_watched, &root.view("databases").view(name));
@@ -86,6 +93,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         watch,
         fleet,
         statements,
+        lanes,
         files: source.files(),
         secret_files: source.secret_files(),
     })

@@ -366,6 +366,33 @@ impl<'a> SectionReader<'a> {
             .collect()
     }
 
+    /// The tables of the list under `key`, as of `[[lanes]]`. Mistakes call each by its `name`, or by its number.
+    pub(super) fn entries(&mut self, key: &'static str) -> Vec<Self> {
+        self.known.insert(key);
+        let Some((start, value)) = self.entry(key) else { return Vec::new() };
+        let DeValue::Array(items) = value.get_ref() else {
+            self.blame_at(
+                start,
+                join(&self.path, key),
+                format!("is {}, not a list of tables such as [[{key}]]", kind(value.get_ref())),
+            );
+            return Vec::new();
+        };
+        let list = join(&self.path, key);
+        let mut entries = Vec::new();
+        for (number, item) in items.iter().enumerate() {
+            let DeValue::Table(table) = item.get_ref() else {
+                self.blame_at(start, list.clone(), format!("holds {}, not only tables", kind(item.get_ref())));
+                continue;
+            };
+            let name = table.get("name").and_then(|name| name.get_ref().as_str()).filter(|name| !name.is_empty());
+            let path = name.map_or_else(|| format!("{list}[{number}]"), |name| join(&list, name));
+            let (source, start) = (self.source, item.span().start);
+            entries.push(SectionReader { source, path, start, table: Some(table), known: BTreeSet::new() });
+        }
+        entries
+    }
+
     /// Records a mistake at `key`, or at the section when `key` is not written.
     pub(super) fn blame(&self, key: &str, text: impl Into<String>) {
         let start = self.entry(key).map_or(self.start, |(start, _)| start);

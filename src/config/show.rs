@@ -9,7 +9,7 @@ use super::form::KeyForm;
 use super::raw::join;
 use super::raw::{KeyTable, KeyVisitor, Nature, Shape};
 use super::role::RoleKeys;
-use super::{Config, Database, Secret};
+use super::{Config, Database, LaneKeys, Secret};
 
 /// A setting in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,16 +54,30 @@ pub fn entries(config: &Config) -> BTreeMap<String, ConfigSetting> {
     for (name, role) in &config.roles {
         rows.table_at(join("roles", name), &mut role.parts());
     }
+    for lane in &config.lanes {
+        rows.table_at(join("lanes", &lane.name), &mut lane.clone());
+    }
+    if !config.lanes.is_empty() {
+        // Their order decides which one a transaction belongs to.
+        let order = config.lanes.iter().map(|lane| lane.name.clone()).collect::<Vec<_>>().join(", ");
+        let setting = ConfigSetting { value: SettingValue::Plain(order), needs_restart: false };
+        rows.settings.insert("lanes".to_owned(), setting);
+    }
     rows.settings
 }
 
 /// The default of every setting that has one, for the databases and roles that `config` names.
 pub fn defaults(config: &Config) -> BTreeMap<String, ConfigSetting> {
     let databases = config.databases.keys().map(String::as_str);
-    default_rows(databases, config.roles.keys().map(String::as_str)).settings
+    let lanes = config.lanes.iter().map(|lane| lane.name.as_str());
+    default_rows(databases, config.roles.keys().map(String::as_str), lanes).settings
 }
 
-pub(super) fn default_rows<'a>(databases: impl Iterator<Item = &'a str>, roles: impl Iterator<Item = &'a str>) -> Rows {
+pub(super) fn default_rows<'a>(
+    databases: impl Iterator<Item = &'a str>,
+    roles: impl Iterator<Item = &'a str>,
+    lanes: impl Iterator<Item = &'a str>,
+) -> Rows {
     let mut rows = Rows::of(Shown::Defaults);
     rows.sections(&Config::default());
     for name in databases {
@@ -71,6 +85,9 @@ pub(super) fn default_rows<'a>(databases: impl Iterator<Item = &'a str>, roles: 
     }
     for name in roles {
         rows.table_at(join("roles", name), &mut RoleKeys::default());
+    }
+    for name in lanes {
+        rows.table_at(join("lanes", name), &mut LaneKeys::default());
     }
     rows
 }
@@ -122,6 +139,7 @@ impl Rows {
             backends_total_max,
             databases: _,
             roles: _,
+            lanes: _,
             admission,
             notify,
             watch,

@@ -65,6 +65,14 @@ pub(crate) enum Fault {
         /// Who gave the order.
         by: Arc<str>,
     },
+    /// A lane holds this transaction, or this statement, back for good.
+    #[error("{refusal}")]
+    Lane {
+        refusal: LaneRefusal,
+        lane: Arc<str>,
+        /// Transactions of the lane that wait.
+        waiting: u32,
+    },
     /// A CancelRequest while waiting.
     #[error("canceled while waiting for a backend")]
     Canceled,
@@ -191,6 +199,24 @@ pub(crate) enum OrderRefusal {
 impl OrderRefusal {
     #[cfg(test)]
     pub(crate) const ALL: [Self; 3] = [Self::Blocked, Self::QueueFull, Self::WaitedInVain];
+}
+
+/// Why a lane refuses a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(crate) enum LaneRefusal {
+    #[error("the lane of this transaction is full")]
+    Full,
+    #[error("the lane of this transaction moves too slowly to wait in")]
+    Slow,
+    #[error("no transaction of the lane ended in time")]
+    InVain(Duration),
+    #[error("the lane of this statement is full")]
+    Later,
+}
+
+impl LaneRefusal {
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 4] = [Self::Full, Self::Slow, Self::InVain(Duration::ZERO), Self::Later];
 }
 
 /// Things that a client may hold only so many of, besides prepared statements.

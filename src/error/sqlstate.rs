@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
 use crate::error::ConsoleFault;
-use crate::error::{Fault, Holding, OrderRefusal, Queue};
+use crate::error::{Fault, Holding, LaneRefusal, OrderRefusal, Queue};
 use crate::error::{LoginFault, LookupError};
 use crate::notify::exchange::Missing;
 use crate::notify::notification::Unnotifiable;
@@ -84,6 +84,8 @@ pub(crate) fn report(fault: &Fault) -> Report {
             ("ERROR", "57P03", Some(in_vain(*bottleneck)))
         }
         Fault::WaitTimeout { bottleneck, .. } => ("ERROR", "53300", Some(in_vain(*bottleneck))),
+        Fault::Lane { refusal: LaneRefusal::Later, .. } => ("ERROR", "53400", None),
+        Fault::Lane { .. } => ("ERROR", "53300", None),
         Fault::Ordered { refusal: OrderRefusal::Blocked, .. } => ("ERROR", "53400", None),
         Fault::Ordered { refusal: OrderRefusal::QueueFull | OrderRefusal::WaitedInVain, .. } => {
             ("ERROR", "53300", None)
@@ -198,10 +200,18 @@ pub(crate) fn report(fault: &Fault) -> Report {
         Fault::WaitTimeout { queue, waited, .. } => {
             Some(format!("Waited {:.1} s. {}", waited.as_secs_f64(), depth(queue)))
         }
+        Fault::Lane { refusal: LaneRefusal::InVain(waited), lane, .. } => {
+            Some(format!("Waited {:.1} s, in lane {lane:?}.", waited.as_secs_f64()))
+        }
+        Fault::Lane { lane, waiting, .. } => Some(format!("Transactions of lane {lane:?} that wait: {waiting}.")),
         _ => None,
     };
     let hint = match fault {
         Fault::Expired { hint, .. } | Fault::Unanswered { hint, .. } => hint.clone(),
+        Fault::Lane { lane, .. } => Some(format!(
+            "Raise lanes.{lane}.transactions_max or its rate, or look for transactions of it that stay open: SHOW LANES \
+             in the console."
+        )),
         Fault::Ordered { digest, by, .. } => {
             Some(format!("Ordered by {by}. SHOW ORDERS says until when; UNBLOCK STATEMENT {digest} ends it."))
         }
@@ -231,7 +241,7 @@ fn in_vain(bottleneck: Bottleneck) -> &'static str {
         Bottleneck::Role => {
             "Raise roles.*.transactions_max or pool.wait_timeout, or look for transactions that stay open: SHOW CLIENTS in the console."
         }
-        Bottleneck::Lane => "SHOW ORDERS tells who limits this statement, and until when.",
+        Bottleneck::Lane => "SHOW LANES and SHOW ORDERS tell what is limited.",
         Bottleneck::Unproved => UNPROVED,
         Bottleneck::Closed => {
             "Raise roles.*.transactions_max above 0, or say LIMIT role transactions OVER '60s' in the console."

@@ -64,6 +64,10 @@ words! {
         Relation = "relation",
         /// Of a statement.
         Digest = "digest",
+        /// Of a transaction that a limit would hold back.
+        Observed = "outcome",
+        /// Of `[[lanes]]`.
+        Lane = "lane",
         /// Of an error.
         Sqlstate = "sqlstate",
     }

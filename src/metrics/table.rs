@@ -333,6 +333,35 @@ metrics! {
         Counter RoleSpread "pgweir_role_spread_total" [Role]
             "Transactions that jitter = \"spread\" held up."
             "Bursts are being spread over `roles.*.spread_max`."
+        Counter RoleObserved "pgweir_role_observed_total" [Role Observed]
+            "With `limit_mode = \"observe\"`: transactions that the role's limit would have let wait, wait for too long, or refused."
+            "Low while the role works as it should: the limit can be enforced. `waits` are the price of it, `timed_out` and `refused` its errors."
+    }
+    "Lanes" {
+        Gauge LaneActive "pgweir_lane_active" [Lane]
+            "Transactions of a lane that are under way."
+            "At pgweir_lane_effective_limit those that come wait, or are refused, as the lane's `mode` says."
+        Gauge LaneEffectiveLimit "pgweir_lane_effective_limit" [Lane]
+            "How many may be under way now: the limit and its slow start; absent where nothing limits them."
+            "Below `lanes.*.transactions_max`: slow start is under way, or the lane's transactions became slow."
+        Gauge LaneWaiters "pgweir_lane_waiters" [Lane]
+            "Transactions of a lane that wait, for the lane or for what its role and pool wait for."
+            "Growing: the lane asks for more than it may have, which is what it is for; clients get 53300 after `lanes.*.wait_timeout`."
+        Counter LaneStarts "pgweir_lane_starts_total" [Lane]
+            "Transactions started."
+            "The lane's load. 0 for long: its `match` matches nothing."
+        Counter LaneWaited "pgweir_lane_waited_total" [Lane]
+            "Transactions started after a wait."
+            "Its share of all starts is how often the lane, or a pool, holds something back."
+        Counter LaneRefused "pgweir_lane_refused_total" [Lane]
+            "Transactions and statements refused at once."
+            "The lane refuses (`mode`), or its queue is full or too slow: clients got 53300, or 53400 within a transaction."
+        Counter LaneWaitTimeouts "pgweir_lane_wait_timeouts_total" [Lane]
+            "Transactions that left the queue after wait_timeout."
+            "Clients got 53300: raise the limit of the lane or its `wait_timeout`, or send less of its kind."
+        Counter LaneObserved "pgweir_lane_observed_total" [Lane Observed]
+            "With `mode = \"observe\"`: transactions that the lane would have let wait, wait for too long, or refused."
+            "As for roles."
     }
     "The watch" {
         Gauge WatchUp "pgweir_watch_up" [Database]

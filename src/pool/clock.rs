@@ -43,6 +43,8 @@ pub struct Clock {
     asked: AtomicU32,
     /// When pgweir last acted.
     acted: AtomicU32,
+    /// Milliseconds that a statement may take in its lane; zero is no limit.
+    lane: AtomicU32,
     /// Values of the client's own in milliseconds, as far as they are known; zero is no limit.
     own: [AtomicU32; Timeout::ALL.len()],
 }
@@ -56,6 +58,7 @@ impl Default for Clock {
             idle: AtomicU32::new(0),
             asked: AtomicU32::new(0),
             acted: AtomicU32::new(0),
+            lane: AtomicU32::new(0),
             own: std::array::from_fn(|_| AtomicU32::new(NOT_OWN)),
         }
     }
@@ -133,6 +136,11 @@ impl Clock {
         }
     }
 
+    /// Statements of the transaction that begins may take this long, which only pgweir knows.
+    pub fn set_lane(&self, limit: Option<Duration>) {
+        self.lane.store(limit.map_or(0, whole), Ordering::Relaxed);
+    }
+
     /// The client gives itself another value until its transaction ends, or it takes that back: until then the largest
     /// value it had counts.
     pub fn extend(&self, timeout: Timeout, value: u32, timeouts: &Timeouts) {
@@ -160,6 +168,12 @@ impl Clock {
             let limit = self.limit(timeout, timeouts);
             since != 0 && limit.is_some_and(|limit| TICK * now.saturating_sub(since) >= limit + GRACE)
         };
+        let since = self.statement.load(Ordering::Relaxed);
+        let in_lane = Duration::from_millis(self.lane.load(Ordering::Relaxed).into());
+        // One tick more, since the stamp may be as much too early.
+        if !in_lane.is_zero() && since != 0 && TICK * now.saturating_sub(since) >= in_lane + TICK {
+            return Some(Timeout::Statement);
+        }
         let kinds = [
             (Timeout::Transaction, &self.transaction),
             (Timeout::IdleInTransaction, &self.idle),
@@ -239,6 +253,17 @@ mod tests {
         assert_eq!(clock.overdue(&LIMITS, 159), None);
         clock.end(159, TransactionStatus::Idle);
         assert_eq!(clock.overdue(&LIMITS, 1000), None);
+    }
+
+    #[test]
+    fn a_statement_has_no_grace_beyond_the_limit_of_its_lane() {
+        let clock = Clock::default();
+        clock.set_lane(Some(Duration::from_millis(500)));
+        clock.begin(100, true);
+        assert_eq!(clock.overdue(&Timeouts::default(), 105), None);
+        assert_eq!(clock.overdue(&Timeouts::default(), 106), Some(Timeout::Statement));
+        clock.set_lane(None);
+        assert_eq!(clock.overdue(&Timeouts::default(), 1000), None);
     }
 
     #[test]

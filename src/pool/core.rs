@@ -41,6 +41,7 @@ use tokio::time::Instant;
 
 use bound::Bound;
 use endpoint::{Health, Retry};
+pub(crate) use lines::LineShare;
 use lines::{LineId, PoolQueue};
 use role_queue::{LeaseEnd, RoleQueue};
 use slot::{Slot, SlotState};
@@ -288,7 +289,9 @@ impl<B> Core<B> {
         let Some(asked) = self.pools.get(pool).filter(|pool| !pool.is_removed) else {
             return LeaseAnswer::Failed(WaitError::Removed);
         };
-        let line = lane.filter(|lane| self.role_queues.contains_key(*lane));
+        // A lane that only observes has no line.
+        let holds = |lane: &RoleQueueId| self.role_queues.get(*lane).is_some_and(|lane| lane.shadow.is_none());
+        let line = lane.filter(holds);
         let is_stopped = self.databases[asked.database].stops.is_any();
         let is_first = asked.queue.waiting() == 0 || self.is_nobody_due(pool, now);
         let may_be_idle = is_first && !is_stopped && asked.counts.idle > 0;

@@ -30,9 +30,13 @@ impl NamedUse {
 impl Proxy {
     /// Every limit of the fleet that exists here.
     pub(crate) fn fleet_uses(&self, now: Instant) -> Vec<NamedUse> {
+        let lanes = self.lanes.of_file();
         let (roles, databases) = (self.directory.all_role_queues(), self.directory.all_databases());
         let name = |limit: FleetLimit| match limit {
-            FleetLimit::Role(id) => roles.iter().find(|(_, of)| *of == id).map(|(name, _)| format!("role {name}")),
+            FleetLimit::Role(id) => {
+                let role = roles.iter().find(|(_, of)| *of == id).map(|(name, _)| format!("role {name}"));
+                role.or_else(|| lanes.iter().find(|lane| lane.id == id).map(|lane| format!("lane {}", lane.name)))
+            }
             FleetLimit::Database(id) => {
                 databases.iter().find(|(_, of)| *of == id).map(|(name, _)| format!("database {name}"))
             }

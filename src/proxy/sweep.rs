@@ -25,11 +25,12 @@ impl Proxy {
             if self.clock.count_seconds(now) {
                 self.entrance.tick(now);
                 self.look_for_pinned();
+                self.tell_observed(now);
                 if let Some(workload) = &self.workload {
                     workload.look(self.clock.second());
                 }
             }
-            self.orders_of_statements.tick(&self.pools, worker, now);
+            self.lanes.tick(&self.pools, worker, now);
             self.take_share(worker, now);
             self.pools.decide(worker, |core, out| core.tick(now, out));
             self.forget_unused(worker);

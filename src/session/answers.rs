@@ -480,7 +480,9 @@ impl Answers<'_, '_> {
         let is_due = ours.is_some()
             || limit.is_some_and(|limit| clock.may_have_run(limit, self.worker.proxy.clock.tick_at(Instant::now())));
         let wants_hint = is_whole && is_due && !fields.has_hint;
-        (Some(timeout), wants_hint.then(|| self.session.hint(timeout)).flatten())
+        let of_lane = ours.and_then(|timeout| self.leased.lane_hint(timeout));
+        let hint = || of_lane.or_else(|| self.session.hint(timeout));
+        (Some(timeout), wants_hint.then(hint).flatten())
     }
 
     /// Handles a ParameterStatus. True if it is forwarded to the client.

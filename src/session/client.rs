@@ -10,9 +10,9 @@
 mod again;
 mod counted;
 mod deliver;
+mod in_lane;
 mod lease;
 mod lost;
-mod ordered;
 mod overdue;
 mod pinned;
 mod refusal;
@@ -23,7 +23,6 @@ mod unprepared;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::AsyncWriteExt;
@@ -37,7 +36,7 @@ use super::side::Side;
 use crate::clients::{ClientHandle, Signal};
 use crate::error::Fault;
 use crate::error::sqlstate;
-use crate::lanes::orders::StatementOrder;
+use crate::lanes::LaneOf;
 use crate::metrics::ProcessCounter;
 use crate::net::stream::{GOODBYE_MAX, Stream};
 use crate::pool::lease::Waiter;
@@ -146,8 +145,8 @@ impl Phase {
 struct Waiting {
     waiter: Waiter,
     since: Instant,
-    /// The order whose lane its transaction is in.
-    order: Option<Arc<StatementOrder>>,
+    /// The lane of its transaction.
+    lane: Option<LaneOf>,
 }
 
 /// Outcome of a read from the client.

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use super::context::Worker;
 use super::facts::Facts;
+use super::lanes;
 use super::leased::Leased;
-use super::ordered;
 use super::reply_action::{ReplyAction, Runs};
 use super::rewrite::rewrite;
 use super::session::Session;
@@ -116,8 +116,8 @@ impl Frontend<'_, '_> {
             // An error, and the server has lost its place in the stream: it closes.
             return self.pass(message, None, None);
         }
-        if self.worker.proxy.orders_of_statements.is_any()
-            && let Some(fault) = ordered::blocked(self.worker, self.session, request)
+        if self.worker.proxy.lanes.looks_later()
+            && let Some(fault) = lanes::refused(self.worker, self.session, self.leased.lane_id(), request)
         {
             return self.refuse(message, &fault);
         }

@@ -1,6 +1,7 @@
 //! A backend in the hands of one client: the lease, and all accounting that ends with it.
 
 use std::io;
+use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
@@ -10,9 +11,13 @@ use super::cycle::CycleState;
 use super::reply_action::ReplyAction;
 use super::stopwatch::Stopwatch;
 use crate::clients::PinSlot;
-use crate::pool::backend::Backend;
+use crate::config::duration_text;
+use crate::lanes::LaneOf;
+use crate::pool::backend::{Backend, BackendHandle};
+use crate::pool::core::RoleQueueId;
 use crate::pool::lease::Lease;
 use crate::state::settings::{AT_ONCE, DEFERRABLE};
+use crate::state::timeout::Timeout;
 
 /// Takes a session back to what it was after login.
 pub(crate) const RESET: &[u8] = b"DISCARD ALL";
@@ -43,6 +48,27 @@ END $pgweir$";
 /// See [`DEFERRABLE`].
 const RESET_DEFERRABLE: &[u8] = b"RESET default_transaction_deferrable";
 
+/// A transaction's membership of a lane, for as long as the lease lasts.
+#[derive(Debug)]
+pub(crate) struct InLane {
+    of: LaneOf,
+    /// Whose clock keeps the time of the lane's statements.
+    target: Arc<BackendHandle>,
+}
+
+impl InLane {
+    pub(super) fn begin(of: LaneOf, target: &Arc<BackendHandle>) -> Self {
+        target.clock.set_lane(of.statement_timeout());
+        Self { of, target: Arc::clone(target) }
+    }
+}
+
+impl Drop for InLane {
+    fn drop(&mut self) {
+        self.target.clock.set_lane(None);
+    }
+}
+
 /// State of a client that holds a backend, with the backend itself.
 #[derive(Debug)]
 pub(crate) struct Leased {
@@ -59,6 +85,8 @@ pub(crate) struct Leased {
     pub stopwatch: Stopwatch,
     /// Time in the queue that no statement has been given yet.
     pub waited: Duration,
+    /// The lane of its transaction.
+    pub lane: Option<Box<InLane>>,
     /// Bytes that came from the backend and that no statement has been given yet.
     pub received: u64,
 }
@@ -67,6 +95,18 @@ impl Leased {
     #[inline]
     pub(crate) fn backend(&mut self) -> &mut Backend {
         &mut self.lease
+    }
+
+    /// The lane of its transaction.
+    pub(super) fn lane_id(&self) -> Option<RoleQueueId> {
+        self.lane.as_ref()?.of.id()
+    }
+
+    /// A HINT that names the lane that bounds a statement, if one does.
+    pub(super) fn lane_hint(&self, timeout: Timeout) -> Option<String> {
+        let LaneOf::File(lane) = &self.lane.as_ref()?.of else { return None };
+        let limit = lane.statement_timeout.filter(|_| timeout == Timeout::Statement)?;
+        Some(format!("lanes.{}.statement_timeout = {} in pgweir's configuration.", lane.name, duration_text(limit)))
     }
 
     /// Sends to the backend, behind the bytes that wait already.

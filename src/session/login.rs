@@ -371,6 +371,7 @@ async fn welcome(
         unknown_settings: None,
         pins: Default::default(),
         lexer: Default::default(),
+        lanes: None,
         entry: Arc::clone(handle.entry()),
         notifications: Notifications::new(exchange),
     };

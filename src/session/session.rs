@@ -13,6 +13,7 @@ use super::unknown_settings::{self, KnownSetting, SettingSource, UnknownSettings
 use crate::clients::ClientEntry;
 use crate::config::{PoolMode, ServerRole};
 use crate::error::Fault;
+use crate::lanes::ClientLanes;
 use crate::notify::mailbox::Closing;
 use crate::pool::backend::{Backend, Use};
 use crate::pool::in_use::InUse;
@@ -51,6 +52,8 @@ pub(crate) struct Session {
     pub lexer: Context,
     /// The bit of its role among those that call a statement.
     pub role_bit: u64,
+    /// The lanes that its transactions may be in, once it was looked at.
+    pub lanes: Option<Arc<ClientLanes>>,
     /// Facts about the client that other tasks see.
     pub entry: Arc<ClientEntry>,
     /// State of its NOTIFY and LISTEN.

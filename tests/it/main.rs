@@ -20,6 +20,7 @@ mod from_pgbouncer;
 mod harness;
 mod holding;
 mod hosts;
+mod lanes;
 mod leases;
 mod limits;
 mod listen;

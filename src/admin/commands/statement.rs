@@ -42,7 +42,7 @@ pub(super) fn give(
     let text = workload.text(digest).ok_or(ConsoleFault::NoStatementOrder(digest))?;
     let now = Instant::now();
     let order = StatementOrder::new(digest, kind(), by, now, lasts);
-    if !proxy.orders_of_statements.give(order, &proxy.pools, worker.id) {
+    if !proxy.lanes.order(order, &proxy.pools, worker.id) {
         return Err(ConsoleFault::TooManyOrders);
     }
     Ok(FollowUp::later(ready(Ok(vec![text]))))
@@ -88,7 +88,7 @@ impl ConsoleCommand for UnblockStatement {
 
     fn run(&self, worker: &Worker, _: &str) -> Result<FollowUp, ConsoleFault> {
         let proxy = &worker.proxy;
-        match proxy.orders_of_statements.take_back(self.0, &proxy.pools, worker.id) {
+        match proxy.lanes.take_back(self.0, &proxy.pools, worker.id) {
             true => Ok(FollowUp::Nothing),
             false => Err(ConsoleFault::NoStatementOrder(self.0)),
         }

@@ -46,6 +46,16 @@ words! {
         Failed = "failed",
     }
 
+    /// What a limit that only observes would have done.
+    pub(super) enum ObservedOutcome {
+        /// It would have waited.
+        Waits = "waits",
+        /// It would have waited for too long.
+        TimedOut = "timed_out",
+        /// It would have been refused at once.
+        Refused = "refused",
+    }
+
     /// Reasons for which a role's transaction is refused.
     pub(super) enum RoleRefusal {
         /// The queue is full.
@@ -107,6 +117,8 @@ pub fn values(label: Label) -> LabelValues {
         Label::LockKind => Words(&LockKind::WORDS),
         Label::Holder => Words(&CulpritKind::WORDS),
         Label::Relation => Open { what: "a table with its schema", bound: "five for each database" },
+        Label::Observed => Words(&ObservedOutcome::WORDS),
+        Label::Lane => Open { what: "a lane of `proxy.toml`", bound: "100" },
         Label::Digest => Open {
             what: "of a statement, as SHOW STATEMENTS has it",
             bound: "the 20 that kept the servers busy longest",

@@ -12,16 +12,18 @@ mod document;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use tokio::time::Instant;
 
 use self::exposition::Exposition;
-use self::label::{ClientState, RefreshOutcome, RoleRefusal, ServerSessionState};
+use self::label::{ClientState, ObservedOutcome, RefreshOutcome, RoleRefusal, ServerSessionState};
 pub use self::label::{LabelValues, values};
 use super::group::{self, GroupName, PoolGroup};
 use super::statement_finding;
 use crate::admission::limiter::LimiterState;
+use crate::admission::shadow::ObservedCounts;
 use crate::clients::Activity;
 use crate::fleet::lease::holder::LeaseState;
 use crate::metrics::{Metric, PoolHistogram};
@@ -73,8 +75,42 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
     for (role, role_queue) in role_queues {
         put_role_queue(&mut page, &role, &role_queue, now);
     }
+    lanes(&mut page, proxy, now);
     statements(&mut page, proxy);
     page.text()
+}
+
+/// The lanes of the file; those of orders come and go, and their statements have series.
+fn lanes(page: &mut Exposition, proxy: &Proxy, now: Instant) {
+    for lane in proxy.lanes.of_file().iter() {
+        let Some(view) = proxy.pools.core().role_queue(lane.id, now) else { continue };
+        let RoleQueueView { limiter, observed, .. } = &view;
+        let (own, counters) = (&[&*lane.name], &limiter.counters);
+        page.put(Metric::LaneActive, own, limiter.active);
+        if let Some(effective) = group::effective_limit(limiter) {
+            page.put(Metric::LaneEffectiveLimit, own, effective);
+        }
+        page.put(Metric::LaneWaiters, own, limiter.waiting);
+        page.put(Metric::LaneStarts, own, counters.starts);
+        page.put(Metric::LaneWaited, own, counters.starts - counters.immediate);
+        let refused = group::refused(counters) + lane.refused_later.load(Ordering::Relaxed);
+        page.put(Metric::LaneRefused, own, refused);
+        page.put(Metric::LaneWaitTimeouts, own, counters.timed_out);
+        if let Some((_, counts)) = observed {
+            put_observed(page, Metric::LaneObserved, &lane.name, counts);
+        }
+    }
+}
+
+fn put_observed(page: &mut Exposition, metric: Metric, name: &str, counts: &ObservedCounts) {
+    for outcome in ObservedOutcome::ALL {
+        let count = match outcome {
+            ObservedOutcome::Waits => counts.waits,
+            ObservedOutcome::TimedOut => counts.timed_out,
+            ObservedOutcome::Refused => counts.refused,
+        };
+        page.put(metric, &[name, outcome.word()], count);
+    }
 }
 
 /// Statements with series of their own.
@@ -282,8 +318,11 @@ fn put_group(page: &mut Exposition, (database, role): (&str, &str), group: &Pool
 }
 
 fn put_role_queue(page: &mut Exposition, role: &str, role_queue: &RoleQueueView, now: Instant) {
-    let RoleQueueView { limiter, waiting_since } = role_queue;
+    let RoleQueueView { limiter, observed, waiting_since } = role_queue;
     let own = &[role];
+    if let Some((_, counts)) = observed {
+        put_observed(page, Metric::RoleObserved, role, counts);
+    }
     page.put(Metric::RoleActive, own, limiter.active);
     if let Some(limit) = limiter.limit {
         page.put(Metric::RoleLimit, own, limit);

@@ -9,6 +9,7 @@ mod databases;
 mod dns_hosts;
 mod findings;
 mod fleet_orders;
+mod lanes;
 mod listeners;
 mod lists;
 mod orders;
@@ -54,6 +55,7 @@ pub(super) const ALL: &[&ConsoleTable] = &[
     &databases::TABLE,
     &users::TABLE,
     &roles::TABLE,
+    &lanes::TABLE,
     &fleet::TABLE,
     &fleet_orders::TABLE,
     &pins::TABLE,

@@ -52,5 +52,5 @@ fn lines(proxy: &Proxy) -> Vec<OrderLine> {
         text: proxy.workload.as_ref().and_then(|workload| workload.text(order.digest)),
         order,
     };
-    proxy.orders_of_statements.all().into_iter().map(line).collect()
+    proxy.lanes.orders.all().into_iter().map(line).collect()
 }

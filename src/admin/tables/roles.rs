@@ -10,7 +10,8 @@ use super::format::{time, wait};
 use crate::admin::group;
 use crate::admin::table::{ConsoleTable, columns, table};
 use crate::admission::limiter::{LimiterCounters, LimiterState};
-use crate::config::Config;
+use crate::admission::shadow::ObservedCounts;
+use crate::config::{Config, LimitMode};
 use crate::pool::core::RoleQueueView;
 use crate::proxy::Proxy;
 
@@ -28,6 +29,8 @@ struct RoleLine {
     waiting: u32,
     longest: (u64, u32),
     counters: LimiterCounters,
+    /// What its limit would have done, if it only observes.
+    observed: Option<ObservedCounts>,
 }
 
 columns! { RoleLine;
@@ -52,6 +55,10 @@ columns! { RoleLine;
     "total_paced" long = |it| it.counters.paced,
     "total_pace_overflow" long = |it| it.counters.overdue,
     "total_spread" long = |it| it.counters.spread,
+    "limit_mode" text = |it| if it.observed.is_some() { LimitMode::Observe.word() } else { LimitMode::Enforce.word() },
+    "total_would_wait" long = |it| it.observed.map(|counts| counts.waits),
+    "total_would_time_out" long = |it| it.observed.map(|counts| counts.timed_out),
+    "total_would_be_refused" long = |it| it.observed.map(|counts| counts.refused),
 }
 
 fn lines(proxy: &Proxy) -> Vec<RoleLine> {
@@ -71,23 +78,29 @@ fn lines(proxy: &Proxy) -> Vec<RoleLine> {
         .collect()
 }
 
-fn seen(role: Arc<str>, RoleQueueView { limiter, waiting_since }: &RoleQueueView, now: Instant) -> RoleLine {
+fn seen(role: Arc<str>, view: &RoleQueueView, now: Instant) -> RoleLine {
+    let RoleQueueView { limiter, observed, waiting_since } = view;
+    // A limit that only observes is shown as it would be.
+    let shown = observed.as_ref().map_or(limiter, |(shown, _)| shown);
     RoleLine {
         role,
         state: limiter.state,
-        limit: limiter.limit,
-        effective: group::effective_limit(limiter),
+        limit: shown.limit,
+        effective: group::effective_limit(shown),
         ramp_end: limiter.moves_until.map(|end| SystemTime::now() + end.saturating_duration_since(now)),
         active: limiter.active,
         waiting: limiter.waiting,
         longest: wait(waiting_since.map(|since| now.saturating_duration_since(since))),
         counters: limiter.counters,
+        observed: observed.as_ref().map(|(_, counts)| *counts),
     }
 }
 
 /// The line of a role that nobody has logged in as so far.
 fn unseen(config: &Config, role: Arc<str>) -> RoleLine {
-    let limit = config.role(&role).and_then(|role| role.limits.admission.transactions_max);
+    let admission = config.role(&role).map(|role| &role.limits.admission);
+    let limit = admission.and_then(|admission| admission.transactions_max);
+    let observes = admission.is_some_and(|admission| admission.limit_mode == LimitMode::Observe);
     RoleLine {
         role,
         state: LimiterState::Calm,
@@ -98,5 +111,6 @@ fn unseen(config: &Config, role: Arc<str>) -> RoleLine {
         waiting: 0,
         longest: (0, 0),
         counters: LimiterCounters::default(),
+        observed: observes.then(ObservedCounts::default),
     }
 }

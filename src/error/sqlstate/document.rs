@@ -12,7 +12,7 @@ use crate::config::{Bus, Timeouts};
 use crate::error::ConsoleFault;
 use crate::error::LoginFault;
 use crate::error::LookupError;
-use crate::error::{Fault, Holding, Lost, OrderRefusal, Queue};
+use crate::error::{Fault, Holding, LaneRefusal, Lost, OrderRefusal, Queue};
 use crate::notify::exchange::Missing;
 use crate::notify::nature::BusNature;
 use crate::notify::notification::{RefusedNotification, Unnotifiable};
@@ -147,6 +147,7 @@ fn faults() -> Vec<Fault> {
         Fault::TooManyNotifications,
     ];
     faults.extend(OrderRefusal::ALL.map(|refusal| Fault::Ordered { refusal, digest: Digest::NONE, by: any().into() }));
+    faults.extend(LaneRefusal::ALL.map(|refusal| Fault::Lane { refusal, lane: "*".into(), waiting: 3 }));
     faults.extend(Gap::ALL.map(Fault::NotificationGap));
     faults.extend(Holding::ALL.map(Fault::HoldsTooMuch));
     faults
@@ -165,6 +166,7 @@ fn index(fault: &Fault) -> usize {
         Fault::WaitTimeout { .. } => 7,
         Fault::Canceled => 8,
         Fault::Ordered { .. } => 39,
+        Fault::Lane { .. } => 40,
         Fault::Lost(_) => 9,
         Fault::SessionLost(_) => 10,
         Fault::TransactionLost => 11,
@@ -376,7 +378,7 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 40);
+    all(faults().iter().map(index).collect(), 0, 41);
     all(login_faults().iter().map(login_index).collect(), 1, 23);
     all(console_faults().iter().map(console_index).collect(), 0, 32);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);

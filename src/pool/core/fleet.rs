@@ -12,7 +12,7 @@ use crate::admission::fleet_share::{FleetShare, FleetUse};
 /// A limit of the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FleetLimit {
-    /// Transactions of a role.
+    /// Transactions of a role, or of a lane.
     Role(RoleQueueId),
     /// Backends of a database.
     Database(DatabaseId),
@@ -69,9 +69,9 @@ impl<B> Core<B> {
             self.trim(Level::Database(database), out);
         }
         let lapses = self.parts.lapses;
-        for role_queue in self.role_queues.keys().collect::<Vec<_>>() {
+        for role_queue in self.role_queues.keys().filter(|id| self.is_of_fleet(*id)).collect::<Vec<_>>() {
             let share = self.parts.of(FleetLimit::Role(role_queue));
-            self.change_limiter(role_queue, now, out, |limiter| limiter.set_share(share, lapses, now));
+            self.change_role_queue(role_queue, now, out, |queue| queue.set_share(share, lapses, now));
         }
         self.serve(None, now, out);
     }
@@ -84,7 +84,8 @@ impl<B> Core<B> {
             let wanted = used - bound.counts.idle + bound.waiting;
             Some(FleetUse { limit: max?, cap: bound.max?, used, wanted })
         };
-        let roles = self.role_queues.iter().map(|(id, queue)| (FleetLimit::Role(id), queue.limiter.fleet_use(now)));
+        let of_fleet = self.role_queues.iter().filter(|(id, _)| self.is_of_fleet(*id));
+        let roles = of_fleet.map(|(id, queue)| (FleetLimit::Role(id), queue.limiter.fleet_use(now)));
         let databases = self
             .databases
             .iter()

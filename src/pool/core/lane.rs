@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::lines::{LineId, LineShare};
 use super::role_queue::{RoleQueue, RoleQueueId};
 use super::{Command, Core, PoolId, WaitError};
-use crate::admission::limiter::{LeaseScope, Pace};
+use crate::admission::limiter::{LeaseScope, LimiterView, Pace};
 use crate::config::RoleQueueSettings;
 
 /// The rules of a lane beside those of its limiter.
@@ -29,7 +29,7 @@ pub struct LaneRules {
 
 /// A role queue that is a lane.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub(super) struct LaneState {
     pub(super) rules: LaneRules,
     /// Its rate lets nobody start before.
     pub(super) paced: Option<Instant>,
@@ -43,7 +43,7 @@ impl<B> Core<B> {
         if !rules.is_of_fleet {
             lane.limiter.set_share(Default::default(), None, now);
         }
-        lane.lane = Some(Lane { rules, paced: None });
+        lane.lane = Some(LaneState { rules, paced: None });
         id
     }
 
@@ -57,7 +57,7 @@ impl<B> Core<B> {
         out: &mut Vec<Command<B>>,
     ) {
         if let Some(changed) = self.role_queues.get_mut(id) {
-            changed.lane = Some(Lane { rules, paced: None });
+            changed.lane = Some(LaneState { rules, paced: None });
         }
         self.set_role_queue(id, settings, now, out);
     }
@@ -65,17 +65,19 @@ impl<B> Core<B> {
     /// Ends a lane: those who wait in it wait for their role and a backend only.
     pub fn remove_lane(&mut self, id: RoleQueueId, now: Instant, out: &mut Vec<Command<B>>) {
         let Some(removed) = self.role_queues.get_mut(id) else { return };
-        removed.lane = Some(Lane { rules: LaneRules::default(), paced: None });
+        removed.lane = Some(LaneState { rules: LaneRules::default(), paced: None });
         removed.limiter.set_share(Default::default(), None, now);
         self.set_role_queue(id, RoleQueueSettings::open(), now, out);
         self.remove_role_queue(id);
     }
 
-    /// Transactions of a lane that are neither under way nor waiting, and could start now.
+    /// A transaction of this lane could start now, or could if the lane did more than observe.
     pub fn has_room_in_lane(&self, id: RoleQueueId, now: Instant) -> bool {
-        self.role_queues
-            .get(id)
-            .is_none_or(|lane| lane.limiter.waiting() == 0 && lane.limiter.permits(LeaseScope::Transaction, now) > 0)
+        let may = |limiter: &LimiterView| limiter.waiting == 0 && limiter.active < limiter.effective;
+        self.role_queues.get(id).is_none_or(|lane| match &lane.shadow {
+            Some(shadow) => may(&shadow.view(now)),
+            None => may(&lane.limiter.view(now)),
+        })
     }
 
     /// Whether a newcomer may start at once as far as its lane and its role go.

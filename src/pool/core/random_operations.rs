@@ -588,7 +588,7 @@ impl Model {
             let is_handed = matches!(waiter.turn, Turn::Handed(_));
             let batch = waiter.batch.filter(|_| is_handed);
             // A lane that somebody comes to again numbers its batches anew.
-            let is_in_order = batch.is_none_or(|batch| batch <= *first || waiter.since < *since);
+            let is_in_order = batch.is_none_or(|batch| batch <= *first || waiter.since <= *since);
             assert!(is_in_order, "somebody was overtaken by a window");
         }
         for (id, pool) in &self.core.pools {

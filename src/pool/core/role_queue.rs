@@ -10,12 +10,14 @@ use slotmap::new_key_type;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::lane::Lane;
+use super::lane::LaneState;
 use super::lines::LineId;
 use super::slot::SlotState;
 use super::waiter::{TicketQueue, Turn};
 use super::{Command, Core, PoolId, SlotId};
+use crate::admission::fleet_share::FleetShare;
 use crate::admission::limiter::{LimiterView, Pace, RoleLimiter};
+use crate::admission::shadow::{ObservedCounts, Shadow};
 use crate::config::RoleQueueSettings;
 
 new_key_type! {
@@ -30,24 +32,40 @@ pub(super) struct RoleQueue {
     pub(super) pools: Vec<PoolId>,
     is_removed: bool,
     /// It is a lane.
-    pub(super) lane: Option<Lane>,
+    pub(super) lane: Option<LaneState>,
+    /// It only observes.
+    pub(super) shadow: Option<Box<Shadow<SlotId>>>,
 }
 
 /// One role queue at this moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleQueueView {
     pub limiter: LimiterView,
+    /// What its limit would do, if it only observes: the limiter as it would be, and counts.
+    pub observed: Option<(LimiterView, ObservedCounts)>,
     /// When the first waiter in any of its queues came.
     pub waiting_since: Option<Instant>,
+}
+
+impl RoleQueue {
+    /// Takes another part of the fleet's limit.
+    pub(super) fn set_share(&mut self, share: FleetShare, lapses: Option<Instant>, now: Instant) {
+        self.limiter.set_share(share, lapses, now);
+        if let Some(shadow) = &mut self.shadow {
+            shadow.set_share(share, lapses, now);
+        }
+    }
 }
 
 impl<B> Core<B> {
     /// Adds a role; its limit grows by its ramp from now on.
     pub fn add_role_queue(&mut self, rules: RoleQueueSettings, now: Instant) -> RoleQueueId {
-        let mut limiter = RoleLimiter::new(rules, now);
+        let limiter = RoleLimiter::new(if rules.observes { rules.let_go() } else { rules.clone() }, now);
+        let shadow = rules.observes.then(|| Box::new(Shadow::new(rules, false, now)));
+        let mut queue = RoleQueue { limiter, pools: Vec::new(), is_removed: false, lane: None, shadow };
         // Its id is not known to anybody so far.
-        limiter.set_share(self.parts.general, self.parts.lapses, now);
-        self.role_queues.insert(RoleQueue { limiter, pools: Vec::new(), is_removed: false, lane: None })
+        queue.set_share(self.parts.general, self.parts.lapses, now);
+        self.role_queues.insert(queue)
     }
 
     /// Changes a role's rules. Raising a limit admits at once; lowering one drains.
@@ -58,6 +76,16 @@ impl<B> Core<B> {
         now: Instant,
         out: &mut Vec<Command<B>>,
     ) {
+        let Some(changed) = self.role_queues.get_mut(role_queue) else { return };
+        changed.shadow = match (rules.observes, changed.shadow.take()) {
+            (false, _) => None,
+            (true, None) => Some(Box::new(Shadow::new(rules.clone(), false, now))),
+            (true, Some(mut shadow)) => {
+                shadow.set(rules.clone(), false, now);
+                Some(shadow)
+            }
+        };
+        let rules = if rules.observes { rules.let_go() } else { rules };
         self.change_limiter(role_queue, now, out, |limiter| limiter.set(rules, now));
     }
 
@@ -117,7 +145,8 @@ impl<B> Core<B> {
         let line = self.line_of(role_queue);
         let role_queue = self.role_queues.get(role_queue)?;
         let waiting_since = role_queue.pools.iter().filter_map(|pool| self.pools[*pool].queue.first_of(line)).min();
-        Some(RoleQueueView { limiter: role_queue.limiter.view(now), waiting_since })
+        let observed = role_queue.shadow.as_ref().map(|shadow| (shadow.view(now), shadow.counts()));
+        Some(RoleQueueView { limiter: role_queue.limiter.view(now), observed, waiting_since })
     }
 
     /// The queue of the role that a pool belongs to, or of this lane: its length, and the expected wait of a newcomer,
@@ -135,8 +164,18 @@ impl<B> Core<B> {
         out: &mut Vec<Command<B>>,
         change: impl FnOnce(&mut RoleLimiter),
     ) {
+        self.change_role_queue(role_queue, now, out, |queue| change(&mut queue.limiter));
+    }
+
+    pub(super) fn change_role_queue(
+        &mut self,
+        role_queue: RoleQueueId,
+        now: Instant,
+        out: &mut Vec<Command<B>>,
+        change: impl FnOnce(&mut RoleQueue),
+    ) {
         if let Some(changed) = self.role_queues.get_mut(role_queue) {
-            change(&mut changed.limiter);
+            change(changed);
             self.serve_role_queue(role_queue, now, out);
         }
     }
@@ -144,6 +183,12 @@ impl<B> Core<B> {
     /// The limiter that a line of this pool waits for first: of its lane, or of the pool's role.
     pub(super) fn limiter(&mut self, pool: PoolId, line: LineId) -> Option<&mut RoleLimiter> {
         Some(&mut self.role_queues.get_mut(line.or(self.pools[pool].role_queue)?)?.limiter)
+    }
+
+    /// Its limit is the fleet's: that of every role, and of lanes in the file.
+    pub(super) fn is_of_fleet(&self, id: RoleQueueId) -> bool {
+        let lane = self.role_queues.get(id).and_then(|queue| queue.lane.as_ref());
+        lane.is_none_or(|lane| lane.rules.is_of_fleet)
     }
 
     /// The lines of a role queue: of a lane its own, of a role those in no lane.
@@ -168,33 +213,46 @@ impl<B> Core<B> {
 
     /// The slot's backend goes to a client: from now on it holds a permit of its role, and of the client's lane.
     #[inline]
-    pub(super) fn enter(&mut self, slot: SlotId, lane: Option<RoleQueueId>, has_waited: bool, now: Instant) {
-        let slot = &mut self.slots[slot];
+    pub(super) fn enter(&mut self, id: SlotId, lane: Option<RoleQueueId>, has_waited: bool, now: Instant) {
+        let slot = &mut self.slots[id];
         slot.entered = Some(now);
         slot.lane = lane;
         if let Some(lane) = lane.and_then(|lane| self.role_queues.get_mut(lane)) {
             lane.limiter.started(has_waited, now);
+            if let Some(shadow) = &mut lane.shadow {
+                let of_lane = lane.lane.as_ref().and_then(|lane| lane.rules.wait_timeout);
+                shadow.begins(id, of_lane.or(self.pools[slot.pool].limits.wait_timeout), now);
+            }
         }
         if let Some(role_queue) = slot.role_queue {
-            self.role_queues[role_queue].limiter.started(has_waited, now);
+            let role_queue = &mut self.role_queues[role_queue];
+            role_queue.limiter.started(has_waited, now);
+            if let Some(shadow) = &mut role_queue.shadow {
+                shadow.begins(id, self.pools[slot.pool].limits.wait_timeout, now);
+            }
         }
     }
 
     /// The slot gives its permits back, if it has any. Returns the lane whose waiters may be in other pools.
     #[inline]
-    pub(super) fn leave(&mut self, slot: SlotId, outcome: LeaseEnd, now: Instant) -> Option<RoleQueueId> {
-        let slot = &mut self.slots[slot];
+    pub(super) fn leave(&mut self, id: SlotId, outcome: LeaseEnd, now: Instant) -> Option<RoleQueueId> {
+        let slot = &mut self.slots[id];
         let entered = slot.entered.take()?;
-        let end = |limiter: &mut RoleLimiter| match outcome {
-            LeaseEnd::Served => limiter.completed(entered, now),
-            LeaseEnd::Lost => limiter.ended(now),
+        let end = |queue: &mut RoleQueue| {
+            match outcome {
+                LeaseEnd::Served => queue.limiter.completed(entered, now),
+                LeaseEnd::Lost => queue.limiter.ended(now),
+            }
+            if let Some(shadow) = &mut queue.shadow {
+                shadow.ends(id, now);
+            }
         };
         let lane = slot.lane.take();
         if let Some(lane) = lane.and_then(|lane| self.role_queues.get_mut(lane)) {
-            end(&mut lane.limiter);
+            end(lane);
         }
         if let Some(role_queue) = slot.role_queue {
-            end(&mut self.role_queues[role_queue].limiter);
+            end(&mut self.role_queues[role_queue]);
         }
         lane
     }

@@ -27,6 +27,9 @@ impl<B> Core<B> {
         self.wake_for_notices(now, out);
         for role_queue in self.role_queues.values_mut() {
             role_queue.limiter.tick(now);
+            if let Some(shadow) = &mut role_queue.shadow {
+                shadow.tick(now);
+            }
         }
         self.serve_role_queues(now, out);
         self.serve(None, now, out);

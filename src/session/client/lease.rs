@@ -8,23 +8,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::counted::count_ended;
+use super::in_lane::lane_fault;
 use super::overdue::Reason;
 use super::{Client, End, Phase, Waiting};
 use crate::config::PoolMode;
 use crate::error::sqlstate;
-use crate::error::{Fault, Lost, OrderRefusal, Queue};
-use crate::lanes::orders::StatementOrder;
+use crate::error::{Fault, Lost, Queue};
+use crate::lanes::LaneOf;
 use crate::metrics::{PoolCounter, PoolHistogram};
 use crate::pool::backend::SequenceUser;
-use crate::pool::core::Bottleneck;
 use crate::pool::lease::{Ask, Lease, LeaseError};
 use crate::session::answers::passes_end;
 use crate::session::cleanup;
 use crate::session::context::Buffers;
 use crate::session::cycle::CycleState;
 use crate::session::frontend::{self, DISCARD_SEQUENCES};
-use crate::session::leased::Leased;
-use crate::session::ordered::refused;
+use crate::session::leased::{InLane, Leased};
 use crate::session::orphan::Orphan;
 use crate::session::reply_action::ReplyAction;
 use crate::session::running::StatementError;
@@ -45,40 +44,37 @@ impl Client {
         self.ask_in(None, cx)
     }
 
-    /// The same for a transaction in the lane of this order.
+    /// The same for a transaction in this lane.
     #[inline]
-    pub(super) fn ask_in(&mut self, order: Option<Arc<StatementOrder>>, cx: &mut Context<'_>) -> Result<bool, Fault> {
+    pub(super) fn ask_in(&mut self, lane: Option<LaneOf>, cx: &mut Context<'_>) -> Result<bool, Fault> {
         let now = Instant::now();
-        let lane = order.as_ref().and_then(|order| order.lane());
-        match self.worker.proxy.pools.lease(&self.session.pool, lane, self.worker.id, now, cx) {
+        let id = lane.as_ref().and_then(LaneOf::id);
+        match self.worker.proxy.pools.lease(&self.session.pool, id, self.worker.id, now, cx) {
             Ok(Ask::Leased(lease)) => {
-                self.begin_lease(lease, now, Duration::ZERO);
+                self.begin_lease(lease, lane, now, Duration::ZERO);
                 Ok(true)
             }
             Ok(Ask::Waits(waiter)) => {
-                self.phase = Phase::Waiting(Waiting { waiter, since: now, order });
+                self.phase = Phase::Waiting(Waiting { waiter, since: now, lane });
                 self.handle.set_waiting();
                 Ok(false)
             }
-            Err(error) => Err(self.lease_fault(error, order.as_deref(), Duration::ZERO)),
+            Err(error) => Err(self.lease_fault(error, lane.as_ref(), Duration::ZERO)),
         }
     }
 
-    fn lease_fault(&self, error: LeaseError, order: Option<&StatementOrder>, waited: Duration) -> Fault {
+    fn lease_fault(&self, error: LeaseError, lane: Option<&LaneOf>, waited: Duration) -> Fault {
+        if let Some(fault) = lane.and_then(|lane| lane_fault(lane, &error, waited)) {
+            return fault;
+        }
         match error {
-            LeaseError::LaneFull { waiting } => match order {
-                Some(order) => refused(order, OrderRefusal::QueueFull),
-                None => Fault::PoolFull(Queue { waiting, ..self.queue() }),
-            },
+            LeaseError::LaneFull { waiting } => Fault::PoolFull(Queue { waiting, ..self.queue() }),
             LeaseError::PoolFull { waiting } => Fault::PoolFull(Queue { waiting, ..self.queue() }),
             LeaseError::RoleFull { waiting } => Fault::RoleFull(Queue { waiting, ..self.queue() }),
             LeaseError::Shed { waiting, expected } => {
                 Fault::Shed(Queue { waiting, expected: Some(expected), ..self.queue() })
             }
-            LeaseError::TimedOut(bottleneck) => match order.filter(|_| bottleneck == Bottleneck::Lane) {
-                Some(order) => refused(order, OrderRefusal::WaitedInVain),
-                None => Fault::WaitTimeout { queue: self.queue(), waited, bottleneck },
-            },
+            LeaseError::TimedOut(bottleneck) => Fault::WaitTimeout { queue: self.queue(), waited, bottleneck },
             LeaseError::Down => Fault::Down,
             LeaseError::Refused => self.session.pool.refusal().map_or(Fault::Refused, Fault::LoginRefused),
             LeaseError::Removed => Fault::Removed,
@@ -95,13 +91,14 @@ impl Client {
 
     /// ## Waiting => (Leased | Idle)
     pub(super) fn wait(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<(), End> {
-        let Phase::Waiting(Waiting { waiter, since, order }) = &mut self.phase else { return Ok(()) };
+        let Phase::Waiting(Waiting { waiter, since, lane }) = &mut self.phase else { return Ok(()) };
         let since = *since;
         match waiter.poll(cx) {
             Poll::Ready(Ok(Ask::Leased(lease))) => {
                 let now = Instant::now();
                 self.session.pool.stats.worker(self.worker.id).record(PoolHistogram::Wait, now - since);
-                self.begin_lease(lease, now, now - since);
+                let lane = lane.take();
+                self.begin_lease(lease, lane, now, now - since);
                 let held = std::mem::take(&mut self.held);
                 self.take_in(&held, &mut buffers.copy, cx)
             }
@@ -111,8 +108,8 @@ impl Client {
                 Ok(())
             }
             Poll::Ready(Err(error)) => {
-                let order = order.take();
-                let fault = self.lease_fault(error, order.as_deref(), since.elapsed());
+                let lane = lane.take();
+                let fault = self.lease_fault(error, lane.as_ref(), since.elapsed());
                 self.fail_waiting(&fault, cx)
             }
             Poll::Pending => {
@@ -182,7 +179,7 @@ impl Client {
     }
 
     #[inline]
-    pub(super) fn begin_lease(&mut self, mut lease: Lease, now: Instant, waited: Duration) {
+    pub(super) fn begin_lease(&mut self, mut lease: Lease, lane: Option<LaneOf>, now: Instant, waited: Duration) {
         self.session.begins_use(lease.begin_use(self.session.entry.pid));
         self.handle.set_active(lease.target.clone());
         self.is_unsynced = false;
@@ -193,7 +190,9 @@ impl Client {
         // The client has sent a message before a lease begins, so the stopwatch starts with the lease.
         let mut stopwatch = Stopwatch::default();
         stopwatch.begin(now);
+        let lane = lane.map(|lane| Box::new(InLane::begin(lane, &lease.target)));
         self.phase = Phase::Leased(Leased {
+            lane,
             lease,
             cycle: self.worker.cycle(),
             pin: None,

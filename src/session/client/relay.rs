@@ -229,8 +229,8 @@ impl Client {
                     self.handle.touch(self.worker.proxy.clock.second());
                     return Ok(Step::Done);
                 }
-                let asked = match self.worker.proxy.orders_of_statements.is_any() {
-                    true => self.ask_as_ordered(request, cx),
+                let asked = match self.worker.proxy.lanes.is_any() {
+                    true => self.ask_in_lane(request, cx),
                     false => self.ask(cx),
                 };
                 match asked {
