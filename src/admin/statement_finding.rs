@@ -21,7 +21,7 @@ fn finding(warning: &StatementWarning, view: &StatementView) -> (Arc<str>, u32, 
     let digest = warning.digest;
     let is_now = match warning.trouble {
         StatementTrouble::Timeouts { now, usual } => {
-            format!("runs into {now} timeouts in ten seconds, usually {usual:.1}")
+            format!("runs into {now} timeouts, usually {usual:.1} in the same time")
         }
         StatementTrouble::Slow { now, usual } => format!("takes {}, usually {}", millis(now), millis(usual)),
     };

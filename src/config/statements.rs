@@ -20,6 +20,8 @@ section! {
         pub track: bool = true => at_start(truth());
         /// Memory of all records.
         pub memory: usize = 8 * 1024 * 1024 => at_start(size(MEMORY_MIN..=MEMORY_MAX));
+        /// Statements are compared with what they usually are this often; `None`: they are not.
+        pub early_warning: Option<Duration> = Some(Duration::from_secs(10)) => key(OrOff(duration_above_zero()));
         /// A statement that took this long, with its time in the queue, is logged.
         pub log_slow: Option<Duration> = None => key(OrOff(duration_above_zero()));
         /// One of so many slow statements is logged.

@@ -7,13 +7,10 @@ use std::time::Duration;
 
 use crate::sql::Digest;
 
-/// Time between two looks.
-pub(crate) const LOOK_EVERY: u32 = 10;
-
-/// Looks with calls before a statement has a baseline: a minute.
+/// Looks with calls before a statement has a baseline: a minute, where they are ten seconds apart.
 const LOOKS_MIN: u32 = 6;
 
-/// Part of the baseline that a look replaces: it follows within some five minutes.
+/// Part of the baseline that a look replaces: it follows within some five minutes then.
 const WEIGHT: f64 = 1.0 / 30.0;
 
 /// A statement this many times slower than usual, and slower than this, is worth a warning.
@@ -29,7 +26,7 @@ const TIMEOUTS_MIN: u64 = 3;
 /// Looks without trouble that end a warning.
 const CALM: u32 = 3;
 
-/// Looks after which the new times are the usual ones: an hour.
+/// Looks after which the new times are the usual ones: an hour then.
 const LONGEST: u32 = 360;
 
 /// Sums of one statement.
@@ -43,7 +40,7 @@ pub(crate) struct StatementSums {
 /// The trouble with a statement.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum StatementTrouble {
-    /// So many timeouts in ten seconds, and how many it usually has.
+    /// So many timeouts since the last look, and how many it usually has in that time.
     Timeouts { now: u64, usual: f64 },
     /// Time of one run.
     Slow { now: Duration, usual: Duration },
@@ -156,6 +153,7 @@ mod tests {
     use super::*;
 
     const DIGEST: Digest = Digest(7);
+    const LOOK_EVERY: u32 = 10;
 
     struct Load {
         baselines: StatementBaselines,

@@ -3,14 +3,15 @@
 //! The cache's policy keeps what is called again: a flood of texts that come once passes through a small part of it and
 //! evicts only itself.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 
-use super::baseline::{LOOK_EVERY, StatementBaselines, StatementWarning};
+use super::baseline::{StatementBaselines, StatementWarning};
 use super::record::{StatementRecord, StatementTotals, StatementView};
 use crate::config::StatementKeys;
 use crate::sql::Digest;
@@ -32,6 +33,10 @@ pub(crate) struct StatementStore {
     /// Calls that have no record, as far as a worker could not find one.
     others: StatementRecord,
     baselines: Mutex<StatementBaselines>,
+    /// Warnings that opened, by the database of the last caller.
+    warned: Mutex<HashMap<Arc<str>, u64>>,
+    /// Seconds between two looks at all statements; zero: there are none.
+    look_every: AtomicU32,
     workers: usize,
     /// For the fingerprints of texts.
     seed: u64,
@@ -75,6 +80,8 @@ impl StatementStore {
             folded,
             others: StatementRecord::new(Digest(0), OTHERS.to_owned(), workers, 0),
             baselines: Mutex::default(),
+            warned: Mutex::default(),
+            look_every: AtomicU32::new(0),
             workers,
             seed,
             slow_micros: AtomicU64::new(u64::MAX),
@@ -87,6 +94,8 @@ impl StatementStore {
     /// Takes the settings that may change at any time.
     pub(crate) fn set(&self, settings: &StatementKeys) {
         let micros = settings.log_slow.map_or(u64::MAX, |slow| slow.as_micros() as u64);
+        let look_every = settings.early_warning.map_or(0, |every| every.as_secs_f64().ceil() as u32);
+        self.look_every.store(look_every, Ordering::Relaxed);
         self.slow_micros.store(micros, Ordering::Relaxed);
         self.slow_sample.store(settings.log_slow_sample.into(), Ordering::Relaxed);
     }
@@ -149,13 +158,24 @@ impl StatementStore {
 
     /// Looks for statements that are not as usual, once in a while. `second`: of the process.
     pub(crate) fn look(&self, second: u32) {
-        if !second.is_multiple_of(LOOK_EVERY) {
+        let every = self.look_every.load(Ordering::Relaxed);
+        if every == 0 || !second.is_multiple_of(every) {
             return;
         }
         let sums = self.records.iter().map(|(digest, record)| (digest, record.sums()));
         for StatementWarning { digest, trouble, .. } in self.baselines().look(sums, second) {
-            tracing::warn!(%digest, ?trouble, text = self.text(digest), "a statement is not as usual");
+            let view = self.records.peek(&digest).map(|record| record.view());
+            let (text, caller) = view.map(|view| (view.text, view.last_caller)).unwrap_or_default();
+            tracing::warn!(%digest, ?trouble, text, "a statement is not as usual");
+            if let Some(caller) = caller {
+                *self.warned.lock().expect("no panic while held").entry(caller.database).or_default() += 1;
+            }
         }
+    }
+
+    /// How many warnings have opened about statements of this database.
+    pub(crate) fn warned(&self, database: &str) -> u64 {
+        self.warned.lock().expect("no panic while held").get(database).copied().unwrap_or(0)
     }
 
     /// Statements that are not as usual, as they stand.

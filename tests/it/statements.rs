@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::support::frontend::{bind, execute, extended, parse, query, sync};
 use crate::support::{Postgres, Proxy, Row, eventually, proxy, tags};
+use crate::watchers::watched;
 
 /// The line of SHOW STATEMENTS with this text.
 async fn find(proxy: &Proxy, text: &str) -> Option<Row> {
@@ -307,6 +308,35 @@ async fn a_limited_statement_waits_for_its_turn_and_holds_up_nobody_else() {
         assert!(frames.iter().any(|frame| frame.tag == 'E' && frame.sqlstate() == "57014"), "{frames:?}");
     }
     assert!(proxy.metric("pgweir_cancels_total", &["cause=\"order\""]) >= 3.0);
+}
+
+#[tokio::test]
+async fn a_statement_that_becomes_slow_is_a_finding() {
+    let postgres = Postgres::private(&[]);
+    let proxy = watched(&postgres, "").await.toml("[statements]\nearly_warning = \"1s\"").start().await;
+    let mut wire = proxy.wire("app").await;
+    let text = "SELECT ?, pg_sleep(?)";
+    // Ten seconds at the server: its baseline needs six in which it was called.
+    for _ in 0..500 {
+        wire.query("SELECT 'steady', pg_sleep(0.02)").await;
+    }
+    let found = async || proxy.console("SHOW FINDINGS").await.into_iter().find(|row| row["kind"] == "statement");
+    assert!(found().await.is_none());
+    let slow = tokio::spawn(async move {
+        loop {
+            wire.query("SELECT 'slow', pg_sleep(0.15)").await;
+        }
+    });
+    eventually(async || found().await.is_some()).await;
+    let digest = digest(&proxy, text).await;
+    let finding = found().await.expect("it was there");
+    assert!(finding["what"].contains(&digest) && finding["what"].contains("role app"), "{finding:?}");
+    assert_eq!(finding["remedy"], format!("LIMIT STATEMENT {digest} 1 FOR '10m'"));
+    let of = ["database=\"app\"", "kind=\"statement\""];
+    assert_eq!(proxy.metric("pgweir_watch_findings_total", &of), 1.0);
+    assert_eq!(proxy.metric("pgweir_watch_findings_open", &of), 1.0);
+    proxy.logged("a statement is not as usual").await;
+    slow.abort();
 }
 
 #[tokio::test]

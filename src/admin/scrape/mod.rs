@@ -66,7 +66,8 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
     let unusual = statement_finding::findings(proxy);
     for monitor in monitors {
         let of_statements = unusual.iter().filter(|(database, ..)| *database == monitor.database).count();
-        put_watch(&mut page, &monitor, of_statements);
+        let warned = proxy.workload.as_ref().map_or(0, |workload| workload.warned(&monitor.database));
+        put_watch(&mut page, &monitor, of_statements, warned);
     }
     for ((database, role), group) in &groups {
         put_group(&mut page, (database, role), group, now);
@@ -246,7 +247,7 @@ fn put_notifications(page: &mut Exposition, exchange: &Exchange) {
 /// How many tables of a database are shown: those with the most dead rows.
 const DEAD_TUPLES_MAX: usize = 5;
 
-fn put_watch(page: &mut Exposition, monitor: &Monitor, of_statements: usize) {
+fn put_watch(page: &mut Exposition, monitor: &Monitor, of_statements: usize, warned: u64) {
     let database = &*monitor.database;
     let own = &[database];
     let core = monitor.core();
@@ -260,7 +261,8 @@ fn put_watch(page: &mut Exposition, monitor: &Monitor, of_statements: usize) {
     open[FindingKind::Statement as usize] = of_statements;
     for kind in FindingKind::ALL {
         page.put(Metric::WatchOpen, &[database, kind.word()], open[kind as usize]);
-        page.put(Metric::WatchFound, &[database, kind.word()], monitor.stats.findings(kind));
+        let found = if kind == FindingKind::Statement { warned } else { monitor.stats.findings(kind) };
+        page.put(Metric::WatchFound, &[database, kind.word()], found);
     }
     for (kind, count) in monitor.stats.reactions() {
         page.put(Metric::WatchReactions, &[database, kind], count);
