@@ -19,6 +19,9 @@ pub(super) fn check(file: &Path) -> Exit {
                 return Exit::BadInput;
             }
             println!("{}: ok: {}", file.display(), summary(&config));
+            for case in config::worst_cases(&config) {
+                println!("{case}");
+            }
             for (first, second) in config::overlaps(&config) {
                 println!("lanes {first:?} and {second:?} overlap: what matches both belongs to {first:?}");
             }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Config, Database, Role};
+use super::{Config, Database, LimitMode, Role, RoleAdmission};
 
 /// Transactions that may wait for one lock of a server without harm. The k-th waiter costs about k³ steps of Postgres's
 /// deadlock check (deadlock.c) under all lock partitions; measured, 200 are harmless and 1,000 stop the server for 40
@@ -63,23 +63,66 @@ impl fmt::Display for Untimed {
     }
 }
 
-/// Every server that may get more transactions at once than it survives, by host and port.
-pub fn overloads(config: &Config) -> Vec<Overload> {
+/// The most that a server may get at once, and which keys say so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorstCase {
+    /// Host and port.
+    pub server: String,
+    /// Transactions at once; `None`: nothing bounds them.
+    pub transactions: Option<u64>,
+    /// The sum that bounds them, such as `roles: jobs 40 + web 40`.
+    pub sum: String,
+}
+
+impl WorstCase {
+    /// How long the whole server stands still if all wait for one lock, at a nanosecond for a step; measured, it is up
+    /// to three times as long.
+    fn standstill(transactions: u64) -> f64 {
+        (transactions as f64).powi(4) / 24.0 * 1e-9
+    }
+}
+
+impl fmt::Display for WorstCase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { server, transactions, sum } = self;
+        let Some(transactions) = transactions else {
+            return write!(f, "{server}: any number of transactions at once");
+        };
+        let standstill = Self::standstill(*transactions);
+        write!(
+            f,
+            "{server}: at most {transactions} transactions at once ({sum}); if all of them wait for one lock, the \
+             server stands still for {standstill:.2} s"
+        )
+    }
+}
+
+/// The worst case of every server, by host and port.
+pub fn worst_cases(config: &Config) -> Vec<WorstCase> {
     let mut servers: BTreeMap<(&str, u16), Vec<(&str, &Database)>> = BTreeMap::new();
     for (name, database) in &config.databases {
         for host in &database.hosts {
             servers.entry((host, database.port)).or_default().push((name, database));
         }
     }
-    servers
+    let case = |((host, port), databases): ((&str, u16), Vec<(&str, &Database)>)| {
+        let server = match host.contains(':') {
+            true => format!("[{host}]:{port}"),
+            false => format!("{host}:{port}"),
+        };
+        match bound(config, &databases) {
+            Some((transactions, sum)) => WorstCase { server, transactions: Some(transactions), sum },
+            None => WorstCase { server, transactions: None, sum: String::new() },
+        }
+    };
+    servers.into_iter().map(case).collect()
+}
+
+/// Every server that may get more transactions at once than it survives.
+pub fn overloads(config: &Config) -> Vec<Overload> {
+    worst_cases(config)
         .into_iter()
-        .map(|((host, port), databases)| Overload {
-            server: match host.contains(':') {
-                true => format!("[{host}]:{port}"),
-                false => format!("{host}:{port}"),
-            },
-            transactions: transactions_max(config, &databases),
-        })
+        .map(|WorstCase { server, transactions, .. }| Overload { server, transactions })
         .filter(|overload| overload.transactions.is_none_or(|transactions| transactions > TRANSACTIONS_MAX))
         .collect()
 }
@@ -97,22 +140,44 @@ pub fn untimed(config: &Config) -> Option<Untimed> {
     is_any.then_some(untimed)
 }
 
-/// The least of what the caps allow, whichever way it is counted; `None` is no bound.
-fn transactions_max(config: &Config, databases: &[(&str, &Database)]) -> Option<u64> {
+/// The least of what the caps allow, whichever way it is counted, with the sum that says so; `None` is no bound.
+fn bound(config: &Config, databases: &[(&str, &Database)]) -> Option<(u64, String)> {
     let one = |name: &str, max: u64| (name != "*").then_some(max);
     let size = |database: &Database, role: &Role| u64::from(role.limits.size.unwrap_or(database.pool.size));
-    let by_database = sum(databases.iter().map(|(name, database)| {
-        let pools = sum(config.roles.iter().map(|(role_name, role)| {
-            let limit = role.limits.admission.transactions_max.map(u64::from);
-            one(role_name, least([Some(size(database, role)), limit])?)
-        }));
-        one(name, least([database.backends_max.map(u64::from), pools])?)
-    }));
-    let by_role = sum(config.roles.iter().map(|(role_name, role)| {
+    // A limit that only observes bounds nothing.
+    let limit = |role: &Role| {
+        let RoleAdmission { limit_mode, transactions_max, .. } = role.limits.admission;
+        transactions_max.filter(|_| limit_mode == LimitMode::Enforce).map(u64::from)
+    };
+    let by_database = databases.iter().map(|(name, database)| {
+        let pools = sum(config
+            .roles
+            .iter()
+            .map(|(role_name, role)| one(role_name, least([Some(size(database, role)), limit(role)])?)));
+        (*name, least([database.backends_max.map(u64::from), pools]).and_then(|max| one(name, max)))
+    });
+    let by_role = config.roles.iter().map(|(role_name, role)| {
         let pools = sum(databases.iter().map(|(name, database)| one(name, size(database, role))));
-        one(role_name, least([role.limits.admission.transactions_max.map(u64::from), pools])?)
-    }));
-    least([config.backends_total_max.map(u64::from), by_database, by_role])
+        (role_name.as_str(), least([limit(role), pools]).and_then(|max| one(role_name, max)))
+    });
+    let total = config.backends_total_max.map(|total| (total.into(), "pool.backends_total_max".to_owned()));
+    [total, told_sum("databases", by_database), told_sum("roles", by_role)]
+        .into_iter()
+        .flatten()
+        .min_by_key(|(max, _)| *max)
+}
+
+/// Parts that are added up and told, the first few by name.
+const TOLD_PARTS: usize = 5;
+
+/// The sum of these parts, and how it comes about.
+fn told_sum<'a>(of: &str, parts: impl Iterator<Item = (&'a str, Option<u64>)>) -> Option<(u64, String)> {
+    let parts: Vec<_> = parts.collect();
+    let all = sum(parts.iter().map(|(_, max)| *max))?;
+    let told = parts.iter().take(TOLD_PARTS).filter_map(|(name, max)| Some(format!("{name} {}", (*max)?)));
+    let more = parts.len().saturating_sub(TOLD_PARTS);
+    let more = (more > 0).then(|| format!("{more} more"));
+    Some((all, format!("{of}: {}", told.chain(more).collect::<Vec<_>>().join(" + "))))
 }
 
 fn least(bounds: impl IntoIterator<Item = Option<u64>>) -> Option<u64> {
@@ -178,6 +243,25 @@ mod tests {
         let star = "[databases.\"*\"]\nhost = \"h\"\nbackends_max = 2\n";
         assert_eq!(allowed(&format!("{star}{WEB}")), [("h:5432".to_owned(), None)]);
         assert_eq!(allowed(&format!("{star}{WEB}transactions_max = 200\n")), []);
+    }
+
+    #[test]
+    fn the_worst_case_says_which_sum_bounds_it() {
+        let case = |text: &str| {
+            let config = parse(text, Path::new("proxy.toml"), &|_| None).expect("a valid file");
+            worst_cases(&config).remove(0).to_string()
+        };
+        assert_eq!(
+            case(&format!("{TWO}{WEB}transactions_max = 40\n")),
+            "h:5432: at most 40 transactions at once (roles: web 40); if all of them wait for one lock, the server \
+             stands still for 0.00 s"
+        );
+        let observed = format!("{TWO}{WEB}transactions_max = 40\nlimit_mode = \"observe\"\n");
+        assert!(
+            case(&observed).contains("at most 240 transactions at once (databases: a 120 + b 120)"),
+            "{}",
+            case(&observed)
+        );
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub use admin::{Access, Admin};
 pub use admission::{
     Admission, AdmissionMode, Jitter, LimitMode, Priority, Ramp, RateKeys, RateWhen, RoleAdmission, RoleRate,
 };
-pub use advice::{Overload, Untimed, overloads, untimed};
+pub use advice::{Overload, Untimed, WorstCase, overloads, untimed, worst_cases};
 pub use certificate_pattern::{CertificateField, CertificatePattern};
 pub use client_source::ClientSource;
 pub use database::{
