@@ -596,7 +596,9 @@ fn check_tells_what_is_in_a_valid_file() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "tests/config/valid/smallest.toml: ok: 1 database, 1 role, listening on 127.0.0.1:6432\n"
+        "tests/config/valid/smallest.toml: ok: 1 database, 1 role, listening on 127.0.0.1:6432\n\
+         127.0.0.1:5432: at most 20 transactions at once (databases: app 20); if all of them wait for one lock, the \
+         server stands still for 0.00 s\n"
     );
 }
 

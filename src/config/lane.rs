@@ -226,7 +226,7 @@ pub(super) fn read(root: &mut SectionReader<'_>, around: &LaneSurroundings<'_>) 
         if section.is_sound("match")
             && let Some(before) = lanes.iter().find(|before| before.matches.covers(&lane.matches))
         {
-            let text = format!("never applies: all that it matches belongs to lane {:?} above", before.name);
+            let text = format!("has no effect: all that it matches belongs to lane {:?} above", before.name);
             section.blame("match", text);
         }
         section.finish();

@@ -13,8 +13,8 @@ use crate::pool::backoff::Backoff;
 /// stampede a server whose logins cost a fork each.
 pub(crate) const DIALS_MAX: u32 = 4;
 
-/// Longest wait between two probes of one endpoint: with the pace of ticks and a login, the first backend is there within
-/// a second of the endpoint's return.
+/// Longest wait between two probes of one endpoint: with the pace of ticks and a login, the first backend is there
+/// within a second of the endpoint's return.
 const PROBE_EVERY_MAX: Duration = Duration::from_millis(800);
 
 /// Longest wait before a login is tried again that the server refused: somebody has to mend it, which takes time.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
-use super::role_queue::RoleQueueId;
+use super::queue_id::RoleQueueId;
 use super::share::Level;
 use super::{Command, Core, DatabaseId};
 use crate::admission::fleet_share::{FleetShare, FleetUse};

@@ -1,39 +1,19 @@
 //! Lanes: transactions of one kind, over all pools, with a limiter of their own beside that of their role.
 //!
-//! A lane has what a role has: a limiter that is asked when a backend is at hand, and waiters that stand in the queues of
-//! their pools, each in the line of its lane. So a wait for the lane, for the role and for a backend is one wait with one
-//! deadline, and a permit of a lane, too, is held for as long as the backend is with the client.
+//! A lane has what a role has: a limiter that is asked when a backend is at hand, and waiters that stand in the queues
+//! of their pools, each in the line of its lane. So a wait for the lane, for the role and for a backend is one wait,
+//! with one deadline, and a permit of a lane, too, is held for as long as the backend is with the client.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lines::{LineId, LineShare};
-use super::role_queue::{RoleQueue, RoleQueueId};
+use super::lane_rules::{LaneRules, LaneState};
+use super::queue_id::{LineId, RoleQueueId};
+use super::role_queue::RoleQueue;
 use super::{Command, Core, PoolId, WaitError};
 use crate::admission::limiter::{LeaseScope, LimiterView, Pace};
 use crate::config::RoleQueueSettings;
-
-/// The rules of a lane beside those of its limiter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LaneRules {
-    /// Its turns among those who wait for the same pool.
-    pub share: LineShare,
-    /// In the place of the pool's.
-    pub wait_timeout: Option<Duration>,
-    /// Transactions that would wait for it are refused.
-    pub refuses: bool,
-    /// Its limit is the fleet's, as that of a role.
-    pub is_of_fleet: bool,
-}
-
-/// A role queue that is a lane.
-#[derive(Debug)]
-pub(super) struct LaneState {
-    pub(super) rules: LaneRules,
-    /// Its rate lets nobody start before.
-    pub(super) paced: Option<Instant>,
-}
 
 impl<B> Core<B> {
     /// Adds a lane. Its id is that of a role queue, whose changes it takes, too.

@@ -8,15 +8,12 @@ use std::cmp::Ordering;
 
 use tokio::time::Instant;
 
-use super::role_queue::RoleQueueId;
+use super::queue_id::{LineId, RoleQueueId};
 use super::waiter::{Ticket, TicketQueue};
 use crate::config::Priority;
 
 /// While interactive lines wait, all batch lines together have one turn of this many.
 const BATCH_TURN: u32 = 8;
-
-/// A line of a pool: that of a lane, or (`None`) of those in no lane.
-pub(super) type LineId = Option<RoleQueueId>;
 
 /// Whose turn it is among the lines of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,8 @@ use super::bound::{ActivityChange, Bound};
 use super::endpoint::Health;
 use super::fleet::FleetLimit;
 use super::lines::PoolQueue;
-use super::role_queue::{LeaseEnd, RoleQueueId};
+use super::queue_id::RoleQueueId;
+use super::role_queue::LeaseEnd;
 use super::share::Level;
 use super::stops::DatabaseStops;
 use super::waiter::{Ticket, Turn, WaiterState};
@@ -251,8 +252,8 @@ impl<B> Core<B> {
         }
     }
 
-    /// A server has shown that it has the role. Backends of an earlier epoch are closed: idle and promised ones now, the
-    /// others as they come back. The queue is let in slowly.
+    /// A server has shown that it has the role. Backends of an earlier epoch are closed: idle and promised ones now,
+    /// the others as they come back. The queue is let in slowly.
     pub fn prove(&mut self, database: DatabaseId, epoch: ServerEpoch, now: Instant, out: &mut Vec<Command<B>>) {
         if epoch == ServerEpoch::New && self.databases.contains_key(database) {
             let pools = self.databases[database].pools.clone();

@@ -12,7 +12,8 @@ use slotmap::SecondaryMap;
 use tokio::time::Instant;
 
 use super::endpoint::DIALS_MAX;
-use super::lines::{LineId, LineShare};
+use super::lines::LineShare;
+use super::queue_id::LineId;
 use super::slot::SlotState;
 use super::waiter::Turn;
 use super::*;

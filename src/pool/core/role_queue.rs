@@ -6,12 +6,11 @@
 
 use std::time::Duration;
 
-use slotmap::new_key_type;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::lane::LaneState;
-use super::lines::LineId;
+use super::lane_rules::LaneState;
+use super::queue_id::{LineId, RoleQueueId};
 use super::slot::SlotState;
 use super::waiter::{TicketQueue, Turn};
 use super::{Command, Core, PoolId, SlotId};
@@ -19,11 +18,6 @@ use crate::admission::fleet_share::FleetShare;
 use crate::admission::limiter::{LimiterView, Pace, RoleLimiter};
 use crate::admission::shadow::{ObservedCounts, Shadow};
 use crate::config::RoleQueueSettings;
-
-new_key_type! {
-    /// Names a role queue.
-    pub struct RoleQueueId;
-}
 
 #[derive(Debug)]
 pub(super) struct RoleQueue {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::lines::LineId;
+use super::queue_id::LineId;
 use super::slot::SlotState;
 use super::waiter::{Notice, Turn, WaiterState};
 use super::{Bottleneck, Command, Core, PoolId, SlotId, WaitError};

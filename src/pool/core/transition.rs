@@ -7,7 +7,7 @@ use std::task::Waker;
 use tokio::time::Instant;
 
 use super::bound::ActivityChange;
-use super::lines::LineId;
+use super::queue_id::LineId;
 use super::slot::{Slot, SlotPhase, SlotState};
 use super::waiter::{TicketQueue, Turn, WaiterState, Waiters};
 use super::{Command, Core, DatabaseId, PoolId, RoleQueueId, SlotId, WaitError, is_waiting_in};

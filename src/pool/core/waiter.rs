@@ -5,7 +5,7 @@ use std::task::Waker;
 use slotmap::{SlotMap, new_key_type};
 use tokio::time::Instant;
 
-use super::lines::LineId;
+use super::queue_id::LineId;
 use super::{PoolId, RoleQueueId, SlotId, WaitError};
 
 new_key_type! {
