@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::Waker;
+use std::task::{Wake, Waker};
 use std::time::{Duration, SystemTime};
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -83,6 +83,10 @@ impl ClientEntry {
     /// Leaves a signal and wakes the client's task.
     pub(crate) fn signal(&self, signal: Signal) {
         self.signals.fetch_or(signal as u8, Ordering::AcqRel);
+        self.wake_task();
+    }
+
+    fn wake_task(&self) {
         let waker = self.waker.lock().expect("no panic while held").clone();
         if let Some(waker) = waker {
             waker.wake();
@@ -98,12 +102,7 @@ impl ClientEntry {
         self.signals.swap(0, Ordering::AcqRel)
     }
 
-    /// The waker of its task, once that runs.
-    pub(crate) fn waker(&self) -> Option<Waker> {
-        self.waker.lock().expect("no panic while held").clone()
-    }
-
-    /// The task that signals wake.
+    /// The task that signals wake, until the client moves to another worker and has another.
     pub(crate) fn set_waker(&self, waker: &Waker) {
         *self.waker.lock().expect("no panic while held") = Some(waker.clone());
     }
@@ -146,10 +145,12 @@ impl ClientEntry {
         *self.lock() = Activity::Active(target);
     }
 
-    /// A cycle ended, so many seconds after the process began.
+    /// A cycle ended, so many seconds after the process began. True if none had ended in that second before.
     #[inline]
-    pub(crate) fn touch(&self, second: u32) {
+    pub(crate) fn touch(&self, second: u32) -> bool {
+        let is_first = self.active.load(Ordering::Relaxed) != second;
         self.active.store(second, Ordering::Relaxed);
+        is_first
     }
 
     /// Second of the last cycle's end.
@@ -175,6 +176,17 @@ impl ClientEntry {
 
     fn lock(&self) -> MutexGuard<'_, Activity> {
         self.activity.lock().expect("no panic while held")
+    }
+}
+
+/// A waker of its entry wakes whichever task a client has by then.
+impl Wake for ClientEntry {
+    fn wake(self: Arc<Self>) {
+        self.wake_task();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wake_task();
     }
 }
 

@@ -65,7 +65,7 @@ pub(crate) struct Party<'a> {
     /// Pool that its backends come from.
     pub pool: &'a InUse<Pool>,
     /// The client's entry; `None`: it has gone, and gets no notifications any more.
-    pub entry: Option<&'a ClientEntry>,
+    pub entry: Option<&'a Arc<ClientEntry>>,
 }
 
 impl Notifications {
@@ -283,8 +283,8 @@ impl Notifications {
             self.exchange.use_login(party.pool);
         }
         for change in &committed.changes {
-            if let (Change::Listen(_), Some(waker)) = (change, party.entry.and_then(ClientEntry::waker)) {
-                open.mailbox.get_or_insert_with(|| Mailbox::new(party.pid, waker));
+            if let (Change::Listen(_), Some(entry)) = (change, party.entry) {
+                open.mailbox.get_or_insert_with(|| Mailbox::new(party.pid, Arc::clone(entry).into()));
             }
             if let Some(mailbox) = &open.mailbox {
                 self.exchange.change(mailbox, change);
@@ -300,7 +300,8 @@ impl Notifications {
         let (first, behind) = committed.notifications.split_at(ahead.min(count));
         self.exchange.publish(party.pid, first);
         if !behind.is_empty() {
-            self.awaited = self.exchange.publish_behind(party.pid, behind, party.entry.and_then(ClientEntry::waker));
+            let waker = party.entry.map(|entry| Arc::clone(entry).into());
+            self.awaited = self.exchange.publish_behind(party.pid, behind, waker);
             // The client waits for them: the next ones come behind.
             self.server.before = false;
         }
