@@ -217,7 +217,7 @@ impl<K: Copy + Eq + Hash> Shadow<K> {
             }
             let shadows = &self.shadows;
             let is_alive = |id: ShadowId| shadows.get(&id).is_some_and(ShadowState::waits);
-            let Some(id) = self.queue.pop(&mut self.rng, is_alive) else { return };
+            let Some(id) = self.queue.pop(&mut self.rng, is_alive, |_| true) else { return };
             self.limiter.queued(1, 0);
             self.limiter.started(true, at);
             let before = self.shadows.insert(id, ShadowState::Runs { since: at });

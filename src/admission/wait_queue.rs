@@ -4,6 +4,10 @@
 //! clients that fire together, and nobody is overtaken by somebody who came a window later. With `jitter = "spread"` a
 //! waiter may first be held back until a moment of its own.
 //!
+//! Within a batch, one that is near (a backend need not change threads for it) is served rather than one that is not:
+//! in a random batch the best of a few draws, in one in order of arrival one of the first few, past whom no more than a
+//! few go.
+//!
 //! A waiter that leaves from the middle stays behind as a dead entry, so leaving costs the same at any length; the
 //! caller says whether an entry is alive. The first batch always has somebody alive.
 
@@ -16,6 +20,13 @@ use tokio::time::Instant;
 
 /// Dead entries are swept when they outnumber those alive by more than this.
 const DEAD_MAX: usize = 64;
+
+/// Draws from a random batch until one is near.
+const DRAWS: usize = 4;
+
+/// The first of a batch in order of arrival among which one that is near is looked for, and the most in a row that go
+/// past the very first.
+const PASSING: usize = 8;
 
 #[derive(Debug)]
 pub(crate) struct WaitQueue<T: Ord> {
@@ -34,6 +45,48 @@ struct Batch<T> {
     is_random: bool,
     entries: VecDeque<T>,
     alive: u32,
+    /// How many went past the first entry.
+    passed: usize,
+}
+
+impl<T: Copy> Batch<T> {
+    /// Takes the next one that is alive.
+    fn draw(&mut self, rng: &mut Rng, is_alive: impl Fn(T) -> bool, is_near: impl Fn(T) -> bool) -> Option<T> {
+        if self.is_random {
+            return self.draw_at_random(rng, is_alive, is_near);
+        }
+        while self.entries.front().is_some_and(|first| !is_alive(*first)) {
+            self.entries.pop_front();
+        }
+        let mut first_few = self.entries.iter().take(PASSING);
+        let near = match self.passed < PASSING {
+            true => first_few.position(|entry| is_alive(*entry) && is_near(*entry)).unwrap_or(0),
+            false => 0,
+        };
+        self.passed = if near == 0 { 0 } else { self.passed + 1 };
+        self.entries.remove(near)
+    }
+
+    fn draw_at_random(
+        &mut self,
+        rng: &mut Rng,
+        is_alive: impl Fn(T) -> bool,
+        is_near: impl Fn(T) -> bool,
+    ) -> Option<T> {
+        let mut draws = 0;
+        loop {
+            let index = (rng.f64() * self.entries.len() as f64) as usize;
+            let entry = *self.entries.get(index)?;
+            let is_alive = is_alive(entry);
+            draws += usize::from(is_alive);
+            if !is_alive || is_near(entry) || draws == DRAWS {
+                self.entries.swap_remove_back(index);
+            }
+            if is_alive && (is_near(entry) || draws == DRAWS) {
+                return Some(entry);
+            }
+        }
+    }
 }
 
 impl<T: Ord> Default for WaitQueue<T> {
@@ -84,7 +137,14 @@ impl<T: Ord + Copy> WaitQueue<T> {
         }
         let number = self.next;
         self.next += 1;
-        self.batches.push_back(Batch { number, opened: now, is_random, entries: VecDeque::from([entry]), alive: 1 });
+        self.batches.push_back(Batch {
+            number,
+            opened: now,
+            is_random,
+            entries: VecDeque::from([entry]),
+            alive: 1,
+            passed: 0,
+        });
         number
     }
 
@@ -99,7 +159,7 @@ impl<T: Ord + Copy> WaitQueue<T> {
             }
             None => {
                 let entries = VecDeque::from([entry]);
-                self.batches.insert(index, Batch { number, opened, is_random: false, entries, alive: 1 });
+                self.batches.insert(index, Batch { number, opened, is_random: false, entries, alive: 1, passed: 0 });
             }
         }
     }
@@ -122,18 +182,16 @@ impl<T: Ord + Copy> WaitQueue<T> {
         None
     }
 
-    /// Takes the next out of the queue: the first of the first batch, or one at random if that is how it was joined.
-    pub(crate) fn pop(&mut self, rng: &mut Rng, is_alive: impl Fn(T) -> bool) -> Option<T> {
+    /// Takes the next out of the queue: the first of the first batch, or one at random if that is how it was joined;
+    /// rather one that is near.
+    pub(crate) fn pop(
+        &mut self,
+        rng: &mut Rng,
+        is_alive: impl Fn(T) -> bool,
+        is_near: impl Fn(T) -> bool,
+    ) -> Option<T> {
         let batch = self.batches.front_mut()?;
-        let drawn = loop {
-            let entry = match batch.is_random {
-                true => batch.entries.swap_remove_back((rng.f64() * batch.entries.len() as f64) as usize)?,
-                false => batch.entries.pop_front()?,
-            };
-            if is_alive(entry) {
-                break entry;
-            }
-        };
+        let drawn = batch.draw(rng, is_alive, is_near)?;
         batch.alive -= 1;
         if batch.alive == 0 {
             self.batches.pop_front();
@@ -212,7 +270,7 @@ mod tests {
 
     fn drawn(queue: &mut WaitQueue<u32>) -> Vec<u32> {
         let mut rng = Rng::with_seed(1);
-        std::iter::from_fn(|| queue.pop(&mut rng, |_| true)).collect()
+        std::iter::from_fn(|| queue.pop(&mut rng, |_| true, |_| true)).collect()
     }
 
     #[test]
@@ -221,7 +279,7 @@ mod tests {
         let mut queue = WaitQueue::default();
         let batches = [0, 1, 2].map(|i| queue.join(i, now + ms(400) * i, WINDOW, false));
         let mut rng = Rng::with_seed(1);
-        assert_eq!([0; 2].map(|_| queue.pop(&mut rng, |_| true)), [Some(0), Some(1)]);
+        assert_eq!([0; 2].map(|_| queue.pop(&mut rng, |_| true, |_| true)), [Some(0), Some(1)]);
         queue.rejoin(1, batches[1], now + ms(400));
         queue.rejoin(0, batches[0], now);
         assert_eq!((queue.ready(), queue.first_since()), (3, Some(now)));
@@ -260,9 +318,33 @@ mod tests {
             for i in 0..10 {
                 queue.join(i, now, WINDOW, true);
             }
-            firsts[queue.pop(&mut rng, |_| true).expect("ten are there") as usize] += 1;
+            firsts[queue.pop(&mut rng, |_| true, |_| true).expect("ten are there") as usize] += 1;
         }
         assert!(firsts.iter().all(|n| (850..1150).contains(n)), "{firsts:?}");
+    }
+
+    #[test]
+    fn one_that_is_near_goes_first_and_a_few_in_a_row_at_most() {
+        let now = Instant::now();
+        let mut queue = WaitQueue::default();
+        queue.join(1, now, WINDOW, false);
+        (0..20).for_each(|i| _ = queue.join(10 * i, now, WINDOW, false));
+        let mut rng = Rng::with_seed(1);
+        let mut next = || queue.pop(&mut rng, |_| true, |entry| entry % 10 == 0).expect("somebody waits");
+        let before: Vec<u32> = std::iter::from_fn(|| Some(next())).take_while(|entry| *entry != 1).collect();
+        assert_eq!(before, (0..PASSING as u32).map(|i| 10 * i).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_random_batch_is_near_in_most_draws() {
+        let now = Instant::now();
+        let mut queue = WaitQueue::default();
+        (0..1000).for_each(|i| _ = queue.join(i, now, WINDOW, true));
+        let mut rng = Rng::with_seed(5);
+        let near =
+            (0..400).filter(|_| queue.pop(&mut rng, |_| true, |entry| entry % 2 == 0).is_some_and(|i| i % 2 == 0));
+        let near = near.count();
+        assert!((330..400).contains(&near), "{near} of 400");
     }
 
     #[test]
@@ -279,10 +361,18 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Operation {
-        Join { after: u64, is_random: bool },
-        Hold { after: u64 },
+        Join {
+            after: u64,
+            is_random: bool,
+        },
+        Hold {
+            after: u64,
+        },
         Leave(prop::sample::Index),
-        Draw,
+        /// For one on this side, odd or even.
+        Draw {
+            near: u32,
+        },
         Pass(u64),
         TakeDue,
     }
@@ -292,7 +382,7 @@ mod tests {
             8 => (0_u64..80, any::<bool>()).prop_map(|(after, is_random)| Operation::Join { after, is_random }),
             2 => (1_u64..500).prop_map(|after| Operation::Hold { after }),
             4 => any::<prop::sample::Index>().prop_map(Operation::Leave),
-            4 => Just(Operation::Draw),
+            4 => (0_u32..2).prop_map(|near| Operation::Draw { near }),
             2 => (0_u64..400).prop_map(Operation::Pass),
             1 => Just(Operation::TakeDue),
         ]
@@ -325,8 +415,8 @@ mod tests {
                         queue.left(joined.map(|(_, batch)| batch), |entry| alive.contains_key(&entry));
                     }
                     Operation::Leave(_) => {}
-                    Operation::Draw => {
-                        let drawn = queue.pop(&mut rng, |entry| alive.contains_key(&entry));
+                    Operation::Draw { near } => {
+                        let drawn = queue.pop(&mut rng, |entry| alive.contains_key(&entry), |entry| entry % 2 == near);
                         let joined = drawn.map(|entry| alive.remove(&entry).flatten().expect("alive and joined"));
                         let first = alive.values().flatten().min();
                         prop_assert!(joined.is_some() || first.is_none(), "somebody was not drawn");

@@ -327,7 +327,7 @@ impl<B> Core<B> {
             return LeaseAnswer::Failed(WaitError::Refused);
         }
         match self.refusal(pool, line, now) {
-            Some(error) => LeaseAnswer::Wait(self.refuse(pool, line, error, now, waker)),
+            Some(error) => LeaseAnswer::Wait(self.refuse((pool, line), worker, error, now, waker)),
             None => LeaseAnswer::Wait(self.queue((pool, line, lane), worker, now, waker, out)),
         }
     }
@@ -355,7 +355,14 @@ impl<B> Core<B> {
     }
 
     /// Refuses a newcomer a little later, so that a client without a back-off does not spin.
-    fn refuse(&mut self, pool: PoolId, line: LineId, error: WaitError, now: Instant, waker: &Waker) -> Ticket {
+    fn refuse(
+        &mut self,
+        (pool, line): (PoolId, LineId),
+        worker: usize,
+        error: WaitError,
+        now: Instant,
+        waker: &Waker,
+    ) -> Ticket {
         let roll = self.rng.f64();
         let wait_timeout = self.wait_timeout(pool, line).unwrap_or(REFUSAL_DELAY * 10);
         let delay = (wait_timeout / 10).min(REFUSAL_DELAY).mul_f64(0.5 + 0.5 * roll);
@@ -368,6 +375,7 @@ impl<B> Core<B> {
         let turn = Turn::Refused(error, waker.clone());
         let ticket = self.waiters.insert(WaiterState {
             pool,
+            worker,
             line,
             lane: line,
             since: now,
@@ -397,8 +405,9 @@ impl<B> Core<B> {
             is_drawing = limiter.is_drawing(now);
         }
         let turn = Turn::Waiting(waker.clone());
-        let (since, notice) = (now, Notice::Untold);
-        let ticket = self.waiters.insert(WaiterState { pool, line, lane, since, batch: None, patience, notice, turn });
+        let (since, batch, notice) = (now, None, Notice::Untold);
+        let ticket =
+            self.waiters.insert(WaiterState { pool, worker, line, lane, since, batch, patience, notice, turn });
         self.change_queue(pool, line, |queue, waiters| match held_until {
             Some(until) => queue.hold(ticket, until),
             None => waiters[ticket].batch = Some(queue.join(ticket, now, window, is_drawing)),

@@ -190,7 +190,7 @@ mod tests {
             let next = queue.next(share).expect("all wait");
             queue.count_turn(next, next.and_then(share).unwrap_or_default());
             join(&mut queue, next);
-            queue.line_mut(next).pop(&mut rng, |_| true).expect("it is not empty");
+            queue.line_mut(next).pop(&mut rng, |_| true, |_| true).expect("it is not empty");
             had[next.map_or(shares.len(), |id| ids[id])] += 1;
         }
         had

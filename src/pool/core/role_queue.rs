@@ -349,7 +349,7 @@ impl<B> Core<B> {
             }
             // ## Idle => Handed
             self.change(slot, SlotState::Handed { backend });
-            let popped = self.pop_waiter(pool_id, line, Turn::Handed(slot));
+            let popped = self.pop_waiter(pool_id, line, self.slots[slot].worker, Turn::Handed(slot));
             self.enter(slot, popped.as_ref().and_then(|(_, lane)| *lane), true, now);
             out.extend(popped.map(|(waker, _)| Command::Wake(waker)));
             return true;

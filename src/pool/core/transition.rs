@@ -128,17 +128,19 @@ impl<B> Core<B> {
         result
     }
 
-    /// Takes the next out of a line, with its waker and its lane.
+    /// Takes the next out of a line, rather one of this worker, with its waker and its lane.
     pub(super) fn pop_waiter(
         &mut self,
         pool: PoolId,
         line: LineId,
+        worker: usize,
         turn: Turn,
     ) -> Option<(Waker, Option<RoleQueueId>)> {
         // A copy for the time of the call, because the queue is ours, too.
         let mut rng = self.rng.clone();
         let popped = self.change_queue(pool, line, |queue, waiters| {
-            let ticket = queue.pop(&mut rng, |ticket| is_waiting_in(waiters, ticket))?;
+            let is_near = |ticket| waiters.get(ticket).is_some_and(|waiter| waiter.worker == worker);
+            let ticket = queue.pop(&mut rng, |ticket| is_waiting_in(waiters, ticket), is_near)?;
             let waiter = &mut waiters[ticket];
             match std::mem::replace(&mut waiter.turn, turn) {
                 Turn::Waiting(waker) => Some((waker, waiter.lane)),

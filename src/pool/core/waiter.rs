@@ -19,6 +19,8 @@ pub(super) type TicketQueue = crate::admission::wait_queue::WaitQueue<Ticket>;
 #[derive(Debug)]
 pub(super) struct WaiterState {
     pub(super) pool: PoolId,
+    /// The worker of its client.
+    pub(super) worker: usize,
     /// The line of its pool's queue that it stands in.
     pub(super) line: LineId,
     /// The lane that its transaction is of.
