@@ -9,6 +9,7 @@ mod lifecycle;
 mod observed;
 mod proofs;
 mod sweep;
+pub(crate) mod worker_load;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 
 pub(crate) use self::clock::ProcessClock;
 pub(crate) use self::fleet::NamedUse;
+use self::worker_load::WorkerLoad;
 use crate::admission::entrance::Entrance;
 use crate::admission::fair_queue::Caller;
 use crate::admission::fair_turns::LoginTurn;
@@ -96,8 +98,12 @@ pub(crate) struct Proxy {
     pub looked_up_forms: LookedUpForms,
     /// The places of connections, of those that have not logged in, too.
     pub places: Arc<Places>,
-    /// Threads that serve clients.
+    /// Threads that serve clients, at most.
     pub workers: usize,
+    /// How many of them serve now; the others rest.
+    pub serving: AtomicUsize,
+    /// How busy each of them is.
+    pub loads: Box<[Arc<WorkerLoad>]>,
     /// Orders of the console to the process.
     pub orders: mpsc::Sender<Order>,
     /// All pools by name.
@@ -142,7 +148,8 @@ impl Proxy {
         let secrets = Arc::new(Secrets::new());
         prepare_logins(&secrets, &config);
         let usual_login = ArcSwap::from_pointee(UsualLogin::of(&config));
-        let workers = config.listen.workers;
+        let workers = config.listen.workers_max();
+        let serving = AtomicUsize::new(config.listen.workers.unwrap_or(1));
         let started = Instant::now();
         let mut core = Core::new(workers, config.backends_total_max, fastrand::u64(..));
         let cancels = Cancels::new(config.fleet.siblings, || u64::from_ne_bytes(random()));
@@ -196,6 +203,8 @@ impl Proxy {
             places: Places::new(WhenFull::Newcomer),
             spare: AtomicUsize::new(SPARE_MAX),
             workers,
+            serving,
+            loads: (0..workers).map(|_| Arc::default()).collect(),
             orders,
             clock: ProcessClock::new(started),
             history: Mutex::new(History::new(started)),

@@ -9,6 +9,8 @@ mod drain;
 mod leases;
 mod peers;
 mod service;
+mod spread;
+mod spreader;
 mod systemd;
 mod watchers;
 mod worker;
@@ -35,6 +37,7 @@ use drain::Stops;
 use leases::LeaseKeeper;
 use peers::Peers;
 use service::Service;
+use spreader::Spreader;
 use watchers::Watchers;
 
 /// The reason why the process did not start.
@@ -87,10 +90,18 @@ async fn serve(path: &Path, mut config: Config, handed: Vec<Handed>) -> Result<(
     for id in 0..proxy.workers {
         inboxes.push(worker::start(id, Arc::clone(&proxy)).await?);
     }
+    let inboxes: Arc<[Inbox]> = inboxes.into();
+    for inbox in inboxes.iter() {
+        let all = Arc::clone(&inboxes);
+        inbox.send(move |worker| worker.meet(&all)).await;
+    }
     if let Some(leases) = LeaseKeeper::start(&proxy, &inboxes[0]) {
         services.push(Box::new(leases));
     }
-    let process = ServingProcess { proxy, inboxes: inboxes.into(), services, descriptors };
+    if let Some(spreader) = Spreader::start(&proxy, &inboxes) {
+        services.push(Box::new(spreader));
+    }
+    let process = ServingProcess { proxy, inboxes, services, descriptors };
     if let Some(addr) = admin_addr {
         let bound = listen::bind_tcp(addr, reuse_port);
         let http = bound.map_err(|source| ListenError { addr: addr.to_string(), source })?;
@@ -152,7 +163,7 @@ impl ServingProcess {
         let (acceptors, stop) = (TaskTracker::new(), CancellationToken::new());
         for listener in listeners {
             tracing::info!(kind = "postgres", addr = %listener.local_addr(), "listening");
-            acceptors.spawn(accept::accept(listener, Arc::clone(&self.inboxes), stop.clone()));
+            acceptors.spawn(accept::accept(listener, Arc::clone(&self.proxy), Arc::clone(&self.inboxes), stop.clone()));
         }
         acceptors.close();
         (acceptors, stop)

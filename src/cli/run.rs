@@ -27,7 +27,7 @@ pub(super) fn run(run: &ServeArguments) -> Exit {
     };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        workers = config.listen.workers,
+        workers_max = config.listen.workers_max(),
         clients_max = config.listen.clients_max,
         backends_total_max = config.backends_total_max,
         config = %run.config.display(),

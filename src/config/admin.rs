@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Secret;
-use super::form::{OrOff, list, socket_addr, text, url_host};
+use super::form::{list, or_off, socket_addr, text, url_host};
 use super::keys::section;
 use super::listen::loopback;
 use super::raw::SectionReader;
@@ -15,7 +15,7 @@ section! {
     /// `[admin]`; `Default` is the shipped file.
     pub struct Admin {
         /// HTTP address of the status page, `/metrics`, `/healthz`, `/readyz`; `None` switches it off.
-        pub addr: Option<SocketAddr> = Some(loopback(9432)) => at_start(OrOff(socket_addr()));
+        pub addr: Option<SocketAddr> = Some(loopback(9432)) => at_start(or_off(socket_addr()));
         /// Roles that may do everything in the console.
         pub roles: Vec<String> = Vec::new() => key(list(text()));
         /// Roles that may only look there.

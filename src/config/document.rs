@@ -28,9 +28,6 @@ Next: [PROTECTION.md](PROTECTION.md), the key that prevents each incident, and [
 This file is printed from `proxy.toml` and the code: `UPDATE_EXPECTED=1 cargo test --lib config`.
 ";
 
-/// Its default is the machine's; the comment says which.
-const OF_THE_MACHINE: &str = "listen.workers";
-
 // ## The comments of `proxy.toml`
 
 /// The comment of a key in the file.
@@ -180,7 +177,7 @@ fn document() -> String {
             let of_pool = key.path.replacen("databases.*.", "pool.", 1);
             let default = match &key.default {
                 Some(_) if of_pool != key.path && reference.keys.contains_key(&of_pool) => format!("`{of_pool}`"),
-                Some(value) if !value.is_empty() && key.path != OF_THE_MACHINE => format!("`{value}`"),
+                Some(value) if !value.is_empty() => format!("`{value}`"),
                 _ => "–".to_owned(),
             };
             let row =

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::Secret;
 use super::database::BackendTls;
-use super::form::{OrOff, count, fleet_name, list, peer, socket_addr, truth, word};
+use super::form::{count, fleet_name, list, or_off, peer, socket_addr, truth, word};
 use super::keys::section;
 use super::raw::SectionReader;
 use super::redis_url::redis_url_is_sound;
@@ -28,7 +28,7 @@ section! {
         /// Where the instances are reached.
         pub peers: Vec<PeerName> = Vec::new() => key(list(peer()));
         /// Where only peers come in, to the end of the process; `None`: they come to `listen.addr`.
-        pub addr: Option<SocketAddr> = None => at_start(OrOff(socket_addr()));
+        pub addr: Option<SocketAddr> = None => at_start(or_off(socket_addr()));
         /// Processes of our user on this host are asked, too.
         pub siblings: bool = true => at_start(truth());
         /// TLS towards peers.

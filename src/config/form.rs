@@ -353,8 +353,8 @@ impl KeyForm<Duration> for Span {
 pub(super) struct PerSecond;
 
 /// How many per second, such as `"400/s"`, or `"off"` for no limit.
-pub(super) const fn rate() -> OrOff<PerSecond> {
-    OrOff(PerSecond)
+pub(super) const fn rate() -> OrWord<PerSecond> {
+    or_off(PerSecond)
 }
 
 impl KeyForm<f64> for PerSecond {
@@ -387,23 +387,37 @@ impl KeyForm<f64> for PerSecond {
     }
 }
 
-/// A value, or `"off"` for none.
-pub(super) struct OrOff<F>(pub(super) F);
+/// A value, or the word for none.
+pub(super) struct OrWord<F> {
+    form: F,
+    word: &'static str,
+    meaning: &'static str,
+}
 
-impl<T, F: KeyForm<T>> KeyForm<Option<T>> for OrOff<F> {
+/// A value, or `"off"` for none.
+pub(super) const fn or_off<F>(form: F) -> OrWord<F> {
+    OrWord { form, word: "off", meaning: "none" }
+}
+
+/// A value, or `"auto"`, which leaves it to pgweir.
+pub(super) const fn or_auto<F>(form: F) -> OrWord<F> {
+    OrWord { form, word: "auto", meaning: "as many as the load needs" }
+}
+
+impl<T, F: KeyForm<T>> KeyForm<Option<T>> for OrWord<F> {
     fn read(&self, value: &DeValue<'_>) -> Checked<Option<T>> {
         match value {
-            DeValue::String(text) if text == "off" => Ok(None),
-            _ => self.0.read(value).map(Some),
+            DeValue::String(text) if text == self.word => Ok(None),
+            _ => self.form.read(value).map(Some),
         }
     }
 
     fn text(&self, value: &Option<T>) -> String {
-        value.as_ref().map_or_else(|| "off".to_owned(), |value| self.0.text(value))
+        value.as_ref().map_or_else(|| self.word.to_owned(), |value| self.form.text(value))
     }
 
     fn allowed(&self) -> String {
-        format!("{}, or \"off\" for none", self.0.allowed())
+        format!("{}, or {:?} for {}", self.form.allowed(), self.word, self.meaning)
     }
 }
 

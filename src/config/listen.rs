@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use super::form::{client_source, count, duration, duration_above_zero, list, listen_addr, size, some, truth, word};
+use super::form::{
+    client_source, count, duration, duration_above_zero, list, listen_addr, or_auto, size, some, truth, word,
+};
 use super::keys::section;
 use super::raw::SectionReader;
 use super::raw::Shape;
@@ -51,8 +53,8 @@ section! {
         pub login_timeout: Duration = Duration::from_secs(15) => key(duration_above_zero());
         /// A client idle this long outside a transaction is disconnected; zero: never.
         pub idle_timeout: Duration = Duration::ZERO => key(duration());
-        /// Threads that serve clients.
-        pub workers: usize = available_parallelism().map_or(1, usize::from) => at_start(count(1..=WORKERS_MAX));
+        /// Threads that serve clients; `None`: as many as the load needs, up to one for each CPU.
+        pub workers: Option<usize> = None => at_start(or_auto(count(1..=WORKERS_MAX)));
         /// How long a drain leaves clients alone before it tells them to go.
         pub linger: Duration = Duration::ZERO => key(duration());
         /// How long a drain waits for running transactions before it closes them. Less than the 30 s that Kubernetes
@@ -70,6 +72,13 @@ section! {
         /// TLS towards clients.
         pub tls: ClientTls = ClientTls::Disable => shaped_table();
     } salt_key_is_long
+}
+
+impl Listen {
+    /// Most threads that serve clients: the number of the file, or one for each CPU that the process may use.
+    pub fn workers_max(&self) -> usize {
+        self.workers.unwrap_or_else(|| available_parallelism().map_or(1, usize::from))
+    }
 }
 
 /// Characters of `listen.salt_key`: whoever guesses it learns which roles there are.

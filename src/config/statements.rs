@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::form::{OrOff, count, duration_above_zero, size, truth, word};
+use super::form::{count, duration_above_zero, or_off, size, truth, word};
 use super::keys::section;
 use crate::words::words;
 
@@ -21,9 +21,9 @@ section! {
         /// Memory of all records.
         pub memory: usize = 8 * 1024 * 1024 => at_start(size(MEMORY_MIN..=MEMORY_MAX));
         /// Statements are compared with what they usually are this often; `None`: they are not.
-        pub early_warning: Option<Duration> = Some(Duration::from_secs(10)) => key(OrOff(duration_above_zero()));
+        pub early_warning: Option<Duration> = Some(Duration::from_secs(10)) => key(or_off(duration_above_zero()));
         /// A statement that took this long, with its time in the queue, is logged.
-        pub log_slow: Option<Duration> = None => key(OrOff(duration_above_zero()));
+        pub log_slow: Option<Duration> = None => key(or_off(duration_above_zero()));
         /// One of so many slow statements is logged.
         pub log_slow_sample: u32 = 1 => key(count(1..=SAMPLE_MAX));
         /// Slow statements are logged with their literals.

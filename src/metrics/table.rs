@@ -114,6 +114,15 @@ metrics! {
         Gauge ConfigCurrent "pgweir_config_last_reload_successful" []
             "1 if the configuration that was read last is in force."
             "0: the file on the disk has mistakes, and pgweir would not start with it; `pgweir check` lists them."
+        Gauge WorkersServing "pgweir_workers_serving" []
+            "Threads that serve clients now; with `listen.workers = \"auto\"` as many as the load needs."
+            "At the number of CPUs for long: pgweir has no more to give here; add an instance."
+        Counter ClientMoves "pgweir_client_moves_total" []
+            "Clients that moved from one worker to another."
+            "Some at each change of pgweir_workers_serving. Without an end: loads that change within seconds; set `listen.workers`."
+        Counter BackendMoves "pgweir_backend_moves_total" []
+            "Backends that were lent to a client of another worker than the last."
+            "Each costs some microseconds. None while one worker serves."
     }
     "Clients and logins" {
         Gauge Connections "pgweir_connections" []

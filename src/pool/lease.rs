@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -319,20 +320,22 @@ pub(crate) struct Lease {
     pools: Arc<Pools>,
     /// The socket had no input when the lease was given, and wakes the task that asked for it.
     pub is_dry: bool,
+    /// It came from another worker.
+    pub is_moved: bool,
 }
 
 impl Lease {
     fn new(slot: SlotId, backend: Boxed, pools: Arc<Pools>) -> Self {
-        Self { slot, backend: Some(backend), pools, is_dry: false }
+        Self { slot, backend: Some(backend), pools, is_dry: false, is_moved: false }
     }
 
     /// Checks a backend that was idle and brings it to this worker; a broken one is closed.
     fn ready(mut self, pool: &Arc<Pool>, worker: usize, now: Instant, cx: &mut Context<'_>) -> Option<Self> {
         let is_stale = now > self.fresh_until;
         let is_moved = self.worker != worker;
+        self.is_moved = is_moved;
         if is_moved {
-            self.stream.adopt().ok()?;
-            self.worker = worker;
+            self.adopt(worker).ok()?;
         }
         if self.stream.is_readable(cx) {
             return idle_check::is_fit(&mut self, pool, cx).then_some(self);
@@ -342,6 +345,13 @@ impl Lease {
         // Without cooperative budget `is_readable` says no as well: that does not show that the socket is dry.
         self.is_dry = coop::has_budget_remaining();
         (!has_said_more).then_some(self)
+    }
+
+    /// Registers the backend with the reactor of `worker`, whose thread this is.
+    pub(crate) fn adopt(&mut self, worker: usize) -> io::Result<()> {
+        self.stream.adopt()?;
+        self.worker = worker;
+        Ok(())
     }
 
     /// Gives the backend back, ready for anybody.

@@ -1,12 +1,14 @@
 //! The sockets that clients come in by, and the dealing of connections to workers.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio_util::sync::CancellationToken;
 
 use super::connection;
 use crate::config::Config;
 use crate::net::listen::{Handed, ListenError, Listener};
+use crate::proxy::Proxy;
 use crate::session::context::Inbox;
 
 /// The sockets that were handed over, or those of `listen.addr`.
@@ -18,14 +20,15 @@ pub(super) fn listeners(config: &Config, handed: Vec<Handed>) -> Result<Vec<List
     handed.into_iter().map(Listener::adopt).collect()
 }
 
-/// Accepts until asked to stop, and deals connections to workers.
-pub(super) async fn accept(listener: Listener, inboxes: Arc<[Inbox]>, stop: CancellationToken) {
+/// Accepts until asked to stop, and deals connections to the workers that serve.
+pub(super) async fn accept(listener: Listener, proxy: Arc<Proxy>, inboxes: Arc<[Inbox]>, stop: CancellationToken) {
     let mut dealt = 0;
     let mut deal = async |accepted| {
         // Least loaded; among equals in turn.
         dealt += 1;
-        let order = (0..inboxes.len()).map(|i| (dealt + i) % inboxes.len());
-        if let Some(least) = order.min_by_key(|i| inboxes[*i].load()) {
+        let serving = proxy.serving.load(Ordering::Relaxed);
+        let order = (0..serving).map(|i| (dealt + i) % serving);
+        if let Some(least) = order.min_by_key(|i| inboxes[*i].load().connections()) {
             connection::deal(&inboxes[least], accepted).await;
         }
     };

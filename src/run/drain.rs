@@ -65,7 +65,7 @@ enum Wait {
 
 async fn until_empty(inboxes: &[Inbox], limit: Duration, stops: &mut Stops) -> Wait {
     let empty = async {
-        while inboxes.iter().any(|inbox| inbox.load() > 0) {
+        while inboxes.iter().any(|inbox| inbox.load().connections() > 0) {
             sleep(LOOK).await;
         }
     };

@@ -3,7 +3,9 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,6 +25,7 @@ const BLOCKING_THREADS: usize = 4;
 pub(super) async fn start(id: usize, proxy: Arc<Proxy>) -> io::Result<Inbox> {
     let (jobs, inbox) = mpsc::channel::<Job>(INBOX);
     let (tell, started) = oneshot::channel();
+    let load = Arc::clone(&proxy.loads[id]);
     std::thread::Builder::new().name(format!("worker-{id}")).spawn(move || {
         let mut builder = Builder::new_current_thread();
         let built = builder.enable_all().max_blocking_threads(BLOCKING_THREADS).build_local(LocalOptions::default());
@@ -37,7 +40,7 @@ pub(super) async fn start(id: usize, proxy: Arc<Proxy>) -> io::Result<Inbox> {
         }
     })?;
     started.await.map_err(io::Error::other)??;
-    Ok(Inbox::new(jobs))
+    Ok(Inbox::new(jobs, load))
 }
 
 async fn work(worker: Rc<Worker>, mut inbox: mpsc::Receiver<Job>) {
@@ -65,6 +68,13 @@ async fn keep(worker: Rc<Worker>) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
+        worker.load.set_busy(cpu_time());
         worker.proxy.tick(worker.id);
     }
+}
+
+/// CPU time of this thread since its start.
+fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }

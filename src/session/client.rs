@@ -5,7 +5,7 @@
 //! struct and nothing else: no buffer, no timer. `relay` moves the bytes, `lease` gets and releases backends, `lost`
 //! serves the client that lost its own, `overdue` ends statements and transactions that take too long, `pinned` ends
 //! clients that keep a backend for too long, `refusal` sends away what there is no capacity for, `deliver` brings
-//! notifications, `again` sends what did not run to another server.
+//! notifications, `again` sends what did not run to another server, `moving` takes the client to another worker.
 
 mod again;
 mod counted;
@@ -13,6 +13,7 @@ mod deliver;
 mod in_lane;
 mod lease;
 mod lost;
+pub(crate) mod moving;
 mod overdue;
 mod pinned;
 mod refusal;
@@ -46,6 +47,7 @@ use crate::wire::build;
 use crate::wire::expected::CopyRest;
 use crate::wire::frame::FrameError;
 use crate::wire::message::MessageError;
+use moving::Mover;
 
 /// Rounds of moving bytes before other tasks of the worker get their turn.
 const ROUNDS: usize = 8;
@@ -88,6 +90,13 @@ impl From<std::io::Error> for End {
     fn from(_: std::io::Error) -> Self {
         Self::Gone
     }
+}
+
+/// How a client's task on one worker ends.
+enum Departed {
+    Ends(End),
+    /// The client goes on at this worker.
+    Moves(usize),
 }
 
 #[derive(Debug)]
@@ -193,18 +202,25 @@ impl Client {
         }
     }
 
-    /// Serves the client to its end. Boxed parts keep the task as small as a pointer while the client idles.
-    pub(crate) async fn run(mut self: Box<Self>) {
+    /// Serves the client to its end, or until it moves to another worker: then, that worker. Boxed parts keep the task
+    /// as small as a pointer while the client idles.
+    pub(crate) async fn run(mut self: Box<Self>) -> Option<(usize, Box<Mover>)> {
         let mut is_known = false;
-        let end = poll_fn(|cx| {
+        let exit = poll_fn(|cx| {
             if !std::mem::replace(&mut is_known, true) {
                 self.handle.set_waker(cx.waker());
             }
             self.poll(cx)
         })
         .await;
-        let goodbye: Pin<Box<dyn Future<Output = ()>>> = Box::pin(self.finish(end));
-        goodbye.await;
+        match exit {
+            Departed::Moves(to) => Some((to, Box::new(self.depart()))),
+            Departed::Ends(end) => {
+                let goodbye: Pin<Box<dyn Future<Output = ()>>> = Box::pin(self.finish(end));
+                goodbye.await;
+                None
+            }
+        }
     }
 
     async fn finish(mut self: Box<Self>, end: End) {
@@ -242,7 +258,7 @@ impl Client {
         let _ = timeout(GOODBYE_MAX, goodbye).await;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Departed> {
         let worker = Rc::clone(&self.worker);
         let mut buffers = worker.buffers();
         let turn = self.turn(cx, &mut buffers).and_then(|goes_on| self.count_memory().map(|()| goes_on));
@@ -251,8 +267,12 @@ impl Client {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
+            Ok(false) if worker.load.has_departures() && self.is_at_rest() => match worker.load.depart() {
+                Some(to) => Poll::Ready(Departed::Moves(to)),
+                None => Poll::Pending,
+            },
             Ok(false) => Poll::Pending,
-            Err(end) => Poll::Ready(end),
+            Err(end) => Poll::Ready(Departed::Ends(end)),
         }
     }
 

@@ -1,16 +1,16 @@
 //! State that the tasks of one worker thread share, and the way for other threads to reach it.
 //!
-//! Clients never move between workers, backends may. Work for a worker's own thread (dials, closes, new clients)
-//! reaches it through its [`Inbox`]. `run::worker` starts the threads.
+//! Work for a worker's own thread (dials, closes, clients) reaches it through its [`Inbox`]. `run::worker` starts the
+//! threads, `run::spread` decides how many of them serve, and which clients move.
 
-use std::cell::{RefCell, RefMut};
+use std::cell::{OnceCell, RefCell, RefMut};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::proxy::Proxy;
+use crate::proxy::worker_load::{Counted, WorkerLoad};
 use crate::session::cycle::CycleState;
 use crate::workload::Recorder;
 
@@ -38,6 +38,10 @@ pub(crate) struct Worker {
     /// Its number, from 0.
     pub id: usize,
     pub proxy: Arc<Proxy>,
+    /// How busy it is, and which clients it is to give away.
+    pub load: Arc<WorkerLoad>,
+    /// The ways to all workers, once they run.
+    inboxes: OnceCell<Weak<[Inbox]>>,
     /// Counts statements; `None`: nobody does.
     pub recorder: Option<Recorder>,
     buffers: RefCell<Buffers>,
@@ -48,9 +52,21 @@ pub(crate) struct Worker {
 impl Worker {
     /// Worker `id`, counted from 0, with buffers of its own.
     pub(crate) fn new(id: usize, proxy: Arc<Proxy>) -> Self {
+        let load = Arc::clone(&proxy.loads[id]);
         let buffers = Buffers { read: vec![0; READ_SIZE].into(), copy: Vec::new() };
         let recorder = proxy.workload.as_ref().map(|workload| Recorder::new(id, Arc::clone(workload)));
-        Self { id, proxy, recorder, buffers: RefCell::new(buffers), cycles: RefCell::default() }
+        let inboxes = OnceCell::new();
+        Self { id, proxy, load, inboxes, recorder, buffers: RefCell::new(buffers), cycles: RefCell::default() }
+    }
+
+    /// Introduces all workers, itself among them. The process keeps them; a worker alone keeps none alive.
+    pub(crate) fn meet(&self, inboxes: &Arc<[Inbox]>) {
+        let _ = self.inboxes.set(Arc::downgrade(inboxes));
+    }
+
+    /// The way to another worker; `None` while they are starting or going down.
+    pub(crate) fn inbox(&self, id: usize) -> Option<Inbox> {
+        self.inboxes.get()?.upgrade()?.get(id).cloned()
     }
 
     /// The buffers, for one poll.
@@ -79,23 +95,6 @@ impl Worker {
     }
 }
 
-/// One connection in the count of its worker, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Counted(Arc<AtomicUsize>);
-
-impl Counted {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// Work for a worker on its own thread.
 pub(crate) type Job = Box<dyn FnOnce(Rc<Worker>) + Send>;
 
@@ -103,23 +102,23 @@ pub(crate) type Job = Box<dyn FnOnce(Rc<Worker>) + Send>;
 #[derive(Debug, Clone)]
 pub(crate) struct Inbox {
     jobs: mpsc::Sender<Job>,
-    connections: Arc<AtomicUsize>,
+    load: Arc<WorkerLoad>,
 }
 
 impl Inbox {
     /// The sending end of a worker's queue of jobs.
-    pub(crate) fn new(jobs: mpsc::Sender<Job>) -> Self {
-        Self { jobs, connections: Arc::default() }
+    pub(crate) fn new(jobs: mpsc::Sender<Job>, load: Arc<WorkerLoad>) -> Self {
+        Self { jobs, load }
     }
 
-    /// Number of connections the worker serves.
-    pub(crate) fn load(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
+    /// How busy the worker is.
+    pub(crate) fn load(&self) -> &WorkerLoad {
+        &self.load
     }
 
     /// Counts one more connection that the worker serves.
     pub(crate) fn count(&self) -> Counted {
-        Counted::new(&self.connections)
+        Counted::new(Arc::clone(&self.load))
     }
 
     /// Runs a job on the worker's own thread. A worker that is gone runs nothing: the process is going down.

@@ -92,6 +92,11 @@ pub(crate) struct Leased {
 }
 
 impl Leased {
+    /// Nothing is under way between the backend and its client, and no transaction is open.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.cycle.can_release() && !self.cycle.holds_client() && self.cycle.backend.is_at_rest() && !self.is_throttled
+    }
+
     #[inline]
     pub(crate) fn backend(&mut self) -> &mut Backend {
         &mut self.lease

@@ -60,6 +60,11 @@ impl Side {
         self.walker.is_at_boundary()
     }
 
+    /// No message is under way from this side, and no byte waits for it.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.walker.is_at_boundary() && self.buffer.is_empty()
+    }
+
     /// Bytes of memory that it takes.
     #[inline]
     pub(super) fn memory(&self) -> usize {

@@ -152,6 +152,9 @@ fn process(page: &mut Exposition, proxy: &Proxy) {
     page.put(Metric::StartTime, &[], started.as_secs_f64());
     page.put(Metric::Draining, &[], u8::from(proxy.is_leaving()));
     page.put(Metric::ConfigCurrent, &[], u8::from(!proxy.process.is_outdated()));
+    page.put(Metric::WorkersServing, &[], proxy.serving.load(Ordering::Relaxed) as u64);
+    page.put(Metric::ClientMoves, &[], proxy.loads.iter().map(|load| load.moved_away()).sum::<u64>());
+    page.put(Metric::BackendMoves, &[], proxy.loads.iter().map(|load| load.backends_come()).sum::<u64>());
     page.put(Metric::Connections, &[], proxy.places.connections());
     page.put(Metric::Arrivals, &[], proxy.places.arrivals());
     page.put(Metric::ClientsMax, &[], proxy.config.load().listen.clients_max);

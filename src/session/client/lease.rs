@@ -180,6 +180,9 @@ impl Client {
 
     #[inline]
     pub(super) fn begin_lease(&mut self, mut lease: Lease, lane: Option<LaneOf>, now: Instant, waited: Duration) {
+        if lease.is_moved {
+            self.worker.load.count_backend();
+        }
         self.session.begins_use(lease.begin_use(self.session.entry.pid));
         self.handle.set_active(lease.target.clone());
         self.is_unsynced = false;
@@ -224,10 +227,11 @@ impl Client {
         if !leased.cycle.can_release() || !self.held.is_empty() {
             return Ok(());
         }
-        if self.session.mode == PoolMode::Session
-            || self.side.is_mid_forward()
-            || !leased.cycle.backend.buffer.is_empty()
-        {
+        if self.session.mode == PoolMode::Session {
+            self.was_served();
+            return Ok(());
+        }
+        if self.side.is_mid_forward() || !leased.cycle.backend.buffer.is_empty() {
             return Ok(());
         }
         if !self.session.pins.is_settled() {
@@ -262,13 +266,21 @@ impl Client {
         Ok(())
     }
 
+    /// A cycle ended: the client is not idle, and a part of its worker's load.
+    #[inline]
+    pub(super) fn was_served(&self) {
+        if self.handle.touch(self.worker.proxy.clock.second()) {
+            self.worker.load.count_served();
+        }
+    }
+
     /// ## Leased => Idle
     #[inline]
     fn release(&mut self, now: Instant) {
         let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
         let Leased { lease, cycle, since, .. } = leased;
         self.handle.set_idle();
-        self.handle.touch(self.worker.proxy.clock.second());
+        self.was_served();
         self.session.pool.stats.worker(self.worker.id).leased(now - since);
         cleanup::release(&self.worker, lease, cycle, now);
         self.side.shrink();

@@ -10,9 +10,9 @@ use crate::session::pins;
 impl Client {
     /// The client keeps its backend between transactions, if one more of its role may.
     pub(super) fn keep_pinned(&mut self) -> Result<(), End> {
-        let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
         self.handle.set_pins(self.session.pin_bits());
-        self.handle.touch(self.worker.proxy.clock.second());
+        self.was_served();
+        let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
         if leased.pin.is_some() {
             return Ok(());
         }

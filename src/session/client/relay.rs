@@ -226,7 +226,7 @@ impl Client {
                 if self.needs_no_backend(request, message.is_whole()) {
                     out.skip(message.fresh);
                     self.answered(answer);
-                    self.handle.touch(self.worker.proxy.clock.second());
+                    self.was_served();
                     return Ok(Step::Done);
                 }
                 let asked = match self.worker.proxy.lanes.is_any() {
