@@ -11,6 +11,7 @@ mod observe;
 mod patroni;
 mod probe;
 mod prober;
+mod reader_hosts;
 mod rest;
 mod source;
 

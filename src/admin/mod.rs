@@ -24,6 +24,7 @@ mod help;
 pub(crate) mod http;
 mod page;
 mod problem;
+mod readers;
 mod recent;
 mod rows_wanted;
 pub(crate) mod scrape;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::database::{BACKENDS_MAX, WAITERS_MAX};
-use super::form::{count, duration, duration_above_zero, duration_text, rate, truth, word};
+use super::database::WAITERS_MAX;
+use super::form::{BACKENDS_MAX, count, duration, duration_above_zero, duration_text, rate, truth, word};
 use super::keys::section;
 use super::raw::SectionReader;
 use super::raw::{KeyTable, KeyVisitor};

@@ -5,18 +5,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Secret;
-use super::form::{count, duration, duration_above_zero, host, port, role_query, some, text, truth, word};
+use super::form::{
+    BACKENDS_MAX, count, duration, duration_above_zero, host, port, role_query, some, text, truth, word,
+};
 use super::keys::section;
 use super::listen::ServerIdentity;
 use super::raw::SectionReader;
+use super::readers::{ReaderKeys, reader_rules};
 use super::topology::{AuroraCluster, PatroniApi, ProbeLogin, ReplayWhen, TopologySource};
 use crate::words::words;
 
 /// Names of the console; no database may have them.
 pub const CONSOLE_NAMES: [&str; 2] = ["pgweir", "pgbouncer"];
-
-/// As many backends as any Postgres allows connections (`max_connections` ends at 262143).
-pub(super) const BACKENDS_MAX: u32 = 262_143;
 
 /// Waiting clients hold memory, and a queue longer than this never moves in time.
 pub(super) const WAITERS_MAX: u32 = 1_000_000;
@@ -113,6 +113,8 @@ section! {
         pub aurora: Option<AuroraCluster> = None => maybe_table();
         /// Whether statements that did not run are sent to the next primary.
         pub replay: ReplayWhen = ReplayWhen::On => key(word());
+        /// Whether and how it is read from several servers.
+        pub reads: ReaderKeys = ReaderKeys::default() => inline();
         /// TLS towards the server.
         pub tls: BackendTls = BackendTls::default() => table();
         /// Role that looks up secrets for `auth = "auth-query"`, with its password.
@@ -127,13 +129,16 @@ section! {
 impl Database {
     /// Statements that did not run are sent again: a topology says where to.
     pub fn replays(&self) -> bool {
-        self.topology != TopologySource::Off && self.replay == ReplayWhen::On
+        self.topology != TopologySource::Off && self.replay == ReplayWhen::On && !self.reads.readers
     }
 
-    /// The role that its servers have to have: a topology looks for the primary unless another is wanted.
+    /// The role that a login checks: a topology looks for the primary unless another is wanted; of readers it knows the
+    /// role, or nobody has asked for one.
     pub fn wanted_role(&self) -> ServerRole {
         match (self.topology, self.server_role) {
-            (TopologySource::Off, role) | (_, role @ (ServerRole::Primary | ServerRole::Standby)) => role,
+            (TopologySource::Off, role) => role,
+            _ if self.reads.readers => ServerRole::Any,
+            (_, role @ (ServerRole::Primary | ServerRole::Standby)) => role,
             (_, ServerRole::Any) => ServerRole::Primary,
         }
     }
@@ -141,6 +146,13 @@ impl Database {
 
 fn database_rules(database: &Database, section: &SectionReader<'_>) {
     topology_rules(database, section);
+    if database.reads.readers && database.server_role == ServerRole::Primary {
+        section
+            .blame("server_role", "a primary is not one of several readers: with readers it is \"standby\" or \"any\"");
+    }
+    let knows_lag =
+        matches!(database.topology, TopologySource::Probe | TopologySource::Patroni | TopologySource::Aurora);
+    reader_rules(&database.reads, knows_lag, section);
     if section.has("password") && !section.has("login_as") {
         section.blame("password", "is the password of login_as, which is missing");
     }
@@ -225,8 +237,9 @@ impl BackendTlsMode {
 /// Rules between the keys of a topology and the others of its database.
 fn topology_rules(database: &Database, section: &SectionReader<'_>) {
     let source = database.topology;
-    if source != TopologySource::Off && database.server_role == ServerRole::Standby && section.is_sound("server_role") {
-        section.blame("server_role", "a topology finds the primary; it is \"primary\" then");
+    let wants_standby = database.server_role == ServerRole::Standby && section.is_sound("server_role");
+    if source != TopologySource::Off && wants_standby && !database.reads.readers {
+        section.blame("server_role", "a topology finds the primary; it is \"primary\" then, or set readers = true");
     }
     for (key, of) in [("patroni", TopologySource::Patroni), ("aurora", TopologySource::Aurora)] {
         if source == of && !section.has(key) {

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::{CertificatePattern, ClientSource, FLEET_NAME_MAX, ListenAddr, PeerName};
@@ -16,6 +17,9 @@ use crate::words::Word;
 
 /// Longer than this is a typing mistake; `"0s"` is how to say never.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// As many backends as any Postgres allows connections (`max_connections` ends at 262143).
+pub(super) const BACKENDS_MAX: u32 = 262_143;
 
 /// Postgres keeps its timeouts as milliseconds in an int (guc_tables.c).
 const POSTGRES_TIMEOUT_MAX: Duration = Duration::from_millis(i32::MAX as u64);
@@ -183,6 +187,19 @@ pub(super) fn client_source() -> PlainForm<ClientSource> {
     let read = |value: &DeValue<'_>| match value {
         DeValue::String(text) => ClientSource::parse(text)
             .ok_or_else(|| format!("{text:?} is no network such as \"10.0.0.0/8\", no IP address and not \"unix\"")),
+        other => Err(format!("{} is no network; write for example \"10.0.0.0/8\"", shown(other))),
+    };
+    PlainForm { read, allowed }
+}
+
+/// A network or an address.
+pub(super) fn network() -> PlainForm<IpNet> {
+    let allowed = "a network such as \"10.0.0.0/8\", or an IP address";
+    let read = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => match ClientSource::parse(text) {
+            Some(ClientSource::Network(network)) => Ok(network),
+            _ => Err(format!("{text:?} is no network such as \"10.0.0.0/8\" and no IP address")),
+        },
         other => Err(format!("{} is no network; write for example \"10.0.0.0/8\"", shown(other))),
     };
     PlainForm { read, allowed }

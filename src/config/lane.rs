@@ -10,8 +10,10 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use super::admission::{Priority, RateKeys, RoleAdmission};
-use super::database::{BACKENDS_MAX, WAITERS_MAX};
-use super::form::{KeyForm, count, digest, duration_above_zero, postgres_timeout, read_text, some, text, word};
+use super::database::WAITERS_MAX;
+use super::form::{
+    BACKENDS_MAX, KeyForm, count, digest, duration_above_zero, postgres_timeout, read_text, some, text, word,
+};
 use super::keys::section;
 use super::raw::SectionReader;
 use super::{ClientSource, Config, Database, RoleQueueSettings};

@@ -9,8 +9,8 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::Secret;
 use super::admission::{RateKeys, RoleAdmission};
-use super::database::{BACKENDS_MAX, PoolMode, ResetWhen};
-use super::form::{count, duration, postgres_timeout, text, word};
+use super::database::{PoolMode, ResetWhen};
+use super::form::{BACKENDS_MAX, count, duration, postgres_timeout, text, word};
 use super::keys::section;
 use super::listen::CLIENTS_MAX;
 use super::raw::SectionReader;

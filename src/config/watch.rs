@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Secret;
-use super::database::{BACKENDS_MAX, WatchLogin};
-use super::form::{count, duration_above_zero, text, word};
+use super::database::WatchLogin;
+use super::form::{BACKENDS_MAX, count, duration_above_zero, text, word};
 use super::keys::section;
 use super::raw::SectionReader;
 use super::raw::Shape;

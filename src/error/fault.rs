@@ -39,6 +39,9 @@ pub(crate) enum Fault {
     /// The endpoint stayed unreachable.
     #[error("the database cannot be reached")]
     Down,
+    /// There stayed no reader that could be used.
+    #[error("no reader can be used")]
+    NoReader,
     /// The server refuses the login of this pool, and its error is not at hand.
     #[error("the database refuses the login")]
     Refused,

@@ -40,6 +40,9 @@ pub(crate) fn still_waiting(role: &str, waited: Duration, waiting: u32, is_unpro
 /// The hint where no primary is known.
 const UNPROVED: &str = "SHOW TOPOLOGY in the console tells why; databases.*.topology looks for one, pool.wait_timeout is how long clients wait.";
 
+/// The hint where no reader can be used.
+const NO_READER: &str = "SHOW READERS in the console tells why; databases.*.lag_max is how far one may be behind, databases.*.fallback_max lets the primary stand in, pool.connect_timeout is how long a client waits.";
+
 /// The report for a fault.
 pub(crate) fn report(fault: &Fault) -> Report {
     let (severity, code, hint): (_, _, Option<&str>) = match fault {
@@ -75,6 +78,7 @@ pub(crate) fn report(fault: &Fault) -> Report {
                 "Check databases.*.host and databases.*.port, and the server behind them; pool.connect_timeout is how long a client waits for it to return.",
             ),
         ),
+        Fault::NoReader => ("ERROR", "57P03", Some(NO_READER)),
         Fault::Refused => {
             ("ERROR", "57P03", Some("Check roles.*.password, roles.*.backend_password and roles.*.login_as."))
         }
@@ -329,6 +333,7 @@ pub(crate) fn login(fault: &LoginFault) -> Report {
         LoginFault::Lease(LeaseError::Down) => {
             ("57P03", Some("Check databases.*.host and databases.*.port, and the server behind them."))
         }
+        LoginFault::Lease(LeaseError::NoReader) => ("57P03", Some(NO_READER)),
         LoginFault::Lease(LeaseError::Refused) => {
             ("57P03", Some("Check roles.*.password, roles.*.backend_password and roles.*.login_as."))
         }

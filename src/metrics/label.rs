@@ -12,6 +12,8 @@ words! {
         Database = "database",
         /// As clients log in.
         Role = "role",
+        /// Of a database.
+        Reader = "reader",
         /// Of a client.
         ClientState = "state",
         /// Of a backend.

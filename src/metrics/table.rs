@@ -217,6 +217,18 @@ metrics! {
         Gauge Unproved "pgweir_unproved" [Database]
             "1 while the topology knows no server of the role that the database needs."
             "Clients wait meanwhile; `SHOW TOPOLOGY` says why."
+        Gauge ReaderUsed "pgweir_reader_used" [Database Reader]
+            "1 if clients are sent to this reader of a database with readers = true."
+            "0: it is down, too far behind, a spare, or the primary; `SHOW READERS` says which."
+        Gauge ReaderActive "pgweir_reader_active" [Database Reader]
+            "Backends of a reader that are with clients."
+            "The readers that are used should have about the same; one with more answers more slowly, see `databases.*.load_balance`."
+        Gauge ReaderBackends "pgweir_reader_backends" [Database Reader]
+            "Backends at a reader, those on their way out included."
+            "A reader that has come into use gets its part within some seconds."
+        Gauge ReaderLag "pgweir_reader_lag_seconds" [Database Reader]
+            "How far a reader is behind the primary, as of its last answer; absent where nobody knows."
+            "Above `databases.*.lag_max` it gets nothing. Look for long queries there and for what the primary writes."
     }
     "Queries and transactions" {
         Counter Queries "pgweir_queries_total" [Database Role]

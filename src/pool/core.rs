@@ -11,11 +11,14 @@
 mod bound;
 mod endpoint;
 mod fleet;
+mod idle;
 mod lane;
 mod lane_rules;
 mod lines;
 mod manage;
 mod queue_id;
+mod readers;
+mod reading;
 mod role_queue;
 mod share;
 mod slot;
@@ -34,22 +37,27 @@ mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use fastrand::Rng;
-use slotmap::{SlotMap, new_key_type};
+use slotmap::{SecondaryMap, SlotMap, new_key_type};
 use tokio::time::Instant;
 
 use bound::Bound;
 use endpoint::{Health, Retry};
+use idle::IdleStacks;
 pub(crate) use lines::LineShare;
 use lines::PoolQueue;
 use queue_id::LineId;
+use readers::Readers;
 use role_queue::{LeaseEnd, RoleQueue};
-use slot::{Slot, SlotState};
+use slot::{ReaderId, Slot, SlotState};
 use stops::DatabaseStops;
 use waiter::{Notice, Turn, WaiterState, Waiters};
+
+use crate::pool::host_port::ServerTarget;
 
 pub(crate) use endpoint::FailureKind;
 pub(crate) use fleet::{FleetLimit, FleetParts};
@@ -58,6 +66,7 @@ pub(crate) use manage::ServerEpoch;
 
 pub use manage::{DatabaseLimits, PoolLimits};
 pub(crate) use queue_id::RoleQueueId;
+pub(crate) use readers::{ReaderDuty, ReaderRules, ReaderSpec, ReaderState, ReaderView};
 pub(crate) use role_queue::RoleQueueView;
 pub use slot::SlotId;
 pub(crate) use slot::{SlotCounts, SlotPhase};
@@ -80,6 +89,8 @@ pub enum Command<B> {
         pool: PoolId,
         /// To be named in the report.
         slot: SlotId,
+        /// Where to, where the database is read from several servers.
+        to: Option<Arc<ServerTarget>>,
     },
     /// Close this backend, then report [`Core::closed`].
     Close {
@@ -129,6 +140,9 @@ pub enum WaitError {
     /// The endpoint stayed unreachable for `connect_timeout` while this waiter waited.
     #[error("the database cannot be reached")]
     EndpointDown,
+    /// So long was there no reader that could be used.
+    #[error("no reader can be used")]
+    NoReader,
     /// It waited for `wait_timeout`.
     #[error("{0}")]
     TimedOut(Bottleneck),
@@ -206,6 +220,8 @@ struct DatabaseState {
     limits: DatabaseLimits,
     bound: Bound,
     health: Health,
+    /// The servers that it is read from, where those are several; each has a health of its own.
+    readers: Option<Box<Readers>>,
     pools: Vec<PoolId>,
     stops: DatabaseStops,
     /// Counts pauses and their ends: who ends a pause later sees whether it is still his.
@@ -223,8 +239,9 @@ struct PoolState {
     counts: SlotCounts,
     /// Openings of an older generation, which will serve nobody.
     openings_stale: u32,
-    /// Per worker, the longest idle in front.
-    idle: Vec<VecDeque<SlotId>>,
+    idle: IdleStacks,
+    /// Where its database is read from several servers.
+    readers: Option<Box<PoolReaders>>,
     queue: PoolQueue,
     /// The server refused this pool's login, and nothing has opened since.
     refused: Option<Retry>,
@@ -237,10 +254,18 @@ impl PoolState {
         self.queue.waiting() > 0 || self.counts.live() > 0
     }
 
-    /// The backend used last by this worker, else by the worker that has most to spare.
-    fn take_idle(&mut self, worker: usize) -> Option<SlotId> {
-        self.idle[worker].pop_back().or_else(|| self.idle.iter_mut().max_by_key(|stack| stack.len())?.pop_back())
+    /// All its idle backends.
+    fn stacks(&self) -> impl Iterator<Item = &IdleStacks> {
+        std::iter::once(&self.idle).chain(self.readers.iter().flat_map(|readers| readers.idle.values()))
     }
+}
+
+/// The backends of a pool whose database is read from several servers.
+#[derive(Debug, Default)]
+struct PoolReaders {
+    idle: SecondaryMap<ReaderId, IdleStacks>,
+    /// Backends that left one reader and have not been opened at another.
+    owed: u32,
 }
 
 impl<B> Core<B> {
@@ -312,7 +337,7 @@ impl<B> Core<B> {
             }
         };
         if may_be_idle && is_admitted {
-            while let Some(slot) = self.pools[pool].take_idle(worker) {
+            while let Some(slot) = self.next_idle(pool, worker, now) {
                 let backend = self.take(slot);
                 if !self.is_spent(slot, now) {
                     self.enter(slot, lane, false, now);
@@ -531,11 +556,16 @@ impl<B> Core<B> {
             pool.openings_stale -= 1;
         }
         let database = pool.database;
-        if self.databases[database].health.down_since().is_some() {
-            let pools = self.databases[database].pools.clone();
-            self.restart_role_queues(&pools, now);
+        match opened.reader {
+            Some(reader) => self.change_readers(database, now, out, |readers| readers.opened(reader, now)),
+            None => {
+                if self.databases[database].health.down_since().is_some() {
+                    let pools = self.databases[database].pools.clone();
+                    self.restart_role_queues(&pools, now);
+                }
+                self.databases[database].health.succeeded();
+            }
         }
-        self.databases[database].health.succeeded();
         self.idle_scan.push_back(slot);
         self.place(slot, backend, now, out);
         self.serve(Some(database), now, out);
@@ -543,16 +573,29 @@ impl<B> Core<B> {
 
     /// A dial failed and its socket is closed.
     pub fn failed(&mut self, slot: SlotId, kind: FailureKind, now: Instant, out: &mut Vec<Command<B>>) {
-        let Some(&Slot { pool: pool_id, generation, state: SlotState::Opening { probe }, .. }) = self.slots.get(slot)
+        let Some(&Slot { pool: pool_id, reader, generation, state: SlotState::Opening { probe }, .. }) =
+            self.slots.get(slot)
         else {
             return;
         };
         let roll = self.rng.f64();
+        let database = self.pools[pool_id].database;
+        match reader {
+            Some(reader) => {
+                self.change_readers(database, now, out, |readers| readers.failed(reader, kind, probe, now, roll));
+            }
+            None => self.databases[database].health.failed(kind, probe, now, roll),
+        }
         let pool = &mut self.pools[pool_id];
-        self.databases[pool.database].health.failed(kind, probe, now, roll);
+        let is_of_pool = match kind {
+            FailureKind::Refused => true,
+            // A full one of several readers says nothing about the others.
+            FailureKind::Full => reader.is_none(),
+            FailureKind::Unreachable | FailureKind::Busy => false,
+        };
         if generation != pool.generation {
             pool.openings_stale -= 1;
-        } else if matches!(kind, FailureKind::Refused | FailureKind::Full) {
+        } else if is_of_pool {
             match &mut pool.refused {
                 Some(retry) if probe => *retry = retry.after_another(now, roll),
                 Some(_) => {}
@@ -589,7 +632,7 @@ impl<B> Core<B> {
             // ## (Opening | Handed | Leased) => Idle
             let database = pool.database;
             self.change(slot, SlotState::Idle { backend, since: now });
-            self.pools[pool_id].idle[worker].push_back(slot);
+            self.lay_idle(slot);
             if self.total.waiting > 0 {
                 // ## Idle => Handed, to the next waiter of the role
                 self.serve_lines(pool_id, worker, now, out);

@@ -10,8 +10,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
-use super::core::{Core, DatabaseId, DatabaseLimits, PoolLimits, RoleQueueId, ServerEpoch};
-use super::host_port::HostPort;
+use super::core::{
+    Core, DatabaseId, DatabaseLimits, PoolLimits, ReaderDuty, ReaderRules, ReaderSpec, ReaderView, RoleQueueId,
+    ServerEpoch,
+};
+use super::host_port::{HostPort, ServerTarget};
 use super::in_use::{CountUses, InUse};
 use super::lease::{Boxed, Commands, Pools};
 use super::open::OpenError;
@@ -21,8 +24,8 @@ use crate::admission::limiter::LeaseScope;
 use crate::auth::Credential;
 use crate::auth::secrets::Stored;
 use crate::config::{
-    Auth, Config, Endpoint, PoolKeys as PoolConfig, PoolMode, PoolSettings, Secret, TopologySource, own_settings,
-    pool_settings, role_queue_settings,
+    Auth, Config, Endpoint, PoolKeys as PoolConfig, PoolMode, PoolSettings, ReaderKeys, Secret, TopologySource,
+    own_settings, pool_settings, role_queue_settings,
 };
 use crate::metrics::PoolStats;
 use crate::state::timeout::Timeout;
@@ -52,6 +55,15 @@ struct Names {
     disabled: HashSet<String>,
     /// Where topologies send the backends of databases that have one.
     routes: HashMap<Arc<str>, Arc<Route>>,
+    /// The servers of databases that are read from several.
+    readers: HashMap<Arc<str>, ReaderPlan>,
+}
+
+/// The servers that a database is read from, as its topology sees them, and how they are used.
+#[derive(Debug)]
+struct ReaderPlan {
+    rules: ReaderRules,
+    specs: Vec<ReaderSpec>,
 }
 
 impl Directory {
@@ -196,8 +208,13 @@ impl Directory {
     /// A topology says from now on where the backends of this database go: nowhere, until it has found a server.
     pub(crate) fn begin_route(&self, worker: usize, name: &Arc<str>) -> Arc<Route> {
         let mut names = self.names();
-        let route = Arc::clone(names.routes.entry(Arc::clone(name)).or_default());
-        names.pools_of(name).for_each(|pool| pool.set_route(Some(Arc::clone(&route))));
+        let route = names.begin_route(name);
+        if names.readers.remove(name).is_some()
+            && let Some(database) = names.databases.get(name)
+        {
+            route.set(Vec::new());
+            self.pools.decide(worker, |core, out| core.end_readers(*database, Instant::now(), out));
+        }
         if let Some(database) = names.databases.get(name)
             && route.servers().is_empty()
         {
@@ -206,14 +223,71 @@ impl Directory {
         route
     }
 
+    /// A topology says from now on which servers this database is read from, by these rules. Returns those that were
+    /// known before, which go on.
+    pub(crate) fn begin_readers(
+        &self,
+        worker: usize,
+        name: &Arc<str>,
+        rules: ReaderRules,
+    ) -> (Arc<Route>, Vec<ReaderSpec>) {
+        let mut names = self.names();
+        let route = names.begin_route(name);
+        let known = names.readers.entry(Arc::clone(name)).or_insert_with(|| ReaderPlan { rules, specs: Vec::new() });
+        known.rules = rules;
+        let specs = known.specs.clone();
+        if let Some(database) = names.databases.get(name) {
+            let now = Instant::now();
+            self.pools.decide(worker, |core, out| {
+                core.set_readers(*database, rules, specs.clone(), now, out);
+                core.prove(*database, ServerEpoch::Same, now, out);
+            });
+        }
+        (route, specs)
+    }
+
+    /// These are the servers that this database is read from. Only on a worker's thread.
+    pub(crate) fn set_readers(&self, worker: usize, name: &str, specs: Vec<ReaderSpec>) {
+        let mut names = self.names();
+        let Names { databases, routes, readers, .. } = &mut *names;
+        let Some(known) = readers.get_mut(name) else { return };
+        known.specs.clone_from(&specs);
+        if let Some(route) = routes.get(name) {
+            let reads = specs.iter().filter(|spec| spec.duty == ReaderDuty::Reads);
+            route.set(reads.map(|spec| spec.target.host.clone()).collect());
+        }
+        if let Some(database) = databases.get(name) {
+            let (rules, now) = (known.rules, Instant::now());
+            self.pools.decide(worker, |core, out| core.set_readers(*database, rules, specs, now, out));
+        }
+    }
+
+    /// A reader answered beside the pools. Only on a worker's thread.
+    pub(crate) fn reader_reached(&self, worker: usize, name: &str, target: &ServerTarget) {
+        if let Some(database) = self.names().databases.get(name) {
+            let now = Instant::now();
+            self.pools.decide(worker, |core, out| core.reader_reached(*database, target, now, out));
+        }
+    }
+
+    /// The servers that a database is read from, as they are used.
+    pub(crate) fn readers(&self, name: &str) -> Vec<ReaderView> {
+        let Some(database) = self.names().databases.get(name).copied() else { return Vec::new() };
+        self.pools.core().readers(database, Instant::now())
+    }
+
     /// The backends of this database go where the configuration says again. Only on a worker's thread.
     pub(crate) fn end_route(&self, worker: usize, name: &str) {
         let mut names = self.names();
         names.routes.remove(name);
+        names.readers.remove(name);
         names.pools_of(name).for_each(|pool| pool.set_route(None));
         if let Some(database) = names.databases.get(name) {
             let now = Instant::now();
-            self.pools.decide(worker, |core, out| core.prove(*database, ServerEpoch::New, now, out));
+            self.pools.decide(worker, |core, out| {
+                core.end_readers(*database, now, out);
+                core.prove(*database, ServerEpoch::New, now, out);
+            });
         }
     }
 
@@ -388,10 +462,21 @@ impl Directory {
 impl Names {
     /// Where a topology sends the backends of this database, if the configuration has one; before that has begun, too.
     fn route(&mut self, config: &Config, database: &Arc<str>) -> Option<Arc<Route>> {
-        if config.database(database)?.topology == TopologySource::Off {
+        let keys = config.database(database)?;
+        if keys.reads.readers {
+            let ReaderKeys { load_balance, fallback_max, .. } = keys.reads;
+            let rules = ReaderRules { load_balance, fallback_max };
+            self.readers.entry(Arc::clone(database)).or_insert_with(|| ReaderPlan { rules, specs: Vec::new() });
+        } else if keys.topology == TopologySource::Off {
             return None;
         }
         Some(Arc::clone(self.routes.entry(Arc::clone(database)).or_default()))
+    }
+
+    fn begin_route(&mut self, database: &Arc<str>) -> Arc<Route> {
+        let route = Arc::clone(self.routes.entry(Arc::clone(database)).or_default());
+        self.pools_of(database).for_each(|pool| pool.set_route(Some(Arc::clone(&route))));
+        route
     }
 
     fn pools_of<'a>(&'a self, database: &'a str) -> impl Iterator<Item = &'a Arc<Pool>> {
@@ -404,9 +489,12 @@ impl Names {
             if self.is_paused {
                 core.pause(database);
             }
-            if self.routes.get(name).is_some_and(|route| route.servers().is_empty()) {
-                // Nobody has been promised anything there so far.
-                core.unprove(database, Instant::now(), &mut Commands::new());
+            // There is nobody yet to whom anything could follow from either.
+            let (now, out) = (Instant::now(), &mut Commands::new());
+            if let Some(ReaderPlan { rules, specs }) = self.readers.get(name) {
+                core.set_readers(database, *rules, specs.clone(), now, out);
+            } else if self.routes.get(name).is_some_and(|route| route.servers().is_empty()) {
+                core.unprove(database, now, out);
             }
             database
         })

@@ -21,6 +21,7 @@ use super::backend_registry::{BackendFacts, BackendRegistry};
 use super::core::{
     Bottleneck, Command, Core, FailureKind, LeaseAnswer, PoolId, Progress, RoleQueueId, SlotId, Ticket, WaitError,
 };
+use super::host_port::ServerTarget;
 use super::idle_check;
 use super::open::{OpenError, Opener};
 use super::pool::Pool;
@@ -68,6 +69,9 @@ pub(crate) enum LeaseError {
     /// The endpoint stayed unreachable.
     #[error("the database cannot be reached")]
     Down,
+    /// There stayed no reader that could be used.
+    #[error("no reader can be used")]
+    NoReader,
     /// The server refuses the login, with its own words.
     #[error("the database refuses the login")]
     Refused,
@@ -80,6 +84,7 @@ impl From<WaitError> for LeaseError {
     fn from(error: WaitError) -> Self {
         match error {
             WaitError::EndpointDown => Self::Down,
+            WaitError::NoReader => Self::NoReader,
             WaitError::TimedOut(bottleneck) => Self::TimedOut(bottleneck),
             WaitError::PoolFull { waiting } => Self::PoolFull { waiting },
             WaitError::RoleFull { waiting } => Self::RoleFull { waiting },
@@ -239,7 +244,7 @@ impl Pools {
     fn execute(self: &Arc<Self>, worker: usize, commands: Commands) {
         for command in commands {
             match command {
-                Command::Dial { pool, slot } => self.dial(worker, pool, slot),
+                Command::Dial { pool, slot, to } => self.dial(worker, pool, slot, to),
                 Command::Close { slot, backend } => self.close(worker, slot, backend, CloseReason::Retired),
                 Command::Wake(waker) => Waker::wake(waker),
                 Command::Alarm(then) => self.alarm(worker, then),
@@ -256,12 +261,12 @@ impl Pools {
         });
     }
 
-    fn dial(self: &Arc<Self>, worker: usize, id: PoolId, slot: SlotId) {
+    fn dial(self: &Arc<Self>, worker: usize, id: PoolId, slot: SlotId, to: Option<Arc<ServerTarget>>) {
         let pools = Arc::clone(self);
         tokio::task::spawn_local(async move {
             let pool = pools.pool(id);
             let opened = match &pool {
-                Some(pool) => pools.opener.open(pool, worker).await,
+                Some(pool) => pools.opener.open(pool, to.as_deref(), worker).await,
                 None => Err(OpenError::Removed),
             };
             if let (Some(pool), Ok(backend)) = (&pool, &opened) {

@@ -17,7 +17,7 @@ use super::address::ServerAddress;
 use super::backend::{Backend, BackendHandle, Epoch};
 use super::control_connections::ControlConnections;
 use super::core::FailureKind;
-use super::host_port::HostPort;
+use super::host_port::{HostPort, ServerTarget};
 use super::names::HostNames;
 use super::pool::{Pool, PoolKind};
 use super::route::Route;
@@ -169,6 +169,8 @@ struct Opening<'a> {
     credential: &'a Credential,
     worker: usize,
     user: BackendUser,
+    /// The one server that is meant, where there are several.
+    to: Option<&'a ServerTarget>,
 }
 
 /// Whose statements a backend will run.
@@ -222,20 +224,27 @@ impl Opener {
         self.tls.lock().expect("no panic while held").clear();
     }
 
-    /// Opens a backend of `pool` on the current reactor, which is `worker`'s.
-    pub async fn open(&self, pool: &Pool, worker: usize) -> Result<Backend, OpenError> {
+    /// Opens a backend of `pool` on the current reactor, which is `worker`'s; at this one of its servers, if one is
+    /// said.
+    pub async fn open(&self, pool: &Pool, to: Option<&ServerTarget>, worker: usize) -> Result<Backend, OpenError> {
         let user = if pool.name.kind == PoolKind::Internal { BackendUser::Pgweir } else { BackendUser::Clients };
-        self.open_for(user, pool, worker).await
+        self.open_for(user, pool, to, worker).await
     }
 
     /// As [`Self::open`], for statements of our own.
     pub(crate) async fn open_own(&self, pool: &Pool, worker: usize) -> Result<Backend, OpenError> {
-        self.open_for(BackendUser::Pgweir, pool, worker).await
+        self.open_for(BackendUser::Pgweir, pool, None, worker).await
     }
 
-    async fn open_for(&self, user: BackendUser, pool: &Pool, worker: usize) -> Result<Backend, OpenError> {
+    async fn open_for(
+        &self,
+        user: BackendUser,
+        pool: &Pool,
+        to: Option<&ServerTarget>,
+        worker: usize,
+    ) -> Result<Backend, OpenError> {
         let since = Instant::now();
-        let opened = self.open_with(user, pool, &pool.credential(), worker).await;
+        let opened = self.open_with(user, pool, &pool.credential(), to, worker).await;
         match &opened {
             Ok(_) => {
                 pool.stats.worker(worker).record(PoolHistogram::Open, since.elapsed());
@@ -260,10 +269,10 @@ impl Opener {
         credential: &Credential,
         worker: usize,
     ) -> Result<Backend, OpenError> {
-        match self.open_with(BackendUser::Pgweir, pool, credential, worker).await {
+        match self.open_with(BackendUser::Pgweir, pool, credential, None, worker).await {
             // A pooler in between knows no search_path, and the only statement of a check has no operator.
             Err(error) if error.may_be_about_a_setting() => {
-                self.open_with(BackendUser::Clients, pool, credential, worker).await
+                self.open_with(BackendUser::Clients, pool, credential, None, worker).await
             }
             other => other,
         }
@@ -274,17 +283,21 @@ impl Opener {
         user: BackendUser,
         pool: &Pool,
         credential: &Credential,
+        to: Option<&ServerTarget>,
         worker: usize,
     ) -> Result<Backend, OpenError> {
         let settings = &*Arc::clone(&pool.settings());
         let limit = settings.pool.connect_timeout;
-        let opening = Opening { pool, settings, credential, worker, user };
+        let opening = Opening { pool, settings, credential, worker, user, to };
         timeout(limit, self.try_hosts(opening)).await.map_err(|_| OpenError::Timeout(limit))?
     }
 
     /// One host after the other, beginning with the one that worked last, so that a dead one costs only once.
     async fn try_hosts(&self, opening: Opening<'_>) -> Result<Backend, OpenError> {
-        let Opening { pool, settings, .. } = opening;
+        let Opening { pool, settings, to, .. } = opening;
+        if let Some(to) = to {
+            return self.try_target(opening, to).await;
+        }
         if let Some(route) = pool.route() {
             return self.try_route(opening, &route).await;
         }
@@ -306,6 +319,22 @@ impl Opener {
             }
         }
         Err(last)
+    }
+
+    /// The one reader that is meant. A topology is asked to look again if it cannot be opened.
+    async fn try_target(&self, opening: Opening<'_>, to: &ServerTarget) -> Result<Backend, OpenError> {
+        let HostPort { host, port } = &to.host;
+        let opened = match to.address {
+            Some(address) => {
+                let (addr, tls) = ((address, *port).into(), opening.settings.endpoint.tls.clone());
+                self.try_address(opening, ServerAddress::Tcp { addr, host: host.clone(), tls }).await
+            }
+            None => self.try_host(opening, host, *port).await,
+        };
+        if let (Err(_), Some(route)) = (&opened, opening.pool.route()) {
+            route.doubt();
+        }
+        opened
     }
 
     /// The servers that a topology has found, which is asked to look again if none of them can be opened.

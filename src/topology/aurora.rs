@@ -10,11 +10,12 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::core::Observation;
+use super::core::{LagReport, Observation};
 use super::monitor::TopologyMonitor;
 use super::observe::{ObserveTopology, configured_hosts};
 use super::probe;
@@ -23,12 +24,13 @@ use crate::config::{AuroraCluster, PoolSettings};
 use crate::pool::host_port::HostPort;
 use crate::pool::lease::Pools;
 
-/// The server's role, its cluster's instances with a blank behind each, and the states of its blue/green deployment.
+/// The server's role, its cluster's instances with their lag in milliseconds, and the states of its blue/green
+/// deployment.
 ///
 /// Rows of instances that have gone stay for a while. The function of deployments is called in a text, because where
 /// there is none a query with its name does not even begin.
 const QUESTION: &str = "SELECT concat_ws('/', CASE WHEN pg_is_in_recovery() THEN 'standby' ELSE 'primary' END, \
-    (SELECT coalesce(string_agg(server_id, ' '), '') FROM aurora_replica_status() \
+    (SELECT coalesce(string_agg(concat_ws('=', server_id, replica_lag_in_msec), ' '), '') FROM aurora_replica_status() \
         WHERE last_update_timestamp > now() - '5 minutes'::interval), \
     CASE WHEN to_regproc('pg_catalog.get_blue_green_fast_switchover_metadata') IS NULL THEN '' ELSE query_to_xml(\
         'SELECT string_agg(status, '' '') FROM pg_catalog.get_blue_green_fast_switchover_metadata(''pgweir'')', \
@@ -70,12 +72,17 @@ impl AuroraSource {
     ) -> impl Future<Output = ()> + use<> {
         let prober = Prober::new(Arc::clone(&self.pools), &self.login, host.clone());
         let (monitor, instances) = (Arc::clone(monitor), Rc::clone(instances));
+        let pattern = self.cluster.instance_host.clone();
         async move {
             let mut switch = BlueGreenSwitch::default();
             let heard = |look| match look {
                 ProbeAnswer::Text { text, address } => match read(&text, address) {
-                    Some(answer) => {
-                        instances.set(answer.instances);
+                    Some(mut answer) => {
+                        let mut named = answer.instances.iter();
+                        if let Some((_, lag)) = named.find(|(name, _)| pattern.replacen('?', name, 1) == host.host) {
+                            answer.observation.lag = lag.map_or(LagReport::Unknown, LagReport::Time);
+                        }
+                        instances.set(answer.instances.into_keys().collect());
                         match switch.is_over(answer.is_switching, address) {
                             true => monitor.observed(&host, answer.observation),
                             false => monitor.failed(&host, "a blue/green deployment switches"),
@@ -152,14 +159,21 @@ impl BlueGreenSwitch {
 #[derive(Debug)]
 struct AuroraAnswer {
     observation: Observation,
-    instances: BTreeSet<String>,
+    /// Each with its lag, of which a writer has none.
+    instances: BTreeMap<String, Option<Duration>>,
     is_switching: bool,
 }
 
 fn read(text: &str, address: Option<IpAddr>) -> Option<AuroraAnswer> {
     let mut parts = text.splitn(3, '/');
     let observation = probe::observation(parts.next()?, address)?;
-    let instances = parts.next()?.split(' ').filter(|id| !id.is_empty()).map(str::to_owned).collect();
+    let instance = |text: &str| match text.split_once('=') {
+        Some((id, lag)) => {
+            (id.to_owned(), lag.parse().ok().and_then(|ms: f64| Duration::try_from_secs_f64(ms / 1e3).ok()))
+        }
+        None => (text.to_owned(), None),
+    };
+    let instances = parts.next()?.split(' ').filter(|text| !text.is_empty()).map(instance).collect();
     let states = parts.next()?;
     Some(AuroraAnswer { observation, instances, is_switching: SWITCHING.iter().any(|state| states.contains(state)) })
 }
@@ -171,9 +185,10 @@ mod tests {
 
     #[test]
     fn an_answer_has_a_role_instances_and_the_state_of_a_deployment() {
-        let answer = read("primary/a-1 a-2/<row><string_agg>AVAILABLE</string_agg></row>", None).expect("whole");
+        let answer = read("primary/a-1 a-2=20.5/<row><string_agg>AVAILABLE</string_agg></row>", None).expect("whole");
         assert_eq!(answer.observation.role, SeenRole::Primary);
-        assert_eq!(answer.instances, ["a-1", "a-2"].map(str::to_owned).into());
+        let lag = Some(Duration::from_micros(20_500));
+        assert_eq!(answer.instances, [("a-1".to_owned(), None), ("a-2".to_owned(), lag)].into());
         assert!(!answer.is_switching);
         let answer = read("standby//<string_agg>SWITCHOVER_IN_PROGRESS AVAILABLE</string_agg>", None).expect("whole");
         assert!(answer.is_switching && answer.instances.is_empty());

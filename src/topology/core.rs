@@ -6,13 +6,17 @@
 //! and of one timeline nobody. A server that comes back with an older timeline than one that was proved is a former
 //! primary, and is not believed either, until somebody says [`TopologyCore::forget`].
 
+mod lag;
 #[cfg(test)]
 mod random_operations;
+mod readers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(crate) use readers::{LagState, ReaderCore, ReaderLag, ReaderLimits, ReaderSettings};
 
 use crate::pool::core::ServerEpoch;
 use crate::pool::host_port::HostPort;
@@ -23,7 +27,23 @@ words! {
     pub(crate) enum SeenRole {
         Primary = "primary",
         Standby = "standby",
+        /// Any will do.
+        Unasked = "any",
     }
+}
+
+/// A server's own say about how far it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LagReport {
+    Unknown,
+    /// It is so far behind.
+    Time(Duration),
+    /// The place in the log that it has written as a primary, or replayed.
+    Position {
+        position: u64,
+        /// Time since the commit that it replayed last; the lag is not longer.
+        age: Option<Duration>,
+    },
 }
 
 /// The answer of a server, or of somebody who knows it, to the question for its role.
@@ -34,8 +54,9 @@ pub(crate) struct Observation {
     pub(crate) timeline: Option<u32>,
     /// Another value means another server under the same name: the addresses of a name that is followed.
     pub(crate) mark: Option<Arc<str>>,
-    /// How far a standby is behind; `None`: unknown, or a primary.
-    pub(crate) lag: Option<Duration>,
+    /// The name of which this server is one of several addresses.
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) lag: LagReport,
 }
 
 /// A server of the cluster.
@@ -222,7 +243,7 @@ mod tests {
     }
 
     fn seen(role: SeenRole, timeline: u32) -> Observation {
-        Observation { role, timeline: Some(timeline), mark: None, lag: None }
+        Observation { role, timeline: Some(timeline), mark: None, name: None, lag: LagReport::Unknown }
     }
 
     fn of_two() -> TopologyCore {
@@ -270,8 +291,10 @@ mod tests {
     #[test]
     fn a_name_that_leads_elsewhere_is_another_server() {
         let mut core = of_two();
-        let at =
-            |mark: &str| Observation { role: SeenRole::Primary, timeline: None, mark: Some(mark.into()), lag: None };
+        let at = |mark: &str| {
+            let seen = seen(SeenRole::Primary, 1);
+            Observation { timeline: None, mark: Some(mark.into()), ..seen }
+        };
         assert_eq!(core.observed(&host(1), at("10.1.0.1")), proved(1, ServerEpoch::New));
         assert_eq!(core.observed(&host(1), at("10.1.0.2")), proved(1, ServerEpoch::New));
         assert_eq!(core.epoch(), 2);

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::core::{Observation, SeenRole};
+use super::core::{LagReport, Observation, SeenRole};
 use super::monitor::TopologyMonitor;
 use super::observe::{ObserveTopology, configured_hosts};
 use crate::config::PoolSettings;
@@ -35,7 +35,8 @@ impl DnsSource {
             return;
         }
         let mark = Some(addresses.join(" ").into());
-        monitor.observed(host, Observation { role: SeenRole::Primary, timeline: None, mark, lag: None });
+        let (role, lag) = (SeenRole::Primary, LagReport::Unknown);
+        monitor.observed(host, Observation { role, timeline: None, mark, name: None, lag });
     }
 }
 

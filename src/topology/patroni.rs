@@ -13,7 +13,7 @@ use hyper::StatusCode;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use super::core::{Observation, SeenRole};
+use super::core::{LagReport, Observation, SeenRole};
 use super::monitor::{TopologyMonitor, within};
 use super::observe::ObserveTopology;
 use super::rest::RestClient;
@@ -123,7 +123,13 @@ fn read_member(member: &Value) -> Option<Observation> {
         _ => return None,
     };
     let timeline = member.get("timeline").and_then(Value::as_u64).and_then(|timeline| u32::try_from(timeline).ok());
-    Some(Observation { role, timeline, mark: None, lag: None })
+    let place = match role {
+        SeenRole::Primary => "location",
+        SeenRole::Standby | SeenRole::Unasked => "replayed_location",
+    };
+    let position = member.get("xlog").and_then(|xlog| xlog.get(place)?.as_u64());
+    let lag = position.map_or(LagReport::Unknown, |position| LagReport::Position { position, age: None });
+    Some(Observation { role, timeline, mark: None, name: None, lag })
 }
 
 #[cfg(test)]
@@ -160,5 +166,11 @@ mod tests {
         assert_eq!(seen(json!({ "role": "master" })), Some((SeenRole::Primary, None)));
         assert_eq!(seen(json!({ "role": "replica", "timeline": 4 })), Some((SeenRole::Standby, Some(4))));
         assert_eq!(seen(json!({ "role": "standby_leader" })), None);
+        let lag = |member| read_member(&member).map(|seen| seen.lag);
+        let at = |position| Some(LagReport::Position { position, age: None });
+        assert_eq!(lag(json!({ "role": "primary", "xlog": { "location": 67_197_256 } })), at(67_197_256));
+        let xlog = json!({ "received_location": 67_197_256, "replayed_location": 67_197_000, "paused": false });
+        assert_eq!(lag(json!({ "role": "replica", "xlog": xlog })), at(67_197_000));
+        assert_eq!(lag(json!({ "role": "replica" })), Some(LagReport::Unknown));
     }
 }

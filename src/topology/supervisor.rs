@@ -91,7 +91,13 @@ impl Supervised {
 
     fn start(&self, name: Arc<str>, settings: SourceSettings) -> Running {
         let directory = Arc::clone(&self.directory);
-        let monitor = Arc::new(TopologyMonitor::new(Arc::clone(&name), settings.source, directory, self.worker));
+        let monitor = Arc::new(TopologyMonitor::new(
+            Arc::clone(&name),
+            settings.source,
+            settings.readers.as_ref(),
+            directory,
+            self.worker,
+        ));
         self.topologies.monitors().insert(name, Arc::clone(&monitor));
         let task = tokio::task::spawn_local(settings.start(&self.pools).run(monitor));
         Running { settings, task }

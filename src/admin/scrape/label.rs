@@ -92,6 +92,7 @@ pub fn values(label: Label) -> LabelValues {
             what: "as clients log in",
             bound: "those of the file, and 200 that only `roles.\"*\"` serves, while somebody uses them",
         },
+        Label::Reader => Open { what: "a server, as SHOW READERS has it", bound: "32 for each database" },
         Label::ClientState => Words(&ClientState::WORDS),
         Label::BackendState => Words(&SlotPhase::WORDS),
         Label::RoleState => Words(&limiter::LimiterState::WORDS),

@@ -21,6 +21,7 @@ use self::exposition::Exposition;
 use self::label::{ClientState, ObservedOutcome, RefreshOutcome, RoleRefusal, ServerSessionState};
 pub use self::label::{LabelValues, values};
 use super::group::{self, GroupName, PoolGroup};
+use super::readers;
 use super::statement_finding;
 use crate::admission::limiter::LimiterState;
 use crate::admission::shadow::ObservedCounts;
@@ -58,6 +59,7 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
     for (name, id) in databases {
         put_database(&mut page, proxy, &name, id);
     }
+    put_readers(&mut page, proxy);
     let (exchanges, _): (Vec<_>, _) = bounded(proxy.hub.all(), |exchange| has_database(&exchange.database));
     for exchange in exchanges {
         put_notifications(&mut page, &exchange);
@@ -224,6 +226,27 @@ fn put_database(page: &mut Exposition, proxy: &Proxy, name: &str, id: DatabaseId
     page.put(Metric::EndpointUp, &[name], u8::from(!matches!(view.endpoint, EndpointView::Down(_))));
     page.put(Metric::Paused, &[name], u8::from(view.is_paused));
     page.put(Metric::Unproved, &[name], u8::from(view.is_unproved));
+}
+
+/// Readers of one database that are shown.
+const READERS_MAX: usize = 32;
+
+fn put_readers(page: &mut Exposition, proxy: &Proxy) {
+    let mut shown: HashMap<Arc<str>, usize> = HashMap::new();
+    for reader in readers::all(proxy) {
+        let of_database = shown.entry(Arc::clone(&reader.database)).or_default();
+        *of_database += 1;
+        if *of_database > READERS_MAX {
+            continue;
+        }
+        let labels = &[&*reader.database, &*reader.host];
+        page.put(Metric::ReaderUsed, labels, u8::from(reader.is_used()));
+        page.put(Metric::ReaderActive, labels, reader.active());
+        page.put(Metric::ReaderBackends, labels, reader.backends());
+        if let Some(lag) = reader.lag.and_then(|known| known.lag) {
+            page.put(Metric::ReaderLag, labels, lag.as_secs_f64());
+        }
+    }
 }
 
 fn put_notifications(page: &mut Exposition, exchange: &Exchange) {

@@ -16,6 +16,7 @@ mod orders;
 mod peers;
 mod pins;
 mod pools;
+mod readers;
 mod roles;
 mod servers;
 mod state;
@@ -68,6 +69,7 @@ pub(super) const ALL: &[&ConsoleTable] = &[
     &horizon::TABLE,
     &blockers::TABLE,
     &topology::TABLE,
+    &readers::TABLE,
     &dns_hosts::TABLE,
     &peers::TABLE,
     &lists::TABLE,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::admin::table::{ConsoleTable, columns, table};
+use crate::pool::core::{ReaderDuty, ReaderSpec};
 use crate::pool::host_port::HostPort;
 use crate::proxy::Proxy;
 use crate::topology::core::{MemberState, Observation};
@@ -51,15 +52,19 @@ columns! { ServerLine;
 
 fn lines(proxy: &Proxy) -> Vec<ServerLine> {
     let of = |monitor: Arc<TopologyMonitor>| {
-        let TopologyView { members, verdict, age, epoch } = monitor.view();
+        let TopologyView { members, verdict, age, epoch, readers } = monitor.view();
+        let reads = |host: &HostPort| {
+            let is_it = |spec: &ReaderSpec| spec.duty == ReaderDuty::Reads && spec.is_at(host);
+            readers.as_ref().map(|specs| specs.iter().any(is_it))
+        };
         let line = move |(host, state): (HostPort, MemberState)| ServerLine {
             database: Arc::clone(&monitor.database),
             source: monitor.source.word(),
-            is_used: verdict.as_ref() == Ok(&host),
+            is_used: reads(&host).unwrap_or_else(|| verdict.as_ref() == Ok(&host)),
             reason: match (&state, &verdict) {
                 (MemberState::Failed(reason), _) => Some(reason.to_string()),
-                (_, Err(doubt)) => Some(doubt.to_string()),
-                (_, Ok(_)) => None,
+                (_, Err(doubt)) if reads(&host).is_none() => Some(doubt.to_string()),
+                (_, _) => None,
             },
             host,
             state,

@@ -56,7 +56,7 @@ fn frame() -> FrameError {
     FrameError::Length { tag: 'Q', length: -1 }
 }
 
-const LEASES: [LeaseError; 10] = [
+const LEASES: [LeaseError; 11] = [
     LeaseError::PoolFull { waiting: 20_000 },
     LeaseError::RoleFull { waiting: 20_000 },
     LeaseError::Shed { waiting: 20_000, expected: Duration::from_secs(60) },
@@ -65,6 +65,7 @@ const LEASES: [LeaseError; 10] = [
     LeaseError::TimedOut(Bottleneck::Closed),
     LeaseError::TimedOut(Bottleneck::Unproved),
     LeaseError::Down,
+    LeaseError::NoReader,
     LeaseError::Refused,
     LeaseError::Removed,
 ];
@@ -105,6 +106,7 @@ fn faults() -> Vec<Fault> {
         Fault::RoleFull(queue()),
         Fault::Shed(queue()),
         Fault::Down,
+        Fault::NoReader,
         Fault::Refused,
         Fault::Canceled,
         Fault::Lost(lost(false)),
@@ -197,6 +199,7 @@ fn index(fault: &Fault) -> usize {
         Fault::HoldsTooMuch(_) => 37,
         Fault::Memory(_) => 38,
         Fault::ResultChanged => 12,
+        Fault::NoReader => 41,
     }
 }
 
@@ -378,7 +381,7 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 41);
+    all(faults().iter().map(index).collect(), 0, 42);
     all(login_faults().iter().map(login_index).collect(), 1, 23);
     all(console_faults().iter().map(console_index).collect(), 0, 32);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);

@@ -8,10 +8,12 @@ use tokio::time::Instant;
 use super::bound::{ActivityChange, Bound};
 use super::endpoint::Health;
 use super::fleet::FleetLimit;
+use super::idle::IdleStacks;
 use super::lines::PoolQueue;
 use super::queue_id::RoleQueueId;
 use super::role_queue::LeaseEnd;
 use super::share::Level;
+use super::slot::Slot;
 use super::stops::DatabaseStops;
 use super::waiter::{Ticket, Turn, WaiterState};
 use super::{Command, Core, DatabaseId, DatabaseState, PoolId, PoolState, SlotCounts, WaitError};
@@ -68,6 +70,7 @@ impl<B> Core<B> {
             bound: Bound::new(self.parts.of_newcomer(limits.backends_max)),
             limits,
             health: Health::new(),
+            readers: None,
             pools: Vec::new(),
             stops: DatabaseStops::default(),
             pauses: 0,
@@ -91,7 +94,8 @@ impl<B> Core<B> {
             generation: 0,
             counts: SlotCounts::default(),
             openings_stale: 0,
-            idle: vec![Default::default(); self.workers],
+            idle: IdleStacks::new(self.workers),
+            readers: owner.readers.is_some().then(Box::default),
             queue: PoolQueue::default(),
             refused: None,
             is_removed: false,
@@ -194,7 +198,7 @@ impl<B> Core<B> {
     }
 
     /// Opens what a retirement leaves to be opened.
-    fn replace(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
+    pub(super) fn replace(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
         let Some(retired) = self.pools.get_mut(pool) else {
             return;
         };
@@ -240,6 +244,9 @@ impl<B> Core<B> {
         resumed.stops.is_paused = false;
         resumed.pauses += 1;
         resumed.health.resumed(now);
+        if let Some(readers) = &mut resumed.readers {
+            readers.resumed(now);
+        }
         self.let_in(database, now, out);
     }
 
@@ -248,7 +255,7 @@ impl<B> Core<B> {
     pub fn unprove(&mut self, database: DatabaseId, now: Instant, out: &mut Vec<Command<B>>) {
         if let Some(unproved) = self.databases.get_mut(database) {
             unproved.stops.is_unproved = true;
-            self.recall(database, now, out);
+            self.recall(database, |_| true, now, out);
         }
     }
 
@@ -258,7 +265,7 @@ impl<B> Core<B> {
         if epoch == ServerEpoch::New && self.databases.contains_key(database) {
             let pools = self.databases[database].pools.clone();
             pools.iter().for_each(|pool| self.revoke_pool(*pool, out));
-            self.recall(database, now, out);
+            self.recall(database, |_| true, now, out);
             pools.iter().for_each(|pool| self.replace(*pool, now, out));
         }
         let Some(proved) = self.databases.get_mut(database) else {
@@ -270,11 +277,17 @@ impl<B> Core<B> {
         }
     }
 
-    /// Takes back every backend that a waiter of the database has been promised and not picked up. The waiter goes back
-    /// to its place: it was woken, so it will poll and find that it still waits.
-    fn recall(&mut self, database: DatabaseId, now: Instant, out: &mut Vec<Command<B>>) {
+    /// Takes back every such backend that a waiter of the database has been promised and not picked up. The waiter goes
+    /// back to its place: it was woken, so it will poll and find that it still waits.
+    pub(super) fn recall(
+        &mut self,
+        database: DatabaseId,
+        is_meant: impl Fn(&Slot<B>) -> bool,
+        now: Instant,
+        out: &mut Vec<Command<B>>,
+    ) {
         let promised = |(ticket, waiter): (Ticket, &WaiterState)| match waiter.turn {
-            Turn::Handed(slot) if self.pools[waiter.pool].database == database => {
+            Turn::Handed(slot) if self.pools[waiter.pool].database == database && is_meant(&self.slots[slot]) => {
                 Some((waiter.batch?, waiter.since, ticket, slot))
             }
             _ => None,
@@ -315,7 +328,7 @@ impl<B> Core<B> {
     }
 
     /// The queue gets the idle backends, and dials start.
-    fn let_in(&mut self, database: DatabaseId, now: Instant, out: &mut Vec<Command<B>>) {
+    pub(super) fn let_in(&mut self, database: DatabaseId, now: Instant, out: &mut Vec<Command<B>>) {
         let pools = self.databases[database].pools.clone();
         self.restart_role_queues(&pools, now);
         for pool in pools {
@@ -333,9 +346,8 @@ impl<B> Core<B> {
     }
 
     fn close_all_idle(&mut self, pool: PoolId, out: &mut Vec<Command<B>>) {
-        while let Some(slot) = self.pools[pool].take_idle(0) {
-            let backend = self.take(slot);
-            self.close(slot, backend, out);
+        while let Some((slot, _)) = self.longest_idle(pool) {
+            self.close_idle(slot, out);
         }
     }
 

@@ -12,19 +12,22 @@ use slotmap::SecondaryMap;
 use tokio::time::Instant;
 
 use super::endpoint::DIALS_MAX;
+use super::idle::IdleStacks;
 use super::lines::LineShare;
 use super::queue_id::LineId;
 use super::slot::SlotState;
 use super::waiter::Turn;
 use super::*;
 use crate::admission::limiter::LeaseScope;
-use crate::config::{AdmissionMode, Jitter, Priority, RateWhen, RoleQueueSettings, RoleRate, Share};
+use crate::config::{AdmissionMode, Jitter, LoadBalance, Priority, RateWhen, RoleQueueSettings, RoleRate, Share};
+use crate::pool::host_port::HostPort;
 
 const WORKERS: usize = 2;
 const DATABASES: usize = 2;
 const POOLS: usize = 6;
 const ROLE_QUEUES: usize = 2;
 const LANES: usize = 2;
+const READERS: u16 = 4;
 const WINDOW: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone)]
@@ -44,6 +47,9 @@ enum Operation {
     Resume { database: Index },
     Unprove { database: Index },
     Prove { database: Index, epoch: ServerEpoch },
+    SetReaders { database: Index, rules: ReaderRules, specs: Vec<ReaderSpec> },
+    EndReaders { database: Index },
+    ReachReader { database: Index, reader: u16 },
     SetTotal { max: Option<u32> },
     SetDatabase { database: Index, max: Option<u32> },
     SetPool { pool: Index, size: u32 },
@@ -91,6 +97,25 @@ fn open_role_queue() -> RoleQueueSettings {
     }
 }
 
+fn reader_target(reader: u16) -> ServerTarget {
+    ServerTarget { host: HostPort { host: "reader".to_owned(), port: reader }, address: None }
+}
+
+fn reader_rules() -> impl Strategy<Value = ReaderRules> {
+    (prop::sample::select(LoadBalance::ALL.as_slice()), 0_u32..3)
+        .prop_map(|(load_balance, fallback_max)| ReaderRules { load_balance, fallback_max })
+}
+
+fn reader_spec() -> impl Strategy<Value = ReaderSpec> {
+    let duty =
+        prop_oneof![4 => Just(ReaderDuty::Reads), 1 => Just(ReaderDuty::StandsIn), 1 => Just(ReaderDuty::Drains)];
+    (0..READERS, duty, any::<bool>()).prop_map(|(reader, duty, is_preferred)| ReaderSpec {
+        target: reader_target(reader),
+        duty,
+        is_preferred,
+    })
+}
+
 fn lane_rules() -> impl Strategy<Value = LaneRules> {
     let priority = prop_oneof![Just(Priority::Interactive), Just(Priority::Batch)];
     (priority, 1_u32..4, any::<bool>(), any::<bool>()).prop_map(|(priority, weight, refuses, is_of_fleet)| LaneRules {
@@ -129,6 +154,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => index().prop_map(|database| Operation::Unprove { database }),
         3 => (index(), prop_oneof![Just(ServerEpoch::Same), Just(ServerEpoch::New)])
             .prop_map(|(database, epoch)| Operation::Prove { database, epoch }),
+        3 => (index(), reader_rules(), prop::collection::vec(reader_spec(), 0..5))
+            .prop_map(|(database, rules, specs)| Operation::SetReaders { database, rules, specs }),
+        1 => index().prop_map(|database| Operation::EndReaders { database }),
+        1 => (index(), 0..READERS).prop_map(|(database, reader)| Operation::ReachReader { database, reader }),
         1 => prop::option::of(0_u32..10).prop_map(|max| Operation::SetTotal { max }),
         1 => (index(), prop::option::of(0_u32..6))
             .prop_map(|(database, max)| Operation::SetDatabase { database, max }),
@@ -170,6 +199,8 @@ struct ModelClient {
     ticket: Ticket,
     pool: PoolId,
     bell: Arc<Bell>,
+    /// Its backend was taken back before it picked it up: others that came later may keep theirs.
+    is_recalled: bool,
 }
 
 struct Model {
@@ -267,7 +298,7 @@ impl Model {
                     LeaseAnswer::Wait(ticket) => {
                         let is_refused = matches!(self.core.waiters[ticket].turn, Turn::Refused(..));
                         assert!(is_refused || before.waiting < 12);
-                        self.clients.push(ModelClient { ticket, pool, bell });
+                        self.clients.push(ModelClient { ticket, pool, bell, is_recalled: false });
                     }
                     LeaseAnswer::Failed(error) => {
                         assert_eq!(error, WaitError::Refused);
@@ -356,6 +387,17 @@ impl Model {
                     self.earlier.extend(before);
                 }
             }
+            Operation::SetReaders { database, rules, specs } => {
+                let database = self.databases[database.index(DATABASES)];
+                self.core.set_readers(database, *rules, specs.clone(), now, &mut out);
+            }
+            Operation::EndReaders { database } => {
+                self.core.end_readers(self.databases[database.index(DATABASES)], now, &mut out);
+            }
+            Operation::ReachReader { database, reader } => {
+                let database = self.databases[database.index(DATABASES)];
+                self.core.reader_reached(database, &reader_target(*reader), now, &mut out);
+            }
             Operation::SetTotal { max } => self.core.set_total_max(*max, now, &mut out),
             Operation::SetDatabase { database, max } => {
                 let database = self.databases[database.index(DATABASES)];
@@ -429,6 +471,9 @@ impl Model {
         let was = self.backends.insert(backend, Holder::Client);
         assert_eq!(was, Some(Holder::Core), "backend {backend} was not the core's to give");
         assert!(!self.earlier.contains(&slot), "a backend of an earlier epoch was lent");
+        let lent = &self.core.slots[slot];
+        let is_unused = lent.reader.is_some_and(|reader| self.core.is_unused_reader(lent.pool, reader));
+        assert!(!is_unused, "a backend of a reader that gets nothing was lent");
         self.leases.push((slot, backend));
     }
 
@@ -450,8 +495,9 @@ impl Model {
     fn execute(&mut self) {
         for command in std::mem::take(&mut self.out) {
             match command {
-                Command::Dial { pool, slot } => {
+                Command::Dial { pool, slot, .. } => {
                     self.check_room(pool);
+                    self.check_dial(slot);
                     self.dials.push(slot);
                 }
                 Command::Close { slot, backend } => {
@@ -472,15 +518,50 @@ impl Model {
         for bound in [&database.bound, &self.core.total] {
             assert!(bound.max.is_none_or(|max| bound.counts.open() <= max), "over a bound");
         }
-        let dialing = database.bound.counts.opening;
-        assert!(dialing <= DIALS_MAX, "too many dials at once");
-        assert!(database.health.is_up() || dialing == 1, "more than one prober");
         assert!(!database.stops.is_any(), "a dial during a pause, or to an unproved server");
+    }
+
+    fn check_dial(&self, slot: SlotId) {
+        let slot = &self.core.slots[slot];
+        let database = &self.core.databases[self.core.pools[slot.pool].database];
+        let Some(readers) = &database.readers else {
+            let dialing = database.bound.counts.opening;
+            assert!(dialing <= DIALS_MAX, "too many dials at once");
+            assert!(database.health.is_up() || dialing == 1, "more than one prober");
+            return;
+        };
+        readers.check_dial(slot.reader.expect("a dial goes to one of the readers"));
+    }
+
+    /// A reader counts its own backends, and whatever is idle may be lent.
+    fn check_readers(&self) {
+        for (id, database) in &self.core.databases {
+            let Some(readers) = &database.readers else { continue };
+            let mut counts: SecondaryMap<ReaderId, SlotCounts> = SecondaryMap::new();
+            for (slot_id, slot) in self.core.slots.iter().filter(|(_, it)| self.core.pools[it.pool].database == id) {
+                let phase = slot.state.phase();
+                let Some(reader) = slot.reader else {
+                    let is_ending = slot.generation != self.core.pools[slot.pool].generation;
+                    assert!(is_ending && phase != SlotPhase::Idle, "a backend of no reader");
+                    continue;
+                };
+                counts.entry(reader).expect("alive").or_default().shift(None, Some(phase));
+                if phase == SlotPhase::Idle {
+                    assert!(!readers.is_unused(reader), "an idle backend that nobody may get");
+                    let stacks =
+                        &self.core.pools[slot.pool].readers.as_ref().expect("its pool has readers").idle[reader];
+                    assert!(stacks.all().any(|other| other == slot_id), "not on the stack of its reader");
+                }
+                assert!(phase != SlotPhase::Handed || !readers.is_unused(reader), "a promise of an unused reader");
+            }
+            readers.check_counts(&counts);
+        }
     }
 
     fn check(&self) {
         self.check_counts();
         self.check_permits();
+        self.check_readers();
         self.check_backends();
         self.check_lines();
     }
@@ -507,12 +588,12 @@ impl Model {
         for (id, pool) in &core.pools {
             assert_eq!(pool.counts, pools.get(id).copied().unwrap_or_default());
             assert_eq!(pool.openings_stale, stale.get(id).copied().unwrap_or_default());
-            let on_stacks: usize = pool.idle.iter().map(|stack| stack.len()).sum();
+            let on_stacks = pool.stacks().flat_map(IdleStacks::all).count();
             assert_eq!(on_stacks, pool.counts.idle as usize);
             let is_exceeded = pool.counts.live() > pool.limits.size;
             assert!(!is_exceeded || pool.counts.idle == 0);
-            for slot in pool.idle.iter().flatten() {
-                assert!(matches!(core.slots[*slot].state, SlotState::Idle { .. }));
+            for slot in pool.stacks().flat_map(IdleStacks::all) {
+                assert!(matches!(core.slots[slot].state, SlotState::Idle { .. }));
             }
         }
         for (id, database) in &core.databases {
@@ -572,7 +653,7 @@ impl Model {
             let has_rung = client.bell.0.load(Ordering::Relaxed);
             match waiter.turn {
                 Turn::Waiting(_) => {
-                    if let Some(batch) = waiter.batch {
+                    if let Some(batch) = waiter.batch.filter(|_| !client.is_recalled) {
                         let joined = (batch, waiter.since);
                         let first = first_waiting.entry((client.pool, waiter.line)).or_insert(joined);
                         *first = joined.min(*first);
@@ -614,7 +695,12 @@ impl Model {
         let active = |model: &Self, role_queue| model.core.role_queues[role_queue].limiter.view(model.now).active;
         let limited: Vec<_> = self.role_queues.iter().chain(&self.lanes).copied().collect();
         let before: Vec<_> = limited.iter().map(|role_queue| active(self, *role_queue)).collect();
+        let handed = self.handed();
         self.apply(operation);
+        for client in &mut self.clients {
+            let waits = matches!(self.core.waiters[client.ticket].turn, Turn::Waiting(_));
+            client.is_recalled |= waits && handed.contains(&client.ticket);
+        }
         for (role_queue, before) in
             limited.iter().zip(before).filter(|(id, _)| self.core.role_queues.contains_key(**id))
         {
@@ -626,6 +712,11 @@ impl Model {
         if matches!(operation, Operation::Advance { .. }) {
             self.check_dials();
         }
+    }
+
+    fn handed(&self) -> HashSet<Ticket> {
+        let handed = self.core.waiters.iter().filter(|(_, waiter)| matches!(waiter.turn, Turn::Handed(_)));
+        handed.map(|(ticket, _)| ticket).collect()
     }
 
     /// Endpoints are well, holders give back, time passes: everybody must be served.
@@ -643,6 +734,12 @@ impl Model {
             self.core.set_database(*database, database_limits(Some(2)), now, &mut out);
             self.core.prove(*database, ServerEpoch::Same, now, &mut out);
             self.core.resume(*database, now, &mut out);
+            if self.core.databases[*database].readers.is_some() {
+                let rules = ReaderRules { load_balance: LoadBalance::Least, fallback_max: 0 };
+                let well =
+                    |reader| ReaderSpec { target: reader_target(reader), duty: ReaderDuty::Reads, is_preferred: false };
+                self.core.set_readers(*database, rules, (0..READERS).map(well).collect(), now, &mut out);
+            }
         }
         for pool in &self.pools {
             self.core.set_pool(*pool, pool_limits(2), now, &mut out);

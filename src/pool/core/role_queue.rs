@@ -341,7 +341,7 @@ impl<B> Core<B> {
             self.wake_at(then, out);
             return false;
         }
-        while let Some(slot) = self.pools[pool_id].take_idle(worker) {
+        while let Some(slot) = self.next_idle(pool_id, worker, now) {
             let backend = self.take(slot);
             if self.is_spent(slot, now) {
                 self.close(slot, backend, out);

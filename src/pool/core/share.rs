@@ -11,7 +11,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::bound::Bound;
-use super::slot::{Slot, SlotPhase, SlotState};
+use super::idle::IdleStacks;
+use super::slot::{ReaderId, Slot, SlotPhase, SlotState};
 use super::{Command, Core, DatabaseId, DatabaseState, PoolId, SlotId};
 use crate::config::Priority;
 
@@ -154,8 +155,9 @@ impl<B> Core<B> {
     /// show that it answers again before clients are sent here, and they are sent where that shows.
     pub(super) fn probe(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         let is_due = |database: &DatabaseState| {
-            let is_down = database.health.down_since().is_some() && !database.stops.is_any();
-            is_down && database.health.dials_allowed(database.bound.counts.opening, now) > 0
+            let is_down = database.readers.is_none() && database.health.down_since().is_some();
+            let is_due = is_down && database.health.dials_allowed(database.bound.counts.opening, now) > 0;
+            is_due && !database.stops.is_any()
         };
         let can_probe = |id: &PoolId| {
             let pool = &self.pools[*id];
@@ -164,22 +166,41 @@ impl<B> Core<B> {
         };
         let down = self.databases.values().filter(|database| is_due(database));
         let probers: Vec<_> = down.filter_map(|database| database.pools.iter().copied().find(can_probe)).collect();
+        let of_readers = self.due_reader_probes(can_probe, now);
         for pool in probers {
             // Each probe takes a slot of the bound over all.
             if self.fits(pool) {
                 self.dial(pool, now, out);
             }
         }
+        for (pool, reader) in of_readers {
+            // Several readers may be due, each of which takes a slot of the same pool.
+            let has_room = self.pools[pool].counts.open() < self.pools[pool].limits.size;
+            if has_room && self.fits(pool) {
+                self.dial_at(pool, Some(reader), now, out);
+            }
+        }
     }
 
-    fn dial(&mut self, pool_id: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
+    /// Dials the endpoint, or the reader that has the least.
+    pub(super) fn dial(&mut self, pool: PoolId, now: Instant, out: &mut Vec<Command<B>>) {
+        let reader = self.dial_target(pool, now);
+        self.dial_at(pool, reader, now, out);
+    }
+
+    fn dial_at(&mut self, pool_id: PoolId, reader: Option<ReaderId>, now: Instant, out: &mut Vec<Command<B>>) {
         let pool = &self.pools[pool_id];
-        let health = &self.databases[pool.database].health;
+        let database = &self.databases[pool.database];
+        let (is_probe, to) = match (reader, &database.readers) {
+            (Some(reader), Some(readers)) => (readers.is_probe(reader), readers.target(reader)),
+            _ => (!database.health.is_up(), None),
+        };
         // ## nothing => Opening
         let slot = self.slots.insert(Slot {
             pool: pool_id,
             role_queue: pool.role_queue,
-            state: SlotState::Opening { probe: pool.refused.is_some() || !health.is_up() },
+            reader,
+            state: SlotState::Opening { probe: pool.refused.is_some() || is_probe },
             generation: pool.generation,
             worker: 0,
             opened: now,
@@ -188,8 +209,11 @@ impl<B> Core<B> {
             spread: 1.0,
             expires: None,
         });
-        self.shift(pool_id, None, Some(SlotPhase::Opening));
-        out.push(Command::Dial { pool: pool_id, slot });
+        self.shift((pool_id, reader), None, Some(SlotPhase::Opening));
+        if let Some(readers) = &mut self.pools[pool_id].readers {
+            readers.owed = readers.owed.saturating_sub(1);
+        }
+        out.push(Command::Dial { pool: pool_id, slot, to });
     }
 
     /// Number of slots that this pool could still use at once, if the shared bounds had room.
@@ -212,7 +236,10 @@ impl<B> Core<B> {
             Some(retry) => u32::from(pool.counts.opening == 0 && retry.is_due(now)),
             None => u32::MAX,
         };
-        let by_pace = database.health.dials_allowed(database.bound.counts.opening, now);
+        let by_pace = match &database.readers {
+            None => database.health.dials_allowed(database.bound.counts.opening, now),
+            Some(readers) => readers.dials_allowed(now),
+        };
         by_line.min(by_role).min(by_size).min(by_login).min(by_pace)
     }
 
@@ -304,14 +331,11 @@ impl<B> Core<B> {
         if pool.counts.idle == 0 {
             return None;
         }
-        pool.idle
-            .iter()
-            .filter_map(|stack| {
-                let slot = *stack.front()?;
-                match self.slots[slot].state {
-                    SlotState::Idle { since, .. } => Some((slot, since)),
-                    _ => unreachable!("what lies on a stack is idle"),
-                }
+        pool.stacks()
+            .flat_map(IdleStacks::oldest)
+            .map(|slot| match self.slots[slot].state {
+                SlotState::Idle { since, .. } => (slot, since),
+                _ => unreachable!("what lies on a stack is idle"),
             })
             .min_by_key(|(_, since)| *since)
     }

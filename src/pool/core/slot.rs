@@ -13,6 +13,8 @@ use crate::words::words;
 new_key_type! {
     /// Names a slot; finds nothing once the slot is gone.
     pub struct SlotId;
+    /// Names one of the servers that a database is read from.
+    pub(super) struct ReaderId;
 }
 
 /// The state of a slot, with the backend where the core holds it.
@@ -68,6 +70,8 @@ pub(super) struct Slot<B> {
     pub(super) pool: PoolId,
     /// The role queue of its pool.
     pub(super) role_queue: Option<RoleQueueId>,
+    /// The server that it is at, where its database is read from several.
+    pub(super) reader: Option<ReaderId>,
     pub(super) state: SlotState<B>,
     /// The pool's generation when the dial was decided.
     pub(super) generation: u64,

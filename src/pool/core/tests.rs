@@ -1,6 +1,7 @@
 //! One rule a test. A shell without sockets executes the commands when the test says so.
 
 mod lanes;
+mod readers;
 mod role_queues;
 
 use std::task::Waker;
@@ -76,7 +77,7 @@ impl Shell {
         let result = act(&mut self.core, self.now, &mut out);
         for command in out {
             match command {
-                Command::Dial { pool, slot } => {
+                Command::Dial { pool, slot, .. } => {
                     self.dialled += 1;
                     self.dials.push((pool, slot));
                 }

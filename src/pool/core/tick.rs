@@ -21,6 +21,7 @@ impl<B> Core<B> {
     /// Fails waiters whose time is up or whose endpoint stays down, admits waiters as a growing limit allows, dials
     /// where a back-off is over, also for nobody, closes idle backends of old age.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
+        self.tick_readers(now, out);
         self.fail_waiters_of_down_endpoints(now, out);
         self.fail_waiters_past_their_time(now, out);
         self.tell_refused(now, out);
@@ -42,12 +43,13 @@ impl<B> Core<B> {
             let pool = self.total.hungry[i];
             let database = &self.databases[self.pools[pool].database];
             let connect_timeout = database.limits.connect_timeout;
-            if let Some(down) = database.health.down_since()
+            if let Some(down) = database.down_since()
                 && !database.stops.is_any()
                 && now >= down + connect_timeout
             {
                 let is_due = |waiter: &WaiterState| now >= waiter.since.max(down) + connect_timeout;
-                self.fail_waiters(pool, WaitError::EndpointDown, is_due, out);
+                let error = if database.readers.is_some() { WaitError::NoReader } else { WaitError::EndpointDown };
+                self.fail_waiters(pool, error, is_due, out);
             }
         }
     }

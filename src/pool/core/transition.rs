@@ -8,15 +8,17 @@ use tokio::time::Instant;
 
 use super::bound::ActivityChange;
 use super::queue_id::LineId;
-use super::slot::{Slot, SlotPhase, SlotState};
+use super::slot::{ReaderId, Slot, SlotPhase, SlotState};
 use super::waiter::{TicketQueue, Turn, WaiterState, Waiters};
 use super::{Command, Core, DatabaseId, PoolId, RoleQueueId, SlotId, WaitError, is_waiting_in};
 
 impl<B> Core<B> {
-    /// Whether the slot is of an older generation, or past its lifetime.
+    /// Whether the slot is of an older generation, past its lifetime, or at a server that is no longer used.
     pub(super) fn is_spent(&self, slot: SlotId, now: Instant) -> bool {
         let slot = &self.slots[slot];
-        slot.generation != self.pools[slot.pool].generation || slot.expires.is_some_and(|expires| now >= expires)
+        slot.generation != self.pools[slot.pool].generation
+            || slot.expires.is_some_and(|expires| now >= expires)
+            || slot.reader.is_some_and(|reader| self.is_unused_reader(slot.pool, reader))
     }
 
     pub(super) fn is_in(&self, slot: SlotId, phase: SlotPhase) -> bool {
@@ -40,32 +42,45 @@ impl<B> Core<B> {
 
     /// Closes an idle backend that is still on its stack.
     pub(super) fn close_idle(&mut self, slot: SlotId, out: &mut Vec<Command<B>>) {
-        let Slot { pool, worker, .. } = self.slots[slot];
-        self.pools[pool].idle[worker].retain(|idle| *idle != slot);
+        let Slot { pool, worker, reader, .. } = self.slots[slot];
+        let pool = &mut self.pools[pool];
+        match reader {
+            None => pool.idle.remove(worker, slot),
+            Some(reader) => {
+                if let Some(stacks) = pool.readers.as_mut().and_then(|readers| readers.idle.get_mut(reader)) {
+                    stacks.remove(worker, slot);
+                }
+            }
+        }
         let backend = self.take(slot);
         self.close(slot, backend, out);
     }
 
     pub(super) fn change(&mut self, slot: SlotId, to: SlotState<B>) -> SlotState<B> {
         let slot = &mut self.slots[slot];
-        let pool = slot.pool;
+        let (pool, reader) = (slot.pool, slot.reader);
         let phase = to.phase();
         let was = std::mem::replace(&mut slot.state, to);
-        self.shift(pool, Some(was.phase()), Some(phase));
+        self.shift((pool, reader), Some(was.phase()), Some(phase));
         was
     }
 
     /// Ends a slot; returns the database whose bound it was under.
     pub(super) fn remove(&mut self, slot: SlotId) -> DatabaseId {
         let slot = self.slots.remove(slot).expect("the caller has looked at it");
-        self.shift(slot.pool, Some(slot.state.phase()), None);
+        self.shift((slot.pool, slot.reader), Some(slot.state.phase()), None);
         let database = self.pools[slot.pool].database;
         self.bury(slot.pool);
         database
     }
 
-    /// The one place where slots are counted, at all three levels.
-    pub(super) fn shift(&mut self, pool: PoolId, from: Option<SlotPhase>, to: Option<SlotPhase>) {
+    /// The one place where slots are counted, at all three levels and at their reader.
+    pub(super) fn shift(
+        &mut self,
+        (pool, reader): (PoolId, Option<ReaderId>),
+        from: Option<SlotPhase>,
+        to: Option<SlotPhase>,
+    ) {
         let pool = &mut self.pools[pool];
         let was_active = pool.is_active();
         pool.counts.shift(from, to);
@@ -78,7 +93,13 @@ impl<B> Core<B> {
             false => ActivityChange::between(was_active, pool.is_active()),
         };
         let share = pool.limits.share;
-        self.databases[pool.database].bound.shift(from, to, active, share);
+        let database = &mut self.databases[pool.database];
+        database.bound.shift(from, to, active, share);
+        if let Some(reader) = reader
+            && let Some(readers) = &mut database.readers
+        {
+            readers.shift(reader, from, to);
+        }
         self.total.shift(from, to, active, share);
     }
 

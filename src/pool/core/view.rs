@@ -73,10 +73,10 @@ impl<B> Core<B> {
             DatabaseView {
                 counts,
                 waiting: database.bound.waiting,
-                endpoint: match database.health {
-                    Health::Up { .. } => EndpointView::Up,
-                    Health::Busy { .. } => EndpointView::Busy,
-                    Health::Down { since, .. } => EndpointView::Down(since),
+                endpoint: match (database.down_since(), database.health) {
+                    (Some(since), _) => EndpointView::Down(since),
+                    (None, Health::Busy { .. }) => EndpointView::Busy,
+                    (None, _) => EndpointView::Up,
                 },
                 is_paused: database.stops.is_paused,
                 is_unproved: database.stops.is_unproved,
@@ -121,15 +121,15 @@ impl<B> Core<B> {
         mut keep: impl FnMut(&mut B) -> bool,
         out: &mut Vec<Command<B>>,
     ) {
-        let Some(peeked) = self.pools.get_mut(pool) else {
+        let Some(peeked) = self.pools.get(pool) else {
             return;
         };
         let mut unfit = Vec::new();
-        for slot in &peeked.idle[worker] {
-            if let SlotState::Idle { backend, .. } = &mut self.slots[*slot].state
+        for slot in peeked.stacks().flat_map(|stacks| stacks.of_worker(worker)) {
+            if let SlotState::Idle { backend, .. } = &mut self.slots[slot].state
                 && !keep(backend)
             {
-                unfit.push(*slot);
+                unfit.push(slot);
             }
         }
         for slot in unfit {

@@ -76,6 +76,7 @@ impl Client {
             }
             LeaseError::TimedOut(bottleneck) => Fault::WaitTimeout { queue: self.queue(), waited, bottleneck },
             LeaseError::Down => Fault::Down,
+            LeaseError::NoReader => Fault::NoReader,
             LeaseError::Refused => self.session.pool.refusal().map_or(Fault::Refused, Fault::LoginRefused),
             LeaseError::Removed => Fault::Removed,
         }

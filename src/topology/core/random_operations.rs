@@ -45,7 +45,8 @@ impl Model {
             Operation::Members(hosts) => self.core.set_members(&hosts.iter().copied().map(name).collect()),
             Operation::Observed { host, role, timeline, mark } => {
                 let mark = Some(mark.to_string().into());
-                let observation = Observation { role: *role, timeline: *timeline, mark, lag: None };
+                let (timeline, lag) = (*timeline, LagReport::Unknown);
+                let observation = Observation { role: *role, timeline, mark, name: None, lag };
                 self.core.observed(&name(*host), observation)
             }
             Operation::Failed { host } => self.core.failed(&name(*host), "gone".into()),

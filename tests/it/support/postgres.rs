@@ -81,8 +81,13 @@ impl Postgres {
         postgres
     }
 
-    /// A standby of this server, which follows it: at another address, with the same port.
+    /// A standby of this server, which follows it: at 127.0.0.2, with the same port.
     pub(crate) fn standby(&self) -> Self {
+        self.standby_at(2)
+    }
+
+    /// As [`Self::standby`], at 127.0.0.`number`.
+    pub(crate) fn standby_at(&self, number: u8) -> Self {
         let (bin, dir) = (self.bin.clone(), scratch());
         let supervisor = supervise(&bin, &dir);
         let mut backup = server_program(&bin, "pg_basebackup");
@@ -99,7 +104,7 @@ impl Postgres {
         ]);
         backup.arg(dir.join("data"));
         output_of(backup);
-        let host = Ipv4Addr::new(127, 0, 0, 2);
+        let host = Ipv4Addr::new(127, 0, 0, number);
         let settings = self.settings.iter().cloned().chain([format!("listen_addresses={host}")]).collect();
         let mut standby = Self { bin, dir, settings, host, port: self.port, supervisor };
         standby.start();
