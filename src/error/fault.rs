@@ -252,11 +252,21 @@ pub(crate) struct Queue {
     pub expected: Option<Duration>,
 }
 
+/// The fate of what a client had under way when its backend was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LostOutcome {
+    /// A transaction was open, and no COMMIT had been sent: none of it took effect.
+    RolledBack,
+    /// Nobody knows whether a statement outside a transaction took effect.
+    Unknown,
+    /// A COMMIT was under way: nobody knows whether it took effect.
+    InCommit,
+}
+
 /// How a backend was lost, as far as its client must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Lost {
-    /// A COMMIT was under way: nobody knows whether it took effect.
-    pub in_commit: bool,
+    pub outcome: LostOutcome,
     /// The last error the server sent, if any.
     pub final_error: Option<ServerError>,
 }

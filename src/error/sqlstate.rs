@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::admission::login::TooFast;
 use crate::auth::client::Refusal;
 use crate::error::ConsoleFault;
-use crate::error::{Fault, Holding, LaneRefusal, OrderRefusal, Queue};
+use crate::error::{Fault, Holding, LaneRefusal, Lost, LostOutcome, OrderRefusal, Queue};
 use crate::error::{LoginFault, LookupError};
 use crate::notify::exchange::Missing;
 use crate::notify::notification::Unnotifiable;
@@ -95,12 +95,19 @@ pub(crate) fn report(fault: &Fault) -> Report {
             ("ERROR", "53300", None)
         }
         Fault::Canceled => ("ERROR", "57014", None),
-        Fault::Lost(lost) if lost.in_commit => {
+        Fault::Lost(Lost { outcome: LostOutcome::InCommit, .. }) => {
             ("ERROR", "08007", Some("The transaction may or may not have been committed."))
         }
-        Fault::Lost(_) => ("ERROR", "08006", Some("The session stays usable; run the transaction again.")),
+        Fault::Lost(Lost { outcome: LostOutcome::RolledBack, .. }) => {
+            ("ERROR", "40001", Some("None of the transaction took effect, and the session stays usable; run it again."))
+        }
+        Fault::Lost(Lost { outcome: LostOutcome::Unknown, .. }) => (
+            "ERROR",
+            "08006",
+            Some("The session stays usable; look whether the statement took effect before it is run again."),
+        ),
         Fault::SessionLost(lost) => {
-            let code = if lost.in_commit { "08007" } else { "08006" };
+            let code = if lost.outcome == LostOutcome::InCommit { "08007" } else { "08006" };
             (
                 "FATAL",
                 code,

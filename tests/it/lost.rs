@@ -117,7 +117,7 @@ async fn a_lost_transaction_refuses_everything_until_it_is_rolled_back() {
     let (proxy, sessions) = started(1).await;
     let mut wire = orphaned(&proxy, &sessions).await;
     let frames = wire.query("INSERT INTO t VALUES (2)").await;
-    assert_eq!((errors(&frames), statuses(&frames)), (vec!["08006".to_owned()], "E".to_owned()));
+    assert_eq!((errors(&frames), statuses(&frames)), (vec!["40001".to_owned()], "E".to_owned()));
     for sql in [
         "INSERT INTO t VALUES (3)",
         "SAVEPOINT s",
@@ -174,7 +174,7 @@ async fn commit_of_a_lost_transaction_is_answered_with_rollback() {
     let (proxy, sessions) = started(1).await;
     for commit in ["COMMIT", "END", "ABORT"] {
         let mut wire = orphaned(&proxy, &sessions).await;
-        assert_eq!(errors(&wire.query("SELECT 1").await), ["08006"]);
+        assert_eq!(errors(&wire.query("SELECT 1").await), ["40001"]);
         let frames = wire.query(commit).await;
         assert_eq!((tags(&frames).as_str(), statuses(&frames).as_str()), ("C Z", "I"), "{commit}");
         assert_eq!(frames[0].text(), "ROLLBACK", "{commit}");
@@ -188,7 +188,7 @@ async fn commit_of_a_lost_transaction_is_answered_with_rollback() {
 async fn a_text_that_goes_on_behind_the_end_of_a_lost_transaction_is_run_from_there() {
     let (proxy, sessions) = started(1).await;
     let mut wire = orphaned(&proxy, &sessions).await;
-    assert_eq!(errors(&wire.query("SELECT 1").await), ["08006"]);
+    assert_eq!(errors(&wire.query("SELECT 1").await), ["40001"]);
     let frames = wire.query("ROLLBACK; SELECT 'behind'").await;
     let row = frames.iter().find(|frame| frame.tag == 'D').expect("a row");
     assert_eq!(row.columns(), [Some("behind".to_owned())]);
@@ -197,7 +197,7 @@ async fn a_text_that_goes_on_behind_the_end_of_a_lost_transaction_is_run_from_th
 
     // The COMMIT would be reported as done.
     let mut wire = orphaned(&proxy, &sessions).await;
-    assert_eq!(errors(&wire.query("SELECT 1").await), ["08006"]);
+    assert_eq!(errors(&wire.query("SELECT 1").await), ["40001"]);
     for sql in ["COMMIT; SELECT 1", "COMMIT AND CHAIN", "ROLLBACK AND CHAIN"] {
         let frames = wire.query(sql).await;
         assert_eq!((errors(&frames), statuses(&frames)), (vec!["25P02".to_owned()], "E".to_owned()), "{sql}");
@@ -213,7 +213,7 @@ async fn a_lost_transaction_refuses_in_the_extended_protocol_too() {
     let insert = || [extended("INSERT INTO t VALUES (4)", &[]), sync()].concat();
     wire.send(insert()).await;
     let frames = wire.cycle().await;
-    assert_eq!((errors(&frames), statuses(&frames)), (vec!["08006".to_owned()], "E".to_owned()));
+    assert_eq!((errors(&frames), statuses(&frames)), (vec!["40001".to_owned()], "E".to_owned()));
     wire.send([insert(), query("SELECT 1"), insert()].concat()).await;
     let frames = wire.expect("E Z E Z E Z").await;
     assert_eq!((errors(&frames), statuses(&frames).as_str()), (vec!["25P02".to_owned(); 3], "EEE"));
@@ -234,7 +234,7 @@ async fn a_lost_transaction_is_left_by_a_statement_of_any_name() {
     let lose = async |wire: &mut Wire| {
         wire.query("BEGIN").await;
         sessions.terminate("state = 'idle in transaction'").await;
-        assert_eq!(errors(&wire.query("SELECT 1").await), ["08006"]);
+        assert_eq!(errors(&wire.query("SELECT 1").await), ["40001"]);
     };
     let executed = |portal: &str, name: &str, rows| [bind(portal, name, &[]), execute(portal, rows), sync()].concat();
     for (name, portal, rows) in [("before", "", 0), ("S_1", "", 1), ("S_2", "C_2", 0)] {
@@ -284,7 +284,7 @@ async fn a_client_is_told_the_parameters_that_it_goes_on_with() {
     told.sort();
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(told, [pair("DateStyle", "ISO, YMD"), pair("standard_conforming_strings", "on")]);
-    assert_eq!(errors(&frames), ["08006"]);
+    assert_eq!(errors(&frames), ["40001"]);
     wire.query("ROLLBACK").await;
     // Its texts are read as the server reads them: this one has a second statement.
     assert_eq!(tags(&wire.query(r"SELECT '\'; SET work_mem = '5MB'").await), "T D C C Z");
@@ -310,8 +310,8 @@ async fn a_copy_whose_backend_is_lost_is_answered_once() {
         wire.send(copy_data(b"1\n")).await;
         sessions.terminate("true").await;
         let frames = wire.expect("E Z").await;
-        assert_eq!(errors(&frames), ["08006"]);
-        assert_eq!(statuses(&frames), if is_transaction { "E" } else { "I" });
+        let (code, status) = if is_transaction { ("40001", "E") } else { ("08006", "I") };
+        assert_eq!((errors(&frames), statuses(&frames)), (vec![code.to_owned()], status.to_owned()));
         let rest = [copy_data(b"2\n"), copy_done(), sync()].concat();
         if is_transaction {
             wire.send([rest, query("ROLLBACK")].concat()).await;
@@ -384,7 +384,7 @@ async fn a_commit_whose_answer_is_lost_fails_with_08007() {
     assert_eq!(statuses(&wire.query("COMMIT AND CHAIN").await), "T");
     link.cut();
     let frames = wire.query("INSERT INTO t VALUES (1)").await;
-    assert_eq!((errors(&frames), statuses(&frames)), (vec!["08006".to_owned()], "E".to_owned()));
+    assert_eq!((errors(&frames), statuses(&frames)), (vec!["40001".to_owned()], "E".to_owned()));
     wire.query("ROLLBACK").await;
     goes_on(&mut wire).await;
 }

@@ -12,7 +12,7 @@ use crate::config::{Bus, Timeouts};
 use crate::error::ConsoleFault;
 use crate::error::LoginFault;
 use crate::error::LookupError;
-use crate::error::{Fault, Holding, LaneRefusal, Lost, OrderRefusal, Queue};
+use crate::error::{Fault, Holding, LaneRefusal, Lost, LostOutcome, OrderRefusal, Queue};
 use crate::notify::exchange::Missing;
 use crate::notify::nature::BusNature;
 use crate::notify::notification::{RefusedNotification, Unnotifiable};
@@ -79,7 +79,7 @@ fn in_vain(bottleneck: Bottleneck) -> Fault {
 }
 
 fn faults() -> Vec<Fault> {
-    let lost = |in_commit| Lost { in_commit, final_error: None };
+    let lost = |outcome| Lost { outcome, final_error: None };
     let expired = |timeout, ends_session| {
         let limit = Some(Duration::from_secs(20));
         let timeouts =
@@ -109,10 +109,11 @@ fn faults() -> Vec<Fault> {
         Fault::NoReader,
         Fault::Refused,
         Fault::Canceled,
-        Fault::Lost(lost(false)),
-        Fault::Lost(lost(true)),
-        Fault::SessionLost(lost(false)),
-        Fault::SessionLost(lost(true)),
+        Fault::Lost(lost(LostOutcome::RolledBack)),
+        Fault::Lost(lost(LostOutcome::Unknown)),
+        Fault::Lost(lost(LostOutcome::InCommit)),
+        Fault::SessionLost(lost(LostOutcome::Unknown)),
+        Fault::SessionLost(lost(LostOutcome::InCommit)),
         Fault::TransactionLost,
         expired(Timeout::Statement, false),
         expired(Timeout::Statement, true),

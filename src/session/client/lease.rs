@@ -13,7 +13,7 @@ use super::overdue::Reason;
 use super::{Client, End, Phase, Waiting};
 use crate::config::PoolMode;
 use crate::error::sqlstate;
-use crate::error::{Fault, Lost, Queue};
+use crate::error::{Fault, Lost, LostOutcome, Queue};
 use crate::lanes::LaneOf;
 use crate::metrics::{PoolCounter, PoolHistogram};
 use crate::pool::backend::SequenceUser;
@@ -341,7 +341,7 @@ impl Client {
         // Nobody knows for how many ReadyForQuery a client waits behind a COPY that failed; Postgres closes it as well.
         let is_session_lost =
             self.session.mode == PoolMode::Session || self.session.may_be_pinned() || cycle.replies().is_doubtful();
-        let lost = Lost { in_commit: cycle.is_committing(), final_error: cycle.take_final_error() };
+        let lost = Lost { outcome: self.lost_outcome(cycle), final_error: cycle.take_final_error() };
         let is_taken_back = matches!(expired, Some(Reason::Timeout(_) | Reason::Holding));
         if !is_taken_back {
             self.session.notifications.lost(may_have_committed(&lost, cycle));
@@ -383,6 +383,18 @@ impl Client {
         Ok(())
     }
 
+    /// The fate of what the client had under way with a backend that is gone.
+    fn lost_outcome(&self, cycle: &CycleState) -> LostOutcome {
+        let is_open = cycle.replies().status() != TransactionStatus::Idle;
+        match cycle.pending_outcome() {
+            _ if cycle.is_committing() => LostOutcome::InCommit,
+            // A text that was not read whole may have held a COMMIT.
+            None if is_open && !self.session.pins.is_uncertain() => LostOutcome::RolledBack,
+            // With a ROLLBACK under way, a statement behind it may have run on its own.
+            None | Some(_) => LostOutcome::Unknown,
+        }
+    }
+
     /// The fault for a client that loses its backend: because of `expired`, of a timeout of the server, or otherwise.
     fn loss(&self, lost: Lost, expired: Option<Reason>, is_session_lost: bool, cycle: &CycleState) -> Fault {
         let count = |timeout| {
@@ -398,7 +410,7 @@ impl Client {
                 Fault::Unanswered { hint: self.session.hint(timeout), ends_session: is_session_lost }
             }
             Some(Reason::Timeout(timeout) | Reason::Silent(timeout))
-                if !lost.in_commit || expired.is_some() && cycle.replies().is_empty() =>
+                if lost.outcome != LostOutcome::InCommit || expired.is_some() && cycle.replies().is_empty() =>
             {
                 count(timeout);
                 self.session.expired(timeout)
@@ -445,7 +457,7 @@ impl Client {
 
 /// True if nobody knows whether a statement under way took effect: a single one outside a transaction commits itself.
 fn may_have_committed(lost: &Lost, cycle: &CycleState) -> bool {
-    lost.in_commit || cycle.replies().status() == TransactionStatus::Idle
+    lost.outcome == LostOutcome::InCommit || cycle.replies().status() == TransactionStatus::Idle
 }
 
 /// Sends the settings that the backend lacks ahead of a cycle. True if the client's messages must wait for the outcome.
