@@ -143,7 +143,7 @@ async fn commit_is_the_first_to_hear_that_its_transaction_was_lost() {
         let mut wire = orphaned(&proxy, &sessions).await;
         wire.send(commit).await;
         let frames = wire.cycle().await;
-        assert_eq!((errors(&frames), statuses(&frames)), (vec!["08006".to_owned()], "I".to_owned()));
+        assert_eq!((errors(&frames), statuses(&frames)), (vec!["40001".to_owned()], "I".to_owned()));
         goes_on(&mut wire).await;
     }
     // It wanted nothing else.
