@@ -80,7 +80,7 @@ def contenders_of(directory, database):
     def pgweir(workers):
         return lambda size, mode, clients: servers.pgweir(directory, database, size=size, workers=workers)
 
-    return [Contender("PgBouncer", pgbouncer), Contender("pgweir, 1 worker", pgweir(1)), Contender("pgweir, 2 workers", pgweir(2))]
+    return [Contender("PgBouncer", pgbouncer), Contender("pgweir", pgweir("auto")), Contender("pgweir, 2 workers", pgweir(2))]
 
 
 def in_turn(contenders, what, blocks, seconds):
@@ -156,13 +156,13 @@ def memory(directory, database):
     for tls in False, True:
         with servers.pgbouncer(directory, database, tls=tls) as server:
             theirs = idle.bytes_per_client(server, tls)
-        with servers.pgweir(directory, database, workers=2, tls=tls) as server:
+        with servers.pgweir(directory, database, tls=tls) as server:
             ours = idle.bytes_per_client(server, tls)
         print(f"| {'TLS' if tls else 'plain'} | {theirs:,.0f} | {ours:,.0f} | {ours / theirs:.2f} |", flush=True)
 
 
 def counted(directory, database):
-    print("\n### Counted, not timed: per transaction, 1 worker\n")
+    print("\n### Counted, not timed: per transaction\n")
     print("| clients, backends | mode | syscalls: PgBouncer | pgweir | user instructions: PgBouncer | pgweir |")
     print("|---|---|--:|--:|--:|--:|")
     for clients, backends in (1, 16), (8, 16), (64, 8):

@@ -121,7 +121,7 @@ def certificate(directory):
 
 
 @contextlib.contextmanager
-def pgweir(directory, database, size=16, workers=1, tls=False, under=()):
+def pgweir(directory, database, size=16, workers="auto", tls=False, under=()):
     """The release build. `under`: a program that watches it, with its arguments."""
     port, file, listen_tls = free_port(), directory / "proxy.toml", ""
     if tls:
@@ -129,7 +129,7 @@ def pgweir(directory, database, size=16, workers=1, tls=False, under=()):
     file.write_text(f"""
 [listen]
 addr = ["127.0.0.1:{port}"]
-workers = {workers}
+workers = {workers!r}
 {listen_tls}
 [admin]
 addr = "off"
