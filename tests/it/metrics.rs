@@ -154,8 +154,8 @@ async fn every_metric_is_there_with_its_labels_and_promtool_has_no_complaints() 
         };
         let series = page.lines().filter_map(|line| Some(line.rsplit_once(' ')?.0));
         let mut found = series.filter(is_its).peekable();
-        // No table is looked at in the first half minute, this instance is alone, its limit is enforced, and its database
-        // has neither lanes nor readers.
+        // No table is looked at in the first half minute, this instance is alone, its limit is enforced, and its
+        // database has neither lanes nor readers.
         let is_absent = matches!(metric, Metric::DeadTuples | Metric::RoleObserved)
             || ["pgweir_lane", "pgweir_reader"].iter().any(|part| name.starts_with(part))
             || name.starts_with("pgweir_fleet_") && *metric != Metric::FleetCancels;
