@@ -620,7 +620,7 @@ impl<B> Core<B> {
         let Slot { pool: pool_id, worker, .. } = self.slots[slot];
         let pool = &self.pools[pool_id];
         let database = &self.databases[pool.database];
-        let has_waiters = !database.stops.is_any() && self.ready(pool_id, now) > 0;
+        let has_waiters = self.total.waiting > 0 && !database.stops.is_any() && self.ready(pool_id, now) > 0;
         let is_too_many =
             pool.counts.live() > pool.limits.size || database.bound.is_exceeded() || self.total.is_exceeded();
         let has_no_future = is_too_many || pool.is_removed || self.is_spent(slot, now);

@@ -82,15 +82,16 @@ impl<B> Core<B> {
         to: Option<SlotPhase>,
     ) {
         let pool = &mut self.pools[pool];
-        let was_active = pool.is_active();
-        pool.counts.shift(from, to);
-        // From one live state to another, as every lease and release, changes nothing more.
         let is_live = |phase: Option<SlotPhase>| {
             phase.is_some_and(|phase| !matches!(phase, SlotPhase::Closing | SlotPhase::Zombie))
         };
-        let active = match is_live(from) && is_live(to) {
-            true => ActivityChange::None,
-            false => ActivityChange::between(was_active, pool.is_active()),
+        // From one live state to another, as every lease and release, changes nothing more.
+        let may_matter = !(is_live(from) && is_live(to));
+        let was_active = may_matter && pool.is_active();
+        pool.counts.shift(from, to);
+        let active = match may_matter {
+            true => ActivityChange::between(was_active, pool.is_active()),
+            false => ActivityChange::None,
         };
         let share = pool.limits.share;
         let database = &mut self.databases[pool.database];
