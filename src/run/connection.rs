@@ -48,9 +48,8 @@ async fn go_on(worker: Rc<Worker>, to: usize, mover: Box<Mover>, place: Connecti
     let counted = inbox.count();
     let job = |worker: Rc<Worker>| {
         tokio::task::spawn_local(async move {
-            if let Some(client) = mover.arrive(Rc::clone(&worker)) {
-                stay(worker, client, place).await;
-            }
+            let client = mover.arrive(Rc::clone(&worker));
+            stay(worker, client, place).await;
             drop(counted);
         });
     };

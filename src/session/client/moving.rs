@@ -58,11 +58,12 @@ impl Client {
 }
 
 impl Mover {
-    /// Arrives at the worker of this thread. `None`: its sockets cannot be registered here, and it is closed.
-    pub(crate) fn arrive(mut self, worker: Rc<Worker>) -> Option<Box<Client>> {
-        self.stream.adopt().ok()?;
+    /// Arrives at the worker of this thread. A socket that cannot be registered here is lost: the client finds its own,
+    /// or its backend's, broken at its first poll, and ends or goes on as after any such loss.
+    pub(crate) fn arrive(mut self, worker: Rc<Worker>) -> Box<Client> {
+        let _ = self.stream.adopt();
         if let Some(leased) = &mut self.leased {
-            leased.lease.adopt(worker.id).ok()?;
+            let _ = leased.lease.adopt(worker.id);
         }
         let mut client = Client::new(worker, self.handle, self.stream, self.session);
         client.memory = self.memory;
@@ -71,6 +72,6 @@ impl Mover {
         if let Some(leased) = self.leased {
             client.phase = Phase::Leased(leased);
         }
-        Some(Box::new(client))
+        Box::new(client)
     }
 }
