@@ -21,8 +21,8 @@ use crate::session::context::Worker;
 use crate::sql::{StateFlags, Value};
 use crate::state::settings::{Settings, SettingsRegistry};
 use crate::state::timeout::Timeout;
-use crate::wire::build::ServerError;
 use crate::wire::build::{self, error_fields};
+use crate::wire::build::{ErrorFields, ServerError};
 use crate::wire::expected::{Expect, ExpectedReply, Origin, TransactionStatus};
 use crate::wire::frame::{FrameError, HEADER_LEN, Header, header};
 use crate::wire::splice::Splice;
@@ -381,7 +381,8 @@ impl Answers<'_, '_> {
     }
 
     fn error(&mut self, bytes: &[u8], fresh: usize, is_own: bool, origin: Option<Origin>) -> Result<Event, Fault> {
-        let code = error_fields(&bytes[HEADER_LEN..]).code;
+        let fields = error_fields(&bytes[HEADER_LEN..]);
+        let (code, never_began) = (fields.code, never_began(&fields));
         let (timeout, hint) = self.expired(bytes);
         // A message of ours in a unit of the client stands for the client's own, which has to learn why the rest of the
         // unit is not answered.
@@ -399,6 +400,7 @@ impl Answers<'_, '_> {
                 // A Parse in a failed transaction fails with 25P02, whatever its text.
                 Some(ReplyAction::Refuses(error)) if code != b"25P02" => replacement = Some(error.clone()),
                 Some(ReplyAction::Duplicates(error)) if code == b"42P05" => replacement = Some(error.clone()),
+                Some(ReplyAction::Runs(runs)) if never_began && runs.completed == 0 => *action = None,
                 Some(ReplyAction::Runs(runs)) if expect == Expect::Execute => self.session.failed(runs),
                 Some(ReplyAction::ParsesUnnamed(parse)) => parse.has_failed = true,
                 // Somebody's function has deallocated it.
@@ -627,6 +629,13 @@ pub(crate) fn passes_end(mode: PoolMode, code: &[u8]) -> bool {
 
 fn is_fatal(bytes: &[u8]) -> bool {
     matches!(error_fields(&bytes[HEADER_LEN..]).severity, b"FATAL" | b"PANIC")
+}
+
+/// True for the error of a statement that has done nothing: the transaction had failed before, or there is no such
+/// portal. Within a statement the same codes are of another routine.
+fn never_began(fields: &ErrorFields<'_>) -> bool {
+    matches!(fields.code, b"25P02" | b"34000")
+        && matches!(fields.routine, b"exec_execute_message" | b"exec_simple_query")
 }
 
 /// True for the frame of an error of class 22.

@@ -447,6 +447,26 @@ async fn a_client_whose_session_was_lost_is_closed_with_fatal() {
     }
 }
 
+// Nothing of it has run, so nothing of it can be lost.
+#[tokio::test]
+async fn a_statement_that_never_began_leaves_no_doubt_about_a_session() {
+    let (proxy, sessions) = started(1).await;
+    let unknown = [bind("", "nobody", &[]), sync(), execute("", 0), sync()].concat();
+    for (failed, cycles) in [(unknown, 2), (query("SELECT pg_advisory_lock(1)"), 1)] {
+        let mut wire = proxy.wire("app").await;
+        wire.query("BEGIN").await;
+        wire.query("SELECT 1/0").await;
+        wire.send(&failed).await;
+        for _ in 0..cycles {
+            assert_eq!(tags(&wire.cycle().await), "E Z");
+        }
+        sessions.terminate("state LIKE 'idle in transaction%'").await;
+        let frames = wire.query("ROLLBACK").await;
+        assert_eq!((tags(&frames).as_str(), statuses(&frames).as_str()), ("C Z", "I"));
+        goes_on(&mut wire).await;
+    }
+}
+
 /// A backend lost while it is asked what its client holds there: whatever that was is gone.
 #[tokio::test]
 async fn a_client_that_may_have_lost_its_session_is_told() {
