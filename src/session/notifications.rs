@@ -38,6 +38,9 @@ pub(crate) struct Notifications {
     server: AtServer,
     /// Notifications of its last transaction, while they wait behind the server's.
     awaited: Option<Arc<Delivery>>,
+    /// A LISTEN of the client was committed. From then on each UNLISTEN is a part of its transaction, which PREPARE
+    /// TRANSACTION refuses (`unlistenExitRegistered` of `async.c`).
+    has_listened: bool,
 }
 
 /// Notifications of a client at the server, by a DO, a CALL or a NOTIFY that was not intercepted; each may be one.
@@ -71,7 +74,7 @@ pub(crate) struct Party<'a> {
 impl Notifications {
     /// State of a new client of this exchange's database.
     pub(crate) fn new(exchange: InUse<Exchange>) -> Self {
-        Self { exchange, open: None, server: AtServer::default(), awaited: None }
+        Self { exchange, open: None, server: AtServer::default(), awaited: None, has_listened: false }
     }
 
     /// The exchange that notifications go to and come from.
@@ -266,10 +269,10 @@ impl Notifications {
         self.open().pending.notify(notification);
     }
 
-    /// Records that listening ends; a client without open state has not listened.
+    /// Records that listening ends; a client that has not listened may have nothing to end.
     fn end(&mut self, change: impl FnOnce() -> Change) {
-        if let Some(open) = &mut self.open {
-            open.pending.change(change());
+        if self.has_listened || self.open.is_some() {
+            self.open().pending.change(change());
         }
     }
 
@@ -283,6 +286,7 @@ impl Notifications {
             self.exchange.use_login(party.pool);
         }
         for change in &committed.changes {
+            self.has_listened |= matches!(change, Change::Listen(_));
             if let (Change::Listen(_), Some(entry)) = (change, party.entry) {
                 open.mailbox.get_or_insert_with(|| Mailbox::new(party.pid, Arc::clone(entry).into()));
             }

@@ -138,6 +138,8 @@ const TRANSACTIONS: &[&[&str]] = &[
     // Postgres does not prepare a transaction that has to do with channels.
     &["BEGIN", "NOTIFY a", "PREPARE TRANSACTION 'p'", "NOTIFY b"],
     &["BEGIN", "LISTEN x", "PREPARE TRANSACTION 'p'", "NOTIFY x"],
+    &["LISTEN x", "UNLISTEN x", "BEGIN", "UNLISTEN *", "PREPARE TRANSACTION 'p'"],
+    &["LISTEN x", "DISCARD ALL", "BEGIN", "UNLISTEN x", "PREPARE TRANSACTION 'p'"],
 ];
 
 /// Texts of several statements.
