@@ -3,9 +3,11 @@
 
 use std::net::SocketAddr;
 
+use tokio::time::Instant;
+
 use crate::operation::{Pool, Role};
 use crate::peer::Peer;
-use crate::support::{Postgres, Proxy, proxy_before};
+use crate::support::{PATIENCE, Postgres, Proxy, proxy_before};
 
 /// The database behind pgweir, and the one that is asked directly.
 pub(crate) const DATABASES: [&str; 2] = ["mine", "twin"];
@@ -180,6 +182,17 @@ impl Lane {
         self.admins[0].value(&format!("SELECT count(pg_terminate_backend(pid)) {condition}"));
         let is_shown = |row: &String| pids.split(',').any(|pid| row.contains(&format!("Some(\"{pid}\")")));
         while self.console("SHOW SERVERS").iter().any(is_shown) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits until pgweir has asked the backend of this client what the client left there. A backend that ends before
+    /// it has answered takes the session with it.
+    pub(crate) fn settle(&mut self, pgweir: &Peer) {
+        let id = format!("Some(\"{}\")", pgweir.process());
+        let is_active = |row: &String| row.contains(&id) && row.contains("Some(\"active\")");
+        let since = Instant::now();
+        while since.elapsed() < PATIENCE && self.console("SHOW CLIENTS").iter().any(is_active) {
             std::thread::yield_now();
         }
     }

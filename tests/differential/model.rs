@@ -26,6 +26,10 @@ pub(crate) struct ClientModel {
     pub(crate) has_set: bool,
     /// It has named statements.
     pub(crate) has_names: bool,
+    /// Its transaction has run a DO or CALL.
+    has_called: bool,
+    /// Its transaction has said LISTEN.
+    has_said_listen: bool,
 }
 
 impl ClientModel {
@@ -39,10 +43,13 @@ impl ClientModel {
             has_parameters: false,
             has_set: false,
             has_names: false,
+            has_called: false,
+            has_said_listen: false,
         }
     }
 
-    fn holds(&self) -> bool {
+    /// It has a backend, or may have one.
+    pub(crate) fn holds(&self) -> bool {
         self.status != 'I' || self.may_be_pinned || self.is_pinned_for_good
     }
 }
@@ -56,6 +63,8 @@ pub(crate) struct Model {
     pub(crate) is_server_changed: bool,
     /// Tables differ from those with which the run began.
     pub(crate) are_tables_changed: bool,
+    /// A transaction that a client prepared may hold locks on its tables.
+    has_prepared: [bool; CLIENTS],
 }
 
 /// Parts of texts that may pin a client to its backend, in transaction mode.
@@ -89,7 +98,7 @@ const LOCKS: [&str; 8] =
 impl Model {
     pub(crate) fn new(pool: Pool) -> Self {
         let clients = vec![ClientModel::new(Role::Owner); CLIENTS];
-        Self { pool, clients, is_server_changed: false, are_tables_changed: false }
+        Self { pool, clients, is_server_changed: false, are_tables_changed: false, has_prepared: [false; CLIENTS] }
     }
 
     /// Nobody is in a transaction.
@@ -104,7 +113,7 @@ impl Model {
             Operation::Send(messages) => {
                 let locks = step.texts().any(|sql| has_one_of(sql, &LOCKS));
                 self.has_backend_for(step.client)
-                    && !(locks && (messages.len() > 5 || !self.is_quiet()))
+                    && !(locks && (messages.len() > 5 || !self.is_quiet() || self.has_prepared[step.client]))
                     && !crashes_server(messages, me.status)
                     && is_well_formed(messages)
             }
@@ -116,7 +125,7 @@ impl Model {
             Operation::CancelRunning | Operation::KillRunning => self.has_backend_for(step.client) && me.status != 'E',
             Operation::CancelNothing | Operation::Kill | Operation::ReloadPgweir(_) => true,
             Operation::ReloadServer(_) => true,
-            Operation::Ddl(_) => self.is_quiet(),
+            Operation::Ddl(_) => self.is_quiet() && !self.has_prepared.contains(&true),
         }
     }
 
@@ -146,9 +155,14 @@ impl Model {
             me.is_pinned_for_good |= sql.contains("SEED") || sql.contains("LOAD ");
             me.listens |= sql.contains("LISTEN");
             me.has_set |= sql.contains("SET");
+            me.has_called |= sql.contains("DO $$") || sql.contains("CALL ");
+            me.has_said_listen |= sql.contains("LISTEN");
+            self.has_prepared[step.client] |= sql.contains("PREPARE TRANSACTION");
             self.are_tables_changed |= sql.contains("ALTER TABLE") || sql.contains("CREATE TABLE");
         }
         me.has_set &= status != 'I';
+        me.has_called &= status != 'I';
+        me.has_said_listen &= status != 'I';
         me.has_names |=
             step.messages().iter().any(|message| matches!(message, Message::Parse(name, _) if !name.is_empty()));
         let is_discarded = matches!(step.messages(), [Message::Query(sql)] if sql == "DISCARD ALL") && status == 'I';
@@ -234,7 +248,8 @@ pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -
         step.texts().any(|sql| sql.contains("pg_notify") && (sql.contains("FROM") || sql.contains("DO")));
     let copies_twice = step.texts().any(|sql| sql.matches("FROM STDIN").count() > 1);
     let copies_extended = messages.iter().any(|it| matches!(it, Message::Parse(_, sql) if sql.contains("FROM STDIN")));
-    let differences: [(&str, bool); 8] = [
+    let calls = me.has_called || has(&["DO $$", "CALL "]);
+    let differences: [(&str, bool); 10] = [
         ("a Sync inside a COPY: Postgres swallows it at a moment that nobody sees", copies_extended || copies_twice),
         (
             "a reload of the server: either side reports it with the next answer of its own backend",
@@ -257,6 +272,14 @@ pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -
             me.status == 'E' && messages.iter().any(names_statement),
         ),
         ("lastval and currval behind another client: 55000", has(&["LASTVAL", "CURRVAL"]) && transaction_mode),
+        (
+            "LISTEN or NOTIFY in front of a CALL in one unit: whether the procedure commits, nobody sees",
+            has(&["CALL "]) && has(&["LISTEN", "NOTIFY"]) && messages.len() > 1,
+        ),
+        (
+            "LISTEN in a transaction that notifies by way of the server: in force once it is committed",
+            calls && (me.has_said_listen || has(&["LISTEN"])) && has(&["NOTIFY", "COMMIT", "END"]),
+        ),
         (
             "notifications by way of the server among others: docs/NOTIFY.md",
             notifies_by_server && (many || me.status != 'I'),

@@ -126,6 +126,11 @@ impl Peer {
         answers
     }
 
+    /// Process id, as it was told at the login.
+    pub(crate) fn process(&self) -> u32 {
+        self.key.first_chunk().map_or(0, |process| u32::from_be_bytes(*process))
+    }
+
     /// Asks for a cancel of what it runs, and waits until the server has taken note.
     pub(crate) fn cancel(&self) {
         let Some((process, secret)) = self.key.split_first_chunk() else { return };

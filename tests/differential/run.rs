@@ -211,6 +211,11 @@ impl<'a> Run<'a> {
             self.clients[at].pgweir.write(&crate::support::frontend::query(RUN));
             self.clients[at].pgweir.until_kind('N');
         }
+        for (at, client) in self.clients.iter().enumerate() {
+            if self.pool != Pool::Session && !self.model.clients[at].holds() && running != Some(at) {
+                self.lane.settle(&client.pgweir);
+            }
+        }
         self.lane.kill_backends();
         for at in 0..CLIENTS {
             let model = &self.model.clients[at];
