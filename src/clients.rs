@@ -195,8 +195,10 @@ pub(crate) struct Clients {
     /// Ours, in the process ids.
     instance: InstanceNumber,
     entries: Mutex<ClientsByPid>,
-    /// Number of [`RoleSlot`]s held, by role; only roles with clients are here.
-    slots: Mutex<HashMap<Arc<str>, u32>>,
+    /// Number of [`ClientSlot`]s held, by role; only roles with clients are here.
+    roles: Mutex<HashMap<Arc<str>, u32>>,
+    /// The same by database.
+    databases: Mutex<HashMap<Arc<str>, u32>>,
     /// Number of [`PinSlot`]s held, likewise.
     pins: Mutex<HashMap<Arc<str>, u32>>,
 }
@@ -204,7 +206,7 @@ pub(crate) struct Clients {
 /// One of the pinned clients of a role, counted until it is dropped: when its backend is free again.
 #[derive(Debug)]
 pub(crate) struct PinSlot {
-    _slot: RoleSlot,
+    _slot: ClientSlot,
 }
 
 /// A client's place; gone when dropped.
@@ -212,27 +214,28 @@ pub(crate) struct PinSlot {
 pub(crate) struct ClientHandle {
     clients: Arc<Clients>,
     entry: Arc<ClientEntry>,
-    _slot: RoleSlot,
+    _slots: (ClientSlot, Option<ClientSlot>),
 }
 
-/// One of the clients of a role, counted until it is dropped: from the proof of its identity to its goodbye.
+/// One of the clients of a role or a database, counted until it is dropped: from the proof of its identity to its
+/// goodbye.
 #[derive(Debug)]
-pub(crate) struct RoleSlot {
+pub(crate) struct ClientSlot {
     clients: Arc<Clients>,
-    role: Arc<str>,
-    counts: RoleCounts,
+    of: Arc<str>,
+    counts: ClientCounts,
 }
 
-/// The counts of clients by role.
-type RoleCounts = fn(&Clients) -> MutexGuard<'_, HashMap<Arc<str>, u32>>;
+/// The counts of clients by role, or by database.
+type ClientCounts = fn(&Clients) -> MutexGuard<'_, HashMap<Arc<str>, u32>>;
 
-impl Drop for RoleSlot {
+impl Drop for ClientSlot {
     fn drop(&mut self) {
         let mut slots = (self.counts)(&self.clients);
-        if let Some(taken) = slots.get_mut(&self.role) {
+        if let Some(taken) = slots.get_mut(&self.of) {
             *taken -= 1;
             if *taken == 0 {
-                slots.remove(&self.role);
+                slots.remove(&self.of);
             }
         }
     }
@@ -268,7 +271,9 @@ impl Drop for ClientHandle {
 #[derive(Debug)]
 pub(crate) struct ClientFacts {
     /// The slot of its login role.
-    pub slot: RoleSlot,
+    pub slot: ClientSlot,
+    /// That of its database; the console is none.
+    pub database_slot: Option<ClientSlot>,
     /// Database asked for.
     pub database: Arc<str>,
     /// Peer.
@@ -319,7 +324,13 @@ impl ClientsByPid {
 impl Clients {
     /// Nobody yet, at this instance.
     pub(crate) fn new(instance: InstanceNumber) -> Self {
-        Self { instance, entries: Mutex::default(), slots: Mutex::default(), pins: Default::default() }
+        Self {
+            instance,
+            entries: Mutex::default(),
+            roles: Mutex::default(),
+            databases: Mutex::default(),
+            pins: Mutex::default(),
+        }
     }
 
     /// Takes a client in, with a fresh cancel key.
@@ -330,7 +341,7 @@ impl Clients {
         let entry = Arc::new(ClientEntry {
             pid: entries.free_pid(self.instance),
             secret,
-            role: Arc::clone(&facts.slot.role),
+            role: Arc::clone(&facts.slot.of),
             database: facts.database,
             addr: facts.addr,
             application_name: facts.application_name,
@@ -345,27 +356,32 @@ impl Clients {
         });
         entries.by_pid.insert(entry.pid, Arc::clone(&entry));
         drop(entries);
-        ClientHandle { clients: Arc::clone(self), entry, _slot: facts.slot }
+        ClientHandle { clients: Arc::clone(self), entry, _slots: (facts.slot, facts.database_slot) }
     }
 
     /// A slot for one more client of this role; `None` if `most` are taken.
-    pub(crate) fn slot(self: &Arc<Self>, role: &Arc<str>, most: Option<u32>) -> Option<RoleSlot> {
-        self.count(Self::slots, role, most)
+    pub(crate) fn role_slot(self: &Arc<Self>, role: &Arc<str>, most: Option<u32>) -> Option<ClientSlot> {
+        self.count(Self::roles, role, most)
     }
 
-    fn count(self: &Arc<Self>, counts: RoleCounts, role: &Arc<str>, most: Option<u32>) -> Option<RoleSlot> {
+    /// The same of this database.
+    pub(crate) fn database_slot(self: &Arc<Self>, database: &Arc<str>, most: Option<u32>) -> Option<ClientSlot> {
+        self.count(Self::databases, database, most)
+    }
+
+    fn count(self: &Arc<Self>, counts: ClientCounts, of: &Arc<str>, most: Option<u32>) -> Option<ClientSlot> {
         let mut slots = counts(self);
-        let taken = slots.get(role).copied().unwrap_or(0);
+        let taken = slots.get(of).copied().unwrap_or(0);
         if most.is_some_and(|most| taken >= most) {
             return None;
         }
-        slots.insert(Arc::clone(role), taken + 1);
-        Some(RoleSlot { clients: Arc::clone(self), role: Arc::clone(role), counts })
+        slots.insert(Arc::clone(of), taken + 1);
+        Some(ClientSlot { clients: Arc::clone(self), of: Arc::clone(of), counts })
     }
 
     /// Whether a client of this role is logged in.
     pub(crate) fn has_role(&self, role: &str) -> bool {
-        self.slots().contains_key(role)
+        self.roles().contains_key(role)
     }
 
     pub(crate) fn all(&self) -> Vec<Arc<ClientEntry>> {
@@ -436,8 +452,12 @@ impl Clients {
         self.pins.lock().expect("no panic while held")
     }
 
-    fn slots(&self) -> MutexGuard<'_, HashMap<Arc<str>, u32>> {
-        self.slots.lock().expect("no panic while held")
+    fn roles(&self) -> MutexGuard<'_, HashMap<Arc<str>, u32>> {
+        self.roles.lock().expect("no panic while held")
+    }
+
+    fn databases(&self) -> MutexGuard<'_, HashMap<Arc<str>, u32>> {
+        self.databases.lock().expect("no panic while held")
     }
 
     fn entries(&self) -> MutexGuard<'_, ClientsByPid> {

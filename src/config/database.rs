@@ -9,7 +9,7 @@ use super::form::{
     BACKENDS_MAX, count, duration, duration_above_zero, host, port, role_query, some, text, truth, word,
 };
 use super::keys::section;
-use super::listen::ServerIdentity;
+use super::listen::{CLIENTS_MAX, ServerIdentity};
 use super::raw::SectionReader;
 use super::readers::{ReaderKeys, reader_rules};
 use super::topology::{AuroraCluster, PatroniApi, ProbeLogin, ReplayWhen, TopologySource};
@@ -59,6 +59,8 @@ section! {
         pub reset: ResetWhen = ResetWhen::Dirty => key(word());
         /// Backends per (database, role).
         pub size: u32 = 20 => key(count(1..=BACKENDS_MAX));
+        /// Backends that a pool with clients keeps though nobody needs them.
+        pub idle_min: u32 = 0 => key(count(0..=BACKENDS_MAX));
         /// Longest wait for a backend.
         pub wait_timeout: Duration = Duration::from_secs(30) => key(duration_above_zero());
         /// Clients waiting per pool, more are refused with 53300; zero: nobody waits.
@@ -101,6 +103,8 @@ section! {
         pub password: Option<Secret> = None => secret();
         /// Backends over all roles of this database; for `"*"`, of each database it serves.
         pub backends_max: Option<u32> = None => maybe(count(1..=BACKENDS_MAX));
+        /// Clients connected at once; for `"*"`, to each database it serves.
+        pub clients_max: Option<u32> = None => maybe(count(1..=CLIENTS_MAX));
         /// Which server of a cluster is wanted.
         pub server_role: ServerRole = ServerRole::Any => key(word());
         /// How the server that has this role is found.

@@ -56,6 +56,9 @@ pub(crate) enum LoginFault {
     /// `roles.*.clients_max`.
     #[error("too many connections for role \"{0}\"")]
     TooManyOfRole(String),
+    /// `databases.*.clients_max`.
+    #[error("too many connections for database \"{0}\"")]
+    TooManyOfDatabase(String),
     /// `listen.clients_max_per_address`.
     #[error("too many connections from this address")]
     TooManyOfAddress,
@@ -109,7 +112,14 @@ pub(crate) enum LoginFault {
 impl LoginFault {
     /// There are too many clients or logins: the client may come back later; coming back at once would help nobody.
     pub(crate) fn is_crowd(&self) -> bool {
-        matches!(self, Self::TooManyClients | Self::TooManyOfRole(_) | Self::TooManyOfAddress | Self::TooFast(_))
+        matches!(
+            self,
+            Self::TooManyClients
+                | Self::TooManyOfRole(_)
+                | Self::TooManyOfDatabase(_)
+                | Self::TooManyOfAddress
+                | Self::TooFast(_)
+        )
     }
 
     /// The first packet is not one of this protocol.
@@ -144,6 +154,7 @@ impl LoginFault {
             | Self::Server(_) => LoginRefusal::Authentication,
             Self::TooManyClients => LoginRefusal::ClientsMax,
             Self::TooManyOfRole(_) => LoginRefusal::RoleClientsMax,
+            Self::TooManyOfDatabase(_) => LoginRefusal::DatabaseClientsMax,
             Self::TooManyOfAddress => LoginRefusal::AddressClientsMax,
             Self::TooFast(TooFast::Rate) => LoginRefusal::LoginRate,
             Self::TooFast(TooFast::AddressRate) => LoginRefusal::LoginRatePerAddress,

@@ -293,6 +293,7 @@ pub(crate) fn login(fault: &LoginFault) -> Report {
         LoginFault::TlsRequired => ("28000", Some("listen.tls requires it; connect with sslmode=require.")),
         LoginFault::TooManyClients => ("53300", Some("Raise listen.clients_max.")),
         LoginFault::TooManyOfRole(_) => ("53300", Some("Raise roles.*.clients_max.")),
+        LoginFault::TooManyOfDatabase(_) => ("53300", Some("Raise databases.*.clients_max.")),
         LoginFault::TooManyOfAddress => ("53300", Some("Raise listen.clients_max_per_address.")),
         LoginFault::TooFast(TooFast::Rate) => (
             "53300",

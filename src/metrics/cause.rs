@@ -47,6 +47,8 @@ words! {
         ClientsMax = "clients_max",
         /// `roles.*.clients_max`.
         RoleClientsMax = "role_clients_max",
+        /// `databases.*.clients_max`.
+        DatabaseClientsMax = "database_clients_max",
         /// `listen.clients_max_per_address`.
         AddressClientsMax = "address_clients_max",
         /// `admission.login_rate`.

@@ -151,7 +151,7 @@ metrics! {
             "A high rate: clients connect for each query; give them a pool of their own, or set `admission.login_rate`."
         ProcessCounter LoginFailures "pgweir_login_failures_total" [LoginRefusal]
             "Connections refused before they became clients, by reason."
-            "`clients_max`, `role_clients_max`, `address_clients_max`, `login_rate` and `login_rate_per_address` are limits of pgweir's, named as their settings; `server`: the database could not be asked; `authentication`: a wrong password, or somebody who tries some."
+            "`clients_max`, `role_clients_max`, `database_clients_max`, `address_clients_max`, `login_rate` and `login_rate_per_address` are limits of pgweir's, named as their settings; `server`: the database could not be asked; `authentication`: a wrong password, or somebody who tries some."
         ProcessHistogram Login "pgweir_login_seconds" []
             "From a client's connection to its first ReadyForQuery, of those that logged in."
             "Slow: logins wait for `admission.login_rate`, for a first backend, or for an auth_query; pgweir_login_delay_seconds tells the first apart."

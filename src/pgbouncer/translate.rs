@@ -139,8 +139,15 @@ impl Translation {
         if self.given("server_reset_query_always").is_some_and(|value| value != "0") {
             table.line("reset", &text("always"), "server_reset_query_always");
         }
-        if self.given("default_pool_size").is_some() {
-            self.number(&mut table, "size", "default_pool_size");
+        match (integer(self.value("default_pool_size")), self.reserve(None)) {
+            (Some(size), reserve) if size > 0 && reserve > 0 => {
+                table.line("size", &plain(size.saturating_add(reserve)), "default_pool_size + reserve_pool_size");
+            }
+            _ if self.given("default_pool_size").is_some() => self.number(&mut table, "size", "default_pool_size"),
+            _ => {}
+        }
+        if self.given("min_pool_size").is_some_and(|value| value != "0") {
+            self.number(&mut table, "idle_min", "min_pool_size");
         }
         self.seconds(&mut table, "wait_timeout", "query_wait_timeout", Some(WAIT_MAX));
         if self.given("max_prepared_statements").is_some_and(|value| value != "0") {
@@ -215,9 +222,8 @@ impl Translation {
             &texts(&self.hosts(database)?),
             if database.get("host").is_none() { "unix_socket_dir" } else { "" },
         );
-        for (setting, key) in [("port", "port"), ("size", "pool_size")] {
-            self.own_number(&mut table, database, setting, key);
-        }
+        self.own_number(&mut table, database, "port", "port");
+        self.size(&mut table, database);
         if let Some(dbname) = database.get("dbname") {
             table.line("dbname", &text(dbname), "");
         }
@@ -286,11 +292,36 @@ impl Translation {
         }
     }
 
+    /// Backends that PgBouncer opens beyond the size of a pool, for clients that have waited long enough.
+    fn reserve(&self, database: Option<&Words>) -> u32 {
+        if self.given("reserve_pool_timeout").and_then(seconds).is_some_and(|timeout| timeout == "0s") {
+            return 0;
+        }
+        let own = database.and_then(own_reserve);
+        integer(own.unwrap_or_else(|| self.value("reserve_pool_size"))).unwrap_or(0)
+    }
+
+    /// Backends of a pool, at most and at least, if the database has numbers of its own.
+    fn size(&mut self, table: &mut Table, database: &Words) {
+        let reserve = self.reserve(Some(database));
+        let own = database.get("pool_size").and_then(integer).filter(|size| *size > 0);
+        let size = own.or_else(|| integer(self.value("default_pool_size"))).filter(|size| *size > 0);
+        match size.filter(|_| own.is_some() && reserve > 0 || own_reserve(database).is_some()) {
+            Some(size) => table.line("size", &plain(size.saturating_add(reserve)), "pool_size + reserve_pool_size"),
+            None => self.own_number(table, database, "size", "pool_size"),
+        }
+        match database.get("min_pool_size").and_then(integer) {
+            Some(least) => table.line("idle_min", &plain(least), "min_pool_size"),
+            None => self.own_number(table, database, "idle_min", "min_pool_size"),
+        }
+    }
+
     /// Backends over all roles. With a forced user PgBouncer has one pool for all of them.
     fn bound(&mut self, table: &mut Table, database: &Words) {
         let number = |text: &str| integer(text).filter(|number| *number > 0);
         let bound = number(database.get("max_db_connections").unwrap_or_else(|| self.value("max_db_connections")));
         let size = number(database.get("pool_size").unwrap_or_else(|| self.value("default_pool_size")));
+        let size = size.map(|size| size.saturating_add(self.reserve(Some(database))));
         match (database.get("user"), bound, size) {
             (Some(_), bound, Some(size)) => {
                 table.line(
@@ -301,6 +332,11 @@ impl Translation {
             }
             (_, Some(bound), _) => table.line("backends_max", &plain(bound), "max_db_connections"),
             _ => {}
+        }
+        let clients = database.get("max_db_client_connections");
+        let clients = number(clients.unwrap_or_else(|| self.value("max_db_client_connections")));
+        if let Some(clients) = clients {
+            table.line("clients_max", &plain(clients), "max_db_client_connections");
         }
     }
 
@@ -317,4 +353,9 @@ impl Translation {
         let is_default = mode == "prefer" && pairs.len() == 1;
         (!is_default).then(|| inline(&pairs))
     }
+}
+
+/// The reserve of a database, by its present and its former name.
+fn own_reserve(database: &Words) -> Option<&str> {
+    database.get("reserve_pool_size").or_else(|| database.get("reserve_pool"))
 }

@@ -27,6 +27,7 @@ mod tick;
 mod transition;
 mod view;
 mod waiter;
+mod warm;
 
 #[cfg(test)]
 mod random_operations;
@@ -243,6 +244,8 @@ struct PoolState {
     /// Where its database is read from several servers.
     readers: Option<Box<PoolReaders>>,
     queue: PoolQueue,
+    /// Backends that it keeps though nobody needs them.
+    warm: u32,
     /// The server refused this pool's login, and nothing has opened since.
     refused: Option<Retry>,
     is_removed: bool,

@@ -414,6 +414,16 @@ impl Directory {
         gone
     }
 
+    /// Has pools keep the backends that they are to keep while they have clients.
+    pub(crate) fn keep_warm(&self) {
+        let names = self.names();
+        let mut core = self.pools.core();
+        for (_, pool) in names.pools.iter().filter(|(name, _)| name.kind == PoolKind::Ordinary) {
+            let backends = pool.settings().pool.idle_min;
+            core.keep_warm(pool.id, if pool.uses().is_none() { 0 } else { backends });
+        }
+    }
+
     /// Forgets pools, databases and roles that the configuration does not name and nobody uses. Under `"*"` clients
     /// make them by asking, for any database and role, so they must not be many for long. Those named in the file stay,
     /// with their counters.

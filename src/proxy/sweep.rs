@@ -32,6 +32,7 @@ impl Proxy {
             }
             self.lanes.tick(&self.pools, worker, now);
             self.take_share(worker, now);
+            self.directory.keep_warm();
             self.pools.decide(worker, |core, out| core.tick(now, out));
             self.forget_unused(worker);
             self.history()

@@ -35,7 +35,7 @@ use crate::auth::client::{Applicant, ClientCertificate, ClientLogin, ClientLogin
 use crate::auth::mock::SecretForm;
 use crate::auth::secrets::Stored;
 use crate::auth::{AUTHENTICATION_OK, BODY_MAX, Channel, Credential};
-use crate::clients::{ClientFacts, ClientHandle, RoleSlot, Signal};
+use crate::clients::{ClientFacts, ClientHandle, ClientSlot, Signal};
 use crate::config::{Auth, CONSOLE_NAMES, CertificateField, Config, PoolMode};
 use crate::error::{LoginFault, sqlstate};
 use crate::metrics::{PoolCounter, ProcessCounter, ProcessHistogram};
@@ -323,9 +323,9 @@ async fn welcome(
             return Err(LoginFault::UnprovedAdmin);
         }
         // The console lets an administrator in, however many clients the role has.
-        let slot = proxy.clients.slot(&startup.user.as_str().into(), None).expect("there is no limit");
+        let slot = proxy.clients.role_slot(&startup.user.as_str().into(), None).expect("there is no limit");
         let database = startup.database.as_str().into();
-        return Ok(Guest::Console(facts(&startup, slot, database, addr, is_tls)));
+        return Ok(Guest::Console(facts(&startup, (slot, None), database, addr, is_tls)));
     }
     if proxy.directory.is_disabled(&startup.database) {
         return Err(LoginFault::Disabled(startup.database));
@@ -349,13 +349,12 @@ async fn welcome(
     if let Credential::Unproved(password) = credential {
         proxy.prove(&pool, password, caller, worker.id).await?;
     }
-    let most = proxy.config.load().role(&startup.user).and_then(|role| role.limits.clients_max);
-    let slot = proxy.clients.slot(&pool.name.role, most).ok_or(LoginFault::TooManyOfRole(startup.user.clone()))?;
+    let slots = slots(worker, &pool)?;
     let reported = greeting(worker, &pool).await?;
     let mode = if pool.is_dedicated() { PoolMode::Session } else { pool.settings().pool.mode };
     let settings = if pool.is_dedicated() { proxy.settings.none() } else { proxy.settings.intern(settings) };
     let exchange = proxy.hub.exchange(&pool.name.database);
-    let facts = facts(&startup, slot, Arc::clone(&pool.name.database), addr, is_tls);
+    let facts = facts(&startup, slots, Arc::clone(&pool.name.database), addr, is_tls);
     let handle = proxy.clients.admit(facts, proxy.clock.second());
     let mut session = Session {
         role_bit: role_bit(&handle.entry().role),
@@ -382,10 +381,29 @@ async fn welcome(
     Ok(Guest::Client(Box::new(Newcomer { session, handle, refused })))
 }
 
-fn facts(startup: &Startup, slot: RoleSlot, database: Arc<str>, addr: &str, is_tls: bool) -> ClientFacts {
+/// The places of one more client among those of its role and of its database.
+fn slots(worker: &Worker, pool: &Pool) -> Result<(ClientSlot, Option<ClientSlot>), LoginFault> {
+    let PoolName { role, database, .. } = &pool.name;
+    let clients = &worker.proxy.clients;
+    let config = worker.proxy.config.load();
+    let of_role = config.role(role).and_then(|role| role.limits.clients_max);
+    let of_database = config.database(database).and_then(|database| database.clients_max);
+    let role_slot = clients.role_slot(role, of_role).ok_or_else(|| LoginFault::TooManyOfRole(role.to_string()))?;
+    let database_slot = clients.database_slot(database, of_database);
+    Ok((role_slot, Some(database_slot.ok_or_else(|| LoginFault::TooManyOfDatabase(database.to_string()))?)))
+}
+
+fn facts(
+    startup: &Startup,
+    (slot, database_slot): (ClientSlot, Option<ClientSlot>),
+    database: Arc<str>,
+    addr: &str,
+    is_tls: bool,
+) -> ClientFacts {
     let application_name = startup.parameters.iter().rfind(|(name, _)| name == APPLICATION_NAME);
     ClientFacts {
         slot,
+        database_slot,
         database,
         addr: addr.to_owned(),
         application_name: application_name.map_or("", |(_, value)| value).into(),

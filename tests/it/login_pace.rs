@@ -90,7 +90,8 @@ async fn a_login_too_far_over_the_rate_is_refused_with_the_key_and_not_at_once()
 
 #[tokio::test]
 async fn where_there_is_no_room_a_client_is_not_refused_at_once() {
-    for limits in ["[listen]\nclients_max = 1", "[roles.app]\nclients_max = 1"] {
+    for section in ["listen", "roles.app", "databases.app"] {
+        let limits = &format!("[{section}]\nclients_max = 1");
         let proxy = proxy().toml(limits).start().await;
         let _first = proxy.wire("app").await;
         let start = Instant::now();

@@ -306,3 +306,22 @@ async fn more_roles_than_backends_are_all_served() {
     join_all(["turn_a", "turn_b", "turn_c", "turn_d"].map(|role| work(&proxy, role))).await;
     assert!(sessions.open().await <= 2);
 }
+
+#[tokio::test]
+async fn pool_is_warm_while_it_has_clients() {
+    let proxy = proxy().pool_size(5).toml("[pool]\nidle_min = 3\nidle_timeout = \"1s\"").start().await;
+    let of_app = async |column: &str| {
+        let pools = proxy.console("SHOW POOLS").await;
+        pools.into_iter().find(|pool| pool["user"] == "app").map(|mut pool| pool.remove(column).expect("a column"))
+    };
+    let client = proxy.connect("app").await;
+    eventually(async || of_app("sv_idle").await.as_deref() == Some("3")).await;
+    assert_eq!(proxy.console("SHOW DATABASES").await[0]["min_pool_size"], "3");
+    // The pool has what it keeps for longer than others may idle; so they are its own.
+    let opened = || proxy.metric("pgweir_backend_open_seconds_count", &["role=\"app\""]);
+    let before = opened();
+    client.batch_execute("SELECT pg_sleep(1.5)").await.expect("a query");
+    assert_eq!((of_app("sv_idle").await.as_deref(), opened()), (Some("3"), before), "none was closed and replaced");
+    drop(client);
+    eventually(async || of_app("sv_idle").await.as_deref() == Some("0")).await;
+}

@@ -221,6 +221,7 @@ fn login_faults() -> Vec<LoginFault> {
         LoginFault::TlsRequired,
         LoginFault::TooManyClients,
         LoginFault::TooManyOfRole(any()),
+        LoginFault::TooManyOfDatabase(any()),
         LoginFault::TooFast(TooFast::Rate),
         LoginFault::TooFast(TooFast::AddressRate),
         LoginFault::NoDatabase(any()),
@@ -281,6 +282,7 @@ fn login_index(fault: &LoginFault) -> usize {
         LoginFault::NotThisDatabase { .. } => 22,
         LoginFault::TooManyOfAddress => 21,
         LoginFault::Silent => 22,
+        LoginFault::TooManyOfDatabase(_) => 23,
     }
 }
 
@@ -383,7 +385,7 @@ fn document() -> String {
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
     all(faults().iter().map(index).collect(), 0, 42);
-    all(login_faults().iter().map(login_index).collect(), 1, 23);
+    all(login_faults().iter().map(login_index).collect(), 1, 24);
     all(console_faults().iter().map(console_index).collect(), 0, 32);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);
 }

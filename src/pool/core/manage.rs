@@ -97,6 +97,7 @@ impl<B> Core<B> {
             idle: IdleStacks::new(self.workers),
             readers: owner.readers.is_some().then(Box::default),
             queue: PoolQueue::default(),
+            warm: 0,
             refused: None,
             is_removed: false,
         });

@@ -53,6 +53,7 @@ enum Operation {
     SetTotal { max: Option<u32> },
     SetDatabase { database: Index, max: Option<u32> },
     SetPool { pool: Index, size: u32 },
+    KeepWarm { pool: Index, backends: u32 },
     ReplacePool { pool: Index },
     PeekIdle { pool: Index, worker: usize },
     SetRoleQueue { role_queue: Index, settings: RoleQueueSettings },
@@ -162,6 +163,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (index(), prop::option::of(0_u32..6))
             .prop_map(|(database, max)| Operation::SetDatabase { database, max }),
         1 => (index(), 0_u32..5).prop_map(|(pool, size)| Operation::SetPool { pool, size }),
+        1 => (index(), 0_u32..5).prop_map(|(pool, backends)| Operation::KeepWarm { pool, backends }),
         1 => index().prop_map(|pool| Operation::ReplacePool { pool }),
         1 => (index(), worker()).prop_map(|(pool, worker)| Operation::PeekIdle { pool, worker }),
         1 => (index(), role_queue_settings())
@@ -406,6 +408,9 @@ impl Model {
             Operation::SetPool { pool, size } => {
                 let pool = self.pools[pool.index(self.pools.len())];
                 self.core.set_pool(pool, pool_limits(*size), now, &mut out);
+            }
+            Operation::KeepWarm { pool, backends } => {
+                self.core.keep_warm(self.pools[pool.index(self.pools.len())], *backends);
             }
             Operation::ReplacePool { pool } => {
                 let i = pool.index(self.pools.len());
@@ -754,6 +759,7 @@ impl Model {
             self.pass_time(Duration::from_millis(100));
         }
         assert!(self.clients.is_empty(), "{} waiters starve", self.clients.len());
+        self.pools.iter().for_each(|pool| self.core.keep_warm(*pool, 0));
         for _ in 0..12 {
             self.pass_time(Duration::from_secs(5));
         }

@@ -593,6 +593,65 @@ fn lowered_idle_timeout_closes_a_few_at_a_time() {
 }
 
 #[test]
+fn warm_pool_has_its_backends_before_anybody_asks_and_keeps_them() {
+    let (mut shell, _, pool) = Shell::with_pool(5);
+    let short = PoolLimits { idle_timeout: Some(ms(1000)), ..limits(5) };
+    shell.run(|core, now, out| core.set_pool(pool, short, now, out));
+    shell.core.keep_warm(pool, 2);
+    for opened in [1, 2, 2] {
+        shell.pass(ms(100));
+        shell.open_dials();
+        assert_eq!(shell.counts(pool).idle, opened, "one a tick");
+    }
+    let mut held = vec![shell.ready(pool), shell.ready(pool)];
+    held.extend(shell.hold(pool, 2));
+    held.into_iter().for_each(|held| shell.release(held));
+    for _ in 0..20 {
+        shell.pass(ms(1000));
+    }
+    assert_eq!((shell.counts(pool).idle, shell.closes.len()), (2, 2), "those beyond are closed");
+    shell.core.keep_warm(pool, 0);
+    shell.pass(ms(100));
+    assert_eq!(shell.counts(pool).idle, 0);
+}
+
+#[test]
+fn backend_at_work_counts_among_those_kept_warm() {
+    let (mut shell, _, pool) = Shell::with_pool(5);
+    let _held = shell.hold(pool, 1);
+    shell.core.keep_warm(pool, 2);
+    shell.pass(ms(100));
+    shell.open_dials();
+    shell.pass(ms(100));
+    assert_eq!((shell.dialled, shell.counts(pool).idle), (2, 1));
+}
+
+#[test]
+fn nothing_is_kept_warm_at_the_cost_of_others_or_of_a_server_in_trouble() {
+    let mut shell = Shell::new(Some(2));
+    let (database, pools) = shell.database(None, &[1, 5]);
+    let held = shell.hold(pools[0], 1);
+    shell.core.keep_warm(pools[0], 5);
+    shell.core.keep_warm(pools[1], 5);
+    for _ in 0..5 {
+        shell.pass(ms(100));
+        shell.open_dials();
+    }
+    assert_eq!((shell.counts(pools[0]).live(), shell.counts(pools[1]).live()), (1, 1), "the bounds hold");
+    held.into_iter().for_each(|held| shell.release(held));
+    shell.run(|core, now, out| core.retire_database(database, now, out));
+    shell.finish_closes();
+    shell.core.pause(database);
+    shell.pass(ms(100));
+    assert!(shell.dials.is_empty(), "a pause");
+    shell.run(|core, now, out| core.resume(database, now, out));
+    shell.pass(ms(100));
+    shell.fail_dials(FailureKind::Refused);
+    shell.pass(ms(10_000));
+    assert!(shell.dials.is_empty(), "a refused login is not tried for nobody");
+}
+
+#[test]
 fn backend_past_its_lifetime_is_closed_rather_than_leased() {
     let (mut shell, _, pool) = Shell::with_pool(1);
     let short = PoolLimits { lifetime: Some(ms(1000)), ..limits(1) };

@@ -19,7 +19,7 @@ const EXPIRIES_MAX: usize = 4;
 
 impl<B> Core<B> {
     /// Fails waiters whose time is up or whose endpoint stays down, admits waiters as a growing limit allows, dials
-    /// where a back-off is over, also for nobody, closes idle backends of old age.
+    /// where a back-off is over, also for nobody, or a pool has too few backends, closes idle ones of old age.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<Command<B>>) {
         self.tick_readers(now, out);
         self.fail_waiters_of_down_endpoints(now, out);
@@ -35,6 +35,7 @@ impl<B> Core<B> {
         self.serve_role_queues(now, out);
         self.serve(None, now, out);
         self.probe(now, out);
+        self.warm_up(now, out);
         self.scan_idle(now, out);
     }
 
@@ -153,7 +154,8 @@ impl<B> Core<B> {
         let SlotState::Idle { since, .. } = slot.state else {
             return false;
         };
-        let idle_timeout = self.pools[slot.pool].limits.idle_timeout;
-        idle_timeout.is_some_and(|timeout| now >= since + timeout.mul_f64(slot.spread)) || self.is_spent(id, now)
+        let pool = &self.pools[slot.pool];
+        let has_idled = pool.limits.idle_timeout.is_some_and(|timeout| now >= since + timeout.mul_f64(slot.spread));
+        has_idled && !pool.is_barely_warm() || self.is_spent(id, now)
     }
 }
