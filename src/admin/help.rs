@@ -10,13 +10,11 @@ use crate::pgbouncer::{self, Fate};
 use crate::proxy::Proxy;
 
 /// Commands of PgBouncer's console that ours does not have, and what to do instead.
-const ABSENT: [(&str, &str); 8] = [
+const ABSENT: [(&str, &str); 6] = [
     ("SHOW FDS", "A new pgweir starts beside the old one: see listen.reuse_port and SHUTDOWN."),
     ("SHOW SOCKETS", "SHOW CLIENTS and SHOW SERVERS list every connection."),
     ("SHOW ACTIVE_SOCKETS", "SHOW CLIENTS and SHOW SERVERS list every connection; state tells who is active."),
     ("SHOW MEM", "What the process holds is best asked of the system; SHOW LISTS counts what it is made of."),
-    ("SHOW DNS_ZONES", "Names are looked up by the system, one by one; SHOW DNS_HOSTS has the answers."),
-    ("SHOW PEER_POOLS", "A peer is asked over a connection for each cancel; SHOW PEERS has their addresses."),
     (
         "SHUTDOWN WAIT_FOR_CLIENTS",
         "Raise listen.linger, RELOAD, then SHUTDOWN: nobody is told to go before it is over.",
@@ -205,7 +203,7 @@ mod tests {
         }
     }
 
-    // PgBouncer 1.24, src/admin.c: all of its HELP.
+    // PgBouncer 1.25, src/admin.c: all of its HELP.
     #[test]
     fn every_command_of_pgbouncer_is_known_or_answered_with_another() {
         for text in [

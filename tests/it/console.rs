@@ -25,7 +25,7 @@ async fn columns(proxy: &Proxy, command: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn columns_are_those_of_pgbouncer_in_its_order() {
-    // PgBouncer 1.24, src/admin.c and src/stats.c.
+    // PgBouncer 1.25, src/admin.c and src/stats.c.
     let proxy = proxy().start().await;
     let socket = "type user database replication state addr port local_addr local_port connect_time request_time wait \
                   wait_us close_needed ptr link remote_pid tls application_name prepared_statements id";
@@ -65,7 +65,9 @@ async fn columns_are_those_of_pgbouncer_in_its_order() {
              max_user_client_connections current_client_connections",
         ),
         ("SHOW DNS_HOSTS", "hostname ttl addrs"),
+        ("SHOW DNS_ZONES", "zonename serial count"),
         ("SHOW PEERS", "peer_id host port pool_size"),
+        ("SHOW PEER_POOLS", "peer_id cl_active_cancel_req cl_waiting_cancel_req sv_active_cancel sv_login"),
         ("SHOW LISTS", "list items"),
         ("SHOW CONFIG", "key value default changeable"),
         ("SHOW STATE", "key value"),

@@ -157,3 +157,76 @@ async fn time_zone_is_shown() {
     let proxy = proxy().start().await;
     assert_eq!(proxy.console("SHOW TIME ZONE").await[0]["TimeZone"], "UTC");
 }
+
+/// The integration of Datadog (`pgbouncer/metrics.py`): what it reads as numbers, and times as it parses them.
+#[tokio::test]
+async fn datadog_finds_everything() {
+    let proxy = proxy().start().await;
+    let _client = proxy.connect("app").await;
+    for (query, numbers) in [
+        (
+            "SHOW STATS",
+            "total_xact_count total_query_count total_received total_sent total_query_time total_xact_time \
+             total_wait_time avg_xact_count avg_query_count avg_wait_time avg_recv avg_sent avg_xact_time avg_query_time",
+        ),
+        ("SHOW POOLS", "cl_active cl_waiting sv_active sv_idle sv_used sv_tested sv_login maxwait maxwait_us"),
+        ("SHOW DATABASES", "pool_size max_connections current_connections"),
+        ("SHOW CLIENTS", "wait wait_us"),
+        ("SHOW SERVERS", "wait wait_us"),
+    ] {
+        let rows = proxy.console(query).await;
+        assert!(rows.iter().any(|row| row["database"] != "pgbouncer"), "{query}");
+        for (row, column) in rows.iter().flat_map(|row| numbers.split_whitespace().map(move |column| (row, column))) {
+            assert!(row[column].parse::<f64>().is_ok(), "{query}: {column} is {:?}", row[column]);
+        }
+        // Without the zone behind it, `%Y-%m-%d %H:%M:%S`.
+        for row in rows.iter().filter(|row| row.contains_key("connect_time")) {
+            let time = row["connect_time"].split(' ').take(2).collect::<Vec<_>>().join(" ");
+            let digits = time.replace(|c: char| c.is_ascii_digit(), "0");
+            assert_eq!(digits, "0000-00-00 00:00:00", "{query}");
+        }
+    }
+    let config = proxy.console("SHOW CONFIG").await;
+    assert!(config.iter().any(|row| row["key"] == "max_client_conn" && row["value"].parse::<u32>().is_ok()));
+    let version = &proxy.console("SHOW VERSION;").await[0]["version"];
+    assert_eq!(version.split(' ').next_back().map(|version| version.split('.').count()), Some(3), "{version}");
+}
+
+/// Telegraf's input (`pgbouncer.go`): every column of SHOW STATS but these is a number, and each pool has its names.
+#[tokio::test]
+async fn telegraf_finds_everything() {
+    let proxy = proxy().start().await;
+    let _client = proxy.connect("app").await;
+    for row in proxy.console("SHOW STATS").await {
+        let ignored = ["user", "database", "pool_mode", "avg_req", "avg_recv", "avg_sent", "avg_query"];
+        for (column, value) in row.iter().filter(|(column, _)| !ignored.contains(&column.as_str())) {
+            assert!(value.parse::<i64>().is_ok(), "{column} is {value:?}");
+        }
+    }
+    let pools = proxy.console("SHOW POOLS").await;
+    for column in ["database", "user", "pool_mode"] {
+        assert!(pools.iter().all(|row| !row[column].is_empty()), "{column}: {pools:?}");
+    }
+}
+
+/// The other actions of check_postgres: one of SHOW CONFIG, which must have `log_pooler_errors`, and one of SHOW POOLS
+/// for each number. Nagios takes an exit code above zero for a finding.
+#[tokio::test]
+async fn check_postgres_checks_pools_and_the_configuration() {
+    let proxy = proxy().start().await;
+    let _client = proxy.connect("app").await;
+    let said = async |arguments: &str| {
+        let mut check = Command::new("sh");
+        let line = format!("check_postgres {arguments} --dbname=pgbouncer --dbuser=ops --host=127.0.0.1");
+        check.args(["-c", &format!("{line} --port={} || true", proxy.addr.port())]);
+        proxy.database("pgbouncer").run("ops", check).await
+    };
+    for number in ["cl_active", "cl_waiting", "sv_active", "sv_idle", "sv_used", "sv_tested", "sv_login", "maxwait"] {
+        let said = said(&format!("--action=pgb_pool_{number} --critical=100")).await;
+        assert!(said.contains(" OK: ") && said.contains("app="), "{said}");
+    }
+    let first = said("--action=pgbouncer_checksum --critical=0").await;
+    let checksum = first.split_whitespace().find(|word| word.len() == 32).unwrap_or_else(|| panic!("{first}"));
+    let again = said(&format!("--action=pgbouncer_checksum --critical={checksum}")).await;
+    assert!(again.contains("POSTGRES_PGBOUNCER_CHECKSUM OK"), "{again}");
+}

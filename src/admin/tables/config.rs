@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::admin::table::{ConsoleTable, columns, table};
-use crate::config::{self, Config, ConfigSetting, ListenAddr};
+use crate::config::{self, Config, ConfigSetting, ListenAddr, ResetWhen, RoleLimits};
 use crate::proxy::Proxy;
 
 pub(super) const TABLE: ConsoleTable = table!("CONFIG", "every setting in force, some by PgBouncer's name, too", lines);
@@ -38,6 +38,7 @@ fn lines(proxy: &Proxy) -> Vec<SettingLine> {
 /// PgBouncer's name, the value as it writes it (times in seconds, 0 for no limit), and our key.
 fn aliases(config: &Config, settings: &BTreeMap<String, ConfigSetting>) -> impl Iterator<Item = SettingLine> {
     let seconds = |duration: Duration| duration.as_secs_f64().to_string();
+    let number = |is_on: bool| u8::from(is_on).to_string();
     let (listen, databases) = (&config.listen, config.database("*").or_else(|| config.databases.values().next()));
     let pool = databases.map(|database| &database.pool);
     let addresses = listen.addr.iter().filter_map(|addr| match addr {
@@ -51,32 +52,50 @@ fn aliases(config: &Config, settings: &BTreeMap<String, ConfigSetting>) -> impl 
         ("max_client_conn", listen.clients_max.to_string(), "listen.clients_max"),
         ("client_login_timeout", seconds(listen.login_timeout), "listen.login_timeout"),
         ("client_idle_timeout", seconds(listen.idle_timeout), "listen.idle_timeout"),
+        ("application_name_add_host", number(listen.application_name_address), "listen.application_name_address"),
+        ("so_reuseport", number(listen.reuse_port), "listen.reuse_port"),
+        ("log_connections", number(listen.log_logins), "listen.log_logins"),
+        // Level debug has them all; check_postgres takes a SHOW CONFIG without this name for something else.
+        ("log_pooler_errors", number(false), "listen.log_logins"),
+        ("query_wait_notify", seconds(config.admission.notice_after), "admission.notice_after"),
     ];
     let of_pool = pool.map(|pool| {
         [
             ("pool_mode", pool.mode.word().to_owned(), "pool.mode"),
             ("default_pool_size", pool.size.to_string(), "pool.size"),
-            ("min_pool_size", "0".to_owned(), "pool.size"),
+            ("min_pool_size", pool.idle_min.to_string(), "pool.idle_min"),
             ("reserve_pool_size", "0".to_owned(), "pool.size"),
             ("max_prepared_statements", pool.statements_max.to_string(), "pool.statements_max"),
             ("query_wait_timeout", seconds(pool.wait_timeout), "pool.wait_timeout"),
+            ("server_reset_query_always", number(pool.reset == ResetWhen::Always), "pool.reset"),
             ("server_idle_timeout", seconds(pool.idle_timeout), "pool.idle_timeout"),
             ("server_lifetime", seconds(pool.lifetime), "pool.lifetime"),
             ("server_connect_timeout", seconds(pool.connect_timeout), "pool.connect_timeout"),
         ]
     });
     let of_databases = databases.map(|database| {
-        let most = database.backends_max.unwrap_or(0);
-        ("max_db_connections", most.to_string(), "databases.*.backends_max")
+        let (backends, clients) = (database.backends_max.unwrap_or(0), database.clients_max.unwrap_or(0));
+        [
+            ("max_db_connections", backends.to_string(), "databases.*.backends_max"),
+            ("max_db_client_connections", clients.to_string(), "databases.*.clients_max"),
+        ]
     });
     let limits = config.role("*").map(|role| &role.limits);
     let transactions_max = limits.and_then(|limits| limits.admission.transactions_max).unwrap_or(0);
     let clients_max = limits.and_then(|limits| limits.clients_max).unwrap_or(0);
+    let timeout = |of: fn(&RoleLimits) -> Option<Duration>| seconds(limits.and_then(of).unwrap_or_default());
     let of_roles = [
+        ("query_timeout", timeout(|it| it.timeouts.statement), "roles.*.statement_timeout"),
+        (
+            "idle_transaction_timeout",
+            timeout(|it| it.timeouts.idle_in_transaction),
+            "roles.*.idle_in_transaction_timeout",
+        ),
+        ("transaction_timeout", timeout(|it| it.timeouts.transaction), "roles.*.transaction_timeout"),
         ("max_user_connections", transactions_max.to_string(), "roles.*.transactions_max"),
         ("max_user_client_connections", clients_max.to_string(), "roles.*.clients_max"),
     ];
-    let all = of_listen.into_iter().chain(of_pool.into_iter().flatten()).chain(of_databases);
+    let all = of_listen.into_iter().chain(of_pool.into_iter().flatten()).chain(of_databases.into_iter().flatten());
     all.chain(of_roles).map(|(name, value, key)| SettingLine {
         key: name.to_owned(),
         value,

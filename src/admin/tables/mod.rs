@@ -1,18 +1,20 @@
 //! The tables of SHOW, one file each.
 //!
-//! Names, order and number of columns are PgBouncer's (1.24): its exporters count them. Facts that PgBouncer does not
+//! Names, order and number of columns are PgBouncer's (1.25): its exporters count them. Facts that PgBouncer does not
 //! have stand in tables of their own. Each lock of the process is held for one copy, never for a table.
 
 mod clients;
 mod config;
 mod databases;
 mod dns_hosts;
+mod dns_zones;
 mod findings;
 mod fleet_orders;
 mod lanes;
 mod listeners;
 mod lists;
 mod orders;
+mod peer_pools;
 mod peers;
 mod pins;
 mod pools;
@@ -71,7 +73,9 @@ pub(super) const ALL: &[&ConsoleTable] = &[
     &topology::TABLE,
     &readers::TABLE,
     &dns_hosts::TABLE,
+    &dns_zones::TABLE,
     &peers::TABLE,
+    &peer_pools::TABLE,
     &lists::TABLE,
     &config::TABLE,
     &state::TABLE,

@@ -31,9 +31,9 @@ fn named(prefix: &str, numbers: &StatsNumbers) -> [TotalLine; 11] {
         ("xact_time", numbers.transaction_micros.into()),
         ("query_time", numbers.query_micros.into()),
         ("wait_time", numbers.wait_micros.into()),
-        ("client_parse_count", 0),
-        ("server_parse_count", 0),
-        ("bind_count", 0),
+        ("ps_client_parse_count", 0),
+        ("ps_server_parse_count", 0),
+        ("ps_bind_count", 0),
     ]
     .map(|(name, value)| TotalLine { name: format!("{prefix}_{name}"), value })
 }

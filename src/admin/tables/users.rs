@@ -17,6 +17,7 @@ struct UserLine {
     backends: u32,
     clients: u32,
     clients_max: u32,
+    transactions_max: u32,
 }
 
 columns! { UserLine;
@@ -24,7 +25,7 @@ columns! { UserLine;
     "pool_size" text = |it| it.size.map(|size| size.to_string()),
     "reserve_pool_size" text = |_it| None::<&str>,
     "pool_mode" text = |it| it.mode,
-    "max_user_connections" int = |_it| 0,
+    "max_user_connections" int = |it| it.transactions_max,
     "current_connections" int = |it| it.backends,
     "max_user_client_connections" int = |it| it.clients_max,
     "current_client_connections" int = |it| it.clients,
@@ -52,6 +53,7 @@ fn lines(proxy: &Proxy) -> Vec<UserLine> {
             backends: backends.get(name).copied().unwrap_or(0),
             clients: clients.get(name).copied().unwrap_or(0),
             clients_max: role.and_then(|role| role.limits.clients_max).unwrap_or(0),
+            transactions_max: role.and_then(|role| role.limits.admission.transactions_max).unwrap_or(0),
         }
     };
     names.into_iter().map(line).collect()
