@@ -123,8 +123,8 @@ impl Frontend<'_, '_> {
         }
         match request {
             Request::Query { text } => {
-                self.begin_query(text);
-                self.query(message, text)
+                let is_plain = self.begin_query(text);
+                self.query(message, text, is_plain)
             }
             Request::Parse { name: b"", rest, text } => self.parse_unnamed(message, rest, text),
             Request::Parse { name, rest, text } => self.parse_named(message, name, rest, text),
@@ -207,8 +207,11 @@ impl Frontend<'_, '_> {
     }
 
     #[inline]
-    fn query(&mut self, message: Message<'_>, text: Option<&[u8]>) -> Rest {
+    fn query(&mut self, message: Message<'_>, text: Option<&[u8]>, is_plain: bool) -> Rest {
         self.session.statements.unnamed = Unnamed::None;
+        if is_plain {
+            return self.pass(message, Some(Expect::Query), None);
+        }
         let class = text.map_or_else(uncertain, |text| classify(text, self.session.lexer));
         if class.is_ordinary() {
             let action = (class.statements > 1).then_some(ReplyAction::Several(class.statements));

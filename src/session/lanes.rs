@@ -19,7 +19,7 @@ pub(super) fn digests(worker: &Worker, session: &Session, request: Request<'_>) 
     let recorder = worker.recorder.as_ref()?;
     let digest = match request {
         Request::Query { text: Some(text) } | Request::Parse { text: Some(text), .. } => {
-            return Some(recorder.digests(text, session.lexer, worker.proxy.clock.second()));
+            return Some(recorder.glance(text, session.lexer, worker.proxy.clock.second()).digests);
         }
         Request::Bind { statement: b"", .. } => session.statements.unnamed_digest(),
         Request::Bind { statement, .. } => session.statements.find(statement)?.digest,

@@ -13,12 +13,24 @@ use super::set_config;
 use super::state_flags::StateFlags;
 use super::statement_names;
 
+#[inline]
+fn ordinary(text: &[u8], context: Context) -> Option<Head> {
+    match context.encoding == EncodingFamily::AsciiSafe || text.is_ascii() {
+        true => quick::ordinary(text),
+        false => None,
+    }
+}
+
+/// True for one statement that leaves its session as it was, as far as a first look tells, and for all texts that
+/// differ from it in literals alone.
+pub(crate) fn is_plain(text: &[u8], context: Context) -> bool {
+    ordinary(text, context).is_some()
+}
+
 /// The effects of `text` on its session.
 #[inline]
 pub fn classify(text: &[u8], context: Context) -> StatementEffects {
-    if (context.encoding == EncodingFamily::AsciiSafe || text.is_ascii())
-        && let Some(head) = quick::ordinary(text)
-    {
+    if let Some(head) = ordinary(text, context) {
         return StatementEffects { statements: 1, moves_sequence: head == Head::Insert, ..StatementEffects::default() };
     }
     classify_slowly(text, context)

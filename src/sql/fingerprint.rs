@@ -161,6 +161,7 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use super::super::classify::{classify_slowly, is_plain};
     use super::super::digest::digests;
     use super::*;
 
@@ -209,13 +210,13 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(5_000))]
-        /// Whatever the texts: where the fingerprints are equal, the digests are.
+        /// Whatever the texts: where the fingerprints are equal, the digests are, and if one is plain, both are ordinary.
         #[test]
         fn texts_with_one_fingerprint_have_one_digest(
             texts in prop::collection::vec(prop::collection::vec(
                 prop::sample::select(vec![
                     "a", "b", " ", "'", "''", "\"", "$1", "$2", "-", "(", ")", ",", "1", "22", "3.5", "e5", ".", "é", "IN (", "VALUES (",
-                    "select ", "12345678", "abcdefgh", ";",
+                    "select ", "SELECT ", "12345678", "abcdefgh", ";", "pg_", "set_config('a','b',false)", "nextval('s')", "temp ", "FROM t",
                 ]),
                 0..7,
             ), 2..40),
@@ -227,6 +228,10 @@ mod tests {
                 let digests = digests(text.as_bytes(), Context::default());
                 let (before, other) = known.entry(print).or_insert_with(|| (digests.clone(), text.clone()));
                 prop_assert_eq!(&*before, &digests, "{:?} {:?}", other, text);
+                if is_plain(other.as_bytes(), Context::default()) {
+                    let class = classify_slowly(text.as_bytes(), Context::default());
+                    prop_assert!(class.is_ordinary() && class.statements == 1, "{:?} {:?}", other, text);
+                }
             }
         }
     }

@@ -42,6 +42,7 @@ mod tags;
 
 pub(crate) use alone::wants_alone;
 pub use classify::classify;
+pub(crate) use classify::is_plain;
 pub(crate) use digest::normalized;
 pub use digest::{Digest, Digests, digests};
 pub(crate) use effect::{Argument, BoundText, Effect, Effects, Scope, Setting, StatementEffects};

@@ -16,6 +16,6 @@ pub(crate) use caller::StatementCaller;
 #[cfg(test)]
 pub(crate) use record::StatementTotals;
 pub(crate) use record::StatementView;
-pub(crate) use recorder::Recorder;
+pub(crate) use recorder::{Glance, Recorder};
 pub(crate) use run::{StatementRun, StatementRunError, role_bit};
 pub(crate) use store::StatementStore;

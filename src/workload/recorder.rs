@@ -24,10 +24,25 @@ pub(crate) struct Recorder {
     known: RefCell<RecentRecords>,
 }
 
+/// What is known of a text at first look.
+pub(crate) struct Glance {
+    /// Of its statements; each has a record from here on.
+    pub digests: Digests,
+    /// It is one statement that leaves its session as it was, see [`sql::is_plain`].
+    pub is_plain: bool,
+}
+
+/// What the texts of a fingerprint have in common, all of one statement.
+#[derive(Debug, Clone, Copy)]
+struct KnownText {
+    fingerprint: u64,
+    digest: Digest,
+    is_plain: bool,
+}
+
 #[derive(Debug)]
 struct RecentRecords {
-    /// Fingerprints of texts of one statement, each with the digest.
-    fingerprints: Box<[(u64, Digest)]>,
+    texts: Box<[KnownText]>,
     records: Box<[Option<Arc<StatementRecord>>]>,
 }
 
@@ -48,36 +63,37 @@ fn place(number: u64) -> usize {
 impl Recorder {
     pub(crate) fn new(worker: usize, workload: Arc<StatementStore>) -> Self {
         let known = RecentRecords {
-            fingerprints: vec![(0, Digest(0)); PLACES].into(),
+            texts: vec![KnownText { fingerprint: 0, digest: Digest(0), is_plain: false }; PLACES].into(),
             records: (0..PLACES).map(|_| None).collect(),
         };
         Self { worker, workload, known: RefCell::new(known) }
     }
 
-    /// The digests of the statements of a text; each has a record from here on. `second`: of the process.
+    /// Looks at a text that is about to run. `second`: of the process.
     #[inline]
-    pub(crate) fn digests(&self, text: &[u8], context: Context, second: u32) -> Digests {
+    pub(crate) fn glance(&self, text: &[u8], context: Context, second: u32) -> Glance {
         let fingerprint = match text.len() <= FINGERPRINTED_MAX {
             true => sql::fingerprint(text, context, self.workload.seed()),
             false => None,
         };
         if let Some(fingerprint) = fingerprint {
             let known = self.known.borrow();
-            let (of, digest) = known.fingerprints[place(fingerprint)];
-            if of == fingerprint && known.record(digest).is_some() {
-                return Digests::from_elem(digest, 1);
+            let text = known.texts[place(fingerprint)];
+            if text.fingerprint == fingerprint && known.record(text.digest).is_some() {
+                return Glance { digests: Digests::from_elem(text.digest, 1), is_plain: text.is_plain };
             }
         }
         self.read(text, context, fingerprint, second)
     }
 
-    fn read(&self, text: &[u8], context: Context, fingerprint: Option<u64>, second: u32) -> Digests {
-        let digests = sql::digests(text, context);
+    fn read(&self, text: &[u8], context: Context, fingerprint: Option<u64>, second: u32) -> Glance {
+        let (digests, is_plain) = (sql::digests(text, context), sql::is_plain(text, context));
         digests.iter().for_each(|digest| self.admit(*digest, text, context, second));
-        if let (Some(fingerprint), [digest]) = (fingerprint, &digests[..]) {
-            self.known.borrow_mut().fingerprints[place(fingerprint)] = (fingerprint, *digest);
+        if let (Some(fingerprint), &[digest]) = (fingerprint, &digests[..]) {
+            let text = KnownText { fingerprint, digest, is_plain };
+            self.known.borrow_mut().texts[place(fingerprint)] = text;
         }
-        digests
+        Glance { digests, is_plain }
     }
 
     /// True if this worker has the record of a statement at hand.
@@ -170,7 +186,7 @@ mod tests {
             role_bit: role_bit("web"),
             ..StatementRun::default()
         };
-        for digest in recorder.digests(text.as_bytes(), Context::default(), 1) {
+        for digest in recorder.glance(text.as_bytes(), Context::default(), 1).digests {
             recorder.count(digest, &run, 1, None, caller);
         }
     }
@@ -187,6 +203,19 @@ mod tests {
         assert_eq!((one.totals.calls, one.totals.rows, &*one.roles[0]), (3, 6, "web"));
         assert_eq!(one.totals.server_time(), Duration::from_millis(9));
         assert_eq!(views.len(), 3);
+    }
+
+    #[test]
+    fn texts_that_differ_in_literals_are_plain_alike() {
+        let recorder = Recorder::new(0, workload(1 << 20));
+        for (text, is_plain) in
+            [("SELECT 'a', 1", true), ("SELECT pg_sleep(1)", false), ("SELECT 'a'; SELECT 1", false)]
+        {
+            for text in [text.to_owned(), text.replace('1', "22").replace("'a'", "'it''s'")] {
+                let glance = recorder.glance(text.as_bytes(), Context::default(), 1);
+                assert_eq!(glance.is_plain, is_plain, "{text}");
+            }
+        }
     }
 
     #[test]
@@ -219,7 +248,7 @@ mod tests {
     fn errors_are_counted_by_class_and_timeouts_by_kind() {
         let workload = workload(1 << 20);
         let recorder = Recorder::new(0, Arc::clone(&workload));
-        let digest = recorder.digests(b"SELECT 1", Context::default(), 0)[0];
+        let digest = recorder.glance(b"SELECT 1", Context::default(), 0).digests[0];
         let errors: [(&[u8], Option<Timeout>); 3] =
             [(b"57014", Some(Timeout::Statement)), (b"57014", None), (b"22012", None)];
         for (code, timeout) in errors {

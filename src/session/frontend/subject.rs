@@ -3,6 +3,7 @@
 use super::Frontend;
 use crate::session::running::Subject;
 use crate::sql::{self, Digest};
+use crate::workload::Glance;
 
 /// Bytes of a text that the log of slow statements gets.
 const LOGGED_MAX: usize = 2048;
@@ -12,21 +13,24 @@ impl Frontend<'_, '_> {
     #[inline]
     pub(super) fn digest(&self, text: Option<&[u8]>) -> Digest {
         let (Some(recorder), Some(text)) = (&self.worker.recorder, text) else { return Digest::NONE };
-        let digests = recorder.digests(text, self.session.lexer, self.worker.proxy.clock.second());
-        digests.first().copied().unwrap_or(Digest::NONE)
+        let glance = recorder.glance(text, self.session.lexer, self.worker.proxy.clock.second());
+        glance.digests.first().copied().unwrap_or(Digest::NONE)
     }
 
-    /// A Query of this text is about to be sent.
+    /// A Query of this text is about to be sent. True if it is known to be plain, see [`sql::is_plain`].
     #[inline]
-    pub(super) fn begin_query(&mut self, text: Option<&[u8]>) {
-        let Some(recorder) = &self.worker.recorder else { return };
-        let subject = text.map(|text| Subject {
-            digests: recorder.digests(text, self.session.lexer, self.worker.proxy.clock.second()),
-            note: if recorder.logs_slow() { self.note(text) } else { None },
-        });
-        let first = subject.as_ref().and_then(|subject| subject.digests.first().copied());
-        self.session.entry.set_statement(first.unwrap_or_default());
-        self.leased.cycle.running().set_subject(subject);
+    pub(super) fn begin_query(&mut self, text: Option<&[u8]>) -> bool {
+        let Some(recorder) = &self.worker.recorder else { return false };
+        let Some(text) = text else {
+            self.session.entry.set_statement(Digest::NONE);
+            self.leased.cycle.running().set_subject(None);
+            return false;
+        };
+        let Glance { digests, is_plain } = recorder.glance(text, self.session.lexer, self.worker.proxy.clock.second());
+        self.session.entry.set_statement(digests.first().copied().unwrap_or_default());
+        let note = if recorder.logs_slow() { self.note(text) } else { None };
+        self.leased.cycle.running().set_subject(Some(Subject { digests, note }));
+        is_plain
     }
 
     /// An Execute of this portal is about to be sent.
