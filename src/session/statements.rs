@@ -1,6 +1,6 @@
 //! The prepared statements of one client, under the names it gave them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::notify::notification::{Notification, Unnotifiable};
@@ -33,9 +33,9 @@ fn key(name: &[u8]) -> &[u8] {
 /// Names and the unnamed statement.
 #[derive(Debug, Default)]
 pub(crate) struct ClientStatements {
-    named: HashMap<Box<[u8]>, Arc<Statement>>,
+    named: BTreeMap<Box<[u8]>, Arc<Statement>>,
     /// Names of statements of SQL PREPARE, which its backend has under the same names.
-    of_sql: HashSet<Box<[u8]>>,
+    of_sql: BTreeSet<Box<[u8]>>,
     /// Bytes that they take.
     bytes: usize,
     /// Number of named statements that are too large to be parsed again elsewhere.
@@ -46,15 +46,22 @@ pub(crate) struct ClientStatements {
     pub unnamed: Unnamed,
     /// Number of the last unnamed Parse.
     parse: u32,
-    /// The unnamed portal, if its statement changes the session.
-    unnamed_portal: Option<Portal>,
-    /// Named portals whose statement changes the session.
-    portals: HashMap<Box<[u8]>, Portal>,
-    /// Bytes that they take.
-    portal_bytes: usize,
-    /// Digests of the statements of portals.
+    /// Digest of the statement of the unnamed portal.
     unnamed_portal_digest: Digest,
-    portal_digests: HashMap<Box<[u8]>, Digest>,
+    /// The portals of the transaction, if more than that is to be known of any.
+    portals: Option<Box<OpenPortals>>,
+}
+
+#[derive(Debug, Default)]
+struct OpenPortals {
+    /// The unnamed one, if its statement changes the session.
+    unnamed: Option<Portal>,
+    /// Named ones whose statement changes the session.
+    named: BTreeMap<Box<[u8]>, Portal>,
+    /// Bytes that they take.
+    bytes: usize,
+    /// Digests of the statements of named ones.
+    digests: BTreeMap<Box<[u8]>, Digest>,
 }
 
 /// Effect of executing a portal.
@@ -183,7 +190,7 @@ impl ClientStatements {
     /// Bytes of memory that all of them take, about.
     #[inline]
     pub(crate) fn memory(&self) -> usize {
-        self.bytes + self.text.capacity() + self.portal_bytes
+        self.bytes + self.text.capacity() + self.portal_bytes()
     }
 
     /// DEALLOCATE ALL.
@@ -293,65 +300,69 @@ impl ClientStatements {
     pub(crate) fn bind_digest(&mut self, name: &[u8], digest: Digest) {
         if name.is_empty() {
             self.unnamed_portal_digest = digest;
-        } else if self.portal_digests.len() < PORTAL_DIGESTS_MAX {
-            self.portal_digests.insert(key(name).into(), digest);
+            return;
+        }
+        let digests = &mut self.portals.get_or_insert_default().digests;
+        if digests.len() < PORTAL_DIGESTS_MAX {
+            digests.insert(key(name).into(), digest);
         }
     }
 
     /// Digest of the statement that executing a portal runs.
     #[inline]
     pub(crate) fn digest_of_portal(&self, name: &[u8]) -> Digest {
-        match name.is_empty() {
-            true => self.unnamed_portal_digest,
-            false => self.portal_digests.get(key(name)).copied().unwrap_or(Digest::NONE),
+        if name.is_empty() {
+            return self.unnamed_portal_digest;
         }
+        let known = self.portals.as_ref().and_then(|portals| portals.digests.get(key(name)));
+        known.copied().unwrap_or(Digest::NONE)
     }
 
     /// Records the effect of executing this portal from now on.
     #[inline]
     pub(crate) fn bind(&mut self, name: &[u8], portal: Option<Portal>) {
-        if name.is_empty() {
-            self.unnamed_portal = portal;
+        if portal.is_none() && self.portals.is_none() {
             return;
         }
-        if portal.is_none() && self.portals.is_empty() {
+        let portals = self.portals.get_or_insert_default();
+        if name.is_empty() {
+            portals.unnamed = portal;
             return;
         }
         let name = key(name);
-        if let Some(before) = self.portals.remove(name) {
-            self.portal_bytes -= before.cost(name);
+        if let Some(before) = portals.named.remove(name) {
+            portals.bytes -= before.cost(name);
         }
         if let Some(portal) = portal {
-            self.portal_bytes += portal.cost(name);
-            self.portals.insert(name.into(), portal);
+            portals.bytes += portal.cost(name);
+            portals.named.insert(name.into(), portal);
         }
+    }
+
+    #[inline]
+    fn portal_bytes(&self) -> usize {
+        self.portals.as_ref().map_or(0, |portals| portals.bytes)
     }
 
     /// True if it takes no more portals.
     #[inline]
     pub(crate) fn has_too_many_portals(&self) -> bool {
-        self.portal_bytes >= PORTAL_BYTES_MAX
+        self.portal_bytes() >= PORTAL_BYTES_MAX
     }
 
     /// Effect of executing a portal.
     #[inline]
     pub(crate) fn portal(&self, name: &[u8]) -> Option<Portal> {
+        let portals = self.portals.as_ref()?;
         if name.is_empty() {
-            return self.unnamed_portal.clone();
+            return portals.unnamed.clone();
         }
-        self.portals.get(key(name)).cloned()
+        portals.named.get(key(name)).cloned()
     }
 
     /// The transaction is over: its portals are gone.
     #[inline]
     pub(crate) fn drop_portals(&mut self) {
-        self.unnamed_portal = None;
-        if !self.portal_digests.is_empty() {
-            self.portal_digests = HashMap::new();
-        }
-        if self.portal_bytes > 0 {
-            self.portals = HashMap::new();
-            self.portal_bytes = 0;
-        }
+        self.portals = None;
     }
 }
