@@ -3,7 +3,7 @@
 //! A stream belongs to the reactor of the worker that opened it; [`Stream::adopt`] moves it to the current one.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -13,6 +13,7 @@ use super::listen::Accepted;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::coop;
 use tokio_rustls::{client, server};
 
 /// Longest time a peer gets to read its last message. Closing with bytes unread would reset the connection, and the
@@ -28,6 +29,23 @@ pub enum Socket {
     Unix(UnixStream),
     /// On its way to another reactor; never seen outside [`Stream::adopt`], or its registration failed.
     Lost,
+}
+
+/// What the task that holds a connection knows of its input.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Input {
+    #[default]
+    Unknown,
+    /// There was none, and the reactor wakes the task when some comes.
+    Awaited,
+}
+
+impl Input {
+    /// After the reactor said that there is none. Without cooperative budget it says so as well, and keeps no waker.
+    #[inline]
+    pub fn pending() -> Self {
+        if coop::has_budget_remaining() { Self::Awaited } else { Self::Unknown }
+    }
 }
 
 /// A connection with a client or a backend.
@@ -94,12 +112,70 @@ impl Socket {
         Ok(())
     }
 
-    fn is_readable(&self, cx: &mut Context<'_>) -> bool {
+    #[inline]
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(tcp) => tcp.poll_read_ready(cx).is_ready(),
-            Self::Unix(unix) => unix.poll_read_ready(cx).is_ready(),
-            Self::Lost => true,
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Self::Unix(unix) => unix.poll_read_ready(cx),
+            Self::Lost => Poll::Ready(Err(lost())),
         }
+    }
+
+    #[inline]
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_write_ready(cx),
+            Self::Unix(unix) => unix.poll_write_ready(cx),
+            Self::Lost => Poll::Ready(Err(lost())),
+        }
+    }
+
+    /// Reads if the reactor has seen input; `None` where it has not, and still holds the waker it was given.
+    #[inline]
+    fn read_seen(&self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        let mut read = None;
+        let mut attempt = |mut socket: &socket2::Socket| {
+            let outcome = read.insert(socket.read(buffer));
+            match outcome {
+                // It took less than there was room for: the socket is empty, and the next input is a new event.
+                Ok(n) if *n > 0 && *n < buffer.len() => Err(io::ErrorKind::WouldBlock.into()),
+                Err(error) => Err(error.kind().into()),
+                Ok(_) => Ok(()),
+            }
+        };
+        let _: io::Result<()> = match self {
+            Self::Tcp(tcp) => tcp.try_io(Interest::READABLE, || attempt(&SockRef::from(tcp))),
+            Self::Unix(unix) => unix.try_io(Interest::READABLE, || attempt(&SockRef::from(unix))),
+            Self::Lost => return Some(Err(lost())),
+        };
+        read
+    }
+
+    #[inline]
+    fn write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_write(bytes),
+            Self::Unix(unix) => unix.try_write(bytes),
+            Self::Lost => Err(lost()),
+        }
+    }
+
+    /// Writes as much as the socket takes now, and has its reactor wake the task for the rest.
+    #[inline]
+    fn write_some(&self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match self.write_now(&bytes[done..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => done += n,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match self.poll_writable(cx) {
+                    Poll::Ready(writable) => writable?,
+                    Poll::Pending => break,
+                },
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(done)
     }
 
     /// Bytes wait in the kernel, or the peer is gone. One system call, needed where the reactor may not have looked
@@ -158,9 +234,48 @@ impl Stream {
         Poll::Ready(Ok(buf.filled().len()))
     }
 
+    /// Reads like [`Self::poll_read_once`]. `input` is what the holder's task knows, and is kept here: input that is
+    /// awaited already costs next to nothing to ask for.
+    #[inline]
+    pub fn poll_input(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        input: &mut Input,
+    ) -> Poll<io::Result<usize>> {
+        let Self::Plain(socket) = self else {
+            if *input == Input::Awaited && !self.is_readable(cx) {
+                return Poll::Pending;
+            }
+            *input = Input::Unknown;
+            return self.poll_read_once(cx, buffer);
+        };
+        loop {
+            if let Some(read) = socket.read_seen(buffer) {
+                *input = Input::Unknown;
+                if !matches!(&read, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                    return Poll::Ready(read);
+                }
+            }
+            if *input == Input::Awaited {
+                return Poll::Pending;
+            }
+            match socket.poll_readable(cx) {
+                Poll::Ready(readable) => readable?,
+                Poll::Pending => {
+                    *input = Input::pending();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
     /// Writes as much as the socket takes now, under TLS flushed as far as possible; returns the number of bytes taken.
     #[inline]
     pub fn poll_write_some(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<usize> {
+        if let Self::Plain(socket) = self {
+            return socket.write_some(cx, bytes);
+        }
         let mut done = 0;
         while done < bytes.len() {
             match Pin::new(&mut *self).poll_write(cx, &bytes[done..]) {
@@ -217,8 +332,19 @@ impl Stream {
     }
 
     /// The reactor has seen input (or the end) that nobody read.
+    #[inline]
     pub fn is_readable(&self, cx: &mut Context<'_>) -> bool {
-        self.socket().is_readable(cx)
+        self.socket().poll_readable(cx).is_ready()
+    }
+
+    /// After a read that took `n` bytes where there was room for `room`: has the reactor wake the task at the next
+    /// input of a socket that this emptied.
+    #[inline]
+    pub fn await_input(&self, cx: &mut Context<'_>, n: usize, room: usize) -> Input {
+        match self {
+            Self::Plain(socket) if n < room && socket.poll_readable(cx).is_pending() => Input::pending(),
+            _ => Input::Unknown,
+        }
     }
 
     /// As [`Self::is_readable`], but asks the kernel.

@@ -13,7 +13,6 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::task::coop;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backend::Backend;
@@ -26,6 +25,7 @@ use super::idle_check;
 use super::open::{OpenError, Opener};
 use super::pool::Pool;
 use crate::metrics::{CloseReason, PoolCounter};
+use crate::net::stream::Input;
 use crate::wire::build;
 
 /// A backend is boxed once, at its login, and moves as a pointer.
@@ -323,15 +323,15 @@ pub(crate) struct Lease {
     slot: SlotId,
     backend: Option<Boxed>,
     pools: Arc<Pools>,
-    /// The socket had no input when the lease was given, and wakes the task that asked for it.
-    pub is_dry: bool,
+    /// Of its socket, as known to the task that asked for it.
+    pub input: Input,
     /// It came from another worker.
     pub is_moved: bool,
 }
 
 impl Lease {
     fn new(slot: SlotId, backend: Boxed, pools: Arc<Pools>) -> Self {
-        Self { slot, backend: Some(backend), pools, is_dry: false, is_moved: false }
+        Self { slot, backend: Some(backend), pools, input: Input::Unknown, is_moved: false }
     }
 
     /// Checks a backend that was idle and brings it to this worker; a broken one is closed.
@@ -347,15 +347,22 @@ impl Lease {
         }
         // This reactor cannot read input that it has not seen yet; such input is hardly ever anything but the end.
         let has_said_more = (is_moved || is_stale) && self.stream.has_input();
-        // Without cooperative budget `is_readable` says no as well: that does not show that the socket is dry.
-        self.is_dry = coop::has_budget_remaining();
+        self.input = Input::pending();
         (!has_said_more).then_some(self)
+    }
+
+    /// Reads once what the server has to say; 0 is the end.
+    #[inline]
+    pub(crate) fn poll_input(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        let backend = self.backend.as_mut().expect("taken only when the lease ends");
+        backend.stream.poll_input(cx, buffer, &mut self.input)
     }
 
     /// Registers the backend with the reactor of `worker`, whose thread this is.
     pub(crate) fn adopt(&mut self, worker: usize) -> io::Result<()> {
         self.stream.adopt()?;
         self.worker = worker;
+        self.input = Input::Unknown;
         Ok(())
     }
 

@@ -39,7 +39,7 @@ use crate::error::Fault;
 use crate::error::sqlstate;
 use crate::lanes::LaneOf;
 use crate::metrics::ProcessCounter;
-use crate::net::stream::{GOODBYE_MAX, Stream};
+use crate::net::stream::{GOODBYE_MAX, Input, Stream};
 use crate::pool::lease::Waiter;
 use crate::session::context::{Buffers, Worker};
 use crate::state::memory::MemoryShare;
@@ -106,6 +106,7 @@ pub(crate) struct Client {
     /// Its part of the memory of all clients.
     memory: MemoryShare,
     stream: Stream,
+    input: Input,
     /// Its side of the relay.
     side: Side,
     /// Bytes that the client sent and that are not handled yet: there is no backend for it so far.
@@ -186,6 +187,7 @@ impl Client {
             worker,
             handle,
             stream,
+            input: Input::Unknown,
             side: Side::default(),
             held: Vec::new(),
             is_discarding: false,
@@ -303,7 +305,6 @@ impl Client {
             let mut moved = false;
             if let Phase::Leased(leased) = &mut self.phase {
                 moved = match leased.flush(cx) {
-                    Ok(()) if std::mem::take(&mut leased.lease.is_dry) => false,
                     Ok(()) => self.read_backend(cx, buffers)?,
                     Err(_) => {
                         self.lose(cx)?;
@@ -322,12 +323,26 @@ impl Client {
             self.go_if_leaving()?;
             let has_delivered = self.deliver(cx)?;
             moved |= has_delivered;
-            let rests = fed == Fed::Dry && matches!(self.phase, Phase::Idle) && self.side.buffer.is_empty();
-            if !moved || rests && !has_delivered {
+            if !moved || self.is_waiting_for_input(fed) && !has_delivered {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// True if nothing can move before the reactor wakes the task.
+    #[inline]
+    fn is_waiting_for_input(&self, fed: Fed) -> bool {
+        let is_backend_silent = match &self.phase {
+            Phase::Idle => true,
+            Phase::Leased(leased) => leased.lease.input == Input::Awaited && leased.cycle.backend.buffer.is_empty(),
+            Phase::Waiting(_) | Phase::Orphaned(_) => false,
+        };
+        is_backend_silent
+            && (fed == Fed::Dry || self.input == Input::Awaited)
+            && self.held.is_empty()
+            && self.side.buffer.is_empty()
+            && self.refusal.is_none()
     }
 
     #[inline]

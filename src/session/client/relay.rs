@@ -65,7 +65,7 @@ impl Client {
             self.take_in(&held, &mut buffers.copy, cx)?;
             return Ok(Fed::Moved);
         }
-        match self.stream.poll_read_once(cx, &mut buffers.read) {
+        match self.stream.poll_input(cx, &mut buffers.read, &mut self.input) {
             Poll::Pending => Ok(Fed::Dry),
             Poll::Ready(Ok(0)) => Err(End::Gone),
             Poll::Ready(Err(error)) => Err(error.into()),
@@ -76,6 +76,7 @@ impl Client {
                 } else {
                     self.take_in(&buffers.read[..n], &mut buffers.copy, cx)?;
                 }
+                self.input = self.stream.await_input(cx, n, buffers.read.len());
                 Ok(Fed::Moved)
             }
         }
@@ -83,7 +84,7 @@ impl Client {
 
     /// Reads what comes behind bytes that are no protocol, to see the client go.
     fn drop_rest(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<Fed, End> {
-        match self.stream.poll_read_once(cx, &mut buffers.read) {
+        match self.stream.poll_input(cx, &mut buffers.read, &mut self.input) {
             Poll::Pending => Ok(Fed::Dry),
             Poll::Ready(Ok(0)) => Err(End::Gone),
             Poll::Ready(Err(error)) => Err(error.into()),
@@ -410,7 +411,7 @@ impl Client {
             return Ok(false);
         }
         let Phase::Leased(leased) = &mut self.phase else { return Ok(false) };
-        match leased.lease.stream.poll_read_once(cx, &mut buffers.read) {
+        match leased.lease.poll_input(cx, &mut buffers.read) {
             Poll::Pending => Ok(false),
             Poll::Ready(Ok(n)) if n > 0 => {
                 self.take_out(n, buffers, cx)?;
