@@ -3,12 +3,14 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 
 use crate::admin::console;
 use crate::admission::places::ConnectionPlace;
 use crate::net::listen::Accepted;
-use crate::session::client::Client;
+use crate::proxy::worker_load::Counted;
 use crate::session::client::moving::Mover;
+use crate::session::client::{Client, Departed};
 use crate::session::context::{Inbox, Worker};
 use crate::session::login::{Welcome, log_in};
 
@@ -16,29 +18,89 @@ use crate::session::login::{Welcome, log_in};
 pub(crate) async fn deal(inbox: &Inbox, accepted: Accepted) {
     let counted = inbox.count();
     let job = |worker: Rc<Worker>| {
-        tokio::task::spawn_local(async move {
-            serve(worker, accepted).await;
-            drop(counted);
-        });
+        let stage = Stage::Login(Box::pin(log_in(Rc::clone(&worker), accepted)));
+        tokio::task::spawn_local(Connection { worker, stage, _counted: counted });
     };
     inbox.send(job).await;
 }
 
-async fn serve(worker: Rc<Worker>, accepted: Accepted) {
-    // The future of a login is large: boxed, it is gone before the client idles.
-    let login: Pin<Box<dyn Future<Output = _>>> = Box::pin(log_in(Rc::clone(&worker), accepted));
-    match login.await {
-        Some(Welcome::Client(client, place)) => stay(worker, client, place).await,
-        Some(Welcome::Console(stream, facts, _counted)) => Box::pin(console::serve(worker, stream, facts)).await,
-        None => {}
+/// The task of a connection. What is large is boxed, and gone before its client idles.
+struct Connection {
+    worker: Rc<Worker>,
+    stage: Stage,
+    _counted: Counted,
+}
+
+enum Stage {
+    Login(Pin<Box<dyn Future<Output = Option<Welcome>>>>),
+    /// From another worker.
+    Arrival(Box<Mover>, ConnectionPlace),
+    Client(Box<Client>, ConnectionPlace),
+    /// A console, a goodbye, or the way to another worker.
+    Rest(Pin<Box<dyn Future<Output = ()>>>),
+    Ended,
+}
+
+impl Future for Connection {
+    type Output = ();
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match &mut self.stage {
+                Stage::Client(client, _) => {
+                    let departed = ready!(client.poll(cx));
+                    self.end(departed);
+                }
+                Stage::Login(login) => {
+                    let welcome = ready!(login.as_mut().poll(cx));
+                    self.begin(welcome, cx);
+                }
+                Stage::Arrival(..) => self.arrive(cx),
+                Stage::Rest(rest) => return rest.as_mut().poll(cx),
+                Stage::Ended => return Poll::Ready(()),
+            }
+        }
     }
 }
 
-/// Serves a client until it goes, or moves to another worker.
-async fn stay(worker: Rc<Worker>, client: Box<Client>, place: ConnectionPlace) {
-    if let Some((to, mover)) = client.run().await {
-        let moving: Pin<Box<dyn Future<Output = ()>>> = Box::pin(go_on(worker, to, mover, place));
-        moving.await;
+impl Connection {
+    /// ## Login => (Client | Rest | Ended)
+    fn begin(&mut self, welcome: Option<Welcome>, cx: &mut Context<'_>) {
+        self.stage = match welcome {
+            Some(Welcome::Client(client, place)) => {
+                client.meet(cx.waker());
+                Stage::Client(client, place)
+            }
+            Some(Welcome::Console(stream, facts, place)) => {
+                let served = console::serve(Rc::clone(&self.worker), stream, facts);
+                Stage::Rest(Box::pin(async move {
+                    served.await;
+                    drop(place);
+                }))
+            }
+            None => Stage::Ended,
+        };
+    }
+
+    /// ## Arrival => Client
+    fn arrive(&mut self, cx: &mut Context<'_>) {
+        let Stage::Arrival(mover, place) = std::mem::replace(&mut self.stage, Stage::Ended) else { return };
+        let client = mover.arrive(Rc::clone(&self.worker));
+        client.meet(cx.waker());
+        self.stage = Stage::Client(client, place);
+    }
+
+    /// ## Client => Rest
+    fn end(&mut self, departed: Departed) {
+        let Stage::Client(client, place) = std::mem::replace(&mut self.stage, Stage::Ended) else { return };
+        self.stage = Stage::Rest(match departed {
+            Departed::Moves(to) => Box::pin(go_on(Rc::clone(&self.worker), to, Box::new(client.depart()), place)),
+            Departed::Ends(end) => Box::pin(async move {
+                client.finish(end).await;
+                drop(place);
+            }),
+        });
     }
 }
 
@@ -47,11 +109,8 @@ async fn go_on(worker: Rc<Worker>, to: usize, mover: Box<Mover>, place: Connecti
     let Some(inbox) = worker.inbox(to) else { return };
     let counted = inbox.count();
     let job = |worker: Rc<Worker>| {
-        tokio::task::spawn_local(async move {
-            let client = mover.arrive(Rc::clone(&worker));
-            stay(worker, client, place).await;
-            drop(counted);
-        });
+        let stage = Stage::Arrival(mover, place);
+        tokio::task::spawn_local(Connection { worker, stage, _counted: counted });
     };
     inbox.send(job).await;
 }
@@ -174,6 +233,12 @@ mod tests {
             }
             assert_eq!(inboxes[to].load().connections(), 1);
         }
+    }
+
+    #[test]
+    fn task_of_an_idle_client_is_small() {
+        assert!(size_of::<Connection>() <= 80, "{}", size_of::<Connection>());
+        assert!(size_of::<Client>() <= 640, "{}", size_of::<Client>());
     }
 
     #[tokio::test]

@@ -22,9 +22,8 @@ mod signal;
 mod unprepared;
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
@@ -47,7 +46,6 @@ use crate::wire::build;
 use crate::wire::expected::CopyRest;
 use crate::wire::frame::FrameError;
 use crate::wire::message::MessageError;
-use moving::Mover;
 
 /// Rounds of moving bytes before other tasks of the worker get their turn.
 const ROUNDS: usize = 8;
@@ -92,8 +90,8 @@ impl From<std::io::Error> for End {
     }
 }
 
-/// How a client's task on one worker ends.
-enum Departed {
+/// How a client's time on one worker ends.
+pub(crate) enum Departed {
     Ends(End),
     /// The client goes on at this worker.
     Moves(usize),
@@ -137,7 +135,7 @@ pub(crate) struct Client {
 enum Phase {
     /// No backend.
     Idle,
-    Waiting(Waiting),
+    Waiting(Box<Waiting>),
     Leased(Leased),
     /// The transaction was lost with the backend, and the client has not acknowledged that.
     Orphaned(Box<Orphan>),
@@ -204,28 +202,13 @@ impl Client {
         }
     }
 
-    /// Serves the client to its end, or until it moves to another worker: then, that worker. Boxed parts keep the task
-    /// as small as a pointer while the client idles.
-    pub(crate) async fn run(mut self: Box<Self>) -> Option<(usize, Box<Mover>)> {
-        let mut is_known = false;
-        let exit = poll_fn(|cx| {
-            if !std::mem::replace(&mut is_known, true) {
-                self.handle.set_waker(cx.waker());
-            }
-            self.poll(cx)
-        })
-        .await;
-        match exit {
-            Departed::Moves(to) => Some((to, Box::new(self.depart()))),
-            Departed::Ends(end) => {
-                let goodbye: Pin<Box<dyn Future<Output = ()>>> = Box::pin(self.finish(end));
-                goodbye.await;
-                None
-            }
-        }
+    /// Its signals wake this task from now on.
+    pub(crate) fn meet(&self, waker: &Waker) {
+        self.handle.set_waker(waker);
     }
 
-    async fn finish(mut self: Box<Self>, end: End) {
+    /// Says goodbye to a client whose task ends.
+    pub(crate) async fn finish(mut self: Box<Self>, end: End) {
         let mut is_mid_answer = false;
         if let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) {
             is_mid_answer = leased.cycle.backend.is_mid_forward();
@@ -260,7 +243,9 @@ impl Client {
         let _ = timeout(GOODBYE_MAX, goodbye).await;
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Departed> {
+    /// Serves the client until it goes, or moves to another worker.
+    #[inline]
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Departed> {
         let worker = Rc::clone(&self.worker);
         let mut buffers = worker.buffers();
         let turn = self.turn(cx, &mut buffers).and_then(|goes_on| self.count_memory().map(|()| goes_on));

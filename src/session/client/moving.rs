@@ -47,7 +47,7 @@ impl Client {
     }
 
     /// Leaves its worker; it has to be at rest.
-    pub(super) fn depart(self) -> Mover {
+    pub(crate) fn depart(self) -> Mover {
         let leased = match self.phase {
             Phase::Leased(leased) => Some(leased),
             Phase::Idle | Phase::Waiting(_) | Phase::Orphaned(_) => None,
