@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::proxy::Proxy;
 use crate::proxy::worker_load::{Counted, WorkerLoad};
 use crate::session::cycle::CycleState;
+use crate::session::stopwatch::LeaseTimes;
 use crate::workload::Recorder;
 
 /// Bytes read at once. Larger saves calls on wide results, smaller stays in the first-level cache.
@@ -81,8 +82,10 @@ impl Worker {
 
     /// Cycle state for a new lease.
     #[inline]
-    pub(crate) fn cycle(&self) -> Box<CycleState> {
-        self.cycles.borrow_mut().pop().unwrap_or_default()
+    pub(crate) fn cycle(&self, times: LeaseTimes) -> Box<CycleState> {
+        let mut cycle = self.cycles.borrow_mut().pop().unwrap_or_default();
+        cycle.times = times;
+        cycle
     }
 
     /// Takes the cycle state of an ended lease back.

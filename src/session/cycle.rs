@@ -8,6 +8,7 @@ use super::facts::Facts;
 use super::reply_action::ReplyAction;
 use super::running::RunningStatements;
 use super::side::Side;
+use super::stopwatch::LeaseTimes;
 use super::transaction::TransactionLog;
 use crate::sql::{Effect, StateFlags, StatementEffects};
 use crate::state::statements::Analysis;
@@ -51,6 +52,9 @@ pub(crate) struct CycleState {
     final_error: Option<ServerError>,
     /// Statements of the client, where they are counted.
     running: RunningStatements,
+    pub(super) times: LeaseTimes,
+    /// So many messages wait for their answers that the client is not read.
+    pub(super) is_throttled: bool,
 }
 
 /// The answer that the client's next message waits for.
@@ -128,6 +132,7 @@ impl CycleState {
         self.final_error = None;
         self.running.clear();
         self.dropped.clear();
+        self.is_throttled = false;
         true
     }
 

@@ -3,13 +3,9 @@
 use std::io;
 use std::sync::Arc;
 use std::task::Context;
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::cycle::CycleState;
 use super::reply_action::ReplyAction;
-use super::stopwatch::Stopwatch;
 use crate::clients::PinSlot;
 use crate::config::duration_text;
 use crate::lanes::LaneOf;
@@ -76,25 +72,18 @@ pub(crate) struct Leased {
     /// Outstanding answers, and the position in the backend's messages.
     pub(super) cycle: Box<CycleState>,
     /// Its place among the pinned clients of its role, while it keeps the backend between transactions.
-    pub(super) pin: Option<PinSlot>,
-    /// So many messages wait for their answers that the client is not read.
-    pub(super) is_throttled: bool,
-    /// Start of the lease.
-    pub since: Instant,
-    /// Times of the queries and transactions.
-    pub stopwatch: Stopwatch,
-    /// Time in the queue that no statement has been given yet.
-    pub waited: Duration,
+    pub(super) pin: Option<Box<PinSlot>>,
     /// The lane of its transaction.
     pub lane: Option<Box<InLane>>,
-    /// Bytes that came from the backend and that no statement has been given yet.
-    pub received: u64,
 }
 
 impl Leased {
     /// Nothing is under way between the backend and its client, and no transaction is open.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.cycle.can_release() && !self.cycle.holds_client() && self.cycle.backend.is_at_rest() && !self.is_throttled
+        self.cycle.can_release()
+            && !self.cycle.holds_client()
+            && self.cycle.backend.is_at_rest()
+            && !self.cycle.is_throttled
     }
 
     #[inline]

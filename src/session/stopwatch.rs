@@ -24,6 +24,35 @@ pub struct Lap {
     pub transaction: Option<Duration>,
 }
 
+/// What one lease is measured by.
+#[derive(Debug)]
+pub(crate) struct LeaseTimes {
+    /// Start of the lease.
+    pub since: Instant,
+    /// Times of the queries and transactions.
+    pub stopwatch: Stopwatch,
+    /// Time in the queue that no statement has been given yet.
+    pub waited: Duration,
+    /// Bytes that came from the backend and that no statement has been given yet.
+    pub received: u64,
+}
+
+impl LeaseTimes {
+    /// Of a lease that begins after so long in the queue. The client has sent a message before, so the stopwatch runs.
+    #[inline]
+    pub(crate) fn begin(now: Instant, waited: Duration) -> Self {
+        let mut stopwatch = Stopwatch::default();
+        stopwatch.begin(now);
+        Self { since: now, stopwatch, waited, received: 0 }
+    }
+}
+
+impl Default for LeaseTimes {
+    fn default() -> Self {
+        Self::begin(Instant::now(), Duration::ZERO)
+    }
+}
+
 impl Stopwatch {
     /// A cycle begins, and with it a transaction if none is open.
     #[inline]

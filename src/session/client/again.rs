@@ -103,7 +103,7 @@ impl Client {
             ReplayReason::ReadOnly => again.log.next_pause(),
         };
         again.pause = (!pause.is_zero()).then(|| Box::pin(sleep(pause)));
-        let Leased { lease, since, .. } = leased;
+        let Leased { lease, cycle, .. } = leased;
         // It is closed: nobody else should get a backend of that server.
         drop(lease);
         self.handle.set_idle();
@@ -116,7 +116,7 @@ impl Client {
         self.session.pins.clear();
         self.session.statements.leave_backend();
         let stats = self.session.pool.stats.worker(self.worker.id);
-        stats.leased(since.elapsed());
+        stats.leased(cycle.times.since.elapsed());
         stats.add(PoolCounter::Replays(reason));
         self.doubt_server();
         Ok(())

@@ -20,11 +20,12 @@ pub(super) fn count_ended(worker: &Worker, session: &Session, leased: &mut Lease
     let Some(recorder) = &worker.recorder else { return };
     let ended = leased.cycle.running().take_ended();
     let goes_on = !leased.cycle.replies().is_empty();
-    let server = leased.stopwatch.split(now, goes_on) / u32::try_from(ended.len()).unwrap_or(u32::MAX).max(1);
-    let bytes = std::mem::take(&mut leased.received) / (ended.len() as u64).max(1);
+    let server =
+        leased.cycle.times.stopwatch.split(now, goes_on) / u32::try_from(ended.len()).unwrap_or(u32::MAX).max(1);
+    let bytes = std::mem::take(&mut leased.cycle.times.received) / (ended.len() as u64).max(1);
     let second = worker.proxy.clock.second();
     for ended in ended {
-        let waited = std::mem::take(&mut leased.waited);
+        let waited = std::mem::take(&mut leased.cycle.times.waited);
         let error = ended.error.as_ref().map(run_error);
         let run = StatementRun { rows: ended.rows, bytes, waited, server, error, role_bit: session.role_bit };
         recorder.count(ended.digest, &run, second, ended.note.as_deref(), || caller(&session.entry));

@@ -28,7 +28,7 @@ use crate::session::orphan::Orphan;
 use crate::session::reply_action::ReplyAction;
 use crate::session::running::StatementError;
 use crate::session::session::Session;
-use crate::session::stopwatch::Stopwatch;
+use crate::session::stopwatch::LeaseTimes;
 use crate::state::settings::{Replay, SettingsRegistry};
 use crate::state::timeout::Timeout;
 use crate::wire::build;
@@ -55,7 +55,7 @@ impl Client {
                 Ok(true)
             }
             Ok(Ask::Waits(waiter)) => {
-                self.phase = Phase::Waiting(Waiting { waiter, since: now, lane });
+                self.phase = Phase::Waiting(Box::new(Waiting { waiter, since: now, lane }));
                 self.handle.set_waiting();
                 Ok(false)
             }
@@ -92,7 +92,8 @@ impl Client {
 
     /// ## Waiting => (Leased | Idle)
     pub(super) fn wait(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<(), End> {
-        let Phase::Waiting(Waiting { waiter, since, lane }) = &mut self.phase else { return Ok(()) };
+        let Phase::Waiting(waiting) = &mut self.phase else { return Ok(()) };
+        let Waiting { waiter, since, lane } = &mut **waiting;
         let since = *since;
         match waiter.poll(cx) {
             Poll::Ready(Ok(Ask::Leased(lease))) => {
@@ -191,21 +192,9 @@ impl Client {
         if !self.session.reported.is_same(&lease.parameters) {
             self.tell_parameters(&lease);
         }
-        // The client has sent a message before a lease begins, so the stopwatch starts with the lease.
-        let mut stopwatch = Stopwatch::default();
-        stopwatch.begin(now);
         let lane = lane.map(|lane| Box::new(InLane::begin(lane, &lease.target)));
-        self.phase = Phase::Leased(Leased {
-            lane,
-            lease,
-            cycle: self.worker.cycle(),
-            pin: None,
-            is_throttled: false,
-            since: now,
-            stopwatch,
-            waited,
-            received: 0,
-        });
+        let cycle = self.worker.cycle(LeaseTimes::begin(now, waited));
+        self.phase = Phase::Leased(Leased { lease, cycle, pin: None, lane });
     }
 
     /// Reports the parameters whose values differ between this backend and the last report to the client.
@@ -279,10 +268,10 @@ impl Client {
     #[inline]
     fn release(&mut self, now: Instant) {
         let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
-        let Leased { lease, cycle, since, .. } = leased;
+        let Leased { lease, cycle, .. } = leased;
         self.handle.set_idle();
         self.was_served();
-        self.session.pool.stats.worker(self.worker.id).leased(now - since);
+        self.session.pool.stats.worker(self.worker.id).leased(now - cycle.times.since);
         cleanup::release(&self.worker, lease, cycle, now);
         self.side.shrink();
         self.session.statements.shrink();

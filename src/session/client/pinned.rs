@@ -17,7 +17,8 @@ impl Client {
             return Ok(());
         }
         let config = self.worker.proxy.config.load();
-        leased.pin = self.handle.pin_slot(config.role(&self.handle.role).and_then(|role| role.limits.pins_max));
+        let most = config.role(&self.handle.role).and_then(|role| role.limits.pins_max);
+        leased.pin = self.handle.pin_slot(most).map(Box::new);
         if leased.pin.is_some() { Ok(()) } else { Err(self.pin_ended(PinEnd::Max, Fault::TooManyPins)) }
     }
 

@@ -115,8 +115,8 @@ impl Client {
         let Phase::Leased(leased) = &mut self.phase else { return Ok(false) };
         // The server may wait for the rest of a message of which a part went out.
         let is_throttled = leased.cycle.replies().len() > OUTSTANDING_MAX && !self.side.is_mid_forward();
-        let begins = is_throttled && !leased.is_throttled;
-        leased.is_throttled = is_throttled;
+        let begins = is_throttled && !leased.cycle.is_throttled;
+        leased.cycle.is_throttled = is_throttled;
         if begins && leased.cycle.replies().is_unsynced() && leased.send(cx, build::FLUSH).is_err() {
             self.lose(cx)?;
         }
@@ -284,8 +284,8 @@ impl Client {
             again.log.add(begins, written.tag, written.bytes, HEADER_LEN + written.body);
         }
         self.side.set_forwarding(rest == Rest::Forward);
-        if leased.stopwatch.is_stopped() && !leased.cycle.replies().is_empty() {
-            leased.stopwatch.begin(Instant::now());
+        if leased.cycle.times.stopwatch.is_stopped() && !leased.cycle.replies().is_empty() {
+            leased.cycle.times.stopwatch.begin(Instant::now());
         }
         if leased.cycle.replies().has_synthetic_due() {
             self.send_own_answers();
@@ -429,7 +429,7 @@ impl Client {
         let Buffers { read, copy, .. } = buffers;
         let mut out = Splice::new(&read[..n], copy);
         let Phase::Leased(leased) = &mut self.phase else { return Ok(()) };
-        leased.received += n as u64;
+        leased.cycle.times.received += n as u64;
         let mut taken = Taken { event: Event::None, now: None };
         let result = take_answers(&self.worker, &mut self.session, leased, &read[..n], &mut out, &mut taken);
         let bytes = out.finish();
@@ -508,7 +508,7 @@ fn take_answers(
                     Ok(Event::None) => {}
                     Ok(Event::Cycle(status)) => {
                         let now = *taken.now.get_or_insert_with(Instant::now);
-                        let lap = leased.stopwatch.end(now, status, !leased.cycle.replies().is_empty());
+                        let lap = leased.cycle.times.stopwatch.end(now, status, !leased.cycle.replies().is_empty());
                         session.pool.stats.worker(worker.id).cycle(lap.cycle, lap.transaction);
                     }
                     Ok(event) => taken.event = event,
