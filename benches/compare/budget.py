@@ -27,8 +27,8 @@ BUDGETS = [
     Budget(counts.syscalls, "prepared", 8, 16, 4.6),
     Budget(counts.syscalls, "simple", 64, 8, 4.5),
     Budget(counts.syscalls, "prepared", 64, 8, 4.5),
-    Budget(counts.instructions, "simple", 8, 16, 10_600),
-    Budget(counts.instructions, "prepared", 8, 16, 12_000),
+    Budget(counts.instructions, "simple", 8, 16, 9_900),
+    Budget(counts.instructions, "prepared", 8, 16, 11_300),
 ]
 
 
