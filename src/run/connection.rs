@@ -18,20 +18,20 @@ use crate::session::login::{Welcome, log_in};
 pub(crate) async fn deal(inbox: &Inbox, accepted: Accepted) {
     let counted = inbox.count();
     let job = |worker: Rc<Worker>| {
-        let stage = Stage::Login(Box::pin(log_in(Rc::clone(&worker), accepted)));
-        tokio::task::spawn_local(Connection { worker, stage, _counted: counted });
+        let stage = ConnectionStage::Login(Box::pin(log_in(Rc::clone(&worker), accepted)));
+        tokio::task::spawn_local(ConnectionTask { worker, stage, _counted: counted });
     };
     inbox.send(job).await;
 }
 
 /// The task of a connection. What is large is boxed, and gone before its client idles.
-struct Connection {
+struct ConnectionTask {
     worker: Rc<Worker>,
-    stage: Stage,
+    stage: ConnectionStage,
     _counted: Counted,
 }
 
-enum Stage {
+enum ConnectionStage {
     Login(Pin<Box<dyn Future<Output = Option<Welcome>>>>),
     /// From another worker.
     Arrival(Box<Mover>, ConnectionPlace),
@@ -41,60 +41,64 @@ enum Stage {
     Ended,
 }
 
-impl Future for Connection {
+impl Future for ConnectionTask {
     type Output = ();
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             match &mut self.stage {
-                Stage::Client(client, _) => {
+                ConnectionStage::Client(client, _) => {
                     let departed = ready!(client.poll(cx));
                     self.end(departed);
                 }
-                Stage::Login(login) => {
+                ConnectionStage::Login(login) => {
                     let welcome = ready!(login.as_mut().poll(cx));
                     self.begin(welcome, cx);
                 }
-                Stage::Arrival(..) => self.arrive(cx),
-                Stage::Rest(rest) => return rest.as_mut().poll(cx),
-                Stage::Ended => return Poll::Ready(()),
+                ConnectionStage::Arrival(..) => self.arrive(cx),
+                ConnectionStage::Rest(rest) => return rest.as_mut().poll(cx),
+                ConnectionStage::Ended => return Poll::Ready(()),
             }
         }
     }
 }
 
-impl Connection {
+impl ConnectionTask {
     /// ## Login => (Client | Rest | Ended)
     fn begin(&mut self, welcome: Option<Welcome>, cx: &mut Context<'_>) {
         self.stage = match welcome {
             Some(Welcome::Client(client, place)) => {
                 client.meet(cx.waker());
-                Stage::Client(client, place)
+                ConnectionStage::Client(client, place)
             }
             Some(Welcome::Console(stream, facts, place)) => {
                 let served = console::serve(Rc::clone(&self.worker), stream, facts);
-                Stage::Rest(Box::pin(async move {
+                ConnectionStage::Rest(Box::pin(async move {
                     served.await;
                     drop(place);
                 }))
             }
-            None => Stage::Ended,
+            None => ConnectionStage::Ended,
         };
     }
 
     /// ## Arrival => Client
     fn arrive(&mut self, cx: &mut Context<'_>) {
-        let Stage::Arrival(mover, place) = std::mem::replace(&mut self.stage, Stage::Ended) else { return };
+        let ConnectionStage::Arrival(mover, place) = std::mem::replace(&mut self.stage, ConnectionStage::Ended) else {
+            return;
+        };
         let client = mover.arrive(Rc::clone(&self.worker));
         client.meet(cx.waker());
-        self.stage = Stage::Client(client, place);
+        self.stage = ConnectionStage::Client(client, place);
     }
 
     /// ## Client => Rest
     fn end(&mut self, departed: Departed) {
-        let Stage::Client(client, place) = std::mem::replace(&mut self.stage, Stage::Ended) else { return };
-        self.stage = Stage::Rest(match departed {
+        let ConnectionStage::Client(client, place) = std::mem::replace(&mut self.stage, ConnectionStage::Ended) else {
+            return;
+        };
+        self.stage = ConnectionStage::Rest(match departed {
             Departed::Moves(to) => Box::pin(go_on(Rc::clone(&self.worker), to, Box::new(client.depart()), place)),
             Departed::Ends(end) => Box::pin(async move {
                 client.finish(end).await;
@@ -109,8 +113,8 @@ async fn go_on(worker: Rc<Worker>, to: usize, mover: Box<Mover>, place: Connecti
     let Some(inbox) = worker.inbox(to) else { return };
     let counted = inbox.count();
     let job = |worker: Rc<Worker>| {
-        let stage = Stage::Arrival(mover, place);
-        tokio::task::spawn_local(Connection { worker, stage, _counted: counted });
+        let stage = ConnectionStage::Arrival(mover, place);
+        tokio::task::spawn_local(ConnectionTask { worker, stage, _counted: counted });
     };
     inbox.send(job).await;
 }
@@ -237,7 +241,7 @@ mod tests {
 
     #[test]
     fn task_of_an_idle_client_is_small() {
-        assert!(size_of::<Connection>() <= 80, "{}", size_of::<Connection>());
+        assert!(size_of::<ConnectionTask>() <= 80, "{}", size_of::<ConnectionTask>());
         assert!(size_of::<Client>() <= 640, "{}", size_of::<Client>());
     }
 

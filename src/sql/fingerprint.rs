@@ -216,7 +216,8 @@ mod tests {
             texts in prop::collection::vec(prop::collection::vec(
                 prop::sample::select(vec![
                     "a", "b", " ", "'", "''", "\"", "$1", "$2", "-", "(", ")", ",", "1", "22", "3.5", "e5", ".", "é", "IN (", "VALUES (",
-                    "select ", "SELECT ", "12345678", "abcdefgh", ";", "pg_", "set_config('a','b',false)", "nextval('s')", "temp ", "FROM t",
+                    "select ", "SELECT ", "12345678", "abcdefgh", ";", "pg_", "set_config('a','b',false)",
+                    "nextval('s')", "temp ", "FROM t",
                 ]),
                 0..7,
             ), 2..40),
