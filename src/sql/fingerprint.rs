@@ -210,7 +210,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(5_000))]
-        /// Whatever the texts: where the fingerprints are equal, the digests are, and if one is plain, both are ordinary.
+        /// Where the fingerprints are equal, the digests are; and if one text is plain, both are ordinary.
         #[test]
         fn texts_with_one_fingerprint_have_one_digest(
             texts in prop::collection::vec(prop::collection::vec(
