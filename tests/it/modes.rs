@@ -5,7 +5,7 @@ use crate::support::{Endpoint, Frame, Postgres, Wire, eventually, frontend, on_b
 
 #[tokio::test]
 async fn a_session_keeps_its_backend_and_leaves_it_clean() {
-    let proxy = proxy().pool_size(1).mode("session").wait_timeout("1s").start().await;
+    let proxy = proxy().pool_size(1).mode("session").wait_timeout("3s").start().await;
     let mut wire = proxy.wire("app").await;
     let process = wire.value("SELECT pg_backend_pid()").await;
     wire.value("CREATE TEMP TABLE t AS SELECT 1 a; SET work_mem = '7MB'; SELECT pg_advisory_lock(1)").await;

@@ -96,7 +96,7 @@ async fn waiting_and_the_server_are_told_apart() {
 
 #[tokio::test]
 async fn timeouts_cancels_and_refusals_are_counted() {
-    let proxy = proxy().pool_size(1).wait_timeout("200ms").role("app", "statement_timeout = \"100ms\"").start().await;
+    let proxy = proxy().pool_size(1).wait_timeout("3s").role("app", "statement_timeout = \"100ms\"").start().await;
     let mut wire = proxy.wire("app").await;
     assert_eq!(tags(&wire.query("SELECT pg_sleep(60)").await), "T E Z");
     let line = statement(&proxy, "SELECT pg_sleep(?)").await;

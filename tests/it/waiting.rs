@@ -63,7 +63,7 @@ async fn a_newcomer_does_not_overtake_a_waiter() {
 
 #[tokio::test]
 async fn a_client_leaves_the_line_after_wait_timeout_and_its_session_goes_on() {
-    let proxy = proxy().pool_size(1).wait_timeout("1s").start().await;
+    let proxy = proxy().pool_size(1).wait_timeout("3s").start().await;
     let mut holder = holder(&proxy).await;
     let mut wire = proxy.wire("app").await;
     let before = Instant::now();
@@ -106,7 +106,7 @@ async fn is_refused_whole(wire: &mut Wire, sqlstate: &str) {
 // Npgsql sends its BEGIN along with the first command: if that is refused alone, the rest commits by itself.
 #[tokio::test]
 async fn a_transaction_sent_in_one_go_is_refused_as_a_whole() {
-    let proxy = proxy().pool_size(1).wait_timeout("1s").start().await;
+    let proxy = proxy().pool_size(1).wait_timeout("3s").start().await;
     let mut holder = holder(&proxy).await;
     let mut wire = proxy.wire("app").await;
     wire.send(pipelined()).await;
@@ -136,7 +136,7 @@ async fn a_cancel_in_line_refuses_everything_in_hand() {
 // More than is kept of a waiting client is still in its socket, and the end may be on its way.
 #[tokio::test]
 async fn a_long_transaction_is_refused_to_its_last_byte() {
-    let proxy = proxy().pool_size(1).wait_timeout("1s").start().await;
+    let proxy = proxy().pool_size(1).wait_timeout("3s").start().await;
     let mut holder = holder(&proxy).await;
     let mut wire = proxy.wire("app").await;
     let insert = query(&format!("INSERT INTO t (a) VALUES (1) -- {}", "x".repeat(100_000)));
@@ -150,7 +150,7 @@ async fn a_long_transaction_is_refused_to_its_last_byte() {
 // A client that stops within a message gets its errors; the message counts as sent before, the next does not.
 #[tokio::test]
 async fn a_message_that_has_begun_is_refused_with_those_before_it() {
-    let proxy = proxy().pool_size(1).wait_timeout("1s").start().await;
+    let proxy = proxy().pool_size(1).wait_timeout("3s").start().await;
     let mut holder = holder(&proxy).await;
     for long in [0, 3_000_000] {
         let mut wire = proxy.wire("app").await;
@@ -169,7 +169,7 @@ async fn a_message_that_has_begun_is_refused_with_those_before_it() {
 
 #[tokio::test]
 async fn a_message_longer_than_what_is_held_is_refused_whole() {
-    let proxy = proxy().pool_size(1).wait_timeout("1s").start().await;
+    let proxy = proxy().pool_size(1).wait_timeout("3s").start().await;
     let mut holder = holder(&proxy).await;
     let mut wire = proxy.wire("app").await;
     let long = format!("SELECT 1 -- {}", "x".repeat(3_000_000));
