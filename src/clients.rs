@@ -223,11 +223,11 @@ pub(crate) struct ClientHandle {
 pub(crate) struct ClientSlot {
     clients: Arc<Clients>,
     of: Arc<str>,
-    counts: ClientCounts,
+    counts: CountedClients,
 }
 
 /// The counts of clients by role, or by database.
-type ClientCounts = fn(&Clients) -> MutexGuard<'_, HashMap<Arc<str>, u32>>;
+type CountedClients = fn(&Clients) -> MutexGuard<'_, HashMap<Arc<str>, u32>>;
 
 impl Drop for ClientSlot {
     fn drop(&mut self) {
@@ -369,7 +369,7 @@ impl Clients {
         self.count(Self::databases, database, most)
     }
 
-    fn count(self: &Arc<Self>, counts: ClientCounts, of: &Arc<str>, most: Option<u32>) -> Option<ClientSlot> {
+    fn count(self: &Arc<Self>, counts: CountedClients, of: &Arc<str>, most: Option<u32>) -> Option<ClientSlot> {
         let mut slots = counts(self);
         let taken = slots.get(of).copied().unwrap_or(0);
         if most.is_some_and(|most| taken >= most) {

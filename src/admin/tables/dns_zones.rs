@@ -1,4 +1,4 @@
-//! SHOW DNS_ZONES. Names are looked up by the system, one by one, so there are no zones: the table is empty, for programs
+//! SHOW DNS_ZONES. The system looks names up, one by one, so there are no zones: the table is empty, for programs
 //! that ask.
 
 use crate::admin::table::{ConsoleTable, columns, table};
