@@ -25,6 +25,8 @@ mod pool;
 #[cfg(test)]
 mod printed;
 mod proxy;
+mod recorder;
+pub mod replay;
 pub mod run;
 mod session;
 mod sql;

@@ -43,6 +43,7 @@ use crate::pool::core::{Core, FleetParts};
 use crate::pool::directory::Directory;
 use crate::pool::lease::Pools;
 use crate::pool::open::Opener;
+use crate::recorder::FlightRecorder;
 use crate::state::memory::ClientMemory;
 use crate::state::settings::SettingsRegistry;
 use crate::state::statements::Statements;
@@ -78,6 +79,8 @@ pub(crate) struct Proxy {
     pub statements: Statements,
     /// The lanes of transactions, and orders about single statements.
     pub lanes: Lanes,
+    /// The recording of transactions, where there is one.
+    pub recorder: Option<Arc<FlightRecorder>>,
     /// What statements do, where that is counted.
     pub workload: Option<Arc<StatementStore>>,
     /// All sets of settings.
@@ -164,6 +167,10 @@ impl Proxy {
         let opener = Opener::new(Arc::clone(&secrets), settings.none());
         let pools = Arc::new(Pools::new(core, opener));
         pools.set_zombie_max(config.admission.zombie_max);
+        let recorder = config.recorder.path.as_ref().and_then(|path| {
+            let recorder = FlightRecorder::start(path.as_ref(), config.recorder.size);
+            recorder.inspect_err(|error| tracing::error!(path, %error, "transactions are not recorded")).ok()
+        });
         let lanes = Lanes::default();
         lanes.set(&config, &pools, 0);
         let entrance = Entrance::new(&config.admission);
@@ -177,6 +184,7 @@ impl Proxy {
         let config = Arc::new(ArcSwap::from_pointee(config));
         Ok(Self {
             lanes,
+            recorder,
             workload,
             memory,
             entrance,

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 const FLOORS: [&[&str]; 13] = [
     &["words"],
     &["wire", "sql", "config", "orders"],
-    &["admission", "net", "pgbouncer", "state"],
+    &["admission", "net", "pgbouncer", "recorder", "state"],
     &["auth", "metrics"],
     &["pool", "workload"],
     &["clients", "fleet", "lanes", "notify", "topology"],
-    &["error", "watch"],
+    &["error", "replay", "watch"],
     &["proxy"],
     &["session"],
     &["admin"],
@@ -25,7 +25,7 @@ const FLOORS: [&[&str]; 13] = [
 ];
 
 /// Files and folders that decide, and therefore know no socket, file or clock: what happens is told to them.
-const PURE: [&str; 25] = [
+const PURE: [&str; 29] = [
     "wire",
     "sql",
     "pool/core",
@@ -46,6 +46,10 @@ const PURE: [&str; 25] = [
     "fleet/lease/order.rs",
     "fleet/lease/peaks.rs",
     "lanes/matching.rs",
+    "recorder/entry.rs",
+    "recorder/ring.rs",
+    "replay/server.rs",
+    "replay/suggest.rs",
     "topology/core",
     "watch/core",
     "watch/convoy",

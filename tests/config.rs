@@ -97,7 +97,8 @@ fn shipped_file_writes_every_default_down() {
         let key = key
             .split('.')
             .find(|part| {
-                !["listen", "admin", "pool", "admission", "notify", "watch", "fleet", "statements"].contains(part)
+                !["listen", "admin", "pool", "admission", "notify", "watch", "fleet", "statements", "recorder"]
+                    .contains(part)
             })
             .expect("a key");
         assert!(written.contains(&key), "{path} is not written in proxy.toml");

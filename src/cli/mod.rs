@@ -6,6 +6,7 @@ mod check;
 mod import;
 mod log;
 mod notify_sql;
+mod replay;
 mod run;
 mod verifier;
 
@@ -51,6 +52,8 @@ enum Subcommands {
     /// Print SQL that lets triggers and functions notify through pgweir, for psql to run.
     NotifySql(notify_sql::NotifySql),
     Import(import::Arguments),
+    Replay(replay::ReplayArguments),
+    Suggest(replay::SuggestArguments),
     /// Turn a password read from stdin into a SCRAM-SHA-256 verifier, for `roles.*.password`.
     Verifier,
 }
@@ -92,6 +95,8 @@ pub(crate) fn main() -> ExitCode {
         Some(Subcommands::Check { file }) => check::check(&file),
         Some(Subcommands::NotifySql(wanted)) => notify_sql::notify_sql(&wanted),
         Some(Subcommands::Import(arguments)) => import::import(&arguments),
+        Some(Subcommands::Replay(arguments)) => replay::replay(&arguments),
+        Some(Subcommands::Suggest(arguments)) => replay::suggest(&arguments),
         Some(Subcommands::Verifier) => verifier::verifier(),
     };
     exit.into()

@@ -25,11 +25,13 @@ mod notify;
 mod parse;
 mod raw;
 mod readers;
+mod recorder;
 mod redis_url;
 mod reload;
 mod role;
 mod role_access;
 mod secret;
+mod set;
 mod show;
 mod statements;
 mod topology;
@@ -63,10 +65,12 @@ pub use mistake::{FilePosition, Mistake, Mistakes};
 pub use notify::{Bus, BusSettings, Notify, NotifyMode, OnGap, WhenDown};
 pub use parse::{load, parse};
 pub use readers::{LoadBalance, ReaderKeys};
+pub use recorder::RecorderKeys;
 pub use reload::{Changes, ConfigChange, Watcher, diff};
 pub use role::{Auth, Override, Role, RoleLimits, Timeouts};
 pub use role_access::RoleAccess;
 pub use secret::Secret;
+pub use set::{SetError, load_with};
 pub use show::{ConfigSetting, SettingValue, defaults, entries};
 pub use statements::{Comments, StatementKeys};
 pub use topology::{AuroraCluster, PatroniApi, ProbeLogin, ReplayWhen, TopologySource};
@@ -95,6 +99,8 @@ pub struct Config {
     pub fleet: Fleet,
     /// What is counted and logged of statements.
     pub statements: StatementKeys,
+    /// The recording of transactions.
+    pub recorder: RecorderKeys,
     /// Kinds of transactions with limits of their own, in order: the first that matches counts.
     pub lanes: Vec<LaneKeys>,
     /// Other files the configuration names, secrets and certificates, for [`Watcher`].

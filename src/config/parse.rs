@@ -11,6 +11,7 @@ use super::lane::LaneSurroundings;
 use super::mistake::{Mistake, Mistakes};
 use super::raw::KeyVisitor;
 use super::raw::{SectionReader, Source, read_file};
+use super::recorder::RecorderKeys;
 use super::role::OtherSections;
 use super::statements::StatementKeys;
 use super::{
@@ -20,13 +21,17 @@ use super::{database, lane, role};
 
 /// Reads and checks a configuration file and the files it names.
 pub fn load(path: &Path) -> Result<Config, Mistakes> {
+    parse(&read_text(path)?, path, &|name| std::env::var(name).ok())
+}
+
+/// The text of a configuration file.
+pub(super) fn read_text(path: &Path) -> Result<String, Mistakes> {
     let unreadable = |text: String| Mistakes {
         list: vec![Mistake { file: path.to_path_buf(), position: None, key: String::new(), text }],
         files: Vec::new(),
     };
     let bytes = read_file(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
-    let text = String::from_utf8(bytes).map_err(|_| unreadable("is not UTF-8".to_owned()))?;
-    parse(&text, path, &|name| std::env::var(name).ok())
+    String::from_utf8(bytes).map_err(|_| unreadable("is not UTF-8".to_owned()))
 }
 
 /// Checks the text of a configuration file. `path` is what mistakes call it, and its directory is where relative paths
@@ -58,6 +63,8 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     root.table("watch", &mut watch);
     let mut statements = StatementKeys::default();
     root.table("statements", &mut statements);
+    let mut recorder = RecorderKeys::default();
+    root.table("recorder", &mut recorder);
     let around = LaneSurroundings {
         databases: &databases,
         roles: roles.keys().map(String::as_str).collect(),
@@ -93,6 +100,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         watch,
         fleet,
         statements,
+        recorder,
         lanes,
         files: source.files(),
         secret_files: source.secret_files(),

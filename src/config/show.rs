@@ -145,11 +145,13 @@ impl Rows {
             watch,
             fleet,
             statements,
+            recorder,
             files: _,
             secret_files: _,
         } = config.clone();
         let (mut listen, mut admin, mut admission) = (listen, admin, admission);
         let (mut notify, mut watch, mut fleet, mut statements) = (notify, watch, fleet, statements);
+        let mut recorder = recorder;
         self.table("listen", &mut listen);
         self.table("admin", &mut admin);
         self.table("pool", &mut PoolSection { backends_total_max, ..PoolSection::default() });
@@ -158,6 +160,7 @@ impl Rows {
         self.table("watch", &mut watch);
         self.table("fleet", &mut fleet);
         self.table("statements", &mut statements);
+        self.table("recorder", &mut recorder);
     }
 
     fn table_at(&mut self, at: String, table: &mut impl KeyTable) {

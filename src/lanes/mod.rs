@@ -203,7 +203,8 @@ impl Lanes {
     }
 }
 
-fn rules(keys: &LaneKeys) -> LaneRules {
+/// The rules of a lane beside those of its limiter.
+pub(crate) fn rules(keys: &LaneKeys) -> LaneRules {
     LaneRules {
         share: LineShare { priority: keys.priority, weight: keys.weight },
         wait_timeout: keys.wait_timeout,

@@ -549,11 +549,11 @@ fn configured(config: &Config, settings: &PoolSettings, role: &str) -> Option<Cr
     }
 }
 
-fn database_limits(settings: &PoolSettings) -> DatabaseLimits {
+pub(crate) fn database_limits(settings: &PoolSettings) -> DatabaseLimits {
     DatabaseLimits { backends_max: settings.backends_max, connect_timeout: settings.pool.connect_timeout }
 }
 
-fn pool_limits(settings: &PoolSettings) -> PoolLimits {
+pub(crate) fn pool_limits(settings: &PoolSettings) -> PoolLimits {
     let pool = &settings.pool;
     let limit = |duration: Duration| (!duration.is_zero()).then_some(duration);
     PoolLimits {

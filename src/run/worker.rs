@@ -70,6 +70,9 @@ async fn keep(worker: Rc<Worker>) {
         tick.tick().await;
         worker.load.set_busy(cpu_time());
         worker.proxy.tick(worker.id);
+        if let Some(flight) = &worker.flight {
+            flight.give();
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod lost;
 pub(crate) mod moving;
 mod overdue;
 mod pinned;
+mod recorded;
 mod refusal;
 mod relay;
 mod signal;

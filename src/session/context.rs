@@ -9,8 +9,10 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::pool::core::PoolId;
 use crate::proxy::Proxy;
 use crate::proxy::worker_load::{Counted, WorkerLoad};
+use crate::recorder::FlightLog;
 use crate::session::cycle::CycleState;
 use crate::session::stopwatch::LeaseTimes;
 use crate::workload::Recorder;
@@ -45,6 +47,8 @@ pub(crate) struct Worker {
     inboxes: OnceCell<Weak<[Inbox]>>,
     /// Counts statements; `None`: nobody does.
     pub recorder: Option<Recorder>,
+    /// Records transactions; `None`: nobody does.
+    pub flight: Option<FlightLog<PoolId>>,
     buffers: RefCell<Buffers>,
     #[expect(clippy::vec_box, reason = "they are handed out boxed")]
     cycles: RefCell<Vec<Box<CycleState>>>,
@@ -56,8 +60,9 @@ impl Worker {
         let load = Arc::clone(&proxy.loads[id]);
         let buffers = Buffers { read: vec![0; READ_SIZE].into(), copy: Vec::new() };
         let recorder = proxy.workload.as_ref().map(|workload| Recorder::new(id, Arc::clone(workload)));
+        let flight = proxy.recorder.as_ref().map(|recorder| FlightLog::new(Arc::clone(recorder)));
         let inboxes = OnceCell::new();
-        Self { id, proxy, load, inboxes, recorder, buffers: RefCell::new(buffers), cycles: RefCell::default() }
+        Self { id, proxy, load, inboxes, recorder, flight, buffers: RefCell::new(buffers), cycles: RefCell::default() }
     }
 
     /// Introduces all workers, itself among them. The process keeps them; a worker alone keeps none alive.

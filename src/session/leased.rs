@@ -91,6 +91,14 @@ impl Leased {
         &mut self.lease
     }
 
+    /// The name of that lane in a recording.
+    pub(super) fn lane_name(&self) -> Option<&str> {
+        match &self.lane.as_ref()?.of {
+            LaneOf::File(lane) => Some(&lane.name),
+            LaneOf::Order(_) => None,
+        }
+    }
+
     /// The lane of its transaction.
     pub(super) fn lane_id(&self) -> Option<RoleQueueId> {
         self.lane.as_ref()?.of.id()

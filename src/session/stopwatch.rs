@@ -33,6 +33,8 @@ pub(crate) struct LeaseTimes {
     pub stopwatch: Stopwatch,
     /// Time in the queue that no statement has been given yet.
     pub waited: Duration,
+    /// All of its time in the queue.
+    pub queued: Duration,
     /// Bytes that came from the backend and that no statement has been given yet.
     pub received: u64,
 }
@@ -43,7 +45,7 @@ impl LeaseTimes {
     pub(crate) fn begin(now: Instant, waited: Duration) -> Self {
         let mut stopwatch = Stopwatch::default();
         stopwatch.begin(now);
-        Self { since: now, stopwatch, waited, received: 0 }
+        Self { since: now, stopwatch, waited, queued: waited, received: 0 }
     }
 }
 

@@ -37,6 +37,7 @@ mod prepared;
 mod queries;
 mod reactions;
 mod readers;
+mod recorder;
 mod redis;
 mod refused;
 mod reload;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::counted::count_ended;
 use super::in_lane::lane_fault;
 use super::overdue::Reason;
+use super::recorded::{record_served, record_unserved};
 use super::{Client, End, Phase, Waiting};
 use crate::config::PoolMode;
 use crate::error::sqlstate;
@@ -134,6 +135,9 @@ impl Client {
             Phase::Waiting(waiting) => waiting.since.elapsed(),
             _ => Duration::ZERO,
         };
+        if let (Some(flight), Phase::Waiting(waiting)) = (&self.worker.flight, &self.phase) {
+            record_unserved(flight, &self.session, waiting, fault);
+        }
         self.phase = Phase::Idle;
         self.handle.set_idle();
         let ending = match fault {
@@ -268,6 +272,9 @@ impl Client {
     #[inline]
     fn release(&mut self, now: Instant) {
         let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
+        if let Some(flight) = &self.worker.flight {
+            record_served(flight, &self.session, &leased, now);
+        }
         let Leased { lease, cycle, .. } = leased;
         self.handle.set_idle();
         self.was_served();
