@@ -233,11 +233,11 @@ impl Frontend<'_, '_> {
             let action = Some(self.deallocates(class));
             return self.query_instead(message, action, STAND_IN);
         }
-        let (instead, class) = match text.and_then(|text| rewrite(self.session, text, b"", &class)) {
+        let (instead, mut class) = match text.and_then(|text| rewrite(self.session, text, b"", &class)) {
             Some((text, class)) => (Some(text), class),
             None => (None, class),
         };
-        let renamed = match instead.as_deref().or(text).map(|text| self.rename_in_sql(message, text, &class)) {
+        let renamed = match instead.as_deref().or(text).map(|text| self.rename_in_sql(message, text, &mut class)) {
             Some(Err(rest)) => return rest,
             Some(Ok(renamed)) => renamed,
             None => None,

@@ -130,12 +130,57 @@ impl StatementEffects {
         self.effects.iter().any(|(_, effect)| effect.controls_transaction())
     }
 
+    /// EXECUTE of a name.
+    pub fn executes(&self) -> bool {
+        self.has(|effect| matches!(effect, Effect::Execute(_)))
+    }
+
+    /// A SELECT of one `pg_notify` or of `pg_listening_channels`.
+    pub fn calls_of_channels(&self) -> bool {
+        self.has(|effect| matches!(effect, Effect::Notify { form: Form::Call, .. } | Effect::ListeningChannels))
+    }
+
+    /// Statement `number` executes a prepared one with the effects `prepared`, of whose arguments nothing is known.
+    /// `is_direct`: by EXECUTE itself. Within EXPLAIN and CREATE TABLE … AS only a query runs, if at all.
+    pub(crate) fn execute(&mut self, number: u32, prepared: &Self, is_direct: bool) {
+        self.may_begin |= prepared.may_begin;
+        self.may_end |= prepared.may_end;
+        self.reads_sequence |= prepared.reads_sequence;
+        if is_direct {
+            self.replaced.extend(prepared.replaced.iter().map(|(_, setting)| (number, setting.clone())));
+            self.tags.extend(prepared.tags.iter().map(|(_, tag)| (number, *tag)));
+        }
+        for (_, effect) in &prepared.effects {
+            let effects = match effect {
+                Effect::SetBound { .. } => effect.bound(|_| BoundText::Unknown),
+                Effect::Set { scope, setting } if !is_direct => Effect::set_unknown(*scope, setting.name.clone()),
+                Effect::SetUnknown { .. } | Effect::SetAny { .. } => smallvec![effect.clone()],
+                // Its text is executed, or Postgres refuses it.
+                effect if prepared.stands_in && effect.concerns_channels() => continue,
+                effect if is_direct => smallvec![effect.clone()],
+                _ => continue,
+            };
+            // Any setting, of which the server lists not all.
+            let is_hidden = |it: &Effect| matches!((effect, it), (Effect::SetBound { .. }, Effect::SetAny { .. }));
+            for effect in effects {
+                match is_hidden(&effect) {
+                    true => self.may_begin |= StateFlags::SETTINGS,
+                    false => self.push_at(number, effect),
+                }
+            }
+        }
+    }
+
     /// Adds an effect of the statement now counted, and what it may begin and end.
     pub(super) fn push(&mut self, effect: Effect) {
+        self.push_at(self.statements, effect);
+    }
+
+    fn push_at(&mut self, number: u32, effect: Effect) {
         let (begin, end) = effect.flags();
         self.may_begin |= begin;
         self.may_end |= end;
-        self.effects.push((self.statements, effect));
+        self.effects.push((number, effect));
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) struct StatementName {
     pub span: Range<usize>,
     /// Number of the statement that has it among those not empty.
     pub number: u32,
+    /// The statement is an EXECUTE, not an EXPLAIN or CREATE TABLE … AS of one.
+    pub is_direct: bool,
 }
 
 /// The names of prepared statements in a text; DEALLOCATE ALL has none.
@@ -53,8 +55,10 @@ pub(crate) fn statement_names(text: &[u8], context: Context) -> Vec<StatementNam
 
 fn find(text: &[u8], context: Context) -> impl Iterator<Item = StatementName> {
     (0..).zip(split(text, context)).filter_map(move |(number, span)| {
-        let (used, name, place) = read_name(&text[span.clone()], context)?;
-        Some(StatementName { used, name, span: span.start + place.start..span.start + place.end, number })
+        let statement = &text[span.clone()];
+        let (used, name, place) = read_name(statement, context)?;
+        let is_direct = Reader::new(statement, context).is(EXECUTE);
+        Some(StatementName { used, name, span: span.start + place.start..span.start + place.end, number, is_direct })
     })
 }
 
@@ -81,19 +85,6 @@ pub(crate) fn rename_statements(
 /// The name that a statement executes.
 pub(super) fn executed(text: &[u8], context: Context) -> Option<Bytes> {
     read_name(text, context).and_then(|(used, name, _)| (used == NameUse::Execute).then_some(name))
-}
-
-/// The name that `text` executes, if that is one EXECUTE without arguments and nothing else.
-pub(crate) fn executes_only(text: &[u8], context: Context) -> Option<Bytes> {
-    let mut reader = Reader::new(text, context);
-    if !reader.word(EXECUTE) {
-        return None;
-    }
-    let name = reader.name()?;
-    while reader.token().kind == TokenKind::Semicolon {
-        reader.advance();
-    }
-    reader.is_at_end().then_some(name)
 }
 
 /// The name in one statement, and where it stands.
@@ -132,7 +123,7 @@ fn read_name(text: &[u8], context: Context) -> Option<(NameUse, Bytes, Range<usi
 }
 
 /// `ANALYZE VERBOSE` or `(option, …)` of an EXPLAIN.
-fn skip_options(reader: &mut Reader<'_>) {
+pub(super) fn skip_options(reader: &mut Reader<'_>) {
     let _ = reader.word(ANALYZE) || reader.word(ANALYSE);
     reader.word(VERBOSE);
     if reader.token().kind != TokenKind::Open {
@@ -202,15 +193,6 @@ mod tests {
             "SELECT execute FROM p",
         ] {
             assert_eq!(names(text), [], "{text}");
-        }
-    }
-
-    #[test]
-    fn an_execute_alone_is_one_without_arguments() {
-        let name = |text: &str| executes_only(text.as_bytes(), Context::default());
-        assert_eq!(name("execute \"A\" ; ").as_deref(), Some(&b"A"[..]));
-        for other in ["EXECUTE a(1)", "EXPLAIN EXECUTE a", "EXECUTE a; SELECT 1", "EXECUTE", "SELECT 1"] {
-            assert_eq!(name(other), None, "{other}");
         }
     }
 

@@ -380,6 +380,83 @@ async fn a_statement_of_sql_is_described_bound_and_closed_by_the_protocol() {
     .await;
 }
 
+// Its settings, its transaction, its notifications: all as if its text had been sent.
+#[tokio::test]
+async fn an_execute_in_sql_does_what_its_statement_says() {
+    let analyze = "EXPLAIN (ANALYZE, COSTS off, TIMING off, SUMMARY off) ";
+    let texts = [
+        ("SET a.x = 'set'", ""),
+        ("SELECT set_config('a.x', 'called', false)", ""),
+        ("SELECT set_config('a.x', $1, false)", "('bound')"),
+        ("SELECT set_config($1, $2, false)", "('a.x', 'any')"),
+        ("RESET a.x", ""),
+        ("SET work_mem = '5MB'", ""),
+        ("SET DateStyle = 'German'", ""),
+        ("BEGIN", ""),
+        ("LISTEN heard", ""),
+        ("NOTIFY heard, 'command'", ""),
+        ("SELECT pg_notify('heard', 'call')", ""),
+        ("SELECT pg_notify($1, $2)", "('heard', 'argument')"),
+        ("SELECT pg_listening_channels()", ""),
+        ("UNLISTEN *", ""),
+        ("DEALLOCATE other", ""),
+    ];
+    let shown =
+        "SELECT nullif(current_setting('a.x', true), ''), current_setting('work_mem'), current_setting('datestyle')";
+    same(async |stage| {
+        for (text, arguments) in texts {
+            let execute = format!("EXECUTE p{arguments}");
+            // It keeps its backend: in a transaction, or with a setting that may be any.
+            let holds = text == "BEGIN" || text.contains("set_config($1");
+            let mut ways = vec![query(&execute), query(&format!("{execute}; SELECT 'behind'")), unit(&execute)];
+            if text.starts_with("SELECT set_config") {
+                ways.push(query(&format!("{analyze}{execute}")));
+            }
+            for way in ways {
+                let [mut a, mut b] = stage.clients().await;
+                a.note(format!("{text}: {:?}", String::from_utf8_lossy(&way)));
+                a.say(&[query("SET a.x = 'old'"), query("LISTEN heard"), named("p", text), named("other", "SELECT 1")])
+                    .await;
+                a.say(&[query("BEGIN"), way.clone(), query(shown), query("ROLLBACK")]).await;
+                a.say(&[way]).await;
+                if !holds {
+                    b.ask(shown).await;
+                }
+                a.say(&[query("COMMIT"), query(shown), run("other"), query("NOTIFY heard, 'end'"), query("SELECT 1")])
+                    .await;
+            }
+        }
+    })
+    .await;
+}
+
+// What it says is known to the server alone.
+#[tokio::test]
+async fn an_execute_with_expressions_notifies_through_the_server() {
+    let proxy = proxy().pool_size(2).start().await;
+    let [mut wire, mut listener] = [proxy.wire("app").await, proxy.wire("app").await];
+    listener.value("LISTEN heard").await;
+    wire.send(named("p", "SELECT pg_notify($1, $2)")).await;
+    wire.expect("1 Z").await;
+    assert_eq!(tags(&wire.query("EXECUTE p('hea' || 'rd', 5)").await), "T D C Z");
+    assert!(listener.expect("A").await[0].text().contains('5'));
+}
+
+// Another backend has other names for it.
+#[tokio::test]
+async fn an_unnamed_execute_outlives_its_backend() {
+    same(async |stage| {
+        let [mut a, mut b] = stage.clients().await;
+        b.say(&[named("p", "SELECT 'of another'")]).await;
+        a.say(&[named("p", "SELECT 'mine'"), [parse("", "EXECUTE p", &[]), sync()].concat()]).await;
+        b.ask("SELECT 1").await;
+        stage.renew().await;
+        b.say(&[run("p")]).await;
+        a.say(&[[describe_statement(""), sync()].concat(), run("")]).await;
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_session_has_its_statements_under_its_own_names() {
     on_both_with(proxy().mode("session"), async |at: &Endpoint| {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{EMPTY_TEXT, FAILING_NAME, Frontend, Rest};
+use super::{EMPTY_TEXT, FAILING_NAME, Frontend, Rest, TEXT_MAX};
 use crate::error::{Fault, sqlstate};
 use crate::session::facts::Facts;
 use crate::session::prepare::{self, Presence};
 use crate::session::reply_action::{ReplyAction, Runs};
 use crate::sql;
-use crate::sql::{Effect, StateFlags, StatementEffects, StatementName, quote_identifier};
+use crate::sql::{Effect, NameUse, StateFlags, StatementEffects, StatementName, quote_identifier};
 use crate::state::statements::{self, Statement};
 use crate::wire::build;
 use crate::wire::expected::Expect;
@@ -16,22 +16,26 @@ use crate::wire::message::Message;
 
 impl Frontend<'_, '_> {
     /// The text with the backend's names for prepared statements of the client; an error is the outcome of a message
-    /// that has to wait for them.
+    /// that has to wait for them. An EXECUTE has the effects of its statement from here on.
     pub(super) fn rename_in_sql(
         &mut self,
         message: Message<'_>,
         text: &[u8],
-        class: &StatementEffects,
+        class: &mut StatementEffects,
     ) -> Result<Option<Vec<u8>>, Rest> {
-        if self.session.keeps_own_names() || !class.names_statements() {
+        if !class.names_statements() {
             return Ok(None);
         }
         if self.leased.cycle.must_wait_for(Facts::NAMES) {
             return Err(self.hold());
         }
         let mut numbers = Vec::new();
-        for StatementName { name, .. } in sql::statement_names(text, self.session.lexer) {
-            if let Some(statement) = self.session.statements.find(&name).cloned() {
+        for StatementName { used, name, number, is_direct, .. } in sql::statement_names(text, self.session.lexer) {
+            let Some(statement) = self.session.statements.find(&name).cloned() else { continue };
+            if let (NameUse::Execute, Some(prepared)) = (used, &statement.class) {
+                class.execute(number, prepared, is_direct);
+            }
+            if !self.session.keeps_own_names() {
                 let number = self.number(message, &statement)?;
                 numbers.push((name, statements::name(number)));
             }
@@ -40,18 +44,42 @@ impl Frontend<'_, '_> {
         Ok(sql::rename_statements(text, self.session.lexer, |_, name| number(name)))
     }
 
-    /// The client's text of a statement that a lone EXECUTE runs, if the backend has another under its name; an error
-    /// is the outcome of a message that has to wait for the names.
+    /// The same for the body of a Parse behind its name.
+    pub(super) fn rename_in_parse(
+        &mut self,
+        message: Message<'_>,
+        rest: &[u8],
+        class: &mut StatementEffects,
+    ) -> Result<Option<Vec<u8>>, Rest> {
+        let Some((text, types)) = build::split_cstring(rest) else { return Ok(None) };
+        let renamed = self.rename_in_sql(message, text, class)?;
+        Ok(renamed.map(|text| [&text, &b"\0"[..], types].concat()))
+    }
+
+    /// The text with the client's texts in the place of each EXECUTE of a statement that is a stand-in; an error is the
+    /// outcome of a message that has to wait for the names.
     pub(super) fn executed_instead(&mut self, text: &[u8], class: &StatementEffects) -> Result<Option<Vec<u8>>, Rest> {
-        if class.statements != 1 || self.session.keeps_own_names() {
+        if !class.executes() {
             return Ok(None);
         }
-        let Some(name) = sql::executes_only(text, self.session.lexer) else { return Ok(None) };
         if self.leased.cycle.must_wait_for(Facts::NAMES) {
             return Err(self.hold());
         }
-        let statement = self.session.statements.find(&name);
-        Ok(statement.and_then(|statement| statement.original_text()).map(<[u8]>::to_vec))
+        let statements = &self.session.statements;
+        let prepared = |name: &[u8], is_explained: bool| {
+            let statement = statements.find(name)?;
+            let class = statement.class.as_ref().filter(|class| class.stands_in)?;
+            // Within EXPLAIN nothing but a query is run.
+            (!is_explained || class.calls_of_channels()).then(|| statement.original_text()).flatten()
+        };
+        Ok(sql::replace_executes(text, self.session.lexer, prepared, TEXT_MAX))
+    }
+
+    /// The same for the body of a Parse behind its name.
+    pub(super) fn executed_in_parse(&mut self, rest: &[u8], class: &StatementEffects) -> Result<Option<Vec<u8>>, Rest> {
+        let Some((text, types)) = build::split_cstring(rest) else { return Ok(None) };
+        let other = self.executed_instead(text, class)?;
+        Ok(other.map(|text| [&text, &b"\0"[..], types].concat()))
     }
 
     /// The error of a lone PREPARE under a name that the client gave by the protocol.

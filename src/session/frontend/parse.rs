@@ -35,21 +35,41 @@ impl Frontend<'_, '_> {
         if let Some(fault) = self.forbidden(&class) {
             return self.refuse(message, &fault);
         }
-        let (class, instead) = self.to_parse(text, rest, class);
-        let parsed = instead.as_deref().unwrap_or(rest);
-        let parsed_text = build::split_cstring(parsed).map_or(&b""[..], |(text, _)| text);
-        let instead = match self.rename_in_sql(message, parsed_text, &class) {
+        let executed = match self.executed_in_parse(rest, &class) {
             Err(outcome) => return outcome,
-            Ok(Some(renamed)) => Some([&renamed, &parsed[parsed_text.len()..]].concat()),
-            Ok(None) => instead,
+            Ok(executed) => executed,
+        };
+        let (rest, text, class) = self.read_again(executed.as_deref(), rest, text, class);
+        let (mut class, instead) = self.to_parse(text, rest, class);
+        // Another backend has other names for the statements in it.
+        let kept = instead.as_deref().unwrap_or(rest);
+        let renamed = match self.rename_in_parse(message, kept, &mut class) {
+            Err(outcome) => return outcome,
+            Ok(renamed) => renamed,
         };
         let action = self.begin_unnamed();
-        self.session.statements.keep_unnamed(instead.as_deref().unwrap_or(rest), Some(Arc::new(class)), digest);
-        let Some(rest) = instead else { return self.pass(message, Some(Expect::Parse), Some(action)) };
+        self.session.statements.keep_unnamed(kept, Some(Arc::new(class)), digest);
+        let Some(rest) = renamed.or(instead).or(executed) else {
+            return self.pass(message, Some(Expect::Parse), Some(action));
+        };
         self.push(Expect::Parse, Some(action));
         self.out.skip(message.fresh);
         build::parse(self.out.buffer(), b"", &rest);
         Rest::Discard
+    }
+
+    /// A body of a Parse behind its name, its text and that text's effects, if another takes its place.
+    fn read_again<'t>(
+        &self,
+        other: Option<&'t [u8]>,
+        rest: &'t [u8],
+        text: &'t [u8],
+        class: StatementEffects,
+    ) -> (&'t [u8], &'t [u8], StatementEffects) {
+        match other.and_then(|other| Some((other, build::split_cstring(other)?.0))) {
+            Some((rest, text)) => (rest, text, classify(text, self.session.lexer)),
+            None => (rest, text, class),
+        }
     }
 
     #[inline]
@@ -92,17 +112,26 @@ impl Frontend<'_, '_> {
         if let Some(fault) = self.forbidden(&class) {
             return self.refuse(message, &fault);
         }
+        let executed = match self.executed_in_parse(rest, &class) {
+            Err(outcome) => return outcome,
+            Ok(executed) => executed,
+        };
+        let (rest, text, class) = match text {
+            Some(text) => {
+                let (rest, text, class) = self.read_again(executed.as_deref(), rest, text, class);
+                (rest, Some(text), class)
+            }
+            None => (rest, text, class),
+        };
         let is_ordinary = class.is_ordinary();
-        let (class, instead) = match text {
+        let (mut class, instead) = match text {
             Some(text) if !is_ordinary => self.to_parse(text, rest, class),
             _ => (class, None),
         };
         // A text with the backend's names in it is good for this backend alone.
-        let parsed = instead.as_deref().unwrap_or(rest);
-        let parsed_text = build::split_cstring(parsed).map_or(&b""[..], |(text, _)| text);
-        let renamed = match self.rename_in_sql(message, parsed_text, &class) {
+        let renamed = match self.rename_in_parse(message, instead.as_deref().unwrap_or(rest), &mut class) {
             Err(outcome) => return outcome,
-            Ok(renamed) => renamed.map(|text| [&text, &parsed[parsed_text.len()..]].concat()),
+            Ok(renamed) => renamed,
         };
         let is_tied = text.is_none() || renamed.is_some();
         let instead = renamed.or(instead);
@@ -112,7 +141,7 @@ impl Frontend<'_, '_> {
         let original = if instead.is_some() { rest } else { &[] };
         let class = (!is_ordinary).then(|| Arc::new(class));
         let draft = self.statements.draft(kept, original, class, settings, self.digest(text));
-        let instead = instead.or_else(|| stripped.clone());
+        let instead = instead.or_else(|| executed.clone()).or_else(|| stripped.clone());
         let action = if self.session.keeps_own_names() {
             // A Parse under a name that is taken fails, and the name stays as it is.
             let undo = Some(self.session.statements.insert(name, draft));

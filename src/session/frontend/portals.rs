@@ -23,10 +23,11 @@ impl Frontend<'_, '_> {
             return self.refuse(message, &Fault::HoldsTooMuch(Holding::Portals));
         }
         if name.is_empty() {
-            match self.bring_unnamed() {
+            match self.bring_unnamed(message) {
                 UnnamedUse::Here => {}
                 UnnamedUse::Missing => return self.refuse(message, &Fault::NoUnnamedStatement),
                 UnnamedUse::Wait => return self.hold(),
+                UnnamedUse::Handled(rest) => return rest,
             }
             let bound = self.session.statements.unnamed_class().map(|class| self.bound(class, message));
             self.session.statements.bind(portal, bound);
@@ -93,10 +94,11 @@ impl Frontend<'_, '_> {
     pub(super) fn describe(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {
         match target {
             Named::Portal(_) => self.pass(message, Some(Expect::DescribePortal), None),
-            Named::Statement(b"") => match self.bring_unnamed() {
+            Named::Statement(b"") => match self.bring_unnamed(message) {
                 UnnamedUse::Here => self.pass(message, Some(Expect::DescribeStatement), None),
                 UnnamedUse::Missing => self.refuse(message, &Fault::NoUnnamedStatement),
                 UnnamedUse::Wait => self.hold(),
+                UnnamedUse::Handled(rest) => rest,
             },
             Named::Statement(name) => {
                 match self.forward_use(message, Expect::DescribeStatement, &[crate::wire::tag::STATEMENT], name) {
@@ -179,7 +181,7 @@ impl Frontend<'_, '_> {
     /// Sends a Parse of the unnamed statement if the backend lacks it. Nothing in front of it may be unanswered: if the
     /// server dropped it, the statement of another client would be there instead.
     #[inline]
-    pub(super) fn bring_unnamed(&mut self) -> UnnamedUse {
+    pub(super) fn bring_unnamed(&mut self, message: Message<'_>) -> UnnamedUse {
         let cycle = &self.leased.cycle;
         if self.session.keeps_own_names() || cycle.replies().is_skipping() {
             return UnnamedUse::Here;
@@ -193,11 +195,29 @@ impl Frontend<'_, '_> {
             Unnamed::Kept { .. } if !cycle.replies().is_empty() && !cycle.replies().is_copying_in() => {
                 return UnnamedUse::Wait;
             }
-            Unnamed::Kept { here, .. } => *here = true,
+            Unnamed::Kept { .. } => {}
+        }
+        let renamed = match self.unnamed_renamed(message) {
+            Ok(renamed) => renamed,
+            Err(rest) => return UnnamedUse::Handled(rest),
+        };
+        if let Unnamed::Kept { here, .. } = &mut self.session.statements.unnamed {
+            *here = true;
         }
         self.leased.cycle.expect_own(Expect::Parse, Some(ReplyAction::BringsUnnamed));
-        build::parse(self.out.buffer(), b"", self.session.statements.unnamed_text());
+        let text = renamed.as_deref().unwrap_or_else(|| self.session.statements.unnamed_text());
+        build::parse(self.out.buffer(), b"", text);
         UnnamedUse::Here
+    }
+
+    /// The unnamed statement with this backend's names, if it has any of the client's.
+    #[inline]
+    fn unnamed_renamed(&mut self, message: Message<'_>) -> Result<Option<Vec<u8>>, Rest> {
+        let Some(class) = self.session.statements.unnamed_class().filter(|class| class.names_statements()) else {
+            return Ok(None);
+        };
+        let rest = self.session.statements.unnamed_text().to_vec();
+        self.rename_in_parse(message, &rest, &mut (*class).clone())
     }
 
     /// Handles a name that the client never gave. Postgres raises the error itself, unless the name looks like one of
@@ -219,6 +239,8 @@ pub(super) enum UnnamedUse {
     Missing,
     /// That is known only later.
     Wait,
+    /// The message waits for it or was refused.
+    Handled(Rest),
 }
 
 /// The effects of a statement once its parameters are known.
