@@ -55,7 +55,7 @@ pub(crate) struct ClientEntry {
     /// Process id reported to the client; positive, unique among those connected.
     pub pid: i32,
     /// Secret of its cancel key: 4 bytes for protocol 3.0, 32 for 3.2.
-    secret: Vec<u8>,
+    secret: Box<[u8]>,
     /// Login role.
     pub role: Arc<str>,
     /// Database asked for.
@@ -214,14 +214,16 @@ pub(crate) struct PinSlot {
 pub(crate) struct ClientHandle {
     clients: Arc<Clients>,
     entry: Arc<ClientEntry>,
-    _slots: (ClientSlot, Option<ClientSlot>),
+    /// It counts among the clients of its database, too.
+    has_database: bool,
 }
 
 /// One of the clients of a role or a database, counted until it is dropped: from the proof of its identity to its
 /// goodbye.
 #[derive(Debug)]
 pub(crate) struct ClientSlot {
-    clients: Arc<Clients>,
+    /// `None`: its [`ClientHandle`] has taken it over.
+    clients: Option<Arc<Clients>>,
     of: Arc<str>,
     counts: CountedClients,
 }
@@ -231,23 +233,27 @@ type CountedClients = fn(&Clients) -> MutexGuard<'_, HashMap<Arc<str>, u32>>;
 
 impl Drop for ClientSlot {
     fn drop(&mut self) {
-        let mut slots = (self.counts)(&self.clients);
-        if let Some(taken) = slots.get_mut(&self.of) {
-            *taken -= 1;
-            if *taken == 0 {
-                slots.remove(&self.of);
-            }
+        if let Some(clients) = &self.clients {
+            clients.uncount(self.counts, &self.of);
         }
     }
 }
 
+impl ClientSlot {
+    /// It stays counted until the handle of its client is dropped, which says of whom.
+    fn hand_over(mut self) -> Arc<str> {
+        self.clients = None;
+        Arc::clone(&self.of)
+    }
+}
+
 impl ClientHandle {
-    /// The entry as others see it.
     /// A slot for this client among the pinned ones of its role; `None` if `most` are taken.
     pub(crate) fn pin_slot(&self, most: Option<u32>) -> Option<PinSlot> {
         self.clients.count(Clients::pins, &self.entry.role, most).map(|slot| PinSlot { _slot: slot })
     }
 
+    /// The entry as others see it.
     pub(crate) fn entry(&self) -> &Arc<ClientEntry> {
         &self.entry
     }
@@ -264,6 +270,10 @@ impl std::ops::Deref for ClientHandle {
 impl Drop for ClientHandle {
     fn drop(&mut self) {
         self.clients.entries().by_pid.remove(&self.entry.pid);
+        self.clients.uncount(Clients::roles, &self.entry.role);
+        if self.has_database {
+            self.clients.uncount(Clients::databases, &self.entry.database);
+        }
     }
 }
 
@@ -335,13 +345,14 @@ impl Clients {
 
     /// Takes a client in, with a fresh cancel key.
     pub(crate) fn admit(self: &Arc<Self>, facts: ClientFacts, second: u32) -> ClientHandle {
-        let mut secret = vec![0; facts.secret_len];
+        let mut secret = vec![0; facts.secret_len].into_boxed_slice();
         SystemRandom::new().fill(&mut secret).expect("the system has randomness");
+        let has_database = facts.database_slot.map(ClientSlot::hand_over).is_some();
         let mut entries = self.entries();
         let entry = Arc::new(ClientEntry {
             pid: entries.free_pid(self.instance),
             secret,
-            role: Arc::clone(&facts.slot.of),
+            role: facts.slot.hand_over(),
             database: facts.database,
             addr: facts.addr,
             application_name: facts.application_name,
@@ -356,7 +367,7 @@ impl Clients {
         });
         entries.by_pid.insert(entry.pid, Arc::clone(&entry));
         drop(entries);
-        ClientHandle { clients: Arc::clone(self), entry, _slots: (facts.slot, facts.database_slot) }
+        ClientHandle { clients: Arc::clone(self), entry, has_database }
     }
 
     /// A slot for one more client of this role; `None` if `most` are taken.
@@ -376,7 +387,17 @@ impl Clients {
             return None;
         }
         slots.insert(Arc::clone(of), taken + 1);
-        Some(ClientSlot { clients: Arc::clone(self), of: Arc::clone(of), counts })
+        Some(ClientSlot { clients: Some(Arc::clone(self)), of: Arc::clone(of), counts })
+    }
+
+    fn uncount(&self, counts: CountedClients, of: &Arc<str>) {
+        let mut slots = counts(self);
+        if let Some(taken) = slots.get_mut(of) {
+            *taken -= 1;
+            if *taken == 0 {
+                slots.remove(of);
+            }
+        }
     }
 
     /// Whether a client of this role is logged in.

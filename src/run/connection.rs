@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn task_of_an_idle_client_is_small() {
         assert!(size_of::<ConnectionTask>() <= 80, "{}", size_of::<ConnectionTask>());
-        assert!(size_of::<Client>() <= 640, "{}", size_of::<Client>());
+        assert!(size_of::<Client>() <= 592, "{}", size_of::<Client>());
     }
 
     #[tokio::test]
