@@ -1,5 +1,6 @@
 # docker build -t pgweir .
-# docker run -p 6432:6432 -p 9432:9432 -v ./proxy.toml:/etc/pgweir/proxy.toml:ro pgweir
+# docker run -p 6432:6432 -p 9432:9432 -v ./pgweir:/etc/pgweir:ro pgweir
+# The directory, not the file: a file that is replaced outside would stay the old one inside.
 # In a container listen.addr and admin.addr must name 0.0.0.0, or only the container itself reaches them.
 
 FROM rust:1.95.0-slim-bookworm AS build
