@@ -574,6 +574,83 @@ fn check_warns_of_doors_left_open() {
 }
 
 #[test]
+#[test]
+fn check_prints_json_for_programs() {
+    let checked = |file: &str| {
+        let output = pgweir(&["check", "--json", file], "");
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        (output.status.code(), report)
+    };
+    let (code, report) = checked("tests/config/valid/smallest.toml");
+    assert_eq!((code, &report["ok"], &report["mistakes"]), (Some(0), &true.into(), &serde_json::json!([])));
+    assert_eq!(report["worst_cases"][0]["transactions"], 20);
+    let kinds: Vec<_> = report["warnings"].as_array().expect("a list").iter().map(|it| it["kind"].clone()).collect();
+    assert!(kinds.contains(&"timeout".into()), "{report:#}");
+
+    let (code, report) = checked("tests/config/invalid/unknown-keys.toml");
+    assert_eq!((code, &report["ok"]), (Some(1), &false.into()));
+    let first = &report["mistakes"][0];
+    assert!(first["line"].is_u64() && first["key"].is_string() && first["text"].is_string(), "{report:#}");
+}
+
+#[test]
+fn strict_check_takes_warnings_for_mistakes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("proxy.toml");
+    let code = |text: String| {
+        fs::write(&path, text).expect("written");
+        pgweir(&["check", "--strict", path.to_str().expect("UTF-8")], "").status.code()
+    };
+    let timed = "auth = \"trust\"\nstatement_timeout = \"5s\"\nlock_timeout = \"800ms\"";
+    assert_eq!(code(both("", timed)), Some(0));
+    assert_eq!(code(both("", "auth = \"trust\"")), Some(1));
+}
+
+#[test]
+fn check_compares_two_files_as_a_reload_would() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (old, new) = (dir.path().join("old.toml"), dir.path().join("new.toml"));
+    let listen = |addr: &str| format!("[listen]\naddr = \"{addr}\"\n");
+    let web = |size: u32| both(&format!("size = {size}"), "password = \"s3cret\"");
+    fs::write(&old, listen("127.0.0.1:1") + &web(5)).expect("written");
+    fs::write(&new, listen("127.0.0.1:2") + &web(6)).expect("written");
+    let compared = |arguments: &[&str]| {
+        let files = [old.to_str().expect("UTF-8"), new.to_str().expect("UTF-8")];
+        let output = pgweir(&[&["check"], arguments, &["--diff"], &files].concat(), "");
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert_eq!(
+        compared(&[]),
+        "databases.app.size: 5 -> 6\nlisten.addr: 127.0.0.1:1 -> 127.0.0.1:2\nlisten.addr takes effect after a restart\n"
+    );
+    let json: serde_json::Value = serde_json::from_str(&compared(&["--json"])).expect("JSON");
+    let size = serde_json::json!({ "key": "databases.app.size", "old": "5", "new": "6", "needs_restart": false });
+    assert_eq!(json["changes"][0], size);
+    assert_eq!(json["changes"][1]["needs_restart"], true);
+
+    fs::write(&new, "[listen]\naddr = 5\n").expect("written");
+    let output = pgweir(&["check", "--diff", old.to_str().expect("UTF-8"), new.to_str().expect("UTF-8")], "");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("new.toml:2: listen.addr: "));
+}
+
+#[test]
+fn schema_completions_and_manual_page_are_printed() {
+    let printed = |arguments: &[&str]| {
+        let output = pgweir(arguments, "");
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let schema: serde_json::Value = serde_json::from_str(&printed(&["schema"])).expect("JSON");
+    assert_eq!(schema["properties"]["pool"]["properties"]["size"]["minimum"], 1);
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(printed(&["completions", shell]).contains("verifier"), "{shell}");
+    }
+    assert!(printed(&["man"]).starts_with(".ie"), "{}", printed(&["man"]));
+}
+
 fn check_refuses_certificates_that_a_start_would_refuse() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("proxy.toml");

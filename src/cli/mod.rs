@@ -5,6 +5,7 @@
 mod check;
 mod import;
 mod log;
+mod man;
 mod notify_sql;
 mod replay;
 mod run;
@@ -13,7 +14,8 @@ mod verifier;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 
 /// A connection-pooling proxy for Postgres that keeps the database from tipping over.
 ///
@@ -43,12 +45,7 @@ struct ServeArguments {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
-    /// Check a configuration file and print every mistake in it.
-    Check {
-        /// The configuration file.
-        #[arg(default_value = "proxy.toml")]
-        file: PathBuf,
-    },
+    Check(check::CheckArguments),
     /// Print SQL that lets triggers and functions notify through pgweir, for psql to run.
     NotifySql(notify_sql::NotifySql),
     Import(import::Arguments),
@@ -56,6 +53,15 @@ enum Subcommands {
     Suggest(replay::SuggestArguments),
     /// Turn a password read from stdin into a SCRAM-SHA-256 verifier, for `roles.*.password`.
     Verifier,
+    /// Print the JSON schema of a configuration file, for editors: taplo, check-jsonschema.
+    Schema,
+    /// Print the manual page: pgweir man | man -l -.
+    Man,
+    /// Print completions for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
 }
 
 /// What the program exits with.
@@ -92,20 +98,27 @@ pub(crate) fn main() -> ExitCode {
     };
     let exit = match cli.command {
         None => run::run(&cli.run),
-        Some(Subcommands::Check { file }) => check::check(&file),
+        Some(Subcommands::Check(arguments)) => check::check(&arguments),
         Some(Subcommands::NotifySql(wanted)) => notify_sql::notify_sql(&wanted),
         Some(Subcommands::Import(arguments)) => import::import(&arguments),
         Some(Subcommands::Replay(arguments)) => replay::replay(&arguments),
         Some(Subcommands::Suggest(arguments)) => replay::suggest(&arguments),
         Some(Subcommands::Verifier) => verifier::verifier(),
+        Some(Subcommands::Schema) => {
+            println!("{:#}", pgweir::config::schema());
+            Exit::Done
+        }
+        Some(Subcommands::Man) => man::man(),
+        Some(Subcommands::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "pgweir", &mut std::io::stdout());
+            Exit::Done
+        }
     };
     exit.into()
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -140,6 +140,50 @@ pub fn untimed(config: &Config) -> Option<Untimed> {
     is_any.then_some(untimed)
 }
 
+/// A limit that the sizes of a role's pools reach first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreached {
+    /// As in the file.
+    pub role: String,
+    /// Its `transactions_max`.
+    pub limit: u32,
+    /// Backends that it may have in one database, at most.
+    pub in_one: u32,
+    /// Backends that it may have in all; `None`: any number of databases may be asked for.
+    pub in_all: Option<u64>,
+}
+
+impl fmt::Display for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { role, limit, in_one, in_all } = self;
+        write!(f, "role {role:?}: transactions_max = {limit} ")?;
+        match in_all {
+            Some(all) => write!(f, "never holds anybody back: its pools have {all} backends in all")?,
+            None => write!(f, "holds nobody back who uses one database: a pool has {in_one} backends there")?,
+        }
+        f.write_str(" (size, backends_max)")
+    }
+}
+
+/// The limits of roles that cannot be reached, or only over several databases.
+pub fn unreached(config: &Config) -> Vec<Unreached> {
+    let unreached = |(name, role): (&String, &Role)| {
+        let limit = role.limits.admission.transactions_max?;
+        let reaches = |database: &str| database == "*" || role.access.reaches(database);
+        let pools = config.databases.iter().filter(|(name, _)| reaches(name)).map(|(name, database)| {
+            let size = role.limits.size.unwrap_or(database.pool.size);
+            (name, database.backends_max.map_or(size, |max| max.min(size)))
+        });
+        let pools: Vec<(&String, u32)> = pools.collect();
+        let in_one = pools.iter().map(|(_, size)| *size).max()?;
+        let is_any = pools.iter().any(|(name, _)| *name == "*") && role.access.databases.len() != 1;
+        let in_all = (!is_any).then(|| pools.iter().map(|(_, size)| u64::from(*size)).sum::<u64>());
+        let is_unreached = in_all.map_or(in_one < limit, |all| all < limit.into());
+        is_unreached.then(|| Unreached { role: name.clone(), limit, in_one, in_all })
+    };
+    config.roles.iter().filter_map(unreached).collect()
+}
+
 /// The least of what the caps allow, whichever way it is counted, with the sum that says so; `None` is no bound.
 fn bound(config: &Config, databases: &[(&str, &Database)]) -> Option<(u64, String)> {
     let one = |name: &str, max: u64| (name != "*").then_some(max);
@@ -275,5 +319,26 @@ mod tests {
             .replace("\"1s\"", "\"1s\"\nstatement_timeout = \"5s\"")
             .replace("\"0s\"", "\"0s\"\nlock_timeout = \"1s\"");
         assert_eq!(untimed(&parse(&timed, Path::new("proxy.toml"), &|_| None).expect("a valid file")), None);
+    }
+
+    #[test]
+    fn limit_that_the_pools_reach_first_is_told() {
+        let told = |text: &str| {
+            let config = parse(text, Path::new("proxy.toml"), &|_| None).expect("a valid file");
+            unreached(&config).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let one = |size: u32, name: &str| {
+            format!("[databases.{name}]\nhost = \"h\"\nsize = {size}\n{WEB}transactions_max = 40\n")
+        };
+        assert_eq!(
+            told(&one(20, "a")),
+            ["role \"web\": transactions_max = 40 never holds anybody back: its pools have 20 backends in all (size, \
+              backends_max)"]
+        );
+        assert_eq!(told(&one(40, "a")), [""; 0]);
+        assert_eq!(told(&one(40, "\"*\"")), [""; 0]);
+        assert!(told(&one(20, "\"*\""))[0].contains("holds nobody back who uses one database"));
+        let confined = format!("{TWO}{WEB}transactions_max = 121\ndatabases = [\"a\"]\n");
+        assert!(told(&confined)[0].contains("120 backends in all"), "{:?}", told(&confined));
     }
 }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde_json::{Value, json};
 use toml::de::DeValue;
 
 use super::{CertificatePattern, ClientSource, FLEET_NAME_MAX, ListenAddr, PeerName};
@@ -75,6 +76,16 @@ pub(super) trait KeyForm<T> {
 
     /// The allowed values in words, such as "a duration, at most …".
     fn allowed(&self) -> String;
+
+    /// The allowed values as a JSON schema, as far as it can say them.
+    fn schema(&self) -> Value {
+        json!({ "type": "string" })
+    }
+}
+
+/// A string of digits and one of these units.
+fn number_with_unit<'a>(between: &str, units: impl Iterator<Item = &'a str>) -> Value {
+    json!({ "type": "string", "pattern": format!("^[0-9]+{between}({})$", units.collect::<Vec<_>>().join("|")) })
 }
 
 /// A form of values that their `Display` writes.
@@ -103,12 +114,32 @@ pub(super) fn text() -> PlainForm<String> {
 }
 
 /// `true` or `false`.
-pub(super) fn truth() -> PlainForm<bool> {
-    let read = |value: &DeValue<'_>| match value {
-        DeValue::Boolean(truth) => Ok(*truth),
-        other => Err(format!("{} is not true or false", shown(other))),
-    };
-    PlainForm { read, allowed: "true or false" }
+pub(super) struct Truth;
+
+/// `true` or `false`.
+pub(super) const fn truth() -> Truth {
+    Truth
+}
+
+impl KeyForm<bool> for Truth {
+    fn read(&self, value: &DeValue<'_>) -> Checked<bool> {
+        match value {
+            DeValue::Boolean(truth) => Ok(*truth),
+            other => Err(format!("{} is not true or false", shown(other))),
+        }
+    }
+
+    fn text(&self, value: &bool) -> String {
+        value.to_string()
+    }
+
+    fn allowed(&self) -> String {
+        "true or false".to_owned()
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "boolean" })
+    }
 }
 
 /// A host name, an IP address, or the directory of a Unix socket.
@@ -276,6 +307,10 @@ impl<T: TryFrom<u32> + Display> KeyForm<T> for Count {
     fn allowed(&self) -> String {
         format!("a number between {} and {}", self.0.start(), self.0.end())
     }
+
+    fn schema(&self) -> Value {
+        json!({ "type": "integer", "minimum": self.0.start(), "maximum": self.0.end() })
+    }
 }
 
 /// One of the words of a mode.
@@ -303,6 +338,10 @@ impl<W: Word> KeyForm<W> for WordForm {
     fn allowed(&self) -> String {
         let words: Vec<String> = W::all().iter().map(|mode| format!("{:?}", mode.word())).collect();
         format!("one of {}", words.join(", "))
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "enum": W::all().iter().map(|mode| mode.word()).collect::<Vec<_>>() })
     }
 }
 
@@ -364,6 +403,10 @@ impl KeyForm<Duration> for Span {
         };
         format!("a duration, {bounds}")
     }
+
+    fn schema(&self) -> Value {
+        number_with_unit("", UNITS.iter().map(|(unit, _)| *unit))
+    }
 }
 
 /// How many per second.
@@ -402,6 +445,10 @@ impl KeyForm<f64> for PerSecond {
     fn allowed(&self) -> String {
         "a rate, such as \"400/s\", \"90/m\"".to_owned()
     }
+
+    fn schema(&self) -> Value {
+        number_with_unit("/", RATE_UNITS.iter().map(|(unit, _)| *unit))
+    }
 }
 
 /// A value, or the word for none.
@@ -435,6 +482,10 @@ impl<T, F: KeyForm<T>> KeyForm<Option<T>> for OrWord<F> {
 
     fn allowed(&self) -> String {
         format!("{}, or {:?} for {}", self.form.allowed(), self.word, self.meaning)
+    }
+
+    fn schema(&self) -> Value {
+        json!({ "anyOf": [{ "const": self.word }, self.form.schema()] })
     }
 }
 
@@ -473,6 +524,10 @@ impl KeyForm<usize> for Bytes {
 
     fn allowed(&self) -> String {
         format!("a size in bytes, {}", self.bounds())
+    }
+
+    fn schema(&self) -> Value {
+        number_with_unit("", SIZE_UNITS.iter().map(|(unit, _)| *unit))
     }
 }
 
@@ -523,6 +578,11 @@ impl<T: Ord, F: KeyForm<T>> KeyForm<Vec<T>> for List<F> {
 
     fn allowed(&self) -> String {
         format!("{}, or a list of these", self.item.allowed())
+    }
+
+    fn schema(&self) -> Value {
+        let (item, least) = (self.item.schema(), u8::from(!self.may_be_empty));
+        json!({ "anyOf": [item, { "type": "array", "items": item, "minItems": least, "uniqueItems": true }] })
     }
 }
 

@@ -105,6 +105,12 @@ impl KeyForm<BTreeMap<String, String>> for TagsForm {
     fn allowed(&self) -> String {
         "a table of tags and their values, such as `{ job = \"export\" }`".to_owned()
     }
+
+    fn schema(&self) -> serde_json::Value {
+        serde_json::json!({
+            "type": "object", "additionalProperties": { "type": "string", "minLength": 1 }, "minProperties": 1,
+        })
+    }
 }
 
 impl LaneKeys {

@@ -30,6 +30,7 @@ mod redis_url;
 mod reload;
 mod role;
 mod role_access;
+mod schema;
 mod secret;
 mod set;
 mod show;
@@ -44,7 +45,7 @@ pub use admin::{Access, Admin};
 pub use admission::{
     Admission, AdmissionMode, Jitter, LimitMode, Priority, Ramp, RateKeys, RateWhen, RoleAdmission, RoleRate,
 };
-pub use advice::{Overload, Untimed, WorstCase, overloads, untimed, worst_cases};
+pub use advice::{Overload, Unreached, Untimed, WorstCase, overloads, unreached, untimed, worst_cases};
 pub use certificate_pattern::{CertificateField, CertificatePattern};
 pub use client_source::ClientSource;
 pub use database::{
@@ -69,6 +70,7 @@ pub use recorder::RecorderKeys;
 pub use reload::{Changes, ConfigChange, Watcher, diff};
 pub use role::{Auth, Override, Role, RoleLimits, Timeouts};
 pub use role_access::RoleAccess;
+pub use schema::schema;
 pub use secret::Secret;
 pub use set::{SetError, load_with};
 pub use show::{ConfigSetting, SettingValue, defaults, entries};

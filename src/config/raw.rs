@@ -18,7 +18,7 @@ use super::form::{KeyForm, kind, read_secret, read_text};
 use super::mistake::{FilePosition, Mistake, Mistakes};
 
 /// Keys that have changed their name, and the former one, which this release still takes.
-const FORMER_NAMES: [(&str, &str); 1] = [("server_role", "standing")];
+pub(super) const FORMER_NAMES: [(&str, &str); 1] = [("server_role", "standing")];
 
 fn former_name(key: &str) -> Option<&'static str> {
     FORMER_NAMES.iter().find(|(now, _)| *now == key).map(|(_, former)| *former)

@@ -47,7 +47,7 @@ impl fmt::Display for ConfigSetting {
 /// Every setting in force by its key path, such as `roles.web.statement_timeout`; what is unset is absent.
 pub fn entries(config: &Config) -> BTreeMap<String, ConfigSetting> {
     let mut rows = Rows::of(Shown::InForce);
-    rows.sections(config);
+    sections(&mut rows, config);
     for (name, database) in &config.databases {
         rows.table_at(join("databases", name), &mut database.clone());
     }
@@ -79,7 +79,7 @@ pub(super) fn default_rows<'a>(
     lanes: impl Iterator<Item = &'a str>,
 ) -> Rows {
     let mut rows = Rows::of(Shown::Defaults);
-    rows.sections(&Config::default());
+    sections(&mut rows, &Config::default());
     for name in databases {
         rows.table_at(join("databases", name), &mut Database::default());
     }
@@ -90,6 +90,35 @@ pub(super) fn default_rows<'a>(
         rows.table_at(join("lanes", name), &mut LaneKeys::default());
     }
     rows
+}
+
+/// Visits every section but those that have names: databases, roles, lanes.
+pub(super) fn sections(keys: &mut impl KeyVisitor, config: &Config) {
+    let Config {
+        mut listen,
+        mut admin,
+        backends_total_max,
+        databases: _,
+        roles: _,
+        lanes: _,
+        mut admission,
+        mut notify,
+        mut watch,
+        mut fleet,
+        mut statements,
+        mut recorder,
+        files: _,
+        secret_files: _,
+    } = config.clone();
+    keys.table("listen", &mut listen);
+    keys.table("admin", &mut admin);
+    keys.table("pool", &mut PoolSection { backends_total_max, ..PoolSection::default() });
+    keys.table("admission", &mut admission);
+    keys.table("notify", &mut notify);
+    keys.table("watch", &mut watch);
+    keys.table("fleet", &mut fleet);
+    keys.table("statements", &mut statements);
+    keys.table("recorder", &mut recorder);
 }
 
 /// Which values become rows.
@@ -130,37 +159,6 @@ impl Rows {
             #[cfg(test)]
             keys: Vec::new(),
         }
-    }
-
-    fn sections(&mut self, config: &Config) {
-        let Config {
-            listen,
-            admin,
-            backends_total_max,
-            databases: _,
-            roles: _,
-            lanes: _,
-            admission,
-            notify,
-            watch,
-            fleet,
-            statements,
-            recorder,
-            files: _,
-            secret_files: _,
-        } = config.clone();
-        let (mut listen, mut admin, mut admission) = (listen, admin, admission);
-        let (mut notify, mut watch, mut fleet, mut statements) = (notify, watch, fleet, statements);
-        let mut recorder = recorder;
-        self.table("listen", &mut listen);
-        self.table("admin", &mut admin);
-        self.table("pool", &mut PoolSection { backends_total_max, ..PoolSection::default() });
-        self.table("admission", &mut admission);
-        self.table("notify", &mut notify);
-        self.table("watch", &mut watch);
-        self.table("fleet", &mut fleet);
-        self.table("statements", &mut statements);
-        self.table("recorder", &mut recorder);
     }
 
     fn table_at(&mut self, at: String, table: &mut impl KeyTable) {
