@@ -1,4 +1,6 @@
-//! Orders to the whole process. The console gives them, `run` carries them out.
+//! Orders to the whole process. The console gives them, `run` carries them out; `given` knows their authors.
+
+pub(crate) mod given;
 
 use tokio::sync::oneshot;
 

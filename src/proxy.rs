@@ -40,6 +40,7 @@ use crate::net::tls::{ServerTls, TlsError};
 use crate::notify::hub::Hub;
 use crate::orders::Order;
 use crate::pool::core::{Core, FleetParts};
+use crate::orders::given::GivenOrders;
 use crate::pool::directory::Directory;
 use crate::pool::lease::Pools;
 use crate::pool::open::Opener;
@@ -110,6 +111,8 @@ pub(crate) struct Proxy {
     /// Orders of the console to the process.
     pub orders: mpsc::Sender<Order>,
     /// All pools by name.
+    /// The authors of orders that may be in force.
+    pub given_orders: GivenOrders,
     pub directory: Arc<Directory>,
     /// Which server has which role, where a topology says that.
     pub topologies: Arc<Topologies>,
@@ -202,6 +205,7 @@ impl Proxy {
             observed: Mutex::default(),
             share: Mutex::new(share),
             statements: Statements::default(),
+            given_orders: GivenOrders::default(),
             settings,
             errors: ErrorCounts::default(),
             process: ProcessStats::default(),

@@ -4,11 +4,13 @@
 use std::fmt::{self, Debug};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::words::CommandArguments;
 use crate::config::Access;
 use crate::error::ConsoleFault;
 use crate::fleet::lease::order::RoleChange;
+use crate::orders::given::{GivenOrder, OrderMark};
 use crate::proxy::Proxy;
 use crate::session::context::Worker;
 
@@ -28,6 +30,11 @@ pub(super) trait ConsoleCommand: Debug + Send + Sync + Sized + 'static {
 
     /// Does the part that takes no time, on a worker's thread. `by`: who gave the command.
     fn run(&self, worker: &Worker, by: &str) -> Result<FollowUp, ConsoleFault>;
+
+    /// The order that is in force from now on, or no longer.
+    fn mark(&self) -> Option<OrderMark> {
+        None
+    }
 
     /// The role that it orders something for, which holds over the fleet.
     fn order(&self, _: &Proxy) -> Option<(&str, RoleChange)> {
@@ -98,6 +105,11 @@ impl Action {
     /// Does it here; what is an order to the fleet goes to the others, with who gave it and from where.
     pub(super) fn run(&self, worker: &Worker, by: &str, from: &str) -> Result<FollowUp, ConsoleFault> {
         let follow_up = self.command.run(worker, by)?;
+        if let Some(mark) = self.command.mark() {
+            let (typed, at) = (self.typed.to_string(), SystemTime::now());
+            let order = GivenOrder { typed, by: by.to_owned(), from: from.to_owned(), at };
+            worker.proxy.given_orders.mark(mark, order);
+        }
         if let Some((role, change)) = self.command.order(&worker.proxy) {
             worker.proxy.give_order(role, change, by, from);
         }
@@ -114,12 +126,17 @@ impl Debug for Action {
 /// A [`ConsoleCommand`] whose type was forgotten.
 trait RunCommand: Debug + Send + Sync {
     fn run(&self, worker: &Worker, by: &str) -> Result<FollowUp, ConsoleFault>;
+    fn mark(&self) -> Option<OrderMark>;
     fn order(&self, proxy: &Proxy) -> Option<(&str, RoleChange)>;
 }
 
 impl<C: ConsoleCommand> RunCommand for C {
     fn run(&self, worker: &Worker, by: &str) -> Result<FollowUp, ConsoleFault> {
         ConsoleCommand::run(self, worker, by)
+    }
+
+    fn mark(&self) -> Option<OrderMark> {
+        ConsoleCommand::mark(self)
     }
 
     fn order(&self, proxy: &Proxy) -> Option<(&str, RoleChange)> {

@@ -22,6 +22,7 @@ mod group;
 mod health;
 mod help;
 pub(crate) mod http;
+mod in_force;
 mod page;
 mod problem;
 mod readers;

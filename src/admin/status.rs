@@ -13,7 +13,7 @@ use super::group::{GroupName, PoolGroup};
 use super::problem::{self, Log, Problem};
 use super::recent::{CounterSnapshot, Recent, Served, wait_quantile};
 use super::table::{ConsoleTable, TableCell};
-use super::tables::{blockers, convoys, fleet, horizon};
+use super::tables::{blockers, convoys, fleet, horizon, orders};
 use crate::clients::Activity;
 use crate::metrics::{PoolHistogram, Totals};
 use crate::pool::core::{EndpointView, SlotCounts};
@@ -92,6 +92,7 @@ impl StatusMemory {
             "queries": totals.durations(PoolHistogram::Query).count(),
             // Alone, an instance is what the rest of the page shows.
             "fleet": proxy.leases.as_ref().map(|_| shown(&fleet::TABLE, proxy)),
+            "orders": shown(&orders::TABLE, proxy),
             "databases": facts.databases.iter().map(database).collect::<Vec<_>>(),
             "roles": busiest(&facts.roles, |of| (of.waiting, of.active), |of| role(of, seconds)),
             "roles_left_out": facts.roles.len().saturating_sub(BUSIEST),

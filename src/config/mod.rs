@@ -68,6 +68,7 @@ pub use parse::{load, parse};
 pub use readers::{LoadBalance, ReaderKeys};
 pub use recorder::RecorderKeys;
 pub use reload::{Changes, ConfigChange, Watcher, diff};
+pub use raw::key_path;
 pub use role::{Auth, Override, Role, RoleLimits, Timeouts};
 pub use role_access::RoleAccess;
 pub use schema::schema;

@@ -526,6 +526,11 @@ pub(super) fn read_file(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
+/// The path of a key by its parts.
+pub fn key_path(parts: &[&str]) -> String {
+    parts.iter().fold(String::new(), |path, part| join(&path, part))
+}
+
 /// A key path as it would be written in TOML: names that are no bare keys are quoted.
 pub(super) fn join(path: &str, key: &str) -> String {
     let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';

@@ -1,6 +1,6 @@
 //! What this instance uses of the fleet's limits, and its shares of them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -10,6 +10,7 @@ use crate::config::{Config, FleetMode, ListenAddr};
 use crate::fleet::lease::facts::MemberFacts;
 use crate::fleet::lease::leases::LeaseShares;
 use crate::fleet::lease::order::{RoleChange, RoleOrder};
+use crate::orders::given::{GivenOrder, OrderMark, OrderTarget};
 use crate::pool::core::{FleetLimit, FleetParts};
 
 /// A limit that all instances know by the same name.
@@ -136,6 +137,14 @@ impl Proxy {
         }
         tracing::info!(role, %change, by, from, at, ?ago, "an order of the fleet");
         self.change_role(worker, role, change, ago);
+        let target = OrderTarget::Limit(role.to_owned());
+        let mark = match change {
+            RoleChange::Limit { .. } => OrderMark::Begins(target),
+            RoleChange::Default => OrderMark::Ends(target),
+            RoleChange::Ramp { .. } => return,
+        };
+        let at = SystemTime::now().checked_sub(ago).unwrap_or_else(SystemTime::now);
+        self.given_orders.mark(mark, GivenOrder { typed: change.to_string(), by, from, at });
     }
 
     /// Puts these shares into force. Only on a worker's thread.

@@ -448,6 +448,40 @@ async fn disabled_database_takes_no_new_clients() {
 }
 
 #[tokio::test]
+async fn an_order_in_force_is_seen_wherever_its_value_is() {
+    let proxy = proxy().toml("[roles.app]\ntransactions_max = 40").start().await;
+    let _client = proxy.connect("app").await;
+    assert!(proxy.console("SHOW ORDERS").await.is_empty());
+    for order in ["LIMIT app 3", "LIMIT ops 5", "DISABLE app"] {
+        proxy.console(order).await;
+    }
+    let orders = proxy.console("SHOW ORDERS").await;
+    for order in ["LIMIT 3", "DISABLE"] {
+        let order = find(&orders, &[("target", "app"), ("order", order)]).expect("it is in force");
+        assert_eq!((order["by"].as_str(), order["left_seconds"].as_str()), ("ops", ""), "{order:?}");
+        assert!(order["addr"].starts_with("127.0.0.1:"), "{order:?}");
+    }
+    let value = async |key: &str| {
+        let config = proxy.console("SHOW CONFIG").await;
+        find(&config, &[("key", key)]).map(|row| row["value"].clone())
+    };
+    let of_app = value("roles.app.transactions_max").await.expect("it is in the file");
+    assert!(of_app.starts_with("3 (ordered by ops from 127.0.0.1:"), "{of_app}");
+    assert!(of_app.ends_with("; the file says 40)"), "{of_app}");
+    let of_ops = value("roles.ops.transactions_max").await.expect("an order has set it");
+    assert!(of_ops.starts_with("5 (ordered by ops ") && of_ops.ends_with("; the file says nothing)"), "{of_ops}");
+    let (_, status) = proxy.http("/status");
+    assert!(status.contains("\"order\": \"LIMIT 3\""), "{status}");
+
+    for order in ["LIMIT app DEFAULT", "LIMIT ops DEFAULT", "ENABLE app"] {
+        proxy.console(order).await;
+    }
+    assert!(proxy.console("SHOW ORDERS").await.is_empty());
+    assert_eq!(value("roles.app.transactions_max").await.as_deref(), Some("40"));
+    assert_eq!(value("roles.ops.transactions_max").await, None);
+}
+
+#[tokio::test]
 async fn reload_tells_changes_as_notices_and_every_mistake_in_the_detail() {
     let proxy = proxy().pool_size(3).start().await;
     let (console, mut messages) = proxy.database("pgweir").connect_and_hear("ops").await;

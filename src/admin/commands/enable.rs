@@ -4,6 +4,7 @@ use super::targets;
 use crate::admin::command::{ConsoleCommand, FollowUp};
 use crate::admin::words::CommandArguments;
 use crate::error::ConsoleFault;
+use crate::orders::given::{OrderMark, OrderTarget};
 use crate::session::context::Worker;
 
 #[derive(Debug)]
@@ -21,5 +22,9 @@ impl ConsoleCommand for Enable {
         targets::databases(&worker.proxy, Some(&self.0))?;
         worker.proxy.directory.set_disabled(&self.0, false);
         Ok(FollowUp::Nothing)
+    }
+
+    fn mark(&self) -> Option<OrderMark> {
+        Some(OrderMark::Ends(OrderTarget::Disable(self.0.clone())))
     }
 }

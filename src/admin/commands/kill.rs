@@ -6,6 +6,7 @@ use crate::admin::words::CommandArguments;
 use crate::clients::Signal;
 use crate::config::CONSOLE_NAMES;
 use crate::error::ConsoleFault;
+use crate::orders::given::{OrderMark, OrderTarget};
 use crate::session::context::Worker;
 
 /// Of one database, or of all.
@@ -32,5 +33,9 @@ impl ConsoleCommand for Kill {
             }
         }
         Ok(FollowUp::Nothing)
+    }
+
+    fn mark(&self) -> Option<OrderMark> {
+        Some(OrderMark::Begins(OrderTarget::Pause(self.0.clone())))
     }
 }

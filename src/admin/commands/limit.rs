@@ -11,6 +11,7 @@ use crate::config::lane_settings;
 use crate::error::ConsoleFault;
 use crate::fleet::lease::order::RoleChange;
 use crate::lanes::orders::OrderKind;
+use crate::orders::given::{OrderMark, OrderTarget};
 use crate::pool::core::LaneRules;
 use crate::proxy::Proxy;
 use crate::session::context::Worker;
@@ -79,6 +80,16 @@ impl ConsoleCommand for LimitCommand {
                 };
                 statement::give(worker, *digest, || OrderKind::Limit(*max, lane()), by, *lasts)
             }
+        }
+    }
+
+    fn mark(&self) -> Option<OrderMark> {
+        match self {
+            Self::LimitRole { role, max, .. } => {
+                let target = OrderTarget::Limit(role.clone());
+                Some(if max.is_some() { OrderMark::Begins(target) } else { OrderMark::Ends(target) })
+            }
+            Self::LimitStatement { .. } => None,
         }
     }
 

@@ -9,6 +9,7 @@ use super::{resume, targets};
 use crate::admin::command::{ActionWait, ConsoleCommand, FollowUp};
 use crate::admin::words::{CommandArguments, duration};
 use crate::error::ConsoleFault;
+use crate::orders::given::{OrderMark, OrderTarget};
 use crate::pool::core::DatabaseId;
 use crate::proxy::Proxy;
 use crate::session::context::Worker;
@@ -55,6 +56,10 @@ impl ConsoleCommand for Pause {
             canceled: ConsoleFault::PauseCanceled,
             undo: Box::new(move |worker| resume::resume(worker, is_all, &databases)),
         }))
+    }
+
+    fn mark(&self) -> Option<OrderMark> {
+        Some(OrderMark::Begins(OrderTarget::Pause(self.database.clone())))
     }
 }
 

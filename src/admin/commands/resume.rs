@@ -4,6 +4,7 @@ use super::targets;
 use crate::admin::command::{ConsoleCommand, FollowUp};
 use crate::admin::words::CommandArguments;
 use crate::error::ConsoleFault;
+use crate::orders::given::{OrderMark, OrderTarget};
 use crate::pool::core::DatabaseId;
 use crate::session::context::Worker;
 
@@ -28,6 +29,10 @@ impl ConsoleCommand for Resume {
         }
         resume(worker, is_all, &databases);
         Ok(FollowUp::Nothing)
+    }
+
+    fn mark(&self) -> Option<OrderMark> {
+        Some(OrderMark::Ends(OrderTarget::Pause(self.0.clone())))
     }
 }
 

@@ -285,6 +285,11 @@ function show() {
   ]);
   by("pools-left-out").hidden = !status.pools_left_out;
   say(by("pools-left-out"), `${status.pools_left_out} pools with less to do are left out; SHOW POOLS has them.`);
+  by("orders-section").hidden = status.orders.length === 0;
+  rows("orders", status.orders, (of) => JSON.stringify([of.target, of.digest, of.order]), (of) => [
+    of.target ?? `statement ${of.digest}`, of.order, of.by ?? "not known", of.addr ?? "",
+    [time(of.since_seconds), "number"], [of.left_seconds === null ? "until another" : time(of.left_seconds), "number"],
+  ]);
   showFleet();
   showDatabases();
   rows("errors", status.errors, (error) => error.sqlstate, (error) => [

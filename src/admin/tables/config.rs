@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::format::time;
+use crate::admin::in_force::{self, OrderInForce};
 use crate::admin::table::{ConsoleTable, columns, table};
 use crate::config::{self, Config, ConfigSetting, ListenAddr, ResetWhen, RoleLimits};
 use crate::proxy::Proxy;
@@ -28,11 +30,33 @@ fn lines(proxy: &Proxy) -> Vec<SettingLine> {
     let defaults = config::defaults(&config);
     let settings = config::entries(&config);
     let mut lines: Vec<SettingLine> = aliases(&config, &settings).collect();
-    lines.extend(settings.into_iter().map(|(key, setting)| {
-        let default = defaults.get(&key).map(ConfigSetting::to_string);
-        SettingLine { key, value: setting.to_string(), default, needs_restart: setting.needs_restart }
-    }));
+    let mut ordered: BTreeMap<String, String> = in_force::all(proxy).iter().filter_map(ordered).collect();
+    let mut own: Vec<SettingLine> = settings
+        .into_iter()
+        .map(|(key, setting)| {
+            let default = defaults.get(&key).map(ConfigSetting::to_string);
+            let value = ordered.remove(&key).unwrap_or_else(|| setting.to_string());
+            SettingLine { key, value, default, needs_restart: setting.needs_restart }
+        })
+        .collect();
+    // Of roles that the file gives no such key.
+    own.extend(ordered.into_iter().map(|(key, value)| SettingLine { key, value, default: None, needs_restart: false }));
+    own.sort_by(|a, b| a.key.cmp(&b.key));
+    lines.extend(own);
     lines
+}
+
+/// The key whose value an order has replaced, and that value with its author and what the file says.
+fn ordered(order: &OrderInForce) -> Option<(String, String)> {
+    let file = order.file?.map_or_else(|| "nothing".to_owned(), |limit| limit.to_string());
+    let limit = order.order.trim_start_matches("LIMIT ");
+    let author = match &order.given {
+        Some(given) => format!("by {} from {} since {}", given.by, given.from, time(given.at)),
+        None => "by nobody that is known".to_owned(),
+    };
+    let until = order.until.map(|until| format!(", to be reached at {}", time(until))).unwrap_or_default();
+    let key = config::key_path(&["roles", order.name(), "transactions_max"]);
+    Some((key, format!("{limit} (ordered {author}{until}; the file says {file})")))
 }
 
 /// PgBouncer's name, the value as it writes it (times in seconds, 0 for no limit), and our key.

@@ -13,7 +13,6 @@ mod fleet_orders;
 mod lanes;
 mod listeners;
 mod lists;
-mod orders;
 mod peer_pools;
 mod peers;
 mod pins;
@@ -36,6 +35,7 @@ pub(super) mod blockers;
 pub(super) mod convoys;
 pub(super) mod fleet;
 pub(super) mod horizon;
+pub(super) mod orders;
 
 mod counted;
 mod culprits;
