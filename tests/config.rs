@@ -97,8 +97,19 @@ fn shipped_file_writes_every_default_down() {
         let key = key
             .split('.')
             .find(|part| {
-                !["listen", "admin", "pool", "admission", "notify", "watch", "fleet", "statements", "recorder"]
-                    .contains(part)
+                ![
+                    "listen",
+                    "admin",
+                    "pool",
+                    "admission",
+                    "notify",
+                    "watch",
+                    "fleet",
+                    "statements",
+                    "recorder",
+                    "metrics",
+                ]
+                .contains(part)
             })
             .expect("a key");
         assert!(written.contains(&key), "{path} is not written in proxy.toml");
@@ -574,7 +585,6 @@ fn check_warns_of_doors_left_open() {
 }
 
 #[test]
-#[test]
 fn check_prints_json_for_programs() {
     let checked = |file: &str| {
         let output = pgweir(&["check", "--json", file], "");
@@ -651,6 +661,7 @@ fn schema_completions_and_manual_page_are_printed() {
     assert!(printed(&["man"]).starts_with(".ie"), "{}", printed(&["man"]));
 }
 
+#[test]
 fn check_refuses_certificates_that_a_start_would_refuse() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("proxy.toml");

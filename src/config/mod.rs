@@ -20,6 +20,7 @@ mod keys;
 mod lane;
 mod limits;
 mod listen;
+mod metrics;
 mod mistake;
 mod notify;
 mod parse;
@@ -62,13 +63,14 @@ pub use limits::{
 };
 pub(crate) use listen::CLIENTS_MAX;
 pub use listen::{ClientTls, Listen, ListenAddr, ProxyProtocol, ServerIdentity};
+pub use metrics::{MetricsKeys, MetricsPer};
 pub use mistake::{FilePosition, Mistake, Mistakes};
 pub use notify::{Bus, BusSettings, Notify, NotifyMode, OnGap, WhenDown};
 pub use parse::{load, parse};
+pub use raw::key_path;
 pub use readers::{LoadBalance, ReaderKeys};
 pub use recorder::RecorderKeys;
 pub use reload::{Changes, ConfigChange, Watcher, diff};
-pub use raw::key_path;
 pub use role::{Auth, Override, Role, RoleLimits, Timeouts};
 pub use role_access::RoleAccess;
 pub use schema::schema;
@@ -104,6 +106,8 @@ pub struct Config {
     pub statements: StatementKeys,
     /// The recording of transactions.
     pub recorder: RecorderKeys,
+    /// What `/metrics` shows.
+    pub metrics: MetricsKeys,
     /// Kinds of transactions with limits of their own, in order: the first that matches counts.
     pub lanes: Vec<LaneKeys>,
     /// Other files the configuration names, secrets and certificates, for [`Watcher`].

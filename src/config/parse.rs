@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::database::PoolSection;
 use super::lane::LaneSurroundings;
+use super::metrics::MetricsKeys;
 use super::mistake::{Mistake, Mistakes};
 use super::raw::KeyVisitor;
 use super::raw::{SectionReader, Source, read_file};
@@ -65,6 +66,8 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
     root.table("statements", &mut statements);
     let mut recorder = RecorderKeys::default();
     root.table("recorder", &mut recorder);
+    let mut metrics = MetricsKeys::default();
+    root.table("metrics", &mut metrics);
     let around = LaneSurroundings {
         databases: &databases,
         roles: roles.keys().map(String::as_str).collect(),
@@ -101,6 +104,7 @@ pub fn parse(text: &str, path: &Path, env: &dyn Fn(&str) -> Option<String>) -> R
         fleet,
         statements,
         recorder,
+        metrics,
         lanes,
         files: source.files(),
         secret_files: source.secret_files(),

@@ -107,6 +107,7 @@ pub(super) fn sections(keys: &mut impl KeyVisitor, config: &Config) {
         mut fleet,
         mut statements,
         mut recorder,
+        mut metrics,
         files: _,
         secret_files: _,
     } = config.clone();
@@ -119,6 +120,7 @@ pub(super) fn sections(keys: &mut impl KeyVisitor, config: &Config) {
     keys.table("fleet", &mut fleet);
     keys.table("statements", &mut statements);
     keys.table("recorder", &mut recorder);
+    keys.table("metrics", &mut metrics);
 }
 
 /// Which values become rows.

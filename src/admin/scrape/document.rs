@@ -11,7 +11,9 @@ What `/metrics` on the admin address shows, in Prometheus's text format. `deploy
 `deploy/prometheus/alerts.yml` has the alerts.
 
 Counters only grow; look at `rate()` of them. Gauges are as they are at the scrape. Every histogram has the same bounds, from 128 µs
-to 67 s, each twice the one before: `histogram_quantile()` is never off by more than that.
+to 67 s, each twice the one before: `histogram_quantile()` is never off by more than that. Histograms with both labels
+`database` and `role` are summed over databases, unless `metrics.per` says otherwise; `database` is empty then. A counter by
+`reason`, `timeout` or `kind` of a pool begins with its first event.
 
 This file is printed from `src/metrics/table.rs`: `UPDATE_EXPECTED=1 cargo test --lib scrape`.
 ";

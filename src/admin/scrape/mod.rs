@@ -26,8 +26,9 @@ use super::statement_finding;
 use crate::admission::limiter::LimiterState;
 use crate::admission::shadow::ObservedCounts;
 use crate::clients::Activity;
+use crate::config::MetricsPer;
 use crate::fleet::lease::holder::LeaseState;
-use crate::metrics::{Metric, PoolHistogram};
+use crate::metrics::{Metric, PoolHistogram, Totals};
 use crate::notify::exchange::Exchange;
 use crate::pool::core::{DatabaseId, EndpointView, RoleQueueView, SlotPhase};
 use crate::proxy::Proxy;
@@ -74,6 +75,7 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
     for ((database, role), group) in &groups {
         put_group(&mut page, (database, role), group, now);
     }
+    put_durations(&mut page, config.metrics.per, &groups);
     let (role_queues, _): (Vec<_>, _) = bounded(group::role_queues(proxy, now), |(role, _)| has_role(role));
     for (role, role_queue) in role_queues {
         put_role_queue(&mut page, &role, &role_queue, now);
@@ -214,8 +216,7 @@ fn clients(page: &mut Exposition, proxy: &Proxy, pools: &BTreeMap<GroupName, Poo
         for (state, count) in ClientState::WORDS.into_iter().zip(by_state) {
             page.put(Metric::Clients, &[&database, &role, state], count);
         }
-        for reason in pins::NAMES {
-            let count = pins.get(reason).copied().unwrap_or(0);
+        for (reason, count) in pins {
             page.put(Metric::Pins, &[&database, &role, reason], count);
         }
     }
@@ -339,9 +340,25 @@ fn put_group(page: &mut Exposition, (database, role): (&str, &str), group: &Pool
     let totals = &group.totals;
     page.put(Metric::Queries, both, totals.durations(PoolHistogram::Query).count());
     page.put(Metric::Transactions, both, totals.durations(PoolHistogram::Transaction).count());
-    page.put_counters(both, totals.counters());
-    for (metric, durations) in totals.histograms() {
-        page.put_distribution(metric, both, durations);
+    // Causes are many, and most pools know few of them.
+    page.put_counters(both, totals.counters().filter(|((_, word), count)| word.is_empty() || *count > 0));
+}
+
+/// Durations have a series for each bound, so several pools share theirs unless the configuration wants them apart.
+fn put_durations(page: &mut Exposition, per: MetricsPer, groups: &BTreeMap<GroupName, PoolGroup>) {
+    let mut sums: BTreeMap<(&str, &str), Totals> = BTreeMap::new();
+    for ((database, role), group) in groups {
+        let name = match per {
+            MetricsPer::Pool => (&**database, &**role),
+            MetricsPer::Role => ("", &**role),
+            MetricsPer::Database => (&**database, ""),
+        };
+        sums.entry(name).or_default().merge(&group.totals);
+    }
+    for ((database, role), totals) in &sums {
+        for (metric, durations) in totals.histograms() {
+            page.put_distribution(metric, &[database, role], durations);
+        }
     }
 }
 
@@ -396,6 +413,8 @@ fn put_role_queue(page: &mut Exposition, role: &str, role_queue: &RoleQueueView,
 mod tests {
     use super::*;
     use crate::admin::fixtures::Trouble;
+    use crate::auth::Credential;
+    use crate::pool::pool::{PoolKind, PoolName};
 
     fn assert_lines(trouble: &Trouble, lines: &[&str]) {
         let page = metrics(&trouble.proxy);
@@ -410,6 +429,37 @@ mod tests {
         assert_eq!(listed, (0..200).chain(995..1000).collect::<Vec<_>>());
         assert_eq!(unlisted, 795);
         assert_eq!(bounded::<_, Vec<_>>(0..5, |_| false).1, 0);
+    }
+
+    /// 50 roles with 20 databases each.
+    fn with_a_thousand_pools(per: &str) -> Trouble {
+        let databases = (0..20).map(|n| format!("[databases.d{n}]\nhost = \"h\"\n"));
+        let roles = (0..50).map(|n| format!("[roles.r{n}]\nauth = \"trust\"\n"));
+        let text =
+            format!("[metrics]\nper = \"{per}\"\n{}{}", databases.collect::<String>(), roles.collect::<String>());
+        let config = crate::config::parse(&text, std::path::Path::new("proxy.toml"), &|_| None).expect("valid");
+        let trouble = Trouble::convoy();
+        trouble.proxy.config.store(Arc::new(config));
+        for (database, role) in (0..20).flat_map(|database| (0..50).map(move |role| (database, role))) {
+            let (database, role) = (format!("d{database}").into(), format!("r{role}").into());
+            let name = PoolName { database, role, kind: PoolKind::Ordinary };
+            assert!(trouble.proxy.directory.pool(name, &Credential::Nothing, 0).is_some());
+        }
+        trouble
+    }
+
+    #[test]
+    fn a_pool_has_few_series_unless_durations_are_wanted_for_each() {
+        let series = |per: &str| {
+            let page = metrics(&with_a_thousand_pools(per).proxy);
+            let of_pools = page.lines().filter(|line| line.contains("role=\"r") && line.contains("database=\""));
+            of_pools.count()
+        };
+        assert!(series("role") <= 25 * 1000, "{}", series("role"));
+        assert!(series("database") <= 25 * 1000, "{}", series("database"));
+        assert!(series("pool") > 100 * 1000, "{}", series("pool"));
+        let page = metrics(&with_a_thousand_pools("role").proxy);
+        assert!(page.contains("pgweir_query_seconds_count{database=\"\",role=\"r0\"} 0"), "summed over databases");
     }
 
     #[test]
