@@ -4,6 +4,7 @@
 //! client gets which pool.
 
 mod clock;
+mod episodes;
 mod fleet;
 mod lifecycle;
 mod observed;
@@ -110,9 +111,9 @@ pub(crate) struct Proxy {
     pub loads: Box<[Arc<WorkerLoad>]>,
     /// Orders of the console to the process.
     pub orders: mpsc::Sender<Order>,
-    /// All pools by name.
     /// The authors of orders that may be in force.
     pub given_orders: GivenOrders,
+    /// All pools by name.
     pub directory: Arc<Directory>,
     /// Which server has which role, where a topology says that.
     pub topologies: Arc<Topologies>,
@@ -123,6 +124,8 @@ pub(crate) struct Proxy {
     history: Mutex<History>,
     /// What the log has of limits that only observe.
     observed: Mutex<observed::Told>,
+    /// What the log has of bursts and refusals.
+    episodes: Mutex<episodes::RoleEpisodes>,
     /// The part of the fleet's limits that is in force.
     share: Mutex<FleetShare>,
     is_leaving: AtomicBool,
@@ -202,10 +205,11 @@ impl Proxy {
             cancels: Arc::new(cancels),
             census,
             leases,
+            given_orders: GivenOrders::default(),
             observed: Mutex::default(),
+            episodes: Mutex::default(),
             share: Mutex::new(share),
             statements: Statements::default(),
-            given_orders: GivenOrders::default(),
             settings,
             errors: ErrorCounts::default(),
             process: ProcessStats::default(),

@@ -17,6 +17,7 @@ mod adaptive;
 pub(crate) mod arrival_list;
 mod burst;
 pub(crate) mod entrance;
+pub(crate) mod episodes;
 pub(crate) mod fair_queue;
 pub(crate) mod fair_turns;
 pub(crate) mod fleet_share;

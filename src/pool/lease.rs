@@ -18,7 +18,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::backend::Backend;
 use super::backend_registry::{BackendFacts, BackendRegistry};
 use super::core::{
-    Bottleneck, Command, Core, FailureKind, LeaseAnswer, PoolId, Progress, RoleQueueId, SlotId, Ticket, WaitError,
+    Bottleneck, Command, Core, EndpointView, FailureKind, LeaseAnswer, PoolId, Progress, RoleQueueId, SlotId, Ticket,
+    WaitError,
 };
 use super::host_port::ServerTarget;
 use super::idle_check;
@@ -273,19 +274,27 @@ impl Pools {
                 pools.backends.enter(slot, BackendFacts::new(Arc::clone(pool), backend));
             }
             let now = Instant::now();
-            pools.decide(worker, |core, out| match opened {
-                Ok(backend) => core.opened(slot, Box::new(backend), worker, now, out),
-                Err(error) => {
-                    let kind = FailureKind::from(&error);
-                    let is_refused = kind == FailureKind::Refused;
-                    // The server took the clients' password back.
-                    let was_proved = is_refused && pool.is_some_and(|pool| pool.forget_proof(None));
-                    if was_proved && error.is_denial() {
-                        core.revoke_pool(id, out);
+            let endpoint = |core: &Core<Boxed>| Some(core.database(core.pool(id)?.database)?.endpoint);
+            let (before, after) = pools.decide(worker, |core, out| {
+                let before = endpoint(core);
+                match opened {
+                    Ok(backend) => core.opened(slot, Box::new(backend), worker, now, out),
+                    Err(error) => {
+                        let kind = FailureKind::from(&error);
+                        let is_refused = kind == FailureKind::Refused;
+                        // The server took the clients' password back.
+                        let was_proved = is_refused && pool.as_ref().is_some_and(|pool| pool.forget_proof(None));
+                        if was_proved && error.is_denial() {
+                            core.revoke_pool(id, out);
+                        }
+                        core.failed(slot, kind, now, out);
                     }
-                    core.failed(slot, kind, now, out);
                 }
+                (before, endpoint(core))
             });
+            if let (Some(pool), Some(before), Some(after)) = (pool, before, after) {
+                tell_of_endpoint(&pool.name.database, before, after);
+            }
         });
     }
 
@@ -312,6 +321,19 @@ impl Pools {
             let now = Instant::now();
             pools.decide(worker, |core, out| core.closed(slot, now, out));
         });
+    }
+}
+
+/// Tells when a server goes and comes back, once each.
+fn tell_of_endpoint(database: &str, before: EndpointView, after: EndpointView) {
+    match (before, after) {
+        (EndpointView::Up | EndpointView::Busy, EndpointView::Down(_)) => {
+            tracing::warn!(database, "the server does not answer; it is tried again until it does");
+        }
+        (EndpointView::Down(since), EndpointView::Up | EndpointView::Busy) => {
+            tracing::info!(database, down_for = ?since.elapsed(), "the server answers again");
+        }
+        _ => {}
     }
 }
 

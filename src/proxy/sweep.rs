@@ -26,6 +26,7 @@ impl Proxy {
                 self.entrance.tick(now);
                 self.look_for_pinned();
                 self.tell_observed(now);
+                self.tell_episodes(now);
                 if let Some(workload) = &self.workload {
                     workload.look(self.clock.second());
                 }

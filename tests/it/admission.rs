@@ -484,6 +484,11 @@ async fn refusals_name_the_role_the_line_and_the_key() {
     let labels = ["role=\"app\""];
     assert!((proxy.metric("pgweir_role_wait_timeouts_total", &labels) - 3.0).abs() < 0.1);
     assert!((proxy.metric("pgweir_role_refused_total", &["role=\"app\"", "reason=\"full\""]) - 2.0).abs() < 0.1);
+    // The log says when that began and ended, and not each of them.
+    let began = proxy.logged("transactions of a role are refused, or wait for too long").await;
+    assert_eq!(began["role"], "app");
+    let over = proxy.logged("no transactions of a role are refused any more").await;
+    assert!(over["refused"].as_u64().is_some_and(|refused| refused >= 1), "{over}");
 }
 
 #[tokio::test]

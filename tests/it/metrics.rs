@@ -122,10 +122,13 @@ async fn ready_until_no_server_answers() {
     eventually(async || client.batch_execute("SELECT 1").await.is_err() && ready().0 == 503).await;
     assert!(ready().1["databases"]["app"].as_str().is_some_and(|state| state.starts_with("down for ")));
     assert!(is(proxy.metric("pgweir_endpoint_up", &["database=\"app\""]), 0));
+    let gone = proxy.logged("the server does not answer; it is tried again until it does").await;
+    assert_eq!(gone["database"], "app");
 
     // A balancer sends nobody before it is ready.
     link.refuse(false);
     eventually(async || ready().0 == 200).await;
+    assert!(proxy.logged("the server answers again").await["down_for"].is_string());
     assert!(is(proxy.metric("pgweir_endpoint_up", &["database=\"app\""]), 1));
     client.batch_execute("SELECT 1").await.expect("it is true");
 }
