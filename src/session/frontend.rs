@@ -113,8 +113,8 @@ impl Frontend<'_, '_> {
         }
         let is_of_copy = matches!(request, Request::CopyData | Request::CopyEnd | Request::Sync | Request::Flush);
         if self.leased.cycle.replies().is_copying_in() && !is_of_copy {
-            // An error, and the server has lost its place in the stream: it closes.
-            return self.pass(message, None, None);
+            // The server has failed the COPY already, and carries this out; or it loses its place in the stream, and closes.
+            return self.pass(message, outside_copy(request), None);
         }
         if self.worker.proxy.lanes.looks_later()
             && let Some(fault) = lanes::refused(self.worker, self.session, self.leased.lane_id(), request)
@@ -348,6 +348,21 @@ enum Naming {
     Unknown,
     /// The message waits or was refused.
     Handled(Rest),
+}
+
+/// The answer to a message that does not belong into a COPY FROM STDIN, where the COPY has failed.
+fn outside_copy(request: Request<'_>) -> Option<Expect> {
+    Some(match request {
+        Request::Query { .. } => Expect::Query,
+        Request::Parse { .. } => Expect::Parse,
+        Request::Bind { .. } => Expect::Bind,
+        Request::Describe(Named::Statement(_)) => Expect::DescribeStatement,
+        Request::Describe(Named::Portal(_)) => Expect::DescribePortal,
+        Request::Execute { .. } => Expect::Execute,
+        Request::Close(_) => Expect::Close,
+        Request::FunctionCall { .. } => Expect::FunctionCall,
+        Request::Sync | Request::Flush | Request::CopyData | Request::CopyEnd => return None,
+    })
 }
 
 /// The facts that the meaning of a message depends on.

@@ -411,10 +411,6 @@ impl<N> ExpectedReplies<N> {
             self.doubtful = true;
         }
         let head = self.entries.front().expect("checked by the caller").expect;
-        if matches!(copy, Copy::In { .. }) && self.entries.get(1).is_some_and(|e| e.expect != Expect::Sync) {
-            // "unexpected message type during COPY from stdin": that message is used up.
-            dropped.extend(self.entries.remove(1));
-        }
         if !head.is_extended() {
             return;
         }

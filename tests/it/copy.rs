@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, pin_mut};
 
 use crate::support::frontend::{bind, copy_data, copy_done, copy_fail, execute, flush, parse, query, sync};
-use crate::support::{Endpoint, Frame, on_both, soon, tags};
+use crate::support::{Endpoint, Frame, on_both, on_both_with, proxy, soon, tags};
 
 #[tokio::test]
 async fn a_million_rows_go_in_and_come_out() {
@@ -107,4 +107,24 @@ async fn another_message_within_a_copy_ends_the_connection() {
         }
     })
     .await;
+}
+
+async fn sends_another_message_behind_a_copy_that_fails(at: &Endpoint) {
+    let mut wire = at.wire("app").await;
+    wire.query("CREATE TABLE IF NOT EXISTS t (a int)").await;
+    let start = [parse("", "COPY t FROM STDIN", &[]), bind("", "", &[]), execute("", 0)].concat();
+    for (start, ready, tags) in [(query("COPY t FROM STDIN"), "G", "E Z 1 Z"), (start, "1 2 G", "E Z")] {
+        wire.send(&start[..]).await;
+        wire.expect(ready).await;
+        wire.send([copy_data(b"no number\n"), parse("s", "SELECT 1", &[]), copy_done(), sync()].concat()).await;
+        wire.expect(tags).await;
+        assert_eq!(wire.value("SELECT 'it goes on'").await, "it goes on");
+    }
+}
+
+// The server has failed the COPY when it reads the message, and carries it out.
+#[tokio::test]
+async fn another_message_behind_a_copy_that_has_failed_is_no_fault() {
+    on_both(sends_another_message_behind_a_copy_that_fails).await;
+    on_both_with(proxy().mode("session"), sends_another_message_behind_a_copy_that_fails).await;
 }

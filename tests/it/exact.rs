@@ -1159,3 +1159,18 @@ async fn a_seed_is_its_clients_alone_and_is_sown_once() {
     })
     .await;
 }
+
+// A backend that lacks a statement analyses it under the settings of its Parse, in a savepoint: nobody hears of that.
+#[tokio::test]
+async fn what_is_assumed_for_an_analysis_is_told_to_nobody() {
+    same(async |stage| {
+        let [mut a] = stage.clients().await;
+        a.say(&[named("s0", "SELECT 1 / $1::int")]).await;
+        stage.renew().await;
+        let [begin, set] = [query("START TRANSACTION"), query("SET datestyle = sql, dmy")];
+        let temporary = query("SELECT 1 AS a INTO TEMP tmp");
+        a.say(&[begin, set, temporary, run_with("s0", &["0"]), query("COMMIT")]).await;
+        a.say(&[query("SHOW datestyle"), query("SELECT '2026-11-29'::date"), run_with("s0", &["1"])]).await;
+    })
+    .await;
+}
