@@ -113,7 +113,7 @@ impl Frontend<'_, '_> {
         }
         let is_of_copy = matches!(request, Request::CopyData | Request::CopyEnd | Request::Sync | Request::Flush);
         if self.leased.cycle.replies().is_copying_in() && !is_of_copy {
-            // The server has failed the COPY already, and carries this out; or it loses its place in the stream, and closes.
+            // The server has failed the COPY already, and carries this out; or it loses its place in the stream.
             return self.pass(message, outside_copy(request), None);
         }
         if self.worker.proxy.lanes.looks_later()
