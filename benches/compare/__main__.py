@@ -36,6 +36,7 @@ class Load(typing.NamedTuple):
     backends: int
     mode: str
     arguments: tuple
+    sampled: float = 0.1
 
 
 def main():
@@ -89,7 +90,7 @@ def in_turn(contenders, what, blocks, seconds):
     for _ in range(blocks):
         for contender in random.sample(contenders, len(contenders)):
             with contender.start(what.backends, what.mode, what.clients) as server:
-                figures[contender.name].append(load.pgbench(server, what.clients, seconds, what.arguments))
+                figures[contender.name].append(load.pgbench(server, what.clients, seconds, what.arguments, what.sampled))
     return figures
 
 
@@ -140,7 +141,7 @@ def wide(contenders, blocks, seconds):
     with servers.scratch() as directory:
         script = directory / "wide.sql"
         script.write_text(WIDE + ";\n")
-        figures = in_turn(contenders, Load(4, 16, "simple", ("-f", str(script))), blocks, seconds)
+        figures = in_turn(contenders, Load(4, 16, "simple", ("-f", str(script)), sampled=1.0), blocks, seconds)
     for name, of_it in figures.items():
         print(
             f"| {name} | {median(of_it, 'tps') * WIDE_MEGABYTES:,.0f} | {median(of_it, 'cpu_us') / WIDE_MEGABYTES:.0f} | "

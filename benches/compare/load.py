@@ -49,12 +49,13 @@ def target(port):
     return f"host=127.0.0.1 port={port} user=bench dbname=bench"
 
 
-def pgbench(server, clients, seconds, arguments):
-    """Figures of so many seconds, from one second after all clients are connected."""
+def pgbench(server, clients, seconds, arguments, sampled):
+    """Figures of so many seconds, from one second after all clients are connected. `sampled`: the part of the transactions that is logged; pgbench writes
+    its log by the 4 KB, and loses the rest at the end."""
     with tempfile.TemporaryDirectory() as directory:
         # It is stopped when there is enough: its own clock starts before its clients connect.
         command = ["pgbench", "-n", "-c", str(clients), "-T", "600", "--progress=1"]
-        command += ["--log", f"--log-prefix={directory}/log", "--sampling-rate=0.1", *arguments, target(server.port)]
+        command += ["--log", f"--log-prefix={directory}/log", f"--sampling-rate={sampled}", *arguments, target(server.port)]
         samples, said = [], []
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
             for line in run.stderr:
