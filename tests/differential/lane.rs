@@ -236,7 +236,8 @@ impl Lane {
 }
 
 fn admin(server: SocketAddr, dbname: &str) -> Peer {
-    Peer::login(server, &[("user", "postgres"), ("database", dbname)]).0
+    // A database is copied file by file, beside others.
+    Peer::login_within(2 * PATIENCE, server, &[("user", "postgres"), ("database", dbname)]).0
 }
 
 fn roll_back_prepared(admin: &mut Peer) {

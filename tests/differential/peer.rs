@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 
@@ -29,7 +30,7 @@ pub(crate) struct Peer {
     pub(crate) notified: Vec<String>,
     /// Of the last ReadyForQuery.
     pub(crate) status: char,
-    /// It ended, or answered nothing for [`PATIENCE`].
+    /// It ended, or answered nothing for as long as it may.
     pub(crate) is_over: bool,
     /// An ErrorResponse came, and no ReadyForQuery since.
     is_skipping: bool,
@@ -38,9 +39,18 @@ pub(crate) struct Peer {
 impl Peer {
     /// Logs in; what was answered, up to ReadyForQuery or the end.
     pub(crate) fn login(addr: SocketAddr, parameters: &[(&str, &str)]) -> (Self, Vec<String>) {
+        Self::login_within(PATIENCE / 6, addr, parameters)
+    }
+
+    /// The same with a server that may be silent for so long.
+    pub(crate) fn login_within(
+        patience: Duration,
+        addr: SocketAddr,
+        parameters: &[(&str, &str)],
+    ) -> (Self, Vec<String>) {
         let stream = TcpStream::connect(addr).expect("it accepts");
         stream.set_nodelay(true).expect("a TCP socket has TCP_NODELAY");
-        stream.set_read_timeout(Some(PATIENCE / 6)).expect("longer than nothing");
+        stream.set_read_timeout(Some(patience)).expect("longer than nothing");
         let mut peer = Self {
             addr,
             stream,
