@@ -29,6 +29,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
+use self::recorded::record_unserved;
 use super::cleanup;
 use super::leased::Leased;
 use super::orphan::Orphan;
@@ -211,6 +212,9 @@ impl Client {
     /// Says goodbye to a client whose task ends.
     pub(crate) async fn finish(mut self: Box<Self>, end: End) {
         let mut is_mid_answer = false;
+        if let (Some(flight), Phase::Waiting(waiting)) = (&self.worker.flight, &self.phase) {
+            record_unserved(flight, &self.session, waiting, &Fault::Canceled);
+        }
         if let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) {
             is_mid_answer = leased.cycle.backend.is_mid_forward();
             let is_mid_frame = self.side.is_mid_forward();
