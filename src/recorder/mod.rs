@@ -117,8 +117,12 @@ impl<P: Copy + Eq + Hash> FlightLog<P> {
     /// Records a transaction: a look-up and a push.
     pub(crate) fn record(&self, flight: &Flight<'_, P>) {
         let recorder = &self.recorder;
-        let pool =
-            *self.pools.borrow_mut().entry(flight.pool).or_insert_with(|| recorder.pool(flight.database, flight.role));
+        let mut pools = self.pools.borrow_mut();
+        if pools.len() >= POOLS_MAX && !pools.contains_key(&flight.pool) {
+            // Under "*" pools come and go; their names keep their numbers.
+            pools.clear();
+        }
+        let pool = *pools.entry(flight.pool).or_insert_with(|| recorder.pool(flight.database, flight.role));
         let since = flight.asked.saturating_duration_since(recorder.started).as_micros() as u64;
         let mut batch = self.batch.borrow_mut();
         batch.push(RecordedTransaction {
@@ -149,5 +153,32 @@ impl<P: Copy + Eq + Hash> FlightLog<P> {
                 tracing::warn!(batches, last, "the recording's disk is too slow; these transactions are not in it");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_that_come_and_go_keep_one_number_and_take_no_more_memory() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let recorder = FlightRecorder::start(&dir.path().join("flight.rec"), 1024 * 1024).expect("it can be written");
+        let log = FlightLog::new(recorder);
+        for pool in 0..3 * POOLS_MAX {
+            log.record(&Flight {
+                pool,
+                database: "app",
+                role: "web",
+                lane: None,
+                asked: Instant::now(),
+                waited: Duration::ZERO,
+                served: Duration::ZERO,
+                outcome: RecordedOutcome::Served,
+                digest: 1,
+            });
+        }
+        assert!(log.pools.borrow().len() <= POOLS_MAX);
+        assert!(log.batch.borrow().iter().all(|transaction| transaction.pool == 0));
     }
 }
