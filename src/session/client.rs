@@ -213,7 +213,7 @@ impl Client {
     pub(crate) async fn finish(mut self: Box<Self>, end: End) {
         let mut is_mid_answer = false;
         if let (Some(flight), Phase::Waiting(waiting)) = (&self.worker.flight, &self.phase) {
-            record_unserved(flight, &self.session, waiting, &Fault::Canceled);
+            record_unserved(flight, &self.session, waiting.lane.as_ref(), waiting.since, &Fault::Canceled);
         }
         if let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) {
             is_mid_answer = leased.cycle.backend.is_mid_forward();

@@ -136,7 +136,7 @@ impl Client {
             _ => Duration::ZERO,
         };
         if let (Some(flight), Phase::Waiting(waiting)) = (&self.worker.flight, &self.phase) {
-            record_unserved(flight, &self.session, waiting, fault);
+            record_unserved(flight, &self.session, waiting.lane.as_ref(), waiting.since, fault);
         }
         self.phase = Phase::Idle;
         self.handle.set_idle();

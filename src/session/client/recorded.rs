@@ -2,7 +2,6 @@
 
 use tokio::time::Instant;
 
-use super::Waiting;
 use crate::error::{Fault, LaneRefusal};
 use crate::lanes::LaneOf;
 use crate::pool::core::PoolId;
@@ -23,20 +22,26 @@ pub(super) fn record_served(log: &FlightLog<PoolId>, session: &Session, leased: 
     });
 }
 
-/// It waited, and gets no backend.
+/// It waited since then, in that lane, and gets no backend.
 #[cold]
-pub(super) fn record_unserved(log: &FlightLog<PoolId>, session: &Session, waiting: &Waiting, fault: &Fault) {
+pub(super) fn record_unserved(
+    log: &FlightLog<PoolId>,
+    session: &Session,
+    lane: Option<&LaneOf>,
+    since: Instant,
+    fault: &Fault,
+) {
     let outcome = match fault {
         Fault::WaitTimeout { .. } | Fault::Lane { refusal: LaneRefusal::InVain(_), .. } => RecordedOutcome::TimedOut,
         Fault::Canceled => RecordedOutcome::Left,
         _ => RecordedOutcome::Refused,
     };
-    let lane = match &waiting.lane {
+    let lane = match lane {
         Some(LaneOf::File(lane)) => Some(&*lane.name),
         _ => None,
     };
-    let waited = waiting.since.elapsed();
-    log.record(&Flight { lane, asked: waiting.since, waited, ..flight(session, outcome) });
+    let waited = since.elapsed();
+    log.record(&Flight { lane, asked: since, waited, ..flight(session, outcome) });
 }
 
 /// The parts that depend on the client.
