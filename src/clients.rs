@@ -446,6 +446,17 @@ impl Clients {
         self.all().into_iter().filter_map(aim).collect()
     }
 
+    /// How many clients run each statement now. One that is idle in a transaction runs none.
+    pub(crate) fn running(&self) -> HashMap<Digest, u32> {
+        let mut running = HashMap::new();
+        for entry in self.all() {
+            if matches!(&*entry.lock(), Activity::Active(target) if target.clock.is_running()) {
+                *running.entry(entry.statement()).or_default() += 1;
+            }
+        }
+        running
+    }
+
     /// The process at `server` that works for the client with this id now; nobody else gets it until the guard is
     /// dropped. A client that waits leaves its queue, if `role` is its own.
     pub(crate) fn signal_target(&self, pid: i32, server: &ServerAddress, role: &str) -> Option<(i32, CancelGuard)> {

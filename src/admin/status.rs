@@ -8,7 +8,9 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::busiest;
 use super::facts::{DatabaseFacts, RoleFacts, StatusFacts};
+use super::figures::{per_second, seconds};
 use super::group::{GroupName, PoolGroup};
 use super::problem::{self, Log, Problem};
 use super::recent::{CounterSnapshot, Recent, Served, wait_quantile};
@@ -103,6 +105,7 @@ impl StatusMemory {
                 "blockers": shown(&blockers::TABLE, proxy),
                 "horizon": shown(&horizon::TABLE, proxy),
             },
+            "statements": busiest::statements(proxy, *second),
             "listeners": listeners(proxy),
             "pins": clients.pins(),
             "errors": errors(proxy, before),
@@ -140,11 +143,6 @@ fn value(cell: TableCell) -> Value {
     }
 }
 
-fn seconds(duration: Duration) -> Value {
-    // Tenths of milliseconds are enough for people.
-    json!((duration.as_secs_f64() * 1e4).round() / 1e4)
-}
-
 fn database(of: &DatabaseFacts) -> Value {
     let state = match of.endpoint {
         EndpointView::Up => "up",
@@ -177,10 +175,6 @@ fn role(of: &RoleFacts, minute: u64) -> Value {
         "starts_per_second": per_second(of.starts, minute),
         "turned_away": of.turned_away,
     })
-}
-
-fn per_second(count: u64, seconds: u64) -> f64 {
-    (count as f64 / seconds as f64 * 10.0).round() / 10.0
 }
 
 fn pools(facts: &StatusFacts, clients: &ClientsByPool, before: &CounterSnapshot, minute: u64, now: Instant) -> Value {

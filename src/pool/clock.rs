@@ -117,6 +117,11 @@ impl Clock {
         asked != 0 && asked >= self.cycle.load(Ordering::Relaxed)
     }
 
+    /// Whether something is outstanding.
+    pub fn is_running(&self) -> bool {
+        self.cycle.load(Ordering::Relaxed) != 0
+    }
+
     /// Whether the outstanding statements may have taken this long by `now`, the tick under way.
     pub fn may_have_run(&self, limit: Duration, now: u32) -> bool {
         let since = self.cycle.load(Ordering::Relaxed);

@@ -35,6 +35,26 @@ pub(crate) struct StatementSums {
     pub calls: u64,
     pub server_micros: u64,
     pub timeouts: u64,
+    pub wait_micros: u64,
+}
+
+impl StatementSums {
+    /// The part that came after `then`.
+    pub(super) fn since(&self, then: &Self) -> Self {
+        Self {
+            calls: self.calls.saturating_sub(then.calls),
+            server_micros: self.server_micros.saturating_sub(then.server_micros),
+            timeouts: self.timeouts.saturating_sub(then.timeouts),
+            wait_micros: self.wait_micros.saturating_sub(then.wait_micros),
+        }
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.server_micros += other.server_micros;
+        self.timeouts += other.timeouts;
+        self.wait_micros += other.wait_micros;
+    }
 }
 
 /// The trouble with a statement.
@@ -103,11 +123,9 @@ impl StatementBaselines {
 
 impl StatementBaseline {
     fn look(&mut self, digest: Digest, now: StatementSums, second: u32) -> Option<StatementWarning> {
-        let calls = now.calls.saturating_sub(self.last.calls);
-        let micros = now.server_micros.saturating_sub(self.last.server_micros);
-        let timeouts = now.timeouts.saturating_sub(self.last.timeouts);
+        let StatementSums { calls, server_micros, timeouts, .. } = now.since(&self.last);
         self.last = now;
-        let each = micros as f64 / calls.max(1) as f64;
+        let each = server_micros as f64 / calls.max(1) as f64;
         let trouble = self.trouble(calls, each, timeouts);
         if let Some(trouble) = trouble {
             self.calm = 0;

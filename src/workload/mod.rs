@@ -11,6 +11,7 @@ mod recorder;
 mod run;
 mod slow_log;
 mod store;
+mod trend;
 
 pub(crate) use caller::StatementCaller;
 #[cfg(test)]
@@ -19,3 +20,4 @@ pub(crate) use record::StatementView;
 pub(crate) use recorder::{Glance, Recorder};
 pub(crate) use run::{StatementRun, StatementRunError, role_bit};
 pub(crate) use store::StatementStore;
+pub(crate) use trend::StatementTrend;

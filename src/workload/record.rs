@@ -235,12 +235,13 @@ impl StatementRecord {
         self.seldom.lock().expect("no panic while held")
     }
 
-    /// What the early warning looks at.
+    /// What the early warning and the trend look at.
     pub(super) fn sums(&self) -> StatementSums {
         let mut sums = StatementSums { timeouts: self.seldom().timeouts.iter().sum(), ..StatementSums::default() };
         for cells in &self.workers {
             sums.calls += cells.calls.value();
             sums.server_micros += cells.server_micros.value();
+            sums.wait_micros += cells.wait_micros.value();
         }
         sums
     }
@@ -274,7 +275,8 @@ impl StatementRecord {
             roles,
             last_caller,
             first_seen: self.first_seen,
-            last_seen,
+            // Before its first run has ended, nobody has noted it.
+            last_seen: last_seen.max(self.first_seen),
         }
     }
 }

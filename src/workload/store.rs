@@ -11,8 +11,9 @@ use std::time::Duration;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, Weighter};
 
-use super::baseline::{StatementBaselines, StatementWarning};
+use super::baseline::{StatementBaselines, StatementSums, StatementWarning};
 use super::record::{StatementRecord, StatementTotals, StatementView};
+use super::trend::{StatementTrend, StatementTrends};
 use crate::config::StatementKeys;
 use crate::sql::Digest;
 
@@ -33,6 +34,7 @@ pub(crate) struct StatementStore {
     /// Calls that have no record, as far as a worker could not find one.
     others: StatementRecord,
     baselines: Mutex<StatementBaselines>,
+    trends: Mutex<StatementTrends>,
     /// Warnings that opened, by the database of the last caller.
     warned: Mutex<HashMap<Arc<str>, u64>>,
     /// Seconds between two looks at all statements; zero: there are none.
@@ -80,6 +82,7 @@ impl StatementStore {
             folded,
             others: StatementRecord::new(Digest(0), OTHERS.to_owned(), workers, 0),
             baselines: Mutex::default(),
+            trends: Mutex::default(),
             warned: Mutex::default(),
             look_every: AtomicU32::new(0),
             workers,
@@ -156,14 +159,18 @@ impl StatementStore {
         views
     }
 
-    /// Looks for statements that are not as usual, once in a while. `second`: of the process.
+    /// Draws the trend, and looks for statements that are not as usual, each once in a while. `second`: of the process.
     pub(crate) fn look(&self, second: u32) {
+        let mut trends = self.trends();
+        if trends.is_due(second) {
+            trends.look(self.sums(), second);
+        }
+        drop(trends);
         let every = self.look_every.load(Ordering::Relaxed);
         if every == 0 || !second.is_multiple_of(every) {
             return;
         }
-        let sums = self.records.iter().map(|(digest, record)| (digest, record.sums()));
-        for StatementWarning { digest, trouble, .. } in self.baselines().look(sums, second) {
+        for StatementWarning { digest, trouble, .. } in self.baselines().look(self.sums(), second) {
             let view = self.records.peek(&digest).map(|record| record.view());
             let (text, caller) = view.map(|view| (view.text, view.last_caller)).unwrap_or_default();
             tracing::warn!(%digest, ?trouble, text, "a statement is not as usual");
@@ -185,6 +192,30 @@ impl StatementStore {
         open.into_iter().filter_map(view).collect()
     }
 
+    /// The statements that kept the servers busiest in the last minutes, with their records.
+    pub(crate) fn busiest(&self, most: usize) -> Vec<(StatementTrend, StatementView)> {
+        let trends = self.trends().busiest(most);
+        let view = |trend: StatementTrend| {
+            let view = self.records.peek(&trend.digest)?.view();
+            Some((trend, view))
+        };
+        trends.into_iter().filter_map(view).collect()
+    }
+
+    /// One that did nothing so far, as far as is known.
+    pub(crate) fn at_rest(&self, digest: Digest) -> Option<(StatementTrend, StatementView)> {
+        let view = self.records.peek(&digest)?.view();
+        Some((StatementTrend { digest, busy: Vec::new(), lately: StatementSums::default() }, view))
+    }
+
+    fn sums(&self) -> impl Iterator<Item = (Digest, StatementSums)> + '_ {
+        self.records.iter().map(|(digest, record)| (digest, record.sums()))
+    }
+
+    fn trends(&self) -> MutexGuard<'_, StatementTrends> {
+        self.trends.lock().expect("no panic while held")
+    }
+
     fn baselines(&self) -> MutexGuard<'_, StatementBaselines> {
         self.baselines.lock().expect("no panic while held")
     }
@@ -194,5 +225,6 @@ impl StatementStore {
         self.records.iter().for_each(|(_, record)| record.leave());
         self.records.clear();
         *self.folded.lock().expect("no panic while held") = StatementTotals::default();
+        self.trends().reset();
     }
 }

@@ -166,6 +166,35 @@ async fn status_tells_of_pools_roles_errors_and_what_is_wrong() {
 }
 
 #[tokio::test]
+async fn status_names_the_statement_that_keeps_the_server_busy() {
+    let proxy = with_token().start().await;
+    let busy = |of: &Value| of["statement"].as_str().is_some_and(|text| text.starts_with("SELECT pg_sleep"));
+    let client = proxy.connect("app").await;
+    let cancel = client.cancel_token();
+    let runs = tokio::spawn(async move { client.batch_execute("SELECT pg_sleep(600)").await });
+    // Before it has ended once.
+    eventually(async || busy(&status(&proxy)["statements"][0])).await;
+    let row = status(&proxy)["statements"][0].clone();
+    assert_eq!((&row["running"], &row["roles"], &row["trend"]), (&json!(1), &json!([]), &json!([])), "{row}");
+    let shown = proxy.console("SHOW STATEMENTS ORDER BY running LIMIT 1").await;
+    assert_eq!(
+        (shown[0]["digest"].as_str(), shown[0]["running"].as_str()),
+        (row["digest"].as_str().expect("text"), "1")
+    );
+    let digest = row["digest"].as_str().expect("16 digits");
+    assert_eq!(act(&proxy, &format!("BLOCK STATEMENT {digest} FOR '10m'")).0, 200);
+    assert_eq!(status(&proxy)["orders"][0]["digest"], digest);
+    cancel.cancel_query(tokio_postgres::NoTls).await.expect("it is canceled");
+    runs.await.expect("no panic").expect_err("an end");
+    let busy_lately = async || {
+        let rows = status(&proxy)["statements"].clone();
+        let row = rows.as_array().expect("rows").iter().find(|row| busy(row)).cloned();
+        row.is_some_and(|row| row["running"] == 0 && row["busy"].as_f64() > Some(0.0) && row["roles"] == json!(["app"]))
+    };
+    eventually(busy_lately).await;
+}
+
+#[tokio::test]
 async fn events_tell_what_was_and_follow_what_changes() {
     let mut proxy = proxy().start().await;
     let client = proxy.connect("app").await;

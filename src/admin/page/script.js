@@ -43,7 +43,7 @@ function list(parent, items, key, make, update) {
   }
 }
 
-/** Rows of a table: a cell is `[text, class]` or text; the first is the row's header. */
+/** Rows of a table: a cell is `[text, class]`, text, or a function that fills it; the first is the row's header. */
 function rows(id, items, key, cells, acts) {
   list(by(id), items, key, (item) => {
     const row = element("tr");
@@ -53,6 +53,7 @@ function rows(id, items, key, cells, acts) {
     return row;
   }, (row, item) => {
     cells(item).forEach((cell, at) => {
+      if (typeof cell === "function") return cell(row.children[at]);
       const [text, kind = ""] = Array.isArray(cell) ? cell : [cell];
       const node = row.children[at];
       say(node, text);
@@ -289,7 +290,8 @@ function show() {
   rows("orders", status.orders, (of) => JSON.stringify([of.target, of.digest, of.order]), (of) => [
     of.target ?? `statement ${of.digest}`, of.order, of.by ?? "not known", of.addr ?? "",
     [time(of.since_seconds), "number"], [of.left_seconds === null ? "until another" : time(of.left_seconds), "number"],
-  ]);
+  ], (of) => of.digest ? [element("button", { onclick: () => ask(unblockAction(of)) }, "Take back")] : []);
+  showStatements();
   showFleet();
   showDatabases();
   rows("errors", status.errors, (error) => error.sqlstate, (error) => [
@@ -376,6 +378,46 @@ function showRoles() {
   by("no-roles").hidden = status.roles.length > 0;
 }
 
+function showStatements() {
+  const busiest = status.statements ?? [];
+  by("statements-section").hidden = status.statements === null;
+  const most = Math.max(0.01, ...busiest.flatMap((row) => row.trend));
+  const order = (row) => status.orders.find((of) => of.digest === row.digest);
+  rows("statements", busiest, (row) => row.digest, (row) => [
+    row.digest, (cell) => drawTrend(cell, row.trend, most),
+    [rate(row.busy), row.busy >= 0.05 ? "number" : "number zero"], [whole(row.running), row.running ? "number" : "number zero"],
+    [rate(row.calls_per_second), "number"], [time(row.server_time), "number"],
+    [time(row.wait_time), row.wait_time ? "number" : "number zero"],
+    [whole(row.timeouts), row.timeouts ? "number loud" : "number zero"],
+    row.roles.join(", ") + (row.application_name ? ` (${row.application_name})` : ""),
+    [[order(row)?.order, row.trouble].filter(Boolean).join("; "), row.trouble ? "loud" : ""],
+    (cell) => { cell.className = "text"; say(cell, row.statement); cell.title = row.statement; },
+  ], ({ digest }) => {
+    const button = (text, action) => element("button", { onclick: () => {
+      const row = status.statements.find((now) => now.digest === digest);
+      ask(action({ digest, statement: row?.statement }));
+    } }, text);
+    return [button("Limit", limitStatementAction), button("Block", blockAction), button("Cancel", cancelAction)];
+  });
+}
+
+/** Ten minutes as an area, in a scale that all statements share. */
+function drawTrend(cell, values, most) {
+  const [wide, high] = [120, 22];
+  let area = cell.firstChild?.firstChild;
+  if (!area) {
+    area = shape("path", { class: "active" });
+    const box = shape("svg", { class: "trend", viewBox: `0 0 ${wide} ${high}`, preserveAspectRatio: "none", role: "img" });
+    box.append(area);
+    cell.append(box);
+  }
+  const y = (value) => (high - value / most * (high - 1)).toFixed(1);
+  const start = wide - values.length;
+  const d = values.length ? `M${start} ${high}` + values.map((value, at) => `V${y(value)}H${start + at + 1}`).join("") + `V${high}Z` : "";
+  if (area.getAttribute("d") !== d) area.setAttribute("d", d);
+  cell.firstChild.setAttribute("aria-label", `Up to ${rate(Math.max(0, ...values))} backends in the last ten minutes`);
+}
+
 function showFleet() {
   const members = status.fleet ?? [];
   by("fleet-section").hidden = members.length === 0;
@@ -410,17 +452,19 @@ function showDatabases() {
   ] : [];
   list(by("found"), found, (row) => row.key, (row) => {
     const end = element("button", { class: "danger", onclick: () => ask(killAction(row)) }, "End its client");
+    const limit = element("button", { onclick: () => ask(limitStatementAction(row)) }, "Limit its statement");
     return element("li", {}, element("p", {}, element("b"), element("span")), element("p", { class: "who" }),
-      element("p", {}, "Ends it: ", element("code")), element("p", { class: "acts" }, end));
+      element("p", {}, "Ends it: ", element("code")), element("p", { class: "acts" }, limit, end));
   }, (item, row) => {
     item.className = row.kind === "convoy" ? "bad" : "";
     const [what, who, remedy, act] = item.children;
     say(what.children[0], `${row.database}: ${row.kind.replaceAll("_", " ")}${row.since ? `, since ${row.since}` : ""}. `);
     say(what.children[1], row.what);
-    say(who, row.culprit ? `By ${row.culprit}.` : "");
+    say(who, (row.culprit ? `By ${row.culprit}.` : "") + (row.digest ? ` Its last statement: ${row.digest}.` : ""));
     remedy.hidden = !row.remedy;
     say(remedy.children[0], row.remedy ?? "");
     act.hidden = !row.client;
+    act.children[0].hidden = !row.digest;
   });
 }
 
@@ -448,6 +492,32 @@ function rampAction(role) {
   };
 }
 
+function limitStatementAction(row) {
+  return {
+    title: `Limit statement ${row.digest}`, limit: 1, lasts: true,
+    what: `So many transactions at once may begin with it; the others wait, and nobody else behind them. ${row.statement ?? ""}`,
+    command: (limit, _, lasts) => `LIMIT STATEMENT ${row.digest} ${limit} FOR '${lasts}'`,
+  };
+}
+
+function blockAction(row) {
+  return {
+    title: `Block statement ${row.digest}`, lasts: true, what: `It is refused with SQLSTATE 53400, wherever it stands in a transaction. ${row.statement ?? ""}`,
+    command: (_, __, lasts) => `BLOCK STATEMENT ${row.digest} FOR '${lasts}'`,
+  };
+}
+
+function cancelAction(row) {
+  return {
+    title: `Cancel statement ${row.digest}`, what: `Those that run now are canceled; the next ones run. ${row.statement ?? ""}`,
+    command: () => `CANCEL STATEMENT ${row.digest}`,
+  };
+}
+
+function unblockAction(row) {
+  return { title: `Take the order about ${row.digest} back`, what: `It runs without limit again. ${row.statement ?? ""}`, command: () => `UNBLOCK STATEMENT ${row.digest}` };
+}
+
 const DATABASE_ACTIONS = {
   PAUSE: "Its backends are closed as their transactions end, and clients wait until Resume.",
   RESUME: "Clients that wait get backends again.",
@@ -469,14 +539,15 @@ function killAction(row) {
 /** Asks for a confirmation that says what the action does, then runs it. */
 function ask(action) {
   const dialog = by("confirm");
-  const text = () => action.command(by("limit").value, by("over").value);
+  const text = () => action.command(by("limit").value, by("over").value, by("lasts").value);
   const shown = () => say(by("confirm-command"), text());
   say(by("confirm-title"), action.title);
   say(by("confirm-what"), action.what);
   by("limit-field").hidden = action.limit === undefined;
   by("over-field").hidden = !action.over;
+  by("lasts-field").hidden = !action.lasts;
   by("limit").value = action.limit ?? "";
-  by("limit").oninput = by("over").onchange = shown;
+  by("limit").oninput = by("over").onchange = by("lasts").onchange = shown;
   shown();
   dialog.returnValue = "";
   dialog.onclose = () => { if (dialog.returnValue === "do") act(text()); };
@@ -532,7 +603,7 @@ by("unlock").addEventListener("submit", async (event) => {
   document.body.classList.add("unlocked");
   by("unlock").hidden = true;
   by("lock").hidden = false;
-  report("Unlocked: roles, databases and findings have buttons now.", false);
+  report("Unlocked: roles, statements, databases and findings have buttons now.", false);
 });
 by("lock").addEventListener("click", () => { forget(); report("Locked.", false); });
 

@@ -16,12 +16,15 @@ pub(super) const TABLE: ConsoleTable = table!(
 
 struct StatementLine {
     view: StatementView,
+    /// Clients that run it now.
+    running: u32,
     first_seen: String,
     last_seen: String,
 }
 
 columns! { StatementLine;
     "digest" text = |it| it.view.digest.map(|digest| digest.to_string()),
+    "running" int = |it| it.running,
     "calls" long = |it| it.view.totals.calls,
     "server_us" long = |it| micros(it.view.totals.server_time()),
     "server_p50_us" long = |it| micros(it.view.totals.server.quantile(0.5)),
@@ -47,11 +50,14 @@ columns! { StatementLine;
 fn lines(proxy: &Proxy) -> Vec<StatementLine> {
     let date = |second: u32| time(proxy.clock.started_at() + Duration::from_secs(second.into()));
     let mut views = proxy.workload.as_ref().map(|workload| workload.view()).unwrap_or_default();
-    views.retain(|view| view.totals.calls > 0);
+    let running = proxy.clients.running();
+    let running = |view: &StatementView| view.digest.and_then(|digest| running.get(&digest)).copied().unwrap_or(0);
+    views.retain(|view| view.totals.calls > 0 || running(view) > 0);
     views.sort_by_key(|view| std::cmp::Reverse(view.totals.server_time()));
     let line = |view: StatementView| StatementLine {
         first_seen: date(view.first_seen),
         last_seen: date(view.last_seen),
+        running: running(&view),
         view,
     };
     views.into_iter().map(line).collect()
