@@ -1,5 +1,5 @@
 //! Incidents on purpose: what a burst, a dead database, a migration, a held lock, a forgotten transaction, vanishing
-//! clients, a leaked setting and several poolers do to a real Postgres, straight, through PgBouncer and through pgweir.
+//! clients, a leaked setting, a runaway statement and several poolers do to a real Postgres, straight, through PgBouncer and through pgweir.
 //! `make drills` runs them; docs/drills has what came of it.
 
 mod balancer;
@@ -16,6 +16,7 @@ mod lock_queue;
 mod looks;
 mod machine;
 mod notify;
+mod observe;
 mod open_loop;
 mod postgres;
 #[path = "../../tests/it/support/process.rs"]
@@ -25,6 +26,7 @@ mod records;
 mod redis_server;
 mod report;
 mod route;
+mod runaway;
 mod sampler;
 mod session;
 mod slow_disk;
@@ -41,11 +43,24 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
 const USAGE: &str =
-    "Say which drill: burst, valve, lock-queue, zombie, leak, notify, convoy, horizon, fleet, cancel, brownout, or all. FULL=1 makes bursts of every size.
+    "Say which drill: burst, valve, lock-queue, zombie, leak, notify, convoy, horizon, fleet, cancel, brownout, runaway, observe, or all. FULL=1 makes bursts of every size.
 Its figures go to docs/drills. More words choose among its runs (burst hot-row 1000 pgweir); those go to target/drills.";
 
-const DRILLS: [&str; 11] =
-    ["burst", "valve", "lock-queue", "zombie", "leak", "notify", "convoy", "horizon", "fleet", "cancel", "brownout"];
+const DRILLS: [&str; 13] = [
+    "burst",
+    "valve",
+    "lock-queue",
+    "zombie",
+    "leak",
+    "notify",
+    "convoy",
+    "horizon",
+    "fleet",
+    "cancel",
+    "brownout",
+    "runaway",
+    "observe",
+];
 
 /// What the command line asks for.
 pub(crate) struct Choice {
@@ -92,7 +107,9 @@ fn main() {
                 "horizon" => horizon::run(&choice).await,
                 "fleet" => fleet::run(&choice).await,
                 "cancel" => cancel::run(&choice).await,
-                _ => brownout::run(&choice).await,
+                "brownout" => brownout::run(&choice).await,
+                "runaway" => runaway::run(&choice).await,
+                _ => observe::run(&choice).await,
             };
             report.write(dir);
         }

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::postgres::{Postgres, ROLES};
 use crate::process::root;
-use crate::session::DBNAME;
+use crate::session::{DBNAME, OPERATOR};
 use crate::supervisor::{Owner, Server, Stop};
 
 /// Longer than any run, so that whoever waits is served or shows as unanswered.
@@ -46,6 +46,8 @@ pub(crate) struct Pgweir {
     pub(crate) watch: String,
     /// The section `[fleet]`.
     pub(crate) fleet: String,
+    /// Tables of `[[lanes]]`.
+    pub(crate) lanes: String,
     /// What distinguishes it in tables.
     pub(crate) label: String,
 }
@@ -54,8 +56,8 @@ impl Pgweir {
     /// A pool and nothing else.
     pub(crate) fn pool(size: u32) -> Self {
         let label = format!("pgweir, pool of {size}");
-        let [burst, deploy, report, admission, notify, watch, fleet] = Default::default();
-        Self { size, burst, deploy, report, admission, notify, watch, fleet, label }
+        let [burst, deploy, report, admission, notify, watch, fleet, lanes] = Default::default();
+        Self { size, burst, deploy, report, admission, notify, watch, fleet, lanes, label }
     }
 
     /// The role of the burst may have so many transactions in the server.
@@ -68,7 +70,7 @@ impl Pgweir {
     }
 
     fn toml(&self, listen: SocketAddr, postgres: u16) -> String {
-        let Self { size, burst, deploy, report, admission, notify, watch, fleet, label: _ } = self;
+        let Self { size, burst, deploy, report, admission, notify, watch, fleet, lanes, label: _ } = self;
         format!(
             r#"
 [listen]
@@ -76,6 +78,7 @@ addr = ["{listen}"]
 shutdown_timeout = "1s"
 [admin]
 addr = "off"
+roles = ["{OPERATOR}"]
 [pool]
 size = {size}
 wait_timeout = "{WAIT_TIMEOUT_SECONDS}s"
@@ -85,6 +88,9 @@ port = {postgres}
 tls = {{ mode = "disable" }}
 [roles."*"]
 auth = "trust"
+[roles.{OPERATOR}]
+auth = "scram"
+password = "{OPERATOR}"
 [roles.burst]
 {burst}
 [roles.deploy]
@@ -95,6 +101,7 @@ auth = "trust"
 {notify}
 {watch}
 {fleet}
+{lanes}
 "#
         )
     }

@@ -1,16 +1,20 @@
 //! One client's connection: to Postgres or to a proxy in front of it.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 use tokio_util::task::AbortOnDropHandle;
 
 /// The database of every drill.
 pub(crate) const DBNAME: &str = "drill";
+
+/// Who may use pgweir's console, with this as the password.
+pub(crate) const OPERATOR: &str = "operator";
 
 /// Logins under way at once: enough for both cores, too few to be a storm.
 const LOGINS_MAX: usize = 48;
@@ -66,6 +70,17 @@ impl Session {
         let mut config = Config::new();
         config.host(at.ip().to_string()).port(at.port()).user(role).dbname(DBNAME);
         name.map(|name| config.application_name(name));
+        Self::open(&config).await
+    }
+
+    /// Logs in to pgweir's console.
+    pub(crate) async fn console(port: u16) -> Result<Self, Failure> {
+        let mut config = Config::new();
+        config.host("127.0.0.1").port(port).user(OPERATOR).password(OPERATOR).dbname("pgweir");
+        Self::open(&config).await
+    }
+
+    async fn open(config: &Config) -> Result<Self, Failure> {
         let (client, connection) = config.connect(NoTls).await?;
         let connection = AbortOnDropHandle::new(tokio::spawn(async {
             // Its end shows in the client's next request.
@@ -103,6 +118,19 @@ impl Session {
         });
         let row = row.unwrap_or_else(|| panic!("no row: {sql}"));
         Ok((0..row.len()).map(|column| row.get(column).unwrap_or_default().to_owned()).collect())
+    }
+
+    /// The rows of a Query's answer, by the names of their columns.
+    pub(crate) async fn table(&self, sql: &str) -> Result<Vec<BTreeMap<String, String>>, Failure> {
+        let cells = |row: SimpleQueryRow| {
+            let cell = |at: usize| row.get(at).unwrap_or_default().to_owned();
+            row.columns().iter().enumerate().map(|(at, column)| (column.name().to_owned(), cell(at))).collect()
+        };
+        let rows = self.client.simple_query(sql).await?.into_iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(cells(row)),
+            _ => None,
+        });
+        Ok(rows.collect())
     }
 
     /// The only number of a Query's answer.
