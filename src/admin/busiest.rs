@@ -72,7 +72,7 @@ impl BusyStatement {
         json!({
             "digest": trend.digest.to_string(),
             "statement": view.text.chars().take(TEXT_SHOWN).collect::<String>(),
-            "roles": view.roles,
+            "roles": view.roles.iter().map(|role| &**role).collect::<Vec<_>>(),
             "database": caller.map(|caller| &*caller.database),
             "application_name": caller.map(|caller| &*caller.application_name),
             "running": running,

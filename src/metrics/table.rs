@@ -143,6 +143,9 @@ metrics! {
         ProcessCounter MemoryRefusals "pgweir_client_memory_refusals_total" []
             "Clients closed with 53200, because they or all together took more memory than they may."
             "Clients that prepare statements without end, or pipeline without reading; or raise `listen.memory_max` or `listen.client_memory_max`."
+        Counter RecorderLost "pgweir_recorder_lost_total" []
+            "With a `[recorder]`: transactions that are not in the recording, because its disk was too slow."
+            "A replay of it has fewer arrivals than there were; put the file on another disk."
         Gauge Clients "pgweir_clients" [Database Role ClientState]
             "Clients that are logged in, by what they do."
             "Many waiting: the pool is full, or the role at its limit; `SHOW POOLS` and `SHOW ROLES` tell which."

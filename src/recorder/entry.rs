@@ -10,7 +10,7 @@ pub(crate) const ENTRY: usize = 24;
 words! {
     /// How a transaction ended, as far as pgweir is concerned.
     pub(crate) enum RecordedOutcome {
-        /// It had a backend, and gave it back.
+        /// It had a backend, until it gave that back or lost it.
         Served = "served",
         /// It waited for as long as it may.
         TimedOut = "timed out",

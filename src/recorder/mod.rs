@@ -7,10 +7,11 @@ pub(crate) mod entry;
 pub(crate) mod ring;
 mod writer;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
@@ -26,7 +27,7 @@ use self::writer::RingWriter;
 /// Transactions in a batch, before it is given away early.
 const BATCH: usize = 4096;
 
-/// Batches that may wait for the disk; more are lost, and the log says so.
+/// Batches that may wait for the disk; more are lost, which the log tells and a counter.
 const BATCHES_MAX: usize = 64;
 
 /// Pools that have numbers; what comes beyond has the last one.
@@ -43,6 +44,8 @@ pub(crate) struct FlightRecorder {
     started: Instant,
     /// Of `started`, since [`EPOCH`].
     micros: u64,
+    /// Transactions that the disk was too slow for.
+    lost: AtomicU64,
 }
 
 impl FlightRecorder {
@@ -54,7 +57,21 @@ impl FlightRecorder {
         thread::Builder::new().name("recorder".into()).spawn(move || writer.run(&inbox))?;
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + EPOCH).unwrap_or_default();
         let micros = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-        Ok(Arc::new(Self { batches, names, started: Instant::now(), micros }))
+        Ok(Arc::new(Self { batches, names, started: Instant::now(), micros, lost: AtomicU64::new(0) }))
+    }
+
+    /// Transactions that are not in the recording, because the disk was too slow.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn lose(&self, transactions: usize) {
+        let before = self.lost.fetch_add(transactions as u64, Ordering::Relaxed);
+        let now = before + transactions as u64;
+        // Once each time the number has doubled.
+        if before.checked_ilog2() != now.checked_ilog2() {
+            tracing::warn!(transactions = now, "the recording's disk is too slow; these transactions are not in it");
+        }
     }
 
     fn names(&self) -> MutexGuard<'_, RecordedNames> {
@@ -105,13 +122,12 @@ pub(crate) struct FlightLog<P> {
     recorder: Arc<FlightRecorder>,
     batch: RefCell<Vec<RecordedTransaction>>,
     pools: RefCell<HashMap<P, u16>>,
-    /// Batches that the disk was too slow for.
-    lost: Cell<u64>,
+    lanes: RefCell<HashMap<Box<str>, u8>>,
 }
 
 impl<P: Copy + Eq + Hash> FlightLog<P> {
     pub(crate) fn new(recorder: Arc<FlightRecorder>) -> Self {
-        Self { recorder, batch: RefCell::default(), pools: RefCell::default(), lost: Cell::new(0) }
+        Self { recorder, batch: RefCell::default(), pools: RefCell::default(), lanes: RefCell::default() }
     }
 
     /// Records a transaction: a look-up and a push.
@@ -130,7 +146,7 @@ impl<P: Copy + Eq + Hash> FlightLog<P> {
             wait: micros(flight.waited),
             served: micros(flight.served),
             pool,
-            lane: flight.lane.map_or(0, |lane| recorder.lane(lane)),
+            lane: flight.lane.map_or(0, |lane| self.lane(lane)),
             outcome: flight.outcome,
             digest: flight.digest as u32,
         });
@@ -147,12 +163,23 @@ impl<P: Copy + Eq + Hash> FlightLog<P> {
             return;
         }
         if let Err(TrySendError::Full(batch)) = self.recorder.batches.try_send(batch) {
-            self.lost.set(self.lost.get() + 1);
-            if self.lost.get().is_power_of_two() {
-                let (batches, last) = (self.lost.get(), batch.len());
-                tracing::warn!(batches, last, "the recording's disk is too slow; these transactions are not in it");
-            }
+            self.recorder.lose(batch.len());
         }
+    }
+
+    /// The number of a lane.
+    fn lane(&self, name: &str) -> u8 {
+        let mut lanes = self.lanes.borrow_mut();
+        if let Some(number) = lanes.get(name) {
+            return *number;
+        }
+        if lanes.len() >= usize::from(u8::MAX) {
+            // Files come and go; the names keep their numbers.
+            lanes.clear();
+        }
+        let number = self.recorder.lane(name);
+        lanes.insert(name.into(), number);
+        number
     }
 }
 
@@ -161,22 +188,43 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_slow_disk_loses_is_counted() {
+        let (batches, inbox) = sync_channel(1);
+        let (names, started) = (Arc::default(), Instant::now());
+        let recorder = Arc::new(FlightRecorder { batches, names, started, micros: 0, lost: AtomicU64::new(0) });
+        let log = FlightLog::new(Arc::clone(&recorder));
+        for number in 0..3 {
+            for lane in ["a", "b", "a"] {
+                log.record(&flight(number, Some(lane)));
+            }
+            log.give();
+        }
+        assert_eq!(recorder.lost(), 6, "two batches of three");
+        let kept: Vec<u8> = inbox.recv().expect("one batch").iter().map(|of| of.lane).collect();
+        assert_eq!(kept, [1, 2, 1]);
+    }
+
+    fn flight(pool: usize, lane: Option<&str>) -> Flight<'_, usize> {
+        Flight {
+            pool,
+            database: "app",
+            role: "web",
+            lane,
+            asked: Instant::now(),
+            waited: Duration::ZERO,
+            served: Duration::ZERO,
+            outcome: RecordedOutcome::Served,
+            digest: 1,
+        }
+    }
+
+    #[test]
     fn pools_that_come_and_go_keep_one_number_and_take_no_more_memory() {
         let dir = tempfile::tempdir().expect("a directory");
         let recorder = FlightRecorder::start(&dir.path().join("flight.rec"), 1024 * 1024).expect("it can be written");
         let log = FlightLog::new(recorder);
         for pool in 0..3 * POOLS_MAX {
-            log.record(&Flight {
-                pool,
-                database: "app",
-                role: "web",
-                lane: None,
-                asked: Instant::now(),
-                waited: Duration::ZERO,
-                served: Duration::ZERO,
-                outcome: RecordedOutcome::Served,
-                digest: 1,
-            });
+            log.record(&flight(pool, None));
         }
         assert!(log.pools.borrow().len() <= POOLS_MAX);
         assert!(log.batch.borrow().iter().all(|transaction| transaction.pool == 0));

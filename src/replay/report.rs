@@ -10,7 +10,7 @@ use crate::recorder::{RecordedOutcome, Recording};
 /// The transactions of one role outside of lanes, or of one lane.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Account {
-    answered: u64,
+    pub(super) answered: u64,
     pub(super) refused: u64,
     pub(super) timed_out: u64,
     /// They went before their turn, or nobody serves them.
@@ -18,7 +18,7 @@ pub(super) struct Account {
     /// Microseconds of each that began.
     waits: Vec<u32>,
     under_way: u32,
-    most: u32,
+    pub(super) most: u32,
 }
 
 impl Account {
@@ -66,21 +66,11 @@ impl Account {
     }
 }
 
-/// An account, as tests see it.
-#[cfg(test)]
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AccountTotals {
-    pub(super) answered: u64,
-    pub(super) refused: u64,
-    pub(super) timed_out: u64,
-    pub(super) left: u64,
-    pub(super) most: u32,
-}
-
 /// All accounts, and the most transactions at the server at once.
 #[derive(Debug, Default)]
 pub(super) struct Accounts {
-    by_kind: BTreeMap<(u16, u8), Account>,
+    /// By pool and lane.
+    pub(super) by_kind: BTreeMap<(u16, u8), Account>,
     most: u32,
 }
 
@@ -89,19 +79,6 @@ impl Accounts {
     pub(super) fn of(&mut self, recording: &Recording, index: usize) -> &mut Account {
         let of = &recording.transactions[index];
         self.by_kind.entry((of.pool, of.lane)).or_default()
-    }
-
-    /// What became of the transactions of each pool and lane.
-    #[cfg(test)]
-    pub(super) fn totals(&self) -> BTreeMap<(u16, u8), AccountTotals> {
-        let total = |of: &Account| AccountTotals {
-            answered: of.answered,
-            refused: of.refused,
-            timed_out: of.timed_out,
-            left: of.left,
-            most: of.most,
-        };
-        self.by_kind.iter().map(|(key, of)| (*key, total(of))).collect()
     }
 
     pub(super) fn peak(&mut self, active: u32) {

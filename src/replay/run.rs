@@ -297,7 +297,7 @@ mod tests {
         let recording = recording(&[(0, 10_000, 0, 0); 50]);
         let wide = replayed(&recording, 100, 1);
         let narrow = replayed(&recording, 1, 1);
-        let of = |accounts: &Accounts| accounts.totals()[&(0, 0)];
+        let of = |accounts: &Accounts| accounts.by_kind[&(0, 0)].clone();
         assert_eq!((of(&wide).answered, of(&narrow).answered), (50, 50));
         assert!(of(&wide).most > 10 && of(&narrow).most == 1, "{:?} {:?}", of(&wide), of(&narrow));
     }
@@ -313,7 +313,7 @@ mod tests {
         ) {
             let of = |(after, served, pool, lane)| (after, served, pool, if pool == 1 { lane } else { 0 });
             let arrivals: Vec<_> = arrivals.into_iter().map(of).collect();
-            let totals = replayed(&recording(&arrivals), limit, lane).totals();
+            let totals = replayed(&recording(&arrivals), limit, lane).by_kind;
             for (key, total) in &totals {
                 let came = arrivals.iter().filter(|(.., pool, lane)| (*pool, *lane) == *key).count() as u64;
                 prop_assert_eq!(total.answered + total.refused + total.timed_out + total.left, came);

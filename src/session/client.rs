@@ -29,7 +29,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout};
 
-use self::recorded::record_unserved;
+use self::recorded::{record_served, record_unserved};
 use super::cleanup;
 use super::leased::Leased;
 use super::orphan::Orphan;
@@ -216,6 +216,9 @@ impl Client {
             record_unserved(flight, &self.session, waiting.lane.as_ref(), waiting.since, &Fault::Canceled);
         }
         if let Phase::Leased(leased) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            if let Some(flight) = &self.worker.flight {
+                record_served(flight, &self.session, &leased, Instant::now());
+            }
             is_mid_answer = leased.cycle.backend.is_mid_forward();
             let is_mid_frame = self.side.is_mid_forward();
             cleanup::begin(&self.worker, leased, &mut self.session, is_mid_frame);

@@ -143,7 +143,10 @@ fn labels(series: &str) -> Vec<&str> {
 #[tokio::test]
 async fn every_metric_is_there_with_its_labels_and_promtool_has_no_complaints() {
     let postgres = Postgres::private(&[]);
-    let proxy = watched(&postgres, "").await.toml("[roles.app]\ntransactions_max = 10").start().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("flight.rec");
+    let more = format!("[roles.app]\ntransactions_max = 10\n[recorder]\npath = {:?}", path.to_str().expect("UTF-8"));
+    let proxy = watched(&postgres, "").await.toml(&more).start().await;
     let client = proxy.connect("app").await;
     client.batch_execute("LISTEN jobs; NOTIFY jobs").await.expect("a notification");
     client.batch_execute("SELECT 1/0").await.expect_err("an error");

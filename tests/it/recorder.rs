@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::support::{Proxy, eventually, proxy};
+use crate::support::{Proxy, eventually, frontend, proxy};
 
 /// What this command says about the recording.
 fn said(proxy: &Proxy, arguments: &[&str]) -> String {
@@ -52,4 +52,31 @@ async fn a_recording_is_replayed_with_other_settings() {
         said(&proxy, &["replay", "--config", &config, "--set", "roles.app.speed=9"])
             .contains("roles.app.speed: unknown key")
     );
+}
+
+#[tokio::test]
+async fn what_is_lost_or_refused_is_recorded_as_well() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("flight.rec");
+    let keys = format!("[recorder]\npath = {:?}\nsize = \"1MiB\"", path.to_str().expect("UTF-8"));
+    let proxy = proxy().pool_size(1).toml("[pool]\nwaiters_max = 1").toml(&keys).start().await;
+    std::os::unix::fs::symlink(&path, proxy.file().with_file_name("flight.rec")).expect("our own directory");
+    let (mut goes, mut waits, mut refused) =
+        (proxy.wire("app").await, proxy.wire("app").await, proxy.wire("app").await);
+    goes.query("BEGIN").await;
+    waits.send(frontend::query("SELECT 1")).await;
+    eventually(async || proxy.metric("pgweir_waiters", &[]) == 1.0).await;
+    assert_eq!(refused.failure("SELECT 2").await, "53300");
+    drop(goes);
+    waits.cycle().await;
+    let config = proxy.file().to_str().expect("UTF-8").to_owned();
+    // Served: the lost one and the one that waited. The columns are those of `replay`: answered is 0, refused is 4.
+    eventually(async || {
+        let said = said(&proxy, &["replay", "--config", &config]);
+        said.contains(" happened ") && {
+            let of = line(&said, "happened");
+            (of[0], of[1], of[4]) == ("2", "1", "1")
+        }
+    })
+    .await;
 }

@@ -164,6 +164,9 @@ fn process(page: &mut Exposition, proxy: &Proxy) {
     page.put(Metric::ClientsMax, &[], proxy.config.load().listen.clients_max);
     put_fleet(page, proxy);
     page.put(Metric::ClientMemory, &[], proxy.memory.used() as u64);
+    if let Some(recorder) = &proxy.recorder {
+        page.put(Metric::RecorderLost, &[], recorder.lost());
+    }
     page.put_counters(&[], proxy.process.counters());
     for (metric, durations) in proxy.process.histograms() {
         page.put_distribution(metric, &[], &durations);

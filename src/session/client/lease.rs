@@ -60,7 +60,13 @@ impl Client {
                 self.handle.set_waiting();
                 Ok(false)
             }
-            Err(error) => Err(self.lease_fault(error, lane.as_ref(), Duration::ZERO)),
+            Err(error) => {
+                let fault = self.lease_fault(error, lane.as_ref(), Duration::ZERO);
+                if let Some(flight) = &self.worker.flight {
+                    record_unserved(flight, &self.session, lane.as_ref(), now, &fault);
+                }
+                Err(fault)
+            }
         }
     }
 
@@ -313,6 +319,9 @@ impl Client {
 
     fn part(&mut self, expired: Option<Reason>, cx: &mut Context<'_>) -> Result<(), End> {
         let Phase::Leased(mut leased) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
+        if let Some(flight) = &self.worker.flight {
+            record_served(flight, &self.session, &leased, Instant::now());
+        }
         let is_mid_frame = self.side.is_mid_forward();
         let result = self.tell_loss(&mut leased.cycle, expired);
         if leased.cycle.running().has_ended() {

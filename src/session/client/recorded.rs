@@ -9,7 +9,7 @@ use crate::recorder::{Flight, FlightLog, RecordedOutcome};
 use crate::session::leased::Leased;
 use crate::session::session::Session;
 
-/// It gives its backend back.
+/// It gives its backend back, or has lost it.
 #[cold]
 pub(super) fn record_served(log: &FlightLog<PoolId>, session: &Session, leased: &Leased, now: Instant) {
     let times = &leased.cycle.times;
@@ -22,7 +22,7 @@ pub(super) fn record_served(log: &FlightLog<PoolId>, session: &Session, leased: 
     });
 }
 
-/// It waited since then, in that lane, and gets no backend.
+/// It asked then, in that lane, and gets no backend.
 #[cold]
 pub(super) fn record_unserved(
     log: &FlightLog<PoolId>,
