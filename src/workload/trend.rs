@@ -37,11 +37,11 @@ pub(super) struct StatementTrends {
     last: HashMap<Digest, StatementSums>,
     /// Of the last look, or of the start.
     second: u32,
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<TrendPiece>,
 }
 
 #[derive(Debug, Default)]
-struct Piece {
+struct TrendPiece {
     seconds: u32,
     busiest: Vec<(Digest, StatementSums)>,
 }
@@ -70,12 +70,12 @@ impl StatementTrends {
         self.second = second;
         // Looks that were missed: what came in them is in this one.
         for _ in 1..(seconds / PIECE).min(PIECES as u32) {
-            self.push(Piece::default());
+            self.push(TrendPiece::default());
         }
-        self.push(Piece { seconds, busiest });
+        self.push(TrendPiece { seconds, busiest });
     }
 
-    fn push(&mut self, piece: Piece) {
+    fn push(&mut self, piece: TrendPiece) {
         if self.pieces.len() == PIECES {
             self.pieces.pop_front();
         }
@@ -149,7 +149,10 @@ mod tests {
     proptest! {
         #[test]
         fn its_memory_has_bounds_and_its_sums_are_right(
-            looks in prop::collection::vec((1u32..40, prop::collection::vec((0u64..60, 1u64..5, 0u64..1_000_000), 0..40)), 1..150)
+            looks in prop::collection::vec(
+                (1u32..40, prop::collection::vec((0u64..60, 1u64..5, 0u64..1_000_000), 0..40)),
+                1..150,
+            )
         ) {
             let mut trends = StatementTrends::default();
             let mut totals: HashMap<Digest, StatementSums> = HashMap::new();
