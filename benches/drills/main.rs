@@ -1,6 +1,6 @@
 //! Incidents on purpose: what a burst, a dead database, a migration, a held lock, a forgotten transaction, vanishing
-//! clients, a leaked setting, a runaway statement and several poolers do to a real Postgres, straight, through PgBouncer
-//! and through pgweir. `make drills` runs them; docs/drills has what came of it.
+//! clients, a leaked setting, a runaway statement and several poolers do to a real Postgres, straight, through
+//! PgBouncer and through pgweir. `make drills` runs them; docs/drills has what came of it.
 
 mod balancer;
 mod brownout;

@@ -4,8 +4,8 @@
 //! mistake in one, `drivers` answers statements that are sent to every server. `tables/` has one file for each SHOW,
 //! `commands/` one for each command; [`table`] and [`command`] say what these are. `http` answers scrapes and probes
 //! from `scrape` and `health`, and has the status page: `facts` are the state of everything, `recent` the last minutes,
-//! `problem` the things that are wrong, `busiest` the statements, `status` all of that in JSON, `events` sends it once a
-//! second, `actions` runs commands, and the page itself is in `page/`.
+//! `problem` the things that are wrong, `busiest` the statements, `status` all of that in JSON, `events` sends it once
+//! a second, `actions` runs commands, and the page itself is in `page/`.
 
 mod actions;
 mod body;
