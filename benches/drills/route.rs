@@ -89,7 +89,7 @@ tls = {{ mode = "disable" }}
 [roles."*"]
 auth = "trust"
 [roles.{OPERATOR}]
-auth = "scram"
+auth = "password"
 password = "{OPERATOR}"
 [roles.burst]
 {burst}

@@ -70,6 +70,11 @@ impl StatementOrders {
         self.by_digest.load().get(&digest).cloned()
     }
 
+    /// Whether one was given after `then`.
+    pub(crate) fn is_any_since(&self, then: Instant) -> bool {
+        self.is_any() && self.by_digest.load().values().any(|order| order.given >= then)
+    }
+
     /// All of them, the latest first.
     pub(crate) fn all(&self) -> Vec<Arc<StatementOrder>> {
         let mut all: Vec<_> = self.by_digest.load().values().cloned().collect();

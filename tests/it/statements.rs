@@ -255,6 +255,55 @@ async fn digest(proxy: &Proxy, text: &str) -> String {
 }
 
 #[tokio::test]
+async fn an_order_is_about_those_too_who_wait_already() {
+    let proxy = proxy().pool_size(2).wait_timeout("60s").start().await;
+    let mut holders = [proxy.wire("app").await, proxy.wire("app").await];
+    holders[0].query("SELECT pg_sleep(0)").await;
+    let digest = digest(&proxy, "SELECT pg_sleep(?)").await;
+    for order in ["LIMIT STATEMENT digest 1 FOR '10m'", "BLOCK STATEMENT digest FOR '10m'"] {
+        for holder in &mut holders {
+            holder.query("BEGIN").await;
+        }
+        let waiting = async |count: &str| {
+            let of = async || proxy.console("SHOW POOLS").await.into_iter().find(|pool| pool["user"] == "app");
+            eventually(async || of().await.is_some_and(|pool| pool["cl_waiting"] == *count)).await;
+        };
+        let mut sleepers = Vec::new();
+        for _ in 0..3 {
+            let mut sleeper = proxy.wire("app").await;
+            sleeper.send(query("SELECT pg_sleep(600)")).await;
+            sleepers.push(sleeper);
+        }
+        waiting("3").await;
+        let mut other = proxy.wire("app").await;
+        other.send(query("SELECT 'fine'")).await;
+        waiting("4").await;
+        proxy.console(&order.replace("digest", &digest)).await;
+        for holder in &mut holders {
+            holder.query("COMMIT").await;
+        }
+        // It does not wait behind the statement that never ends.
+        assert_eq!(tags(&other.cycle().await), "T D C Z");
+        let orders = proxy.console("SHOW ORDERS").await;
+        if order.starts_with("LIMIT") {
+            eventually(async || proxy.console("SHOW ORDERS").await[0]["waiting"] == "2").await;
+            assert_eq!(proxy.console("SHOW ORDERS").await[0]["active"], "1");
+            drop(sleepers);
+            eventually(async || {
+                proxy.console(&format!("CANCEL STATEMENT {digest}")).await;
+                proxy.console("SHOW ORDERS").await[0]["active"] == "0"
+            })
+            .await;
+        } else {
+            for sleeper in &mut sleepers {
+                assert_eq!(sleeper.cycle().await[0].sqlstate(), "53400", "{orders:?}");
+            }
+        }
+        proxy.console(&format!("UNBLOCK STATEMENT {digest}")).await;
+    }
+}
+
+#[tokio::test]
 async fn a_blocked_statement_is_refused_and_nothing_else() {
     let proxy = proxy().start().await;
     let mut wire = proxy.wire("app").await;

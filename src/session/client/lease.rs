@@ -100,6 +100,14 @@ impl Client {
     /// ## Waiting => (Leased | Idle)
     pub(super) fn wait(&mut self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Result<(), End> {
         let Phase::Waiting(waiting) = &mut self.phase else { return Ok(()) };
+        let is_of_order = matches!(waiting.lane, Some(LaneOf::Order(_)));
+        if !is_of_order
+            && self.worker.proxy.lanes.orders.is_any_since(waiting.since)
+            && self.obey_new_order(cx, &mut buffers.copy)?
+        {
+            return Ok(());
+        }
+        let Phase::Waiting(waiting) = &mut self.phase else { return Ok(()) };
         let Waiting { waiter, since, lane } = &mut **waiting;
         let since = *since;
         match waiter.poll(cx) {
