@@ -120,7 +120,7 @@ enum Copy {
         /// Syncs the server may or may not have read inside the COPY.
         doubtful: bool,
     },
-    /// The end was sent; the answer is under way.
+    /// The end was sent, or a message that is not read inside a COPY; the answer is under way.
     Ending {
         /// As in `In`.
         doubtful: bool,
@@ -275,6 +275,8 @@ impl<N> ExpectedReplies<N> {
                 return action;
             }
             (_, Copy::Both) => return action,
+            // The COPY has failed before the server reads this message, or the session ends at it.
+            (expect, Copy::In { doubtful }) if expect != Expect::Synthetic => self.copy = Copy::Ending { doubtful },
             _ => {}
         }
         if self.skipping {
@@ -424,31 +426,27 @@ impl<N> ExpectedReplies<N> {
         self.unsynced = false;
     }
 
-    /// Rule 2: Syncs sent ahead of the COPY data were read inside the COPY.
+    /// Rule 2: Syncs sent ahead of the COPY data were read inside the COPY. What stands behind a message that is not
+    /// read there was read outside.
     fn copy_in(&mut self, dropped: &mut Vec<ExpectedReply<N>>) {
-        let end = self.entries.iter().position(|e| e.expect == Expect::CopyEnd);
-        let until = end.unwrap_or(self.entries.len());
-        let mut index = 1;
-        let mut left = until.saturating_sub(1);
-        let mut doubtful = false;
-        while left > 0 {
-            left -= 1;
-            if self.entries[index].expect == Expect::Sync {
-                dropped.extend(self.entries.remove(index));
-                doubtful = true;
-            } else {
-                index += 1;
-            }
-        }
-        self.copy = match end {
-            Some(_) => {
-                self.entries.remove(index);
-                Copy::Ending { doubtful }
-            }
-            None => {
-                // The Syncs are gone, so the unit is open again; a Query ends itself.
-                self.unsynced |= doubtful && self.entries.front().is_some_and(|head| head.expect.is_extended());
-                Copy::In { doubtful }
+        let (mut index, mut doubtful) = (1, false);
+        self.copy = loop {
+            match self.entries.get(index).map(|entry| entry.expect) {
+                Some(Expect::Sync) => {
+                    dropped.extend(self.entries.remove(index));
+                    doubtful = true;
+                }
+                Some(Expect::Synthetic) => index += 1,
+                Some(Expect::CopyEnd) => {
+                    self.entries.remove(index);
+                    break Copy::Ending { doubtful };
+                }
+                Some(_) => break Copy::Ending { doubtful },
+                None => {
+                    // The Syncs are gone, so the unit is open again; a Query ends itself.
+                    self.unsynced |= doubtful && self.entries.front().is_some_and(|head| head.expect.is_extended());
+                    break Copy::In { doubtful };
+                }
             }
         };
     }
@@ -567,6 +565,34 @@ mod tests {
     }
 
     // Its client waits for the ReadyForQuery of a Sync that nobody will answer.
+    // A message of another kind is not read inside a COPY, so the Sync and the CopyEnd behind it are not, either.
+    #[test]
+    fn what_follows_another_message_is_not_inside_the_copy() {
+        for head in [Query, Execute] {
+            let mut replies = ExpectedReplies::default();
+            client(&mut replies, &[head]);
+            answer(&mut replies, b'G');
+            client(&mut replies, &[Close, Sync, Query, CopyEnd]);
+            let is_extended = head.is_extended();
+            answer(&mut replies, b'E');
+            if !is_extended {
+                answer(&mut replies, b'Z');
+                answer(&mut replies, b'3');
+            }
+            answer(&mut replies, b'Z');
+            answer(&mut replies, b'G');
+            answer(&mut replies, b'C');
+            answer(&mut replies, b'Z');
+            assert!(replies.can_release() && !replies.is_doubtful());
+        }
+        let mut pipelined = ExpectedReplies::default();
+        client(&mut pipelined, &[Query, Close, Sync, Query, CopyEnd]);
+        for tag in *b"GEZ3ZGCZ" {
+            answer(&mut pipelined, tag);
+        }
+        assert!(pipelined.can_release() && !pipelined.is_doubtful());
+    }
+
     #[test]
     fn a_copy_that_has_swallowed_the_last_sync_has_a_rest() {
         let mut replies = ExpectedReplies::default();
@@ -696,8 +722,9 @@ mod tests {
     }
 
     fn unit() -> impl Strategy<Value = Vec<Sent>> {
+        use Run::FailsAfterData;
         let fails = prop::bool::weighted(0.1);
-        let copy = prop::sample::select(vec![Run::Copies, Run::FailsAfterData]);
+        let copy = prop::sample::select(vec![Run::Copies, FailsAfterData]);
         let extended = prop_oneof![
             5 => (prop::sample::select(vec![Parse, Bind, DescribeStatement, DescribePortal, Close]), fails)
                 .prop_map(|(e, f)| Sent::Extended(e, f)),
@@ -718,6 +745,15 @@ mod tests {
                 let mut v = vec![Sent::Query(run)];
                 v.extend(vec![Sent::CopyData; data]);
                 v.push(Sent::CopyEnd);
+                v
+            }),
+            1 => (prop::bool::ANY, 1usize..4, prop::bool::ANY, prop::bool::ANY).prop_map(|(query, data, early, call)| {
+                // Behind data at which it fails, a COPY needs no end: whatever comes is for the server to judge.
+                let mut v = vec![if query { Sent::Query(FailsAfterData) } else { Sent::Execute(FailsAfterData) }];
+                v.extend(early.then_some(Sent::Sync));
+                v.extend(vec![Sent::CopyData; data]);
+                v.push(if query && call { Sent::Call(false) } else { Sent::Extended(Close, false) });
+                v.push(Sent::Sync);
                 v
             }),
             1 => (copy, prop::bool::ANY, 1usize..4).prop_map(|(run, early, data)| {
