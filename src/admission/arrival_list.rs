@@ -67,11 +67,33 @@ impl<T> ArrivalList<T> {
         }
     }
 
+    /// It comes from elsewhere, as its balancer says. It is as old as before.
+    pub(crate) fn come_from(&mut self, id: ArrivalId, origin: PeerOrigin) {
+        let Some((known, _)) = self.all.get_mut(&id) else { return };
+        let before = std::mem::replace(known, origin);
+        let is_silent = self.remove_from(before, id);
+        let of = self.origins.entry(origin).or_default();
+        if is_silent {
+            of.silent.insert(id);
+            self.silent.add(origin);
+        } else {
+            of.spoken.insert(id);
+            self.spoken.add(origin);
+        }
+    }
+
     /// It has logged in, or is gone. `None`: it had given way.
     pub(crate) fn leave(&mut self, id: ArrivalId) -> Option<T> {
         let (origin, tell) = self.all.remove(&id)?;
+        self.remove_from(origin, id);
+        Some(tell)
+    }
+
+    /// Takes one off the list of its address; whether it was silent.
+    fn remove_from(&mut self, origin: PeerOrigin, id: ArrivalId) -> bool {
         let of = self.origins.get_mut(&origin).expect("it has this one");
-        if of.silent.remove(&id) {
+        let is_silent = of.silent.remove(&id);
+        if is_silent {
             self.silent.sub(origin);
         } else {
             of.spoken.remove(&id);
@@ -80,7 +102,7 @@ impl<T> ArrivalList<T> {
         if of.silent.is_empty() && of.spoken.is_empty() {
             self.origins.remove(&origin);
         }
-        Some(tell)
+        is_silent
     }
 
     /// Takes one away to make room for a newcomer from `origin`: a silent one if there is any, otherwise the latest of
@@ -169,6 +191,13 @@ mod tests {
                 let id = list.arrive(from(who), (who, list.next));
                 if what > 0 || who == 0 {
                     list.speak(id);
+                }
+                // A balancer names the address of one that has come before.
+                if what == 2 {
+                    let other = id.saturating_sub(3);
+                    if !mine.contains(&other) {
+                        list.come_from(other, from(1 + who % 3));
+                    }
                 }
                 // Address 0 never has more than a fifth of the room.
                 if who == 0 {

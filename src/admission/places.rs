@@ -46,6 +46,24 @@ struct PlacesTaken {
     of_address: HashMap<PeerOrigin, usize>,
 }
 
+impl PlacesTaken {
+    /// Counts one more of this address; whether that is more than it may have.
+    fn add_to(&mut self, origin: PeerOrigin, room: Room) -> bool {
+        let count = self.of_address.entry(origin).or_default();
+        *count += 1;
+        origin.is_some() && room.of_address.is_some_and(|most| *count > most)
+    }
+
+    fn remove_from(&mut self, origin: PeerOrigin) {
+        if let Some(count) = self.of_address.get_mut(&origin) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_address.remove(&origin);
+            }
+        }
+    }
+}
+
 /// How far a connection has come.
 #[derive(Debug)]
 enum PlaceStage {
@@ -99,9 +117,7 @@ impl Places {
                 taken.connections -= 1;
             }
             taken.connections += 1;
-            let of_address = taken.of_address.entry(origin).or_default();
-            *of_address += 1;
-            let is_beyond = origin.is_some() && room.of_address.is_some_and(|most| *of_address > most);
+            let is_beyond = taken.add_to(origin, room);
             (taken.arrivals.arrive(origin, tell), is_beyond)
         };
         let stage = PlaceStage::Arrived(id);
@@ -129,6 +145,17 @@ impl Places {
 }
 
 impl ConnectionPlace {
+    /// It comes from elsewhere, as its balancer says: it is one of that address, and none of the balancer's.
+    pub(crate) fn come_from(&mut self, origin: PeerOrigin, room: Room) {
+        let mut taken = self.places.taken();
+        taken.remove_from(self.origin);
+        self.origin = origin;
+        self.is_beyond_address = taken.add_to(origin, room);
+        if let PlaceStage::Arrived(id) = self.stage {
+            taken.arrivals.come_from(id, origin);
+        }
+    }
+
     /// The first request is whole.
     pub(crate) fn speak(&self) {
         if let PlaceStage::Arrived(id) = self.stage {
@@ -173,12 +200,7 @@ impl Drop for ConnectionPlace {
             PlaceStage::Other => true,
         };
         taken.connections -= usize::from(had_place);
-        if let Some(count) = taken.of_address.get_mut(&self.origin) {
-            *count -= 1;
-            if *count == 0 {
-                taken.of_address.remove(&self.origin);
-            }
-        }
+        taken.remove_from(self.origin);
     }
 }
 
@@ -232,6 +254,24 @@ mod tests {
         assert!(kept.iter().map(|place| place.is_beyond_address).eq([false, false, false, true]));
         let local: Vec<_> = (0..4).map(|_| places.enter(None, room).unwrap().0).collect();
         assert!(local.iter().all(|place| !place.is_beyond_address));
+    }
+
+    #[test]
+    fn one_that_a_balancer_passes_on_counts_for_the_address_it_names() {
+        let places = Places::new(WhenFull::Newcomer);
+        let room = Room { clients: 100, ..ROOM };
+        let passed_on = |origin| {
+            let (mut place, eviction) = places.enter(from(1), room).unwrap();
+            place.come_from(origin, room);
+            (place, eviction)
+        };
+        let mut kept: Vec<_> = [2, 2, 2, 2, 3].map(|n| passed_on(from(n))).into();
+        assert!(kept.iter().map(|(place, _)| place.is_beyond_address).eq([false, false, false, true, false]));
+        assert!(!places.enter(from(1), room).unwrap().0.is_beyond_address, "the balancer has none");
+        let newcomer = places.enter(from(3), Room { clients: 3, ..ROOM }).unwrap();
+        assert!(kept.iter_mut().map(is_evicted).eq([true, false, false, false, false]), "the oldest of who has most");
+        drop((kept, newcomer));
+        assert!(places.taken().of_address.is_empty() && places.arrivals() == 0 && places.connections() == 0);
     }
 
     #[test]

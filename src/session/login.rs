@@ -93,7 +93,7 @@ async fn let_in(worker: &Rc<Worker>, accepted: Accepted, mut place: ConnectionPl
     let mut stream = Stream::Plain(socket);
     let limit = worker.proxy.config.load().listen.login_timeout;
     let mut named = None;
-    let identified = timeout(limit, identify(worker, &mut stream, &mut origin, &place, &mut named)).await;
+    let identified = timeout(limit, identify(worker, &mut stream, &mut origin, &mut place, &mut named)).await;
     let welcomed = match identified.unwrap_or(Err(LoginFault::TooSlow)) {
         Ok(None) => {
             // The end of its TLS shows a client that its cancel was dealt with.
@@ -220,14 +220,16 @@ async fn identify(
     worker: &Rc<Worker>,
     stream: &mut Stream,
     origin: &mut ClientOrigin,
-    place: &ConnectionPlace,
+    place: &mut ConnectionPlace,
     named: &mut Option<ClaimedIdentity>,
 ) -> Result<Option<(LoginAttempt, Credential)>, LoginFault> {
     // The login keeps one set of certificates throughout: a reload may come in between.
     let tls = Arc::clone(&worker.proxy.tls.load());
     let tls = tls.as_ref().as_ref();
     let mut head = HeadClock::new(worker.proxy.config.load().listen.startup_timeout);
-    origin.read_header(&worker.proxy.config.load().listen, stream, &head).await?;
+    if origin.read_header(&worker.proxy.config.load().listen, stream, &head).await? {
+        place.come_from(origin.address(), worker.proxy.room());
+    }
     let packet = first::packet(&worker.proxy, stream, Sender::Client(origin.address()), tls, &mut head);
     let Some(startup) = packet.await? else { return Ok(None) };
     if tls.is_some_and(|tls| tls.is_required) && !stream.is_tls() && !origin.is_unix() {

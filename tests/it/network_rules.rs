@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::support::frontend::{PROTOCOL_3_0, startup};
-use crate::support::{Builder, Endpoint, Haproxy, Proxy, Wire, password_of, proxy};
+use crate::support::{Builder, Endpoint, Haproxy, Proxy, Wire, password_of, proxy, soon};
 
 /// A header of the PROXY protocol, version 2.
 fn header(source: SocketAddrV4) -> Vec<u8> {
@@ -116,6 +116,28 @@ async fn a_balancer_says_whose_connection_it_is() {
     assert_eq!(refusal(&proxy, &source([10, 1, 2, 3]), "any").await, "28000");
     let own = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
     assert!(log_in(&proxy, own, "app").await.is_ok(), "a health check of the balancer");
+}
+
+#[tokio::test]
+async fn connections_count_for_the_address_that_a_balancer_names() {
+    let proxy = balanced().toml("[listen]\nclients_max_per_address = 2").start().await;
+    let source = |n: u8, port: u16| header(SocketAddrV4::new([10, 1, 2, n].into(), port));
+    let mut clients = Vec::new();
+    for n in 3..7 {
+        for port in [1, 2] {
+            clients.push(log_in(&proxy, &source(n, port), "app").await.expect("one of two of its address"));
+        }
+        assert_eq!(refusal(&proxy, &source(n, 3), "app").await, "53300");
+    }
+    let own = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+    assert!(log_in(&proxy, own, "app").await.is_ok(), "the balancer has none of them");
+    clients.truncate(1);
+    soon(async {
+        while let Err(code) = log_in(&proxy, &source(3, 4), "app").await {
+            assert_eq!(code, "53300");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -43,25 +43,24 @@ impl ClientOrigin {
         self.ip.is_none()
     }
 
-    /// Reads the header of a balancer, where one has to be.
+    /// Reads the header of a balancer, where one has to be. Whether it names another address.
     pub(super) async fn read_header(
         &mut self,
         listen: &Listen,
         stream: &mut Stream,
         clock: &HeadClock,
-    ) -> Result<(), LoginFault> {
+    ) -> Result<bool, LoginFault> {
         if !listen.proxy_protocol.from.iter().any(|source| source.covers(self.ip)) {
-            return Ok(());
+            return Ok(false);
         }
         let mut head = [0; HEAD_LEN];
         clock.hear(stream.read_exact(&mut head)).await?;
         let head = proxy_header::head(&head)?;
         let mut rest = vec![0; head.rest];
         clock.hear(stream.read_exact(&mut rest)).await?;
-        if let Some(client) = proxy_header::source(head, &rest)? {
-            *self = Self { ip: Some(client.ip()), addr: client.to_string(), is_passed_on: true };
-        }
-        Ok(())
+        let Some(client) = proxy_header::source(head, &rest)? else { return Ok(false) };
+        *self = Self { ip: Some(client.ip()), addr: client.to_string(), is_passed_on: true };
+        Ok(true)
     }
 
     /// Refuses a role that may not come from here. One that does not exist may come from wherever some other may:
