@@ -190,7 +190,7 @@ impl Entrance {
         let mut changed = pin!(self.changed.notified());
         let (mut slot, waits, mut told) = {
             let mut locked = locked(logins);
-            let (slot, is_own) = match locked.pace.login(caller.origin, came, fastrand::f64) {
+            let (slot, is_own) = match locked.pace.login(caller.origin(), came, fastrand::f64) {
                 Ok(slot) if slot.wait.is_zero() => return Ok(slot.wait),
                 Ok(slot) => (came + slot.wait, slot.is_own),
                 Err(TooFast::Rate) => {
@@ -223,7 +223,7 @@ impl Entrance {
             changed.set(self.changed.notified());
             let now = Instant::now();
             // Other limits may bring a slot nearer, but take no slot away.
-            let next = locked(logins).pace.login(caller.origin, now, fastrand::f64);
+            let next = locked(logins).pace.login(caller.origin(), now, fastrand::f64);
             if let Ok(next) = next {
                 if next.wait.is_zero() {
                     // Not by way of the queue: others in it may not have looked at the new limits so far.
@@ -305,7 +305,6 @@ mod tests {
     use futures_util::poll;
 
     use super::*;
-    use crate::admission::fair_queue::Standing;
 
     const NOBODY: Caller = Caller::OWN;
 
@@ -362,18 +361,18 @@ mod tests {
         assert_eq!(entrance.slot(NOBODY).await, Err(TooFast::Rate));
     }
 
-    fn from(n: u8, standing: Standing) -> Caller {
-        Caller { origin: Some(IpAddr::from([10, 0, 0, n]).into()), standing }
+    fn from(n: u8, is_known: bool) -> Caller {
+        Caller::new(Some(IpAddr::from([10, 0, 0, n]).into()), "role", is_known)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_crowd_of_one_address_delays_another_by_one_slot_and_unknown_roles_delay_nobody() {
-        for crowd in [from(1, Standing::Known), from(2, Standing::Unknown)] {
+        for crowd in [from(1, true), from(2, false)] {
             let entrance = Entrance::new(&admission(10.0, 1));
             let crowd = join_all((0..90).map(|_| entrance.slot(crowd)));
             let one = async {
                 tokio::task::yield_now().await;
-                entrance.slot(from(2, Standing::Known)).await
+                entrance.slot(from(2, true)).await
             };
             let start = Instant::now();
             let (crowd, one) = tokio::join!(crowd, one);
@@ -386,10 +385,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn where_all_slots_are_taken_the_crowd_loses_one_of_its_own() {
         let entrance = Entrance::new(&admission(10.0, 1));
-        let crowd = join_all((0..200).map(|_| entrance.slot(from(1, Standing::Known))));
+        let crowd = join_all((0..200).map(|_| entrance.slot(from(1, true))));
         let one = async {
             tokio::task::yield_now().await;
-            entrance.slot(from(2, Standing::Known)).await
+            entrance.slot(from(2, true)).await
         };
         let (crowd, one) = tokio::join!(crowd, one);
         assert!(one.is_ok_and(|waited| waited <= Duration::from_millis(300)), "{one:?}");

@@ -1,9 +1,11 @@
 //! Logins that wait for the same thing, served fairly. Pure.
 //!
 //! Roles that are known go before connections that have not named one, and those before roles that nobody knows. Among
-//! equals the addresses take turns, so an address with a thousand logins delays one with a single login by one turn.
+//! equals the addresses take turns, so an address with a thousand logins delays one with a single login by one turn. So
+//! do the roles of one address, because many clients may share one: behind a balancer, or a network's way out.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::arrival_list::PeerOrigin;
 use super::loads::Loads;
@@ -23,16 +25,38 @@ impl Standing {
     const ALL: [Self; 3] = [Self::Known, Self::Unnamed, Self::Unknown];
 }
 
+/// The role that a login has named, hashed; 0 where it has named none.
+type RoleKey = u64;
+
 /// A login that waits, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Caller {
-    pub origin: PeerOrigin,
-    pub standing: Standing,
+    origin: PeerOrigin,
+    standing: Standing,
+    role: RoleKey,
 }
 
 impl Caller {
     /// pgweir itself.
-    pub(crate) const OWN: Self = Self { origin: None, standing: Standing::Known };
+    pub(crate) const OWN: Self = Self { origin: None, standing: Standing::Known, role: 0 };
+
+    /// A connection that has not named a role yet.
+    pub(crate) fn unnamed(origin: PeerOrigin) -> Self {
+        Self { origin, standing: Standing::Unnamed, role: 0 }
+    }
+
+    /// A login of this role.
+    pub(crate) fn new(origin: PeerOrigin, role: &str, is_known: bool) -> Self {
+        let standing = if is_known { Standing::Known } else { Standing::Unknown };
+        let mut hasher = DefaultHasher::new();
+        role.hash(&mut hasher);
+        Self { origin, standing, role: hasher.finish() }
+    }
+
+    /// Where it comes from.
+    pub(crate) fn origin(&self) -> PeerOrigin {
+        self.origin
+    }
 }
 
 /// The place of a login in the queue.
@@ -47,9 +71,18 @@ pub(super) struct FairTicket {
 struct Equals<T> {
     /// Addresses in the order of their turns, each with somebody who waits.
     turns: VecDeque<PeerOrigin>,
-    /// In order of arrival, so of growing numbers.
-    waiting: HashMap<PeerOrigin, VecDeque<(u64, T)>>,
+    waiting: HashMap<PeerOrigin, OfAddress<T>>,
     loads: Loads<PeerOrigin>,
+}
+
+/// Those of one standing and one address.
+#[derive(Debug)]
+struct OfAddress<T> {
+    /// Roles in the order of their turns, each with somebody who waits.
+    turns: VecDeque<RoleKey>,
+    /// In order of arrival, so of growing numbers.
+    waiting: HashMap<RoleKey, VecDeque<(u64, T)>>,
+    loads: Loads<RoleKey>,
 }
 
 #[derive(Debug)]
@@ -68,20 +101,20 @@ impl<T> FairQueue<T> {
     pub(super) fn push(&mut self, caller: Caller, item: T) -> FairTicket {
         let id = self.next;
         self.next += 1;
-        self.equals[caller.standing as usize].push(caller.origin, id, item);
+        self.equals[caller.standing as usize].push(caller, id, item);
         FairTicket { caller, id }
     }
 
     /// Takes the one whose turn it is.
     pub(super) fn pop(&mut self) -> Option<(FairTicket, T)> {
         Standing::ALL.into_iter().find_map(|standing| {
-            let (origin, id, item) = self.equals[standing as usize].pop()?;
-            Some((FairTicket { caller: Caller { origin, standing }, id }, item))
+            let (origin, role, id, item) = self.equals[standing as usize].pop()?;
+            Some((FairTicket { caller: Caller { origin, standing, role }, id }, item))
         })
     }
 
-    /// Takes one away that this newcomer goes before: of a lower standing, or the latest of an address that has more
-    /// than the newcomer's would have then.
+    /// Takes one away that this newcomer goes before: of a lower standing, or of an address that has more than the
+    /// newcomer's would have then. It is the latest of the role that has most there.
     pub(super) fn give_way(&mut self, newcomer: Caller) -> Option<T> {
         let (standing, of) = Standing::ALL
             .into_iter()
@@ -92,20 +125,24 @@ impl<T> FairQueue<T> {
         if standing == newcomer.standing && count <= of.loads.count(newcomer.origin) + 1 {
             return None;
         }
-        let id = of.waiting.get(&heaviest)?.back()?.0;
-        of.remove(heaviest, id)
+        let of_address = of.waiting.get(&heaviest)?;
+        let (role, _) = of_address.loads.heaviest()?;
+        let id = of_address.waiting.get(&role)?.back()?.0;
+        of.remove(heaviest, role, id)
     }
 
     /// `None`: it is not waiting any more.
     pub(super) fn get_mut(&mut self, ticket: FairTicket) -> Option<&mut T> {
         let FairTicket { caller, id } = ticket;
-        let waiting = self.equals[caller.standing as usize].waiting.get_mut(&caller.origin)?;
+        let of_address = self.equals[caller.standing as usize].waiting.get_mut(&caller.origin)?;
+        let waiting = of_address.waiting.get_mut(&caller.role)?;
         let at = waiting.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         waiting.get_mut(at).map(|(_, item)| item)
     }
 
     pub(super) fn remove(&mut self, ticket: FairTicket) -> Option<T> {
-        self.equals[ticket.caller.standing as usize].remove(ticket.caller.origin, ticket.id)
+        let FairTicket { caller, id } = ticket;
+        self.equals[caller.standing as usize].remove(caller.origin, caller.role, id)
     }
 }
 
@@ -115,37 +152,78 @@ impl<T> Default for Equals<T> {
     }
 }
 
+impl<T> Default for OfAddress<T> {
+    fn default() -> Self {
+        Self { turns: VecDeque::new(), waiting: HashMap::new(), loads: Loads::default() }
+    }
+}
+
 impl<T> Equals<T> {
-    fn push(&mut self, origin: PeerOrigin, id: u64, item: T) {
-        let waiting = self.waiting.entry(origin).or_default();
-        if waiting.is_empty() {
-            self.turns.push_back(origin);
+    fn push(&mut self, caller: Caller, id: u64, item: T) {
+        let of_address = self.waiting.entry(caller.origin).or_default();
+        if of_address.turns.is_empty() {
+            self.turns.push_back(caller.origin);
         }
-        waiting.push_back((id, item));
-        self.loads.add(origin);
+        of_address.push(caller.role, id, item);
+        self.loads.add(caller.origin);
     }
 
-    fn pop(&mut self) -> Option<(PeerOrigin, u64, T)> {
+    fn pop(&mut self) -> Option<(PeerOrigin, RoleKey, u64, T)> {
         let origin = self.turns.pop_front()?;
-        let waiting = self.waiting.get_mut(&origin)?;
-        let (id, item) = waiting.pop_front()?;
+        let of_address = self.waiting.get_mut(&origin)?;
+        let (role, id, item) = of_address.pop()?;
         self.loads.sub(origin);
-        if waiting.is_empty() {
+        if of_address.turns.is_empty() {
             self.waiting.remove(&origin);
         } else {
             self.turns.push_back(origin);
         }
-        Some((origin, id, item))
+        Some((origin, role, id, item))
     }
 
-    fn remove(&mut self, origin: PeerOrigin, id: u64) -> Option<T> {
-        let waiting = self.waiting.get_mut(&origin)?;
-        let at = waiting.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        let (_, item) = waiting.remove(at)?;
+    fn remove(&mut self, origin: PeerOrigin, role: RoleKey, id: u64) -> Option<T> {
+        let of_address = self.waiting.get_mut(&origin)?;
+        let item = of_address.remove(role, id)?;
         self.loads.sub(origin);
-        if waiting.is_empty() {
+        if of_address.turns.is_empty() {
             self.waiting.remove(&origin);
             self.turns.retain(|turn| *turn != origin);
+        }
+        Some(item)
+    }
+}
+
+impl<T> OfAddress<T> {
+    fn push(&mut self, role: RoleKey, id: u64, item: T) {
+        let waiting = self.waiting.entry(role).or_default();
+        if waiting.is_empty() {
+            self.turns.push_back(role);
+        }
+        waiting.push_back((id, item));
+        self.loads.add(role);
+    }
+
+    fn pop(&mut self) -> Option<(RoleKey, u64, T)> {
+        let role = self.turns.pop_front()?;
+        let waiting = self.waiting.get_mut(&role)?;
+        let (id, item) = waiting.pop_front()?;
+        self.loads.sub(role);
+        if waiting.is_empty() {
+            self.waiting.remove(&role);
+        } else {
+            self.turns.push_back(role);
+        }
+        Some((role, id, item))
+    }
+
+    fn remove(&mut self, role: RoleKey, id: u64) -> Option<T> {
+        let waiting = self.waiting.get_mut(&role)?;
+        let at = waiting.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        let (_, item) = waiting.remove(at)?;
+        self.loads.sub(role);
+        if waiting.is_empty() {
+            self.waiting.remove(&role);
+            self.turns.retain(|turn| *turn != role);
         }
         Some(item)
     }
@@ -160,7 +238,7 @@ mod tests {
     use super::*;
 
     fn known(n: u8) -> Caller {
-        Caller { origin: Some(IpAddr::from([10, 0, 0, n]).into()), standing: Standing::Known }
+        Caller::new(Some(IpAddr::from([10, 0, 0, n]).into()), "role", true)
     }
 
     fn unknown(n: u8) -> Caller {
@@ -179,8 +257,22 @@ mod tests {
         {
             queue.push(caller, name);
         }
-        queue.push(Caller { standing: Standing::Unnamed, ..known(3) }, "handshake");
+        queue.push(Caller::unnamed(known(3).origin), "handshake");
         assert_eq!(order(&mut queue), ["a1", "b1", "a2", "a3", "handshake", "u1"]);
+    }
+
+    #[test]
+    fn roles_of_one_address_take_turns() {
+        let mut queue = FairQueue::default();
+        let other = Caller { role: 7, ..unknown(1) };
+        for name in ["a1", "a2", "a3"] {
+            queue.push(unknown(1), name);
+        }
+        let last = queue.push(other, "b1");
+        queue.push(unknown(2), "c1");
+        assert_eq!(queue.give_way(unknown(3)), Some("a3"), "the latest of the role that has most");
+        assert_eq!(queue.get_mut(last), Some(&mut "b1"));
+        assert_eq!(order(&mut queue), ["a1", "c1", "b1", "a2"]);
     }
 
     #[test]

@@ -96,20 +96,19 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::admission::fair_queue::Standing;
 
-    fn from(n: u8, standing: Standing) -> Caller {
-        Caller { origin: Some(IpAddr::from([10, 0, 0, n]).into()), standing }
+    fn from(n: u8, is_known: bool) -> Caller {
+        Caller::new(Some(IpAddr::from([10, 0, 0, n]).into()), "role", is_known)
     }
 
     #[test]
     fn a_turn_goes_to_a_known_role_first_and_to_each_address_in_turn() {
         let turns = FairTurns::new(1);
-        let held = turns.turn(from(1, Standing::Known)).now_or_never().unwrap();
-        let mut crowd: Vec<_> = (0..3).map(|_| Box::pin(turns.turn(from(1, Standing::Unknown)))).collect();
+        let held = turns.turn(from(1, true)).now_or_never().unwrap();
+        let mut crowd: Vec<_> = (0..3).map(|_| Box::pin(turns.turn(from(1, false)))).collect();
         crowd.iter_mut().for_each(|turn| assert!(turn.now_or_never().is_none()));
-        let mut known = pin!(turns.turn(from(2, Standing::Known)));
-        let mut gone = Box::pin(turns.turn(from(3, Standing::Known)));
+        let mut known = pin!(turns.turn(from(2, true)));
+        let mut gone = Box::pin(turns.turn(from(3, true)));
         assert!(known.as_mut().now_or_never().is_none() && gone.as_mut().now_or_never().is_none());
         drop(held);
         assert!(crowd[0].as_mut().now_or_never().is_none());

@@ -28,7 +28,7 @@ use super::auth_query;
 use super::client::Client;
 use super::notifications::Notifications;
 use super::session::Session;
-use crate::admission::fair_queue::{Caller, Standing};
+use crate::admission::fair_queue::Caller;
 use crate::admission::login::PeerAddress;
 use crate::admission::places::ConnectionPlace;
 use crate::auth::client::{Applicant, ClientCertificate, ClientLogin, ClientLoginStep, Method, Refusal};
@@ -253,7 +253,7 @@ async fn identify(
     }
     origin.check_role(&worker.proxy.config.load(), &startup.user)?;
     let is_admin = is_console(&startup) && worker.proxy.config.load().admin.access(&startup.user).is_some();
-    let caller = Caller { origin: origin.address(), standing: standing(worker, &startup.user) };
+    let caller = Caller::new(origin.address(), &startup.user, is_known(worker, &startup.user));
     wait_for_slot(worker, stream, caller, is_admin).await?;
     let attempt = LoginAttempt { startup, caller };
     let credential = authenticate(worker, stream, origin, &attempt, tls).await?;
@@ -261,9 +261,8 @@ async fn identify(
 }
 
 /// How much is known of a role before it has proved anything.
-fn standing(worker: &Worker, role: &str) -> Standing {
-    let has_section = worker.proxy.config.load().roles.contains_key(role);
-    if has_section || worker.proxy.clients.has_role(role) { Standing::Known } else { Standing::Unknown }
+fn is_known(worker: &Worker, role: &str) -> bool {
+    worker.proxy.config.load().roles.contains_key(role) || worker.proxy.clients.has_role(role)
 }
 
 /// Waits until [`Entrance`](crate::admission::entrance::Entrance) lets the client in, or it leaves.

@@ -261,22 +261,26 @@ async fn silent_logins_hold_nobody_up() {
 #[tokio::test]
 async fn wrong_passwords_of_a_crowd_delay_a_right_one_by_one_turn() {
     let postgres = Postgres::shared();
-    let (role, link) = (postgres.own_role("").await, Link::to(postgres.endpoint("").addr).await);
-    let through = format!("[roles.{role}]\nauth = \"passthrough\"");
+    let (role, other) = (postgres.own_role("").await, postgres.own_role("").await);
+    let link = Link::to(postgres.endpoint("").addr).await;
+    let through = format!("[roles.{role}]\nauth = \"passthrough\"\n[roles.{other}]\nauth = \"passthrough\"");
     let proxy = proxy().toml(&through).backend(link.addr).start().await;
-    let attempt = async |source: &str, password: &str| {
+    let attempt = async |source: &str, role: &str, password: &str| {
         let mut wire = from(source, &proxy).await;
-        wire.send(startup(PROTOCOL_3_0, &[("user", &role), ("database", "app")])).await;
-        wire.authenticate(&role, password).await.last().map(|frame| frame.tag)
+        wire.send(startup(PROTOCOL_3_0, &[("user", role), ("database", "app")])).await;
+        wire.authenticate(role, password).await.last().map(|frame| frame.tag)
     };
     // Each check of a password takes some trips to the server, and few are made at once.
     link.delay(Duration::from_millis(20));
-    let crowd = join_all((0..120).map(|_| attempt(THERE, "wrong")));
+    let crowd = join_all((0..120).map(|_| attempt(THERE, &role, "wrong")));
     let wrong = || proxy.metric("pgweir_login_failures_total", &["reason=\"authentication\""]);
     let right = async {
         eventually(async || wrong() > 0.5).await;
-        assert_eq!(attempt(HERE, &password_of(&role)).await, Some('Z'));
-        assert!(wrong() < 60.0, "{} of the crowd went before it", wrong());
+        // The same role from elsewhere, and another role from where the crowd is.
+        let (of_role, of_other) = (password_of(&role), password_of(&other));
+        let (elsewhere, beside) = tokio::join!(attempt(HERE, &role, &of_role), attempt(THERE, &other, &of_other));
+        assert_eq!((elsewhere, beside), (Some('Z'), Some('Z')));
+        assert!(wrong() < 60.0, "{} of the crowd went before them", wrong());
     };
     let (crowd, ()) = tokio::join!(crowd, right);
     assert!(crowd.iter().all(|last| *last == Some('E')));

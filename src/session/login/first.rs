@@ -10,7 +10,7 @@ use tokio_rustls::rustls::server::Acceptor;
 use super::cancel::Sender;
 use super::head_clock::HeadClock;
 use crate::admission::arrival_list::PeerOrigin;
-use crate::admission::fair_queue::{Caller, Standing};
+use crate::admission::fair_queue::Caller;
 use crate::error::LoginFault;
 use crate::net::stream::{Socket, Stream};
 use crate::net::tls::{ALPN, ServerTls};
@@ -96,7 +96,7 @@ async fn encrypt(
     };
     let hello = head.hear(LazyConfigAcceptor::new(Acceptor::default(), socket)).await?;
     let config = Arc::clone(&tls.config);
-    let caller = Caller { origin, standing: Standing::Unnamed };
+    let caller = Caller::unnamed(origin);
     let answer = proxy.entrance.compute(caller, move || hello.into_stream(config));
     let answered = head.stopped_for(answer).await?;
     *stream = Stream::Client(Box::new(head.hear(answered).await?));
