@@ -5,11 +5,13 @@
 use std::future::poll_fn;
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::listen::Accepted;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -350,6 +352,18 @@ impl Stream {
     /// As [`Self::is_readable`], but asks the kernel.
     pub fn has_input(&self) -> bool {
         self.socket().has_input()
+    }
+
+    /// The peer has ended the connection, although bytes from before may be unread. Asks the kernel.
+    pub fn has_ended(&self) -> bool {
+        let socket = match self.socket() {
+            Socket::Tcp(tcp) => tcp.as_fd(),
+            Socket::Unix(unix) => unix.as_fd(),
+            Socket::Lost => return true,
+        };
+        let mut asked = [PollFd::from_borrowed_fd(socket, PollFlags::RDHUP)];
+        let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        poll(&mut asked, Some(&Timespec::default())).is_ok() && asked[0].revents().intersects(ends)
     }
 
     /// Waits until the peer has closed (or reset) the connection, dropping all bytes it still sends.

@@ -5,7 +5,8 @@
 //! struct and nothing else: no buffer, no timer. `relay` moves the bytes, `lease` gets and releases backends, `lost`
 //! serves the client that lost its own, `overdue` ends statements and transactions that take too long, `pinned` ends
 //! clients that keep a backend for too long, `refusal` sends away what there is no capacity for, `deliver` brings
-//! notifications, `again` sends what did not run to another server, `moving` takes the client to another worker.
+//! notifications, `again` sends what did not run to another server, `moving` takes the client to another worker,
+//! `unread` sees one go of which nothing is read.
 
 mod again;
 mod counted;
@@ -21,13 +22,15 @@ mod refusal;
 mod relay;
 mod signal;
 mod unprepared;
+mod unread;
 
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, Sleep, timeout};
 
 use self::recorded::{record_served, record_unserved};
 use super::cleanup;
@@ -131,6 +134,8 @@ pub(crate) struct Client {
     copy_rest: Option<CopyRest>,
     /// What is sent again, where statements are.
     again: Option<Box<again::Again>>,
+    /// The next look for its end, while nothing is read of it.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 #[derive(Debug)]
@@ -201,6 +206,7 @@ impl Client {
             refusal: None,
             copy_rest: None,
             again,
+            look: None,
         }
     }
 
@@ -317,6 +323,9 @@ impl Client {
             let has_delivered = self.deliver(cx)?;
             moved |= has_delivered;
             if !moved || self.is_waiting_for_input(fed) && !has_delivered {
+                if fed == Fed::Blocked {
+                    self.look_for_end(cx)?;
+                }
                 return Ok(false);
             }
         }

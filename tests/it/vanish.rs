@@ -1,6 +1,10 @@
 //! Clients that go away, at every phase, politely or not: their query ends with them, their backend serves the next,
 //! and nothing of theirs reaches anybody.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use crate::support::frontend::{
     PROTOCOL_3_0, bind, copy_data, describe_portal, execute, extended, flush, parse, query, startup, sync, terminate,
 };
@@ -313,6 +317,27 @@ async fn nothing_of_a_pipeline_starts_once_its_client_is_gone() {
             }
         }
     }
+}
+
+/// More than all sockets on the way take: its end stands behind bytes that nobody reads. A FIN would not even arrive.
+async fn send_too_much_and_reset(mut wire: Wire) {
+    let much = query(&format!("SELECT 1 /*{}*/", "x".repeat(1 << 20))).repeat(64);
+    assert!(timeout(Duration::from_secs(2), wire.try_send(&much)).await.is_err(), "all of it was taken");
+    wire.reset();
+}
+
+// Found by random sessions: neither its bytes nor its end were read, and it kept its backend until the server went on.
+#[tokio::test]
+async fn a_query_ends_with_its_client_that_has_sent_more_than_is_read() {
+    let asleep = "SELECT pg_sleep(600)";
+    let proxy = proxy().pool_size(1).toml("[pool]\nwait_timeout = \"10m\"").start().await;
+    let sessions = Sessions::of(Postgres::shared(), &proxy.dbname).await;
+    let mut wire = proxy.wire("app").await;
+    wire.send(query(asleep)).await;
+    sessions.until_running(asleep, 1).await;
+    send_too_much_and_reset(wire).await;
+    assert_eq!(tags(&proxy.wire("app").await.query("SELECT 1").await), "T D C Z");
+    assert_eq!(sessions.running(asleep).await, 0);
 }
 
 #[tokio::test]
