@@ -14,4 +14,5 @@ pub mod frames;
 pub mod lexer;
 #[cfg(feature = "oracle")]
 pub mod oracle;
+pub mod proxy_header;
 pub mod startup;
