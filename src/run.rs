@@ -6,6 +6,7 @@ mod config_watcher;
 mod connection;
 mod descriptors;
 mod drain;
+pub(crate) mod in_process;
 mod leases;
 mod peers;
 mod service;

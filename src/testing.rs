@@ -100,6 +100,9 @@ pub mod pool {
         pub use crate::pool::pool::{Pool, PoolKind, PoolName};
     }
 }
+pub mod run {
+    pub use crate::run::in_process::{HeldByClients, InProcess};
+}
 pub mod session {
     pub mod stopwatch {
         pub use crate::session::stopwatch::Stopwatch;

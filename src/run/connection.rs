@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use crate::admin::console;
@@ -17,11 +18,17 @@ use crate::session::login::{Welcome, log_in};
 /// Has a worker serve a connection, which counts as its load from now on.
 pub(crate) async fn deal(inbox: &Inbox, accepted: Accepted) {
     let counted = inbox.count();
-    let job = |worker: Rc<Worker>| {
-        let stage = ConnectionStage::Login(Box::pin(log_in(Rc::clone(&worker), accepted)));
-        tokio::task::spawn_local(ConnectionTask { worker, stage, _counted: counted });
-    };
-    inbox.send(job).await;
+    inbox.send(|worker| begin(worker, accepted, counted)).await;
+}
+
+/// Serves a connection on the worker of this thread.
+pub(super) fn serve(worker: &Rc<Worker>, accepted: Accepted) {
+    begin(Rc::clone(worker), accepted, Counted::new(Arc::clone(&worker.load)));
+}
+
+fn begin(worker: Rc<Worker>, accepted: Accepted, counted: Counted) {
+    let stage = ConnectionStage::Login(Box::pin(log_in(Rc::clone(&worker), accepted)));
+    tokio::task::spawn_local(ConnectionTask { worker, stage, _counted: counted });
 }
 
 /// The task of a connection. What is large is boxed, and gone before its client idles.
@@ -122,7 +129,6 @@ async fn go_on(worker: Rc<Worker>, to: usize, mover: Box<Mover>, place: Connecti
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};

@@ -63,7 +63,7 @@ async fn follow_names(worker: Rc<Worker>) {
 }
 
 /// The coarse clock of a worker: it looks after pools and idle backends.
-async fn keep(worker: Rc<Worker>) {
+pub(super) async fn keep(worker: Rc<Worker>) {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
