@@ -87,7 +87,7 @@ fn startups() -> Vec<Case> {
             startup(PROTOCOL_3_0, &[("user", "app"), ("database", "pgweir")]),
             "R10",
         ),
-        run("4,000 parameters", "R10|E08P01|end", |target| {
+        run("4,000 parameters", "R10", |target| {
             Box::pin(async move {
                 let mut wire = at(target, Connected).await;
                 let names: Vec<_> = (0..1200).map(|n| format!("p{n}")).collect();
@@ -147,11 +147,11 @@ fn sasl() -> Vec<Case> {
         row("SASL: garbage", Sasl, scram("\u{1}\u{2}\u{3}"), "E08P01 end"),
         row("SASL: no nonce", Sasl, scram("n,,n="), "E08P01 end"),
         row("SASL: an empty nonce", Sasl, scram("n,,n=,r="), "E08P01 end"),
-        row("SASL: an extension", Sasl, scram("n,,m=x,n=,r=abc"), "E08P01|E0A000 end"),
-        row("SASL: another identity", Sasl, scram("n,a=ops,n=,r=abc"), "E08P01|E0A000 end"),
+        row("SASL: an extension", Sasl, scram("n,,m=x,n=,r=abc"), "E08P01 end"),
+        row("SASL: another identity", Sasl, scram("n,a=ops,n=,r=abc"), "E08P01 end"),
         row("SASL: channel binding that nobody offered", Sasl, scram("p=tls-unique,,n=,r=abc"), "E08P01 end"),
-        row("SASL: a NUL in the nonce", Sasl, scram("n,,n=,r=a\0b"), "E08P01|E28P01 end"),
-        row("SASL: a name of 60,000 bytes", Sasl, scram(&format!("n,,n={},r=abc", long(60_000))), "R11|E08P01"),
+        row("SASL: a NUL in the nonce", Sasl, scram("n,,n=,r=a\0b"), "E08P01 end"),
+        row("SASL: a name of 60,000 bytes", Sasl, scram(&format!("n,,n={},r=abc", long(60_000))), "R11"),
         row("SASL: a message of 100,000 bytes", Sasl, frame(b'p', &vec![b'x'; 100_000]), "E08P01 end"),
         row("SASL: a message of 2 GiB", Sasl, [b'p', 0x7f, 0xff, 0xff, 0xff, 1], "E08P01 end"),
         row("SASL: a negative message length", Sasl, [b'p', 0xff, 0xff, 0xff, 0xff], "E08P01 end"),
