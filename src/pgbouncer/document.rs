@@ -65,6 +65,7 @@ fn with(key: &KnownKey, value: Option<&str>) -> Import {
         }
         (Section::General, "server_tls_ca_file") => "server_tls_sslmode = verify-ca\n",
         (Section::General, "auth_query" | "auth_dbname") => "auth_user = lookup\n",
+        (Section::General, "auth_hba_file") => "auth_type = hba\n",
         _ => "",
     };
     let (mut general, mut database, mut user, mut peer) =
@@ -89,6 +90,7 @@ fn with(key: &KnownKey, value: Option<&str>) -> Import {
     );
     let look = |path: &Path| match path.to_str() {
         Some("pgbouncer.ini") => Ok(ini.clone()),
+        Some("/etc/pgbouncer/hba.conf") => Ok("host all all 10.0.0.0/8 md5\n".to_owned()),
         Some("web.txt" | "users.txt") => Ok("\"web\" \"s3cret\"\n".to_owned()),
         _ => Err(io::ErrorKind::NotFound.into()),
     };

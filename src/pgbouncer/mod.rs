@@ -1,9 +1,11 @@
 //! `pgbouncer.ini` to `proxy.toml`: settings that mean the same, and a note on everything else. Pure but for the files
 //! it is given.
 //!
-//! `ini` and `words` read, `keys` says how each key is translated, `translate` decides, `toml` writes. The result means
-//! the same as the old file, also where that sets nothing: it has PgBouncer's default wherever pgweir's is another.
+//! `ini`, `words` and `hba` read, `keys` says how each key is translated, `translate` decides, `toml` writes. The
+//! result means the same as the old file, also where that sets nothing: it has PgBouncer's default wherever pgweir's is
+//! another.
 
+mod hba;
 mod ini;
 mod keys;
 mod roles;

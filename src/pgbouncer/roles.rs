@@ -1,8 +1,11 @@
-//! Roles and how they log in: `auth_type`, `auth_file`, `auth_user`, `[users]` and the `user=` of databases.
+//! Roles and how they log in: `auth_type`, `auth_file`, `auth_hba_file`, `auth_user`, `[users]` and the `user=` of
+//! databases.
 
 use std::path::Path;
 
-use super::toml::{Table, TomlValue, inline, plain, text};
+use super::hba::{HbaFile, HbaMethod, HbaRules, Unsayable};
+use super::ini::Place;
+use super::toml::{Table, TomlValue, inline, list, plain, text};
 use super::translation::{Translation, Words, integer, seconds};
 use super::words;
 use super::{Files, Kind};
@@ -10,7 +13,7 @@ use super::{Files, Kind};
 /// `auth_type`, as far as the translation depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum AuthType {
-    /// `md5`, `plain`, and the most likely meaning of `hba`.
+    /// `md5` and `plain`.
     Password,
     Scram,
     Trust,
@@ -27,6 +30,18 @@ enum FileSecret<'a> {
     Plain(&'a str),
     Md5(&'a str),
     Verifier(&'a str),
+}
+
+impl AuthType {
+    /// A role that is refused has no rules, and so no method.
+    fn of(method: HbaMethod) -> Self {
+        match method {
+            HbaMethod::Password | HbaMethod::Reject => Self::Password,
+            HbaMethod::Scram => Self::Scram,
+            HbaMethod::Trust => Self::Trust,
+            HbaMethod::Certificate => Self::Certificate,
+        }
+    }
 }
 
 impl<'a> FileSecret<'a> {
@@ -95,6 +110,7 @@ impl Logins {
 pub(super) fn logins(translation: &mut Translation, files: Files<'_>) -> Logins {
     let users = auth_file(translation, files);
     let method = method(translation);
+    let hba = hba_file(translation, files);
     let auth_user = translation.given("auth_user").map(str::to_owned);
     let has_auth_user = auth_user.is_some() || translation.databases.iter().any(|one| one.get("auth_user").is_some());
     let is_looked_up = has_auth_user && matches!(method, AuthType::Password | AuthType::Scram | AuthType::Trust);
@@ -115,10 +131,19 @@ pub(super) fn logins(translation: &mut Translation, files: Files<'_>) -> Logins 
         _ if is_looked_up => Some(("auth-query", "auth_user")),
         _ => None,
     };
+    let rules_of_others = hba.as_ref().and_then(|hba| hba.rules(translation, None));
+    let star_auth = star_auth.filter(|_| hba.is_none() || rules_of_others.is_some());
     let mut proved_here = Vec::new();
     let mut named = Vec::new();
     if let Some((auth, why)) = star_auth {
         star.line("auth", &text(auth), why);
+        if let (Some(hba), Some(rules)) = (&hba, &rules_of_others) {
+            confine(&mut star, rules);
+            hba.check_looked_up(translation, rules);
+        }
+    }
+    if let Some(hba) = &hba {
+        hba.check_users(translation, &users, star_auth.is_some());
     }
     let is_passed_through = method == AuthType::Elsewhere;
     if is_passed_through && translation.databases.iter().any(|database| database.get("user").is_some()) {
@@ -129,10 +154,20 @@ pub(super) fn logins(translation: &mut Translation, files: Files<'_>) -> Logins 
 
     for (name, secret) in &users {
         let mut table = Table::of("roles", name);
+        let (method, rules) = match &hba {
+            None => (method, None),
+            Some(hba) => match hba.rules(translation, Some(name)) {
+                None => continue,
+                Some(rules) => (AuthType::of(rules.method), Some(rules)),
+            },
+        };
         match proof(translation, &mut table, name, FileSecret::of(secret), method) {
             Proof::Here => proved_here.push(name.clone()),
             Proof::AsAllOthers => {}
             Proof::Never => continue,
+        }
+        if let Some(rules) = &rules {
+            confine(&mut table, rules);
         }
         own(translation, &mut table, name);
         named.push(table);
@@ -186,6 +221,87 @@ fn auth_file(translation: &mut Translation, files: Files<'_>) -> Vec<(String, St
     last
 }
 
+/// The HBA file and its path.
+struct Hba {
+    file: HbaFile,
+    path: String,
+}
+
+/// The file of `auth_type = hba`.
+fn hba_file(translation: &mut Translation, files: Files<'_>) -> Option<Hba> {
+    if !translation.value("auth_type").eq_ignore_ascii_case("hba") {
+        return None;
+    }
+    let path = translation.given("auth_hba_file").unwrap_or_default().to_owned();
+    let listed = files(Path::new(&path)).unwrap_or_else(|error| {
+        let text = format!("cannot be read ({error}), so nobody gets in: {path}");
+        translation.note_on("auth_hba_file", Kind::Unsafe, &text);
+        String::new()
+    });
+    let (file, unsayable) = HbaFile::read(&listed);
+    let hba = Hba { file, path };
+    unsayable.into_iter().for_each(|unsayable| hba.tell(translation, unsayable));
+    let is_required = ["require", "verify-ca", "verify-full"];
+    let asked = translation.value("client_tls_sslmode").to_ascii_lowercase();
+    if let Some(line) = hba.file.needs_tls().filter(|_| !is_required.contains(&&*asked)) {
+        let why = "asks for TLS, which is asked of everybody or of nobody: set client_tls_sslmode = require";
+        hba.tell(translation, Unsayable { line, why: why.to_owned() });
+    }
+    Some(hba)
+}
+
+impl Hba {
+    fn tell(&self, translation: &mut Translation, Unsayable { line, why }: Unsayable) {
+        let place = Place { file: self.path.clone().into(), line };
+        translation.note(Some(&place), Kind::Unsafe, "HBA", &why);
+    }
+
+    /// The rules of a role, or of all that no line names. A role whose lines cannot be said does not come in.
+    fn rules(&self, translation: &mut Translation, role: Option<&str>) -> Option<HbaRules> {
+        let rules = self.file.rules(role);
+        rules.unwrap_or_else(|unsayable| {
+            self.tell(translation, unsayable);
+            None
+        })
+    }
+
+    fn place(&self) -> String {
+        format!("auth_hba_file: {}", self.path)
+    }
+
+    /// Roles that are looked up have a password to prove.
+    fn check_looked_up(&self, translation: &mut Translation, rules: &HbaRules) {
+        if matches!(rules.method, HbaMethod::Trust | HbaMethod::Certificate) {
+            let text = "roles that are looked up are asked for their password, whatever the file says";
+            translation.note_on("auth_user", Kind::Different, &format!("{text} ({})", self.place()));
+        }
+    }
+
+    /// A line for a role that is in no other file: where others are looked up, it would have their rules.
+    fn check_users(&self, translation: &mut Translation, users: &[(String, String)], has_others: bool) {
+        let unknown: Vec<_> = self
+            .file
+            .users()
+            .filter(|(_, user)| has_others && !users.iter().any(|(name, _)| name == user))
+            .map(|(line, user)| (line, user.to_owned()))
+            .collect();
+        for (line, user) in unknown {
+            let why = format!("{user} is not in auth_file, and would have the rules of all others: give it a section");
+            self.tell(translation, Unsayable { line, why });
+        }
+    }
+}
+
+/// Writes what the HBA file says of a role.
+fn confine(table: &mut Table, rules: &HbaRules) {
+    if !rules.from.is_empty() {
+        table.line("from", &list(&rules.from), "auth_hba_file");
+    }
+    if let Some(databases) = &rules.databases {
+        table.line("databases", &list(databases), "auth_hba_file");
+    }
+}
+
 fn method(translation: &mut Translation) -> AuthType {
     match translation.value("auth_type").to_ascii_lowercase().as_str() {
         "scram-sha-256" => AuthType::Scram,
@@ -198,12 +314,6 @@ fn method(translation: &mut Translation) -> AuthType {
             );
             translation.note_on("auth_type", Kind::Missing, &text);
             AuthType::Elsewhere
-        }
-        "hba" => {
-            let text =
-                "there are no HBA files: every role of auth_file logs in with its password, wherever it comes from";
-            translation.note_on("auth_type", Kind::Unsafe, text);
-            AuthType::Password
         }
         _ => AuthType::Password,
     }
