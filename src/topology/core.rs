@@ -77,6 +77,14 @@ pub(crate) struct ProvedPrimary {
     mark: Option<Arc<str>>,
 }
 
+impl ProvedPrimary {
+    /// The same server in the same term, as far as is known: a source does not know the timeline at each moment.
+    fn is_same(&self, other: &Self) -> bool {
+        let is_known = self.timeline.is_some() && other.timeline.is_some();
+        self.host == other.host && self.mark == other.mark && !(is_known && self.timeline != other.timeline)
+    }
+}
+
 /// The reason why nobody is believed to be the primary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Doubt {
@@ -188,25 +196,28 @@ impl TopologyCore {
     }
 
     fn judge(&mut self) -> TopologyChange {
-        let verdict = self.claim();
-        if verdict == self.verdict {
-            return TopologyChange::None;
+        let mut verdict = self.claim();
+        let mut epoch = ServerEpoch::New;
+        if let (Ok(primary), Some(last)) = (&mut verdict, &self.last)
+            && primary.is_same(last)
+        {
+            primary.timeline = primary.timeline.or(last.timeline);
+            epoch = ServerEpoch::Same;
         }
+        let is_told = match (&verdict, &self.verdict) {
+            (Ok(primary), Ok(before)) => primary.is_same(before),
+            (verdict, before) => verdict == before,
+        };
         self.verdict = verdict;
+        if let Ok(primary) = &self.verdict {
+            self.last = Some(primary.clone());
+            self.timeline_seen = self.timeline_seen.max(primary.timeline);
+            self.epoch += u64::from(epoch == ServerEpoch::New);
+        }
         match &self.verdict {
+            _ if is_told => TopologyChange::None,
             Err(doubt) => TopologyChange::Doubted(doubt.clone()),
-            Ok(primary) => {
-                let epoch = match self.last.as_ref() == Some(primary) {
-                    true => ServerEpoch::Same,
-                    false => ServerEpoch::New,
-                };
-                if epoch == ServerEpoch::New {
-                    self.epoch += 1;
-                    self.last = Some(primary.clone());
-                }
-                self.timeline_seen = self.timeline_seen.max(primary.timeline);
-                TopologyChange::Proved { host: primary.host.clone(), epoch }
-            }
+            Ok(primary) => TopologyChange::Proved { host: primary.host.clone(), epoch },
         }
     }
 
@@ -277,6 +288,21 @@ mod tests {
         let former = Doubt::Former { host: host(1), timeline: 1, seen: 2 };
         assert_eq!(core.failed(&host(2), "reset".into()), TopologyChange::Doubted(former));
         assert_eq!(core.forget(), proved(1, ServerEpoch::New), "an operator vouches for it");
+    }
+
+    #[test]
+    fn a_timeline_that_is_not_known_at_each_moment_makes_no_other_primary() {
+        let mut core = of_two();
+        let unknown = Observation { timeline: None, ..seen(SeenRole::Primary, 1) };
+        assert_eq!(core.observed(&host(1), unknown.clone()), proved(1, ServerEpoch::New));
+        assert_eq!(core.observed(&host(1), seen(SeenRole::Primary, 1)), TopologyChange::None);
+        assert_eq!(core.observed(&host(1), unknown.clone()), TopologyChange::None);
+        assert_eq!(core.failed(&host(1), "timeout".into()), TopologyChange::Doubted(Doubt::NobodyClaims));
+        assert_eq!(core.observed(&host(1), unknown), proved(1, ServerEpoch::Same));
+        assert_eq!(core.epoch(), 1);
+        // It was demoted and promoted, and nobody saw that.
+        assert_eq!(core.observed(&host(1), seen(SeenRole::Primary, 2)), proved(1, ServerEpoch::New));
+        assert_eq!(core.epoch(), 2);
     }
 
     #[test]

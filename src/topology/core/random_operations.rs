@@ -61,7 +61,8 @@ impl Model {
             TopologyChange::Proved { host, epoch } => {
                 let proved = self.core.verdict().expect("it was just proved").clone();
                 assert_eq!(proved.host, host);
-                assert_eq!(epoch == ServerEpoch::New, self.epochs.last() != Some(&proved), "an epoch is a server");
+                let is_same = self.epochs.last().is_some_and(|last| last.is_same(&proved));
+                assert_eq!(epoch == ServerEpoch::Same, is_same, "an epoch is a server, and its term");
                 if epoch == ServerEpoch::New {
                     self.epochs.push(proved.clone());
                 }
@@ -69,6 +70,10 @@ impl Model {
                 self.highest = self.highest.max(proved.timeline);
                 self.told = Some(host);
             }
+        }
+        if let (Ok(primary), Some(last)) = (self.core.verdict(), self.epochs.last_mut()) {
+            assert!(last.is_same(primary) && (primary.timeline.is_some() || last.timeline.is_none()));
+            last.timeline = primary.timeline;
         }
         self.check();
     }
