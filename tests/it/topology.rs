@@ -13,6 +13,7 @@ async fn in_front_of(primary: &Postgres, more: &str) -> Proxy {
     proxy()
         .postgres(primary)
         .dbname("postgres")
+        .toml("[admission]\nnotice_after = \"0s\"")
         .toml(&format!(
             "[databases.app]\nhost = [\"127.0.0.1\", \"127.0.0.2\"]\nport = {port}\ndbname = \"postgres\"\n\
              topology = \"probe\"\nprobe = {{ role = \"prober\", password = \"prober-password\" }}\n{more}\
@@ -120,8 +121,16 @@ async fn a_pause_until_primary_ends_by_itself() {
     proxy.console("PAUSE app UNTIL PRIMARY '1s'").await;
     assert_eq!(tags(&client.query("SELECT 1").await), "T D C Z");
     assert!(begun.elapsed() >= Duration::from_secs(1));
-    // Another primary comes long before that.
-    proxy.console("PAUSE app UNTIL PRIMARY '10m'").await;
+    // Another primary comes long before that. The server may be stopped when the answer is there: transactions that
+    // were under way have ended.
+    client.query("BEGIN").await;
+    let console = proxy.database("pgweir").connect("ops").await;
+    let paused = tokio::spawn(async move { console.simple_query("PAUSE app UNTIL PRIMARY '10m'").await });
+    eventually(async || proxy.console("SHOW DATABASES").await.iter().any(|line| line["paused"] == "1")).await;
+    assert_eq!(tags(&client.query("SELECT 1").await), "T D C Z");
+    assert!(!paused.is_finished(), "the transaction is open");
+    client.query("COMMIT").await;
+    paused.await.expect("no panic").expect("it is answered");
     primary.stop();
     standby.promote();
     assert_eq!(tags(&client.query("INSERT INTO t VALUES (2)").await), "C Z");

@@ -51,7 +51,7 @@ impl ConsoleCommand for Pause {
         Ok(FollowUp::Wait(ActionWait {
             pending: Box::new(move |proxy| match open_backends(proxy, &waited) {
                 0 => None,
-                open => Some(format!("{open} backends are still open; each is closed when its transaction ends")),
+                open => Some(still_open(open)),
             }),
             canceled: ConsoleFault::PauseCanceled,
             undo: Box::new(move |worker| resume::resume(worker, is_all, &databases)),
@@ -64,7 +64,8 @@ impl ConsoleCommand for Pause {
 }
 
 /// Stops the leases of a database now. They begin again with the next primary, or when the time is up: whoever gave the
-/// command need not come back.
+/// command need not come back. It is answered when the transactions under way have ended, for which they have half of
+/// the time: then their server may be stopped.
 fn pause_until_primary(worker: &Worker, name: &str, limit: Duration) -> Result<FollowUp, ConsoleFault> {
     let proxy = Arc::clone(&worker.proxy);
     let Some(monitor) = proxy.topologies.of(name) else {
@@ -74,7 +75,9 @@ fn pause_until_primary(worker: &Worker, name: &str, limit: Duration) -> Result<F
     let epoch = monitor.view().epoch;
     let databases = pause(worker, Some(name))?;
     let begun = pauses(&proxy, &databases);
-    let (id, deadline) = (worker.id, Instant::now() + limit);
+    let (id, now) = (worker.id, Instant::now());
+    let (deadline, patience) = (now + limit, now + limit / 2);
+    let waited = databases.clone();
     tokio::task::spawn_local(async move {
         let is_proved = monitor.primary_after(epoch, deadline).await;
         // Another PAUSE or RESUME has taken its place.
@@ -83,7 +86,19 @@ fn pause_until_primary(worker: &Worker, name: &str, limit: Duration) -> Result<F
             proxy.directory.resume(id, &databases);
         }
     });
-    Ok(FollowUp::Nothing)
+    let undone = waited.clone();
+    Ok(FollowUp::Wait(ActionWait {
+        pending: Box::new(move |proxy| match open_backends(proxy, &waited) {
+            open if open > 0 && pauses(proxy, &waited) == begun && Instant::now() < patience => Some(still_open(open)),
+            _ => None,
+        }),
+        canceled: ConsoleFault::PauseCanceled,
+        undo: Box::new(move |worker| resume::resume(worker, false, &undone)),
+    }))
+}
+
+fn still_open(open: u32) -> String {
+    format!("{open} backends are still open; each is closed when its transaction ends")
 }
 
 /// Stops the leases of a database, or of all and of those that nobody has asked for so far.
