@@ -31,6 +31,7 @@ mod modes;
 mod network_rules;
 mod notify;
 mod page;
+mod patroni;
 mod pgbench;
 mod pins;
 mod prepared;

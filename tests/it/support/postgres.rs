@@ -268,7 +268,7 @@ fn template() -> &'static Path {
 }
 
 /// A directory that belongs to whom the server runs as; its supervisor removes it.
-fn scratch() -> PathBuf {
+pub(super) fn scratch() -> PathBuf {
     let dir = tempfile::Builder::new().prefix("pgweir-test-").tempdir().expect("a temporary directory").keep();
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("our own directory");
     if rustix::process::geteuid().is_root() {
