@@ -69,7 +69,7 @@ fn read(text: &[u8], context: Context) -> Option<Executed<'_>> {
     if !reader.word(EXECUTE) {
         return None;
     }
-    let name = reader.name()?;
+    let name = reader.free_name()?;
     let arguments = match reader.token().kind {
         TokenKind::Open => arguments(&mut reader)?,
         _ => Vec::new(),

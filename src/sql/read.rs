@@ -30,16 +30,16 @@ pub(super) fn read(text: &[u8], context: Context, head: u128) -> Option<Option<E
                 Effect::Rollback { chain: reader.chain()? }
             }
         }
-        SAVEPOINT => Effect::Savepoint(reader.name()?),
+        SAVEPOINT => Effect::Savepoint(reader.free_name()?),
         RELEASE => Effect::Release(reader.savepoint()?),
         PREPARE if is_two_phase => return Some(Some(Effect::PrepareTransaction)),
-        PREPARE => return Some(Some(Effect::Prepare(reader.name()?))),
+        PREPARE => return Some(Some(Effect::Prepare(reader.free_name()?))),
         DEALLOCATE => reader.deallocate()?,
-        LISTEN => Effect::Listen(reader.name()?),
+        LISTEN => Effect::Listen(reader.free_name()?),
         UNLISTEN if reader.symbol(b'*') => Effect::UnlistenAll,
-        UNLISTEN => Effect::Unlisten(reader.name()?),
+        UNLISTEN => Effect::Unlisten(reader.free_name()?),
         NOTIFY => {
-            let channel = reader.name()?;
+            let channel = reader.free_name()?;
             let payload = if reader.symbol(b',') { reader.literal()? } else { Bytes::new() };
             Effect::Notify { form: Form::Command, channel: Argument::Text(channel), payload: Argument::Text(payload) }
         }
@@ -190,6 +190,15 @@ impl<'a> Reader<'a> {
         Some(name)
     }
 
+    /// Takes a name that is free to choose: unless it is quoted, no keyword that the grammar needs itself (`ColId`).
+    pub(super) fn free_name(&mut self) -> Option<Bytes> {
+        let is_word = self.token.kind == TokenKind::Word;
+        let mut ahead = *self;
+        let name = ahead.name().filter(|name| !is_word || !is_reserved(name))?;
+        *self = ahead;
+        Some(name)
+    }
+
     /// Takes a parameter, `$1`.
     pub(super) fn parameter(&mut self) -> Option<u16> {
         let number = self.token.of(self.text).strip_prefix(b"$")?;
@@ -306,7 +315,7 @@ impl<'a> Reader<'a> {
         if self.second().kind != TokenKind::End {
             self.word(SAVEPOINT);
         }
-        self.name()
+        self.free_name()
     }
 
     /// `[PREPARE] name` or `[PREPARE] ALL`, where the name may be `prepare`.
@@ -317,7 +326,7 @@ impl<'a> Reader<'a> {
         if self.word(ALL) {
             return Some(Effect::DeallocateAll);
         }
-        Some(Effect::Deallocate(self.name()?))
+        Some(Effect::Deallocate(self.free_name()?))
     }
 
     fn discard(&mut self) -> Option<Effect> {

@@ -118,7 +118,7 @@ fn read_name(text: &[u8], context: Context) -> Option<(NameUse, Bytes, Range<usi
         () => return None,
     };
     let start = reader.token().start;
-    let name = reader.name()?;
+    let name = reader.free_name()?;
     Some((used, name, start..reader.previous_end()))
 }
 
