@@ -139,6 +139,9 @@ pub(crate) enum Fault {
     /// Bind or Describe of the unnamed statement when there is none.
     #[error("unnamed prepared statement does not exist")]
     NoUnnamedStatement,
+    /// A Bind that does not fit its statement.
+    #[error(transparent)]
+    WrongBind(#[from] WrongBind),
     /// A prepared statement whose columns are not what they were: Postgres's error of `RevalidateCachedQuery`.
     #[error("cached plan must not change result type")]
     ResultChanged,
@@ -269,4 +272,13 @@ pub(crate) struct Lost {
     pub outcome: LostOutcome,
     /// The last error the server sent, if any.
     pub final_error: Option<ServerError>,
+}
+
+/// The counts of a Bind are wrong: Postgres's errors of `exec_bind_message`.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WrongBind {
+    #[error("bind message has {formats} parameter formats but {values} parameters")]
+    Formats { formats: u16, values: u16 },
+    #[error("bind message supplies {values} parameters, but prepared statement \"{statement}\" requires {wanted}")]
+    Values { values: u16, statement: String, wanted: u16 },
 }

@@ -10,5 +10,5 @@ pub(crate) mod login;
 pub(crate) mod sqlstate;
 
 pub(crate) use console::ConsoleFault;
-pub(crate) use fault::{Fault, Holding, LaneRefusal, Lost, LostOutcome, OrderRefusal, Queue};
+pub(crate) use fault::{Fault, Holding, LaneRefusal, Lost, LostOutcome, OrderRefusal, Queue, WrongBind};
 pub(crate) use login::{LoginFault, LookupError};

@@ -152,6 +152,7 @@ pub(crate) fn report(fault: &Fault) -> Report {
         }
         Fault::HoldsTooMuch(Holding::Settings) => ("ERROR", "53400", Some("RESET settings that are no longer used.")),
         Fault::DuplicateStatement(_) => ("ERROR", "42P05", None),
+        Fault::WrongBind(_) => ("ERROR", "08P01", None),
         Fault::ResultChanged => ("ERROR", "0A000", None),
         Fault::NoStatement(_) | Fault::NoUnnamedStatement => ("ERROR", "26000", None),
         Fault::PinTimeout => (

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::client_words;
 use super::facts::LEXICAL;
 use super::leased::Leased;
 use super::reply_action::{Analyses, ReplyAction, Runs};
@@ -128,11 +129,11 @@ impl Answers<'_, '_> {
                 }
             }
             tag::NOTICE_RESPONSE => forwards &= !self.session.notifications.hear(&bytes[HEADER_LEN..]),
-            tag::CLOSE_COMPLETE => {
-                if let Some(ExpectedReply { action: Some(ReplyAction::ClosesOfSql(name)), .. }) = answer.completed {
-                    self.session.statements.forget_of_sql(&name);
-                }
-            }
+            tag::CLOSE_COMPLETE => match answer.completed.and_then(|completed| completed.action) {
+                Some(ReplyAction::ClosesOfSql(name)) => self.session.statements.forget_of_sql(&name),
+                Some(ReplyAction::Prepared(_)) => self.leased.cycle.hold_client(false),
+                _ => {}
+            },
             tag::PARAMETER_DESCRIPTION if is_own => self.leased.cycle.set_parameters(&bytes[HEADER_LEN..]),
             tag::ROW_DESCRIPTION | tag::NO_DATA if is_own => self.described(&bytes[HEADER_LEN..], answer.completed),
             _ => {}
@@ -175,9 +176,6 @@ impl Answers<'_, '_> {
                     self.leased.lease.statements.reject(statement.id);
                     self.worker.proxy.statements.outdated(&statement, self.session.pool.key());
                 }
-                if self.leased.cycle.replies().is_empty() {
-                    self.leased.cycle.hold_client(false);
-                }
             }
             _ => {}
         }
@@ -194,7 +192,7 @@ impl Answers<'_, '_> {
     fn send_own_answers(&mut self) {
         while let Some(entry) = self.leased.cycle.pop_synthetic() {
             if let Some(ReplyAction::Answers { frames, .. }) = entry.action {
-                self.out.insert(frames);
+                self.out.insert(&frames);
             }
         }
     }
@@ -417,6 +415,10 @@ impl Answers<'_, '_> {
                 _ => {}
             }
         }
+        let replacement = replacement.or_else(|| {
+            let translated = client_words::translated(bytes, &self.session.statements, &self.leased.lease.statements);
+            translated.map(Vec::into_boxed_slice)
+        });
         if !self.leased.cycle.running().is_empty() {
             let is_execute =
                 |entry: &&ExpectedReply<ReplyAction>| entry.expect == Expect::Execute && entry.origin == Origin::Client;

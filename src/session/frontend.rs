@@ -13,10 +13,12 @@ mod subject;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use self::names::is_lone_deallocate;
 use super::context::Worker;
 use super::facts::Facts;
 use super::lanes;
 use super::leased::Leased;
+use super::prepare::EMPTY_TEXT;
 use super::reply_action::{ReplyAction, Runs};
 use super::rewrite::rewrite;
 use super::session::Session;
@@ -46,12 +48,6 @@ const BIND_WANTED: usize = TEXT_MAX;
 
 /// Query sent ahead of a PREPARE TRANSACTION that must fail. Nobody listens to it, and the transaction will not commit.
 const FAILING_NOTIFY: &[u8] = b"NOTIFY pgweir_noop";
-
-/// Name of the failing statement and portal; no client uses it, and no shared statement has it.
-const FAILING_NAME: &[u8] = b"pgweir_spoiler";
-
-/// Body of a Parse of the empty text, behind the name. Postgres takes it in a failed transaction, too.
-const EMPTY_TEXT: &[u8] = b"\0\0\0";
 
 /// Text bound to fail in its analysis, so that a failed transaction is reported first, as with any Parse.
 const WILL_FAIL: &[u8] = b"SELECT pgweir_refused_this_statement";
@@ -111,11 +107,8 @@ impl Frontend<'_, '_> {
         if self.leased.cycle.is_anything_pending() && self.leased.cycle.must_wait_for(needs(request)) {
             return self.hold();
         }
-        let is_of_copy = matches!(request, Request::CopyData | Request::CopyEnd | Request::Sync | Request::Flush);
-        if self.leased.cycle.replies().is_copying_in() && !is_of_copy {
-            // The server has failed the COPY already, and carries this out; or it loses its place in the stream.
-            return self.pass(message, outside_copy(request), None);
-        }
+        // Within a COPY, too: the server has failed it already, and carries this out; or it loses its place in the
+        // stream, and the connection ends.
         if self.worker.proxy.lanes.looks_later()
             && let Some(fault) = lanes::refused(self.worker, self.session, self.leased.lane_id(), request)
         {
@@ -178,18 +171,19 @@ impl Frontend<'_, '_> {
     }
 
     /// Sends a message that fails at Postgres in the place of one that we refuse: a Query or else a Parse, so that a
-    /// failed transaction is reported first; for a statement that does not exist a Bind, which reports that first.
+    /// failed transaction is reported first; for a Bind of a statement that does not exist, or that does not fit it, a
+    /// Bind, whose error comes before that.
     fn refuse(&mut self, message: Message<'_>, fault: &Fault) -> Rest {
         let mut error = Vec::new();
         build::error_response(&mut error, &sqlstate::report(fault));
-        let is_missing = matches!(fault, Fault::NoStatement(_) | Fault::NoUnnamedStatement);
-        self.refuse_with(message, error.into(), is_missing)
+        let is_first = matches!(fault, Fault::NoStatement(_) | Fault::NoUnnamedStatement | Fault::WrongBind(_));
+        self.refuse_with(message, error.into(), is_first)
     }
 
-    fn refuse_with(&mut self, message: Message<'_>, error: Box<[u8]>, is_missing: bool) -> Rest {
+    fn refuse_with(&mut self, message: Message<'_>, error: Box<[u8]>, is_first: bool) -> Rest {
         let expect = match message.tag {
             tag::QUERY => Expect::Query,
-            _ if is_missing => Expect::Bind,
+            _ if is_first => Expect::Bind,
             _ => Expect::Parse,
         };
         self.push(expect, Some(ReplyAction::Refuses(error)));
@@ -228,6 +222,12 @@ impl Frontend<'_, '_> {
         };
         if let Some(fault) = self.forbidden(&class) {
             return self.refuse(message, &fault);
+        }
+        if is_lone_deallocate(&class)
+            && !self.session.keeps_own_names()
+            && self.leased.cycle.must_wait_for(Facts::NAMES)
+        {
+            return self.hold();
         }
         if self.is_our_deallocate(&class) {
             let action = Some(self.deallocates(class));
@@ -348,21 +348,6 @@ enum Naming {
     Unknown,
     /// The message waits or was refused.
     Handled(Rest),
-}
-
-/// The answer to a message that does not belong into a COPY FROM STDIN, where the COPY has failed.
-fn outside_copy(request: Request<'_>) -> Option<Expect> {
-    Some(match request {
-        Request::Query { .. } => Expect::Query,
-        Request::Parse { .. } => Expect::Parse,
-        Request::Bind { .. } => Expect::Bind,
-        Request::Describe(Named::Statement(_)) => Expect::DescribeStatement,
-        Request::Describe(Named::Portal(_)) => Expect::DescribePortal,
-        Request::Execute { .. } => Expect::Execute,
-        Request::Close(_) => Expect::Close,
-        Request::FunctionCall { .. } => Expect::FunctionCall,
-        Request::Sync | Request::Flush | Request::CopyData | Request::CopyEnd => return None,
-    })
 }
 
 /// The facts that the meaning of a message depends on.

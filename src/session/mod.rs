@@ -7,6 +7,7 @@ pub(crate) mod answers;
 pub(crate) mod auth_query;
 pub(crate) mod cleanup;
 pub(crate) mod client;
+mod client_words;
 pub(crate) mod context;
 pub(crate) mod cycle;
 mod facts;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::leased::Leased;
 use super::reply_action::ReplyAction;
 use super::session::Session;
-use crate::sql::{Value, assume};
+use crate::sql::{Value, assume, assume_one};
 use crate::state::settings::{Settings, SettingsRegistry, is_harmless};
 use crate::state::statements::{self, Statement};
 use crate::wire::build;
@@ -19,6 +19,13 @@ use crate::wire::splice::Splice;
 
 /// Savepoint around an analysis under other settings inside the client's transaction.
 const SAVEPOINT: &str = "pgweir_analysis";
+
+/// Name of the failing statement and portal, and of those of ours within a unit of the client; no client uses it, and no
+/// shared statement has it.
+pub(super) const FAILING_NAME: &[u8] = b"pgweir_spoiler";
+
+/// Body of a Parse of the empty text, behind the name. Postgres takes it in a failed transaction, too.
+pub(super) const EMPTY_TEXT: &[u8] = b"\0\0\0";
 
 /// Number of no statement.
 const NOWHERE: u64 = u64::MAX;
@@ -33,6 +40,8 @@ pub(super) enum Presence {
     UnderWay,
     /// The backend could not prepare it: the frame of the error.
     Refused(Box<[u8]>),
+    /// The transaction has failed, and nothing is prepared in it.
+    Aborted,
 }
 
 /// Lets the backend prepare a statement that it lacks.
@@ -53,10 +62,15 @@ pub(super) fn bring(
     if !leased.cycle.replies().is_empty() && !leased.cycle.replies().is_copying_in() {
         return Presence::Wait;
     }
+    if leased.cycle.replies().status() == TransactionStatus::Failed && !statement.is_taken_when_failed(session.lexer) {
+        return Presence::Aborted;
+    }
     let (in_force, _) = session.settings_in_force(registry);
     let in_unit = leased.cycle.is_unit_open();
     let is_apart = !in_unit && leased.cycle.replies().status() != TransactionStatus::Failed;
-    let differing = differing(&in_force, &statement.settings);
+    // A statement that controls transactions means the same under all settings, and may have to be the first of one.
+    let controls = statement.class.as_ref().is_some_and(|class| class.controls_transactions_only());
+    let differing = if controls { BTreeSet::new() } else { differing(&in_force, &statement.settings) };
     let frame = (is_apart && !differing.is_empty()).then(|| {
         let is_open = leased.cycle.replies().status() == TransactionStatus::InTransaction;
         Surrounding::new(is_open, &differing, &statement.settings)
@@ -65,6 +79,10 @@ pub(super) fn bring(
         session.statements.leave_unnamed();
         leased.cycle.query(out.buffer(), &frame.begin, ReplyAction::Assumes);
     }
+    let is_within = in_unit && !differing.is_empty();
+    if is_within {
+        assume_in_unit(&differing, &statement.settings, leased, out);
+    }
     let number = admit(statement, session, leased, out);
     let name = statements::name(number);
     let action = ReplyAction::Parses { statement: Arc::clone(statement), undo: None };
@@ -72,7 +90,13 @@ pub(super) fn bring(
     build::parse(out.buffer(), &name, &statement.rest_with_types());
     leased.cycle.expect_own(Expect::DescribeStatement, Some(ReplyAction::Verifies(Arc::clone(statement))));
     build::describe_statement(out.buffer(), &name);
+    if is_within {
+        assume_in_unit(&differing, &in_force, leased, out);
+    }
     if in_unit {
+        // Its answer is the last.
+        leased.cycle.expect_own(Expect::Close, Some(ReplyAction::Prepared(Arc::clone(statement))));
+        build::close_statement(out.buffer(), FAILING_NAME);
         out.insert(build::FLUSH);
     } else {
         let action = match &frame {
@@ -127,4 +151,28 @@ impl Surrounding {
         };
         Self { begin: [begin.as_bytes(), &assume(values)].concat(), end: end.into() }
     }
+}
+
+/// Gives settings these values within a unit of the client, to the end of its transaction. Behind the analysis they have
+/// those of before: what the client has set for longer stays.
+fn assume_in_unit(names: &BTreeSet<&str>, values: &Settings, leased: &mut Leased, out: &mut Splice<'_>) {
+    for name in names {
+        let value = values.values().get(*name).unwrap_or(&Value::Default);
+        execute_own(&assume_one(name, value), leased, out);
+    }
+}
+
+/// Sends a statement of ours within the client's unit.
+pub(super) fn execute_own(text: &[u8], leased: &mut Leased, out: &mut Splice<'_>) {
+    let closes = [Expect::Close, Expect::Close];
+    for expect in [Expect::Close, Expect::Parse, Expect::Bind, Expect::Execute].into_iter().chain(closes) {
+        leased.cycle.expect_own(expect, None);
+    }
+    let out = out.buffer();
+    build::close_statement(out, FAILING_NAME);
+    build::parse(out, FAILING_NAME, &[text, EMPTY_TEXT].concat());
+    build::bind(out, FAILING_NAME, FAILING_NAME);
+    build::execute(out, FAILING_NAME);
+    build::close_portal(out, FAILING_NAME);
+    build::close_statement(out, FAILING_NAME);
 }

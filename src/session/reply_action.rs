@@ -1,5 +1,6 @@
 //! Actions to take on the answers to outstanding messages, kept beside the expected replies.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::statements::{Undo, UnnamedParse};
@@ -43,7 +44,7 @@ pub(crate) enum ReplyAction {
     /// An answer of ours.
     Answers {
         /// Frames to send.
-        frames: &'static [u8],
+        frames: Cow<'static, [u8]>,
         /// Undoes the client's change of names.
         undo: Option<Box<Undo>>,
     },

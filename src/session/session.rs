@@ -299,6 +299,8 @@ impl Session {
             reported.filter_map(|(name, _)| Some((name.to_owned(), self.reported_value(name)?))).collect()
         });
         self.settings = self.startup.clone();
+        // They are known again.
+        self.unknown_settings = None;
         backend.forget_session(registry.none());
         backend.target.clock.set_own(self.settings.timeouts());
         self.follow = Some(Box::new(Follow::discarded(self.startup.values(), told)));

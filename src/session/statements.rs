@@ -135,6 +135,11 @@ impl ClientStatements {
         self.named.get(key(name))
     }
 
+    /// The name of the statement of this id.
+    pub(super) fn name_of(&self, id: u64) -> Option<&[u8]> {
+        self.named.iter().find(|(_, statement)| statement.id == id).map(|(name, _)| &name[..])
+    }
+
     /// Gives a statement a name.
     pub(crate) fn insert(&mut self, name: &[u8], statement: Arc<Statement>) -> Box<Undo> {
         let name = key(name);

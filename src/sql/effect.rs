@@ -90,6 +90,11 @@ impl StatementEffects {
         })
     }
 
+    /// Whether Postgres prepares the text in a failed transaction: `IsTransactionExitStmt`.
+    pub fn leaves_failed_transaction(&self) -> bool {
+        self.ends_transaction() || self.has(|effect| matches!(effect, Effect::RollbackTo(_)))
+    }
+
     /// PREPARE TRANSACTION.
     pub fn prepares_transaction(&self) -> bool {
         self.has(|effect| matches!(effect, Effect::PrepareTransaction))
@@ -128,6 +133,12 @@ impl StatementEffects {
     /// Whether a statement of the text begins or ends a transaction block or a savepoint.
     pub fn controls_transaction(&self) -> bool {
         self.effects.iter().any(|(_, effect)| effect.controls_transaction())
+    }
+
+    /// Whether all that the text does is to control transactions, or to set the modes of one.
+    pub fn controls_transactions_only(&self) -> bool {
+        let is_control = |effect: &Effect| effect.controls_transaction() || *effect == Effect::SetTransaction;
+        !self.effects.is_empty() && self.effects.iter().all(|(_, effect)| is_control(effect))
     }
 
     /// EXECUTE of a name.

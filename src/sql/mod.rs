@@ -55,7 +55,7 @@ pub(crate) use fingerprint::fingerprint;
 pub use milliseconds::{Milliseconds, milliseconds};
 pub(crate) use quote::{quote_identifier, quote_literal};
 pub(crate) use replace::{Substitute, replace_values};
-pub(crate) use restore::restore_startup;
+pub(crate) use restore::{assume_one, restore_startup};
 pub(crate) use scan::split;
 pub(crate) use set::{assume, replay, replay_in};
 pub(crate) use signal::{SignalCall, SignalTarget, signal};

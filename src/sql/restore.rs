@@ -14,7 +14,7 @@ use super::mask;
 use super::quote::{quote_identifier, quote_literal};
 use super::read::Reader;
 use super::scan::split;
-use super::set::setting_identifier;
+use super::set::{is_interval_of_zone, setting_identifier};
 use super::set_config;
 use super::splice::TextSplice;
 
@@ -106,13 +106,17 @@ struct Restored {
 impl ResetStatement<'_> {
     fn restore(&self, effects: &[&Effect]) -> Option<Restored> {
         let reader = Reader::new(self.text, self.context);
-        let tag: &[u8] = match () {
+        let tag: &'static [u8] = match () {
             () if reader.is(RESET) => b"RESET",
             () if reader.is(SET) => b"SET",
             () => return self.restore_calls(effects),
         };
-        // SET SESSION AUTHORIZATION has two effects, and its role is not that of the startup.
-        let [effect] = effects else { return None };
+        let effect = match effects {
+            [effect] => effect,
+            // SET SESSION AUTHORIZATION takes the role with it, by a default of its own to that of the startup.
+            [authorization, role] => return self.restore_role(authorization, role, tag),
+            _ => return None,
+        };
         if **effect == Effect::ResetAll {
             return self.restore_all();
         }
@@ -124,6 +128,15 @@ impl ResetStatement<'_> {
         };
         let tag = Some(tag).filter(|tag| is_do || *tag != b"SET");
         Some(Restored { places: vec![(0..self.text.len(), sql)], effects: vec![value.set(scope)], tag })
+    }
+
+    /// SET SESSION AUTHORIZATION DEFAULT.
+    fn restore_role(&self, authorization: &Effect, role: &Effect, tag: &'static [u8]) -> Option<Restored> {
+        let (name, scope) = reset_name(role)?;
+        let value = self.value(name)?;
+        let first = [self.text, b"; "].concat();
+        let places = vec![(0..self.text.len(), block(&first, [value], scope))];
+        Some(Restored { places, effects: vec![authorization.clone(), value.set(scope)], tag: Some(tag) })
     }
 
     fn restore_all(&self) -> Option<Restored> {
@@ -156,6 +169,20 @@ impl ResetStatement<'_> {
 
     fn value(&self, name: &str) -> Option<&StartupValue<'_>> {
         self.values.iter().find(|value| value.name == name)
+    }
+}
+
+/// One statement that gives a setting this value to the end of the transaction. It takes no snapshot unless it has to.
+pub(crate) fn assume_one(name: &str, value: &Value) -> Vec<u8> {
+    let assign = |value: &[u8]| [b"SET LOCAL ", &setting_identifier(name)[..], b" TO ", value].concat();
+    match value {
+        Value::Default => assign(b"DEFAULT"),
+        Value::Text(text) => assigned(name, text, Scope::Local).unwrap_or_else(|| {
+            let value = StartupValue { name, text, readable: text.to_vec() };
+            block(b"", [&value], Scope::Local)
+        }),
+        Value::Raw(raw) if is_interval_of_zone(name, raw) => [b"SET LOCAL TIME ZONE ", &raw[..]].concat(),
+        Value::Raw(raw) => assign(raw),
     }
 }
 
@@ -298,6 +325,23 @@ mod tests {
     }
 
     #[test]
+    fn a_default_authorization_comes_with_the_role_at_startup() {
+        for (text, is_local, tag) in [
+            ("RESET SESSION AUTHORIZATION", false, "RESET"),
+            ("SET SESSION AUTHORIZATION DEFAULT", false, "SET"),
+            ("SET LOCAL SESSION AUTHORIZATION DEFAULT", true, "SET"),
+        ] {
+            let (replaced, class) = restored(text).expect(text);
+            let expected = format!(
+                "DO LANGUAGE \"plpgsql\" 'BEGIN {text}; PERFORM pg_catalog.set_config(''role'',''r'',{is_local}); END'"
+            );
+            assert_eq!(replaced, expected);
+            assert_eq!(class.tags[..], [(0, tag.as_bytes())], "{text}");
+            assert!(matches!(&class.effects[1], (0, Effect::Set { setting, .. }) if setting.name == "role"), "{text}");
+        }
+    }
+
+    #[test]
     fn reset_all_is_one_statement_and_leaves_the_role() {
         let (text, class) = restored("SELECT 1; RESET ALL; SELECT 2").unwrap();
         assert_eq!(
@@ -317,7 +361,7 @@ mod tests {
         for text in [
             "RESET work_mem",
             "DISCARD ALL",
-            "RESET SESSION AUTHORIZATION",
+            "SET SESSION AUTHORIZATION x",
             "SET a.b = 1",
             "SELECT set_config('a.b', $1, false)",
             "RESET TRANSACTION ISOLATION LEVEL",

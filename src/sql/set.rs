@@ -373,6 +373,11 @@ pub(crate) fn assume<'a>(values: impl IntoIterator<Item = (&'a str, &'a Value)>)
     query
 }
 
+/// True for a value that only SET TIME ZONE takes.
+pub(super) fn is_interval_of_zone(name: &str, raw: &[u8]) -> bool {
+    name == "timezone" && is_interval(raw)
+}
+
 fn restore(name: &str, value: &Value, scope: Scope, query: &mut Vec<u8>) {
     let (set, is_local): (&[u8], &[u8]) = match scope {
         Scope::Session => (b"SET ", b",false)"),
@@ -396,7 +401,7 @@ fn restore(name: &str, value: &Value, scope: Scope, query: &mut Vec<u8>) {
             query.extend_from_slice(is_local);
         }
         // The only value with a syntax of its own.
-        Value::Raw(raw) if name == "timezone" && is_interval(raw) => {
+        Value::Raw(raw) if is_interval_of_zone(name, raw) => {
             query.extend_from_slice(set);
             query.extend_from_slice(b"TIME ZONE ");
             query.extend_from_slice(raw);

@@ -16,7 +16,7 @@ use lru::LruCache;
 use smallvec::SmallVec;
 
 use super::settings::Settings;
-use crate::sql::{Digest, StatementEffects};
+use crate::sql::{Context, Digest, StatementEffects, classify};
 use crate::wire::build::split_cstring;
 
 /// Prefix of the names we use towards Postgres.
@@ -58,6 +58,16 @@ impl Analysis {
         Self { parameters: parameters.into(), columns: hasher.finish() }
     }
 
+    /// Body of its ParameterDescription, if it has no rows.
+    pub(crate) fn parameters_without_rows(&self) -> Option<&[u8]> {
+        (self.columns == Self::new(&[], &[]).columns).then_some(&self.parameters)
+    }
+
+    /// Number of its parameters.
+    pub(crate) fn parameter_count(&self) -> u16 {
+        self.parameters.first_chunk().map_or(0, |count| u16::from_be_bytes(*count))
+    }
+
     /// True if the columns are those of the other: Postgres accepts nothing else when it plans a statement anew.
     pub(crate) fn has_columns_of(&self, other: &Self) -> bool {
         self.columns == other.columns
@@ -89,6 +99,14 @@ impl Statement {
     #[inline]
     pub(crate) fn is_large(&self) -> bool {
         self.rest.is_empty()
+    }
+
+    /// True if Postgres prepares it in a failed transaction, too: it ends the transaction or a part of it, or is empty.
+    pub(crate) fn is_taken_when_failed(&self, lexer: Context) -> bool {
+        match &self.class {
+            Some(class) => class.leaves_failed_transaction(),
+            None => split_cstring(&self.rest).is_some_and(|(text, _)| classify(text, lexer).statements == 0),
+        }
     }
 
     /// The body of a Parse that leaves Postgres no choice of types, behind the name.
@@ -166,9 +184,14 @@ impl PreparedStatements {
         self.outdated.extend(self.numbers.pop(&id).map(|name| name.number));
     }
 
+    /// The id of the statement of this number.
+    pub(crate) fn id_of(&self, number: u64) -> Option<u64> {
+        self.numbers.iter().find(|(_, known)| known.number == number).map(|(id, _)| *id)
+    }
+
     /// The backend has no statement of this number after all.
     pub(crate) fn forget_number(&mut self, number: u64) {
-        let id = self.numbers.iter().find(|(_, known)| known.number == number).map(|(id, _)| *id);
+        let id = self.id_of(number);
         id.into_iter().for_each(|id| self.forget(id));
     }
 

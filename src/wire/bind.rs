@@ -42,6 +42,15 @@ pub(crate) fn value(body: &[u8], number: u16) -> Option<BindValue<'_>> {
     None
 }
 
+/// How many formats of parameters and how many values it has.
+pub(crate) fn counts(body: &[u8]) -> Option<(u16, u16)> {
+    let (_portal, rest) = split_cstring(body)?;
+    let (_statement, rest) = split_cstring(rest)?;
+    let (formats, rest) = count(rest)?;
+    let (values, _) = count(rest.get(2 * usize::from(formats)..)?)?;
+    Some((formats, values))
+}
+
 /// The integer that is the value of parameter `number`, as text or in four bytes.
 pub(crate) fn integer(body: &[u8], number: u16) -> Option<i32> {
     let BindValue::Whole(value) = value(body, number)? else { return None };

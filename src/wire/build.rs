@@ -112,6 +112,14 @@ pub(crate) fn close_statement(out: &mut Vec<u8>, name: &[u8]) {
     });
 }
 
+/// Close of a portal.
+pub(crate) fn close_portal(out: &mut Vec<u8>, name: &[u8]) {
+    frame(out, frontend::CLOSE, |out| {
+        out.push(tag::PORTAL);
+        cstring(out, name);
+    });
+}
+
 /// ParameterStatus.
 pub(crate) fn parameter_status(out: &mut Vec<u8>, name: &str, value: &str) {
     put(out, &ParameterStatus::new(name.to_owned(), value.to_owned()));
@@ -294,9 +302,33 @@ pub(crate) fn hinted(out: &mut Vec<u8>, error: &[u8], hint: &str) {
     });
 }
 
+/// The server's error with another message; `None` if the error is not here whole.
+pub(crate) fn with_message(error: &[u8], message: &[u8]) -> Option<Vec<u8>> {
+    if !is_whole(error) {
+        return None;
+    }
+    let mut out = Vec::with_capacity(error.len() + message.len());
+    frame(&mut out, backend::ERROR_RESPONSE, |out| {
+        let mut rest = &error[HEADER_LEN..];
+        while let Some((&kind, tail)) = rest.split_first().filter(|(kind, _)| **kind != 0)
+            && let Some((value, behind)) = split_cstring(tail)
+        {
+            out.push(kind);
+            cstring(out, if kind == field::MESSAGE { message } else { value });
+            rest = behind;
+        }
+        out.push(0);
+    });
+    Some(out)
+}
+
+fn is_whole(frame: &[u8]) -> bool {
+    header(frame).is_ok_and(|header| header.is_some_and(|header| HEADER_LEN + header.body == frame.len()))
+}
+
 /// A frame of the server's error: the same, or one with its main fields if it is not here whole.
 pub(crate) fn whole_error(bytes: &[u8]) -> Box<[u8]> {
-    if header(bytes).is_ok_and(|header| header.is_some_and(|header| HEADER_LEN + header.body == bytes.len())) {
+    if is_whole(bytes) {
         return bytes.into();
     }
     let fields = error_fields(bytes.get(HEADER_LEN..).unwrap_or_default());

@@ -231,10 +231,6 @@ pub(crate) fn has_counted_cycles(messages: &[Message]) -> bool {
     true
 }
 
-fn names_statement(message: &Message) -> bool {
-    matches!(message, Message::Bind(_, name, _) | Message::DescribeStatement(name) if !name.is_empty())
-}
-
 /// The difference that a step meets for certain or by chance and that is documented or due to a race of the comparison
 /// itself; none for nearly all steps. Those whose name contains `lets` are let in.
 pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -> Option<&'static str> {
@@ -249,7 +245,7 @@ pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -
     let copies_twice = step.texts().any(|sql| sql.matches("FROM STDIN").count() > 1);
     let copies_extended = messages.iter().any(|it| matches!(it, Message::Parse(_, sql) if sql.contains("FROM STDIN")));
     let calls = me.has_called || has(&["DO $$", "CALL "]);
-    let differences: [(&str, bool); 10] = [
+    let differences: [(&str, bool); 9] = [
         ("a Sync inside a COPY: Postgres swallows it at a moment that nobody sees", copies_extended || copies_twice),
         (
             "a reload of the server: either side reports it with the next answer of its own backend",
@@ -266,10 +262,6 @@ pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -
         (
             "DISCARD ALL with more behind it in one unit: startup values are back with the next unit",
             me.has_parameters && has(&["DISCARD ALL"]) && messages.iter().any(|it| matches!(it, Message::Parse(..))),
-        ),
-        (
-            "a Bind or Describe in a failed transaction whose statement the backend lacks: 25P02 before anything else",
-            me.status == 'E' && messages.iter().any(names_statement),
         ),
         ("lastval and currval behind another client: 55000", has(&["LASTVAL", "CURRVAL"]) && transaction_mode),
         (

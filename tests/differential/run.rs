@@ -319,8 +319,6 @@ fn comparable(answers: Vec<String>, messages: &[Message]) -> Vec<String> {
             answer = answer.replace(" W:pgweir)", ")");
             // A backend names a function as its search_path was when it compiled it first, for whomever.
             answer = answer.replace(" function public.", " function ");
-            // A prepared statement has another name at the server.
-            answer = without_quoted(&answer, "prepared statement \"");
             answer = answer.replace("\"git ", "\"gid ");
             // The position behind a NOTIFY is that in the text with its stand-in.
             if notifies && let Some(at) = answer.find(" P:") {
@@ -331,12 +329,4 @@ fn comparable(answers: Vec<String>, messages: &[Message]) -> Vec<String> {
         answer
     });
     comparable.collect()
-}
-
-/// A text without what stands between a beginning that ends with a quote, and the next quote.
-fn without_quoted(text: &str, beginning: &str) -> String {
-    match text.split_once(beginning).and_then(|(before, rest)| Some((before, rest.split_once('"')?.1))) {
-        Some((before, after)) => format!("{before}{beginning}…\"{after}"),
-        None => text.to_owned(),
-    }
 }

@@ -1,6 +1,8 @@
 //! Clients that share backends are answered message by message as on a connection of their own, under their own
 //! settings, statements and values.
 
+mod corners;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;

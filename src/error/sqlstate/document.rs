@@ -12,7 +12,7 @@ use crate::config::{Bus, Timeouts};
 use crate::error::ConsoleFault;
 use crate::error::LoginFault;
 use crate::error::LookupError;
-use crate::error::{Fault, Holding, LaneRefusal, Lost, LostOutcome, OrderRefusal, Queue};
+use crate::error::{Fault, Holding, LaneRefusal, Lost, LostOutcome, OrderRefusal, Queue, WrongBind};
 use crate::notify::exchange::Missing;
 use crate::notify::nature::BusNature;
 use crate::notify::notification::{RefusedNotification, Unnotifiable};
@@ -130,6 +130,8 @@ fn faults() -> Vec<Fault> {
         Fault::DuplicateStatement(any()),
         Fault::NoStatement(any()),
         Fault::NoUnnamedStatement,
+        Fault::WrongBind(WrongBind::Formats { formats: 2, values: 1 }),
+        Fault::WrongBind(WrongBind::Values { values: 1, statement: any(), wanted: 2 }),
         Fault::ResultChanged,
         Fault::PinTimeout,
         Fault::TooManyPins,
@@ -201,6 +203,7 @@ fn index(fault: &Fault) -> usize {
         Fault::Memory(_) => 38,
         Fault::ResultChanged => 12,
         Fault::NoReader => 41,
+        Fault::WrongBind(_) => 42,
     }
 }
 
@@ -384,7 +387,7 @@ fn document() -> String {
 #[test]
 fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
-    all(faults().iter().map(index).collect(), 0, 42);
+    all(faults().iter().map(index).collect(), 0, 43);
     all(login_faults().iter().map(login_index).collect(), 1, 24);
     all(console_faults().iter().map(console_index).collect(), 0, 32);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);

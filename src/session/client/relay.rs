@@ -373,7 +373,7 @@ impl Client {
         let Phase::Leased(leased) = &mut self.phase else { return };
         while let Some(entry) = leased.cycle.pop_synthetic() {
             if let Some(ReplyAction::Answers { frames, .. }) = entry.action {
-                self.side.buffer.bytes().extend_from_slice(frames);
+                self.side.buffer.bytes().extend_from_slice(&frames);
             }
         }
     }

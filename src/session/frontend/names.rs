@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use super::{EMPTY_TEXT, FAILING_NAME, Frontend, Rest, TEXT_MAX};
-use crate::error::{Fault, sqlstate};
+use super::{Frontend, Rest, TEXT_MAX};
+use crate::error::{Fault, WrongBind, sqlstate};
 use crate::session::facts::Facts;
-use crate::session::prepare::{self, Presence};
+use crate::session::prepare::{self, EMPTY_TEXT, FAILING_NAME, Presence};
 use crate::session::reply_action::{ReplyAction, Runs};
 use crate::sql;
 use crate::sql::{Effect, NameUse, StateFlags, StatementEffects, StatementName, quote_identifier};
-use crate::state::statements::{self, Statement};
-use crate::wire::build;
+use crate::state::statements::{self, Analysis, Statement};
 use crate::wire::expected::Expect;
 use crate::wire::message::Message;
+use crate::wire::tag::{backend, frontend};
+use crate::wire::{bind, build};
 
 impl Frontend<'_, '_> {
     /// The text with the backend's names for prepared statements of the client; an error is the outcome of a message
@@ -102,7 +103,29 @@ impl Frontend<'_, '_> {
             Presence::Wait => Err(self.hold()),
             Presence::UnderWay => Err(Rest::Hold),
             Presence::Refused(error) => Err(self.refuse_with(message, error, false)),
+            Presence::Aborted => Err(self.answer_in_aborted(message, statement)),
         }
+    }
+
+    /// Answers a message about a statement that the backend lacks, in a failed transaction: as Postgres, which has it
+    /// there, but executes nothing.
+    fn answer_in_aborted(&mut self, message: Message<'_>, statement: &Statement) -> Rest {
+        let analysis = statement.analysis();
+        if message.tag == frontend::DESCRIBE
+            && let Some(parameters) = analysis.and_then(Analysis::parameters_without_rows)
+        {
+            let mut frames = Vec::new();
+            build::frame(&mut frames, backend::PARAMETER_DESCRIPTION, |out| out.extend_from_slice(parameters));
+            frames.extend_from_slice(build::NO_DATA);
+            return self.answer(message, ReplyAction::Answers { frames: frames.into(), undo: None });
+        }
+        if message.tag == frontend::BIND
+            && let Some(wrong) = analysis.and_then(|analysis| wrong_bind(message.payload(), analysis))
+        {
+            return self.refuse(message, &wrong.into());
+        }
+        // The error is the server's own, 25P02.
+        self.refuse_with(message, Box::default(), false)
     }
 
     /// True for a lone DEALLOCATE of names that Postgres does not know, because they are the client's own.
@@ -161,6 +184,19 @@ impl Frontend<'_, '_> {
 /// True for a text that is one DEALLOCATE. Which names it means is known when it is executed.
 pub(super) fn is_lone_deallocate(class: &StatementEffects) -> bool {
     class.statements == 1 && matches!(class.effects.as_slice(), [(_, Effect::Deallocate(_) | Effect::DeallocateAll)])
+}
+
+/// The fault of a Bind that does not fit the analysis of its statement.
+fn wrong_bind(bind: &[u8], analysis: &Analysis) -> Option<WrongBind> {
+    let (formats, values) = bind::counts(bind)?;
+    let wanted = analysis.parameter_count();
+    if formats > 1 && formats != values {
+        return Some(WrongBind::Formats { formats, values });
+    }
+    let (_portal, rest) = build::split_cstring(bind)?;
+    let (name, _) = build::split_cstring(rest)?;
+    let statement = String::from_utf8_lossy(name).into_owned();
+    (values != wanted).then_some(WrongBind::Values { values, statement, wanted })
 }
 
 /// The frame of Postgres's error for a name that is taken.

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{DISCARD_SEQUENCES, EMPTY_TEXT, FAILING_NAME, FAILING_NOTIFY, Frontend};
+use super::{DISCARD_SEQUENCES, FAILING_NOTIFY, Frontend};
 use crate::error::{Fault, Holding};
 use crate::pool::backend::SequenceUser;
+use crate::session::prepare::execute_own;
 use crate::session::reply_action::ReplyAction;
 use crate::sql::{Effect, StatementEffects};
 use crate::state::settings::cost;
@@ -30,21 +31,8 @@ impl Frontend<'_, '_> {
         if is_query {
             self.leased.cycle.query(self.out.buffer(), DISCARD_SEQUENCES, ReplyAction::Assumes);
         } else {
-            self.execute_own(DISCARD_SEQUENCES);
+            execute_own(DISCARD_SEQUENCES, self.leased, self.out);
         }
-    }
-
-    /// Sends a statement of ours within the client's unit.
-    pub(super) fn execute_own(&mut self, text: &[u8]) {
-        for expect in [Expect::Close, Expect::Parse, Expect::Bind, Expect::Execute, Expect::Close] {
-            self.leased.cycle.expect_own(expect, None);
-        }
-        let out = self.out.buffer();
-        build::close_statement(out, FAILING_NAME);
-        build::parse(out, FAILING_NAME, &[text, EMPTY_TEXT].concat());
-        build::bind(out, FAILING_NAME, FAILING_NAME);
-        build::execute(out, FAILING_NAME);
-        build::close_statement(out, FAILING_NAME);
     }
 
     /// Reason why a text with stand-ins for notifications cannot run now.
@@ -82,7 +70,7 @@ impl Frontend<'_, '_> {
         if !self.must_fail(class) {
             return;
         }
-        self.execute_own(FAILING_NOTIFY);
+        execute_own(FAILING_NOTIFY, self.leased, self.out);
     }
 
     fn must_fail(&self, class: &StatementEffects) -> bool {

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::names::{duplicate_error, is_lone_deallocate};
-use super::{EMPTY_TEXT, FAILING_NAME, Frontend, Rest, rename, uncertain};
+use super::{Frontend, Rest, rename, uncertain};
 use crate::config::Comments;
 use crate::error::Fault;
+use crate::session::prepare::{self, EMPTY_TEXT, FAILING_NAME};
 use crate::session::reply_action::{Analyses, ReplyAction};
 use crate::session::rewrite::rewrite;
+use crate::session::session;
 use crate::session::statements::Unnamed;
-use crate::session::{prepare, session};
 use crate::sql;
 use crate::sql::{Argument, BoundText, Effect, STAND_IN, Scope, StatementEffects, classify};
 use crate::state::statements;

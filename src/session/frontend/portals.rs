@@ -1,5 +1,6 @@
 //! Bind, Describe, Execute and Close: messages that use a prepared statement or a portal.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::names::is_lone_deallocate;
@@ -173,7 +174,7 @@ impl Frontend<'_, '_> {
             Named::Statement(name) => {
                 let undo = self.session.statements.remove(name);
                 self.leased.cycle.changes_names();
-                self.answer(message, ReplyAction::Answers { frames: build::CLOSE_COMPLETE, undo })
+                self.answer(message, ReplyAction::Answers { frames: Cow::Borrowed(build::CLOSE_COMPLETE), undo })
             }
         }
     }
