@@ -415,10 +415,6 @@ impl Answers<'_, '_> {
                 _ => {}
             }
         }
-        let replacement = replacement.or_else(|| {
-            let translated = client_words::translated(bytes, &self.session.statements, &self.leased.lease.statements);
-            translated.map(Vec::into_boxed_slice)
-        });
         if !self.leased.cycle.running().is_empty() {
             let is_execute =
                 |entry: &&ExpectedReply<ReplyAction>| entry.expect == Expect::Execute && entry.origin == Origin::Client;
@@ -432,6 +428,10 @@ impl Answers<'_, '_> {
                 self.session.take_back(action, &mut self.leased.lease);
             }
         }
+        let replacement = replacement.or_else(|| {
+            let translated = client_words::translated(bytes, &self.session.statements, &self.leased.lease.statements);
+            translated.map(Vec::into_boxed_slice)
+        });
         let cycle = &mut *self.leased.cycle;
         cycle.put_dropped(dropped);
         cycle.backend.set_forwarding(forwards);

@@ -71,11 +71,21 @@ fn replace(text: &[u8], context: Context, wants: impl Fn(&Effect) -> bool) -> Op
 /// The stand-in for one statement and its effect.
 fn stand_in(text: &[u8], context: Context, effect: &Effect) -> Option<Vec<u8>> {
     match effect {
+        _ if may_be_judged(text, context) => None,
         Effect::Notify { form: Form::Command, .. } | Effect::Listen(_) => command(text, context),
         Effect::Notify { form: Form::Call, .. } | Effect::ListeningChannels => {
             Call::read(text, context)?.stand_in(text)
         }
         _ => None,
+    }
+}
+
+/// Postgres may warn of a literal in the text, or refuse it: by `escape_string_warning` where a backslash is no plain
+/// character, by `backslash_quote` where it stands in front of a quote.
+fn may_be_judged(text: &[u8], context: Context) -> bool {
+    match context.standard_conforming_strings {
+        true => memchr::memmem::find(text, b"\\'").is_some(),
+        false => memchr::memchr(b'\\', text).is_some(),
     }
 }
 

@@ -208,8 +208,11 @@ impl<'a> Run<'a> {
     /// A client whose backend is ended hears of it, and goes on as if it had rolled back; or it is gone.
     fn kill(&mut self, running: Option<usize>) -> Result<(), Difference> {
         if let Some(at) = running {
-            self.clients[at].pgweir.write(&crate::support::frontend::query(RUN));
-            self.clients[at].pgweir.until_kind('N');
+            let Client { direct, pgweir, .. } = &mut self.clients[at];
+            pgweir.write(&crate::support::frontend::query(RUN));
+            pgweir.until_kind('N');
+            // A Query ends the unnamed statement.
+            direct.query("");
         }
         for (at, client) in self.clients.iter().enumerate() {
             if self.pool != Pool::Session && !self.model.clients[at].holds() && running != Some(at) {
@@ -320,6 +323,10 @@ fn comparable(answers: Vec<String>, messages: &[Message]) -> Vec<String> {
             // A backend names a function as its search_path was when it compiled it first, for whomever.
             answer = answer.replace(" function public.", " function ");
             answer = answer.replace("\"git ", "\"gid ");
+            // Of two names of the client for one statement either.
+            for name in ["\"s0\"", "\"s1\"", "\"s2\""] {
+                answer = answer.replace(&format!("prepared statement {name}"), "prepared statement \"s\"");
+            }
             // The position behind a NOTIFY is that in the text with its stand-in.
             if notifies && let Some(at) = answer.find(" P:") {
                 let rest = answer[at + 3..].trim_start_matches(|c: char| c.is_ascii_digit());

@@ -50,6 +50,10 @@ async fn an_error_quotes_the_name_that_the_client_gave() {
         a.say(&[named("mine \"1\"", "SELECT $1::int"), named("s", "SET a.x = '1'")]).await;
         a.say(&[run("mine \"1\"")]).await;
         a.say(&[run_with("s", &["1", "2"])]).await;
+        a.say(&[parse("", "PREPARE s AS SELECT 1", &[]), run("")]).await;
+        a.say(&[[parse("closed", "SELECT $1::int8", &[]), bind("", "closed", &[]), close_statement("closed"), sync()]
+            .concat()])
+            .await;
         a.ask("EXECUTE \"mine \"\"1\"\"\"").await;
         a.ask("CREATE TEMP TABLE t AS EXECUTE s").await;
     })
@@ -178,6 +182,24 @@ async fn what_comes_behind_a_copy_that_has_failed_counts() {
             a.ask(value).await;
             for name in ["s", "before", "gone"] {
                 a.say(&[describe_statement(name), sync()]).await;
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_notification_whose_payload_postgres_warns_of_or_refuses_is_its_own() {
+    same(async |stage| {
+        let mut a = stage.client(&[]).await;
+        for setting in
+            ["standard_conforming_strings = on", "standard_conforming_strings = off", "backslash_quote = off"]
+        {
+            a.ask(&format!("SET {setting}")).await;
+            for payload in [r"'it\''s'", r"E'it\'s'", r"'it\\'", r"E'it\\'", r"E'\x41\n'", "'it''s'"] {
+                a.ask(&format!("NOTIFY judged, {payload}")).await;
+                a.ask(&format!("SELECT pg_notify('judged', {payload})")).await;
+                a.say(&[unit(&format!("NOTIFY judged, {payload}"))]).await;
             }
         }
     })
