@@ -312,7 +312,6 @@ impl Answers<'_, '_> {
 
     /// A query of ours has completed.
     fn own_ready(&mut self, completed: Option<ExpectedReply<ReplyAction>>) -> Result<Event, Fault> {
-        let is_query = completed.as_ref().is_some_and(|entry| entry.expect == Expect::Query);
         let action = completed.and_then(|entry| entry.action);
         if let Some(ReplyAction::Assumes) = action {
             // What is assumed for an analysis is gone behind it.
@@ -336,10 +335,8 @@ impl Answers<'_, '_> {
                 if let Some(refusal) = refusal {
                     self.leased.cycle.set_unprepared(statement.id, refusal);
                 }
-                if is_query {
-                    // Behind an analysis under other settings: those of before are back.
-                    self.leased.cycle.take_reported();
-                }
+                // Behind an analysis under other settings those of before are back.
+                self.leased.cycle.take_reported();
                 self.leased.cycle.hold_client(false);
             }
             Some(ReplyAction::Resets) => {

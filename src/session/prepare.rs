@@ -17,9 +17,6 @@ use crate::wire::build;
 use crate::wire::expected::{Expect, TransactionStatus};
 use crate::wire::splice::Splice;
 
-/// Savepoint around an analysis under other settings inside the client's transaction.
-const SAVEPOINT: &str = "pgweir_analysis";
-
 /// Name of the failing statement and portal, and of those of ours within a unit of the client; no client uses it, and no
 /// shared statement has it.
 pub(super) const FAILING_NAME: &[u8] = b"pgweir_spoiler";
@@ -67,21 +64,20 @@ pub(super) fn bring(
     }
     let (in_force, _) = session.settings_in_force(registry);
     let in_unit = leased.cycle.is_unit_open();
-    let is_apart = !in_unit && leased.cycle.replies().status() != TransactionStatus::Failed;
     // A statement that controls transactions means the same under all settings, and may have to be the first of one.
     let controls = statement.class.as_ref().is_some_and(|class| class.controls_transactions_only());
     let differing = if controls { BTreeSet::new() } else { differing(&in_force, &statement.settings) };
-    let frame = (is_apart && !differing.is_empty()).then(|| {
-        let is_open = leased.cycle.replies().status() == TransactionStatus::InTransaction;
-        Surrounding::new(is_open, &differing, &statement.settings)
-    });
+    // In a transaction a Query would end the unnamed portal of the client.
+    let is_within =
+        !differing.is_empty() && (in_unit || leased.cycle.replies().status() == TransactionStatus::InTransaction);
+    let is_apart = !differing.is_empty() && leased.cycle.replies().status() == TransactionStatus::Idle && !in_unit;
+    let frame = is_apart.then(|| Surrounding::new(&differing, &statement.settings));
     if let Some(frame) = &frame {
         session.statements.leave_unnamed();
         leased.cycle.query(out.buffer(), &frame.begin, ReplyAction::Assumes);
     }
-    let is_within = in_unit && !differing.is_empty();
     if is_within {
-        assume_in_unit(&differing, &statement.settings, leased, out);
+        assume_within(&differing, &statement.settings, leased, out);
     }
     let number = admit(statement, session, leased, out);
     let name = statements::name(number);
@@ -91,7 +87,7 @@ pub(super) fn bring(
     leased.cycle.expect_own(Expect::DescribeStatement, Some(ReplyAction::Verifies(Arc::clone(statement))));
     build::describe_statement(out.buffer(), &name);
     if is_within {
-        assume_in_unit(&differing, &in_force, leased, out);
+        assume_within(&differing, &in_force, leased, out);
     }
     if in_unit {
         // Its answer is the last.
@@ -107,7 +103,7 @@ pub(super) fn bring(
         out.insert(build::SYNC);
     }
     if let Some(frame) = frame {
-        leased.cycle.query(out.buffer(), &frame.end, ReplyAction::Prepared(Arc::clone(statement)));
+        leased.cycle.query(out.buffer(), frame.end, ReplyAction::Prepared(Arc::clone(statement)));
     }
     leased.cycle.hold_client(true);
     Presence::UnderWay
@@ -138,24 +134,20 @@ fn differing<'a>(have: &'a Settings, want: &'a Settings) -> BTreeSet<&'a str> {
 /// Queries around an analysis under other settings: what they set is gone afterwards, and the statement stays.
 struct Surrounding {
     begin: Vec<u8>,
-    end: Vec<u8>,
+    end: &'static [u8],
 }
 
 impl Surrounding {
-    fn new(is_open: bool, names: &BTreeSet<&str>, settings: &Settings) -> Self {
+    fn new(names: &BTreeSet<&str>, settings: &Settings) -> Self {
         let values = names.iter().map(|name| (*name, settings.values().get(*name).unwrap_or(&Value::Default)));
-        let (begin, end) = if is_open {
-            (format!("SAVEPOINT {SAVEPOINT};"), format!("ROLLBACK TO {SAVEPOINT};RELEASE {SAVEPOINT}"))
-        } else {
-            ("BEGIN ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE;".to_owned(), "ROLLBACK".to_owned())
-        };
-        Self { begin: [begin.as_bytes(), &assume(values)].concat(), end: end.into() }
+        let begin = b"BEGIN ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE;";
+        Self { begin: [&begin[..], &assume(values)].concat(), end: b"ROLLBACK" }
     }
 }
 
-/// Gives settings these values within a unit of the client, to the end of its transaction. Behind the analysis they have
+/// Gives settings these values within a unit or transaction of the client, to its end. Behind the analysis they have
 /// those of before: what the client has set for longer stays.
-fn assume_in_unit(names: &BTreeSet<&str>, values: &Settings, leased: &mut Leased, out: &mut Splice<'_>) {
+fn assume_within(names: &BTreeSet<&str>, values: &Settings, leased: &mut Leased, out: &mut Splice<'_>) {
     for name in names {
         let value = values.values().get(*name).unwrap_or(&Value::Default);
         execute_own(&assume_one(name, value), leased, out);

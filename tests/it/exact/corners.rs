@@ -108,6 +108,21 @@ async fn a_statement_means_in_the_middle_of_a_unit_what_it_meant() {
 }
 
 #[tokio::test]
+async fn an_analysis_under_other_settings_leaves_an_open_portal() {
+    same(async |stage| {
+        let [mut a, mut b] = stage.clients().await;
+        a.say(&[named("s", "SELECT 1"), query("SET TimeZone = 'Asia/Tokyo'")]).await;
+        b.ask("DISCARD ALL").await;
+        a.say(&[unit("BEGIN"), parse("", "SELECT generate_series(1, 5)", &[])]).await;
+        a.say(&[[bind("", "", &[]), execute("", 2), sync()].concat()]).await;
+        a.say(&[[describe_statement("s"), execute("", 2), sync()].concat()]).await;
+        a.say(&[[bind("p", "s", &[]), execute("", 0), execute("p", 0), sync()].concat()]).await;
+        a.say(&[query("SHOW TimeZone"), query("ROLLBACK"), query("SHOW TimeZone")]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_statement_that_a_backend_lacks_may_begin_its_transaction() {
     same(async |stage| {
         for modes in ["SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SAVEPOINT a"] {
