@@ -3,11 +3,12 @@
 //! Nothing here does I/O. The expected replies say which message an answer belongs to; this file acts on it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::client_words;
+use super::client_words::{self, Quoted};
 use super::facts::LEXICAL;
 use super::leased::Leased;
 use super::reply_action::{Analyses, ReplyAction, Runs};
@@ -396,18 +397,25 @@ impl Answers<'_, '_> {
             None => self.leased.cycle.head_mut().map(|head| (head.expect, &mut head.action)),
         };
         let failed_query = failed.as_ref().is_some_and(|(expect, _)| *expect == Expect::Query);
-        let mut replacement = None;
+        let (mut replacement, mut quoted) = (None, Quoted::Any);
         if let Some((expect, action)) = failed {
             match action {
                 // A Parse in a failed transaction fails with 25P02, whatever its text.
                 Some(ReplyAction::Refuses(error)) if code != b"25P02" => replacement = Some(error.clone()),
                 Some(ReplyAction::Duplicates(error)) if code == b"42P05" => replacement = Some(error.clone()),
                 Some(ReplyAction::Runs(runs)) if never_began && runs.completed == 0 => *action = None,
-                Some(ReplyAction::Runs(runs)) if expect == Expect::Execute => self.session.failed(runs),
+                Some(ReplyAction::Runs(runs)) if expect == Expect::Execute => {
+                    quoted = Quoted::Executed(Arc::clone(&runs.class));
+                    self.session.failed(runs);
+                }
+                Some(ReplyAction::Runs(runs)) => quoted = Quoted::Executed(Arc::clone(&runs.class)),
                 Some(ReplyAction::ParsesUnnamed(parse)) => parse.has_failed = true,
-                // Somebody's function has deallocated it.
-                Some(ReplyAction::Uses(number)) if code == b"26000" => {
-                    self.leased.lease.statements.forget_number(*number);
+                Some(ReplyAction::Uses { number, tag }) => {
+                    quoted = Quoted::Tagged(*tag);
+                    if code == b"26000" {
+                        // Somebody's function has deallocated it.
+                        self.leased.lease.statements.forget_number(*number);
+                    }
                 }
                 _ => {}
             }
@@ -426,7 +434,8 @@ impl Answers<'_, '_> {
             }
         }
         let replacement = replacement.or_else(|| {
-            let translated = client_words::translated(bytes, &self.session.statements, &self.leased.lease.statements);
+            let (client, backend) = (&self.session.statements, &self.leased.lease.statements);
+            let translated = client_words::translated(bytes, &quoted, client, backend);
             translated.map(Vec::into_boxed_slice)
         });
         let cycle = &mut *self.leased.cycle;

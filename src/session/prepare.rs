@@ -53,11 +53,14 @@ pub(super) fn bring(
         return Presence::Refused(error);
     }
     // The server drops the message unread; or the text is too large to be kept, and gone with its backend.
-    if leased.cycle.replies().is_skipping() || statement.analysis().is_none() {
+    if leased.cycle.replies().is_skipping() || statement.is_large() {
         return Presence::Here(NOWHERE);
     }
     if !leased.cycle.replies().is_empty() && !leased.cycle.replies().is_copying_in() {
         return Presence::Wait;
+    }
+    if statement.analysis().is_none() {
+        return Presence::Here(NOWHERE);
     }
     if leased.cycle.replies().status() == TransactionStatus::Failed && !statement.is_taken_when_failed(session.lexer) {
         return Presence::Aborted;

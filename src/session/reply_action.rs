@@ -53,7 +53,11 @@ pub(crate) enum ReplyAction {
     /// A Parse under a name that the client has given already: it was sent to fail for that.
     Duplicates(Box<[u8]>),
     /// A Bind or Describe of the backend's statement of this number.
-    Uses(u64),
+    Uses {
+        number: u64,
+        /// Of the client's name for it.
+        tag: u32,
+    },
     /// Our replay of settings; `None` for the encoding that the rest of it is written in.
     Applies(Option<Settings>),
     /// Our question for state that a session left behind.

@@ -33,7 +33,9 @@ fn key(name: &[u8]) -> &[u8] {
 /// Names and the unnamed statement.
 #[derive(Debug, Default)]
 pub(crate) struct ClientStatements {
-    named: BTreeMap<Box<[u8]>, Arc<Statement>>,
+    named: BTreeMap<Box<[u8]>, Named>,
+    /// Of the last name.
+    last_tag: u32,
     /// Names of statements of SQL PREPARE, which its backend has under the same names.
     of_sql: BTreeSet<Box<[u8]>>,
     /// Bytes that they take.
@@ -108,6 +110,14 @@ pub(crate) enum Unnamed {
     },
 }
 
+/// A statement under a name.
+#[derive(Debug)]
+struct Named {
+    statement: Arc<Statement>,
+    /// Tells the name from the client's others, of the same statement, too.
+    tag: u32,
+}
+
 /// An unnamed Parse under way.
 #[derive(Debug)]
 pub(crate) struct UnnamedParse {
@@ -120,7 +130,7 @@ pub(crate) struct UnnamedParse {
 
 /// A change of names that a failed or dropped message takes back: a name and its meaning before.
 #[derive(Debug)]
-pub(crate) struct Undo(Box<[u8]>, Option<Arc<Statement>>);
+pub(crate) struct Undo(Box<[u8]>, Option<Named>);
 
 /// Bytes that a named statement takes, its shared text included: that is there twice, the second time as the key by
 /// which other clients find it.
@@ -132,22 +142,30 @@ impl ClientStatements {
     /// The statement under a name.
     #[inline]
     pub(crate) fn find(&self, name: &[u8]) -> Option<&Arc<Statement>> {
-        self.named.get(key(name))
+        self.named.get(key(name)).map(|named| &named.statement)
+    }
+
+    /// The same with the tag of the name.
+    #[inline]
+    pub(super) fn find_tagged(&self, name: &[u8]) -> Option<(&Arc<Statement>, u32)> {
+        self.named.get(key(name)).map(|named| (&named.statement, named.tag))
+    }
+
+    /// The name with this tag.
+    pub(super) fn name_tagged(&self, tag: u32) -> Option<&[u8]> {
+        self.named.iter().find(|(_, named)| named.tag == tag).map(|(name, _)| &name[..])
     }
 
     /// The name of the statement of this id.
     pub(super) fn name_of(&self, id: u64) -> Option<&[u8]> {
-        self.named.iter().find(|(_, statement)| statement.id == id).map(|(name, _)| &name[..])
+        self.named.iter().find(|(_, named)| named.statement.id == id).map(|(name, _)| &name[..])
     }
 
     /// Gives a statement a name.
     pub(crate) fn insert(&mut self, name: &[u8], statement: Arc<Statement>) -> Box<Undo> {
-        let name = key(name);
-        let before = self.take(name);
-        self.large += usize::from(statement.is_large());
-        self.bytes += cost(name, &statement);
-        self.named.insert(name.into(), statement);
-        Box::new(Undo(name.into(), before))
+        self.last_tag = self.last_tag.wrapping_add(1);
+        let named = Named { statement, tag: self.last_tag };
+        Box::new(Undo(key(name).into(), self.put(key(name), named)))
     }
 
     /// Forgets a name.
@@ -159,15 +177,15 @@ impl ClientStatements {
     /// Undoes a change.
     pub(crate) fn undo(&mut self, undo: Undo) {
         match undo {
-            Undo(name, Some(statement)) => drop(self.insert(&name, statement)),
+            Undo(name, Some(named)) => drop(self.put(&name, named)),
             Undo(name, None) => drop(self.take(&name)),
         }
     }
 
     /// A draft turned out to be this statement.
     pub(crate) fn is_now(&mut self, name: &[u8], draft: &Arc<Statement>, statement: Arc<Statement>) {
-        if let Some(known) = self.named.get_mut(key(name)).filter(|known| Arc::ptr_eq(known, draft)) {
-            *known = statement;
+        if let Some(known) = self.named.get_mut(key(name)).filter(|known| Arc::ptr_eq(&known.statement, draft)) {
+            known.statement = statement;
         }
     }
 
@@ -205,10 +223,19 @@ impl ClientStatements {
         self.of_sql.clear();
     }
 
-    fn take(&mut self, name: &[u8]) -> Option<Arc<Statement>> {
+    /// What was under the name is returned.
+    fn put(&mut self, name: &[u8], named: Named) -> Option<Named> {
+        let before = self.take(name);
+        self.large += usize::from(named.statement.is_large());
+        self.bytes += cost(name, &named.statement);
+        self.named.insert(name.into(), named);
+        before
+    }
+
+    fn take(&mut self, name: &[u8]) -> Option<Named> {
         let before = self.named.remove(name)?;
-        self.large -= usize::from(before.is_large());
-        self.bytes = self.bytes.saturating_sub(cost(name, &before));
+        self.large -= usize::from(before.statement.is_large());
+        self.bytes = self.bytes.saturating_sub(cost(name, &before.statement));
         Some(before)
     }
 

@@ -141,6 +141,14 @@ impl StatementEffects {
         !self.effects.is_empty() && self.effects.iter().all(|(_, effect)| is_control(effect))
     }
 
+    /// The names that it executes or prepares.
+    pub(crate) fn executed(&self) -> impl Iterator<Item = &[u8]> {
+        self.effects.iter().filter_map(|(_, effect)| match effect {
+            Effect::Execute(name) | Effect::Prepare(name) => Some(&name[..]),
+            _ => None,
+        })
+    }
+
     /// EXECUTE of a name.
     pub fn executes(&self) -> bool {
         self.has(|effect| matches!(effect, Effect::Execute(_)))

@@ -5,14 +5,15 @@ use fastrand::Rng;
 use crate::model::CLIENTS;
 use crate::operation::{Message, Operation, Role, Step};
 use crate::texts::{
-    BOUNDS, COPIES, DDL, NOTIFICATIONS, PARAMETERS, SERVER_SETTINGS, SETTINGS, SHARED, SHOW, STARTUP, WORK,
+    BOUNDS, COPIES, CROWD, DDL, NOTIFICATIONS, PARAMETERS, SERVER_SETTINGS, SETTINGS, SHARED, SHOW, STARTUP, WORK,
 };
 
 const NAMES: &[&str] = &["s0", "s1", "s2"];
 const PORTALS: &[&str] = &["", "", "p0", "p1"];
 
 /// Parts of texts behind which a client may hold its backend between transactions.
-const HOLDING: [&str; 14] = [
+const HOLDING: [&str; 15] = [
+    "{huge}",
     "TEMP",
     "advisory",
     "PREPARE s",
@@ -116,8 +117,9 @@ impl Grammar {
             420..470 => Operation::Send(self.copy()),
             470..690 => Operation::Send(self.units()),
             690..920 => Operation::Send(self.soup()),
-            920..972 => Operation::Send((0..self.rng.usize(2..5)).map(|_| Message::Query(self.any())).collect()),
+            920..965 => Operation::Send((0..self.rng.usize(2..5)).map(|_| Message::Query(self.any())).collect()),
             // These take new processes at the server, and so the time of many others.
+            965..972 => Operation::Crowd(self.crowd()),
             972..980 => {
                 let role = if self.rng.u32(..5) == 0 { Role::Guest } else { Role::Owner };
                 let more = self.pick_of(STARTUP).iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
@@ -192,6 +194,29 @@ impl Grammar {
             messages.push(Message::Sync);
         }
         messages
+    }
+
+    /// What all others say at once.
+    fn crowd(&mut self) -> Vec<(usize, Vec<Message>)> {
+        let me = self.client;
+        let mut others = Vec::new();
+        for other in (0..CLIENTS).filter(|other| *other != me) {
+            self.client = other;
+            let sql = self.pick(CROWD);
+            let messages = match self.rng.u32(..4) {
+                0 | 1 => vec![Message::Query(sql)],
+                2 => vec![Message::Query(sql), Message::Query(self.pick(CROWD))],
+                _ => {
+                    let name = self.pick_raw(NAMES);
+                    let bind = Message::Bind(String::new(), name.clone(), Vec::new());
+                    let execute = Message::Execute(String::new(), 0);
+                    vec![Message::Parse(name, self.pick(&CROWD[..4])), Message::Sync, bind, execute, Message::Sync]
+                }
+            };
+            others.push((other, messages));
+        }
+        self.client = me;
+        others
     }
 
     /// COPY from the client: well, with bad data, given up, interrupted; simple and extended; with more behind it.

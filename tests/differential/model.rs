@@ -26,6 +26,8 @@ pub(crate) struct ClientModel {
     pub(crate) has_set: bool,
     /// It has named statements.
     pub(crate) has_names: bool,
+    /// Its transaction has run a Query, which leaves a portal if it fails.
+    has_queried: bool,
     /// Its transaction has run a DO or CALL.
     has_called: bool,
     /// Its transaction has said LISTEN.
@@ -43,6 +45,7 @@ impl ClientModel {
             has_parameters: false,
             has_set: false,
             has_names: false,
+            has_queried: false,
             has_called: false,
             has_said_listen: false,
         }
@@ -68,7 +71,8 @@ pub(crate) struct Model {
 }
 
 /// Parts of texts that may pin a client to its backend, in transaction mode.
-const PINS: [&str; 20] = [
+const PINS: [&str; 21] = [
+    "{HUGE}",
     "TEMP",
     "ADVISORY",
     "PREPARE ",
@@ -114,8 +118,13 @@ impl Model {
                 let locks = step.texts().any(|sql| has_one_of(sql, &LOCKS));
                 self.has_backend_for(step.client)
                     && !(locks && (messages.len() > 5 || !self.is_quiet() || self.has_prepared[step.client]))
-                    && !crashes_server(messages, me.status)
+                    && !crashes_server(messages, me)
                     && is_well_formed(messages)
+            }
+            // None has a backend, so all of them get one when the transaction ends.
+            Operation::Crowd(_) => {
+                let is_free = |client: &ClientModel| client.status == 'I' && !client.holds();
+                self.clients.iter().all(|client| is_free(client) && client.role == me.role)
             }
             Operation::Reconnect(role, _) => {
                 let mut after = self.clone();
@@ -143,6 +152,11 @@ impl Model {
             Operation::Reconnect(role, more) => {
                 *me = ClientModel { has_parameters: !more.is_empty(), ..ClientModel::new(*role) };
             }
+            Operation::Crowd(others) => {
+                for (client, messages) in others {
+                    self.after(&Step { client: *client, operation: Operation::Send(messages.clone()) }, 'I');
+                }
+            }
             Operation::ReloadServer(_) => self.is_server_changed = true,
             Operation::Ddl(_) => self.are_tables_changed = true,
             _ => {}
@@ -162,6 +176,8 @@ impl Model {
         }
         me.has_set &= status != 'I';
         me.has_called &= status != 'I';
+        me.has_queried |= step.messages().iter().any(|message| matches!(message, Message::Query(_)));
+        me.has_queried &= status != 'I';
         me.has_said_listen &= status != 'I';
         me.has_names |=
             step.messages().iter().any(|message| matches!(message, Message::Parse(name, _) if !name.is_empty()));
@@ -179,17 +195,21 @@ fn has_one_of(sql: &str, parts: &[&str]) -> bool {
     parts.iter().any(|part| sql.contains(part))
 }
 
-/// Postgres 15 itself crashes when the portal that a failed Query left in a transaction is executed.
-fn crashes_server(messages: &[Message], status: char) -> bool {
-    if status == 'I' && !messages.iter().any(|message| message.sql().is_some_and(begins)) {
+/// Postgres itself crashes when the portal that a failed Query left in a transaction is executed.
+fn crashes_server(messages: &[Message], me: &ClientModel) -> bool {
+    if me.status == 'I' && !messages.iter().any(|message| message.sql().is_some_and(begins)) {
         return false;
     }
-    let mut is_bound = false;
+    // A Bind that fails is followed by nothing in its unit.
+    let (mut is_bound, mut has_queried) = (false, me.has_queried);
     for message in messages {
         match message {
             Message::Bind(portal, ..) if portal.is_empty() => is_bound = true,
-            Message::Query(_) => is_bound = false,
-            Message::Execute(portal, _) | Message::DescribePortal(portal) if portal.is_empty() && !is_bound => {
+            Message::Sync => is_bound = false,
+            Message::Query(_) => (is_bound, has_queried) = (false, true),
+            Message::Execute(portal, _) | Message::DescribePortal(portal)
+                if portal.is_empty() && !is_bound && has_queried =>
+            {
                 return true;
             }
             _ => {}

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::support::frontend;
+use crate::texts::expanded;
 
 /// A message to the server, or a point at which the client waits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,8 +30,11 @@ pub(crate) enum Message {
 impl Message {
     pub(crate) fn encoded(&self) -> Vec<u8> {
         match self {
-            Self::Query(sql) => frontend::query(sql),
-            Self::Parse(name, sql) => frontend::parse(name, sql, &[]),
+            Self::Query(sql) => frontend::frame(b'Q', &[&expanded(sql), &b"\0"[..]].concat()),
+            Self::Parse(name, sql) => {
+                let body = [name.as_bytes(), b"\0", &expanded(sql), b"\0\0\0"].concat();
+                frontend::frame(b'P', &body)
+            }
             Self::Bind(portal, statement, values) => {
                 let values: Vec<_> = values.iter().map(|value| Some(value.as_bytes())).collect();
                 frontend::bind(portal, statement, &values)
@@ -91,6 +95,8 @@ impl fmt::Display for Message {
 pub(crate) enum Operation {
     /// Messages in one write, or in one for each [`Message::Await`].
     Send(Vec<Message>),
+    /// The client holds a backend in a transaction while others send these messages, and ends it then.
+    Crowd(Vec<(usize, Vec<Message>)>),
     /// The client leaves and comes back as this role, with more in its startup message.
     Reconnect(Role, Vec<(String, String)>),
     /// The client runs something for ever, and cancels it.
@@ -134,6 +140,12 @@ impl fmt::Display for Operation {
         match self {
             Self::Send(messages) => write!(f, "send(&[{}])", listed(&mut messages.iter().map(ToString::to_string))),
             Self::Reconnect(role, more) => write!(f, "reconnect({role:?}, &{more:?})"),
+            Self::Crowd(others) => {
+                let others = others.iter().map(|(client, messages)| {
+                    format!("({client}, &[{}])", listed(&mut messages.iter().map(ToString::to_string)))
+                });
+                write!(f, "crowd(&[{}])", listed(&mut others.into_iter()))
+            }
             Self::ReloadServer(sql) => write!(f, "reload_server({sql:?})"),
             Self::Ddl(sql) => write!(f, "ddl({sql:?})"),
             other => write!(f, "{other:?}"),

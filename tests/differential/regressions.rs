@@ -26,6 +26,10 @@ fn send(messages: &[Message]) -> Operation {
     Operation::Send(messages.to_vec())
 }
 
+fn crowd(others: &[(usize, &[Message])]) -> Operation {
+    Operation::Crowd(others.iter().map(|&(client, messages)| (client, messages.to_vec())).collect())
+}
+
 fn reconnect(role: Role, more: &[(&str, &str)]) -> Operation {
     Operation::Reconnect(role, more.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
@@ -89,6 +93,10 @@ fn each_kind_of_step_can_be_written_down() {
             step(0, send(&[query("ROLLBACK")])),
             step(1, send(&[parse("s0", "SELECT generate_series(1, 4)"), describe_statement("s0"), Flush, Await, Sync])),
             step(1, send(&[bind("p0", "s0", &[]), describe_portal("p0"), execute("p0", 2), execute("p0", 0), Sync])),
+            step(
+                2,
+                crowd(&[(0, &[query("SELECT 1")]), (1, &[query("SET a.x = '1'"), query("SELECT 1 /* {long} */")])]),
+            ),
             step(2, Kill),
             step(2, CancelRunning),
             step(1, send(&[bind("p0", "s0", &[]), close_portal("p0"), close_statement("s0"), Sync])),

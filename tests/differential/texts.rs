@@ -1,4 +1,5 @@
-//! The texts of the grammar. `{i}` is the client's number, `{v}` a value, `{n}` a small number.
+//! The texts of the grammar. `{i}` is the client's number, `{v}` a value, `{n}` a small number. What stands for more
+//! bytes ([`expanded`]) stays in the text, so that it can be printed.
 
 /// The settings that a client can see.
 pub(super) const SHOW: &str = "SELECT nullif(current_setting('a.x', true), ''), current_setting('TimeZone'), \
@@ -95,6 +96,14 @@ pub(super) const SETTINGS: &[&str] = &[
     "SET NAMES 'LATIN1'",
     "SET client_encoding TO 'UTF8'",
     "RESET client_encoding",
+    "SET NAMES 'SJIS'",
+    "SET client_encoding = 'GBK'",
+    "SET LOCAL client_encoding = 'BIG5'",
+    "SET a.x = 'é{v}'",
+    "SET a.x = '{5c}'; SELECT 1 --'",
+    "SET a.x = '{v}' /* {long} */",
+    "/* {long} */ SET LOCAL TimeZone = 'Europe/Berlin'",
+    "SET a.x = '{v}' /* {huge} */",
     "SET a.x = '{v}'; SELECT 1/0",
     "SET a.x = '{v}'; COMMIT; SELECT 1/0",
     "BEGIN; SET a.x = '{v}'; COMMIT",
@@ -132,6 +141,10 @@ pub(super) const WORK: &[&str] = &[
     ";",
     "VALUES (1), (2)",
     "SELECT 1, 'zwei' AS b, NULL",
+    "SELECT 1 /* {long} */",
+    "SELECT length('{long}')",
+    "SELECT 1 /* {huge} */",
+    "SELECT 'é{v}', '{5c}', 'ソ'",
     "SHOW transaction_isolation",
     "SHOW TimeZone",
     "SELECT who FROM t",
@@ -174,6 +187,13 @@ pub(super) const WORK: &[&str] = &[
     "EXECUTE sp",
     "EXECUTE sp (1)",
     "EXECUTE s0",
+    "EXECUTE s0 (5)",
+    "EXECUTE s1 ('5')",
+    "EXECUTE s2 ('ch1', 'v')",
+    "EXECUTE s1 (1, 2)",
+    "EXPLAIN (COSTS OFF) EXECUTE s0 (1)",
+    "CREATE TEMP TABLE tmp AS EXECUTE s1 (1)",
+    "DEALLOCATE s1",
     "DEALLOCATE sp",
     "DEALLOCATE s0",
     "DEALLOCATE PREPARE ALL",
@@ -286,6 +306,10 @@ pub(super) const SHARED: &[&str] = &[
     "",
     "SELECT count(*) FROM public.planned WHERE a < 1000000",
     "FETCH 1 FROM cur",
+    "SELECT '{v}' /* {long} */",
+    "SELECT set_config('a.x', '{v}', false)",
+    "SET TimeZone = 'Asia/Tokyo'",
+    "INSERT INTO public.c{i} VALUES ($1)",
 ];
 
 /// From outside.
@@ -323,6 +347,7 @@ pub(super) const STARTUP: &[&[(&str, &str)]] = &[
     &[("options", "-c role=web")],
     &[("options", "-c nonsense=1")],
     &[("client_encoding", "LATIN1")],
+    &[("client_encoding", "SJIS")],
     &[("default_transaction_isolation", "serializable")],
     &[("work_mem", "lots")],
 ];
@@ -338,3 +363,43 @@ pub(super) const COPIES: &[&str] = &[
     "BEGIN; COPY public.c{i} FROM STDIN; SELECT 1; COMMIT",
     "COPY public.c{i} FROM STDIN; COPY public.c{i} FROM STDIN",
 ];
+
+/// What clients say at once, while one of them has the backends: whoever is first, it comes out the same.
+pub(super) const CROWD: &[&str] = &[
+    SHOW,
+    "SELECT 1",
+    "SELECT 1/0",
+    "SELECT who FROM t",
+    "SET a.x = '{v}'",
+    "SET TimeZone = 'Asia/Tokyo'",
+    "SET search_path = ta",
+    "RESET ALL",
+    "INSERT INTO public.c{i} VALUES ('{v}')",
+    "SELECT count(*) FROM public.c{i}",
+    "BEGIN; SET LOCAL a.x = '{v}'; COMMIT",
+    "SELECT 1 /* {long} */",
+];
+
+/// The bytes of a text: `{long}` is longer than a read, `{huge}` longer than what is read whole, and `{5c}` is a
+/// character of SJIS, GBK and BIG5 whose second byte is a backslash.
+pub(super) fn expanded(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once('{') {
+        bytes.extend_from_slice(before.as_bytes());
+        let marks: [(&str, &[u8], usize); 3] =
+            [("long}", b"x", 70_000), ("huge}", b"y", 1_100_000), ("5c}", b"\x83\x5c", 1)];
+        match marks.iter().find(|(mark, ..)| behind.starts_with(mark)) {
+            Some((mark, bytes_of_it, count)) => {
+                bytes.extend(bytes_of_it.repeat(*count));
+                rest = &behind[mark.len()..];
+            }
+            None => {
+                bytes.push(b'{');
+                rest = behind;
+            }
+        }
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes
+}

@@ -69,7 +69,7 @@ impl Frontend<'_, '_> {
     /// Sends a message that names a statement of the client, once the backend has it.
     #[inline]
     pub(super) fn forward_use(&mut self, message: Message<'_>, expect: Expect, before: &[u8], name: &[u8]) -> Naming {
-        let Some(statement) = self.session.statements.find(name) else { return Naming::Unknown };
+        let Some((statement, tag)) = self.session.statements.find_tagged(name) else { return Naming::Unknown };
         let (class, digest) = (statement.class.clone(), statement.digest);
         if self.session.keeps_own_names() {
             self.push(expect, None);
@@ -79,7 +79,7 @@ impl Frontend<'_, '_> {
         if let Some(BackendName { number, name: server_name }) = self.leased.lease.statements.find(statement.id) {
             let number = *number;
             rename(self.out, message, before, name, server_name);
-            self.push(expect, Some(ReplyAction::Uses(number)));
+            self.push(expect, Some(ReplyAction::Uses { number, tag }));
             return Naming::Forwarded(class, digest);
         }
         let statement = Arc::clone(statement);
@@ -88,7 +88,7 @@ impl Frontend<'_, '_> {
             Err(rest) => return Naming::Handled(rest),
         };
         rename(self.out, message, before, name, &statements::name(number));
-        self.push(expect, Some(ReplyAction::Uses(number)));
+        self.push(expect, Some(ReplyAction::Uses { number, tag }));
         Naming::Forwarded(class, digest)
     }
 

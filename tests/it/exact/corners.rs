@@ -51,9 +51,11 @@ async fn an_error_quotes_the_name_that_the_client_gave() {
         a.say(&[run("mine \"1\"")]).await;
         a.say(&[run_with("s", &["1", "2"])]).await;
         a.say(&[parse("", "PREPARE s AS SELECT 1", &[]), run("")]).await;
-        a.say(&[[parse("closed", "SELECT $1::int8", &[]), bind("", "closed", &[]), close_statement("closed"), sync()]
+        a.say(&[[parse("closed", "SELECT $1::int", &[]), bind("", "closed", &[]), close_statement("closed"), sync()]
             .concat()])
             .await;
+        let both = [parse("one", "SELECT $1::text", &[]), parse("two", "SELECT $1::text", &[])].concat();
+        a.say(&[[both, bind("", "one", &[]), sync()].concat(), run("two"), run("one")]).await;
         a.ask("EXECUTE \"mine \"\"1\"\"\"").await;
         a.ask("CREATE TEMP TABLE t AS EXECUTE s").await;
     })
@@ -217,6 +219,19 @@ async fn a_notification_whose_payload_postgres_warns_of_or_refuses_is_its_own() 
                 a.say(&[unit(&format!("NOTIFY judged, {payload}"))]).await;
             }
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_unit_may_prepare_more_than_a_backend_keeps() {
+    same(async |stage| {
+        let mut a = stage.client(&[]).await;
+        let names = ["one", "two", "three"];
+        let parses = names.map(|name| parse(name, &format!("SELECT '{name}'"), &[])).concat();
+        let uses = names.map(|name| [bind("", name, &[]), execute("", 0)].concat()).concat();
+        a.say(&[[parses, uses, sync()].concat()]).await;
+        a.say(&names.map(run)).await;
     })
     .await;
 }
