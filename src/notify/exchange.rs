@@ -79,6 +79,8 @@ const BEHIND_MAX: usize = 16 * 1024;
 struct Followers {
     pid: i32,
     notifications: Vec<Notification>,
+    /// Who came to listen later does not hear them.
+    listened: u64,
     delivery: Arc<Delivery>,
 }
 
@@ -246,7 +248,8 @@ impl Exchange {
                     self.release_first(&mut state, BEHIND_MAX, &mut woken);
                 }
                 let (notifications, delivery) = (notifications.to_vec(), Arc::clone(delivery));
-                state.behind.push_back(Followers { pid, notifications, delivery });
+                let listened = state.listened;
+                state.behind.push_back(Followers { pid, notifications, listened, delivery });
                 self.queued.notify_one();
             }
             None => notifications.iter().for_each(|notification| self.tell(&state, pid, notification, &mut woken)),
@@ -293,8 +296,8 @@ impl Exchange {
 
     fn release_first(&self, state: &mut ExchangeState, count: usize, woken: &mut Woken) {
         for _ in 0..count {
-            let Some(Followers { pid, notifications, delivery }) = state.behind.pop_front() else { break };
-            notifications.iter().for_each(|notification| self.tell(state, pid, notification, woken));
+            let Some(Followers { pid, notifications, listened, delivery }) = state.behind.pop_front() else { break };
+            notifications.iter().for_each(|notification| self.tell_until(listened, state, pid, notification, woken));
             delivery.is_done.store(true, Ordering::Release);
             if let Some(waker) = &delivery.waker {
                 woken.push(waker.clone());
@@ -517,13 +520,26 @@ impl Exchange {
     }
 
     fn tell(&self, state: &ExchangeState, pid: i32, notification: &Notification, woken: &mut Woken) {
+        self.tell_until(u64::MAX, state, pid, notification, woken);
+    }
+
+    /// Tells those who came to listen among the first `listened`.
+    fn tell_until(
+        &self,
+        listened: u64,
+        state: &ExchangeState,
+        pid: i32,
+        notification: &Notification,
+        woken: &mut Woken,
+    ) {
         let Some(channel) = state.channels.get(&notification.channel).filter(|channel| !channel.listeners.is_empty())
         else {
             return;
         };
         let frame = Frame::new(pid, notification);
         let most = state.rules.listener_queue;
-        let lost = channel.listeners.values().map(|listener| listener.mailbox.put(&frame, most, woken)).sum();
+        let listeners = channel.listeners.values().filter(|listener| listener.number <= listened);
+        let lost = listeners.map(|listener| listener.mailbox.put(&frame, most, woken)).sum();
         self.stats.dropped(Dropped::Listener, lost);
     }
 

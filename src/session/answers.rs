@@ -435,7 +435,9 @@ impl Answers<'_, '_> {
         }
         let replacement = replacement.or_else(|| {
             let (client, backend) = (&self.session.statements, &self.leased.lease.statements);
-            let translated = client_words::translated(bytes, &quoted, client, backend);
+            let actions = self.leased.cycle.replies().iter().filter_map(|entry| entry.action.as_ref());
+            let under_way = actions.filter_map(ReplyAction::undo);
+            let translated = client_words::translated(bytes, &quoted, client, under_way, backend);
             translated.map(Vec::into_boxed_slice)
         });
         let cycle = &mut *self.leased.cycle;

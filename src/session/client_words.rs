@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::statements::ClientStatements;
+use super::statements::{ClientStatements, Undo};
 use crate::sql::StatementEffects;
 use crate::state::statements::{NAME_PREFIX, PreparedStatements};
 use crate::wire::build::{self, error_fields};
@@ -23,11 +23,12 @@ pub(super) enum Quoted {
 }
 
 /// The frame of an error that quotes the backend's name for a statement, with the client's in its place; `None` for
-/// any other error, and for the head of a longer one.
-pub(super) fn translated(
+/// any other error, and for the head of a longer one. `under_way`: changes of the client's names behind the message.
+pub(super) fn translated<'a>(
     error: &[u8],
     quoted: &Quoted,
-    client: &ClientStatements,
+    client: &'a ClientStatements,
+    mut under_way: impl Iterator<Item = &'a Undo>,
     backend: &PreparedStatements,
 ) -> Option<Vec<u8>> {
     let fields = error_fields(error.get(HEADER_LEN..)?);
@@ -40,7 +41,9 @@ pub(super) fn translated(
     let length = digits.iter().take_while(|digit| digit.is_ascii_hexdigit()).count();
     let number = u64::from_str_radix(str::from_utf8(&digits[..length]).ok()?, 16).ok()?;
     let name = match quoted {
-        Quoted::Tagged(tag) => client.name_tagged(*tag)?,
+        Quoted::Tagged(tag) => {
+            client.name_tagged(*tag).or_else(|| under_way.find_map(|undo| undo.name_tagged(*tag)))?
+        }
         Quoted::Executed(class) => {
             let id = backend.id_of(number)?;
             let is_meant = |name: &&[u8]| client.find(name).is_some_and(|statement| statement.id == id);

@@ -68,6 +68,16 @@ pub(crate) enum ReplyAction {
     Resets,
 }
 
+impl ReplyAction {
+    /// The change of names that is undone if the message is dropped.
+    pub(super) fn undo(&self) -> Option<&Undo> {
+        match self {
+            Self::Parses { undo, .. } | Self::Renames(undo) | Self::Answers { undo, .. } => undo.as_deref(),
+            _ => None,
+        }
+    }
+}
+
 /// A statement that waits for its analysis.
 #[derive(Debug)]
 pub(crate) struct Analyses {

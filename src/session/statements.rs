@@ -132,6 +132,13 @@ pub(crate) struct UnnamedParse {
 #[derive(Debug)]
 pub(crate) struct Undo(Box<[u8]>, Option<Named>);
 
+impl Undo {
+    /// The name, if what it meant before has this tag.
+    pub(super) fn name_tagged(&self, tag: u32) -> Option<&[u8]> {
+        self.1.as_ref().is_some_and(|named| named.tag == tag).then_some(&self.0)
+    }
+}
+
 /// Bytes that a named statement takes, its shared text included: that is there twice, the second time as the key by
 /// which other clients find it.
 fn cost(name: &[u8], statement: &Statement) -> usize {

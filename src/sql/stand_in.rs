@@ -71,7 +71,7 @@ fn replace(text: &[u8], context: Context, wants: impl Fn(&Effect) -> bool) -> Op
 /// The stand-in for one statement and its effect.
 fn stand_in(text: &[u8], context: Context, effect: &Effect) -> Option<Vec<u8>> {
     match effect {
-        _ if may_be_judged(text, context) => None,
+        _ if may_be_warned_of(text, context) => None,
         Effect::Notify { form: Form::Command, .. } | Effect::Listen(_) => command(text, context),
         Effect::Notify { form: Form::Call, .. } | Effect::ListeningChannels => {
             Call::read(text, context)?.stand_in(text)
@@ -80,13 +80,9 @@ fn stand_in(text: &[u8], context: Context, effect: &Effect) -> Option<Vec<u8>> {
     }
 }
 
-/// Postgres may warn of a literal in the text, or refuse it: by `escape_string_warning` where a backslash is no plain
-/// character, by `backslash_quote` where it stands in front of a quote.
-fn may_be_judged(text: &[u8], context: Context) -> bool {
-    match context.standard_conforming_strings {
-        true => memchr::memmem::find(text, b"\\'").is_some(),
-        false => memchr::memchr(b'\\', text).is_some(),
-    }
+/// Postgres may warn of a backslash in a literal of the text (`escape_string_warning`).
+fn may_be_warned_of(text: &[u8], context: Context) -> bool {
+    !context.standard_conforming_strings && memchr::memchr(b'\\', text).is_some()
 }
 
 /// The stand-in for `LISTEN name` and `NOTIFY name [, 'payload']`. It keeps a name that is too long, so that Postgres

@@ -296,7 +296,11 @@ impl Grammar {
 
     /// A text with its values and its client filled in.
     fn pick(&mut self, from: &[&str]) -> String {
-        let text = self.pick_of(from);
+        let mut text = self.pick_of(from);
+        // A mebibyte takes the time of many steps.
+        while text.contains("{huge}") && self.rng.u32(..8) > 0 {
+            text = self.pick_of(from);
+        }
         self.value = self.rng.u32(..30);
         let (client, value) = (self.client, self.value);
         text.replace("{i}", &client.to_string()).replace("{v}", &format!("v{value}")).replace("{n}", &value.to_string())

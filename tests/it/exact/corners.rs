@@ -54,6 +54,8 @@ async fn an_error_quotes_the_name_that_the_client_gave() {
         a.say(&[[parse("closed", "SELECT $1::int", &[]), bind("", "closed", &[]), close_statement("closed"), sync()]
             .concat()])
             .await;
+        a.say(&[named("later", "SELECT $1::int")]).await;
+        a.say(&[run("later"), close_statement("later"), sync()]).await;
         let both = [parse("one", "SELECT $1::text", &[]), parse("two", "SELECT $1::text", &[])].concat();
         a.say(&[[both, bind("", "one", &[]), sync()].concat(), run("two"), run("one")]).await;
         a.ask("EXECUTE \"mine \"\"1\"\"\"").await;
@@ -206,12 +208,10 @@ async fn what_comes_behind_a_copy_that_has_failed_counts() {
 }
 
 #[tokio::test]
-async fn a_notification_whose_payload_postgres_warns_of_or_refuses_is_its_own() {
+async fn a_payload_that_postgres_warns_of_is_its_own() {
     same(async |stage| {
         let mut a = stage.client(&[]).await;
-        for setting in
-            ["standard_conforming_strings = on", "standard_conforming_strings = off", "backslash_quote = off"]
-        {
+        for setting in ["standard_conforming_strings = on", "standard_conforming_strings = off"] {
             a.ask(&format!("SET {setting}")).await;
             for payload in [r"'it\''s'", r"E'it\'s'", r"'it\\'", r"E'it\\'", r"E'\x41\n'", "'it''s'"] {
                 a.ask(&format!("NOTIFY judged, {payload}")).await;
@@ -232,6 +232,22 @@ async fn a_unit_may_prepare_more_than_a_backend_keeps() {
         let uses = names.map(|name| [bind("", name, &[]), execute("", 0)].concat()).concat();
         a.say(&[[parses, uses, sync()].concat()]).await;
         a.say(&names.map(run)).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_listener_hears_nothing_that_was_notified_before_it_listened() {
+    same(async |stage| {
+        let mut a = stage.client(&[]).await;
+        let mut b = stage.client(&[]).await;
+        b.ask("LISTEN late").await;
+        for _ in 0..20 {
+            // From here on what the client notifies of is told behind the server's.
+            a.ask("DO $$ BEGIN END $$").await;
+            a.say(&[unit("NOTIFY late"), unit("LISTEN late"), query("SELECT 1")]).await;
+            a.ask("UNLISTEN *").await;
+        }
     })
     .await;
 }
