@@ -169,14 +169,14 @@ impl Answers<'_, '_> {
                 self.leased.lease.statements.is_now(draft.id, statement.id);
                 self.session.statements.is_now(&name, &draft, statement);
             }
-            Some(ReplyAction::Verifies(statement)) => {
-                if !statement.analysis().is_some_and(|known| known.has_columns_of(&analysis)) {
-                    let mut error = Vec::new();
-                    build::error_response(&mut error, &sqlstate::report(&Fault::ResultChanged));
-                    self.leased.cycle.set_unprepared(statement.id, error.into());
-                    self.leased.lease.statements.reject(statement.id);
-                    self.worker.proxy.statements.outdated(&statement, self.session.pool.key());
-                }
+            Some(ReplyAction::Verifies(statement))
+                if !statement.analysis().is_some_and(|known| known.has_columns_of(&analysis)) =>
+            {
+                let mut error = Vec::new();
+                build::error_response(&mut error, &sqlstate::report(&Fault::ResultChanged));
+                self.leased.cycle.set_unprepared(statement.id, error.into());
+                self.leased.lease.statements.reject(statement.id);
+                self.worker.proxy.statements.outdated(&statement, self.session.pool.key());
             }
             _ => {}
         }
