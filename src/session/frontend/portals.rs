@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::names::is_lone_deallocate;
-use super::{Frontend, Naming, Rest, rename};
+use super::{Frontend, NOBODY, Naming, Rest, rename};
 use crate::error::{Fault, Holding};
 use crate::notify::notification::Unnotifiable;
 use crate::session::notifications;
@@ -174,6 +174,13 @@ impl Frontend<'_, '_> {
             Named::Statement(name) => {
                 let undo = self.session.statements.remove(name);
                 self.leased.cycle.changes_names();
+                if self.leased.cycle.replies().is_copying_in() {
+                    // It ends the COPY, or the connection, so the server has to see it.
+                    self.push(Expect::Close, Some(ReplyAction::Renames(undo)));
+                    self.out.skip(message.fresh);
+                    build::close_statement(self.out.buffer(), NOBODY);
+                    return Rest::Discard;
+                }
                 self.answer(message, ReplyAction::Answers { frames: Cow::Borrowed(build::CLOSE_COMPLETE), undo })
             }
         }
