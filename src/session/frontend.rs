@@ -13,7 +13,6 @@ mod subject;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use self::names::is_lone_deallocate;
 use super::context::Worker;
 use super::facts::Facts;
 use super::lanes;
@@ -223,7 +222,7 @@ impl Frontend<'_, '_> {
         if let Some(fault) = self.forbidden(&class) {
             return self.refuse(message, &fault);
         }
-        if is_lone_deallocate(&class)
+        if class.is_lone_deallocate()
             && !self.session.keeps_own_names()
             && self.leased.cycle.must_wait_for(Facts::NAMES)
         {

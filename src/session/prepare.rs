@@ -17,8 +17,8 @@ use crate::wire::build;
 use crate::wire::expected::{Expect, TransactionStatus};
 use crate::wire::splice::Splice;
 
-/// Name of the failing statement and portal, and of those of ours within a unit of the client; no client uses it, and no
-/// shared statement has it.
+/// Name of the failing statement and portal, and of those of ours within a unit of the client; no client uses it, and
+/// no shared statement has it.
 pub(super) const FAILING_NAME: &[u8] = b"pgweir_spoiler";
 
 /// Body of a Parse of the empty text, behind the name. Postgres takes it in a failed transaction, too.

@@ -16,7 +16,7 @@ const OVERHEAD: usize = 512;
 /// Bytes that the portals of one client may take here; only those are kept that change its session.
 const PORTAL_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Named portals of one transaction whose statements are told apart.
+/// TaggedStatement portals of one transaction whose statements are told apart.
 const PORTAL_DIGESTS_MAX: usize = 64;
 
 /// Bytes that stay allocated for the next unnamed statement.
@@ -33,7 +33,7 @@ fn key(name: &[u8]) -> &[u8] {
 /// Names and the unnamed statement.
 #[derive(Debug, Default)]
 pub(crate) struct ClientStatements {
-    named: BTreeMap<Box<[u8]>, Named>,
+    named: BTreeMap<Box<[u8]>, TaggedStatement>,
     /// Of the last name.
     last_tag: u32,
     /// Names of statements of SQL PREPARE, which its backend has under the same names.
@@ -58,7 +58,7 @@ pub(crate) struct ClientStatements {
 struct OpenPortals {
     /// The unnamed one, if its statement changes the session.
     unnamed: Option<Portal>,
-    /// Named ones whose statement changes the session.
+    /// TaggedStatement ones whose statement changes the session.
     named: BTreeMap<Box<[u8]>, Portal>,
     /// Bytes that they take.
     bytes: usize,
@@ -112,7 +112,7 @@ pub(crate) enum Unnamed {
 
 /// A statement under a name.
 #[derive(Debug)]
-struct Named {
+struct TaggedStatement {
     statement: Arc<Statement>,
     /// Tells the name from the client's others, of the same statement, too.
     tag: u32,
@@ -130,7 +130,7 @@ pub(crate) struct UnnamedParse {
 
 /// A change of names that a failed or dropped message takes back: a name and its meaning before.
 #[derive(Debug)]
-pub(crate) struct Undo(Box<[u8]>, Option<Named>);
+pub(crate) struct Undo(Box<[u8]>, Option<TaggedStatement>);
 
 impl Undo {
     /// The name, if what it meant before has this tag.
@@ -171,7 +171,7 @@ impl ClientStatements {
     /// Gives a statement a name.
     pub(crate) fn insert(&mut self, name: &[u8], statement: Arc<Statement>) -> Box<Undo> {
         self.last_tag = self.last_tag.wrapping_add(1);
-        let named = Named { statement, tag: self.last_tag };
+        let named = TaggedStatement { statement, tag: self.last_tag };
         Box::new(Undo(key(name).into(), self.put(key(name), named)))
     }
 
@@ -231,7 +231,7 @@ impl ClientStatements {
     }
 
     /// What was under the name is returned.
-    fn put(&mut self, name: &[u8], named: Named) -> Option<Named> {
+    fn put(&mut self, name: &[u8], named: TaggedStatement) -> Option<TaggedStatement> {
         let before = self.take(name);
         self.large += usize::from(named.statement.is_large());
         self.bytes += cost(name, &named.statement);
@@ -239,7 +239,7 @@ impl ClientStatements {
         before
     }
 
-    fn take(&mut self, name: &[u8]) -> Option<Named> {
+    fn take(&mut self, name: &[u8]) -> Option<TaggedStatement> {
         let before = self.named.remove(name)?;
         self.large -= usize::from(before.statement.is_large());
         self.bytes = self.bytes.saturating_sub(cost(name, &before.statement));

@@ -141,6 +141,11 @@ impl StatementEffects {
         !self.effects.is_empty() && self.effects.iter().all(|(_, effect)| is_control(effect))
     }
 
+    /// Whether the text is one DEALLOCATE. Which names it means is known when it is executed.
+    pub(crate) fn is_lone_deallocate(&self) -> bool {
+        self.statements == 1 && matches!(self.effects.as_slice(), [(_, Effect::Deallocate(_) | Effect::DeallocateAll)])
+    }
+
     /// The names that it executes or prepares.
     pub(crate) fn executed(&self) -> impl Iterator<Item = &[u8]> {
         self.effects.iter().filter_map(|(_, effect)| match effect {

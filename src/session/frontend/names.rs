@@ -131,7 +131,7 @@ impl Frontend<'_, '_> {
     /// True for a lone DEALLOCATE of names that Postgres does not know, because they are the client's own.
     pub(super) fn is_our_deallocate(&self, class: &StatementEffects) -> bool {
         !self.session.keeps_own_names()
-            && is_lone_deallocate(class)
+            && class.is_lone_deallocate()
             && match class.effects.as_slice() {
                 [(_, Effect::Deallocate(name))] => self.session.statements.find(name).is_some(),
                 _ => !self.session.pins.may_hold(StateFlags::PREPARE),
@@ -179,11 +179,6 @@ impl Frontend<'_, '_> {
         build::execute(out, FAILING_NAME);
         Rest::Discard
     }
-}
-
-/// True for a text that is one DEALLOCATE. Which names it means is known when it is executed.
-pub(super) fn is_lone_deallocate(class: &StatementEffects) -> bool {
-    class.statements == 1 && matches!(class.effects.as_slice(), [(_, Effect::Deallocate(_) | Effect::DeallocateAll)])
 }
 
 /// The fault of a Bind that does not fit the analysis of its statement.

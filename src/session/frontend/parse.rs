@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::names::{duplicate_error, is_lone_deallocate};
+use super::names::duplicate_error;
 use super::{Frontend, Rest, rename, uncertain};
 use crate::config::Comments;
 use crate::error::Fault;
@@ -90,7 +90,7 @@ impl Frontend<'_, '_> {
         rest: &[u8],
         class: StatementEffects,
     ) -> (StatementEffects, Option<Vec<u8>>) {
-        if is_lone_deallocate(&class) && !self.session.keeps_own_names() {
+        if class.is_lone_deallocate() && !self.session.keeps_own_names() {
             return (StatementEffects { stands_in: true, ..class }, Some([STAND_IN, EMPTY_TEXT].concat()));
         }
         let types = &rest[text.len() + 1..];

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::names::is_lone_deallocate;
 use super::{Frontend, NOBODY, Naming, Rest, rename};
 use crate::error::{Fault, Holding};
 use crate::notify::notification::Unnotifiable;
@@ -116,7 +115,7 @@ impl Frontend<'_, '_> {
         let Some(Portal { class, given }) = self.session.statements.portal(portal) else {
             return self.pass(message, Some(Expect::Execute), None);
         };
-        if class.stands_in && is_lone_deallocate(&class) {
+        if class.stands_in && class.is_lone_deallocate() {
             if self.is_between_transactions() {
                 // The portal ended with its transaction, or never was: its Bind failed or was skipped.
                 return self.pass(message, Some(Expect::Execute), None);
