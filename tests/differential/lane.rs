@@ -119,7 +119,7 @@ impl Lane {
             .toml("[admin]\nroles = [\"boss\"]")
             .toml("[listen]\nworkers = 1")
             // A step that waits for ever fails its run, a machine that stands still for some seconds does not.
-            .toml("[pool]\nwait_timeout = \"60s\"")
+            .toml("[pool]\nwait_timeout = \"60s\"\nconnect_timeout = \"60s\"")
             .toml("[notify]\nbus = \"memory\"")
             .toml("[admission]\ncancel_rate_per_address = \"off\"\nlogin_rate = \"off\"\nnotice_after = \"0s\"");
         let proxy = builder.start().await;
