@@ -460,7 +460,7 @@ function showDatabases() {
     const [what, who, remedy, act] = item.children;
     say(what.children[0], `${row.database}: ${row.kind.replaceAll("_", " ")}${row.since ? `, since ${row.since}` : ""}. `);
     say(what.children[1], row.what);
-    say(who, (row.culprit ? `By ${row.culprit}.` : "") + (row.digest ? ` Its last statement: ${row.digest}.` : ""));
+    say(who, row.culprit ? `By ${row.culprit}.` : "");
     remedy.hidden = !row.remedy;
     say(remedy.children[0], row.remedy ?? "");
     act.hidden = !row.client;
