@@ -17,6 +17,7 @@ use crate::supervisor::{Owner, Server, Stop};
 const WAIT_TIMEOUT_SECONDS: u32 = 120;
 
 /// One way.
+#[expect(clippy::large_enum_variant, reason = "there are a few of them")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     /// Each client has a backend.
