@@ -147,6 +147,7 @@ fn the_dashboard_leaves_little_out() {
         "pgweir_draining",
         "pgweir_leases_total",
         "pgweir_pools_unlisted",
+        "pgweir_recorder_lost_total",
         "pgweir_role_convoys_total",
         "pgweir_role_oldest_wait_seconds",
         "pgweir_role_limit_reverts_total",

@@ -6,13 +6,14 @@ use super::names::duplicate_error;
 use super::{Frontend, Rest, rename, uncertain};
 use crate::config::Comments;
 use crate::error::Fault;
+use crate::session::facts::Facts;
 use crate::session::prepare::{self, EMPTY_TEXT, FAILING_NAME};
 use crate::session::reply_action::{Analyses, ReplyAction};
 use crate::session::rewrite::rewrite;
 use crate::session::session;
 use crate::session::statements::Unnamed;
 use crate::sql;
-use crate::sql::{Argument, BoundText, Effect, STAND_IN, Scope, StatementEffects, classify};
+use crate::sql::{Argument, BoundText, Effect, STAND_IN, Scope, StateFlags, StatementEffects, classify};
 use crate::state::statements;
 use crate::wire::build;
 use crate::wire::expected::Expect;
@@ -104,6 +105,9 @@ impl Frontend<'_, '_> {
         if self.session.statements.is_full() {
             return self.refuse(message, &Fault::TooManyStatements);
         }
+        if self.may_be_of_sql(name) && self.leased.cycle.must_wait_for(Facts::NAMES.or(Facts::UNIT_NAMES)) {
+            return self.hold();
+        }
         let stripped = text.and_then(|text| self.without_trace(text, rest));
         let (rest, text) = match &stripped {
             Some(stripped) => (&stripped[..], build::split_cstring(stripped).map(|(text, _)| text)),
@@ -171,6 +175,12 @@ impl Frontend<'_, '_> {
         self.leased.cycle.expect_own(Expect::DescribeStatement, Some(ReplyAction::Analyses(Box::new(analyses))));
         build::describe_statement(self.out.buffer(), &server_name);
         Rest::Discard
+    }
+
+    /// A PREPARE in SQL may have this name, or have had it: what is unanswered decides that.
+    #[inline]
+    pub(super) fn may_be_of_sql(&self, name: &[u8]) -> bool {
+        self.session.pins.may_hold(StateFlags::PREPARE) && self.session.statements.find(name).is_none()
     }
 
     /// The body of a Parse behind its name without the tags of tracing, if it has any and they are left out.

@@ -159,9 +159,7 @@ impl Frontend<'_, '_> {
                 self.pass(message, Some(Expect::Close), None)
             }
             // A name we do not know may be one of SQL PREPARE.
-            Named::Statement(name)
-                if self.session.pins.may_hold(StateFlags::PREPARE) && self.session.statements.find(name).is_none() =>
-            {
+            Named::Statement(name) if self.may_be_of_sql(name) => {
                 self.leased.cycle.changes_names();
                 self.pass(message, Some(Expect::Close), Some(ReplyAction::ClosesOfSql(name.into())))
             }

@@ -25,6 +25,20 @@ async fn a_deallocate_waits_for_the_names_in_front_of_it() {
     .await;
 }
 
+#[tokio::test]
+async fn a_parse_waits_for_what_sql_does_to_its_name() {
+    same(async |stage| {
+        let mut a = stage.client(&[]).await;
+        a.ask("PREPARE s AS SELECT 'sql'").await;
+        a.say(&[close_statement("s"), parse("s", "SELECT 1", &[]), sync()]).await;
+        a.say(&[parse("s", "SELECT 2", &[]), sync()]).await;
+        a.say(&[run("s")]).await;
+        a.say(&[query("PREPARE t AS SELECT 3"), parse("t", "SELECT 4", &[]), sync(), run("t")]).await;
+        a.say(&[query("DEALLOCATE t"), parse("t", "SELECT 5", &[]), sync(), run("t")]).await;
+    })
+    .await;
+}
+
 // `end` and `user` are words of the grammar, not names.
 #[tokio::test]
 async fn a_name_that_postgres_refuses_is_none() {
