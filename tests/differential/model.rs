@@ -265,7 +265,8 @@ pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -
     let copies_twice = step.texts().any(|sql| sql.matches("FROM STDIN").count() > 1);
     let copies_extended = messages.iter().any(|it| matches!(it, Message::Parse(_, sql) if sql.contains("FROM STDIN")));
     let calls = me.has_called || has(&["DO $$", "CALL "]);
-    let differences: [(&str, bool); 9] = [
+    let unreadable = |it: &&Message| matches!(it, Message::Parse(name, sql) if name.is_empty() && sql.contains("{5c}"));
+    let differences: [(&str, bool); 10] = [
         ("a Sync inside a COPY: Postgres swallows it at a moment that nobody sees", copies_extended || copies_twice),
         (
             "a reload of the server: either side reports it with the next answer of its own backend",
@@ -282,6 +283,10 @@ pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -
         (
             "DISCARD ALL with more behind it in one unit: startup values are back with the next unit",
             me.has_parameters && has(&["DISCARD ALL"]) && messages.iter().any(|it| matches!(it, Message::Parse(..))),
+        ),
+        (
+            "a Parse that is not in the client's encoding: Postgres keeps the unnamed statement in front of it",
+            messages.iter().filter(unreadable).count() > 0,
         ),
         ("lastval and currval behind another client: 55000", has(&["LASTVAL", "CURRVAL"]) && transaction_mode),
         (
