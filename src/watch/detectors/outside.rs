@@ -59,12 +59,14 @@ pub struct OutsideGroup {
 #[derive(Debug, Default)]
 pub struct Outside {
     groups: Vec<OutsideGroup>,
+    /// A backend that pgweir just opens or closes passes for a stranger: one look alone tells nothing.
+    was_above: bool,
     incidents: Incidents<(), usize>,
 }
 
 impl Outside {
-    /// Takes all connections, and pgweir's own processes. More than `max` connections of others are too many; `None`:
-    /// any number is fine.
+    /// Takes all connections, and pgweir's own processes. More than `max` connections of others at two looks in a row
+    /// are too many; `None`: any number is fine.
     pub fn look(
         &mut self,
         connected: Vec<Connected>,
@@ -79,11 +81,13 @@ impl Outside {
         self.groups = groups.filter(|group| group.count > 0).collect();
         self.groups.sort_by_key(|group| std::cmp::Reverse(group.count));
         let count = self.count();
+        let is_above = max.is_some_and(|max| count > max);
         let level = match max {
-            Some(max) if count > max => Some(IncidentLevel::Above),
+            Some(_) if is_above && self.was_above => Some(IncidentLevel::Above),
             Some(max) if count > max / 2 => Some(IncidentLevel::Between),
             _ => None,
         };
+        self.was_above = is_above;
         self.incidents.look(level.map(|level| ((), level, count)), now)
     }
 
@@ -158,7 +162,17 @@ mod tests {
     fn too_many_open_and_half_of_that_closes() {
         let (mut outside, now) = (Outside::default(), Instant::now());
         let mut look = |pids| outside.look(vec![connected("cron", pids)], &OwnBackends::default(), Some(4), now).len();
-        assert_eq!(["1,2,3,4", "1,2,3,4,5", "1,2,3", "1,2", "1,2,3,4"].map(&mut look), [0, 1, 0, 1, 0]);
+        let seen = ["1,2,3,4", "1,2,3,4,5", "1,2,3,4,5,6", "1,2,3", "1,2", "1,2,3,4"];
+        assert_eq!(seen.map(&mut look), [0, 0, 1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_backend_seen_before_pgweir_knows_its_process_opens_nothing() {
+        let (mut outside, now) = (Outside::default(), Instant::now());
+        let mut look = |own| outside.look(vec![connected("web", "1")], &own, Some(0), now).len();
+        let known = || of([1; 4]);
+        let looks = [OwnBackends::default(), known(), OwnBackends::default(), known()];
+        assert_eq!(looks.map(&mut look), [0; 4]);
     }
 
     #[test]
