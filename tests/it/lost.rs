@@ -105,6 +105,8 @@ async fn orphaned(proxy: &Proxy, sessions: &Sessions) -> Wire {
     wire.query("BEGIN").await;
     wire.query("INSERT INTO t VALUES (1)").await;
     sessions.terminate("state = 'idle in transaction'").await;
+    // What it sends before pgweir has seen that may have been run, for all that anyone knows.
+    eventually(async || proxy.console("SHOW SERVERS").await.is_empty()).await;
     wire
 }
 

@@ -609,6 +609,8 @@ async fn what_is_lost_with_its_backend_is_not_heard() {
     wire.value("BEGIN").await;
     wire.value("NOTIFY a").await;
     sessions.terminate("state = 'idle in transaction'").await;
+    // Until pgweir has seen that, nobody would know what became of a COMMIT.
+    eventually(async || proxy.console("SHOW SERVERS").await.is_empty()).await;
     assert_eq!(wire.failure("COMMIT").await, "40001");
     assert!(heard(&proxy, &mut listener).await.is_empty());
     assert_eq!(proxy.metric("pgweir_notify_dropped_total", &["cause=\"commit\""]), 0.0);
