@@ -102,7 +102,10 @@ impl Frontend<'_, '_> {
             Presence::Here(number) => Ok(number),
             Presence::Wait => Err(self.hold()),
             Presence::UnderWay => Err(Rest::Hold),
-            Presence::Refused(error) => Err(self.refuse_with(message, error, false)),
+            Presence::Refused(error) => Err(match wrong_bind(message, statement) {
+                Some(wrong) => self.refuse(message, &wrong.into()),
+                None => self.refuse_with(message, error, false),
+            }),
             Presence::Aborted => Err(self.answer_in_aborted(message, statement)),
         }
     }
@@ -119,9 +122,7 @@ impl Frontend<'_, '_> {
             frames.extend_from_slice(build::NO_DATA);
             return self.answer(message, ReplyAction::Answers { frames: frames.into(), undo: None });
         }
-        if message.tag == frontend::BIND
-            && let Some(wrong) = analysis.and_then(|analysis| wrong_bind(message.payload(), analysis))
-        {
+        if let Some(wrong) = wrong_bind(message, statement) {
             return self.refuse(message, &wrong.into());
         }
         // The error is the server's own, 25P02.
@@ -181,10 +182,15 @@ impl Frontend<'_, '_> {
     }
 }
 
-/// The fault of a Bind that does not fit the analysis of its statement.
-fn wrong_bind(bind: &[u8], analysis: &Analysis) -> Option<WrongBind> {
+/// The fault of a Bind that does not fit the analysis of its statement: Postgres looks for it before it looks at the
+/// statement itself (`exec_bind_message`).
+fn wrong_bind(message: Message<'_>, statement: &Statement) -> Option<WrongBind> {
+    if message.tag != frontend::BIND {
+        return None;
+    }
+    let bind = message.payload();
     let (formats, values) = bind::counts(bind)?;
-    let wanted = analysis.parameter_count();
+    let wanted = statement.analysis()?.parameter_count();
     if formats > 1 && formats != values {
         return Some(WrongBind::Formats { formats, values });
     }

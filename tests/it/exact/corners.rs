@@ -265,3 +265,24 @@ async fn a_listener_hears_nothing_that_was_notified_before_it_listened() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_bind_that_does_not_fit_hears_that_before_a_changed_or_gone_table() {
+    same(async |stage| {
+        let mut a = stage.client(&[]).await;
+        let mut b = stage.client(&[]).await;
+        for after in ["CREATE TABLE changed (a int)", "SELECT 1"] {
+            a.ask("CREATE TABLE changed (a int, b int)").await;
+            a.say(&[[parse("s", "SELECT * FROM changed", &[]), sync()].concat()]).await;
+            b.ask("DROP TABLE changed").await;
+            b.ask(after).await;
+            b.ask("DISCARD ALL").await;
+            for values in [&[Some(&b"1"[..])][..], &[]] {
+                a.say(&[[bind("", "s", values), sync()].concat()]).await;
+            }
+            a.ask("DROP TABLE IF EXISTS changed").await;
+            a.say(&[[close_statement("s"), sync()].concat()]).await;
+        }
+    })
+    .await;
+}
