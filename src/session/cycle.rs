@@ -323,6 +323,11 @@ impl CycleState {
         }
     }
 
+    /// The status behind everything under way, unless something fails.
+    pub(super) fn status_under_way(&self) -> TransactionStatus {
+        self.pending_outcome().unwrap_or_else(|| self.replies.status())
+    }
+
     /// Messages of the extended protocol were sent, and their Sync was not.
     pub(super) fn is_unit_open(&self) -> bool {
         self.replies.is_unsynced() || self.replies.is_skipping()

@@ -21,6 +21,9 @@ use crate::wire::splice::Splice;
 /// no shared statement has it.
 pub(super) const FAILING_NAME: &[u8] = b"pgweir_spoiler";
 
+/// Name of a statement of the client that executes others by their names.
+pub(super) const EXECUTING_NAME: &[u8] = b"pgweir_executing";
+
 /// Body of a Parse of the empty text, behind the name. Postgres takes it in a failed transaction, too.
 pub(super) const EMPTY_TEXT: &[u8] = b"\0\0\0";
 

@@ -75,6 +75,11 @@ impl Analysis {
 }
 
 impl Statement {
+    /// The body of its Parse behind the name; empty if it is too large.
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.rest
+    }
+
     /// The text that the client sent, if another is parsed instead.
     pub(crate) fn original_text(&self) -> Option<&[u8]> {
         self.original.iter().position(|byte| *byte == 0).map(|end| &self.original[..end])

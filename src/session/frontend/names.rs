@@ -184,7 +184,7 @@ impl Frontend<'_, '_> {
 
 /// The fault of a Bind that does not fit the analysis of its statement: Postgres looks for it before it looks at the
 /// statement itself (`exec_bind_message`).
-fn wrong_bind(message: Message<'_>, statement: &Statement) -> Option<WrongBind> {
+pub(super) fn wrong_bind(message: Message<'_>, statement: &Statement) -> Option<WrongBind> {
     if message.tag != frontend::BIND {
         return None;
     }

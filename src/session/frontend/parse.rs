@@ -16,7 +16,7 @@ use crate::sql;
 use crate::sql::{Argument, BoundText, Effect, STAND_IN, Scope, StateFlags, StatementEffects, classify};
 use crate::state::statements;
 use crate::wire::build;
-use crate::wire::expected::Expect;
+use crate::wire::expected::{Expect, TransactionStatus};
 use crate::wire::message::Message;
 
 impl Frontend<'_, '_> {
@@ -37,27 +37,67 @@ impl Frontend<'_, '_> {
         if let Some(fault) = self.forbidden(&class) {
             return self.refuse(message, &fault);
         }
-        let executed = match self.executed_in_parse(rest, &class) {
+        let own = class.executes().then(|| class.clone());
+        let Resolved { class, kept, renamed } = match self.resolve(message, rest, text, class) {
             Err(outcome) => return outcome,
-            Ok(executed) => executed,
-        };
-        let (rest, text, class) = self.read_again(executed.as_deref(), rest, text, class);
-        let (mut class, instead) = self.to_parse(text, rest, class);
-        // Another backend has other names for the statements in it.
-        let kept = instead.as_deref().unwrap_or(rest);
-        let renamed = match self.rename_in_parse(message, kept, &mut class) {
-            Err(outcome) => return outcome,
-            Ok(renamed) => renamed,
+            Ok(resolved) => resolved,
         };
         let action = self.begin_unnamed();
-        self.session.statements.keep_unnamed(kept, Some(Arc::new(class)), digest);
-        let Some(rest) = renamed.or(instead).or(executed) else {
+        // Another backend has other names for the statements in it, and an EXECUTE means what has its name then.
+        let then = if own.is_some() { rest } else { kept.as_deref().unwrap_or(rest) };
+        self.session.statements.keep_unnamed(then, Some(Arc::new(own.unwrap_or(class))), digest);
+        let Some(rest) = renamed.or(kept) else {
             return self.pass(message, Some(Expect::Parse), Some(action));
         };
         self.push(Expect::Parse, Some(action));
         self.out.skip(message.fresh);
         build::parse(self.out.buffer(), b"", &rest);
         Rest::Discard
+    }
+
+    /// What a text that is not ordinary comes to now; an error is the outcome of a message that has to wait for the
+    /// names in it.
+    fn resolve(
+        &mut self,
+        message: Message<'_>,
+        rest: &[u8],
+        text: &[u8],
+        class: StatementEffects,
+    ) -> Result<Resolved, Rest> {
+        let executed = self.executed_in_parse(rest, &class)?;
+        let (rest, text, class) = self.read_again(executed.as_deref(), rest, text, class);
+        let (mut class, instead) = self.to_parse(text, rest, class);
+        let renamed = self.rename_in_parse(message, instead.as_deref().unwrap_or(rest), &mut class)?;
+        Ok(Resolved { class, kept: instead.or(executed), renamed })
+    }
+
+    /// Lets the backend prepare a statement again that executes others by their names, which may be other ones by now.
+    /// Returns its effects; an error is the outcome of a Bind that has to wait. `rest`: the client's own Parse, behind
+    /// the name; `server_name`: the backend's.
+    pub(super) fn execute_anew(
+        &mut self,
+        message: Message<'_>,
+        rest: &[u8],
+        server_name: &[u8],
+    ) -> Result<Option<StatementEffects>, Rest> {
+        let replies = self.leased.cycle.replies();
+        let (skips, status) = (replies.is_skipping() || replies.is_copying_in(), replies.status());
+        if !replies.is_empty() && !skips {
+            return Err(self.hold());
+        }
+        let Some((text, _)) = build::split_cstring(rest) else { return Ok(None) };
+        if skips || status == TransactionStatus::Failed {
+            return Ok(None);
+        }
+        let class = classify(text, self.session.lexer);
+        let Resolved { class, kept, renamed } = self.resolve(message, rest, text, class)?;
+        if !server_name.is_empty() {
+            self.leased.cycle.expect_own(Expect::Close, None);
+            build::close_statement(self.out.buffer(), server_name);
+        }
+        self.leased.cycle.expect_own(Expect::Parse, server_name.is_empty().then_some(ReplyAction::BringsUnnamed));
+        build::parse(self.out.buffer(), server_name, renamed.as_deref().or(kept.as_deref()).unwrap_or(rest));
+        Ok(Some(class))
     }
 
     /// A body of a Parse behind its name, its text and that text's effects, if another takes its place.
@@ -117,6 +157,7 @@ impl Frontend<'_, '_> {
         if let Some(fault) = self.forbidden(&class) {
             return self.refuse(message, &fault);
         }
+        let executes = class.executes().then(|| (rest, class.clone()));
         let executed = match self.executed_in_parse(rest, &class) {
             Err(outcome) => return outcome,
             Ok(executed) => executed,
@@ -142,8 +183,14 @@ impl Frontend<'_, '_> {
         let instead = renamed.or(instead);
         let is_taken = self.session.statements.find(name).is_some();
         let (settings, is_alone) = self.session.settings_in_force(self.registry);
+        // Whatever it executes is the client's own.
+        let is_alone = is_alone || executes.is_some();
         let kept = if is_tied { &[][..] } else { instead.as_deref().unwrap_or(rest) };
         let original = if instead.is_some() { rest } else { &[] };
+        let (kept, original, class) = match executes {
+            Some((rest, class)) => (rest, &[][..], class),
+            None => (kept, original, class),
+        };
         let class = (!is_ordinary).then(|| Arc::new(class));
         let draft = self.statements.draft(kept, original, class, settings, self.digest(text));
         let instead = instead.or_else(|| executed.clone()).or_else(|| stripped.clone());
@@ -227,6 +274,16 @@ impl Frontend<'_, '_> {
         self.push(Expect::Parse, Some(ReplyAction::Duplicates(error)));
         self.send_parse(message, name, FAILING_NAME, instead)
     }
+}
+
+/// A text in which names of statements stand for something, at this moment and on this backend.
+struct Resolved {
+    /// Its effects with those of what it executes.
+    class: StatementEffects,
+    /// What is parsed instead of it, in the client's names.
+    kept: Option<Vec<u8>>,
+    /// The same in the backend's.
+    renamed: Option<Vec<u8>>,
 }
 
 /// The effects of a statement once the types of its parameters are known: the bytes of some are not those of a text.

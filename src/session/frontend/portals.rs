@@ -3,14 +3,16 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::names::wrong_bind;
 use super::{Frontend, NOBODY, Naming, Rest, rename};
 use crate::error::{Fault, Holding};
 use crate::notify::notification::Unnotifiable;
 use crate::session::notifications;
+use crate::session::prepare::EXECUTING_NAME;
 use crate::session::reply_action::ReplyAction;
 use crate::session::statements::{Portal, Unnamed};
 use crate::sql::{BoundText, Digest, Effect, Effects, StateFlags, StatementEffects};
-use crate::state::statements::{self, BackendName, NAME_PREFIX};
+use crate::state::statements::{self, BackendName, NAME_PREFIX, Statement};
 use crate::wire::bind::{self, BindValue};
 use crate::wire::build;
 use crate::wire::expected::{Expect, TransactionStatus};
@@ -29,7 +31,17 @@ impl Frontend<'_, '_> {
                 UnnamedUse::Wait => return self.hold(),
                 UnnamedUse::Handled(rest) => return rest,
             }
-            let bound = self.session.statements.unnamed_class().map(|class| self.bound(class, message));
+            let class = match self.session.statements.unnamed_class() {
+                Some(class) if class.executes() => {
+                    let rest = self.session.statements.unnamed_text().to_vec();
+                    match self.execute_anew(message, &rest, b"") {
+                        Err(rest) => return rest,
+                        Ok(anew) => Some(anew.map_or(class, Arc::new)),
+                    }
+                }
+                class => class,
+            };
+            let bound = class.map(|class| self.bound(class, message));
             self.session.statements.bind(portal, bound);
             self.bind_digest(portal, name, self.session.statements.unnamed_digest());
             return self.pass(message, Some(Expect::Bind), None);
@@ -70,7 +82,16 @@ impl Frontend<'_, '_> {
     pub(super) fn forward_use(&mut self, message: Message<'_>, expect: Expect, before: &[u8], name: &[u8]) -> Naming {
         let Some((statement, tag)) = self.session.statements.find_tagged(name) else { return Naming::Unknown };
         let (class, digest) = (statement.class.clone(), statement.digest);
-        if self.session.keeps_own_names() {
+        let keeps_own_names = self.session.keeps_own_names();
+        if class.as_ref().is_some_and(|class| class.executes()) {
+            let is_there = keeps_own_names || self.leased.lease.statements.find(statement.id).is_some();
+            // What Describe tells is as old as the Parse.
+            if expect == Expect::Bind || !is_there {
+                let statement = Arc::clone(statement);
+                return self.forward_executing(message, expect, before, name, &statement, tag);
+            }
+        }
+        if keeps_own_names {
             self.push(expect, None);
             self.out.pass(message.bytes, message.fresh);
             return Naming::Forwarded(class, digest);
@@ -82,13 +103,54 @@ impl Frontend<'_, '_> {
             return Naming::Forwarded(class, digest);
         }
         let statement = Arc::clone(statement);
-        let number = match self.number(message, &statement) {
+        self.forward_brought(message, expect, before, name, &statement, tag)
+    }
+
+    fn forward_brought(
+        &mut self,
+        message: Message<'_>,
+        expect: Expect,
+        before: &[u8],
+        name: &[u8],
+        statement: &Arc<Statement>,
+        tag: u32,
+    ) -> Naming {
+        let number = match self.number(message, statement) {
             Ok(number) => number,
             Err(rest) => return Naming::Handled(rest),
         };
         rename(self.out, message, before, name, &statements::name(number));
         self.push(expect, Some(ReplyAction::Uses { number, tag }));
-        Naming::Forwarded(class, digest)
+        Naming::Forwarded(statement.class.clone(), statement.digest)
+    }
+
+    /// Sends a Bind or Describe of a statement that executes others by their names: as what they are now.
+    fn forward_executing(
+        &mut self,
+        message: Message<'_>,
+        expect: Expect,
+        before: &[u8],
+        name: &[u8],
+        statement: &Arc<Statement>,
+        tag: u32,
+    ) -> Naming {
+        if let Some(wrong) = wrong_bind(message, statement) {
+            return Naming::Handled(self.refuse(message, &wrong.into()));
+        }
+        match self.execute_anew(message, statement.rest(), EXECUTING_NAME) {
+            Ok(Some(class)) => {
+                rename(self.out, message, before, name, EXECUTING_NAME);
+                self.push(expect, None);
+                Naming::Forwarded(Some(Arc::new(class)), statement.digest)
+            }
+            Ok(None) if self.session.keeps_own_names() => {
+                self.push(expect, None);
+                self.out.pass(message.bytes, message.fresh);
+                Naming::Forwarded(statement.class.clone(), statement.digest)
+            }
+            Ok(None) => self.forward_brought(message, expect, before, name, statement, tag),
+            Err(rest) => Naming::Handled(rest),
+        }
     }
 
     pub(super) fn describe(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {
@@ -116,8 +178,7 @@ impl Frontend<'_, '_> {
             return self.pass(message, Some(Expect::Execute), None);
         };
         if class.stands_in && class.is_lone_deallocate() {
-            if self.is_between_transactions() {
-                // The portal ended with its transaction, or never was: its Bind failed or was skipped.
+            if self.has_no_portal() {
                 return self.pass(message, Some(Expect::Execute), None);
             }
             return self.execute_deallocate(message, portal, class);
@@ -141,11 +202,11 @@ impl Frontend<'_, '_> {
         self.pass(message, Some(Expect::Execute), action)
     }
 
-    /// True where a message is the first of its unit and no transaction is open or under way.
-    fn is_between_transactions(&self) -> bool {
-        let (cycle, idle) = (&self.leased.cycle, TransactionStatus::Idle);
-        let replies = cycle.replies();
-        !replies.is_unsynced() && cycle.pending_outcome().unwrap_or_else(|| replies.status()) == idle
+    /// True where a message is the first of its unit and no portal is left that can be executed: it ended with its
+    /// transaction, or never was, because its Bind failed or was skipped. In a failed transaction the server says so.
+    fn has_no_portal(&self) -> bool {
+        let cycle = &self.leased.cycle;
+        !cycle.replies().is_unsynced() && cycle.status_under_way() != TransactionStatus::InTransaction
     }
 
     pub(super) fn close(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {

@@ -286,3 +286,26 @@ async fn a_bind_that_does_not_fit_hears_that_before_a_changed_or_gone_table() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn an_execute_that_was_prepared_runs_what_has_the_name_when_it_runs() {
+    same(async |stage| {
+        let mut a = stage.client(&[]).await;
+        let mut b = stage.client(&[]).await;
+        for name in ["", "x"] {
+            // Nothing has the name yet.
+            a.say(&[[parse(name, "EXECUTE s", &[]), parse("s", "SELECT 'first'", &[]), sync()].concat()]).await;
+            a.say(&[run(name)]).await;
+            b.ask("DISCARD ALL").await;
+            a.say(&[run(name)]).await;
+            // Something else has it, and then nothing.
+            a.say(&[[close_statement("s"), parse("s", "SELECT 'other'", &[]), sync()].concat()]).await;
+            a.say(&[run(name)]).await;
+            a.say(&[close_statement("s"), sync()]).await;
+            a.say(&[run(name)]).await;
+            a.say(&[[parse("s", "SELECT 'third'", &[]), run(name)].concat()]).await;
+            a.say(&[close_statement("s"), close_statement(name), sync()]).await;
+        }
+    })
+    .await;
+}
