@@ -21,7 +21,6 @@ use super::prepare::EMPTY_TEXT;
 use super::reply_action::{ReplyAction, Runs};
 use super::rewrite::rewrite;
 use super::session::Session;
-use super::statements::Unnamed;
 use crate::config::PoolMode;
 use crate::error::Fault;
 use crate::error::sqlstate;
@@ -201,7 +200,12 @@ impl Frontend<'_, '_> {
 
     #[inline]
     fn query(&mut self, message: Message<'_>, text: Option<&[u8]>, is_plain: bool) -> Rest {
-        self.session.statements.unnamed = Unnamed::None;
+        if self.leased.cycle.is_unit_open() && self.waits_to_drop_unnamed() {
+            return self.hold();
+        }
+        if !self.leased.cycle.replies().is_skipping() {
+            self.session.statements.drop_unnamed();
+        }
         if is_plain {
             return self.pass(message, Some(Expect::Query), None);
         }
@@ -261,6 +265,13 @@ impl Frontend<'_, '_> {
     }
 
     /// Sends another Query in the place of the client's.
+    /// True if an error in front of a Query without a Sync between may drop it: then the unnamed statement stays.
+    #[cold]
+    fn waits_to_drop_unnamed(&self) -> bool {
+        let replies = self.leased.cycle.replies();
+        !replies.is_empty() && !replies.is_copying_in() && !replies.is_skipping()
+    }
+
     fn query_instead(&mut self, message: Message<'_>, action: Option<ReplyAction>, text: &[u8]) -> Rest {
         self.push(Expect::Query, action);
         self.out.skip(message.fresh);

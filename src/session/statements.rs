@@ -263,6 +263,13 @@ impl ClientStatements {
         UnnamedParse { number, before, has_failed: false }
     }
 
+    /// A Query that the server will run: it destroys the unnamed statement, whatever becomes of what is in front of it.
+    #[inline]
+    pub(crate) fn drop_unnamed(&mut self) {
+        self.unnamed = Unnamed::None;
+        self.parse = self.parse.wrapping_add(1);
+    }
+
     /// An unnamed Parse failed, or was dropped: then the statement before it is still there.
     pub(crate) fn unnamed_not_parsed(&mut self, parse: UnnamedParse) {
         if self.parse != parse.number.wrapping_add(1) {

@@ -207,3 +207,55 @@ fn a_deallocate_whose_bind_was_skipped_has_no_portal() {
         ],
     );
 }
+
+#[test]
+fn what_a_failed_bind_left_is_executed_by_the_server() {
+    let begins = [parse("", "BEGIN READ ONLY"), bind("", "", &[]), execute("", 0)];
+    let fails = [parse("", "SELECT $1::int"), bind("", "", &["bad"])];
+    let skipped = [parse("", "DEALLOCATE s1"), bind("", "", &[]), Sync];
+    same(
+        Pool::Two,
+        &[step(0, send(&[&begins[..], &fails, &skipped].concat())), step(0, send(&[execute("", 0), Sync]))],
+    );
+}
+
+#[test]
+fn a_query_destroys_the_unnamed_statement_unless_it_is_skipped() {
+    let none = execute("none", 0);
+    for behind in [&[Sync, query("DISCARD PLANS")][..], &[query("SELECT 1"), Sync], &[Sync, query("SELECT 1/0")]] {
+        let unit = [&[parse("", "SET work_mem = 5000"), none.clone(), parse("", "SELECT 2")], behind].concat();
+        same(
+            Pool::Two,
+            &[
+                step(0, send(&[parse("", "SELECT 'before'"), Sync])),
+                step(0, send(&[&[none.clone()], behind].concat())),
+                step(0, send(&[bind("", "", &[]), execute("", 0), Sync])),
+                step(0, send(&unit)),
+                step(0, send(&[bind("", "", &[]), execute("", 0), Sync])),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_chained_transaction_that_listens_is_not_prepared() {
+    let unit = |sql| [parse("", sql), bind("", "", &[]), execute("", 0)];
+    for chain in ["COMMIT AND CHAIN", "ROLLBACK AND CHAIN"] {
+        for failing in ["SELECT 1/0", "SELECT 1"] {
+            same(
+                Pool::One,
+                &[
+                    step(2, send(&[query("BEGIN")])),
+                    step(2, send(&[query(failing)])),
+                    step(
+                        2,
+                        send(
+                            &[&unit(chain)[..], &unit("LISTEN ch1"), &unit("PREPARE TRANSACTION 'gid 2'"), &[Sync]]
+                                .concat(),
+                        ),
+                    ),
+                ],
+            );
+        }
+    }
+}

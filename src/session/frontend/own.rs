@@ -75,7 +75,7 @@ impl Frontend<'_, '_> {
 
     fn must_fail(&self, class: &StatementEffects) -> bool {
         class.prepares_transaction()
-            && self.leased.cycle.replies().status() != TransactionStatus::Failed
+            && self.leased.cycle.status_under_way() != TransactionStatus::Failed
             && self.session.notifications.has_pending()
     }
 
