@@ -5,7 +5,8 @@ use fastrand::Rng;
 use crate::model::CLIENTS;
 use crate::operation::{Message, Operation, Role, Step};
 use crate::texts::{
-    BOUNDS, COPIES, CROWD, DDL, NOTIFICATIONS, PARAMETERS, SERVER_SETTINGS, SETTINGS, SHARED, SHOW, STARTUP, WORK,
+    BOUNDS, COPIES, CROWD, DDL, FORMS, NOTIFICATIONS, PARAMETERS, SERVER_SETTINGS, SETTINGS, SHARED, SHOW, STARTUP,
+    WORK,
 };
 
 const NAMES: &[&str] = &["s0", "s1", "s2"];
@@ -207,7 +208,8 @@ impl Grammar {
                 0 | 1 => vec![Message::Query(sql)],
                 2 => vec![Message::Query(sql), Message::Query(self.pick(CROWD))],
                 _ => {
-                    let name = self.pick_raw(NAMES);
+                    // What the client has under another name might begin a transaction.
+                    let name = "crowd".to_owned();
                     let bind = Message::Bind(String::new(), name.clone(), Vec::new());
                     let execute = Message::Execute(String::new(), 0);
                     vec![Message::Parse(name, self.pick(&CROWD[..4])), Message::Sync, bind, execute, Message::Sync]
@@ -252,7 +254,8 @@ impl Grammar {
     /// Any text.
     fn any(&mut self) -> String {
         match self.rng.u32(..100) {
-            0..12 => SHOW.to_owned(),
+            0..9 => SHOW.to_owned(),
+            9..12 => FORMS.to_owned(),
             12..32 => self.pick(BOUNDS),
             32..57 => self.pick(SETTINGS),
             57..68 => self.pick(NOTIFICATIONS),

@@ -33,6 +33,11 @@ const SCHEMA: &str = "
     ALTER TABLE public.c0 OWNER TO owner; ALTER TABLE public.c1 OWNER TO owner; ALTER TABLE public.c2 OWNER TO owner;
     ALTER TABLE public.unique0 OWNER TO owner; ALTER TABLE public.unique1 OWNER TO owner;
     ALTER TABLE public.unique2 OWNER TO owner;
+    CREATE FUNCTION public.f_sets(text) RETURNS text LANGUAGE sql AS $$ SELECT set_config('TimeZone', $1, false) $$;
+    CREATE FUNCTION public.f_with() RETURNS text LANGUAGE sql SET TimeZone = 'Asia/Tokyo' SET a.x = 'with'
+        AS $$ SELECT current_setting('TimeZone') || current_setting('a.x') $$;
+    CREATE FUNCTION public.f_redefined() RETURNS text LANGUAGE sql AS $$ SELECT 'first' $$;
+    CREATE VIEW public.seen AS SELECT 0 AS n; ALTER VIEW public.seen OWNER TO owner;
     CREATE PROCEDURE public.p_commit() LANGUAGE plpgsql AS $$ BEGIN PERFORM 1; COMMIT; PERFORM 2; END $$;
     CREATE PROCEDURE public.p_rollback() LANGUAGE plpgsql AS $$ BEGIN PERFORM 1; ROLLBACK; PERFORM 2; END $$;
     CREATE PROCEDURE public.p_commit_fail() LANGUAGE plpgsql AS
@@ -50,7 +55,9 @@ const RESTORE: &str = "
     DROP TABLE IF EXISTS public.new0, public.new1, public.new2; DROP TABLE public.ddl; CREATE TABLE public.ddl (a int);
     GRANT ALL ON public.ddl TO owner, web; DROP INDEX IF EXISTS public.planned_a;
     ALTER TABLE public.c0 DROP COLUMN IF EXISTS z; ALTER TABLE public.c1 DROP COLUMN IF EXISTS z;
-    ALTER TABLE public.c2 DROP COLUMN IF EXISTS z; REVOKE ALL ON public.secret FROM guest";
+    ALTER TABLE public.c2 DROP COLUMN IF EXISTS z; REVOKE ALL ON public.secret FROM guest;
+    DROP FUNCTION public.f_redefined(); CREATE OR REPLACE VIEW public.seen AS SELECT 0 AS n;
+    CREATE FUNCTION public.f_redefined() RETURNS text LANGUAGE sql AS $$ SELECT 'first' $$";
 
 /// The tables, at times: dead rows and dropped columns add up.
 const REMAKE: &str = "

@@ -28,6 +28,8 @@ pub(crate) struct ClientModel {
     pub(crate) has_names: bool,
     /// Its transaction has run a Query, which leaves a portal if it fails.
     has_queried: bool,
+    /// Its transaction has locked tables, and would go on to do so if it were prepared.
+    has_locked: bool,
     /// Its transaction has run a DO or CALL.
     has_called: bool,
     /// Its transaction has said LISTEN.
@@ -46,6 +48,7 @@ impl ClientModel {
             has_set: false,
             has_names: false,
             has_queried: false,
+            has_locked: false,
             has_called: false,
             has_said_listen: false,
         }
@@ -71,7 +74,8 @@ pub(crate) struct Model {
 }
 
 /// Parts of texts that may pin a client to its backend, in transaction mode.
-const PINS: [&str; 21] = [
+const PINS: [&str; 22] = [
+    "F_SETS",
     "{HUGE}",
     "TEMP",
     "ADVISORY",
@@ -96,8 +100,17 @@ const PINS: [&str; 21] = [
 ];
 
 /// Parts of texts that take a lock for which another client's transaction could make it wait.
-const LOCKS: [&str; 8] =
-    ["LOCK TABLE", "VACUUM", "ALTER TABLE", "CREATE TABLE", "DROP TABLE IF", "CREATE INDEX", "TRUNCATE", "REINDEX"];
+const LOCKS: [&str; 9] = [
+    "LOCK TABLE",
+    "VACUUM",
+    "CREATE OR REPLACE",
+    "ALTER TABLE",
+    "CREATE TABLE",
+    "DROP TABLE IF",
+    "CREATE INDEX",
+    "TRUNCATE",
+    "REINDEX",
+];
 
 impl Model {
     pub(crate) fn new(pool: Pool) -> Self {
@@ -117,6 +130,7 @@ impl Model {
             Operation::Send(messages) => {
                 let locks = step.texts().any(|sql| has_one_of(sql, &LOCKS));
                 self.has_backend_for(step.client)
+                    && !((locks || me.has_locked) && step.texts().any(|sql| sql.contains("PREPARE TRANSACTION")))
                     && !(locks && (messages.len() > 5 || !self.is_quiet() || self.has_prepared[step.client]))
                     && !crashes_server(messages, me)
                     && is_well_formed(messages)
@@ -169,12 +183,15 @@ impl Model {
             me.is_pinned_for_good |= sql.contains("SEED") || sql.contains("LOAD ");
             me.listens |= sql.contains("LISTEN");
             me.has_set |= sql.contains("SET");
+            me.has_locked |= has_one_of(&sql, &LOCKS);
             me.has_called |= sql.contains("DO $$") || sql.contains("CALL ");
             me.has_said_listen |= sql.contains("LISTEN");
             self.has_prepared[step.client] |= sql.contains("PREPARE TRANSACTION");
-            self.are_tables_changed |= sql.contains("ALTER TABLE") || sql.contains("CREATE TABLE");
+            self.are_tables_changed |=
+                sql.contains("ALTER TABLE") || sql.contains("CREATE TABLE") || sql.contains("VIEW");
         }
         me.has_set &= status != 'I';
+        me.has_locked &= status != 'I';
         me.has_called &= status != 'I';
         me.has_queried |= step.messages().iter().any(|message| matches!(message, Message::Query(_)));
         me.has_queried &= status != 'I';

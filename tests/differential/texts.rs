@@ -7,6 +7,11 @@ pub(super) const SHOW: &str = "SELECT nullif(current_setting('a.x', true), ''), 
     session_user, current_setting('default_transaction_isolation'), current_setting('application_name'), \
     current_setting('statement_timeout'), current_setting('client_encoding')";
 
+/// What settings do that no report tells of: to the analysis of a text, to a plan, to how values are written.
+pub(super) const FORMS: &str = "SELECT NULL = NULL, 0.1::float4::float8, interval '-1 day 02:03:04', '\\x4142'::bytea, \
+    '{a,NULL}'::text[], '12:00 IST'::timetz, current_setting('enable_seqscan'), current_setting('row_security'), \
+    current_setting('idle_session_timeout'), current_setting('lock_timeout')";
+
 /// Transactions.
 pub(super) const BOUNDS: &[&str] = &[
     "BEGIN",
@@ -126,6 +131,29 @@ pub(super) const SETTINGS: &[&str] = &[
     "DO $$ BEGIN EXECUTE 'SET LOCAL a.x = ''{v}'''; END $$",
     "DO $$ BEGIN PERFORM set_config('a.x', '{v}', true); END $$",
     "UPDATE pg_settings SET setting = '{v}' WHERE name = 'a.x'",
+    "SET transform_null_equals = on",
+    "SET LOCAL transform_null_equals = on",
+    "RESET transform_null_equals",
+    "SET extra_float_digits = -3",
+    "SET IntervalStyle = 'iso_8601'",
+    "SET LOCAL IntervalStyle = 'sql_standard'",
+    "SET bytea_output = escape",
+    "SET array_nulls = off",
+    "SET timezone_abbreviations = 'India'",
+    "SET enable_seqscan = off",
+    "SET plan_cache_mode = force_generic_plan",
+    "SET row_security = off",
+    "SET client_min_messages = error",
+    "SET LOCAL client_min_messages TO debug1",
+    "RESET client_min_messages",
+    "SET idle_session_timeout = '1h'",
+    "SET idle_in_transaction_session_timeout = '1h'",
+    "SET lock_timeout = '9s'",
+    "SET session_replication_role = replica",
+    "SET escape_string_warning = off",
+    "SET default_transaction_deferrable = on",
+    "SELECT public.f_sets('Asia/Tokyo')",
+    "SELECT public.f_with()",
     "SELECT set_config('a.x', '{v}', false) FROM generate_series(1, 2)",
     "SELECT setseed(0.25)",
     "SET seed = 0.5",
@@ -232,6 +260,11 @@ pub(super) const WORK: &[&str] = &[
     "SELECT timestamptz '2020-06-01 00:00' AT TIME ZONE 'UTC'",
     "SELECT timestamptz '2020-06-01 00:00+00'",
     "SELECT current_user, session_user",
+    "SELECT public.f_redefined()",
+    "SELECT * FROM public.seen",
+    "SELECT 'a\\b'",
+    "EXPLAIN (COSTS OFF) SELECT * FROM public.planned WHERE a = 5",
+    "CREATE OR REPLACE VIEW public.seen AS SELECT {n} AS n",
     "SELECT * FROM public.secret",
     "COPY (SELECT generate_series(1, 3)) TO STDOUT",
     "COPY public.c{i} TO STDOUT",
@@ -298,6 +331,9 @@ pub(super) const SHARED: &[&str] = &[
     "ROLLBACK TO a",
     "SELECT set_config('a.x', $1, false)",
     "SELECT who FROM t",
+    "SELECT NULL = NULL, 0.1::float4::float8, interval '1 day', '\\x41'::bytea",
+    "SELECT public.f_redefined()",
+    "SELECT * FROM public.seen",
     "SELECT * FROM public.ddl",
     "DEALLOCATE s1",
     "DISCARD ALL",
@@ -319,6 +355,12 @@ pub(super) const DDL: &[&str] = &[
     "ALTER TABLE public.ddl ALTER COLUMN a TYPE bigint",
     "ALTER TABLE public.ddl ALTER COLUMN a TYPE int",
     "DROP TABLE public.ddl; CREATE TABLE public.ddl (a int); GRANT ALL ON public.ddl TO owner",
+    "CREATE OR REPLACE FUNCTION public.f_redefined() RETURNS text LANGUAGE sql AS $$ SELECT 'first' $$",
+    "CREATE OR REPLACE FUNCTION public.f_redefined() RETURNS text LANGUAGE sql AS $$ SELECT 'other' $$",
+    "DROP FUNCTION public.f_redefined(); \
+     CREATE FUNCTION public.f_redefined() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'third' $$",
+    "DROP FUNCTION public.f_redefined(); \
+     CREATE FUNCTION public.f_redefined() RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT 7 $$",
     "CREATE INDEX IF NOT EXISTS planned_a ON public.planned (a)",
     "GRANT SELECT ON public.secret TO guest",
     "REVOKE ALL ON public.secret FROM guest",
