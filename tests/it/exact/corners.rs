@@ -309,3 +309,26 @@ async fn an_execute_that_was_prepared_runs_what_has_the_name_when_it_runs() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_default_that_changes_is_told_with_the_backend_that_has_it_and_everybody_has_it_after_reconnect() {
+    let postgres = Postgres::private(&[]);
+    let proxy = proxy_before(&postgres).toml("[pool]\nsize = 2").start().await;
+    let admin = postgres.admin(&proxy.dbname).await;
+    let (mut older, mut newer) = (proxy.wire("app").await, proxy.wire("app").await);
+    older.query("BEGIN").await;
+    let default = older.value("SHOW TimeZone").await;
+    admin.batch_execute("ALTER ROLE app SET TimeZone = 'Asia/Tokyo'").await.unwrap();
+    let told = newer.query("SHOW TimeZone").await;
+    assert_eq!((tags(&told).as_str(), told[0].text().as_str()), ("S T D C Z", "TimeZone\0Asia/Tokyo"));
+    assert_eq!(older.value("SHOW TimeZone").await, default);
+    older.query("COMMIT").await;
+
+    proxy.console("RECONNECT").await;
+    for wire in [&mut older, &mut newer] {
+        assert_eq!(
+            wire.query("SHOW TimeZone").await.iter().rev().nth(2).expect("a row").columns(),
+            [Some("Asia/Tokyo".to_owned())]
+        );
+    }
+}
