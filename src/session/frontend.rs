@@ -203,7 +203,8 @@ impl Frontend<'_, '_> {
         if self.leased.cycle.is_unit_open() && self.waits_to_drop_unnamed() {
             return self.hold();
         }
-        if !self.leased.cycle.replies().is_skipping() {
+        let is_read = !text.is_some_and(|text| self.session.is_unreadable(text));
+        if is_read && !self.leased.cycle.replies().is_skipping() {
             self.session.statements.drop_unnamed();
         }
         if is_plain {

@@ -65,7 +65,7 @@ pub(super) fn bring(
     if statement.analysis().is_none() {
         return Presence::Here(NOWHERE);
     }
-    if leased.cycle.replies().status() == TransactionStatus::Failed && !statement.is_taken_when_failed(session.lexer) {
+    if leased.cycle.status_under_way() == TransactionStatus::Failed && !statement.is_taken_when_failed(session.lexer) {
         return Presence::Aborted;
     }
     let (in_force, _) = session.settings_in_force(registry);

@@ -142,6 +142,13 @@ impl Session {
         self.reported.value("server_encoding") != Some("UTF8") || std::str::from_utf8(bytes).is_ok()
     }
 
+    /// True for a text that the server refuses before it looks at anything else: it is none in UTF-8, which the client
+    /// and the server speak. Other encodings are not judged.
+    #[inline]
+    pub(crate) fn is_unreadable(&self, text: &[u8]) -> bool {
+        !text.is_ascii() && !self.may_be_text(text) && self.shares_encoding()
+    }
+
     /// The value that the server reported last for a setting, committed or not.
     fn value_in_force(&self, name: &str) -> Option<String> {
         match self.follow.as_ref().and_then(|follow| follow.reported(name)) {

@@ -50,6 +50,8 @@ pub(crate) struct ClientStatements {
     parse: u32,
     /// Digest of the statement of the unnamed portal.
     unnamed_portal_digest: Digest,
+    /// Unnamed Parses that failed or were dropped in front of another one that is under way.
+    undone: Vec<UnnamedParse>,
     /// The portals of the transaction, if more than that is to be known of any.
     portals: Option<Box<OpenPortals>>,
 }
@@ -126,6 +128,8 @@ pub(crate) struct UnnamedParse {
     before: Option<Box<(Unnamed, Vec<u8>)>>,
     /// The Parse was read, and failed.
     pub has_failed: bool,
+    /// Its text is none in the client's encoding: it fails before it destroys the statement before it.
+    is_unreadable: bool,
 }
 
 /// A change of names that a failed or dropped message takes back: a name and its meaning before.
@@ -252,15 +256,16 @@ impl ClientStatements {
         self.large > 0 || matches!(self.unnamed, Unnamed::Large { .. })
     }
 
-    /// An unnamed Parse is about to be sent. `may_be_dropped`: behind messages that may fail.
-    pub(crate) fn begin_unnamed(&mut self, may_be_dropped: bool) -> UnnamedParse {
-        let before = may_be_dropped.then(|| {
+    /// An unnamed Parse is about to be sent. `may_be_dropped`: behind messages that may fail. `is_unreadable`: its text
+    /// is none in the client's encoding.
+    pub(crate) fn begin_unnamed(&mut self, may_be_dropped: bool, is_unreadable: bool) -> UnnamedParse {
+        let before = (may_be_dropped || is_unreadable).then(|| {
             let text = std::mem::take(&mut self.text);
             Box::new((std::mem::take(&mut self.unnamed), text))
         });
         let number = self.parse;
         self.parse = self.parse.wrapping_add(1);
-        UnnamedParse { number, before, has_failed: false }
+        UnnamedParse { number, before, has_failed: false, is_unreadable }
     }
 
     /// A Query that the server will run: it destroys the unnamed statement, whatever becomes of what is in front of it.
@@ -272,15 +277,16 @@ impl ClientStatements {
 
     /// An unnamed Parse failed, or was dropped: then the statement before it is still there.
     pub(crate) fn unnamed_not_parsed(&mut self, parse: UnnamedParse) {
-        if self.parse != parse.number.wrapping_add(1) {
-            return;
+        self.undone.push(parse);
+        // The statement before the last one may be of a Parse that failed earlier.
+        while let Some(parse) = self.undone.pop_if(|parse| parse.number.wrapping_add(1) == self.parse) {
+            self.unnamed = Unnamed::None;
+            match parse.before {
+                Some(before) if !parse.has_failed || parse.is_unreadable => (self.unnamed, self.text) = *before,
+                _ => {}
+            }
+            self.parse = parse.number;
         }
-        self.unnamed = Unnamed::None;
-        match parse.before {
-            Some(before) if !parse.has_failed => (self.unnamed, self.text) = *before,
-            _ => {}
-        }
-        self.parse = parse.number;
     }
 
     /// An unnamed Parse: its text is kept, because its Bind may come in another lease.
@@ -410,5 +416,6 @@ impl ClientStatements {
     #[inline]
     pub(crate) fn drop_portals(&mut self) {
         self.portals = None;
+        self.undone.clear();
     }
 }

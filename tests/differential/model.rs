@@ -28,6 +28,12 @@ pub(crate) struct ClientModel {
     pub(crate) has_names: bool,
     /// Its transaction has run a Query, which leaves a portal if it fails.
     has_queried: bool,
+    /// Its transaction has said DEALLOCATE.
+    has_deallocated: bool,
+    /// It may speak another encoding than the server, which then converts what it notifies of.
+    has_encoding: bool,
+    /// It has prepared an EXECUTE.
+    has_executing: bool,
     /// Its transaction has locked tables, and would go on to do so if it were prepared.
     has_locked: bool,
     /// Its transaction has run a DO or CALL.
@@ -48,6 +54,9 @@ impl ClientModel {
             has_set: false,
             has_names: false,
             has_queried: false,
+            has_deallocated: false,
+            has_encoding: false,
+            has_executing: false,
             has_locked: false,
             has_called: false,
             has_said_listen: false,
@@ -164,7 +173,8 @@ impl Model {
         let me = &mut self.clients[step.client];
         match &step.operation {
             Operation::Reconnect(role, more) => {
-                *me = ClientModel { has_parameters: !more.is_empty(), ..ClientModel::new(*role) };
+                let has_encoding = more.iter().any(|(name, _)| name == "client_encoding");
+                *me = ClientModel { has_encoding, has_parameters: !more.is_empty(), ..ClientModel::new(*role) };
             }
             Operation::Crowd(others) => {
                 for (client, messages) in others {
@@ -183,6 +193,8 @@ impl Model {
             me.is_pinned_for_good |= sql.contains("SEED") || sql.contains("LOAD ");
             me.listens |= sql.contains("LISTEN");
             me.has_set |= sql.contains("SET");
+            me.has_deallocated |= sql.contains("DEALLOCATE");
+            me.has_encoding |= sql.contains("CLIENT_ENCODING") || sql.contains("SET NAMES");
             me.has_locked |= has_one_of(&sql, &LOCKS);
             me.has_called |= sql.contains("DO $$") || sql.contains("CALL ");
             me.has_said_listen |= sql.contains("LISTEN");
@@ -190,7 +202,10 @@ impl Model {
             self.are_tables_changed |=
                 sql.contains("ALTER TABLE") || sql.contains("CREATE TABLE") || sql.contains("VIEW");
         }
+        let executes = |it: &Message| matches!(it, Message::Parse(_, sql) if sql.contains("EXECUTE "));
+        me.has_executing |= step.messages().iter().any(executes);
         me.has_set &= status != 'I';
+        me.has_deallocated &= status != 'I';
         me.has_locked &= status != 'I';
         me.has_called &= status != 'I';
         me.has_queried |= step.messages().iter().any(|message| matches!(message, Message::Query(_)));
@@ -282,7 +297,10 @@ pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -
     let copies_twice = step.texts().any(|sql| sql.matches("FROM STDIN").count() > 1);
     let copies_extended = messages.iter().any(|it| matches!(it, Message::Parse(_, sql) if sql.contains("FROM STDIN")));
     let calls = me.has_called || has(&["DO $$", "CALL "]);
-    let unreadable = |it: &&Message| matches!(it, Message::Parse(name, sql) if name.is_empty() && sql.contains("{5c}"));
+    let renames = |it: &Message| matches!(it, Message::Parse(name, _) if !name.is_empty());
+    let renames = |it: &Message| renames(it) || matches!(it, Message::CloseStatement(_));
+    let is_bind = |it: &Message| matches!(it, Message::Bind(..));
+    let renames_bound = messages.iter().skip_while(|it| !is_bind(it)).any(renames);
     let differences: [(&str, bool); 10] = [
         ("a Sync inside a COPY: Postgres swallows it at a moment that nobody sees", copies_extended || copies_twice),
         (
@@ -294,16 +312,16 @@ pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -
             has(&["LISTENING"]) && messages.iter().any(|it| matches!(it, Message::Execute(_, 1..))),
         ),
         (
-            "DEALLOCATE in front of SET TRANSACTION in one unit: its stand-in is no query",
-            has(&["DEALLOCATE"]) && has(&["ISOLATION"]),
+            "DEALLOCATE in front of SET TRANSACTION: its stand-in is no query",
+            (me.has_deallocated || has(&["DEALLOCATE"])) && has(&["ISOLATION"]),
         ),
         (
             "DISCARD ALL with more behind it in one unit: startup values are back with the next unit",
             me.has_parameters && has(&["DISCARD ALL"]) && messages.iter().any(|it| matches!(it, Message::Parse(..))),
         ),
         (
-            "a Parse that is not in the client's encoding: Postgres keeps the unnamed statement in front of it",
-            messages.iter().filter(unreadable).count() > 0,
+            "a prepared EXECUTE whose name changes between its Bind and its Execute: it runs what had the name at its Bind",
+            me.has_executing && (renames_bound || has(&["DEALLOCATE", "DISCARD ALL"])),
         ),
         ("lastval and currval behind another client: 55000", has(&["LASTVAL", "CURRVAL"]) && transaction_mode),
         (
@@ -312,7 +330,7 @@ pub(crate) fn known_difference(step: &Step, model: &Model, lets: Option<&str>) -
         ),
         (
             "LISTEN in a transaction that notifies by way of the server: in force once it is committed",
-            calls && (me.has_said_listen || has(&["LISTEN"])) && has(&["NOTIFY", "COMMIT", "END"]),
+            (calls || me.has_encoding) && (me.has_said_listen || has(&["LISTEN"])) && has(&["NOTIFY", "COMMIT", "END"]),
         ),
         (
             "notifications by way of the server among others: docs/NOTIFY.md",

@@ -259,3 +259,61 @@ fn a_chained_transaction_that_listens_is_not_prepared() {
         }
     }
 }
+
+#[test]
+fn a_text_that_is_none_leaves_the_unnamed_statement() {
+    for unreadable in ["SELECT '{5c}'", "SET a.x = '{5c}'"] {
+        same(
+            Pool::Two,
+            &[
+                step(2, send(&[parse("", "SELECT 'before'"), Sync])),
+                step(2, send(&[query(unreadable)])),
+                step(2, send(&[bind("", "", &[]), execute("", 0), Sync])),
+                step(2, send(&[parse("", unreadable), Sync])),
+                step(2, send(&[bind("", "", &[]), execute("", 0), Sync])),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_statement_that_failed_is_not_restored_behind_one_that_was_skipped() {
+    let (none, skipped) = (execute("none", 0), parse("", "SELECT 3"));
+    same(
+        Pool::Two,
+        &[
+            step(2, send(&[parse("", "SELECT 'before'"), Sync])),
+            step(2, send(&[parse("", "SELECT $a$"), Sync, none.clone(), skipped.clone(), skipped.clone(), Sync])),
+            step(2, send(&[bind("", "", &[]), Sync])),
+            step(2, send(&[parse("", "SELECT 'before'"), Sync])),
+            step(2, send(&[none, skipped.clone(), skipped, Sync])),
+            step(2, send(&[bind("", "", &[]), execute("", 0), Sync])),
+        ],
+    );
+}
+
+#[test]
+fn a_deallocate_whose_bind_failed_has_no_portal() {
+    let fails = [parse("s0", "DEALLOCATE s1"), bind("", "s0", &["ch1", "v"]), Sync];
+    let goes_on = [parse("", "ROLLBACK"), execute("", 1), Sync];
+    same(Pool::One, &[step(0, send(&[&fails[..], &goes_on].concat()))]);
+}
+
+#[test]
+fn a_statement_behind_the_end_of_a_failed_transaction_in_one_unit_is_in_none() {
+    let ends = [parse("", "COMMIT"), bind("", "", &[]), execute("", 0)];
+    let executes = [parse("", "EXECUTE s1 ('5')"), bind("", "", &[]), execute("", 1), Sync];
+    let runs = [bind("", "s2", &[]), execute("", 0), Sync];
+    for next in [&executes[..], &runs] {
+        same(
+            Pool::Two,
+            &[
+                step(1, send(&[parse("s1", "DEALLOCATE s1"), parse("s2", "SELECT 2"), Sync])),
+                step(0, send(&[query("BEGIN")])),
+                step(1, send(&[query("BEGIN; SELECT 1/0; COMMIT")])),
+                step(1, send(&[&ends[..], next].concat())),
+                step(0, send(&[query("COMMIT")])),
+            ],
+        );
+    }
+}

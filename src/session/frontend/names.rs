@@ -167,13 +167,15 @@ impl Frontend<'_, '_> {
             _ => b"DEALLOCATE ALL".to_vec(),
         };
         self.leased.cycle.changes(&class, false);
-        for expect in [Expect::Close, Expect::Parse, Expect::Bind] {
+        // The server says whether the portal is there: its Bind may have failed.
+        for expect in [Expect::Execute, Expect::Close, Expect::Parse, Expect::Bind] {
             self.leased.cycle.expect_own(expect, None);
         }
         let class = Arc::new(StatementEffects { stands_in: false, ..(*class).clone() });
         self.push(Expect::Execute, Some(ReplyAction::Runs(Box::new(Runs::new(class)))));
         self.out.skip(message.fresh);
         let out = self.out.buffer();
+        build::execute(out, portal);
         build::close_statement(out, FAILING_NAME);
         build::parse(out, FAILING_NAME, &[&text, EMPTY_TEXT].concat());
         build::bind(out, FAILING_NAME, FAILING_NAME);

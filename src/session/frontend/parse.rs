@@ -23,14 +23,14 @@ impl Frontend<'_, '_> {
     #[inline]
     pub(super) fn parse_unnamed(&mut self, message: Message<'_>, rest: &[u8], text: Option<&[u8]>) -> Rest {
         let Some(text) = text else {
-            let action = self.begin_unnamed();
+            let action = self.begin_unnamed(b"");
             self.session.statements.unnamed = Unnamed::Large { class: Some(Arc::new(uncertain())) };
             return self.pass(message, Some(Expect::Parse), Some(action));
         };
         let digest = self.digest(Some(text));
         let class = classify(text, self.session.lexer);
         if class.is_ordinary() {
-            let action = self.begin_unnamed();
+            let action = self.begin_unnamed(text);
             self.session.statements.keep_unnamed(rest, None, digest);
             return self.pass(message, Some(Expect::Parse), Some(action));
         }
@@ -42,7 +42,7 @@ impl Frontend<'_, '_> {
             Err(outcome) => return outcome,
             Ok(resolved) => resolved,
         };
-        let action = self.begin_unnamed();
+        let action = self.begin_unnamed(text);
         // Another backend has other names for the statements in it, and an EXECUTE means what has its name then.
         let then = if own.is_some() { rest } else { kept.as_deref().unwrap_or(rest) };
         self.session.statements.keep_unnamed(then, Some(Arc::new(own.unwrap_or(class))), digest);
@@ -81,12 +81,12 @@ impl Frontend<'_, '_> {
         server_name: &[u8],
     ) -> Result<Option<StatementEffects>, Rest> {
         let replies = self.leased.cycle.replies();
-        let (skips, status) = (replies.is_skipping() || replies.is_copying_in(), replies.status());
+        let skips = replies.is_skipping() || replies.is_copying_in();
         if !replies.is_empty() && !skips {
             return Err(self.hold());
         }
         let Some((text, _)) = build::split_cstring(rest) else { return Ok(None) };
-        if skips || status == TransactionStatus::Failed {
+        if skips || self.leased.cycle.status_under_way() == TransactionStatus::Failed {
             return Ok(None);
         }
         let class = classify(text, self.session.lexer);
@@ -115,13 +115,14 @@ impl Frontend<'_, '_> {
     }
 
     #[inline]
-    fn begin_unnamed(&mut self) -> ReplyAction {
+    fn begin_unnamed(&mut self, text: &[u8]) -> ReplyAction {
         let replies = self.leased.cycle.replies();
         let may_be_dropped = !replies.is_empty() || replies.is_skipping();
+        let is_unreadable = self.session.is_unreadable(text);
         if may_be_dropped {
             self.leased.cycle.changes_unnamed();
         }
-        ReplyAction::ParsesUnnamed(self.session.statements.begin_unnamed(may_be_dropped))
+        ReplyAction::ParsesUnnamed(self.session.statements.begin_unnamed(may_be_dropped, is_unreadable))
     }
 
     /// The effects of a text that is not ordinary, and what is parsed instead of it: behind the name, with its types.

@@ -178,7 +178,7 @@ impl Frontend<'_, '_> {
             return self.pass(message, Some(Expect::Execute), None);
         };
         if class.stands_in && class.is_lone_deallocate() {
-            if self.has_no_portal() {
+            if self.leased.cycle.status_under_way() == TransactionStatus::Failed {
                 return self.pass(message, Some(Expect::Execute), None);
             }
             return self.execute_deallocate(message, portal, class);
@@ -200,13 +200,6 @@ impl Frontend<'_, '_> {
             runs.given = given;
         }
         self.pass(message, Some(Expect::Execute), action)
-    }
-
-    /// True where a message is the first of its unit and no portal is left that can be executed: it ended with its
-    /// transaction, or never was, because its Bind failed or was skipped. In a failed transaction the server says so.
-    fn has_no_portal(&self) -> bool {
-        let cycle = &self.leased.cycle;
-        !cycle.replies().is_unsynced() && cycle.status_under_way() != TransactionStatus::InTransaction
     }
 
     pub(super) fn close(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {
