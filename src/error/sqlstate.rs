@@ -34,6 +34,7 @@ pub(crate) fn still_waiting(role: &str, waited: Duration, waiting: u32, is_unpro
             true => format!("No primary of the database is known; {} waiting.", clients(waiting, role)),
         }),
         hint: Some(if is_unproved { UNPROVED } else { hint }.to_owned()),
+        routine: None,
     }
 }
 
@@ -229,7 +230,19 @@ pub(crate) fn report(fault: &Fault) -> Report {
         }
         _ => hint.map(str::to_owned),
     };
-    Report { severity, code: code.into(), message: fault.to_string(), detail, hint }
+    Report { severity, code: code.into(), message: fault.to_string(), detail, hint, routine: routine(fault) }
+}
+
+/// Postgres's function behind an error that we raise in its place. postgres.js and pgjdbc prepare a statement again by
+/// it.
+fn routine(fault: &Fault) -> Option<&'static str> {
+    match fault {
+        Fault::DuplicateStatement(_) => Some("StorePreparedStatement"),
+        Fault::NoStatement(_) => Some("FetchPreparedStatement"),
+        Fault::ResultChanged => Some("RevalidateCachedQuery"),
+        Fault::WrongBind(_) => Some("exec_bind_message"),
+        _ => None,
+    }
 }
 
 /// The hint where the server refuses the credential with which pgweir logs in for a role.
@@ -241,7 +254,7 @@ const OWN_LOGIN: &str =
 fn of_server(refused: &RefusedLogin, hint: Option<&str>) -> Report {
     let RefusedLogin { code, message, detail, hint: own } = refused.clone();
     let hint = own.or_else(|| hint.filter(|_| code.starts_with("28")).map(str::to_owned));
-    Report { severity: "FATAL", code: code.into(), message, detail, hint }
+    Report { severity: "FATAL", code: code.into(), message, detail, hint, routine: None }
 }
 
 /// The hint for a client that waited in vain: the setting to change.
@@ -360,7 +373,7 @@ pub(crate) fn login(fault: &LoginFault) -> Report {
             ("57014", Some("Raise listen.startup_timeout, if the client or the network is that slow."))
         }
     };
-    Report { severity: "FATAL", code: code.into(), message, detail: None, hint: hint.map(str::to_owned) }
+    Report { severity: "FATAL", code: code.into(), message, detail: None, hint: hint.map(str::to_owned), routine: None }
 }
 
 /// The report for a fault of the console.
@@ -422,5 +435,5 @@ pub(crate) fn console(fault: &ConsoleFault) -> Report {
         ConsoleFault::Setting(Some(key)) => Some(format!("Change {key} in proxy.toml; RELOAD reads it again.")),
         _ => hint.map(str::to_owned),
     };
-    Report { severity, code: code.into(), message: fault.to_string(), detail, hint }
+    Report { severity, code: code.into(), message: fault.to_string(), detail, hint, routine: None }
 }

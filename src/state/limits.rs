@@ -84,6 +84,7 @@ impl Limits {
             message: format!("{setting} was set to {value} instead"),
             detail: None,
             hint: Some(format!("roles.{role}.override = {word:?}{key} in pgweir's configuration.")),
+            routine: None,
         }
     }
 }

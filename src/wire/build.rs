@@ -146,6 +146,8 @@ pub struct Report {
     /// The facts, if any.
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// Postgres's function that raises this error, where we raise it in its place: drivers tell by it what to do.
+    pub routine: Option<&'static str>,
 }
 
 impl Report {
@@ -159,6 +161,7 @@ impl Report {
         fields.extend(self.detail.clone().map(|text| (field::DETAIL, text)));
         fields.extend(self.hint.clone().map(|text| (field::HINT, text)));
         fields.push((field::CONTEXT, "pgweir".to_owned()));
+        fields.extend(self.routine.map(|name| (field::ROUTINE, name.to_owned())));
         fields
     }
 }
@@ -370,6 +373,7 @@ mod tests {
                 message: "the line is full".into(),
                 detail: None,
                 hint: Some("Raise pool.waiters_max.".into()),
+                routine: None,
             },
         );
         let fields = error_fields(&out[5..]);

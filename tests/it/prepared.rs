@@ -328,6 +328,32 @@ async fn deallocate_takes_the_clients_own_names() {
     .await;
 }
 
+// postgres.js and pgjdbc prepare again when the error says that it came from RevalidateCachedQuery.
+#[tokio::test]
+async fn errors_about_statements_name_the_function_of_postgres() {
+    on_both_with(proxy().pool_size(2), async |endpoint| {
+        let (mut a, mut b) = (endpoint.wire("app").await, endpoint.wire("app").await);
+        a.query("DROP TABLE IF EXISTS regrown").await;
+        a.query("CREATE TABLE regrown AS SELECT 1 x").await;
+        prepare(&mut a, "s", "SELECT * FROM regrown").await;
+        a.query("ALTER TABLE regrown ADD y int").await;
+        // The other backend takes the statement over.
+        b.query("BEGIN").await;
+        for (message, routine) in [
+            (bind("", "s", &[]), "RevalidateCachedQuery"),
+            (parse("s", "SELECT 1", &[]), "StorePreparedStatement"),
+            (bind("", "nope", &[]), "FetchPreparedStatement"),
+            (describe_statement("nope"), "FetchPreparedStatement"),
+            (bind("", "s", &[None]), "exec_bind_message"),
+        ] {
+            a.send([message, sync()].concat()).await;
+            let frames = a.cycle().await;
+            assert_eq!(error(&frames).fields().get(&'R').map(String::as_str), Some(routine), "{frames:?}");
+        }
+    })
+    .await;
+}
+
 // A client that prepared before the DDL sees the error that Postgres gives it, on whichever backend; one that prepares
 // afterwards never does.
 #[tokio::test]
