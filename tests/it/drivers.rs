@@ -2,15 +2,16 @@
 //! line per check; `scripts/drivers` installs what they import.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use futures_util::future::{join_all, try_join_all};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, Executor, PgConnection, Row};
 use tokio_postgres::AsyncMessage;
 
-use crate::support::{Endpoint, Postgres, on_both_with, output_of, proxy, root, soon};
+use crate::support::{Endpoint, Postgres, hold_row, on_both_with, output_of, proxy, root, soon};
 
 /// Installs what the programs import, once.
 pub(crate) fn install() {
@@ -18,14 +19,99 @@ pub(crate) fn install() {
     LazyLock::force(&INSTALLED);
 }
 
-/// Runs a driver's program; its output is shown when a check fails.
-async fn drive(program: impl Fn() -> Command) {
-    drive_over(3, program).await;
+/// The programs here that are on `docs/PROGRAMS.md`.
+pub(crate) const FILES: &[&str] = &[
+    "python/with_psycopg.py",
+    "python/with_asyncpg.py",
+    "node/with_pg.js",
+    "python/listen_with_psycopg.py",
+    "python/listen_with_asyncpg.py",
+    "node/listen_with_pg.js",
+    "node/jobs_with_graphile_worker.js",
+    "python/jobs_with_procrastinate.py",
+];
+
+/// Runs a driver's program, which holds its checks itself, over so many backends. `name` is on `docs/PROGRAMS.md`, with
+/// the pinned version of `package`.
+async fn drive(backends: u32, name: &str, package: &str, file: &str) {
+    install();
+    let said = Mutex::new(String::new());
+    on_both_with(proxy().pool_size(backends), async |at: &Endpoint| {
+        let checks = at.run("app", program(file)).await;
+        print!("{checks}");
+        *said.lock().expect("one at a time") = checks;
+    })
+    .await;
+    let said = said.into_inner().expect("one at a time").replace('_', " ");
+    let steps: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("ok ")).collect();
+    hold_row(name, &pinned(package), file, &steps);
 }
 
-async fn drive_over(backends: u32, program: impl Fn() -> Command) {
-    install();
-    on_both_with(proxy().pool_size(backends), async |at: &Endpoint| print!("{}", at.run("app", program()).await)).await;
+/// The version in the pins.
+fn pinned(package: &str) -> String {
+    let read = |file: &str| fs::read_to_string(root().join("tests/drivers").join(file)).expect("the pins");
+    let (python, node) = (read("python/requirements.txt"), read("node/package.json"));
+    let of_python = python.lines().find_map(|line| line.strip_prefix(package)?.strip_prefix("=="));
+    let of_node = node.lines().find_map(|line| line.trim().strip_prefix(&format!("\"{package}\": ")));
+    let version = of_python.or(of_node).unwrap_or_else(|| panic!("{package} is not pinned"));
+    version.trim_matches(['"', ',']).to_owned()
+}
+
+/// A program of `tests/drivers`, by the language that its directory names; what is to be compiled is.
+pub(crate) fn program(file: &str) -> Command {
+    let (language, name) = file.split_once('/').expect("a directory");
+    let path = root().join("tests/drivers").join(file);
+    let interpreted_by = |interpreter: &str| {
+        let mut command = Command::new(interpreter);
+        command.arg(&path);
+        command
+    };
+    match language {
+        "node" => node(name),
+        "python" => python(name),
+        "odbc" => interpreted_by(&root().join("target/tools/python/bin/python").to_string_lossy()),
+        "shell" => interpreted_by("bash"),
+        "perl" | "php" | "ruby" => interpreted_by(language),
+        "cpp" | "go" | "java" => compiled(&path, language),
+        _ => panic!("nothing runs {file}"),
+    }
+}
+
+/// Compiles a program into `target/tools`, as its users do with what Debian packages.
+fn compiled(path: &Path, language: &str) -> Command {
+    const JAR: &str = "/usr/share/java/postgresql.jar";
+    let tools = root().join("target/tools");
+    let name = path.file_stem().expect("a file");
+    let (binary, classes) = (tools.join(name), tools.join("classes"));
+    // Several tests may ask for the same at once, and again in the next run.
+    static COMPILING: Mutex<()> = Mutex::new(());
+    let _compiling = COMPILING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut compiler = match language {
+        "cpp" => Command::new("g++"),
+        "go" => Command::new("go"),
+        _ => Command::new("javac"),
+    };
+    match language {
+        "cpp" => compiler.args(["-std=c++17", "-w", "-o"]).arg(&binary).arg(path).args(["-lpqxx", "-lpq", "-pthread"]),
+        "go" => {
+            let cache = tools.join("go-cache");
+            compiler.env("GO111MODULE", "off").env("GOPATH", "/usr/share/gocode").env("GOCACHE", cache);
+            compiler.args(["build", "-o"]).arg(&binary).arg(path)
+        }
+        _ => compiler.args(["-cp", JAR, "-d"]).arg(&classes).arg(path),
+    };
+    let compiled = if language == "java" { classes.join(name).with_extension("class") } else { binary.clone() };
+    let changed = |file: &Path| fs::metadata(file).and_then(|file| file.modified()).ok();
+    if changed(&compiled) < changed(path) {
+        output_of(compiler);
+    }
+    if language != "java" {
+        return Command::new(binary);
+    }
+    let mut java = Command::new("java");
+    java.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp"]);
+    java.arg(format!("{}:{JAR}", classes.display())).arg(name);
+    java
 }
 
 pub(crate) fn node(program: &str) -> Command {
@@ -42,12 +128,12 @@ pub(crate) fn python(program: &str) -> Command {
 
 #[tokio::test]
 async fn psycopg() {
-    drive(|| python("with_psycopg.py")).await;
+    drive(3, "psycopg", "psycopg[binary]", "python/with_psycopg.py").await;
 }
 
 #[tokio::test]
 async fn asyncpg() {
-    drive(|| python("with_asyncpg.py")).await;
+    drive(3, "asyncpg", "asyncpg", "python/with_asyncpg.py").await;
 }
 
 #[tokio::test]
@@ -60,35 +146,35 @@ async fn drivers_are_held_to_what_their_role_may_override() {
 
 #[tokio::test]
 async fn node_postgres() {
-    drive(|| node("with_pg.js")).await;
+    drive(3, "node-postgres", "pg", "node/with_pg.js").await;
 }
 
 /// One backend for listeners and writers alike: who listens holds none.
 #[tokio::test]
 async fn psycopg_listens() {
-    drive_over(1, || python("listen_with_psycopg.py")).await;
+    drive(1, "psycopg, listening", "psycopg[binary]", "python/listen_with_psycopg.py").await;
 }
 
 #[tokio::test]
 async fn asyncpg_listens() {
-    drive_over(1, || python("listen_with_asyncpg.py")).await;
+    drive(1, "asyncpg, listening", "asyncpg", "python/listen_with_asyncpg.py").await;
 }
 
 #[tokio::test]
 async fn node_postgres_listens() {
-    drive_over(1, || node("listen_with_pg.js")).await;
+    drive(1, "node-postgres, listening", "pg", "node/listen_with_pg.js").await;
 }
 
 /// Its workers, and procrastinate's, poll every ten minutes: a job that no notification announces comes too late by far
 /// for the deadlines of the programs.
 #[tokio::test]
 async fn graphile_worker_runs_each_job_once_and_at_once() {
-    drive_over(2, || node("jobs_with_graphile_worker.js")).await;
+    drive(2, "graphile-worker", "graphile-worker", "node/jobs_with_graphile_worker.js").await;
 }
 
 #[tokio::test]
 async fn procrastinate_runs_each_job_once_and_at_once() {
-    drive_over(2, || python("jobs_with_procrastinate.py")).await;
+    drive(2, "procrastinate", "procrastinate", "python/jobs_with_procrastinate.py").await;
 }
 
 /// Once more when their functions are adopted: what they notify of is then no NOTIFY at the server any more.

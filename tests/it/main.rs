@@ -35,6 +35,7 @@ mod patroni;
 mod pgbench;
 mod pins;
 mod prepared;
+mod programs;
 mod queries;
 mod reactions;
 mod readers;

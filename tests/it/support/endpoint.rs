@@ -72,9 +72,19 @@ impl Endpoint {
     }
 
     /// Runs `program` with `DATABASE_URL` and libpq's variables set; panics with its output unless it succeeds.
-    pub(crate) async fn run(&self, role: &str, mut program: Command) -> String {
+    pub(crate) async fn run(&self, role: &str, program: Command) -> String {
+        self.run_at(&self.url(role), role, program).await
+    }
+
+    /// The same, where names are looked up in `schema` first: by a startup parameter, as clients set it.
+    pub(crate) async fn run_in(&self, schema: &str, role: &str, mut program: Command) -> String {
+        program.env("SCHEMA", schema).env("PGOPTIONS", format!("-c search_path={schema}"));
+        self.run_at(&format!("{}?options=-c%20search_path%3D{schema}", self.url(role)), role, program).await
+    }
+
+    async fn run_at(&self, url: &str, role: &str, mut program: Command) -> String {
         program
-            .env("DATABASE_URL", self.url(role))
+            .env("DATABASE_URL", url)
             .env("PGHOST", self.addr.ip().to_string())
             .env("PGPORT", self.addr.port().to_string())
             .env("PGUSER", role)
