@@ -135,8 +135,11 @@ pub mod watch {
     pub mod incidents {
         pub use crate::watch::incidents::IncidentChange;
     }
+    pub mod asking {
+        pub use crate::watch::asking::Process;
+    }
     pub mod monitor {
-        pub use crate::watch::monitor::{Monitor, Process};
+        pub use crate::watch::monitor::Monitor;
     }
     pub mod own_backends {
         pub use crate::watch::own_backends::OwnBackends;
@@ -152,6 +155,9 @@ pub mod watch {
     }
     pub mod settings {
         pub use crate::watch::settings::{HorizonThresholds, WatchSettings};
+    }
+    pub mod watches {
+        pub use crate::watch::watches::Watches;
     }
 }
 pub mod wire {

@@ -14,7 +14,7 @@ use crate::fleet::lease::holder::LeaseState;
 use crate::pool::core::{EndpointView, RoleQueueView, SlotCounts};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
-use crate::watch::monitor::Monitor;
+use crate::watch::watches::OpenFinding;
 
 /// Findings of one kind and database that are shown at once.
 const FINDINGS_MAX: usize = 5;
@@ -34,8 +34,8 @@ pub(super) struct StatusFacts {
     pub(super) pools: BTreeMap<GroupName, PoolGroup>,
     /// The leases of the fleet's limits, where there are any, and how long the Redis has been lost.
     pub(super) leases: Option<(LeaseState, Duration)>,
-    /// Findings of the watches, by database.
-    pub(super) findings: Vec<(Arc<str>, Finding)>,
+    /// Findings of the watches, each with its databases.
+    pub(super) findings: Vec<(Vec<Arc<str>>, Finding)>,
 }
 
 /// A database at one moment.
@@ -175,13 +175,9 @@ fn databases(proxy: &Proxy, now: Instant) -> Vec<DatabaseFacts> {
     proxy.directory.all_databases().into_iter().filter_map(of).collect()
 }
 
-fn findings(proxy: &Proxy, now: Instant) -> Vec<(Arc<str>, Finding)> {
-    let of = |monitor: &Arc<Monitor>| {
-        let findings = monitor.core().findings(FINDINGS_MAX, now);
-        let database = &monitor.database;
-        findings.into_iter().map(|open| (Arc::clone(database), open.value)).collect::<Vec<_>>()
-    };
+fn findings(proxy: &Proxy, now: Instant) -> Vec<(Vec<Arc<str>>, Finding)> {
     let of_statements = statement_finding::findings(proxy).into_iter().take(FINDINGS_MAX);
-    let of_watches = proxy.watches.all().into_iter().flat_map(|monitor| of(&monitor));
-    of_watches.chain(of_statements.map(|(database, _, finding)| (database, finding))).collect()
+    let of_watches = proxy.watches.findings(FINDINGS_MAX, now).into_iter();
+    let of_watches = of_watches.map(|OpenFinding { databases, open }| (databases, open.value));
+    of_watches.chain(of_statements.map(|(database, _, finding)| (vec![database], finding))).collect()
 }

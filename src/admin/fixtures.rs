@@ -33,7 +33,7 @@ impl Trouble {
         let proxy = Proxy::new(config, mpsc::channel(1).0).expect("no certificates");
         let now = Instant::now();
         let monitor = Arc::new(Monitor::new("app".into(), WatchSettings::TYPICAL, 0.0, now));
-        proxy.watches.add(Arc::clone(&monitor));
+        proxy.watches.add(Arc::clone(&monitor), "127.0.0.1:5432".into(), now);
         Self { proxy, monitor, now }
     }
 
@@ -41,7 +41,10 @@ impl Trouble {
     pub(super) fn calm() -> Self {
         let mut trouble = Self::unreached();
         trouble.monitor.stats.set_connected(true);
-        trouble.hear(&Question::Server, &[&["150020", "f", "t", "1000", "0", "0", "on", "100"].map(Some)]);
+        trouble.hear(
+            &Question::Server,
+            &[&["150020", "f", "t", "1000", "0", "0", "on", "100", "5", "1700000000000000", "5432"].map(Some)],
+        );
         trouble.hear(&Question::Activity, &[&[Some("0"), Some("1"), Some("0"), Some("9"), None]]);
         trouble
     }
@@ -49,7 +52,7 @@ impl Trouble {
     /// Many wait for one that idles in a transaction.
     pub(super) fn convoy() -> Self {
         let mut trouble = Self::calm();
-        let waiters: Vec<_> = (100..100 + WAITERS).map(|pid| format!("{pid} transactionid")).collect();
+        let waiters: Vec<_> = (100..100 + WAITERS).map(|pid| format!("{pid} transactionid 5")).collect();
         let waiters = waiters.join(",");
         for _ in 0..3 {
             trouble.hear(&Question::Activity, &[&[Some("1"), Some("151"), Some("1"), Some("160"), Some(&waiters)]]);
@@ -86,6 +89,6 @@ impl Trouble {
     fn hear(&mut self, question: &Question, rows: &[&[Option<&str>]]) {
         let rows: Vec<_> = rows.iter().map(|row| AnswerRow::of(row)).collect();
         let answer = self.monitor.core().answer(question, &rows, &OwnBackends::default(), Duration::ZERO, self.now);
-        self.monitor.tell(answer.expect("what was asked for"));
+        self.monitor.tell(&self.proxy, answer.expect("what was asked for"));
     }
 }

@@ -1,6 +1,7 @@
 //! Problems: things that are wrong now, in words, and a log of earlier ones. Pure.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,6 +11,7 @@ use crate::admission::limiter::LimiterState;
 use crate::fleet::lease::holder::LeaseState;
 use crate::pool::core::EndpointView;
 use crate::watch::finding::{Finding, FindingKind};
+use crate::watch::watches::listed;
 
 /// A wait that is long enough to be a problem.
 const LONG_WAIT: Duration = Duration::from_secs(1);
@@ -73,7 +75,7 @@ pub(super) fn problems(facts: &StatusFacts) -> Vec<Problem> {
     }
     facts.databases.iter().for_each(|of| database(of, &mut problems));
     facts.roles.iter().for_each(|of| role(of, &mut problems));
-    problems.extend(facts.findings.iter().map(|(database, finding)| found(database, finding)));
+    problems.extend(facts.findings.iter().map(|(databases, finding)| found(databases, finding)));
     problems.sort_by_key(|problem| (problem.level, std::cmp::Reverse(problem.size)));
     problems
 }
@@ -177,19 +179,26 @@ fn role(of: &RoleFacts, problems: &mut Vec<Problem>) {
     problems.push(Problem::new(level, "queue", name, what).of_size(*waiting));
 }
 
-fn found(database: &str, finding: &Finding) -> Problem {
+fn found(databases: &[Arc<str>], finding: &Finding) -> Problem {
     let Finding { kind, what, culprit, .. } = finding;
     let level = match kind {
         FindingKind::Convoy | FindingKind::Blind | FindingKind::ServerRole => ProblemLevel::Bad,
         _ => ProblemLevel::Warning,
     };
     let kind = kind.word();
-    let mut text = format!("database {database}: {}: {what}", kind.replace('_', " "));
+    let whose = match databases {
+        [] => String::new(),
+        [one] => format!("database {one}: "),
+        all => format!("databases {}: ", listed(all)),
+    };
+    let mut text = format!("{whose}{}: {what}", kind.replace('_', " "));
     if let Some(culprit) = culprit {
         text.push_str(&format!("; by {culprit}"));
     }
-    let whose = culprit.as_ref().and_then(|culprit| culprit.pid()).unwrap_or_default();
-    Problem::new(level, kind, &format!("{database} {whose}"), text)
+    let who = culprit.as_ref().and_then(|culprit| culprit.pid()).unwrap_or_default();
+    // What reaches more databases as it goes on is the same.
+    let first = databases.first().map_or("", |first| &**first);
+    Problem::new(level, kind, &format!("{first} {who}"), text)
 }
 
 /// A number with its noun and verb.
@@ -364,9 +373,15 @@ mod tests {
 
     #[test]
     fn what_the_watch_found_is_told_with_its_culprit() {
-        let finding = Finding { kind: FindingKind::Blocker, what: "9 wait".to_owned(), culprit: None, remedy: None };
+        let finding = Finding {
+            kind: FindingKind::Blocker,
+            what: "9 wait".to_owned(),
+            culprit: None,
+            remedy: None,
+            reach: crate::watch::finding::Reach::Own,
+        };
         let facts =
-            StatusFacts { clients_max: 1, findings: vec![(Arc::from("app"), finding)], ..StatusFacts::default() };
+            StatusFacts { clients_max: 1, findings: vec![(vec!["app".into()], finding)], ..StatusFacts::default() };
         assert_eq!(said(&facts), [(ProblemLevel::Warning, "database app: blocker: 9 wait".to_owned())]);
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::proxy::Proxy;
-use crate::watch::finding::{Finding, FindingKind};
+use crate::watch::finding::{Finding, FindingKind, Reach};
 use crate::workload::StatementView;
 use crate::workload::baseline::{StatementTrouble, StatementWarning};
 
@@ -33,7 +33,7 @@ fn finding(warning: &StatementWarning, view: &StatementView) -> (Arc<str>, u32, 
     }
     let remedy = Some(format!("LIMIT STATEMENT {digest} 1 FOR '10m'"));
     let database = caller.map_or_else(|| "".into(), |caller| Arc::clone(&caller.database));
-    (database, warning.since, Finding { kind: FindingKind::Statement, what, culprit: None, remedy })
+    (database, warning.since, Finding { kind: FindingKind::Statement, what, culprit: None, remedy, reach: Reach::Own })
 }
 
 fn millis(duration: Duration) -> String {

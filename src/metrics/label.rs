@@ -10,6 +10,8 @@ words! {
         Version = "version",
         /// As clients name it.
         Database = "database",
+        /// Host and port.
+        Server = "server",
         /// As clients log in.
         Role = "role",
         /// Of a database.

@@ -391,31 +391,34 @@ metrics! {
         Gauge WatchUp "pgweir_watch_up" [Database]
             "1 while the watch of a database has a connection that answers."
             "0: pgweir does not see what goes on at the server; `SHOW WATCH` and the log say why. Its role is `watch.role`."
-        Gauge WatchStandby "pgweir_watch_standby" [Database]
+        Gauge WatchServer "pgweir_watch_server" [Server Database]
+            "1 for each watched database and its server."
+            "Series of a whole server (locks, sessions, its role) carry `server` only; this joins its databases to them."
+        Gauge WatchStandby "pgweir_watch_standby" [Server]
             "1 if the watched server follows another one."
             "It changes at a failover."
-        Gauge WatchState "pgweir_watch_state" [Database WatchState]
+        Gauge WatchState "pgweir_watch_state" [Server WatchState]
             "1 for the state in which the watch sees the server: calm, suspect, convoy, blind (no answer) or recovered."
             "`convoy` or `blind`: `SHOW CONVOYS` names the lock, who is at the root of it, and what would end it."
-        Gauge WatchOpen "pgweir_watch_findings_open" [Database Finding]
-            "Findings that are open, by kind."
+        Gauge WatchOpen "pgweir_watch_findings_open" [Server Database Finding]
+            "Findings that are open, by kind: those of a whole server (convoy, blind, blocker, notify_queue, server_role) under `server`, the others under `database`."
             "`SHOW CONVOYS`, `SHOW HORIZON` and `SHOW BLOCKERS` have them in words, with the statement that would end each."
-        Counter WatchFound "pgweir_watch_findings_total" [Database Finding]
-            "Findings that were opened, by kind."
+        Counter WatchFound "pgweir_watch_findings_total" [Server Database Finding]
+            "Findings that were opened, by kind; as above."
             "Each has a record in the log when it begins and when it ends."
-        Counter WatchReactions "pgweir_watch_reactions_total" [Database Reaction]
+        Counter WatchReactions "pgweir_watch_reactions_total" [Server Reaction]
             "Reactions to findings: tighten (watch.on_convoy lowered a role's limit) or cancel (watch.on_idle_holder ended a transaction)."
             "The log says to whom and why."
-        Gauge WatchSessions "pgweir_watch_sessions" [Database SessionState]
+        Gauge WatchSessions "pgweir_watch_sessions" [Server SessionState]
             "Sessions of the whole server, by state: active, idle_in_transaction or idle."
             "Many active ones that are not pgweir's: somebody goes around it."
-        Gauge WatchLockWaiters "pgweir_watch_lock_waiters" [Database LockKind]
+        Gauge WatchLockWaiters "pgweir_watch_lock_waiters" [Server LockKind]
             "Sessions of the whole server that wait for a lock, by what it is on."
             "Past `watch.convoy_waiters` it is a convoy. Some 500 in one queue freeze the whole server."
-        Gauge WatchLockManagerWaiters "pgweir_watch_lock_manager_waiters" [Database]
+        Gauge WatchLockManagerWaiters "pgweir_watch_lock_manager_waiters" [Server]
             "Sessions of the whole server that wait for the lock manager itself: deadlock checks run."
             "Everything at the server waits, not only those in the queue: lower the load with `LIMIT`."
-        Gauge WatchOldestLockWait "pgweir_watch_oldest_lock_wait_seconds" [Database]
+        Gauge WatchOldestLockWait "pgweir_watch_oldest_lock_wait_seconds" [Server]
             "How long the session that has waited longest for a lock has been seen waiting."
             "Past `watch.blocked` `SHOW BLOCKERS` tells who keeps them waiting."
         Histogram WatchQuery "pgweir_watch_query_seconds" [Database]
@@ -433,7 +436,7 @@ metrics! {
         Gauge WatchOutside "pgweir_watch_outside_connections" [Database]
             "Connections to a database that are not pgweir's."
             "pgweir cannot limit them; past `watch.outside_max` the watch reports them."
-        Gauge ServerNotifyQueue "pgweir_server_notify_queue_ratio" [Database]
+        Gauge ServerNotifyQueue "pgweir_server_notify_queue_ratio" [Server]
             "How full the server's own queue of notifications is, from 0 to 1."
             "At 1 every NOTIFY fails at its COMMIT: a session that listens idles in a transaction; `SHOW BLOCKERS` names those that idle."
     }

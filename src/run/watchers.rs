@@ -26,11 +26,13 @@ use crate::pool::in_use::InUse;
 use crate::pool::pool::{Pool, PoolKind, PoolName};
 use crate::pool::server_role;
 use crate::proxy::Proxy;
+use crate::watch::asking::Process;
 use crate::watch::census::Census;
-use crate::watch::monitor::{Monitor, Process};
+use crate::watch::monitor::Monitor;
 use crate::watch::own_backends::{OwnBackends, OwnClient};
 use crate::watch::reaction::IdleHolder;
 use crate::watch::settings::WatchSettings;
+use crate::watch::watches::Watches;
 
 /// How often to look for databases that have appeared or gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -78,8 +80,8 @@ impl Watched {
     fn start(proxy: &Arc<Proxy>, name: &Arc<str>, settings: WatchSettings, login: PoolSettings) -> Self {
         let offset = fastrand::f64();
         let monitor = Arc::new(Monitor::new(Arc::clone(name), settings, offset, Instant::now()));
-        proxy.watches.add(Arc::clone(&monitor));
         let endpoint = login.endpoint.clone();
+        proxy.watches.add(Arc::clone(&monitor), address(&endpoint), Instant::now());
         let task = tokio::spawn(watch(Arc::clone(proxy), Arc::clone(&monitor), login));
         Self { monitor, endpoint, settings, task }
     }
@@ -93,6 +95,7 @@ impl Watched {
         if self.endpoint != login.endpoint {
             self.task.abort();
             self.endpoint = login.endpoint.clone();
+            proxy.watches.moved(&self.monitor.database, address(&self.endpoint));
             self.task = tokio::spawn(watch(Arc::clone(proxy), Arc::clone(&self.monitor), login));
         }
     }
@@ -101,12 +104,17 @@ impl Watched {
         self.task.abort();
         // Its connection is closed when this returns.
         let _ = self.task.await;
-        proxy.watches.remove(&self.monitor.database);
+        proxy.watches.remove(&self.monitor.database, Instant::now());
         if let Some(census) = &proxy.census {
             census.forget(&self.monitor.database);
         }
         self.monitor.end();
     }
+}
+
+/// Where a server is, as configured.
+fn address(endpoint: &Endpoint) -> Arc<str> {
+    format!("{}:{}", endpoint.hosts.join(","), endpoint.port).into()
 }
 
 async fn watch_all(proxy: Arc<Proxy>, reloaded: Arc<Notify>, stop: CancellationToken) {
@@ -192,6 +200,10 @@ async fn watch(proxy: Arc<Proxy>, monitor: Arc<Monitor>, login: PoolSettings) {
 }
 
 impl Process for Proxy {
+    fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
     fn own_backends(&self, server: &ServerAddress) -> OwnBackends {
         let mut own = OwnBackends::default();
         for entry in self.clients.all() {

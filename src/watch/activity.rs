@@ -1,6 +1,6 @@
 //! How many sessions wait for locks, for what, and for how long.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -54,17 +54,20 @@ pub struct ActivitySample {
     pub backends: u32,
     /// Processes in wait for a lock.
     pub waiters: Vec<(i32, LockKind)>,
+    /// Databases that these are connected to.
+    pub homes: HashMap<i32, u32>,
 }
 
 impl ActivitySample {
     /// Reads its row.
     pub fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
         let waiter = |waiter: &str| {
-            let (pid, event) = waiter.split_once(' ')?;
-            Some((pid.parse().ok()?, LockKind::of(event)))
+            let mut words = waiter.split(' ');
+            let (pid, event, database) = (words.next()?.parse().ok()?, words.next()?, words.next()?.parse().ok()?);
+            Some(((pid, LockKind::of(event)), (pid, database)))
         };
-        let waiters = match row.text_or_null(4)? {
-            None => Vec::new(),
+        let (waiters, homes) = match row.text_or_null(4)? {
+            None => (Vec::new(), HashMap::new()),
             Some(text) => text.split(',').map(waiter).collect::<Option<_>>().ok_or_else(|| row.unreadable(4))?,
         };
         Ok(Self {
@@ -73,7 +76,13 @@ impl ActivitySample {
             idle_in_transaction: row.value(2)?,
             backends: row.value(3)?,
             waiters,
+            homes,
         })
+    }
+
+    /// Databases in which somebody waits.
+    pub fn databases(&self) -> BTreeSet<u32> {
+        self.homes.values().copied().collect()
     }
 
     /// Sessions that do nothing.
@@ -117,12 +126,13 @@ mod tests {
             Some("9"),
             Some("2"),
             Some("14"),
-            Some("7 extend,8 tuple,9 transactionid,10 page"),
+            Some("7 extend 5,8 tuple 5,9 transactionid 6,10 page 5"),
         ]);
         let sample = ActivitySample::read(&row).unwrap();
         assert_eq!((sample.lock_manager, sample.active, sample.idle_in_transaction, sample.backends), (3, 9, 2, 14));
         assert_eq!(sample.waiters[3], (10, LockKind::Other));
         assert_eq!(sample.main_kind(), Some(LockKind::Row));
+        assert_eq!(sample.databases(), [5, 6].into());
     }
 
     #[test]
@@ -133,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_is_no_waiter_is_an_error() {
-        let row = AnswerRow::of(&[Some("0"), Some("0"), Some("0"), Some("1"), Some("7 extend,x")]);
+        let row = AnswerRow::of(&[Some("0"), Some("0"), Some("0"), Some("1"), Some("7 extend 5,x")]);
         assert_eq!(ActivitySample::read(&row), Err(Unreadable { column: 5, columns: 5 }));
     }
 

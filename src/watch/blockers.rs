@@ -1,12 +1,12 @@
 //! Blockers: sessions and prepared transactions that keep others waiting for a lock for too long.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::culprit::{Culprit, ServerSession};
-use super::finding::{Finding, FindingKind, Seconds};
+use super::finding::{Finding, FindingKind, Reach, Seconds};
 use super::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use super::locks::{LockName, LockQueue, Locker};
 
@@ -23,6 +23,8 @@ pub struct Blocker {
     pub waiters: usize,
     /// The longest of their waits.
     pub longest: Duration,
+    /// Where they wait.
+    pub databases: BTreeSet<u32>,
 }
 
 /// The names of lockers, as the server was asked for them.
@@ -81,7 +83,9 @@ impl Blockers {
                 lock: queue.lock.clone(),
                 waiters: 0,
                 longest: Duration::ZERO,
+                databases: BTreeSet::new(),
             });
+            blocker.databases.extend(&queue.databases);
             blocker.waiters += queue.waiters;
             blocker.longest = blocker.longest.max(queue.longest);
         }
@@ -110,9 +114,9 @@ impl Blockers {
 
 impl From<&Blocker> for Finding {
     fn from(blocker: &Blocker) -> Self {
-        let Blocker { culprit, lock, waiters, longest, .. } = blocker;
+        let Blocker { culprit, lock, waiters, longest, databases, .. } = blocker;
         let what = format_args!("{waiters} wait for up to {}, most for {lock}", Seconds(*longest));
-        Self::new(FindingKind::Blocker, what, Some(culprit.clone()))
+        Self::new(FindingKind::Blocker, what, Some(culprit.clone())).reaching(Reach::Of(databases.clone()))
     }
 }
 
@@ -148,7 +152,13 @@ mod tests {
     }
 
     fn queue(lock: LockName, waiters: usize, seconds: u64, roots: &[Locker]) -> LockQueue {
-        LockQueue { lock, waiters, longest: Duration::from_secs(seconds), roots: roots.to_vec() }
+        LockQueue {
+            lock,
+            waiters,
+            databases: BTreeSet::from([5]),
+            longest: Duration::from_secs(seconds),
+            roots: roots.to_vec(),
+        }
     }
 
     #[test]

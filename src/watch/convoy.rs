@@ -4,13 +4,14 @@
 //! A queue seen by one look may be gone at the next, so one look is never enough; and an end counts once it has lasted.
 //! The convoy watch decides how soon to look again and whether the lock table may be asked; it does neither itself.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::activity::{ActivitySample, LockKind, Waits};
 use super::culprit::Culprit;
-use super::finding::{Finding, FindingKind, Seconds};
+use super::finding::{Finding, FindingKind, Reach, Seconds};
 use super::incidents::IncidentChange;
 use super::locks::LockName;
 use crate::words::words;
@@ -105,6 +106,8 @@ pub struct Episode {
     pub kind: Option<LockKind>,
     /// Where it is, if the lock table could be asked.
     pub site: Option<LockSite>,
+    /// Databases in which somebody has waited.
+    pub databases: BTreeSet<u32>,
 }
 
 /// A change that a look brought.
@@ -279,8 +282,8 @@ impl ConvoyWatch {
             ConvoyPhase::Recovered { since, .. } => ConvoyPhase::Recovered { since, has_doubts: is_suspicious },
             // ## Suspect => Convoy: so many that the queue will not end by itself
             ConvoyPhase::Suspect { site, .. } if is_convoy => {
-                let kind = sample.main_kind();
-                let episode = Episode { since: now, waiters, waiters_max: waiters, longest, kind, site };
+                let (kind, databases) = (sample.main_kind(), sample.databases());
+                let episode = Episode { since: now, waiters, waiters_max: waiters, longest, kind, site, databases };
                 changes.push(ConvoyChange::ConvoyOpened(episode.clone()));
                 ConvoyPhase::Convoy { episode, calm_since: None }
             }
@@ -295,6 +298,7 @@ impl ConvoyWatch {
                 episode.waiters_max = episode.waiters_max.max(waiters);
                 episode.longest = episode.longest.max(longest);
                 episode.kind = sample.main_kind().or(episode.kind);
+                episode.databases.extend(sample.databases());
                 match quiet(calm_since, waiters >= self.thresholds.suspect(), now) {
                     Quiet::Over => {
                         let lasted = now.saturating_duration_since(episode.since);
@@ -343,9 +347,9 @@ fn quiet(since: Option<Instant>, is_loud: bool, now: Instant) -> Quiet {
 
 impl From<&Episode> for Finding {
     fn from(episode: &Episode) -> Self {
-        let Episode { waiters_max, longest, site, kind, .. } = episode;
+        let Episode { waiters_max, longest, site, kind, databases, .. } = episode;
         let wait = Seconds(*longest);
-        match (site, kind) {
+        let finding = match (site, kind) {
             (Some(site), _) => {
                 let what = format_args!(
                     "up to {waiters_max} sessions wait for locks, for up to {wait}; most for {}",
@@ -365,7 +369,8 @@ impl From<&Episode> for Finding {
                 format_args!("up to {waiters_max} sessions wait for locks, for up to {wait}"),
                 None,
             ),
-        }
+        };
+        finding.reaching(Reach::Of(databases.clone()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! A finding, as people read it: the harm in words, the culprit, and the SQL that would end it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -37,6 +38,13 @@ words! {
     }
 }
 
+impl FindingKind {
+    /// It is of a whole server: its watches report it once.
+    pub(crate) fn is_of_server(self) -> bool {
+        matches!(self, Self::Convoy | Self::Blind | Self::Blocker | Self::NotifyQueue | Self::ServerRole)
+    }
+}
+
 /// Something that harms a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
@@ -48,17 +56,36 @@ pub struct Finding {
     pub culprit: Option<Culprit>,
     /// The SQL that would end it, if there is one.
     pub remedy: Option<String>,
+    /// The databases that suffer.
+    pub reach: Reach,
+}
+
+/// The databases that a finding concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// The one whose watch found it.
+    Own,
+    /// All of the server.
+    Server,
+    /// Those with these oids.
+    Of(BTreeSet<u32>),
 }
 
 impl Finding {
     pub(super) fn new(kind: FindingKind, what: impl fmt::Display, culprit: Option<Culprit>) -> Self {
         let remedy = culprit.as_ref().map(Culprit::remedy);
-        Self { kind, what: what.to_string(), culprit, remedy }
+        Self { kind, what: what.to_string(), culprit, remedy, reach: Reach::Own }
+    }
+
+    /// The same, with databases besides the one whose watch found it.
+    pub(super) fn reaching(self, reach: Reach) -> Self {
+        Self { reach, ..self }
     }
 
     /// The server has not answered for so long.
     pub fn blind(silence: Duration) -> Self {
         Self::new(FindingKind::Blind, format_args!("the server has not answered for {}", Seconds(silence)), None)
+            .reaching(Reach::Server)
     }
 }
 

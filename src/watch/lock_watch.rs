@@ -3,7 +3,7 @@
 //! It is no [`Detector`](super::detectors::Detector): the activity it sees decides how often it looks again, whether
 //! the lock table may be asked (amid deadlock checks it may not), and whether any other question may be.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -14,7 +14,7 @@ use super::convoy::{CALM_SHARE, ConvoyState, ConvoyThresholds, ConvoyWatch, Lock
 use super::culprit::ServerSession;
 use super::finding::{Finding, reported};
 use super::incidents::{Incident, IncidentChange};
-use super::locks::{LockQueue, Locker, WaitedLock, lock_queues};
+use super::locks::{LockQueue, Locker, RelationId, WaitedLock, lock_queues, unnamed};
 use super::own_backends::OwnBackends;
 use super::question::Question;
 use super::reaction::{self, IdleHolder, ReactionStep};
@@ -28,6 +28,9 @@ use crate::config::{OnConvoy, OnIdleHolder};
 /// located.
 const BLOCKERS_EVERY: Duration = Duration::from_secs(5);
 const LOCATE_EVERY: Duration = Duration::from_secs(1);
+
+/// The watch of another database has so long to name relations of it.
+const FOREIGN_WAIT: Duration = Duration::from_secs(1);
 
 /// The server's `deadlock_timeout` until it was asked: Postgres's default.
 const DEADLOCK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -43,6 +46,15 @@ struct LocksDue {
     blockers: Instant,
 }
 
+/// A look at the lock table that shows relations of other databases: their watches are asked for the names.
+#[derive(Debug)]
+struct ForeignRelations {
+    rows: Vec<AnswerRow>,
+    wanted: BTreeSet<RelationId>,
+    /// Without an answer they are left without a name.
+    until: Instant,
+}
+
 /// Lock queues whose roots have not been named yet.
 #[derive(Debug)]
 struct UnnamedQueues {
@@ -55,6 +67,9 @@ struct UnnamedQueues {
 pub(crate) struct LockWatch {
     due: LocksDue,
     convoy: ConvoyWatch,
+    foreign: Option<ForeignRelations>,
+    /// Names of relations of other databases, while somebody waits.
+    names: BTreeMap<RelationId, String>,
     unnamed: Option<UnnamedQueues>,
     blockers: Blockers,
     /// Holders that idle, as of the last look at the lock table.
@@ -66,6 +81,8 @@ impl LockWatch {
         Self {
             due: LocksDue { activity: now, locate: now, blockers: now },
             convoy: ConvoyWatch::new(thresholds(settings, None)),
+            foreign: None,
+            names: BTreeMap::new(),
             unnamed: None,
             blockers: Blockers::default(),
             idle_holders: Vec::new(),
@@ -84,7 +101,7 @@ impl LockWatch {
 
     /// There is a new connection: everything is asked at once.
     pub(super) fn connected(&mut self, now: Instant) {
-        self.unnamed = None;
+        (self.foreign, self.unnamed) = (None, None);
         self.due = LocksDue { activity: now, locate: now, blockers: now };
     }
 
@@ -147,6 +164,7 @@ impl LockWatch {
     pub(super) fn activity(
         &mut self,
         row: &AnswerRow,
+        settings: &WatchSettings,
         cost: Duration,
         now: Instant,
     ) -> Result<Vec<IncidentChange<Finding>>, Unreadable> {
@@ -154,7 +172,11 @@ impl LockWatch {
         self.asked_activity(cost, now);
         let mut changes: Vec<_> = changes.into_iter().map(IncidentChange::from).collect();
         if self.convoy.sample().waiters.is_empty() {
+            (self.foreign, self.names) = (None, BTreeMap::new());
             changes.extend(reported(self.blockers.end(now)));
+        }
+        if let Some(foreign) = self.foreign.take_if(|foreign| foreign.until <= now) {
+            changes.extend(self.queues(&foreign.rows, settings, now)?);
         }
         Ok(changes)
     }
@@ -166,8 +188,51 @@ impl LockWatch {
         settings: &WatchSettings,
         now: Instant,
     ) -> Result<Vec<IncidentChange<Finding>>, Unreadable> {
-        let locks = rows.iter().map(WaitedLock::read).collect::<Result<Vec<_>, _>>()?;
-        let queues = lock_queues(&locks);
+        let unnamed = rows.iter().filter_map(unnamed).filter(|relation| !self.names.contains_key(relation));
+        let wanted: BTreeSet<_> = unnamed.collect();
+        if wanted.is_empty() {
+            return self.queues(rows, settings, now);
+        }
+        self.foreign = Some(ForeignRelations { rows: rows.to_vec(), wanted, until: now + FOREIGN_WAIT });
+        Ok(Vec::new())
+    }
+
+    /// Relations of other databases that lack a name.
+    pub(super) fn foreign(&self) -> BTreeMap<u32, BTreeSet<u32>> {
+        let mut wanted: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for (database, relation) in self.foreign.iter().flat_map(|foreign| &foreign.wanted) {
+            wanted.entry(*database).or_default().insert(*relation);
+        }
+        wanted
+    }
+
+    /// Takes names of relations of one database; those that it does not name have none.
+    pub(super) fn named(
+        &mut self,
+        database: u32,
+        names: Vec<(u32, String)>,
+        settings: &WatchSettings,
+        now: Instant,
+    ) -> Result<Vec<IncidentChange<Finding>>, Unreadable> {
+        self.names.extend(names.into_iter().map(|(relation, name)| ((database, relation), name)));
+        if let Some(foreign) = &mut self.foreign {
+            foreign.wanted.retain(|(of, _)| *of != database);
+        }
+        match self.foreign.take_if(|foreign| foreign.wanted.is_empty()) {
+            Some(foreign) => self.queues(&foreign.rows, settings, now),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Takes the lock table, with all names that are to be had.
+    fn queues(
+        &mut self,
+        rows: &[AnswerRow],
+        settings: &WatchSettings,
+        now: Instant,
+    ) -> Result<Vec<IncidentChange<Finding>>, Unreadable> {
+        let locks = rows.iter().map(|row| WaitedLock::read(row, &self.names)).collect::<Result<Vec<_>, _>>()?;
+        let queues = lock_queues(&locks, &self.convoy.sample().homes);
         if queues.iter().all(|queue| queue.roots.is_empty()) {
             return Ok(self.name(&queues, &LockerNames::default(), settings, now));
         }
@@ -250,7 +315,7 @@ impl LockWatch {
 
     /// Closes what is open: nobody looks any more.
     pub(super) fn close(&mut self, now: Instant) -> Vec<IncidentChange<Finding>> {
-        self.unnamed = None;
+        (self.foreign, self.unnamed) = (None, None);
         let convoy = self.convoy.end(now).into_iter().map(IncidentChange::from);
         convoy.chain(reported(self.blockers.end(now))).collect()
     }

@@ -1,6 +1,6 @@
 //! The lock table: locks that are waited for, named as people know them, and the lockers at the root of each queue.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::time::Duration;
 
@@ -96,9 +96,10 @@ pub enum LockName {
 }
 
 impl LockName {
-    fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
+    fn read(row: &AnswerRow, known: Option<&String>) -> Result<Self, Unreadable> {
         let relation = || -> Result<String, Unreadable> {
-            match (row.text_or_null(10)?, row.text_or_null(2)?, row.text_or_null(1)?) {
+            let name = row.text_or_null(10)?.or_else(|| known.map(String::as_str));
+            match (name, row.text_or_null(2)?, row.text_or_null(1)?) {
                 (Some(name), ..) => Ok(name.to_owned()),
                 (None, Some(oid), database) => Ok(format!("{oid} of database {}", database.unwrap_or("0"))),
                 (None, None, _) => Err(row.unreadable(2)),
@@ -146,20 +147,32 @@ impl fmt::Display for LockName {
     }
 }
 
+/// A relation: its database and itself, by their oids.
+pub(crate) type RelationId = (u32, u32);
+
+/// The relation of a row of [`sql::LOCKS`](super::sql::LOCKS), if it is of another database than that asked.
+pub(crate) fn unnamed(row: &AnswerRow) -> Option<RelationId> {
+    let is_named = row.text_or_null(10).is_ok_and(|name| name.is_some());
+    (!is_named).then(|| Some((row.value(1).ok()?, row.value(2).ok()?)))?
+}
+
 /// A lock that somebody waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WaitedLock {
     name: LockName,
+    /// `None`: it is of no database, as transactions are.
+    database: Option<u32>,
     claims: Vec<Claim>,
 }
 
 impl WaitedLock {
-    /// A row of [`sql::LOCKS`](super::sql::LOCKS).
-    pub(crate) fn read(row: &AnswerRow) -> Result<Self, Unreadable> {
-        let name = LockName::read(row)?;
+    /// A row of [`sql::LOCKS`](super::sql::LOCKS); `names`: those of relations that it does not name.
+    pub(crate) fn read(row: &AnswerRow, names: &BTreeMap<RelationId, String>) -> Result<Self, Unreadable> {
+        let name = LockName::read(row, unnamed(row).and_then(|relation| names.get(&relation)))?;
+        let database = row.value_or_null(1)?.filter(|database| *database != 0);
         let claims = row.text(11)?.split(',').map(Claim::read);
         let claims = claims.collect::<Option<_>>().ok_or_else(|| row.unreadable(11))?;
-        Ok(Self { name, claims })
+        Ok(Self { name, database, claims })
     }
 
     fn waiters(&self) -> impl Iterator<Item = (&Claim, Duration)> {
@@ -185,14 +198,16 @@ pub struct LockQueue {
     pub lock: LockName,
     /// How many sessions wait.
     pub waiters: usize,
+    /// Its database, and those of the sessions.
+    pub databases: BTreeSet<u32>,
     /// The longest of their waits.
     pub longest: Duration,
     /// Lockers that wait for nothing themselves and hold up the queue. Empty: they wait for each other.
     pub roots: Vec<Locker>,
 }
 
-/// Queues of all locks, the largest first.
-pub(crate) fn lock_queues(locks: &[WaitedLock]) -> Vec<LockQueue> {
+/// Queues of all locks, the largest first; `homes`: the databases of those who wait.
+pub(crate) fn lock_queues(locks: &[WaitedLock], homes: &HashMap<i32, u32>) -> Vec<LockQueue> {
     // A session waits for one lock at a time (proc.c: `waitLock`).
     let mut waits = BTreeMap::new();
     for lock in locks {
@@ -201,7 +216,13 @@ pub(crate) fn lock_queues(locks: &[WaitedLock]) -> Vec<LockQueue> {
     let queue = |lock: &WaitedLock| {
         let (first, longest) = lock.waiters().max_by_key(|(_, waits)| *waits)?;
         let waiters = lock.waiters().count();
-        Some(LockQueue { lock: lock.name.clone(), waiters, longest, roots: roots(lock.blockers(first), &waits) })
+        let home = |claim: &Claim| match claim.who {
+            Locker::Process(pid) => homes.get(&pid).copied(),
+            Locker::Prepared(_) => None,
+        };
+        let databases = lock.waiters().filter_map(|(claim, _)| home(claim)).chain(lock.database).collect();
+        let roots = roots(lock.blockers(first), &waits);
+        Some(LockQueue { lock: lock.name.clone(), waiters, databases, longest, roots })
     };
     let mut queues: Vec<_> = locks.iter().filter_map(queue).collect();
     queues.sort_by_key(|queue| std::cmp::Reverse(queue.waiters));
@@ -236,7 +257,11 @@ mod tests {
         row[0] = Some(kind);
         tag.iter().for_each(|(column, value)| row[*column] = Some(value));
         row[11] = Some(lockers);
-        WaitedLock::read(&AnswerRow::of(&row)).unwrap()
+        WaitedLock::read(&AnswerRow::of(&row), &BTreeMap::new()).unwrap()
+    }
+
+    fn queues(locks: &[WaitedLock]) -> Vec<LockQueue> {
+        lock_queues(locks, &HashMap::from([(11, 6), (12, 7)]))
     }
 
     fn table(kind: &str, lockers: &str) -> WaitedLock {
@@ -252,6 +277,18 @@ mod tests {
         assert_eq!(table("extend", "1 ExclusiveLock t").name.to_string(), "extension of public.jobs");
         assert_eq!(table("tuple", "1 ExclusiveLock t").name.to_string(), "row of public.jobs");
         assert_eq!(name("relation", &[(1, "5"), (2, "16400")]), "relation 16400 of database 5");
+        let names = BTreeMap::from([((5, 16400), "public.jobs".to_owned())]);
+        let row = AnswerRow::of(
+            &[Some("tuple"), Some("5"), Some("16400")]
+                .into_iter()
+                .chain([None; 8])
+                .chain([Some("1 ExclusiveLock t")])
+                .collect::<Vec<_>>(),
+        );
+        assert_eq!(
+            (unnamed(&row), WaitedLock::read(&row, &names).unwrap().name.to_string()),
+            (Some((5, 16400)), "row of public.jobs".to_owned())
+        );
         assert_eq!(name("transactionid", &[(6, "744")]), "rows changed by transaction 744");
         assert_eq!(name("object", &[(1, "0"), (7, "1262"), (8, "0"), (9, "0")]), "NOTIFY's commit lock");
         assert_eq!(name("object", &[(1, "5"), (7, "1262"), (8, "0"), (9, "0")]), "object lock");
@@ -283,41 +320,42 @@ mod tests {
     fn behind_a_row_stands_the_transaction_that_changed_it() {
         let row = table("tuple", "10 ExclusiveLock t,11 ExclusiveLock f 900,12 ExclusiveLock f 800");
         let change = lock("transactionid", &[(6, "744")], "9 ExclusiveLock t,10 ShareLock f 1000");
-        let queues = lock_queues(&[change, row]);
+        let queues = queues(&[change, row]);
         assert_eq!(queues[0].lock, LockName::Row("public.jobs".to_owned()));
         assert_eq!((queues[0].waiters, queues[0].longest), (2, Duration::from_millis(900)));
+        assert_eq!((&queues[0].databases, &queues[1].databases), (&[5, 6, 7].into(), &[].into()));
         assert_eq!((queues[0].roots.as_slice(), queues[1].roots.as_slice()), (&[Process(9)][..], &[Process(9)][..]));
     }
 
     #[test]
     fn behind_a_line_for_a_table_stand_those_the_first_in_it_waits_for() {
         let lockers = "1 RowExclusiveLock t,2 AccessShareLock t,3 AccessExclusiveLock f 500,4 AccessShareLock f 400";
-        let queues = lock_queues(&[table("relation", lockers)]);
+        let queues = queues(&[table("relation", lockers)]);
         assert_eq!(queues[0].roots, [Process(1), Process(2)]);
     }
 
     #[test]
     fn holders_that_are_in_nobodys_way_are_not_blamed() {
         let lockers = "1 AccessShareLock t,2 ShareUpdateExclusiveLock t,3 ShareLock f 500";
-        assert_eq!(lock_queues(&[table("relation", lockers)])[0].roots, [Process(2)]);
+        assert_eq!(queues(&[table("relation", lockers)])[0].roots, [Process(2)]);
     }
 
     #[test]
     fn a_prepared_transaction_can_be_the_root() {
         let change = lock("transactionid", &[(6, "744")], "x744 ExclusiveLock t,10 ShareLock f 1000");
-        assert_eq!(lock_queues(&[change])[0].roots, [Prepared(744)]);
+        assert_eq!(queues(&[change])[0].roots, [Prepared(744)]);
     }
 
     #[test]
     fn a_deadlock_has_no_root_and_ends() {
         let first = lock("transactionid", &[(6, "1")], "1 ExclusiveLock t,2 ShareLock f 10");
         let second = lock("transactionid", &[(6, "2")], "2 ExclusiveLock t,1 ShareLock f 20");
-        assert!(lock_queues(&[first, second]).iter().all(|queue| queue.roots.is_empty()));
+        assert!(queues(&[first, second]).iter().all(|queue| queue.roots.is_empty()));
     }
 
     #[test]
     fn when_the_holder_has_just_let_go_the_first_in_line_is_in_the_way() {
-        let queues = lock_queues(&[table("extend", "5 ExclusiveLock f 300,6 ExclusiveLock f 200")]);
+        let queues = queues(&[table("extend", "5 ExclusiveLock f 300,6 ExclusiveLock f 200")]);
         assert_eq!(queues[0].roots, []);
         let lock = table("extend", "5 ExclusiveLock f 300,6 ExclusiveLock f 200");
         assert_eq!(lock.blockers(&lock.claims[1]), [Process(5)]);
@@ -325,7 +363,7 @@ mod tests {
 
     #[test]
     fn a_wait_too_young_for_a_date_has_lasted_no_time() {
-        let queues = lock_queues(&[table("extend", "5 ExclusiveLock t,6 ExclusiveLock f")]);
+        let queues = queues(&[table("extend", "5 ExclusiveLock t,6 ExclusiveLock f")]);
         assert_eq!((queues[0].longest, queues[0].roots.as_slice()), (Duration::ZERO, &[Process(5)][..]));
     }
 
@@ -333,6 +371,9 @@ mod tests {
     fn what_is_no_locker_is_an_error() {
         let mut row = [None; 12];
         (row[0], row[6], row[11]) = (Some("transactionid"), Some("1"), Some("1 SomeLock t"));
-        assert_eq!(WaitedLock::read(&AnswerRow::of(&row)), Err(Unreadable { column: 12, columns: 12 }));
+        assert_eq!(
+            WaitedLock::read(&AnswerRow::of(&row), &BTreeMap::new()),
+            Err(Unreadable { column: 12, columns: 12 })
+        );
     }
 }

@@ -5,6 +5,7 @@
 //! its culprit and the SQL that would end it; nothing here runs that SQL.
 
 pub(crate) mod activity;
+pub(crate) mod asking;
 pub(crate) mod blockers;
 pub(crate) mod census;
 pub(crate) mod convoy;
@@ -21,6 +22,7 @@ pub(crate) mod question;
 pub(crate) mod reaction;
 pub(crate) mod row;
 pub(crate) mod server;
+pub(crate) mod servers;
 pub(crate) mod settings;
 pub mod sql;
 pub(crate) mod stats;

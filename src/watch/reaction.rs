@@ -125,7 +125,13 @@ mod tests {
         };
         let names = LockerNames { sessions: [(7, session)].into(), ..LockerNames::default() };
         let longest = Duration::from_secs(waits);
-        let queue = LockQueue { lock: LockName::Notify, waiters: 3, longest, roots: vec![Locker::Process(7)] };
+        let queue = LockQueue {
+            lock: LockName::Notify,
+            waiters: 3,
+            databases: [5].into(),
+            longest,
+            roots: vec![Locker::Process(7)],
+        };
         let mut blockers = Blockers::default();
         blockers.look(&[queue], &names, LIMIT, Instant::now());
         idle_holders(&blockers, &names, LIMIT)

@@ -26,6 +26,18 @@ pub struct WatchedServer {
     pub log_lock_waits: bool,
     /// Connections at once.
     pub connections_max: u32,
+    /// The database of the connection.
+    pub database: u32,
+    /// Which server it is.
+    pub identity: Postmaster,
+}
+
+/// A server as it tells itself from all others, whatever it is called and however it is reached: when it began, in
+/// microseconds of the epoch, and its port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Postmaster {
+    pub began: i64,
+    pub port: u16,
 }
 
 impl WatchedServer {
@@ -40,6 +52,8 @@ impl WatchedServer {
             idle_in_transaction_session_timeout: row.duration(5)?,
             log_lock_waits: row.text(6)? == "on",
             connections_max: row.value(7)?,
+            database: row.value(8)?,
+            identity: Postmaster { began: row.value(9)?, port: row.value(10)? },
         })
     }
 
@@ -79,9 +93,11 @@ mod tests {
     use super::*;
 
     const DEFAULTS: [&str; 8] = ["150020", "f", "t", "1000", "0", "0", "off", "100"];
+    const WHERE: [&str; 3] = ["5", "1700000000000000", "5432"];
 
     fn server(columns: [&str; 8]) -> WatchedServer {
-        WatchedServer::read(&AnswerRow::of(&columns.map(Some))).unwrap()
+        let columns: Vec<_> = columns.into_iter().chain(WHERE).map(Some).collect();
+        WatchedServer::read(&AnswerRow::of(&columns)).unwrap()
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! Costs are of PostgreSQL 15, the statement prepared anew each time, with 1,000 idle backends (the middle, then the
 //! worst seen). Every answer is text; `answer` reads the columns in their order. All is known to Postgres 14 and later.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 /// Settings of the watch's connection: names resolve in `pg_catalog`, and no question takes longer than the watch may
@@ -21,7 +22,8 @@ pub const SESSION: &str = "SET search_path = pg_catalog; SET statement_timeout =
 /// How the server is set up, asked once. `pg_has_role` and `pg_settings` look into catalogs.
 ///
 /// Columns: version, is a standby, may see other sessions, then in milliseconds `deadlock_timeout`,
-/// `client_connection_check_interval`, `idle_in_transaction_session_timeout`, then `log_lock_waits`, `max_connections`.
+/// `client_connection_check_interval`, `idle_in_transaction_session_timeout`, then `log_lock_waits`, `max_connections`,
+/// the database, the beginning of the server in microseconds of the epoch, and its port.
 pub const SERVER: &str = "\
 SELECT max(setting) FILTER (WHERE name = 'server_version_num'),
        pg_is_in_recovery(),
@@ -30,7 +32,10 @@ SELECT max(setting) FILTER (WHERE name = 'server_version_num'),
        max(setting) FILTER (WHERE name = 'client_connection_check_interval'),
        max(setting) FILTER (WHERE name = 'idle_in_transaction_session_timeout'),
        max(setting) FILTER (WHERE name = 'log_lock_waits'),
-       max(setting) FILTER (WHERE name = 'max_connections')
+       max(setting) FILTER (WHERE name = 'max_connections'),
+       (SELECT datid FROM pg_stat_get_activity(pg_backend_pid())),
+       (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
+       max(setting) FILTER (WHERE name = 'port')
   FROM pg_settings";
 
 /// How many sessions of the whole server wait, and for what kind of lock. 9 ms, 36 ms at worst, about 15 µs for each
@@ -38,27 +43,28 @@ SELECT max(setting) FILTER (WHERE name = 'server_version_num'),
 ///
 /// A convoy stops the server, not a database, so all databases count. Columns: sessions in wait for the lock manager
 /// itself, those that run something, those idle in a transaction, client backends, then for each session in wait for a
-/// lock its process and what the lock is on.
+/// lock its process, what the lock is on, and its database.
 pub const ACTIVITY: &str = "\
 SELECT count(*) FILTER (WHERE wait_event_type = 'LWLock' AND wait_event = 'LockManager'),
        count(*) FILTER (WHERE state = 'active'),
        count(*) FILTER (WHERE state LIKE 'idle in transaction%'),
        count(*) FILTER (WHERE backend_type = 'client backend'),
-       string_agg(pid || ' ' || wait_event, ',') FILTER (WHERE wait_event_type = 'Lock')
+       string_agg(concat_ws(' ', pid, wait_event, coalesce(datid, 0)), ',') FILTER (WHERE wait_event_type = 'Lock')
   FROM pg_stat_get_activity(NULL) WHERE pid <> pg_backend_pid()";
 
 /// Every lock that somebody waits for, with all who have it or want it. 4 ms, 12 ms at worst at rest; 1.5 to 12 s amid
 /// deadlock checks, since it takes all partitions of the lock table at once. Not to be asked then, and never often.
 ///
 /// Columns: the tag as in `pg_locks` (type, database, relation, page, tuple, virtual transaction, transaction, class,
-/// object, column), the relation by name if it is of this database, then each locker as process, mode, `t` or `f` for
+/// object, column), the relation by name if it is of this
+/// database, then each locker as process, mode, `t` or `f` for
 /// granted, milliseconds of its wait, these separated by blanks and lockers by commas. Predicate locks, which nobody
 /// waits for, are left out. A prepared transaction is `x` and its transaction id in place of a process.
 pub const LOCKS: &str = "\
 WITH held AS MATERIALIZED (SELECT * FROM pg_lock_status() WHERE mode <> 'SIReadLock'),
 prepared AS (SELECT virtualtransaction, transactionid AS xid FROM held WHERE locktype = 'transactionid' AND pid IS NULL AND granted)
 SELECT locktype, database, relation, page, tuple, virtualxid, transactionid, classid, objid, objsubid,
-       CASE WHEN relation IS NOT NULL AND database = (SELECT datid FROM pg_stat_get_activity(pg_backend_pid()))
+       CASE WHEN relation IS NOT NULL AND database IN (0, (SELECT datid FROM pg_stat_get_activity(pg_backend_pid())))
             THEN relation::regclass::text END,
        string_agg(concat_ws(' ', coalesce(pid::text, 'x' || xid::text, 'x0'), mode, granted,
            (extract(epoch FROM clock_timestamp() - waitstart) * 1000)::bigint), ',')
@@ -91,6 +97,12 @@ pub fn sessions(pids: &[i32]) -> String {
 /// milliseconds.
 pub const PREPARED: &str = "\
 SELECT transaction, gid, (extract(epoch FROM clock_timestamp() - prepared) * 1000)::bigint FROM pg_prepared_xact()";
+
+/// Names of relations of this database. Columns: oid, name with its schema.
+pub fn relations(oids: &BTreeSet<u32>) -> String {
+    let oids: Vec<_> = oids.iter().map(u32::to_string).collect();
+    format!("SELECT oid, oid::regclass::text FROM pg_class WHERE oid = ANY ('{{{}}}'::oid[])", oids.join(","))
+}
 
 /// How many columns [`PREPARED`] has; no other answer has as few.
 pub(super) const PREPARED_COLUMNS: usize = 3;

@@ -30,6 +30,7 @@ mod metrics;
 mod modes;
 mod network_rules;
 mod notify;
+mod one_server;
 mod page;
 mod patroni;
 mod pgbench;

@@ -31,7 +31,7 @@ fn is_reaction(key: &'static str) -> impl Fn(&Value) -> bool {
 }
 
 fn reactions(proxy: &Proxy, kind: &str) -> f64 {
-    proxy.metric("pgweir_watch_reactions_total", &["database=\"app\"", &format!("kind=\"{kind}\"")])
+    proxy.metric("pgweir_watch_reactions_total", &[&format!("kind=\"{kind}\"")])
 }
 
 /// SQLSTATE, severity and HINT of the only error.

@@ -16,18 +16,20 @@ use pgweir::testing::pool::in_use::InUse;
 use pgweir::testing::pool::open::Opener;
 use pgweir::testing::pool::pool::{Pool, PoolKind, PoolName};
 use pgweir::testing::state::settings::SettingsRegistry;
+use pgweir::testing::watch::asking::Process;
 use pgweir::testing::watch::convoy::ConvoyState;
 use pgweir::testing::watch::core::WatchCore;
 use pgweir::testing::watch::detectors::DetectorId;
 use pgweir::testing::watch::finding::{Finding, FindingKind};
 use pgweir::testing::watch::incidents::IncidentChange;
-use pgweir::testing::watch::monitor::{Monitor, Process};
+use pgweir::testing::watch::monitor::Monitor;
 use pgweir::testing::watch::own_backends::OwnBackends;
 use pgweir::testing::watch::question::Question;
 use pgweir::testing::watch::reaction::IdleHolder;
 use pgweir::testing::watch::row::AnswerRow;
 use pgweir::testing::watch::settings::{HorizonThresholds, WatchSettings};
 use pgweir::testing::watch::sql;
+use pgweir::testing::watch::watches::Watches;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
@@ -288,9 +290,14 @@ async fn without_the_privilege_the_watch_says_what_to_grant() {
 }
 
 /// No proxy is around.
-struct Alone;
+#[derive(Default)]
+struct Alone(Watches);
 
 impl Process for Alone {
+    fn watches(&self) -> &Watches {
+        &self.0
+    }
+
     fn own_backends(&self, _: &ServerAddress) -> OwnBackends {
         OwnBackends::default()
     }
@@ -321,7 +328,7 @@ fn monitor(server: SocketAddr, database: &str, role: &str) -> Arc<Monitor> {
     let watching = Arc::clone(&monitor);
     tokio::spawn(async move {
         let opener = Opener::new(Arc::new(Secrets::new()), SettingsRegistry::default().none());
-        watching.run(&opener, &pool, &Alone).await;
+        watching.run(&opener, &pool, &Alone::default()).await;
     });
     monitor
 }

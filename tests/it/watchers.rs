@@ -237,7 +237,7 @@ async fn a_primary_that_became_a_standby_is_told_until_it_leads_again() {
     proxy.reload(&format!("[databases.app]\nhost = \"{}\"\nport = {}", standby.host, standby.port)).await;
     let opened = proxy.told(opened("server_role")).await;
     assert!(text(&opened, "message").contains("is a standby now"), "{opened}");
-    assert_eq!(proxy.metric("pgweir_watch_standby", &["database=\"app\""]), 1.0);
+    assert_eq!(proxy.metric("pgweir_watch_standby", &[]), 1.0);
     standby.promote();
     proxy.told(closed("server_role")).await;
     assert_eq!(proxy.console("SHOW WATCH").await[0]["server_role"], "primary");

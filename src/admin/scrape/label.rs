@@ -88,6 +88,10 @@ pub fn values(label: Label) -> LabelValues {
             what: "as clients name it",
             bound: "those of the file, and 200 that only `databases.\"*\"` serves, while somebody uses them",
         },
+        Label::Server => Open {
+            what: "host and port of a watched server, as configured for the first of its databases",
+            bound: "one for each database",
+        },
         Label::Role => Open {
             what: "as clients log in",
             bound: "those of the file, and 200 that only `roles.\"*\"` serves, while somebody uses them",

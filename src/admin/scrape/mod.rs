@@ -38,6 +38,8 @@ use crate::watch::convoy::ConvoyState;
 use crate::watch::culprit::CulpritKind;
 use crate::watch::finding::FindingKind;
 use crate::watch::monitor::Monitor;
+use crate::watch::stats::Reaction;
+use crate::watch::watches::ServerWatches;
 use crate::workload::StatementView;
 
 /// Limit on the pools shown that only a `"*"` of the configuration serves, and on such databases and roles: clients
@@ -67,6 +69,11 @@ pub(super) fn metrics(proxy: &Proxy) -> String {
     }
     let (monitors, _): (Vec<_>, _) = bounded(proxy.watches.all(), |monitor| has_database(&monitor.database));
     let unusual = statement_finding::findings(proxy);
+    for server in proxy.watches.servers() {
+        if server.monitors.iter().any(|of| monitors.iter().any(|monitor| of.database == monitor.database)) {
+            put_watched_server(&mut page, &server);
+        }
+    }
     for monitor in monitors {
         let of_statements = unusual.iter().filter(|(database, ..)| *database == monitor.database).count();
         let warned = proxy.workload.as_ref().map_or(0, |workload| workload.warned(&monitor.database));
@@ -277,25 +284,28 @@ fn put_notifications(page: &mut Exposition, exchange: &Exchange) {
 /// How many tables of a database are shown: those with the most dead rows.
 const DEAD_TUPLES_MAX: usize = 5;
 
-fn put_watch(page: &mut Exposition, monitor: &Monitor, of_statements: usize, warned: u64) {
-    let database = &*monitor.database;
-    let own = &[database];
-    let core = monitor.core();
+/// What is the same in all databases of a server; the watch that asks for it may have been another before.
+fn put_watched_server(page: &mut Exposition, ServerWatches { address, monitors, leader }: &ServerWatches) {
+    let server = &**address;
+    let own = &[server];
+    for monitor in monitors {
+        page.put(Metric::WatchServer, &[server, &*monitor.database], 1);
+    }
+    let core = leader.core();
     let (convoy, sample) = (core.convoy(), core.convoy().sample());
-    page.put(Metric::WatchUp, own, u8::from(monitor.is_up(&core)));
     page.put(Metric::WatchStandby, own, u8::from(core.server().is_some_and(|server| server.is_standby)));
     for state in ConvoyState::ALL {
-        page.put(Metric::WatchState, &[database, state.word()], u8::from(state == convoy.state()));
+        page.put(Metric::WatchState, &[server, state.word()], u8::from(state == convoy.state()));
     }
-    let mut open = core.open_counts(Instant::now());
-    open[FindingKind::Statement as usize] = of_statements;
-    for kind in FindingKind::ALL {
-        page.put(Metric::WatchOpen, &[database, kind.word()], open[kind as usize]);
-        let found = if kind == FindingKind::Statement { warned } else { monitor.stats.findings(kind) };
-        page.put(Metric::WatchFound, &[database, kind.word()], found);
+    let open = core.open_counts(Instant::now());
+    for kind in FindingKind::ALL.into_iter().filter(|kind| kind.is_of_server()) {
+        page.put(Metric::WatchOpen, &[server, "", kind.word()], open[kind as usize]);
+        let found: u64 = monitors.iter().map(|monitor| monitor.stats.findings(kind)).sum();
+        page.put(Metric::WatchFound, &[server, "", kind.word()], found);
     }
-    for (kind, count) in monitor.stats.reactions() {
-        page.put(Metric::WatchReactions, &[database, kind], count);
+    for (place, kind) in Reaction::WORDS.into_iter().enumerate() {
+        let count: u64 = monitors.iter().map(|monitor| monitor.stats.reactions()[place].1).sum();
+        page.put(Metric::WatchReactions, &[server, kind], count);
     }
     for state in ServerSessionState::ALL {
         let count = match state {
@@ -303,13 +313,28 @@ fn put_watch(page: &mut Exposition, monitor: &Monitor, of_statements: usize, war
             ServerSessionState::IdleInTransaction => sample.idle_in_transaction,
             ServerSessionState::Idle => sample.idle(),
         };
-        page.put(Metric::WatchSessions, &[database, state.word()], count);
+        page.put(Metric::WatchSessions, &[server, state.word()], count);
     }
     for kind in LockKind::ALL {
-        page.put(Metric::WatchLockWaiters, &[database, kind.word()], sample.count(kind));
+        page.put(Metric::WatchLockWaiters, &[server, kind.word()], sample.count(kind));
     }
     page.put(Metric::WatchLockManagerWaiters, own, sample.lock_manager);
     page.put(Metric::WatchOldestLockWait, own, convoy.longest().as_secs_f64());
+    page.put(Metric::ServerNotifyQueue, own, core.detectors().notify_queue.usage());
+}
+
+fn put_watch(page: &mut Exposition, monitor: &Monitor, of_statements: usize, warned: u64) {
+    let database = &*monitor.database;
+    let own = &[database];
+    let core = monitor.core();
+    page.put(Metric::WatchUp, own, u8::from(monitor.is_up(&core)));
+    let mut open = core.open_counts(Instant::now());
+    open[FindingKind::Statement as usize] = of_statements;
+    for kind in FindingKind::ALL.into_iter().filter(|kind| !kind.is_of_server()) {
+        page.put(Metric::WatchOpen, &["", database, kind.word()], open[kind as usize]);
+        let found = if kind == FindingKind::Statement { warned } else { monitor.stats.findings(kind) };
+        page.put(Metric::WatchFound, &["", database, kind.word()], found);
+    }
     for kind in CulpritKind::ALL {
         let holds = || core.detectors().horizon.holds().filter(|hold| hold.culprit.kind() == kind);
         page.put(
@@ -327,7 +352,6 @@ fn put_watch(page: &mut Exposition, monitor: &Monitor, of_statements: usize, war
         page.put(Metric::DeadTuples, &[database, &table.name], table.dead);
     }
     page.put(Metric::WatchOutside, own, core.detectors().outside.count());
-    page.put(Metric::ServerNotifyQueue, own, core.detectors().notify_queue.usage());
     page.put_distribution(Metric::WatchQuery, own, &monitor.stats.cost());
 }
 
@@ -469,7 +493,7 @@ mod tests {
     fn an_unwatched_database_has_no_series_and_an_unreached_one_is_not_up() {
         let trouble = Trouble::unreached();
         assert_lines(&trouble, &["pgweir_watch_up{database=\"app\"} 0"]);
-        trouble.proxy.watches.remove("app");
+        trouble.proxy.watches.remove("app", Instant::now());
         assert!(!metrics(&trouble.proxy).contains("pgweir_watch_"));
     }
 
@@ -478,23 +502,23 @@ mod tests {
         let trouble = Trouble::convoy();
         let lines = [
             "pgweir_watch_up{database=\"app\"} 1",
-            "pgweir_watch_state{database=\"app\",state=\"convoy\"} 1",
-            "pgweir_watch_state{database=\"app\",state=\"calm\"} 0",
-            "pgweir_watch_lock_waiters{database=\"app\",kind=\"row\"} 150",
-            "pgweir_watch_lock_waiters{database=\"app\",kind=\"extension\"} 0",
-            "pgweir_watch_oldest_lock_wait_seconds{database=\"app\"} 6",
-            "pgweir_watch_sessions{database=\"app\",state=\"idle\"} 8",
-            "pgweir_watch_findings_open{database=\"app\",kind=\"convoy\"} 1",
-            "pgweir_watch_findings_open{database=\"app\",kind=\"blocker\"} 1",
-            "pgweir_watch_findings_open{database=\"app\",kind=\"idle_in_transaction\"} 1",
-            "pgweir_watch_findings_total{database=\"app\",kind=\"convoy\"} 1",
+            "pgweir_watch_state{server=\"127.0.0.1:5432\",state=\"convoy\"} 1",
+            "pgweir_watch_state{server=\"127.0.0.1:5432\",state=\"calm\"} 0",
+            "pgweir_watch_lock_waiters{server=\"127.0.0.1:5432\",kind=\"row\"} 150",
+            "pgweir_watch_lock_waiters{server=\"127.0.0.1:5432\",kind=\"extension\"} 0",
+            "pgweir_watch_oldest_lock_wait_seconds{server=\"127.0.0.1:5432\"} 6",
+            "pgweir_watch_sessions{server=\"127.0.0.1:5432\",state=\"idle\"} 8",
+            "pgweir_watch_findings_open{server=\"127.0.0.1:5432\",database=\"\",kind=\"convoy\"} 1",
+            "pgweir_watch_findings_open{server=\"127.0.0.1:5432\",database=\"\",kind=\"blocker\"} 1",
+            "pgweir_watch_findings_open{server=\"\",database=\"app\",kind=\"idle_in_transaction\"} 1",
+            "pgweir_watch_findings_total{server=\"127.0.0.1:5432\",database=\"\",kind=\"convoy\"} 1",
         ];
         assert_lines(&trouble, &lines);
         let ended = trouble.monitor.core().end(Instant::now());
-        trouble.monitor.tell(ended);
+        trouble.monitor.tell(&trouble.proxy, ended);
         let lines = [
-            "pgweir_watch_findings_open{database=\"app\",kind=\"convoy\"} 0",
-            "pgweir_watch_findings_total{database=\"app\",kind=\"convoy\"} 1",
+            "pgweir_watch_findings_open{server=\"127.0.0.1:5432\",database=\"\",kind=\"convoy\"} 0",
+            "pgweir_watch_findings_total{server=\"127.0.0.1:5432\",database=\"\",kind=\"convoy\"} 1",
         ];
         assert_lines(&trouble, &lines);
     }
@@ -506,7 +530,7 @@ mod tests {
             "pgweir_xmin_age_transactions{database=\"app\",kind=\"backend\"} 40",
             "pgweir_xmin_age_seconds{database=\"app\",kind=\"prepared\"} 0",
             "pgweir_dead_tuples{database=\"app\",relation=\"public.jobs\"} 50000",
-            "pgweir_watch_findings_open{database=\"app\",kind=\"dead_tuples\"} 1",
+            "pgweir_watch_findings_open{server=\"\",database=\"app\",kind=\"dead_tuples\"} 1",
         ];
         assert_lines(&Trouble::horizon(), &lines);
     }

@@ -35,25 +35,26 @@ columns_to_culprit! { BlockerLine;
 
 fn lines(proxy: &Proxy) -> Vec<BlockerLine> {
     let today = Today::now();
-    each(proxy, |database, core| {
+    each(proxy, |_, core, databases| {
+        let line = |finding: Finding, since| line(databases(&finding.reach), finding, since);
         let blockers = core.blockers().open().into_iter().map(|open| BlockerLine {
             waiters: open.value.waiters,
             lock: Some(open.value.lock.to_string()),
             transaction_seconds: seconds(open.value.transaction_age),
-            ..line(database, Finding::from(&open.value), today.date(open.since))
+            ..line(Finding::from(&open.value), today.date(open.since))
         });
         let sessions = core.detectors().sessions.open().into_iter().map(|open| BlockerLine {
             transaction_seconds: seconds(open.value.session.transaction_age),
-            ..line(database, Finding::from(&open.value), today.date(open.since))
+            ..line(Finding::from(&open.value), today.date(open.since))
         });
         blockers.chain(sessions).collect()
     })
 }
 
 /// A line with the columns that all findings have.
-fn line(database: &str, Finding { kind, what, culprit, remedy }: Finding, since: String) -> BlockerLine {
+fn line(database: String, Finding { kind, what, culprit, remedy, .. }: Finding, since: String) -> BlockerLine {
     BlockerLine {
-        database: database.to_owned(),
+        database,
         kind: kind.word(),
         what,
         since,

@@ -1,11 +1,12 @@
-//! SHOW CONVOYS: one line for each watched database, because it is worth seeing that nothing is wrong, too.
+//! SHOW CONVOYS: one line for each watched server, because it is worth seeing that nothing is wrong, too.
 
-use super::culprits::{NamedCulprit, Today, columns_to_culprit};
+use super::culprits::{NamedCulprit, Today, columns_to_culprit, each};
 use super::format::wait;
 use crate::admin::table::{ConsoleTable, table};
 use crate::proxy::Proxy;
 use crate::watch::convoy::ConvoyWatch;
 use crate::watch::culprit::Culprit;
+use crate::watch::finding::Reach;
 
 pub(in crate::admin) const TABLE: ConsoleTable = table!(
     "CONVOYS",
@@ -38,11 +39,13 @@ columns_to_culprit! { ConvoyLine;
 
 fn lines(proxy: &Proxy) -> Vec<ConvoyLine> {
     let today = Today::now();
-    let all = proxy.watches.all();
-    all.iter().map(|monitor| line(&today, &monitor.database, monitor.core().convoy())).collect()
+    each(proxy, |_, core, databases| {
+        let line = || line(&today, databases(&Reach::Server), core.convoy());
+        core.leads().then(line).into_iter().collect()
+    })
 }
 
-fn line(today: &Today, database: &str, watch: &ConvoyWatch) -> ConvoyLine {
+fn line(today: &Today, database: String, watch: &ConvoyWatch) -> ConvoyLine {
     let (episode, sample) = (watch.convoy(), watch.sample());
     let waiters = sample.waiters.len();
     let site = episode.and_then(|episode| episode.site.as_ref());
@@ -51,7 +54,7 @@ fn line(today: &Today, database: &str, watch: &ConvoyWatch) -> ConvoyLine {
     let kind = || sample.main_kind().map(|kind| kind.word().into());
     let since = episode.map(|episode| episode.since).or_else(|| watch.blind_since());
     ConvoyLine {
-        database: database.to_owned(),
+        database,
         state: watch.state().word(),
         since: since.map(|since| today.date(since)),
         waiters,

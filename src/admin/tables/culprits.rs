@@ -9,6 +9,8 @@ use crate::proxy::Proxy;
 use crate::sql::Digest;
 use crate::watch::core::WatchCore;
 use crate::watch::culprit::Culprit;
+use crate::watch::finding::Reach;
+use crate::watch::watches::listed;
 
 /// A culprit at a server: its name, its process, and the client of ours that has it.
 #[derive(Default)]
@@ -74,9 +76,9 @@ impl Today {
     }
 }
 
-/// Lines of each watched database.
-pub(super) fn each<L>(proxy: &Proxy, lines: impl Fn(&str, &WatchCore) -> Vec<L>) -> Vec<L> {
-    proxy.watches.all().iter().flat_map(|monitor| lines(&monitor.database, &monitor.core())).collect()
+/// Lines of each watched database; a finding's reach leads to the names of the databases that it concerns.
+pub(super) fn each<L>(proxy: &Proxy, lines: impl Fn(&str, &WatchCore, &dyn Fn(&Reach) -> String) -> Vec<L>) -> Vec<L> {
+    proxy.watches.each(|database, core, reached| lines(database, core, &|reach| listed(&reached(reach))))
 }
 
 pub(super) fn seconds(age: Option<Duration>) -> Option<u64> {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::culprits::{NamedCulprit, Today, columns_to_culprit, each};
+use super::culprits::{NamedCulprit, Today, columns_to_culprit};
 use super::format::time;
 use crate::admin::statement_finding;
 use crate::admin::table::{ConsoleTable, table};
 use crate::proxy::Proxy;
 use crate::watch::finding::Finding;
-use crate::watch::incidents::Incident;
+use crate::watch::watches::{OpenFinding, listed};
 
 pub(in crate::admin) const TABLE: ConsoleTable = table!(
     "FINDINGS",
@@ -36,16 +36,15 @@ columns_to_culprit! { FindingLine;
 
 fn lines(proxy: &Proxy) -> Vec<FindingLine> {
     let today = Today::now();
-    let mut found = each(proxy, |database, core| {
-        let line = |open: Incident<Finding>| FindingLine {
-            database: database.to_owned(),
-            since: today.date(open.since),
-            culprit: NamedCulprit::of(open.value.culprit.as_ref()),
-            remedy: open.value.remedy.clone(),
-            finding: open.value,
-        };
-        core.findings(usize::MAX, Instant::now()).into_iter().map(line).collect()
-    });
+    let line = |OpenFinding { databases, open }: OpenFinding| FindingLine {
+        database: listed(&databases),
+        since: today.date(open.since),
+        culprit: NamedCulprit::of(open.value.culprit.as_ref()),
+        remedy: open.value.remedy.clone(),
+        finding: open.value,
+    };
+    let findings = proxy.watches.findings(usize::MAX, Instant::now());
+    let mut found: Vec<_> = findings.into_iter().map(line).collect();
     let of_statement = |(database, since, finding): (Arc<str>, u32, Finding)| FindingLine {
         database: database.to_string(),
         since: time(proxy.clock.started_at() + Duration::from_secs(since.into())),

@@ -34,12 +34,14 @@ columns_to_culprit! { HorizonLine;
 
 fn lines(proxy: &Proxy) -> Vec<HorizonLine> {
     let today = Today::now();
-    each(proxy, |database, core| {
+    each(proxy, |database, core, databases| {
         let open = core.detectors().horizon.open();
-        let holds = core.detectors().horizon.holds().enumerate().map(|(place, hold)| {
-            let Finding { what, remedy, .. } = Finding::from(hold);
+        // Slots and standbys hold back all databases of a server: one watch of it shows them.
+        let holds = core.detectors().horizon.holds().enumerate();
+        let holds = holds.filter(|(_, hold)| core.leads() || !hold.is_of_server()).map(|(place, hold)| {
+            let Finding { what, remedy, reach, .. } = Finding::from(hold);
             HorizonLine {
-                database: database.to_owned(),
+                database: databases(&reach),
                 kind: hold.culprit.kind().word(),
                 what,
                 // Of the holders only the oldest can be an open incident.
@@ -51,7 +53,7 @@ fn lines(proxy: &Proxy) -> Vec<HorizonLine> {
             }
         });
         let tables = core.detectors().dead_tuples.open().map(|open| {
-            let Finding { kind, what, culprit, remedy } = Finding::from(&open.value);
+            let Finding { kind, what, culprit, remedy, .. } = Finding::from(&open.value);
             HorizonLine {
                 database: database.to_owned(),
                 kind: kind.word(),

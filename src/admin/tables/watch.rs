@@ -45,22 +45,29 @@ columns! { WatchLine;
 
 fn lines(proxy: &Proxy) -> Vec<WatchLine> {
     let config = proxy.config.load();
+    let findings = proxy.watches.findings(usize::MAX, Instant::now());
     let line = |monitor: Arc<Monitor>| {
+        // The whole server is asked by one watch.
+        let leader = proxy.watches.leader(&monitor.database).unwrap_or_else(|| Arc::clone(&monitor));
+        let (state, sample, notify_queue, is_standby) = {
+            let core = leader.core();
+            let is_standby = core.server().map(|server| server.is_standby);
+            (core.convoy().state(), core.convoy().sample().clone(), core.detectors().notify_queue.usage(), is_standby)
+        };
         let core = monitor.core();
-        let sample = core.convoy().sample();
         let of_database = config.database(&monitor.database).and_then(|database| database.backends_max);
         let backends_max = of_database.into_iter().chain(config.backends_total_max).min();
         WatchLine {
             database: Arc::clone(&monitor.database),
             is_up: monitor.is_up(&core),
-            state: core.convoy().state().word(),
-            server_role: core.server().map(|server| if server.is_standby { "standby" } else { "primary" }),
+            state: state.word(),
+            server_role: is_standby.map(|is_standby| if is_standby { "standby" } else { "primary" }),
             sessions: sample.backends,
             active: sample.active,
             idle_in_transaction: sample.idle_in_transaction,
             outside: core.detectors().outside.count(),
-            notify_queue: core.detectors().notify_queue.usage(),
-            findings: core.findings(usize::MAX, Instant::now()).len(),
+            notify_queue,
+            findings: findings.iter().filter(|found| found.databases.contains(&monitor.database)).count(),
             advice: core.server().map(|server| server.advice(backends_max).join("; ")),
         }
     };

@@ -202,6 +202,7 @@ fn a_convoy_is_told_with_its_lock_its_culprit_and_its_end() {
         culprit: Some(Culprit::Prepared { gid: "tx".to_owned() }),
     };
     let mut episode = Episode {
+        databases: BTreeSet::from([5]),
         since: Instant::now(),
         waiters: 412,
         waiters_max: 412,

@@ -43,10 +43,12 @@ impl CoreModel {
         let ms = |since: Instant| (self.now - since).as_millis().to_string();
         match question {
             Question::Server => {
-                vec![AnswerRow::of(&["150020", "f", "t", "1000", "0", "0", "on", "100"].map(Some))]
+                vec![AnswerRow::of(
+                    &["150020", "f", "t", "1000", "0", "0", "on", "100", "5", "1700000000000000", "5432"].map(Some),
+                )]
             }
             Question::Activity => {
-                let waiters: Vec<_> = (100..100 + self.waiters).map(|pid| format!("{pid} tuple")).collect();
+                let waiters: Vec<_> = (100..100 + self.waiters).map(|pid| format!("{pid} tuple 5")).collect();
                 let (busy, waiters) = (self.lock_manager.to_string(), waiters.join(","));
                 let waiters = (self.waiters > 0).then_some(waiters.as_str());
                 vec![AnswerRow::of(&[Some(&busy), Some("0"), Some("0"), Some("9"), waiters])]

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::horizon::Hold;
 use super::{Detector, Look};
 use crate::watch::culprit::Culprit;
-use crate::watch::finding::{Finding, FindingKind, reported};
+use crate::watch::finding::{Finding, FindingKind, Reach, reported};
 use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use crate::watch::row::{AnswerRow, Unreadable};
 use crate::watch::settings::WatchSettings;
@@ -169,7 +169,13 @@ impl From<&Bloat> for Finding {
             "{} has {} dead rows beside {} live ones, and vacuum does not help",
             table.name, table.dead, table.live
         );
-        Self { kind: FindingKind::DeadTuples, what, culprit: bloat.culprit.clone(), remedy: Some(bloat.remedy()) }
+        Self {
+            kind: FindingKind::DeadTuples,
+            what,
+            culprit: bloat.culprit.clone(),
+            remedy: Some(bloat.remedy()),
+            reach: Reach::Own,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{Detector, Look};
 use crate::pool::open::IS_STANDBY;
-use crate::watch::finding::{Finding, FindingKind};
+use crate::watch::finding::{Finding, FindingKind, Reach};
 use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use crate::watch::row::{AnswerRow, Unreadable, only};
 use crate::watch::settings::WatchSettings;
@@ -21,6 +21,17 @@ pub struct Demotion {
 }
 
 impl Demotion {
+    /// What a new connection has said; one server after the other may be behind a database.
+    pub(crate) fn connected(&mut self, is_standby: bool) {
+        self.was_primary |= !is_standby;
+    }
+
+    /// Takes the place of another watch of the server.
+    pub(crate) fn succeed(&mut self, other: Self) {
+        self.was_primary |= other.was_primary;
+        self.incidents = other.incidents;
+    }
+
     /// Takes an answer to [`IS_STANDBY`]: a promotion ends no connection.
     pub fn look(&mut self, is_standby: bool, now: Instant) -> Vec<IncidentChange<()>> {
         self.was_primary |= !is_standby;
@@ -36,6 +47,10 @@ impl Detector for Demotion {
 
     fn every(&self) -> Duration {
         Duration::from_secs(15)
+    }
+
+    fn is_of_server(&self) -> bool {
+        true
     }
 
     fn answer(&mut self, rows: &[AnswerRow], look: &mut Look<'_>) -> Result<Vec<IncidentChange<Finding>>, Unreadable> {
@@ -57,7 +72,8 @@ impl Detector for Demotion {
 }
 
 fn finding((): ()) -> Finding {
-    Finding::new(FindingKind::ServerRole, "the server was the primary and is a standby now: writes fail", None)
+    let what = "the server was the primary and is a standby now: writes fail";
+    Finding::new(FindingKind::ServerRole, what, None).reaching(Reach::Server)
 }
 
 #[cfg(test)]

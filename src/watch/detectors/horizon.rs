@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{Detector, Look};
 use crate::watch::culprit::{Culprit, ServerProcess};
-use crate::watch::finding::{Finding, FindingKind, Seconds, reported};
+use crate::watch::finding::{Finding, FindingKind, Reach, Seconds, reported};
 use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use crate::watch::own_backends::OwnBackends;
 use crate::watch::row::{AnswerRow, Unreadable};
@@ -119,6 +119,11 @@ pub struct Hold {
 }
 
 impl Hold {
+    /// It holds the horizon of every database of the server.
+    pub(crate) fn is_of_server(&self) -> bool {
+        matches!(self.culprit, Culprit::Slot { .. } | Culprit::Standby(_))
+    }
+
     /// The culprit to blame for dead rows of tables; `None`: the hold is of a moment ago, or of catalogs only.
     pub(super) fn culprit_of_rows(&self) -> Option<&Culprit> {
         (self.transactions > 0 && !self.is_catalog_only).then_some(&self.culprit)
@@ -126,7 +131,7 @@ impl Hold {
 }
 
 /// Identity of a hold from look to look: kind, name, beginning of its transaction.
-type HorizonKey = (&'static str, String, Option<i64>);
+pub(crate) type HorizonKey = (&'static str, String, Option<i64>);
 
 /// The horizon of one database.
 #[derive(Debug, Default)]
@@ -134,11 +139,19 @@ pub struct Horizon {
     clock: XidClock,
     holds: Vec<(HorizonKey, Hold)>,
     incidents: Incidents<HorizonKey, Hold>,
+    /// Of holders that hold back all databases of the server; only the watch that speaks for it reports them.
+    of_server: Incidents<HorizonKey, Hold>,
 }
 
 impl Horizon {
     /// Takes an answer.
-    pub fn look(&mut self, seen: Holders, thresholds: &HorizonThresholds, now: Instant) -> Vec<IncidentChange<Hold>> {
+    pub fn look(
+        &mut self,
+        seen: Holders,
+        thresholds: &HorizonThresholds,
+        leads: bool,
+        now: Instant,
+    ) -> Vec<IncidentChange<Hold>> {
         let Holders { next, holders } = seen;
         self.clock.mark(next, now);
         self.holds = holders.into_iter().map(|holder| hold(&self.clock, next, holder, now)).collect();
@@ -147,7 +160,17 @@ impl Horizon {
             let by_transactions = IncidentLevel::of(hold.transactions, thresholds.transactions);
             Some((key.clone(), worse(by_age, by_transactions)?, hold.clone()))
         });
-        self.incidents.look(oldest, now)
+        let (of_server, own): (Vec<_>, Vec<_>) = oldest.into_iter().partition(|(_, _, hold)| hold.is_of_server());
+        let mut changes = self.incidents.look(own, now);
+        changes.extend(self.of_server.look(of_server.into_iter().filter(|_| leads), now));
+        // What has ended comes before what takes its place.
+        changes.sort_by_key(|change| matches!(change, IncidentChange::Opened(_)));
+        changes
+    }
+
+    /// The open holds of the whole server, for the watch that speaks for it.
+    pub(crate) fn of_server(&mut self) -> &mut Incidents<HorizonKey, Hold> {
+        &mut self.of_server
     }
 
     /// All holders as last seen, the oldest first.
@@ -157,7 +180,7 @@ impl Horizon {
 
     /// The hold that is too old.
     pub fn open(&self) -> Option<&Incident<Hold>> {
-        self.incidents.open().map(|(_, open)| open).next()
+        self.incidents.open().chain(self.of_server.open()).map(|(_, open)| open).next()
     }
 }
 
@@ -175,7 +198,7 @@ impl Detector for Horizon {
     }
 
     fn answer(&mut self, rows: &[AnswerRow], look: &mut Look<'_>) -> Result<Vec<IncidentChange<Finding>>, Unreadable> {
-        Ok(reported(self.look(Holders::read(rows, look.own)?, &look.settings.horizon, look.now)))
+        Ok(reported(self.look(Holders::read(rows, look.own)?, &look.settings.horizon, look.leads, look.now)))
     }
 
     fn findings(&self) -> Vec<Incident<Finding>> {
@@ -183,7 +206,8 @@ impl Detector for Horizon {
     }
 
     fn close(&mut self, now: Instant) -> Vec<IncidentChange<Finding>> {
-        let changes = self.incidents.clear(now);
+        let mut changes = self.incidents.clear(now);
+        changes.extend(self.of_server.clear(now));
         *self = Self::default();
         reported(changes)
     }
@@ -197,7 +221,8 @@ impl From<&Hold> for Finding {
             "vacuum cannot remove {rows} that died in the last {}, {transactions} transactions",
             Seconds(*age)
         );
-        Self::new(FindingKind::Horizon, what, Some(culprit.clone()))
+        let reach = if hold.is_of_server() { Reach::Server } else { Reach::Own };
+        Self::new(FindingKind::Horizon, what, Some(culprit.clone())).reaching(reach)
     }
 }
 
@@ -260,7 +285,7 @@ mod tests {
     }
 
     fn look(horizon: &mut Horizon, rows: &[AnswerRow], now: Instant) -> Vec<IncidentChange<Hold>> {
-        horizon.look(Holders::read(rows, &OwnBackends::default()).unwrap(), &THRESHOLDS, now)
+        horizon.look(Holders::read(rows, &OwnBackends::default()).unwrap(), &THRESHOLDS, true, now)
     }
 
     #[test]
@@ -330,6 +355,21 @@ mod tests {
             panic!("{changes:?}")
         };
         assert_eq!((first.culprit.kind(), second.culprit.kind()), (CulpritKind::Prepared, CulpritKind::Backend));
+    }
+
+    #[test]
+    fn a_slot_is_reported_by_the_watch_that_speaks_for_the_server_and_a_session_by_its_own() {
+        let (mut horizon, now) = (Horizon::default(), Instant::now());
+        let mut follow = |rows: &[AnswerRow]| {
+            let seen = Holders::read(rows, &OwnBackends::default()).unwrap();
+            horizon.look(seen, &THRESHOLDS, false, now)
+        };
+        let slot = named("slot", "cdc", 3_000_000);
+        assert_eq!(follow(&[counter(9_000_000), slot.clone(), session(42, 7, 2_000_000, 900)]), []);
+        assert_eq!(follow(&[counter(9_000_000), session(42, 7, 2_000_000, 900)]).len(), 1);
+        let mut lead = Horizon::default();
+        let changes = look(&mut lead, &[counter(9_000_000), slot], now);
+        assert!(matches!(&changes[..], [IncidentChange::Opened(hold)] if Finding::from(hold).reach == Reach::Server));
     }
 
     #[test]

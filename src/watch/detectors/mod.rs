@@ -46,6 +46,11 @@ pub(crate) trait Detector: fmt::Debug {
         false
     }
 
+    /// The answer is the same in each database of a server: one watch asks for all of them.
+    fn is_of_server(&self) -> bool {
+        false
+    }
+
     /// The answer names processes: [`Look::own`] has to say which are pgweir's.
     fn names_processes(&self) -> bool {
         false
@@ -71,6 +76,8 @@ pub(crate) struct Look<'a> {
     pub(crate) oldest_hold: Option<&'a Hold>,
     /// The settings of the server, once it was asked; a detector's answer may correct them.
     pub(crate) server: Option<&'a mut WatchedServer>,
+    /// This watch is the one that speaks for the whole server.
+    pub(crate) leads: bool,
     pub(crate) now: Instant,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Detector, Look};
-use crate::watch::finding::{Finding, FindingKind};
+use crate::watch::finding::{Finding, FindingKind, Reach};
 use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use crate::watch::row::{AnswerRow, Unreadable, only};
 use crate::watch::settings::WatchSettings;
@@ -52,6 +52,10 @@ impl Detector for NotifyQueue {
         Duration::from_secs(15)
     }
 
+    fn is_of_server(&self) -> bool {
+        true
+    }
+
     fn answer(&mut self, rows: &[AnswerRow], look: &mut Look<'_>) -> Result<Vec<IncidentChange<Finding>>, Unreadable> {
         let changes = self.look(only(rows)?.value(0)?, look.now);
         Ok(changes.into_iter().map(|change| change.map(finding)).collect())
@@ -71,7 +75,7 @@ fn finding(usage: f64) -> Finding {
     let percent = usage * 100.0;
     let what =
         format_args!("the queue of notifications is {percent:.0} % full; a session that listens is in a transaction");
-    Finding::new(FindingKind::NotifyQueue, what, None)
+    Finding::new(FindingKind::NotifyQueue, what, None).reaching(Reach::Server)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::horizon::Hold;
 use super::{Detector, Look};
 use crate::watch::culprit::Culprit;
-use crate::watch::finding::{Finding, FindingKind, reported};
+use crate::watch::finding::{Finding, FindingKind, Reach, reported};
 use crate::watch::incidents::{Incident, IncidentChange, IncidentLevel, Incidents};
 use crate::watch::row::{AnswerRow, Unreadable};
 use crate::watch::settings::WatchSettings;
@@ -128,7 +128,7 @@ impl From<&Unfrozen> for Finding {
             None if *is_temporary => format!("DROP TABLE {name}"),
             None => format!("VACUUM (FREEZE, VERBOSE) {name}"),
         };
-        Self { kind: FindingKind::Wraparound, what, culprit: culprit.clone(), remedy: Some(remedy) }
+        Self { kind: FindingKind::Wraparound, what, culprit: culprit.clone(), remedy: Some(remedy), reach: Reach::Own }
     }
 }
 
@@ -171,7 +171,8 @@ mod tests {
     ) -> Vec<IncidentChange<Finding>> {
         let rows: Vec<_> = table.map(row).into_iter().collect();
         let (settings, own) = (WatchSettings::from(&Watch::default()), OwnBackends::default());
-        let mut look = Look { settings: &settings, own: &own, oldest_hold: hold, server: None, now: Instant::now() };
+        let mut look =
+            Look { settings: &settings, own: &own, oldest_hold: hold, server: None, leads: true, now: Instant::now() };
         wraparound.answer(&rows, &mut look).unwrap()
     }
 
