@@ -67,6 +67,26 @@ words! {
     }
 }
 
+words! {
+    /// The bound that keeps a role from having more transactions at once.
+    pub enum LimitedBy {
+        /// The size of its pools, or what bounds them.
+        Pool = "pool",
+        /// The limit of the file, or that of `LIMIT`.
+        Limit = "limit",
+        /// The limit, on its way to another.
+        Ramp = "ramp",
+        /// The part of the limit that this instance has.
+        Fleet = "fleet",
+        /// Slow start: the server has not shown yet that it takes more.
+        SlowStart = "slow_start",
+        /// The adaptive limit.
+        Adaptive = "adaptive",
+        /// The watch, which saw a convoy.
+        Watch = "watch",
+    }
+}
+
 /// Counters of a limiter since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LimiterCounters {
@@ -105,6 +125,8 @@ pub struct LimiterView {
     pub part: Option<u32>,
     /// The limit that holds now.
     pub effective: u32,
+    /// What makes it as low as it is.
+    pub limited_by: LimitedBy,
     /// Backends with clients of the role.
     pub active: u32,
     /// Clients waiting.
@@ -559,6 +581,7 @@ impl RoleLimiter {
             limit: self.limit.target(),
             part: self.limit.target().map(|_| self.allowed(now)),
             effective: self.effective(now),
+            limited_by: self.limited_by(now),
             active: self.active,
             waiting: self.waiting,
             moves_until: self.limit.moves_until(now),
@@ -569,13 +592,33 @@ impl RoleLimiter {
 
     // ---------------------------------------------------------------------------------------------
 
+    fn limited_by(&self, now: Instant) -> LimitedBy {
+        let (limit, allowed) = (self.limit.at(now), self.allowed(now));
+        if self.width.value() < allowed {
+            return match self.width {
+                _ if self.is_tight(now) => LimitedBy::Watch,
+                Width::Adaptive(_) => LimitedBy::Adaptive,
+                Width::SlowStart(_) | Width::Unbounded => LimitedBy::SlowStart,
+            };
+        }
+        match self.limit {
+            Limit::Unlimited => LimitedBy::Pool,
+            _ if allowed < limit => LimitedBy::Fleet,
+            Limit::Moving { .. } if self.limit.moves_until(now).is_some() => LimitedBy::Ramp,
+            Limit::Fixed(_) | Limit::Moving { .. } => LimitedBy::Limit,
+        }
+    }
+
+    fn is_tight(&self, now: Instant) -> bool {
+        self.tightened.is_some_and(|then| now < then + TIGHT_FOR)
+    }
+
     /// Widens a full role queue in which nothing ends, up to [`HARMLESS`]: completions cannot show then that more would
     /// do no harm. Up to that width more does none anyway, and long transactions must not keep all others out.
     fn widen(&mut self, now: Instant) {
         let is_full = self.has_waiters() && self.active >= self.effective(now);
         let is_silent = now.saturating_duration_since(self.ended) >= SILENCE;
-        let is_tight = self.tightened.is_some_and(|then| now < then + TIGHT_FOR);
-        if is_full && is_silent && !is_tight && self.width.value() < self.allowed(now).min(HARMLESS) {
+        if is_full && is_silent && !self.is_tight(now) && self.width.value() < self.allowed(now).min(HARMLESS) {
             self.width.widen();
         }
     }

@@ -742,3 +742,19 @@ async fn long_transactions_and_sessions_get_all_of_their_pool() {
         assert_eq!(sessions.count("state = 'idle in transaction'").await, 20, "{mode}");
     }
 }
+
+#[tokio::test]
+async fn the_console_says_what_binds_a_role() {
+    let proxy = proxy().pool_size(20).toml("[roles.app]\ntransactions_max = 40").toml(AT_ONCE).start().await;
+    let by = async || role(&proxy, "app").await["limited_by"].clone();
+    assert_eq!(by().await, "limit", "nobody has logged in");
+    let client = proxy.connect("app").await;
+    client.batch_execute("SELECT 1").await.unwrap();
+    assert_eq!(by().await, "pool", "its only pool has 20 backends");
+    proxy.console("LIMIT app 10").await;
+    assert_eq!(by().await, "limit");
+    proxy.console("LIMIT app 15 OVER '1h'").await;
+    assert_eq!(by().await, "ramp");
+    proxy.console("LIMIT app DEFAULT").await;
+    assert_eq!(by().await, "pool");
+}

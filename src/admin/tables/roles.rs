@@ -9,10 +9,11 @@ use tokio::time::Instant;
 use super::format::{time, wait};
 use crate::admin::group;
 use crate::admin::table::{ConsoleTable, columns, table};
-use crate::admission::limiter::{LimiterCounters, LimiterState};
+use crate::admission::limiter::{LimitedBy, LimiterCounters, LimiterState};
 use crate::admission::shadow::ObservedCounts;
 use crate::config::{Config, LimitMode};
 use crate::pool::core::RoleQueueView;
+use crate::pool::pool::PoolKind;
 use crate::proxy::Proxy;
 
 pub(super) const TABLE: ConsoleTable =
@@ -23,6 +24,8 @@ struct RoleLine {
     state: LimiterState,
     limit: Option<u32>,
     effective: Option<u32>,
+    /// What keeps it from having more transactions at once.
+    limited_by: LimitedBy,
     /// The moment at which its ramp ends.
     ramp_end: Option<SystemTime>,
     active: u32,
@@ -38,6 +41,7 @@ columns! { RoleLine;
     "state" text = |it| it.state.word(),
     "limit" int = |it| it.limit,
     "effective_limit" int = |it| it.effective,
+    "limited_by" text = |it| it.limited_by.word(),
     "ramp_end" text = |it| it.ramp_end.map(time),
     "active" int = |it| it.active,
     "waiting" int = |it| it.waiting,
@@ -69,24 +73,46 @@ fn lines(proxy: &Proxy) -> Vec<RoleLine> {
     for name in config.roles.keys().filter(|name| *name != "*") {
         roles.entry(name.as_str().into()).or_default();
     }
+    let room = room(proxy, &config);
     roles
         .into_iter()
         .map(|(role, view)| match view {
-            Some(view) => seen(role, &view, now),
+            Some(view) => {
+                let room = room.get(&role).copied();
+                seen(role, &view, room, now)
+            }
             None => unseen(&config, role),
         })
         .collect()
 }
 
-fn seen(role: Arc<str>, view: &RoleQueueView, now: Instant) -> RoleLine {
+/// Backends that the pools of each role may have, all together.
+fn room(proxy: &Proxy, config: &Config) -> BTreeMap<Arc<str>, u32> {
+    let mut room: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+    for pool in proxy.directory.all_pools() {
+        if pool.name.kind == PoolKind::Ordinary {
+            let settings = pool.settings();
+            let size = settings.backends_max.map_or(settings.pool.size, |max| max.min(settings.pool.size));
+            let role = room.entry(Arc::clone(&pool.name.role)).or_default();
+            *role = role.saturating_add(size);
+        }
+    }
+    let total = config.backends_total_max.unwrap_or(u32::MAX);
+    room.values_mut().for_each(|room| *room = (*room).min(total));
+    room
+}
+
+fn seen(role: Arc<str>, view: &RoleQueueView, room: Option<u32>, now: Instant) -> RoleLine {
     let RoleQueueView { limiter, observed, waiting_since } = view;
     // A limit that only observes is shown as it would be.
     let shown = observed.as_ref().map_or(limiter, |(shown, _)| shown);
+    let is_pool = observed.is_some() || room.is_some_and(|room| room < shown.effective);
     RoleLine {
         role,
         state: limiter.state,
         limit: shown.limit,
         effective: group::effective_limit(shown),
+        limited_by: if is_pool { LimitedBy::Pool } else { shown.limited_by },
         ramp_end: limiter.moves_until.map(|end| SystemTime::now() + end.saturating_duration_since(now)),
         active: limiter.active,
         waiting: limiter.waiting,
@@ -106,6 +132,7 @@ fn unseen(config: &Config, role: Arc<str>) -> RoleLine {
         state: LimiterState::Calm,
         limit,
         effective: limit,
+        limited_by: if limit.is_none() || observes { LimitedBy::Pool } else { LimitedBy::Limit },
         ramp_end: None,
         active: 0,
         waiting: 0,

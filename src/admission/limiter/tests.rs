@@ -283,3 +283,26 @@ fn who_comes_first_after_a_quiet_time_is_drawn_and_steady_load_keeps_its_order()
     role_queue.fill();
     assert!(role_queue.limiter.is_drawing(role_queue.now));
 }
+
+#[test]
+fn what_makes_the_limit_as_low_as_it_is_is_named() {
+    let mut role_queue = TestQueue::new(rules());
+    assert_eq!(role_queue.view().limited_by, LimitedBy::SlowStart);
+    role_queue.work(300);
+    assert_eq!((role_queue.view().effective, role_queue.view().limited_by), (100, LimitedBy::Limit));
+    role_queue.limiter.tighten(role_queue.now);
+    assert_eq!(role_queue.view().limited_by, LimitedBy::Watch);
+    role_queue.now += TIGHT_FOR;
+    assert_eq!(role_queue.view().limited_by, LimitedBy::SlowStart);
+    role_queue.work(300);
+    role_queue.limiter.set_limit(Some(10), Some(ms(10_000)), role_queue.now);
+    role_queue.now += ms(1000);
+    assert_eq!(role_queue.view().limited_by, LimitedBy::Ramp);
+    role_queue.now += ms(10_000);
+    assert_eq!((role_queue.view().effective, role_queue.view().limited_by), (10, LimitedBy::Limit));
+    role_queue.limiter.set_share(FleetShare::Part { rank: 0, of: 2 }, None, role_queue.now);
+    assert_eq!(role_queue.view().limited_by, LimitedBy::Fleet);
+    role_queue.limiter.set_limit(None, None, role_queue.now);
+    let off = RoleQueueSettings { mode: AdmissionMode::Off, transactions_max: None, ..rules() };
+    assert_eq!(TestQueue::new(off).view().limited_by, LimitedBy::Pool);
+}
