@@ -6,6 +6,7 @@ use std::task::Context;
 
 use super::cycle::CycleState;
 use super::reply_action::ReplyAction;
+use super::statements::ClientStatements;
 use crate::clients::PinSlot;
 use crate::config::duration_text;
 use crate::lanes::LaneOf;
@@ -143,10 +144,17 @@ impl Leased {
         self.lease.applied.values().contains_key(DEFERRABLE)
     }
 
-    /// Sends a question of ours.
-    pub(crate) fn question(&mut self, cx: &mut Context<'_>, sql: &[u8], action: ReplyAction) -> io::Result<()> {
+    /// Sends a question of ours to the backend of the client that has these statements.
+    pub(crate) fn question(
+        &mut self,
+        cx: &mut Context<'_>,
+        statements: &mut ClientStatements,
+        sql: &[u8],
+        action: ReplyAction,
+    ) -> io::Result<()> {
         let mut bytes = Vec::new();
         if self.may_wait_for_snapshot() {
+            statements.leave_unnamed();
             self.cycle.query(&mut bytes, &[AT_ONCE, sql].concat(), action);
         } else {
             self.cycle.question(&mut bytes, sql, action);

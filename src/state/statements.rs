@@ -46,16 +46,34 @@ pub(crate) struct Statement {
 pub(crate) struct Analysis {
     /// Body of the ParameterDescription: a count and the types.
     parameters: Box<[u8]>,
-    /// Hash of the RowDescription: names, tables, types.
+    /// Hash of the RowDescription: names and types.
     columns: u64,
 }
+
+/// Bytes of a column of RowDescription behind its name: table, number in it, type, size, modifier, format.
+const COLUMN_LEN: usize = 18;
+/// Bytes of the first two.
+const TABLE_LEN: usize = 6;
 
 impl Analysis {
     /// From the bodies of ParameterDescription and RowDescription; the latter is empty for a statement without rows.
     pub(crate) fn new(parameters: &[u8], columns: &[u8]) -> Self {
         let mut hasher = DefaultHasher::new();
-        hasher.write(columns);
+        let (count, mut rest) = columns.split_at(columns.len().min(2));
+        hasher.write(count);
+        while let Some((name, column)) = split_cstring(rest) {
+            let Some((column, next)) = column.split_at_checked(COLUMN_LEN) else { break };
+            hasher.write(name);
+            // Not the table and the number in it: Postgres compares neither (`equalTupleDescs` of `tupdesc.c`).
+            hasher.write(&column[TABLE_LEN..]);
+            rest = next;
+        }
         Self { parameters: parameters.into(), columns: hasher.finish() }
+    }
+
+    /// Body of its ParameterDescription.
+    pub(crate) fn parameters(&self) -> &[u8] {
+        &self.parameters
     }
 
     /// Body of its ParameterDescription, if it has no rows.

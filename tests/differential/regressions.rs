@@ -228,7 +228,7 @@ fn a_query_destroys_the_unnamed_statement_unless_it_is_skipped() {
             Pool::Two,
             &[
                 step(0, send(&[parse("", "SELECT 'before'"), Sync])),
-                step(0, send(&[&[none.clone()], behind].concat())),
+                step(0, send(&[std::slice::from_ref(&none), behind].concat())),
                 step(0, send(&[bind("", "", &[]), execute("", 0), Sync])),
                 step(0, send(&unit)),
                 step(0, send(&[bind("", "", &[]), execute("", 0), Sync])),
@@ -315,5 +315,57 @@ fn a_statement_behind_the_end_of_a_failed_transaction_in_one_unit_is_in_none() {
                 step(0, send(&[query("COMMIT")])),
             ],
         );
+    }
+}
+
+#[test]
+fn an_unnamed_statement_behind_a_query_that_pins_is_there() {
+    same(
+        Pool::One,
+        &[
+            step(1, send(&[query("SET default_transaction_deferrable = on")])),
+            step(1, send(&[query("DECLARE hc CURSOR WITH HOLD FOR SELECT 1"), parse("", "COMMIT"), Sync])),
+            step(1, send(&[bind("", "", &["ch1", "v"]), Sync])),
+        ],
+    );
+    let again = execute("", 0);
+    let unit =
+        [parse("", "SET default_transaction_deferrable = on"), Flush, bind("", "", &[]), again.clone(), again, Sync];
+    same(
+        Pool::One,
+        &[
+            step(0, send(&[query("SET default_transaction_deferrable = on")])),
+            step(0, send(&unit)),
+            step(0, send(&[bind("p0", "", &["5"]), Sync])),
+        ],
+    );
+}
+
+#[test]
+fn a_table_that_is_made_again_is_the_same_to_who_prepared_before() {
+    let again = "DROP TABLE public.ddl; CREATE TABLE public.ddl (a int); GRANT ALL ON public.ddl TO owner";
+    for change in [
+        again,
+        "ALTER TABLE public.ddl ALTER COLUMN a TYPE bigint",
+        "DROP TABLE public.ddl; CREATE TABLE public.ddl (b int)",
+    ] {
+        for sql in ["SELECT * FROM public.ddl", "INSERT INTO public.ddl VALUES (1)"] {
+            for run in [
+                &[parse("", "EXECUTE s1 (5)"), Sync][..],
+                &[bind("", "s1", &[]), execute("", 0), Sync],
+                &[describe_statement("s1"), Sync],
+                &[query("EXECUTE s1")],
+            ] {
+                same(
+                    Pool::Two,
+                    &[
+                        step(2, send(&[parse("s1", sql), Sync])),
+                        step(1, send(&[query("DISCARD ALL")])),
+                        step(2, ddl(change)),
+                        step(2, send(run)),
+                    ],
+                );
+            }
+        }
     }
 }

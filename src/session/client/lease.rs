@@ -245,7 +245,7 @@ impl Client {
         if !self.session.pins.is_settled() {
             leased.lease.is_dirty |= self.session.pins.is_uncertain();
             if let Some((asked, sql)) = self.session.pins.question() {
-                if leased.question(cx, &sql, ReplyAction::Probes(asked)).is_err() {
+                if leased.question(cx, &mut self.session.statements, &sql, ReplyAction::Probes(asked)).is_err() {
                     return self.lose(cx);
                 }
                 return Ok(());
@@ -253,7 +253,7 @@ impl Client {
         }
         if let Some(unknown) = self.session.unknown_settings.take() {
             let sql = unknown.question();
-            if leased.question(cx, &sql, ReplyAction::AsksSettings(unknown)).is_err() {
+            if leased.question(cx, &mut self.session.statements, &sql, ReplyAction::AsksSettings(unknown)).is_err() {
                 return self.lose(cx);
             }
             return Ok(());

@@ -9,7 +9,7 @@ use crate::session::prepare::{self, EMPTY_TEXT, FAILING_NAME, Presence};
 use crate::session::reply_action::{ReplyAction, Runs};
 use crate::sql;
 use crate::sql::{Effect, NameUse, StateFlags, StatementEffects, StatementName, quote_identifier};
-use crate::state::statements::{self, Analysis, Statement};
+use crate::state::statements::{self, Statement};
 use crate::wire::expected::Expect;
 use crate::wire::message::Message;
 use crate::wire::tag::{backend, frontend};
@@ -37,7 +37,12 @@ impl Frontend<'_, '_> {
                 class.execute(number, prepared, is_direct);
             }
             if !self.session.keeps_own_names() {
-                let number = self.number(message, &statement)?;
+                let presence = self.presence(&statement);
+                // To parse an EXECUTE, Postgres does not plan what it executes.
+                if message.tag == frontend::PARSE && matches!(presence, Presence::Refused(_)) {
+                    continue;
+                }
+                let number = self.number_if(presence, message, &statement)?;
                 numbers.push((name, statements::name(number)));
             }
         }
@@ -95,32 +100,58 @@ impl Frontend<'_, '_> {
 
     /// The number of a statement of the client, once the backend has it; an error as before.
     pub(super) fn number(&mut self, message: Message<'_>, statement: &Arc<Statement>) -> Result<u64, Rest> {
-        if let Some(name) = self.leased.lease.statements.find(statement.id) {
-            return Ok(name.number);
+        let presence = self.presence(statement);
+        self.number_if(presence, message, statement)
+    }
+
+    fn presence(&mut self, statement: &Arc<Statement>) -> Presence {
+        match self.leased.lease.statements.find(statement.id) {
+            Some(name) => Presence::Here(name.number),
+            None => prepare::bring(statement, self.session, self.leased, self.registry, self.out),
         }
-        match prepare::bring(statement, self.session, self.leased, self.registry, self.out) {
+    }
+
+    fn number_if(&mut self, presence: Presence, message: Message<'_>, statement: &Statement) -> Result<u64, Rest> {
+        match presence {
             Presence::Here(number) => Ok(number),
             Presence::Wait => Err(self.hold()),
             Presence::UnderWay => Err(Rest::Hold),
-            Presence::Refused(error) => Err(match wrong_bind(message, statement) {
-                Some(wrong) => self.refuse(message, &wrong.into()),
-                None => self.refuse_with(message, error, false),
-            }),
+            Presence::Refused(error) => Err(self.refuse_unprepared(message, statement, error)),
             Presence::Aborted => Err(self.answer_in_aborted(message, statement)),
         }
+    }
+
+    /// Answers a message about a statement that cannot be prepared any more, as Postgres, which finds that out when it
+    /// plans it: Describe tells the parameters first, and a Bind is counted.
+    fn refuse_unprepared(&mut self, message: Message<'_>, statement: &Statement, error: Box<[u8]>) -> Rest {
+        if let Some(rest) = self.describe_without_rows(message, statement) {
+            return rest;
+        }
+        match (wrong_bind(message, statement), statement.analysis()) {
+            (Some(wrong), _) => self.refuse(message, &wrong.into()),
+            (None, Some(analysis)) if message.tag == frontend::DESCRIBE => {
+                let frames = [&parameter_description(analysis.parameters()), &error[..]].concat();
+                self.refuse_with(message, frames.into(), false)
+            }
+            (None, _) => self.refuse_with(message, error, false),
+        }
+    }
+
+    /// Answers a Describe of a statement that has no rows, which Postgres need not plan for that.
+    fn describe_without_rows(&mut self, message: Message<'_>, statement: &Statement) -> Option<Rest> {
+        if message.tag != frontend::DESCRIBE {
+            return None;
+        }
+        let mut frames = parameter_description(statement.analysis()?.parameters_without_rows()?);
+        frames.extend_from_slice(build::NO_DATA);
+        Some(self.answer(message, ReplyAction::Answers { frames: frames.into(), undo: None }))
     }
 
     /// Answers a message about a statement that the backend lacks, in a failed transaction: as Postgres, which has it
     /// there, but executes nothing.
     fn answer_in_aborted(&mut self, message: Message<'_>, statement: &Statement) -> Rest {
-        let analysis = statement.analysis();
-        if message.tag == frontend::DESCRIBE
-            && let Some(parameters) = analysis.and_then(Analysis::parameters_without_rows)
-        {
-            let mut frames = Vec::new();
-            build::frame(&mut frames, backend::PARAMETER_DESCRIPTION, |out| out.extend_from_slice(parameters));
-            frames.extend_from_slice(build::NO_DATA);
-            return self.answer(message, ReplyAction::Answers { frames: frames.into(), undo: None });
+        if let Some(rest) = self.describe_without_rows(message, statement) {
+            return rest;
         }
         if let Some(wrong) = wrong_bind(message, statement) {
             return self.refuse(message, &wrong.into());
@@ -182,6 +213,12 @@ impl Frontend<'_, '_> {
         build::execute(out, FAILING_NAME);
         Rest::Discard
     }
+}
+
+fn parameter_description(parameters: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    build::frame(&mut frame, backend::PARAMETER_DESCRIPTION, |out| out.extend_from_slice(parameters));
+    frame
 }
 
 /// The fault of a Bind that does not fit the analysis of its statement: Postgres looks for it before it looks at the
