@@ -50,8 +50,6 @@ pub(crate) struct ClientStatements {
     parse: u32,
     /// Digest of the statement of the unnamed portal.
     unnamed_portal_digest: Digest,
-    /// Unnamed Parses that failed or were dropped in front of another one that is under way.
-    undone: Vec<UnnamedParse>,
     /// The portals of the transaction, if more than that is to be known of any.
     portals: Option<Box<OpenPortals>>,
 }
@@ -66,6 +64,8 @@ struct OpenPortals {
     bytes: usize,
     /// Digests of the statements of named ones.
     digests: BTreeMap<Box<[u8]>, Digest>,
+    /// Unnamed Parses that failed or were dropped in front of another one that is under way.
+    undone: Vec<UnnamedParse>,
 }
 
 /// Effect of executing a portal.
@@ -277,9 +277,10 @@ impl ClientStatements {
 
     /// An unnamed Parse failed, or was dropped: then the statement before it is still there.
     pub(crate) fn unnamed_not_parsed(&mut self, parse: UnnamedParse) {
-        self.undone.push(parse);
+        let undone = &mut self.portals.get_or_insert_default().undone;
+        undone.push(parse);
         // The statement before the last one may be of a Parse that failed earlier.
-        while let Some(parse) = self.undone.pop_if(|parse| parse.number.wrapping_add(1) == self.parse) {
+        while let Some(parse) = undone.pop_if(|parse| parse.number.wrapping_add(1) == self.parse) {
             self.unnamed = Unnamed::None;
             match parse.before {
                 Some(before) if !parse.has_failed || parse.is_unreadable => (self.unnamed, self.text) = *before,
@@ -416,6 +417,5 @@ impl ClientStatements {
     #[inline]
     pub(crate) fn drop_portals(&mut self) {
         self.portals = None;
-        self.undone.clear();
     }
 }

@@ -360,12 +360,19 @@ mod tests {
             let draft = statements.draft(b"SELECT $1\0\0\0", b"", None, none.clone(), Digest::NONE);
             statements.analysed(&draft, pool, Analysis::new(parameters, columns))
         };
-        let first = parse(1, b"\0\x01\0\0\0\x17", b"int4");
-        assert!(Arc::ptr_eq(&first, &parse(1, b"\0\x01\0\0\0\x17", b"int4")));
+        let column = |name: &str, table: u8, kind: u8| {
+            [b"\0\x01", name.as_bytes(), &[0, 0, 0, 0, table, 0, 1, 0, 0, 0, kind, 0, 4, 255, 255, 255, 255, 0, 0]]
+                .concat()
+        };
+        let first = parse(1, b"\0\x01\0\0\0\x17", &column("a", 7, 23));
+        assert!(Arc::ptr_eq(&first, &parse(1, b"\0\x01\0\0\0\x17", &column("a", 7, 23))));
+        // Of a table that was made again.
+        assert!(Arc::ptr_eq(&first, &parse(1, b"\0\x01\0\0\0\x17", &column("a", 8, 23))));
         for other in [
-            parse(2, b"\0\x01\0\0\0\x17", b"int4"),
-            parse(1, b"\0\x01\0\0\0\x14", b"int4"),
-            parse(1, b"\0\x01\0\0\0\x17", b"int8"),
+            parse(2, b"\0\x01\0\0\0\x17", &column("a", 7, 23)),
+            parse(1, b"\0\x01\0\0\0\x14", &column("a", 7, 23)),
+            parse(1, b"\0\x01\0\0\0\x17", &column("a", 7, 20)),
+            parse(1, b"\0\x01\0\0\0\x17", &column("b", 7, 23)),
         ] {
             assert!(!Arc::ptr_eq(&first, &other));
         }
