@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::leased::Leased;
 use super::reply_action::ReplyAction;
-use super::session::Session;
+use super::session::{ENCODING, Session};
 use crate::sql::{Value, assume, assume_one};
 use crate::state::settings::{Settings, SettingsRegistry, is_harmless};
 use crate::state::statements::{self, Statement};
@@ -154,7 +154,9 @@ impl Surrounding {
 /// Gives settings these values within a unit or transaction of the client, to its end. Behind the analysis they have
 /// those of before: what the client has set for longer stays.
 fn assume_within(names: &BTreeSet<&str>, values: &Settings, leased: &mut Leased, out: &mut Splice<'_>) {
-    for name in names {
+    // The bytes of all others are of the encoding that is in force with them.
+    let (encoding, others): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| **name == ENCODING);
+    for name in encoding.iter().chain(&others) {
         let value = values.values().get(*name).unwrap_or(&Value::Default);
         execute_own(&assume_one(name, value), leased, out);
     }

@@ -64,7 +64,7 @@ pub(crate) struct Session {
 const TEXT_OIDS: [u32; 4] = [0, 25, 705, 1043];
 
 /// The setting that says how the bytes of all others are read.
-const ENCODING: &str = "client_encoding";
+pub(super) const ENCODING: &str = "client_encoding";
 
 /// The setting behind SET ROLE; `none` is no role.
 const ROLE: &str = "role";

@@ -369,3 +369,18 @@ fn a_table_that_is_made_again_is_the_same_to_who_prepared_before() {
         }
     }
 }
+
+#[test]
+fn a_statement_is_prepared_within_a_unit_under_another_encoding() {
+    same(
+        Pool::Two,
+        &[
+            step(0, send(&[parse("s1", "SELECT $1::text"), Sync])),
+            step(0, send(&[query("SET client_encoding = 'GBK'")])),
+            step(2, send(&[query("DISCARD ALL")])),
+            step(0, send(&[query("SET a.x = '{5c}'")])),
+            step(0, send(&[parse("", "ROLLBACK TO a"), bind("", "s1", &[]), Sync])),
+            step(0, send(&[query("SELECT current_setting('a.x')")])),
+        ],
+    );
+}
