@@ -18,6 +18,10 @@ const CALM_LOOKS: u32 = 5;
 
 /// Workers whose shares of busy time differ by less have even loads.
 const EVEN: f64 = 0.2;
+/// And so much more for each look at which clients moved for that.
+const EVEN_STEP: f64 = 0.02;
+/// A load that differs by this part is another.
+const OTHER_LOAD: f64 = 0.25;
 
 /// One worker since the last look.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,12 +46,16 @@ pub(super) struct Spread {
     serving: usize,
     most: usize,
     calm: u32,
+    /// Looks after which clients moved between workers that serve, since the load was another.
+    evened: u32,
+    /// The load of all workers at the first of them.
+    load: f64,
 }
 
 impl Spread {
     /// One worker of `most` serves.
     pub(super) fn new(most: usize) -> Self {
-        Self { serving: 1, most, calm: 0 }
+        Self { serving: 1, most, calm: 0, evened: 0, load: 0.0 }
     }
 
     /// Workers `0..serving` serve; the others give all their clients away.
@@ -57,6 +65,7 @@ impl Spread {
 
     /// Decides for the time until the next look. `looks`: one for each worker.
     pub(super) fn look(&mut self, looks: &[WorkerLook]) -> Vec<Departure> {
+        let before = self.serving;
         let serving = &looks[..self.serving];
         let needs_help = serving.iter().any(|look| look.busy > BUSY && look.clients > 1);
         let saturated = serving.iter().filter(|look| look.busy > SATURATED && look.clients > 1).count();
@@ -69,29 +78,44 @@ impl Spread {
             self.serving -= 1;
             self.calm = 0;
         }
-        self.departures(looks)
-    }
-
-    /// Who rests gives everything away, each to another worker; the busiest give to those that have least to do.
-    fn departures(&self, looks: &[WorkerLook]) -> Vec<Departure> {
-        let mut by_load: Vec<usize> = (0..self.serving).collect();
-        by_load.sort_by(|a, b| looks[*a].busy.total_cmp(&looks[*b].busy));
+        if self.serving != before || (busy - self.load).abs() > OTHER_LOAD * self.load {
+            (self.evened, self.load) = (0, busy);
+        }
+        let by_load = self.by_load(looks);
+        let evening = self.evening(looks, &by_load);
+        self.evened += u32::from(!evening.is_empty());
+        // Who rests gives everything away, each to another worker.
         let resting = (self.serving..looks.len()).zip(by_load.iter().cycle());
         let resting = resting.map(|(from, to)| Departure { from, to: *to, clients: u32::MAX });
+        resting.chain(evening).collect()
+    }
+
+    /// Workers that serve, the idlest first.
+    fn by_load(&self, looks: &[WorkerLook]) -> Vec<usize> {
+        let mut by_load: Vec<usize> = (0..self.serving).collect();
+        by_load.sort_by(|a, b| looks[*a].busy.total_cmp(&looks[*b].busy));
+        by_load
+    }
+
+    /// The busiest give to those that have least to do. The longer that goes on under one load, the more they have to
+    /// differ: clients that cost unlike would move to and fro.
+    fn evening(&self, looks: &[WorkerLook], by_load: &[usize]) -> Vec<Departure> {
+        let differ = EVEN + EVEN_STEP * f64::from(self.evened);
         let pairs = by_load.iter().zip(by_load.iter().rev()).take(self.serving / 2);
-        let pairs = pairs.map(|(idle, busy)| Departure {
+        let departures = pairs.map(|(idle, busy)| Departure {
             from: *busy,
             to: *idle,
-            clients: surplus(looks[*busy], looks[*idle]),
+            clients: surplus(looks[*busy], looks[*idle], differ),
         });
-        resting.chain(pairs.filter(|departure| departure.clients > 0)).collect()
+        departures.filter(|departure| departure.clients > 0).collect()
     }
 }
 
-/// The clients that make half the difference, if all cost alike. Never the last one: it would take all its load along.
-fn surplus(busy: WorkerLook, idle: WorkerLook) -> u32 {
+/// The clients that make half the difference, if all cost alike and the difference is no smaller than `differ`. Never
+/// the last one: it would take all its load along.
+fn surplus(busy: WorkerLook, idle: WorkerLook, differ: f64) -> u32 {
     let difference = busy.busy - idle.busy;
-    if difference < EVEN || busy.clients < 2 {
+    if difference < differ || busy.clients < 2 {
         return 0;
     }
     (f64::from(busy.clients) * difference / 2.0 / busy.busy) as u32
