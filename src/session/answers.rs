@@ -428,6 +428,14 @@ impl Answers<'_, '_> {
                 self.leased.cycle.running().failed(executes, &StatementError::new(code, timeout));
             }
         }
+        // The unnamed statement is taken back in the order of its Parses, names in the other.
+        for entry in &mut dropped {
+            if let Some(ReplyAction::ParsesUnnamed(parse)) =
+                entry.action.take_if(|action| matches!(action, ReplyAction::ParsesUnnamed(_)))
+            {
+                self.session.statements.unnamed_not_parsed(parse);
+            }
+        }
         while let Some(entry) = dropped.pop() {
             if let Some(action) = entry.action {
                 self.session.take_back(action, &mut self.leased.lease);

@@ -64,8 +64,8 @@ struct OpenPortals {
     bytes: usize,
     /// Digests of the statements of named ones.
     digests: BTreeMap<Box<[u8]>, Digest>,
-    /// Unnamed Parses that failed or were dropped in front of another one that is under way.
-    undone: Vec<UnnamedParse>,
+    /// The last unnamed Parses that came to nothing while another one is under way behind them.
+    undone: Option<UndoneParses>,
 }
 
 /// Effect of executing a portal.
@@ -125,11 +125,23 @@ struct TaggedStatement {
 pub(crate) struct UnnamedParse {
     number: u32,
     /// The statement before it, if the Parse may be dropped unread.
-    before: Option<Box<(Unnamed, Vec<u8>)>>,
+    before: KeptUnnamed,
     /// The Parse was read, and failed.
     pub has_failed: bool,
     /// Its text is none in the client's encoding: it fails before it destroys the statement before it.
     is_unreadable: bool,
+}
+
+/// The unnamed statement and its text.
+type KeptUnnamed = Option<Box<(Unnamed, Vec<u8>)>>;
+
+/// Unnamed Parses one behind the other that all came to nothing.
+#[derive(Debug)]
+struct UndoneParses {
+    /// Number of the last.
+    last: u32,
+    /// The statement that is there behind them, if any.
+    left: KeptUnnamed,
 }
 
 /// A change of names that a failed or dropped message takes back: a name and its meaning before.
@@ -275,18 +287,24 @@ impl ClientStatements {
         self.parse = self.parse.wrapping_add(1);
     }
 
-    /// An unnamed Parse failed, or was dropped: then the statement before it is still there.
+    /// An unnamed Parse failed, or was dropped; those in front of it were answered before. Unless it destroyed the
+    /// statement before it, that is still there.
     pub(crate) fn unnamed_not_parsed(&mut self, parse: UnnamedParse) {
-        let undone = &mut self.portals.get_or_insert_default().undone;
-        undone.push(parse);
-        // The statement before the last one may be of a Parse that failed earlier.
-        while let Some(parse) = undone.pop_if(|parse| parse.number.wrapping_add(1) == self.parse) {
+        let destroyed = parse.has_failed && !parse.is_unreadable;
+        let earlier = self.portals.as_mut().and_then(|portals| portals.undone.take());
+        // What was there when it was sent may have come to nothing itself.
+        let left = match earlier.filter(|earlier| earlier.last.wrapping_add(1) == parse.number) {
+            _ if destroyed => None,
+            Some(earlier) => earlier.left,
+            None => parse.before,
+        };
+        if self.parse == parse.number.wrapping_add(1) {
             self.unnamed = Unnamed::None;
-            match parse.before {
-                Some(before) if !parse.has_failed || parse.is_unreadable => (self.unnamed, self.text) = *before,
-                _ => {}
+            if let Some(left) = left {
+                (self.unnamed, self.text) = *left;
             }
-            self.parse = parse.number;
+        } else {
+            self.portals.get_or_insert_default().undone = Some(UndoneParses { last: parse.number, left });
         }
     }
 
@@ -417,5 +435,100 @@ impl ClientStatements {
     #[inline]
     pub(crate) fn drop_portals(&mut self) {
         self.portals = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Sent {
+        Parses,
+        FailsToParse,
+        IsUnreadable,
+        /// Any other message.
+        Fails,
+    }
+
+    #[derive(Debug, Clone)]
+    enum Cycle {
+        Unit(Vec<Sent>),
+        Query,
+    }
+
+    fn cycle() -> impl Strategy<Value = Cycle> {
+        let sent = prop_oneof![
+            4 => Just(Sent::Parses), 1 => Just(Sent::FailsToParse), 1 => Just(Sent::IsUnreadable), 2 => Just(Sent::Fails),
+        ];
+        prop_oneof![6 => prop::collection::vec(sent, 1..4).prop_map(Cycle::Unit), 1 => Just(Cycle::Query)]
+    }
+
+    /// What of a cycle is under way: each text with its Parse.
+    type UnderWay = Vec<(Sent, u8, Option<UnnamedParse>)>;
+
+    /// The server gets to a cycle; `at_server` is its unnamed statement.
+    fn answer(statements: &mut ClientStatements, at_server: &mut Option<u8>, cycle: Option<UnderWay>) {
+        let Some(mut sent) = cycle else {
+            *at_server = None;
+            return;
+        };
+        let fails = sent.iter().position(|(sent, ..)| *sent != Sent::Parses);
+        let mut dropped = fails.map(|at| sent.split_off(at)).unwrap_or_default();
+        if let Some((_, text, _)) = sent.last() {
+            *at_server = Some(*text);
+        }
+        if let Some((sent, _, parse)) = dropped.first_mut() {
+            if *sent == Sent::FailsToParse {
+                *at_server = None;
+            }
+            if let Some(parse) = parse {
+                parse.has_failed = true;
+            }
+        }
+        for parse in dropped.into_iter().filter_map(|(.., parse)| parse) {
+            statements.unnamed_not_parsed(parse);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn behind_all_answers_the_unnamed_statement_is_the_servers(
+            cycles in prop::collection::vec((cycle(), 0..4_usize), 1..12),
+        ) {
+            let (mut statements, mut at_server) = (ClientStatements::default(), None);
+            let (mut under_way, mut text) = (VecDeque::<Option<UnderWay>>::new(), 0);
+            for (cycle, answered) in cycles {
+                under_way.push_back(match cycle {
+                    Cycle::Query => {
+                        statements.drop_unnamed();
+                        None
+                    }
+                    Cycle::Unit(sent) => Some(sent.into_iter().enumerate().map(|(at, sent)| {
+                        text += 1;
+                        let parse = (sent != Sent::Fails).then(|| {
+                            let may_be_dropped = at > 0 || !under_way.is_empty();
+                            let parse = statements.begin_unnamed(may_be_dropped, sent == Sent::IsUnreadable);
+                            statements.keep_unnamed(&[text], None, Digest::NONE);
+                            parse
+                        });
+                        (sent, text, parse)
+                    }).collect()),
+                });
+                for _ in 0..answered {
+                    let Some(cycle) = under_way.pop_front() else { break };
+                    answer(&mut statements, &mut at_server, cycle);
+                }
+            }
+            for cycle in under_way {
+                answer(&mut statements, &mut at_server, cycle);
+            }
+            let known = matches!(statements.unnamed, Unnamed::Kept { .. }).then(|| statements.unnamed_text()[0]);
+            prop_assert_eq!(known, at_server);
+        }
     }
 }
