@@ -265,7 +265,6 @@ impl Frontend<'_, '_> {
         }
     }
 
-    /// Sends another Query in the place of the client's.
     /// True if an error in front of a Query without a Sync between may drop it: then the unnamed statement stays.
     #[cold]
     fn waits_to_drop_unnamed(&self) -> bool {
@@ -273,6 +272,7 @@ impl Frontend<'_, '_> {
         !replies.is_empty() && !replies.is_copying_in() && !replies.is_skipping()
     }
 
+    /// Sends another Query in the place of the client's.
     fn query_instead(&mut self, message: Message<'_>, action: Option<ReplyAction>, text: &[u8]) -> Rest {
         self.push(Expect::Query, action);
         self.out.skip(message.fresh);

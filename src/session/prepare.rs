@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use super::leased::Leased;
 use super::reply_action::ReplyAction;
-use super::session::{ENCODING, Session};
+use super::session::Session;
 use crate::sql::{Value, assume, assume_one};
-use crate::state::settings::{Settings, SettingsRegistry, is_harmless};
+use crate::state::settings::{ENCODING, Settings, SettingsRegistry, is_harmless};
 use crate::state::statements::{self, Statement};
 use crate::wire::build;
 use crate::wire::expected::{Expect, TransactionStatus};

@@ -20,7 +20,7 @@ use crate::pool::in_use::InUse;
 use crate::pool::pool::Pool;
 use crate::sql::{self, Argument, Context, Effect, Scope, StateFlags, Value};
 use crate::state::parameters::Parameters;
-use crate::state::settings::{Settings, SettingsRegistry};
+use crate::state::settings::{ENCODING, Settings, SettingsRegistry};
 use crate::state::timeout::Timeout;
 use crate::wire::build::Report;
 
@@ -62,9 +62,6 @@ pub(crate) struct Session {
 
 /// No type, `text`, `unknown` and `varchar` of `pg_type.dat`: their bytes are the same in both formats.
 const TEXT_OIDS: [u32; 4] = [0, 25, 705, 1043];
-
-/// The setting that says how the bytes of all others are read.
-pub(super) const ENCODING: &str = "client_encoding";
 
 /// The setting behind SET ROLE; `none` is no role.
 const ROLE: &str = "role";
@@ -128,8 +125,7 @@ impl Session {
 
     /// True if the server converts nothing between the client's encoding and its own.
     pub(crate) fn shares_encoding(&self) -> bool {
-        let (Some(client), Some(server)) =
-            (self.value_in_force("client_encoding"), self.reported.value("server_encoding"))
+        let (Some(client), Some(server)) = (self.value_in_force(ENCODING), self.reported.value("server_encoding"))
         else {
             return false;
         };
@@ -198,7 +194,7 @@ impl Session {
     pub(crate) fn update_lexer(&mut self) {
         let in_force = |name| self.value_in_force(name);
         let is_off = in_force("standard_conforming_strings").is_some_and(|value| value.eq_ignore_ascii_case("off"));
-        let encoding = in_force("client_encoding").map(|value| sql::encoding_family(&value)).unwrap_or_default();
+        let encoding = in_force(ENCODING).map(|value| sql::encoding_family(&value)).unwrap_or_default();
         self.lexer = Context { standard_conforming_strings: !is_off, encoding };
     }
 

@@ -122,7 +122,8 @@ pub(crate) const DEFERRABLE: &str = "default_transaction_deferrable";
 pub(crate) const AT_ONCE: &[u8] = b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED, NOT DEFERRABLE;";
 
 const ROLE: &str = "role";
-const ENCODING: &str = "client_encoding";
+/// The setting that says how the bytes of all others are read.
+pub(crate) const ENCODING: &str = "client_encoding";
 
 /// All sets of the process.
 #[derive(Debug)]

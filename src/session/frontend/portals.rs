@@ -17,6 +17,7 @@ use crate::wire::bind::{self, BindValue};
 use crate::wire::build;
 use crate::wire::expected::{Expect, TransactionStatus};
 use crate::wire::message::{Message, Named};
+use crate::wire::splice::Splice;
 
 impl Frontend<'_, '_> {
     #[inline]
@@ -47,7 +48,7 @@ impl Frontend<'_, '_> {
             return self.pass(message, Some(Expect::Bind), None);
         }
         let before = &message.payload()[..=portal.len()];
-        match self.forward_use(message, Expect::Bind, before, name) {
+        match self.forward_use(NamedUse { message, expect: Expect::Bind, before, name }) {
             Naming::Forwarded(class, digest) => {
                 let bound = class.map(|class| self.bound(class, message));
                 self.session.statements.bind(portal, bound);
@@ -79,78 +80,63 @@ impl Frontend<'_, '_> {
 
     /// Sends a message that names a statement of the client, once the backend has it.
     #[inline]
-    pub(super) fn forward_use(&mut self, message: Message<'_>, expect: Expect, before: &[u8], name: &[u8]) -> Naming {
-        let Some((statement, tag)) = self.session.statements.find_tagged(name) else { return Naming::Unknown };
+    pub(super) fn forward_use(&mut self, used: NamedUse<'_>) -> Naming {
+        let Some((statement, tag)) = self.session.statements.find_tagged(used.name) else { return Naming::Unknown };
         let (class, digest) = (statement.class.clone(), statement.digest);
-        let keeps_own_names = self.session.keeps_own_names();
         if class.as_ref().is_some_and(|class| class.executes()) {
-            let is_there = keeps_own_names || self.leased.lease.statements.find(statement.id).is_some();
-            // What Describe tells is as old as the Parse.
-            if expect == Expect::Bind || !is_there {
-                let statement = Arc::clone(statement);
-                return self.forward_executing(message, expect, before, name, &statement, tag);
-            }
+            let statement = Arc::clone(statement);
+            return self.forward_executing(used, &statement, tag);
         }
-        if keeps_own_names {
-            self.push(expect, None);
-            self.out.pass(message.bytes, message.fresh);
+        if self.session.keeps_own_names() {
+            self.push(used.expect, None);
+            self.out.pass(used.message.bytes, used.message.fresh);
             return Naming::Forwarded(class, digest);
         }
         if let Some(BackendName { number, name: server_name }) = self.leased.lease.statements.find(statement.id) {
             let number = *number;
-            rename(self.out, message, before, name, server_name);
-            self.push(expect, Some(ReplyAction::Uses { number, tag }));
+            used.rename(self.out, server_name);
+            self.push(used.expect, Some(ReplyAction::Uses { number, tag }));
             return Naming::Forwarded(class, digest);
         }
         let statement = Arc::clone(statement);
-        self.forward_brought(message, expect, before, name, &statement, tag)
+        self.forward_brought(used, &statement, tag)
     }
 
-    fn forward_brought(
-        &mut self,
-        message: Message<'_>,
-        expect: Expect,
-        before: &[u8],
-        name: &[u8],
-        statement: &Arc<Statement>,
-        tag: u32,
-    ) -> Naming {
-        let number = match self.number(message, statement) {
+    fn forward_brought(&mut self, used: NamedUse<'_>, statement: &Arc<Statement>, tag: u32) -> Naming {
+        let number = match self.number(used.message, statement) {
             Ok(number) => number,
             Err(rest) => return Naming::Handled(rest),
         };
-        rename(self.out, message, before, name, &statements::name(number));
-        self.push(expect, Some(ReplyAction::Uses { number, tag }));
+        used.rename(self.out, &statements::name(number));
+        self.push(used.expect, Some(ReplyAction::Uses { number, tag }));
         Naming::Forwarded(statement.class.clone(), statement.digest)
     }
 
-    /// Sends a Bind or Describe of a statement that executes others by their names: as what they are now.
-    fn forward_executing(
-        &mut self,
-        message: Message<'_>,
-        expect: Expect,
-        before: &[u8],
-        name: &[u8],
-        statement: &Arc<Statement>,
-        tag: u32,
-    ) -> Naming {
-        if let Some(wrong) = wrong_bind(message, statement) {
-            return Naming::Handled(self.refuse(message, &wrong.into()));
-        }
-        match self.execute_anew(message, statement.rest(), EXECUTING_NAME) {
-            Ok(Some(class)) => {
-                rename(self.out, message, before, name, EXECUTING_NAME);
-                self.push(expect, None);
-                Naming::Forwarded(Some(Arc::new(class)), statement.digest)
+    /// Sends a Bind or Describe of a statement that executes others by their names: as what they are now. What Describe
+    /// tells is as old as the Parse, where the backend still has that.
+    fn forward_executing(&mut self, used: NamedUse<'_>, statement: &Arc<Statement>, tag: u32) -> Naming {
+        let keeps_own_names = self.session.keeps_own_names();
+        let is_there = keeps_own_names || self.leased.lease.statements.find(statement.id).is_some();
+        if used.expect == Expect::Bind || !is_there {
+            if let Some(wrong) = wrong_bind(used.message, statement) {
+                return Naming::Handled(self.refuse(used.message, &wrong.into()));
             }
-            Ok(None) if self.session.keeps_own_names() => {
-                self.push(expect, None);
-                self.out.pass(message.bytes, message.fresh);
-                Naming::Forwarded(statement.class.clone(), statement.digest)
+            match self.execute_anew(used.message, statement.rest(), EXECUTING_NAME) {
+                Ok(Some(class)) => {
+                    used.rename(self.out, EXECUTING_NAME);
+                    self.push(used.expect, None);
+                    return Naming::Forwarded(Some(Arc::new(class)), statement.digest);
+                }
+                Ok(None) => {}
+                Err(rest) => return Naming::Handled(rest),
             }
-            Ok(None) => self.forward_brought(message, expect, before, name, statement, tag),
-            Err(rest) => Naming::Handled(rest),
         }
+        if keeps_own_names {
+            self.push(used.expect, None);
+            self.out.pass(used.message.bytes, used.message.fresh);
+            return Naming::Forwarded(statement.class.clone(), statement.digest);
+        }
+        self.forward_brought(used, statement, tag)
     }
 
     pub(super) fn describe(&mut self, message: Message<'_>, target: Named<'_>) -> Rest {
@@ -163,7 +149,8 @@ impl Frontend<'_, '_> {
                 UnnamedUse::Handled(rest) => rest,
             },
             Named::Statement(name) => {
-                match self.forward_use(message, Expect::DescribeStatement, &[crate::wire::tag::STATEMENT], name) {
+                let (expect, before) = (Expect::DescribeStatement, &[crate::wire::tag::STATEMENT][..]);
+                match self.forward_use(NamedUse { message, expect, before, name }) {
                     Naming::Forwarded(..) => Rest::Forward,
                     Naming::Unknown => self.unknown(message, Expect::DescribeStatement, name),
                     Naming::Handled(rest) => rest,
@@ -287,6 +274,23 @@ impl Frontend<'_, '_> {
             return self.refuse(message, &fault);
         }
         self.pass(message, Some(expect), None)
+    }
+}
+
+/// A Bind or Describe that names a statement of the client.
+#[derive(Clone, Copy)]
+pub(super) struct NamedUse<'m> {
+    message: Message<'m>,
+    expect: Expect,
+    /// Its body in front of the name.
+    before: &'m [u8],
+    name: &'m [u8],
+}
+
+impl NamedUse<'_> {
+    /// Sends it with another name.
+    fn rename(self, out: &mut Splice<'_>, server_name: &[u8]) {
+        rename(out, self.message, self.before, self.name, server_name);
     }
 }
 
