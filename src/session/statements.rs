@@ -447,7 +447,7 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Clone, Copy, PartialEq)]
-    enum Sent {
+    enum SentMessage {
         Parses,
         FailsToParse,
         IsUnreadable,
@@ -457,19 +457,20 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Cycle {
-        Unit(Vec<Sent>),
+        Unit(Vec<SentMessage>),
         Query,
     }
 
     fn cycle() -> impl Strategy<Value = Cycle> {
         let sent = prop_oneof![
-            4 => Just(Sent::Parses), 1 => Just(Sent::FailsToParse), 1 => Just(Sent::IsUnreadable), 2 => Just(Sent::Fails),
+            4 => Just(SentMessage::Parses), 1 => Just(SentMessage::FailsToParse),
+            1 => Just(SentMessage::IsUnreadable), 2 => Just(SentMessage::Fails),
         ];
         prop_oneof![6 => prop::collection::vec(sent, 1..4).prop_map(Cycle::Unit), 1 => Just(Cycle::Query)]
     }
 
     /// What of a cycle is under way: each text with its Parse.
-    type UnderWay = Vec<(Sent, u8, Option<UnnamedParse>)>;
+    type UnderWay = Vec<(SentMessage, u8, Option<UnnamedParse>)>;
 
     /// The server gets to a cycle; `at_server` is its unnamed statement.
     fn answer(statements: &mut ClientStatements, at_server: &mut Option<u8>, cycle: Option<UnderWay>) {
@@ -477,13 +478,13 @@ mod tests {
             *at_server = None;
             return;
         };
-        let fails = sent.iter().position(|(sent, ..)| *sent != Sent::Parses);
+        let fails = sent.iter().position(|(sent, ..)| *sent != SentMessage::Parses);
         let mut dropped = fails.map(|at| sent.split_off(at)).unwrap_or_default();
         if let Some((_, text, _)) = sent.last() {
             *at_server = Some(*text);
         }
         if let Some((sent, _, parse)) = dropped.first_mut() {
-            if *sent == Sent::FailsToParse {
+            if *sent == SentMessage::FailsToParse {
                 *at_server = None;
             }
             if let Some(parse) = parse {
@@ -510,9 +511,9 @@ mod tests {
                     }
                     Cycle::Unit(sent) => Some(sent.into_iter().enumerate().map(|(at, sent)| {
                         text += 1;
-                        let parse = (sent != Sent::Fails).then(|| {
+                        let parse = (sent != SentMessage::Fails).then(|| {
                             let may_be_dropped = at > 0 || !under_way.is_empty();
-                            let parse = statements.begin_unnamed(may_be_dropped, sent == Sent::IsUnreadable);
+                            let parse = statements.begin_unnamed(may_be_dropped, sent == SentMessage::IsUnreadable);
                             statements.keep_unnamed(&[text], None, Digest::NONE);
                             parse
                         });

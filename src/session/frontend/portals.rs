@@ -48,7 +48,7 @@ impl Frontend<'_, '_> {
             return self.pass(message, Some(Expect::Bind), None);
         }
         let before = &message.payload()[..=portal.len()];
-        match self.forward_use(NamedUse { message, expect: Expect::Bind, before, name }) {
+        match self.forward_use(NamingMessage { message, expect: Expect::Bind, before, name }) {
             Naming::Forwarded(class, digest) => {
                 let bound = class.map(|class| self.bound(class, message));
                 self.session.statements.bind(portal, bound);
@@ -80,7 +80,7 @@ impl Frontend<'_, '_> {
 
     /// Sends a message that names a statement of the client, once the backend has it.
     #[inline]
-    pub(super) fn forward_use(&mut self, used: NamedUse<'_>) -> Naming {
+    pub(super) fn forward_use(&mut self, used: NamingMessage<'_>) -> Naming {
         let Some((statement, tag)) = self.session.statements.find_tagged(used.name) else { return Naming::Unknown };
         let (class, digest) = (statement.class.clone(), statement.digest);
         if class.as_ref().is_some_and(|class| class.executes()) {
@@ -102,7 +102,7 @@ impl Frontend<'_, '_> {
         self.forward_brought(used, &statement, tag)
     }
 
-    fn forward_brought(&mut self, used: NamedUse<'_>, statement: &Arc<Statement>, tag: u32) -> Naming {
+    fn forward_brought(&mut self, used: NamingMessage<'_>, statement: &Arc<Statement>, tag: u32) -> Naming {
         let number = match self.number(used.message, statement) {
             Ok(number) => number,
             Err(rest) => return Naming::Handled(rest),
@@ -114,7 +114,7 @@ impl Frontend<'_, '_> {
 
     /// Sends a Bind or Describe of a statement that executes others by their names: as what they are now. What Describe
     /// tells is as old as the Parse, where the backend still has that.
-    fn forward_executing(&mut self, used: NamedUse<'_>, statement: &Arc<Statement>, tag: u32) -> Naming {
+    fn forward_executing(&mut self, used: NamingMessage<'_>, statement: &Arc<Statement>, tag: u32) -> Naming {
         let keeps_own_names = self.session.keeps_own_names();
         let is_there = keeps_own_names || self.leased.lease.statements.find(statement.id).is_some();
         if used.expect == Expect::Bind || !is_there {
@@ -150,7 +150,7 @@ impl Frontend<'_, '_> {
             },
             Named::Statement(name) => {
                 let (expect, before) = (Expect::DescribeStatement, &[crate::wire::tag::STATEMENT][..]);
-                match self.forward_use(NamedUse { message, expect, before, name }) {
+                match self.forward_use(NamingMessage { message, expect, before, name }) {
                     Naming::Forwarded(..) => Rest::Forward,
                     Naming::Unknown => self.unknown(message, Expect::DescribeStatement, name),
                     Naming::Handled(rest) => rest,
@@ -279,7 +279,7 @@ impl Frontend<'_, '_> {
 
 /// A Bind or Describe that names a statement of the client.
 #[derive(Clone, Copy)]
-pub(super) struct NamedUse<'m> {
+pub(super) struct NamingMessage<'m> {
     message: Message<'m>,
     expect: Expect,
     /// Its body in front of the name.
@@ -287,7 +287,7 @@ pub(super) struct NamedUse<'m> {
     name: &'m [u8],
 }
 
-impl NamedUse<'_> {
+impl NamingMessage<'_> {
     /// Sends it with another name.
     fn rename(self, out: &mut Splice<'_>, server_name: &[u8]) {
         rename(out, self.message, self.before, self.name, server_name);
