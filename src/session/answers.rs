@@ -169,6 +169,12 @@ impl Answers<'_, '_> {
                 self.leased.lease.statements.is_now(draft.id, statement.id);
                 self.session.statements.is_now(&name, &draft, statement);
             }
+            Some(ReplyAction::Verifies(statement)) if statement.is_borrowed() => {
+                let pool = self.session.pool.key();
+                let now = self.worker.proxy.statements.analysed_after_all(&statement, pool, analysis);
+                self.leased.lease.statements.is_now(statement.id, now.id);
+                self.session.statements.replace(&statement, &now);
+            }
             Some(ReplyAction::Verifies(statement))
                 if !statement.analysis().is_some_and(|known| known.has_columns_of(&analysis)) =>
             {
@@ -213,6 +219,9 @@ impl Answers<'_, '_> {
             return Event::None;
         }
         let tag = bytes[HEADER_LEN..].strip_suffix(b"\0").unwrap_or_default();
+        if changes_catalogue(tag) {
+            self.worker.proxy.statements.none_is_recent();
+        }
         let shown = match completed {
             Some(ExpectedReply { action: Some(ReplyAction::Runs(mut runs)), .. }) => {
                 self.statement_completed(&mut runs, tag)
@@ -654,6 +663,14 @@ pub(crate) fn passes_end(mode: PoolMode, code: &[u8]) -> bool {
 
 fn is_fatal(bytes: &[u8]) -> bool {
     matches!(error_fields(&bytes[HEADER_LEN..]).severity, b"FATAL" | b"PANIC")
+}
+
+/// True for the tags of statements that change a catalogue (`cmdtaglist.h`). That of a call or a block says nothing of
+/// what it did.
+#[inline]
+fn changes_catalogue(tag: &[u8]) -> bool {
+    matches!(tag.first(), Some(b'A' | b'C' | b'D'))
+        && [&b"ALTER "[..], b"CREATE ", b"DROP "].iter().any(|words| tag.starts_with(words))
 }
 
 /// True for the error of a statement that has done nothing: the transaction had failed before, or there is no such

@@ -2,7 +2,8 @@
 //!
 //! A backend that lacks a statement gets it with the types of its first analysis and under the settings of that moment,
 //! and nothing of the client is sent until Describe has shown the same columns: where they differ, the client gets the
-//! error that Postgres gives to a statement whose table has changed (`RevalidateCachedQuery` of `plancache.c`).
+//! error that Postgres gives to a statement whose table has changed (`RevalidateCachedQuery` of `plancache.c`). Only a
+//! statement whose Parse no backend has read means what this one makes of it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -89,7 +90,11 @@ pub(super) fn bring(
     let name = statements::name(number);
     let action = ReplyAction::Parses { statement: Arc::clone(statement), undo: None };
     leased.cycle.expect_own(Expect::Parse, Some(action));
-    build::parse(out.buffer(), &name, &statement.rest_with_types());
+    if statement.is_borrowed() {
+        build::parse(out.buffer(), &name, statement.rest());
+    } else {
+        build::parse(out.buffer(), &name, &statement.rest_with_types());
+    }
     leased.cycle.expect_own(Expect::DescribeStatement, Some(ReplyAction::Verifies(Arc::clone(statement))));
     build::describe_statement(out.buffer(), &name);
     if is_within {

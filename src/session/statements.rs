@@ -212,6 +212,13 @@ impl ClientStatements {
         }
     }
 
+    /// A borrowed statement turned out to be this one.
+    pub(crate) fn replace(&mut self, borrowed: &Arc<Statement>, statement: &Arc<Statement>) {
+        for named in self.named.values_mut().filter(|named| Arc::ptr_eq(&named.statement, borrowed)) {
+            named.statement = Arc::clone(statement);
+        }
+    }
+
     /// PREPARE of a name.
     pub(crate) fn prepared_in_sql(&mut self, name: &[u8]) {
         self.of_sql.insert(key(name).into());

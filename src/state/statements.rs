@@ -38,6 +38,8 @@ pub(crate) struct Statement {
     pub digest: Digest,
     /// The text and types that the client sent, if others are parsed instead.
     original: Box<[u8]>,
+    /// No backend has analysed it for its client yet: the analysis is that of another Parse of the same text.
+    is_borrowed: bool,
     analysis: OnceLock<Analysis>,
 }
 
@@ -111,6 +113,12 @@ impl Statement {
     /// The outcome of an analysis under settings of its transaction alone: nobody else shares the statement.
     pub(crate) fn analysed_alone(&self, analysis: Analysis) {
         drop(self.analysis.set(analysis));
+    }
+
+    /// Analysed for another client so far: the first backend that prepares it decides what it means.
+    #[inline]
+    pub(crate) fn is_borrowed(&self) -> bool {
+        self.is_borrowed
     }
 
     /// Bytes of its texts.
@@ -292,7 +300,28 @@ impl Statements {
     ) -> Arc<Statement> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (rest, original) = (rest.into(), original.into());
-        Arc::new(Statement { id, rest, class, settings, digest, original, analysis: OnceLock::new() })
+        let analysis = OnceLock::new();
+        Arc::new(Statement { id, rest, class, settings, digest, original, is_borrowed: false, analysis })
+    }
+
+    /// A statement of the same text and settings that is still to be analysed.
+    fn draft_like(&self, other: &Statement) -> Arc<Statement> {
+        let (class, settings) = (other.class.clone(), other.settings.clone());
+        self.draft(&other.rest, &other.original, class, settings, other.digest)
+    }
+
+    /// A statement of a client whose text no backend has read, with the analysis of another meanwhile.
+    fn borrowed(&self, other: &Statement) -> Arc<Statement> {
+        let mut statement = self.draft_like(other);
+        let draft = Arc::get_mut(&mut statement).expect("nobody else has it yet");
+        draft.is_borrowed = true;
+        draft.analysis = other.analysis.clone();
+        statement
+    }
+
+    /// What a borrowed statement turns out to be, as with [`Self::analysed`].
+    pub(crate) fn analysed_after_all(&self, borrowed: &Statement, pool: u64, analysis: Analysis) -> Arc<Statement> {
+        self.analysed(&self.draft_like(borrowed), pool, analysis)
     }
 
     /// The statement that a draft turns out to be: itself, or one of the same pool whose analysis came out the same.
@@ -324,14 +353,20 @@ impl Statements {
         known.recent.insert(key, RecentAnalysis { statement: Arc::downgrade(statement), pool, second });
     }
 
-    /// The statement that this Parse became when it was analysed last, if that was moments before this second. `rest`:
-    /// the body of the Parse behind the name. `meaning`: that of the settings in force.
+    /// The statement of a Parse that no backend reads now: it borrows the analysis that the same Parse got last, if
+    /// that was moments before this second. `rest`: the body of the Parse behind the name. `meaning`: that of the
+    /// settings in force.
     pub(crate) fn recent(&self, rest: &[u8], pool: u64, meaning: u64, second: u32) -> Option<Arc<Statement>> {
         let known = self.known.lock().expect("no panic while held");
         let recent = known.recent.get(&known.text_key(rest, pool, meaning))?;
         let statement = recent.statement.upgrade()?;
         let is_same = *statement.rest == *rest && statement.settings.meaning() == meaning && recent.pool == pool;
-        (is_same && second.saturating_sub(recent.second) < RECENT).then_some(statement)
+        (is_same && second.saturating_sub(recent.second) < RECENT).then(|| self.borrowed(&statement))
+    }
+
+    /// A catalogue has changed: no text is known to mean what it meant.
+    pub(crate) fn none_is_recent(&self) {
+        self.known.lock().expect("no panic while held").recent.clear();
     }
 
     /// The statement is no longer what its text means.
@@ -385,7 +420,9 @@ mod tests {
         let statement = statements.analysed(&draft, 1, Analysis::new(b"\0\x01\0\0\0\x17", b""));
         statements.is_recent(&statement, 1, 100);
         let recent = |rest: &[u8], pool, second| statements.recent(rest, pool, none.meaning(), second);
-        assert!(recent(b"SELECT $1\0\0\0", 1, 100 + RECENT - 1).is_some_and(|known| Arc::ptr_eq(&known, &statement)));
+        assert!(recent(b"SELECT $1\0\0\0", 1, 100 + RECENT - 1).is_some_and(|known| known.is_borrowed()
+            && known.id != statement.id
+            && known.analysis() == statement.analysis()));
         assert!(recent(b"SELECT $1\0\0\0", 1, 100 + RECENT).is_none());
         assert!(recent(b"SELECT $1\0\0\0", 2, 100).is_none());
         assert!(recent(b"SELECT 1\0\0\0", 1, 100).is_none());

@@ -14,7 +14,7 @@ use crate::support::frontend::{
     query, sync,
 };
 use crate::support::{Endpoint, Frame, Postgres, Proxy, Sessions, Wire, errors, on_both_with, proxy_before};
-use crate::support::{password_of, proxy, tags};
+use crate::support::{eventually, password_of, proxy, tags};
 
 /// Every way in which backends are shared: one for all; one that keeps a single statement; two; one for each client.
 const SETUPS: [&str; 4] = [
@@ -501,6 +501,44 @@ async fn what_was_prepared_a_moment_ago_is_prepared_while_no_backend_is_free() {
     holder.query("COMMIT").await;
     assert_eq!(errors(&waiter.cycle().await), ["42P05"]);
     assert_eq!(errors(&waiter.cycle().await), ["42P05"]);
+}
+
+// The analysis of a moment ago is good until a backend runs the statement: what it finds then is the first that counts.
+#[tokio::test]
+async fn what_was_prepared_without_a_backend_means_what_it_is_when_it_first_runs() {
+    let proxy = proxy().pool_size(1).start().await;
+    let (mut holder, mut client) = (proxy.wire("app").await, proxy.wire("app").await);
+    client.query("CREATE TABLE grows AS SELECT 1 AS a").await;
+    client.send(named("before", "SELECT * FROM grows")).await;
+    client.expect("1 Z").await;
+    holder.query("BEGIN").await;
+    // Not through the pool, which would know that the analysis is worth nothing then.
+    let admin = Postgres::shared().admin(&proxy.dbname).await;
+    admin.batch_execute("ALTER TABLE grows ADD b int DEFAULT 2").await.expect("a column");
+    client.send(named("after", "SELECT * FROM grows")).await;
+    client.expect("1 Z").await;
+    holder.query("COMMIT").await;
+    client.send(run("after")).await;
+    assert_eq!(client.expect("2 D C Z").await[1].columns(), [Some("1".to_owned()), Some("2".to_owned())]);
+    client.send(run("before")).await;
+    assert_eq!(errors(&client.cycle().await), ["0A000"]);
+    client.send(run("after")).await;
+    client.expect("2 D C Z").await;
+}
+
+#[tokio::test]
+async fn nothing_is_prepared_without_a_backend_after_a_table_was_changed() {
+    let proxy = proxy().pool_size(1).start().await;
+    let (mut holder, mut client) = (proxy.wire("app").await, proxy.wire("app").await);
+    client.query("CREATE TABLE gone AS SELECT 1 AS a").await;
+    client.send(named("before", "SELECT * FROM gone")).await;
+    client.expect("1 Z").await;
+    client.query("DROP TABLE gone").await;
+    holder.query("BEGIN").await;
+    client.send(named("after", "SELECT * FROM gone")).await;
+    eventually(async || proxy.console("SHOW POOLS").await.iter().any(|row| row["cl_waiting"] == "1")).await;
+    holder.query("COMMIT").await;
+    assert_eq!(errors(&client.cycle().await), ["42P01"]);
 }
 
 // What was analysed in a transaction may have been of a table that nobody else sees.
