@@ -161,6 +161,8 @@ func main() {
 			}
 			if err != nil {
 				fails(err)
+				// Until it is closed another goroutine reads what a ROLLBACK would wait for.
+				put.Close()
 				must(tx.Rollback())
 				continue
 			}
