@@ -76,8 +76,8 @@ pub(crate) enum Fault {
         /// Transactions of the lane that wait.
         waiting: u32,
     },
-    /// A CancelRequest while waiting.
-    #[error("canceled while waiting for a backend")]
+    /// A CancelRequest while waiting; in the words of Postgres, as programs look for them.
+    #[error("canceling statement due to user request")]
     Canceled,
     /// The backend is gone.
     #[error("the connection to the server was lost")]

@@ -95,7 +95,7 @@ pub(crate) fn report(fault: &Fault) -> Report {
         Fault::Ordered { refusal: OrderRefusal::QueueFull | OrderRefusal::WaitedInVain, .. } => {
             ("ERROR", "53300", None)
         }
-        Fault::Canceled => ("ERROR", "57014", None),
+        Fault::Canceled => ("ERROR", "57014", Some("It was waiting for a backend and did not run.")),
         Fault::Lost(Lost { outcome: LostOutcome::InCommit, .. }) => {
             ("ERROR", "08007", Some("The transaction may or may not have been committed."))
         }
@@ -241,6 +241,7 @@ fn routine(fault: &Fault) -> Option<&'static str> {
         Fault::NoStatement(_) => Some("FetchPreparedStatement"),
         Fault::ResultChanged => Some("RevalidateCachedQuery"),
         Fault::WrongBind(_) => Some("exec_bind_message"),
+        Fault::Canceled => Some("ProcessInterrupts"),
         _ => None,
     }
 }

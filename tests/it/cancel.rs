@@ -78,6 +78,7 @@ async fn a_waiting_client_leaves_the_line_with_57014_and_its_query_never_runs() 
         };
         assert_eq!(errors(&frames), ["57014"; 2]);
         assert_eq!((frames[0].fields()[&'S'].as_str(), frames[1].text().as_str()), ("ERROR", "I"));
+        assert_eq!(frames[0].fields()[&'M'], "canceling statement due to user request");
     }
     holder.query("COMMIT").await;
     assert_eq!(simple.query("SELECT count(*) FROM t").await[1].columns(), [Some("0".to_owned())]);
