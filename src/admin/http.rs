@@ -1,47 +1,45 @@
 //! HTTP on the admin address: `/metrics` for Prometheus, `/healthz` and `/readyz` for systemd, Kubernetes or a
 //! balancer, and the status page.
 //!
-//! Runs beside the workers, on the thread that accepts. One request per connection, few connections at once, little
-//! time for each: nothing here can hold clients up. Streams of the status page may last, as long as they are read.
-//! Where all places are taken an old connection gives way, a silent one before others: probes are always answered.
+//! Runs beside the workers, on the thread that accepts; a scrape has a thread of its own. Few connections at once,
+//! little time for each answer: nothing here can hold clients up. Connections may be used again, and streams of the
+//! status page may last, as long as they are read. Where all places are taken an old connection gives way, one that
+//! asks for nothing before others: probes are always answered.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::channel::Channel;
 use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, REFERRER_POLICY, RETRY_AFTER,
-    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
+    HeaderName, HeaderValue, REFERRER_POLICY, RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use super::actions::{ActionHandler, ActionRefusal, has_known_host};
+use super::conversation::{Conversation, ConversationStream};
 use super::events::{EventStream, STREAMS_MAX};
 use super::page::StatusPage;
-use super::{health, scrape};
+use super::{gzip, health, scrape};
 use crate::admission::login::PeerAddress;
-use crate::admission::places::{ConnectionPlace, Places, Room, WhenFull};
+use crate::admission::places::{Places, Room, WhenFull};
 use crate::proxy::Proxy;
 use crate::session::context::Inbox;
 
 /// Connections at once. All streams together leave the others their places.
 const ROOM: Room = Room { clients: STREAMS_MAX, spare: 64, of_address: None };
-
-/// From accept to the last byte of the answer; for a stream, to the next event that is read.
-const LIMIT: Duration = Duration::from_secs(10);
-
-/// From accept to the end of the request's head.
-const HEAD_LIMIT: Duration = Duration::from_secs(2);
 
 /// Bytes of a request's head.
 const HEAD_MAX: usize = 16 * 1024;
@@ -67,11 +65,9 @@ struct AdminServer {
     events: EventStream,
     actions: ActionHandler,
     page: StatusPage,
+    /// One scrape at a time, the others wait: it takes a thread and the memory of its text.
+    scrape: Arc<Semaphore>,
 }
-
-/// The moment up to which a connection may go on.
-#[derive(Debug, Clone)]
-struct Deadline(Arc<Mutex<Instant>>);
 
 /// Answers for ever. The worker of `inbox` carries actions out.
 pub(crate) async fn serve(listener: TcpListener, proxy: Arc<Proxy>, inbox: Inbox) {
@@ -80,6 +76,7 @@ pub(crate) async fn serve(listener: TcpListener, proxy: Arc<Proxy>, inbox: Inbox
         events: EventStream::new(),
         actions: ActionHandler::new(inbox),
         page: StatusPage::new(),
+        scrape: Arc::new(Semaphore::new(1)),
     });
     tokio::select! {
         () = admin.events.keep(&admin.proxy) => {}
@@ -98,44 +95,37 @@ async fn accept(listener: TcpListener, admin: &Arc<AdminServer>) {
         let Some((place, mut eviction)) = places.enter(Some(PeerAddress::from(origin)), ROOM) else { continue };
         let admin = Arc::clone(admin);
         tokio::spawn(async move {
-            let deadline = Deadline::new();
+            let conversation = Conversation::new(place);
             tokio::select! {
                 () = eviction.comes() => {}
-                () = deadline.clone().within(connection(stream, origin, admin, deadline, place)) => {}
+                () = conversation.clone().within(connection(stream, origin, admin, conversation)) => {}
             }
         });
     }
 }
 
-async fn connection(
-    stream: TcpStream,
-    peer: IpAddr,
-    admin: Arc<AdminServer>,
-    deadline: Deadline,
-    place: ConnectionPlace,
-) {
-    let place = Mutex::new(place);
+async fn connection(stream: TcpStream, peer: IpAddr, admin: Arc<AdminServer>, conversation: Conversation) {
     let _ = SockRef::from(&stream).set_send_buffer_size(UNREAD_MAX);
     let service = service_fn(|request: Request<Incoming>| {
-        let (admin, deadline, place) = (Arc::clone(&admin), deadline.clone(), &place);
-        async move { Ok::<_, Infallible>(admin.answer(request, peer, deadline, place).await) }
+        let (admin, conversation) = (Arc::clone(&admin), conversation.clone());
+        async move {
+            conversation.asked();
+            let answer = admin.answer(request, peer, &conversation).await;
+            conversation.answered();
+            // The next request is for the instance that takes over.
+            Ok::<_, Infallible>(if admin.proxy.is_leaving() { once(answer) } else { answer })
+        }
     });
     let mut http = http1::Builder::new();
-    http.keep_alive(false).max_buf_size(HEAD_MAX).timer(TokioTimer::new()).header_read_timeout(HEAD_LIMIT);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+    http.max_buf_size(HEAD_MAX).header_read_timeout(None);
+    let stream = TokioIo::new(ConversationStream { stream, conversation: conversation.clone() });
+    if let Err(error) = http.serve_connection(stream, service).await {
         tracing::debug!(%error, "admin connection broke");
     }
 }
 
 impl AdminServer {
-    async fn answer(
-        &self,
-        request: Request<Incoming>,
-        peer: IpAddr,
-        deadline: Deadline,
-        place: &Mutex<ConnectionPlace>,
-    ) -> HttpAnswer {
-        place.lock().expect("no panic while held").speak();
+    async fn answer(&self, request: Request<Incoming>, peer: IpAddr, conversation: &Conversation) -> HttpAnswer {
         let (method, path) = (request.method(), request.uri().path());
         let allowed: &[Method] = match path {
             "/" | "/metrics" | "/healthz" | "/readyz" | "/status" => &[Method::GET, Method::HEAD],
@@ -157,7 +147,7 @@ impl AdminServer {
             );
         }
         match path {
-            "/metrics" => whole(StatusCode::OK, PROMETHEUS, scrape::metrics(proxy)),
+            "/metrics" => self.metrics(gzip::is_wanted(request.headers())).await,
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => {
                 let (is_ready, why) = health::ready(proxy);
@@ -165,8 +155,9 @@ impl AdminServer {
                 whole(status, JSON, why)
             }
             "/status" => uncached(whole(StatusCode::OK, JSON, format!("{:#}\n", self.events.status(proxy)))),
-            "/events" => uncached(self.events(deadline, place)),
-            "/actions" => uncached(self.act(request, peer).await),
+            "/events" => uncached(self.events(conversation)),
+            // Some of the request's body may be left unread.
+            "/actions" => once(uncached(self.act(request, peer).await)),
             _ => {
                 let page = uncached(whole(StatusCode::OK, HTML, self.page.html.clone()));
                 with(page, CONTENT_SECURITY_POLICY, self.page.policy.clone())
@@ -174,13 +165,27 @@ impl AdminServer {
         }
     }
 
-    fn events(&self, deadline: Deadline, place: &Mutex<ConnectionPlace>) -> HttpAnswer {
-        let stays = place.lock().expect("no panic while held").settle();
-        match self.events.stream(&self.proxy, move || deadline.renew()) {
-            Some(stream) if stays => response(StatusCode::OK, EVENTS, Either::Right(stream)),
+    /// On a thread of its own: a thousand pools take tens of milliseconds, in which nobody would be let in.
+    async fn metrics(&self, is_compressed: bool) -> HttpAnswer {
+        let permit = Arc::clone(&self.scrape).acquire_owned().await.expect("it is never closed");
+        let proxy = Arc::clone(&self.proxy);
+        let scraped = spawn_blocking(move || {
+            let _permit = permit;
+            let page = scrape::metrics(&proxy);
+            if is_compressed { gzip::compress(&page) } else { page.into_bytes() }
+        });
+        let Ok(page) = scraped.await else { return text(StatusCode::INTERNAL_SERVER_ERROR, "the scrape failed\n") };
+        let answer = with(whole(StatusCode::OK, PROMETHEUS, page), VARY, HeaderValue::from(ACCEPT_ENCODING));
+        if is_compressed { with(answer, CONTENT_ENCODING, HeaderValue::from_static("gzip")) } else { answer }
+    }
+
+    fn events(&self, conversation: &Conversation) -> HttpAnswer {
+        let (stays, reader) = (conversation.streams(), conversation.clone());
+        match self.events.stream(&self.proxy, move || reader.renew()) {
+            Some(stream) if stays => once(response(StatusCode::OK, EVENTS, Either::Right(stream))),
             _ => {
                 let answer = text(StatusCode::SERVICE_UNAVAILABLE, "too many watch already\n");
-                with(answer, RETRY_AFTER, HeaderValue::from_static("10"))
+                once(with(answer, RETRY_AFTER, HeaderValue::from_static("10")))
             }
         }
     }
@@ -220,50 +225,12 @@ fn uncached(answer: HttpAnswer) -> HttpAnswer {
     with(answer, REFERRER_POLICY, HeaderValue::from_static("no-referrer"))
 }
 
+/// The last answer of its connection.
+fn once(answer: HttpAnswer) -> HttpAnswer {
+    with(answer, CONNECTION, HeaderValue::from_static("close"))
+}
+
 fn with(mut answer: HttpAnswer, name: HeaderName, value: HeaderValue) -> HttpAnswer {
     answer.headers_mut().insert(name, value);
     answer
-}
-
-impl Deadline {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(Instant::now() + LIMIT)))
-    }
-
-    fn renew(&self) {
-        *self.0.lock().expect("no panic while held") = Instant::now() + LIMIT;
-    }
-
-    fn until(&self) -> Instant {
-        *self.0.lock().expect("no panic while held")
-    }
-
-    /// Runs `work` up to its end, or to the deadline.
-    async fn within(self, work: impl Future<Output = ()>) {
-        let mut work = std::pin::pin!(work);
-        let mut until = self.until();
-        while timeout_at(until, work.as_mut()).await.is_err() && self.until() > until {
-            until = self.until();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn who_reads_may_stay_and_who_does_not_must_go() {
-        let (deadline, start) = (Deadline::new(), Instant::now());
-        let reads = deadline.clone();
-        let work = async move {
-            for _ in 0..20 {
-                sleep(Duration::from_secs(1)).await;
-                reads.renew();
-            }
-            sleep(Duration::from_secs(3600)).await;
-        };
-        deadline.within(work).await;
-        assert_eq!(start.elapsed(), Duration::from_secs(20) + LIMIT);
-    }
 }

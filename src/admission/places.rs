@@ -163,6 +163,15 @@ impl ConnectionPlace {
         }
     }
 
+    /// Its request is answered: it is one that has just arrived.
+    pub(crate) fn rest(&mut self) {
+        let PlaceStage::Arrived(id) = &mut self.stage else { return };
+        let mut taken = self.places.taken();
+        if let Some(tell) = taken.arrivals.leave(*id) {
+            *id = taken.arrivals.arrive(self.origin, tell);
+        }
+    }
+
     /// It is a client. `false`: there are enough of them, or it has just given way.
     pub(crate) fn settle_client(&mut self, room: Room) -> bool {
         let mut taken = self.places.taken();
@@ -283,5 +292,17 @@ mod tests {
             assert_eq!(places.enter(from(1), ROOM).is_some(), is_let_in);
             assert_eq!(is_evicted(&mut spoken[0]), is_let_in);
         }
+    }
+
+    #[test]
+    fn who_is_answered_is_as_one_that_has_just_arrived() {
+        let places = Places::new(WhenFull::Oldest);
+        let mut kept: Vec<_> = (0..4).map(|_| places.enter(from(1), ROOM).unwrap()).collect();
+        kept.iter().for_each(|(place, _)| place.speak());
+        kept[2].0.rest();
+        kept[1].0.rest();
+        let _newcomer = places.enter(from(2), ROOM).unwrap();
+        assert!(kept.iter_mut().map(is_evicted).eq([false, false, true, false]));
+        assert_eq!(places.arrivals(), 4);
     }
 }

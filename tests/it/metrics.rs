@@ -1,10 +1,11 @@
 //! What the admin address says over HTTP.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
+use flate2::read::GzDecoder;
 use pgweir::testing::metrics::{Metric, MetricKind};
 use serde_json::Value;
 
@@ -19,9 +20,64 @@ fn is(value: f64, expected: u32) -> bool {
 fn status(proxy: &Proxy, request: &str) -> String {
     let mut stream = TcpStream::connect(proxy.admin).expect("the admin address accepts");
     stream.write_all(request.as_bytes()).expect("it reads");
-    let mut answer = String::new();
-    let _ = stream.read_to_string(&mut answer);
-    answer.lines().next().unwrap_or_default().to_owned()
+    let mut line = String::new();
+    let _ = BufReader::new(stream).read_line(&mut line);
+    line.trim_end().to_owned()
+}
+
+/// The head and the body of the next answer on a connection.
+fn answer(stream: &mut BufReader<TcpStream>) -> (String, Vec<u8>) {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert_ne!(stream.read_line(&mut head).expect("an answer"), 0, "it ends: {head}");
+    }
+    let head = head.to_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+    let mut body = vec![0; length.expect("a length")];
+    stream.read_exact(&mut body).expect("a body");
+    (head, body)
+}
+
+#[tokio::test]
+async fn scrapes_share_a_connection_and_are_compressed_for_those_who_take_it() {
+    let proxy = proxy().start().await;
+    let mut stream = BufReader::new(TcpStream::connect(proxy.admin).expect("the admin address accepts"));
+    let mut ask = |path: &str, more: &str| {
+        write!(stream.get_mut(), "GET {path} HTTP/1.1\r\nHost: localhost\r\n{more}\r\n").expect("it reads");
+        answer(&mut stream)
+    };
+    let (head, plain) = ask("/metrics", "");
+    assert!(!head.contains("content-encoding") && head.contains("vary: accept-encoding"), "{head}");
+    assert_eq!(ask("/nothing", "").0.lines().next(), Some("http/1.1 404 not found"));
+    let (head, compressed) = ask("/metrics", "Accept-Encoding: deflate;q=0.5, gzip\r\n");
+    assert!(head.contains("content-encoding: gzip"), "{head}");
+    let mut text = String::new();
+    GzDecoder::new(&*compressed).read_to_string(&mut text).expect("gzip");
+    let series = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!(series(&text), series(&String::from_utf8(plain).expect("UTF-8")));
+    assert!(compressed.len() * 3 < text.len(), "{} of {}", compressed.len(), text.len());
+    let (head, body) = ask("/metrics", "Accept-Encoding: gzip;q=0, *\r\nConnection: close\r\n");
+    assert!(!head.contains("content-encoding") && body.starts_with(b"# HELP"), "{head}");
+    assert_eq!(stream.read(&mut [0]).expect("an end"), 0, "as it was asked to");
+}
+
+#[tokio::test]
+async fn connections_that_wait_for_their_next_scrape_give_way() {
+    let proxy = proxy().start().await;
+    let mut idle: Vec<_> = (0..200)
+        .map(|_| {
+            let mut stream = BufReader::new(TcpStream::connect(proxy.admin).expect("the admin address accepts"));
+            write!(stream.get_mut(), "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it reads");
+            assert!(answer(&mut stream).0.contains("200 ok"));
+            stream
+        })
+        .collect();
+    assert_eq!(proxy.http("/readyz").0, 200);
+    let ends = |stream: &mut BufReader<TcpStream>| matches!(stream.read(&mut [0]), Ok(0) | Err(_));
+    assert!(ends(&mut idle[0]), "the oldest left");
+    let last = idle.last_mut().expect("200 of them");
+    write!(last.get_mut(), "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it reads");
+    assert!(answer(last).0.contains("200 ok"), "and the last stays");
 }
 
 #[tokio::test]

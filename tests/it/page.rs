@@ -17,6 +17,7 @@ const TOKEN: &str = "a token for tests";
 /// Status, head and body of the answer to a request.
 fn ask(proxy: &Proxy, request: &str) -> (u16, String, String) {
     let mut stream = TcpStream::connect(proxy.admin).expect("the admin address accepts");
+    let request = request.replacen("\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1);
     stream.write_all(request.as_bytes()).expect("it reads");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("text");
