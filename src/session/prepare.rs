@@ -11,10 +11,11 @@ use std::sync::Arc;
 use super::leased::Leased;
 use super::reply_action::ReplyAction;
 use super::session::Session;
-use crate::sql::{Value, assume, assume_one};
+use crate::sql::{Value, assume, assume_one, is_read_when_run};
 use crate::state::settings::{ENCODING, Settings, SettingsRegistry, is_harmless};
 use crate::state::statements::{self, Statement};
 use crate::wire::build;
+use crate::wire::build::split_cstring;
 use crate::wire::expected::{Expect, TransactionStatus};
 use crate::wire::splice::Splice;
 
@@ -71,9 +72,10 @@ pub(super) fn bring(
     }
     let (in_force, _) = session.settings_in_force(registry);
     let in_unit = leased.cycle.is_unit_open();
-    // A statement that controls transactions means the same under all settings, and may have to be the first of one.
-    let controls = statement.class.as_ref().is_some_and(|class| class.controls_transactions_only());
-    let differing = if controls { BTreeSet::new() } else { differing(&in_force, &statement.settings) };
+    // A statement that means the same under all settings may have to be the first of its transaction.
+    let is_read_now = !statement.class.as_ref().is_some_and(|class| class.controls_transactions_only())
+        && !split_cstring(statement.rest()).is_some_and(|(text, _)| is_read_when_run(text, session.lexer));
+    let differing = if is_read_now { differing(&in_force, &statement.settings) } else { BTreeSet::new() };
     // In a transaction a Query would end the unnamed portal of the client.
     let is_within =
         !differing.is_empty() && (in_unit || leased.cycle.replies().status() == TransactionStatus::InTransaction);

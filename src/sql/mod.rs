@@ -40,6 +40,7 @@ mod stand_in;
 mod state_flags;
 mod statement_names;
 mod tags;
+mod utility;
 
 pub(crate) use alone::wants_alone;
 pub use classify::classify;
@@ -64,3 +65,4 @@ pub(crate) use stand_in::{CHANNEL_MAX, PAYLOAD_MAX, STAND_IN};
 pub(crate) use state_flags::{KINDS, PIN_REASONS, StateFlags};
 pub(crate) use statement_names::{NameUse, StatementName, rename_statements, statement_names};
 pub(crate) use tags::{tags, without_trace};
+pub(crate) use utility::is_read_when_run;

@@ -384,3 +384,21 @@ fn a_statement_is_prepared_within_a_unit_under_another_encoding() {
         ],
     );
 }
+
+// What lets a statement be prepared under the settings of then may be no statement in front of it.
+#[test]
+fn a_statement_that_has_to_be_the_first_is_prepared_within_its_unit() {
+    // A table that is missing is found after that.
+    for sql in ["DISCARD ALL", "VACUUM missing", "CREATE INDEX CONCURRENTLY i ON missing (b)", "DROP DATABASE missing"]
+    {
+        same(
+            Pool::Two,
+            &[
+                step(1, send(&[parse("s0", sql), Sync])),
+                step(0, send(&[query("SELECT pg_try_advisory_lock(0)")])),
+                step(1, send(&[query("SET a.x = '1'")])),
+                step(1, send(&[parse("s1", "SELECT 1"), bind("", "s0", &[]), execute("", 0), Sync])),
+            ],
+        );
+    }
+}
