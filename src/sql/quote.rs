@@ -77,12 +77,9 @@ pub(super) fn unicode(written: &[u8], escape: u8) -> Option<Vec<u8>> {
     };
     let mut value = Vec::with_capacity(content.len());
     let mut rest = &content[..];
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte != escape {
-            value.push(byte);
-            continue;
-        }
+    while let Some(at) = memchr::memchr(escape, rest) {
+        value.extend_from_slice(&rest[..at]);
+        let after = &rest[at + 1..];
         let (digits_at, width) = match after.first()? {
             again if *again == escape => {
                 value.push(escape);
@@ -97,6 +94,7 @@ pub(super) fn unicode(written: &[u8], escape: u8) -> Option<Vec<u8>> {
         value.push(character);
         rest = &after[digits_at + width..];
     }
+    value.extend_from_slice(rest);
     Some(value)
 }
 
@@ -107,11 +105,12 @@ fn parts(written: &[u8], escapes: bool) -> impl Iterator<Item = &[u8]> {
         let start = quote? + 1;
         let mut end = start;
         loop {
-            match written.get(end..)? {
-                [b'\\', ..] if escapes => end += 2,
-                [b'\'', b'\'', ..] => end += 2,
-                [b'\'', ..] => break,
-                _ => end += 1,
+            // Long literals are long because of what is neither.
+            let rest = written.get(end..)?;
+            end += if escapes { memchr::memchr2(b'\'', b'\\', rest)? } else { memchr::memchr(b'\'', rest)? };
+            match &written[end..] {
+                [b'\\', ..] | [b'\'', b'\'', ..] => end += 2,
+                _ => break,
             }
         }
         quote = continuation(written, end + 1);
@@ -122,24 +121,26 @@ fn parts(written: &[u8], escapes: bool) -> impl Iterator<Item = &[u8]> {
 fn undouble(written: &[u8], quote: u8) -> Vec<u8> {
     let mut value = Vec::with_capacity(written.len());
     let mut rest = written;
-    while let Some((&byte, after)) = rest.split_first() {
-        value.push(byte);
-        rest = if byte == quote { after.get(1..).unwrap_or_default() } else { after };
+    while let Some(at) = memchr::memchr(quote, rest) {
+        value.extend_from_slice(&rest[..=at]);
+        rest = rest.get(at + 2..).unwrap_or_default();
     }
+    value.extend_from_slice(rest);
     value
 }
 
 /// `xeescape`, `xeoctesc`, `xehexesc` and `xeunicode` of `scan.l`.
 fn unescape(written: &[u8], value: &mut Vec<u8>) -> Option<()> {
     let mut rest = written;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        match byte {
-            b'\'' => {
+    while let Some(at) = memchr::memchr2(b'\'', b'\\', rest) {
+        value.extend_from_slice(&rest[..at]);
+        let after = &rest[at + 1..];
+        match rest[at] {
+            byte @ b'\'' => {
                 value.push(byte);
                 rest = after.get(1..)?;
             }
-            b'\\' => {
+            _ => {
                 let sequence = after;
                 let (&escaped, after) = sequence.split_first()?;
                 rest = after;
@@ -170,11 +171,11 @@ fn unescape(written: &[u8], value: &mut Vec<u8>) -> Option<()> {
                     other => value.push(other),
                 }
             }
-            other => value.push(other),
         }
     }
+    value.extend_from_slice(rest);
     // A zero byte is an error in Postgres and would end our own text.
-    (!value.contains(&0)).then_some(())
+    memchr::memchr(0, value).is_none().then_some(())
 }
 
 /// The number that up to `max` digits spell, and how many there were.
@@ -195,16 +196,17 @@ fn digits(written: &[u8], radix: u32, max: usize) -> Option<(u32, usize)> {
 /// Postgres).
 pub(crate) fn quote_literal(value: &[u8]) -> Vec<u8> {
     let mut quoted = Vec::with_capacity(value.len() + 3);
-    if value.contains(&b'\\') {
+    if memchr::memchr(b'\\', value).is_some() {
         quoted.push(b'E');
     }
     quoted.push(b'\'');
-    for &byte in value {
-        if matches!(byte, b'\'' | b'\\') {
-            quoted.push(byte);
-        }
-        quoted.push(byte);
+    let mut rest = value;
+    while let Some(at) = memchr::memchr2(b'\'', b'\\', rest) {
+        quoted.extend_from_slice(&rest[..=at]);
+        quoted.push(rest[at]);
+        rest = &rest[at + 1..];
     }
+    quoted.extend_from_slice(rest);
     quoted.push(b'\'');
     quoted
 }
