@@ -37,7 +37,7 @@ use crate::fleet::Cancels;
 use crate::fleet::lease::leases::Leases;
 use crate::lanes::Lanes;
 use crate::metrics::{ErrorCounts, History, ProcessStats};
-use crate::net::tls::{ServerTls, TlsError};
+use crate::net::tls::{ServerTls, ShownCertificate, TlsError, shown_certificates};
 use crate::notify::hub::Hub;
 use crate::orders::Order;
 use crate::orders::given::GivenOrders;
@@ -65,6 +65,8 @@ pub(crate) struct Proxy {
     pub config: Arc<ArcSwap<Config>>,
     /// TLS towards clients.
     pub tls: ArcSwap<Option<ServerTls>>,
+    /// The certificates in force, for metrics.
+    pub certificates: ArcSwap<Vec<ShownCertificate>>,
     pub pools: Arc<Pools>,
     /// All clients that are logged in.
     pub clients: Arc<Clients>,
@@ -153,6 +155,7 @@ impl Proxy {
     /// From a checked configuration; fails only on certificates.
     pub(crate) fn new(config: Config, orders: mpsc::Sender<Order>) -> Result<Self, TlsError> {
         let tls = ServerTls::new(&config.listen.tls)?;
+        let certificates = ArcSwap::from_pointee(shown_certificates(&config));
         let settings = SettingsRegistry::default();
         let secrets = Arc::new(Secrets::new());
         prepare_logins(&secrets, &config);
@@ -200,6 +203,7 @@ impl Proxy {
             topologies: Arc::default(),
             config,
             tls: ArcSwap::from_pointee(tls),
+            certificates,
             pools,
             clients: Arc::new(Clients::new(cancels.number)),
             cancels: Arc::new(cancels),
@@ -268,6 +272,7 @@ impl Proxy {
         let tls = ServerTls::new(&config.listen.tls)?;
         crate::net::tls::check(&config).into_iter().next().map_or(Ok(()), |(_, error)| Err(error))?;
         self.tls.store(Arc::new(tls));
+        self.certificates.store(Arc::new(shown_certificates(&config)));
         self.pools.opener().forget_certificates();
         let is_peer = |name: &str| config.fleet.peers.iter().any(|peer| peer.host == name);
         let is_host =

@@ -143,6 +143,12 @@ fn the_dashboard_leaves_little_out() {
     let not: Vec<_> = Metric::ALL.iter().map(|metric| metric.name()).filter(|name| !shown.contains(name)).collect();
     // What is of use when one knows already where to look.
     let asked_for_by_name = [
+        "process_start_time_seconds",
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_virtual_memory_bytes",
+        "process_open_fds",
+        "process_max_fds",
         "pgweir_build_info",
         "pgweir_draining",
         "pgweir_leases_total",

@@ -8,6 +8,8 @@ words! {
     pub enum Label {
         /// Of pgweir.
         Version = "version",
+        /// Its file.
+        Certificate = "file",
         /// As clients name it.
         Database = "database",
         /// Host and port.

@@ -105,6 +105,27 @@ metrics! {
         Gauge StartTime "pgweir_start_time_seconds" []
             "When it started, in seconds since 1970."
             "It changes at every start: one that nobody ordered is a crash, and the log before it says why."
+        Gauge ProcessStartTime "process_start_time_seconds" []
+            "As pgweir_start_time_seconds."
+            "Dashboards for any process ask for it by this name, as for the five that follow."
+        Counter ProcessCpu "process_cpu_seconds_total" []
+            "CPU time of all threads, in the kernel, too."
+            "Near as many seconds a second as `listen.workers` says: pgweir is the bottleneck; pgweir_workers_serving."
+        Gauge ProcessResidentMemory "process_resident_memory_bytes" []
+            "Memory that it has in RAM."
+            "Much more than pgweir_client_memory_bytes: many clients with few statements each, or wide result rows."
+        Gauge ProcessVirtualMemory "process_virtual_memory_bytes" []
+            "Addresses that it has reserved."
+            "Threads reserve more than they use: a limit of the container is about the memory in RAM."
+        Gauge ProcessOpenFiles "process_open_fds" []
+            "File descriptors that are open: one for each client and for each backend."
+            "Near process_max_fds connections wait to be accepted."
+        Gauge ProcessFilesMax "process_max_fds" []
+            "File descriptors that may be open."
+            "`listen.clients_max` is lowered to it at the start; raise LimitNOFILE or ulimit -n."
+        Gauge CertificateExpiry "pgweir_certificate_expiry_seconds" [Certificate]
+            "Time until a certificate that pgweir shows to clients or servers, or one of its chain, expires; negative afterwards."
+            "Days: put the new one in its place and RELOAD; what is on the disk alone does not count."
         Gauge Draining "pgweir_draining" []
             "1 while pgweir goes down."
             "Longer than `listen.shutdown_timeout`: `SHOW CLIENTS` tells who does not leave."

@@ -102,6 +102,11 @@ pub(super) fn is_current(certificate: &CertificateDer<'_>, now: UnixTime) -> boo
     })
 }
 
+/// When a certificate expires, in seconds since 1970.
+pub(super) fn expires(certificate: &CertificateDer<'_>) -> Option<i64> {
+    parse_x509_certificate(certificate).ok().map(|(_, parsed)| parsed.validity().not_after.timestamp())
+}
+
 /// A certificate's public key, also where webpki does not read the certificate (version 1, as plain
 /// `openssl x509 -req` makes them).
 pub(super) fn public_key(certificate: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {

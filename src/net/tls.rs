@@ -4,6 +4,7 @@
 //! reload. The listener and the dialler own the sockets and the request byte. The `ring` provider is passed in
 //! explicitly, so nothing here is global.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -159,6 +160,32 @@ pub(crate) fn check(config: &Config) -> Vec<(String, TlsError)> {
         ClientSide::new(&database.tls).err().map(|error| (format!("databases.{name}.tls"), error))
     });
     listen.into_iter().chain(databases).collect()
+}
+
+/// A certificate that pgweir shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShownCertificate {
+    pub file: PathBuf,
+    /// When the first of its chain expires, in seconds since 1970.
+    pub expires: i64,
+}
+
+/// The certificates that pgweir shows to clients and to servers, each file once. One that cannot be read is left out:
+/// [`check`] says why.
+pub(crate) fn shown_certificates(config: &Config) -> Vec<ShownCertificate> {
+    let to_clients = match &config.listen.tls {
+        ClientTls::Disable => None,
+        ClientTls::Allow(identity) | ClientTls::Require(identity) | ClientTls::VerifyClient(identity, _) => {
+            Some(identity)
+        }
+    };
+    let to_servers = config.databases.values().filter_map(|database| database.tls.identity.as_ref());
+    let files: BTreeSet<&Path> = to_clients.into_iter().chain(to_servers).map(|of| of.cert.as_path()).collect();
+    let shown = |file: &Path| {
+        let expires = certificates(file).ok()?.iter().filter_map(certificate::expires).min()?;
+        Some(ShownCertificate { file: file.to_owned(), expires })
+    };
+    files.into_iter().filter_map(shown).collect()
 }
 
 fn provider() -> Arc<CryptoProvider> {

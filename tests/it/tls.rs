@@ -3,7 +3,7 @@
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -73,6 +73,27 @@ async fn certificate_shown(pki: &Pki, at: &Endpoint) -> Option<Vec<u8>> {
     let stream = handshake(pki, &["postgresql"], socket).await.ok()?;
     let shown = stream.get_ref().1.peer_certificates()?.first()?.to_vec();
     Some(shown)
+}
+
+#[tokio::test]
+async fn metrics_say_when_the_certificate_in_force_expires() {
+    let pki = Pki::new();
+    // 2100 and 2090.
+    let in_force = [4_102_444_800.0, 3_786_912_000.0];
+    pki.issue_until("server", "127.0.0.1", 2100);
+    let proxy = proxy().toml(&listen_tls(&pki, "allow")).start().await;
+    let file = format!("file=\"{}\"", pki.path("server.crt").display());
+    let expires = || {
+        let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("later").as_secs_f64();
+        let before = now();
+        let left = proxy.metric("pgweir_certificate_expiry_seconds", &[&file]);
+        let (from, to) = (left + before - 2.0, left + now() + 2.0);
+        in_force.iter().position(|at| (from..to).contains(at))
+    };
+    assert_eq!(expires(), Some(0));
+    pki.issue_until("server", "127.0.0.1", 2090);
+    proxy.console("RELOAD").await;
+    eventually(async || expires() == Some(1)).await;
 }
 
 #[tokio::test]

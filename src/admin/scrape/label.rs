@@ -84,6 +84,9 @@ pub fn values(label: Label) -> LabelValues {
     use LabelValues::{Open, Words};
     match label {
         Label::Version => Open { what: "pgweir's own", bound: "one" },
+        Label::Certificate => {
+            Open { what: "a PEM file, as the configuration names it", bound: "one for each that it names as `cert`" }
+        }
         Label::Database => Open {
             what: "as clients name it",
             bound: "those of the file, and 200 that only `databases.\"*\"` serves, while somebody uses them",

@@ -5,6 +5,7 @@
 
 mod exposition;
 mod label;
+mod own_process;
 
 #[cfg(test)]
 mod document;
@@ -161,6 +162,12 @@ fn process(page: &mut Exposition, proxy: &Proxy) {
     page.put(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1);
     let started = proxy.clock.started_at().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     page.put(Metric::StartTime, &[], started.as_secs_f64());
+    own_process::put(page, started);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    for certificate in proxy.certificates.load().iter() {
+        let left = certificate.expires.saturating_sub_unsigned(now);
+        page.put(Metric::CertificateExpiry, &[&certificate.file.to_string_lossy()], left);
+    }
     page.put(Metric::Draining, &[], u8::from(proxy.is_leaving()));
     page.put(Metric::ConfigCurrent, &[], u8::from(!proxy.process.is_outdated()));
     page.put(Metric::WorkersServing, &[], proxy.serving.load(Ordering::Relaxed) as u64);

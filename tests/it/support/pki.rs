@@ -34,8 +34,14 @@ impl Pki {
     /// Signs `NAME.crt` for this common name and host (an address or a name), with `NAME.key`; a second time it
     /// replaces them.
     pub(crate) fn issue(&self, name: &str, host: &str) {
+        self.issue_until(name, host, 4000);
+    }
+
+    /// One that is valid until this year.
+    pub(crate) fn issue_until(&self, name: &str, host: &str, year: i32) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new([host.to_owned()]).expect("a host");
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         params.distinguished_name.push(DnType::CommonName, name);
         self.write(&format!("{name}.key"), &key.serialize_pem());
         self.write(&format!("{name}.crt"), &params.signed_by(&key, &self.ca).expect("a certificate").pem());
