@@ -32,7 +32,7 @@ use crate::auth::mock::{LookedUpForms, UsualLogin};
 use crate::auth::random::random;
 use crate::auth::secrets::{Secrets, Stored};
 use crate::clients::{Clients, Signal};
-use crate::config::{Auth, Config, FleetMode, Role};
+use crate::config::{Auth, Config, FleetMode, Role, password_commands};
 use crate::fleet::Cancels;
 use crate::fleet::lease::leases::Leases;
 use crate::lanes::Lanes;
@@ -174,6 +174,7 @@ impl Proxy {
         };
         core.set_parts(FleetParts::all(share), started, &mut Vec::new());
         let opener = Opener::new(Arc::clone(&secrets), settings.none());
+        opener.passwords().set(password_commands(&config));
         let pools = Arc::new(Pools::new(core, opener));
         pools.set_zombie_max(config.admission.zombie_max);
         let recorder = config.recorder.path.as_ref().and_then(|path| {
@@ -274,6 +275,7 @@ impl Proxy {
         self.tls.store(Arc::new(tls));
         self.certificates.store(Arc::new(shown_certificates(&config)));
         self.pools.opener().forget_certificates();
+        self.pools.opener().passwords().set(password_commands(&config));
         let is_peer = |name: &str| config.fleet.peers.iter().any(|peer| peer.host == name);
         let is_host =
             |name: &str| config.databases.values().any(|of| of.hosts.iter().any(|host| host == name)) || is_peer(name);

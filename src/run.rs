@@ -8,6 +8,8 @@ mod descriptors;
 mod drain;
 pub(crate) mod in_process;
 mod leases;
+mod password_run;
+mod passwords;
 mod peers;
 mod service;
 mod spread;
@@ -36,6 +38,7 @@ use bus_supervisor::BusSupervisor;
 use config_watcher::{ConfigFile, ConfigWatcher, Reading};
 use drain::Stops;
 use leases::LeaseKeeper;
+use passwords::PasswordKeeper;
 use peers::Peers;
 use service::Service;
 use spreader::Spreader;
@@ -136,7 +139,7 @@ async fn serve(path: &Path, mut config: Config, handed: Vec<Handed>) -> Result<(
     Ok(())
 }
 
-/// All services, in the order in which they are to be finished: the last one sends the notifications that clients
+/// All services, in the order in which they are to be finished: the buses send the notifications that clients
 /// committed last.
 fn services(
     proxy: &Arc<Proxy>,
@@ -146,7 +149,10 @@ fn services(
     let buses = BusSupervisor::start(proxy);
     let watchers = Watchers::start(proxy);
     let peers = Peers::start(proxy)?;
-    Ok(vec![Box::new(peers), Box::new(ConfigWatcher::start(file, readings)?), Box::new(watchers), Box::new(buses)])
+    let passwords = PasswordKeeper::start(proxy);
+    let config_watcher = ConfigWatcher::start(file, readings)?;
+    // Watches and buses may still have to log in.
+    Ok(vec![Box::new(peers), Box::new(config_watcher), Box::new(watchers), Box::new(buses), Box::new(passwords)])
 }
 
 /// The process while it serves.

@@ -25,10 +25,11 @@ const FLOORS: [&[&str]; 13] = [
 ];
 
 /// Files and folders that decide, and therefore know no socket, file or clock: what happens is told to them.
-const PURE: [&str; 29] = [
+const PURE: [&str; 30] = [
     "wire",
     "sql",
     "pool/core",
+    "pool/passwords/schedule.rs",
     "admission/adaptive.rs",
     "admission/burst.rs",
     "admission/limiter",

@@ -12,7 +12,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use pgweir::config::{
-    self, Access, Admission, AuthQuery, BackendTls, Config, Listen, Mistakes, Notify, PoolKeys, RoleAdmission, Watch,
+    self, Access, Admission, AuthQuery, BackendTls, Config, Listen, Mistakes, Notify, PasswordSource, PoolKeys,
+    RoleAdmission, Watch,
 };
 use proptest::prelude::*;
 
@@ -51,10 +52,28 @@ fn secrets_are_never_repeated() {
 fn secrets_are_read_from_where_they_are() {
     let config = read(Path::new("tests/config/valid/everything.toml")).expect("valid");
     let web = config.role("web").expect("web");
-    assert_eq!(web.backend_password.as_ref().expect("set").expose(), "from the environment");
+    assert_eq!(
+        web.backend_password.as_ref().and_then(PasswordSource::known).expect("set").expose(),
+        "from the environment"
+    );
     let auth_query = config.databases["app"].auth_query.as_ref().expect("set");
-    assert_eq!(auth_query.password.as_ref().expect("set").expose(), "found by lookup");
+    assert_eq!(auth_query.password.as_ref().and_then(PasswordSource::known).expect("set").expose(), "found by lookup");
     assert!(config.files.contains(&PathBuf::from("tests/config/valid/lookup.password")));
+}
+
+#[test]
+fn commands_of_passwords_are_read_and_not_run() {
+    let config = config::load(Path::new("tests/config/valid/commands.toml")).expect("valid");
+    let commands: Vec<_> = config::password_commands(&config).collect();
+    let shown: Vec<String> = commands.iter().map(|command| format!("{}: {command:?}", command.key())).collect();
+    assert_eq!(shown.len(), 7, "{shown:#?}");
+    assert!(shown[0].starts_with("databases.app.auth_query.password: command \"false\", refresh 10m"), "{shown:#?}");
+    let Some(PasswordSource::Command(own)) = &config.databases["app"].password else { panic!("a command") };
+    assert_eq!(own.program(), ("/usr/bin/aws", &["rds", "generate-db-auth-token", "never", ""].map(String::from)[..]));
+    assert_eq!((own.refresh(), own.timeout()), (Duration::from_secs(120), Duration::from_millis(1500)));
+    // The same command at another place is the same.
+    let roles = config.role("web").and_then(|role| role.backend_password.clone());
+    assert_eq!(roles, Some(PasswordSource::Command(own.clone())));
 }
 
 #[test]
@@ -687,6 +706,20 @@ fn check_tells_what_is_in_a_valid_file() {
          127.0.0.1:5432: at most 20 transactions at once (databases: app 20); if all of them wait for one lock, the \
          server stands still for 0.00 s\n"
     );
+}
+
+#[test]
+fn check_runs_no_command() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, ran) = (dir.path().join("proxy.toml"), dir.path().join("ran"));
+    let command = format!("password = {{ command = [\"touch\", {ran:?}] }}");
+    let text = format!(
+        "[databases.app]\nhost = \"127.0.0.1\"\nlogin_as = \"owner\"\n{command}\n[roles.web]\npassword = \"w\"\n"
+    );
+    fs::write(&file, text).expect("our own directory");
+    let output = pgweir(&["check", file.to_str().expect("text")], "");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(!ran.exists());
 }
 
 #[test]

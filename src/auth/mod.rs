@@ -20,7 +20,7 @@ pub(crate) mod server;
 pub use message::AUTHENTICATION_OK;
 pub(crate) use message::BODY_MAX;
 
-use crate::config::Secret;
+use crate::config::{PasswordCommand, PasswordSource, Secret};
 use crate::net::certificate::Binding;
 
 /// The channel that carries a login, as far as it decides which methods may be used.
@@ -69,10 +69,22 @@ pub enum Credential {
     /// The password of a pass-through client that nobody has checked yet. Answer such a client only when a backend
     /// opened; a server that lets us in without asking for the password does not count as a check.
     Unproved(Secret),
+    /// A password that a command prints: it has to be asked for before a login.
+    Command(PasswordCommand),
     /// Only the MD5 hash is known: enough for a server that asks for MD5.
     Md5(md5::Md5Hash),
     /// The client's SCRAM keys: enough for a server that has the verifier they were recovered from.
     Keys(scram::RecoveredKeys),
+}
+
+impl From<Option<PasswordSource>> for Credential {
+    fn from(password: Option<PasswordSource>) -> Self {
+        match password {
+            Some(PasswordSource::Known(password)) => Self::Password(password),
+            Some(PasswordSource::Command(command)) => Self::Command(command),
+            None => Self::Nothing,
+        }
+    }
 }
 
 impl Credential {

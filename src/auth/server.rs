@@ -252,7 +252,7 @@ impl BackendLogin {
 
     fn sasl(&mut self, data: &[u8]) -> Result<BackendLoginStep, LoginError> {
         let mechanisms = mechanisms(data).ok_or(LoginError::Malformed("SASL request"))?;
-        if let Credential::Nothing | Credential::Md5(_) = self.credential {
+        if let Credential::Nothing | Credential::Command(_) | Credential::Md5(_) = self.credential {
             return Err(self.no_credential("the password"));
         }
         let exchange = ClientExchange::choose(mechanisms.iter().copied(), self.channel.binding(), nonce())
@@ -269,7 +269,7 @@ impl BackendLogin {
             Credential::Keys(_) => return Err(LoginError::KeysOutdated(self.role.clone())),
             Credential::Password(password) => self.secrets.keys(password, &first.salt, first.iterations),
             Credential::Unproved(password) => self.secrets.unproved_keys(password, &first.salt, first.iterations),
-            Credential::Nothing | Credential::Md5(_) => {
+            Credential::Nothing | Credential::Command(_) | Credential::Md5(_) => {
                 return Err(self.no_credential("the password"));
             }
         };
@@ -297,6 +297,7 @@ impl BackendLogin {
     fn no_credential(&self, asked: &'static str) -> LoginError {
         let has = match self.credential {
             Credential::Nothing => "nothing",
+            Credential::Command(_) => "only the command that prints it",
             Credential::Password(_) | Credential::Unproved(_) => "a password",
             Credential::Md5(_) => "only an MD5 hash",
             Credential::Keys(_) => "only SCRAM keys",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Secret;
+use super::PasswordSource;
 use super::form::{
     BACKENDS_MAX, count, duration, duration_above_zero, host, port, role_query, some, text, truth, word,
 };
@@ -100,7 +100,7 @@ section! {
         /// Role that everybody logs in as there; `None`: each role as itself, or as its own `login_as`.
         pub login_as: Option<String> = None => maybe(text());
         /// The password of that role.
-        pub password: Option<Secret> = None => secret();
+        pub password: Option<PasswordSource> = None => password();
         /// Backends over all roles of this database; for `"*"`, of each database it serves.
         pub backends_max: Option<u32> = None => maybe(count(1..=BACKENDS_MAX));
         /// Clients connected at once; for `"*"`, to each database it serves.
@@ -169,7 +169,7 @@ section! {
         /// Role to log in as.
         pub role: String = String::new() => required(text());
         /// Its password.
-        pub password: Option<Secret> = None => secret();
+        pub password: Option<PasswordSource> = None => password();
         /// Database at the server that is asked; `None`: the one that the client asks for.
         pub dbname: Option<String> = None => maybe(text());
         /// Query with `$1` = role; returns role and secret.
@@ -183,7 +183,7 @@ section! {
         /// Role to log in as.
         pub role: String = String::new() => required(text());
         /// Its password.
-        pub password: Option<Secret> = None => secret();
+        pub password: Option<PasswordSource> = None => password();
     }
 }
 

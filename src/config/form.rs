@@ -40,7 +40,7 @@ const SIZE_UNITS: [(&str, usize); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("Ki
 /// A rate above this is none.
 const RATE_MAX: f64 = 1e6;
 
-type Checked<T> = Result<T, String>;
+pub(super) type Checked<T> = Result<T, String>;
 
 /// The type of a value, for mistakes; never the value itself.
 pub(super) fn kind(value: &DeValue<'_>) -> &'static str {
@@ -351,6 +351,8 @@ pub(super) enum Span {
     Any,
     /// It cannot be switched off.
     AboveZero,
+    /// It makes no sense below this.
+    From(Duration),
     /// Up to the longest timeout of Postgres.
     Postgres,
 }
@@ -363,6 +365,11 @@ pub(super) const fn duration() -> Span {
 /// A duration that cannot be switched off.
 pub(super) const fn duration_above_zero() -> Span {
     Span::AboveZero
+}
+
+/// A duration that is not shorter than this.
+pub(super) const fn duration_from(least: Duration) -> Span {
+    Span::From(least)
 }
 
 /// A duration that Postgres takes as a timeout.
@@ -380,6 +387,11 @@ impl KeyForm<Duration> for Span {
             }
             other => return Err(format!("{} {example}", shown(other))),
         };
+        if let Self::From(least) = self
+            && duration < *least
+        {
+            return Err(format!("{} is too short; at least {:?}", shown(value), duration_text(*least)));
+        }
         let wrong = match self {
             _ if duration > DURATION_MAX => "is too long; at most \"365d\"",
             Self::Postgres if duration > POSTGRES_TIMEOUT_MAX => {
@@ -397,6 +409,7 @@ impl KeyForm<Duration> for Span {
 
     fn allowed(&self) -> String {
         let bounds = match self {
+            Self::From(least) => return format!("a duration, from {:?} to \"365d\"", duration_text(*least)),
             Self::Any => "at most \"365d\"",
             Self::AboveZero => "above zero, at most \"365d\"",
             Self::Postgres => "at most \"24d\", or \"0s\" for no limit",

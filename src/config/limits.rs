@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use super::{
-    Admission, AdmissionMode, BackendTls, Config, Database, Jitter, LimitMode, NotifyMode, Override, PoolKeys,
-    Priority, Role, RoleAdmission, RoleRate, Secret, ServerRole, Timeouts, WatchLogin,
+    Admission, AdmissionMode, BackendTls, Config, Database, Jitter, LimitMode, NotifyMode, Override, PasswordSource,
+    PoolKeys, Priority, Role, RoleAdmission, RoleRate, ServerRole, Timeouts, WatchLogin,
 };
 
 /// The settings of one pool.
@@ -64,7 +64,7 @@ pub struct Endpoint {
     /// The role to log in as.
     pub role: String,
     /// Its password, where the file says one; `None`: what the client's login gave.
-    pub password: Option<Secret>,
+    pub password: Option<PasswordSource>,
 }
 
 impl Endpoint {
@@ -209,7 +209,7 @@ pub fn pool_settings(config: &Config, database_name: &str, role_name: &str) -> O
 }
 
 /// The settings of a pool that pgweir opens for itself as this role; the keys of `[roles]` are for clients only.
-pub fn own_settings(name: &str, database: &Database, role: &str, password: Option<&Secret>) -> PoolSettings {
+pub fn own_settings(name: &str, database: &Database, role: &str, password: Option<&PasswordSource>) -> PoolSettings {
     PoolSettings {
         endpoint: Endpoint {
             hosts: database.hosts.clone(),

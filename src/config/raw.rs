@@ -9,13 +9,15 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Secret;
-use super::form::{KeyForm, kind, read_secret, read_text};
+use super::form::{KeyForm, duration_from, duration_text, kind, read_secret, read_text};
 use super::mistake::{FilePosition, Mistake, Mistakes};
+use super::password::{CommandKeys, ProgramForm};
+use super::{PasswordCommand, PasswordSource, Secret};
 
 /// Keys that have changed their name, and the former one, which this release still takes.
 pub(super) const FORMER_NAMES: [(&str, &str); 1] = [("server_role", "standing")];
@@ -45,6 +47,9 @@ pub(super) trait KeyVisitor: Sized {
 
     /// `"text"`, `{ env = "NAME" }` or `{ file = "path" }`.
     fn secret(&mut self, name: &'static str, value: &mut Option<Secret>);
+
+    /// As [`secret`](Self::secret) for one that is shown to a server, or `{ command = ["program"] }`.
+    fn password(&mut self, name: &'static str, value: &mut Option<PasswordSource>);
 
     /// The path of a file that must be readable.
     fn file(&mut self, name: &'static str, value: &mut Option<PathBuf>);
@@ -127,6 +132,31 @@ pub(super) trait Shape: Sized {
     fn set(&mut self, parts: Self::Parts) {
         if let Some(whole) = Self::whole(parts) {
             *self = whole;
+        }
+    }
+}
+
+/// Running a program more often is no way to have a password.
+const REFRESH_MIN: Duration = Duration::from_secs(1);
+
+/// A program that is asked for less has hardly been started.
+const TIMEOUT_MIN: Duration = Duration::from_millis(100);
+
+impl KeyTable for CommandKeys {
+    fn keys(&mut self, keys: &mut impl KeyVisitor) {
+        keys.required("command", &mut self.command, ProgramForm);
+        keys.key("refresh", &mut self.refresh, duration_from(REFRESH_MIN));
+        keys.key("timeout", &mut self.timeout, duration_from(TIMEOUT_MIN));
+    }
+
+    fn rules(&self, section: &SectionReader<'_>) {
+        if self.timeout < self.refresh || section.is_blamed("timeout") || section.is_blamed("refresh") {
+            return;
+        }
+        let (timeout, refresh) = (duration_text(self.timeout), duration_text(self.refresh));
+        match section.has("timeout") {
+            true => section.blame("timeout", format!("{timeout:?} is not shorter than refresh, {refresh:?}")),
+            false => section.blame("refresh", format!("{refresh:?} is not longer than timeout, {timeout:?}")),
         }
     }
 }
@@ -253,8 +283,8 @@ impl<'a> SectionReader<'a> {
     }
 
     /// A password for the server.
-    pub(super) fn needs_password(&self, key: &str, password: Option<&Secret>) {
-        if password.is_some_and(Secret::looks_like_verifier) {
+    pub(super) fn needs_password(&self, key: &str, password: Option<&PasswordSource>) {
+        if password.and_then(PasswordSource::known).is_some_and(Secret::looks_like_verifier) {
             self.blame(key, "is a SCRAM verifier, which opens nothing; write the password itself");
         }
     }
@@ -332,6 +362,10 @@ impl<'a> SectionReader<'a> {
 
     /// A secret that stands in the environment or in a file.
     fn secret_elsewhere(mut self) -> Option<String> {
+        if self.has("command") {
+            self.blame("command", "is for passwords that are shown to servers; use env = \"NAME\" or file = \"path\"");
+            return None;
+        }
         let env = self.env_text("env");
         let file = self.file_text("file");
         if self.has("env") == self.has("file") {
@@ -483,6 +517,22 @@ impl KeyVisitor for SectionReader<'_> {
         };
         if let Some(read) = read {
             *value = Some(Secret::new(read));
+        }
+    }
+
+    fn password(&mut self, name: &'static str, value: &mut Option<PasswordSource>) {
+        if !self.view(name).has("command") {
+            let mut secret = None;
+            self.secret(name, &mut secret);
+            if let Some(secret) = secret {
+                *value = Some(PasswordSource::Known(secret));
+            }
+            return;
+        }
+        let mut keys = CommandKeys::default();
+        self.table(name, &mut keys);
+        if !self.is_blamed(name) {
+            *value = Some(PasswordSource::Command(PasswordCommand::new(join(&self.path, name), keys)));
         }
     }
 

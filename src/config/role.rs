@@ -7,7 +7,6 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 
-use super::Secret;
 use super::admission::{RateKeys, RoleAdmission};
 use super::database::{PoolMode, ResetWhen};
 use super::form::{BACKENDS_MAX, count, duration, postgres_timeout, text, word};
@@ -16,6 +15,7 @@ use super::listen::CLIENTS_MAX;
 use super::raw::SectionReader;
 use super::raw::Shape;
 use super::role_access::RoleAccess;
+use super::{PasswordSource, Secret};
 use crate::words::words;
 
 /// A SHA-256 digest.
@@ -29,7 +29,7 @@ pub struct Role {
     /// Role towards the server, if not its own name.
     pub login_as: Option<String>,
     /// Password towards the server, if not the client's.
-    pub backend_password: Option<Secret>,
+    pub backend_password: Option<PasswordSource>,
     /// Who may come in as this role.
     pub access: RoleAccess,
     /// Its limits, which do not depend on how it logs in.
@@ -74,7 +74,7 @@ section! {
         auth: Option<AuthMethod> = None => maybe(word());
         password: Option<Secret> = None => secret();
         login_as: Option<String> = None => maybe(text());
-        backend_password: Option<Secret> = None => secret();
+        backend_password: Option<PasswordSource> = None => password();
         access: RoleAccess = RoleAccess::default() => inline();
         limits: RoleLimits = RoleLimits::default() => inline();
     }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 
 use super::form::KeyForm;
+use super::password::CommandKeys;
 use super::raw::{FORMER_NAMES, KeyTable, KeyVisitor, Nature};
 use super::role::RoleKeys;
 use super::show::sections;
-use super::{Config, Database, LaneKeys, Secret};
+use super::{Config, Database, LaneKeys, PasswordSource, Secret};
 
 /// The schema of a whole file.
 pub fn schema() -> Value {
@@ -68,6 +69,18 @@ impl SchemaObject {
         schema["description"] = said.into();
         self.insert(name, schema);
     }
+
+    /// A secret, and another form that it may have.
+    fn secret_of(&mut self, name: &str, also: &str, form: Option<Value>) {
+        let elsewhere = |key: &str| {
+            let properties = json!({ key: { "type": "string" } });
+            json!({ "type": "object", "properties": properties, "required": [key], "additionalProperties": false })
+        };
+        let description = format!("a secret, or where it stands: {{ env = \"NAME\" }}, {{ file = \"path\" }}{also}");
+        let forms: Vec<Value> =
+            [json!({ "type": "string" }), elsewhere("env"), elsewhere("file")].into_iter().chain(form).collect();
+        self.insert(name, json!({ "description": description, "anyOf": forms }));
+    }
 }
 
 impl KeyVisitor for SchemaObject {
@@ -85,13 +98,12 @@ impl KeyVisitor for SchemaObject {
     }
 
     fn secret(&mut self, name: &'static str, _: &mut Option<Secret>) {
-        let elsewhere = |key: &str| {
-            let properties = json!({ key: { "type": "string" } });
-            json!({ "type": "object", "properties": properties, "required": [key], "additionalProperties": false })
-        };
-        let description = "a secret, or where it stands: { env = \"NAME\" }, { file = \"path\" }";
-        let forms = json!([{ "type": "string" }, elsewhere("env"), elsewhere("file")]);
-        self.insert(name, json!({ "description": description, "anyOf": forms }));
+        self.secret_of(name, "", None);
+    }
+
+    fn password(&mut self, name: &'static str, _: &mut Option<PasswordSource>) {
+        let command = object_of(&mut CommandKeys::default());
+        self.secret_of(name, ", or a command that prints it: { command = [\"program\"] }", Some(command));
     }
 
     fn file(&mut self, name: &'static str, _: &mut Option<PathBuf>) {

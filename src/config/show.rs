@@ -9,7 +9,7 @@ use super::form::KeyForm;
 use super::raw::join;
 use super::raw::{KeyTable, KeyVisitor, Nature, Shape};
 use super::role::RoleKeys;
-use super::{Config, Database, LaneKeys, Secret};
+use super::{Config, Database, LaneKeys, PasswordCommand, PasswordSource, Secret};
 
 /// A setting in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum SettingValue {
     Plain(String),
     /// Shows as `***`, compares by what it is.
     Secret(Secret),
+    /// Shows as `***`, or the program that prints it; compares by what it is.
+    Password(PasswordSource),
 }
 
 impl fmt::Display for SettingValue {
@@ -34,6 +36,7 @@ impl fmt::Display for SettingValue {
         match self {
             Self::Plain(text) => f.write_str(text),
             Self::Secret(secret) => fmt::Debug::fmt(secret, f),
+            Self::Password(password) => password.fmt(f),
         }
     }
 }
@@ -64,6 +67,14 @@ pub fn entries(config: &Config) -> BTreeMap<String, ConfigSetting> {
         rows.settings.insert("lanes".to_owned(), setting);
     }
     rows.settings
+}
+
+/// Every command that prints a password; some stand in several places.
+pub fn password_commands(config: &Config) -> impl Iterator<Item = PasswordCommand> {
+    entries(config).into_values().filter_map(|setting| match setting.value {
+        SettingValue::Password(PasswordSource::Command(command)) => Some(command),
+        _ => None,
+    })
 }
 
 /// The default of every setting that has one, for the databases and roles that `config` names.
@@ -205,6 +216,11 @@ impl KeyVisitor for Rows {
 
     fn secret(&mut self, name: &'static str, value: &mut Option<Secret>) {
         self.row(name, value.clone().map(SettingValue::Secret), || "a secret".to_owned(), Nature::Usual);
+    }
+
+    fn password(&mut self, name: &'static str, value: &mut Option<PasswordSource>) {
+        let allowed = || "a secret, or a command that prints it".to_owned();
+        self.row(name, value.clone().map(SettingValue::Password), allowed, Nature::Usual);
     }
 
     fn file(&mut self, name: &'static str, value: &mut Option<PathBuf>) {

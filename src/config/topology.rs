@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Secret;
+use super::PasswordSource;
 use super::form::{http_url, instance_pattern, some, text};
 use super::keys::section;
 use super::raw::SectionReader;
@@ -40,7 +40,7 @@ section! {
         /// Role to log in as.
         pub role: String = String::new() => required(text());
         /// Its password.
-        pub password: Option<Secret> = None => secret();
+        pub password: Option<PasswordSource> = None => password();
         /// Database at the server that it connects to: not that of clients, who may want to drop it.
         pub dbname: String = "postgres".to_owned() => key(text());
     }
@@ -54,7 +54,7 @@ section! {
         /// For basic authentication.
         pub username: Option<String> = None => maybe(text());
         /// Its password.
-        pub password: Option<Secret> = None => secret();
+        pub password: Option<PasswordSource> = None => password();
         /// Trust anchors for https, PEM; `None`: the system's.
         pub ca: Option<PathBuf> = None => file();
     } password_needs_username

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Secret;
+use super::PasswordSource;
 use super::database::WatchLogin;
 use super::form::{BACKENDS_MAX, count, duration_above_zero, text, word};
 use super::keys::section;
@@ -48,7 +48,7 @@ section! {
     /// The keys of [`Watch::login`].
     pub(super) struct WatchLoginKeys {
         role: Option<String> = None => maybe(text());
-        password: Option<Secret> = None => secret();
+        password: Option<PasswordSource> = None => password();
     } password_needs_role
 }
 

@@ -89,6 +89,14 @@ words! {
         Unfit = "unfit",
     }
 
+    /// What came of running a command that prints a password.
+    pub(crate) enum PasswordOutcome {
+        /// There is a password.
+        Succeeded = "succeeded",
+        /// There is none; the last one is kept.
+        Failed = "failed",
+    }
+
     /// What came of reading the configuration again.
     pub(crate) enum ReloadOutcome {
         /// It is in force.

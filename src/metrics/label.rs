@@ -52,6 +52,8 @@ words! {
         Timeout = "kind",
         /// Of a statement that was sent again.
         ReplayReason = "reason",
+        /// Of a command that prints a password.
+        PasswordOutcome = "outcome",
         /// Of a reload.
         ReloadOutcome = "outcome",
         /// Of the watch.

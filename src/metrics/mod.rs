@@ -19,7 +19,8 @@ mod table;
 mod totals;
 
 pub(crate) use cause::{
-    CancelCause, CloseReason, FleetCancel, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome, ReplayReason,
+    CancelCause, CloseReason, FleetCancel, LoginRefusal, OpenFailure, PasswordOutcome, PinEnd, ReloadOutcome,
+    ReplayReason,
 };
 pub use cell::PoolStats;
 pub(crate) use distribution::{BUCKETS, Distribution, bound, bucket};

@@ -2,7 +2,8 @@
 
 use super::Label;
 use super::cause::{
-    CancelCause, CloseReason, FleetCancel, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome, ReplayReason,
+    CancelCause, CloseReason, FleetCancel, LoginRefusal, OpenFailure, PasswordOutcome, PinEnd, ReloadOutcome,
+    ReplayReason,
 };
 use crate::state::timeout::Timeout;
 
@@ -220,6 +221,9 @@ metrics! {
         PoolCounter OpenFailures "pgweir_backend_open_failures_total" [Database Role OpenFailure]
             "Backends that could not be opened, by reason: unreachable, refused (wrong password, no such database) or busy (the server's own limit of connections)."
             "`busy`: `max_connections` at the server is below what `pool.size` and `databases.*.backends_max` allow, or somebody else has them. The log has the server's words."
+        ProcessCounter PasswordRuns "pgweir_password_runs_total" [PasswordOutcome]
+            "Runs of the commands that print passwords, by outcome: succeeded or failed."
+            "`failed`: the last password is kept, and good until its time at the server is up; the log says why the command failed."
         PoolCounter BackendsClosed "pgweir_backends_closed_total" [Database Role CloseReason]
             "Backends closed, by reason: retired (lifetime, idle_timeout, a limit, a reload) or unfit (lost, or left in a state that no other client may have)."
             "`unfit`: the server drops connections, or clients vanish in the middle of something. `retired` at a high rate: `pool.lifetime` or `pool.idle_timeout` is too short."

@@ -24,8 +24,8 @@ use crate::admission::limiter::LeaseScope;
 use crate::auth::Credential;
 use crate::auth::secrets::Stored;
 use crate::config::{
-    Auth, Config, Endpoint, PoolKeys as PoolConfig, PoolMode, PoolSettings, ReaderKeys, Secret, TopologySource,
-    own_settings, pool_settings, role_queue_settings,
+    Auth, Config, Endpoint, PasswordSource, PoolKeys as PoolConfig, PoolMode, PoolSettings, ReaderKeys, Secret,
+    TopologySource, own_settings, pool_settings, role_queue_settings,
 };
 use crate::metrics::PoolStats;
 use crate::state::timeout::Timeout;
@@ -536,8 +536,10 @@ fn lookup_settings(config: &Config, database: &str, role: &str) -> Option<PoolSe
 
 /// The configured login of backends of a role, whatever its clients know.
 fn configured(config: &Config, settings: &PoolSettings, role: &str) -> Option<Credential> {
-    if let Some(password) = &settings.endpoint.password {
-        return Stored::parse(password).ok().map(|stored| stored.credential());
+    match &settings.endpoint.password {
+        Some(PasswordSource::Known(password)) => return Some(Stored::parse(password).ok()?.credential()),
+        Some(PasswordSource::Command(command)) => return Some(Credential::Command(command.clone())),
+        None => {}
     }
     match &config.role(role)?.auth {
         Auth::Password { secret, .. } => match Stored::parse(secret).ok()?.credential() {

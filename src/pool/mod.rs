@@ -19,6 +19,7 @@ pub(crate) mod lease;
 pub(crate) mod link;
 pub(crate) mod names;
 pub(crate) mod open;
+pub(crate) mod passwords;
 #[expect(clippy::module_inception, reason = "a pool is what this module is about")]
 pub(crate) mod pool;
 pub(crate) mod proof;

@@ -19,6 +19,7 @@ use super::control_connections::ControlConnections;
 use super::core::FailureKind;
 use super::host_port::{HostPort, ServerTarget};
 use super::names::HostNames;
+use super::passwords::{PasswordError, Passwords};
 use super::pool::{Pool, PoolKind};
 use super::route::Route;
 use crate::auth::secrets::Secrets;
@@ -51,6 +52,9 @@ const SEARCH_PATH: (&str, &str) = ("search_path", "pg_catalog");
 /// The functions of Postgres that hold `CONNECTION LIMIT` of a role and of a database; full servers have the same
 /// SQLSTATE.
 const LIMITS: [&[u8]; 2] = [b"InitializeSessionUserId", b"CheckMyDatabase"];
+
+/// Where a failed command is described further.
+const LOG: &str = "The log of pgweir says more about the command.";
 
 /// Why a backend could not be opened.
 #[derive(Debug, Error)]
@@ -86,6 +90,9 @@ pub enum OpenError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Login(#[from] LoginError),
+    /// The command that prints it has not done so yet.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     /// A name or value that cannot be sent.
     #[error(transparent)]
     Unsendable(#[from] Unsendable),
@@ -110,6 +117,9 @@ impl OpenError {
                 Some(said.unwrap_or_else(|| without("XX000", error.message.clone())))
             }
             Self::Login(error) => Some(without("28000", error.to_string())),
+            Self::Password(error) => {
+                Some(RefusedLogin { hint: Some(LOG.into()), ..without("57P03", error.to_string()) })
+            }
             _ => None,
         }
     }
@@ -124,6 +134,12 @@ impl OpenError {
             }
             _ => false,
         }
+    }
+
+    /// Whether another password might be the right one.
+    fn may_be_about_the_password(&self) -> bool {
+        let Self::Login(LoginError::Server(error)) = self else { return false };
+        matches!(error.sqlstate.as_deref(), Some("28P01" | "28000"))
     }
 
     /// Whether the server, or a pooler in between, may have refused a parameter of the StartupMessage that it does not
@@ -145,7 +161,9 @@ impl From<&OpenError> for FailureKind {
                 Some(code) if code.starts_with("57P") => Self::Unreachable,
                 _ => Self::Refused,
             },
-            OpenError::Login(_) | OpenError::Removed | OpenError::Unsendable(_) => Self::Refused,
+            OpenError::Login(_) | OpenError::Password(_) | OpenError::Removed | OpenError::Unsendable(_) => {
+                Self::Refused
+            }
             _ => Self::Unreachable,
         }
     }
@@ -188,6 +206,7 @@ pub struct Opener {
     none: Settings,
     control_connections: ControlConnections,
     names: HostNames,
+    passwords: Passwords,
     tls: Mutex<HashMap<BackendTls, ClientSide>>,
 }
 
@@ -205,6 +224,7 @@ impl Opener {
             none,
             control_connections: ControlConnections::default(),
             names: HostNames::default(),
+            passwords: Passwords::default(),
             tls: Mutex::default(),
         }
     }
@@ -217,6 +237,11 @@ impl Opener {
     /// The names of servers.
     pub(crate) fn names(&self) -> &HostNames {
         &self.names
+    }
+
+    /// The passwords that commands print.
+    pub(crate) fn passwords(&self) -> &Passwords {
+        &self.passwords
     }
 
     /// Forgets certificates, so that the next connection reads them again.
@@ -288,8 +313,24 @@ impl Opener {
     ) -> Result<Backend, OpenError> {
         let settings = &*Arc::clone(&pool.settings());
         let limit = settings.pool.connect_timeout;
-        let opening = Opening { pool, settings, credential, worker, user, to };
-        timeout(limit, self.try_hosts(opening)).await.map_err(|_| OpenError::Timeout(limit))?
+        let attempt = async |credential: &Credential| {
+            let opening = Opening { pool, settings, credential, worker, user, to };
+            timeout(limit, self.try_hosts(opening)).await.map_err(|_| OpenError::Timeout(limit))?
+        };
+        let Credential::Command(command) = credential else {
+            return attempt(credential).await;
+        };
+        let issued = self.passwords.current(command).await?;
+        match attempt(&Credential::Password(issued.clone())).await {
+            // The password at the server is another one by now, or a token has had its time.
+            Err(error) if error.may_be_about_the_password() => {
+                match self.passwords.other_than(&issued, command).await {
+                    Some(other) => attempt(&Credential::Password(other)).await,
+                    None => Err(error),
+                }
+            }
+            opened => opened,
+        }
     }
 
     /// One host after the other, beginning with the one that worked last, so that a dead one costs only once.

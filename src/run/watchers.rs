@@ -182,8 +182,7 @@ fn login(config: &Config, name: &str) -> Option<PoolSettings> {
 
 /// Watches one database until it is aborted.
 async fn watch(proxy: Arc<Proxy>, monitor: Arc<Monitor>, login: PoolSettings) {
-    let password = login.endpoint.password.clone();
-    let credential = password.map_or(Credential::Nothing, Credential::Password);
+    let credential = Credential::from(login.endpoint.password.clone());
     let role = login.endpoint.role.as_str().into();
     let name = PoolName { database: Arc::clone(&monitor.database), role, kind: PoolKind::Internal };
     // In no core: only the monitor logs in by it.

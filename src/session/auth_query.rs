@@ -26,10 +26,7 @@ pub(crate) async fn look_up(
     role: &str,
 ) -> Result<Option<Stored>, LookupError> {
     let name = PoolName { database: Arc::clone(database), role: query.role.as_str().into(), kind: PoolKind::Internal };
-    let credential = match &query.password {
-        Some(password) => Credential::Password(password.clone()),
-        None => Credential::Nothing,
-    };
+    let credential = Credential::from(query.password.clone());
     let pool = worker.proxy.directory.lookup_pool(name, credential, worker.id).ok_or(LookupError::NoPool)?;
     let mut lease = match (worker.proxy.pools.wait(&pool, worker.id).await, pool.refusal()) {
         (Err(LeaseError::Refused), Some(refusal)) => return Err(LookupError::Refused(refusal)),

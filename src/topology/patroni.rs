@@ -19,12 +19,14 @@ use super::observe::ObserveTopology;
 use super::rest::RestClient;
 use crate::config::PatroniApi;
 use crate::pool::host_port::HostPort;
+use crate::pool::lease::Pools;
 
 /// A member that takes longer for an answer is not relied on.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// Asks the members that the configuration names, and those that they name.
 pub(super) struct PatroniSource {
+    pools: Arc<Pools>,
     api: PatroniApi,
 }
 
@@ -38,15 +40,15 @@ struct PatroniMember {
 }
 
 impl PatroniSource {
-    pub(super) fn new(api: PatroniApi) -> Self {
-        Self { api }
+    pub(super) fn new(pools: Arc<Pools>, api: PatroniApi) -> Self {
+        Self { pools, api }
     }
 }
 
 impl ObserveTopology for PatroniSource {
     fn run(self: Box<Self>, monitor: Arc<TopologyMonitor>) -> Pin<Box<dyn Future<Output = ()>>> {
         Box::pin(async move {
-            let client = match RestClient::new(&self.api) {
+            let client = match RestClient::new(Arc::clone(&self.pools), &self.api) {
                 Ok(client) => Arc::new(client),
                 Err(error) => {
                     tracing::error!(database = %monitor.database, %error, "Patroni's API cannot be asked");

@@ -48,8 +48,7 @@ impl Prober {
         login.endpoint.port = host.port;
         login.endpoint.server_role = ServerRole::Any;
         login.pool.connect_timeout = login.pool.connect_timeout.min(ANSWER_MAX);
-        let password = login.endpoint.password.clone();
-        let credential = password.map_or(Credential::Nothing, Credential::Password);
+        let credential = Credential::from(login.endpoint.password.clone());
         let role = login.endpoint.role.as_str().into();
         let name = PoolName { database: login.endpoint.dbname.as_str().into(), role, kind: PoolKind::Internal };
         // In no core: only the prober logs in by it.

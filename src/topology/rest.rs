@@ -16,8 +16,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::config::{BackendTls, BackendTlsMode, PatroniApi};
+use crate::config::{BackendTls, BackendTlsMode, PasswordSource, PatroniApi, Secret};
 use crate::net::tls::{ClientSide, TlsError, server_name};
+use crate::pool::lease::Pools;
+use crate::pool::passwords::PasswordError;
 
 /// Longer than the answer about any cluster.
 const BODY_MAX: usize = 1 << 20;
@@ -33,25 +35,24 @@ pub(super) enum RestError {
     Io(#[from] std::io::Error),
     #[error("{0}")]
     Http(#[from] hyper::Error),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
     #[error("the answer is too long, or was cut short")]
     Body,
 }
 
 /// How a REST API is reached.
 pub(super) struct RestClient {
-    authorization: Option<HeaderValue>,
+    /// For basic authentication.
+    login: Option<(String, PasswordSource)>,
+    pools: Arc<Pools>,
     tls: Option<Arc<ClientConfig>>,
 }
 
 impl RestClient {
     /// With the credentials and trust anchors of `api`.
-    pub(super) fn new(api: &PatroniApi) -> Result<Self, TlsError> {
-        let authorization = api.username.as_ref().zip(api.password.as_ref()).and_then(|(username, password)| {
-            let encoded = STANDARD.encode(format!("{username}:{}", password.expose()));
-            let mut value = HeaderValue::try_from(format!("Basic {encoded}")).ok()?;
-            value.set_sensitive(true);
-            Some(value)
-        });
+    pub(super) fn new(pools: Arc<Pools>, api: &PatroniApi) -> Result<Self, TlsError> {
+        let login = api.username.clone().zip(api.password.clone());
         let keys = BackendTls { mode: BackendTlsMode::VerifyFull, ca: api.ca.clone(), ..BackendTls::default() };
         let mut tls = None;
         if api.urls.iter().any(|url| url.starts_with("https://")) {
@@ -62,11 +63,36 @@ impl RestClient {
                 Arc::new(config)
             });
         }
-        Ok(Self { authorization, tls })
+        Ok(Self { login, pools, tls })
     }
 
     /// Status and body of `path` at an API, whose URL has no path of its own.
     pub(super) async fn get(&self, url: &str, path: &str) -> Result<(StatusCode, Bytes), RestError> {
+        let (username, command) = match &self.login {
+            None => return self.get_as(None, url, path).await,
+            Some((username, PasswordSource::Known(password))) => {
+                return self.get_as(basic(username, password), url, path).await;
+            }
+            Some((username, PasswordSource::Command(command))) => (username, command),
+        };
+        let passwords = self.pools.opener().passwords();
+        let issued = passwords.current(command).await?;
+        let answer = self.get_as(basic(username, &issued), url, path).await?;
+        if answer.0 != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        match passwords.other_than(&issued, command).await {
+            Some(other) => self.get_as(basic(username, &other), url, path).await,
+            None => Ok(answer),
+        }
+    }
+
+    async fn get_as(
+        &self,
+        authorization: Option<HeaderValue>,
+        url: &str,
+        path: &str,
+    ) -> Result<(StatusCode, Bytes), RestError> {
         let (is_secure, authority) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
             (Some(rest), _) => (true, rest),
             (None, Some(rest)) => (false, rest),
@@ -80,39 +106,52 @@ impl RestClient {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let socket = TcpStream::connect((host, port)).await?;
         match (is_secure, &self.tls) {
-            (false, _) => self.ask(socket, authority, path).await,
+            (false, _) => ask(socket, authorization, authority, path).await,
             (true, Some(tls)) => {
                 let stream = TlsConnector::from(Arc::clone(tls)).connect(server_name(host)?, socket).await?;
-                self.ask(stream, authority, path).await
+                ask(stream, authorization, authority, path).await
             }
             (true, None) => Err(RestError::Url),
         }
     }
+}
 
-    async fn ask<S>(&self, stream: S, authority: &str, path: &str) -> Result<(StatusCode, Bytes), RestError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + 'static,
-    {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let mut request = Request::get(path).header(HOST, authority);
-        if let Some(authorization) = &self.authorization {
-            request = request.header(AUTHORIZATION, authorization);
-        }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|_| RestError::Url)?;
-        let answer = async {
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), BODY_MAX).collect().await.map_err(|_| RestError::Body)?;
-            Ok((status, body.to_bytes()))
-        };
-        tokio::pin!(answer, connection);
-        tokio::select! {
-            answer = &mut answer => answer,
-            closed = &mut connection => match closed {
-                // The connection may end before its last bytes are looked at.
-                Ok(()) => answer.await,
-                Err(error) => Err(error.into()),
-            },
-        }
+/// `Authorization` of this login; `None`: it cannot be sent.
+fn basic(username: &str, password: &Secret) -> Option<HeaderValue> {
+    let encoded = STANDARD.encode(format!("{username}:{}", password.expose()));
+    let mut value = HeaderValue::try_from(format!("Basic {encoded}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+async fn ask<S>(
+    stream: S,
+    authorization: Option<HeaderValue>,
+    authority: &str,
+    path: &str,
+) -> Result<(StatusCode, Bytes), RestError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let mut request = Request::get(path).header(HOST, authority);
+    if let Some(authorization) = authorization {
+        request = request.header(AUTHORIZATION, authorization);
+    }
+    let request = request.body(Empty::<Bytes>::new()).map_err(|_| RestError::Url)?;
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), BODY_MAX).collect().await.map_err(|_| RestError::Body)?;
+        Ok((status, body.to_bytes()))
+    };
+    tokio::pin!(answer, connection);
+    tokio::select! {
+        answer = &mut answer => answer,
+        closed = &mut connection => match closed {
+            // The connection may end before its last bytes are looked at.
+            Ok(()) => answer.await,
+            Err(error) => Err(error.into()),
+        },
     }
 }

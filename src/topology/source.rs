@@ -54,7 +54,7 @@ impl SourceSettings {
     pub(super) fn start(&self, pools: &Arc<Pools>) -> Box<dyn ObserveTopology> {
         let (pools, login) = (Arc::clone(pools), self.login.clone());
         match (self.source, self.patroni.clone(), self.aurora.clone()) {
-            (TopologySource::Patroni, Some(api), _) => Box::new(PatroniSource::new(api)),
+            (TopologySource::Patroni, Some(api), _) => Box::new(PatroniSource::new(pools, api)),
             (TopologySource::Aurora, _, Some(cluster)) => Box::new(AuroraSource::new(pools, login, cluster)),
             (TopologySource::Off | TopologySource::Dns, ..) if self.readers.is_some() => {
                 Box::new(ReaderHosts::new(pools, login))

@@ -32,6 +32,7 @@ mod network_rules;
 mod notify;
 mod one_server;
 mod page;
+mod passwords;
 mod patroni;
 mod pgbench;
 mod pins;

@@ -4,7 +4,8 @@
 use crate::admission::limiter;
 use crate::fleet::lease::holder::LeaseState;
 use crate::metrics::{
-    CancelCause, CloseReason, FleetCancel, Label, LoginRefusal, OpenFailure, PinEnd, ReloadOutcome, ReplayReason,
+    CancelCause, CloseReason, FleetCancel, Label, LoginRefusal, OpenFailure, PasswordOutcome, PinEnd, ReloadOutcome,
+    ReplayReason,
 };
 use crate::notify::stats::{Dropped, Gap};
 use crate::pool::core::SlotPhase;
@@ -118,6 +119,7 @@ pub fn values(label: Label) -> LabelValues {
         Label::Timeout => Words(&Timeout::WORDS),
         Label::ReplayReason => Words(&ReplayReason::WORDS),
         Label::ReloadOutcome => Words(&ReloadOutcome::WORDS),
+        Label::PasswordOutcome => Words(&PasswordOutcome::WORDS),
         Label::WatchState => Words(&ConvoyState::WORDS),
         Label::SessionState => Words(&ServerSessionState::WORDS),
         Label::Finding => Words(&FindingKind::WORDS),
