@@ -507,7 +507,8 @@ mod tests {
     fn names_say_what_they_are() {
         for metric in Metric::ALL {
             let name = metric.name();
-            assert!(name.starts_with("pgweir_"), "{name}");
+            // Every exporter has those of the process under the same names.
+            assert!(name.starts_with("pgweir_") || name.starts_with("process_"), "{name}");
             assert!(metric.help().ends_with('.') && metric.advice().ends_with('.'), "{name}");
             assert_eq!(metric.kind() == MetricKind::Counter, name.ends_with("_total"), "{name}");
             assert!(metric.kind() != MetricKind::Histogram || name.ends_with("_seconds"), "{name}");
