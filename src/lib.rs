@@ -40,3 +40,4 @@ mod words;
 mod workload;
 
 pub use auth::scram::Verifier;
+pub use orders::log_level::LogLevel;

@@ -1,6 +1,7 @@
 //! Orders to the whole process. The console gives them, `run` carries them out; `given` knows their authors.
 
 pub(crate) mod given;
+pub(crate) mod log_level;
 
 use tokio::sync::oneshot;
 

@@ -41,6 +41,7 @@ use crate::net::tls::{ServerTls, ShownCertificate, TlsError, shown_certificates}
 use crate::notify::hub::Hub;
 use crate::orders::Order;
 use crate::orders::given::GivenOrders;
+use crate::orders::log_level::LogLevel;
 use crate::pool::core::{Core, FleetParts};
 use crate::pool::directory::Directory;
 use crate::pool::lease::Pools;
@@ -111,6 +112,8 @@ pub(crate) struct Proxy {
     pub serving: AtomicUsize,
     /// How busy each of them is.
     pub loads: Box<[Arc<WorkerLoad>]>,
+    /// The level of the log.
+    pub log_level: LogLevel,
     /// Orders of the console to the process.
     pub orders: mpsc::Sender<Order>,
     /// The authors of orders that may be in force.
@@ -211,6 +214,7 @@ impl Proxy {
             census,
             leases,
             given_orders: GivenOrders::default(),
+            log_level: LogLevel::default(),
             observed: Mutex::default(),
             episodes: Mutex::default(),
             share: Mutex::new(share),

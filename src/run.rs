@@ -32,6 +32,7 @@ use crate::config::{Config, diff, overloads};
 use crate::net::listen::{self, Handed, ListenError, Listener};
 use crate::net::tls::TlsError;
 use crate::orders::Order;
+use crate::orders::log_level::LogLevel;
 use crate::proxy::Proxy;
 use crate::session::context::Inbox;
 use bus_supervisor::BusSupervisor;
@@ -70,13 +71,13 @@ pub fn unloadable(config: &Config) -> Vec<String> {
 }
 
 /// Serves until asked to stop.
-pub fn run(path: &Path, config: Config) -> Result<(), RunError> {
+pub fn run(path: &Path, config: Config, log_level: LogLevel) -> Result<(), RunError> {
     let handed = systemd::sockets()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(path, config, handed))
+    runtime.block_on(serve(path, config, log_level, handed))
 }
 
-async fn serve(path: &Path, mut config: Config, handed: Vec<Handed>) -> Result<(), RunError> {
+async fn serve(path: &Path, mut config: Config, log_level: LogLevel, handed: Vec<Handed>) -> Result<(), RunError> {
     let file = ConfigFile::new(path, &config);
     let descriptors = descriptors::raise();
     descriptors::fit(&mut config, descriptors);
@@ -86,7 +87,9 @@ async fn serve(path: &Path, mut config: Config, handed: Vec<Handed>) -> Result<(
     let (orders, mut inbox) = mpsc::channel(16);
     let admin_addr = config.admin.addr;
     let spare = descriptors::spare(&config, descriptors);
-    let proxy = Arc::new(Proxy::new(config, orders)?);
+    let mut proxy = Proxy::new(config, orders)?;
+    proxy.log_level = log_level;
+    let proxy = Arc::new(proxy);
     proxy.set_spare(spare);
     let (read, mut readings) = mpsc::channel(READINGS);
     let mut services = services(&proxy, &file, read)?;

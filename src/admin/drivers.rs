@@ -1,5 +1,6 @@
 //! Statements that drivers and programs send to every server: the console answers politely and does nothing.
 
+use super::commands::set_log_level;
 use super::table::TableCell;
 use super::words::unquoted;
 
@@ -40,7 +41,7 @@ pub(super) fn read(folded: &[&str]) -> Option<DriverStatement> {
         ["show", "transaction_read_only"] => value("transaction_read_only", "off"),
         ["show", name] => parameter(&unquoted(name))?,
         ["select", ref what @ ..] => select(&what.concat())?,
-        ["set", _, ..] => Nothing("SET"),
+        ["set", name, ..] if !name.starts_with(set_log_level::NAME) => Nothing("SET"),
         ["reset", what, ..] if what != "statements" => Nothing("RESET"),
         ["begin", ..] => Nothing("BEGIN"),
         ["start", "transaction", ..] => Nothing("START TRANSACTION"),

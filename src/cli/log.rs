@@ -15,11 +15,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use pgweir::LogLevel;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::reload::Handle;
 
 /// Records that wait for stderr at most.
 const RECORDS_MAX: usize = 8192;
@@ -51,8 +53,9 @@ pub(super) fn filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
-/// Starts logging for the whole process. Dropped, the result waits a moment for the last records.
-pub(super) fn start(format: Format, level: &str) -> io::Result<LogFlush> {
+/// Starts logging for the whole process. Dropped, the first result waits a moment for the last records; the second
+/// changes the level.
+pub(super) fn start(format: Format, level: &str) -> io::Result<(LogFlush, LogLevel)> {
     // A descriptor of its own: the lock of `io::stderr` would be held for as long as a reader stalls.
     let stderr = File::from(io::stderr().as_fd().try_clone_to_owned()?);
     let (queue, lines) = RecordQueue::new(RECORDS_MAX);
@@ -60,16 +63,34 @@ pub(super) fn start(format: Format, level: &str) -> io::Result<LogFlush> {
     std::thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_all(lines, stderr))?;
     let flush = LogFlush(queue.clone());
     let records = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(move || queue.clone());
-    match format {
-        Format::Text => records.with_ansi(io::stderr().is_terminal()).fmt_fields(text_fields()).init(),
-        Format::Json => records.json().flatten_event(true).init(),
-    }
+    let level = match format {
+        Format::Text => {
+            let records =
+                records.with_ansi(io::stderr().is_terminal()).fmt_fields(text_fields()).with_filter_reloading();
+            let changeable = changeable(level, records.reload_handle());
+            records.init();
+            changeable
+        }
+        Format::Json => {
+            let records = records.json().flatten_event(true).with_filter_reloading();
+            let changeable = changeable(level, records.reload_handle());
+            records.init();
+            changeable
+        }
+    };
     // The hook of std writes to stderr itself, and would wait for its reader.
     panic::set_hook(Box::new(|panicked| {
         let backtrace = std::backtrace::Backtrace::capture();
         tracing::error!(%backtrace, "{panicked}");
     }));
-    Ok(flush)
+    Ok((flush, level))
+}
+
+fn changeable<S: 'static>(level: &str, log: Handle<EnvFilter, S>) -> LogLevel {
+    LogLevel::new(level, move |level| {
+        let level = filter(level)?;
+        log.reload(EnvFilter::new(level)).map_err(|error| error.to_string())
+    })
 }
 
 /// Fields as `name=value`. Values may come from anywhere, so one that could be taken for more than a value is quoted,

@@ -8,8 +8,8 @@ use super::{Exit, ServeArguments, log};
 
 /// Serves until it is told to stop.
 pub(super) fn run(run: &ServeArguments) -> Exit {
-    let _flush = match log::start(run.log_format, &run.log_level) {
-        Ok(flush) => flush,
+    let (_flush, log_level) = match log::start(run.log_format, &run.log_level) {
+        Ok(log) => log,
         Err(error) => {
             // There is nobody to tell if this fails, too.
             let _ = writeln!(std::io::stderr(), "cannot start the log: {error}");
@@ -35,7 +35,7 @@ pub(super) fn run(run: &ServeArguments) -> Exit {
         roles = config.roles.len(),
         "configuration read"
     );
-    match pgweir::run::run(&run.config, config) {
+    match pgweir::run::run(&run.config, config, log_level) {
         Ok(()) => Exit::Done,
         Err(error) => {
             tracing::error!("{error}");

@@ -29,6 +29,9 @@ pub(crate) enum ConsoleFault {
     /// SET of a setting; the key of `proxy.toml` that sets it, if there is one.
     #[error("the console changes no settings")]
     Setting(Option<String>),
+    /// SET log_level to what is none.
+    #[error("invalid log_level: {0}")]
+    LogLevel(String),
     /// A statement for a server.
     #[error("this is the console of pgweir, which runs no SQL")]
     Sql,

@@ -383,6 +383,9 @@ pub(crate) fn console(fault: &ConsoleFault) -> Report {
         ConsoleFault::Command { .. } => ("ERROR", "42601", Some("SHOW HELP lists all commands.")),
         ConsoleFault::Absent { instead, .. } => ("ERROR", "0A000", Some(instead)),
         ConsoleFault::Setting(_) => ("ERROR", "0A000", Some("All settings are in proxy.toml; RELOAD reads it again.")),
+        ConsoleFault::LogLevel(_) => {
+            ("ERROR", "22023", Some("Say a level, or levels by module, such as 'info,pgweir::pool=trace'."))
+        }
         ConsoleFault::Sql => (
             "ERROR",
             "0A000",

@@ -72,11 +72,30 @@ async fn columns_are_those_of_pgbouncer_in_its_order() {
         ("SHOW CONFIG", "key value default changeable"),
         ("SHOW STATE", "key value"),
         ("SHOW VERSION", "version"),
+        ("SHOW LOG_LEVEL", "log_level"),
     ];
     for (command, names) in expected {
         let names: Vec<_> = names.split_whitespace().collect();
         assert_eq!(columns(&proxy, command).await, names, "{command}");
     }
+}
+
+#[tokio::test]
+async fn the_level_of_the_log_is_set_without_a_restart() {
+    let proxy = proxy().start().await;
+    let level = async || proxy.console("SHOW LOG_LEVEL").await[0]["log_level"].clone();
+    assert_eq!(level().await, "info");
+    proxy.console("SET log_level = 'debug'").await;
+    assert_eq!(level().await, "debug");
+    assert!(proxy.try_connect("nobody").await.is_err());
+    assert_eq!(proxy.logged("login failed").await["role"], "nobody");
+    proxy.console("set log_level to 'info,pgweir::pool=trace'").await;
+    assert_eq!(level().await, "info,pgweir::pool=trace");
+    let client = proxy.database("pgweir").connect("ops").await;
+    let refused = client.simple_query("SET log_level = loud").await.expect_err("no level");
+    assert_eq!(refused.code(), Some(&SqlState::INVALID_PARAMETER_VALUE));
+    assert_eq!(level().await, "info,pgweir::pool=trace");
+    client.simple_query("SET extra_float_digits = 3").await.expect("drivers send that to every server");
 }
 
 #[tokio::test]

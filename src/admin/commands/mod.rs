@@ -11,6 +11,7 @@ mod reconnect;
 mod reload;
 mod reset;
 mod resume;
+pub(super) mod set_log_level;
 mod shutdown;
 mod statement;
 mod wait_close;
@@ -36,5 +37,6 @@ pub(super) static ALL: &[CommandKind] = &[
     CommandKind::of::<statement::CancelStatement>(),
     CommandKind::of::<ramp::RampRole>(),
     CommandKind::of::<reset::Reset>(),
+    CommandKind::of::<set_log_level::SetLogLevel>(),
     CommandKind::of::<shutdown::Shutdown>(),
 ];

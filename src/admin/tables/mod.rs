@@ -13,6 +13,7 @@ mod fleet_orders;
 mod lanes;
 mod listeners;
 mod lists;
+mod log_level;
 mod peer_pools;
 mod peers;
 mod pins;
@@ -78,6 +79,7 @@ pub(super) const ALL: &[&ConsoleTable] = &[
     &peer_pools::TABLE,
     &lists::TABLE,
     &config::TABLE,
+    &log_level::TABLE,
     &state::TABLE,
     &version::TABLE,
 ];

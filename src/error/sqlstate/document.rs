@@ -296,6 +296,7 @@ fn console_faults() -> Vec<ConsoleFault> {
         ConsoleFault::Absent { command: ANY, instead: ANY },
         ConsoleFault::Setting(None),
         ConsoleFault::Setting(Some(any())),
+        ConsoleFault::LogLevel(any()),
         ConsoleFault::Sql,
         ConsoleFault::WaitCanceled,
         ConsoleFault::SeveralCommands,
@@ -363,6 +364,7 @@ fn console_index(fault: &ConsoleFault) -> usize {
         ConsoleFault::StatementsUntracked => 28,
         ConsoleFault::NoStatementOrder(_) => 29,
         ConsoleFault::TooManyOrders => 30,
+        ConsoleFault::LogLevel(_) => 32,
     }
 }
 
@@ -389,7 +391,7 @@ fn every_fault_has_its_line() {
     let all = |indices: BTreeSet<usize>, first: usize, count: usize| assert!(indices.into_iter().eq(first..count));
     all(faults().iter().map(index).collect(), 0, 43);
     all(login_faults().iter().map(login_index).collect(), 1, 24);
-    all(console_faults().iter().map(console_index).collect(), 0, 32);
+    all(console_faults().iter().map(console_index).collect(), 0, 33);
     assert_eq!(login_index(&LoginFault::Io(io::ErrorKind::BrokenPipe.into())), 0);
 }
 
