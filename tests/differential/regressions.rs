@@ -402,3 +402,17 @@ fn a_statement_that_has_to_be_the_first_is_prepared_within_its_unit() {
         );
     }
 }
+
+#[test]
+fn an_empty_text_is_described_in_a_failed_transaction_under_other_settings() {
+    same(
+        Pool::Two,
+        &[
+            step(0, send(&[parse("s0", ""), Sync])),
+            step(0, send(&[query("SET datestyle = sql, dmy")])),
+            step(2, send(&[query("DISCARD ALL")])),
+            step(0, send(&[parse("", "BEGIN"), bind("", "", &[]), execute("", 0), execute("", 0), Sync])),
+            step(0, send(&[describe_statement("s0"), Sync])),
+        ],
+    );
+}
