@@ -18,6 +18,8 @@ pub(crate) struct ClientModel {
     pub(crate) may_be_pinned: bool,
     /// It keeps its backend until it leaves.
     pub(crate) is_pinned_for_good: bool,
+    /// It may have a value that another encoding has no characters for.
+    has_set_beyond_ascii: bool,
     /// It listens, or did.
     pub(crate) listens: bool,
     /// It said startup parameters beside user and database.
@@ -49,6 +51,7 @@ impl ClientModel {
             status: 'I',
             may_be_pinned: false,
             is_pinned_for_good: false,
+            has_set_beyond_ascii: false,
             listens: false,
             has_parameters: false,
             has_set: false,
@@ -195,6 +198,8 @@ impl Model {
             me.has_set |= sql.contains("SET");
             me.has_deallocated |= sql.contains("DEALLOCATE");
             me.has_encoding |= sql.contains("CLIENT_ENCODING") || sql.contains("SET NAMES");
+            me.has_set_beyond_ascii |= sql.contains("SET") && !sql.is_ascii();
+            me.may_be_pinned |= me.has_encoding && me.has_set_beyond_ascii;
             me.has_locked |= has_one_of(&sql, &LOCKS);
             me.has_called |= sql.contains("DO $$") || sql.contains("CALL ");
             me.has_said_listen |= sql.contains("LISTEN");
