@@ -760,7 +760,8 @@ impl Model {
         }
         assert!(self.clients.is_empty(), "{} waiters starve", self.clients.len());
         self.pools.iter().for_each(|pool| self.core.keep_warm(*pool, 0));
-        for _ in 0..12 {
+        // Readers that were down are probed when there is room, two at a time, each for a lifetime.
+        for _ in 0..60 {
             self.pass_time(Duration::from_secs(5));
         }
         assert_eq!(self.core.total().open(), 0, "old age closes all that nobody uses");
