@@ -11,7 +11,7 @@ help:
 	@echo 'make differential SECONDS=3600   random clients beside a direct connection, until they hear something else'
 	@echo 'make fuzz    every fuzz target beside the parser of Postgres; FUZZ_SECONDS=60 for new inputs that long'
 	@echo 'make bench   speed against PgBouncer'
-	@echo 'make drills  incidents on purpose, half an hour; DRILL=burst, valve, lock-queue, zombie, leak, notify, convoy, horizon, fleet, cancel, brownout, runaway or observe for one'
+	@echo 'make drills  incidents on purpose, half an hour; DRILL=burst, valve, lock-queue, zombie, leak, notify, convoy, horizon, fleet, cancel, brownout, runaway, observe or greedy for one'
 	@echo 'make budget  syscalls and instructions per transaction'
 	@echo 'make advisories   known faults of our dependencies, from a list on the network'
 	@echo 'make screenshots  pictures of the status page, for docs/'

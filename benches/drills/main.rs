@@ -9,6 +9,7 @@ mod cancel;
 mod chart;
 mod convoy;
 mod fleet;
+mod greedy;
 mod horizon;
 mod leak;
 mod listeners;
@@ -43,10 +44,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::Instant;
 
 const USAGE: &str =
-    "Say which drill: burst, valve, lock-queue, zombie, leak, notify, convoy, horizon, fleet, cancel, brownout, runaway, observe, or all. FULL=1 makes bursts of every size.
+    "Say which drill: burst, valve, lock-queue, zombie, leak, notify, convoy, horizon, fleet, cancel, brownout, runaway, observe, greedy, or all. FULL=1 makes bursts of every size.
 Its figures go to docs/drills. More words choose among its runs (burst hot-row 1000 pgweir); those go to target/drills.";
 
-const DRILLS: [&str; 13] = [
+const DRILLS: [&str; 14] = [
     "burst",
     "valve",
     "lock-queue",
@@ -60,6 +61,7 @@ const DRILLS: [&str; 13] = [
     "brownout",
     "runaway",
     "observe",
+    "greedy",
 ];
 
 /// What the command line asks for.
@@ -109,7 +111,8 @@ fn main() {
                 "cancel" => cancel::run(&choice).await,
                 "brownout" => brownout::run(&choice).await,
                 "runaway" => runaway::run(&choice).await,
-                _ => observe::run(&choice).await,
+                "observe" => observe::run(&choice).await,
+                _ => greedy::run(&choice).await,
             };
             report.write(dir);
         }

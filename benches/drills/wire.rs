@@ -2,10 +2,12 @@
 //! measured, too.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::session::DBNAME;
 
@@ -62,8 +64,27 @@ impl Wire {
 
     /// Sends a Query message.
     pub(crate) async fn send(&mut self, sql: &str) -> io::Result<()> {
-        let body = [sql.as_bytes(), b"\0"].concat();
-        self.stream.write_all(&[b"Q", &length(&body)[..], &body].concat()).await
+        self.stream.write_all(&message(b'Q', &[sql.as_bytes(), b"\0"].concat())).await
+    }
+
+    /// Sends messages as they are.
+    pub(crate) async fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
+    /// Sends the same until it is not taken for so long, and reads nothing.
+    pub(crate) async fn stuff(&mut self, bytes: &[u8], stuck: Duration) -> io::Result<()> {
+        while let Ok(written) = timeout(stuck, self.stream.write_all(bytes)).await {
+            written?;
+        }
+        Ok(())
+    }
+
+    /// Sends bytes on a new connection and reads to its end.
+    pub(crate) async fn say(port: u16, bytes: &[u8]) -> io::Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(bytes).await?;
+        stream.read_to_end(&mut Vec::new()).await.map(drop)
     }
 
     /// Reads up to ReadyForQuery.
@@ -126,6 +147,11 @@ impl Wire {
         frame.advance(5);
         Some((tag, frame))
     }
+}
+
+/// A message of a client.
+pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    [&[tag], &length(body)[..], body].concat()
 }
 
 fn length(body: &[u8]) -> [u8; 4] {
