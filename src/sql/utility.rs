@@ -5,7 +5,8 @@ use super::effect::Context;
 use super::read::Reader;
 
 /// True for a text whose Parse means the same under all settings, among those that may have to be the first of their
-/// transaction (`PreventInTransactionBlock` of `xact.c`) and those that a failed one takes. Letters outside ASCII and backslashes are read by settings.
+/// transaction (`PreventInTransactionBlock` of `xact.c`) and those that a failed one takes. Letters outside
+/// ASCII and backslashes are read by settings.
 pub(crate) fn is_read_when_run(text: &[u8], context: Context) -> bool {
     if !text.is_ascii() || memchr::memchr(b'\\', text).is_some() {
         return false;
