@@ -1,7 +1,7 @@
 //! The passwords that commands print: the last good one of each, and the dials that wait for one.
 //!
 //! `schedule` decides when a command runs. The process's main thread runs them
-//! ([`run::passwords`](crate::run::passwords)); dials of all workers only wait here, and none waits where there is a
+//! (`run::passwords`); dials of all workers only wait here, and none waits where there is a
 //! password. What a command printed is in no log and no error.
 
 mod schedule;
