@@ -39,11 +39,9 @@ use bus_supervisor::BusSupervisor;
 use config_watcher::{ConfigFile, ConfigWatcher, Reading};
 use drain::Stops;
 use leases::LeaseKeeper;
-use passwords::PasswordKeeper;
 use peers::Peers;
 use service::Service;
 use spreader::Spreader;
-use watchers::Watchers;
 
 /// The reason why the process did not start.
 #[derive(Debug, Error)]
@@ -150,9 +148,9 @@ fn services(
     readings: mpsc::Sender<Reading>,
 ) -> Result<Vec<Box<dyn Service>>, RunError> {
     let buses = BusSupervisor::start(proxy);
-    let watchers = Watchers::start(proxy);
+    let watchers = watchers::start(proxy);
     let peers = Peers::start(proxy)?;
-    let passwords = PasswordKeeper::start(proxy);
+    let passwords = passwords::start(proxy);
     let config_watcher = ConfigWatcher::start(file, readings)?;
     // Watches and buses may still have to log in.
     Ok(vec![Box::new(peers), Box::new(config_watcher), Box::new(watchers), Box::new(buses), Box::new(passwords)])

@@ -3,49 +3,21 @@
 //! On the process's main thread, which serves no clients. A failure is counted, and logged once for as long as it stays
 //! the same; what a command printed goes nowhere but to the dials.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::password_run::{FailedRun, run};
-use super::service::Service;
+use super::service::TaskService;
 use crate::metrics::{PasswordOutcome, ProcessCounter};
 use crate::pool::passwords::PasswordEntry;
 use crate::proxy::Proxy;
 
-#[derive(Debug)]
-pub(super) struct PasswordKeeper {
-    reloaded: Arc<Notify>,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl PasswordKeeper {
-    /// Runs the commands of the configuration in force.
-    pub(super) fn start(proxy: &Arc<Proxy>) -> Self {
-        let (reloaded, stop) = (Arc::new(Notify::new()), CancellationToken::new());
-        let task = tokio::spawn(keep_all(Arc::clone(proxy), Arc::clone(&reloaded), stop.clone()));
-        Self { reloaded, stop, task }
-    }
-}
-
-impl Service for PasswordKeeper {
-    fn reload(&self) {
-        self.reloaded.notify_one();
-    }
-
-    /// Ends all commands that run.
-    fn finish(self: Box<Self>, _deadline: Instant) -> Pin<Box<dyn Future<Output = ()>>> {
-        self.stop.cancel();
-        Box::pin(async move {
-            let _ = self.task.await;
-        })
-    }
+/// Runs the commands of the configuration in force, until it ends; then it ends those that run.
+pub(super) fn start(proxy: &Arc<Proxy>) -> TaskService {
+    TaskService::start(|reloaded, stop| keep_all(Arc::clone(proxy), reloaded, stop))
 }
 
 async fn keep_all(proxy: Arc<Proxy>, reloaded: Arc<Notify>, stop: CancellationToken) {

@@ -5,8 +5,6 @@
 //! that is full has to be watched all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::service::Service;
+use super::service::TaskService;
 use crate::auth::Credential;
 use crate::clients::{Activity, ClientEntry, Signal};
 use crate::config::{Config, Endpoint, PoolSettings, own_settings};
@@ -37,34 +35,9 @@ use crate::watch::watches::Watches;
 /// How often to look for databases that have appeared or gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
-pub(super) struct Watchers {
-    reloaded: Arc<Notify>,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Watchers {
-    /// Starts the watches that the configuration asks for.
-    pub(super) fn start(proxy: &Arc<Proxy>) -> Self {
-        let (reloaded, stop) = (Arc::new(Notify::new()), CancellationToken::new());
-        let task = tokio::spawn(watch_all(Arc::clone(proxy), Arc::clone(&reloaded), stop.clone()));
-        Self { reloaded, stop, task }
-    }
-}
-
-impl Service for Watchers {
-    fn reload(&self) {
-        self.reloaded.notify_one();
-    }
-
-    /// Ends all watches, and their connections.
-    fn finish(self: Box<Self>, _deadline: Instant) -> Pin<Box<dyn Future<Output = ()>>> {
-        self.stop.cancel();
-        Box::pin(async move {
-            let _ = self.task.await;
-        })
-    }
+/// Starts the watches that the configuration asks for; with it they end, and their connections.
+pub(super) fn start(proxy: &Arc<Proxy>) -> TaskService {
+    TaskService::start(|reloaded, stop| watch_all(Arc::clone(proxy), reloaded, stop))
 }
 
 /// One database that is watched.
