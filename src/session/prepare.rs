@@ -72,10 +72,14 @@ pub(super) fn bring(
     }
     let (in_force, _) = session.settings_in_force(registry);
     let in_unit = leased.cycle.is_unit_open();
+    let mut differing = differing(&in_force, &statement.settings);
     // A statement that means the same under all settings may have to be the first of its transaction.
-    let is_read_now = !statement.class.as_ref().is_some_and(|class| class.controls_transactions_only())
-        && !split_cstring(statement.rest()).is_some_and(|(text, _)| is_read_when_run(text, session.lexer));
-    let differing = if is_read_now { differing(&in_force, &statement.settings) } else { BTreeSet::new() };
+    if !differing.is_empty()
+        && (statement.class.as_ref().is_some_and(|class| class.controls_transactions_only())
+            || split_cstring(statement.rest()).is_some_and(|(text, _)| is_read_when_run(text, session.lexer)))
+    {
+        differing.clear();
+    }
     // In a transaction a Query would end the unnamed portal of the client.
     let is_within =
         !differing.is_empty() && (in_unit || leased.cycle.replies().status() == TransactionStatus::InTransaction);
